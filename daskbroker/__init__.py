@@ -1,0 +1,31 @@
+"""daskbroker: Bluesky data as lazy Dask tables, xarray datasets and document streams."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .broker import DataBroker
+from .config import connect, temp
+from .core.documents import ALL, Document
+from .core.errors import DaskbrokerError
+from .header import Header
+from .results import Results
+from .views.convert import PageBuffer, RunBuffer, stream_to_table, table_to_stream
+
+try:
+    __version__ = version("daskbroker")
+except PackageNotFoundError:  # run from a checkout that is not installed
+    __version__ = "0"
+
+__all__ = [
+    "ALL",
+    "DaskbrokerError",
+    "DataBroker",
+    "Document",
+    "Header",
+    "PageBuffer",
+    "Results",
+    "RunBuffer",
+    "connect",
+    "stream_to_table",
+    "table_to_stream",
+    "temp",
+]

@@ -1,0 +1,1 @@
+"""References to detector files, and what is in them."""

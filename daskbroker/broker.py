@@ -1,0 +1,320 @@
+"""DataBroker: where runs are inserted and found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .core import registry
+from .core.documents import Document
+from .core.errors import ConfigError, OffsetOutOfRange, UnknownReference
+from .core.search import Search, compile_search
+from .core.timespan import zone_of
+from .core.validate import document_label, prepare
+from .header import Header
+from .results import Results
+from .sources.base import EventSource, HeaderSource, expand_bulk, is_whole_number
+
+__all__ = ["DataBroker"]
+
+Route = Callable[[Mapping[str, Any]], str]
+
+
+class DataBroker:
+    """One header source, and event sources by name: searching, filters, inserting.
+
+    Usually made by :func:`daskbroker.connect`.
+
+    Parameters
+    ----------
+    header_source
+        Holds start and stop documents.
+    event_sources
+        Hold all else: a mapping from names, or a sequence (then named ``"0"``, ``"1"``, …).
+    route
+        From a descriptor to the name of the event source that shall take its stream; the
+        first by default. References go to every source.
+    timezone
+        In which ``since`` and ``until`` without a zone are read, and ``time`` is shown.
+    uri
+        What :func:`daskbroker.connect` opens this broker by; brokers pickle as that.
+    key
+        What brokers are known by in a process; ``uri`` by default.
+    """
+
+    def __init__(
+        self,
+        header_source: HeaderSource,
+        event_sources: Mapping[str, EventSource] | Sequence[EventSource],
+        *,
+        route: Route | None = None,
+        timezone: str = "UTC",
+        uri: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        if not isinstance(event_sources, Mapping):
+            event_sources = {str(place): es for place, es in enumerate(event_sources)}
+        if not event_sources:
+            raise ConfigError("a broker needs at least one event source")
+        zone_of(timezone)
+        self.header_source = header_source
+        self.event_sources = dict(event_sources)
+        self.timezone = timezone
+        self.uri = uri
+        self.closed = False
+        self._key = key or uri
+        self._route = route
+        self._owners: dict[str, str] = {}
+        self._run: str | None = None
+        self._filters: list[tuple[dict[str, Any], Search]] = []
+        if self._key is not None:
+            registry.remember(self._key, self)
+
+    # -- insert ------------------------------------------------------------------------------
+
+    def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """Store a document; ``RE.subscribe(db.insert)``.
+
+        When it has returned, the document survives the death of the process. The same document
+        again changes nothing.
+
+        Parameters
+        ----------
+        name, doc
+            As a RunEngine emits them.
+        run
+            Uid of the run that a legacy resource without ``run_start`` belongs to, and in which
+            references are looked up first; by default the run whose start came last.
+
+        Raises
+        ------
+        BadDocument
+            The document makes no sense; the message names the field.
+        UnknownReference
+            Its run, descriptor or resource is not stored.
+        DuplicateUID
+            A different document has this uid.
+        StoreFull, StoreReadOnly
+        """
+        for one_name, one in expand_bulk(name, prepare(name, doc)):
+            self._insert_one(one_name, one, run)
+
+    def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
+        if name == "start":
+            self._insert_start(doc)
+        elif name == "stop":
+            if self.header_source.find_uid(doc["run_start"]) is None:
+                raise UnknownReference(
+                    f"{document_label(name, doc)}: its run {doc['run_start']!r} is not stored; "
+                    "insert its start document first"
+                )
+            for source in self.event_sources.values():
+                source.insert_prepared(name, doc)
+            self.header_source.insert_prepared(name, doc)
+        elif name == "descriptor":
+            self._source_of(doc).insert_prepared(name, doc)
+        elif name in ("event", "event_page"):
+            self._holder(doc["descriptor"]).insert_prepared(name, doc)
+        else:
+            self._insert_reference(name, doc, run or self._run)
+
+    def _insert_start(self, doc: Mapping[str, Any]) -> None:
+        found = self.header_source.find_uid(doc["uid"])
+        if found is None:
+            for source in self.event_sources.values():
+                source.insert_prepared("start", doc)
+        self.header_source.insert_prepared("start", doc)
+        self._run = doc["uid"]
+
+    def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
+        if self._route is None:
+            return next(iter(self.event_sources.values()))
+        name = self._route(Document(descriptor))
+        if name not in self.event_sources:
+            raise ConfigError(
+                f"{document_label('descriptor', descriptor)}: route gave {name!r}; event sources "
+                f"are {', '.join(self.event_sources)}"
+            )
+        return self.event_sources[name]
+
+    def _holder(self, descriptor: str) -> EventSource:
+        """The event source that has a descriptor; the first if none has (it will complain)."""
+        sources = list(self.event_sources.values())
+        if len(sources) == 1:
+            return sources[0]
+        for source in sources:
+            if source.find_descriptor(descriptor) is not None:
+                return source
+        return sources[0]
+
+    def _insert_reference(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
+        if name == "stream_datum":
+            self._holder(doc["descriptor"]).insert_prepared(name, doc, run=run)
+            return
+        for source in self.event_sources.values():
+            source.insert_prepared(name, doc, run=run)
+
+    # -- filters -----------------------------------------------------------------------------
+
+    @property
+    def filters(self) -> list[dict[str, Any]]:
+        """What :meth:`add_filter` was given; a copy."""
+        return [dict(arguments) for arguments, _ in self._filters]
+
+    def add_filter(self, **query: Any) -> None:
+        """Narrow every search, and ``db[-n]``, from now on; never ``db[uid]``.
+
+        Parameters
+        ----------
+        **query
+            As for a search, ``since``, ``until``, ``full`` included.
+        """
+        self._filters.append((query, self._compile(**query)))
+
+    def clear_filters(self) -> None:
+        """Search everything again."""
+        self._filters.clear()
+
+    def _compile(
+        self,
+        full: str | None = None,
+        search: str = "text",
+        since: Any = None,
+        until: Any = None,
+        **query: Any,
+    ) -> Search:
+        return compile_search(full, search, since, until, query, self.timezone)
+
+    def _filtered(self, search: Search) -> Search:
+        for _, narrower in self._filters:
+            search = narrower & search
+        return search
+
+    # -- search ------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        full: str | None = None,
+        search: str = "text",
+        since: Any = None,
+        until: Any = None,
+        **query: Any,
+    ) -> Results:
+        """Search for runs.
+
+        Parameters
+        ----------
+        full
+            Text to look for in the values of start and stop documents.
+        search
+            ``"text"`` (all its words), ``"substring"`` or ``"regex"``.
+        since, until
+            Inclusive; POSIX seconds, datetimes, or ISO text, in the broker's zone unless they
+            have one.
+        **query
+            A Mongo-style filter on start documents, ``**{"sample.name": "x"}``; ``stop={...}`` and
+            ``descriptor={...}`` filter on those.
+
+        Returns
+        -------
+        Results
+            Lazy, newest first.
+
+        Raises
+        ------
+        BadQuery
+        """
+        wanted = self._compile(full, search, since, until, **query)
+        return Results(self, self._filtered(wanted))
+
+    def __getitem__(self, key: Any) -> Any:
+        """``db[uid]``, ``db[prefix]``, ``db[scan_id]``, ``db[-1]``, ``db[-5:]``, ``db[[...]]``.
+
+        A str is a uid or a prefix of five characters or more; an int is an offset if it is
+        negative, else a scan_id (the newest run that has it).
+
+        Raises
+        ------
+        RunNotFound
+            A KeyError.
+        AmbiguousUID
+            A ValueError that names the matches.
+        OffsetOutOfRange
+            An IndexError.
+        """
+        if isinstance(key, slice):
+            return self._slice(key)
+        if isinstance(key, (list, tuple, set)):
+            return [self[item] for item in key]
+        if is_whole_number(key) and key < 0:
+            return self._by_offset(int(key))
+        return Header(self, *self.header_source[key])
+
+    def _by_offset(self, offset: int) -> Header:
+        results = self()
+        for header in results[-offset - 1 : -offset]:
+            return header
+        raise OffsetOutOfRange(f"there are only {len(results)} runs; {offset} is too far back")
+
+    def _slice(self, key: slice) -> list[Header]:
+        """The newest runs, as ``list[-5:]`` gives the last: newest first, clamped."""
+        ends = (key.start, key.stop)
+        if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
+            raise IndexError("slices of a broker count from the newest: db[-5:], db[-10:-5]")
+        newest = 0 if key.stop is None else -int(key.stop)
+        oldest = None if key.start is None else -int(key.start)
+        chosen = self()[newest:oldest] if oldest is None or oldest > newest else []
+        return list(chosen)[:: 1 if key.step is None else int(key.step)]
+
+    def __len__(self) -> int:
+        return len(self())
+
+    def __iter__(self) -> Iterator[Header]:
+        return iter(self())
+
+    def __bool__(self) -> bool:
+        return True
+
+    # -- upkeep ------------------------------------------------------------------------------
+
+    def seal(self, header: Header | str | None = None) -> int:
+        """Pack what is in the journal into chunks, of one run or of all; how many were made.
+
+        Needed only for what came after a run's stop, or for runs that will never have one.
+        """
+        run = header.uid if isinstance(header, Header) else header
+        return sum(source.seal(run) for source in self.event_sources.values())
+
+    def close(self) -> None:
+        """Let go of the store's connections; safe to call again."""
+        self.closed = True
+        self.header_source.close()
+        for source in self.event_sources.values():
+            source.close()
+
+    def __enter__(self) -> DataBroker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def key(self) -> str:
+        """What the broker is known by, in a pickle.
+
+        Raises
+        ------
+        ConfigError
+            For a broker put together by hand without a ``uri``.
+        """
+        if self._key is None:
+            raise ConfigError(
+                "this broker cannot be pickled: it was made without a uri to open it by"
+            )
+        return self._key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (registry.broker_of, (self.key,))
+
+    def __repr__(self) -> str:
+        return f"<DataBroker {self.uri or type(self.header_source).__name__}>"

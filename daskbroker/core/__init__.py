@@ -1,0 +1,1 @@
+"""Values and contracts: documents, chunks, queries, errors. No Dask, no store."""

@@ -1,0 +1,390 @@
+"""One column of documents as an Arrow array, and back, without loss.
+
+A column is what the events of one chunk hold under one key. :func:`encode` looks at the
+values, never at what a descriptor claims, and picks the plainest Arrow type that gives them
+back exactly. What the Arrow type alone cannot tell (which numbers were integers, which cells
+were missing rather than ``None``, the shape of arrays) is noted in the field's metadata, so a
+Parquet file stays plain for other readers.
+
+======== ============================================ ==========================
+kind     values                                       Arrow type
+======== ============================================ ==========================
+null     nothing but ``None`` and missing             null
+bool     booleans                                     bool
+int      integers up to 2**53                         int64
+long     integers of 64 bits                          int64
+uint     integers of 64 bits without sign             uint64
+float    floats                                       double
+number   integers up to 2**53 and floats              double
+str      text                                         string
+array    arrays of one shape and type                 nested fixed_size_list
+list     flat arrays of one type, differing lengths   list
+json     anything else                                string (JSON)
+======== ============================================ ==========================
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .documents import from_json, plain, to_json
+
+__all__ = ["MISSING", "Column", "Kind", "block", "decode", "encode"]
+
+EXACT_INTEGER = 2**53
+"""The largest integer up to which every integer is a float of its own."""
+
+
+class _Missing:
+    """Sentinel: the document has no such key (as opposed to ``None`` under it)."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __reduce__(self) -> str:
+        return "MISSING"
+
+
+MISSING = _Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a column holds; enough to plan with, without reading it.
+
+    Attributes
+    ----------
+    name
+        One of the kinds listed above.
+    nulls
+        Whether some cells are ``None`` or missing.
+    dtype
+        Of the cells of an array or list, as NumPy spells it (``"<f8"``, ``"<U"`` for text).
+    shape
+        Of each cell of an array.
+    """
+
+    name: str
+    nulls: bool = False
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+
+    def to_list(self) -> list[Any]:
+        """As a short JSON-like list, for the manifest of chunks."""
+        return [self.name, int(self.nulls), self.dtype, list(self.shape)]
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any]) -> Kind:
+        """The inverse of :meth:`to_list`."""
+        name, nulls, dtype, shape = values
+        return cls(name, bool(nulls), dtype, tuple(shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """An encoded column: the array, its kind, and the notes that make it exact."""
+
+    array: pa.Array
+    kind: Kind
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def arrow_field(self, name: str) -> pa.Field:
+        """The Arrow field that carries kind and notes in its metadata."""
+        note = json.dumps({"kind": self.kind.to_list(), **self.notes}, separators=(",", ":"))
+        return pa.field(name, self.array.type, metadata={b"daskbroker": note.encode()})
+
+
+def field_kind(arrow_field: pa.Field) -> tuple[Kind, dict[str, str]]:
+    """The kind and the notes that a field's metadata carries."""
+    note = json.loads(arrow_field.metadata[b"daskbroker"])
+    return Kind.from_list(note.pop("kind")), note
+
+
+# -- encoding ------------------------------------------------------------------------------
+
+
+def encode(values: Sequence[Any] | np.ndarray) -> Column:
+    """Encode the cells of one column.
+
+    Parameters
+    ----------
+    values
+        Normalized JSON-like values, NumPy arrays and ``MISSING`` allowed among them; or one
+        NumPy array whose first axis is the rows.
+    """
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind in "biuf":
+            return _encode_block(values, None, {})
+        values = values.tolist()
+    types = set(map(type, values))
+    notes: dict[str, str] = {}
+    valid: np.ndarray | None = None
+    solid: Sequence[Any] = values
+    if type(None) in types or _Missing in types:
+        valid = np.fromiter((v is not None and v is not MISSING for v in values), bool, len(values))
+        solid = [v for v in values if v is not None and v is not MISSING]
+        if _Missing in types:
+            notes["missing"] = _missing_note(values, type(None) in types)
+        types -= {type(None), _Missing}
+    column = _encode_solid(solid, types, valid, notes)
+    return column if column is not None else _encode_json(values)
+
+
+def _missing_note(values: Sequence[Any], some_none: bool) -> str:
+    if not some_none:
+        return "all"
+    return _pack_mask(np.fromiter((v is MISSING for v in values), bool, len(values)))
+
+
+def _encode_solid(
+    solid: Sequence[Any], types: set[type], valid: np.ndarray | None, notes: dict[str, str]
+) -> Column | None:
+    """Encode cells of which none is null; None where only JSON can hold them."""
+    if not types:
+        count = 0 if valid is None else len(valid)
+        return Column(pa.nulls(count), Kind("null", count > 0), notes)
+    if types <= {list, np.ndarray}:
+        return _encode_arrays(solid, types, valid, notes)
+    leaves = _leaves(solid, types, notes)
+    if leaves is None:
+        return None
+    name, array = leaves
+    return Column(_spread(array, valid), Kind(name, valid is not None), notes)
+
+
+def _leaves(
+    solid: Sequence[Any], types: set[type], notes: dict[str, str]
+) -> tuple[str, np.ndarray | pa.Array] | None:
+    """Scalars of compatible types as one flat array, with the kind's name."""
+    if types == {float}:
+        return "float", np.array(solid, np.float64)
+    if types == {int}:
+        return _integers(solid)
+    if types == {bool}:
+        return "bool", np.array(solid, np.bool_)
+    if types == {str}:
+        try:
+            return "str", pa.array(solid, pa.string())
+        except UnicodeEncodeError:  # lone surrogates
+            return None
+    if types == {int, float}:
+        if any(type(v) is int and abs(v) > EXACT_INTEGER for v in solid):
+            return None
+        ints = np.fromiter((type(v) is int for v in solid), bool, len(solid))
+        notes["ints"] = _pack_mask(ints)
+        return "number", np.array(solid, np.float64)
+    return None
+
+
+def _integers(solid: Sequence[int]) -> tuple[str, np.ndarray] | None:
+    low, high = min(solid), max(solid)
+    if -EXACT_INTEGER <= low and high <= EXACT_INTEGER:
+        return "int", np.array(solid, np.int64)
+    if -(2**63) <= low and high < 2**63:
+        return "long", np.array(solid, np.int64)
+    if low >= 0 and high < 2**64:
+        return "uint", np.array(solid, np.uint64)
+    return None
+
+
+def _spread(solid: np.ndarray | pa.Array, valid: np.ndarray | None) -> pa.Array:
+    """Put cells that are there among those that are null."""
+    if valid is None:
+        return solid if isinstance(solid, pa.Array) else pa.array(solid)
+    if isinstance(solid, pa.Array):
+        places = np.cumsum(valid) - 1
+        return solid.take(pa.array(places, mask=~valid))
+    full = np.zeros((len(valid), *solid.shape[1:]), solid.dtype)
+    full[valid] = solid
+    return pa.array(full, mask=~valid)
+
+
+def _encode_arrays(
+    solid: Sequence[Any], types: set[type], valid: np.ndarray | None, notes: dict[str, str]
+) -> Column | None:
+    if types == {np.ndarray}:
+        if len({(a.dtype, a.shape) for a in solid}) == 1:
+            return _encode_block(np.stack(solid), valid, notes)
+        if len({a.dtype for a in solid}) == 1 and all(a.ndim == 1 for a in solid):
+            return _encode_ragged(np.concatenate(solid), list(map(len, solid)), valid, notes)
+    if np.ndarray in types:
+        solid = [plain(v) for v in solid]
+    shape: list[int] = []
+    level: Sequence[Any] = solid
+    while set(map(type, level)) == {list}:
+        lengths = list(map(len, level))
+        level_below = list(chain.from_iterable(level))
+        if len(set(lengths)) > 1:
+            if shape:
+                return None
+            flat = _flat(level_below)
+            return None if flat is None else _encode_ragged(flat, lengths, valid, notes)
+        shape.append(lengths[0])
+        level = level_below
+    flat = _flat(level)
+    if flat is None:
+        return None
+    if isinstance(flat, pa.Array):
+        return _encode_text_block(flat, tuple(shape), valid, notes)
+    return _encode_block(flat.reshape(len(solid), *shape), valid, notes)
+
+
+def _flat(leaves: Sequence[Any]) -> np.ndarray | pa.Array | None:
+    """The leaves of arrays as one flat array, if they are all of one scalar type."""
+    types = set(map(type, leaves))
+    if len(types) != 1 or not types <= {float, int, bool, str}:
+        return None
+    found = _leaves(leaves, types, {})
+    return None if found is None else found[1]
+
+
+def _encode_block(block: np.ndarray, valid: np.ndarray | None, notes: dict[str, str]) -> Column:
+    """Encode a NumPy array whose first axis is the rows."""
+    rows, shape = len(block), block.shape[1:]
+    if block.ndim == 1:
+        return _encode_flat_block(block, notes)
+    if rows == 0 or block.size == 0:
+        return _encode_json(_with_nulls(block.tolist(), valid))
+    kind = Kind("array", valid is not None, block.dtype.newbyteorder("<").str, shape)
+    if valid is not None:
+        full = np.zeros((len(valid), *shape), block.dtype)
+        full[valid] = block
+        block = full
+    return Column(_nest(pa.array(block.reshape(-1)), shape, valid), kind, notes)
+
+
+def _encode_flat_block(block: np.ndarray, notes: dict[str, str]) -> Column:
+    """Encode a one-dimensional numeric array: one scalar a row."""
+    if block.dtype.kind == "b":
+        return Column(pa.array(block), Kind("bool"), notes)
+    if block.dtype.kind == "f":
+        return Column(pa.array(block.astype(np.float64)), Kind("float"), notes)
+    if len(block) == 0:
+        return Column(pa.array(block.astype(np.int64)), Kind("int"), notes)
+    low, high = int(block.min()), int(block.max())
+    if high >= 2**63:
+        return Column(pa.array(block.astype(np.uint64)), Kind("uint"), notes)
+    name = "int" if -EXACT_INTEGER <= low and high <= EXACT_INTEGER else "long"
+    return Column(pa.array(block.astype(np.int64)), Kind(name), notes)
+
+
+def _encode_text_block(
+    flat: pa.Array, shape: tuple[int, ...], valid: np.ndarray | None, notes: dict[str, str]
+) -> Column:
+    if valid is not None:
+        size = int(np.prod(shape))
+        flat = _spread(flat, np.repeat(valid, size))
+    kind = Kind("array", valid is not None, "<U", shape)
+    return Column(_nest(flat, shape, valid), kind, notes)
+
+
+def _nest(flat: pa.Array, shape: tuple[int, ...], valid: np.ndarray | None) -> pa.Array:
+    """Wrap flat leaves in one fixed-size list per dimension."""
+    for size in reversed(shape[1:]):
+        flat = pa.FixedSizeListArray.from_arrays(flat, size)
+    mask = None if valid is None else pa.array(~valid)
+    return pa.FixedSizeListArray.from_arrays(flat, shape[0], mask=mask)
+
+
+def _encode_ragged(
+    flat: np.ndarray | pa.Array,
+    lengths: list[int],
+    valid: np.ndarray | None,
+    notes: dict[str, str],
+) -> Column:
+    if isinstance(flat, pa.Array):
+        dtype = "<U"
+    else:
+        dtype = flat.dtype.newbyteorder("<").str
+        flat = pa.array(flat)
+    counts = np.zeros(len(lengths) if valid is None else len(valid), np.int64)
+    counts[slice(None) if valid is None else valid] = lengths
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    mask = None if valid is None else pa.array(~valid)
+    if offsets[-1] < 2**31:
+        array = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, mask=mask)
+    else:
+        array = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), flat, mask=mask)
+    return Column(array, Kind("list", valid is not None, dtype), notes)
+
+
+def _encode_json(values: Sequence[Any]) -> Column:
+    texts = [None if v is MISSING else to_json(v) for v in values]
+    array = pa.array(texts, pa.string())
+    return Column(array, Kind("json", array.null_count > 0))
+
+
+def _with_nulls(cells: list[Any], valid: np.ndarray | None) -> list[Any]:
+    if valid is None:
+        return cells
+    remaining = iter(cells)
+    return [next(remaining) if there else None for there in valid]
+
+
+def _pack_mask(mask: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode()
+
+
+def _unpack_mask(note: str, rows: int) -> np.ndarray:
+    bits = np.frombuffer(zlib.decompress(base64.b64decode(note)), np.uint8)
+    return np.unpackbits(bits, count=rows).astype(bool)
+
+
+# -- decoding ------------------------------------------------------------------------------
+
+
+def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
+    """The cells that :func:`encode` was given, arrays as lists, missing ones as ``MISSING``."""
+    kind, notes = field_kind(arrow_field)
+    if kind.name == "json":
+        return [MISSING if text is None else from_json(text) for text in array.to_pylist()]
+    cells = _decode_cells(array, kind, notes)
+    if "missing" in notes:
+        if notes["missing"] == "all":
+            return [MISSING if cell is None else cell for cell in cells]
+        mask = _unpack_mask(notes["missing"], len(cells))
+        return [MISSING if missing else c for c, missing in zip(cells, mask, strict=True)]
+    return cells
+
+
+def _decode_cells(array: pa.Array, kind: Kind, notes: dict[str, str]) -> list[Any]:
+    if kind.name in ("null", "str", "list") or kind.dtype == "<U":
+        return array.to_pylist()  # type: ignore[no-any-return]
+    valid = array.is_valid().to_numpy(zero_copy_only=False) if kind.nulls else None
+    if kind.name == "array":
+        cells = block(array, kind).tolist()
+    else:
+        solid = array.drop_null() if valid is not None else array
+        cells = solid.to_numpy(zero_copy_only=False).tolist()
+        if "ints" in notes:
+            ints = _unpack_mask(notes["ints"], len(cells)).tolist()
+            cells = [int(c) if whole else c for c, whole in zip(cells, ints, strict=True)]
+        return _with_nulls(cells, valid)
+    if valid is not None:
+        return [cell if there else None for cell, there in zip(cells, valid, strict=True)]
+    return cells  # type: ignore[no-any-return]
+
+
+def block(array: pa.Array, kind: Kind) -> np.ndarray:
+    """A numeric ``array`` column as one NumPy array, shape ``(rows, *kind.shape)``.
+
+    No copy where Arrow's buffer allows it. Null rows hold zeros.
+    """
+    leaves, start, rows = array, array.offset, len(array)
+    for size in kind.shape:
+        leaves = leaves.values
+        start, rows = start * size, rows * size
+        leaves_offset = leaves.offset
+        start += leaves_offset if leaves is not array else 0
+    flat = leaves.slice(start - leaves.offset, rows)
+    values = flat.to_numpy(zero_copy_only=False)
+    return values.reshape(len(array), *kind.shape)  # type: ignore[no-any-return]

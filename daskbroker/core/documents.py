@@ -1,0 +1,307 @@
+"""Documents: immutable mappings of JSON-like values.
+
+The vocabulary is event-model's (https://blueskyproject.io/event-model). A document is taken
+in by :func:`normalize`, which makes a private, plain copy of what the caller gave (so that a
+dict or array reused after ``insert`` changes nothing), and given out as a :class:`Document`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from typing import Any, NoReturn
+
+import msgpack
+import numpy as np
+
+from .errors import BadDocument
+
+__all__ = [
+    "ALL",
+    "NamedDocument",
+    "Document",
+    "equal",
+    "from_json",
+    "normalize",
+    "pack",
+    "plain",
+    "to_json",
+    "unpack",
+]
+
+NamedDocument = tuple[str, "Document"]
+"""What every stream of documents is made of: ``(name, doc)``."""
+
+
+class _All:
+    """Sentinel: every stream of a run."""
+
+    _instance: _All | None = None
+
+    def __new__(cls) -> _All:
+        if cls._instance is None:
+            cls._instance = super().__new__(cls)
+        return cls._instance
+
+    def __repr__(self) -> str:
+        return "ALL"
+
+    def __reduce__(self) -> str:
+        return "ALL"
+
+
+ALL = _All()
+
+
+class Document(dict[str, Any]):
+    """An immutable mapping with attribute access.
+
+    A subclass of :class:`dict`, so it equals the plain dict of the same content, goes through
+    :func:`json.dumps`, and passes ``isinstance(doc, dict)`` checks. ``doc.plan_name`` is
+    ``doc["plan_name"]``; nested mappings come as Documents too. Compared with a dict that
+    holds tuples or NumPy values it is equal when their JSON-like forms are.
+
+    Raises
+    ------
+    TypeError
+        On any attempt to change it. ``doc.to_dict()`` gives a changeable deep copy.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, key: str) -> Any:
+        try:
+            value = self[key]
+        except KeyError:
+            raise AttributeError(f"this document has no key {key!r}") from None
+        return Document(value) if type(value) is dict else value
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *(k for k in self if k.isidentifier())]
+
+    def _immutable(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("documents are immutable; doc.to_dict() gives a copy to change")
+
+    __setitem__ = __delitem__ = __setattr__ = __delattr__ = _immutable
+    clear = pop = popitem = setdefault = update = __ior__ = _immutable  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is dict:
+            return equal(self, other)
+        return dict.__eq__(self, other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ne__(self, other: object) -> bool:
+        result = self.__eq__(other)
+        return result if result is NotImplemented else not result
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __copy__(self) -> Document:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Document:
+        return self
+
+    def copy(self) -> dict[str, Any]:  # type: ignore[override]
+        """A shallow, changeable copy, as ``dict.copy`` gives."""
+        return dict(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Document, (dict(self),))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A deep, plain, changeable copy."""
+        return plain(self)
+
+    def __repr__(self) -> str:
+        return f"Document({dict.__repr__(self)})"
+
+
+def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> Any:
+    """A private plain copy of a JSON-like value.
+
+    Mappings become dicts, tuples and other sequences lists, NumPy scalars Python scalars,
+    NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays).
+
+    Parameters
+    ----------
+    value
+        What the caller gave.
+    where
+        Name of the value for messages, for example ``"start 3a8f…"``.
+    arrays
+        Keep numeric and text arrays of one or more dimensions as NumPy arrays; the codec of
+        chunks takes them as they are.
+
+    Raises
+    ------
+    BadDocument
+        For a value that has no JSON-like form (bytes, sets, datetimes, complex numbers,
+        objects) or a key that is not text. The message names the path to it.
+    """
+    try:
+        return _normalize(value, arrays)
+    except _NoSuchForm as error:
+        path = ".".join([where, *reversed(error.path)])
+        raise BadDocument(f"{path}: {error}") from None
+
+
+class _NoSuchForm(Exception):
+    """Raised deep inside a document; the path is put together on the way out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.path: list[str] = []
+
+
+def _normalize(value: Any, arrays: bool) -> Any:
+    kind = type(value)
+    if kind is float or kind is str or kind is int or kind is bool or value is None:
+        return value
+    if kind is list or isinstance(value, (list, tuple)):
+        return [_normalize(item, arrays) for item in value]
+    if isinstance(value, Mapping):
+        out = {}
+        for key, item in value.items():
+            if type(key) is not str:
+                key = _key(key)
+            try:
+                out[key] = _normalize(item, arrays)
+            except _NoSuchForm as error:
+                error.path.append(key)
+                raise
+        return out
+    if isinstance(value, np.generic):
+        return _normalize(value.item(), arrays)
+    if isinstance(value, np.ndarray) or hasattr(value, "__array__"):
+        return _normalize_array(np.asarray(value), arrays)
+    if isinstance(value, Enum):
+        return _normalize(value.value, arrays)
+    for base in (int, float, str):
+        if isinstance(value, base):
+            return base(value)
+    raise _NoSuchForm(
+        f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; "
+        "use numbers, text, booleans, None, lists, arrays and mappings of these"
+    )
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, Enum) and isinstance(key.value, str):
+        return key.value
+    if isinstance(key, str):
+        return str(key)
+    raise _NoSuchForm(f"the key {key!r} is of type {type(key).__name__}; keys must be text")
+
+
+def _normalize_array(array: np.ndarray, arrays: bool) -> Any:
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind not in "biufUO":
+        raise _NoSuchForm(f"an array of dtype {array.dtype} has no JSON-like form")
+    if array.ndim == 0 or not arrays or kind not in "biuf" or array.size == 0:
+        return _normalize(array.tolist(), arrays)
+    native = array.dtype.newbyteorder("=")
+    if kind == "f" and size not in (4, 8):
+        native = np.dtype("f4") if size == 2 else np.dtype("f8")
+    return np.array(array, dtype=native, order="C", copy=True)
+
+
+def plain(value: Any) -> Any:
+    """A deep copy made of plain dicts and lists; arrays become lists."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two JSON-like values are the same, NaN equal to NaN.
+
+    Numbers compare as in Python (``1 == 1.0``) except that booleans equal only booleans.
+    """
+    if a is b:
+        return True
+    if isinstance(a, dict) and isinstance(b, Mapping):
+        return len(a) == len(b) and all(k in b and equal(v, b[k]) for k, v in a.items())
+    if isinstance(a, np.ndarray):
+        a = a.tolist()
+    if isinstance(b, (np.ndarray, np.generic)):
+        b = b.tolist()
+    if isinstance(a, (list, tuple)):
+        return (
+            isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(equal, a, b))
+        )
+    if isinstance(a, bool) is not isinstance(b, bool):
+        return False
+    if isinstance(a, float) and isinstance(b, float) and math.isnan(a):
+        return math.isnan(b)
+    return bool(a == b)
+
+
+# -- as bytes and as text ------------------------------------------------------------------
+
+_EXT_INTEGER = 1
+_EXT_ARRAY = 2
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        head = msgpack.packb((value.dtype.str, value.shape))
+        return msgpack.ExtType(_EXT_ARRAY, head + value.tobytes())
+    if isinstance(value, int):  # beyond 64 bits
+        return msgpack.ExtType(_EXT_INTEGER, str(value).encode())
+    raise TypeError(type(value))
+
+
+def _ext_hook(code: int, data: bytes) -> Any:
+    if code == _EXT_INTEGER:
+        return int(data)
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(data)
+    dtype, shape = unpacker.unpack()
+    return np.frombuffer(data, np.dtype(dtype), offset=unpacker.tell()).reshape(shape)
+
+
+def pack(value: Any) -> bytes:
+    """A normalized value as msgpack bytes, lossless: NaN, integers of any size, arrays."""
+    packed: bytes = msgpack.packb(value, default=_default, unicode_errors="surrogatepass")
+    return packed
+
+
+def unpack(data: bytes) -> Any:
+    """The value that :func:`pack` was given."""
+    return msgpack.unpackb(
+        data, ext_hook=_ext_hook, unicode_errors="surrogatepass", strict_map_key=False
+    )
+
+
+def to_json(value: Any) -> str:
+    """A normalized value as JSON text (Python's dialect: NaN and Infinity as such names)."""
+    return json.dumps(value, separators=(",", ":"), default=plain)
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text, NaN and Infinity included."""
+    return json.loads(text)
+
+
+def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple[str, Any]]:
+    """Check that a sequence is made of ``(name, document)`` pairs, one by one.
+
+    Raises
+    ------
+    BadDocument
+        At the first item that is no such pair.
+    """
+    for number, pair in enumerate(pairs):
+        if (
+            not isinstance(pair, (tuple, list))
+            or len(pair) != 2
+            or not isinstance(pair[0], str)
+            or not isinstance(pair[1], Mapping)
+        ):
+            raise BadDocument(f"{where}: item {number} is no (name, document) pair")
+        yield pair[0], pair[1]

@@ -1,0 +1,89 @@
+"""What can go wrong, by name.
+
+Every error daskbroker raises on purpose is a :class:`DaskbrokerError`. Each is also the
+built-in error that a user of databroker expects at that place (``KeyError`` for an unknown
+run, ``IndexError`` for an offset too far back, ``ValueError`` for a bad document), so code
+written for databroker goes on working.
+"""
+
+from __future__ import annotations
+
+
+class DaskbrokerError(Exception):
+    """Base of all errors that daskbroker raises on purpose."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument, quotes and escapes included.
+        return Exception.__str__(self)
+
+
+class BadDocument(DaskbrokerError, ValueError):
+    """A document that cannot be taken in; the message names document and field."""
+
+
+class DuplicateUID(BadDocument):
+    """A different document is already stored under this uid."""
+
+
+class UnknownReference(BadDocument, LookupError):
+    """A document refers to another (run, descriptor, resource) that is not stored."""
+
+
+class BadRecording(DaskbrokerError, ValueError):
+    """A file of recorded documents that is truncated, damaged or of no known shape."""
+
+
+class BadQuery(DaskbrokerError, ValueError):
+    """A query that is malformed, uses an operator outside the whitelist, or takes too long."""
+
+
+class RunNotFound(DaskbrokerError, KeyError):
+    """No run of this uid, uid prefix or scan_id."""
+
+
+class AmbiguousUID(DaskbrokerError, ValueError):
+    """A uid prefix that several runs share; the message names them."""
+
+
+class OffsetOutOfRange(DaskbrokerError, IndexError):
+    """``db[-n]`` with fewer than ``n`` runs."""
+
+
+class StreamNotFound(DaskbrokerError, KeyError):
+    """The run has no stream of this name."""
+
+
+class FieldNotFound(DaskbrokerError, KeyError):
+    """No data key, column or metadata matches a requested field."""
+
+
+class StoreError(DaskbrokerError):
+    """The store could not be read or written."""
+
+
+class StoreNotFound(StoreError, FileNotFoundError):
+    """Nothing is stored at this place."""
+
+
+class StoreReadOnly(StoreError, PermissionError):
+    """The store can be read but not written."""
+
+
+class StoreFull(StoreError, OSError):
+    """No space left where the store lives; nothing of the refused document was kept."""
+
+
+class StoreDamaged(StoreError):
+    """A file of the store is missing, truncated or not what it should be."""
+
+
+class StoreVersion(StoreError):
+    """The store was written in a format newer than this daskbroker knows."""
+
+
+class FillError(DaskbrokerError, RuntimeError):
+    """External data could not be filled; names run, stream, key, spec and path."""
+
+
+class ConfigError(DaskbrokerError, ValueError):
+    """A broker configuration that is missing or makes no sense."""

@@ -1,0 +1,282 @@
+"""Field selection: which columns a table, a dataset or a stream of documents shall have.
+
+A field is an exact name, a regular expression that matches data keys fully, or has a
+namespace: ``data:x`` (data keys only), ``ts:x`` (timestamps), and the projections of metadata
+into constant columns ``start:sample.name``, ``stop:exit_status``,
+``config:eiger:exposure_time``. The namespace answers the manifesto's "possible collision when
+we merge the config from all of the objects".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .documents import ALL, Document
+from .errors import FieldNotFound
+
+__all__ = ["Field", "derive_descriptor", "project", "select", "shown_names"]
+
+RESERVED = frozenset({"time", "seq_num", "uid", "descriptor", "run"})
+PROJECTIONS = ("start", "stop", "config")
+NAMESPACES = ("data:", "ts:", "start:", "stop:", "config:")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column of a table.
+
+    Attributes
+    ----------
+    role
+        ``"data"``, ``"ts"`` (timestamp of a data key), ``"start"``, ``"stop"``, ``"config"``
+        (metadata), or the name of a column every stream has: ``"time"``, ``"uid"``,
+        ``"descriptor"``, ``"run"``.
+    key
+        Data key, or path of the metadata.
+    name
+        Of the column.
+    """
+
+    role: str
+    key: str
+    name: str
+
+
+def shown_names(keys: Iterable[str]) -> dict[str, str]:
+    """Column name of each data key.
+
+    A data key has its own name, but where that is reserved (``time``, ``seq_num``, ``uid``,
+    ``descriptor``, ``run``), is the ``ts_`` name of another key's timestamps, or starts with
+    the prefix of a namespace: then its column is ``data:<key>``.
+    """
+    keys = list(keys)
+    stamps = {f"ts_{key}" for key in keys}
+    clash = {k for k in keys if k in RESERVED or k in stamps or k.startswith(NAMESPACES)}
+    return {key: f"data:{key}" if key in clash else key for key in keys}
+
+
+def data_keys_of(descriptors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Union of the data keys, in the order of the descriptors."""
+    return list(dict.fromkeys(key for d in descriptors for key in d.get("data_keys", {})))
+
+
+def select(
+    fields: Any, descriptors: Sequence[Mapping[str, Any]], *, timestamps: bool = False
+) -> list[Field]:
+    """The columns that a selection asks for; ``time`` is always the first.
+
+    Parameters
+    ----------
+    fields
+        None or ``ALL`` for every data key; a name; or an iterable of names, compiled patterns
+        and namespaced names.
+    descriptors
+        Of the stream.
+    timestamps
+        Add the column ``ts_<key>`` of every selected data key.
+
+    Raises
+    ------
+    FieldNotFound
+        For a field that matches nothing, naming what there is.
+    """
+    keys = data_keys_of(descriptors)
+    names = shown_names(keys)
+    found: dict[str, Field] = {"time": Field("time", "", "time")}
+    wanted = keys if fields is None or fields is ALL else _as_list(fields)
+    exact = fields is None or fields is ALL
+    for item in wanted:
+        matches = (
+            [Field("data", item, names[item])] if exact else _match(item, keys, names, descriptors)
+        )
+        found.update((match.name, match) for match in matches)
+    if timestamps:
+        for match in [f for f in found.values() if f.role == "data"]:
+            found[f"ts_{match.key}"] = Field("ts", match.key, f"ts_{match.key}")
+    return list(found.values())
+
+
+def _as_list(fields: Any) -> list[Any]:
+    if isinstance(fields, (str, re.Pattern)):
+        return [fields]
+    return list(fields)
+
+
+def _match(
+    item: Any, keys: list[str], names: dict[str, str], descriptors: Sequence[Mapping[str, Any]]
+) -> list[Field]:
+    if isinstance(item, re.Pattern):
+        return _by_pattern(item, keys, names, item.pattern)
+    if not isinstance(item, str):
+        raise FieldNotFound(f"the field {item!r} is neither text nor a compiled pattern")
+    if item in RESERVED:
+        return [] if item == "seq_num" else [Field(item, "", item)]
+    if item in names:
+        return [Field("data", item, names[item])]
+    space, _, rest = item.partition(":")
+    if space in PROJECTIONS and rest:
+        return [_projection(space, rest, item, descriptors)]
+    if space in ("data", "ts") and rest:
+        chosen = [rest] if rest in names else _full_matches(rest, keys)
+        if chosen and space == "data":
+            return [Field("data", key, names[key]) for key in chosen]
+        if chosen:
+            return [Field("ts", key, f"ts_{key}") for key in chosen]
+    if item.startswith("ts_") and item[3:] in names:
+        return [Field("ts", item[3:], item)]
+    return _by_pattern(item, keys, names, item)
+
+
+def _by_pattern(
+    pattern: Any, keys: list[str], names: dict[str, str], shown: str
+) -> list[Field]:
+    chosen = _full_matches(pattern, keys)
+    if not chosen:
+        raise FieldNotFound(
+            f"the field {shown!r} matches no data key; there are: {', '.join(keys) or 'none'}"
+        )
+    return [Field("data", key, names[key]) for key in chosen]
+
+
+def _full_matches(pattern: Any, keys: list[str]) -> list[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise FieldNotFound(
+            f"the field {pattern!r} is no data key and no regular expression: {error}"
+        ) from None
+    return [key for key in keys if compiled.fullmatch(key)]
+
+
+def _projection(
+    space: str, path: str, item: str, descriptors: Sequence[Mapping[str, Any]]
+) -> Field:
+    if space == "config" and not any(_config(d, path) is not None for d in descriptors):
+        devices = sorted({device for d in descriptors for device in d.get("configuration", {})})
+        raise FieldNotFound(
+            f"the field {item!r} names no configuration; use config:<device>:<key>, "
+            f"devices are: {', '.join(devices) or 'none'}"
+        )
+    return Field(space, path, item)
+
+
+# -- projections -----------------------------------------------------------------------------
+
+
+def project(
+    field: Field,
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    descriptor: Mapping[str, Any],
+) -> Any:
+    """The value of a projected field for the events of one descriptor; None where absent."""
+    if field.role == "config":
+        found = _config(descriptor, field.key)
+        return None if found is None else found[0]
+    return _path(start if field.role == "start" else stop, field.key)
+
+
+def _path(value: Any, path: str) -> Any:
+    if isinstance(value, Mapping) and path in value:
+        return value[path]
+    for step in path.split("."):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and step.isdigit() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def _config(descriptor: Mapping[str, Any], path: str) -> tuple[Any, float | None] | None:
+    """Value and timestamp of ``device:key``, where the key may lack the device's prefix."""
+    device, _, key = path.partition(":")
+    configuration = descriptor.get("configuration", {}).get(device)
+    if configuration is None:
+        return None
+    for name in (key, f"{device}_{key}"):
+        if name in configuration.get("data", {}):
+            return configuration["data"][name], configuration.get("timestamps", {}).get(name)
+    return None
+
+
+_DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
+
+
+def derive_descriptor(
+    descriptor: Mapping[str, Any],
+    fields: Sequence[Field],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+) -> tuple[Document, dict[str, Any], dict[str, float]]:
+    """The descriptor of a stream of which only some fields are kept.
+
+    Its uid is derived from the parent's and the selection, always the same; the parent is
+    named under ``derived_from``. Where nothing changes it is the descriptor itself.
+
+    Returns
+    -------
+    descriptor, data, timestamps
+        The latter two are the constant columns to add to each event.
+    """
+    chosen = [field.key for field in fields if field.role == "data"]
+    parts = [field for field in fields if field.role in PROJECTIONS]
+    kept = {key: value for key, value in descriptor["data_keys"].items() if key in set(chosen)}
+    if len(kept) == len(descriptor["data_keys"]) and not parts:
+        return Document(descriptor), {}, {}
+    data: dict[str, Any] = {}
+    stamps: dict[str, float] = {}
+    for field in parts:
+        value = project(field, start, stop, descriptor)
+        data[field.name] = value
+        stamps[field.name] = _stamp(field, start, stop, descriptor)
+        kept[field.name] = {
+            "source": field.name,
+            "dtype": _DTYPES.get(type(value), "string"),
+            "shape": [len(value)] if isinstance(value, list) else [],
+        }
+    selection = json.dumps([sorted(kept), [[f.role, f.key] for f in parts]])
+    derived = {
+        **descriptor,
+        "uid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"daskbroker:{descriptor['uid']}:{selection}")),
+        "data_keys": kept,
+        "derived_from": descriptor["uid"],
+    }
+    for key in ("object_keys", "hints"):
+        if isinstance(descriptor.get(key), Mapping):
+            derived[key] = _prune(descriptor[key], kept)
+    return Document(derived), data, stamps
+
+
+def _prune(objects: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop data keys that are gone from ``object_keys`` and ``hints``."""
+    out: dict[str, Any] = {}
+    for device, value in objects.items():
+        if isinstance(value, list):
+            out[device] = [key for key in value if key in kept]
+        elif isinstance(value, Mapping) and isinstance(value.get("fields"), list):
+            out[device] = {**value, "fields": [key for key in value["fields"] if key in kept]}
+        else:
+            out[device] = value
+    return out
+
+
+def _stamp(
+    field: Field,
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    descriptor: Mapping[str, Any],
+) -> float:
+    if field.role == "stop" and stop is not None:
+        return float(stop["time"])
+    if field.role == "config":
+        found = _config(descriptor, field.key)
+        stamp = None if found is None else found[1]
+        return float(descriptor["time"] if stamp is None else stamp)
+    return float(start["time"])

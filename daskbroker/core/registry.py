@@ -1,0 +1,54 @@
+"""The process-wide registry of brokers: one broker per configuration.
+
+Headers, Results and brokers pickle as their configuration and unpickle through here, so a
+thousand headers on a worker share one broker and its connections (the manifesto's "global
+registry of known DataBroker").
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["broker_of", "register_opener", "remember"]
+
+_brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_recent: dict[str, Any] = {}
+_lock = threading.RLock()
+_openers: list[Callable[[str], Any]] = []
+
+KEPT = 16
+"""So many brokers, opened by unpickling, stay open although nothing refers to them."""
+
+
+def register_opener(opener: Callable[[str], Any]) -> None:
+    """Say what opens a broker from its configuration; the package does it at import."""
+    _openers[:] = [opener]
+
+
+def remember(key: str, broker: Any) -> None:
+    """Make a broker known in this process under its configuration."""
+    with _lock:
+        _brokers[key] = broker
+
+
+def known(key: str) -> Any | None:
+    """The open broker of a configuration, if there is one in this process."""
+    with _lock:
+        broker = _brokers.get(key)
+        return None if broker is None or broker.closed else broker
+
+
+def broker_of(key: str) -> Any:
+    """The broker of a configuration, opened if this process has none yet."""
+    with _lock:
+        broker = known(key)
+        if broker is None:
+            broker = _openers[0](key)
+            _recent.pop(key, None)
+            _recent[key] = broker
+            while len(_recent) > KEPT:
+                _recent.pop(next(iter(_recent)))
+        return broker

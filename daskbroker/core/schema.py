@@ -1,0 +1,270 @@
+"""From descriptors and chunk kinds to the columns of a table, with their dtypes.
+
+Every partition of a table has the same dtypes, whatever a descriptor claims: the values that
+are stored decide (through the kinds in the chunks' manifest, without reading a chunk), and
+only where there are none does the descriptor's claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from .chunks import ChunkPlan, whole
+from .codec import EXACT_INTEGER, MISSING, Kind, block, decode, field_kind
+from .fields import Field, data_keys_of, project
+
+__all__ = ["TableColumn", "empty_frame", "table_columns", "to_pandas"]
+
+TIME = "datetime64[ns, UTC]"
+NULLABLE = {"int64": "Int64", "bool": "boolean", "uint64": "UInt64"}
+
+
+@dataclass(frozen=True, slots=True)
+class TableColumn:
+    """One column of a table: where it comes from and what dtype it has.
+
+    Attributes
+    ----------
+    field
+        Role, key and name.
+    physical
+        Name of the chunk's column, "" for one that is the same in all rows of a chunk.
+    dtype
+        pandas dtype by name; the same in each partition.
+    external
+        The values are outside the store (event-model's ``external``) and have to be filled.
+    """
+
+    field: Field
+    physical: str
+    dtype: str
+    external: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the column."""
+        return self.field.name
+
+
+def table_columns(
+    plan: ChunkPlan, fields: Sequence[Field], runs: Mapping[str, tuple[Any, Any]]
+) -> list[TableColumn]:
+    """Decide source and dtype of each selected field.
+
+    Parameters
+    ----------
+    plan
+        Chunks of the stream.
+    fields
+        From :func:`daskbroker.core.fields.select`.
+    runs
+        ``{run uid: (start, stop)}``, for projections.
+    """
+    return [_column(plan, field, runs) for field in fields]
+
+
+def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) -> TableColumn:
+    if field.role == "time":
+        return TableColumn(field, "time", TIME)
+    if field.role == "uid":
+        return TableColumn(field, "uid", "str")
+    if field.role in ("descriptor", "run"):
+        return TableColumn(field, "", "str")
+    if field.role == "ts":
+        return TableColumn(field, f"ts:{field.key}", _stored_dtype(plan, f"ts:{field.key}", "float64"))
+    if field.role == "data":
+        physical = f"data:{field.key}"
+        claims = [d["data_keys"][field.key] for d in plan.descriptors if field.key in d["data_keys"]]
+        external = any(claim.get("external") for claim in claims)
+        dtype = _stored_dtype(plan, physical, claimed_dtype(claims))
+        if external:
+            dtype = "object"
+        return TableColumn(field, physical, dtype, external)
+    values = [project(field, *runs[d["run_start"]], d) for d in plan.descriptors]
+    return TableColumn(field, "", values_dtype(values))
+
+
+def _stored_dtype(plan: ChunkPlan, physical: str, claim: str) -> str:
+    used = np.unique(plan.records["schema"])
+    kinds = [plan.schemas[place].get(physical) for place in used.tolist()]
+    return unify(kinds, claim)
+
+
+def unify(kinds: Iterable[Kind | None], claim: str) -> str:
+    """One dtype for all chunks; None stands for a chunk without the column.
+
+    Integers that a float cannot hold, and types that have nothing in common, make ``object``.
+    """
+    kinds = list(kinds)
+    nulls = any(kind is None or kind.nulls for kind in kinds)
+    names = {kind.name for kind in kinds if kind is not None and kind.name != "null"}
+    if not names:
+        dtype = claim
+        nulls = nulls and bool(kinds)
+    elif names <= {"int", "long"}:
+        dtype = "int64"
+    elif names <= {"int", "float", "number"}:
+        dtype = "float64"
+    elif names == {"uint"}:
+        dtype = "uint64"
+    elif len(names) == 1:
+        dtype = {"bool": "bool", "str": "str"}.get(names.pop(), "object")
+    else:
+        dtype = "object"
+    return NULLABLE.get(dtype, dtype) if nulls else dtype
+
+
+def claimed_dtype(claims: Sequence[Mapping[str, Any]]) -> str:
+    """What descriptors say of a data key, as a dtype; ``object`` where they disagree."""
+    dtypes = {_claim(claim) for claim in claims}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    return "float64" if dtypes == {"int64", "float64"} else "object"
+
+
+def _claim(claim: Mapping[str, Any]) -> str:
+    if claim.get("shape") or claim.get("external"):
+        return "object"
+    by_name = {"number": "float64", "integer": "int64", "string": "str", "boolean": "bool"}
+    return by_name.get(str(claim.get("dtype")), "object")
+
+
+def values_dtype(values: Sequence[Any]) -> str:
+    """The dtype of a constant column of JSON-like values."""
+    types = {type(value) for value in values if value is not None}
+    nulls = any(value is None for value in values)
+    if types == {int} and all(v is None or abs(v) < 2**63 for v in values):
+        return "Int64" if nulls else "int64"
+    if types == {bool}:
+        return "boolean" if nulls else "bool"
+    if types == {str}:
+        return "str"
+    exact = all(type(v) is not int or abs(v) <= EXACT_INTEGER for v in values)
+    if types and types <= {int, float} and exact:
+        return "float64"
+    return "object"
+
+
+# -- arrays of the decided dtype -------------------------------------------------------------
+
+
+def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
+    """A chunk's column as a pandas or NumPy array of exactly this dtype.
+
+    Nulls are NaN, NA or NaT as the dtype has it, None in ``object``; a column that the chunk
+    lacks is null throughout. Array cells are NumPy arrays, JSON cells Python values.
+    """
+    rows = table.num_rows
+    place = table.schema.get_field_index(physical)
+    if place < 0:
+        return constant(None, rows, dtype)
+    array = whole(table.column(place))
+    kind, _ = field_kind(table.schema.field(place))
+    if dtype == TIME:
+        return posix_to_datetime(array.to_numpy(zero_copy_only=False))
+    if dtype == "object":
+        return _objects(array, table.schema.field(place), kind)
+    if kind.name == "null":
+        return constant(None, rows, dtype)
+    if dtype == "str":
+        return pd.array(pa.chunked_array([array]), dtype="str")
+    if dtype in ("Int64", "UInt64", "boolean"):
+        return _nullable(array, dtype)
+    values = array.to_numpy(zero_copy_only=False)  # nulls of floats become NaN
+    return values.astype(dtype, copy=False)
+
+
+def _nullable(array: pa.Array, dtype: str) -> Any:
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    filled = array.fill_null(False if dtype == "boolean" else 0)
+    values = filled.to_numpy(zero_copy_only=False)
+    if dtype == "boolean":
+        return pd.arrays.BooleanArray(values.astype(bool), ~valid)
+    return pd.arrays.IntegerArray(values.astype(dtype.lower()), ~valid)
+
+
+def _objects(array: pa.Array, arrow_field: pa.Field, kind: Kind) -> np.ndarray:
+    out = np.empty(len(array), dtype=object)
+    if kind.name == "array" and kind.dtype != "<U":
+        rows: Iterable[Any] = block(array, kind)
+    elif kind.name == "list" and kind.dtype != "<U":
+        rows = _ragged_rows(array)
+    else:
+        rows = decode(array, arrow_field)
+    for place, cell in enumerate(rows):
+        out[place] = None if cell is MISSING else cell
+    if kind.nulls and kind.name in ("array", "list"):
+        out[~array.is_valid().to_numpy(zero_copy_only=False)] = None
+    return out
+
+
+def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
+    flat = array.values.to_numpy(zero_copy_only=False)
+    offsets = array.offsets.to_numpy(zero_copy_only=False)
+    return np.split(flat[: offsets[-1]], offsets[1:-1]) if len(array) else []
+
+
+def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
+    """POSIX seconds as ``datetime64[ns, UTC]``, to the nearest microsecond; NaN is NaT.
+
+    A float of today's size resolves 0.24 microseconds; the nanoseconds would be noise.
+    """
+    nat = ~np.isfinite(seconds)
+    micro = np.rint(np.where(nat, 0.0, seconds) * 1e6)
+    micro = np.clip(micro, -9.2e15, 9.2e15).astype(np.int64)
+    stamps = (micro * 1000).view("datetime64[ns]")
+    if nat.any():
+        stamps = stamps.copy()
+        stamps[nat] = np.datetime64("NaT")
+    return pd.DatetimeIndex(stamps, tz="UTC")
+
+
+def constant(value: Any, rows: int, dtype: str) -> Any:
+    """An array of one value, null for None, of the given dtype."""
+    if dtype == "object":
+        out = np.empty(rows, dtype=object)
+        for place in range(rows):
+            out[place] = value
+        return out
+    if dtype == TIME:
+        return pd.DatetimeIndex([pd.NaT] * rows, dtype=TIME)
+    if value is None and dtype in ("float64",):
+        return np.full(rows, np.nan)
+    if value is None and dtype in ("int64", "bool", "uint64"):
+        # Only an empty array can be null and of a dtype without nulls.
+        return np.zeros(rows, dtype=dtype)
+    if value is None:
+        return pd.array([None] * rows, dtype=dtype)
+    return pd.array([value] * rows, dtype=dtype)
+
+
+def empty_frame(columns: Sequence[TableColumn], attrs: Mapping[str, Any]) -> pd.DataFrame:
+    """The table without rows: index ``seq_num``, every column of its dtype, and the attrs."""
+    data = {c.name: pd.Series(constant(None, 0, c.dtype), dtype=c.dtype) for c in columns}
+    frame = pd.DataFrame(data, columns=[c.name for c in columns])
+    frame.index = pd.Index(np.zeros(0, np.int64), name="seq_num")
+    frame.attrs = dict(attrs)
+    return frame
+
+
+def stream_attrs(descriptors: Sequence[Mapping[str, Any]], stream: str) -> dict[str, Any]:
+    """What a table carries of where it comes from: run and descriptor uids, units."""
+    runs = list(dict.fromkeys(d["run_start"] for d in descriptors))
+    units: dict[str, Any] = {}
+    for key in data_keys_of(descriptors):
+        for descriptor in descriptors:
+            unit = descriptor["data_keys"].get(key, {}).get("units")
+            if unit:
+                units[key] = unit
+    return {
+        "stream": stream,
+        "runs": runs[:100],
+        "descriptors": [d["uid"] for d in descriptors[:100]],
+        "units": units,
+    }

@@ -1,0 +1,88 @@
+"""Full-text search over the values of documents, never their key names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .errors import BadQuery
+from .query import search_pattern
+
+__all__ = ["TextQuery", "document_words", "words"]
+
+METHODS = ("text", "substring", "regex")
+_WORD = re.compile(r"\w+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: runs of letters, digits and underscores, casefolded."""
+    return _WORD.findall(text.casefold())
+
+
+def leaf_texts(value: Any) -> Iterator[str]:
+    """Every text and number among the values, numbers as Python writes them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from leaf_texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from leaf_texts(item)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def document_words(*docs: Mapping[str, Any] | None) -> set[str]:
+    """The words of all values of some documents."""
+    return {word for doc in docs if doc is not None for t in leaf_texts(doc) for word in words(t)}
+
+
+class TextQuery:
+    """What ``db(full=..., search=...)`` looks for.
+
+    Parameters
+    ----------
+    full
+        The text.
+    search
+        ``"text"``: each of its words is a word of some value; ``"substring"``: some value
+        contains it, upper or lower case; ``"regex"``: some value matches it somewhere.
+
+    Attributes
+    ----------
+    words
+        What an index of words may use; None for the other methods.
+
+    Raises
+    ------
+    BadQuery
+    """
+
+    def __init__(self, full: str, search: str = "text") -> None:
+        if search not in METHODS:
+            raise BadQuery(f"search: {search!r} is none of {', '.join(METHODS)}")
+        if not isinstance(full, str) or not full.strip():
+            raise BadQuery(f"full: what to search for must be text, not {full!r}")
+        self.full, self.search = full, search
+        self.words = sorted(set(words(full))) if search == "text" else None
+        if self.words == []:
+            raise BadQuery(f"full: {full!r} has no word; search='substring' looks for signs")
+        self._folded = full.casefold()
+        self._pattern = search_pattern(full, "", "full") if search == "regex" else None
+
+    def matches(self, *docs: Mapping[str, Any] | None) -> bool:
+        """Whether the documents together match."""
+        if self.words is not None:
+            return document_words(*docs).issuperset(self.words)
+        texts = (text for doc in docs if doc is not None for text in leaf_texts(doc))
+        if self._pattern is not None:
+            return any(map(self._pattern, texts))
+        return any(self._folded in text.casefold() for text in texts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (TextQuery, (self.full, self.search))
+
+    def __repr__(self) -> str:
+        return f"TextQuery({self.full!r}, {self.search!r})"

@@ -1,0 +1,245 @@
+"""Checks on what comes in: a document that passes can be stored and given back.
+
+The few big documents (start, stop, descriptor, resource, stream_resource) are checked by
+event-model's JSON schemas, except that keys the schema does not know are welcome (recorded
+documents have them). Events, datums and pages come in their thousands, and event-model's
+check takes 0.3 ms each, so these have a check of their own here, column by column.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .chunks import DATUM, EVENT, STREAM_DATUM, Layout
+from .documents import normalize
+from .errors import BadDocument
+
+__all__ = ["check_keys", "check_page", "check_row", "document_label", "prepare"]
+
+SCHEMA_CHECKED = ("start", "stop", "descriptor", "resource", "stream_resource")
+ROWS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
+PAGES: dict[str, Layout] = {"event_page": EVENT, "datum_page": DATUM}
+BULK = ("bulk_events", "bulk_datum")
+NAMES = (*SCHEMA_CHECKED, *ROWS, *PAGES, *BULK)
+"""Every name of a document that event-model knows, deprecated ones included."""
+
+LARGEST = 2**63 - 1
+
+
+def document_label(name: Any, doc: Any) -> str:
+    """How messages call a document: its name and uid."""
+    if isinstance(doc, Mapping):
+        for key in ("uid", "datum_id"):
+            if isinstance(doc.get(key), str):
+                return f"{name} {doc[key]!r}"
+    return f"{name} document"
+
+
+def prepare(name: Any, doc: Any) -> dict[str, Any]:
+    """A checked private copy of a document, pages with their arrays kept.
+
+    Raises
+    ------
+    BadDocument
+        Naming the document and the field.
+    """
+    if name not in NAMES:
+        raise BadDocument(
+            f"{name!r} is no name of a document; event-model knows {', '.join(NAMES)}"
+        )
+    if not isinstance(doc, Mapping):
+        raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
+    label = document_label(name, doc)
+    try:
+        plain: dict[str, Any] = normalize(doc, label, arrays=name not in SCHEMA_CHECKED)
+    except RecursionError:
+        raise BadDocument(f"{label}: nested too deeply") from None
+    if name in SCHEMA_CHECKED:
+        _check_schema(name, plain, label)
+    elif name in ROWS:
+        check_row(ROWS[name], plain, label)
+    elif name in PAGES:
+        check_page(PAGES[name], plain, label)
+    return plain
+
+
+@cache
+def _schema(name: str) -> Any:
+    from event_model import DocumentNames, schema_validators
+
+    return schema_validators[DocumentNames[name]]
+
+
+def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
+    for key in ("uid", "time", "run_start"):
+        if key in doc:
+            _CHECKS[key](doc[key], f"{label}.{key}")
+    for error in _schema(name).iter_errors(doc):
+        if error.validator in ("additionalProperties", "unevaluatedProperties"):
+            continue
+        where = ".".join([label, *map(str, error.absolute_path)])
+        raise BadDocument(f"{where}: {_short(error.message)}")
+
+
+def _short(message: str) -> str:
+    return message if len(message) < 300 else f"{message[:140]} … {message[-140:]}"
+
+
+# -- scalars ---------------------------------------------------------------------------------
+
+
+def _text(value: Any, where: str) -> None:
+    if type(value) is not str or not value:
+        raise BadDocument(f"{where}: must be text that is not empty, not {value!r}")
+
+
+def _instant(value: Any, where: str) -> None:
+    if type(value) not in (float, int) or not math.isfinite(value):
+        raise BadDocument(f"{where}: must be a finite number of POSIX seconds, not {value!r}")
+
+
+def _count(value: Any, where: str) -> None:
+    if type(value) is not int or not 0 <= value <= LARGEST:
+        raise BadDocument(f"{where}: must be an integer of 0 or more, not {value!r}")
+
+
+def _mapping(value: Any, where: str) -> None:
+    if type(value) is not dict:
+        raise BadDocument(f"{where}: must be a mapping, not {type(value).__name__}")
+
+
+def _stamps(value: Any, where: str) -> None:
+    _mapping(value, where)
+    for key, stamp in value.items():
+        if type(stamp) is not float and type(stamp) is not int and stamp is not None:
+            raise BadDocument(f"{where}.{key}: must be a number, not {stamp!r}")
+
+
+def _filled(value: Any, where: str) -> None:
+    _mapping(value, where)
+    for key, state in value.items():
+        if type(state) not in (bool, str):
+            raise BadDocument(f"{where}.{key}: must be true, false or a datum_id, not {state!r}")
+
+
+def _range(value: Any, where: str) -> None:
+    _mapping(value, where)
+    for key in ("start", "stop"):
+        if key not in value:
+            raise BadDocument(f"{where}: lacks {key!r}")
+        _count(value[key], f"{where}.{key}")
+    if value["stop"] < value["start"]:
+        raise BadDocument(f"{where}: stop {value['stop']} comes before start {value['start']}")
+
+
+_CHECKS: dict[str, Callable[[Any, str], None]] = {
+    "uid": _text,
+    "datum_id": _text,
+    "descriptor": _text,
+    "resource": _text,
+    "stream_resource": _text,
+    "run_start": _text,
+    "time": _instant,
+    "seq_num": _count,
+    "data": _mapping,
+    "timestamps": _stamps,
+    "filled": _filled,
+    "datum_kwargs": _mapping,
+    "indices": _range,
+    "seq_nums": _range,
+}
+
+
+# -- rows and pages --------------------------------------------------------------------------
+
+
+def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
+    """Check a normalized event, datum or stream_datum."""
+    for key in layout.keys:
+        if key in doc:
+            _CHECKS[key](doc[key], f"{label}.{key}")
+        elif key not in layout.texts:
+            raise BadDocument(f"{label}: lacks {key!r}")
+
+
+def check_keys(data: Collection[str], known: Collection[str], label: str, descriptor: str) -> None:
+    """Check that an event has no data key that its descriptor does not declare.
+
+    Keys may be absent from an event (recorded documents have such); an undeclared one would
+    have no place in the table.
+    """
+    unknown = [key for key in data if key not in known]
+    if unknown:
+        raise BadDocument(
+            f"{label}: the data keys {', '.join(sorted(unknown))} are not declared by descriptor "
+            f"{descriptor!r}, which has {', '.join(sorted(known)) or 'none'}"
+        )
+
+
+def check_page(layout: Layout, page: dict[str, Any], label: str) -> None:
+    """Check a normalized event_page or datum_page, column by column."""
+    for key in layout.keys:
+        if key not in page and key not in layout.texts:
+            raise BadDocument(f"{label}: lacks {key!r}")
+    _text(page[layout.owner], f"{label}.{layout.owner}")
+    uids = page[layout.uid]
+    if not isinstance(uids, (list, np.ndarray)):
+        raise BadDocument(f"{label}.{layout.uid}: must be a list, not {type(uids).__name__}")
+    rows = len(uids)
+    for key in layout.scalars:
+        _check_column(page[key], rows, f"{label}.{key}", _CHECKS[key])
+    nested = [key for key, _ in layout.mappings] + [k for k in layout.texts if k in page]
+    for key in nested:
+        _mapping(page[key], f"{label}.{key}")
+        for name, values in page[key].items():
+            _check_column(values, rows, f"{label}.{key}.{name}", None)
+            if key == "timestamps":
+                _check_stamps(values, f"{label}.{key}.{name}")
+            elif key == "filled":
+                for row, value in enumerate(values):
+                    _filled({name: value}, f"{label}.{key}[{row}]")
+
+
+def _check_column(
+    values: Any, rows: int, where: str, check: Callable[[Any, str], None] | None
+) -> None:
+    if not isinstance(values, (list, np.ndarray)):
+        raise BadDocument(f"{where}: must be a list, not {type(values).__name__}")
+    if len(values) != rows:
+        raise BadDocument(f"{where}: has {len(values)} rows where the page has {rows}")
+    if check is None or (check is not _text and _sound(values, check)):
+        return
+    if check is _text and set(map(type, values)) <= {str} and all(values):
+        return
+    for row, value in enumerate(values if isinstance(values, list) else values.tolist()):
+        check(value, f"{where}[{row}]")
+
+
+def _sound(values: Sequence[Any] | np.ndarray, check: Callable[[Any, str], None]) -> bool:
+    """Whether a whole numeric column passes; False sends it to the check row by row."""
+    if not isinstance(values, np.ndarray):
+        if not set(map(type, values)) <= ({int} if check is _count else {int, float}):
+            return False
+        try:
+            values = np.array(values, np.int64 if check is _count else np.float64)
+        except OverflowError:
+            return False
+    if values.ndim != 1:
+        return False
+    if check is _count:
+        return values.dtype.kind in "iu" and bool((values >= 0).all() and (values <= LARGEST).all())
+    return values.dtype.kind in "iuf" and bool(np.isfinite(values).all())
+
+
+def _check_stamps(values: Any, where: str) -> None:
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "iuf" or values.ndim != 1:
+            raise BadDocument(f"{where}: must hold numbers")
+    elif not set(map(type, values)) <= {float, int, type(None)}:
+        bad = next(v for v in values if type(v) not in (float, int, type(None)))
+        raise BadDocument(f"{where}: must hold numbers, not {bad!r}")

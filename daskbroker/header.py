@@ -1,0 +1,329 @@
+"""Header: one run, as the user holds it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from .core import registry
+from .core.documents import ALL, Document
+from .core.errors import BadQuery, FieldNotFound, StreamNotFound
+from .core.fields import data_keys_of
+from .sources.base import EventSource, stream_of
+from .views import dataframe as dataframe_view
+from .views import dataset as dataset_view
+from .views import documents as documents_view
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .broker import DataBroker
+
+__all__ = ["Header"]
+
+FORMATS = ("dataframe", "dataset")
+
+
+class Header:
+    """A run: its start and stop documents, and views of its data.
+
+    Made by searching a broker, not by hand. Pickles as its two documents and the broker's
+    configuration; unpickled, it uses the one broker of that configuration in the process.
+
+    Attributes
+    ----------
+    start
+        The start document.
+    stop
+        The stop document, None while there is none.
+    db
+        The broker it comes from.
+    """
+
+    def __init__(self, db: DataBroker, start: Document, stop: Document | None) -> None:
+        self.db = db
+        self.start = start
+        self.stop = stop
+
+    @property
+    def uid(self) -> str:
+        """Of the run."""
+        return str(self.start["uid"])
+
+    # -- streams -----------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams over all event sources, in the order in which they began."""
+        return list(self.descriptors)
+
+    @property
+    def descriptors(self) -> dict[str, list[Document]]:
+        """``{stream: [descriptor, ...]}``, in the order of time."""
+        found = sorted(
+            (d for es in self._sources for d in es.descriptors_given_header(self.uid)),
+            key=lambda d: d["time"],
+        )
+        by_stream: dict[str, list[Document]] = {}
+        for descriptor in found:
+            by_stream.setdefault(stream_of(descriptor), []).append(descriptor)
+        return by_stream
+
+    @property
+    def _sources(self) -> list[EventSource]:
+        return list(self.db.event_sources.values())
+
+    def es_given_stream(self, stream_name: str) -> EventSource:
+        """The event source that has a stream.
+
+        Raises
+        ------
+        StreamNotFound
+            Naming the streams there are.
+        """
+        for source in self._sources:
+            if stream_name in source.stream_names_given_header(self.uid):
+                return source
+        raise StreamNotFound(
+            f"run {self.uid!r} has no stream {stream_name!r}; it has: "
+            f"{', '.join(self.streams) or 'none'}"
+        )
+
+    def fields(self, stream_name: Any = ALL) -> set[str]:
+        """Names of the data keys of one stream, or of all."""
+        return set(data_keys_of(self._descriptors_of(stream_name)))
+
+    def devices(self, stream_name: Any = ALL) -> set[str]:
+        """Names of the devices of one stream, or of all."""
+        return {
+            device
+            for descriptor in self._descriptors_of(stream_name)
+            for part in ("object_keys", "configuration")
+            for device in descriptor.get(part, {})
+        }
+
+    def config_data(self, device_name: str) -> dict[str, list[dict[str, Any]]]:
+        """Configuration of a device: per stream, one mapping per descriptor that has it.
+
+        Raises
+        ------
+        FieldNotFound
+            If no descriptor has the device.
+        """
+        found: dict[str, list[dict[str, Any]]] = {}
+        for stream, descriptors in self.descriptors.items():
+            for descriptor in descriptors:
+                configuration = descriptor.get("configuration", {})
+                if device_name in configuration:
+                    data = configuration[device_name].get("data", {})
+                    found.setdefault(stream, []).append(dict(data))
+        if not found and device_name not in self.devices():
+            raise FieldNotFound(
+                f"run {self.uid!r} has no device {device_name!r}; it has: "
+                f"{', '.join(sorted(self.devices())) or 'none'}"
+            )
+        return found
+
+    def _descriptors_of(self, stream_name: Any) -> list[Document]:
+        if stream_name is not ALL:
+            return self.es_given_stream(stream_name).descriptors_given_header(self.uid, stream_name)
+        return [d for descriptors in self.descriptors.values() for d in descriptors]
+
+    # -- views -------------------------------------------------------------------------------
+
+    def table(
+        self,
+        stream_name: str = "primary",
+        fields: Any = None,
+        fill: bool = True,
+        format: str = "dataframe",
+        *,
+        timestamps: bool = False,
+        duplicates: dataframe_view.Duplicates = "last",
+        timezone: str | None = None,
+    ) -> Any:
+        """One stream as a lazy table: a partition is one or more chunks.
+
+        Parameters
+        ----------
+        stream_name
+            Which stream.
+        fields
+            Data keys, regular expressions, or projections such as ``start:sample.name``,
+            ``stop:exit_status``, ``config:eiger:exposure_time``; also ``uid``, ``descriptor``,
+            ``run``. None: all data keys.
+        fill
+            Fill external data when its column is computed; False leaves the references.
+        format
+            ``"dataframe"`` or ``"dataset"``.
+        timestamps
+            Add the columns ``ts_<key>``, POSIX seconds.
+        duplicates
+            Of events that were taken again after a rewind, ``"last"`` or ``"all"``.
+        timezone
+            Of the column ``time``; the broker's by default.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame or xarray.Dataset
+            Index ``seq_num`` with known divisions; column ``time`` (``datetime64[ns]``, with
+            zone) first. Nothing is read before ``compute``, and then only the columns asked for.
+
+        Raises
+        ------
+        StreamNotFound, FieldNotFound
+        """
+        if format not in FORMATS:
+            raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        if format == "dataset":
+            return self.dataset(
+                stream_name, fields, fill, timestamps=timestamps, duplicates=duplicates
+            )
+        return self.es_given_stream(stream_name).table_given_header(
+            self,
+            stream_name,
+            fill=fill,
+            fields=fields,
+            timestamps=timestamps,
+            duplicates=duplicates,
+            timezone=timezone or self.db.timezone,
+        )
+
+    def dataset(
+        self,
+        stream_name: str = "primary",
+        fields: Any = None,
+        fill: bool = True,
+        *,
+        chunks: Any = "auto",
+        timestamps: bool = False,
+        duplicates: dataframe_view.Duplicates = "last",
+    ) -> xr.Dataset:
+        """One stream as a lazy Dataset along ``time``; see :func:`daskbroker.views.dataset.dataset`.
+
+        Parameters
+        ----------
+        stream_name, fields, fill, timestamps, duplicates
+            As for :meth:`table`.
+        chunks
+            ``"auto"``: dask arrays, cut where chunks end, of about the partition size; None:
+            xarray's own lazy arrays; anything else as :meth:`xarray.Dataset.chunk` takes it.
+        """
+        plan = self.es_given_stream(stream_name).chunks_given_header(self, stream_name)
+        return dataset_view.dataset(
+            plan,
+            stream_name,
+            self.start,
+            self.stop,
+            fields=fields,
+            fill=fill,
+            chunks=chunks,
+            timestamps=timestamps,
+            duplicates=duplicates,
+        )
+
+    def tree(self, fill: bool = True, *, chunks: Any = "auto") -> xr.DataTree:
+        """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
+        import xarray as xr
+
+        nodes = {name: self.dataset(name, fill=fill, chunks=chunks) for name in self.streams}
+        root = xr.Dataset(attrs=dataset_view.run_attrs(self.start, self.stop))
+        return xr.DataTree.from_dict({"/": root, **nodes}, name=self.uid)
+
+    def documents(self, fill: bool = True, fields: Any = None) -> Iterator[tuple[str, Document]]:
+        """Every document of the run as ``(name, doc)``: start first, stop last.
+
+        References come before what uses them, events of all streams by time. Lazy; a few
+        chunks are in memory at a time.
+
+        Parameters
+        ----------
+        fill
+            Put external data in place of references.
+        fields
+            Select data keys or add projections; descriptors then carry a new uid.
+        """
+        yield "start", self.start
+        parts = [source.parts_given_header(self.uid) for source in self._sources]
+        stream = documents_view.stream_documents(parts, self.start, self.stop, fields)
+        yield from self._filled(stream) if fill else stream
+        if self.stop is not None:
+            yield "stop", self.stop
+
+    def events(self, fill: bool = True, fields: Any = None) -> Iterator[tuple[str, Document]]:
+        """The manifesto's name for :meth:`documents`."""
+        return self.documents(fill, fields)
+
+    def stream(
+        self, stream_name: str = "primary", fill: bool = True, fields: Any = None
+    ) -> Iterator[tuple[str, Document]]:
+        """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy."""
+        source = self.es_given_stream(stream_name)
+        return self._one_stream(source, stream_name, fill, fields)
+
+    def _one_stream(
+        self, source: EventSource, stream_name: str, fill: bool, fields: Any
+    ) -> Iterator[tuple[str, Document]]:
+        yield "start", self.start
+        yield from source.documents_given_header(self, stream_name, fill, fields)
+        if self.stop is not None:
+            yield "stop", self.stop
+
+    def _filled(self, stream: Iterator[tuple[str, Document]]) -> Iterator[tuple[str, Document]]:
+        return self._sources[0].fill_event_stream(stream)
+
+    # -- mapping, equality, pickling, looks --------------------------------------------------
+
+    def keys(self) -> tuple[str, ...]:
+        """What ``h[...]`` takes."""
+        return ("start", "stop", "descriptors")
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self.keys():
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Header) and self.uid == other.uid
+
+    def __hash__(self) -> int:
+        return hash(self.uid)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_unpickle, (self.db.key, dict(self.start), self.stop and dict(self.stop)))
+
+    @cached_property
+    def _facts(self) -> Mapping[str, Any]:
+        start, stop = self.start, self.stop
+        return {
+            "uid": self.uid,
+            "scan_id": start.get("scan_id", ""),
+            "plan_name": start.get("plan_name", ""),
+            "exit_status": "open" if stop is None else stop.get("exit_status", ""),
+        }
+
+    def __repr__(self) -> str:
+        return "<Header " + " ".join(f"{k}={v!r}" for k, v in self._facts.items() if v != "") + ">"
+
+    def _repr_html_(self) -> str:
+        facts = {**self._facts, "streams": ", ".join(self.streams)}
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
+            f"<td>{html.escape(str(value))}</td></tr>"
+            for key, value in facts.items()
+        )
+        return f"<table><caption>daskbroker Header</caption>{rows}</table>"
+
+
+def _unpickle(key: str, start: dict[str, Any], stop: dict[str, Any] | None) -> Header:
+    return Header(
+        registry.broker_of(key), Document(start), None if stop is None else Document(stop)
+    )

@@ -1,0 +1,490 @@
+"""The contracts of sources: a store implements few primitives, the rest is derived here.
+
+The nouns are the manifesto's. A :class:`HeaderSource` holds start and stop documents and
+finds them. An :class:`EventSource` holds everything else: descriptors, events, and the
+references to detector files.
+"""
+
+from __future__ import annotations
+
+import numbers
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ..core.chunks import DATUM, EVENT, STREAM_DATUM, Chunk, ChunkPlan, Layout
+from ..core.documents import ALL, Document
+from ..core.errors import (
+    BadDocument,
+
+    OffsetOutOfRange,
+    RunNotFound,
+    StreamNotFound,
+    UnknownReference,
+)
+from ..core.search import Search, compile_search
+from ..core.validate import check_keys, document_label, prepare
+from ..views import dataframe as dataframe_view
+from ..views import documents as documents_view
+from ..assets.filling import fill_documents, fill_frame
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+    import pandas as pd
+
+__all__ = ["EventSource", "HeaderPair", "HeaderSource", "run_of"]
+
+HeaderPair = tuple[Document, Document | None]
+"""Start and stop of a run; stop is None while there is none."""
+
+STREAM = "primary"
+"""Of a descriptor without a name (recorded by old versions)."""
+
+
+def run_of(header: Any) -> str:
+    """The uid of a run, given as a Header, a start document, a pair, or the uid itself."""
+    if isinstance(header, str):
+        return header
+    if isinstance(header, tuple):
+        header = header[0]
+    start = getattr(header, "start", header)
+    if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
+        return str(start["uid"])
+    raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
+
+
+def is_whole_number(key: Any) -> bool:
+    """An int, NumPy's included, but no bool."""
+    return isinstance(key, numbers.Integral) and not isinstance(key, bool)
+
+
+class HeaderSource(ABC):
+    """Start and stop documents, and the search over them."""
+
+    # -- primitives --------------------------------------------------------------------------
+
+    @abstractmethod
+    def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Store a checked start or stop."""
+
+    @abstractmethod
+    def find_uid(self, uid: str) -> HeaderPair | None:
+        """The run with exactly this uid."""
+
+    @abstractmethod
+    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
+        """Some of the uids that begin so."""
+
+    @abstractmethod
+    def find(
+        self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
+    ) -> Iterator[HeaderPair]:
+        """The runs that a search finds, newest first, from one place to another."""
+
+    @abstractmethod
+    def count(self, search: Search) -> int:
+        """How many runs a search finds."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections."""
+
+    # -- derived -----------------------------------------------------------------------------
+
+    def insert(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Store a start or stop document; other documents are none of its business.
+
+        Raises
+        ------
+        BadDocument, DuplicateUID, UnknownReference
+        """
+        if name in ("start", "stop"):
+            self.insert_prepared(name, prepare(name, doc))
+
+    def __getitem__(self, key: Any) -> HeaderPair:
+        """``hs[uid]``, ``hs[prefix]``, ``hs[scan_id]`` (the newest such), ``hs[-offset]``.
+
+        Raises
+        ------
+        RunNotFound, AmbiguousUID, OffsetOutOfRange
+        """
+        if isinstance(key, str):
+            return self._by_uid(key)
+        if not is_whole_number(key):
+            raise TypeError(f"a run is found by uid (text), scan_id or offset, not by {key!r}")
+        return self.by_offset(int(key), Search()) if key < 0 else self._by_scan_id(int(key))
+
+    def _by_uid(self, uid: str) -> HeaderPair:
+        from ..core.errors import AmbiguousUID
+
+        found = self.find_uid(uid)
+        if found is not None:
+            return found
+        matches = self.find_prefix(uid) if len(uid) >= 5 else []
+        if not matches:
+            hint = "" if len(uid) >= 5 else "; a prefix needs 5 characters or more"
+            raise RunNotFound(f"no run has the uid {uid!r}{hint}")
+        if len(matches) > 1:
+            raise AmbiguousUID(f"several runs have uids that begin with {uid!r}: {', '.join(matches)}")
+        pair = self.find_uid(matches[0])
+        assert pair is not None
+        return pair
+
+    def _by_scan_id(self, scan_id: int) -> HeaderPair:
+        for pair in self.find(compile_search(query={"scan_id": scan_id}), 0, 1):
+            return pair
+        raise RunNotFound(f"no run has the scan_id {scan_id}")
+
+    def by_offset(self, offset: int, search: Search) -> HeaderPair:
+        """The run ``-1`` (newest), ``-2`` … of those that a search finds."""
+        for pair in self.find(search, -offset - 1, -offset):
+            return pair
+        raise OffsetOutOfRange(f"there are only {self.count(search)} runs; {offset} is too far back")
+
+    def __call__(
+        self,
+        full: str | None = None,
+        search: str = "text",
+        since: Any = None,
+        until: Any = None,
+        *,
+        timezone: str = "UTC",
+        **query: Any,
+    ) -> Iterator[HeaderPair]:
+        """Search; see :meth:`daskbroker.DataBroker.__call__`. Newest first, lazily."""
+        return self.find(compile_search(full, search, since, until, query, timezone))
+
+    def __iter__(self) -> Iterator[HeaderPair]:
+        return self.find(Search())
+
+    def __len__(self) -> int:
+        return self.count(Search())
+
+
+class EventSource(ABC):
+    """Descriptors, events and references of runs, as chunks.
+
+    A store implements the primitives; every method of the manifesto is derived from them.
+    """
+
+    reader: Any
+    """The :class:`~daskbroker.core.chunks.ChunkReader` of its chunks."""
+
+    # -- primitives --------------------------------------------------------------------------
+
+    @abstractmethod
+    def put_run(self, uid: str) -> None:
+        """Know of a run, before anything else of it comes."""
+
+    @abstractmethod
+    def has_run(self, uid: str) -> bool:
+        """Whether it knows of a run."""
+
+    @abstractmethod
+    def current_run(self) -> str | None:
+        """The newest run it knows of."""
+
+    @abstractmethod
+    def stop_run(self, uid: str) -> None:
+        """The run has stopped: seal what is in the journal of it."""
+
+    @abstractmethod
+    def put_descriptor(self, doc: Mapping[str, Any]) -> None:
+        """Store a checked descriptor of a known run."""
+
+    @abstractmethod
+    def find_descriptor(self, uid: str) -> Document | None:
+        """A descriptor by uid."""
+
+    @abstractmethod
+    def put_asset(self, name: str, doc: Mapping[str, Any], run: str) -> None:
+        """Store a checked resource or stream_resource of a known run."""
+
+    @abstractmethod
+    def find_asset_run(self, name: str, uid: str, run: str | None) -> str | None:
+        """The run a resource belongs to: the given one if it has it, else the newest that has."""
+
+    @abstractmethod
+    def append(
+        self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
+    ) -> None:
+        """Store checked rows of a known owner: all of them durably, or none."""
+
+    @abstractmethod
+    def append_page(self, layout: Layout, page: Mapping[str, Any], run: str) -> None:
+        """Store a checked page of a known owner: all of it durably, or nothing."""
+
+    @abstractmethod
+    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """Descriptors of runs, in the order of the runs, within a run in that of time."""
+
+    @abstractmethod
+    def list_assets(self, run: str) -> list[tuple[str, Document]]:
+        """``("resource" | "stream_resource", doc)`` of a run, in the order they came."""
+
+    @abstractmethod
+    def plan(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """The chunks of some descriptors, in the order given, without reading a payload."""
+
+    @abstractmethod
+    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+        """The chunks of a run's datums or stream_datums; ``descriptors`` are their resources."""
+
+    @abstractmethod
+    def seal(self, run: str | None = None) -> int:
+        """Pack what is in the journal, of one run or of all; how many chunks were made."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections."""
+
+    # -- insert ------------------------------------------------------------------------------
+
+    def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """Store a document durably; the same one again changes nothing.
+
+        Parameters
+        ----------
+        name, doc
+            As a RunEngine emits them; pages and the deprecated bulk documents too.
+        run
+            Uid of the run that a resource without ``run_start`` belongs to; by default the
+            newest run.
+
+        Raises
+        ------
+        BadDocument
+            The document, or one of its fields, makes no sense.
+        UnknownReference
+            Its run, descriptor or resource is not stored.
+        DuplicateUID
+            A different document has this uid.
+        """
+        for one_name, one in expand_bulk(name, prepare(name, doc)):
+            self.insert_prepared(one_name, one, run=run)
+
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """Store a document that :func:`daskbroker.core.validate.prepare` has checked."""
+        if name == "start":
+            self.put_run(doc["uid"])
+        elif name == "stop":
+            self._known_run(name, doc, doc["run_start"])
+            self.stop_run(doc["run_start"])
+        elif name == "descriptor":
+            self._known_run(name, doc, doc["run_start"])
+            self.put_descriptor(doc)
+        elif name in ("resource", "stream_resource"):
+            owner = doc.get("run_start") or run or self.current_run()
+            self._known_run(name, doc, owner)
+            self.put_asset(name, doc, str(owner))
+        elif name in ("event", "event_page"):
+            self._insert_events(name, doc)
+        else:
+            self._insert_references(name, doc, run)
+
+    def _known_run(self, name: str, doc: Mapping[str, Any], uid: str | None) -> None:
+        if uid is None or not self.has_run(uid):
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its run {uid!r} is not stored; "
+                "insert its start document first"
+            )
+
+    def _insert_events(self, name: str, doc: Mapping[str, Any]) -> None:
+        descriptor = self.find_descriptor(doc["descriptor"])
+        if descriptor is None:
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its descriptor {doc['descriptor']!r} is not "
+                "stored; insert it first"
+            )
+        known = descriptor["data_keys"].keys()
+        for part in ("data", "timestamps"):
+            if not doc[part].keys() <= known:
+                check_keys(doc[part], known, document_label(name, doc), descriptor["uid"])
+        if name == "event":
+            self.append(EVENT, descriptor["uid"], [doc], descriptor["run_start"])
+        elif len(doc["uid"]):
+            self.append_page(EVENT, doc, descriptor["run_start"])
+
+    def _insert_references(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
+        layout = STREAM_DATUM if name == "stream_datum" else DATUM
+        owner = self.find_asset_run(layout.owner, doc[layout.owner], run)
+        if owner is None:
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its {layout.owner} {doc[layout.owner]!r} is not "
+                "stored; insert it first"
+            )
+        if name == "stream_datum" and self.find_descriptor(doc["descriptor"]) is None:
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its descriptor {doc['descriptor']!r} is not stored"
+            )
+        if name == "datum_page":
+            if len(doc["datum_id"]):
+                self.append_page(layout, doc, owner)
+        else:
+            self.append(layout, doc[layout.owner], [doc], owner)
+
+    # -- the manifesto's methods -------------------------------------------------------------
+
+    def stream_names_given_header(self, header: Any) -> set[str]:
+        """Names of the streams of a run."""
+        return {stream_of(d) for d in self.list_descriptors([run_of(header)])}
+
+    def descriptors_given_header(self, header: Any, stream_name: Any = ALL) -> list[Document]:
+        """Descriptors of a run, of one stream or of all, in the order of time.
+
+        Raises
+        ------
+        StreamNotFound
+            If a stream is named that the run does not have.
+        """
+        run = run_of(header)
+        found = self.list_descriptors([run], stream_name)
+        if not found and stream_name is not ALL:
+            names = sorted(self.stream_names_given_header(run))
+            raise StreamNotFound(
+                f"run {run!r} has no stream {stream_name!r}; it has: {', '.join(names) or 'none'}"
+            )
+        return found
+
+    def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
+        """Which chunks hold the events of a run; no payload is read."""
+        return self.plan(self.descriptors_given_header(header, stream_name))
+
+    def read_chunk(self, chunk: Chunk, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…)."""
+        return self.reader.read(chunk.key, columns)  # type: ignore[no-any-return]
+
+    def documents_given_header(
+        self,
+        header: Any,
+        stream_name: Any = ALL,
+        fill: bool = False,
+        fields: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, Document]]:
+        """``(name, doc)`` of everything but start and stop, references before users. Lazy.
+
+        Parameters
+        ----------
+        header
+            A Header, its start document or its uid.
+        stream_name
+            One stream, or ``ALL``.
+        fill
+            Put external data in place of references.
+        fields
+            See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
+        """
+        parts = self.parts_given_header(header, stream_name)
+        start, stop = _start_and_stop(header)
+        stream = documents_view.stream_documents([parts], start, stop, fields)
+        return fill_documents(stream, **kwargs) if fill else stream
+
+    def parts_given_header(self, header: Any, stream_name: Any = ALL) -> documents_view.Parts:
+        """What the document view is made of: descriptors, chunks and references of a run."""
+        run = run_of(header)
+        descriptors = self.descriptors_given_header(header, stream_name)
+        return documents_view.Parts(
+            plan=self.plan(descriptors),
+            assets=self.list_assets(run),
+            datums=self.plan_references(DATUM, run),
+            stream_datums=self.plan_references(STREAM_DATUM, run),
+            all_streams=stream_name is ALL,
+        )
+
+    def table_given_header(
+        self,
+        header: Any,
+        stream_name: str = STREAM,
+        fill: bool = False,
+        fields: Any = None,
+        **kwargs: Any,
+    ) -> dd.DataFrame:
+        """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
+        start, stop = _start_and_stop(header)
+        plan = self.chunks_given_header(header, stream_name)
+        return dataframe_view.table(
+            plan, stream_name, {start["uid"]: (start, stop)}, fields=fields, fill=fill, **kwargs
+        )
+
+    def fill_event(
+        self,
+        event: Mapping[str, Any],
+        in_place: bool = False,
+        fields: Any = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> Any:
+        """An event with its external data in place of references."""
+        stream = self.fill_event_stream(
+            [("event", event)], in_place, fields, handler_registry, handler_overrides
+        )
+        return next(iter(stream))[1]
+
+    def fill_event_stream(
+        self,
+        stream: Iterable[tuple[str, Mapping[str, Any]]],
+        in_place: bool = False,
+        fields: Any = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """The same ``(name, doc)`` pairs with the events filled. Lazy."""
+        return fill_documents(
+            stream,
+            in_place=in_place,
+            fields=fields,
+            descriptor_of=self.find_descriptor,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
+
+    def fill_table(
+        self,
+        table: pd.DataFrame,
+        in_place: bool = False,
+        fields: Any = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> pd.DataFrame:
+        """A table with the references in its external columns filled."""
+        uids = table.attrs.get("descriptors", ())
+        descriptors = [d for d in map(self.find_descriptor, uids) if d is not None]
+        return fill_frame(table, descriptors, in_place=in_place, fields=fields)
+
+
+def stream_of(descriptor: Mapping[str, Any]) -> str:
+    """Name of the stream of a descriptor."""
+    return str(descriptor.get("name") or STREAM)
+
+
+def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    if isinstance(header, tuple):
+        return header[0], header[1]
+    start = getattr(header, "start", header)
+    if isinstance(start, Mapping):
+        return start, getattr(header, "stop", None)
+    return {"uid": header, "time": 0.0}, None
+
+
+def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The events or datums of the deprecated bulk documents; anything else as it is."""
+    if name == "bulk_events":
+        for events in doc.values():
+            if not isinstance(events, list):
+                raise BadDocument("bulk_events: must map stream names to lists of events")
+            for event in events:
+                yield "event", prepare("event", event)
+    elif name == "bulk_datum":
+        lists = [doc.get("datum_ids"), doc.get("datum_kwarg_list")]
+        if not all(isinstance(part, list) for part in lists) or len(lists[0]) != len(lists[1]):
+            raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
+        for datum_id, kwargs in zip(*lists, strict=True):
+            datum = {"resource": doc.get("resource"), "datum_id": datum_id, "datum_kwargs": kwargs}
+            yield "datum", prepare("datum", datum)
+    else:
+        yield name, doc
+
+

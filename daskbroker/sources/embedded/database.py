@@ -1,0 +1,321 @@
+"""The SQLite file of an embedded store: connections, transactions, format, errors.
+
+One :class:`Database` serves a store in this process, shared by its sources and readers.
+There is one connection that writes, and a few that read. SQLite's write-ahead log lets them
+read while it, or another process, writes. ``synchronous=NORMAL`` with the log means that what
+is committed survives the death of the process at any moment.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...core.errors import (
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreNotFound,
+    StoreReadOnly,
+    StoreVersion,
+)
+
+__all__ = ["Database"]
+
+FILE_NAME = "daskbroker.sqlite"
+FORMAT_VERSION = 1
+APPLICATION_ID = 0x6461736B  # "dask"
+BUSY_SECONDS = 60.0
+IDLE_READERS = 8
+
+FORMAT = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE TABLE header (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, time REAL NOT NULL, scan_id INTEGER,
+    start BLOB NOT NULL, stop BLOB
+);
+CREATE INDEX header_time ON header (time, id);
+CREATE INDEX header_scan_id ON header (scan_id, time, id);
+CREATE TABLE leaf (
+    part TEXT NOT NULL, path TEXT NOT NULL, value NOT NULL, header INTEGER NOT NULL,
+    PRIMARY KEY (part, path, value, header)
+) WITHOUT ROWID;
+CREATE TABLE word (
+    word TEXT NOT NULL, header INTEGER NOT NULL, PRIMARY KEY (word, header)
+) WITHOUT ROWID;
+
+CREATE TABLE run (id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, stopped INTEGER NOT NULL);
+CREATE TABLE descriptor (
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, run INTEGER NOT NULL, stream TEXT NOT NULL,
+    time REAL NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX descriptor_run ON descriptor (run, stream);
+CREATE TABLE asset (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, kind TEXT NOT NULL, uid TEXT NOT NULL,
+    body BLOB NOT NULL, UNIQUE (run, kind, uid)
+);
+CREATE INDEX asset_uid ON asset (uid, kind);
+
+CREATE TABLE sequence (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, owner INTEGER NOT NULL, run INTEGER NOT NULL,
+    UNIQUE (kind, owner)
+);
+CREATE INDEX sequence_run ON sequence (run, kind);
+CREATE TABLE journal (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE document_key (
+    hash INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, position INTEGER NOT NULL
+);
+CREATE TABLE chunk_schema (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
+CREATE TABLE chunk (
+    id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, first INTEGER NOT NULL,
+    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, seq_min INTEGER NOT NULL,
+    seq_max INTEGER NOT NULL, time_min REAL, time_max REAL, "distinct" INTEGER NOT NULL,
+    ordered INTEGER NOT NULL, schema INTEGER NOT NULL, path TEXT, UNIQUE (sequence, first)
+);
+CREATE TABLE chunk_body (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+"""
+
+_open: weakref.WeakValueDictionary[tuple[str, bool], Database] = weakref.WeakValueDictionary()
+_open_lock = threading.Lock()
+_left_to_parent: list[object] = []
+
+
+class Database:
+    """The SQLite file of one store; use :meth:`of` to share one per process.
+
+    Parameters
+    ----------
+    root
+        Folder of the store.
+    create
+        Make folder and file if there is none.
+    read_only
+        Never write; works where the folder cannot be written.
+
+    Raises
+    ------
+    StoreNotFound, StoreVersion, StoreDamaged, StoreReadOnly, StoreFull
+    """
+
+    def __init__(self, root: Path, *, create: bool = True, read_only: bool = False) -> None:
+        self.root = root
+        self.read_only = read_only
+        self.path = root / FILE_NAME
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._lock = threading.RLock()
+        self._closed = False
+        if not self.path.exists():
+            if read_only or not create:
+                raise StoreNotFound(f"there is no daskbroker store at {root}")
+            with self.errors():
+                root.mkdir(parents=True, exist_ok=True)
+        with self.errors():
+            self._check_or_create()
+        self.store_id = self.meta("store_id")
+
+    @classmethod
+    def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
+        """The database of this folder in this process."""
+        root = Path(root).expanduser().resolve()
+        with _open_lock:
+            found = _open.get((str(root), read_only))
+            if found is None or found._closed or not found.path.exists():
+                found = cls(root, create=create, read_only=read_only)
+                _open[str(root), read_only] = found
+            return found
+
+    # -- format ------------------------------------------------------------------------------
+
+    def _check_or_create(self) -> None:
+        connection = self._connect(write=not self.read_only)
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            owner = connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables and owner != APPLICATION_ID:
+                raise StoreDamaged(f"{self.path} is an SQLite file, but not of daskbroker")
+            if version > FORMAT_VERSION:
+                raise StoreVersion(
+                    f"{self.root} is of format {version}; this daskbroker knows formats up to "
+                    f"{FORMAT_VERSION}: install a newer daskbroker to open it"
+                )
+            if not tables:
+                if self.read_only:
+                    raise StoreNotFound(f"the store at {self.root} is empty")
+                self._create(connection)
+        finally:
+            connection.close()
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            for statement in FORMAT.split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute("INSERT INTO meta VALUES ('store_id', ?)", (uuid.uuid4().hex,))
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+        connection.execute("COMMIT")
+
+    def meta(self, key: str) -> str:
+        """A value of the table ``meta``."""
+        with self.read() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            raise StoreDamaged(f"{self.path} lacks its {key}")
+        return str(row[0])
+
+    # -- connections -------------------------------------------------------------------------
+
+    def _connect(self, *, write: bool) -> sqlite3.Connection:
+        uri = self.path.absolute().as_uri()
+        log = self.path.with_name(FILE_NAME + "-wal")
+        mode = "?mode=rwc" if write else "?mode=ro"
+        if self.read_only and not os.access(self.root, os.W_OK) and not log.exists():
+            mode += "&immutable=1"  # SQLite wants to make its log otherwise
+        connection = sqlite3.connect(
+            uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
+            check_same_thread=False, cached_statements=256,
+        )  # fmt: skip
+        if write:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA cache_size=-32000")
+        return connection
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection to read with; what it sees changes with each statement."""
+        with self.errors():
+            self._check_open()
+            try:
+                connection = self._readers.pop()
+            except IndexError:
+                connection = self._connect(write=False)
+            try:
+                yield connection
+            finally:
+                if len(self._readers) < IDLE_READERS and not self._closed:
+                    self._readers.append(connection)
+                else:
+                    connection.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection whose statements all see the same state."""
+        with self.read() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is stored when the block ends, or nothing of it."""
+        if self.read_only:
+            raise StoreReadOnly(f"the store at {self.root} was opened to read only")
+        with self._lock, self.errors():
+            self._check_open()
+            if self._writer is None:
+                self._writer = self._connect(write=True)
+            connection = self._writer
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the store at {self.root} has been closed")
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn errors of SQLite and of the file system into daskbroker's."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        except (StoreError, sqlite3.Warning):
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._full() from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise StoreReadOnly(f"{self.root} cannot be written: {error}") from error
+            raise
+
+    def _full(self) -> StoreFull:
+        return StoreFull(
+            f"no space left for the store at {self.root}; nothing of this document was kept, "
+            "what was stored before is safe"
+        )
+
+    def _translated(self, error: sqlite3.Error) -> StoreError:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        text = str(error)
+        if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and self._no_room()):
+            return self._full()
+        if name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or (
+            name.startswith("SQLITE_CANTOPEN") and not os.access(self.root, os.W_OK)
+        ):
+            return StoreReadOnly(f"the store at {self.root} cannot be written: {text}")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return StoreDamaged(f"{self.path} is damaged or no SQLite file: {text}")
+        if name.startswith("SQLITE_BUSY"):
+            return StoreError(
+                f"the store at {self.root} was kept busy by another process for "
+                f"{BUSY_SECONDS:.0f} s; try again: {text}"
+            )
+        return StoreError(f"the store at {self.root}: {text} ({name})")
+
+    def _no_room(self) -> bool:
+        try:
+            state = os.statvfs(self.root)
+        except OSError:
+            return False
+        if state.f_bavail * state.f_frsize < 1 << 16:
+            return True
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        return limit != resource.RLIM_INFINITY
+
+    def close(self) -> None:
+        """Close all connections; whoever still reads gets a StoreError."""
+        with self._lock:
+            self._closed = True
+            while self._readers:
+                self._readers.pop().close()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def _forget_connections(self) -> None:
+        """In a forked child: SQLite's connections must neither be used nor closed here."""
+        _left_to_parent.extend([self._writer, *self._readers])
+        self._writer, self._readers, self._lock = None, [], threading.RLock()
+
+
+def _after_fork() -> None:
+    global _open_lock
+    _open_lock = threading.Lock()
+    for database in list(_open.values()):
+        database._forget_connections()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,149 @@
+"""Start and stop documents in an embedded store."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from ...core.documents import Document, equal, pack, unpack
+from ...core.errors import DuplicateUID, UnknownReference
+from ...core.search import Search
+from ..base import HeaderPair, HeaderSource
+from .database import Database
+from .index import index_document, narrow
+
+__all__ = ["EmbeddedHeaderSource"]
+
+BATCH = 200
+
+
+class EmbeddedHeaderSource(HeaderSource):
+    """Headers in SQLite.
+
+    Parameters
+    ----------
+    database
+        Of the store, shared with the event source.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
+        """See :meth:`HeaderSource.insert_prepared`."""
+        with self._database.write() as connection:
+            if name == "start":
+                self._insert_start(connection, doc)
+            else:
+                self._insert_stop(connection, doc)
+
+    def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
+        uid = _text(doc["uid"])
+        row = connection.execute("SELECT start FROM header WHERE uid = ?", (uid,)).fetchone()
+        if row is not None:
+            if equal(unpack(row[0]), doc):
+                return
+            raise DuplicateUID(f"start {doc['uid']!r}: a different run is stored under this uid")
+        scan_id = doc.get("scan_id")
+        small = type(scan_id) is int and abs(scan_id) < 2**63
+        cursor = connection.execute(
+            "INSERT INTO header VALUES (NULL, ?, ?, ?, ?, NULL)",
+            (uid, doc["time"], scan_id if small else None, pack(doc)),
+        )
+        index_document(connection, "start", int(cursor.lastrowid or 0), doc)
+
+    def _insert_stop(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
+        run = doc["run_start"]
+        row = connection.execute(
+            "SELECT id, stop FROM header WHERE uid = ?", (_text(run),)
+        ).fetchone()
+        if row is None:
+            raise UnknownReference(
+                f"stop {doc['uid']!r}: its run {run!r} is not stored; insert its start document first"
+            )
+        number, body = row
+        if body is not None:
+            if equal(unpack(body), doc):
+                return
+            raise DuplicateUID(f"stop {doc['uid']!r}: run {run!r} has a different stop already")
+        connection.execute("UPDATE header SET stop = ? WHERE id = ?", (pack(doc), number))
+        index_document(connection, "stop", number, doc)
+
+    def find_uid(self, uid: str) -> HeaderPair | None:
+        """See :meth:`HeaderSource.find_uid`."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT start, stop FROM header WHERE uid = ?", (_text(uid),)
+            ).fetchone()
+        return None if row is None else _pair(row)
+
+    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
+        """See :meth:`HeaderSource.find_prefix`."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT uid FROM header WHERE uid >= ? AND uid < ? ORDER BY uid LIMIT ?",
+                (_text(prefix), _text(prefix) + "\U0010ffff", limit),
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def find(
+        self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
+    ) -> Iterator[HeaderPair]:
+        """See :meth:`HeaderSource.find`."""
+        with self._database.read() as connection:
+            narrowed = narrow(connection, search)
+        offset = start if narrowed.exact else 0
+        rows = self._pages(narrowed.where, narrowed.parameters, offset, oldest_first)
+        pairs: Iterator[HeaderPair] = map(_pair, rows)
+        if not narrowed.exact:
+            pairs = islice((pair for pair in pairs if search.matches(*pair)), start, None)
+        yield from islice(pairs, None if stop is None else max(0, stop - start))
+
+    def _pages(
+        self, where: str, parameters: list[Any], offset: int, oldest_first: bool
+    ) -> Iterator[tuple[Any, ...]]:
+        """Rows in batches that begin small, each continued from the last row of the one before."""
+        order, sign = ("ASC", ">") if oldest_first else ("DESC", "<")
+        after: tuple[float, int] | None = None
+        size = 8
+        while True:
+            clause = where if after is None else f"({where}) AND (time, id) {sign} (?, ?)"
+            values = [*parameters, *(after or ()), size, offset if after is None else 0]
+            with self._database.read() as connection:
+                rows = connection.execute(
+                    f"SELECT start, stop, time, id FROM header WHERE {clause} "
+                    f"ORDER BY time {order}, id {order} LIMIT ? OFFSET ?",
+                    values,
+                ).fetchall()
+            yield from rows
+            if len(rows) < size:
+                return
+            after = rows[-1][2:]
+            size = BATCH
+
+    def count(self, search: Search) -> int:
+        """See :meth:`HeaderSource.count`."""
+        with self._database.read() as connection:
+            narrowed = narrow(connection, search)
+            if narrowed.exact:
+                return int(
+                    connection.execute(
+                        f"SELECT count(*) FROM header WHERE {narrowed.where}", narrowed.parameters
+                    ).fetchone()[0]
+                )
+        return sum(1 for _ in self.find(search))
+
+    def close(self) -> None:
+        """See :meth:`HeaderSource.close`."""
+        self._database.close()
+
+
+def _pair(row: tuple[Any, ...]) -> HeaderPair:
+    start, stop = row[:2]
+    return Document(unpack(start)), None if stop is None else Document(unpack(stop))
+
+
+def _text(uid: str) -> str:
+    return uid.encode("utf8", "backslashreplace").decode()

@@ -1,0 +1,176 @@
+"""The index of an embedded store over start and stop documents.
+
+Table ``leaf`` has one row per scalar that a query can reach (as MongoDB reaches, through
+arrays), table ``word`` one per word. They narrow a search to runs that may match; what they
+leave out (very long texts, very many values) is marked, and such runs are always looked at.
+Text is stored with the prefix ``s``, booleans as ``b0`` and ``b1``, so that types never mix.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.query import Condition, Query
+from ...core.search import Search
+from ...core.text import document_words
+
+__all__ = ["Narrowed", "index_document", "narrow"]
+
+LONGEST_TEXT = 200
+MOST_LEAVES = 2000
+MOST_WORDS = 5000
+OVERFLOW = ""
+"""Path, or word, that marks a run of which not all is indexed."""
+
+
+def index_document(
+    connection: sqlite3.Connection, part: str, number: int, doc: Mapping[str, Any]
+) -> None:
+    """Add a start or stop document of the header with this number."""
+    leaves: set[tuple[str, Any]] = set()
+    whole = True
+    for path, value in _leaves(doc, ""):
+        stored = _stored(value)
+        if stored is None or len(leaves) >= MOST_LEAVES:
+            whole = False
+        else:
+            leaves.add((path, stored))
+    if not whole:
+        leaves.add((OVERFLOW, 0))
+    connection.executemany(
+        "INSERT OR IGNORE INTO leaf VALUES (?, ?, ?, ?)",
+        [(part, path, value, number) for path, value in leaves],
+    )
+    found = document_words(doc)
+    words = {word for word in found if len(word) <= LONGEST_TEXT}
+    if len(words) != len(found) or len(words) > MOST_WORDS:
+        words = {*sorted(words)[:MOST_WORDS], OVERFLOW}
+    connection.executemany(
+        "INSERT OR IGNORE INTO word VALUES (?, ?)", [(_clean(word), number) for word in words]
+    )
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The scalars that a query reaches, with their paths."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            below = f"{path}.{key}" if path else key
+            if isinstance(item, list):
+                for cell in item:
+                    if not isinstance(cell, list):
+                        yield from _leaves(cell, below)
+            else:
+                yield from _leaves(item, below)
+    elif value is not None:
+        yield path, value
+
+
+def _stored(value: Any) -> Any:
+    """A scalar as the index holds it; None if it does not."""
+    if isinstance(value, bool):
+        return f"b{int(value)}"
+    if isinstance(value, str):
+        return "s" + _clean(value) if len(value) <= LONGEST_TEXT else None
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else None
+    return value if math.isfinite(value) else None
+
+
+def _clean(text: str) -> str:
+    """Text that SQLite takes: without lone surrogates."""
+    return text.encode("utf8", "replace").decode()
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """A WHERE clause, its parameters, and whether it finds exactly what the search asks."""
+
+    where: str
+    parameters: list[Any]
+    exact: bool
+
+
+def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
+    """The best that the index can do for a search."""
+    clauses: list[str] = []
+    parameters: list[Any] = []
+    exact = True
+    for sign, end in ((">=", search.since), ("<=", search.until)):
+        if end is not None:
+            clauses.append(f"time {sign} ?")
+            parameters.append(end)
+    for part, queries in (("start", search.queries), ("stop", search.stop)):
+        exact = _add_queries(connection, part, queries, clauses, parameters) and exact
+    if search.stop:
+        clauses.append("stop IS NOT NULL")
+    for text in search.texts:
+        if text.words is None:
+            exact = False
+            continue
+        exact = exact and not _has_overflow(connection, "word", "word = ?", [OVERFLOW])
+        for word in text.words:
+            clauses.append("id IN (SELECT header FROM word WHERE word IN (?, ''))")
+            parameters.append(_clean(word))
+    return Narrowed(" AND ".join(clauses) or "1", parameters, exact)
+
+
+def _add_queries(
+    connection: sqlite3.Connection,
+    part: str,
+    queries: tuple[Query, ...],
+    clauses: list[str],
+    parameters: list[Any],
+) -> bool:
+    exact = True
+    for query in queries:
+        exact = exact and query.exact
+        for condition in query.conditions:
+            clause = _clause(condition)
+            if clause is None:
+                exact = False
+                continue
+            text, values = clause
+            clauses.append(
+                f"id IN (SELECT header FROM leaf WHERE part = ? AND path = ? AND {text} "
+                "UNION ALL SELECT header FROM leaf WHERE part = ? AND path = '')"
+            )
+            parameters.extend([part, _clean(condition.path), *values, part])
+    if queries and exact:
+        exact = not _has_overflow(connection, "leaf", "part = ? AND path = ?", [part, OVERFLOW])
+    return exact
+
+
+def _has_overflow(
+    connection: sqlite3.Connection, table: str, where: str, parameters: list[Any]
+) -> bool:
+    row = connection.execute(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", parameters).fetchone()
+    return row is not None
+
+
+_SIGNS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+
+
+def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
+    """SQL on ``value`` for a condition; None if the index cannot help."""
+    operand = condition.operand
+    if condition.operator in ("$eq", "$in"):
+        wanted = operand if condition.operator == "$in" else [operand]
+        values = [_stored(value) for value in wanted]
+        if len(values) > 500 or any(value is None for value in values):
+            return None
+        return f"value IN ({','.join('?' * len(values))})", values
+    value = _stored(operand)
+    if value is None:
+        return None
+    sign = _SIGNS[condition.operator]
+    if isinstance(value, str):  # within the texts, or within the booleans
+        return f"value {sign} ? AND value >= ? AND value < ?", [value, value[0], _next(value[0])]
+    return f"value {sign} ? AND value < ''", [value]  # numbers sort before all text
+
+
+def _next(letter: str) -> str:
+    return chr(ord(letter) + 1)

@@ -1,0 +1,287 @@
+"""Sealing: rows leave the journal for immutable chunks, safely at any moment.
+
+A large chunk is written to a temporary file, synced, renamed, its folder synced; then one
+transaction adds the chunk to the manifest and removes the rows from the journal. Killed
+before that transaction, a process leaves the rows in the journal and at worst a file that
+nothing names, which :func:`sweep` removes. A small chunk goes into SQLite with the same
+transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...core.chunks import (
+    EVENT,
+    Layout,
+    Statistics,
+    column_kinds,
+    encode_page,
+    encode_rows,
+    statistics,
+    to_ipc,
+)
+from ...core.documents import from_json, to_json, unpack
+from .database import Database
+from .journal import POSITIONS, Journal, Lane, sealed_end
+
+__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "seal_lane", "seal_page", "sweep"]
+
+CHUNK_BYTES = 16 * 2**20
+CHUNK_ROWS = 65_536
+INLINE_BYTES = 64 * 2**10
+ORPHAN_SECONDS = 3600.0
+CHUNK_FOLDER = "chunks"
+
+
+def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
+    """Pack what the journal holds of a sequence into chunks; how many were made."""
+    made = 0
+    while True:
+        with database.read() as connection:
+            first, rows = _waiting(connection, lane)
+        if not rows:
+            return made
+        table = encode_rows(lane.layout, rows, lane.metadata)
+        made += _publish(database, journal, lane, first, table)
+
+
+def _waiting(connection: sqlite3.Connection, lane: Lane) -> tuple[int, list[dict[str, Any]]]:
+    """The first rows in the journal, as many as a chunk shall hold, and their position."""
+    low = lane.number * POSITIONS
+    rows: list[dict[str, Any]] = []
+    first, nbytes = 0, 0
+    cursor = connection.execute(
+        "SELECT id, body FROM journal WHERE id >= ? AND id < ? ORDER BY id", (low, low + POSITIONS)
+    )
+    for number, body in cursor:
+        if not rows:
+            first = number - low
+        nbytes += len(body)
+        if rows and (nbytes > CHUNK_BYTES or len(rows) >= CHUNK_ROWS):
+            break
+        rows.append(unpack(body))
+    cursor.close()
+    return first, rows
+
+
+def seal_page(
+    database: Database, journal: Journal, lane: Lane, page: Mapping[str, Any]
+) -> list[tuple[pa.Table, Path | None]]:
+    """Encode a large page and write its files; :func:`add_chunks` makes them known."""
+    written = []
+    for part in _parts(lane.layout, page):
+        table = encode_page(lane.layout, part, lane.metadata)
+        written.append((table, _write(database, lane, table)))
+    return written
+
+
+def _parts(layout: Layout, page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Cut a page into pieces of at most a chunk's size."""
+    rows = len(page[layout.uid])
+    per_row = max(1, _row_bytes(layout, page))
+    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_row))
+    if rows <= step:
+        yield page
+        return
+    for start in range(0, rows, step):
+        yield {key: _cut(layout, key, value, start, start + step) for key, value in page.items()}
+
+
+def _row_bytes(layout: Layout, page: Mapping[str, Any]) -> int:
+    columns = [column for key, _ in layout.mappings for column in page[key].values()]
+    return sum(_cell_bytes(column[0]) for column in columns if len(column)) + 64
+
+
+def _cell_bytes(cell: Any) -> int:
+    if isinstance(cell, list):
+        return len(cell) * _cell_bytes(cell[0]) if cell else 8
+    return int(getattr(cell, "nbytes", 0)) or (len(cell) if isinstance(cell, str) else 8)
+
+
+def _cut(layout: Layout, key: str, value: Any, start: int, stop: int) -> Any:
+    if key == layout.owner:
+        return value
+    if isinstance(value, dict):
+        return {name: cells[start:stop] for name, cells in value.items()}
+    return value[start:stop]
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
+    """Write a chunk's file under a temporary name; None for a chunk to keep in SQLite."""
+    if table.nbytes <= INLINE_BYTES:
+        return None
+    folder = database.root / CHUNK_FOLDER / _safe(lane.run)
+    temporary = folder / f".{os.getpid()}-{threading.get_ident()}-{time.time_ns()}.part"
+    texts = [
+        field.name
+        for field in table.schema
+        if pa.types.is_string(field.type) and field.name not in ("uid", "datum_id")
+    ]
+    with database.errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                pq.write_table(table, file, compression="lz4", use_dictionary=texts)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return temporary
+
+
+def _safe(name: str) -> str:
+    """A file name for any text: itself where it is harmless, else a hash of it."""
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
+        return name
+    return "~" + blake2b(name.encode("utf8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def _final_path(temporary: Path, lane: Lane, first: int, rows: int) -> Path:
+    stream = _safe(lane.metadata.get("stream", lane.layout.kind))
+    return temporary.with_name(f"{stream}-{lane.number}-{first}-{rows}.parquet")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep(database: Database) -> int:
+    """Remove old files that no chunk names, left by processes that were killed; how many."""
+    folder = database.root / CHUNK_FOLDER
+    if database.read_only or not folder.is_dir():
+        return 0
+    with database.read() as connection:
+        known = {
+            row[0] for row in connection.execute("SELECT path FROM chunk WHERE path IS NOT NULL")
+        }
+    removed = 0
+    for path in folder.rglob("*"):
+        if path.suffix not in (".part", ".parquet") or str(path.relative_to(database.root)) in known:
+            continue
+        try:
+            if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
+                path.unlink()
+                removed += 1
+        except FileNotFoundError:
+            continue
+    return removed
+
+
+# -- manifest --------------------------------------------------------------------------------
+
+
+def _publish(
+    database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table
+) -> int:
+    """Make a chunk of journal rows known, and drop the rows; 0 if another process was first."""
+    temporary = _write(database, lane, table)
+    final = _move(temporary, lane, first, table.num_rows)
+    rows = table.num_rows
+    low = lane.number * POSITIONS + first
+    with database.write() as connection:
+        here = connection.execute(
+            "SELECT count(*) FROM journal WHERE id >= ? AND id < ?", (low, low + rows)
+        ).fetchone()[0]
+        if here != rows or sealed_end(connection, lane.number) > first:
+            journal.forget(lane.number)
+            return 0  # the file has the same rows as the other's, or is an orphan to sweep
+        add_chunk(connection, database, lane, first, table, final)
+        connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
+        journal.forget(lane.number)
+    return 1
+
+
+def add_chunks(
+    connection: sqlite3.Connection,
+    database: Database,
+    lane: Lane,
+    written: list[tuple[pa.Table, Path | None]],
+) -> None:
+    """Make the chunks of a page known, from the sequence's next position on."""
+    for table, temporary in written:
+        final = _move(temporary, lane, lane.next, table.num_rows)
+        add_chunk(connection, database, lane, lane.next, table, final)
+        lane.next += table.num_rows
+
+
+def _move(temporary: Path | None, lane: Lane, first: int, rows: int) -> Path | None:
+    if temporary is None:
+        return None
+    final = _final_path(temporary, lane, first, rows)
+    os.replace(temporary, final)
+    _sync_folder(final.parent)
+    return final
+
+
+def add_chunk(
+    connection: sqlite3.Connection,
+    database: Database,
+    lane: Lane,
+    first: int,
+    table: pa.Table,
+    path: Path | None,
+) -> None:
+    """One row of the manifest, with the chunk's body where it is small."""
+    facts = statistics(lane.layout, table)
+    place = None if path is None else path.relative_to(database.root).as_posix()
+    cursor = connection.execute(
+        "INSERT INTO chunk VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (lane.number, first, *_as_row(facts), _schema_number(connection, table), place),
+    )
+    if path is None:
+        connection.execute(
+            "INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, to_ipc(table))
+        )
+
+
+def _as_row(facts: Statistics) -> tuple[Any, ...]:
+    return (
+        facts.rows, facts.bytes, facts.seq_min, facts.seq_max, facts.time_min, facts.time_max,
+        facts.distinct, int(facts.ordered),
+    )  # fmt: skip
+
+
+def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
+    """The number of this set of columns in the table of those that occur."""
+    body = to_json({name: kind.to_list() for name, kind in column_kinds(table).items()})
+    connection.execute("INSERT OR IGNORE INTO chunk_schema VALUES (NULL, ?)", (body,))
+    row = connection.execute("SELECT id FROM chunk_schema WHERE body = ?", (body,)).fetchone()
+    return int(row[0])
+
+
+def read_schema(body: str) -> dict[str, Any]:
+    """The inverse of what :func:`add_chunk` stores of a chunk's columns."""
+    from ...core.codec import Kind
+
+    return {name: Kind.from_list(values) for name, values in from_json(body).items()}
+
+
+def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
+    """Whether a page becomes chunks at once, rather than rows of the journal."""
+    rows = len(page[layout.uid])
+    plain = page.keys() <= layout.keys and (layout is not EVENT or _uniform(page))
+    return plain and (rows >= 1000 or (rows > 1 and rows * _row_bytes(layout, page) > CHUNK_BYTES))
+
+
+def _uniform(page: Mapping[str, Any]) -> bool:
+    return bool(page["data"])

@@ -1,0 +1,54 @@
+"""Tools for testing daskbroker and event stores of others.
+
+``daskbroker.testing.conformance`` holds the suite that every store has to pass; it needs
+pytest. ``daskbroker.testing.strategies`` makes any valid run with hypothesis. What this module
+gives needs neither: synthetic runs, and comparisons of documents that say what differs.
+
+A store joins the suite by one test module::
+
+    import pytest
+
+    pytest.register_assert_rewrite("daskbroker.testing")
+    from daskbroker.testing.conformance import BrokerConformance
+
+    class TestMyStore(BrokerConformance):
+        @pytest.fixture
+        def broker(self, tmp_path): ...   # a DataBroker on an empty, writable store
+
+        @pytest.fixture
+        def reopen(self, broker): ...     # a callable: close the store, open it again
+"""
+
+from .compare import (
+    assert_documents_equal,
+    assert_references_first,
+    difference,
+    expand_documents,
+)
+from .runs import (
+    RunBuilder,
+    baseline_run,
+    external_run,
+    interleave,
+    make_run,
+    paged_run,
+    ragged_run,
+    rewound_run,
+    stream_datum_run,
+)
+
+__all__ = [
+    "RunBuilder",
+    "assert_documents_equal",
+    "assert_references_first",
+    "baseline_run",
+    "difference",
+    "expand_documents",
+    "external_run",
+    "interleave",
+    "make_run",
+    "paged_run",
+    "ragged_run",
+    "rewound_run",
+    "stream_datum_run",
+]

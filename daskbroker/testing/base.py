@@ -1,0 +1,79 @@
+"""What all themes of the conformance suite share: fixtures and small helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytest
+
+from .compare import assert_documents_equal, assert_references_first
+
+__all__ = ["STATES", "Conformance", "check_run", "insert_all", "table_of"]
+
+STATES = ("journal", "sealed", "mixed", "stopped")
+"""Where a run's rows are when it is read: all in the journal, all sealed, some of both (each
+while the run is open), or sealed because the run has stopped."""
+
+Put = Callable[[Iterable[tuple[str, Any]]], Any]
+
+
+def insert_all(db: Any, documents: Iterable[tuple[str, Any]]) -> None:
+    """Insert documents one by one."""
+    for name, doc in documents:
+        db.insert(name, doc)
+
+
+def table_of(header: Any, stream: str = "primary", **kwargs: Any) -> Any:
+    """The computed table, references left as they are."""
+    return header.table(stream, fill=False, **kwargs).compute()
+
+
+def check_run(header: Any, documents: Iterable[tuple[str, Any]]) -> None:
+    """Check that a run gives back these documents, references first."""
+    received = list(header.documents(fill=False))
+    assert_references_first(received)
+    assert_documents_equal(documents, received)
+
+
+class Conformance:
+    """Base of the themes. A subclass in a test module gives the fixtures.
+
+    ``broker``
+        A :class:`~daskbroker.DataBroker` on an empty, writable store.
+    ``reopen``
+        A callable without arguments: closes the store and returns a broker on it, as another
+        process would open it.
+    """
+
+    @pytest.fixture(params=STATES)
+    def put(self, request: pytest.FixtureRequest, broker: Any) -> Put:
+        """Insert a run and give its header, with the rows in each of the `STATES`.
+
+        Of the documents that are given, a stop is inserted in the state ``stopped`` only.
+        """
+        state: str = request.param
+
+        def put(documents: Iterable[tuple[str, Any]]) -> Any:
+            pairs = list(documents)
+            if state != "stopped":
+                pairs = [pair for pair in pairs if pair[0] != "stop"]
+            half = len(pairs) - sum(1 for name, _ in pairs if name.startswith("event")) // 2
+            insert_all(broker, pairs[:half] if state == "mixed" else pairs)
+            if state in ("sealed", "mixed"):
+                broker.seal()
+            if state == "mixed":
+                insert_all(broker, pairs[half:])
+            return broker[pairs[0][1]["uid"]]
+
+        return put
+
+
+def inserted(header: Any, documents: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Those of the documents that the fixture ``put`` has inserted."""
+    return [pair for pair in documents if pair[0] != "stop" or header.stop is not None]
+
+
+def events_of(documents: Iterable[tuple[str, Any]]) -> list[Mapping[str, Any]]:
+    """The events among single documents."""
+    return [doc for name, doc in documents if name == "event"]

@@ -1,0 +1,482 @@
+"""Conformance, the model: what real documents do, and what must come out.
+
+The numbers are rows of ``EDGE_CASES.md``.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ..core.errors import BadDocument
+from .base import Conformance, Put, check_run, events_of, insert_all, inserted, table_of
+from .runs import (
+    RunBuilder,
+    baseline_run,
+    external_run,
+    make_run,
+    paged_run,
+    ragged_run,
+    rewound_run,
+    stream_datum_run,
+)
+
+__all__ = ["ModelConformance"]
+
+HOSTILE_KEYS = ("time", "Time", "seq_num", "uid", "a", "ts_a", "with space", "größe θ", "data:b")
+
+
+class ModelConformance(Conformance):
+    """Rows 1 to 15 and 21: the shapes of runs."""
+
+    def test_rewound_documents_keep_all_events(self, put: Put) -> None:
+        """Row 1."""
+        docs = rewound_run()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        assert len(events_of(header.documents(fill=False))) == 4
+
+    def test_rewound_table_shows_the_latest(self, put: Put) -> None:
+        """Row 1."""
+        header = put(rewound_run())
+        table = table_of(header)
+        assert table.index.tolist() == [1, 2, 3]
+        assert table["x"].tolist() == [1, 20, 3]
+        assert len(header.table("primary")) == 3
+
+    def test_rewound_table_shows_all_on_demand(self, put: Put) -> None:
+        """Row 1."""
+        table = table_of(put(rewound_run()), duplicates="all")
+        assert table.index.tolist() == [1, 2, 2, 3]
+        assert table["x"].tolist() == [1, 2, 20, 3]
+
+    def test_rewound_dataset_shows_the_latest(self, put: Put) -> None:
+        """Row 1."""
+        dataset = put(rewound_run()).dataset("primary", fill=False)
+        assert dataset["seq_num"].values.tolist() == [1, 2, 3]
+        assert dataset["x"].values.tolist() == [1, 20, 3]
+
+    def test_late_event_keeps_its_own_descriptor_and_configuration(self, put: Put) -> None:
+        """Row 2."""
+        run = RunBuilder()
+        exposures = {}
+        descriptors = []
+        for exposure in (0.1, 0.2):
+            configuration = {
+                "det": {
+                    "data": {"det_exposure": exposure},
+                    "timestamps": {"det_exposure": run.now()},
+                    "data_keys": {"det_exposure": {"dtype": "number", "shape": [], "source": "s"}},
+                }
+            }
+            descriptors.append(run.descriptor({"x": 0.5}, configuration=configuration))
+            exposures[descriptors[-1]] = exposure
+            run.event(descriptors[-1], {"x": exposure})
+        run.event(descriptors[1], {"x": 4.0}, 4)
+        run.event(descriptors[0], {"x": 3.0}, 3)  # late, and of the older descriptor
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        fields = ["x", "descriptor", "config:det:det_exposure"]
+        table = table_of(header, fields=fields)
+        assert table.index.tolist() == [1, 2, 3, 4]
+        assert table["x"].tolist() == [0.1, 0.2, 3.0, 4.0]
+        first, second = descriptors
+        assert table["descriptor"].tolist() == [first, second, first, second]
+        wanted = [exposures[uid] for uid in table["descriptor"]]
+        assert table["config:det:det_exposure"].tolist() == wanted
+
+    def test_hostile_key_names_are_kept(self, put: Put) -> None:
+        """Row 3."""
+        keys = {key: [number + 0.5, number + 1.5] for number, key in enumerate(HOSTILE_KEYS)}
+        docs = make_run(keys=keys)
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        shown = {"time": "data:time", "seq_num": "data:seq_num", "uid": "data:uid"}
+        shown |= {"ts_a": "data:ts_a", "data:b": "data:data:b"}
+        table = table_of(header, timestamps=True)
+        dataset = header.dataset("primary", fill=False)
+        assert table.columns[0] == "time"
+        assert table["time"].dtype == "datetime64[ns, UTC]"
+        for key, values in keys.items():
+            assert table[shown.get(key, key)].tolist() == values
+            assert dataset[shown.get(key, key)].values.tolist() == values
+        events = events_of(docs)
+        assert table["ts_a"].tolist() == [event["timestamps"]["a"] for event in events]
+
+    def test_baseline_of_500_keys(self, put: Put) -> None:
+        """Row 3."""
+        docs = baseline_run(500)
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        table = table_of(header, "baseline")
+        assert table.shape == (2, 501)
+        data = events_of(docs)[0]["data"]
+        assert table.columns.tolist() == ["time", *data]
+        assert table.iloc[0, 1:].to_dict() == data
+
+    def test_start_and_descriptor_and_no_more(self, broker: Any) -> None:
+        """Row 4."""
+        run = RunBuilder()
+        run.descriptor({"x": 1, "y": 0.5, "label": "a", "on": True})
+        insert_all(broker, run.documents)
+        header = broker[run.uid]
+        assert header.stop is None
+        assert [name for name, _ in header.documents()] == ["start", "descriptor"]
+        self.check_empty(header)
+
+    def test_declared_stream_without_events(self, broker: Any) -> None:
+        """Row 5."""
+        run = RunBuilder()
+        run.descriptor({"x": 1, "y": 0.5, "label": "a", "on": True})
+        docs = run.stop(num_events={"primary": 0})
+        insert_all(broker, docs)
+        header = broker[run.uid]
+        check_run(header, docs)
+        self.check_empty(header)
+
+    def check_empty(self, header: Any) -> None:
+        """A stream of these four keys without events is typed by its descriptor."""
+        table = table_of(header)
+        assert len(table) == 0
+        assert table.index.name == "seq_num"
+        assert table["x"].dtype == "int64"
+        assert table["y"].dtype == "float64"
+        assert table["on"].dtype == "bool"
+        assert table["label"].dtype == pd.Series(["a"]).dtype
+        assert table["time"].dtype == "datetime64[ns, UTC]"
+        assert len(header.table("primary")) == 0
+        dataset = header.dataset("primary", fill=False)
+        assert dataset.sizes["time"] == 0
+        assert {"x", "y", "label", "on"} <= set(dataset.data_vars)
+
+    def test_stop_counts_events_of_a_stream_without_descriptor(self, broker: Any) -> None:
+        """Row 5, as recorded: ``num_events {"primary": 1}``, and neither descriptor nor event."""
+        docs = RunBuilder().stop(num_events={"primary": 1})
+        insert_all(broker, docs)
+        header = broker[docs[0][1]["uid"]]
+        check_run(header, docs)
+        assert list(header.streams) == []
+
+    @pytest.mark.parametrize(
+        ("claim", "values"),
+        [
+            (1, [False, True, False]),
+            (1, [1, 2.5, None]),
+            (0.5, [1.5, "Disconnected", 2.5]),
+            (0.5, [1, 2, 3]),
+            ("text", [1, 2, 3]),
+            (0.5, [None, None, None]),
+            (1, [None, 7, 2**62]),
+            ([1.0], [0.5, [1.0], None]),
+        ],
+        ids=repr,
+    )
+    def test_declared_dtype_lies(self, put: Put, claim: Any, values: list[Any]) -> None:
+        """Row 6."""
+        run = RunBuilder()
+        descriptor = run.descriptor({"x": claim})
+        for value in values:
+            run.event(descriptor, {"x": value})
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        table = header.table("primary")
+        for place in range(table.npartitions):
+            partition = table.partitions[place].compute()
+            assert partition.dtypes.to_dict() == table.dtypes.to_dict()
+        shown = [None if _is_null(value) else value for value in table.compute()["x"]]
+        assert [v.tolist() if isinstance(v, np.ndarray) else v for v in shown] == values
+
+    def test_filled_absent_empty_or_differing(self, put: Put) -> None:
+        """Row 7."""
+        run = RunBuilder()
+        spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
+        descriptor = run.descriptor({"img": spec})
+        resource = run.resource()
+        ids = [run.datum(resource, point=n) for n in range(6)]
+        run.event(descriptor, {"img": ids[0]}, filled=None)
+        run.event(descriptor, {"img": ids[1]}, filled={})
+        run.event(descriptor, {"img": ids[2]}, filled={"img": False})
+        run.event(descriptor, {"img": ids[3]}, filled={"img": ids[3]})
+        page = run.event_page(descriptor, [{"img": ids[4]}, {"img": [1, 2, 3, 4]}])
+        page["filled"] = {"img": [False, True]}
+        docs = run.stop()
+        assert "filled" not in events_of(docs)[0]
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+
+    def test_frames_without_events_count_as_rows(self, put: Put) -> None:
+        """Row 8."""
+        docs = stream_datum_run(frames=6, step=2)
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        assert len(header.table("primary", fill=False)) == 6
+        table = table_of(header, fields=["time"])
+        assert table.index.tolist() == [1, 2, 3, 4, 5, 6]
+        assert table["time"].isna().all()
+
+    def test_frames_of_several_files_for_one_key(self, put: Put) -> None:
+        """Rows 9 and 10, as far as documents go."""
+        run = RunBuilder()
+        spec = {"source": "x", "dtype": "array", "shape": [5, 4, 4], "external": "STREAM:"}
+        descriptor = run.descriptor({"img": spec})
+        for file, indices in enumerate(((0, 2), (0, 2), (2, 4))):
+            resource = run.stream_resource("img", uri=f"file://localhost/{file}.h5")
+            first = 2 * file + 1
+            run.stream_datum(resource, descriptor, indices, (first, first + 2))
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        assert len(header.table("primary", fill=False)) == 6
+
+    def test_datum_after_its_event_and_resource_of_two_streams(self, put: Put) -> None:
+        """Row 11, documents."""
+        docs = external_run(late=True)
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        for stream in ("primary", "dark"):
+            part = list(header.stream(stream, fill=False))
+            assert sum(name == "resource" for name, _ in part) == 1
+            assert sum(name == "event" for name, _ in part) == 3
+            used = {doc["data"]["img"] for name, doc in part if name == "event"}
+            assert used <= {doc["datum_id"] for name, doc in part if name == "datum"}
+            assert table_of(header, stream)["img"].tolist() == sorted(used)
+
+    @pytest.mark.parametrize(
+        "cells",
+        [
+            [[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0], []],
+            [list(range(25)), list(range(27)), []],
+            [[None], [None, 1], []],
+            [[1, "a"], [[1, 2], [3]], {"k": [1]}],
+            [[[1, 2], [3, 4]], [[1, 2]], [[]]],
+            [["a", "bc"], ["d"], []],
+        ],
+        ids=repr,
+    )
+    def test_ragged_arrays_stay_as_they_are(self, put: Put, cells: list[Any]) -> None:
+        """Row 12."""
+        docs = ragged_run(cells)
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        shown = table_of(header)["spectrum"]
+        assert [v.tolist() if isinstance(v, np.ndarray) else v for v in shown] == cells
+        assert header.dataset("primary", fill=False)["spectrum"].sizes["time"] == 3
+
+    def test_events_with_differing_keys(self, put: Put) -> None:
+        """Row 13."""
+        rows = [{"a": 1.5}, {"b": 2}, {"a": 3.5, "b": 4}, {}]
+        run = RunBuilder()
+        descriptor = run.descriptor({"a": 0.5, "b": 1})
+        for row in rows:
+            run.event(descriptor, row)
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        table = table_of(header)
+        for key in "ab":
+            shown = [None if _is_null(value) else value for value in table[key]]
+            assert shown == [row.get(key) for row in rows]
+
+    def test_legacy_resources(self, put: Put) -> None:
+        """Row 14, documents: everything that old recordings leave out or have on top."""
+        run = RunBuilder()
+        spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
+        descriptor = run.descriptor({"img": spec, "img2": spec})
+        first = run.resource(run_start=None, path_semantics=None, id="5a0c7e")
+        second = run.resource(root="f8483b80395561ac779a5425da6646ca", resource_path="")
+        third = run.resource(root="", resource_path="/absolute/path.h5")
+        for resource in (first, second, third):
+            data = {"img": run.datum(resource, f"datum-{resource[:8]}", n=1)}
+            data["img2"] = run.datum(resource, n=2)
+            run.event(descriptor, data, filled={"img": False, "img2": False})
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            [math.nan, math.inf, -math.inf, 1e308, 5e-324, 0.1],
+            [2**53 + 1, -(2**53) - 1, 2**63 - 1],
+            [2**64, 2**200, -(2**70)],
+            [2**63, 2**64 - 1, 5],
+            [2**53 + 1, 0.5, None],
+            [True, 1, 1.0, "1"],
+            [{"deep": [{"er": (1, 2)}]}, {"n": None}, {}],
+            [(1, 2), (3.5, 4), ("a", None)],
+            [np.float32(0.1), np.int16(3), np.bool_(True)],
+            [np.arange(6).reshape(2, 3), np.arange(3.0), np.array(["a", "b"])],
+            ["", "line\nbreak", "nul\0l", "\U0001f52c", "a'b\"c"],
+        ],
+        ids=lambda values: repr(values)[:40],
+    )
+    def test_extreme_values(self, put: Put, values: list[Any]) -> None:
+        """Row 15: equal when read back."""
+        run = RunBuilder(sample={"values": values, "shape": (1, np.int64(2))})
+        descriptor = run.descriptor({"x": values[0]})
+        for value in values:
+            run.event(descriptor, {"x": value})
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        assert len(table_of(header)) == len(values)
+
+    def test_event_of_15_megabytes(self, put: Put) -> None:
+        """Row 15."""
+        run = RunBuilder()
+        image = np.arange(1_875_000, dtype=np.float64)
+        descriptor = run.descriptor({"img": image, "x": 0.5})
+        run.event(descriptor, {"img": image, "x": 1.5})
+        run.event(descriptor, {"img": image + 1, "x": 2.5})
+        header = put(run.stop())
+        table = table_of(header)
+        assert table["x"].tolist() == [1.5, 2.5]
+        assert np.array_equal(table["img"].iloc[1], image + 1)
+
+    def test_descriptor_with_the_least_keys(self, put: Put) -> None:
+        """Row 21."""
+        run = RunBuilder()
+        least = {"name": None, "hints": None, "object_keys": None, "configuration": None}
+        descriptor = run.descriptor({"x": 0.5}, **least)
+        run._streams[descriptor] = "primary"
+        run.event(descriptor, {"x": 1.5})
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        assert list(header.streams) == ["primary"]
+        assert table_of(header)["x"].tolist() == [1.5]
+        assert set(header.fields("primary")) == {"x"}
+        assert set(header.devices("primary")) == set()
+
+    def test_caller_reuses_what_it_inserted(self, broker: Any) -> None:
+        """Row 22."""
+        docs = make_run(3, stop=False, sample={"name": "Ag"})
+        array = np.arange(3.0)
+        run = docs[1][1]["data_keys"]
+        run["v"] = {"source": "x", "dtype": "array", "shape": [3]}
+        before = []
+        for name, doc in docs:
+            if name == "event":
+                doc["data"]["v"] = array
+                doc["timestamps"]["v"] = doc["time"]
+            before.append((name, copy.deepcopy(doc)))
+            broker.insert(name, doc)
+            array += 1
+            doc["uid"] = "changed"
+            doc["extra"] = "changed"
+            if name == "event":
+                doc["data"]["x"] = "changed"
+            if name == "start":
+                doc["sample"]["name"] = "changed"
+        check_run(broker[before[0][1]["uid"]], before)
+
+    def test_documents_are_immutable(self, broker: Any) -> None:
+        """Row 22, the other way: what is given out cannot change what is stored."""
+        docs = make_run(2)
+        insert_all(broker, docs)
+        header = broker[docs[0][1]["uid"]]
+        with pytest.raises(TypeError, match="immutable"):
+            header.start["plan_name"] = "other"
+        for _, doc in header.documents(fill=False):
+            with pytest.raises(TypeError, match="immutable"):
+                doc["uid"] = "other"
+        check_run(header, docs)
+
+
+class PageConformance(Conformance):
+    """Row 20: pages, and the deprecated bulk documents."""
+
+    @pytest.mark.parametrize("arrays", [False, True], ids=["lists", "arrays"])
+    def test_pages_come_out_as_events(self, put: Put, arrays: bool) -> None:
+        """Row 20."""
+        docs = paged_run(arrays=arrays)
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        table = table_of(header)
+        assert table.index.tolist() == list(range(1, 13))
+        assert table["x"].tolist() == [n * 0.5 for n in range(12)]
+        assert table["label"].tolist() == [f"a{n}" for n in range(12)]
+
+    def test_large_page(self, put: Put) -> None:
+        """Row 20: a page of many rows, mixed with single events and with small pages."""
+        run = RunBuilder()
+        descriptor = run.descriptor({"x": 0.5, "v": [0.5, 1.5]})
+        run.event(descriptor, {"x": -1.0, "v": [1.0, 2.0]})
+        rows = [{"x": n * 0.5, "v": [n * 1.0, 2.0]} for n in range(3000)]
+        page = run.event_page(descriptor, rows)
+        page["data"] = {key: np.array(column) for key, column in page["data"].items()}
+        run.event_page(descriptor, rows[:3])
+        run.event(descriptor, {"x": -2.0, "v": [1.0, 2.0]})
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        table = table_of(header)
+        assert table["x"].tolist() == [-1.0, *(n * 0.5 for n in range(3000)), 0.0, 0.5, 1.0, -2.0]
+
+    def test_empty_page(self, put: Put) -> None:
+        """Row 20."""
+        run = RunBuilder()
+        descriptor = run.descriptor({"x": 0.5})
+        page = run.event_page(descriptor, [{"x": 1.5}])
+        empty = {"descriptor": descriptor, "uid": [], "seq_num": [], "time": []}
+        run.add("event_page", {**empty, "data": {"x": []}, "timestamps": {"x": []}, "filled": {}})
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        assert table_of(header).index.tolist() == page["seq_num"]
+
+    def test_datum_pages(self, put: Put) -> None:
+        """Row 20."""
+        docs = external_run(0, stop=False)
+        resource = docs[1][1]["uid"]
+        ids = [f"{resource}/{n}" for n in range(4)]
+        page = {"resource": resource, "datum_id": ids, "datum_kwargs": {"n": np.arange(4)}}
+        docs.append(("datum_page", page))
+        more = [f"{resource}/more{n}" for n in range(2)]
+        docs.append(("datum_page", {"resource": resource, "datum_id": more, "datum_kwargs": {}}))
+        header = put(docs)
+        check_run(header, docs)
+
+    def test_bulk_documents(self, put: Put) -> None:
+        """Row 20: deprecated, accepted."""
+        run = RunBuilder()
+        spec = {"source": "x", "dtype": "array", "shape": [4], "external": "FILESTORE:"}
+        first, second = run.descriptor({"img": spec}), run.descriptor({"x": 0.5}, "other")
+        resource = run.resource()
+        ids = [f"{resource}/{n}" for n in range(3)]
+        kwargs = [{"n": n} for n in range(3)]
+        bulk = {"resource": resource, "datum_ids": ids, "datum_kwarg_list": kwargs}
+        run.add("bulk_datum", bulk)
+        events = [run.row(first, {"img": uid}, filled={"img": False}) for uid in ids]
+        run.add("bulk_events", {first: events, second: [run.row(second, {"x": 0.5})]})
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        assert table_of(header)["img"].tolist() == ids
+
+    @pytest.mark.parametrize("part", ["data", "timestamps", "seq_num", "time", "filled"])
+    @pytest.mark.parametrize("rows", [4, 2000])
+    def test_page_with_a_short_column_is_refused(self, broker: Any, part: str, rows: int) -> None:
+        """Row 20."""
+        run = RunBuilder()
+        descriptor = run.descriptor({"x": 0.5})
+        before = list(run.documents)
+        page = run.event_page(descriptor, [{"x": 0.5}] * rows)
+        page["filled"] = {"x": [True] * rows}
+        columns = page[part]["x"] if isinstance(page[part], dict) else page[part]
+        columns.pop()
+        insert_all(broker, before)
+        with pytest.raises(BadDocument, match=part):
+            broker.insert("event_page", page)
+        check_run(broker[run.uid], before)
+
+
+def _is_null(value: Any) -> bool:
+    return not isinstance(value, (list, dict, np.ndarray)) and bool(pd.isna(value))

@@ -1,0 +1,1 @@
+"""Views of chunks: lazy tables, datasets and document streams."""

@@ -1,0 +1,244 @@
+"""A run as its stream of documents, made by going through the chunks.
+
+The order: the run's resources and datums; then, by time, each descriptor, its events, and the
+stream_datums beside the first event they have frames for. So every reference comes before
+what uses it. Only the chunks in hand are in memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, decode_rows
+from ..core.documents import ALL, Document
+from ..core.fields import derive_descriptor, select
+
+__all__ = ["Parts", "stream_documents"]
+
+NamedDocument = tuple[str, Document]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one event source has of a run.
+
+    Attributes
+    ----------
+    plan
+        The chunks of its events; all the descriptors.
+    assets
+        Resources and stream_resources.
+    datums, stream_datums
+        The chunks of those.
+    all_streams
+        False if only some streams were asked for; then only their references are given.
+    """
+
+    plan: ChunkPlan
+    assets: Sequence[NamedDocument]
+    datums: ChunkPlan
+    stream_datums: ChunkPlan
+    all_streams: bool = True
+
+
+def stream_documents(
+    parts: Sequence[Parts],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    fields: Any = None,
+) -> Iterator[NamedDocument]:
+    """Everything of a run but start and stop, references before users, by time. Lazy.
+
+    Parameters
+    ----------
+    parts
+        One per event source.
+    start, stop
+        Of the run, for projections.
+    fields
+        See :func:`daskbroker.core.fields.select`; descriptors change with them.
+    """
+    yield from _references(parts)
+    tracks = [
+        _track(part, place, start, stop, fields)
+        for part in parts
+        for place in range(len(part.plan.descriptors))
+    ]
+    if len(tracks) == 1:
+        merged: Iterable[Any] = tracks[0]
+    else:
+        merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
+    for _, name, doc in merged:
+        yield name, doc
+
+
+def _references(parts: Sequence[Parts]) -> Iterator[NamedDocument]:
+    given: set[tuple[str, str]] = set()
+    for part in parts:
+        wanted = None if part.all_streams else _used_resources(part)
+        for name, doc in part.assets:
+            if (name, doc["uid"]) in given or (wanted is not None and doc["uid"] not in wanted):
+                continue
+            given.add((name, doc["uid"]))
+            yield name, doc
+    datums_given: set[str] = set()
+    for number, part in enumerate(parts):
+        wanted = None if part.all_streams else _used_resources(part)
+        for _, docs in _decoded(part.datums, DATUM, range(len(part.datums))):
+            for doc in docs:
+                if wanted is not None and doc["resource"] not in wanted:
+                    continue
+                if len(parts) > 1:
+                    if doc["datum_id"] in datums_given:
+                        continue
+                    if number < len(parts) - 1:
+                        datums_given.add(doc["datum_id"])
+                yield "datum", doc
+
+
+def _used_resources(part: Parts) -> set[str]:
+    """Uids of the resources that the events and stream_datums of the asked streams refer to."""
+    external = [
+        f"data:{key}"
+        for descriptor in part.plan.descriptors
+        for key, spec in descriptor["data_keys"].items()
+        if spec.get("external") and not str(spec["external"]).startswith("STREAM")
+    ]
+    used: set[str] = set()
+    if external:
+        datum_ids: set[Any] = set()
+        for place in range(len(part.plan)):
+            table = part.plan.read(place, list(dict.fromkeys(external)))
+            for column in table.columns:
+                datum_ids.update(v for v in column.to_pylist() if isinstance(v, str))
+        for place in range(len(part.datums)):
+            ids = part.datums.read(place, ["datum_id"]).column(0).to_pylist()
+            if not datum_ids.isdisjoint(ids):
+                used.add(part.datums[place].descriptor["uid"])
+    uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
+    for place in range(len(part.stream_datums)):
+        owners = part.stream_datums.read(place, ["descriptor"]).column(0).to_pylist()
+        if not uids.isdisjoint(owners):
+            used.add(part.stream_datums[place].descriptor["uid"])
+    return used
+
+
+def _in_order(
+    track: Iterable[tuple[float, str, Document]],
+) -> Iterator[tuple[float, str, Document]]:
+    """Times that never go back, so that merging keeps each track's own order."""
+    latest = float("-inf")
+    for time, name, doc in track:
+        if time > latest:
+            latest = time
+        yield latest, name, doc
+
+
+def _track(
+    part: Parts,
+    place: int,
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    fields: Any,
+) -> Iterator[tuple[float, str, Document]]:
+    """One descriptor, its events, and its stream_datums between them."""
+    parent = part.plan.descriptors[place]
+    change = _Change.of(part, parent, start, stop, fields)
+    descriptor = parent if change is None else change.descriptor
+    time = float(descriptor["time"])
+    yield time, "descriptor", descriptor
+    waiting = _stream_datums(part, parent["uid"])
+    chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
+    for _, events in _decoded(part.plan, EVENT, chunks):
+        for event in events:
+            time = event["time"]
+            while waiting and waiting[-1]["seq_nums"]["start"] <= event["seq_num"]:
+                yield time, "stream_datum", waiting.pop()
+            yield time, "event", event if change is None else change.apply(event)
+    while waiting:
+        yield time, "stream_datum", waiting.pop()
+
+
+def _stream_datums(part: Parts, descriptor: str) -> list[Document]:
+    """Those of a descriptor, the one to give first at the end of the list."""
+    found = [
+        doc
+        for _, docs in _decoded(part.stream_datums, STREAM_DATUM, range(len(part.stream_datums)))
+        for doc in docs
+        if doc["descriptor"] == descriptor
+    ]
+    found.sort(key=lambda doc: doc["seq_nums"]["start"])
+    return found[::-1]
+
+
+def _decoded(
+    plan: ChunkPlan, layout: Layout, places: Iterable[int]
+) -> Iterator[tuple[int, list[Document]]]:
+    """Chunks as documents, the next one read ahead by a thread."""
+    places = [place for place in places if not isinstance(plan.keys[place], tuple)]
+    owners = plan.records["descriptor"]
+
+    def load(place: int) -> list[Document]:
+        owner = plan.descriptors[int(owners[place])]["uid"]
+        return decode_rows(layout, plan.read(place), owner)
+
+    if len(places) < 2:
+        for place in places:
+            yield place, load(place)
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead") as ahead:
+        coming = ahead.submit(load, places[0])
+        for place, following in zip(places, chain(places[1:], [None]), strict=True):
+            docs = coming.result()
+            if following is not None:
+                coming = ahead.submit(load, following)
+            yield place, docs
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What a selection of fields does to the events of one descriptor."""
+
+    descriptor: Document
+    kept: frozenset[str]
+    data: Mapping[str, Any]
+    timestamps: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        part: Parts,
+        parent: Document,
+        start: Mapping[str, Any],
+        stop: Mapping[str, Any] | None,
+        fields: Any,
+    ) -> _Change | None:
+        if fields is None or fields is ALL:
+            return None
+        name = parent.get("name")
+        same_stream = [d for d in part.plan.descriptors if d.get("name") == name]
+        chosen = select(fields, same_stream)
+        descriptor, data, timestamps = derive_descriptor(parent, chosen, start, stop)
+        if descriptor["uid"] == parent["uid"]:
+            return None
+        kept = frozenset(field.key for field in chosen if field.role == "data")
+        return cls(descriptor, kept, data, timestamps)
+
+    def apply(self, event: Document) -> Document:
+        changed = {
+            **event,
+            "descriptor": self.descriptor["uid"],
+            "data": {k: v for k, v in event["data"].items() if k in self.kept} | self.data,
+            "timestamps": {k: v for k, v in event["timestamps"].items() if k in self.kept}
+            | self.timestamps,
+        }
+        if isinstance(event.get("filled"), dict):
+            changed["filled"] = {k: v for k, v in event["filled"].items() if k in self.kept}
+        return Document(changed)

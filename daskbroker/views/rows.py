@@ -1,0 +1,134 @@
+"""The rows of a stream over its chunks: their order, and which of them a table shows.
+
+Rows come in the order of ``seq_num``. A scan that was rewound has some ``seq_num`` more than
+once; a table shows the latest of them, or all. Chunks whose ranges of ``seq_num`` overlap are
+read together, as one group, so that this can be decided; all others stand for themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..core.chunks import ChunkPlan
+from ..core.errors import BadQuery
+
+__all__ = ["Duplicates", "RowGroup", "coalesce", "group_rows", "keep"]
+
+Duplicates = Literal["last", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Chunks that are read together, and what is known of their rows.
+
+    Attributes
+    ----------
+    places
+        Of the chunks in the plan, in the order in which they were stored.
+    run
+        Whose events they are.
+    simple
+        One chunk, all rows shown, in order: nothing to sort or drop.
+    rows
+        Number shown; None if that needs a look at ``seq_num``.
+    bytes, seq_min, seq_max, time_min, time_max
+        Over the chunks.
+    """
+
+    places: tuple[int, ...]
+    run: str
+    simple: bool
+    rows: int | None
+    bytes: int
+    seq_min: int
+    seq_max: int
+    time_min: float
+    time_max: float
+
+
+def group_rows(plan: ChunkPlan, duplicates: Duplicates = "last") -> list[RowGroup]:
+    """Group the chunks of a plan, run by run, each run in the order of ``seq_num``."""
+    if duplicates not in ("last", "all"):
+        raise BadQuery(f"duplicates must be 'last' or 'all', not {duplicates!r}")
+    groups: list[RowGroup] = []
+    for run, places in _by_run(plan):
+        groups.extend(_grouped(plan, run, places, duplicates))
+    return groups
+
+
+def _by_run(plan: ChunkPlan) -> Iterator[tuple[str, np.ndarray]]:
+    uids = [descriptor["run_start"] for descriptor in plan.descriptors]
+    order = {uid: number for number, uid in enumerate(dict.fromkeys(uids))}
+    number_of = np.array([order[uid] for uid in uids], dtype=np.int64)
+    if not len(plan):
+        return
+    numbers = number_of[plan.records["descriptor"]]
+    for number in dict.fromkeys(numbers.tolist()):
+        places = np.flatnonzero(numbers == number) if len(order) > 1 else np.arange(len(plan))
+        yield uids[int(np.flatnonzero(number_of == number)[0])], places
+
+
+def _grouped(
+    plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates
+) -> Iterator[RowGroup]:
+    records = plan.records[places]
+    order = np.argsort(records["seq_min"], kind="stable")
+    lows, highs = records["seq_min"][order], np.maximum.accumulate(records["seq_max"][order])
+    # A group ends where the next chunk begins above everything so far.
+    ends = np.flatnonzero(np.append(lows[1:] > highs[:-1], True)) + 1 if len(order) else []
+    begin = 0
+    for end in np.asarray(ends).tolist():
+        yield _group(plan, run, np.sort(places[order[begin:end]]), duplicates)
+        begin = end
+
+
+def _group(plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates) -> RowGroup:
+    records = plan.records[places]
+    single = len(places) == 1
+    simple = single and bool(records["ordered"][0])
+    rows: int | None
+    if duplicates == "all":
+        rows = int(records["rows"].sum())
+    else:
+        rows = int(records["distinct"][0]) if single else None
+    times = records["time_min"], records["time_max"]
+    known = not (np.isnan(times[0]).any() or np.isnan(times[1]).any())
+    return RowGroup(
+        places=tuple(places.tolist()),
+        run=run,
+        simple=simple,
+        rows=rows,
+        bytes=int(records["bytes"].sum()),
+        seq_min=int(records["seq_min"].min()),
+        seq_max=int(records["seq_max"].max()),
+        time_min=float(times[0].min()) if known else float("nan"),
+        time_max=float(times[1].max()) if known else float("nan"),
+    )
+
+
+def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
+    """Which rows to show, in order: sorted by ``seq_num``, and of equal ones the latest."""
+    order = np.argsort(seq, kind="stable")
+    if duplicates == "all" or len(seq) == 0:
+        return order
+    ordered = seq[order]
+    last = np.append(ordered[1:] != ordered[:-1], True)
+    return order[last]
+
+
+def coalesce(groups: Sequence[RowGroup], target: int) -> list[tuple[int, int]]:
+    """Cut a list of groups into ranges of about ``target`` bytes, none of them empty."""
+    ranges: list[tuple[int, int]] = []
+    begin, size = 0, 0
+    for place, group in enumerate(groups):
+        if place > begin and size + group.bytes > target:
+            ranges.append((begin, place))
+            begin, size = place, 0
+        size += group.bytes
+    if begin < len(groups):
+        ranges.append((begin, len(groups)))
+    return ranges
