@@ -82,12 +82,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     """
 
     _parameters = ["parts", "columns", "_partitions", "_kept", "_loose"]  # noqa: RUF012
-    _defaults: ClassVar[dict[str, Any]] = {
-        "columns": None,
-        "_partitions": None,
-        "_kept": None,
-        "_loose": False,
-    }
+    _defaults = dict.fromkeys(_parameters[1:-1]) | {"_loose": False}
     _pickle_functools_cache = False
     _absorb_projections = True
 
@@ -290,7 +285,7 @@ def _users(node: Expr, dependents: Dependents) -> Iterator[Expr]:
     """Yield the nodes that have this one as an operand."""
     for reference in dependents.get(node._name, ()):
         user = reference()
-        if user is not None:
+        if isinstance(user, Expr):
             yield user
 
 
@@ -437,10 +432,7 @@ def _matching(table: FromPartitions, condition: Any, names: set[str]) -> Mask | 
     if isinstance(condition, (ex.And, ex.Or)):
         left = _matching(table, condition.left, names)
         right = _matching(table, condition.right, names)
-        if isinstance(condition, ex.Or):
-            return _either([left, right])
-        known = [mask for mask in (left, right) if mask is not None]
-        return np.logical_and.reduce(known) if known else None
+        return (_either if isinstance(condition, ex.Or) else _both)([left, right])
     if isinstance(condition, ex.Between):
         if condition.operand("inclusive") not in _BETWEEN:
             return None
@@ -450,14 +442,18 @@ def _matching(table: FromPartitions, condition: Any, names: set[str]) -> Mask | 
             _compared(table, column, low, condition.operand("left")),
             _compared(table, column, high, condition.operand("right")),
         ]
-        known = [mask for mask in masks if mask is not None]
-        return np.logical_and.reduce(known) if known else None
+        return _both(masks)
     return _comparison(table, condition, names)
 
 
 def _either(masks: Sequence[Mask | None]) -> Mask | None:
     known = [mask for mask in masks if mask is not None]
     return np.logical_or.reduce(known) if len(known) == len(masks) else None
+
+
+def _both(masks: Sequence[Mask | None]) -> Mask | None:
+    known = [mask for mask in masks if mask is not None]
+    return np.logical_and.reduce(known) if known else None
 
 
 def _comparison(table: FromPartitions, condition: Any, names: set[str]) -> Mask | None:
