@@ -183,14 +183,17 @@ class TableReader:
 
     def _array(self, chunk: pa.Table, column: TableColumn, constants: Mapping[str, Any]) -> Any:
         if not column.physical:
-            return constant(constants[column.name], chunk.num_rows, column.dtype)
+            values = constant(constants[column.name], chunk.num_rows, column.dtype)
+            return pd.array(values, dtype=object) if column.dtype == "object" else values
         if column.dtype == TIME:
             stamps = posix_to_datetime(chunk.column("time").to_numpy())
             zone = self.options.timezone
             return stamps if zone == "UTC" else stamps.tz_convert(zone)
         if column.external and self.options.fill:
             self._check_filled(chunk, column)
-        return to_pandas(chunk, column.physical, column.dtype)
+        values = to_pandas(chunk, column.physical, column.dtype)
+        # pandas would take a NumPy array of nothing but text for a column of type str.
+        return pd.array(values, dtype=object) if column.dtype == "object" else values
 
     def _check_filled(self, chunk: pa.Table, column: TableColumn) -> None:
         """Values that are inline already need no filling; the others cannot be had."""
