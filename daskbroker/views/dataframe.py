@@ -173,8 +173,11 @@ class TableReader:
             physical.append("filled")
         chunk = reader.read(key, list(dict.fromkeys(physical)))
         named = dict(zip(self._constant_names, constants, strict=True))
-        data = {c.name: self._array(chunk, c, named) for c in wanted}
         index = pd.Index(chunk.column("seq_num").to_numpy(), name="seq_num")
+        data = {c.name: self._array(chunk, c, named) for c in wanted}
+        for column in wanted:
+            if column.dtype == "object":  # pandas takes objects that are all text for type str
+                data[column.name] = pd.Series(data[column.name], index=index, dtype=object)
         return pd.DataFrame(data, index=index, columns=[c.name for c in wanted], copy=False)
 
     @cached_property
@@ -183,17 +186,14 @@ class TableReader:
 
     def _array(self, chunk: pa.Table, column: TableColumn, constants: Mapping[str, Any]) -> Any:
         if not column.physical:
-            values = constant(constants[column.name], chunk.num_rows, column.dtype)
-            return pd.array(values, dtype=object) if column.dtype == "object" else values
+            return constant(constants[column.name], chunk.num_rows, column.dtype)
         if column.dtype == TIME:
             stamps = posix_to_datetime(chunk.column("time").to_numpy())
             zone = self.options.timezone
             return stamps if zone == "UTC" else stamps.tz_convert(zone)
         if column.external and self.options.fill:
             self._check_filled(chunk, column)
-        values = to_pandas(chunk, column.physical, column.dtype)
-        # pandas would take a NumPy array of nothing but text for a column of type str.
-        return pd.array(values, dtype=object) if column.dtype == "object" else values
+        return to_pandas(chunk, column.physical, column.dtype)
 
     def _check_filled(self, chunk: pa.Table, column: TableColumn) -> None:
         """Values that are inline already need no filling; the others cannot be had."""
