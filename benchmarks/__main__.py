@@ -1,0 +1,74 @@
+"""Benchmarks of the embedded store: ``python -m benchmarks`` from the checkout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.building import build
+from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
+from benchmarks.inserts import insert
+from benchmarks.reference import NOTE
+from benchmarks.report import lines, to_json
+from benchmarks.runs import runs
+from benchmarks.spectra import spectra
+from benchmarks.tables import table, wide
+
+WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
+    "table": table,
+    "insert": insert,
+    "wide": wide,
+    "runs": runs,
+    "spectra": spectra,
+    "build": build,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run workloads, print the table, write the JSON; 0 whatever the numbers are."""
+    options = _parser().parse_args(arguments)
+    sizes = QUICK if options.quick else Sizes()
+    results: list[Result] = []
+    for name in options.only or WORKLOADS:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        results += _run(name, sizes, options.repeat)
+    print("\n".join(lines(results)))
+    print(f"databroker, tiled and recorded floor: {NOTE}")
+    if options.json is not None:
+        options.json.write_text(to_json(results, sizes, options.repeat) + "\n")
+    return 0
+
+
+def _run(name: str, sizes: Sizes, repeat: int) -> list[Result]:
+    with tempfile.TemporaryDirectory(prefix="daskbroker-benchmark-") as folder:
+        workload = WORKLOADS[name](sizes, Path(folder))
+        try:
+            return measure(name, workload, repeat, quick=sizes.quick)
+        finally:
+            workload.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--repeat", type=_positive, default=5, help="samples of each case (5)")
+    parser.add_argument(
+        "--only", nargs="+", choices=sorted(WORKLOADS), metavar="NAME",
+        help=f"only these workloads: {', '.join(WORKLOADS)}",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; no goal is judged")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Building, not computing, views of very many chunks: seconds, and bytes a partition."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import dask
+
+import daskbroker
+from benchmarks.data import insert_all
+from benchmarks.harness import Against, Case, Sizes, Workload
+from benchmarks.tables import has_count
+from daskbroker.core.chunks import ChunkPlan
+from daskbroker.testing import make_run
+from daskbroker.views import dataframe as dataframe_view
+from daskbroker.views import dataset as dataset_view
+
+__all__ = ["build"]
+
+SECONDS = (Against(at_most=1.0),)
+BYTES = (Against(at_most=2048.0),)
+
+
+def build(sizes: Sizes, folder: Path) -> Workload:
+    """A table and a dataset of 10,000 chunks, each a partition of its own.
+
+    The chunks are one event each, small ones that live in SQLite. The cases "in files" show
+    the same plan as it is where chunks are Parquet files: with paths for keys.
+    """
+    with dask.config.set({"daskbroker.seal-rows": 1}):
+        broker = daskbroker.connect(folder / "store")
+    documents = make_run(sizes.chunks, ("x", "y", "n"))
+    insert_all(broker, documents)
+    uid = documents[0][1]["uid"]
+    views = _Views(broker, uid)
+    cases = [
+        Case("plan", views.plan, has_count(sizes.chunks), SECONDS),
+        Case("table", views.table, _has_partitions(sizes.chunks), SECONDS),
+        Case("dataset", views.dataset, _has_chunks(sizes.chunks), SECONDS),
+    ]
+    for where, make_plan in (("in SQLite", views.plan), ("in files", views.plan_of_files)):
+        cases += _byte_cases(views, where, make_plan, sizes.chunks)
+    return Workload(cases, broker.close)
+
+
+class _Views:
+    """Builds views anew, each chunk a partition."""
+
+    def __init__(self, broker: Any, uid: str) -> None:
+        self._broker = broker
+        self._uid = uid
+
+    def plan(self) -> ChunkPlan:
+        """The chunks, from the manifest."""
+        header = self._broker[self._uid]
+        return header.es_given_stream("primary").chunks_given_header(header, "primary")
+
+    def plan_of_files(self) -> ChunkPlan:
+        """The same with the keys that chunks in files have; nothing can be read by it."""
+        plan = self.plan()
+        firsts, rows = plan.records["first"].tolist(), plan.records["rows"].tolist()
+        keys = tuple(
+            f"chunks/{self._uid}/primary-1-{first}-{count}.parquet"
+            for first, count in zip(firsts, rows, strict=True)
+        )
+        return dataclasses.replace(plan, keys=keys)
+
+    def table(self) -> Any:
+        """From a fresh header, divisions included."""
+        with _each_alone():
+            table = self._broker[self._uid].table()
+            return table, table.divisions
+
+    def dataset(self) -> Any:
+        """From a fresh header."""
+        with _each_alone():
+            return self._broker[self._uid].dataset()
+
+    def table_of(self, plan: ChunkPlan) -> Any:
+        """A table of any plan."""
+        header = self._broker[self._uid]
+        runs = {self._uid: (header.start, header.stop)}
+        with _each_alone():
+            return dataframe_view.table(plan, "primary", runs)
+
+    def dataset_of(self, plan: ChunkPlan) -> Any:
+        """A dataset of any plan."""
+        header = self._broker[self._uid]
+        with _each_alone():
+            return dataset_view.dataset(plan, "primary", header.start, header.stop)
+
+
+def _each_alone() -> Any:
+    return dask.config.set({"daskbroker.partition-size": 1})
+
+
+def _byte_cases(
+    views: _Views, where: str, make_plan: Callable[[], ChunkPlan], count: int
+) -> list[Case]:
+    def expression() -> float:
+        return len(cloudpickle.dumps(views.table_of(make_plan()).expr)) / count
+
+    def table_tasks() -> float:
+        graph = dict(views.table_of(make_plan()).optimize().__dask_graph__())
+        return _mean_task(graph, count)
+
+    def dataset_graph() -> float:
+        graph = views.dataset_of(make_plan()).__dask_graph__()
+        return len(cloudpickle.dumps(graph)) / count
+
+    def dataset_plan() -> float:
+        return len(pickle.dumps(make_plan())) / count
+
+    return [
+        Case(f"bytes of the table, {where}", expression, None, BYTES, unit="B"),
+        Case(f"bytes of a table's task, {where}", table_tasks, None, BYTES, unit="B"),
+        Case(f"bytes of the dataset, {where}", dataset_graph, None, BYTES, unit="B"),
+        Case(f"bytes of the plan, {where}", dataset_plan, unit="B"),
+    ]
+
+
+def _mean_task(graph: dict[Any, Any], count: int) -> float:
+    """Bytes a partition if every task is pickled by itself, as it is sent to a worker.
+
+    Taken of up to a hundred tasks, spread over the graph.
+    """
+    keys = list(graph)[:: max(1, len(graph) // 100)]
+    mean = sum(len(cloudpickle.dumps(graph[key])) for key in keys) / len(keys)
+    return mean * len(graph) / count
+
+
+def _has_partitions(count: int) -> Callable[[Any], None]:
+    def check(found: Any) -> None:
+        table, divisions = found
+        if table.npartitions != count or len(divisions) != count + 1:
+            raise AssertionError(f"the table has {table.npartitions} partitions, not {count}")
+
+    return check
+
+
+def _has_chunks(count: int) -> Callable[[Any], None]:
+    def check(found: Any) -> None:
+        chunks = len(found.chunks["time"])
+        if chunks != count:
+            raise AssertionError(f"the dataset has {chunks} chunks along time, not {count}")
+
+    return check

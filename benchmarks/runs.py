@@ -1,0 +1,72 @@
+"""Thousands of short runs: finding some, and one table of many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import daskbroker
+from benchmarks.data import insert_all
+from benchmarks.harness import Against, Case, Sizes, Workload
+from benchmarks.tables import has_count
+from daskbroker.testing import RunBuilder
+
+__all__ = ["runs"]
+
+EVENTS = 20
+LOOKUPS = 50
+
+
+def runs(sizes: Sizes, folder: Path) -> Workload:
+    """5,000 runs of 20 events: search by uid, prefix, scan_id, -1, a query; table over 200."""
+    broker = daskbroker.connect(folder / "store")
+    uids = [_insert_run(broker, number, sizes) for number in range(sizes.runs)]
+    # Lookups take microseconds: a sample is of many of them, spread over the store.
+    places = [number * (sizes.runs - 1) // (LOOKUPS - 1) for number in range(LOOKUPS)]
+
+    def lookups(name: str, key: Callable[[int], Any], newest: bool = False) -> Case:
+        expected = [uids[-1]] * LOOKUPS if newest else [uids[place] for place in places]
+
+        def check(found: list[Any]) -> None:
+            if [header.uid for header in found] != expected:
+                raise AssertionError(f"{name}: other runs were found than asked for")
+
+        return Case(name, lambda: [broker[key(p)] for p in places], check, (), LOOKUPS, "lookups")
+
+    wanted = sizes.runs_in_table
+    cases = [
+        lookups("by uid", lambda place: uids[place]),
+        lookups("by prefix", lambda place: uids[place][:10]),
+        lookups("by scan_id", lambda place: place + 1),
+        lookups("newest (-1)", lambda place: -1, newest=True),
+        Case(
+            "query, all found",
+            lambda: list(broker(group="wanted")),
+            has_count(wanted),
+            (Against("databroker search", times_faster=5),),
+            wanted,
+            "headers",
+        ),
+        Case("query, count", lambda: len(broker(group="wanted")), has_count(wanted)),
+        Case(
+            f"search and table of {wanted:,}",
+            lambda: broker(group="wanted").table().compute(),
+            has_count(wanted * EVENTS),
+            (Against("databroker 200 runs", times_faster=100),),
+        ),
+    ]
+    return Workload(cases, broker.close)
+
+
+def _insert_run(broker: Any, number: int, sizes: Sizes) -> str:
+    """One run; those that the query finds are spread evenly."""
+    step = sizes.runs // sizes.runs_in_table
+    wanted = number % step == 0 and number // step < sizes.runs_in_table
+    group = "wanted" if wanted else "other"
+    builder = RunBuilder(scan_id=number + 1, group=group, sample={"name": f"s{number % 7}"})
+    descriptor = builder.descriptor({"x": 1.0, "y": 1.0, "n": 1})
+    rows = [{"x": row * 0.5, "y": row * 2.0, "n": row} for row in range(EVENTS)]
+    builder.event_page(descriptor, rows)
+    insert_all(broker, builder.stop())
+    return builder.uid

@@ -1,0 +1,108 @@
+"""Tables of one long run: against plain Parquet, and one column against many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+import daskbroker
+from benchmarks.data import Run, mixed_columns, plain_file, wide_columns
+from benchmarks.harness import Against, Case, Sizes, Workload
+
+__all__ = ["table", "wide"]
+
+
+def table(sizes: Sizes, folder: Path) -> Workload:
+    """100k events x 12 columns: table, one column, documents, beside a plain file."""
+    columns = mixed_columns(sizes.events)
+    run = Run(columns)
+    broker = daskbroker.connect(folder / "store")
+    run.insert(broker)
+    path = plain_file(folder / "plain.parquet", columns)
+    shape = (sizes.events, len(columns) + 1)
+    cases = [
+        Case("floor", lambda: pq.read_table(path).to_pandas(), has_shape(sizes.events, 14)),
+        Case(
+            "floor, one column",
+            lambda: pq.read_table(path, columns=["x3"]).to_pandas(),
+            has_shape(sizes.events, 1),
+        ),
+        Case(
+            "table",
+            lambda: broker[run.uid].table().compute(),
+            has_shape(*shape),
+            (
+                Against("floor", at_most=1.5),
+                Against("databroker table", times_faster=100),
+                Against("tiled table", times_faster=5),
+                Against("recorded floor"),
+            ),
+        ),
+        Case(
+            "table, one column",
+            lambda: broker[run.uid].table()[["x3"]].compute(),
+            has_shape(sizes.events, 1),
+            (Against("floor, one column", at_most=1.5), Against("recorded floor, one column")),
+        ),
+        Case(
+            "documents",
+            lambda: count_events(broker[run.uid].documents()),
+            has_count(sizes.events),
+            (Against("databroker documents", times_faster=20),),
+            sizes.events,
+            "documents",
+        ),
+    ]
+    return Workload(cases, broker.close)
+
+
+def wide(sizes: Sizes, folder: Path) -> Workload:
+    """1M events, one column of 23 against the whole table."""
+    columns = wide_columns(sizes.wide_events)
+    run = Run(columns)
+    broker = daskbroker.connect(folder / "store")
+    run.insert(broker)
+    cases = [
+        Case(
+            "whole table",
+            lambda: broker[run.uid].table().compute(),
+            has_shape(sizes.wide_events, len(columns) + 1),
+        ),
+        Case(
+            "one column",
+            lambda: broker[run.uid].table()[["x11"]].compute(),
+            has_shape(sizes.wide_events, 1),
+            (Against("whole table", at_most=1 / 8),),
+        ),
+    ]
+    return Workload(cases, broker.close)
+
+
+def count_events(documents: Any) -> int:
+    """Go through all documents."""
+    return sum(name == "event" for name, _ in documents)
+
+
+def has_count(expected: int) -> Callable[[Any], None]:
+    """A check on a number or a sized thing."""
+
+    def check(found: Any) -> None:
+        count = found if isinstance(found, int) else len(found)
+        if count != expected:
+            raise AssertionError(f"{count} came out where {expected} went in")
+
+    return check
+
+
+def has_shape(*expected: int) -> Callable[[Any], None]:
+    """A check on a frame or an array."""
+
+    def check(found: Any) -> None:
+        shape: Sequence[int] = found.shape
+        if tuple(shape) != expected:
+            raise AssertionError(f"the result has shape {tuple(shape)}, not {expected}")
+
+    return check
