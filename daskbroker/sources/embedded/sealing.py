@@ -10,12 +10,10 @@ transaction.
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from ...core.chunks import (
     to_ipc,
 )
 from ...core.documents import from_json, to_json, unpack
+from ...core.file_names import file_name
 from .database import Database
 from .journal import POSITIONS, Journal, Lane, sealed_end
 
@@ -125,7 +124,7 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
     """Write a chunk's file under a temporary name; None for a chunk to keep in SQLite."""
     if table.nbytes <= INLINE_BYTES:
         return None
-    folder = database.root / CHUNK_FOLDER / _safe(lane.run)
+    folder = database.root / CHUNK_FOLDER / file_name(lane.run)
     temporary = folder / f".{os.getpid()}-{threading.get_ident()}-{time.time_ns()}.part"
     texts = [
         field.name
@@ -145,15 +144,8 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
     return temporary
 
 
-def _safe(name: str) -> str:
-    """A file name for any text: itself where it is harmless, else a hash of it."""
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-        return name
-    return "~" + blake2b(name.encode("utf8", "surrogatepass"), digest_size=12).hexdigest()
-
-
 def _final_path(temporary: Path, lane: Lane, first: int, rows: int) -> Path:
-    stream = _safe(lane.metadata.get("stream", lane.layout.kind))
+    stream = file_name(lane.metadata.get("stream", lane.layout.kind))
     return temporary.with_name(f"{stream}-{lane.number}-{first}-{rows}.parquet")
 
 
