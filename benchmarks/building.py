@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import cloudpickle
 import dask
+import pyarrow.parquet as pq
 
 import daskbroker
 from benchmarks.data import insert_all
@@ -29,8 +31,8 @@ BYTES = (Against(at_most=2048.0),)
 def build(sizes: Sizes, folder: Path) -> Workload:
     """A table and a dataset of 10,000 chunks, each a partition of its own.
 
-    The chunks are one event each, small ones that live in SQLite. The cases "in files" show
-    the same plan as it is where chunks are Parquet files: with paths for keys.
+    The chunks are one event each, small ones that live in SQLite. The cases "in files" are of
+    the same plan with the keys that it has where chunks are Parquet files: paths.
     """
     with dask.config.set({"daskbroker.seal-rows": 1}):
         broker = daskbroker.connect(folder / "store")
@@ -38,6 +40,7 @@ def build(sizes: Sizes, folder: Path) -> Workload:
     insert_all(broker, documents)
     uid = documents[0][1]["uid"]
     views = _Views(broker, uid)
+    views.make_files(folder / "store")
     cases = [
         Case("plan", views.plan, has_count(sizes.chunks), SECONDS),
         Case("table", views.table, _has_partitions(sizes.chunks), SECONDS),
@@ -61,14 +64,22 @@ class _Views:
         return header.es_given_stream("primary").chunks_given_header(header, "primary")
 
     def plan_of_files(self) -> ChunkPlan:
-        """The same with the keys that chunks in files have; nothing can be read by it."""
+        """The same with the keys that chunks in files have."""
         plan = self.plan()
-        firsts, rows = plan.records["first"].tolist(), plan.records["rows"].tolist()
-        keys = tuple(
-            f"chunks/{self._uid}/primary-1-{first}-{count}.parquet"
-            for first, count in zip(firsts, rows, strict=True)
-        )
-        return dataclasses.replace(plan, keys=keys)
+        firsts = plan.records["first"].tolist()
+        return dataclasses.replace(plan, keys=tuple(map(self._path, firsts)))
+
+    def _path(self, first: int) -> str:
+        return f"chunks/{self._uid}/primary-1-{first}-1.parquet"
+
+    def make_files(self, root: Path) -> None:
+        """A file under the name of each chunk; all are the first one, to be quick."""
+        plan = self.plan()
+        original = root / self._path(0)
+        original.parent.mkdir(parents=True)
+        pq.write_table(plan.read(0), original)
+        for first in plan.records["first"].tolist()[1:]:
+            os.link(original, root / self._path(first))
 
     def table(self) -> Any:
         """From a fresh header, divisions included."""

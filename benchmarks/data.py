@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -127,10 +126,6 @@ class Run:
         insert_all(broker, self.head)
         insert_all(broker, self.pages(size, lists=False))
         insert_all(broker, [self.stop(self.rows)])
-
-    def frame(self) -> pd.DataFrame:
-        """The data columns, for checks."""
-        return pd.DataFrame({name: list(values) for name, values in self.columns.items()})
 
 
 def insert_all(broker: DataBroker, documents: Sequence[Any] | Iterator[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,8 @@ class Case:
         ``"s"``, what it returns is the measurement, and nothing is timed.
     check
         Given what ``run`` returned, raises if it is wrong; not timed.
+    prepare
+        Called before each run; not timed.
     amount
         Number of things that one run handles, for a rate.
     things
@@ -89,6 +92,7 @@ class Case:
     amount: int | None = None
     things: str = ""
     unit: str = "s"
+    prepare: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -137,25 +141,27 @@ class Result:
 def measure(name: str, workload: Workload, repeat: int, *, quick: bool = False) -> list[Result]:
     """Time the cases of a workload, one repetition of each after the other.
 
-    A first round warms imports and the file cache and is not counted. Rounds begin with a
-    different case each, so that none always follows the same other one.
+    Every sample comes right after a run of the same case that is not counted. What another case
+    leaves behind in the process is then paid for by that one: after millions of Python objects
+    were freed, the next large read took four times as long, whoever's turn it was. The order is
+    shuffled in each round, the same way each time the benchmark is run.
     """
     cases = list(workload.cases)
     samples: dict[str, list[float]] = {case.name: [] for case in cases}
-    for number in range(-1, repeat):
-        begin = max(number, 0) % len(cases)
-        for case in cases[begin:] + cases[:begin]:
-            sample = _once(case)
-            if number >= 0:
-                samples[case.name].append(sample)
+    order = random.Random(0)
+    for _ in range(repeat):
+        for case in order.sample(cases, len(cases)):
+            _once(case)
+            samples[case.name].append(_once(case))
     results = [Result(name, case, samples[case.name]) for case in cases]
     by_name = {result.case.name: result for result in results}
     for result in results:
-        result.comparisons = _comparisons(result, by_name, quick)
+        result.comparisons = [_compare(a, result, by_name, quick) for a in result.case.against]
     return results
 
 
 def _once(case: Case) -> float:
+    case.prepare()
     gc.collect()
     begin = time.perf_counter()
     value = case.run()
@@ -165,38 +171,46 @@ def _once(case: Case) -> float:
     return seconds if case.unit == "s" else float(value)
 
 
-def _comparisons(result: Result, others: Mapping[str, Result], quick: bool) -> list[dict[str, Any]]:
-    """Ratios and whether goals are met; of tiny sizes nothing is judged."""
-    found = []
-    for against in result.case.against:
-        other = _value_of(against.name, result, others, quick)
-        ratio = None if other is None else result.median / other
-        faster = None if not ratio else 1 / ratio
-        met: bool | None = None
-        if not quick and against.at_most is not None and ratio is not None:
-            met = ratio <= against.at_most
-        if not quick and against.times_faster is not None and faster is not None:
-            met = faster >= against.times_faster
-        found.append(
-            {
-                "with": against.name,
-                "ratio": ratio,
-                "times_faster": faster,
-                "goal_at_most": against.at_most,
-                "goal_times_faster": against.times_faster,
-                "met": met,
-            }
-        )
-    return found
+def _compare(
+    against: Against, result: Result, others: Mapping[str, Result], quick: bool
+) -> dict[str, Any]:
+    """The ratio of medians, and whether the goal is met; of tiny sizes nothing is judged.
+
+    A verdict is clear if three quarters of the rounds, each taken by itself, agree with it.
+    """
+    other = _values_of(against.name, result, others, quick)
+    ratio = None if other is None else result.median / statistics.median(other)
+    limit = against.at_most
+    if against.times_faster is not None:
+        limit = 1 / against.times_faster
+    met = clear = None
+    if not quick and limit is not None and ratio is not None and other is not None:
+        met = ratio <= limit
+        rounds = [(m / o <= limit) == met for m, o in zip(result.samples, other, strict=True)]
+        clear = sum(rounds) >= 0.75 * len(rounds)
+    return {
+        "with": against.name,
+        "ratio": ratio,
+        "times_faster": None if ratio is None else 1 / ratio,
+        "goal_at_most": against.at_most,
+        "goal_times_faster": against.times_faster,
+        "met": met,
+        "clear": clear,
+    }
 
 
-def _value_of(name: str, result: Result, others: Mapping[str, Result], quick: bool) -> float | None:
-    """What to divide by; None for a reference while sizes are not those it was taken at."""
-    if not name:
-        return 1.0
+def _values_of(
+    name: str, result: Result, others: Mapping[str, Result], quick: bool
+) -> list[float] | None:
+    """What to divide by, one value a round; None for a reference where sizes are not its own."""
     if name in others:
-        return others[name].median
-    reference = REFERENCE[name]
-    if quick:
-        return None
-    return reference.value if reference.unit == "s" else (result.case.amount or 0) / reference.value
+        return others[name].samples
+    value = 1.0
+    if name:
+        if quick:
+            return None
+        reference = REFERENCE[name]
+        value = reference.value
+        if reference.unit != "s":
+            value = (result.case.amount or 0) / reference.value
+    return [value] * len(result.samples)

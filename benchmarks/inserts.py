@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import daskbroker
 from benchmarks.data import Run, insert_all, mixed_columns
 from benchmarks.harness import Against, Case, Sizes, Workload
-from benchmarks.tables import has_count
+from benchmarks.tables import holds
+from daskbroker import DataBroker
 
 __all__ = ["insert"]
 
@@ -21,36 +21,56 @@ def insert(sizes: Sizes, folder: Path) -> Workload:
     run = Run(mixed_columns(sizes.events))
     events = run.events(sizes.single_events)
     small, large = list(run.pages(sizes.small_page)), list(run.pages(sizes.events))
-    fresh = _Stores(folder)
+    store = _NewStore(folder)
 
     def case(name: str, documents: list[Any], rows: int, goal: float) -> Case:
         whole = [*run.head, *documents, run.stop(rows)]
-        against = (Against("databroker insert", times_faster=goal),)
-        return Case(name, fresh.inserting(whole, run.uid), has_count(rows), against, rows, "events")
+        return Case(
+            name,
+            lambda: store.insert(whole),
+            lambda broker: _check(broker, run, rows),
+            (Against("databroker insert", times_faster=goal),),
+            rows,
+            "events",
+            prepare=store.renew,
+        )
 
     cases = [
         case("events one by one", events, sizes.single_events, 5),
         case(f"pages of {sizes.small_page:,}", small, sizes.events, 50),
         case(f"one page of {sizes.events:,}", large, sizes.events, 50),
     ]
-    return Workload(cases)
+    return Workload(cases, store.close)
 
 
-class _Stores:
-    """New stores, each removed when the next one is made."""
+def _check(broker: DataBroker, run: Run, rows: int) -> None:
+    table = broker[run.uid].table().compute()
+    for name in ("x3", "n1", "state"):
+        holds(name, run.columns[name][:rows])(table)
+
+
+class _NewStore:
+    """An empty store; the one before it is removed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._numbers = itertools.count()
+        self._broker: DataBroker | None = None
 
-    def inserting(self, documents: list[Any], uid: str) -> Callable[[], Any]:
-        """A callable that inserts documents into a new store; it gives the run's lazy table."""
+    def renew(self) -> None:
+        """Make a new store."""
+        self.close()
+        self._broker = daskbroker.connect(self._folder / f"store-{next(self._numbers)}")
 
-        def run() -> Any:
-            number = next(self._numbers)
-            shutil.rmtree(self._folder / f"store-{number - 1}", ignore_errors=True)
-            broker = daskbroker.connect(self._folder / f"store-{number}")
-            insert_all(broker, documents)
-            return broker[uid].table()
+    def insert(self, documents: list[Any]) -> DataBroker:
+        """Insert documents; this is what is timed."""
+        assert self._broker is not None
+        insert_all(self._broker, documents)
+        return self._broker
 
-        return run
+    def close(self) -> None:
+        """Remove the store."""
+        if self._broker is not None:
+            self._broker.close()
+            shutil.rmtree(str(self._broker.uri))
+            self._broker = None

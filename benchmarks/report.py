@@ -13,13 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import daskbroker
 from benchmarks.harness import Result, Sizes
 from benchmarks.reference import NOTE, REFERENCE
 
 __all__ = ["lines", "to_json"]
 
 PACKAGES = (
-    "daskbroker", "dask", "distributed", "xarray", "pandas", "pyarrow", "numpy", "msgpack",
+    "dask", "distributed", "xarray", "pandas", "pyarrow", "numpy", "msgpack",
 )  # fmt: skip
 HEAD = ("workload", "case", "median", "min", "per second", "against", "ratio", "goal", "met")
 
@@ -51,6 +52,7 @@ def _compared(comparison: dict[str, Any] | None, unit: str) -> tuple[str, ...]:
     if comparison is None:
         return ("", "", "", "")
     met = {True: "yes", False: "NO", None: ""}[comparison["met"]]
+    met += " (close)" if comparison["clear"] is False else ""
     at_most, faster = comparison["goal_at_most"], comparison["goal_times_faster"]
     if not comparison["with"]:
         return ("", "", f"<= {_amount(at_most, unit)}", met)
@@ -102,7 +104,7 @@ def machine() -> dict[str, Any]:
         "load": load,
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {"daskbroker": daskbroker.__version__} | {n: _version(n) for n in PACKAGES},
     }
 
 

@@ -35,6 +35,12 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
         return Case(name, lambda: [broker[key(p)] for p in places], check, (), LOOKUPS, "lookups")
 
     wanted = sizes.runs_in_table
+    expected = [uid for number, uid in enumerate(uids) if _is_wanted(number, sizes)][::-1]
+
+    def check_wanted(found: list[Any]) -> None:
+        if [header.uid for header in found] != expected:
+            raise AssertionError("the query found other runs than it asked for")
+
     cases = [
         lookups("by uid", lambda place: uids[place]),
         lookups("by prefix", lambda place: uids[place][:10]),
@@ -43,7 +49,7 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
         Case(
             "query, all found",
             lambda: list(broker(group="wanted")),
-            has_count(wanted),
+            check_wanted,
             (Against("databroker search", times_faster=5),),
             wanted,
             "headers",
@@ -59,11 +65,15 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, broker.close)
 
 
-def _insert_run(broker: Any, number: int, sizes: Sizes) -> str:
-    """One run; those that the query finds are spread evenly."""
+def _is_wanted(number: int, sizes: Sizes) -> bool:
+    """Those that the query finds are spread evenly."""
     step = sizes.runs // sizes.runs_in_table
-    wanted = number % step == 0 and number // step < sizes.runs_in_table
-    group = "wanted" if wanted else "other"
+    return number % step == 0 and number // step < sizes.runs_in_table
+
+
+def _insert_run(broker: Any, number: int, sizes: Sizes) -> str:
+    """One short run, in one page of events."""
+    group = "wanted" if _is_wanted(number, sizes) else "other"
     builder = RunBuilder(scan_id=number + 1, group=group, sample={"name": f"s{number % 7}"})
     descriptor = builder.descriptor({"x": 1.0, "y": 1.0, "n": 1})
     rows = [{"x": row * 0.5, "y": row * 2.0, "n": row} for row in range(EVENTS)]

@@ -143,7 +143,7 @@ def list_runs(
             typer.echo(f"… {count - limit:,} more; --limit shows them")
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is an offset
 def show(
     uid: Annotated[str, typer.Argument(help="uid, prefix, scan_id or offset such as -1.")],
     db: Store = None,

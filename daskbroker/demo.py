@@ -59,9 +59,7 @@ def _composed() -> Iterator[tuple[str, Any]]:
         }
     )
     yield "start", run.start_doc
-    keys = {
-        key: {"dtype": "number", "shape": [], "source": "SIM"} for key in ("det", "motor")
-    }
+    keys = {key: {"dtype": "number", "shape": [], "source": "SIM"} for key in ("det", "motor")}
     stream = run.compose_descriptor(name="primary", data_keys=keys)
     yield "descriptor", stream.descriptor_doc
     for step in range(101):

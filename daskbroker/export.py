@@ -93,7 +93,7 @@ def export_parquet(
 def _write_parquet(header: Header, stream: str, target: Path, fill: bool) -> None:
     table = header.table(stream, fill=fill)
     frames = (table.get_partition(n).compute() for n in range(table.npartitions))
-    objects = [n for n in table.columns if table.dtypes[n] == object]
+    objects = [n for n in table.columns if table.dtypes[n].kind == "O"]
     types = _cell_types(table, objects)
     facts = {"run": header.uid, "stream": stream}
     documents = {"start": header.start, "stop": header.stop}

@@ -201,7 +201,9 @@ class Header:
         timestamps: bool = False,
         duplicates: dataframe_view.Duplicates = "last",
     ) -> xr.Dataset:
-        """One stream as a lazy Dataset along ``time``; see :func:`daskbroker.views.dataset.dataset`.
+        """One stream as a lazy Dataset along ``time``.
+
+        See :func:`daskbroker.views.dataset.dataset` for what it holds.
 
         Parameters
         ----------

@@ -55,9 +55,7 @@ class IngestReport:
             self.refusals.append(Refusal(where, str(reason)))
 
     def __str__(self) -> str:
-        text = (
-            f"{self.documents:,} documents of {len(self.runs):,} runs from {self.files:,} files"
-        )
+        text = f"{self.documents:,} documents of {len(self.runs):,} runs from {self.files:,} files"
         return text + (f"; {self.refused:,} refused" if self.refused else "")
 
 

@@ -311,9 +311,7 @@ def _elements(text: str) -> Iterator[Any]:
 
 
 def _msgpack_values(name: str, file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    unpacker = msgpack.Unpacker(
-        object_hook=_array, strict_map_key=False, max_buffer_size=2**31 - 1
-    )
+    unpacker = msgpack.Unpacker(object_hook=_array, strict_map_key=False, max_buffer_size=2**31 - 1)
     read, number, damage = 0, 0, None
     while damage is None:
         data = b""

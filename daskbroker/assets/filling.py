@@ -104,7 +104,5 @@ def fill_frame(
     for descriptor in descriptors:
         for key in external_keys(descriptor):
             if key in table.columns and (fields is None or key in fields):
-                raise cannot_fill(
-                    descriptor["run_start"], descriptor.get("name", "primary"), key
-                )
+                raise cannot_fill(descriptor["run_start"], descriptor.get("name", "primary"), key)
     return table if in_place else table.copy()

@@ -187,9 +187,9 @@ def _leaves(
 
 def _integers(solid: Sequence[int]) -> tuple[str, np.ndarray] | None:
     low, high = min(solid), max(solid)
-    if -EXACT_INTEGER <= low and high <= EXACT_INTEGER:
+    if low >= -EXACT_INTEGER and high <= EXACT_INTEGER:
         return "int", np.array(solid, np.int64)
-    if -(2**63) <= low and high < 2**63:
+    if low >= -(2**63) and high < 2**63:
         return "long", np.array(solid, np.int64)
     if low >= 0 and high < 2**64:
         return "uint", np.array(solid, np.uint64)
@@ -273,7 +273,7 @@ def _encode_flat_block(block: np.ndarray, notes: dict[str, str]) -> Column:
     low, high = int(block.min()), int(block.max())
     if high >= 2**63:
         return Column(pa.array(block.astype(np.uint64)), Kind("uint"), notes)
-    name = "int" if -EXACT_INTEGER <= low and high <= EXACT_INTEGER else "long"
+    name = "int" if low >= -EXACT_INTEGER and high <= EXACT_INTEGER else "long"
     return Column(pa.array(block.astype(np.int64)), Kind(name), notes)
 
 

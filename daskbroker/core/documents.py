@@ -20,8 +20,8 @@ from .errors import BadDocument
 
 __all__ = [
     "ALL",
-    "NamedDocument",
     "Document",
+    "NamedDocument",
     "equal",
     "from_json",
     "normalize",
@@ -231,9 +231,7 @@ def equal(a: Any, b: Any) -> bool:
     if isinstance(b, (np.ndarray, np.generic)):
         b = b.tolist()
     if isinstance(a, (list, tuple)):
-        return (
-            isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(equal, a, b))
-        )
+        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, bool) is not isinstance(b, bool):
         return False
     if isinstance(a, float) and isinstance(b, float) and math.isnan(a):

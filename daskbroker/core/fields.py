@@ -132,9 +132,7 @@ def _match(
     return _by_pattern(item, keys, names, item)
 
 
-def _by_pattern(
-    pattern: Any, keys: list[str], names: dict[str, str], shown: str
-) -> list[Field]:
+def _by_pattern(pattern: Any, keys: list[str], names: dict[str, str], shown: str) -> list[Field]:
     chosen = _full_matches(pattern, keys)
     if not chosen:
         raise FieldNotFound(

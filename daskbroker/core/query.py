@@ -458,5 +458,3 @@ def _to_mongo(source: Any) -> Any:
                 out[key] = {"$exists": True}
         return out
     return [_to_mongo(item) for item in source] if isinstance(source, list) else source
-
-

@@ -77,10 +77,14 @@ def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) 
     if field.role in ("descriptor", "run"):
         return TableColumn(field, "", "str")
     if field.role == "ts":
-        return TableColumn(field, f"ts:{field.key}", _stored_dtype(plan, f"ts:{field.key}", "float64"))
+        return TableColumn(
+            field, f"ts:{field.key}", _stored_dtype(plan, f"ts:{field.key}", "float64")
+        )
     if field.role == "data":
         physical = f"data:{field.key}"
-        claims = [d["data_keys"][field.key] for d in plan.descriptors if field.key in d["data_keys"]]
+        claims = [
+            d["data_keys"][field.key] for d in plan.descriptors if field.key in d["data_keys"]
+        ]
         external = any(claim.get("external") for claim in claims)
         dtype = _stored_dtype(plan, physical, claimed_dtype(claims))
         if external:

@@ -36,7 +36,9 @@ def zone_of(name: str | dt.tzinfo) -> dt.tzinfo:
         ) from None
 
 
-def timespan(since: Any, until: Any, zone: str | dt.tzinfo = "UTC") -> tuple[float | None, float | None]:
+def timespan(
+    since: Any, until: Any, zone: str | dt.tzinfo = "UTC"
+) -> tuple[float | None, float | None]:
     """Both ends, inclusive, as POSIX seconds; None where open."""
     return (
         None if since is None else timestamp(since, zone),
@@ -99,7 +101,9 @@ def _from_text(text: str, tz: dt.tzinfo, end: bool) -> float:
         moment = dt.datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise _refused(text) from None
-    whole_minute = re.search(r"\d{1,2}:\d{2}(?!:?\d)", text) and not re.search(r":\d{2}:\d{2}", text)
+    whole_minute = re.search(r"\d{1,2}:\d{2}(?!:?\d)", text) and not re.search(
+        r":\d{2}:\d{2}", text
+    )
     if end and whole_minute:
         following = _posix(moment + dt.timedelta(minutes=1), tz, end)
         return math.nextafter(following, -math.inf)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..assets.filling import fill_documents, fill_frame
 from ..core.chunks import DATUM, EVENT, STREAM_DATUM, Chunk, ChunkPlan, Layout
 from ..core.documents import ALL, Document
 from ..core.errors import (
     BadDocument,
-
     OffsetOutOfRange,
     RunNotFound,
     StreamNotFound,
@@ -28,7 +28,6 @@ from ..core.search import Search, compile_search
 from ..core.validate import check_keys, document_label, prepare
 from ..views import dataframe as dataframe_view
 from ..views import documents as documents_view
-from ..assets.filling import fill_documents, fill_frame
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -127,7 +126,9 @@ class HeaderSource(ABC):
             hint = "" if len(uid) >= 5 else "; a prefix needs 5 characters or more"
             raise RunNotFound(f"no run has the uid {uid!r}{hint}")
         if len(matches) > 1:
-            raise AmbiguousUID(f"several runs have uids that begin with {uid!r}: {', '.join(matches)}")
+            raise AmbiguousUID(
+                f"several runs have uids that begin with {uid!r}: {', '.join(matches)}"
+            )
         pair = self.find_uid(matches[0])
         assert pair is not None
         return pair
@@ -141,7 +142,9 @@ class HeaderSource(ABC):
         """The run ``-1`` (newest), ``-2`` … of those that a search finds."""
         for pair in self.find(search, -offset - 1, -offset):
             return pair
-        raise OffsetOutOfRange(f"there are only {self.count(search)} runs; {offset} is too far back")
+        raise OffsetOutOfRange(
+            f"there are only {self.count(search)} runs; {offset} is too far back"
+        )
 
     def __call__(
         self,
@@ -486,5 +489,3 @@ def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
             yield "datum", prepare("datum", datum)
     else:
         yield name, doc
-
-

@@ -107,7 +107,7 @@ class RunBuilder:
             "seq_num": number,
             "time": time,
             "data": dict(data),
-            "timestamps": {key: time - 0.01 for key in data},
+            "timestamps": dict.fromkeys(data, time - 0.01),
             "filled": {},
         }
         event.update(extra)

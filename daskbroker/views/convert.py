@@ -118,7 +118,8 @@ class RunBuffer:
         ]
         if not chosen:
             raise StreamNotFound(
-                f"there is no stream {stream_name!r}; there are: {', '.join(self.streams) or 'none'}"
+                f"there is no stream {stream_name!r}; "
+                f"there are: {', '.join(self.streams) or 'none'}"
             )
         tables = [
             (place, encode_rows(EVENT, self._events[d["uid"]], {"run": d["run_start"]}))
@@ -169,7 +170,9 @@ class PageBuffer:
         self._rows = rows
         self._waiting: list[Mapping[str, Any]] = []
 
-    def __call__(self, stream: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[tuple[str, Any]]:
+    def __call__(
+        self, stream: Iterable[tuple[str, Mapping[str, Any]]]
+    ) -> Iterator[tuple[str, Any]]:
         """The stream with pages in place of events. Lazy."""
         for name, doc in iter_named(stream):
             if name == "event":
@@ -271,7 +274,10 @@ def table_to_stream(
             yield "descriptor", writer.declare(part)
         yield from writer.events(part)
     if writer.descriptor is None:
-        yield "descriptor", writer.declare(frame.head(0, compute=True) if hasattr(frame, "dask") else frame)
+        yield (
+            "descriptor",
+            writer.declare(frame.head(0, compute=True) if hasattr(frame, "dask") else frame),
+        )
     yield "stop", writer.stop()
 
 
@@ -303,7 +309,9 @@ class _RunWriter:
 
     @classmethod
     def of(cls, frame: Any, header: Any, stream: str | None) -> _RunWriter:
-        attrs = dict(getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {}))
+        attrs = dict(
+            getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {})
+        )
         origin = getattr(header, "start", header) or {}
         name = stream or attrs.get("stream") or "primary"
         kept = {k: v for k, v in origin.items() if k not in ("uid", "time", "scan_id")}
@@ -362,26 +370,27 @@ class _RunWriter:
         seconds = self._times(part)
         columns = {self._key(n): part[n].astype(object).tolist() for n in names}
         present = {self._key(n): part[n].notna().tolist() for n in names}
-        stamps = {
-            key: part[f"ts_{key}"].tolist() for key in columns if f"ts_{key}" in part.columns
-        }
+        stamps = {key: part[f"ts_{key}"].tolist() for key in columns if f"ts_{key}" in part.columns}
         numbered = part.index.name == "seq_num"
         for row in range(len(part)):
             self.count += 1
             keys = [key for key in columns if present[key][row] is not False]
             self.last_time = seconds[row]
-            yield "event", Document(
-                {
-                    "uid": str(uuid.uuid4()),
-                    "descriptor": self.descriptor["uid"],
-                    "seq_num": int(part.index[row]) if numbered else self.count,
-                    "time": seconds[row],
-                    "data": {key: normalize(columns[key][row], key) for key in keys},
-                    "timestamps": {
-                        key: stamps[key][row] if key in stamps else seconds[row] for key in keys
-                    },
-                    "filled": {},
-                }
+            yield (
+                "event",
+                Document(
+                    {
+                        "uid": str(uuid.uuid4()),
+                        "descriptor": self.descriptor["uid"],
+                        "seq_num": int(part.index[row]) if numbered else self.count,
+                        "time": seconds[row],
+                        "data": {key: normalize(columns[key][row], key) for key in keys},
+                        "timestamps": {
+                            key: stamps[key][row] if key in stamps else seconds[row] for key in keys
+                        },
+                        "filled": {},
+                    }
+                ),
             )
 
     def _times(self, part: pd.DataFrame) -> list[float]:

@@ -70,7 +70,9 @@ def dataset(
         ``start.hints.dimensions``. Variables have the names of the table's columns. Numbers
         with gaps are floats; cells of no common shape are objects.
     """
-    chosen = [f for f in select(fields, plan.descriptors, timestamps=timestamps) if f.role != "time"]
+    chosen = [
+        f for f in select(fields, plan.descriptors, timestamps=timestamps) if f.role != "time"
+    ]
     runs = {start["uid"]: (start, stop)}
     rows = _Rows.of(plan, duplicates)
     variables: dict[Hashable, xr.Variable] = {}
@@ -79,7 +81,9 @@ def dataset(
         lazy = indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source))
         dims = _dims(plan, column, len(source.cell_shape))
         variables[column.name] = xr.Variable(dims, lazy, _variable_attrs(plan, column.field))
-    result = xr.Dataset(variables, coords=_coordinates(plan, rows), attrs=run_attrs(start, stop, stream, plan))
+    result = xr.Dataset(
+        variables, coords=_coordinates(plan, rows), attrs=run_attrs(start, stop, stream, plan)
+    )
     result = result.set_coords([name for name in _scanned(start, stream) if name in variables])
     if chunks is None:
         return result
@@ -245,7 +249,9 @@ def _common_block(plan: ChunkPlan, physical: str) -> tuple[tuple[int, ...], np.d
     """Shape and dtype of array cells, if they are the same in all chunks."""
     used = np.unique(plan.records["schema"]).tolist()
     kinds = [plan.schemas[place].get(physical) for place in used]
-    if not kinds or any(k is None or k.name != "array" or k.nulls or k.dtype == "<U" for k in kinds):
+    if not kinds or any(
+        k is None or k.name != "array" or k.nulls or k.dtype == "<U" for k in kinds
+    ):
         return None
     found: list[Kind] = [kind for kind in kinds if kind is not None]
     if len({kind.shape for kind in found}) > 1:
@@ -284,7 +290,8 @@ def _variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
     claim = descriptor["data_keys"][field.key]
     found = {n: claim[n] for n in ("units", "source", "precision") if claim.get(n) is not None}
     owner = claim.get("object_name") or next(
-        (name for name, keys in descriptor.get("object_keys", {}).items() if field.key in keys), None
+        (name for name, keys in descriptor.get("object_keys", {}).items() if field.key in keys),
+        None,
     )
     return {**found, **({"object": owner} if owner else {})}
 
@@ -392,7 +399,11 @@ class ChunkColumn(BackendArray):
         key = self._source.key
         if states and all(isinstance(s, dict) and s.get(key) is True for s in states):
             return
-        values = cells(table, self._source.physical) if self._source.physical in table.column_names else []
+        values = (
+            cells(table, self._source.physical)
+            if self._source.physical in table.column_names
+            else []
+        )
         reference = next((value for value in values if value is not MISSING), None)
         run = self._plan[place].descriptor["run_start"]
         raise cannot_fill(run, self._source.stream, key, reference)
@@ -403,5 +414,3 @@ def _as_slice(places: np.ndarray) -> Any:
     if len(places) and places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
         return slice(int(places[0]), int(places[-1]) + 1)
     return places
-
-

@@ -141,7 +141,8 @@ class EmbeddedEventSource(EventSource):
                 connection.execute("INSERT INTO asset VALUES (NULL, ?, ?, ?, ?)", (*key, pack(doc)))
             elif not equal(unpack(row[0]), doc):
                 raise DuplicateUID(
-                    f"{name} {doc['uid']!r}: a different one of run {run!r} is stored under this uid"
+                    f"{name} {doc['uid']!r}: a different one of run {run!r} is stored under "
+                    "this uid"
                 )
 
     def find_asset_run(self, name: str, uid: str, run: str | None) -> str | None:
@@ -150,7 +151,8 @@ class EmbeddedEventSource(EventSource):
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT run.uid FROM asset JOIN run ON run.id = asset.run "
-                "WHERE asset.uid = ? AND kind = ? ORDER BY asset.run = ? DESC, asset.id DESC LIMIT 1",
+                "WHERE asset.uid = ? AND kind = ? "
+                "ORDER BY asset.run = ? DESC, asset.id DESC LIMIT 1",
                 (_text(uid), name, number),
             ).fetchone()
         return None if row is None else str(row[0])
@@ -266,9 +268,7 @@ class EmbeddedEventSource(EventSource):
             builder.add_range(descriptor, first, last)
         return builder.plan()
 
-    def _only_referenced(
-        self, descriptors: Sequence[Document]
-    ) -> list[tuple[Document, int, int]]:
+    def _only_referenced(self, descriptors: Sequence[Document]) -> list[tuple[Document, int, int]]:
         """Of descriptors without events, the ranges of seq_num that stream_datum tell of."""
         external = [
             d
@@ -280,7 +280,9 @@ class EmbeddedEventSource(EventSource):
             plan = self.plan_references(STREAM_DATUM, run)
             names = ["descriptor", "seq_nums:start", "seq_nums:stop"]
             tables = [plan.read(place, names) for place in range(len(plan))]
-            rows = [row for table in tables for row in zip(*table.to_pydict().values(), strict=True)]
+            rows = [
+                row for table in tables for row in zip(*table.to_pydict().values(), strict=True)
+            ]
             for descriptor in external:
                 if descriptor["run_start"] == run:
                     spans = [(a, b) for uid, a, b in rows if uid == descriptor["uid"] and b > a]
@@ -400,7 +402,21 @@ class _PlanBuilder:
     def _add_sealed(
         self, connection: sqlite3.Connection, place: int, chunk: tuple[Any, ...]
     ) -> int:
-        (identity, _, first, rows, nbytes, low, high, begin, end, distinct, ordered, schema, path) = chunk
+        (
+            identity,
+            _,
+            first,
+            rows,
+            nbytes,
+            low,
+            high,
+            begin,
+            end,
+            distinct,
+            ordered,
+            schema,
+            path,
+        ) = chunk
         record = (
             place, self._schema(connection, schema), first, rows, nbytes, low, high,
             _nan(begin), _nan(end), distinct, bool(ordered),
@@ -513,4 +529,3 @@ def _nan(value: float | None) -> float:
 
 def _text(uid: str) -> str:
     return uid.encode("utf8", "backslashreplace").decode()
-

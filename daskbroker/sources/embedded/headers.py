@@ -61,7 +61,8 @@ class EmbeddedHeaderSource(HeaderSource):
         ).fetchone()
         if row is None:
             raise UnknownReference(
-                f"stop {doc['uid']!r}: its run {run!r} is not stored; insert its start document first"
+                f"stop {doc['uid']!r}: its run {run!r} is not stored; "
+                "insert its start document first"
             )
         number, body = row
         if body is not None:

@@ -178,9 +178,12 @@ class Journal:
             (number, position),
         ).fetchone()
         if self._last_chunk is None or self._last_chunk[0] != chunk:
-            body = path or connection.execute(
-                "SELECT body FROM chunk_body WHERE id = ?", (chunk,)
-            ).fetchone()[0]
+            body = (
+                path
+                or connection.execute(
+                    "SELECT body FROM chunk_body WHERE id = ?", (chunk,)
+                ).fetchone()[0]
+            )
             table = self._reader.read(body)
             self._last_chunk = (chunk, decode_rows(LAYOUTS[kind], table, owner))
         return self._last_chunk[1][position - first]  # type: ignore[no-any-return]

@@ -168,7 +168,10 @@ def sweep(database: Database) -> int:
         }
     removed = 0
     for path in folder.rglob("*"):
-        if path.suffix not in (".part", ".parquet") or str(path.relative_to(database.root)) in known:
+        if (
+            path.suffix not in (".part", ".parquet")
+            or str(path.relative_to(database.root)) in known
+        ):
             continue
         try:
             if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
@@ -182,9 +185,7 @@ def sweep(database: Database) -> int:
 # -- manifest --------------------------------------------------------------------------------
 
 
-def _publish(
-    database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table
-) -> int:
+def _publish(database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table) -> int:
     """Make a chunk of journal rows known, and drop the rows; 0 if another process was first."""
     temporary = _write(database, lane, table)
     final = _move(temporary, lane, first, table.num_rows)
