@@ -26,7 +26,6 @@ def spectra(sizes: Sizes, folder: Path) -> Workload:
     broker = daskbroker.connect(folder / "store")
     run.insert(broker)
     path = plain_file(folder / "plain.parquet", columns)
-    floor = (Against("floor", at_most=1.5),)
     cases = [
         Case(
             "floor",
@@ -37,7 +36,7 @@ def spectra(sizes: Sizes, folder: Path) -> Workload:
             "table",
             lambda: broker[run.uid].table().compute(),
             holds("spectrum", columns["spectrum"], 3),
-            (*floor, Against("databroker spectra")),
+            (Against("floor"), Against("databroker spectra")),
         ),
         Case(
             "dataset",

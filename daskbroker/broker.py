@@ -96,7 +96,7 @@ class DataBroker:
             A different document has this uid.
         StoreFull, StoreReadOnly
         """
-        for one_name, one in expand_bulk(name, prepare(name, doc)):
+        for one_name, one in list(expand_bulk(name, prepare(name, doc))):
             self._insert_one(one_name, one, run)
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:

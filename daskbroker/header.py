@@ -13,6 +13,7 @@ from .core.errors import BadQuery, FieldNotFound, StreamNotFound
 from .core.fields import data_keys_of
 from .sources.base import EventSource, stream_of
 from .views import dataframe as dataframe_view
+from .views.rows import Duplicates
 from .views import dataset as dataset_view
 from .views import documents as documents_view
 
@@ -141,7 +142,7 @@ class Header:
         format: str = "dataframe",
         *,
         timestamps: bool = False,
-        duplicates: dataframe_view.Duplicates = "last",
+        duplicates: Duplicates = "last",
         timezone: str | None = None,
     ) -> Any:
         """One stream as a lazy table: a partition is one or more chunks.
@@ -199,7 +200,7 @@ class Header:
         *,
         chunks: Any = "auto",
         timestamps: bool = False,
-        duplicates: dataframe_view.Duplicates = "last",
+        duplicates: Duplicates = "last",
     ) -> xr.Dataset:
         """One stream as a lazy Dataset along ``time``.
 

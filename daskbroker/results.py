@@ -13,6 +13,7 @@ from .core.errors import OffsetOutOfRange, StreamNotFound
 from .core.search import Search
 from .header import Header
 from .views import dataframe as dataframe_view
+from .views.rows import Duplicates
 
 if TYPE_CHECKING:
     from .broker import DataBroker
@@ -95,7 +96,7 @@ class Results:
         fill: bool = True,
         *,
         timestamps: bool = False,
-        duplicates: dataframe_view.Duplicates = "last",
+        duplicates: Duplicates = "last",
         timezone: str | None = None,
     ) -> Any:
         """One stream of all these runs as one lazy table.

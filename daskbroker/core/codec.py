@@ -112,7 +112,7 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, dict[str, str]]:
 # -- encoding ------------------------------------------------------------------------------
 
 
-def encode(values: Sequence[Any] | np.ndarray) -> Column:
+def encode(values: Any) -> Column:
     """Encode the cells of one column.
 
     Parameters

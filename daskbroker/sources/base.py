@@ -265,7 +265,7 @@ class EventSource(ABC):
         DuplicateUID
             A different document has this uid.
         """
-        for one_name, one in expand_bulk(name, prepare(name, doc)):
+        for one_name, one in list(expand_bulk(name, prepare(name, doc))):
             self.insert_prepared(one_name, one, run=run)
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
@@ -481,10 +481,11 @@ def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
             for event in events:
                 yield "event", prepare("event", event)
     elif name == "bulk_datum":
-        lists = [doc.get("datum_ids"), doc.get("datum_kwarg_list")]
-        if not all(isinstance(part, list) for part in lists) or len(lists[0]) != len(lists[1]):
+        ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
+        lists = isinstance(ids, list) and isinstance(kwarg_list, list)
+        if not lists or len(ids) != len(kwarg_list):
             raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
-        for datum_id, kwargs in zip(*lists, strict=True):
+        for datum_id, kwargs in zip(ids, kwarg_list, strict=True):
             datum = {"resource": doc.get("resource"), "datum_id": datum_id, "datum_kwargs": kwargs}
             yield "datum", prepare("datum", datum)
     else:

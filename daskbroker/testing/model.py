@@ -343,7 +343,7 @@ class ModelConformance(Conformance):
     def test_descriptor_with_the_least_keys(self, put: Put) -> None:
         """Row 21."""
         run = RunBuilder()
-        least = {"name": None, "hints": None, "object_keys": None, "configuration": None}
+        least: dict[str, Any] = {"name": None, "hints": None, "object_keys": None, "configuration": None}
         descriptor = run.descriptor({"x": 0.5}, **least)
         run._streams[descriptor] = "primary"
         run.event(descriptor, {"x": 1.5})

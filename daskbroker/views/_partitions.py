@@ -12,7 +12,7 @@ import pandas as pd
 from daskbroker.core.errors import StoreError
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Bound = np.ndarray[Any, Any] | pd.DatetimeIndex
+Bound = Any  # an array of NumPy, or a pandas DatetimeIndex
 """One value for each partition; NaN or NaT where nothing is known."""
 
 Reader = Callable[[Any, tuple[str, ...]], pd.DataFrame]

@@ -235,9 +235,9 @@ class _Change:
         changed = {
             **event,
             "descriptor": self.descriptor["uid"],
-            "data": {k: v for k, v in event["data"].items() if k in self.kept} | self.data,
+            "data": {k: v for k, v in event["data"].items() if k in self.kept} | dict(self.data),
             "timestamps": {k: v for k, v in event["timestamps"].items() if k in self.kept}
-            | self.timestamps,
+            | dict(self.timestamps),
         }
         if isinstance(event.get("filled"), dict):
             changed["filled"] = {k: v for k, v in event["filled"].items() if k in self.kept}

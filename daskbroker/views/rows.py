@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def _grouped(
     order = np.argsort(records["seq_min"], kind="stable")
     lows, highs = records["seq_min"][order], np.maximum.accumulate(records["seq_max"][order])
     # A group ends where the next chunk begins above everything so far.
-    ends = np.flatnonzero(np.append(lows[1:] > highs[:-1], True)) + 1 if len(order) else []
+    ends: Any = np.flatnonzero(np.append(lows[1:] > highs[:-1], True)) + 1 if len(order) else []
     begin = 0
     for end in np.asarray(ends).tolist():
         yield _group(plan, run, np.sort(places[order[begin:end]]), duplicates)

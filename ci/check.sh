@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Check the checkout as a whole, in a virtual environment of its own: format, lint, types,
+# layers, then the test command of the README.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+environment=$(mktemp -d)
+trap 'rm -rf "$environment"' EXIT
+"${PYTHON:-python3}" -m venv "$environment"
+# shellcheck disable=SC1091
+source "$environment/bin/activate"
+pip install --quiet --disable-pip-version-check ".[test]"
+
+ruff format --check .
+ruff check .
+mypy
+lint-imports
+pip install ".[test]" --quiet --disable-pip-version-check && pytest

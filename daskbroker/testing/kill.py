@@ -1,0 +1,165 @@
+"""Kill inserting processes at random moments and see that nothing is lost or doubled.
+
+``python -m daskbroker.testing.kill --times 100`` is the full number; the test suite runs a few.
+A writer inserts events one by one and in pages, and says of each document, when its ``insert``
+has returned, that it is stored. It is killed with SIGKILL while it journals or seals; then the
+store is opened and compared with what the writer said, and the next writer goes on with the
+same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import dask
+
+from ..config import connect
+from .runs import claim
+
+__all__ = ["main"]
+
+PAGE = 1200
+RUN_EVENTS = 6000
+
+
+def _event(descriptor: str, number: int) -> dict[str, Any]:
+    return {
+        "uid": f"{descriptor}-{number}",
+        "descriptor": descriptor,
+        "seq_num": number + 1,
+        "time": 1.0e9 + number,
+        "data": {"n": number, "spectrum": [float(number)] * 200},
+        "timestamps": {"n": 1.0e9 + number, "spectrum": 1.0e9 + number},
+        "filled": {},
+    }
+
+
+def _page(descriptor: str, first: int) -> dict[str, Any]:
+    events = [_event(descriptor, number) for number in range(first, first + PAGE)]
+    page: dict[str, Any] = {key: [e[key] for e in events] for key in ("uid", "seq_num", "time")}
+    for part in ("data", "timestamps"):
+        page[part] = {key: [e[part][key] for e in events] for key in events[0][part]}
+    return {**page, "descriptor": descriptor, "filled": {}}
+
+
+def _begin(db: Any, run: str, stored: set[str]) -> None:
+    """The start and descriptor of a run; again, where the last writer died in between."""
+    start = {"uid": run, "time": 1.0e9 + int(run[4:])}
+    descriptor = {
+        "uid": f"{run}-d",
+        "run_start": run,
+        "time": start["time"],
+        "name": "primary",
+        "data_keys": {"n": claim(0), "spectrum": claim([0.0] * 200)},
+        "configuration": {},
+        "object_keys": {},
+        "hints": {},
+    }
+    if run not in stored:
+        db.insert("start", start)
+    db.insert("descriptor", descriptor)
+
+
+def _write(folder: Path, out: int, seed: int) -> None:
+    """Insert until killed, a line for each event that is stored."""
+    choose = random.Random(seed)
+    with connect(folder) as db:
+        runs = {header.uid: header for header in db}
+        number = max(len(runs) - 1, 0)
+        done = _count(runs[f"run-{number}"]) if runs else 0
+        while True:
+            run = f"run-{number}"
+            _begin(db, run, set(runs))
+            while done < RUN_EVENTS:
+                if choose.random() < 0.02:
+                    db.insert("event_page", _page(f"{run}-d", done))
+                    done += PAGE
+                else:
+                    db.insert("event", _event(f"{run}-d", done))
+                    done += 1
+                os.write(out, f"{number} {done}\n".encode())
+            stop = {"uid": f"{run}-s", "run_start": run, "time": 2.0e9, "exit_status": "success"}
+            db.insert("stop", stop)
+            number, done = number + 1, 0
+
+
+def _count(header: Any) -> int:
+    return len(header.table("primary")) if header.streams else 0
+
+
+def _check(folder: Path, said: dict[int, int]) -> int:
+    """Compare the store with what its writers said; how many events there are."""
+    total = 0
+    with connect(folder) as db:
+        for header in db:
+            number = int(header.uid[4:])
+            events = [doc for name, doc in header.documents() if name == "event"]
+            numbers = [doc["data"]["n"] for doc in events]
+            promised = said.get(number, 0)
+            if numbers != list(range(len(numbers))):
+                raise SystemExit(f"{header.uid}: events missing or doubled")
+            if len(numbers) < promised:
+                raise SystemExit(f"{header.uid}: {promised} were stored, {len(numbers)} are there")
+            if any(doc["data"]["spectrum"] != [float(doc["data"]["n"])] * 200 for doc in events):
+                raise SystemExit(f"{header.uid}: values changed")
+            if len(header.table("primary").compute()) != len(numbers):
+                raise SystemExit(f"{header.uid}: table and documents differ")
+            total += len(numbers)
+    return total
+
+
+def _one_life(folder: Path, seed: int, seconds: float, said: dict[int, int]) -> None:
+    """Start a writer, kill it after some seconds, note what it said."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        try:
+            _write(folder, writing, seed)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    with os.fdopen(reading, "rb") as lines:
+        text = lines.read().decode()
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status):
+        raise SystemExit("the writer ended before it was killed")
+    for line in text.splitlines(keepends=True):
+        if line.endswith("\n"):
+            number, done = map(int, line.split())
+            said[number] = done
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Kill ``--times`` writers on one store, and check it after each."""
+    parser = argparse.ArgumentParser(prog="python -m daskbroker.testing.kill", description=__doc__)
+    parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=None)
+    options = parser.parse_args(arguments)
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**31)
+    choose = random.Random(seed)
+    sys.stdout.write(f"seed {seed}\n")
+    events = 0
+    with tempfile.TemporaryDirectory(prefix="daskbroker-kill-") as place:
+        for life in range(options.times):
+            if life % 10 == 0:  # a new store, so that checking stays quick
+                said: dict[int, int] = {}
+                folder = Path(place, str(life))
+            with dask.config.set({"daskbroker.seal-rows": choose.choice([20, 50, 400])}):
+                _one_life(folder, choose.randrange(2**31), choose.uniform(0.02, 0.8), said)
+            events = _check(folder, said)
+    sys.stdout.write(f"{options.times} kills, nothing lost or doubled; last {events:,} events\n")
+
+
+if __name__ == "__main__":
+    main()
