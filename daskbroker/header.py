@@ -12,10 +12,9 @@ from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound, StreamNotFound
 from .core.fields import data_keys_of
 from .sources.base import EventSource, stream_of
-from .views import dataframe as dataframe_view
-from .views.rows import Duplicates
 from .views import dataset as dataset_view
 from .views import documents as documents_view
+from .views.rows import Duplicates
 
 if TYPE_CHECKING:
     import xarray as xr

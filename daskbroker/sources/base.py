@@ -482,8 +482,11 @@ def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
                 yield "event", prepare("event", event)
     elif name == "bulk_datum":
         ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
-        lists = isinstance(ids, list) and isinstance(kwarg_list, list)
-        if not lists or len(ids) != len(kwarg_list):
+        if (
+            not isinstance(ids, list)
+            or not isinstance(kwarg_list, list)
+            or len(ids) != len(kwarg_list)
+        ):
             raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
         for datum_id, kwargs in zip(ids, kwarg_list, strict=True):
             datum = {"resource": doc.get("resource"), "datum_id": datum_id, "datum_kwargs": kwargs}

@@ -271,7 +271,7 @@ class ModelConformance(Conformance):
 
     def test_events_with_differing_keys(self, put: Put) -> None:
         """Row 13."""
-        rows = [{"a": 1.5}, {"b": 2}, {"a": 3.5, "b": 4}, {}]
+        rows: list[dict[str, Any]] = [{"a": 1.5}, {"b": 2}, {"a": 3.5, "b": 4}, {}]
         run = RunBuilder()
         descriptor = run.descriptor({"a": 0.5, "b": 1})
         for row in rows:
@@ -343,7 +343,12 @@ class ModelConformance(Conformance):
     def test_descriptor_with_the_least_keys(self, put: Put) -> None:
         """Row 21."""
         run = RunBuilder()
-        least: dict[str, Any] = {"name": None, "hints": None, "object_keys": None, "configuration": None}
+        least: dict[str, Any] = {
+            "name": None,
+            "hints": None,
+            "object_keys": None,
+            "configuration": None,
+        }
         descriptor = run.descriptor({"x": 0.5}, **least)
         run._streams[descriptor] = "primary"
         run.event(descriptor, {"x": 1.5})

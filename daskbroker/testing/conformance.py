@@ -1,0 +1,16 @@
+"""The conformance suite as a whole; see :mod:`daskbroker.testing` for how a store joins it."""
+
+from __future__ import annotations
+
+from .model import ModelConformance, PageConformance
+from .nouns import NounConformance
+
+__all__ = ["BrokerConformance"]
+
+
+class BrokerConformance(ModelConformance, PageConformance, NounConformance):
+    """Everything a store has to pass, written against the contracts in general.
+
+    A subclass gives the fixtures ``broker`` and ``reopen``, see
+    :class:`daskbroker.testing.base.Conformance`.
+    """

@@ -1,0 +1,350 @@
+"""Conformance, the nouns: finding runs, refusing documents, pickling, going on.
+
+The numbers are rows of ``EDGE_CASES.md``.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ..core.errors import BadDocument, BadQuery, DuplicateUID, UnknownReference
+from .base import Conformance, Put, check_run, insert_all
+from .runs import RunBuilder, external_run, interleave, make_run, stream_datum_run
+
+__all__ = ["NounConformance"]
+
+
+def _uids(headers: Any) -> list[str]:
+    return [header.uid for header in headers]
+
+
+class NounConformance(Conformance):
+    """Rows 16 to 20 and 30 to 38."""
+
+    def ten(self, broker: Any) -> list[str]:
+        """Insert ten runs; their uids, newest first."""
+        uids = []
+        for number in range(10):
+            docs = make_run(2, scan_id=number % 5, plan_name=("count", "scan")[number % 2])
+            insert_all(broker, docs)
+            uids.insert(0, docs[0][1]["uid"])
+        return uids
+
+    def test_offsets_and_slices(self, broker: Any) -> None:
+        """Rows 30 and 31."""
+        uids = self.ten(broker)
+        assert broker[-1].uid == uids[0]
+        assert broker[np.int64(-10)].uid == uids[-1]
+        assert _uids(broker[-3:]) == uids[:3]
+        assert _uids(broker[-5:-2]) == uids[2:5]
+        assert _uids(broker[-1000:]) == uids
+        assert _uids(broker[[uids[4], -1]]) == [uids[4], uids[0]]
+        with pytest.raises(IndexError, match="only 10 runs"):
+            broker[-11]
+
+    def test_uids_prefixes_and_scan_ids(self, broker: Any) -> None:
+        """Rows 17 and 30."""
+        for uid in ("123456-a", "123456-b", "abcdef123456"):
+            insert_all(broker, make_run(1, uid=uid, scan_id=7))
+        assert broker["abcde"].uid == "abcdef123456"
+        assert broker[7].uid == "abcdef123456"
+        assert broker["123456-a"].uid == "123456-a"
+        with pytest.raises(ValueError, match=r"123456-a.*123456-b"):
+            broker["12345"]
+        for unknown in ("absent", 123456, "abcd"):
+            with pytest.raises(KeyError):
+                broker[unknown]
+
+    def test_header_source(self, broker: Any) -> None:
+        """The manifesto: ``hs[uid]``, ``hs[scan_id]``, ``hs[-1]``, ``hs(...)``; stop is None."""
+        uids = self.ten(broker)
+        insert_all(broker, make_run(1, stop=False, uid="still-open", scan_id=99))
+        source = broker.header_source
+        assert source["still-open"][1] is None
+        assert source[-2][0]["uid"] == uids[0]
+        assert source[99][0]["uid"] == "still-open"
+        assert [start["uid"] for start, _ in source(plan_name="scan")] == uids[::2]
+
+    def test_results(self, broker: Any) -> None:
+        """Row 33."""
+        uids = self.ten(broker)
+        results = broker(plan_name="count")
+        assert _uids(results) == _uids(results) == uids[1::2]
+        assert len(results) == 5
+        assert _uids(results[1:3]) == uids[3:7:2]
+        assert results[-1].uid == uids[-1]
+        assert len(results[2:]) == 3
+        assert not broker(plan_name="absent")
+
+    def test_filters_do_not_hide_uids(self, broker: Any) -> None:
+        """Row 32."""
+        uids = self.ten(broker)
+        broker.add_filter(plan_name="count")
+        assert broker[-1].uid == uids[1]
+        assert len(broker()) == 5
+        assert broker[uids[0]].uid == uids[0]
+        assert broker.filters == [{"plan_name": "count"}]
+        broker.clear_filters()
+        assert len(broker()) == 10
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ({"scan_id": {"$gte": 3}}, "cd"),
+            ({"sample.name": "Ag"}, "ac"),
+            ({"sample.name": {"$in": ["Au", "Ag"]}}, "abc"),
+            ({"sample.name": {"$regex": "^A[ug]$"}}, "abc"),
+            ({"tags": "hot"}, "ab"),
+            ({"tags": {"$all": ["hot", "wet"]}}, "b"),
+            ({"tags": {"$size": 1}}, "a"),
+            ({"flag": True}, "a"),
+            ({"flag": 1}, "b"),
+            ({"sample": {"$exists": False}}, "d"),
+            ({"$or": [{"scan_id": 1}, {"flag": 1}]}, "ab"),
+            ({"scan_id": {"$not": {"$lt": 3}}}, "cd"),
+            ({"note": "{'$where': 1}"}, ""),
+            ({"full": "silver"}, "c"),
+            ({"full": "comment"}, ""),
+            ({"full": "ILVE", "search": "substring"}, "c"),
+            ({"full": "s.lver", "search": "regex"}, "c"),
+            ({"since": 200, "until": 300}, "bc"),
+            ({"since": "1970-01-01T00:04:00+00:00"}, "cd"),
+            ({"stop": {"exit_status": "fail"}}, "b"),
+            ({"descriptor": {"name": "dark"}}, "d"),
+        ],
+        ids=repr,
+    )
+    def test_queries(self, broker: Any, query: dict[str, Any], found: str) -> None:
+        """Rows 34 and 35, and the query language."""
+        extras: dict[str, dict[str, Any]] = {
+            "a": {"sample": {"name": "Ag"}, "tags": ["hot"], "flag": True},
+            "b": {"sample": {"name": "Au"}, "tags": ["hot", "wet"], "flag": 1},
+            "c": {"sample": {"name": "Ag"}, "comment": "pure silver"},
+            "d": {},
+        }
+        for number, (name, extra) in enumerate(extras.items(), 1):
+            stream = "dark" if name == "d" else "primary"
+            docs = make_run(
+                1, streams=[stream], uid=f"run-{name}", time=100.0 * number, scan_id=number, **extra
+            )
+            docs[-1][1]["exit_status"] = "fail" if name == "b" else "success"
+            insert_all(broker, docs)
+        results = broker(**query)
+        assert sorted(_uids(results)) == [f"run-{name}" for name in found]
+        assert len(results) == len(found)
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            {"$where": "sleep(1)"},
+            {"a": {"$function": {}}},
+            {"$expr": {}},
+            {"a": {"$regex": "("}},
+            {"since": "2026-03-29 02:30"},
+            {"since": "someday"},
+            {"a": {"$in": 1}},
+        ],
+        ids=repr,
+    )
+    def test_hostile_queries_are_refused(self, broker: Any, query: dict[str, Any]) -> None:
+        """Rows 35 and 38."""
+        broker.timezone = "Europe/Berlin"
+        with pytest.raises(BadQuery):
+            len(broker(**query))
+
+    def test_same_documents_again(self, put: Put, broker: Any) -> None:
+        """Row 16."""
+        for docs in (make_run(3), external_run(2), stream_datum_run()):
+            header = put(docs)
+            stored = [pair for pair in docs if pair[0] != "stop" or header.stop is not None]
+            insert_all(broker, copy.deepcopy(stored))
+            check_run(header, stored)
+
+    def test_same_uid_with_other_content(self, put: Put, broker: Any) -> None:
+        """Row 16."""
+        for docs in (make_run(2), external_run(2), stream_datum_run()):
+            header = put(docs)
+            stored = [pair for pair in docs if pair[0] != "stop" or header.stop is not None]
+            for name, doc in stored:
+                other = copy.deepcopy(doc)
+                other["other"] = 1
+                with pytest.raises(DuplicateUID, match=name):
+                    broker.insert(name, other)
+            check_run(header, stored)
+
+    def test_unknown_references_are_refused(self, broker: Any) -> None:
+        """Row 18."""
+        for docs in (make_run(1), external_run(1), stream_datum_run()):
+            for place in range(1, len(docs)):
+                if docs[place][0] != "start":
+                    with pytest.raises(UnknownReference):
+                        broker.insert(*docs[place])
+            assert len(broker()) == 0 or docs[0][1]["uid"] not in _uids(broker())
+
+    @pytest.mark.parametrize(
+        ("name", "change"),
+        [
+            ("event", {"data": {"unknown": 1}}),
+            ("event", {"seq_num": "1"}),
+            ("event", {"time": float("nan")}),
+            ("event", {"uid": None}),
+            ("event", {"data": {"x": object()}}),
+            ("descriptor", {"data_keys": 5}),
+            ("start", {"time": "now"}),
+            ("stop", {"exit_status": "maybe"}),
+        ],
+        ids=repr,
+    )
+    def test_bad_documents_leave_no_trace(
+        self, broker: Any, name: str, change: dict[str, Any]
+    ) -> None:
+        """Row 18."""
+        docs = make_run(2)
+        for kind, doc in docs:
+            if kind == name:
+                with pytest.raises(BadDocument, match=next(iter(change))):
+                    broker.insert(kind, {**doc, **change})
+            broker.insert(kind, doc)
+        check_run(broker[-1], docs)
+
+    def test_what_is_no_document_is_refused(self, broker: Any) -> None:
+        """Row 18."""
+        for name, doc in (
+            ("start", None),
+            ("start", [1]),
+            ("nonsense", {}),
+            (5, {}),
+            ("event", {}),
+        ):
+            with pytest.raises(BadDocument):
+                broker.insert(name, doc)
+
+    def test_interleaved_runs(self, broker: Any) -> None:
+        """Row 19."""
+        runs = [make_run(5), external_run(2), stream_datum_run()]
+        insert_all(broker, interleave(*runs))
+        for docs in runs:
+            check_run(broker[docs[0][1]["uid"]], docs)
+
+    def test_reading_while_another_thread_inserts(self, broker: Any) -> None:
+        """Row 19: what is read is always a beginning of what is written."""
+        docs = make_run(300)
+        insert_all(broker, docs[:2])
+        header = broker[-1]
+        errors: list[BaseException] = []
+
+        def write() -> None:
+            try:
+                insert_all(broker, docs[2:])
+            except BaseException as error:
+                errors.append(error)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        lengths = []
+        while writer.is_alive():
+            numbers = header.table().compute().index.tolist()
+            assert numbers == list(range(1, len(numbers) + 1))
+            lengths.append(len(numbers))
+        writer.join()
+        assert not errors
+        assert lengths == sorted(lengths)
+        check_run(broker[-1], docs)
+
+    def test_pickles(self, put: Put, broker: Any) -> None:
+        """Row 37."""
+        header = put(make_run(3))
+        assert pickle.loads(pickle.dumps(broker)) is broker
+        text = pickle.dumps(header)
+        copies = [pickle.loads(text) for _ in range(1000)]
+        assert all(one.db is broker and one == header for one in copies)
+        assert _uids(pickle.loads(pickle.dumps(broker()))) == [header.uid]
+        table = pickle.loads(pickle.dumps(header.table()))
+        assert table.compute().equals(header.table().compute())
+        dataset = pickle.loads(pickle.dumps(header.dataset()))
+        assert dataset.compute().identical(header.dataset().compute())
+
+    def test_hostile_metadata_is_text(self, broker: Any) -> None:
+        """Row 38."""
+        text = "<script>alert(1)</script>'; drop table header; --"
+        docs = make_run(1, plan_name=text, note={"$where": "1"})
+        insert_all(broker, docs)
+        check_run(broker[-1], docs)
+        assert "<script>" not in broker[-1]._repr_html_() + broker()._repr_html_()
+        assert _uids(broker(plan_name=text)) == [docs[0][1]["uid"]]
+
+    def test_a_run_goes_on_after_reopening(self, broker: Any, reopen: Callable[[], Any]) -> None:
+        """A store that is closed in the middle of a run."""
+        docs = make_run(6)
+        insert_all(broker, docs[:5])
+        again = reopen()
+        insert_all(again, docs[5:])
+        check_run(again[-1], docs)
+
+    def test_fields(self, put: Put) -> None:
+        """Row 36, projections, and the descriptor that tells of them."""
+        header = put(make_run(2, keys=("x", "y1", "y2"), sample={"name": "Ag"}))
+        table = header.table(fields=["x", "time", "start:sample.name"]).compute()
+        assert table.columns.tolist() == ["time", "x", "start:sample.name"]
+        assert str(table["time"].dtype) == "datetime64[ns, UTC]"
+        assert table["start:sample.name"].tolist() == ["Ag", "Ag"]
+        assert header.table(fields="y.").columns.tolist() == ["time", "y1", "y2"]
+        with pytest.raises(KeyError, match="absent"):
+            header.table(fields=["absent"])
+        chosen = [dict(header.documents(fields=["x"]))["descriptor"] for _ in range(2)]
+        parent = header.descriptors["primary"][0]
+        assert chosen[0] == chosen[1]
+        assert chosen[0]["uid"] != parent["uid"] == chosen[0]["derived_from"]
+        assert list(chosen[0]["data_keys"]) == ["x"]
+
+    def test_one_table_of_many_runs(self, broker: Any) -> None:
+        """``db(...).table()`` with the column ``run``, small runs in few partitions."""
+        uids = self.ten(broker)
+        table = broker().table("primary")
+        assert table.npartitions == 1
+        frame = table.compute()
+        assert frame.columns[0] == "run"
+        assert frame["run"].tolist() == [uid for uid in uids for _ in range(2)]
+
+    def test_methods_of_the_manifesto(self, put: Put) -> None:
+        """EventSource and Header."""
+        header = put(make_run(3, streams=("primary", "dark")))
+        source = header.es_given_stream("dark")
+        assert source.stream_names_given_header(header) == {"primary", "dark"}
+        assert len(source.descriptors_given_header(header, "dark")) == 1
+        names = [name for name, _ in source.documents_given_header(header, "dark")]
+        assert names == ["descriptor", "event", "event", "event"]
+        assert len(source.table_given_header(header, "dark")) == 3
+        plan = source.chunks_given_header(header, "dark")
+        read = source.read_chunk(plan[0], ["data:x"])
+        assert read.column_names == ["data:x"]
+        event = next(doc for name, doc in header.events() if name == "event")
+        assert source.fill_event(event) == event
+        assert [d for _, d in source.fill_event_stream([("event", event)])] == [event]
+        table = header.table("dark").compute()
+        assert source.fill_table(table).equals(table)
+        assert set(header.fields("dark")) == {"x", "y", "n"}
+        with pytest.raises(KeyError, match=r"nothing.*primary"):
+            header.es_given_stream("nothing")
+
+    def test_views_agree(self, put: Put) -> None:
+        """Table, dataset and documents tell the same."""
+        run = RunBuilder()
+        descriptor = run.descriptor({"x": 0.5, "v": [1.0, 2.0], "label": "a"})
+        for number in range(5):
+            run.event(descriptor, {"x": number / 2, "v": [number, 0.5], "label": str(number)})
+        header = put(run.stop())
+        table, dataset = header.table().compute(), header.dataset().compute()
+        events = [doc for name, doc in header.documents() if name == "event"]
+        for key in ("x", "v", "label"):
+            values = [doc["data"][key] for doc in events]
+            assert [np.asarray(cell).tolist() for cell in table[key]] == values
+            assert dataset[key].values.tolist() == values
+        assert dataset["seq_num"].values.tolist() == table.index.tolist()

@@ -1,0 +1,113 @@
+"""The command line, as a user calls it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import CORPORA
+
+import daskbroker
+from daskbroker.ingest import ingest
+from daskbroker.recordings import find_recordings, read_recording
+from daskbroker.testing import assert_documents_equal, assert_references_first, make_run
+
+
+def run(*arguments, cwd=None):
+    command = [sys.executable, "-m", "daskbroker", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("store")
+    with daskbroker.connect(folder) as db:
+        for number in range(3):
+            for name, doc in make_run(4, scan_id=number, uid=f"run-{number}-abcdef"):
+                db.insert(name, doc)
+    return folder
+
+
+def test_demo(tmp_path):
+    done = run("demo", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for part in ("catalogue", "Dask DataFrame", "xarray.Dataset", "103 event", "picture.png"):
+        assert part in done.stdout
+    assert (tmp_path / "out/picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not CORPORA.exists(), reason="recorded runs are not part of the repository")
+def test_every_recorded_run_comes_back(db):
+    report = ingest(db, [CORPORA])
+    assert report.refused == 0, report.refusals
+    recorded = {}
+    for file in find_recordings(CORPORA):
+        for item in read_recording(file):
+            recorded.setdefault(item.run, []).append((item.name, item.doc))
+    assert len(recorded) == len(db) > 90
+    for uid, documents in recorded.items():
+        received = list(db[uid].documents(fill=False))
+        assert_references_first(received)
+        assert_documents_equal(documents, received)
+
+
+def test_ls_and_show(store):
+    done = run("ls", "--db", store, "scan_id=1")
+    assert done.stdout.split()[0] == "run-1-abcdef"
+    assert "4 rows x 4 columns" in run("show", "-1", "--db", store).stdout
+    line = json.loads(run("ls", "--db", store, "--json", "--limit", 1).stdout)
+    assert line["start"]["uid"] == "run-2-abcdef"
+
+
+def test_export_comes_back(store, tmp_path):
+    assert run("export", tmp_path / "a", "--db", store).returncode == 0
+    done = run("ingest", tmp_path / "a", "--db", tmp_path / "again")
+    assert done.returncode == 0, done.stderr
+    with daskbroker.connect(store) as db, daskbroker.connect(tmp_path / "again") as again:
+        for header in db:
+            assert_documents_equal(header.documents(), again[header.uid].documents())
+
+
+def test_export_parquet(store, tmp_path):
+    done = run("export", tmp_path, "--db", store, "--format", "parquet", "scan_id=0")
+    assert done.returncode == 0, done.stderr
+    frame = pd.read_parquet(tmp_path / "run-0-abcdef/primary.parquet")
+    with daskbroker.connect(store) as db:
+        assert frame["x"].tolist() == db[0].table().compute()["x"].tolist()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ls", "--db", "nowhere"),
+        ("show", "absent", "--db", "STORE"),
+        ("ls", "--db", "STORE", "$where=1"),
+        ("ls", "--db", "STORE", "nonsense"),
+        ("export", "out", "--db", "STORE", "--format", "excel"),
+        ("ingest", "nowhere.json", "--db", "new"),
+    ],
+    ids=" ".join,
+)
+def test_errors_are_one_line(store, tmp_path, arguments):
+    done = run(*(str(store) if a == "STORE" else a for a in arguments), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("form", ["lines", "array", "packed"])
+def test_a_truncated_file_gives_what_is_whole(db, tmp_path, form):
+    documents = make_run(5)
+    text = "\n".join(map(json.dumps, documents)) if form != "array" else json.dumps(documents)
+    data = text.encode()[:-20]
+    file = tmp_path / "run.json"
+    file.write_bytes(gzip.compress(data)[:-9] if form == "packed" else data)
+    report = ingest(db, [file])
+    assert report.refused == 1
+    assert "run.json" in report.refusals[0].reason
+    assert_documents_equal(documents[: report.documents], db[-1].documents())
+    assert report.documents > 0
