@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import dask
 import pytest
 
 import daskbroker
 
 pytest.register_assert_rewrite("daskbroker.testing")
-
-CORPORA = Path(os.environ.get("DASKBROKER_CORPORA", Path(__file__).parents[2] / "shared/corpora"))
 
 
 @pytest.fixture(autouse=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import CORPORA
 
 import daskbroker
 from daskbroker.ingest import ingest
 from daskbroker.recordings import find_recordings, read_recording
 from daskbroker.testing import assert_documents_equal, assert_references_first, make_run
+
+CORPORA = Path(os.environ.get("DASKBROKER_CORPORA", Path(__file__).parents[2] / "shared/corpora"))
 
 
 def run(*arguments, cwd=None):

@@ -30,7 +30,7 @@ class NounConformance(Conformance):
 
     def ten(self, broker: Any) -> list[str]:
         """Insert ten runs; their uids, newest first."""
-        uids = []
+        uids: list[str] = []
         for number in range(10):
             docs = make_run(2, scan_id=number % 5, plan_name=("count", "scan")[number % 2])
             insert_all(broker, docs)
