@@ -143,7 +143,7 @@ class TableReader:
             return frames[0]
         if not frames:
             return self._empty(wanted)
-        return pd.concat(frames).astype({c.name: self._dtype(c) for c in wanted}, copy=False)
+        return pd.concat(frames).astype({c.name: self._dtype(c) for c in wanted})
 
     def _dtype(self, column: TableColumn) -> str:
         return self.options.time_dtype if column.dtype == TIME else column.dtype
