@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import dask
 import pytest
 
 import daskbroker
 
 pytest.register_assert_rewrite("daskbroker.testing")
+
+# Benchmarks are not installed; at the end, so that the installed daskbroker is what is tested.
+sys.path.append(str(Path(__file__).parents[1]))
 
 
 @pytest.fixture(autouse=True)
