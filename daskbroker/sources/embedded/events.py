@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dask
-import numpy as np
 
 from ...core.chunks import (
-    CHUNK_RECORD,
     DATUM,
     EVENT,
     STREAM_DATUM,
     ChunkPlan,
     Layout,
-    column_kinds,
-    encode_rows,
-    ranges_table,
     rows_of_page,
-    statistics,
-    to_ipc,
 )
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import DuplicateUID
 from ..base import EventSource, stream_of
 from .database import Database
 from .journal import POSITIONS, Journal, Lane
+from .planning import PlanBuilder, merged, numbers_of, pieces
 from .reader import EmbeddedReader
-from .sealing import add_chunks, is_large, read_schema, seal_lane, seal_page, sweep
+from .sealing import add_chunks, is_large, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventSource"]
 
@@ -227,7 +221,7 @@ class EmbeddedEventSource(EventSource):
         order = {_text(uid): place for place, uid in enumerate(runs)}
         rows: list[tuple[str, bytes]] = []
         with self._database.read() as connection:
-            for some in _pieces(list(order), 400):
+            for some in pieces(list(order), 400):
                 marks = ",".join("?" * len(some))
                 query = (
                     "SELECT run.uid, descriptor.body FROM run JOIN descriptor "
@@ -253,7 +247,7 @@ class EmbeddedEventSource(EventSource):
     def plan(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan`."""
         with self._database.snapshot() as connection:
-            numbers = _numbers(
+            numbers = numbers_of(
                 connection,
                 "SELECT descriptor.uid, sequence.id FROM descriptor JOIN sequence ON "
                 "sequence.kind = 'event' AND sequence.owner = descriptor.id "
@@ -261,7 +255,7 @@ class EmbeddedEventSource(EventSource):
                 [_text(d["uid"]) for d in descriptors],
             )
             owners = [(numbers.get(_text(d["uid"])), d) for d in descriptors]
-            builder = _PlanBuilder(self._database, self.reader, EVENT)
+            builder = PlanBuilder(self._database, self.reader, EVENT)
             builder.add(connection, owners)
         without = [d for number, d in owners if number is None]
         for descriptor, first, last in self._only_referenced(without):
@@ -286,7 +280,7 @@ class EmbeddedEventSource(EventSource):
             for descriptor in external:
                 if descriptor["run_start"] == run:
                     spans = [(a, b) for uid, a, b in rows if uid == descriptor["uid"] and b > a]
-                    ranges.extend((descriptor, a, b) for a, b in _merged(spans))
+                    ranges.extend((descriptor, a, b) for a, b in merged(spans))
         return ranges
 
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
@@ -297,7 +291,7 @@ class EmbeddedEventSource(EventSource):
                 "sequence.owner WHERE sequence.run = ? AND sequence.kind = ? ORDER BY asset.id",
                 (self._run_number(run), layout.kind),
             ).fetchall()
-            builder = _PlanBuilder(self._database, self.reader, layout)
+            builder = PlanBuilder(self._database, self.reader, layout)
             builder.add(connection, [(number, Document(unpack(body))) for number, body in rows])
         return builder.plan()
 
@@ -369,162 +363,13 @@ class _Writing:
         self._source._journal.forget()
 
 
-class _PlanBuilder:
-    """Collects the lines of a plan from the manifest and the journal."""
-
-    def __init__(self, database: Database, reader: EmbeddedReader, layout: Layout) -> None:
-        self._database = database
-        self._reader = reader
-        self._layout = layout
-        self._descriptors: list[Document] = []
-        self._schemas: list[Mapping[str, Any]] = []
-        self._schema_places: dict[Any, int] = {}
-        self._records: list[tuple[Any, ...]] = []
-        self._keys: list[Any] = []
-
-    def add(
-        self, connection: sqlite3.Connection, owners: Iterable[tuple[int | None, Document]]
-    ) -> None:
-        """Add the chunks of sequences, each followed by what the journal still holds."""
-        owners = list(owners)
-        base = len(self._descriptors)
-        self._descriptors.extend(doc for _, doc in owners)
-        numbers = [number for number, _ in owners if number is not None]
-        chunks = _chunk_rows(connection, numbers)
-        for place, (number, doc) in enumerate(owners):
-            if number is None:
-                continue
-            end = 0
-            for chunk in chunks.get(number, ()):
-                end = self._add_sealed(connection, base + place, chunk)
-            self._add_tail(connection, base + place, number, doc, end)
-
-    def _add_sealed(
-        self, connection: sqlite3.Connection, place: int, chunk: tuple[Any, ...]
-    ) -> int:
-        (
-            identity,
-            _,
-            first,
-            rows,
-            nbytes,
-            low,
-            high,
-            begin,
-            end,
-            distinct,
-            ordered,
-            schema,
-            path,
-        ) = chunk
-        record = (
-            place, self._schema(connection, schema), first, rows, nbytes, low, high,
-            _nan(begin), _nan(end), distinct, bool(ordered),
-        )  # fmt: skip
-        self._records.append(record)
-        self._keys.append(path if path is not None else identity)
-        return int(first + rows)
-
-    def _schema(self, connection: sqlite3.Connection, number: int) -> int:
-        if number not in self._schema_places:
-            body = connection.execute(
-                "SELECT body FROM chunk_schema WHERE id = ?", (number,)
-            ).fetchone()[0]
-            self._schema_places[number] = len(self._schemas)
-            self._schemas.append(read_schema(body))
-        return self._schema_places[number]
-
-    def _add_tail(
-        self, connection: sqlite3.Connection, place: int, number: int, doc: Document, end: int
-    ) -> None:
-        """The unsealed rows, encoded as a chunk of their own that travels with the plan."""
-        low = number * POSITIONS
-        bodies = connection.execute(
-            "SELECT body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
-            (low + end, low + POSITIONS),
-        ).fetchall()
-        if not bodies:
-            return
-        metadata = {"run": doc.get("run_start", ""), self._layout.owner: doc["uid"]}
-        rows = [unpack(body[0]) for body in bodies]
-        self._add_table(place, end, encode_rows(self._layout, rows, metadata))
-
-    def _add_table(self, place: int, first: int, table: Any, key: Any = None) -> None:
-        facts = statistics(self._layout, table)
-        self._schemas.append(column_kinds(table))
-        record = (
-            place, len(self._schemas) - 1, first, facts.rows, facts.bytes, facts.seq_min,
-            facts.seq_max, facts.time_min, facts.time_max, facts.distinct, facts.ordered,
-        )  # fmt: skip
-        self._records.append(record)
-        self._keys.append(to_ipc(table) if key is None else key)
-
-    def add_range(self, descriptor: Document, first: int, last: int) -> None:
-        """Events that only stream_datum tell of."""
-        place = next(i for i, d in enumerate(self._descriptors) if d["uid"] == descriptor["uid"])
-        self._add_table(place, first, ranges_table(first, last), key=(first, last))
-
-    def plan(self) -> ChunkPlan:
-        """What was added, in the order of the descriptors."""
-        records = np.array(self._records, dtype=CHUNK_RECORD)
-        order = np.argsort(records["descriptor"], kind="stable")
-        return ChunkPlan(
-            reader=self._reader,
-            descriptors=tuple(self._descriptors),
-            schemas=tuple(self._schemas),
-            records=records[order],
-            keys=tuple(self._keys[place] for place in order.tolist()),
-            store=self._database.store_id,
-        )
-
-
 _LAYOUTS = (EVENT, DATUM, STREAM_DATUM)
-
-
-def _chunk_rows(
-    connection: sqlite3.Connection, numbers: Sequence[int]
-) -> dict[int, list[tuple[Any, ...]]]:
-    found: dict[int, list[tuple[Any, ...]]] = {}
-    for some in _pieces(numbers, 400):
-        marks = ",".join("?" * len(some))
-        for row in connection.execute(
-            f"SELECT * FROM chunk WHERE sequence IN ({marks}) ORDER BY sequence, first", some
-        ):
-            found.setdefault(row[1], []).append(row)
-    return found
-
-
-def _numbers(connection: sqlite3.Connection, query: str, uids: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for some in _pieces(uids, 400):
-        marks = ",".join("?" * len(some))
-        found.update(connection.execute(f"{query} ({marks})", some))
-    return found
-
-
-def _pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Union of half-open ranges."""
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted(spans):
-        if merged and first <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
-        else:
-            merged.append((first, last))
-    return merged
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
     if len(known) >= MOST_REMEMBERED:
         known.pop(next(iter(known)), None)
     known[key] = value
-
-
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def _text(uid: str) -> str:
