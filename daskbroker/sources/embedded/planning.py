@@ -150,6 +150,7 @@ def _chunk_rows(
 
 
 def numbers_of(connection: sqlite3.Connection, query: str, uids: Sequence[str]) -> dict[str, int]:
+    """Numbers of sequences by uid; the query ends in ``IN``."""
     found: dict[str, int] = {}
     for some in pieces(uids, 400):
         marks = ",".join("?" * len(some))
@@ -158,6 +159,7 @@ def numbers_of(connection: sqlite3.Connection, query: str, uids: Sequence[str]) 
 
 
 def pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """A sequence in pieces, as SQLite takes only so many parameters."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
