@@ -59,33 +59,37 @@ def fill_documents(
     FillError
         At the first event with a reference that cannot be followed.
     """
-    known: dict[str, Mapping[str, Any]] = {}
+    references: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
     for name, doc in stream:
         if name == "descriptor":
-            known[doc["uid"]] = doc
+            references[doc["uid"]] = doc, _wanted(doc, fields)
         elif name == "event":
-            descriptor = known.get(doc["descriptor"])
-            if descriptor is None and descriptor_of is not None:
-                descriptor = descriptor_of(doc["descriptor"])
-                known[doc["descriptor"]] = descriptor or {"data_keys": {}}
-            doc = _fill_event(doc, descriptor or {"data_keys": {}}, in_place, fields)
+            uid = doc["descriptor"]
+            if uid not in references:
+                descriptor = descriptor_of(uid) if descriptor_of is not None else None
+                found = descriptor or {"data_keys": {}}
+                references[uid] = found, _wanted(found, fields)
+            descriptor, keys = references[uid]
+            if keys:
+                _check_filled(doc, descriptor, keys)
+            if not in_place and type(doc) is not Document:
+                doc = Document(doc)
         yield name, doc
 
 
-def _fill_event(
-    event: Mapping[str, Any],
-    descriptor: Mapping[str, Any],
-    in_place: bool,
-    fields: Collection[str] | None,
-) -> Any:
-    for key in external_keys(descriptor):
-        if fields is not None and key not in fields:
-            continue
-        if event.get("filled", {}).get(key) is True:
-            continue
-        run = descriptor.get("run_start", "")
-        raise cannot_fill(run, descriptor.get("name", "primary"), key, event["data"].get(key))
-    return event if in_place else Document(event)
+def _wanted(descriptor: Mapping[str, Any], fields: Collection[str] | None) -> list[str]:
+    return [key for key in external_keys(descriptor) if fields is None or key in fields]
+
+
+def _check_filled(
+    event: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Iterable[str]
+) -> None:
+    """Values that are inline already need no filling; the others cannot be had."""
+    for key in keys:
+        if event.get("filled", {}).get(key) is not True:
+            run = descriptor.get("run_start", "")
+            stream = descriptor.get("name", "primary")
+            raise cannot_fill(run, stream, key, event["data"].get(key))
 
 
 def fill_frame(

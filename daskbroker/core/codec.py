@@ -386,5 +386,7 @@ def block(array: pa.Array, kind: Kind) -> np.ndarray:
         leaves_offset = leaves.offset
         start += leaves_offset if leaves is not array else 0
     flat = leaves.slice(start - leaves.offset, rows)
+    if flat.null_count:  # Parquet keeps no values below a null row
+        flat = flat.fill_null(pa.scalar(0).cast(flat.type))
     values = flat.to_numpy(zero_copy_only=False)
     return values.reshape(len(array), *kind.shape)  # type: ignore[no-any-return]

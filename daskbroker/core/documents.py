@@ -88,9 +88,7 @@ class Document(dict[str, Any]):
     clear = pop = popitem = setdefault = update = __ior__ = _immutable  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is dict:
-            return equal(self, other)
-        return dict.__eq__(self, other) if isinstance(other, Mapping) else NotImplemented
+        return equal(self, other) if isinstance(other, Mapping) else NotImplemented
 
     def __ne__(self, other: object) -> bool:
         result = self.__eq__(other)
@@ -226,7 +224,7 @@ def equal(a: Any, b: Any) -> bool:
         return True
     if isinstance(a, dict) and isinstance(b, Mapping):
         return len(a) == len(b) and all(k in b and equal(v, b[k]) for k, v in a.items())
-    if isinstance(a, np.ndarray):
+    if isinstance(a, (np.ndarray, np.generic)):
         a = a.tolist()
     if isinstance(b, (np.ndarray, np.generic)):
         b = b.tolist()

@@ -157,6 +157,10 @@ def _track(
     waiting = _stream_datums(part, parent["uid"])
     chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
     for _, events in _decoded(part.plan, EVENT, chunks):
+        if change is None and not waiting:
+            for event in events:
+                yield event["time"], "event", event
+            continue
         for event in events:
             time = event["time"]
             while waiting and waiting[-1]["seq_nums"]["start"] <= event["seq_num"]:
