@@ -169,7 +169,10 @@ def test_pages_come_back_as_single_documents(
     rows = rows_of_page(layout, prepared)
     assert difference(expected, [plain(row) for row in rows]) is None
     table = from_ipc(to_ipc(encode_page(layout, prepared, NOTE)))
-    assert difference(expected, [plain(d) for d in decode_rows(layout, table, page[layout.owner])]) is None
+    assert (
+        difference(expected, [plain(d) for d in decode_rows(layout, table, page[layout.owner])])
+        is None
+    )
 
 
 @pytest.mark.parametrize("filled", [None, {}])
