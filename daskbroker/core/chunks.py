@@ -423,7 +423,7 @@ class ChunkPlan:
         """Changes with the content, and only with it (or with how it is cut)."""
         digest = hashlib.blake2b(self.store.encode(), digest_size=16)
         for descriptor in self.descriptors:
-            digest.update(descriptor["uid"].encode("utf8", "surrogatepass"))
+            digest.update(descriptor["uid"].encode("utf8", "surrogatepass") + b"\0")
         for name in ("descriptor", "first", "rows", "bytes"):
             digest.update(np.ascontiguousarray(self.records[name]).tobytes())
         return digest.hexdigest()
