@@ -13,6 +13,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from .documents import Document, from_json, to_json
 __all__ = [
     "DATUM",
     "EVENT",
+    "LAYOUTS",
+    "REFERENCES",
+    "RESOURCE",
     "STREAM_DATUM",
+    "STREAM_RESOURCE",
     "Chunk",
     "ChunkPlan",
     "ChunkReader",
@@ -40,7 +45,7 @@ EXTRA = "extra"
 """Column for keys of a document that its layout does not know, as JSON text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """How documents of one kind lie in columns.
 
@@ -49,7 +54,7 @@ class Layout:
     kind
         Name of the documents.
     owner
-        Key that names the owner; every chunk has one owner, so it is no column.
+        Key that names the owner, "" where there is none. All rows of a page have one owner.
     uid
         Key of the document's own identity.
     scalars
@@ -58,20 +63,29 @@ class Layout:
         ``(key, prefix)``: each key of the mapping is a column ``<prefix><key>``.
     texts
         Keys that are kept as JSON text, null where the document lacks them.
+    mixed
+        A chunk holds what a run has of the kind, so the owner is a column; otherwise a chunk has
+        one owner.
     """
 
     kind: str
     owner: str
     uid: str
     scalars: tuple[str, ...]
-    mappings: tuple[tuple[str, str], ...]
+    mappings: tuple[tuple[str, str], ...] = ()
     texts: tuple[str, ...] = ()
+    mixed: bool = False
 
-    @property
+    @cached_property
     def keys(self) -> frozenset[str]:
         """Every key of a document that has a place of its own."""
         own = (self.owner, *self.scalars, *self.texts, *(key for key, _ in self.mappings))
-        return frozenset(own)
+        return frozenset(own) - {""}
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """Keys that are columns under their own name, the owner included where it is one."""
+        return (*self.scalars, self.owner) if self.mixed and self.owner else self.scalars
 
 
 EVENT = Layout(
@@ -88,6 +102,7 @@ DATUM = Layout(
     uid="datum_id",
     scalars=("datum_id",),
     mappings=(("datum_kwargs", "kw:"),),
+    mixed=True,
 )
 STREAM_DATUM = Layout(
     kind="stream_datum",
@@ -95,7 +110,13 @@ STREAM_DATUM = Layout(
     uid="uid",
     scalars=("uid", "descriptor"),
     mappings=(("indices", "indices:"), ("seq_nums", "seq_nums:")),
+    mixed=True,
 )
+RESOURCE = Layout(kind="resource", owner="", uid="uid", scalars=("uid",), mixed=True)
+STREAM_RESOURCE = Layout(kind="stream_resource", owner="", uid="uid", scalars=("uid",), mixed=True)
+REFERENCES = (RESOURCE, STREAM_RESOURCE, DATUM, STREAM_DATUM)
+"""Of references a run has one sequence a kind; of events there is one a descriptor."""
+LAYOUTS = {layout.kind: layout for layout in (EVENT, *REFERENCES)}
 
 
 # -- documents to columns --------------------------------------------------------------------
@@ -104,7 +125,7 @@ STREAM_DATUM = Layout(
 def encode_rows(
     layout: Layout, documents: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
 ) -> pa.Table:
-    """Lay normalized documents of one owner out in columns.
+    """Lay normalized documents of one sequence out in columns.
 
     Parameters
     ----------
@@ -115,7 +136,7 @@ def encode_rows(
     metadata
         Goes into the schema, under ``daskbroker``; for events run, stream, descriptor.
     """
-    columns = {name: encode([doc[name] for doc in documents]) for name in layout.scalars}
+    columns = {name: encode([doc[name] for doc in documents]) for name in layout.columns}
     for key in layout.texts:
         columns[key] = _texts([doc.get(key, MISSING) for doc in documents])
     for key, prefix in layout.mappings:
@@ -130,8 +151,11 @@ def encode_rows(
 
 def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, str]) -> pa.Table:
     """Lay a normalized page, whose columns are lists or arrays of one length, out in columns."""
-    columns = {name: encode(page[name]) for name in layout.scalars}
     count = len(page[layout.uid])
+    columns = {
+        name: encode([page[name]] * count if name == layout.owner else page[name])
+        for name in layout.columns
+    }
     for key in layout.texts:
         if page.get(key):
             rows = [dict(zip(page[key], row, strict=True)) for row in zip(*page[key].values())]
@@ -204,10 +228,14 @@ def _assemble(columns: Mapping[str, Column], metadata: Mapping[str, str]) -> pa.
 
 
 def decode_rows(layout: Layout, table: pa.Table, owner: str) -> list[Document]:
-    """The documents that a table of :func:`encode_rows` or :func:`encode_page` was made of."""
-    columns: dict[str, list[Any]] = {name: cells(table, name) for name in layout.scalars}
+    """The documents that a table of :func:`encode_rows` or :func:`encode_page` was made of.
+
+    ``owner`` is that of all rows, where the layout has no column for it.
+    """
+    columns: dict[str, list[Any]] = {name: cells(table, name) for name in layout.columns}
     rows = table.num_rows
-    columns[layout.owner] = [owner] * rows
+    if not layout.mixed:
+        columns[layout.owner] = [owner] * rows
     for key, prefix in layout.mappings:
         columns[key] = _mappings(table, prefix)
     documents = [
@@ -330,9 +358,12 @@ CHUNK_RECORD = np.dtype(
 
 
 class ChunkReader(ABC):
-    """Reads chunks by key: without state, picklable, safe from any thread or process."""
+    """Reads chunks by key: without state, picklable, safe from any thread or process.
 
-    @abstractmethod
+    Keys that every store has are the Arrow bytes of a small chunk that travels with its plan,
+    and a ``range`` of seq_num of which only stream_datum tell; all others are the store's own.
+    """
+
     def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk.
 
@@ -349,10 +380,26 @@ class ChunkReader(ABC):
         StoreDamaged
             Naming the file, where it is missing or not what it should be.
         """
+        if isinstance(key, bytes):
+            return from_ipc(key, columns)
+        if isinstance(key, range):
+            table = ranges_table(key)
+            return table if columns is None else table.select(present(table.schema, columns))
+        return self.read_stored(key, columns)
+
+    @abstractmethod
+    def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
+        """Read a chunk by a key of the store's own; see :meth:`read`."""
 
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
         """The keys as another process can read them; a store with local ones overrides it."""
         return keys
+
+
+def present(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
+    """Those of the asked columns that a chunk has, in the asked order."""
+    names = set(schema.names)
+    return [name for name in columns if name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -451,9 +498,9 @@ class ChunkPlan:
         return (ChunkPlan, fields)
 
 
-def ranges_table(first: int, last: int) -> pa.Table:
+def ranges_table(numbers: range) -> pa.Table:
     """The chunk of events that only stream_datum tell of: ``seq_num`` known, time not."""
-    seq = np.arange(first, last, dtype=np.int64)
+    seq = np.arange(numbers.start, numbers.stop, dtype=np.int64)
     columns = {"seq_num": encode(seq), "time": encode(np.full(len(seq), np.nan))}
     return _assemble(columns, {})
 

@@ -12,21 +12,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..core.chunks import (
-    CHUNK_RECORD,
-    EVENT,
-    ChunkPlan,
-    ChunkReader,
-    column_kinds,
-    encode_rows,
-    from_ipc,
-    rows_of_page,
-    statistics,
-    to_ipc,
-)
+from ..core.chunks import EVENT, ChunkPlan, ChunkReader, encode_rows, rows_of_page
 from ..core.documents import Document, iter_named, normalize
-from ..core.errors import BadDocument, StreamNotFound, UnknownReference
+from ..core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
 from ..core.fields import shown_names
+from ..core.planning import PlanBuilder
 from ..core.validate import check_keys, document_label, prepare
 from .dataframe import table
 
@@ -35,11 +25,11 @@ __all__ = ["PageBuffer", "RunBuffer", "stream_to_table", "table_to_stream"]
 
 @dataclass(frozen=True)
 class MemoryReader(ChunkReader):
-    """Reads chunks whose keys are their Arrow bytes."""
+    """Reads chunks that are nowhere but in their plan."""
 
-    def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
-        return from_ipc(key, columns)
+    def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
+        raise StoreDamaged(f"{key!r} is no chunk in memory")
 
 
 class RunBuffer:
@@ -121,26 +111,13 @@ class RunBuffer:
                 f"there is no stream {stream_name!r}; "
                 f"there are: {', '.join(self.streams) or 'none'}"
             )
-        tables = [
-            (place, encode_rows(EVENT, self._events[d["uid"]], {"run": d["run_start"]}))
-            for place, d in enumerate(chosen)
-            if self._events.get(d["uid"])
-        ]
-        records = []
-        for number, (place, chunk) in enumerate(tables):
-            s = statistics(EVENT, chunk)
-            records.append(
-                (place, number, 0, s.rows, s.bytes, s.seq_min, s.seq_max, s.time_min,
-                 s.time_max, s.distinct, s.ordered)
-            )  # fmt: skip
-        return ChunkPlan(
-            reader=MemoryReader(),
-            descriptors=tuple(chosen),
-            schemas=tuple(column_kinds(chunk) for _, chunk in tables),
-            records=np.array(records, dtype=CHUNK_RECORD),
-            keys=tuple(to_ipc(chunk) for _, chunk in tables),
-            store=f"memory-{uuid.uuid4()}",
-        )
+        builder = PlanBuilder(MemoryReader(), EVENT, f"memory-{uuid.uuid4()}", chosen)
+        for place, descriptor in enumerate(chosen):
+            events = self._events.get(descriptor["uid"])
+            if events:
+                note = {"run": descriptor["run_start"]}
+                builder.add_table(place, 0, encode_rows(EVENT, events, note))
+        return builder.plan()
 
     def table(self, stream_name: str = "primary", **options: Any) -> Any:
         """A lazy table of one stream, as :meth:`daskbroker.Header.table` gives."""

@@ -15,6 +15,8 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, decode_rows
 from ..core.documents import ALL, Document
@@ -105,28 +107,35 @@ def _references(parts: Sequence[Parts]) -> Iterator[NamedDocument]:
 
 def _used_resources(part: Parts) -> set[str]:
     """Uids of the resources that the events and stream_datums of the asked streams refer to."""
-    external = [
+    used = _resources_of_datums(part)
+    uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
+    for place in range(len(part.stream_datums)):
+        table = part.stream_datums.read(place, ["descriptor", STREAM_DATUM.owner])
+        for descriptor, resource in zip(*table.to_pydict().values(), strict=True):
+            if descriptor in uids:
+                used.add(resource)
+    return used
+
+
+def _resources_of_datums(part: Parts) -> set[str]:
+    external = {
         f"data:{key}"
         for descriptor in part.plan.descriptors
         for key, spec in descriptor["data_keys"].items()
         if spec.get("external") and not str(spec["external"]).startswith("STREAM")
-    ]
+    }
+    if not external or not len(part.datums):
+        return set()
+    datum_ids: set[Any] = set()
+    for place in range(len(part.plan)):
+        for column in part.plan.read(place, sorted(external)).columns:
+            datum_ids.update(value for value in column.to_pylist() if isinstance(value, str))
+    wanted = pa.array(datum_ids, pa.string())
     used: set[str] = set()
-    if external:
-        datum_ids: set[Any] = set()
-        for place in range(len(part.plan)):
-            table = part.plan.read(place, list(dict.fromkeys(external)))
-            for column in table.columns:
-                datum_ids.update(v for v in column.to_pylist() if isinstance(v, str))
-        for place in range(len(part.datums)):
-            ids = part.datums.read(place, ["datum_id"]).column(0).to_pylist()
-            if not datum_ids.isdisjoint(ids):
-                used.add(part.datums[place].descriptor["uid"])
-    uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
-    for place in range(len(part.stream_datums)):
-        owners = part.stream_datums.read(place, ["descriptor"]).column(0).to_pylist()
-        if not uids.isdisjoint(owners):
-            used.add(part.stream_datums[place].descriptor["uid"])
+    for place in range(len(part.datums)):
+        table = part.datums.read(place, [DATUM.uid, DATUM.owner])
+        found = table.filter(pc.is_in(table.column(DATUM.uid), wanted)).column(DATUM.owner)
+        used.update(found.unique().to_pylist())
     return used
 
 
@@ -186,7 +195,7 @@ def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int]
 ) -> Iterator[tuple[int, list[Document]]]:
     """Chunks as documents, the next one read ahead by a thread."""
-    places = [place for place in places if not isinstance(plan.keys[place], tuple)]
+    places = [place for place in places if not isinstance(plan.keys[place], range)]
     owners = plan.records["descriptor"]
 
     def load(place: int) -> list[Document]:

@@ -59,10 +59,9 @@ CREATE TABLE descriptor (
 );
 CREATE INDEX descriptor_run ON descriptor (run, stream);
 CREATE TABLE asset (
-    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, kind TEXT NOT NULL, uid TEXT NOT NULL,
-    body BLOB NOT NULL, UNIQUE (run, kind, uid)
+    id INTEGER PRIMARY KEY, uid TEXT NOT NULL, kind TEXT NOT NULL, run INTEGER NOT NULL,
+    UNIQUE (uid, kind, run)
 );
-CREATE INDEX asset_uid ON asset (uid, kind);
 
 CREATE TABLE sequence (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, owner INTEGER NOT NULL, run INTEGER NOT NULL,
@@ -78,7 +77,8 @@ CREATE TABLE chunk (
     id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, first INTEGER NOT NULL,
     rows INTEGER NOT NULL, bytes INTEGER NOT NULL, seq_min INTEGER NOT NULL,
     seq_max INTEGER NOT NULL, time_min REAL, time_max REAL, "distinct" INTEGER NOT NULL,
-    ordered INTEGER NOT NULL, schema INTEGER NOT NULL, path TEXT, UNIQUE (sequence, first)
+    ordered INTEGER NOT NULL, schema INTEGER NOT NULL, path TEXT, offset INTEGER, length INTEGER,
+    UNIQUE (sequence, first)
 );
 CREATE TABLE chunk_body (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """

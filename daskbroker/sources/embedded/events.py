@@ -8,20 +8,15 @@ from typing import Any
 
 import dask
 
-from ...core.chunks import (
-    DATUM,
-    EVENT,
-    STREAM_DATUM,
-    ChunkPlan,
-    Layout,
-    rows_of_page,
-)
+from ...core.chunks import EVENT, LAYOUTS, ChunkPlan, Layout, rows_of_page
 from ...core.documents import ALL, Document, equal, pack, unpack
-from ...core.errors import DuplicateUID
+from ...core.errors import BadQuery, DuplicateUID
+from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .database import Database
 from .journal import POSITIONS, Journal, Lane
-from .planning import PlanBuilder, merged, numbers_of, pieces
+from .packing import PACK_BYTES, pack_small_chunks
+from .planning import SequencePlanner, numbers_of, pieces
 from .reader import EmbeddedReader
 from .sealing import add_chunks, is_large, seal_lane, seal_page, sweep
 
@@ -124,22 +119,17 @@ class EmbeddedEventSource(EventSource):
             _remember(self._descriptors, uid, found)
         return found
 
-    def put_asset(self, name: str, doc: Mapping[str, Any], run: str) -> None:
+    def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventSource.put_asset`."""
-        key = (self._run_number(run), name, _text(doc["uid"]))
-        with self._database.write() as connection:
-            row = connection.execute(
-                "SELECT body FROM asset WHERE run = ? AND kind = ? AND uid = ?", key
-            ).fetchone()
-            if row is None:
-                connection.execute("INSERT INTO asset VALUES (NULL, ?, ?, ?, ?)", (*key, pack(doc)))
-            elif not equal(unpack(row[0]), doc):
-                raise DuplicateUID(
-                    f"{name} {doc['uid']!r}: a different one of run {run!r} is stored under "
-                    "this uid"
-                )
+        with self._writing(layout, run, run) as (connection, lane):
+            self._journal.append(connection, lane, [doc])
+            connection.execute(
+                "INSERT OR IGNORE INTO asset VALUES (NULL, ?, ?, ?)",
+                (_text(doc["uid"]), layout.kind, self._run_number(run)),
+            )
+        self._seal_if_full(lane)
 
-    def find_asset_run(self, name: str, uid: str, run: str | None) -> str | None:
+    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         """See :meth:`EventSource.find_asset_run`."""
         number = None if run is None else self._run_number(run)
         with self._database.read() as connection:
@@ -147,7 +137,7 @@ class EmbeddedEventSource(EventSource):
                 "SELECT run.uid FROM asset JOIN run ON run.id = asset.run "
                 "WHERE asset.uid = ? AND kind = ? "
                 "ORDER BY asset.run = ? DESC, asset.id DESC LIMIT 1",
-                (_text(uid), name, number),
+                (_text(uid), layout.kind, number),
             ).fetchone()
         return None if row is None else str(row[0])
 
@@ -159,13 +149,14 @@ class EmbeddedEventSource(EventSource):
         """See :meth:`EventSource.append`."""
         with self._writing(layout, owner, run) as (connection, lane):
             self._journal.append(connection, lane, rows)
-        state = lane
-        if state.waiting_rows >= self._seal_rows or state.waiting_bytes >= self._seal_bytes:
+        self._seal_if_full(lane)
+
+    def _seal_if_full(self, lane: Lane) -> None:
+        if lane.waiting_rows >= self._seal_rows or lane.waiting_bytes >= self._seal_bytes:
             seal_lane(self._database, self._journal, lane)
 
-    def append_page(self, layout: Layout, page: Mapping[str, Any], run: str) -> None:
+    def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventSource.append_page`."""
-        owner = page[layout.owner]
         if not is_large(layout, page):
             self.append(layout, owner, rows_of_page(layout, page), run)
             return
@@ -193,24 +184,19 @@ class EmbeddedEventSource(EventSource):
         """The sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._lanes:
-            number = self._run_number(run)
+            place = self._run_number(run)
+            metadata = {"run": run, "kind": layout.kind}
             if layout is EVENT:
-                found = connection.execute(
+                place = connection.execute(
                     "SELECT id FROM descriptor WHERE uid = ?", (_text(owner),)
-                ).fetchone()
-            else:
-                found = connection.execute(
-                    "SELECT id FROM asset WHERE run = ? AND kind = ? AND uid = ?",
-                    (number, layout.owner, _text(owner)),
-                ).fetchone()
-            values = (layout.kind, found[0], number)
+                ).fetchone()[0]
+                stream = stream_of(self.find_descriptor(owner) or {})
+                metadata |= {"descriptor": owner, "stream": stream}
+            values = (layout.kind, place, self._run_number(run))
             connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
             ).fetchone()
-            metadata = {"run": run, layout.owner: owner, "kind": layout.kind}
-            if layout is EVENT:
-                metadata["stream"] = stream_of(self.find_descriptor(owner) or {})
             _remember(self._lanes, key, Lane(row[0], layout, owner, run, metadata))
         return self._lanes[key]
 
@@ -236,16 +222,9 @@ class EmbeddedEventSource(EventSource):
         rows.sort(key=lambda row: order[row[0]])
         return [Document(unpack(body)) for _, body in rows]
 
-    def list_assets(self, run: str) -> list[tuple[str, Document]]:
-        """See :meth:`EventSource.list_assets`."""
-        with self._database.read() as connection:
-            rows = connection.execute(
-                "SELECT kind, body FROM asset WHERE run = ? ORDER BY id", (self._run_number(run),)
-            ).fetchall()
-        return [(kind, Document(unpack(body))) for kind, body in rows]
-
-    def plan(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventSource.plan`."""
+    def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """See :meth:`EventSource.plan_events`."""
+        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
         with self._database.snapshot() as connection:
             numbers = numbers_of(
                 connection,
@@ -254,69 +233,49 @@ class EmbeddedEventSource(EventSource):
                 "WHERE descriptor.uid IN",
                 [_text(d["uid"]) for d in descriptors],
             )
-            owners = [(numbers.get(_text(d["uid"])), d) for d in descriptors]
-            builder = PlanBuilder(self._database, self.reader, EVENT)
-            builder.add(connection, owners)
-        without = [d for number, d in owners if number is None]
-        for descriptor, first, last in self._only_referenced(without):
-            builder.add_range(descriptor, first, last)
+            planner = SequencePlanner(connection, builder, EVENT)
+            planner.add([(numbers.get(_text(d["uid"])), d) for d in descriptors])
         return builder.plan()
-
-    def _only_referenced(self, descriptors: Sequence[Document]) -> list[tuple[Document, int, int]]:
-        """Of descriptors without events, the ranges of seq_num that stream_datum tell of."""
-        external = [
-            d
-            for d in descriptors
-            if any(str(k.get("external", "")).startswith("STREAM") for k in d["data_keys"].values())
-        ]
-        ranges: list[tuple[Document, int, int]] = []
-        for run in dict.fromkeys(d["run_start"] for d in external):
-            plan = self.plan_references(STREAM_DATUM, run)
-            names = ["descriptor", "seq_nums:start", "seq_nums:stop"]
-            tables = [plan.read(place, names) for place in range(len(plan))]
-            rows = [
-                row for table in tables for row in zip(*table.to_pydict().values(), strict=True)
-            ]
-            for descriptor in external:
-                if descriptor["run_start"] == run:
-                    spans = [(a, b) for uid, a, b in rows if uid == descriptor["uid"] and b > a]
-                    ranges.extend((descriptor, a, b) for a, b in merged(spans))
-        return ranges
 
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
         """See :meth:`EventSource.plan_references`."""
+        owner = Document({"uid": run, "run_start": run})
+        builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
         with self._database.snapshot() as connection:
-            rows = connection.execute(
-                "SELECT sequence.id, asset.body FROM sequence JOIN asset ON asset.id = "
-                "sequence.owner WHERE sequence.run = ? AND sequence.kind = ? ORDER BY asset.id",
-                (self._run_number(run), layout.kind),
-            ).fetchall()
-            builder = PlanBuilder(self._database, self.reader, layout)
-            builder.add(connection, [(number, Document(unpack(body))) for number, body in rows])
+            row = connection.execute(
+                "SELECT id FROM sequence WHERE kind = ? AND owner = ?",
+                (layout.kind, self._run_number(run)),
+            ).fetchone()
+            if row is not None:
+                SequencePlanner(connection, builder, layout).add([(row[0], owner)])
         return builder.plan()
 
     # -- upkeep ------------------------------------------------------------------------------
 
-    def seal(self, run: str | None = None) -> int:
+    def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventSource.seal`. Sealing all also sweeps what killed processes left."""
+        if keep_journal:
+            raise BadQuery(
+                f"the journal of the store at {self._database.root} cannot be kept: nothing else "
+                "reads it; keep_journal is for MongoDB"
+            )
         where, values = ("", []) if run is None else ("AND run.uid = ?", [_text(run)])
         low = f"sequence.id * {POSITIONS}"
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT sequence.kind, run.uid, coalesce(descriptor.uid, asset.uid) FROM sequence "
+                "SELECT sequence.kind, run.uid, coalesce(descriptor.uid, run.uid) FROM sequence "
                 "JOIN run ON run.id = sequence.run "
                 "LEFT JOIN descriptor ON sequence.kind = 'event' AND descriptor.id = owner "
-                "LEFT JOIN asset ON sequence.kind != 'event' AND asset.id = owner "
                 f"WHERE EXISTS (SELECT 1 FROM journal WHERE id >= {low} AND id < {low} + "
                 f"{POSITIONS}) {where}",
                 values,
             ).fetchall()
         made = 0
-        layouts = {layout.kind: layout for layout in _LAYOUTS}
         for kind, uid, owner in rows:
-            with self._writing(layouts[kind], owner, uid) as (_, lane):
+            with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
                 pass
             made += seal_lane(self._database, self._journal, lane)
+        pack_small_chunks(self._database, PACK_BYTES)
         if run is None:
             sweep(self._database)
         return made
@@ -361,9 +320,6 @@ class _Writing:
         # The number of a new sequence, and positions counted up, are gone with the rollback.
         self._source._lanes.clear()
         self._source._journal.forget()
-
-
-_LAYOUTS = (EVENT, DATUM, STREAM_DATUM)
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:

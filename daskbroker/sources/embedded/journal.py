@@ -1,7 +1,7 @@
 """The journal of an embedded store: rows as they come in, each stored once, durably.
 
-A *sequence* holds the documents of one owner in the order they came: events of a descriptor,
-datums of a resource, stream_datums of a stream_resource. A document's *position* is its place
+A *sequence* holds documents in the order they came: the events of a descriptor, or what a run
+has of one kind of references. A document's *position* is its place
 in the sequence. The journal keeps the rows that no sealed chunk holds yet, under the key
 ``sequence * 2**36 + position``. Which documents there are is known by ``document_key``, a
 hash of run, kind and uid, so that a repeated one is noticed without reading chunks.
@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from ...core.chunks import DATUM, EVENT, STREAM_DATUM, Layout, decode_rows
+from ...core.chunks import EVENT, LAYOUTS, Layout, decode_rows
 from ...core.documents import equal, pack, unpack
 from ...core.errors import DuplicateUID
-from .reader import EmbeddedReader
+from .reader import EmbeddedReader, stored_keys
 
-__all__ = ["LAYOUTS", "POSITIONS", "Journal", "Lane"]
+__all__ = ["POSITIONS", "Journal", "Lane"]
 
 POSITIONS = 2**36
-LAYOUTS = {layout.kind: layout for layout in (EVENT, DATUM, STREAM_DATUM)}
 
 
 @dataclass(slots=True)
@@ -33,7 +32,8 @@ class Lane:
     Attributes
     ----------
     number, layout, owner, run
-        Its key in the store; what it holds; uid of the owner; uid of the run.
+        Its key in the store; what it holds; uid of the descriptor, of references that of the
+        run; uid of the run.
     next
         Position of the next row.
     waiting_rows, waiting_bytes
@@ -171,20 +171,16 @@ class Journal:
             "SELECT body FROM journal WHERE id = ?", (number * POSITIONS + position,)
         ).fetchone()
         if row is not None:
-            return {**unpack(row[0]), LAYOUTS[kind].owner: owner}
-        chunk, first, path = connection.execute(
-            "SELECT id, first, path FROM chunk WHERE sequence = ? AND first <= ? "
+            there = unpack(row[0])
+            return there if LAYOUTS[kind].mixed else {**there, LAYOUTS[kind].owner: owner}
+        chunk, first = connection.execute(
+            "SELECT id, first FROM chunk WHERE sequence = ? AND first <= ? "
             "ORDER BY first DESC LIMIT 1",
             (number, position),
         ).fetchone()
         if self._last_chunk is None or self._last_chunk[0] != chunk:
-            body = (
-                path
-                or connection.execute(
-                    "SELECT body FROM chunk_body WHERE id = ?", (chunk,)
-                ).fetchone()[0]
-            )
-            table = self._reader.read(body)
+            (place,) = stored_keys(connection, [chunk])
+            table = self._reader.read(place)
             self._last_chunk = (chunk, decode_rows(LAYOUTS[kind], table, owner))
         return self._last_chunk[1][position - first]  # type: ignore[no-any-return]
 
@@ -194,7 +190,7 @@ def owner_of(connection: sqlite3.Connection, number: int) -> tuple[str, str]:
     kind, owner = connection.execute(
         "SELECT kind, owner FROM sequence WHERE id = ?", (number,)
     ).fetchone()
-    table = "descriptor" if kind == EVENT.kind else "asset"
+    table = "descriptor" if kind == EVENT.kind else "run"
     return kind, connection.execute(f"SELECT uid FROM {table} WHERE id = ?", (owner,)).fetchone()[0]
 
 
@@ -207,6 +203,9 @@ def sealed_end(connection: sqlite3.Connection, number: int) -> int:
 
 
 def _without_owner(layout: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the journal keeps of a row: all but an owner that the sequence names."""
+    if layout.mixed:
+        return dict(row)
     return {key: value for key, value in row.items() if key != layout.owner}
 
 

@@ -1,7 +1,9 @@
-"""Reading chunks of an embedded store: Parquet files, and small chunks inside SQLite."""
+"""Reading chunks of an embedded store: Parquet files, packs, and small chunks inside SQLite."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,33 +12,36 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...core.chunks import ChunkReader, from_ipc, ranges_table
+from ...core.chunks import ChunkReader, from_ipc, present
 from ...core.errors import StoreDamaged
 from .database import Database
 
-__all__ = ["EmbeddedReader"]
+__all__ = ["EmbeddedReader", "stored_keys"]
+
+Stored = str | tuple[str, int, int] | bytes
+"""A key that any process can read."""
 
 
 @dataclass(frozen=True)
 class EmbeddedReader(ChunkReader):
     """Reads by key.
 
-    A key is the path of a Parquet file below the store's folder; the number of a chunk inside
-    SQLite, read only in a process that may open it; the Arrow bytes of a small chunk or an
-    unsealed tail, as they travel to other processes; or a ``(first, last)`` range of seq_num.
+    A key of the store's own is the path of a Parquet file below the store's folder;
+    ``(path, offset, length)`` of a chunk in a pack; or the number of a small chunk, looked up in
+    SQLite, which only a process on the store's machine may open.
     """
 
     root: str
     read_only: bool = False
 
-    def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
+    def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         if isinstance(key, str):
             return self._read_file(key, columns)
         if isinstance(key, tuple):
-            table = ranges_table(*key)
-            return table if columns is None else table.select(_present(table.schema, columns))
-        return from_ipc(key if isinstance(key, bytes) else self._bodies([key])[key], columns)
+            path, offset, length = key
+            return self._read_packed(path, offset, length, columns)
+        return self.read(self._look_up([key])[0], columns)
 
     def _read_file(self, key: str, columns: Sequence[str] | None) -> pa.Table:
         path = Path(self.root, key)
@@ -44,45 +49,76 @@ class EmbeddedReader(ChunkReader):
             with pq.ParquetFile(path, memory_map=True) as file:
                 if columns is None:
                     return file.read()
-                schema = file.schema_arrow
-                present = _present(schema, columns)
-                if not present:  # the number of rows still counts
+                names = present(file.schema_arrow, columns)
+                if not names:  # the number of rows still counts
                     return pa.table({"": pa.nulls(file.metadata.num_rows)}).select([])
-                return file.read(columns=present).select(present)
+                return file.read(columns=names).select(names)
         except FileNotFoundError:
-            raise StoreDamaged(
-                f"{path} is missing; if this is a worker on another machine, it must see the "
-                f"folder {self.root} under the same path"
-            ) from None
+            raise self._missing(path) from None
         except (pa.ArrowException, OSError) as error:
             raise StoreDamaged(f"{path} is damaged: {error}") from error
 
-    def _bodies(self, numbers: Sequence[int]) -> dict[int, bytes]:
+    def _read_packed(
+        self, key: str, offset: int, length: int, columns: Sequence[str] | None
+    ) -> pa.Table:
+        path = Path(self.root, key)
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise self._missing(path) from None
+        try:
+            body = os.pread(handle, length, offset)
+        finally:
+            os.close(handle)
+        try:
+            return from_ipc(body, columns)
+        except pa.ArrowException as error:
+            raise StoreDamaged(f"{path} is damaged at byte {offset:,}: {error}") from error
+
+    def _missing(self, path: Path) -> StoreDamaged:
+        return StoreDamaged(
+            f"{path} is missing; if this is a worker on another machine, it must see the folder "
+            f"{self.root} under the same path"
+        )
+
+    def _look_up(self, numbers: Sequence[int]) -> list[Stored]:
         database = Database.of(Path(self.root), create=False, read_only=self.read_only)
-        found: dict[int, bytes] = {}
         with database.read() as connection:
-            for start in range(0, len(numbers), 500):
-                some = numbers[start : start + 500]
-                marks = ",".join("?" * len(some))
-                found.update(
-                    connection.execute(
-                        f"SELECT id, body FROM chunk_body WHERE id IN ({marks})", some
-                    )
-                )
-        missing = set(numbers) - found.keys()
-        if missing:
-            raise StoreDamaged(f"{database.path} lacks the chunks {sorted(missing)[:5]}")
-        return found
+            return stored_keys(connection, numbers)
 
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """Put small chunks in place of their numbers: workers never open the SQLite file,
-        which is not safe over network file systems.
+        """The keys of small chunks with their place in a pack, or their bytes, for numbers.
+
+        Workers never open the SQLite file, which is not safe over network file systems.
         """
         numbers = [key for key in keys if isinstance(key, int)]
-        bodies = self._bodies(numbers) if numbers else {}
-        return [bodies[key] if isinstance(key, int) else key for key in keys]
+        if not numbers:
+            return keys
+        found = dict(zip(numbers, self._look_up(numbers), strict=True))
+        return [found[key] if isinstance(key, int) else key for key in keys]
 
 
-def _present(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
-    names = set(schema.names)
-    return [name for name in columns if name in names]
+def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Stored]:
+    """Where chunks are, by number: in a file, in a pack, or here as their bytes.
+
+    Raises
+    ------
+    StoreDamaged
+        If the store has no such chunk.
+    """
+    found: dict[int, Stored] = {}
+    for begin in range(0, len(numbers), 500):
+        some = numbers[begin : begin + 500]
+        rows = connection.execute(
+            "SELECT chunk.id, path, offset, length, body FROM chunk LEFT JOIN chunk_body "
+            f"ON chunk_body.id = chunk.id WHERE chunk.id IN ({','.join('?' * len(some))})",
+            some,
+        )
+        for number, path, offset, length, body in rows:
+            found[number] = (
+                body if path is None else path if offset is None else (path, offset, length)
+            )
+    missing = [number for number in numbers if found.get(number) is None]
+    if missing:
+        raise StoreDamaged(f"the store lacks the chunks {missing[:5]}")
+    return [found[number] for number in numbers]

@@ -34,6 +34,7 @@ from ...core.documents import from_json, to_json, unpack
 from ...core.file_names import file_name
 from .database import Database
 from .journal import POSITIONS, Journal, Lane, sealed_end
+from .packing import CHUNK_FOLDER, publish_file
 
 __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "seal_lane", "seal_page", "sweep"]
 
@@ -41,7 +42,6 @@ CHUNK_BYTES = 16 * 2**20
 CHUNK_ROWS = 65_536
 INLINE_BYTES = 64 * 2**10
 ORPHAN_SECONDS = 3600.0
-CHUNK_FOLDER = "chunks"
 
 
 def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
@@ -149,14 +149,6 @@ def _final_path(temporary: Path, lane: Lane, first: int, rows: int) -> Path:
     return temporary.with_name(f"{stream}-{lane.number}-{first}-{rows}.parquet")
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def sweep(database: Database) -> int:
     """Remove old files that no chunk names, left by processes that were killed; how many."""
     folder = database.root / CHUNK_FOLDER
@@ -169,7 +161,7 @@ def sweep(database: Database) -> int:
     removed = 0
     for path in folder.rglob("*"):
         if (
-            path.suffix not in (".part", ".parquet")
+            path.suffix not in (".part", ".parquet", ".arrow")
             or str(path.relative_to(database.root)) in known
         ):
             continue
@@ -221,8 +213,7 @@ def _move(temporary: Path | None, lane: Lane, first: int, rows: int) -> Path | N
     if temporary is None:
         return None
     final = _final_path(temporary, lane, first, rows)
-    os.replace(temporary, final)
-    _sync_folder(final.parent)
+    publish_file(temporary, final)
     return final
 
 
@@ -238,7 +229,7 @@ def add_chunk(
     facts = statistics(lane.layout, table)
     place = None if path is None else path.relative_to(database.root).as_posix()
     cursor = connection.execute(
-        "INSERT INTO chunk VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO chunk VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
         (lane.number, first, *_as_row(facts), _schema_number(connection, table), place),
     )
     if path is None:

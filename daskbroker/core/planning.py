@@ -1,0 +1,120 @@
+"""Putting plans together: what every store does to list the chunks it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .chunks import (
+    CHUNK_RECORD,
+    EVENT,
+    ChunkPlan,
+    ChunkReader,
+    Layout,
+    Statistics,
+    column_kinds,
+    ranges_table,
+    statistics,
+    to_ipc,
+)
+from .codec import Kind
+from .documents import Document
+
+__all__ = ["PlanBuilder", "merged_ranges", "with_ranges"]
+
+
+class PlanBuilder:
+    """Collects the lines of a :class:`~daskbroker.core.chunks.ChunkPlan`.
+
+    Parameters
+    ----------
+    reader, layout, store
+        Of the plan; ``layout`` is that of the documents.
+    descriptors
+        Every descriptor of the plan. Lines name them by their place here.
+    """
+
+    def __init__(
+        self, reader: ChunkReader, layout: Layout, store: str, descriptors: Sequence[Document]
+    ) -> None:
+        self._reader = reader
+        self._layout = layout
+        self._store = store
+        self._descriptors = tuple(descriptors)
+        self._schemas: list[Mapping[str, Kind]] = []
+        self._records: list[tuple[Any, ...]] = []
+        self._keys: list[Any] = []
+
+    def add_schema(self, kinds: Mapping[str, Kind]) -> int:
+        """Note a set of columns that chunks have; its number, for :meth:`add_chunk`."""
+        self._schemas.append(kinds)
+        return len(self._schemas) - 1
+
+    def add_chunk(self, place: int, key: Any, first: int, schema: int, facts: Statistics) -> None:
+        """Add a chunk that is stored, by what the store's manifest tells of it."""
+        record = (
+            place, schema, first, facts.rows, facts.bytes, facts.seq_min, facts.seq_max,
+            facts.time_min, facts.time_max, facts.distinct, facts.ordered,
+        )  # fmt: skip
+        self._records.append(record)
+        self._keys.append(key)
+
+    def add_table(self, place: int, first: int, table: pa.Table, key: Any = None) -> None:
+        """Add rows in hand; without a key they travel with the plan."""
+        facts = statistics(self._layout, table)
+        schema = self.add_schema(column_kinds(table))
+        self.add_chunk(place, to_ipc(table) if key is None else key, first, schema, facts)
+
+    def plan(self) -> ChunkPlan:
+        """What was added, in the order of the descriptors."""
+        records = np.array(self._records, dtype=CHUNK_RECORD)
+        order = np.argsort(records["descriptor"], kind="stable")
+        return ChunkPlan(
+            reader=self._reader,
+            descriptors=self._descriptors,
+            schemas=tuple(self._schemas),
+            records=records[order],
+            keys=tuple(self._keys[place] for place in order.tolist()),
+            store=self._store,
+        )
+
+
+def with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPlan:
+    """A plan of events, and for some of its descriptors ranges of seq_num without events.
+
+    Parameters
+    ----------
+    plan
+        Of descriptors, some of which have no chunk.
+    ranges
+        ``(place of the descriptor, range of seq_num)``.
+    """
+    builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
+    for place, numbers in ranges:
+        builder.add_table(place, numbers.start, ranges_table(numbers), key=numbers)
+    more = builder.plan()
+    more.records["schema"] += len(plan.schemas)
+    records = np.concatenate([plan.records, more.records])
+    keys = plan.keys + more.keys
+    order = np.argsort(records["descriptor"], kind="stable")
+    return replace(
+        plan,
+        schemas=plan.schemas + more.schemas,
+        records=records[order],
+        keys=tuple(keys[place] for place in order.tolist()),
+    )
+
+
+def merged_ranges(ranges: Iterable[range]) -> list[range]:
+    """Union of half-open ranges, in order."""
+    merged: list[range] = []
+    for one in sorted(ranges, key=lambda one: (one.start, one.stop)):
+        if merged and one.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, one.stop))
+        else:
+            merged.append(one)
+    return merged

@@ -1,0 +1,101 @@
+"""Packs: files of many small chunks, so that thousands of tiny runs are few files.
+
+A small chunk is first kept inside SQLite, with the transaction that seals it. When enough of
+them have come together, their Arrow bytes are written one after the other into a file, a pack,
+which workers read by offset. As in sealing, the file is synced and renamed before the
+transaction that makes it known and removes the bytes from SQLite.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from pathlib import Path
+
+from .database import Database
+
+__all__ = ["PACK_BYTES", "pack_small_chunks", "publish_file"]
+
+CHUNK_FOLDER = "chunks"
+PACK_BYTES = 4 * 2**20
+"""So much of small chunks may stay in SQLite."""
+
+LARGEST_PACK = 64 * 2**20
+
+
+def pack_small_chunks(database: Database, allowed: int = 0) -> int:
+    """Move small chunks from SQLite into packs if they are more than ``allowed`` bytes.
+
+    Returns
+    -------
+    int
+        How many were moved.
+    """
+    moved = 0
+    while True:
+        with database.read() as connection:
+            waiting = _waiting(connection, allowed)
+        if not waiting:
+            return moved
+        path = _write(database, waiting)
+        with database.write() as connection:
+            moved += _note(connection, path.relative_to(database.root).as_posix(), waiting)
+
+
+def _waiting(connection: sqlite3.Connection, allowed: int) -> list[tuple[int, bytes]]:
+    """Number and bytes of the oldest small chunks, at most a pack of them."""
+    total = connection.execute("SELECT total(length(body)) FROM chunk_body").fetchone()[0]
+    if not total or total <= allowed:
+        return []
+    some: list[tuple[int, bytes]] = []
+    size = 0
+    for number, body in connection.execute("SELECT id, body FROM chunk_body ORDER BY id"):
+        if some and size + len(body) > LARGEST_PACK:
+            break
+        some.append((number, body))
+        size += len(body)
+    return some
+
+
+def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
+    folder = database.root / CHUNK_FOLDER
+    name = f"pack-{uuid.uuid4().hex}.arrow"
+    temporary = folder / f".{name}.part"
+    with database.errors():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                for _, body in chunks:
+                    file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            publish_file(temporary, folder / name)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    return folder / name
+
+
+def publish_file(temporary: Path, final: Path) -> None:
+    """Give a synced file its name, so that it is there after a crash too."""
+    os.replace(temporary, final)
+    handle = os.open(final.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _note(connection: sqlite3.Connection, path: str, chunks: list[tuple[int, bytes]]) -> int:
+    """Say where the chunks are now, but for those that another process was first to move."""
+    moved, offset = 0, 0
+    for number, body in chunks:
+        done = connection.execute(
+            "UPDATE chunk SET path = ?, offset = ?, length = ? WHERE id = ? AND path IS NULL",
+            (path, offset, len(body), number),
+        )
+        moved += done.rowcount
+        offset += len(body)
+        connection.execute("DELETE FROM chunk_body WHERE id = ?", (number,))
+    return moved

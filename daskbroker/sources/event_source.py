@@ -1,0 +1,455 @@
+"""The contract of an event source: a store implements few primitives, the rest is derived here.
+
+The methods are the manifesto's. An :class:`EventSource` holds all of a run but its start and
+stop: descriptors, events, and the references to detector files.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ..assets.filling import fill_documents, fill_frame
+from ..core.chunks import (
+    DATUM,
+    EVENT,
+    LAYOUTS,
+    RESOURCE,
+    STREAM_DATUM,
+    STREAM_RESOURCE,
+    Chunk,
+    ChunkPlan,
+    Layout,
+    decode_rows,
+)
+from ..core.documents import ALL, Document
+from ..core.errors import BadDocument, StreamNotFound, UnknownReference
+from ..core.planning import merged_ranges, with_ranges
+from ..core.validate import check_keys, document_label, prepare
+from ..views import dataframe as dataframe_view
+from ..views import documents as documents_view
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
+    import pandas as pd
+
+__all__ = ["EventSource", "run_of", "stream_of"]
+
+STREAM = "primary"
+"""Of a descriptor without a name (recorded by old versions)."""
+
+
+def run_of(header: Any) -> str:
+    """The uid of a run, given as a Header, a start document, a pair, or the uid itself."""
+    if isinstance(header, str):
+        return header
+    if isinstance(header, tuple):
+        header = header[0]
+    start = getattr(header, "start", header)
+    if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
+        return str(start["uid"])
+    raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
+
+
+class EventSource(ABC):
+    """Descriptors, events and references of runs, as chunks.
+
+    A store implements the primitives; every method of the manifesto is derived from them.
+    """
+
+    reader: Any
+    """The :class:`~daskbroker.core.chunks.ChunkReader` of its chunks."""
+
+    # -- primitives --------------------------------------------------------------------------
+
+    @abstractmethod
+    def put_run(self, uid: str) -> None:
+        """Know of a run, before anything else of it comes."""
+
+    @abstractmethod
+    def has_run(self, uid: str) -> bool:
+        """Whether it knows of a run."""
+
+    @abstractmethod
+    def current_run(self) -> str | None:
+        """The newest run it knows of."""
+
+    @abstractmethod
+    def stop_run(self, uid: str) -> None:
+        """The run has stopped: seal what is in the journal of it."""
+
+    @abstractmethod
+    def put_descriptor(self, doc: Mapping[str, Any]) -> None:
+        """Store a checked descriptor of a known run."""
+
+    @abstractmethod
+    def find_descriptor(self, uid: str) -> Document | None:
+        """A descriptor by uid."""
+
+    @abstractmethod
+    def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
+        """Store a checked resource or stream_resource of a known run, to be found by uid."""
+
+    @abstractmethod
+    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
+        """The run a resource belongs to: the given one if it has it, else the newest that has."""
+
+    @abstractmethod
+    def append(
+        self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
+    ) -> None:
+        """Store checked rows durably, all of them or none.
+
+        ``owner`` names the sequence: a descriptor's uid for events, the run's for references.
+        """
+
+    @abstractmethod
+    def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
+        """Store a checked page as :meth:`append` stores its rows: all of it, or nothing."""
+
+    @abstractmethod
+    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """Descriptors of runs, in the order of the runs, within a run in that of time."""
+
+    @abstractmethod
+    def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """The chunks of events of some descriptors, in their order, without reading a payload."""
+
+    @abstractmethod
+    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+        """The chunks of a run's references of one kind, in the order in which they came.
+
+        The plan has one descriptor, ``{"uid": run, "run_start": run}``, as the owner.
+        """
+
+    @abstractmethod
+    def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
+        """Pack what is in the journal, of one run or of all; how many chunks were made.
+
+        Parameters
+        ----------
+        run
+            Uid; None: every run.
+        keep_journal
+            Leave the rows in the journal too, for other readers of it.
+
+        Raises
+        ------
+        BadQuery
+            If the store's journal is nobody else's to read, so that it cannot be kept.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections."""
+
+    def create_indexes(self) -> list[str]:
+        """Make the indexes that are missing; names of those made. Most stores have theirs."""
+        return []
+
+    # -- insert ------------------------------------------------------------------------------
+
+    def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """Store a document durably; the same one again changes nothing.
+
+        Parameters
+        ----------
+        name, doc
+            As a RunEngine emits them; pages and the deprecated bulk documents too.
+        run
+            Uid of the run that a resource without ``run_start`` belongs to; by default the
+            newest run.
+
+        Raises
+        ------
+        BadDocument
+            The document, or one of its fields, makes no sense.
+        UnknownReference
+            Its run, descriptor or resource is not stored.
+        DuplicateUID
+            A different document has this uid.
+        """
+        for one_name, one in list(expand_bulk(name, prepare(name, doc))):
+            self.insert_prepared(one_name, one, run=run)
+
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """Store a document that :func:`daskbroker.core.validate.prepare` has checked."""
+        if name == "start":
+            self.put_run(doc["uid"])
+        elif name == "stop":
+            self._known_run(name, doc, doc["run_start"])
+            self.stop_run(doc["run_start"])
+        elif name == "descriptor":
+            self._known_run(name, doc, doc["run_start"])
+            self.put_descriptor(doc)
+        elif name in ("resource", "stream_resource"):
+            owner = doc.get("run_start") or run or self.current_run()
+            self._known_run(name, doc, owner)
+            self.put_asset(LAYOUTS[name], doc, str(owner))
+        elif name in ("event", "event_page"):
+            self._insert_events(name, doc)
+        else:
+            self._insert_references(name, doc, run)
+
+    def _known_run(self, name: str, doc: Mapping[str, Any], uid: str | None) -> None:
+        if uid is None or not self.has_run(uid):
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its run {uid!r} is not stored; "
+                "insert its start document first"
+            )
+
+    def _insert_events(self, name: str, doc: Mapping[str, Any]) -> None:
+        descriptor = self.find_descriptor(doc["descriptor"])
+        if descriptor is None:
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its descriptor {doc['descriptor']!r} is not "
+                "stored; insert it first"
+            )
+        known = descriptor["data_keys"].keys()
+        for part in ("data", "timestamps"):
+            if not doc[part].keys() <= known:
+                check_keys(doc[part], known, document_label(name, doc), descriptor["uid"])
+        if name == "event":
+            self.append(EVENT, descriptor["uid"], [doc], descriptor["run_start"])
+        elif len(doc["uid"]):
+            self.append_page(EVENT, descriptor["uid"], doc, descriptor["run_start"])
+
+    def _insert_references(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
+        layout = STREAM_DATUM if name == "stream_datum" else DATUM
+        owner = self.find_asset_run(LAYOUTS[layout.owner], doc[layout.owner], run)
+        if owner is None:
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its {layout.owner} {doc[layout.owner]!r} is not "
+                "stored; insert it first"
+            )
+        if name == "stream_datum" and self.find_descriptor(doc["descriptor"]) is None:
+            raise UnknownReference(
+                f"{document_label(name, doc)}: its descriptor {doc['descriptor']!r} is not stored"
+            )
+        if name == "datum_page":
+            if len(doc["datum_id"]):
+                self.append_page(layout, owner, doc, owner)
+        else:
+            self.append(layout, owner, [doc], owner)
+
+    # -- planning ----------------------------------------------------------------------------
+
+    def plan(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """The chunks of some descriptors, in the order given, without reading a payload.
+
+        A descriptor without events, of whose frames stream_datum documents tell, has a row for
+        each ``seq_num`` that they name; its time is not known.
+        """
+        plan = self.plan_events(descriptors)
+        having = set(plan.records["descriptor"].tolist())
+        without = [
+            (place, descriptor)
+            for place, descriptor in enumerate(plan.descriptors)
+            if place not in having and has_streams(descriptor)
+        ]
+        if not without:
+            return plan
+        spans: dict[str, list[range]] = {}
+        for run in dict.fromkeys(descriptor["run_start"] for _, descriptor in without):
+            for uid, span in self._frame_spans(run):
+                spans.setdefault(uid, []).append(span)
+        found = (
+            (place, numbers)
+            for place, descriptor in without
+            for numbers in merged_ranges(spans.get(descriptor["uid"], ()))
+        )
+        return with_ranges(plan, found)
+
+    def _frame_spans(self, run: str) -> Iterator[tuple[str, range]]:
+        """Descriptor and range of seq_num of each stream_datum of a run that is not empty."""
+        plan = self.plan_references(STREAM_DATUM, run)
+        for place in range(len(plan)):
+            table = plan.read(place, ["descriptor", "seq_nums:start", "seq_nums:stop"])
+            for uid, first, last in zip(*table.to_pydict().values(), strict=True):
+                if last > first:
+                    yield uid, range(first, last)
+
+    def list_assets(self, run: str) -> list[tuple[str, Document]]:
+        """``("resource" | "stream_resource", doc)`` of a run, each kind in the order they came."""
+        found: list[tuple[str, Document]] = []
+        for layout in (RESOURCE, STREAM_RESOURCE):
+            plan = self.plan_references(layout, run)
+            for place in range(len(plan)):
+                docs = decode_rows(layout, plan.read(place), run)
+                found.extend((layout.kind, doc) for doc in docs)
+        return found
+
+    # -- the manifesto's methods -------------------------------------------------------------
+
+    def stream_names_given_header(self, header: Any) -> set[str]:
+        """Names of the streams of a run."""
+        return {stream_of(d) for d in self.list_descriptors([run_of(header)])}
+
+    def descriptors_given_header(self, header: Any, stream_name: Any = ALL) -> list[Document]:
+        """Descriptors of a run, of one stream or of all, in the order of time.
+
+        Raises
+        ------
+        StreamNotFound
+            If a stream is named that the run does not have.
+        """
+        run = run_of(header)
+        found = self.list_descriptors([run], stream_name)
+        if not found and stream_name is not ALL:
+            names = sorted(self.stream_names_given_header(run))
+            raise StreamNotFound(
+                f"run {run!r} has no stream {stream_name!r}; it has: {', '.join(names) or 'none'}"
+            )
+        return found
+
+    def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
+        """Which chunks hold the events of a run; no payload is read."""
+        return self.plan(self.descriptors_given_header(header, stream_name))
+
+    def read_chunk(self, chunk: Chunk, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…)."""
+        return self.reader.read(chunk.key, columns)  # type: ignore[no-any-return]
+
+    def documents_given_header(
+        self,
+        header: Any,
+        stream_name: Any = ALL,
+        fill: bool = False,
+        fields: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[tuple[str, Document]]:
+        """``(name, doc)`` of everything but start and stop, references before users. Lazy.
+
+        Parameters
+        ----------
+        header
+            A Header, its start document or its uid.
+        stream_name
+            One stream, or ``ALL``.
+        fill
+            Put external data in place of references.
+        fields
+            See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
+        """
+        parts = self.parts_given_header(header, stream_name)
+        start, stop = _start_and_stop(header)
+        stream = documents_view.stream_documents([parts], start, stop, fields)
+        return fill_documents(stream, **kwargs) if fill else stream
+
+    def parts_given_header(self, header: Any, stream_name: Any = ALL) -> documents_view.Parts:
+        """What the document view is made of: descriptors, chunks and references of a run."""
+        run = run_of(header)
+        descriptors = self.descriptors_given_header(header, stream_name)
+        return documents_view.Parts(
+            plan=self.plan(descriptors),
+            assets=self.list_assets(run),
+            datums=self.plan_references(DATUM, run),
+            stream_datums=self.plan_references(STREAM_DATUM, run),
+            all_streams=stream_name is ALL,
+        )
+
+    def table_given_header(
+        self,
+        header: Any,
+        stream_name: str = STREAM,
+        fill: bool = False,
+        fields: Any = None,
+        **kwargs: Any,
+    ) -> dd.DataFrame:
+        """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
+        start, stop = _start_and_stop(header)
+        plan = self.chunks_given_header(header, stream_name)
+        return dataframe_view.table(
+            plan, stream_name, {start["uid"]: (start, stop)}, fields=fields, fill=fill, **kwargs
+        )
+
+    def fill_event(
+        self,
+        event: Mapping[str, Any],
+        in_place: bool = False,
+        fields: Any = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> Any:
+        """An event with its external data in place of references."""
+        stream = self.fill_event_stream(
+            [("event", event)], in_place, fields, handler_registry, handler_overrides
+        )
+        return next(iter(stream))[1]
+
+    def fill_event_stream(
+        self,
+        stream: Iterable[tuple[str, Mapping[str, Any]]],
+        in_place: bool = False,
+        fields: Any = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """The same ``(name, doc)`` pairs with the events filled. Lazy."""
+        return fill_documents(
+            stream,
+            in_place=in_place,
+            fields=fields,
+            descriptor_of=self.find_descriptor,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
+
+    def fill_table(
+        self,
+        table: pd.DataFrame,
+        in_place: bool = False,
+        fields: Any = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> pd.DataFrame:
+        """A table with the references in its external columns filled."""
+        uids = table.attrs.get("descriptors", ())
+        descriptors = [d for d in map(self.find_descriptor, uids) if d is not None]
+        return fill_frame(table, descriptors, in_place=in_place, fields=fields)
+
+
+def has_streams(descriptor: Mapping[str, Any]) -> bool:
+    """Whether frames of a descriptor may be told of by stream_datum documents."""
+    specs = descriptor["data_keys"].values()
+    return any(str(spec.get("external", "")).startswith("STREAM") for spec in specs)
+
+
+def stream_of(descriptor: Mapping[str, Any]) -> str:
+    """Name of the stream of a descriptor."""
+    return str(descriptor.get("name") or STREAM)
+
+
+def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    if isinstance(header, tuple):
+        return header[0], header[1]
+    start = getattr(header, "start", header)
+    if isinstance(start, Mapping):
+        return start, getattr(header, "stop", None)
+    return {"uid": header, "time": 0.0}, None
+
+
+def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The events or datums of the deprecated bulk documents; anything else as it is."""
+    if name == "bulk_events":
+        for events in doc.values():
+            if not isinstance(events, list):
+                raise BadDocument("bulk_events: must map stream names to lists of events")
+            for event in events:
+                yield "event", prepare("event", event)
+    elif name == "bulk_datum":
+        ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
+        if (
+            not isinstance(ids, list)
+            or not isinstance(kwarg_list, list)
+            or len(ids) != len(kwarg_list)
+        ):
+            raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
+        for datum_id, kwargs in zip(ids, kwarg_list, strict=True):
+            datum = {"resource": doc.get("resource"), "datum_id": datum_id, "datum_kwargs": kwargs}
+            yield "datum", prepare("datum", datum)
+    else:
+        yield name, doc
