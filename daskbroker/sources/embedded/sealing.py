@@ -38,8 +38,8 @@ from .packing import CHUNK_FOLDER, publish_file
 
 __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "seal_lane", "seal_page", "sweep"]
 
-CHUNK_BYTES = 16 * 2**20
-CHUNK_ROWS = 65_536
+CHUNK_BYTES = 32 * 2**20
+CHUNK_ROWS = 131_072
 INLINE_BYTES = 64 * 2**10
 LEAST_ROWS = 50
 ORPHAN_SECONDS = 3600.0
