@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .core import registry
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound, StreamNotFound
 from .core.fields import data_keys_of
@@ -276,6 +275,19 @@ class Header:
     def _filled(self, stream: Iterator[tuple[str, Document]]) -> Iterator[tuple[str, Document]]:
         return self._sources[0].fill_event_stream(stream)
 
+    def portable(self) -> Header:
+        """This run as a worker can have it, without opening the store.
+
+        A Header pickles as its documents and the broker's configuration, and the worker opens
+        the store by that. An embedded store must not be opened over a network file system, so
+        of such a one this gives a Header that carries its descriptors and the list of its
+        chunks (no data but the unsealed tail): the run as it is now, to read only.
+        :meth:`daskbroker.Results.map` sends these by itself.
+        """
+        if all(source.opens_on_workers for source in self._sources):
+            return self
+        return Header(self.db.portable(self), self.start, self.stop)
+
     # -- mapping, equality, pickling, looks --------------------------------------------------
 
     def keys(self) -> tuple[str, ...]:
@@ -300,7 +312,7 @@ class Header:
         return hash(self.uid)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_unpickle, (self.db.key, dict(self.start), self.stop and dict(self.stop)))
+        return (_unpickle, (self.db, dict(self.start), self.stop and dict(self.stop)))
 
     @cached_property
     def _facts(self) -> Mapping[str, Any]:
@@ -325,7 +337,5 @@ class Header:
         return f"<table><caption>daskbroker Header</caption>{rows}</table>"
 
 
-def _unpickle(key: str, start: dict[str, Any], stop: dict[str, Any] | None) -> Header:
-    return Header(
-        registry.broker_of(key), Document(start), None if stop is None else Document(stop)
-    )
+def _unpickle(db: DataBroker, start: dict[str, Any], stop: dict[str, Any] | None) -> Header:
+    return Header(db, Document(start), None if stop is None else Document(stop))

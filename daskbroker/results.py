@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
@@ -12,6 +12,7 @@ from .core.documents import Document
 from .core.errors import OffsetOutOfRange, StreamNotFound
 from .core.search import Search
 from .header import Header
+from .mapping import Outcome, map_runs
 from .views import dataframe as dataframe_view
 from .views.rows import Duplicates
 
@@ -137,6 +138,49 @@ class Results:
         """The documents of all runs, run after run. Lazy."""
         for header in self:
             yield from header.documents(fill, fields)
+
+    # -- work --------------------------------------------------------------------------------
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        client: Any = None,
+        in_flight: int | None = None,
+        progress: bool | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Outcome]:
+        """Call a function for each run, on the workers; outcomes in the order they come.
+
+        An error is kept beside its run and stops nothing; so is a run whose worker died more
+        often than the scheduler allows. Lazy: calls are started while this is iterated, and
+        closing the iterator early cancels those that have not run.
+
+        Parameters
+        ----------
+        func
+            Called as ``func(header, *args, **kwargs)``. What it computes with dask goes to the
+            same cluster, as in any task; ``.compute(scheduler="threads")`` stays on the worker.
+        client
+            A ``distributed.Client``; by default the active one, else dask's local scheduler
+            (threads, unless ``dask.config.set(scheduler="processes")`` or the like).
+        in_flight
+            So many calls are submitted and not yet given at a time, however many runs there
+            are; by default 64, or twice the number of threads.
+        progress
+            Show a bar; by default in a terminal and in a notebook.
+
+        Yields
+        ------
+        Outcome
+            With ``header``, ``uid``, ``error`` (None if all went well) and ``result()``, which
+            fetches what the function returned, or raises what it raised.
+        """
+        total = len(self) if progress is not False else None
+        return map_runs(
+            self, func, args, kwargs,
+            client=client, in_flight=in_flight, progress=progress, total=total,
+        )  # fmt: skip
 
     # -- pickling, looks ---------------------------------------------------------------------
 
