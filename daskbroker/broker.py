@@ -305,7 +305,7 @@ class DataBroker:
         See :meth:`daskbroker.Header.portable`.
         """
         sources = {
-            name: PortableEventSource(header.uid, source.parts_given_header(header.uid))
+            name: PortableEventSource.of(source, header.uid)
             for name, source in self.event_sources.items()
         }
         pair = PortableHeaderSource((header.start, header.stop))

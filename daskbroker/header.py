@@ -216,8 +216,7 @@ class Header:
         return dataset_view.dataset(
             plan,
             stream_name,
-            self.start,
-            self.stop,
+            {self.uid: (self.start, self.stop)},
             fields=fields,
             fill=fill,
             chunks=chunks,

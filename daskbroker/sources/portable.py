@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.chunks import DATUM, ChunkPlan, Layout
+from ..core.chunks import REFERENCES, ChunkPlan, Layout
 from ..core.documents import ALL, Document
 from ..core.errors import StoreReadOnly
+from ..core.planning import PlanBuilder
 from ..core.search import Search
-from ..views.documents import Parts
 from .base import EventSource, HeaderPair, HeaderSource, stream_of
 
 __all__ = ["PortableEventSource", "PortableHeaderSource"]
@@ -63,21 +63,31 @@ class PortableHeaderSource(HeaderSource):
 class PortableEventSource(EventSource):
     """What one event source has of a run.
 
-    Parameters
+    Attributes
     ----------
     run
         Uid.
-    parts
-        Documents and chunk plans.
+    events
+        The chunks of its events; all its descriptors.
+    references
+        The chunks of its references, by the name of the documents, where there are any.
     """
 
     run: str
-    parts: Parts
+    events: ChunkPlan
+    references: Mapping[str, ChunkPlan]
+
+    @classmethod
+    def of(cls, source: EventSource, run: str) -> PortableEventSource:
+        """The run as it is now in another source."""
+        plans = {layout.kind: source.plan_references(layout, run) for layout in REFERENCES}
+        having = {kind: plan for kind, plan in plans.items() if len(plan)}
+        return cls(run, source.plan(source.list_descriptors([run])), having)
 
     @property
     def reader(self) -> Any:  # type: ignore[override]
         """See :class:`EventSource`."""
-        return self.parts.plan.reader
+        return self.events.reader
 
     def has_run(self, uid: str) -> bool:
         """See :meth:`EventSource.has_run`."""
@@ -89,35 +99,33 @@ class PortableEventSource(EventSource):
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventSource.find_descriptor`."""
-        return next((d for d in self.parts.plan.descriptors if d["uid"] == uid), None)
+        return next((d for d in self.events.descriptors if d["uid"] == uid), None)
 
-    def find_asset_run(self, name: str, uid: str, run: str | None) -> str | None:
+    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         """See :meth:`EventSource.find_asset_run`."""
-        found = any(kind == name and doc["uid"] == uid for kind, doc in self.parts.assets)
+        found = any(doc["uid"] == uid for _, doc in self.list_assets(self.run))
         return self.run if found else None
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         """See :meth:`EventSource.list_descriptors`."""
-        found = self.parts.plan.descriptors if self.run in runs else ()
+        found = self.events.descriptors if self.run in runs else ()
         return [d for d in found if stream_name is ALL or stream_of(d) == stream_name]
 
-    def list_assets(self, run: str) -> list[tuple[str, Document]]:
-        """See :meth:`EventSource.list_assets`."""
-        return list(self.parts.assets) if run == self.run else []
-
-    def plan(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventSource.plan`."""
-        return _of_descriptors(self.parts.plan, descriptors)
+    def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """See :meth:`EventSource.plan_events`."""
+        return _of_descriptors(self.events, descriptors)
 
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
         """See :meth:`EventSource.plan_references`."""
-        plan = self.parts.datums if layout is DATUM else self.parts.stream_datums
-        return plan if run == self.run else _of_descriptors(plan, ())
+        if run == self.run and layout.kind in self.references:
+            return self.references[layout.kind]
+        owner = Document({"uid": run, "run_start": run})
+        return PlanBuilder(self.reader, layout, self.events.store, [owner]).plan()
 
     def close(self) -> None:
         """There is nothing to let go of."""
 
-    def seal(self, run: str | None = None) -> int:
+    def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventSource.seal`; there is no journal."""
         return 0
 

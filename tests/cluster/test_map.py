@@ -142,5 +142,5 @@ def test_sizes_of_pickles(db):
 def test_bad_arguments_are_refused(runs):
     with pytest.raises(ValueError, match="in_flight"):
         next(runs.map(total, in_flight=0))
-    with pytest.raises(ValueError, match="client"):
+    with pytest.raises(ValueError, match="Client"):
         next(runs.map(total, client="tcp://127.0.0.1:8786"))
