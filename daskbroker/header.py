@@ -275,7 +275,7 @@ class Header:
         return self._sources[0].fill_event_stream(stream)
 
     def portable(self) -> Header:
-        """This run as a worker can have it, without opening the store.
+        """The run as a worker can have it, without opening the store.
 
         A Header pickles as its documents and the broker's configuration, and the worker opens
         the store by that. An embedded store must not be opened over a network file system, so

@@ -23,7 +23,7 @@ def progress_bar(total: int | None, unit: str, show: bool | None = None) -> Any:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where a notebook has no widgets, text will do
-        from tqdm import auto, std
-    in_notebook = auto.notebook_tqdm is not std.tqdm
+        from tqdm import autonotebook, std
+    in_notebook = autonotebook.tqdm is not std.tqdm
     shown = sys.stderr.isatty() or in_notebook if show is None else show
-    return auto.tqdm(total=total, unit=unit, disable=not shown)
+    return autonotebook.tqdm(total=total, unit=unit, disable=not shown)

@@ -11,7 +11,6 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 
-import daskbroker
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
