@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -245,8 +245,17 @@ class Header:
         fields
             Select data keys or add projections; descriptors then carry a new uid.
         """
+        yield from self.documents_of(self.parts(), fill, fields)
+
+    def parts(self) -> list[documents_view.Parts]:
+        """What the documents are made of, by event source: descriptors, chunks, references."""
+        return [source.parts_given_header(self.uid) for source in self._sources]
+
+    def documents_of(
+        self, parts: Sequence[documents_view.Parts], fill: bool = True, fields: Any = None
+    ) -> Iterator[tuple[str, Document]]:
+        """The documents, as :meth:`documents` gives them, of parts that are at hand."""
         yield "start", self.start
-        parts = [source.parts_given_header(self.uid) for source in self._sources]
         stream = documents_view.stream_documents(parts, self.start, self.stop, fields)
         yield from self._filled(stream) if fill else stream
         if self.stop is not None:

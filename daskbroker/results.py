@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
@@ -17,6 +17,8 @@ from .header import Header
 from .mapping import Outcome, map_runs
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
+from .views.documents import Parts
+from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
 if TYPE_CHECKING:
@@ -202,9 +204,20 @@ class Results:
         return StreamNotFound(f"none of these {runs} runs has a stream {stream_name!r}")
 
     def documents(self, fill: bool = True, fields: Any = None) -> Iterator[tuple[str, Document]]:
-        """The documents of all runs, run after run. Lazy."""
-        for header in self:
-            yield from header.documents(fill, fields)
+        """The documents of all runs, run after run. Lazy.
+
+        With an active Client the next runs are read ahead on the workers, within the bounds
+        that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
+        """
+        with Prefetcher() as ahead:
+            planned = (((header, parts), _plans(parts)) for header, parts in self._with_parts())
+            for (header, parts), plans in ahead.runs(planned):
+                coming = iter(plans)
+                read = [part.with_plans([next(coming) for _ in part.plans]) for part in parts]
+                yield from header.documents_of(read, fill, fields)
+
+    def _with_parts(self) -> Iterator[tuple[Header, list[Parts]]]:
+        return ((header, header.parts()) for header in self)
 
     # -- work --------------------------------------------------------------------------------
 
@@ -267,3 +280,7 @@ class Results:
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")
         head = "".join(f"<th>{name}</th>" for name in heads)
         return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
+
+
+def _plans(parts: Sequence[Parts]) -> list[ChunkPlan]:
+    return [plan for part in parts for plan in part.plans]
