@@ -7,6 +7,7 @@ from .config import connect, temp
 from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .header import Header
+from .mapping import Outcome
 from .results import Results
 from .views.convert import PageBuffer, RunBuffer, stream_to_table, table_to_stream
 
@@ -21,6 +22,7 @@ __all__ = [
     "DataBroker",
     "Document",
     "Header",
+    "Outcome",
     "PageBuffer",
     "Results",
     "RunBuffer",
