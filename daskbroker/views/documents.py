@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, decode_rows
+from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, iter_rows
 from ..core.documents import ALL, Document
 from ..core.fields import derive_descriptor, select
 
@@ -93,7 +93,7 @@ def _references(parts: Sequence[Parts]) -> Iterator[NamedDocument]:
     datums_given: set[str] = set()
     for number, part in enumerate(parts):
         wanted = None if part.all_streams else _used_resources(part)
-        for _, docs in _decoded(part.datums, DATUM, range(len(part.datums))):
+        for docs in _decoded(part.datums, DATUM, range(len(part.datums))):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
@@ -165,7 +165,7 @@ def _track(
     yield time, "descriptor", descriptor
     waiting = _stream_datums(part, parent["uid"])
     chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
-    for _, events in _decoded(part.plan, EVENT, chunks):
+    for events in _decoded(part.plan, EVENT, chunks):
         if change is None and not waiting:
             for event in events:
                 yield event["time"], "event", event
@@ -183,7 +183,7 @@ def _stream_datums(part: Parts, descriptor: str) -> list[Document]:
     """Those of a descriptor, the one to give first at the end of the list."""
     found = [
         doc
-        for _, docs in _decoded(part.stream_datums, STREAM_DATUM, range(len(part.stream_datums)))
+        for docs in _decoded(part.stream_datums, STREAM_DATUM, range(len(part.stream_datums)))
         for doc in docs
         if doc["descriptor"] == descriptor
     ]
@@ -193,26 +193,25 @@ def _stream_datums(part: Parts, descriptor: str) -> list[Document]:
 
 def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int]
-) -> Iterator[tuple[int, list[Document]]]:
-    """Chunks as documents, the next one read ahead by a thread."""
+) -> Iterator[Iterator[Document]]:
+    """Chunks as documents, the next chunk read ahead by a thread."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     owners = plan.records["descriptor"]
+    for place, table in zip(places, _read_ahead(plan, places)):
+        yield iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
 
-    def load(place: int) -> list[Document]:
-        owner = plan.descriptors[int(owners[place])]["uid"]
-        return decode_rows(layout, plan.read(place), owner)
 
+def _read_ahead(plan: ChunkPlan, places: Sequence[int]) -> Iterator[pa.Table]:
     if len(places) < 2:
-        for place in places:
-            yield place, load(place)
+        yield from map(plan.read, places)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead") as ahead:
-        coming = ahead.submit(load, places[0])
-        for place, following in zip(places, chain(places[1:], [None]), strict=True):
-            docs = coming.result()
+        coming = ahead.submit(plan.read, places[0])
+        for following in chain(places[1:], [None]):
+            table = coming.result()
             if following is not None:
-                coming = ahead.submit(load, following)
-            yield place, docs
+                coming = ahead.submit(plan.read, following)
+            yield table
 
 
 @dataclass(frozen=True)
