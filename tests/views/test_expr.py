@@ -673,7 +673,7 @@ def test_on_a_cluster(client, tmp_path, whole):
     with dask.config.set(scheduler=client):
         result = df[df.time > T][["b", "img"]].compute()
         same(result, whole[whole.time > T][["b", "img"]])
-        assert result.attrs["run"] == "abc"
+        assert result.attrs["run"] == df.attrs["run"] == "abc"
         assert parts.reads == [(i, ("time", "b", "img")) for i in (2, 3, 4)]
         assert len(df) == 50
         assert parts.reads == []
