@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from .base import Block, BlockHandler, Datums, Roi
+from .gathering import gather
 from .regions import axes_of, take_region
 
 __all__ = ["ClassicHandler"]
@@ -50,7 +51,7 @@ class ClassicHandler(BlockHandler):
                 self._handler = self._factory(path, **self._kwargs)
             if self.readable.roots is not None:
                 self._check_files(datums)
-            return _gather((_cell(self._handler(**row), roi) for row in datums.rows()), len(datums))
+            return gather((_cell(self._handler(**row), roi) for row in datums.rows()), len(datums))
 
     def _check_files(self, datums: Datums) -> None:
         self._check_texts(datums.rows())
@@ -85,19 +86,3 @@ def _is_array(value: Any) -> bool:
     """Arrays and what converts to one as a whole, as h5py's datasets do; no tables."""
     array_like = hasattr(value, "__array__") and hasattr(value, "shape") and hasattr(value, "dtype")
     return isinstance(value, np.ndarray) or (array_like and not hasattr(value, "iloc"))
-
-
-def _gather(cells: Iterable[Any], count: int) -> Block:
-    """Cells as one array where they are of one shape and dtype, else as a list."""
-    out: np.ndarray | None = None
-    listed: list[Any] = []
-    for place, cell in enumerate(cells):
-        if place == 0 and type(cell) is np.ndarray and not cell.dtype.hasobject:
-            out = np.empty((count, *cell.shape), cell.dtype)
-        if out is None:
-            listed.append(cell)
-        elif type(cell) is np.ndarray and cell.shape == out.shape[1:] and cell.dtype == out.dtype:
-            out[place] = cell
-        else:
-            listed, out = [*out[:place], cell], None
-    return listed if out is None else out

@@ -70,18 +70,18 @@ class AreaDetectorHDF5(BlockHandler):
     def __init__(
         self, path: str, /, frame_per_point: int = 1, key: str = AD_DATASET, swmr: bool = False
     ) -> None:
-        self._frames, self._key = int(frame_per_point), key
+        self._per_point, self._key = int(frame_per_point), key
         self._datasets = _OpenDatasets(path, swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         dataset = _with_rows(self._datasets.get(self._key, self))
         places = datums.integers("point_number")
-        axes = axes_of(roi, (self._frames, *dataset.shape[1:]))
-        return _read_events(dataset, places, self._frames, axes, _whole(dataset))
+        axes = axes_of(roi, (self._per_point, *dataset.shape[1:]))
+        return _read_events(dataset, places, self._per_point, axes, _whole(dataset))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         dataset = _with_rows(self._datasets.get(self._key, self))
-        return (self._frames, *dataset.shape[1:])
+        return (self._per_point, *dataset.shape[1:])
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
@@ -125,16 +125,16 @@ class FrameHDF5(BlockHandler):
         chunk_shape: Sequence[int] = (),
         swmr: bool = True,
     ) -> None:
-        self._frames, self._dataset = int(frame_per_point), dataset
+        self._per_point, self._dataset = int(frame_per_point), dataset
         self._datasets = _OpenDatasets(path, swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         dataset, places = self._find(datums)
-        axes = axes_of(roi, (self._frames, *dataset.shape[1:]))
-        return _read_events(dataset, places, self._frames, axes, _whole(dataset))
+        axes = axes_of(roi, (self._per_point, *dataset.shape[1:]))
+        return _read_events(dataset, places, self._per_point, axes, _whole(dataset))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        return (self._frames, *self._find(datums)[0].shape[1:])
+        return (self._per_point, *self._find(datums)[0].shape[1:])
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
