@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import msgpack
 import numpy as np
 
+from .checksum import seal_bytes, sound_bytes
 from .errors import BadDocument
 
 __all__ = [
@@ -307,15 +308,20 @@ def _ext_hook(code: int, data: bytes) -> Any:
 
 
 def pack(value: Any) -> bytes:
-    """A normalized value as msgpack bytes, lossless: NaN, integers of any size, arrays."""
-    packed: bytes = msgpack.packb(value, default=_default, unicode_errors="surrogatepass")
-    return packed
+    """A normalized value as msgpack bytes with a checksum, lossless: NaN, large integers, arrays."""
+    return seal_bytes(msgpack.packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
 def unpack(data: bytes) -> Any:
-    """The value that :func:`pack` was given."""
+    """The value that :func:`pack` was given.
+
+    Raises
+    ------
+    StoreDamaged
+        If the bytes have changed since.
+    """
     return msgpack.unpackb(
-        data, ext_hook=_ext_hook, unicode_errors="surrogatepass", strict_map_key=False
+        sound_bytes(data, "a stored document"), ext_hook=_ext_hook, unicode_errors="surrogatepass", strict_map_key=False
     )
 
 

@@ -274,7 +274,7 @@ class Database:
             name.startswith("SQLITE_CANTOPEN") and not os.access(self.root, os.W_OK)
         ):
             return StoreReadOnly(f"the store at {self.root} cannot be written: {text}")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "decode to UTF-8" in text:
             return StoreDamaged(f"{self.path} is damaged or no SQLite file: {text}")
         if name.startswith("SQLITE_BUSY"):
             return StoreError(
