@@ -30,7 +30,9 @@ from ...core.chunks import (
     statistics,
     to_ipc,
 )
+from ...core.codec import Kind
 from ...core.documents import from_json, to_json
+from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
 from .database import Database
 from .journal import POSITIONS, Journal, Lane, sealed_end, waiting_tables
@@ -117,7 +119,9 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                pq.write_table(table, file, compression="lz4", use_dictionary=texts)
+                pq.write_table(
+                    table, file, compression="lz4", use_dictionary=texts, write_page_checksum=True
+                )
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
@@ -238,9 +242,10 @@ def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
 
 def read_schema(body: str) -> dict[str, Any]:
     """The inverse of what :func:`add_chunk` stores of a chunk's columns."""
-    from ...core.codec import Kind
-
-    return {name: Kind.from_list(values) for name, values in from_json(body).items()}
+    try:
+        return {name: Kind.from_list(values) for name, values in from_json(body).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreDamaged(f"the store's list of columns is damaged: {error}") from error
 
 
 def is_columnar(layout: Layout, page: Mapping[str, Any]) -> bool:
