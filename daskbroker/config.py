@@ -17,6 +17,8 @@ from .broker import DataBroker
 from .core import registry
 from .core.errors import ConfigError
 from .sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
+from .sources.mongo import open_sources
+from .sources.mongo.database import label_of
 
 __all__ = ["connect", "temp"]
 
@@ -59,12 +61,17 @@ def connect(
         raise ConfigError(f"mode must be 'a' (read and insert) or 'r' (read), not {mode!r}")
     place = os.fspath(default_place() if uri is None else uri)
     scheme, separator, rest = place.partition("://")
+    zone = timezone or dask.config.get("daskbroker.timezone", "UTC")
+    if scheme in ("mongodb", "mongodb+srv"):
+        settings = {"mongo": {"uri": place}, "mode": mode, "timezone": zone}
+        key = json.dumps(settings, sort_keys=True)
+        found = registry.known(key)
+        return _open(key) if found is None else found
     if separator and scheme != "file":
         raise ConfigError(f"{scheme}:// is no store that this version opens; give a folder")
     if separator:
         place = rest.removeprefix("localhost")
     root = str(Path(place).expanduser().resolve())
-    zone = timezone or dask.config.get("daskbroker.timezone", "UTC")
     key = json.dumps({"embedded": root, "mode": mode, "timezone": zone}, sort_keys=True)
     found = registry.known(key)
     if found is not None and Path(root).exists():
@@ -74,6 +81,10 @@ def connect(
 
 def _open(key: str, *, create: bool = False) -> DataBroker:
     settings = json.loads(key)
+    if "mongo" in settings:
+        sources = open_sources(settings)
+        uri = label_of(settings["mongo"]["uri"])
+        return DataBroker(*sources, timezone=settings["timezone"], uri=uri, key=key)
     root = Path(settings["embedded"])
     read_only = settings["mode"] == "r"
     database = Database.of(root, create=create, read_only=read_only)

@@ -11,6 +11,7 @@ import dask
 from ...core.chunks import EVENT, LAYOUTS, ChunkPlan, Layout, rows_of_page
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import BadQuery, DuplicateUID
+from ...core.pages import is_large
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .database import Database
@@ -18,7 +19,7 @@ from .journal import POSITIONS, Journal, Lane
 from .packing import PACK_BYTES, pack_small_chunks
 from .planning import SequencePlanner, numbers_of, pieces
 from .reader import EmbeddedReader
-from .sealing import add_chunks, is_large, seal_lane, seal_page, sweep
+from .sealing import add_chunks, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventSource"]
 
