@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...core.errors import ConfigError
 from ..base import EventSource, HeaderSource
 from .database import Database
+from .embedded_events import EmbeddedLayoutEventSource
+from .embedded_headers import EmbeddedLayoutHeaderSource
 from .events import MongoEventSource
 from .headers import MongoHeaderSource
 
 __all__ = ["open_sources"]
+
+LAYOUTS = ("auto", "normalized", "embedded")
 
 
 def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, EventSource]]:
@@ -30,4 +35,17 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     read_only = settings.get("mode", "a") == "r"
     database = Database.of(mongo["uri"], mongo.get("assets"), read_only=read_only)
     database.check_format()
+    if _layout(database, mongo.get("layout") or "auto") == "embedded":
+        source = EmbeddedLayoutEventSource(database)
+        return EmbeddedLayoutHeaderSource(database), {"mongo": source}
     return MongoHeaderSource(database), {"mongo": MongoEventSource(database)}
+
+
+def _layout(database: Database, layout: str) -> str:
+    """The layout of a database; a new one is to be normalized."""
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    if layout != "auto":
+        return layout
+    names = database.collection_names()
+    return "embedded" if "header" in names and "run_start" not in names else "normalized"
