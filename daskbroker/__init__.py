@@ -4,11 +4,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .broker import DataBroker
 from .config import connect, temp
+from .copying import copy
 from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .header import Header
+from .mapping import Outcome
 from .results import Results
-from .views.convert import PageBuffer, RunBuffer, stream_to_table, table_to_stream
+from .views.convert import RunBuffer, stream_to_table, table_to_stream
+from .views.pages import PageBuffer
 
 try:
     __version__ = version("daskbroker")
@@ -21,10 +24,12 @@ __all__ = [
     "DataBroker",
     "Document",
     "Header",
+    "Outcome",
     "PageBuffer",
     "Results",
     "RunBuffer",
     "connect",
+    "copy",
     "stream_to_table",
     "table_to_stream",
     "temp",

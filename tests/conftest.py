@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import uuid
 from pathlib import Path
 
 import dask
+import pymongo
 import pytest
 
 import daskbroker
 
 pytest.register_assert_rewrite("daskbroker.testing")
+
 
 # Benchmarks are not installed; at the end, so that the installed daskbroker is what is tested.
 sys.path.append(str(Path(__file__).parents[1]))
@@ -27,3 +32,50 @@ def _synchronous():
 def db(tmp_path):
     with daskbroker.connect(tmp_path / "store") as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def mongod_uri():
+    """A MongoDB server, ``$DASKBROKER_TEST_MONGO`` or one of our own; without a database."""
+    from daskbroker.testing.mongod import mongod  # after its asserts are set to be rewritten
+
+    given = os.environ.get("DASKBROKER_TEST_MONGO")
+    if given:
+        yield given.rstrip("/")
+    else:
+        with mongod() as server:
+            yield server.uri
+
+
+@pytest.fixture
+def mongo_database(mongod_uri):
+    """The uri of an empty database, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield f"{mongod_uri}/{name}"
+    with pymongo.MongoClient(mongod_uri) as client:
+        client.drop_database(name)
+
+
+QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two worker processes. Some tests kill them; their nannies start them again."""
+    from distributed import LocalCluster
+
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    settings = {
+        "distributed.scheduler.allowed-failures": 30,
+        "distributed.comm.timeouts.connect": "10s",
+        "distributed.admin.tick.limit": "1h",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None,
+            silence_logs=logging.CRITICAL, memory_limit=0,
+        ) as cluster,
+    ):  # fmt: skip
+        yield cluster

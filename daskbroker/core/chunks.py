@@ -14,13 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from .codec import MISSING, Column, Kind, decode, encode, field_kind
-from .documents import Document, from_json, to_json
+from .checksum import seal_bytes, sound_bytes
+from .codec import MISSING, Column, Kind, decode, encode, exact_alone, field_kind
+from .documents import Document, from_json, plain, to_json
 
 __all__ = [
     "DATUM",
@@ -38,6 +40,7 @@ __all__ = [
     "decode_rows",
     "encode_page",
     "encode_rows",
+    "iter_rows",
     "statistics",
 ]
 
@@ -161,11 +164,32 @@ def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, 
             rows = [dict(zip(page[key], row, strict=True)) for row in zip(*page[key].values())]
             columns[key] = _texts(rows)
         else:
-            columns[key] = _texts([page.get(key, MISSING)] * count)
+            (text,) = _texts([page.get(key, MISSING)]).array
+            columns[key] = Column(pa.repeat(text, count), Kind("json", not text.is_valid))
     for key, prefix in layout.mappings:
         for name, values in page[key].items():
             columns[prefix + name] = encode(values)
+    unknown = [key for key in page if key not in layout.keys]
+    if unknown:
+        cells_of = zip(*([_cell(cell) for cell in page[key]] for key in unknown))
+        columns[EXTRA] = _texts([dict(zip(unknown, row)) for row in cells_of])
     return _assemble(columns, metadata)
+
+
+def join_tables(
+    layout: Layout, tables: Sequence[pa.Table], metadata: Mapping[str, str]
+) -> pa.Table:
+    """One chunk of consecutive pieces, as if all their rows had been encoded at once."""
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    if all(table.schema.equals(first.schema, check_metadata=True) for table in tables[1:]) and all(
+        exact_alone(arrow_field) for arrow_field in first.schema
+    ):
+        return pa.concat_tables(tables).combine_chunks()
+    owner = metadata.get(layout.owner, "")
+    rows = [row for table in tables for row in iter_rows(layout, table, owner)]
+    return encode_rows(layout, rows, metadata)
 
 
 def rows_of_page(layout: Layout, page: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -204,6 +228,8 @@ def _extra(layout: Layout, doc: Mapping[str, Any]) -> Any:
 
 def _texts(values: Sequence[Any]) -> Column:
     """JSON text of each value; the few different ones that there are, are written once."""
+    if values[0] is MISSING and all(value is MISSING for value in values):
+        return Column(pa.nulls(len(values), pa.string()), Kind("json", True))
     known: dict[str, str] = {}
     texts: list[str | None] = []
     for value in values:
@@ -232,19 +258,50 @@ def decode_rows(layout: Layout, table: pa.Table, owner: str) -> list[Document]:
 
     ``owner`` is that of all rows, where the layout has no column for it.
     """
-    columns: dict[str, list[Any]] = {name: cells(table, name) for name in layout.columns}
-    rows = table.num_rows
+    return list(iter_rows(layout, table, owner))
+
+
+def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]:
+    """The documents of :func:`decode_rows`, one by one.
+
+    Columns are decoded at once, documents as they are asked for: a document that is let go of
+    soon costs half of one that is kept among thousands.
+    """
+    columns: dict[str, Iterable[Any]] = {name: cells(table, name) for name in layout.columns}
     if not layout.mixed:
-        columns[layout.owner] = [owner] * rows
+        columns[layout.owner] = repeat(owner)
     for key, prefix in layout.mappings:
         columns[key] = _mappings(table, prefix)
-    documents = [
-        Document(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-    ]
+    complete = []
     for key in (*layout.texts, EXTRA):
-        if key in table.column_names and table.column(key).null_count < rows:
-            documents = [_add_text(d, key, t) for d, t in zip(documents, _pylist(table, key))]
-    return documents
+        if key in table.column_names and table.column(key).null_count < table.num_rows:
+            if key == EXTRA or table.column(key).null_count:
+                complete.append(key)
+            columns[key] = _values_of_texts(_pylist(table, key))
+    names = tuple(columns)
+    rows = zip(*columns.values())
+    if not complete:
+        return (Document(zip(names, row)) for row in rows)
+    return (_completed(dict(zip(names, row)), complete) for row in rows)
+
+
+def _completed(row: dict[str, Any], names: Sequence[str]) -> Document:
+    """A document without the keys that it lacks, and with those its layout does not know."""
+    for name in names:
+        value = row.pop(name)
+        if value is not MISSING:
+            row.update(value if name == EXTRA else {name: value})
+    return Document(row)
+
+
+def _values_of_texts(texts: Sequence[str | None]) -> Iterator[Any]:
+    """Values of JSON texts, each a private one; the few different texts are parsed once."""
+    known: dict[str | None, Any] = {None: MISSING}
+    for text in texts:
+        if text not in known:
+            known[text] = from_json(text) if text is not None else MISSING
+        value = known[text]
+        yield value if value is MISSING else plain(value)
 
 
 def cells(table: pa.Table, name: str) -> list[Any]:
@@ -263,30 +320,20 @@ def _pylist(table: pa.Table, name: str) -> list[str | None]:
     return table.column(name).to_pylist()  # type: ignore[no-any-return]
 
 
-def _mappings(table: pa.Table, prefix: str) -> list[dict[str, Any]]:
+def _mappings(table: pa.Table, prefix: str) -> Iterator[dict[str, Any]]:
     names = [name for name in table.column_names if name.startswith(prefix)]
     keys = [name[len(prefix) :] for name in names]
-    columns = [cells(table, name) for name in names]
-    if not columns:
-        return [{} for _ in range(table.num_rows)]
-    if any(_has_missing(table, name) for name in names):
-        return [
-            {key: cell for key, cell in zip(keys, row, strict=True) if cell is not MISSING}
-            for row in zip(*columns, strict=True)
-        ]
-    return [dict(zip(keys, row)) for row in zip(*columns)]
+    if not names:
+        return ({} for _ in range(table.num_rows))
+    rows = zip(*(cells(table, name) for name in names))
+    if not any(_has_missing(table, name) for name in names):
+        return (dict(zip(keys, row)) for row in rows)
+    return ({key: cell for key, cell in zip(keys, row) if cell is not MISSING} for row in rows)
 
 
 def _has_missing(table: pa.Table, name: str) -> bool:
     kind, notes = field_kind(table.schema.field(name))
     return "missing" in notes or (kind.name == "json" and kind.nulls)
-
-
-def _add_text(doc: Document, key: str, text: str | None) -> Document:
-    if text is None:
-        return doc
-    value = from_json(text)
-    return Document({**doc, **value} if key == EXTRA else {**doc, key: value})
 
 
 # -- statistics ------------------------------------------------------------------------------
@@ -386,6 +433,12 @@ class ChunkReader(ABC):
             table = ranges_table(key)
             return table if columns is None else table.select(present(table.schema, columns))
         return self.read_stored(key, columns)
+
+    def read_many(
+        self, keys: Sequence[Any], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read chunks one after the other; a store that can fetch several at once overrides it."""
+        return (self.read(key, columns) for key in keys)
 
     @abstractmethod
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
@@ -506,19 +559,26 @@ def ranges_table(numbers: range) -> pa.Table:
 
 
 def to_ipc(table: pa.Table) -> bytes:
-    """A small chunk as Arrow file bytes."""
+    """A small chunk as Arrow file bytes with a checksum."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return seal_bytes(sink.getvalue().to_pybytes())
 
 
 def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the asked columns of :func:`to_ipc` bytes, in the asked order."""
-    reader = pa.ipc.open_file(pa.BufferReader(data))
+    """Read the asked columns of :func:`to_ipc` bytes, in the asked order.
+
+    Raises
+    ------
+    StoreDamaged
+        If the bytes have changed since.
+    """
+    body = pa.py_buffer(sound_bytes(data, "a chunk"))
+    reader = pa.ipc.open_file(body)
     if columns is None:
         return reader.read_all()
     places = [reader.schema.get_field_index(name) for name in columns]
     options = pa.ipc.IpcReadOptions(included_fields=sorted({p for p in places if p >= 0}))
-    table = pa.ipc.open_file(pa.BufferReader(data), options=options).read_all()
+    table = pa.ipc.open_file(body, options=options).read_all()
     return table.select([name for name in columns if name in table.column_names])

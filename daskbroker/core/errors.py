@@ -73,12 +73,20 @@ class StoreFull(StoreError, OSError):
     """No space left where the store lives; nothing of the refused document was kept."""
 
 
+class StoreUnavailable(StoreError, ConnectionError):
+    """The server of the store does not answer. What was stored before is safe; try again."""
+
+
 class StoreDamaged(StoreError):
     """A file of the store is missing, truncated or not what it should be."""
 
 
 class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
+
+
+class CopyMismatch(DaskbrokerError):
+    """What a copied run holds is not what the original gave; says of which kind of document."""
 
 
 class FillError(DaskbrokerError, RuntimeError):

@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, decode_rows
+from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, iter_rows
 from ..core.documents import ALL, Document
 from ..core.fields import derive_descriptor, select
+from .prefetch import Prefetcher
 
 __all__ = ["Parts", "stream_documents"]
 
 NamedDocument = tuple[str, Document]
+FIRST_SEQ = "seq_nums:start"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ class Parts:
     stream_datums: ChunkPlan
     all_streams: bool = True
 
+    @property
+    def plans(self) -> tuple[ChunkPlan, ChunkPlan, ChunkPlan]:
+        """Everything that has chunks."""
+        return self.plan, self.datums, self.stream_datums
+
+    def with_plans(self, plans: Sequence[ChunkPlan]) -> Parts:
+        """The same with other plans, as :attr:`plans` gives them."""
+        plan, datums, stream_datums = plans
+        return replace(self, plan=plan, datums=datums, stream_datums=stream_datums)
+
 
 def stream_documents(
     parts: Sequence[Parts],
@@ -67,21 +78,22 @@ def stream_documents(
     fields
         See :func:`daskbroker.core.fields.select`; descriptors change with them.
     """
-    yield from _references(parts)
-    tracks = [
-        _track(part, place, start, stop, fields)
-        for part in parts
-        for place in range(len(part.plan.descriptors))
-    ]
-    if len(tracks) == 1:
-        merged: Iterable[Any] = tracks[0]
-    else:
-        merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
-    for _, name, doc in merged:
-        yield name, doc
+    with Prefetcher() as ahead:
+        yield from _references(parts, ahead)
+        tracks = [
+            _track(part, place, start, stop, fields, ahead)
+            for part in parts
+            for place in range(len(part.plan.descriptors))
+        ]
+        if len(tracks) == 1:
+            merged: Iterable[Any] = tracks[0]
+        else:
+            merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
+        for _, name, doc in merged:
+            yield name, doc
 
 
-def _references(parts: Sequence[Parts]) -> Iterator[NamedDocument]:
+def _references(parts: Sequence[Parts], ahead: Prefetcher) -> Iterator[NamedDocument]:
     given: set[tuple[str, str]] = set()
     for part in parts:
         wanted = None if part.all_streams else _used_resources(part)
@@ -93,7 +105,7 @@ def _references(parts: Sequence[Parts]) -> Iterator[NamedDocument]:
     datums_given: set[str] = set()
     for number, part in enumerate(parts):
         wanted = None if part.all_streams else _used_resources(part)
-        for _, docs in _decoded(part.datums, DATUM, range(len(part.datums))):
+        for docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
@@ -156,6 +168,7 @@ def _track(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
     fields: Any,
+    ahead: Prefetcher,
 ) -> Iterator[tuple[float, str, Document]]:
     """One descriptor, its events, and its stream_datums between them."""
     parent = part.plan.descriptors[place]
@@ -163,56 +176,57 @@ def _track(
     descriptor = parent if change is None else change.descriptor
     time = float(descriptor["time"])
     yield time, "descriptor", descriptor
-    waiting = _stream_datums(part, parent["uid"])
+    frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
+    waiting = next(frames, None)
     chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
-    for _, events in _decoded(part.plan, EVENT, chunks):
-        if change is None and not waiting:
+    for events in _decoded(part.plan, EVENT, chunks, ahead):
+        if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event
             continue
         for event in events:
             time = event["time"]
-            while waiting and waiting[-1]["seq_nums"]["start"] <= event["seq_num"]:
-                yield time, "stream_datum", waiting.pop()
+            while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
+                yield time, "stream_datum", waiting
+                waiting = next(frames, None)
             yield time, "event", event if change is None else change.apply(event)
-    while waiting:
-        yield time, "stream_datum", waiting.pop()
+    while waiting is not None:
+        yield time, "stream_datum", waiting
+        waiting = next(frames, None)
 
 
-def _stream_datums(part: Parts, descriptor: str) -> list[Document]:
-    """Those of a descriptor, the one to give first at the end of the list."""
-    found = [
-        doc
-        for _, docs in _decoded(part.stream_datums, STREAM_DATUM, range(len(part.stream_datums)))
-        for doc in docs
-        if doc["descriptor"] == descriptor
-    ]
-    found.sort(key=lambda doc: doc["seq_nums"]["start"])
-    return found[::-1]
+def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
+    """Those of a descriptor in the order of ``seq_nums``, a chunk at a time where they allow."""
+    chunks: list[tuple[int, int, int]] = []
+    for place in range(len(plan)):
+        table = plan.read(place, ["descriptor", FIRST_SEQ])
+        starts = table.filter(pc.field("descriptor") == descriptor).column(FIRST_SEQ)
+        if len(starts):
+            chunks.append((*pc.min_max(starts).as_py().values(), place))
+    chunks.sort()
+    places = [place for *_, place in chunks]
+    rows = (
+        iter_rows(STREAM_DATUM, _frames_of(table, descriptor), "")
+        for table in ahead.tables(plan, places)
+    )
+    if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
+        return chain.from_iterable(rows)
+    return heapq.merge(*rows, key=lambda doc: doc["seq_nums"]["start"])
+
+
+def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
+    # These columns are never mixed, so rows keep their meaning wherever they go.
+    return table.filter(pc.field("descriptor") == descriptor).sort_by(FIRST_SEQ)
 
 
 def _decoded(
-    plan: ChunkPlan, layout: Layout, places: Iterable[int]
-) -> Iterator[tuple[int, list[Document]]]:
-    """Chunks as documents, the next one read ahead by a thread."""
+    plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
+) -> Iterator[Iterator[Document]]:
+    """Chunks as documents, the next ones read ahead."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     owners = plan.records["descriptor"]
-
-    def load(place: int) -> list[Document]:
-        owner = plan.descriptors[int(owners[place])]["uid"]
-        return decode_rows(layout, plan.read(place), owner)
-
-    if len(places) < 2:
-        for place in places:
-            yield place, load(place)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead") as ahead:
-        coming = ahead.submit(load, places[0])
-        for place, following in zip(places, chain(places[1:], [None]), strict=True):
-            docs = coming.result()
-            if following is not None:
-                coming = ahead.submit(load, following)
-            yield place, docs
+    for place, table in zip(places, ahead.tables(plan, places)):
+        yield iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
 
 
 @dataclass(frozen=True)

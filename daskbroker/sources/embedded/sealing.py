@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...core.chunks import (
-    EVENT,
-    Layout,
     Statistics,
     column_kinds,
     encode_page,
-    encode_rows,
+    join_tables,
     statistics,
     to_ipc,
 )
-from ...core.documents import from_json, to_json, unpack
+from ...core.codec import Kind
+from ...core.documents import from_json, to_json
+from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
+from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from .database import Database
-from .journal import POSITIONS, Journal, Lane, sealed_end
+from .journal import POSITIONS, Journal, Lane, sealed_end, waiting_tables
 from .packing import CHUNK_FOLDER, publish_file
 
-__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "seal_lane", "seal_page", "sweep"]
+__all__ = ["seal_lane", "seal_page", "sweep"]
 
-CHUNK_BYTES = 16 * 2**20
-CHUNK_ROWS = 65_536
 INLINE_BYTES = 64 * 2**10
 ORPHAN_SECONDS = 3600.0
 
@@ -48,31 +47,12 @@ def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
     """Pack what the journal holds of a sequence into chunks; how many were made."""
     made = 0
     while True:
-        with database.read() as connection:
-            first, rows = _waiting(connection, lane)
-        if not rows:
+        with database.snapshot() as connection:
+            waiting = list(waiting_tables(connection, lane, 0, CHUNK_ROWS, CHUNK_BYTES))
+        if not waiting:
             return made
-        table = encode_rows(lane.layout, rows, lane.metadata)
-        made += _publish(database, journal, lane, first, table)
-
-
-def _waiting(connection: sqlite3.Connection, lane: Lane) -> tuple[int, list[dict[str, Any]]]:
-    """The first rows in the journal, as many as a chunk shall hold, and their position."""
-    low = lane.number * POSITIONS
-    rows: list[dict[str, Any]] = []
-    first, nbytes = 0, 0
-    cursor = connection.execute(
-        "SELECT id, body FROM journal WHERE id >= ? AND id < ? ORDER BY id", (low, low + POSITIONS)
-    )
-    for number, body in cursor:
-        if not rows:
-            first = number - low
-        nbytes += len(body)
-        if rows and (nbytes > CHUNK_BYTES or len(rows) >= CHUNK_ROWS):
-            break
-        rows.append(unpack(body))
-    cursor.close()
-    return first, rows
+        table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
+        made += _publish(database, journal, lane, waiting[0][0], table)
 
 
 def seal_page(
@@ -80,41 +60,10 @@ def seal_page(
 ) -> list[tuple[pa.Table, Path | None]]:
     """Encode a large page and write its files; :func:`add_chunks` makes them known."""
     written = []
-    for part in _parts(lane.layout, page):
+    for part in page_parts(lane.layout, page):
         table = encode_page(lane.layout, part, lane.metadata)
         written.append((table, _write(database, lane, table)))
     return written
-
-
-def _parts(layout: Layout, page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Cut a page into pieces of at most a chunk's size."""
-    rows = len(page[layout.uid])
-    per_row = max(1, _row_bytes(layout, page))
-    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_row))
-    if rows <= step:
-        yield page
-        return
-    for start in range(0, rows, step):
-        yield {key: _cut(layout, key, value, start, start + step) for key, value in page.items()}
-
-
-def _row_bytes(layout: Layout, page: Mapping[str, Any]) -> int:
-    columns = [column for key, _ in layout.mappings for column in page[key].values()]
-    return sum(_cell_bytes(column[0]) for column in columns if len(column)) + 64
-
-
-def _cell_bytes(cell: Any) -> int:
-    if isinstance(cell, list):
-        return len(cell) * _cell_bytes(cell[0]) if cell else 8
-    return int(getattr(cell, "nbytes", 0)) or (len(cell) if isinstance(cell, str) else 8)
-
-
-def _cut(layout: Layout, key: str, value: Any, start: int, stop: int) -> Any:
-    if key == layout.owner:
-        return value
-    if isinstance(value, dict):
-        return {name: cells[start:stop] for name, cells in value.items()}
-    return value[start:stop]
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -135,7 +84,9 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                pq.write_table(table, file, compression="lz4", use_dictionary=texts)
+                pq.write_table(
+                    table, file, compression="lz4", use_dictionary=texts, write_page_checksum=True
+                )
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
@@ -185,7 +136,8 @@ def _publish(database: Database, journal: Journal, lane: Lane, first: int, table
     low = lane.number * POSITIONS + first
     with database.write() as connection:
         here = connection.execute(
-            "SELECT count(*) FROM journal WHERE id >= ? AND id < ?", (low, low + rows)
+            "SELECT total(coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
+            (low, low + rows),
         ).fetchone()[0]
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
@@ -255,17 +207,7 @@ def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
 
 def read_schema(body: str) -> dict[str, Any]:
     """The inverse of what :func:`add_chunk` stores of a chunk's columns."""
-    from ...core.codec import Kind
-
-    return {name: Kind.from_list(values) for name, values in from_json(body).items()}
-
-
-def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
-    """Whether a page becomes chunks at once, rather than rows of the journal."""
-    rows = len(page[layout.uid])
-    plain = page.keys() <= layout.keys and (layout is not EVENT or _uniform(page))
-    return plain and (rows >= 1000 or (rows > 1 and rows * _row_bytes(layout, page) > CHUNK_BYTES))
-
-
-def _uniform(page: Mapping[str, Any]) -> bool:
-    return bool(page["data"])
+    try:
+        return {name: Kind.from_list(values) for name, values in from_json(body).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreDamaged(f"the store's list of columns is damaged: {error}") from error
