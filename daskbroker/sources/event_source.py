@@ -27,7 +27,7 @@ from ..core.chunks import (
 )
 from ..core.documents import ALL, Document
 from ..core.errors import BadDocument, StreamNotFound, UnknownReference
-from ..core.planning import merged_ranges, with_ranges
+from ..core.planning import with_frames
 from ..core.validate import check_keys, document_label, prepare
 from ..views import dataframe as dataframe_view
 from ..views import documents as documents_view
@@ -249,25 +249,7 @@ class EventSource(ABC):
         A descriptor without events, of whose frames stream_datum documents tell, has a row for
         each ``seq_num`` that they name; its time is not known.
         """
-        plan = self.plan_events(descriptors)
-        having = set(plan.records["descriptor"].tolist())
-        without = [
-            (place, descriptor)
-            for place, descriptor in enumerate(plan.descriptors)
-            if place not in having and has_streams(descriptor)
-        ]
-        if not without:
-            return plan
-        spans: dict[str, list[range]] = {}
-        for run in dict.fromkeys(descriptor["run_start"] for _, descriptor in without):
-            for uid, span in self._frame_spans(run):
-                spans.setdefault(uid, []).append(span)
-        found = (
-            (place, numbers)
-            for place, descriptor in without
-            for numbers in merged_ranges(spans.get(descriptor["uid"], ()))
-        )
-        return with_ranges(plan, found)
+        return with_frames(self.plan_events(descriptors), self._frame_spans)
 
     def _frame_spans(self, run: str) -> Iterator[tuple[str, range]]:
         """Descriptor and range of seq_num of each stream_datum of a run that is not empty."""
@@ -416,12 +398,6 @@ class EventSource(ABC):
         uids = table.attrs.get("descriptors", ())
         descriptors = [d for d in map(self.find_descriptor, uids) if d is not None]
         return fill_frame(table, descriptors, in_place=in_place, fields=fields)
-
-
-def has_streams(descriptor: Mapping[str, Any]) -> bool:
-    """Whether frames of a descriptor may be told of by stream_datum documents."""
-    specs = descriptor["data_keys"].values()
-    return any(str(spec.get("external", "")).startswith("STREAM") for spec in specs)
 
 
 def stream_of(descriptor: Mapping[str, Any]) -> str:
