@@ -331,13 +331,27 @@ class DataBroker:
 
     # -- upkeep ------------------------------------------------------------------------------
 
-    def seal(self, header: Header | str | None = None) -> int:
+    def seal(self, header: Header | str | None = None, *, keep_journal: bool = False) -> int:
         """Pack what is in the journal into chunks, of one run or of all; how many were made.
 
-        Needed only for what came after a run's stop, or for runs that will never have one.
+        Needed for databases that databroker has written, for what came after a run's stop, and
+        for runs that will never have one.
+
+        Parameters
+        ----------
+        header
+            A run, or its uid; None: all.
+        keep_journal
+            Leave the events in the journal too, where databroker goes on to read them.
+
+        Raises
+        ------
+        BadQuery
+            If nothing else can read the journal, so that keeping it makes no sense.
         """
         run = header.uid if isinstance(header, Header) else header
-        return sum(source.seal(run) for source in self.event_sources.values())
+        sources = self.event_sources.values()
+        return sum(source.seal(run, keep_journal=keep_journal) for source in sources)
 
     def close(self) -> None:
         """Let go of the store's connections; safe to call again."""

@@ -133,7 +133,7 @@ def _settings(request: Mapping[str, Any]) -> Settings:
         names = ", ".join(dict.fromkeys(c.name for c in list_configurations()))
         raise ConfigError(
             f"there is no configuration {name!r} on this machine; there are: {names or 'none'} "
-            "('daskbroker config' says where they are looked for)"
+            "('daskbroker config --folders' shows where they are looked for)"
         )
     return found.settings()
 
