@@ -78,7 +78,13 @@ def changed(content, path, value):
 def home(tmp_path, monkeypatch):
     """A home directory without any configuration."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "DASKBROKER_PATH", "INTAKE_PATH"):
+    for name in (
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "DASKBROKER_PATH",
+        "INTAKE_PATH",
+        "INTAKE_CONF_DIR",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -258,6 +264,8 @@ def test_all_folders_are_searched_and_the_first_one_counts(home, monkeypatch):
     write(home / ".config/databroker", "old.yml", OLD)
     write(home / ".config/databroker", "_legacy_config.yml", OLD)
     write(home / ".local/share/intake", "catalog.yml", CATALOG)
+    write(home / ".intake", "conf.yaml", {"catalog_path": [str(home / "more"), "s3://x/y.yml"]})
+    write(home / "more", "z.yaml", {"sources": {"far": CATALOG["sources"]["other"]}})
     found = {c.name: c.kind for c in list_configurations() if home in c.file.parents}
     assert found == {
         "a": "daskbroker",
@@ -265,6 +273,7 @@ def test_all_folders_are_searched_and_the_first_one_counts(home, monkeypatch):
         "old": "databroker",
         "beamline": "catalog",
         "other": "catalog",
+        "far": "catalog",
     }
     assert find_configuration("a").target() == str(home / "chosen-a")
     assert find_configuration("spreadsheet") is None
