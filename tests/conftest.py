@@ -16,6 +16,8 @@ import daskbroker
 
 pytest.register_assert_rewrite("daskbroker.testing")
 
+from daskbroker.testing.mongod import mongod  # noqa: E402
+
 # Benchmarks are not installed; at the end, so that the installed daskbroker is what is tested.
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -36,8 +38,6 @@ def db(tmp_path):
 @pytest.fixture(scope="session")
 def mongod_uri():
     """A MongoDB server, ``$DASKBROKER_TEST_MONGO`` or one of our own; without a database."""
-    from daskbroker.testing.mongod import mongod  # after its asserts are set to be rewritten
-
     given = os.environ.get("DASKBROKER_TEST_MONGO")
     if given:
         yield given.rstrip("/")

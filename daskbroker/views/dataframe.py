@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -135,9 +135,10 @@ class TableReader:
 
     def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
         wanted = [self.columns[name] for name in names]
+        keys = [key for _, parts in payload.groups for key, _ in parts]
+        chunks = payload.reader.read_many(keys, self._physical(wanted))
         frames = [
-            self._read_group(payload.reader, simple, parts, wanted)
-            for simple, parts in payload.groups
+            self._group_frame(chunks, simple, parts, wanted) for simple, parts in payload.groups
         ]
         if len(frames) == 1:
             return frames[0]
@@ -152,26 +153,29 @@ class TableReader:
         frame = empty_frame(wanted, {})
         return frame.astype({c.name: self._dtype(c) for c in wanted})
 
-    def _read_group(
-        self, reader: ChunkReader, simple: bool, parts: Sequence[Any], wanted: Sequence[TableColumn]
+    def _physical(self, wanted: Sequence[TableColumn]) -> list[str]:
+        """Names of the chunks' columns to read."""
+        physical = ["seq_num", *(c.physical for c in wanted if c.physical)]
+        if any(column.external and self.options.fill for column in wanted):
+            physical.append("filled")
+        return list(dict.fromkeys(physical))
+
+    def _group_frame(
+        self,
+        chunks: Iterator[pa.Table],
+        simple: bool,
+        parts: Sequence[Any],
+        wanted: Sequence[TableColumn],
     ) -> pd.DataFrame:
-        frames = [self._read_chunk(reader, key, constants, wanted) for key, constants in parts]
+        frames = [self._chunk_frame(next(chunks), constants, wanted) for _, constants in parts]
         frame = frames[0] if len(frames) == 1 else pd.concat(frames)
         if simple:
             return frame
         return frame.iloc[keep(frame.index.to_numpy(), self.options.duplicates)]
 
-    def _read_chunk(
-        self,
-        reader: ChunkReader,
-        key: Any,
-        constants: tuple[Any, ...],
-        wanted: Sequence[TableColumn],
+    def _chunk_frame(
+        self, chunk: pa.Table, constants: tuple[Any, ...], wanted: Sequence[TableColumn]
     ) -> pd.DataFrame:
-        physical = ["seq_num", *(c.physical for c in wanted if c.physical)]
-        if any(column.external and self.options.fill for column in wanted):
-            physical.append("filled")
-        chunk = reader.read(key, list(dict.fromkeys(physical)))
         named = dict(zip(self._constant_names, constants, strict=True))
         index = pd.Index(chunk.column("seq_num").to_numpy(), name="seq_num")
         data = {c.name: self._array(chunk, c, named) for c in wanted}
