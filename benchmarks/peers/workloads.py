@@ -256,9 +256,10 @@ class _EmptyDatabase:
         self.broker: DataBroker
 
     def renew(self) -> None:
-        """Empty it."""
+        """Empty it; the indexes are there before anything is timed, for suitcase-mongo too."""
         self.drop()
         self.broker = daskbroker.connect(self.uri)
+        self.broker.header_source.create_indexes()
 
     def drop(self) -> None:
         """Remove it."""

@@ -12,6 +12,9 @@ from .headers import MongoHeaderSource
 
 __all__ = ["open_sources"]
 
+NAME = "mongo"
+"""Of the one event source."""
+
 
 def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, EventSource]]:
     """Header source and event sources of a store, the latter by name.
@@ -20,7 +23,8 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     ----------
     settings
         ``{"mongo": {"uri": …, "assets": uri or None, "layout": …}, "mode": "r" or "a"}``; the
-        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks.
+        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks. With
+        ``"origin"``, key of the broker, readers pickle as that and not as these uris.
 
     Raises
     ------
@@ -29,5 +33,11 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     mongo = settings["mongo"]
     read_only = settings.get("mode", "a") == "r"
     database = Database.of(mongo["uri"], mongo.get("assets"), read_only=read_only)
-    database.check_format()
-    return MongoHeaderSource(database), {"mongo": MongoEventSource(database)}
+    try:
+        database.check_format()
+    except BaseException:
+        database.close()
+        raise
+    origin = settings.get("origin")
+    events = MongoEventSource(database, None if origin is None else (origin, NAME))
+    return MongoHeaderSource(database), {NAME: events}
