@@ -16,7 +16,6 @@ import daskbroker
 
 pytest.register_assert_rewrite("daskbroker.testing")
 
-from daskbroker.testing.mongod import mongod  # noqa: E402
 
 # Benchmarks are not installed; at the end, so that the installed daskbroker is what is tested.
 sys.path.append(str(Path(__file__).parents[1]))

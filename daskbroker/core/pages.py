@@ -7,18 +7,24 @@ from typing import Any
 
 from .chunks import EVENT, Layout
 
-__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_large", "page_parts"]
+__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_columnar", "is_large", "page_parts"]
 
-CHUNK_BYTES = 16 * 2**20
-CHUNK_ROWS = 65_536
+CHUNK_BYTES = 32 * 2**20
+CHUNK_ROWS = 131_072
 """What a chunk holds at most, unless a single row is larger."""
 
 
-def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
-    """Whether a page becomes chunks at once, rather than rows of the journal."""
-    rows = len(page[layout.uid])
+def is_columnar(layout: Layout, page: Mapping[str, Any], least: int) -> bool:
+    """Whether a page is stored as columns rather than row by row: of ``least`` rows, or large."""
     plain = page.keys() <= layout.keys and (layout is not EVENT or bool(page["data"]))
-    return plain and (rows >= 1000 or (rows > 1 and rows * _row_bytes(layout, page) > CHUNK_BYTES))
+    rows = len(page[layout.uid])
+    return plain and (rows >= least or (rows > 1 and is_large(layout, page)))
+
+
+def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
+    """Whether a page is a good part of a chunk by itself."""
+    rows = len(page[layout.uid])
+    return rows * 4 >= CHUNK_ROWS or rows * _row_bytes(layout, page) * 2 >= CHUNK_BYTES
 
 
 def page_parts(layout: Layout, page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -20,7 +20,7 @@ from ...core.chunks import (
 )
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID
-from ...core.pages import is_large
+from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
@@ -44,6 +44,8 @@ from .writing import EventWriter
 __all__ = ["MongoEventSource"]
 
 MOST_REMEMBERED = 2000
+LEAST_ROWS = 1000
+"""A page of fewer goes into the journal."""
 
 
 class MongoEventSource(EventSource):
@@ -191,7 +193,7 @@ class MongoEventSource(EventSource):
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventSource.append_page`."""
-        if layout is EVENT and not self._keep and is_large(layout, page):
+        if layout is EVENT and not self._keep and is_columnar(layout, page, LEAST_ROWS):
             self._database.prepare_writing()
             descriptor = self._known_descriptor(owner)
             with self._lock:
