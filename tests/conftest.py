@@ -37,6 +37,8 @@ def db(tmp_path):
 @pytest.fixture(scope="session")
 def mongod_uri():
     """A MongoDB server, ``$DASKBROKER_TEST_MONGO`` or one of our own; without a database."""
+    from daskbroker.testing.mongod import mongod  # after its asserts are set to be rewritten
+
     given = os.environ.get("DASKBROKER_TEST_MONGO")
     if given:
         yield given.rstrip("/")
