@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import dask
 import pytest
@@ -22,6 +25,8 @@ from daskbroker.testing import (
     make_run,
     ragged_run,
 )
+
+ROOT = Path(__file__).resolve().parent.parent
 
 needs_peer = pytest.mark.skipif(
     ENVIRONMENT not in os.environ, reason=f"{ENVIRONMENT} names no Python that has databroker"
@@ -111,3 +116,18 @@ def test_what_suitcase_wrote_opens_unsealed_and_sealed(peer, mongo_database, tmp
     with daskbroker.connect(mongo_database) as db:
         db.seal()
         assert_documents_equal(RUNS[kind], db[-1].documents(fill=False))
+
+
+@needs_peer
+def test_the_benchmarks_compare_with_it(tmp_path):
+    path = tmp_path / "numbers.json"
+    command = [sys.executable, "-m", "benchmarks.peers", "--quick", "--repeat", "1"]
+    command += ["--only", "long", "short", "--json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(path.read_text())
+    assert numbers["peer"]["databroker"] == "1.2.5"
+    names = [result["case"] for result in numbers["results"]]
+    for case in ("table: databroker", "table: daskbroker, sealed", "by prefix: daskbroker"):
+        assert case in names
+        assert case in done.stdout
