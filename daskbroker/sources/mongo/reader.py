@@ -15,6 +15,7 @@ from .bson_documents import from_bson, storable
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database, label_of
 from .journal import IN_TIME, event_columns, event_projection
+from .pages import read_page
 from .references import datum_range
 
 __all__ = ["MongoReader", "range_key"]
@@ -51,7 +52,8 @@ class MongoReader(ChunkReader):
     has that configuration.
 
     Keys are ``("chunk", number, rows, whole)`` of a sealed chunk, ``("event", …)`` of a range of
-    the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums.
+    the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums, and
+    those of :func:`daskbroker.sources.mongo.pages.read_page`.
     """
 
     uri: str = field(repr=False)
@@ -74,6 +76,8 @@ class MongoReader(ChunkReader):
             return stored_columns(self.database(), [key], columns)[0]
         if key[0] == "datum":
             return datum_range(self.database(), *key[1:], columns=columns)
+        if key[0] in ("event_page", "datum_page"):
+            return read_page(self.database(), key, columns)
         return _read_range(self.database(), key, columns)
 
     def read_many(
