@@ -30,11 +30,13 @@ class EmbeddedLayoutEventSource(EventSource):
     ----------
     database
         Of the store, shared with the header source.
+    origin
+        What the reader pickles as; see :class:`MongoReader`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
-        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only)
+        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
 
     # -- what there is -----------------------------------------------------------------------
 
