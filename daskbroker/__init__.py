@@ -8,8 +8,10 @@ from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .header import Header
 from .mapping import Outcome
+from .reprocess import ReprocessReport, reprocess
 from .results import Results
-from .views.convert import PageBuffer, RunBuffer, stream_to_table, table_to_stream
+from .views.convert import PageBuffer, RunBuffer, stream_to_table
+from .views.derive import dataset_to_stream, table_to_stream
 
 try:
     __version__ = version("daskbroker")
@@ -24,9 +26,12 @@ __all__ = [
     "Header",
     "Outcome",
     "PageBuffer",
+    "ReprocessReport",
     "Results",
     "RunBuffer",
     "connect",
+    "dataset_to_stream",
+    "reprocess",
     "stream_to_table",
     "table_to_stream",
     "temp",
