@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
 import dask
 import pytest
@@ -13,6 +15,9 @@ from distributed import Client, LocalCluster
 
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+
+HERE = str(Path(__file__).parent)
+sys.path.append(HERE)
 
 QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
 
@@ -22,6 +27,10 @@ def cluster():
     """Workers are killed by some tests, and started again by their nannies."""
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Workers, those started later too, import the functions that tests send them.
+    paths = [HERE, os.environ.get("PYTHONPATH", "")]
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     settings = {
         "distributed.scheduler.allowed-failures": 30,
         "distributed.comm.timeouts.connect": "10s",
@@ -35,6 +44,7 @@ def cluster():
         ) as cluster,
     ):  # fmt: skip
         yield cluster
+    patch.undo()
 
 
 @pytest.fixture
