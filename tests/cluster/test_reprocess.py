@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import dask
+import functions  # beside this file; see conftest.py
 import pytest
 
-import functions  # beside this file; see conftest.py
 import daskbroker
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all

@@ -9,8 +9,13 @@ import xarray as xr
 
 from daskbroker import dataset_to_stream, table_to_stream
 from daskbroker.core.errors import BadDocument
-from daskbroker.testing import RunBuilder, assert_references_first, external_run, make_run
-from daskbroker.testing import stream_datum_run
+from daskbroker.testing import (
+    RunBuilder,
+    assert_references_first,
+    external_run,
+    make_run,
+    stream_datum_run,
+)
 from daskbroker.testing.base import insert_all
 from daskbroker.views.derive import documents_to_run
 
