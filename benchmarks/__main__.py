@@ -53,7 +53,7 @@ def _run(name: str, sizes: Sizes, repeat: int) -> list[Result]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--repeat", type=_positive, default=5, help="samples of each case (5)")
+    parser.add_argument("--repeat", type=positive, default=5, help="samples of each case (5)")
     parser.add_argument(
         "--only", nargs="+", choices=sorted(WORKLOADS), metavar="NAME",
         help=f"only these workloads: {', '.join(WORKLOADS)}",
@@ -63,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of 1 or more, of the command line."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")

@@ -8,11 +8,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.reference import REFERENCE
 
-__all__ = ["Against", "Case", "Result", "Sizes", "Workload", "measure"]
+__all__ = ["Against", "Case", "Result", "Sizes", "Timed", "Workload", "measure"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ QUICK = Sizes(
 """Sizes to try the benchmarks with; the goals say nothing about them."""
 
 
+class Timed(NamedTuple):
+    """What a case returns that was timed elsewhere, in another process."""
+
+    seconds: float
+    value: Any
+
+
 @dataclass(frozen=True)
 class Against:
     """Something to compare a case with.
@@ -74,7 +81,8 @@ class Case:
         Unique in its workload.
     run
         What is timed; makes its lazy objects anew, so nothing is cached. Where ``unit`` is not
-        ``"s"``, what it returns is the measurement, and nothing is timed.
+        ``"s"``, what it returns is the measurement, and nothing is timed. A :class:`Timed` tells
+        its own time.
     check
         Given what ``run`` returned, raises if it is wrong; not timed.
     prepare
@@ -166,6 +174,8 @@ def _once(case: Case) -> float:
     begin = time.perf_counter()
     value = case.run()
     seconds = time.perf_counter() - begin
+    if isinstance(value, Timed):
+        seconds, value = value
     if case.check is not None:
         case.check(value)
     return seconds if case.unit == "s" else float(value)

@@ -4,14 +4,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .broker import DataBroker
 from .config import connect, temp
+from .copying import copy
 from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .header import Header
 from .mapping import Outcome
 from .reprocess import ReprocessReport, reprocess
 from .results import Results
-from .views.convert import PageBuffer, RunBuffer, stream_to_table
+from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
+from .views.pages import PageBuffer
 
 try:
     __version__ = version("daskbroker")
@@ -30,6 +32,7 @@ __all__ = [
     "Results",
     "RunBuffer",
     "connect",
+    "copy",
     "dataset_to_stream",
     "reprocess",
     "stream_to_table",

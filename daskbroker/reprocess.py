@@ -27,8 +27,8 @@ from .core.documents import Document, from_json, normalize, to_json
 from .core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
 from .header import Header
 from .progress import progress_bar
-from .views.convert import PageBuffer
 from .views.derive import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
+from .views.pages import PageBuffer
 from .workers import as_completed, open_pool
 
 __all__ = ["ReprocessReport", "reprocess"]
