@@ -1,50 +1,25 @@
-"""One cluster of two worker processes for all tests of this folder."""
+"""Runs on a cluster of two worker processes, which all tests share."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
+import cloudpickle
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
-HERE = str(Path(__file__).parent)
-sys.path.append(HERE)
+sys.path.append(str(Path(__file__).parent))
+import functions
 
-QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
-
-
-@pytest.fixture(scope="session")
-def cluster():
-    """Workers are killed by some tests, and started again by their nannies."""
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    # Workers, those started later too, import the functions that tests send them.
-    paths = [HERE, os.environ.get("PYTHONPATH", "")]
-    patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    settings = {
-        "distributed.scheduler.allowed-failures": 30,
-        "distributed.comm.timeouts.connect": "10s",
-        "distributed.admin.tick.limit": "1h",
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL, memory_limit=0,
-        ) as cluster,
-    ):  # fmt: skip
-        yield cluster
-    patch.undo()
+cloudpickle.register_pickle_by_value(functions)  # workers need not find the module
 
 
 @pytest.fixture
