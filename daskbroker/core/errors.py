@@ -85,5 +85,13 @@ class FillError(DaskbrokerError, RuntimeError):
     """External data could not be filled; names run, stream, key, spec and path."""
 
 
+class HandlerNotFound(FillError, LookupError):
+    """No handler is known for a spec."""
+
+
+class HandlerExists(DaskbrokerError, ValueError):
+    """Another handler is registered for this spec already."""
+
+
 class ConfigError(DaskbrokerError, ValueError):
     """A broker configuration that is missing or makes no sense."""

@@ -1,0 +1,211 @@
+"""From a resource or stream_resource document to the path and parameters of a handler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..core.errors import FillError
+from .readable import ANYWHERE, ReadableRoots
+
+__all__ = ["ResolvedResource", "resolve"]
+
+MIMETYPES = {
+    "AD_HDF5_SWMR_STREAM": "application/x-hdf5",
+    "AD_TIFF": "multipart/related;type=image/tiff",
+    "NPY_SEQ": "multipart/related;type=application/x-npy",
+}
+"""Of stream resources that were written before there were mimetypes (event-model below 1.20)."""
+
+
+@dataclass(frozen=True)
+class ResolvedResource:
+    """What a task carries of a resource. Small, picklable, and free of open files.
+
+    Attributes
+    ----------
+    uid
+        Of the document.
+    spec
+        Spec or mimetype, the latter in lower case and without blanks.
+    paths
+        Where the file or folder may be; the first that exists in the reading process is meant.
+        There is more than one only for a ``resource_path`` that begins with a slash.
+    kwargs
+        Of the handler: ``resource_kwargs`` or ``parameters``.
+    stream
+        Whether it is a stream resource.
+    data_key
+        Of a stream resource, else "".
+    readable
+        Which files may be opened.
+    """
+
+    uid: str
+    spec: str
+    paths: tuple[str, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    data_key: str = ""
+    readable: ReadableRoots = ANYWHERE
+
+    @property
+    def path(self) -> str:
+        """The first of :attr:`paths` that exists here, else the first."""
+        return next((p for p in self.paths[1:] if _only(p, self.paths[0])), self.paths[0])
+
+
+def _only(path: str, other: str) -> bool:
+    return os.path.lexists(path) and not os.path.lexists(other)
+
+
+def resolve(
+    resource: Mapping[str, Any],
+    *,
+    root_map: Mapping[str, str | os.PathLike[str]] | None = None,
+    readable_roots: Iterable[str | os.PathLike[str]] | ReadableRoots | None = None,
+    stream: bool | None = None,
+    where: str = "",
+) -> ResolvedResource:
+    """Find out where a resource's file is, without touching it.
+
+    Parameters
+    ----------
+    resource
+        A ``resource`` or ``stream_resource`` document, as event-model of any year has it.
+    root_map
+        From roots as documents have them to folders of this machine. A root that is not a key
+        itself is mapped by the longest key that its path begins with, part by part.
+    readable_roots
+        Folders below which files may be opened, checked by who opens; None: anywhere.
+    stream
+        Whether it is a stream resource; None: if it has ``uri``, ``mimetype`` or ``parameters``.
+    where
+        Begins the message of an error: run, stream and key.
+
+    Raises
+    ------
+    FillError
+        For a document without spec or path, a scheme other than ``file``, and a path of another
+        kind of system that ``root_map`` does not translate.
+    """
+    is_stream = _is_stream(resource) if stream is None else stream
+    label = f"{where}: " if where else ""
+    label += f"{'stream_resource' if is_stream else 'resource'} {resource.get('uid')!r}"
+    kwargs = resource.get("parameters") if is_stream else None
+    if kwargs is None:
+        kwargs = resource.get("resource_kwargs") or {}
+    roots = {str(key): os.fspath(folder) for key, folder in (root_map or {}).items()}
+    if resource.get("uri"):
+        paths = (_mapped(_path_of_uri(resource["uri"], label), roots),)
+    else:
+        paths = _paths(resource, roots, label)
+    if not isinstance(readable_roots, ReadableRoots):
+        readable_roots = ReadableRoots.of(readable_roots)
+    return ResolvedResource(
+        uid=str(resource.get("uid", "")),
+        spec=_spec(resource, is_stream, label),
+        paths=paths,
+        kwargs=dict(kwargs),
+        stream=is_stream,
+        data_key=str(resource.get("data_key", "")) if is_stream else "",
+        readable=readable_roots,
+    )
+
+
+def _is_stream(resource: Mapping[str, Any]) -> bool:
+    return any(key in resource for key in ("uri", "mimetype", "parameters"))
+
+
+def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
+    spec = resource.get("mimetype") or resource.get("spec")
+    if not spec:
+        raise FillError(f"{label}: has neither spec nor mimetype, so nothing tells its format")
+    if stream and not resource.get("mimetype"):
+        spec = MIMETYPES.get(spec, spec)
+    return normal_spec(spec)
+
+
+def normal_spec(spec: str) -> str:
+    """A spec as it is; a mimetype in lower case, without blanks."""
+    return "".join(spec.split()).lower() if "/" in spec else spec
+
+
+# -- uris ------------------------------------------------------------------------------------
+
+
+def _path_of_uri(uri: str, label: str) -> str:
+    """The path of a ``file:`` uri, %-escapes undone."""
+    parts = urlsplit(uri)
+    if parts.scheme.lower() != "file" or parts.netloc.lower() not in ("", "localhost"):
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # may hold a password
+        raise FillError(
+            f"{label}: {shown!r} is no file of this machine; only file:// uris can be read, so "
+            "register a handler for the spec that takes it from elsewhere, or copy the file"
+        )
+    rest = uri.split(":", 1)[1]  # signs that urlsplit takes for a query are part of file names
+    if rest.startswith("//"):
+        rest = "/" + rest[2:].partition("/")[2]
+    path = unquote(rest)
+    if "\0" in path:
+        raise FillError(f"{label}: the uri has a null character in its path")
+    return "/" + path.lstrip("/") + ("" if path.strip("/") else "")
+
+
+# -- root and resource_path ------------------------------------------------------------------
+
+
+def _paths(resource: Mapping[str, Any], roots: Mapping[str, str], label: str) -> tuple[str, ...]:
+    """Candidates for the path of a document with ``root`` and ``resource_path``.
+
+    Databroker joins the two as ``os.path.join`` does, so a ``resource_path`` that begins with a
+    slash stands alone; Bluesky's TiledWriter takes it as relative to the root. Recorded
+    documents have both, so both are looked for, databroker's first.
+    """
+    windows = resource.get("path_semantics") == "windows"
+    flavour = PureWindowsPath if windows else PurePosixPath
+    root, tail = str(resource.get("root") or ""), str(resource.get("resource_path") or "")
+    if "\0" in root + tail:
+        raise FillError(f"{label}: the path has a null character")
+    base = _mapped(root, roots, windows)
+    if not flavour(tail).is_absolute() and not (windows and tail.startswith(("\\", "/"))):
+        joined = os.path.join(base, _posix(tail, windows)) if tail else base
+        return (_absolute(joined, root, roots, label),)
+    alone = _absolute(_mapped(tail, roots, windows), tail, roots, label)
+    if not base or PureWindowsPath(tail).drive:
+        return (alone,)
+    below = os.path.join(base, _posix(tail, windows).lstrip("/"))
+    return tuple(dict.fromkeys((alone, _absolute(below, root, roots, label))))
+
+
+def _posix(path: str, windows: bool) -> str:
+    return PureWindowsPath(path).as_posix() if windows and path else path
+
+
+def _mapped(path: str, roots: Mapping[str, str], windows: bool = False) -> str:
+    """The path with its root translated; the same where no key of ``root_map`` fits."""
+    if path in roots:
+        return roots[path]
+    flavour = PureWindowsPath if windows else PurePosixPath
+    parts = flavour(path).parts
+    for key in sorted(roots, key=len, reverse=True):
+        head = flavour(key).parts
+        same = tuple(map(str.casefold, parts)) if windows else parts
+        if head and same[: len(head)] == (tuple(map(str.casefold, head)) if windows else head):
+            tail = "/".join(parts[len(head) :])
+            return os.path.join(roots[key], tail)
+    return _posix(path, windows)
+
+
+def _absolute(path: str, root: str, roots: Mapping[str, str], label: str) -> str:
+    """The path from here on where it is relative; a foreign drive is an error."""
+    if os.name != "nt" and PureWindowsPath(path).drive and not path.startswith("/"):
+        raise FillError(
+            f"{label}: {path!r} is a path of Windows; say where it is here by "
+            f"root_map={{{root!r}: folder}}"
+        )
+    return os.path.abspath(path) if not path.endswith("/") else os.path.abspath(path) + "/"
