@@ -4,11 +4,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .broker import DataBroker
 from .config import connect, temp
+from .copying import copy
 from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .header import Header
 from .results import Results
-from .views.convert import PageBuffer, RunBuffer, stream_to_table, table_to_stream
+from .views.convert import RunBuffer, stream_to_table, table_to_stream
+from .views.pages import PageBuffer
 
 try:
     __version__ = version("daskbroker")
@@ -25,6 +27,7 @@ __all__ = [
     "Results",
     "RunBuffer",
     "connect",
+    "copy",
     "stream_to_table",
     "table_to_stream",
     "temp",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from .core import registry
 from .core.documents import Document
@@ -37,9 +38,16 @@ class DataBroker:
     timezone
         In which ``since`` and ``until`` without a zone are read, and ``time`` is shown.
     uri
-        What :func:`daskbroker.connect` opens this broker by; brokers pickle as that.
+        Where the broker is, to be shown; without password.
     key
-        What brokers are known by in a process; ``uri`` by default.
+        What brokers are known by in a process, and pickle as; ``uri`` by default.
+    handlers
+        ``{spec: "module:Class"}`` of handlers of detector files, beside those found by
+        themselves.
+    root_map
+        ``{root in the documents: root where the files are now}``.
+    readable_roots
+        Folders outside which no detector file is opened; None: no such limit.
     """
 
     def __init__(
@@ -51,6 +59,9 @@ class DataBroker:
         timezone: str = "UTC",
         uri: str | None = None,
         key: str | None = None,
+        handlers: Mapping[str, Any] | None = None,
+        root_map: Mapping[str, str] | None = None,
+        readable_roots: Sequence[str] | None = None,
     ) -> None:
         if not isinstance(event_sources, Mapping):
             event_sources = {str(place): es for place, es in enumerate(event_sources)}
@@ -61,6 +72,9 @@ class DataBroker:
         self.event_sources = dict(event_sources)
         self.timezone = timezone
         self.uri = uri
+        self.handlers = dict(handlers or {})
+        self.root_map = dict(root_map or {})
+        self.readable_roots = None if readable_roots is None else list(readable_roots)
         self.closed = False
         self._key = key or uri
         self._route = route
@@ -69,6 +83,46 @@ class DataBroker:
         self._filters: list[tuple[dict[str, Any], Search]] = []
         if self._key is not None:
             registry.remember(self._key, self)
+
+    # -- opening by configuration ------------------------------------------------------------
+
+    @classmethod
+    def named(cls, name: str, *, mode: str | None = None, timezone: str | None = None) -> Self:
+        """The broker of a configuration file's name, as ``Broker.named`` of databroker.
+
+        Parameters
+        ----------
+        name
+            As ``daskbroker config`` lists it; ``"temp"`` is :func:`daskbroker.temp`.
+        mode, timezone
+            As for :func:`daskbroker.connect`.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such configuration; the message names those there are.
+        """
+        return registry.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], *, mode: str | None = None, timezone: str | None = None
+    ) -> Self:
+        """The broker that a configuration says, given as what its YAML file would hold.
+
+        Parameters
+        ----------
+        config
+            daskbroker's own form (``uri`` …), databroker's (``metadatastore`` …) or a catalog
+            of one source.
+        mode, timezone
+            As for :func:`daskbroker.connect`.
+
+        Raises
+        ------
+        ConfigError
+        """
+        return registry.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -318,3 +372,11 @@ class DataBroker:
 
     def __repr__(self) -> str:
         return f"<DataBroker {self.uri or type(self.header_source).__name__}>"
+
+
+def _request(**wanted: Any) -> str:
+    """What the opener of brokers takes, beside settings."""
+    try:
+        return json.dumps(wanted, sort_keys=True)
+    except (TypeError, ValueError):
+        raise ConfigError("a configuration is made of text, numbers, lists and mappings") from None

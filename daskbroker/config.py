@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,19 @@ import dask
 import platformdirs
 
 from .broker import DataBroker
+from .configuration import (
+    Settings,
+    find_configuration,
+    has_secret,
+    list_configurations,
+    place_settings,
+    read_configuration,
+    settings_of,
+    target_of,
+)
 from .core import registry
 from .core.errors import ConfigError
+from .sources.base import EventSource, HeaderSource
 from .sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
 
 __all__ = ["connect", "temp"]
@@ -31,10 +43,10 @@ def default_place() -> str:
 
 
 def connect(
-    uri: str | os.PathLike[str] | None = None,
+    uri: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     *,
     create: bool = True,
-    mode: str = "a",
+    mode: str | None = None,
     timezone: str | None = None,
 ) -> DataBroker:
     """Open a broker; the same one again while it is open in this process.
@@ -42,51 +54,121 @@ def connect(
     Parameters
     ----------
     uri
-        A folder, made if need be. None: ``$DASKBROKER_URI``, else a folder below the user's
-        data directory.
+        A folder, made if need be; ``mongodb://host/database``; a YAML file
+        (``catalog.yml#name`` for one source of several); the name of a configuration, as
+        ``daskbroker config`` lists it; or what a YAML file would hold, as a mapping. A folder
+        that exists goes before a name, and whatever has a slash is a path. None:
+        ``$DASKBROKER_URI``, else a folder below the user's data directory.
     create
         False: only open what is there.
     mode
-        ``"a"`` to read and insert, ``"r"`` to read only.
+        ``"a"`` to read and insert, ``"r"`` to read only; by default what the configuration
+        says, else ``"a"``.
     timezone
-        IANA name; by default ``daskbroker.timezone`` of dask's configuration, else UTC.
+        IANA name; by default what the configuration says, then ``daskbroker.timezone`` of
+        dask's configuration, else UTC.
 
     Raises
     ------
     StoreNotFound, StoreVersion, StoreDamaged, StoreReadOnly, ConfigError
+
+    Notes
+    -----
+    A broker, and what is made of it, pickles as its settings. A configuration that holds a
+    password, and was given by name or file, pickles as that name or file instead: each worker
+    reads its own. A password within a ``uri`` given here travels in the pickle.
     """
-    if mode not in MODES:
-        raise ConfigError(f"mode must be 'a' (read and insert) or 'r' (read), not {mode!r}")
-    place = os.fspath(default_place() if uri is None else uri)
-    scheme, separator, rest = place.partition("://")
-    if separator and scheme != "file":
-        raise ConfigError(f"{scheme}:// is no store that this version opens; give a folder")
-    if separator:
-        place = rest.removeprefix("localhost")
-    root = str(Path(place).expanduser().resolve())
-    zone = timezone or dask.config.get("daskbroker.timezone", "UTC")
-    key = json.dumps({"embedded": root, "mode": mode, "timezone": zone}, sort_keys=True)
+    request = _request_of(default_place() if uri is None else uri)
+    return _opened(request, mode, timezone, create=create)
+
+
+def _request_of(place: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """What a place is: settings, or a reference to a configuration."""
+    if isinstance(place, Mapping):
+        return {"configuration": place}
+    path = os.fspath(place)
+    if "://" in path:
+        return place_settings(path)
+    if path.partition("#")[0].endswith((".yml", ".yaml")) and not Path(path).is_dir():
+        return {"file": str(Path(path).expanduser().absolute())}
+    bare = isinstance(place, str) and path == Path(path).name and not Path(path).is_dir()
+    if bare and find_configuration(path) is not None:
+        return {"named": path}
+    return place_settings(path)
+
+
+def _opened(
+    request: Mapping[str, Any], mode: str | None, timezone: str | None, *, create: bool
+) -> DataBroker:
+    """The broker of a request, opened unless this process has it open."""
+    if request.get("named") == "temp" and find_configuration("temp") is None:
+        return temp(mode=mode, timezone=timezone)
+    settings = _settings(request)
+    settings["mode"] = mode or settings.get("mode", "a")
+    if settings["mode"] not in MODES:
+        raise ConfigError(
+            f"mode must be 'a' (read and insert) or 'r' (read), not {settings['mode']!r}"
+        )
+    default = dask.config.get("daskbroker.timezone", "UTC")
+    settings["timezone"] = timezone or settings.get("timezone", default)
+    by_reference = has_secret(settings) and ("named" in request or "file" in request)
+    chosen = {"mode": settings["mode"], "timezone": settings["timezone"]}
+    key = json.dumps({**request, **chosen} if by_reference else settings, sort_keys=True)
     found = registry.known(key)
-    if found is not None and Path(root).exists():
+    if found is not None and ("embedded" not in settings or Path(settings["embedded"]).exists()):
         return found  # type: ignore[no-any-return]
-    return _open(key, create=create)
+    return _open(settings, key, create=create)
 
 
-def _open(key: str, *, create: bool = False) -> DataBroker:
-    settings = json.loads(key)
-    root = Path(settings["embedded"])
-    read_only = settings["mode"] == "r"
-    database = Database.of(root, create=create, read_only=read_only)
+def _settings(request: Mapping[str, Any]) -> Settings:
+    if "configuration" in request:
+        return settings_of(request["configuration"])
+    if "file" in request:
+        return read_configuration(request["file"]).settings()
+    if "named" not in request:
+        return dict(request)
+    name = request["named"]
+    found = find_configuration(name)
+    if found is None:
+        names = ", ".join(dict.fromkeys(c.name for c in list_configurations()))
+        raise ConfigError(
+            f"there is no configuration {name!r} on this machine; there are: {names or 'none'} "
+            "('daskbroker config' says where they are looked for)"
+        )
+    return found.settings()
+
+
+def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
+    header_source, event_sources = _sources(settings, create=create)
+    filling = ("handlers", "root_map", "readable_roots")
     return DataBroker(
-        EmbeddedHeaderSource(database),
-        {"embedded": EmbeddedEventSource(database)},
+        header_source,
+        event_sources,
         timezone=settings["timezone"],
-        uri=str(root),
+        uri=target_of(settings),
         key=key,
+        **{name: settings[name] for name in filling if name in settings},
     )
 
 
-registry.register_opener(_open)
+def _sources(settings: Settings, *, create: bool) -> tuple[HeaderSource, dict[str, EventSource]]:
+    if "mongo" in settings:
+        from .sources.mongo import open_sources  # pymongo is slow to import
+
+        return open_sources(settings)
+    read_only = settings["mode"] == "r"
+    database = Database.of(Path(settings["embedded"]), create=create, read_only=read_only)
+    return EmbeddedHeaderSource(database), {"embedded": EmbeddedEventSource(database)}
+
+
+def _open_key(key: str) -> DataBroker:
+    """Open what a pickle, or :class:`DataBroker`, names; a pickle makes no folder anew."""
+    request: dict[str, Any] = json.loads(key)
+    mode, timezone = request.get("mode"), request.get("timezone")
+    return _opened(request, mode, timezone, create="embedded" not in request)
+
+
+registry.register_opener(_open_key)
 
 
 def temp(**options: Any) -> DataBroker:

@@ -45,6 +45,14 @@ class Results:
         headers = (Header(self._db, *pair) for pair in source.find(self._search))
         return islice(filter(self._has_descriptors, headers), self._start, self._stop)
 
+    def __reversed__(self) -> Iterator[Header]:
+        """The same runs oldest first; lazily, unless this is a slice."""
+        if self._start or self._stop is not None:
+            return reversed(list(self))
+        pairs = self._db.header_source.find(self._search, oldest_first=True)
+        headers = (Header(self._db, *pair) for pair in pairs)
+        return filter(self._has_descriptors, headers) if self._search.descriptors else headers
+
     def _has_descriptors(self, header: Header) -> bool:
         found = [d for descriptors in header.descriptors.values() for d in descriptors]
         return self._search.matches_descriptors(found)

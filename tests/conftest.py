@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import uuid
 from pathlib import Path
 
 import dask
+import pymongo
 import pytest
 
 import daskbroker
@@ -27,3 +30,25 @@ def _synchronous():
 def db(tmp_path):
     with daskbroker.connect(tmp_path / "store") as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def mongod_uri():
+    """A MongoDB server, ``$DASKBROKER_TEST_MONGO`` or one of our own; without a database."""
+    from daskbroker.testing.mongod import mongod  # after its asserts are set to be rewritten
+
+    given = os.environ.get("DASKBROKER_TEST_MONGO")
+    if given:
+        yield given.rstrip("/")
+    else:
+        with mongod() as server:
+            yield server.uri
+
+
+@pytest.fixture
+def mongo_database(mongod_uri):
+    """The uri of an empty database, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield f"{mongod_uri}/{name}"
+    with pymongo.MongoClient(mongod_uri) as client:
+        client.drop_database(name)

@@ -81,6 +81,10 @@ class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
 
 
+class CopyMismatch(DaskbrokerError):
+    """What a copied run holds is not what the original gave; says of which kind of document."""
+
+
 class FillError(DaskbrokerError, RuntimeError):
     """External data could not be filled; names run, stream, key, spec and path."""
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["broker_of", "register_opener", "remember"]
+__all__ = ["broker_of", "known", "opened", "register_opener", "remember"]
 
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _recent: dict[str, Any] = {}
@@ -41,12 +41,18 @@ def known(key: str) -> Any | None:
         return None if broker is None or broker.closed else broker
 
 
+def opened(key: str) -> Any:
+    """The broker of a configuration, opened if this process has none yet; the caller holds it."""
+    with _lock:
+        return known(key) or _openers[0](key)
+
+
 def broker_of(key: str) -> Any:
-    """The broker of a configuration, opened if this process has none yet."""
+    """The same for brokers that nothing else may hold: the last few stay open."""
     with _lock:
         broker = known(key)
         if broker is None:
-            broker = _openers[0](key)
+            broker = opened(key)
             _recent.pop(key, None)
             _recent[key] = broker
             while len(_recent) > KEPT:

@@ -20,7 +20,7 @@ from ..core.planning import PlanBuilder
 from ..core.validate import check_keys, document_label, prepare
 from .dataframe import table
 
-__all__ = ["PageBuffer", "RunBuffer", "stream_to_table", "table_to_stream"]
+__all__ = ["RunBuffer", "stream_to_table", "table_to_stream"]
 
 
 @dataclass(frozen=True)
@@ -125,64 +125,6 @@ class RunBuffer:
         start: Mapping[str, Any] = self.start or {"uid": plan.descriptors[0]["run_start"]}
         runs = {d["run_start"]: (start, self.stop) for d in plan.descriptors}
         return table(plan, stream_name, runs, **options)
-
-
-class PageBuffer:
-    """Packs events into event_pages; everything else passes through in its place.
-
-    Parameters
-    ----------
-    rows
-        Events per page.
-
-    Notes
-    -----
-    Only events of one descriptor with the same keys share a page, so no value ever moves to
-    another event.
-    """
-
-    def __init__(self, rows: int = 1000) -> None:
-        if rows < 1:
-            raise ValueError(f"rows must be 1 or more, not {rows}")
-        self._rows = rows
-        self._waiting: list[Mapping[str, Any]] = []
-
-    def __call__(
-        self, stream: Iterable[tuple[str, Mapping[str, Any]]]
-    ) -> Iterator[tuple[str, Any]]:
-        """The stream with pages in place of events. Lazy."""
-        for name, doc in iter_named(stream):
-            if name == "event":
-                if self._waiting and not _same_form(self._waiting[0], doc):
-                    yield self._flush()
-                self._waiting.append(doc)
-                if len(self._waiting) >= self._rows:
-                    yield self._flush()
-            else:
-                if self._waiting:
-                    yield self._flush()
-                yield name, doc
-        if self._waiting:
-            yield self._flush()
-
-    def _flush(self) -> tuple[str, Document]:
-        events, self._waiting = self._waiting, []
-        page: dict[str, Any] = {"descriptor": events[0]["descriptor"]}
-        for key in events[0]:
-            if key in ("data", "timestamps", "filled"):
-                page[key] = {k: [event[key][k] for event in events] for k in events[0][key]}
-            elif key != "descriptor":
-                page[key] = [event[key] for event in events]
-        return "event_page", Document(page)
-
-
-def _same_form(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    parts = ("data", "timestamps", "filled")
-    return (
-        a.keys() == b.keys()
-        and a["descriptor"] == b["descriptor"]
-        and all(a[part].keys() == b[part].keys() for part in parts if part in a)
-    )
 
 
 def stream_to_table(

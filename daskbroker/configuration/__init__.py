@@ -1,0 +1,31 @@
+"""Configurations: YAML files by name, and what they say as one plain mapping of settings.
+
+Settings are JSON-able: ``{"embedded": folder}`` or ``{"mongo": {"uri", "assets", "layout"}}``,
+with ``mode`` and ``timezone`` and, where given, ``handlers`` (``{spec: "module:Class"}``),
+``root_map`` and ``readable_roots``.
+"""
+
+from .files import (
+    Configuration,
+    find_configuration,
+    list_configurations,
+    read_configuration,
+    search_folders,
+    unreadable_files,
+)
+from .forms import settings_of
+from .places import Settings, has_secret, place_settings, target_of
+
+__all__ = [
+    "Configuration",
+    "Settings",
+    "find_configuration",
+    "has_secret",
+    "list_configurations",
+    "place_settings",
+    "read_configuration",
+    "search_folders",
+    "settings_of",
+    "target_of",
+    "unreadable_files",
+]

@@ -1,0 +1,197 @@
+"""Configuration files: where they are looked for, and how they are read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import yaml
+
+from ..core.errors import ConfigError
+from .forms import kind_of, settings_of, sources_of
+from .places import Settings, target_of
+
+__all__ = [
+    "Configuration",
+    "find_configuration",
+    "list_configurations",
+    "read_configuration",
+    "search_folders",
+]
+
+ENVIRONMENT = "DASKBROKER_PATH"
+SUFFIXES = (".yml", ".yaml")
+LEGACY = "_legacy_config"
+"""databroker's name for a configuration that it opens by itself at import, and does not list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration that has a name.
+
+    Attributes
+    ----------
+    name
+        What :func:`daskbroker.connect` opens it by: the file's name without suffix, or the
+        name of a source in a catalog file.
+    kind
+        ``"daskbroker"``, ``"databroker"`` (version 0 or 1) or ``"catalog"``.
+    file
+        Where it is.
+    content
+        What it says; kept out of the repr, because it may hold a password.
+    """
+
+    name: str
+    kind: str
+    file: Path
+    content: Any = field(repr=False)
+
+    def settings(self) -> Settings:
+        """As settings; see :func:`settings_of`.
+
+        Raises
+        ------
+        ConfigError
+        """
+        return settings_of(self.content, f"{self.name} ({self.file})", self.file.parent)
+
+    def target(self) -> str:
+        """Where it leads, without password; or why it leads nowhere."""
+        try:
+            return target_of(self.settings())
+        except ConfigError as error:
+            return f"cannot be opened: {error}"
+
+
+def search_folders() -> list[Path]:
+    """Where configurations are looked for, the first one first.
+
+    ``$DASKBROKER_PATH``; the user's, the environment's and the machine's configuration folder of
+    daskbroker; those of databroker (``~/.config``, ``<prefix>/etc``, ``/etc``; ``%APPDATA%``);
+    the folders of intake, where catalogs of databroker 2 are, and ``$INTAKE_PATH``.
+    """
+    prefix = Path(sys.prefix)
+    folders = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
+    folders += _platform_folders()
+    folders.insert(-1, prefix / "etc" / "daskbroker")
+    if os.name == "nt":
+        folders.append(Path(os.environ.get("APPDATA", "~")).expanduser() / "databroker")
+    else:
+        folders += [
+            Path.home() / ".config" / "databroker",
+            prefix / "etc" / "databroker",
+            Path("/etc/databroker"),
+        ]
+    folders += _intake_folders(prefix)
+    return list(dict.fromkeys(folders))
+
+
+def _platform_folders() -> list[Path]:
+    dirs = platformdirs.PlatformDirs("daskbroker", appauthor=False)
+    return [Path(dirs.user_config_dir), Path(dirs.site_config_dir)]
+
+
+def _intake_folders(prefix: Path) -> list[Path]:
+    dirs = platformdirs.PlatformDirs("intake", "intake")
+    listed = os.environ.get("INTAKE_PATH", "").split(os.pathsep)
+    return [
+        Path(dirs.user_data_dir),
+        prefix / "share" / "intake",
+        Path(dirs.site_data_dir),
+        *(Path(part) for part in listed if part and "://" not in part),
+    ]
+
+
+def list_configurations() -> list[Configuration]:
+    """Every configuration in :func:`search_folders`; of one name, the first is the one that counts.
+
+    Files that cannot be read, and catalogs of others than databroker, are left out; see
+    :func:`unreadable_files`.
+    """
+    found: list[Configuration] = []
+    for file in _files():
+        try:
+            found += _configurations_in(file)
+        except ConfigError:
+            continue
+    return found
+
+
+def unreadable_files() -> list[str]:
+    """Why files in the folders are not among :func:`list_configurations`, a message each."""
+    messages = []
+    for file in _files():
+        try:
+            list(_configurations_in(file))
+        except ConfigError as error:
+            messages.append(str(error))
+    return messages
+
+
+def find_configuration(name: str) -> Configuration | None:
+    """The first configuration of this name; None if there is none."""
+    return next((found for found in list_configurations() if found.name == name), None)
+
+
+def read_configuration(path: str | os.PathLike[str]) -> Configuration:
+    """The configuration in a file; ``catalog.yml#name`` is one source of a catalog.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such file or source, or it is not readable as YAML.
+    """
+    text, _, chosen = os.fspath(path).partition("#")
+    file = Path(text).expanduser().resolve()
+    content = _load(file)
+    sources = sources_of(content)
+    if chosen:
+        if chosen not in (sources or {}):
+            raise ConfigError(
+                f"{file}: has no source {chosen!r}; it has: {', '.join(sources or ()) or 'none'}"
+            )
+        content = (sources or {})[chosen]
+    return Configuration(chosen or file.stem, kind_of(content, str(file)), file, content)
+
+
+def _files() -> Iterator[Path]:
+    for folder in search_folders():
+        if folder.suffix in SUFFIXES and folder.is_file():
+            yield folder
+            continue
+        try:
+            inside = sorted(folder.iterdir())
+        except OSError:
+            continue
+        yield from (f for f in inside if f.suffix in SUFFIXES and f.is_file() and f.stem != LEGACY)
+
+
+def _configurations_in(file: Path) -> Iterator[Configuration]:
+    content = _load(file)
+    sources = sources_of(content)
+    if sources is None:
+        yield Configuration(file.stem, kind_of(content, str(file)), file, content)
+        return
+    for name, source in sources.items():
+        yield Configuration(name, "catalog", file, source)
+
+
+def _load(file: Path) -> Any:
+    """The content of a YAML file, read without making any objects of Python.
+
+    What the parser says is not repeated: it quotes the line, which may hold a password.
+    """
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", at line {mark.line + 1}"
+        raise ConfigError(f"{file}: is no plain YAML{line}") from None

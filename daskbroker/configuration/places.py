@@ -1,0 +1,123 @@
+"""Folders and MongoDB URIs as settings."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote_plus, urlsplit, urlunsplit
+
+from ..core.errors import ConfigError
+from ..core.redaction import has_login, redacted
+
+__all__ = ["Settings", "has_secret", "mongo_uri", "place_settings", "target_of"]
+
+Settings = dict[str, Any]
+
+LAYOUTS = ("auto", "normalized", "embedded")
+MONGO = ("mongodb", "mongodb+srv")
+_ESCAPED = re.compile(r"(?:[^:/?#\[\]@%\s]|%[0-9A-Fa-f]{2})*")
+
+
+def place_settings(
+    place: str, *, assets: str | None = None, layout: str = "auto", folder: Path | None = None
+) -> Settings:
+    """What a folder, ``file://`` or ``mongodb://`` URI says.
+
+    Parameters
+    ----------
+    place
+        Path or URI.
+    assets
+        Of MongoDB: URI of the database of resources and datums, if it is another one.
+    layout
+        Of MongoDB: one of `LAYOUTS`.
+    folder
+        What a relative path is relative to; the working directory by default.
+
+    Raises
+    ------
+    ConfigError
+        For a scheme that no store has, or a URI without a database.
+    """
+    scheme, separator, rest = place.partition("://")
+    if separator and scheme in MONGO:
+        if layout not in LAYOUTS:
+            raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+        uri, other = _with_database(place), assets and _with_database(assets)
+        mongo = {"uri": uri, "assets": None if other == uri else other, "layout": layout}
+        return {"mongo": mongo}
+    if separator and scheme != "file":
+        raise ConfigError(
+            f"{scheme}:// is no store that daskbroker opens; give a folder, or a URI "
+            "mongodb://host/database"
+        )
+    if assets is not None:
+        raise ConfigError(f"{place}: a folder holds everything; only MongoDB has 'assets' apart")
+    path = rest.removeprefix("localhost") if separator else place
+    return {"embedded": str(Path(folder or "", os.path.expanduser(path)).resolve())}
+
+
+def _with_database(uri: str) -> str:
+    scheme, _, _ = uri.partition("://")
+    name = urlsplit(uri).path.strip("/")
+    if scheme not in MONGO or not name or "/" in name or "@" in name:
+        raise ConfigError(
+            f"{redacted(uri)}: a MongoDB URI with a database is needed, mongodb://host/database "
+            "(and / : @ in user name and password written as %2F %3A %40)"
+        )
+    return uri
+
+
+def mongo_uri(
+    base: str,
+    database: str,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    auth_source: str | None = None,
+) -> str:
+    """A URI that names a database, from a server's URI and what else a configuration says.
+
+    Whoever logs in does so at the database at which the server's URI alone would have it
+    done: a database in a URI would be taken for that otherwise.
+
+    Parameters
+    ----------
+    base
+        ``mongodb://host:port`` or any MongoDB URI; its database is replaced.
+    database
+        Where the documents are.
+    user, password
+        Escaped where they are not yet.
+    auth_source
+        Database at which to log in.
+    """
+    scheme, netloc, path, query, _ = urlsplit(base)
+    if user is not None:
+        netloc = f"{_escaped(user)}:{_escaped(password or '')}@{netloc}"
+    options = {name.lower(): value for name, value in parse_qsl(query)}
+    source = auth_source or path.strip("/") or "admin"
+    passwords = options.get("authmechanism", "SCRAM").startswith("SCRAM")
+    if "@" in netloc and "authsource" not in options and (auth_source or passwords):
+        query = "&".join(filter(None, [query, f"authSource={quote_plus(source)}"]))
+    return urlunsplit((scheme, netloc, f"/{database}", query, ""))
+
+
+def _escaped(text: str) -> str:
+    """As it may stand in a URI; databroker takes what is escaped already, so that stays."""
+    return text if _ESCAPED.fullmatch(text) else quote_plus(text)
+
+
+def has_secret(settings: Settings) -> bool:
+    """Whether a password, or what may be one, is in the settings."""
+    return has_login(json.dumps(settings.get("mongo")))
+
+
+def target_of(settings: Settings) -> str:
+    """Where the settings lead, to be shown: without user names and passwords."""
+    if "embedded" in settings:
+        return str(settings["embedded"])
+    return redacted(settings["mongo"]["uri"])

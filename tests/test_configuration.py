@@ -1,0 +1,384 @@
+"""Configurations by name: where they are found, what they mean, what is never shown."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import daskbroker
+from daskbroker.configuration import (
+    find_configuration,
+    list_configurations,
+    read_configuration,
+    settings_of,
+    target_of,
+    unreadable_files,
+)
+from daskbroker.core.errors import ConfigError, StoreReadOnly
+from daskbroker.core.redaction import redacted
+from daskbroker.testing import make_run
+
+OLD = {
+    "description": "as databroker's documentation has it",
+    "metadatastore": {
+        "module": "databroker.headersource.mongo",
+        "class": "MDS",
+        "config": {
+            "host": "localhost",
+            "port": 27017,
+            "database": "mds",
+            "timezone": "US/Eastern",
+        },
+    },
+    "assets": {
+        "module": "databroker.assets.mongo",
+        "class": "Registry",
+        "config": {"host": "localhost", "port": 27017, "database": "filestore"},
+    },
+    "handlers": {"FOO": {"module": "facility.handlers", "class": "FooHandler"}},
+    "root_map": {"/old/root": "/new/root"},
+}
+CATALOG = {
+    "sources": {
+        "beamline": {
+            "driver": "bluesky-mongo-normalized-catalog",
+            "args": {
+                "metadatastore_db": "mongodb://one:27017,two:27017/mds?replicaSet=rs",
+                "asset_registry_db": "mongodb://one:27017,two:27017/assets",
+                "handler_registry": {"FOO": "facility.handlers.FooHandler"},
+                "root_map": {"abc": "external_files/abc"},
+            },
+        },
+        "other": {
+            "driver": ["bluesky-mongo-embedded-catalog"],
+            "args": {"datastore_db": "mongodb://host/permanent"},
+        },
+        "spreadsheet": {"driver": "csv", "args": {"urlpath": "x.csv"}},
+    }
+}
+
+
+def changed(content, path, value):
+    """A copy with a value somewhere below replaced."""
+    content = copy.deepcopy(content)
+    *parents, last = path.split(".")
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return content
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home directory without any configuration."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "DASKBROKER_PATH", "INTAKE_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(folder, name, content):
+    folder.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else yaml.safe_dump(content)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+# -- what the forms mean ---------------------------------------------------------------------
+
+
+def test_configuration_of_databroker_1():
+    assert settings_of(OLD) == {
+        "mongo": {
+            "uri": "mongodb://localhost:27017/mds",
+            "assets": "mongodb://localhost:27017/filestore",
+            "layout": "normalized",
+        },
+        "timezone": "US/Eastern",
+        "handlers": {"FOO": "facility.handlers:FooHandler"},
+        "root_map": {"/old/root": "/new/root"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "uri"),
+    [
+        ({"host": "h", "database": "d"}, "mongodb://h/d"),
+        ({"database": "d"}, "mongodb://localhost/d"),
+        ({"uri": "mongodb://h:1", "database": "d"}, "mongodb://h:1/d"),
+        ({"uri": "mongodb://h1,h2/?w=1", "database": "d"}, "mongodb://h1,h2/d?w=1"),
+        (
+            {"host": "h", "port": 1, "database": "d", "mongo_user": "u", "mongo_pwd": "p"},
+            "mongodb://u:p@h:1/d?authSource=admin",
+        ),
+        (
+            {"host": "h", "port": 1, "database": "d", "mongo_user": "u", "mongo_pwd": "p%40/@"},
+            "mongodb://u:p%2540%2F%40@h:1/d?authSource=admin",
+        ),
+        (
+            {"host": "h", "port": 1, "database": "d", "mongo_user": "u", "mongo_pwd": "p%40"},
+            "mongodb://u:p%40@h:1/d?authSource=admin",
+        ),
+        (
+            {"uri": "mongodb://u:p@h/", "database": "d", "authsource": "who"},
+            "mongodb://u:p@h/d?authSource=who",
+        ),
+        (
+            {"uri": "mongodb://u:p@h/who", "database": "d"},
+            "mongodb://u:p@h/d?authSource=who",
+        ),
+        (
+            {"uri": "mongodb://u:p@h/?authSource=x", "database": "d"},
+            "mongodb://u:p@h/d?authSource=x",
+        ),
+        (
+            {"uri": "mongodb://u@h/?authMechanism=MONGODB-X509", "database": "d"},
+            "mongodb://u@h/d?authMechanism=MONGODB-X509",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_database_is_reached_as_databroker_would(config, uri):
+    found = settings_of(changed(OLD, "metadatastore.config", config))
+    assert found["mongo"]["uri"] == uri
+
+
+def test_one_database_for_both_is_not_named_twice():
+    content = changed(OLD, "assets.config", OLD["metadatastore"]["config"])
+    assert settings_of(content)["mongo"]["assets"] is None
+
+
+def test_read_only_class_opens_read_only():
+    assert settings_of(changed(OLD, "metadatastore.class", "MDSRO"))["mode"] == "r"
+
+
+def test_catalog_of_databroker_2(tmp_path):
+    file = write(tmp_path, "catalog.yml", CATALOG)
+    assert read_configuration(f"{file}#beamline").settings() == {
+        "mongo": {
+            "uri": "mongodb://one:27017,two:27017/mds?replicaSet=rs",
+            "assets": "mongodb://one:27017,two:27017/assets",
+            "layout": "normalized",
+        },
+        "handlers": {"FOO": "facility.handlers:FooHandler"},
+        "root_map": {"abc": str(tmp_path / "external_files/abc")},
+    }
+    mongo = read_configuration(f"{file}#other").settings()["mongo"]
+    assert mongo == {"uri": "mongodb://host/permanent", "assets": None, "layout": "embedded"}
+
+
+def test_own_form_has_paths_relative_to_its_file(tmp_path):
+    file = write(
+        tmp_path / "conf",
+        "mine.yml",
+        {
+            "uri": "../store",
+            "timezone": "Europe/Berlin",
+            "mode": "r",
+            "handlers": {"A": "m:C"},
+            "readable_roots": ["/data", "../detector"],
+        },
+    )
+    assert read_configuration(file).settings() == {
+        "embedded": str(tmp_path / "store"),
+        "timezone": "Europe/Berlin",
+        "mode": "r",
+        "handlers": {"A": "m:C"},
+        "readable_roots": ["/data", str(tmp_path / "detector")],
+    }
+
+
+def test_placeholders_are_filled_in_and_nothing_is_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("STORE_HOST", "there")
+    monkeypatch.delenv("ABSENT", raising=False)
+    assert target_of(settings_of({"uri": "mongodb://{{ env(STORE_HOST) }}/d"})) == (
+        "mongodb://there/d"
+    )
+    file = write(tmp_path, "a.yml", {"uri": "{{ CATALOG_DIR }}/store"})
+    assert read_configuration(file).settings()["embedded"] == str(tmp_path / "store")
+    for text, hint in (("env(ABSENT)", "ABSENT"), ("shell(touch x)", "shell"), ("a|b", "env")):
+        with pytest.raises(ConfigError, match=hint):
+            settings_of({"uri": "mongodb://{{ " + text + " }}/d"})
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (None, "uri"),
+        (["uri"], "uri"),
+        ({"urn": "x"}, "metadatastore"),
+        ({"uri": 5}, "'uri'"),
+        ({"uri": "redis://h/0"}, "redis"),
+        ({"uri": "mongodb://h"}, "database"),
+        ({"uri": "mongodb://h/d", "layout": "upright"}, "upright"),
+        ({"uri": "store", "assets": "mongodb://h/d"}, "assets"),
+        ({"uri": "store", "timezon": "UTC"}, "timezon"),
+        ({"uri": "store", "handlers": {"A": "nothing"}}, "handlers.A"),
+        ({"uri": "store", "root_map": {"a": "relative"}}, "root_map.a"),
+        ({"uri": "store", "readable_roots": "/data"}, "readable_roots"),
+        (changed(OLD, "metadatastore.module", "databroker.headersource.sqlite"), "sqlite"),
+        (changed(OLD, "assets.class", "Mine"), "Mine"),
+        (changed(OLD, "assets.config", None), "assets: 'config'"),
+        (changed(OLD, "assets.config", {"host": "h"}), "'database'"),
+        (changed(OLD, "assets.config", {"uri": "mongodb://h", "port": 1, "database": "d"}), "uri"),
+        ({k: v for k, v in OLD.items() if k != "assets"}, "'assets'"),
+        (CATALOG, "beamline, other"),
+        ({"driver": "bluesky-jsonl-catalog", "args": {"paths": []}}, "daskbroker ingest"),
+        ({"driver": "csv"}, "csv"),
+        ({"driver": "bluesky-mongo-normalized-catalog"}, "args"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_opened_is_said(content, hint):
+    with pytest.raises(ConfigError, match=hint):
+        settings_of(content)
+
+
+@pytest.mark.parametrize("key", ["event_sources", "transforms"])
+def test_what_is_not_applied_is_said(key):
+    with pytest.warns(UserWarning, match=key):
+        assert "mongo" in settings_of(changed(OLD, key, {"x": "y"}))
+
+
+# -- files and names -------------------------------------------------------------------------
+
+
+def test_all_folders_are_searched_and_the_first_one_counts(home, monkeypatch):
+    monkeypatch.setenv("DASKBROKER_PATH", str(home / "chosen"))
+    write(home / "chosen", "a.yml", {"uri": str(home / "chosen-a")})
+    write(home / ".config/daskbroker", "a.yml", {"uri": str(home / "user-a")})
+    write(home / ".config/daskbroker", "b.yaml", {"uri": str(home / "user-b")})
+    write(home / ".config/databroker", "old.yml", OLD)
+    write(home / ".config/databroker", "_legacy_config.yml", OLD)
+    write(home / ".local/share/intake", "catalog.yml", CATALOG)
+    found = {c.name: c.kind for c in list_configurations() if home in c.file.parents}
+    assert found == {
+        "a": "daskbroker",
+        "b": "daskbroker",
+        "old": "databroker",
+        "beamline": "catalog",
+        "other": "catalog",
+    }
+    assert find_configuration("a").target() == str(home / "chosen-a")
+    assert find_configuration("spreadsheet") is None
+
+
+def test_one_bad_file_hides_no_other(home):
+    folder = home / ".config/databroker"
+    write(folder, "bad.yml", "metadatastore: {config: {mongo_pwd: *secret}}")
+    write(folder, "evil.yml", "uri: !!python/object/apply:os.system ['touch ran']")
+    write(folder, "good.yml", OLD)
+    assert [c.name for c in list_configurations() if home in c.file.parents] == ["good"]
+    messages = [text for text in unreadable_files() if str(home) in text]
+    assert len(messages) == 2
+    assert "line 1" in messages[0]
+    assert "secret" not in "".join(messages)
+    assert not (home / "ran").exists()
+
+
+def test_a_name_opens_and_the_same_broker_again(home):
+    write(home / ".config/daskbroker", "mine.yml", {"uri": "store", "timezone": "Asia/Tokyo"})
+    with daskbroker.connect("mine") as db:
+        assert db.uri == str(home / ".config/daskbroker/store")
+        assert db.timezone == "Asia/Tokyo"
+        assert daskbroker.DataBroker.named("mine") is db
+        assert daskbroker.connect(db.uri, timezone="Asia/Tokyo") is db
+        assert daskbroker.connect({"uri": db.uri, "timezone": "Asia/Tokyo"}) is db
+
+
+def test_folders_go_before_names_and_slashes_mean_paths(home):
+    write(home / ".config/daskbroker", "mine.yml", {"uri": "store"})
+    with daskbroker.connect("./mine") as db:
+        assert db.uri == str(home / "mine")
+    with daskbroker.connect("mine") as db:
+        assert db.uri == str(home / "mine")
+    with daskbroker.DataBroker.named("mine") as db:
+        assert db.uri == str(home / ".config/daskbroker/store")
+    with daskbroker.connect("unknown") as db:
+        assert db.uri == str(home / "unknown")
+
+
+def test_an_unknown_name_makes_nothing(home):
+    write(home / ".config/daskbroker", "mine.yml", {"uri": "store"})
+    with pytest.raises(ConfigError, match="mine"):
+        daskbroker.DataBroker.named("main")
+    assert sorted(p.name for p in home.iterdir()) == [".config"]
+
+
+def test_mode_of_the_configuration_holds_unless_another_is_given(home):
+    (home / "store").mkdir()
+    with daskbroker.connect(home / "store"):
+        pass
+    config = {"uri": str(home / "store"), "mode": "r"}
+    name, doc = make_run(1)[0]
+    with daskbroker.DataBroker.from_config(config) as db, pytest.raises(StoreReadOnly):
+        db.insert(name, doc)
+    with daskbroker.DataBroker.from_config(config, mode="a") as db:
+        db.insert(name, doc)
+        assert len(db) == 1
+
+
+def test_filling_settings_reach_the_broker_also_unpickled(home):
+    write(
+        home / ".config/daskbroker",
+        "mine.yml",
+        {
+            "uri": str(home / "store"),
+            "handlers": {"A": "m.C"},
+            "root_map": {"/a": "/b"},
+            "readable_roots": ["/b"],
+        },
+    )
+    with daskbroker.connect("mine") as db:
+        data = pickle.dumps(db)
+    (home / ".config/daskbroker/mine.yml").unlink()  # without password it is not needed again
+    again = pickle.loads(data)
+    assert (again.handlers, again.root_map, again.readable_roots) == (
+        {"A": "m:C"},
+        {"/a": "/b"},
+        ["/b"],
+    )
+    again.close()
+
+
+def test_named_temp_is_a_new_store_each_time(home):
+    one, two = daskbroker.DataBroker.named("temp"), daskbroker.DataBroker.named("temp")
+    assert one.uri != two.uri
+    one.close()
+    two.close()
+
+
+# -- secrets ---------------------------------------------------------------------------------
+
+
+@given(user=st.text(), password=st.text())
+def test_no_password_is_ever_shown(user, password):
+    text = f"cannot reach mongodb+srv://{user}:{password}@host/d?tlsCertificateKeyFilePassword=x"
+    assert redacted(text) == (
+        "cannot reach mongodb+srv://***@host/d?tlsCertificateKeyFilePassword=***"
+    )
+
+
+def test_errors_and_reprs_hide_passwords(home):
+    for uri in ("mongodb://u:s3cret@h", "mongodb://u:s3cr/et@h/d", "redis://u:s3cret@h/0"):
+        with pytest.raises(ConfigError) as caught:
+            daskbroker.connect(uri)
+        assert "s3cr" not in str(caught.value)
+    write(home / ".config/databroker", "old.yml", changed(OLD, "assets.config", {
+        "host": "h", "port": 1, "database": "d", "mongo_user": "u", "mongo_pwd": "s3cret"}))  # fmt: skip
+    assert "s3cret" not in repr(list_configurations())
+
+
+def daskbroker_config(*arguments):
+    command = [sys.executable, "-m", "daskbroker", "config", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
