@@ -99,11 +99,11 @@ def resolve(
     kwargs = resource.get("parameters") if is_stream else None
     if kwargs is None:
         kwargs = resource.get("resource_kwargs") or {}
-    roots = {str(key): os.fspath(folder) for key, folder in (root_map or {}).items()}
+    roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
     if resource.get("uri"):
-        paths = (_mapped(_path_of_uri(resource["uri"], label), roots),)
+        paths = _paths_of_uri(str(resource["uri"]), roots, label)
     else:
-        paths = _paths(resource, roots, label)
+        paths = _paths_below_root(resource, roots, label)
     if not isinstance(readable_roots, ReadableRoots):
         readable_roots = ReadableRoots.of(readable_roots)
     return ResolvedResource(
@@ -138,28 +138,30 @@ def normal_spec(spec: str) -> str:
 # -- uris ------------------------------------------------------------------------------------
 
 
-def _path_of_uri(uri: str, label: str) -> str:
-    """The path of a ``file:`` uri, %-escapes undone."""
+def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, ...]:
+    """The path of a ``file:`` uri, %-escapes undone, its root translated."""
     parts = urlsplit(uri)
     if parts.scheme.lower() != "file" or parts.netloc.lower() not in ("", "localhost"):
         shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # may hold a password
         raise FillError(
-            f"{label}: {shown!r} is no file of this machine; only file:// uris can be read, so "
-            "register a handler for the spec that takes it from elsewhere, or copy the file"
+            f"{label}: {shown!r} is no file of this machine; only file: uris can be read"
         )
-    rest = uri.split(":", 1)[1]  # signs that urlsplit takes for a query are part of file names
+    # What urlsplit takes for a query or a fragment is part of the name of a file.
+    rest = uri.partition(":")[2]
     if rest.startswith("//"):
-        rest = "/" + rest[2:].partition("/")[2]
-    path = unquote(rest)
-    if "\0" in path:
-        raise FillError(f"{label}: the uri has a null character in its path")
-    return "/" + path.lstrip("/") + ("" if path.strip("/") else "")
+        rest = rest[2:].partition("/")[2]
+    path = _checked("/" + unquote(rest).lstrip("/"), label)
+    windows = bool(PureWindowsPath(path[1:]).drive)
+    path = path[1:] if windows else path
+    return (_here(_mapped(path, roots, windows), path, label),)
 
 
 # -- root and resource_path ------------------------------------------------------------------
 
 
-def _paths(resource: Mapping[str, Any], roots: Mapping[str, str], label: str) -> tuple[str, ...]:
+def _paths_below_root(
+    resource: Mapping[str, Any], roots: Mapping[str, str], label: str
+) -> tuple[str, ...]:
     """Candidates for the path of a document with ``root`` and ``resource_path``.
 
     Databroker joins the two as ``os.path.join`` does, so a ``resource_path`` that begins with a
@@ -167,45 +169,62 @@ def _paths(resource: Mapping[str, Any], roots: Mapping[str, str], label: str) ->
     documents have both, so both are looked for, databroker's first.
     """
     windows = resource.get("path_semantics") == "windows"
-    flavour = PureWindowsPath if windows else PurePosixPath
-    root, tail = str(resource.get("root") or ""), str(resource.get("resource_path") or "")
-    if "\0" in root + tail:
-        raise FillError(f"{label}: the path has a null character")
+    root = _checked(str(resource.get("root") or ""), label)
+    tail = _checked(str(resource.get("resource_path") or ""), label)
     base = _mapped(root, roots, windows)
-    if not flavour(tail).is_absolute() and not (windows and tail.startswith(("\\", "/"))):
-        joined = os.path.join(base, _posix(tail, windows)) if tail else base
-        return (_absolute(joined, root, roots, label),)
-    alone = _absolute(_mapped(tail, roots, windows), tail, roots, label)
-    if not base or PureWindowsPath(tail).drive:
+    drive = bool(windows and PureWindowsPath(tail).drive)
+    posix_tail = _posix(tail, windows)
+    below = os.path.join(base, posix_tail.lstrip("/")) if posix_tail else base
+    if not drive and not posix_tail.startswith("/"):
+        return (_here(below, root, label),)
+    alone = _here(_mapped(tail, roots, windows), tail, label)
+    if drive or not base:
         return (alone,)
-    below = os.path.join(base, _posix(tail, windows).lstrip("/"))
-    return tuple(dict.fromkeys((alone, _absolute(below, root, roots, label))))
+    return tuple(dict.fromkeys((alone, _here(below, root, label))))
 
 
 def _posix(path: str, windows: bool) -> str:
-    return PureWindowsPath(path).as_posix() if windows and path else path
+    """The path with slashes, a last one kept."""
+    return path.replace("\\", "/") if windows else path
 
 
 def _mapped(path: str, roots: Mapping[str, str], windows: bool = False) -> str:
     """The path with its root translated; the same where no key of ``root_map`` fits."""
     if path in roots:
         return roots[path]
-    flavour = PureWindowsPath if windows else PurePosixPath
-    parts = flavour(path).parts
+    parts = _parts(path, windows)
     for key in sorted(roots, key=len, reverse=True):
-        head = flavour(key).parts
-        same = tuple(map(str.casefold, parts)) if windows else parts
-        if head and same[: len(head)] == (tuple(map(str.casefold, head)) if windows else head):
-            tail = "/".join(parts[len(head) :])
-            return os.path.join(roots[key], tail)
+        head = _parts(key, windows)
+        if head and _alike(parts[: len(head)], windows) == _alike(head, windows):
+            last = "/" if _posix(path, windows).endswith("/") else ""
+            return os.path.join(roots[key], "/".join(parts[len(head) :]) + last)
     return _posix(path, windows)
 
 
-def _absolute(path: str, root: str, roots: Mapping[str, str], label: str) -> str:
-    """The path from here on where it is relative; a foreign drive is an error."""
+def _parts(path: str, windows: bool) -> tuple[str, ...]:
+    return (PureWindowsPath if windows else PurePosixPath)(path).parts
+
+
+def _alike(parts: tuple[str, ...], windows: bool) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in parts) if windows else parts
+
+
+def _here(path: str, original: str, label: str) -> str:
+    """The path from the working directory on where it is relative; a foreign drive is an error."""
     if os.name != "nt" and PureWindowsPath(path).drive and not path.startswith("/"):
         raise FillError(
-            f"{label}: {path!r} is a path of Windows; say where it is here by "
-            f"root_map={{{root!r}: folder}}"
+            f"{label}: {original!r} is a path of Windows; root_map={{{original!r}: folder}} would "
+            "say where that is here"
         )
-    return os.path.abspath(path) if not path.endswith("/") else os.path.abspath(path) + "/"
+    return _from_here(path)
+
+
+def _from_here(path: str) -> str:
+    # not abspath: a ".." after a link means another folder than text alone tells
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
+def _checked(path: str, label: str) -> str:
+    if "\0" in path:
+        raise FillError(f"{label}: the path {path!r} has a null character")
+    return path

@@ -74,7 +74,7 @@ class Declared:
     @property
     def cell_bytes(self) -> int:
         """Size of a cell in memory; 0 where that is not known."""
-        if self.shape is None or self.dtype == object:
+        if self.shape is None or self.dtype.kind == "O":
             return 0
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
@@ -225,7 +225,7 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """
     if block.dtype == dtype:
         return block
-    if dtype == object or np.can_cast(block.dtype, dtype, "safe"):
+    if dtype.kind == "O" or np.can_cast(block.dtype, dtype, "safe"):
         return block.astype(dtype)
     try:
         with np.errstate(all="ignore"):

@@ -1,0 +1,98 @@
+"""Outer indexing with parts that are known: what a :data:`Roi` selects along each dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+from typing import TypeAlias
+
+import numpy as np
+
+from ...core.errors import FillError
+from .base import Roi
+
+__all__ = ["Axis", "as_slice", "axes_of", "compose", "shape_of", "take_region"]
+
+Axis: TypeAlias = "range | np.ndarray | int"
+"""What is selected along one dimension: places from 0, or one place, which drops the dimension."""
+
+
+def axes_of(roi: Roi, shape: Sequence[int]) -> tuple[Axis, ...]:
+    """What a region selects along every dimension of a shape.
+
+    Raises
+    ------
+    FillError
+        If it has too many items or reaches beyond the shape.
+    """
+    if len(roi) > len(shape):
+        raise FillError(f"the region {roi!r} has more dimensions than the cell, {tuple(shape)}")
+    whole = tuple(range(size) for size in shape[len(roi) :])
+    return tuple(_axis(item, size, shape) for item, size in zip(roi, shape)) + whole
+
+
+def _axis(item: slice | int | np.ndarray, size: int, shape: Sequence[int]) -> Axis:
+    if isinstance(item, slice):
+        return range(size)[item]
+    if isinstance(item, (np.ndarray, list)) and np.ndim(item) == 1:
+        places = np.asarray(item, dtype=None if len(item) else np.int64)
+        if places.dtype == bool and len(places) == size:
+            return np.flatnonzero(places)
+        if places.dtype.kind in "iu":
+            _check(places, size, shape)
+            return np.where(places < 0, places + size, places).astype(np.int64)
+        raise FillError(f"an array of {places.dtype} cannot select along {size} places")
+    try:
+        place = index(item)  # type: ignore[arg-type]
+    except TypeError:
+        raise FillError(f"{item!r} selects nothing along a dimension of {size} places") from None
+    _check(np.array([place]), size, shape)
+    return place % size
+
+
+def _check(places: np.ndarray, size: int, shape: Sequence[int]) -> None:
+    outside = places[(places < -size) | (places >= size)]
+    if len(outside):
+        raise FillError(f"place {outside[0]} is outside a dimension of a cell of {tuple(shape)}")
+
+
+def shape_of(axes: Sequence[Axis]) -> tuple[int, ...]:
+    """Shape of what is selected."""
+    return tuple(len(axis) for axis in axes if not isinstance(axis, int))
+
+
+def as_slice(places: range) -> slice:
+    """The slice that selects these places."""
+    if not places:
+        return slice(0, 0)
+    stop = places.stop if places.step > 0 or places.stop >= 0 else None
+    return slice(places.start, stop, places.step)
+
+
+def compose(base: Axis, axis: Axis) -> Axis:
+    """Places of ``axis`` counted among those of ``base``, which drops no dimension."""
+    assert not isinstance(base, int)
+    if isinstance(axis, range):
+        return base[as_slice(axis)]
+    if isinstance(axis, int):
+        return int(base[axis])
+    return np.asarray(base, dtype=np.int64)[axis]
+
+
+def take_region(array: np.ndarray, axes: Sequence[Axis], lead: int = 0) -> np.ndarray:
+    """The selected region of an array, after ``lead`` dimensions that are kept whole.
+
+    A view where no axis is an array.
+    """
+    basic = [slice(None) if isinstance(a, np.ndarray) else _basic(a) for a in axes]
+    result = array[(slice(None),) * lead + tuple(basic)]
+    place = lead
+    for axis in axes:
+        if isinstance(axis, np.ndarray):
+            result = result.take(axis, axis=place)
+        place += not isinstance(axis, int)
+    return result
+
+
+def _basic(axis: range | int) -> slice | int:
+    return axis if isinstance(axis, int) else as_slice(axis)
