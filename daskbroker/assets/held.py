@@ -81,7 +81,9 @@ class Held:
         """From event documents of one descriptor."""
         seq_nums = np.array([event["seq_num"] for event in events], np.int64)
         values = [event["data"].get(key, MISSING) for event in events]
-        return cls._of_cells(seq_nums, values, [_state(event.get("filled"), key) for event in events])
+        return cls._of_cells(
+            seq_nums, values, [_state(event.get("filled"), key) for event in events]
+        )
 
     @classmethod
     def of_column(cls, seq_nums: np.ndarray, values: Sequence[Any]) -> Held:
