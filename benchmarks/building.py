@@ -103,7 +103,7 @@ class _Views:
         """A dataset of any plan."""
         header = self._broker[self._uid]
         with _each_alone():
-            return dataset_view.dataset(plan, "primary", header.start, header.stop)
+            return dataset_view.dataset(plan, "primary", {self._uid: (header.start, header.stop)})
 
 
 def _each_alone() -> Any:

@@ -8,6 +8,7 @@ from .copying import copy
 from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .header import Header
+from .mapping import Outcome
 from .results import Results
 from .views.convert import RunBuffer, stream_to_table, table_to_stream
 from .views.pages import PageBuffer
@@ -23,6 +24,7 @@ __all__ = [
     "DataBroker",
     "Document",
     "Header",
+    "Outcome",
     "PageBuffer",
     "Results",
     "RunBuffer",

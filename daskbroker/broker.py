@@ -15,6 +15,7 @@ from .core.validate import document_label, prepare
 from .header import Header
 from .results import Results
 from .sources.base import EventSource, HeaderSource, expand_bulk, is_whole_number
+from .sources.portable import PortableEventSource, PortableHeaderSource
 
 __all__ = ["DataBroker"]
 
@@ -352,6 +353,18 @@ class DataBroker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def portable(self, header: Header) -> DataBroker:
+        """A broker of one run, to read only, that pickles by value and opens no store.
+
+        See :meth:`daskbroker.Header.portable`.
+        """
+        sources = {
+            name: PortableEventSource.of(source, header.uid)
+            for name, source in self.event_sources.items()
+        }
+        pair = PortableHeaderSource((header.start, header.stop))
+        return DataBroker(pair, sources, timezone=self.timezone)
+
     @property
     def key(self) -> str:
         """What the broker is known by, in a pickle.
@@ -368,6 +381,8 @@ class DataBroker:
         return self._key
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self.header_source, PortableHeaderSource):
+            return (_assemble, (self.header_source, self.event_sources, self.timezone))
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
@@ -380,3 +395,9 @@ def _request(**wanted: Any) -> str:
         return json.dumps(wanted, sort_keys=True)
     except (TypeError, ValueError):
         raise ConfigError("a configuration is made of text, numbers, lists and mappings") from None
+
+
+def _assemble(
+    header_source: HeaderSource, event_sources: Mapping[str, EventSource], timezone: str
+) -> DataBroker:
+    return DataBroker(header_source, event_sources, timezone=timezone)

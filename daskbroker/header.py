@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .core import registry
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound, StreamNotFound
 from .core.fields import data_keys_of
@@ -217,8 +216,7 @@ class Header:
         return dataset_view.dataset(
             plan,
             stream_name,
-            self.start,
-            self.stop,
+            {self.uid: (self.start, self.stop)},
             fields=fields,
             fill=fill,
             chunks=chunks,
@@ -247,8 +245,17 @@ class Header:
         fields
             Select data keys or add projections; descriptors then carry a new uid.
         """
+        yield from self.documents_of(self.parts(), fill, fields)
+
+    def parts(self) -> list[documents_view.Parts]:
+        """What the documents are made of, by event source: descriptors, chunks, references."""
+        return [source.parts_given_header(self.uid) for source in self._sources]
+
+    def documents_of(
+        self, parts: Sequence[documents_view.Parts], fill: bool = True, fields: Any = None
+    ) -> Iterator[tuple[str, Document]]:
+        """The documents, as :meth:`documents` gives them, of parts that are at hand."""
         yield "start", self.start
-        parts = [source.parts_given_header(self.uid) for source in self._sources]
         stream = documents_view.stream_documents(parts, self.start, self.stop, fields)
         yield from self._filled(stream) if fill else stream
         if self.stop is not None:
@@ -276,6 +283,19 @@ class Header:
     def _filled(self, stream: Iterator[tuple[str, Document]]) -> Iterator[tuple[str, Document]]:
         return self._sources[0].fill_event_stream(stream)
 
+    def portable(self) -> Header:
+        """The run as a worker can have it, without opening the store.
+
+        A Header pickles as its documents and the broker's configuration, and the worker opens
+        the store by that. An embedded store must not be opened over a network file system, so
+        of such a one this gives a Header that carries its descriptors and the list of its
+        chunks (no data but the unsealed tail): the run as it is now, to read only.
+        :meth:`daskbroker.Results.map` sends these by itself.
+        """
+        if all(source.opens_on_workers for source in self._sources):
+            return self
+        return Header(self.db.portable(self), self.start, self.stop)
+
     # -- mapping, equality, pickling, looks --------------------------------------------------
 
     def keys(self) -> tuple[str, ...]:
@@ -300,7 +320,7 @@ class Header:
         return hash(self.uid)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_unpickle, (self.db.key, dict(self.start), self.stop and dict(self.stop)))
+        return (_unpickle, (self.db, dict(self.start), self.stop and dict(self.stop)))
 
     @cached_property
     def _facts(self) -> Mapping[str, Any]:
@@ -325,7 +345,5 @@ class Header:
         return f"<table><caption>daskbroker Header</caption>{rows}</table>"
 
 
-def _unpickle(key: str, start: dict[str, Any], stop: dict[str, Any] | None) -> Header:
-    return Header(
-        registry.broker_of(key), Document(start), None if stop is None else Document(stop)
-    )
+def _unpickle(db: DataBroker, start: dict[str, Any], stop: dict[str, Any] | None) -> Header:
+    return Header(db, Document(start), None if stop is None else Document(stop))

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
+from .core.chunks import ChunkPlan
 from .core.documents import Document
-from .core.errors import OffsetOutOfRange, StreamNotFound
+from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
 from .core.search import Search
 from .header import Header
+from .mapping import Outcome, map_runs
 from .views import dataframe as dataframe_view
+from .views import dataset as dataset_view
+from .views.documents import Parts
+from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from .broker import DataBroker
 
 __all__ = ["Results"]
@@ -122,29 +130,145 @@ class Results:
         StreamNotFound
             If none of the runs has the stream.
         """
-        runs: dict[str, tuple[Document, Document | None]] = {
-            header.uid: (header.start, header.stop) for header in self
-        }
+        runs = {header.uid: (header.start, header.stop) for header in self}
+        return dataframe_view.table(
+            self._planned(stream_name, runs),
+            stream_name,
+            runs,
+            fields=fields,
+            fill=fill,
+            timestamps=timestamps,
+            duplicates=duplicates,
+            timezone=timezone or self._db.timezone,
+            with_run=True,
+        )
+
+    def dataset(
+        self,
+        stream_name: str = "primary",
+        fields: Any = None,
+        fill: bool = True,
+        *,
+        combine: str = "time",
+        chunks: Any = "auto",
+        timestamps: bool = False,
+        duplicates: Duplicates = "last",
+    ) -> xr.Dataset | xr.DataTree:
+        """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
+
+        Runs without such a stream are left out. The runs are those found now.
+
+        Parameters
+        ----------
+        stream_name, fields, fill, chunks, timestamps, duplicates
+            As for :meth:`daskbroker.Header.dataset`.
+        combine
+            ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
+            ``run``, the uid. Cells that differ in shape from run to run make a variable of
+            objects. ``"tree"``: a DataTree with a Dataset per run, named by its uid (``/`` as
+            ``%2F``), in the order of the results.
+
+        Raises
+        ------
+        StreamNotFound
+            If none of the runs has the stream.
+        BadQuery
+            For another ``combine``.
+        """
+        options = {
+            "fields": fields, "fill": fill, "chunks": chunks,
+            "timestamps": timestamps, "duplicates": duplicates,
+        }  # fmt: skip
+        if combine == "tree":
+            return self._tree(stream_name, options)
+        if combine != "time":
+            raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
+        headers = sorted(self, key=lambda header: float(header.start["time"]))
+        runs = {header.uid: (header.start, header.stop) for header in headers}
+        plan = self._planned(stream_name, runs)
+        return dataset_view.dataset(plan, stream_name, runs, with_run=True, **options)
+
+    def _tree(self, stream_name: str, options: dict[str, Any]) -> xr.DataTree:
+        import xarray as xr
+
+        nodes: dict[str, xr.Dataset] = {}
+        for header in self:
+            with suppress(StreamNotFound):
+                name = header.uid.replace("%", "%25").replace("/", "%2F")
+                nodes[name] = header.dataset(stream_name, **options)
+        if not nodes:
+            raise self._no_stream(stream_name, len(self))
+        root = xr.Dataset(attrs={"stream": stream_name})
+        return xr.DataTree.from_dict({"/": root, **nodes}, name=stream_name)
+
+    def _planned(self, stream_name: str, runs: dataframe_view.Runs) -> ChunkPlan:
         for source in self._db.event_sources.values():
             descriptors = source.list_descriptors(list(runs), stream_name)
             if descriptors:
-                return dataframe_view.table(
-                    source.plan(descriptors),
-                    stream_name,
-                    runs,
-                    fields=fields,
-                    fill=fill,
-                    timestamps=timestamps,
-                    duplicates=duplicates,
-                    timezone=timezone or self._db.timezone,
-                    with_run=True,
-                )
-        raise StreamNotFound(f"none of these {len(runs)} runs has a stream {stream_name!r}")
+                return source.plan(descriptors)
+        raise self._no_stream(stream_name, len(runs))
+
+    def _no_stream(self, stream_name: str, runs: int) -> StreamNotFound:
+        return StreamNotFound(f"none of these {runs} runs has a stream {stream_name!r}")
 
     def documents(self, fill: bool = True, fields: Any = None) -> Iterator[tuple[str, Document]]:
-        """The documents of all runs, run after run. Lazy."""
-        for header in self:
-            yield from header.documents(fill, fields)
+        """The documents of all runs, run after run. Lazy.
+
+        With an active Client the next runs are read ahead on the workers, within the bounds
+        that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
+        """
+        with Prefetcher() as ahead:
+            planned = (((header, parts), _plans(parts)) for header, parts in self._with_parts())
+            for (header, parts), plans in ahead.runs(planned):
+                coming = iter(plans)
+                read = [part.with_plans([next(coming) for _ in part.plans]) for part in parts]
+                yield from header.documents_of(read, fill, fields)
+
+    def _with_parts(self) -> Iterator[tuple[Header, list[Parts]]]:
+        return ((header, header.parts()) for header in self)
+
+    # -- work --------------------------------------------------------------------------------
+
+    def map(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        client: Any = None,
+        in_flight: int | None = None,
+        progress: bool | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Outcome]:
+        """Call a function for each run, on the workers; outcomes in the order they come.
+
+        An error is kept beside its run and stops nothing; so is a run whose worker died more
+        often than the scheduler allows. Lazy: calls are started while this is iterated, and
+        closing the iterator early cancels those that have not run.
+
+        Parameters
+        ----------
+        func
+            Called as ``func(header, *args, **kwargs)``. What it computes with dask goes to the
+            same cluster, as in any task; ``.compute(scheduler="threads")`` stays on the worker.
+        client
+            A ``distributed.Client``; by default the active one, else dask's local scheduler
+            (threads, unless ``dask.config.set(scheduler="processes")`` or the like).
+        in_flight
+            So many calls are submitted and not yet given at a time, however many runs there
+            are; by default 64, or twice the number of threads.
+        progress
+            Show a bar; by default in a terminal and in a notebook.
+
+        Yields
+        ------
+        Outcome
+            With ``header``, ``uid``, ``error`` (None if all went well) and ``result()``, which
+            fetches what the function returned, or raises what it raised.
+        """
+        total = len(self) if progress is not False else None
+        return map_runs(
+            self, func, args, kwargs,
+            client=client, in_flight=in_flight, progress=progress, total=total,
+        )  # fmt: skip
 
     # -- pickling, looks ---------------------------------------------------------------------
 
@@ -164,3 +288,7 @@ class Results:
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")
         head = "".join(f"<th>{name}</th>" for name in heads)
         return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
+
+
+def _plans(parts: Sequence[Parts]) -> list[ChunkPlan]:
+    return [plan for part in parts for plan in part.plans]

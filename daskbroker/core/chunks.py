@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .codec import MISSING, Column, Kind, decode, encode, field_kind
+from .codec import MISSING, Column, Kind, decode, encode, exact_alone, field_kind
 from .documents import Document, from_json, plain, to_json
 
 __all__ = [
@@ -163,7 +163,8 @@ def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, 
             rows = [dict(zip(page[key], row, strict=True)) for row in zip(*page[key].values())]
             columns[key] = _texts(rows)
         else:
-            columns[key] = _texts([page.get(key, MISSING)] * count)
+            (text,) = _texts([page.get(key, MISSING)]).array
+            columns[key] = Column(pa.repeat(text, count), Kind("json", not text.is_valid))
     for key, prefix in layout.mappings:
         for name, values in page[key].items():
             columns[prefix + name] = encode(values)
@@ -172,6 +173,22 @@ def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, 
         cells_of = zip(*([_cell(cell) for cell in page[key]] for key in unknown))
         columns[EXTRA] = _texts([dict(zip(unknown, row)) for row in cells_of])
     return _assemble(columns, metadata)
+
+
+def join_tables(
+    layout: Layout, tables: Sequence[pa.Table], metadata: Mapping[str, str]
+) -> pa.Table:
+    """One chunk of consecutive pieces, as if all their rows had been encoded at once."""
+    first = tables[0]
+    if len(tables) == 1:
+        return first
+    if all(table.schema.equals(first.schema, check_metadata=True) for table in tables[1:]) and all(
+        exact_alone(arrow_field) for arrow_field in first.schema
+    ):
+        return pa.concat_tables(tables).combine_chunks()
+    owner = metadata.get(layout.owner, "")
+    rows = [row for table in tables for row in iter_rows(layout, table, owner)]
+    return encode_rows(layout, rows, metadata)
 
 
 def rows_of_page(layout: Layout, page: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -210,6 +227,8 @@ def _extra(layout: Layout, doc: Mapping[str, Any]) -> Any:
 
 def _texts(values: Sequence[Any]) -> Column:
     """JSON text of each value; the few different ones that there are, are written once."""
+    if values[0] is MISSING and all(value is MISSING for value in values):
+        return Column(pa.nulls(len(values), pa.string()), Kind("json", True))
     known: dict[str, str] = {}
     texts: list[str | None] = []
     for value in values:

@@ -109,6 +109,12 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, dict[str, str]]:
     return Kind.from_list(note.pop("kind")), note
 
 
+def exact_alone(arrow_field: pa.Field) -> bool:
+    """Whether the notes hold for any row, rather than for rows at certain places."""
+    notes = field_kind(arrow_field)[1]
+    return "ints" not in notes and notes.get("missing", "all") == "all"
+
+
 # -- encoding ------------------------------------------------------------------------------
 
 

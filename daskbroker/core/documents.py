@@ -146,6 +146,9 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
         raise BadDocument(f"{path}: {error}") from None
 
 
+_PLAIN = frozenset({float, int, str, bool, type(None)})
+
+
 class _NoSuchForm(Exception):
     """Raised deep inside a document; the path is put together on the way out."""
 
@@ -156,9 +159,11 @@ class _NoSuchForm(Exception):
 
 def _normalize(value: Any, arrays: bool) -> Any:
     kind = type(value)
-    if kind is float or kind is str or kind is int or kind is bool or value is None:
+    if kind in _PLAIN:
         return value
     if kind is list or isinstance(value, (list, tuple)):
+        if _PLAIN.issuperset(map(type, value)):  # whole columns of pages
+            return list(value)
         return [_normalize(item, arrays) for item in value]
     if isinstance(value, Mapping):
         out = {}

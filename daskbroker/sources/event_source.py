@@ -63,6 +63,9 @@ class EventSource(ABC):
     reader: Any
     """The :class:`~daskbroker.core.chunks.ChunkReader` of its chunks."""
 
+    opens_on_workers: bool = False
+    """Whether workers may open the store itself, and not only read chunks by their keys."""
+
     # -- primitives --------------------------------------------------------------------------
 
     @abstractmethod

@@ -23,7 +23,7 @@ from ..core.chunks import ChunkPlan, cells
 from ..core.codec import MISSING, Kind
 from ..core.fields import Field, project, select
 from ..core.schema import TIME, TableColumn, posix_to_datetime, table_columns, to_pandas
-from .dataframe import target_bytes
+from .dataframe import Runs, target_bytes
 from .rows import Duplicates, RowGroup, coalesce, group_rows, keep
 
 __all__ = ["dataset", "run_attrs"]
@@ -35,23 +35,25 @@ MOST_CHUNKS_FOR_INDEX = 1000
 def dataset(
     plan: ChunkPlan,
     stream: str,
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
+    runs: Runs,
     *,
     fields: Any = None,
     fill: bool = True,
     chunks: Any = "auto",
     timestamps: bool = False,
     duplicates: Duplicates = "last",
+    with_run: bool = False,
 ) -> xr.Dataset:
-    """A Dataset of the chunks of one stream of one run.
+    """A Dataset of the chunks of one stream, of one run or of many.
 
     Parameters
     ----------
     plan
-        The chunks.
-    stream, start, stop
-        For attrs, projections and messages.
+        The chunks, run after run.
+    stream
+        For attrs and messages.
+    runs
+        Start and stop of each run, for attrs and projections.
     fields, timestamps
         See :func:`daskbroker.core.fields.select`.
     fill
@@ -61,6 +63,8 @@ def dataset(
         anything else as :meth:`xarray.Dataset.chunk` takes it.
     duplicates
         As for a table.
+    with_run
+        Add the coordinate ``run``, the uid.
 
     Returns
     -------
@@ -73,24 +77,25 @@ def dataset(
     chosen = [
         f for f in select(fields, plan.descriptors, timestamps=timestamps) if f.role != "time"
     ]
-    runs = {start["uid"]: (start, stop)}
     rows = _Rows.of(plan, duplicates)
     variables: dict[Hashable, xr.Variable] = {}
     for column in table_columns(plan, chosen, runs):
-        source = _source(plan, rows, column, start, stop, fill)
+        source = _source(plan, rows, column, runs, fill)
         lazy = indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source))
         dims = _dims(plan, column, len(source.cell_shape))
         variables[column.name] = xr.Variable(dims, lazy, _variable_attrs(plan, column.field))
-    result = xr.Dataset(
-        variables, coords=_coordinates(plan, rows), attrs=run_attrs(start, stop, stream, plan)
-    )
-    result = result.set_coords([name for name in _scanned(start, stream) if name in variables])
+    coordinates = _coordinates(plan, rows, with_run)
+    result = xr.Dataset(variables, coords=coordinates, attrs=_attrs(plan, stream, runs, with_run))
+    result = result.set_coords([name for name in _scanned(runs, stream) if name in variables])
     if chunks is None:
         return result
-    token = _token(plan, stream, fill, duplicates)
+    token = _token(plan, stream, runs, fill, duplicates)
     if chunks in ("auto", {}):
         chunks = {"time": rows.cuts()}
-    return result.chunk(chunks, token=token, name_prefix="daskbroker-")
+    chunked = result.chunk(chunks, token=token, name_prefix="daskbroker-")
+    if with_run and "time" in coordinates.xindexes:  # to group by, it has to be in memory
+        chunked = chunked.assign_coords(run=coordinates["run"].variable)
+    return chunked
 
 
 def run_attrs(
@@ -113,8 +118,18 @@ def run_attrs(
     return attrs
 
 
-def _token(plan: ChunkPlan, stream: str, fill: bool, duplicates: Duplicates) -> str:
-    note = json.dumps([plan.token, stream, fill, duplicates])
+def _attrs(plan: ChunkPlan, stream: str, runs: Runs, with_run: bool) -> dict[str, Any]:
+    if not with_run:
+        (start, stop), *_ = runs.values()
+        return run_attrs(start, stop, stream, plan)
+    uids = dict.fromkeys(descriptor["run_start"] for descriptor in plan.descriptors)
+    descriptors = [descriptor["uid"] for descriptor in plan.descriptors]
+    return {"runs": list(uids), "stream": stream, "descriptors": descriptors}
+
+
+def _token(plan: ChunkPlan, stream: str, runs: Runs, fill: bool, duplicates: Duplicates) -> str:
+    stops = [stop and stop["uid"] for _, stop in runs.values()]
+    note = json.dumps([plan.token, stream, stops, fill, duplicates])
     return hashlib.blake2b(note.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -167,19 +182,30 @@ def _seq_nums(plan: ChunkPlan, group: RowGroup) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _coordinates(plan: ChunkPlan, rows: _Rows) -> xr.Coordinates:
-    time = _Source("time", TIME, "", (), np.dtype("datetime64[ns]"))
-    seq = _Source("seq_num", "int64", "", (), np.dtype(np.int64))
+def _coordinates(plan: ChunkPlan, rows: _Rows, with_run: bool) -> xr.Coordinates:
+    sources = {
+        "time": _Source("time", TIME, "", (), np.dtype("datetime64[ns]")),
+        "seq_num": _Source("seq_num", "int64", "", (), np.dtype(np.int64)),
+    }
+    if with_run:
+        uids = tuple(descriptor["run_start"] for descriptor in plan.descriptors)
+        sources["run"] = _Source("", "str", "", (), np.dtype(object), uids)
     lazy = {
         name: xr.Variable(("time",), indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source)))
-        for name, source in (("time", time), ("seq_num", seq))
+        for name, source in sources.items()
     }
     if len(plan) > MOST_CHUNKS_FOR_INDEX:
         return xr.Coordinates(lazy, indexes={})
     return xr.Coordinates({name: variable.load() for name, variable in lazy.items()})
 
 
-def _scanned(start: Mapping[str, Any], stream: str) -> list[str]:
+def _scanned(runs: Runs, stream: str) -> list[str]:
+    """Motors that all the runs scanned."""
+    of_each = [_scanned_by(start, stream) for start, _ in runs.values()]
+    return [name for name in of_each[0] if all(name in names for names in of_each)]
+
+
+def _scanned_by(start: Mapping[str, Any], stream: str) -> list[str]:
     dimensions = (start.get("hints") or {}).get("dimensions", [])
     names: list[str] = []
     for entry in dimensions if isinstance(dimensions, list) else []:
@@ -209,13 +235,12 @@ def _source(
     plan: ChunkPlan,
     rows: _Rows,
     column: TableColumn,
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
+    runs: Runs,
     fill: bool,
 ) -> _Source:
     key, stream = column.field.key, (plan.descriptors[0].get("name") or "primary")
     if not column.physical:
-        constants = tuple(_constant(column.field, d, start, stop) for d in plan.descriptors)
+        constants = tuple(_constant(column.field, d, runs) for d in plan.descriptors)
         return _Source("", column.dtype, key, (), _numpy_dtype(column.dtype), constants)
     if column.external and fill:
         shape, dtype = _claimed(plan, key)
@@ -227,15 +252,10 @@ def _source(
     return _Source(column.physical, column.dtype, key, (), _numpy_dtype(column.dtype))
 
 
-def _constant(
-    field: Field,
-    descriptor: Mapping[str, Any],
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
-) -> Any:
+def _constant(field: Field, descriptor: Mapping[str, Any], runs: Runs) -> Any:
     if field.role in ("run", "descriptor"):
         return descriptor["run_start" if field.role == "run" else "uid"]
-    return project(field, start, stop, descriptor)
+    return project(field, *runs[descriptor["run_start"]], descriptor)
 
 
 def _numpy_dtype(dtype: str) -> np.dtype:
@@ -329,20 +349,20 @@ class ChunkColumn(BackendArray):
         """Cells of some rows, group by group, in the asked order."""
         if not len(places):
             return self._inner(np.empty((0, *self._source.cell_shape), self.dtype), inner)
-        numbers = np.searchsorted(self._rows.ends, places, side="right")
+        order = np.argsort(places, kind="stable")
+        numbers = np.searchsorted(self._rows.ends, places[order], side="right")
         out: np.ndarray | None = None
-        for number in np.unique(numbers).tolist():
-            chosen = numbers == number
-            local = places[chosen] - self._rows.begin(number)
+        # Each piece of the ordered places lies in one group.
+        for piece in np.split(order, np.flatnonzero(np.diff(numbers)) + 1):
+            number = int(np.searchsorted(self._rows.ends, places[piece[0]], side="right"))
+            local = places[piece] - self._rows.begin(number)
             if number in self._rows.taken:
                 local = self._rows.taken[number][local]
             block = self._block(self._rows.groups[number])
             part = self._inner(block[_as_slice(local)], inner)
-            if chosen.all():
-                return part
             if out is None:
                 out = np.empty((len(places), *part.shape[1:]), self.dtype)
-            out[chosen] = part
+            out[_as_slice(piece)] = part
         assert out is not None
         return out
 

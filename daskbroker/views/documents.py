@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ import pyarrow.compute as pc
 from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, iter_rows
 from ..core.documents import ALL, Document
 from ..core.fields import derive_descriptor, select
+from .prefetch import Prefetcher
 
 __all__ = ["Parts", "stream_documents"]
 
@@ -49,6 +48,16 @@ class Parts:
     stream_datums: ChunkPlan
     all_streams: bool = True
 
+    @property
+    def plans(self) -> tuple[ChunkPlan, ChunkPlan, ChunkPlan]:
+        """Everything that has chunks."""
+        return self.plan, self.datums, self.stream_datums
+
+    def with_plans(self, plans: Sequence[ChunkPlan]) -> Parts:
+        """The same with other plans, as :attr:`plans` gives them."""
+        plan, datums, stream_datums = plans
+        return replace(self, plan=plan, datums=datums, stream_datums=stream_datums)
+
 
 def stream_documents(
     parts: Sequence[Parts],
@@ -67,21 +76,22 @@ def stream_documents(
     fields
         See :func:`daskbroker.core.fields.select`; descriptors change with them.
     """
-    yield from _references(parts)
-    tracks = [
-        _track(part, place, start, stop, fields)
-        for part in parts
-        for place in range(len(part.plan.descriptors))
-    ]
-    if len(tracks) == 1:
-        merged: Iterable[Any] = tracks[0]
-    else:
-        merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
-    for _, name, doc in merged:
-        yield name, doc
+    with Prefetcher() as ahead:
+        yield from _references(parts, ahead)
+        tracks = [
+            _track(part, place, start, stop, fields, ahead)
+            for part in parts
+            for place in range(len(part.plan.descriptors))
+        ]
+        if len(tracks) == 1:
+            merged: Iterable[Any] = tracks[0]
+        else:
+            merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
+        for _, name, doc in merged:
+            yield name, doc
 
 
-def _references(parts: Sequence[Parts]) -> Iterator[NamedDocument]:
+def _references(parts: Sequence[Parts], ahead: Prefetcher) -> Iterator[NamedDocument]:
     given: set[tuple[str, str]] = set()
     for part in parts:
         wanted = None if part.all_streams else _used_resources(part)
@@ -93,7 +103,7 @@ def _references(parts: Sequence[Parts]) -> Iterator[NamedDocument]:
     datums_given: set[str] = set()
     for number, part in enumerate(parts):
         wanted = None if part.all_streams else _used_resources(part)
-        for docs in _decoded(part.datums, DATUM, range(len(part.datums))):
+        for docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
@@ -156,6 +166,7 @@ def _track(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
     fields: Any,
+    ahead: Prefetcher,
 ) -> Iterator[tuple[float, str, Document]]:
     """One descriptor, its events, and its stream_datums between them."""
     parent = part.plan.descriptors[place]
@@ -163,9 +174,9 @@ def _track(
     descriptor = parent if change is None else change.descriptor
     time = float(descriptor["time"])
     yield time, "descriptor", descriptor
-    waiting = _stream_datums(part, parent["uid"])
+    waiting = _stream_datums(part, parent["uid"], ahead)
     chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
-    for events in _decoded(part.plan, EVENT, chunks):
+    for events in _decoded(part.plan, EVENT, chunks, ahead):
         if change is None and not waiting:
             for event in events:
                 yield event["time"], "event", event
@@ -179,11 +190,12 @@ def _track(
         yield time, "stream_datum", waiting.pop()
 
 
-def _stream_datums(part: Parts, descriptor: str) -> list[Document]:
+def _stream_datums(part: Parts, descriptor: str, ahead: Prefetcher) -> list[Document]:
     """Those of a descriptor, the one to give first at the end of the list."""
+    plan = part.stream_datums
     found = [
         doc
-        for docs in _decoded(part.stream_datums, STREAM_DATUM, range(len(part.stream_datums)))
+        for docs in _decoded(plan, STREAM_DATUM, range(len(plan)), ahead)
         for doc in docs
         if doc["descriptor"] == descriptor
     ]
@@ -192,26 +204,13 @@ def _stream_datums(part: Parts, descriptor: str) -> list[Document]:
 
 
 def _decoded(
-    plan: ChunkPlan, layout: Layout, places: Iterable[int]
+    plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
 ) -> Iterator[Iterator[Document]]:
-    """Chunks as documents, the next chunk read ahead by a thread."""
+    """Chunks as documents, the next ones read ahead."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     owners = plan.records["descriptor"]
-    for place, table in zip(places, _read_ahead(plan, places)):
+    for place, table in zip(places, ahead.tables(plan, places)):
         yield iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
-
-
-def _read_ahead(plan: ChunkPlan, places: Sequence[int]) -> Iterator[pa.Table]:
-    if len(places) < 2:
-        yield from map(plan.read, places)
-        return
-    with ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead") as ahead:
-        coming = ahead.submit(plan.read, places[0])
-        for following in chain(places[1:], [None]):
-            table = coming.result()
-            if following is not None:
-                coming = ahead.submit(plan.read, following)
-            yield table
 
 
 @dataclass(frozen=True)

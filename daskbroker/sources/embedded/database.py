@@ -68,7 +68,7 @@ CREATE TABLE sequence (
     UNIQUE (kind, owner)
 );
 CREATE INDEX sequence_run ON sequence (run, kind);
-CREATE TABLE journal (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE journal (id INTEGER PRIMARY KEY, rows INTEGER, body BLOB NOT NULL);
 CREATE TABLE document_key (
     hash INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, position INTEGER NOT NULL
 );
@@ -189,6 +189,7 @@ class Database:
         if write:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint=4000")
         connection.execute("PRAGMA cache_size=-32000")
         return connection
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import dask
 
-from ...core.chunks import EVENT, LAYOUTS, ChunkPlan, Layout, rows_of_page
+from ...core.chunks import EVENT, LAYOUTS, ChunkPlan, Layout, encode_page, rows_of_page
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import BadQuery, DuplicateUID
 from ...core.planning import PlanBuilder
@@ -18,7 +18,7 @@ from .journal import POSITIONS, Journal, Lane
 from .packing import PACK_BYTES, pack_small_chunks
 from .planning import SequencePlanner, numbers_of, pieces
 from .reader import EmbeddedReader
-from .sealing import add_chunks, is_large, seal_lane, seal_page, sweep
+from .sealing import add_chunks, is_columnar, is_large, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventSource"]
 
@@ -157,9 +157,30 @@ class EmbeddedEventSource(EventSource):
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventSource.append_page`."""
-        if not is_large(layout, page):
+        if not is_columnar(layout, page):
+            stored = False
+        elif is_large(layout, page):
+            stored = self._append_chunks(layout, owner, page, run)
+        else:
+            stored = self._append_table(layout, owner, page, run)
+        if not stored:
             self.append(layout, owner, rows_of_page(layout, page), run)
-            return
+
+    def _append_table(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> bool:
+        """Put a page into the journal; False if some of its documents are stored already."""
+        try:
+            with self._writing(layout, owner, run) as (connection, lane):
+                if not self._journal.claim_page(connection, lane, page[layout.uid]):
+                    raise _RowByRow
+                table = encode_page(layout, page, lane.metadata)
+                self._journal.append_table(connection, lane, table)
+        except _RowByRow:
+            return False
+        self._seal_if_full(lane)
+        return True
+
+    def _append_chunks(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> bool:
+        """Make chunks of a page; False if some of its documents are stored already."""
         with self._writing(layout, owner, run) as (_, lane):
             pass
         seal_lane(self._database, self._journal, lane)
@@ -175,7 +196,8 @@ class EmbeddedEventSource(EventSource):
             for _, temporary in written:
                 if temporary is not None:
                     temporary.unlink(missing_ok=True)
-            self.append(layout, owner, rows_of_page(layout, page), run)
+            return False
+        return True
 
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
         return _Writing(self, layout, owner, run)
@@ -184,7 +206,7 @@ class EmbeddedEventSource(EventSource):
         """The sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._lanes:
-            place = self._run_number(run)
+            number = place = self._run_number(run) or 0
             metadata = {"run": run, "kind": layout.kind}
             if layout is EVENT:
                 place = connection.execute(
@@ -192,12 +214,12 @@ class EmbeddedEventSource(EventSource):
                 ).fetchone()[0]
                 stream = stream_of(self.find_descriptor(owner) or {})
                 metadata |= {"descriptor": owner, "stream": stream}
-            values = (layout.kind, place, self._run_number(run))
+            values = (layout.kind, place, number)
             connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
             ).fetchone()
-            _remember(self._lanes, key, Lane(row[0], layout, owner, run, metadata))
+            _remember(self._lanes, key, Lane(row[0], layout, owner, run, number, metadata))
         return self._lanes[key]
 
     # -- reading -----------------------------------------------------------------------------

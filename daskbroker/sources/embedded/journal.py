@@ -1,26 +1,37 @@
 """The journal of an embedded store: rows as they come in, each stored once, durably.
 
 A *sequence* holds documents in the order they came: the events of a descriptor, or what a run
-has of one kind of references. A document's *position* is its place
-in the sequence. The journal keeps the rows that no sealed chunk holds yet, under the key
-``sequence * 2**36 + position``. Which documents there are is known by ``document_key``, a
-hash of run, kind and uid, so that a repeated one is noticed without reading chunks.
+has of one kind of references. A document's *position* is its place in the sequence. The journal
+keeps the rows that no sealed chunk holds yet, under the key ``sequence * 2**36 + position``:
+single rows as msgpack, a page as a small chunk, under the position of its first row and with
+the number of its rows. Which documents there are is known by ``document_key``, by run and a
+hash of kind and uid, so that a repeated one is noticed without reading chunks.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from ...core.chunks import EVENT, LAYOUTS, Layout, decode_rows
+import pyarrow as pa
+
+from ...core.chunks import (
+    EVENT,
+    LAYOUTS,
+    Layout,
+    decode_rows,
+    encode_rows,
+    from_ipc,
+    to_ipc,
+)
 from ...core.documents import equal, pack, unpack
 from ...core.errors import DuplicateUID
 from .reader import EmbeddedReader, stored_keys
 
-__all__ = ["POSITIONS", "Journal", "Lane"]
+__all__ = ["POSITIONS", "Journal", "Lane", "waiting_tables"]
 
 POSITIONS = 2**36
 
@@ -31,9 +42,11 @@ class Lane:
 
     Attributes
     ----------
-    number, layout, owner, run
+    number, layout, owner
         Its key in the store; what it holds; uid of the descriptor, of references that of the
-        run; uid of the run.
+        run.
+    run, run_number
+        Uid of the run, and its key in the store.
     next
         Position of the next row.
     waiting_rows, waiting_bytes
@@ -46,6 +59,7 @@ class Lane:
     layout: Layout
     owner: str
     run: str
+    run_number: int
     metadata: Mapping[str, str]
     next: int = 0
     waiting_rows: int = 0
@@ -71,15 +85,15 @@ class Journal:
         if known is None:
             known = self._known[sequence.number] = sequence
             low = sequence.number * POSITIONS
-            rows, nbytes, last = connection.execute(
-                "SELECT count(*), total(length(body)), max(id) FROM journal "
-                "WHERE id >= ? AND id < ?",
+            rows, nbytes, end = connection.execute(
+                "SELECT total(coalesce(rows, 1)), total(length(body)), "
+                "max(id + coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
                 (low, low + POSITIONS),
             ).fetchone()
-            known.waiting_rows, known.waiting_bytes = rows, int(nbytes)
+            known.waiting_rows, known.waiting_bytes = int(rows), int(nbytes)
             known.next = sealed_end(connection, sequence.number)
-            if last is not None:
-                known.next = max(known.next, last - low + 1)
+            if end is not None:
+                known.next = max(known.next, end - low)
         return known
 
     def forget(self, number: int | None = None) -> None:
@@ -107,7 +121,7 @@ class Journal:
             if not self._claim(connection, state, row, position):
                 continue
             body = pack(_without_owner(sequence.layout, row))
-            connection.execute("INSERT INTO journal VALUES (?, ?)", (low + position, body))
+            connection.execute("INSERT INTO journal VALUES (?, NULL, ?)", (low + position, body))
             size += len(body)
             position += 1
             added += 1
@@ -116,18 +130,29 @@ class Journal:
         state.waiting_bytes += size
         return added
 
+    def append_table(self, connection: sqlite3.Connection, sequence: Lane, table: pa.Table) -> None:
+        """Add a page that :meth:`claim_page` has claimed, encoded as a chunk."""
+        state = self.refresh(connection, sequence)
+        body = to_ipc(table)
+        connection.execute(
+            "INSERT INTO journal VALUES (?, ?, ?)",
+            (sequence.number * POSITIONS + state.next, table.num_rows, body),
+        )
+        state.next += table.num_rows
+        state.waiting_rows += table.num_rows
+        state.waiting_bytes += len(body)
+
     def claim_page(
         self, connection: sqlite3.Connection, sequence: Lane, uids: Sequence[str]
     ) -> bool:
         """Note that these uids are stored from the next position on; False if one is known."""
         state = self.refresh(connection, sequence)
         before = connection.total_changes
-        prefix = _prefix(state.run, state.layout)
         connection.executemany(
             "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
             (
-                (_hash(prefix, uid), state.number, state.next + place)
-                for place, uid in enumerate(uids)
+                (key, state.number, state.next + place)
+                for place, key in enumerate(_keys(state, uids))
             ),
         )
         return connection.total_changes - before == len(uids)
@@ -142,7 +167,7 @@ class Journal:
         """Note the row's uid; False if this very document is there already."""
         layout = sequence.layout
         uid = row[layout.uid]
-        key = _hash(_prefix(sequence.run, layout), uid)
+        (key,) = _keys(sequence, [uid])
         while True:
             try:
                 connection.execute(
@@ -158,7 +183,7 @@ class Journal:
                     f"{layout.kind} {uid!r}: a different {layout.kind} of run {sequence.run!r} "
                     "is stored under this uid"
                 )
-            key = (key + 1) % 2**63  # another document with the same hash: look further
+            key += 1  # another document with the same hash: look further
 
     def _row_behind(
         self, connection: sqlite3.Connection, key: int, layout: Layout
@@ -167,22 +192,68 @@ class Journal:
             "SELECT sequence, position FROM document_key WHERE hash = ?", (key,)
         ).fetchone()
         kind, owner = owner_of(connection, number)
+        low = number * POSITIONS
         row = connection.execute(
-            "SELECT body FROM journal WHERE id = ?", (number * POSITIONS + position,)
+            "SELECT id, rows, body FROM journal WHERE id >= ? AND id <= ? ORDER BY id DESC LIMIT 1",
+            (low, low + position),
         ).fetchone()
-        if row is not None:
-            there = unpack(row[0])
-            return there if LAYOUTS[kind].mixed else {**there, LAYOUTS[kind].owner: owner}
+        if row is not None and row[0] + (row[1] or 1) > low + position:
+            first, rows, body = row
+            if rows is None:
+                there = unpack(body)
+                return there if LAYOUTS[kind].mixed else {**there, LAYOUTS[kind].owner: owner}
+            return self._decoded(-first, kind, owner, body)[low + position - first]
         chunk, first = connection.execute(
             "SELECT id, first FROM chunk WHERE sequence = ? AND first <= ? "
             "ORDER BY first DESC LIMIT 1",
             (number, position),
         ).fetchone()
-        if self._last_chunk is None or self._last_chunk[0] != chunk:
-            (place,) = stored_keys(connection, [chunk])
-            table = self._reader.read(place)
-            self._last_chunk = (chunk, decode_rows(LAYOUTS[kind], table, owner))
-        return self._last_chunk[1][position - first]  # type: ignore[no-any-return]
+        (place,) = stored_keys(connection, [chunk])
+        return self._decoded(chunk, kind, owner, place)[position - first]
+
+    def _decoded(self, number: int, kind: str, owner: str, key: Any) -> list[Any]:
+        """The documents of a chunk; those of the last one are kept."""
+        if self._last_chunk is None or self._last_chunk[0] != number:
+            documents = decode_rows(LAYOUTS[kind], self._reader.read(key), owner)
+            self._last_chunk = (number, documents)
+        return self._last_chunk[1]
+
+
+def waiting_tables(
+    connection: sqlite3.Connection,
+    lane: Lane,
+    first: int = 0,
+    most_rows: int = POSITIONS,
+    most_bytes: int = 2**63,
+) -> Iterator[tuple[int, pa.Table]]:
+    """What the journal holds of a sequence from a position on, as ``(position, table)``.
+
+    Runs of single rows are encoded together. It ends where the limits are reached, but gives
+    one row at least.
+    """
+    low = lane.number * POSITIONS
+    singles: list[dict[str, Any]] = []
+    begin, count, size = first, 0, 0
+    cursor = connection.execute(
+        "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
+        (low + first, low + POSITIONS),
+    )
+    for number, rows, body in cursor:
+        count, size = count + (rows or 1), size + len(body)
+        if (count > most_rows or size > most_bytes) and count > (rows or 1):
+            break
+        if rows is not None and singles:
+            yield begin, encode_rows(lane.layout, singles, lane.metadata)
+            singles = []
+        if rows is not None:
+            yield number - low, from_ipc(body)
+            continue
+        if not singles:
+            begin = number - low
+        singles.append(unpack(body))
+    cursor.close()
+    if singles:
+        yield begin, encode_rows(lane.layout, singles, lane.metadata)
 
 
 def owner_of(connection: sqlite3.Connection, number: int) -> tuple[str, str]:
@@ -209,10 +280,10 @@ def _without_owner(layout: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key != layout.owner}
 
 
-def _prefix(run: str, layout: Layout) -> bytes:
-    return f"{run}\0{layout.kind}\0".encode("utf8", "surrogatepass")
-
-
-def _hash(prefix: bytes, uid: str) -> int:
-    digest = blake2b(prefix + uid.encode("utf8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+def _keys(lane: Lane, uids: Sequence[str]) -> Iterator[int]:
+    """Where ``document_key`` has these documents: close together for those of one run."""
+    low = lane.run_number * POSITIONS
+    kind = lane.layout.kind.encode()
+    for uid in uids:
+        digest = blake2b(uid.encode("utf8", "surrogatepass"), digest_size=8, person=kind).digest()
+        yield low + int.from_bytes(digest, "big") % POSITIONS

@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...core.chunks import Layout, Statistics, encode_rows
-from ...core.documents import Document, unpack
+from ...core.chunks import Layout, Statistics
+from ...core.documents import Document
 from ...core.planning import PlanBuilder
-from .journal import POSITIONS
+from .journal import Lane, waiting_tables
 from .sealing import read_schema
 
 __all__ = ["SequencePlanner", "numbers_of", "pieces"]
@@ -72,16 +72,11 @@ class SequencePlanner:
         return self._schemas[number]
 
     def _add_tail(self, place: int, number: int, doc: Document, end: int) -> None:
-        """The unsealed rows, encoded as a chunk of their own that travels with the plan."""
-        low = number * POSITIONS
-        bodies = self._connection.execute(
-            "SELECT body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
-            (low + end, low + POSITIONS),
-        ).fetchall()
-        if bodies:
-            metadata = {"run": doc["run_start"], "kind": self._layout.kind}
-            rows = [unpack(body[0]) for body in bodies]
-            self._builder.add_table(place, end, encode_rows(self._layout, rows, metadata))
+        """The unsealed rows, as chunks that travel with the plan."""
+        metadata = {"run": doc["run_start"], "kind": self._layout.kind}
+        lane = Lane(number, self._layout, doc["uid"], doc["run_start"], 0, metadata)
+        for first, table in waiting_tables(self._connection, lane, end):
+            self._builder.add_table(place, first, table)
 
 
 def numbers_of(connection: sqlite3.Connection, query: str, uids: Sequence[str]) -> dict[str, int]:

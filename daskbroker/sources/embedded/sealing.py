@@ -26,21 +26,22 @@ from ...core.chunks import (
     Statistics,
     column_kinds,
     encode_page,
-    encode_rows,
+    join_tables,
     statistics,
     to_ipc,
 )
-from ...core.documents import from_json, to_json, unpack
+from ...core.documents import from_json, to_json
 from ...core.file_names import file_name
 from .database import Database
-from .journal import POSITIONS, Journal, Lane, sealed_end
+from .journal import POSITIONS, Journal, Lane, sealed_end, waiting_tables
 from .packing import CHUNK_FOLDER, publish_file
 
 __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "seal_lane", "seal_page", "sweep"]
 
-CHUNK_BYTES = 16 * 2**20
-CHUNK_ROWS = 65_536
+CHUNK_BYTES = 32 * 2**20
+CHUNK_ROWS = 131_072
 INLINE_BYTES = 64 * 2**10
+LEAST_ROWS = 50
 ORPHAN_SECONDS = 3600.0
 
 
@@ -48,31 +49,12 @@ def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
     """Pack what the journal holds of a sequence into chunks; how many were made."""
     made = 0
     while True:
-        with database.read() as connection:
-            first, rows = _waiting(connection, lane)
-        if not rows:
+        with database.snapshot() as connection:
+            waiting = list(waiting_tables(connection, lane, 0, CHUNK_ROWS, CHUNK_BYTES))
+        if not waiting:
             return made
-        table = encode_rows(lane.layout, rows, lane.metadata)
-        made += _publish(database, journal, lane, first, table)
-
-
-def _waiting(connection: sqlite3.Connection, lane: Lane) -> tuple[int, list[dict[str, Any]]]:
-    """The first rows in the journal, as many as a chunk shall hold, and their position."""
-    low = lane.number * POSITIONS
-    rows: list[dict[str, Any]] = []
-    first, nbytes = 0, 0
-    cursor = connection.execute(
-        "SELECT id, body FROM journal WHERE id >= ? AND id < ? ORDER BY id", (low, low + POSITIONS)
-    )
-    for number, body in cursor:
-        if not rows:
-            first = number - low
-        nbytes += len(body)
-        if rows and (nbytes > CHUNK_BYTES or len(rows) >= CHUNK_ROWS):
-            break
-        rows.append(unpack(body))
-    cursor.close()
-    return first, rows
+        table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
+        made += _publish(database, journal, lane, waiting[0][0], table)
 
 
 def seal_page(
@@ -185,7 +167,8 @@ def _publish(database: Database, journal: Journal, lane: Lane, first: int, table
     low = lane.number * POSITIONS + first
     with database.write() as connection:
         here = connection.execute(
-            "SELECT count(*) FROM journal WHERE id >= ? AND id < ?", (low, low + rows)
+            "SELECT total(coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
+            (low, low + rows),
         ).fetchone()[0]
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
@@ -260,11 +243,16 @@ def read_schema(body: str) -> dict[str, Any]:
     return {name: Kind.from_list(values) for name, values in from_json(body).items()}
 
 
-def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
-    """Whether a page becomes chunks at once, rather than rows of the journal."""
-    rows = len(page[layout.uid])
+def is_columnar(layout: Layout, page: Mapping[str, Any]) -> bool:
+    """Whether a page is stored as columns, rather than row by row."""
     plain = page.keys() <= layout.keys and (layout is not EVENT or _uniform(page))
-    return plain and (rows >= 1000 or (rows > 1 and rows * _row_bytes(layout, page) > CHUNK_BYTES))
+    return plain and len(page[layout.uid]) >= LEAST_ROWS
+
+
+def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
+    """Whether a page makes chunks of its own at once, without the journal."""
+    rows = len(page[layout.uid])
+    return rows * 4 >= CHUNK_ROWS or rows * _row_bytes(layout, page) * 2 >= CHUNK_BYTES
 
 
 def _uniform(page: Mapping[str, Any]) -> bool:

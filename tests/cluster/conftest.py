@@ -1,0 +1,69 @@
+"""One cluster of two worker processes for all tests of this folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+
+QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Workers are killed by some tests, and started again by their nannies."""
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    settings = {
+        "distributed.scheduler.allowed-failures": 30,
+        "distributed.comm.timeouts.connect": "10s",
+        "distributed.admin.tick.limit": "1h",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None,
+            silence_logs=logging.CRITICAL, memory_limit=0,
+        ) as cluster,
+    ):  # fmt: skip
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    """Dask's default while the test runs, whatever the tests' own scheduler is."""
+    with Client(cluster) as client, dask.config.set(scheduler="dask.distributed"):
+        client.wait_for_workers(2, timeout=30)
+        yield client
+
+
+@pytest.fixture
+def runs(db):
+    """Ten runs of twenty events; the k-th has ``number=k``, x sums to 190 + k."""
+    for number in range(10):
+        x = [place + number / 20 for place in range(20)]
+        insert_all(db, make_run(keys={"x": x, "n": list(range(20))}, number=number))
+    return db()
+
+
+@pytest.fixture
+def kill_worker(client):
+    """A callable that kills one of the worker processes and waits for nobody."""
+
+    def kill() -> None:
+        for _ in range(100):
+            pids = list(client.run(os.getpid, on_error="ignore").values())
+            if pids:
+                os.kill(pids[0], signal.SIGKILL)
+                return
+            time.sleep(0.1)
+
+    return kill
