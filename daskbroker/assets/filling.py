@@ -60,11 +60,18 @@ class Target:
 
     @classmethod
     def of(cls, descriptor: Mapping[str, Any], key: str) -> Target:
-        """Of a descriptor that has the key."""
+        """Of a descriptor, which may lack the key."""
         stream = str(descriptor.get("name") or "primary")
-        return cls(
-            descriptor["run_start"], stream, descriptor["uid"], key, descriptor["data_keys"][key]
-        )
+        claim = descriptor["data_keys"].get(key, {})
+        # Of a descriptor made by selecting fields, stream_datums name the one it was made of.
+        uid = descriptor.get("derived_from")
+        uid = uid if isinstance(uid, str) else descriptor["uid"]
+        return cls(descriptor["run_start"], stream, uid, key, claim)
+
+    @property
+    def external(self) -> bool:
+        """Whether the descriptor says that values are outside the store."""
+        return bool(self.claim.get("external"))
 
     @property
     def where(self) -> str:

@@ -52,8 +52,18 @@ class Held:
         return len(self.seq_nums)
 
     @classmethod
-    def of_table(cls, table: pa.Table, key: str, rows: np.ndarray | slice = slice(None)) -> Held:
-        """From rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`."""
+    def of_table(
+        cls,
+        table: pa.Table,
+        key: str,
+        rows: np.ndarray | slice = slice(None),
+        *,
+        external: bool = True,
+    ) -> Held:
+        """From rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`.
+
+        ``external`` is whether the descriptor says so; else even text is a value.
+        """
         seq_nums = table.column("seq_num").to_numpy()[rows]
         place = table.schema.get_field_index(f"data:{key}")
         if place < 0:
@@ -65,7 +75,8 @@ class Held:
             return cls(seq_nums, _text([]), none, block(column, kind)[rows], every, none)
         chosen = np.arange(table.num_rows)[rows]
         states = _states(table, key)
-        if kind.name == "str" and not column.null_count and not any(states.values()):
+        plain = kind.name == "str" and not column.null_count and external
+        if plain and not any(states.values()):
             every, none = np.arange(len(chosen)), np.zeros(0, np.int64)
             return cls(seq_nums, column.take(pa.array(chosen)), every, [], none, none)
         values = cells(table, f"data:{key}")
@@ -73,7 +84,7 @@ class Held:
         return cls._of_cells(
             seq_nums,
             [values[row] for row in chosen.tolist()],
-            [states.get(codes[row]) for row in chosen.tolist()],
+            [states.get(codes[row]) if external else True for row in chosen.tolist()],
         )
 
     @classmethod

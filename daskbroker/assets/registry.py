@@ -52,6 +52,8 @@ class Factory:
         FillError
             For something that is neither callable nor ``"module:Class"``.
         """
+        if isinstance(handler, Factory):
+            return cls(spec, handler.reference)
         if isinstance(handler, str):
             module, _, name = handler.partition(":")
             if module and name:

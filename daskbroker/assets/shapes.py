@@ -29,6 +29,9 @@ Roi = tuple[Any, ...]
 """Index of a cell's axes: slices, integers or integer arrays, each for its own axis (outer
 indexing); fewer than axes means all of the rest."""
 
+GUESSED_BYTES = 2**20
+"""Of a cell whose shape is not declared, to cut blocks by."""
+
 _BY_NAME = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "object"}
 
 
@@ -73,9 +76,9 @@ class Declared:
 
     @property
     def cell_bytes(self) -> int:
-        """Size of a cell in memory; 0 where that is not known."""
-        if self.shape is None or self.dtype.kind == "O":
-            return 0
+        """Size of a cell in memory, guessed where no shape is declared."""
+        if self.shape is None:
+            return GUESSED_BYTES
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def nullable(self) -> Declared:
@@ -198,6 +201,7 @@ def _ordered(part: Any, length: int) -> tuple[Any, Any]:
         place = range(length)[int(part)]
         return slice(place, place + 1), 0
     wanted = np.asarray(part)
+    once: Any
     once, back = np.unique(np.where(wanted < 0, wanted + length, wanted), return_inverse=True)
     if len(once) and once[-1] - once[0] == len(once) - 1:
         once = slice(int(once[0]), int(once[-1]) + 1)

@@ -95,7 +95,9 @@ class Prefetcher:
         """Chunks put together up to a size; the first alone, so that it comes soon."""
         sizes = plan.records["bytes"][list(places)].tolist()
         pairs = list(zip(places, sizes))
-        for some in chain([pairs[:1]], self._pieces(pairs[1:], CHUNKS_IN_A_READ, lambda pair: pair[1])):
+        for some in chain(
+            [pairs[:1]], self._pieces(pairs[1:], CHUNKS_IN_A_READ, lambda pair: pair[1])
+        ):
             if some:
                 keys = [plan.keys[place] for place, _ in some]
                 yield _Step([(plan.reader, keys)], sum(size for _, size in some), None)

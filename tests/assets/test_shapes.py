@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskbroker.assets.shapes import Declared, Mismatch, cast, fit, outer_index, reshaped
+from daskbroker.assets.shapes import (
+    GUESSED_BYTES,
+    Declared,
+    Mismatch,
+    cast,
+    fit,
+    outer_index,
+    reshaped,
+)
 
 
 def claim(shape, dtype="array", **more):
@@ -53,7 +61,7 @@ def test_a_chosen_dtype_wins_where_there_is_a_shape():
 
 def test_bytes_of_a_cell():
     assert Declared.of([claim([512, 512], dtype_numpy="<u2")]).cell_bytes == 512 * 512 * 2
-    assert Declared.of([claim([None])]).cell_bytes == 0
+    assert Declared.of([claim([None])]).cell_bytes == GUESSED_BYTES
 
 
 def test_missing_cells_make_integers_floats():
