@@ -23,7 +23,20 @@ HandlerType: TypeAlias = "Callable[..., Any] | str"
 callable ``(path, **resource_kwargs) -> (**datum_kwargs) -> array``, or ``"module:Class"``."""
 
 GROUP = "databroker.handlers"
-OWN: dict[str, str] = {}
+_HANDLERS = f"{__package__}.handlers"
+OWN: dict[str, str] = {
+    "AD_HDF5": f"{_HANDLERS}.hdf5:AreaDetectorHDF5",
+    "AD_HDF5_SWMR": f"{_HANDLERS}.hdf5:AreaDetectorHDF5SWMR",
+    "AD_HDF5_SWMR_STREAM": f"{_HANDLERS}.hdf5:FrameHDF5",
+    "AD_TIFF": f"{_HANDLERS}.tiff:AreaDetectorTIFF",
+    "NPY_SEQ": f"{_HANDLERS}.npy:SequenceNPY",
+    "RWFS_NPY": f"{_HANDLERS}.npy:SequenceNPY",
+    "npy": f"{_HANDLERS}.npy:SingleNPY",
+    "npy_FRAMEWISE": f"{_HANDLERS}.npy:FrameNPY",
+    "application/x-hdf5": f"{_HANDLERS}.hdf5:StreamHDF5",
+    "multipart/related;type=application/x-npy": f"{_HANDLERS}.npy:StreamNPY",
+    "multipart/related;type=image/tiff": f"{_HANDLERS}.tiff:StreamTIFF",
+}
 """Our own block handlers, by name so that h5py and tifffile load where a file is read."""
 
 
