@@ -7,7 +7,7 @@ stop: descriptors, events, and the references to detector files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,7 +35,6 @@ from .filestore import Filestore
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
-    import pandas as pd
 
 __all__ = ["EventSource", "run_of", "stream_of"]
 
