@@ -247,9 +247,11 @@ class Filling:
             found.resource,
             root_map=self.root_map,
             readable_roots=self.readable,
-            stream=found.stream,
+            stream=found.indices is not None,
             where=target.where,
         )
+        if found.indices is not None and found.indices[0] > 0:  # its file may begin there
+            resource = replace(resource, kwargs={**resource.kwargs, "indices": found.indices})
         factory = self.overrides.get(target.key) or self.factories.get(normal_spec(resource.spec))
         if factory is None:
             factory = _FOUND_BY_THEMSELVES.find(resource.spec, where=target.where)

@@ -39,6 +39,8 @@ class FrameTable:
         Place of its resource in ``resources``.
     resources
         The stream_resources.
+    spans
+        First index of each, and the one after its last, over all descriptors.
     """
 
     starts: np.ndarray
@@ -46,6 +48,7 @@ class FrameTable:
     indices: np.ndarray
     numbers: np.ndarray
     resources: Sequence[Document]
+    spans: Sequence[tuple[int, int]]
 
     def find(self, seq_nums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Number of the resource (-1: none) and index in it, of each event."""
@@ -85,7 +88,6 @@ def read_frame_table(
     resources = [doc for doc in every.values() if doc.get("data_key") == key]
     rows = _stream_datums(store, reader, datum_keys, [doc["uid"] for doc in resources])
     start, first, first_stop = rows["seq"], rows["index"], rows["index_stop"]
-    shift = _shifts(resources, rows["number"], first, first_stop)
     own = (rows["descriptor"] == descriptor) & (rows["seq_stop"] > start)
     uneven = own & (rows["seq_stop"] - start != first_stop - first)
     if uneven.any():
@@ -94,9 +96,11 @@ def read_frame_table(
             f"a stream_datum gives {int(first_stop[row] - first[row])} indices to "
             f"{int(rows['seq_stop'][row] - start[row])} events, from seq_num {int(start[row])} on"
         )
-    numbers = rows["number"][own]
-    indices = first[own] - shift[numbers]
-    return FrameTable(*_latest(start[own], rows["seq_stop"][own], indices, numbers), resources)
+    numbers = rows["number"]
+    of_each = [numbers == number for number in range(len(resources))]
+    spans = [_span(first[some], first_stop[some]) for some in of_each]
+    intervals = _latest(start[own], rows["seq_stop"][own], first[own], numbers[own])
+    return FrameTable(*intervals, resources, spans)
 
 
 def _stream_datums(
@@ -126,26 +130,8 @@ def _stream_datums(
     return {name: np.concatenate(arrays)[ours] for name, arrays in parts.items()}
 
 
-def _shifts(
-    resources: Sequence[Document], numbers: np.ndarray, first: np.ndarray, stop: np.ndarray
-) -> np.ndarray:
-    """What to take off the indices of each resource to have places in its own file.
-
-    Nothing, unless indices go on from one file to the next: where a resource begins at the
-    index at which the one before it, another file, has ended.
-    """
-    shift = np.zeros(len(resources), np.int64)
-    end, place = 0, None
-    for number, resource in enumerate(resources):
-        own = numbers == number
-        if not own.any():
-            continue
-        begin = int(first[own].min())
-        here = resource.get("uri"), resource.get("root"), resource.get("resource_path")
-        if place is not None and here != place and 0 < begin == end:
-            shift[number] = begin
-        end, place = int(stop[own].max()), here
-    return shift
+def _span(begins: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
+    return (int(begins.min()), int(ends.max())) if len(begins) else (0, 0)
 
 
 def _latest(

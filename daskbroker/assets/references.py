@@ -49,14 +49,14 @@ class Found(NamedTuple):
         What to read of it, one a cell.
     places
         Which of the cells asked for these are.
-    stream
-        Whether it is a stream_resource.
+    indices
+        Of a stream_resource: its first index, and the one after its last; else None.
     """
 
     resource: Document
     datums: Datums
     places: np.ndarray
-    stream: bool
+    indices: tuple[int, int] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +152,7 @@ class References:
             if owner not in documents:
                 raise ReferenceMissing(f"the resource {owner!r} is not stored with this run")
             datums = chunk.datums(rows[chosen], group)
-            yield Found(documents[owner], datums, places[chosen], False)
+            yield Found(documents[owner], datums, places[chosen], None)
 
     def documents(self, layout: Layout, uids: Sequence[str] | None = None) -> dict[str, Document]:
         """Resources or stream_resources by uid: those asked for that there are, or all."""
@@ -186,7 +186,7 @@ class References:
         for number in np.unique(numbers).tolist():
             places = np.flatnonzero(numbers == number)
             datums = Datums({"index": indices[places]}, len(places))
-            yield Found(table.resources[number], datums, places, True)
+            yield Found(table.resources[number], datums, places, table.spans[number])
 
     def _frame_table(self, descriptor: str, key: str) -> FrameTable:
         chunks = (self.keys.get(kind, ()) for kind in (STREAM_RESOURCE.kind, STREAM_DATUM.kind))
