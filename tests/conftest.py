@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import uuid
@@ -52,3 +53,28 @@ def mongo_database(mongod_uri):
     yield f"{mongod_uri}/{name}"
     with pymongo.MongoClient(mongod_uri) as client:
         client.drop_database(name)
+
+
+QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two worker processes. Some tests kill them; their nannies start them again."""
+    from distributed import LocalCluster
+
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    settings = {
+        "distributed.scheduler.allowed-failures": 30,
+        "distributed.comm.timeouts.connect": "10s",
+        "distributed.admin.tick.limit": "1h",
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None,
+            silence_logs=logging.CRITICAL, memory_limit=0,
+        ) as cluster,
+    ):  # fmt: skip
+        yield cluster

@@ -133,6 +133,11 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         meta = self._parts.meta
         return meta if self.operand("columns") is None else meta[self.columns]
 
+    @property
+    def attrs(self) -> dict[Any, Any]:
+        """What ``table.attrs`` shows; computed frames have the same."""
+        return dict(self._meta.attrs)
+
     @functools.cached_property
     def _shape(self) -> Shape:
         # One object for all tasks: pickled once where a whole graph is pickled.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from .prefetch import Prefetcher
 __all__ = ["Parts", "stream_documents"]
 
 NamedDocument = tuple[str, Document]
+FIRST_SEQ = "seq_nums:start"
 
 
 @dataclass(frozen=True)
@@ -179,37 +181,51 @@ def _track(
     descriptor = parent if change is None else change.descriptor
     time = float(descriptor["time"])
     yield time, "descriptor", descriptor
-    waiting = _stream_datums(part, parent["uid"], ahead)
+    frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
+    waiting = next(frames, None)
     chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
     keys = wanted_keys(parent, None if change is None else change.kept)
     for number, events in enumerate(_decoded(part.plan, EVENT, chunks, ahead)):
         if part.filling is not None and keys:
             near = (number + 0.5) / len(chunks)
             events = fill_events(part.filling, parent, events, keys, near)
-        if change is None and not waiting:
+        if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event
             continue
         for event in events:
             time = event["time"]
-            while waiting and waiting[-1]["seq_nums"]["start"] <= event["seq_num"]:
-                yield time, "stream_datum", waiting.pop()
+            while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
+                yield time, "stream_datum", waiting
+                waiting = next(frames, None)
             yield time, "event", event if change is None else change.apply(event)
-    while waiting:
-        yield time, "stream_datum", waiting.pop()
+    while waiting is not None:
+        yield time, "stream_datum", waiting
+        waiting = next(frames, None)
 
 
-def _stream_datums(part: Parts, descriptor: str, ahead: Prefetcher) -> list[Document]:
-    """Those of a descriptor, the one to give first at the end of the list."""
-    plan = part.stream_datums
-    found = [
-        doc
-        for docs in _decoded(plan, STREAM_DATUM, range(len(plan)), ahead)
-        for doc in docs
-        if doc["descriptor"] == descriptor
-    ]
-    found.sort(key=lambda doc: doc["seq_nums"]["start"])
-    return found[::-1]
+def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
+    """Those of a descriptor in the order of ``seq_nums``, a chunk at a time where they allow."""
+    chunks: list[tuple[int, int, int]] = []
+    for place in range(len(plan)):
+        table = plan.read(place, ["descriptor", FIRST_SEQ])
+        starts = table.filter(pc.field("descriptor") == descriptor).column(FIRST_SEQ)
+        if len(starts):
+            chunks.append((*pc.min_max(starts).as_py().values(), place))
+    chunks.sort()
+    places = [place for *_, place in chunks]
+    rows = (
+        iter_rows(STREAM_DATUM, _frames_of(table, descriptor), "")
+        for table in ahead.tables(plan, places)
+    )
+    if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
+        return chain.from_iterable(rows)
+    return heapq.merge(*rows, key=lambda doc: doc["seq_nums"]["start"])
+
+
+def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
+    # These columns are never mixed, so rows keep their meaning wherever they go.
+    return table.filter(pc.field("descriptor") == descriptor).sort_by(FIRST_SEQ)
 
 
 def _decoded(

@@ -1,40 +1,17 @@
-"""One cluster of two worker processes for all tests of this folder."""
+"""Runs on a cluster of two worker processes, which all tests share."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import time
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
-
-QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
-
-
-@pytest.fixture(scope="session")
-def cluster():
-    """Workers are killed by some tests, and started again by their nannies."""
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    settings = {
-        "distributed.scheduler.allowed-failures": 30,
-        "distributed.comm.timeouts.connect": "10s",
-        "distributed.admin.tick.limit": "1h",
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None,
-            silence_logs=logging.CRITICAL, memory_limit=0,
-        ) as cluster,
-    ):  # fmt: skip
-        yield cluster
 
 
 @pytest.fixture

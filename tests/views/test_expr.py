@@ -657,13 +657,12 @@ def test_unknown_lengths_with_known_divisions(tmp_path):
 # --- on a cluster
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[Any]:
-    from distributed import Client, LocalCluster
+@pytest.fixture
+def client(cluster: Any) -> Iterator[Any]:
+    from distributed import Client
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    settings: dict[str, Any] = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(processes=True, **settings) as cluster, Client(cluster) as client:
+    with Client(cluster) as client:
         yield client
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
@@ -674,7 +673,7 @@ def test_on_a_cluster(client, tmp_path, whole):
     with dask.config.set(scheduler=client):
         result = df[df.time > T][["b", "img"]].compute()
         same(result, whole[whole.time > T][["b", "img"]])
-        assert result.attrs["run"] == "abc"
+        assert result.attrs["run"] == df.attrs["run"] == "abc"
         assert parts.reads == [(i, ("time", "b", "img")) for i in (2, 3, 4)]
         assert len(df) == 50
         assert parts.reads == []
