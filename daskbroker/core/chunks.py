@@ -433,6 +433,12 @@ class ChunkReader(ABC):
             return table if columns is None else table.select(present(table.schema, columns))
         return self.read_stored(key, columns)
 
+    def read_many(
+        self, keys: Sequence[Any], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read chunks one after the other; a store that can fetch several at once overrides it."""
+        return (self.read(key, columns) for key in keys)
+
     @abstractmethod
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """Read a chunk by a key of the store's own; see :meth:`read`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,7 +122,11 @@ class TableReader:
     def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
         """The partition with exactly these columns."""
         wanted = [self.columns[name] for name in names]
-        frames = [self._read_piece(payload, piece, wanted) for piece in payload.pieces]
+        keys = [part.key for piece in payload.pieces for part in piece.parts]
+        chunks = payload.reader.read_many(keys, self._physical(wanted, payload.filling))
+        frames = [
+            self._piece_frame(chunks, piece, wanted, payload.filling) for piece in payload.pieces
+        ]
         if len(frames) == 1:
             return frames[0]
         if not frames:
@@ -135,17 +140,24 @@ class TableReader:
         frame = empty_frame(wanted, {})
         return frame.astype({c.name: self._dtype(c) for c in wanted})
 
-    def _read_piece(
-        self, payload: Payload, piece: Piece, wanted: Sequence[TableColumn]
-    ) -> pd.DataFrame:
+    def _physical(self, wanted: Sequence[TableColumn], filling: Filling | None) -> list[str]:
+        """Names of the chunks' columns to read."""
         physical = ["seq_num", *(c.physical for c in wanted if c.physical)]
-        if payload.filling is not None and any(column.external for column in wanted):
+        if filling is not None and any(column.external for column in wanted):
             physical.append("filled")
-        names = list(dict.fromkeys(physical))
-        chunks = [payload.reader.read(part.key, names) for part in piece.parts]
+        return list(dict.fromkeys(physical))
+
+    def _piece_frame(
+        self,
+        coming: Iterator[pa.Table],
+        piece: Piece,
+        wanted: Sequence[TableColumn],
+        filling: Filling | None,
+    ) -> pd.DataFrame:
+        chunks = list(islice(coming, len(piece.parts)))
         rows = self._rows(piece, [chunk.column("seq_num").to_numpy() for chunk in chunks])
         frames = [
-            _Chunk(self, payload.filling, part, piece.near, chunk, some).frame(wanted)
+            _Chunk(self, filling, part, piece.near, chunk, some).frame(wanted)
             for part, chunk, some in zip(piece.parts, chunks, rows, strict=True)
         ]
         if len(frames) == 1 and piece.simple:
