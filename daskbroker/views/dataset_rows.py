@@ -90,20 +90,26 @@ class DatasetRows:
         row_bytes
             Of a cell.
         align
-            So many events have one chunk in the file: blocks are made of whole ones, counted
-            from the begin of each group, where that fits into the target.
+            So many events have one chunk in the file: blocks end where such a chunk does, as far
+            as that fits into the target and rows are in the file as they are here.
         """
         most = max(1, target // max(1, row_bytes))
-        if most > align:
+        aligned = most > align
+        if aligned:
             most -= most % align
         lengths: list[int] = []
-        waiting = 0
+        waiting = begin = 0
         for count in np.diff(self.ends, prepend=0).tolist():
             if waiting and waiting + count > most:
                 lengths.append(waiting)
                 waiting = 0
-            lengths += [most] * (max(0, count - 1) // most)
-            waiting += count - most * (max(0, count - 1) // most)
+            if count > most:
+                first = most - begin % align if aligned else most
+                whole, waiting = divmod(count - first, most)
+                lengths += [first] + [most] * whole
+            else:
+                waiting += count
+            begin += count
         return (*lengths, waiting) if waiting or not lengths else tuple(lengths)
 
 
