@@ -170,7 +170,7 @@ class DataBroker:
             self.header_source.insert_prepared(name, doc)
         elif name == "descriptor":
             self._source_of(doc).insert_prepared(name, doc)
-        elif name in ("event", "event_page"):
+        elif name in ("event", "event_page", "event_rows"):
             self._holder(doc["descriptor"]).insert_prepared(name, doc)
         else:
             self._insert_reference(name, doc, run or self._run)

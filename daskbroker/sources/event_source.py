@@ -177,7 +177,7 @@ class EventSource(Filestore):
             owner = doc.get("run_start") or run or self.current_run()
             self._known_run(name, doc, owner)
             self.put_asset(LAYOUTS[name], doc, str(owner))
-        elif name in ("event", "event_page"):
+        elif name in ("event", "event_page", "event_rows"):
             self._insert_events(name, doc)
         else:
             self._insert_references(name, doc, run)
@@ -191,17 +191,20 @@ class EventSource(Filestore):
 
     def _insert_events(self, name: str, doc: Mapping[str, Any]) -> None:
         descriptor = self.find_descriptor(doc["descriptor"])
+        rows = doc["rows"] if name == "event_rows" else [doc]
         if descriptor is None:
             raise UnknownReference(
-                f"{document_label(name, doc)}: its descriptor {doc['descriptor']!r} is not "
+                f"{document_label('event', rows[0])}: its descriptor {doc['descriptor']!r} is not "
                 "stored; insert it first"
             )
         known = descriptor["data_keys"].keys()
-        for part in ("data", "timestamps"):
-            if not doc[part].keys() <= known:
-                check_keys(doc[part], known, document_label(name, doc), descriptor["uid"])
-        if name == "event":
-            self.append(EVENT, descriptor["uid"], [doc], descriptor["run_start"])
+        for row in rows:
+            for part in ("data", "timestamps"):
+                if not row[part].keys() <= known:
+                    label = document_label("event", row)
+                    check_keys(row[part], known, label, descriptor["uid"])
+        if name != "event_page":
+            self.append(EVENT, descriptor["uid"], rows, descriptor["run_start"])
         elif len(doc["uid"]):
             self.append_page(EVENT, descriptor["uid"], doc, descriptor["run_start"])
 
@@ -221,7 +224,7 @@ class EventSource(Filestore):
             if len(doc["datum_id"]):
                 self.append_page(layout, owner, doc, owner)
         else:
-            self.append(layout, owner, [doc], owner)
+            self.append(layout, owner, doc["rows"] if name == "datum_rows" else [doc], owner)
 
     # -- planning ----------------------------------------------------------------------------
 
@@ -396,23 +399,39 @@ def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] |
 
 
 def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The events or datums of the deprecated bulk documents; anything else as it is."""
+    """The deprecated bulk documents as rows that are stored together; anything else as it is.
+
+    Of ``bulk_events`` these are ``("event_rows", {"descriptor", "rows"})`` per descriptor, of
+    ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``.
+    """
     if name == "bulk_events":
-        for events in doc.values():
-            if not isinstance(events, list):
-                raise BadDocument("bulk_events: must map stream names to lists of events")
-            for event in events:
-                yield "event", prepare("event", event)
+        yield from _bulk_events(doc)
     elif name == "bulk_datum":
-        ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
-        if (
-            not isinstance(ids, list)
-            or not isinstance(kwarg_list, list)
-            or len(ids) != len(kwarg_list)
-        ):
-            raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
-        for datum_id, kwargs in zip(ids, kwarg_list, strict=True):
-            datum = {"resource": doc.get("resource"), "datum_id": datum_id, "datum_kwargs": kwargs}
-            yield "datum", prepare("datum", datum)
+        yield from _bulk_datum(doc)
     else:
         yield name, doc
+
+
+def _bulk_events(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    by_descriptor: dict[str, list[Mapping[str, Any]]] = {}
+    for events in doc.values():
+        if not isinstance(events, list):
+            raise BadDocument("bulk_events: must map stream names to lists of events")
+        for event in events:
+            row = prepare("event", event)
+            by_descriptor.setdefault(row["descriptor"], []).append(row)
+    for descriptor, rows in by_descriptor.items():
+        yield "event_rows", {"descriptor": descriptor, "rows": rows}
+
+
+def _bulk_datum(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
+    if not isinstance(ids, list) or not isinstance(kwarg_list, list) or len(ids) != len(kwarg_list):
+        raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
+    resource = doc.get("resource")
+    rows = [
+        prepare("datum", {"resource": resource, "datum_id": datum_id, "datum_kwargs": kwargs})
+        for datum_id, kwargs in zip(ids, kwarg_list, strict=True)
+    ]
+    if rows:
+        yield "datum_rows", {"resource": resource, "rows": rows}
