@@ -16,6 +16,7 @@ import daskbroker
 
 pytest.register_assert_rewrite("daskbroker.testing")
 
+
 # Benchmarks are not installed; at the end, so that the installed daskbroker is what is tested.
 sys.path.append(str(Path(__file__).parents[1]))
 

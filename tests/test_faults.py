@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import dask
 import pytest
 
 import daskbroker
 from daskbroker.core.errors import (
     StoreDamaged,
+    StoreFull,
     StoreNotFound,
     StoreReadOnly,
     StoreVersion,
@@ -50,6 +58,150 @@ def test_no_space_left(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "full: no space left" in done.stdout
     assert "went on" in done.stdout
+
+
+TMPFS = """
+import os, sys
+import dask, daskbroker
+from daskbroker.core.errors import StoreFull
+from daskbroker.testing import assert_documents_equal, make_run
+folder, ballast = sys.argv[1], os.path.join(sys.argv[1], "ballast")
+dask.config.set({"daskbroker.seal-rows": 100})
+docs = make_run(keys={"x": [os.urandom(300).hex() for _ in range(1000)]})
+stored = []
+with daskbroker.connect(os.path.join(folder, "store")) as db:
+    try:
+        for pair in docs:
+            db.insert(*pair)
+            stored.append(pair)
+    except StoreFull as error:
+        print("full:", error)
+    assert_documents_equal(stored, db[-1].documents())
+with daskbroker.connect(os.path.join(folder, "store"), mode="r") as db:
+    assert_documents_equal(stored, db[-1].documents())
+os.unlink(ballast)
+with daskbroker.connect(os.path.join(folder, "store")) as db:
+    for pair in docs:
+        db.insert(*pair)
+    assert_documents_equal(docs, db[-1].documents())
+print("went on")
+"""
+
+
+def mounted(folder):
+    """A small file system of its own at this folder; None where that is not allowed."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def test_a_file_system_that_is_full(tmp_path):
+    if not mounted(tmp_path):
+        pytest.skip("no file system can be mounted here; the limit of a file's size does as well")
+    try:
+        (tmp_path / "ballast").write_bytes(bytes(47_500_000))
+        command = [sys.executable, "-c", TMPFS, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.returncode == 0, done.stderr
+    assert "full: no space left" in done.stdout
+    assert "went on" in done.stdout
+
+
+def test_no_room_to_seal_is_no_failure_of_an_insert(tmp_path, monkeypatch, caplog):
+    """What is in the journal is stored; sealing is tried again later."""
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    documents = make_run(keys={"x": ["y" * 5000] * 100}, stop=False)
+    with dask.config.set({"daskbroker.seal-rows": 30}), daskbroker.connect(tmp_path) as db:
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "daskbroker"):
+            patch.setattr("daskbroker.sources.embedded.sealing.os.fsync", full)
+            for name, doc in documents[:72]:
+                db.insert(name, doc)
+            with pytest.raises(StoreFull):
+                db.seal()
+        assert [record.args[1] for record in caplog.records] == [30, 60]
+        assert not list(tmp_path.rglob("*.p*"))
+        assert_documents_equal(documents[:72], db[-1].documents())
+        for name, doc in documents[72:]:
+            db.insert(name, doc)
+        assert len(list(tmp_path.rglob("*.parquet"))) == 1
+        assert_documents_equal(documents, db[-1].documents())
+
+
+READER = """
+import os, sys
+import daskbroker
+from daskbroker.core.errors import DaskbrokerError
+from daskbroker.testing import make_run
+
+with daskbroker.temp() as db:  # all imports are made while everything can still be read
+    for name, doc in make_run(2):
+        db.insert(name, doc)
+    db[-1].table().compute()
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+with daskbroker.connect(sys.argv[1], mode="r") as db:
+    for line in sys.stdin:
+        rows = [len(h.table().compute()) for h in db]
+        documents = sum(1 for h in db for _ in h.documents())
+        print(rows, documents, flush=True)
+try:
+    with daskbroker.connect(sys.argv[1]) as db:
+        db.insert(*make_run(1)[0])
+except DaskbrokerError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def foreign():
+    """A store that its reader, another user or this one, may not write to."""
+    folder = Path(tempfile.mkdtemp(prefix="daskbroker-test-"))
+    folder.chmod(0o755)
+    yield folder / "store"
+    for path in folder.rglob("*"):
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_written(foreign):
+    large = make_run(keys={"x": [[0.5] * 500] * 50})
+    with daskbroker.connect(foreign) as db:
+        for name, doc in large:
+            db.insert(name, doc)
+    if os.getuid() != 0:
+        for path in (*foreign.rglob("*"), foreign):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+    command = [sys.executable, "-c", READER, str(foreign)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as reader:
+        answers = []
+
+        def ask():
+            reader.stdin.write("again\n")
+            reader.stdin.flush()
+            answers.append(reader.stdout.readline().strip())
+
+        ask()
+        if os.getuid() == 0:  # the owner writes while the other reads
+            with daskbroker.connect(foreign) as db:
+                for name, doc in make_run(3):
+                    db.insert(name, doc)
+                ask()
+            ask()
+        rest, problems = reader.communicate()
+    assert not problems
+    assert answers[0] == "[50] 53"
+    assert set(answers[1:]) <= {"[3, 50] 59"}
+    assert "cannot be written; mode='r' opens it to read" in rest
 
 
 def test_read_only_mode(tmp_path):

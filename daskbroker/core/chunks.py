@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .checksum import seal_bytes, sound_bytes
 from .codec import MISSING, Column, Kind, decode, encode, exact_alone, field_kind
 from .documents import Document, from_json, plain, to_json
 
@@ -433,6 +434,12 @@ class ChunkReader(ABC):
             return table if columns is None else table.select(present(table.schema, columns))
         return self.read_stored(key, columns)
 
+    def read_many(
+        self, keys: Sequence[Any], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read chunks one after the other; a store that can fetch several at once overrides it."""
+        return (self.read(key, columns) for key in keys)
+
     @abstractmethod
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """Read a chunk by a key of the store's own; see :meth:`read`."""
@@ -552,19 +559,26 @@ def ranges_table(numbers: range) -> pa.Table:
 
 
 def to_ipc(table: pa.Table) -> bytes:
-    """A small chunk as Arrow file bytes."""
+    """A small chunk as Arrow file bytes with a checksum."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return seal_bytes(sink.getvalue().to_pybytes())
 
 
 def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the asked columns of :func:`to_ipc` bytes, in the asked order."""
-    reader = pa.ipc.open_file(pa.BufferReader(data))
+    """Read the asked columns of :func:`to_ipc` bytes, in the asked order.
+
+    Raises
+    ------
+    StoreDamaged
+        If the bytes have changed since.
+    """
+    body = pa.py_buffer(sound_bytes(data, "a chunk"))
+    reader = pa.ipc.open_file(body)
     if columns is None:
         return reader.read_all()
     places = [reader.schema.get_field_index(name) for name in columns]
     options = pa.ipc.IpcReadOptions(included_fields=sorted({p for p in places if p >= 0}))
-    table = pa.ipc.open_file(pa.BufferReader(data), options=options).read_all()
+    table = pa.ipc.open_file(body, options=options).read_all()
     return table.select([name for name in columns if name in table.column_names])

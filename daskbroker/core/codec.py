@@ -37,6 +37,7 @@ import numpy as np
 import pyarrow as pa
 
 from .documents import from_json, plain, to_json
+from .errors import StoreDamaged
 
 __all__ = ["MISSING", "Column", "Kind", "block", "decode", "encode"]
 
@@ -104,9 +105,18 @@ class Column:
 
 
 def field_kind(arrow_field: pa.Field) -> tuple[Kind, dict[str, str]]:
-    """The kind and the notes that a field's metadata carries."""
-    note = json.loads(arrow_field.metadata[b"daskbroker"])
-    return Kind.from_list(note.pop("kind")), note
+    """The kind and the notes that a field's metadata carries.
+
+    Raises
+    ------
+    StoreDamaged
+        If it carries none.
+    """
+    try:
+        note = json.loads(arrow_field.metadata[b"daskbroker"])
+        return Kind.from_list(note.pop("kind")), note
+    except (TypeError, KeyError, ValueError) as error:
+        raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
 
 
 def exact_alone(arrow_field: pa.Field) -> bool:

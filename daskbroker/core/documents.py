@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any, NoReturn
 
 import msgpack
 import numpy as np
 
+from .checksum import seal_bytes, sound_bytes
 from .errors import BadDocument
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "NamedDocument",
     "equal",
     "from_json",
+    "is_unicode",
     "normalize",
     "pack",
     "plain",
@@ -121,7 +123,8 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
     """A private plain copy of a JSON-like value.
 
     Mappings become dicts, tuples and other sequences lists, NumPy scalars Python scalars,
-    NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays).
+    NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays), cells that a
+    masked array masks ``None``.
 
     Parameters
     ----------
@@ -137,16 +140,24 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
     ------
     BadDocument
         For a value that has no JSON-like form (bytes, sets, datetimes, complex numbers,
-        objects) or a key that is not text. The message names the path to it.
+        objects), an integer of more than 2048 bits, a key that is not valid text, or more
+        than `DEEPEST` levels. The message names the path to it.
     """
     try:
-        return _normalize(value, arrays)
+        return _normalize(value, arrays, DEEPEST)
     except _NoSuchForm as error:
         path = ".".join([where, *reversed(error.path)])
         raise BadDocument(f"{path}: {error}") from None
 
 
 _PLAIN = frozenset({float, int, str, bool, type(None)})
+
+DEEPEST = 50
+"""So many levels of lists and mappings a document may have. NumPy and Arrow end at 64, MongoDB
+at 100, Python's own stack somewhere beyond."""
+
+LARGEST_INTEGER = 2**2048
+"""Python writes no integer as text that has more than 640 digits if it is told so."""
 
 
 class _NoSuchForm(Exception):
@@ -157,57 +168,87 @@ class _NoSuchForm(Exception):
         self.path: list[str] = []
 
 
-def _normalize(value: Any, arrays: bool) -> Any:
+def _normalize(value: Any, arrays: bool, levels: int) -> Any:
     kind = type(value)
     if kind in _PLAIN:
-        return value
+        return _checked_integer(value) if kind is int else value
+    if levels == 0:
+        raise _NoSuchForm(f"nested deeper than {DEEPEST} levels")
     if kind is list or isinstance(value, (list, tuple)):
-        if _PLAIN.issuperset(map(type, value)):  # whole columns of pages
+        types = set(map(type, value))
+        if types <= _PLAIN:  # whole columns of pages
+            if int in types:
+                _check_integers(value, types)
             return list(value)
-        return [_normalize(item, arrays) for item in value]
+        return [_normalize(item, arrays, levels - 1) for item in value]
     if isinstance(value, Mapping):
         out = {}
         for key, item in value.items():
-            if type(key) is not str:
+            if type(key) is not str or not key.isascii():
                 key = _key(key)
             try:
-                out[key] = _normalize(item, arrays)
+                out[key] = _normalize(item, arrays, levels - 1)
             except _NoSuchForm as error:
                 error.path.append(key)
                 raise
         return out
-    if isinstance(value, np.generic):
-        return _normalize(value.item(), arrays)
-    if isinstance(value, np.ndarray) or hasattr(value, "__array__"):
-        return _normalize_array(np.asarray(value), arrays)
+    if isinstance(value, np.generic) or hasattr(value, "__array__"):
+        return _normalize_array(value, arrays, levels)
     if isinstance(value, Enum):
-        return _normalize(value.value, arrays)
+        return _normalize(value.value, arrays, levels)
     for base in (int, float, str):
         if isinstance(value, base):
-            return base(value)
+            return _normalize(base(value), arrays, levels)
     raise _NoSuchForm(
         f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; "
         "use numbers, text, booleans, None, lists, arrays and mappings of these"
     )
 
 
+def _checked_integer(value: int) -> int:
+    if not -LARGEST_INTEGER < value < LARGEST_INTEGER:
+        raise _NoSuchForm(f"an integer of {value.bit_length()} bits; at most 2048 are possible")
+    return value
+
+
+def _check_integers(values: Sequence[Any], types: set[type]) -> None:
+    ints = values if types == {int} else [value for value in values if type(value) is int]
+    _checked_integer(min(ints))
+    _checked_integer(max(ints))
+
+
 def _key(key: Any) -> str:
     if isinstance(key, Enum) and isinstance(key.value, str):
-        return key.value
-    if isinstance(key, str):
-        return str(key)
-    raise _NoSuchForm(f"the key {key!r} is of type {type(key).__name__}; keys must be text")
+        key = key.value
+    if not isinstance(key, str):
+        raise _NoSuchForm(f"the key {key!r} is of type {type(key).__name__}; keys must be text")
+    if not is_unicode(key):
+        raise _NoSuchForm(f"the key {key!r} is no valid Unicode text")
+    return str(key)
 
 
-def _normalize_array(array: np.ndarray, arrays: bool) -> Any:
+def is_unicode(text: str) -> bool:
+    """Whether a text has no lone surrogates, which neither Arrow nor UTF-8 can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
+    array = np.asarray(value)
     kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind not in "biufUO":
-        raise _NoSuchForm(f"an array of dtype {array.dtype} has no JSON-like form")
+    if kind not in "biufUO" or (kind == "f" and size > 8):
+        what = "array" if array.ndim else "value"
+        raise _NoSuchForm(f"an {what} of dtype {array.dtype} has no JSON-like form")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        return _normalize(value.tolist(), arrays, levels)
     if array.ndim == 0 or not arrays or kind not in "biuf" or array.size == 0:
-        return _normalize(array.tolist(), arrays)
+        return _normalize(array.tolist(), arrays, levels)
     native = array.dtype.newbyteorder("=")
-    if kind == "f" and size not in (4, 8):
-        native = np.dtype("f4") if size == 2 else np.dtype("f8")
+    if kind == "f" and size == 2:
+        native = np.dtype("f4")
     return np.array(array, dtype=native, order="C", copy=True)
 
 
@@ -267,15 +308,23 @@ def _ext_hook(code: int, data: bytes) -> Any:
 
 
 def pack(value: Any) -> bytes:
-    """A normalized value as msgpack bytes, lossless: NaN, integers of any size, arrays."""
-    packed: bytes = msgpack.packb(value, default=_default, unicode_errors="surrogatepass")
-    return packed
+    """A normalized value as msgpack bytes with a checksum, lossless: NaN, large integers, arrays."""
+    return seal_bytes(msgpack.packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
 def unpack(data: bytes) -> Any:
-    """The value that :func:`pack` was given."""
+    """The value that :func:`pack` was given.
+
+    Raises
+    ------
+    StoreDamaged
+        If the bytes have changed since.
+    """
     return msgpack.unpackb(
-        data, ext_hook=_ext_hook, unicode_errors="surrogatepass", strict_map_key=False
+        sound_bytes(data, "a stored document"),
+        ext_hook=_ext_hook,
+        unicode_errors="surrogatepass",
+        strict_map_key=False,
     )
 
 

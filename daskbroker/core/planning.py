@@ -26,6 +26,9 @@ from .documents import Document
 
 __all__ = ["PlanBuilder", "merged_ranges", "with_ranges"]
 
+MOST_ROWS = 2**20
+"""Of a chunk of rows that only stream_datum documents tell of."""
+
 
 class PlanBuilder:
     """Collects the lines of a :class:`~daskbroker.core.chunks.ChunkPlan`.
@@ -94,8 +97,15 @@ def with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPl
         ``(place of the descriptor, range of seq_num)``.
     """
     builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
+    schema = builder.add_schema(column_kinds(ranges_table(range(0))))
     for place, numbers in ranges:
-        builder.add_table(place, numbers.start, ranges_table(numbers), key=numbers)
+        for start in range(numbers.start, numbers.stop, MOST_ROWS):
+            part = range(start, min(start + MOST_ROWS, numbers.stop))
+            facts = Statistics(
+                rows=len(part), bytes=16 * len(part), seq_min=part.start, seq_max=part.stop - 1,
+                distinct=len(part),
+            )  # fmt: skip
+            builder.add_chunk(place, part, start, schema, facts)
     more = builder.plan()
     more.records["schema"] += len(plan.schemas)
     records = np.concatenate([plan.records, more.records])

@@ -65,49 +65,54 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
         For anything else, and for a local time that a change of the clocks left out.
     """
     tz = zone_of(zone)
+    try:
+        found = _instant(value.strip() if isinstance(value, str) else value, tz, end)
+    except (OverflowError, ValueError) as error:  # years that no calendar of ours has
+        if isinstance(error, BadQuery):
+            raise
+        found = None
+    if found is None or not math.isfinite(found):
+        raise BadQuery(f"{_shown(value)} is no instant; write for example {EXAMPLES}")
+    return found
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 100 else f"{text[:100]}…"
+
+
+def _instant(value: Any, tz: dt.tzinfo, end: bool) -> float | None:
+    """POSIX seconds; None for what is no instant at all."""
     if isinstance(value, (bool, np.bool_)):
-        raise _refused(value)
+        return None
     if isinstance(value, (int, float, np.integer, np.floating)):
-        if not math.isfinite(value):
-            raise _refused(value)
         return float(value)
     if isinstance(value, np.datetime64):
         if np.isnat(value):
-            raise _refused(value)
+            return None
         value = dt.datetime(1970, 1, 1) + dt.timedelta(
             microseconds=int(value.astype("datetime64[us]").astype(np.int64))
         )
     if isinstance(value, dt.datetime):
-        if value != value:  # NaT
-            raise _refused(value)
-        return _posix(value, tz, end)
+        return None if value != value else _posix(value, tz, end)  # NaT differs from itself
     if isinstance(value, dt.date):
         return _period(value.year, value.month, value.day, tz, end)
-    if isinstance(value, str):
-        return _from_text(value.strip(), tz, end)
-    raise _refused(value)
-
-
-def _refused(value: Any) -> BadQuery:
-    return BadQuery(f"{value!r} is no instant; write for example {EXAMPLES}")
+    return _from_text(value, tz, end) if isinstance(value, str) else None
 
 
 def _from_text(text: str, tz: dt.tzinfo, end: bool) -> float:
     partial = _PARTIAL.match(text)
-    try:
-        if partial:
-            year, month, day = (int(part) if part else None for part in partial.groups())
-            return _period(year or 0, month, day, tz, end)
-        moment = dt.datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        raise _refused(text) from None
+    if partial:
+        year, month, day = (int(part) if part else None for part in partial.groups())
+        return _period(year or 0, month, day, tz, end)
+    if re.fullmatch(r"\d{8}", text):
+        day_meant = dt.date.fromisoformat(text)
+        return _period(day_meant.year, day_meant.month, day_meant.day, tz, end)
+    moment = _posix(dt.datetime.fromisoformat(text), tz, end)
     whole_minute = re.search(r"\d{1,2}:\d{2}(?!:?\d)", text) and not re.search(
         r":\d{2}:\d{2}", text
     )
-    if end and whole_minute:
-        following = _posix(moment + dt.timedelta(minutes=1), tz, end)
-        return math.nextafter(following, -math.inf)
-    return _posix(moment, tz, end)
+    return math.nextafter(moment + 60, -math.inf) if end and whole_minute else moment
 
 
 def _period(year: int, month: int | None, day: int | None, tz: dt.tzinfo, end: bool) -> float:

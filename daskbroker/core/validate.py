@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from .chunks import DATUM, EVENT, STREAM_DATUM, Layout
-from .documents import normalize
+from .codec import EXACT_INTEGER
+from .documents import is_unicode, normalize
 from .errors import BadDocument
 
 __all__ = ["check_keys", "check_page", "check_row", "document_label", "prepare"]
@@ -29,6 +30,8 @@ NAMES = (*SCHEMA_CHECKED, *ROWS, *PAGES, *BULK)
 """Every name of a document that event-model knows, deprecated ones included."""
 
 LARGEST = 2**63 - 1
+MOST_FRAMES = 2**32
+"""Of one stream_datum: a thousand frames a second for seven weeks."""
 
 
 def document_label(name: Any, doc: Any) -> str:
@@ -55,10 +58,7 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
     if not isinstance(doc, Mapping):
         raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
     label = document_label(name, doc)
-    try:
-        plain: dict[str, Any] = normalize(doc, label, arrays=name not in SCHEMA_CHECKED)
-    except RecursionError:
-        raise BadDocument(f"{label}: nested too deeply") from None
+    plain: dict[str, Any] = normalize(doc, label, arrays=name not in SCHEMA_CHECKED)
     if name in SCHEMA_CHECKED:
         _check_schema(name, plain, label)
     elif name in ROWS:
@@ -79,6 +79,8 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
     for key in ("uid", "time", "run_start"):
         if key in doc:
             _CHECKS[key](doc[key], f"{label}.{key}")
+    if name == "descriptor" and doc.get("name"):
+        _text(doc["name"], f"{label}.name")
     for error in _schema(name).iter_errors(doc):
         if error.validator in ("additionalProperties", "unevaluatedProperties"):
             continue
@@ -96,10 +98,13 @@ def _short(message: str) -> str:
 def _text(value: Any, where: str) -> None:
     if type(value) is not str or not value:
         raise BadDocument(f"{where}: must be text that is not empty, not {value!r}")
+    if not value.isascii() and not is_unicode(value):
+        raise BadDocument(f"{where}: must be valid Unicode text, not {value!r}")
 
 
 def _instant(value: Any, where: str) -> None:
-    if type(value) not in (float, int) or not math.isfinite(value):
+    sound = abs(value) <= EXACT_INTEGER if type(value) is int else type(value) is float
+    if not sound or not math.isfinite(value):
         raise BadDocument(f"{where}: must be a finite number of POSIX seconds, not {value!r}")
 
 
@@ -135,6 +140,8 @@ def _range(value: Any, where: str) -> None:
         _count(value[key], f"{where}.{key}")
     if value["stop"] < value["start"]:
         raise BadDocument(f"{where}: stop {value['stop']} comes before start {value['start']}")
+    if value["stop"] - value["start"] > MOST_FRAMES:
+        raise BadDocument(f"{where}: a document tells of {MOST_FRAMES:,} frames at most")
 
 
 _CHECKS: dict[str, Callable[[Any, str], None]] = {
@@ -193,6 +200,8 @@ def check_page(layout: Layout, page: dict[str, Any], label: str) -> None:
     rows = len(uids)
     for key in layout.scalars:
         _check_column(page[key], rows, f"{label}.{key}", _CHECKS[key])
+    for key in page.keys() - layout.keys:
+        _check_column(page[key], rows, f"{label}.{key}", None)
     nested = [key for key, _ in layout.mappings] + [k for k in layout.texts if k in page]
     for key in nested:
         _mapping(page[key], f"{label}.{key}")
@@ -215,7 +224,8 @@ def _check_column(
     if check is None or (check is not _text and _sound(values, check)):
         return
     if check is _text and set(map(type, values)) <= {str} and all(values):
-        return
+        if is_unicode("".join(values)):
+            return
     for row, value in enumerate(values if isinstance(values, list) else values.tolist()):
         check(value, f"{where}[{row}]")
 
@@ -233,7 +243,8 @@ def _sound(values: Sequence[Any] | np.ndarray, check: Callable[[Any, str], None]
         return False
     if check is _count:
         return values.dtype.kind in "iu" and bool((values >= 0).all() and (values <= LARGEST).all())
-    return values.dtype.kind in "iuf" and bool(np.isfinite(values).all())
+    small = np.abs(values) <= EXACT_INTEGER if values.dtype.kind in "iuf" else np.False_
+    return bool(small.all())  # not of NaN; larger floats are looked at one by one
 
 
 def _check_stamps(values: Any, where: str) -> None:

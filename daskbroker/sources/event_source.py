@@ -6,13 +6,13 @@ stop: descriptors, events, and the references to detector files.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..assets.filling import fill_documents, fill_frame
+from ..assets.filling import is_stream_key
 from ..core.chunks import (
     DATUM,
     EVENT,
@@ -31,10 +31,10 @@ from ..core.planning import merged_ranges, with_ranges
 from ..core.validate import check_keys, document_label, prepare
 from ..views import dataframe as dataframe_view
 from ..views import documents as documents_view
+from .filestore import Filestore
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
-    import pandas as pd
 
 __all__ = ["EventSource", "run_of", "stream_of"]
 
@@ -54,7 +54,7 @@ def run_of(header: Any) -> str:
     raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
 
 
-class EventSource(ABC):
+class EventSource(Filestore):
     """Descriptors, events and references of runs, as chunks.
 
     A store implements the primitives; every method of the manifesto is derived from them.
@@ -89,10 +89,6 @@ class EventSource(ABC):
         """Store a checked descriptor of a known run."""
 
     @abstractmethod
-    def find_descriptor(self, uid: str) -> Document | None:
-        """A descriptor by uid."""
-
-    @abstractmethod
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
         """Store a checked resource or stream_resource of a known run, to be found by uid."""
 
@@ -114,19 +110,8 @@ class EventSource(ABC):
         """Store a checked page as :meth:`append` stores its rows: all of it, or nothing."""
 
     @abstractmethod
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """Descriptors of runs, in the order of the runs, within a run in that of time."""
-
-    @abstractmethod
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """The chunks of events of some descriptors, in their order, without reading a payload."""
-
-    @abstractmethod
-    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
-        """The chunks of a run's references of one kind, in the order in which they came.
-
-        The plan has one descriptor, ``{"uid": run, "run_start": run}``, as the owner.
-        """
 
     @abstractmethod
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
@@ -192,7 +177,7 @@ class EventSource(ABC):
             owner = doc.get("run_start") or run or self.current_run()
             self._known_run(name, doc, owner)
             self.put_asset(LAYOUTS[name], doc, str(owner))
-        elif name in ("event", "event_page"):
+        elif name in ("event", "event_page", "event_rows"):
             self._insert_events(name, doc)
         else:
             self._insert_references(name, doc, run)
@@ -206,17 +191,20 @@ class EventSource(ABC):
 
     def _insert_events(self, name: str, doc: Mapping[str, Any]) -> None:
         descriptor = self.find_descriptor(doc["descriptor"])
+        rows = doc["rows"] if name == "event_rows" else [doc]
         if descriptor is None:
             raise UnknownReference(
-                f"{document_label(name, doc)}: its descriptor {doc['descriptor']!r} is not "
+                f"{document_label('event', rows[0])}: its descriptor {doc['descriptor']!r} is not "
                 "stored; insert it first"
             )
         known = descriptor["data_keys"].keys()
-        for part in ("data", "timestamps"):
-            if not doc[part].keys() <= known:
-                check_keys(doc[part], known, document_label(name, doc), descriptor["uid"])
-        if name == "event":
-            self.append(EVENT, descriptor["uid"], [doc], descriptor["run_start"])
+        for row in rows:
+            for part in ("data", "timestamps"):
+                if not row[part].keys() <= known:
+                    label = document_label("event", row)
+                    check_keys(row[part], known, label, descriptor["uid"])
+        if name != "event_page":
+            self.append(EVENT, descriptor["uid"], rows, descriptor["run_start"])
         elif len(doc["uid"]):
             self.append_page(EVENT, descriptor["uid"], doc, descriptor["run_start"])
 
@@ -236,7 +224,7 @@ class EventSource(ABC):
             if len(doc["datum_id"]):
                 self.append_page(layout, owner, doc, owner)
         else:
-            self.append(layout, owner, [doc], owner)
+            self.append(layout, owner, doc["rows"] if name == "datum_rows" else [doc], owner)
 
     # -- planning ----------------------------------------------------------------------------
 
@@ -322,7 +310,9 @@ class EventSource(ABC):
         stream_name: Any = ALL,
         fill: bool = False,
         fields: Any = None,
-        **kwargs: Any,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of everything but start and stop, references before users. Lazy.
 
@@ -336,14 +326,25 @@ class EventSource(ABC):
             Put external data in place of references.
         fields
             See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
+        handler_registry, handler_overrides
+            Handlers by spec, and by data key, for this call.
         """
-        parts = self.parts_given_header(header, stream_name)
+        handlers = handler_registry, handler_overrides
+        parts = self.parts_given_header(header, stream_name, fill, handlers)
         start, stop = _start_and_stop(header)
-        stream = documents_view.stream_documents([parts], start, stop, fields)
-        return fill_documents(stream, **kwargs) if fill else stream
+        return documents_view.stream_documents([parts], start, stop, fields)
 
-    def parts_given_header(self, header: Any, stream_name: Any = ALL) -> documents_view.Parts:
-        """What the document view is made of: descriptors, chunks and references of a run."""
+    def parts_given_header(
+        self,
+        header: Any,
+        stream_name: Any = ALL,
+        fill: bool = False,
+        handlers: tuple[Any, Any] = (None, None),
+    ) -> documents_view.Parts:
+        """What the document view is made of: descriptors, chunks and references of a run.
+
+        ``handlers`` are ``handler_registry`` and ``handler_overrides``.
+        """
         run = run_of(header)
         descriptors = self.descriptors_given_header(header, stream_name)
         return documents_view.Parts(
@@ -352,6 +353,7 @@ class EventSource(ABC):
             datums=self.plan_references(DATUM, run),
             stream_datums=self.plan_references(STREAM_DATUM, run),
             all_streams=stream_name is ALL,
+            filling=self.filling(descriptors, *handlers) if fill else None,
         )
 
     def table_given_header(
@@ -360,65 +362,26 @@ class EventSource(ABC):
         stream_name: str = STREAM,
         fill: bool = False,
         fields: Any = None,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
         **kwargs: Any,
     ) -> dd.DataFrame:
         """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
         start, stop = _start_and_stop(header)
         plan = self.chunks_given_header(header, stream_name)
+        handlers = handler_registry, handler_overrides
+        filling = self.filling(plan.descriptors, *handlers) if fill else None
+        runs = {start["uid"]: (start, stop)}
         return dataframe_view.table(
-            plan, stream_name, {start["uid"]: (start, stop)}, fields=fields, fill=fill, **kwargs
+            plan, stream_name, runs, fields=fields, filling=filling, **kwargs
         )
-
-    def fill_event(
-        self,
-        event: Mapping[str, Any],
-        in_place: bool = False,
-        fields: Any = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> Any:
-        """An event with its external data in place of references."""
-        stream = self.fill_event_stream(
-            [("event", event)], in_place, fields, handler_registry, handler_overrides
-        )
-        return next(iter(stream))[1]
-
-    def fill_event_stream(
-        self,
-        stream: Iterable[tuple[str, Mapping[str, Any]]],
-        in_place: bool = False,
-        fields: Any = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> Iterator[tuple[str, Any]]:
-        """The same ``(name, doc)`` pairs with the events filled. Lazy."""
-        return fill_documents(
-            stream,
-            in_place=in_place,
-            fields=fields,
-            descriptor_of=self.find_descriptor,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-        )
-
-    def fill_table(
-        self,
-        table: pd.DataFrame,
-        in_place: bool = False,
-        fields: Any = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> pd.DataFrame:
-        """A table with the references in its external columns filled."""
-        uids = table.attrs.get("descriptors", ())
-        descriptors = [d for d in map(self.find_descriptor, uids) if d is not None]
-        return fill_frame(table, descriptors, in_place=in_place, fields=fields)
 
 
 def has_streams(descriptor: Mapping[str, Any]) -> bool:
     """Whether frames of a descriptor may be told of by stream_datum documents."""
     specs = descriptor["data_keys"].values()
-    return any(str(spec.get("external", "")).startswith("STREAM") for spec in specs)
+    return any(map(is_stream_key, specs))
 
 
 def stream_of(descriptor: Mapping[str, Any]) -> str:
@@ -436,23 +399,39 @@ def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] |
 
 
 def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The events or datums of the deprecated bulk documents; anything else as it is."""
+    """The deprecated bulk documents as rows that are stored together; anything else as it is.
+
+    Of ``bulk_events`` these are ``("event_rows", {"descriptor", "rows"})`` per descriptor, of
+    ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``.
+    """
     if name == "bulk_events":
-        for events in doc.values():
-            if not isinstance(events, list):
-                raise BadDocument("bulk_events: must map stream names to lists of events")
-            for event in events:
-                yield "event", prepare("event", event)
+        yield from _bulk_events(doc)
     elif name == "bulk_datum":
-        ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
-        if (
-            not isinstance(ids, list)
-            or not isinstance(kwarg_list, list)
-            or len(ids) != len(kwarg_list)
-        ):
-            raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
-        for datum_id, kwargs in zip(ids, kwarg_list, strict=True):
-            datum = {"resource": doc.get("resource"), "datum_id": datum_id, "datum_kwargs": kwargs}
-            yield "datum", prepare("datum", datum)
+        yield from _bulk_datum(doc)
     else:
         yield name, doc
+
+
+def _bulk_events(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    by_descriptor: dict[str, list[Mapping[str, Any]]] = {}
+    for events in doc.values():
+        if not isinstance(events, list):
+            raise BadDocument("bulk_events: must map stream names to lists of events")
+        for event in events:
+            row = prepare("event", event)
+            by_descriptor.setdefault(row["descriptor"], []).append(row)
+    for descriptor, rows in by_descriptor.items():
+        yield "event_rows", {"descriptor": descriptor, "rows": rows}
+
+
+def _bulk_datum(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
+    if not isinstance(ids, list) or not isinstance(kwarg_list, list) or len(ids) != len(kwarg_list):
+        raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
+    resource = doc.get("resource")
+    rows = [
+        prepare("datum", {"resource": resource, "datum_id": datum_id, "datum_kwargs": kwargs})
+        for datum_id, kwargs in zip(ids, kwarg_list, strict=True)
+    ]
+    if rows:
+        yield "datum_rows", {"resource": resource, "rows": rows}

@@ -114,6 +114,7 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         self._lock = threading.RLock()
         self._closed = False
+        self._frozen: tuple[int, ...] | None = None
         if not self.path.exists():
             if read_only or not create:
                 raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
@@ -179,10 +180,10 @@ class Database:
 
     def _connect(self, *, write: bool) -> sqlite3.Connection:
         uri = self.path.absolute().as_uri()
-        log = self.path.with_name(FILE_NAME + "-wal")
         mode = "?mode=rwc" if write else "?mode=ro"
-        if self.read_only and not os.access(self.root, os.W_OK) and not log.exists():
+        if self.read_only and not os.access(self.root, os.W_OK) and not self._log.exists():
             mode += "&immutable=1"  # SQLite wants to make its log otherwise
+            self._frozen = self._file_state()
         connection = sqlite3.connect(
             uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
             check_same_thread=False, cached_statements=256,
@@ -194,11 +195,28 @@ class Database:
         connection.execute("PRAGMA cache_size=-32000")
         return connection
 
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(FILE_NAME + "-wal")
+
+    def _file_state(self) -> tuple[int, ...]:
+        state = self.path.stat()
+        return state.st_ino, state.st_mtime_ns, state.st_size
+
+    def _thaw(self) -> None:
+        """Drop connections that take the file for immutable, if somebody has written to it."""
+        if self._log.exists() or self._frozen != self._file_state():
+            self._frozen = None
+            while self._readers:
+                self._readers.pop().close()
+
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection to read with; what it sees changes with each statement."""
         with self.errors():
             self._check_open()
+            if self._frozen is not None:
+                self._thaw()
             try:
                 connection = self._readers.pop()
             except IndexError:
@@ -271,11 +289,18 @@ class Database:
         text = str(error)
         if name.startswith("SQLITE_FULL") or (name.startswith("SQLITE_IOERR") and self._no_room()):
             return self._full()
+        if name.startswith("SQLITE_CANTOPEN") and self.read_only and self._log.exists():
+            return StoreReadOnly(
+                f"the store at {self.root} was not closed by its last writer, and this user may "
+                f"not write there: let somebody open it once who may: {text}"
+            )
         if name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or (
             name.startswith("SQLITE_CANTOPEN") and not os.access(self.root, os.W_OK)
         ):
-            return StoreReadOnly(f"the store at {self.root} cannot be written: {text}")
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return StoreReadOnly(
+                f"the store at {self.root} cannot be written; mode='r' opens it to read: {text}"
+            )
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "decode to UTF-8" in text:
             return StoreDamaged(f"{self.path} is damaged or no SQLite file: {text}")
         if name.startswith("SQLITE_BUSY"):
             return StoreError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,8 @@ import dask
 
 from ...core.chunks import EVENT, LAYOUTS, ChunkPlan, Layout, encode_page, rows_of_page
 from ...core.documents import ALL, Document, equal, pack, unpack
-from ...core.errors import BadQuery, DuplicateUID
+from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
+from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .database import Database
@@ -18,11 +20,15 @@ from .journal import POSITIONS, Journal, Lane
 from .packing import PACK_BYTES, pack_small_chunks
 from .planning import SequencePlanner, numbers_of, pieces
 from .reader import EmbeddedReader
-from .sealing import add_chunks, is_columnar, is_large, seal_lane, seal_page, sweep
+from .sealing import add_chunks, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventSource"]
 
 MOST_REMEMBERED = 2000
+LEAST_ROWS = 50
+"""A page of fewer is stored row by row."""
+
+logger = logging.getLogger(__name__)
 
 
 class EmbeddedEventSource(EventSource):
@@ -49,6 +55,7 @@ class EmbeddedEventSource(EventSource):
         self._descriptors: dict[str, Document] = {}
         self._lanes: dict[tuple[str, str, str], Lane] = {}
         self._runs: dict[str, int] = {}
+        self._put_off: dict[int, tuple[int, int]] = {}
 
     # -- runs, descriptors, assets -----------------------------------------------------------
 
@@ -152,12 +159,26 @@ class EmbeddedEventSource(EventSource):
         self._seal_if_full(lane)
 
     def _seal_if_full(self, lane: Lane) -> None:
-        if lane.waiting_rows >= self._seal_rows or lane.waiting_bytes >= self._seal_bytes:
+        """Seal what waits. Where there is no room, it stays in the journal: it is stored."""
+        rows, nbytes = self._put_off.get(lane.number, (0, 0))
+        if (
+            lane.waiting_rows - rows < self._seal_rows
+            and lane.waiting_bytes - nbytes < self._seal_bytes
+        ):
+            return
+        try:
             seal_lane(self._database, self._journal, lane)
+            self._put_off.pop(lane.number, None)
+        except (StoreFull, StoreReadOnly) as error:
+            logger.warning(
+                "the store at %s has no room for chunks: %d rows of run %r stay in its journal (%s)",
+                self._database.root, lane.waiting_rows, lane.run, error.__cause__,
+            )  # fmt: skip
+            self._put_off[lane.number] = lane.waiting_rows, lane.waiting_bytes
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventSource.append_page`."""
-        if not is_columnar(layout, page):
+        if not is_columnar(layout, page, LEAST_ROWS):
             stored = False
         elif is_large(layout, page):
             stored = self._append_chunks(layout, owner, page, run)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.documents import is_unicode
 from ...core.query import Condition, Query
 from ...core.search import Search
 from ...core.text import document_words
@@ -34,7 +35,7 @@ def index_document(
     leaves: set[tuple[str, Any]] = set()
     whole = True
     for path, value in _leaves(doc, ""):
-        stored = _stored(value)
+        stored = _stored(value) if path else None
         if stored is None or len(leaves) >= MOST_LEAVES:
             whole = False
         else:
@@ -50,14 +51,19 @@ def index_document(
     if len(words) != len(found) or len(words) > MOST_WORDS:
         words = {*sorted(words)[:MOST_WORDS], OVERFLOW}
     connection.executemany(
-        "INSERT OR IGNORE INTO word VALUES (?, ?)", [(_clean(word), number) for word in words]
+        "INSERT OR IGNORE INTO word VALUES (?, ?)", [(word, number) for word in words]
     )
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The scalars that a query reaches, with their paths."""
+    """The scalars that a query reaches, with their paths; of an empty key, that there is one."""
     if isinstance(value, dict):
         for key, item in value.items():
+            if "." in key:  # a dot in a query always leads into a mapping
+                continue
+            if not key:
+                yield OVERFLOW, None
+                continue
             below = f"{path}.{key}" if path else key
             if isinstance(item, list):
                 for cell in item:
@@ -74,15 +80,10 @@ def _stored(value: Any) -> Any:
     if isinstance(value, bool):
         return f"b{int(value)}"
     if isinstance(value, str):
-        return "s" + _clean(value) if len(value) <= LONGEST_TEXT else None
+        return "s" + value if len(value) <= LONGEST_TEXT and is_unicode(value) else None
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else None
     return value if math.isfinite(value) else None
-
-
-def _clean(text: str) -> str:
-    """Text that SQLite takes: without lone surrogates."""
-    return text.encode("utf8", "replace").decode()
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
         exact = exact and not _has_overflow(connection, "word", "word = ?", [OVERFLOW])
         for word in text.words:
             clauses.append("id IN (SELECT header FROM word WHERE word IN (?, ''))")
-            parameters.append(_clean(word))
+            parameters.append(word)
     return Narrowed(" AND ".join(clauses) or "1", parameters, exact)
 
 
@@ -138,7 +139,7 @@ def _add_queries(
                 f"id IN (SELECT header FROM leaf WHERE part = ? AND path = ? AND {text} "
                 "UNION ALL SELECT header FROM leaf WHERE part = ? AND path = '')"
             )
-            parameters.extend([part, _clean(condition.path), *values, part])
+            parameters.extend([part, condition.path, *values, part])
     if queries and exact:
         exact = not _has_overflow(connection, "leaf", "part = ? AND path = ?", [part, OVERFLOW])
     return exact

@@ -28,7 +28,7 @@ from ...core.chunks import (
     to_ipc,
 )
 from ...core.documents import equal, pack, unpack
-from ...core.errors import DuplicateUID
+from ...core.errors import DuplicateUID, StoreDamaged
 from .reader import EmbeddedReader, stored_keys
 
 __all__ = ["POSITIONS", "Journal", "Lane", "waiting_tables"]
@@ -188,9 +188,9 @@ class Journal:
     def _row_behind(
         self, connection: sqlite3.Connection, key: int, layout: Layout
     ) -> dict[str, Any]:
-        number, position = connection.execute(
-            "SELECT sequence, position FROM document_key WHERE hash = ?", (key,)
-        ).fetchone()
+        number, position = found_row(
+            connection, "SELECT sequence, position FROM document_key WHERE hash = ?", key
+        )
         kind, owner = owner_of(connection, number)
         low = number * POSITIONS
         row = connection.execute(
@@ -203,11 +203,13 @@ class Journal:
                 there = unpack(body)
                 return there if LAYOUTS[kind].mixed else {**there, LAYOUTS[kind].owner: owner}
             return self._decoded(-first, kind, owner, body)[low + position - first]
-        chunk, first = connection.execute(
+        chunk, first = found_row(
+            connection,
             "SELECT id, first FROM chunk WHERE sequence = ? AND first <= ? "
             "ORDER BY first DESC LIMIT 1",
-            (number, position),
-        ).fetchone()
+            number,
+            position,
+        )
         (place,) = stored_keys(connection, [chunk])
         return self._decoded(chunk, kind, owner, place)[position - first]
 
@@ -258,11 +260,23 @@ def waiting_tables(
 
 def owner_of(connection: sqlite3.Connection, number: int) -> tuple[str, str]:
     """Kind of a sequence, and its owner's uid."""
-    kind, owner = connection.execute(
-        "SELECT kind, owner FROM sequence WHERE id = ?", (number,)
-    ).fetchone()
+    kind, owner = found_row(connection, "SELECT kind, owner FROM sequence WHERE id = ?", number)
     table = "descriptor" if kind == EVENT.kind else "run"
-    return kind, connection.execute(f"SELECT uid FROM {table} WHERE id = ?", (owner,)).fetchone()[0]
+    return kind, found_row(connection, f"SELECT uid FROM {table} WHERE id = ?", owner)[0]
+
+
+def found_row(connection: sqlite3.Connection, query: str, *values: Any) -> tuple[Any, ...]:
+    """The row that another one refers to.
+
+    Raises
+    ------
+    StoreDamaged
+        If there is none.
+    """
+    row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
+    if row is None:
+        raise StoreDamaged(f"the store lacks the row of {values} that is wanted by: {query}")
+    return row
 
 
 def sealed_end(connection: sqlite3.Connection, number: int) -> int:

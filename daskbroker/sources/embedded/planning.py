@@ -9,7 +9,7 @@ from typing import Any
 from ...core.chunks import Layout, Statistics
 from ...core.documents import Document
 from ...core.planning import PlanBuilder
-from .journal import Lane, waiting_tables
+from .journal import Lane, found_row, waiting_tables
 from .sealing import read_schema
 
 __all__ = ["SequencePlanner", "numbers_of", "pieces"]
@@ -67,7 +67,7 @@ class SequencePlanner:
     def _schema(self, number: int) -> int:
         if number not in self._schemas:
             query = "SELECT body FROM chunk_schema WHERE id = ?"
-            body = self._connection.execute(query, (number,)).fetchone()[0]
+            (body,) = found_row(self._connection, query, number)
             self._schemas[number] = self._builder.add_schema(read_schema(body))
         return self._schemas[number]
 

@@ -1,0 +1,35 @@
+"""Checksums on what a store keeps as bytes, so that damage is noticed before it is read.
+
+Arrow trusts its own files: damaged ones can crash the process. msgpack gives other values.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from .errors import StoreDamaged
+
+__all__ = ["seal_bytes", "sound_bytes"]
+
+SIZE = 4
+
+
+def seal_bytes(data: bytes) -> bytes:
+    """The bytes with their CRC-32 at the end."""
+    return data + zlib.crc32(data).to_bytes(SIZE, "little")
+
+
+def sound_bytes(data: bytes, what: str) -> memoryview:
+    """What :func:`seal_bytes` was given, without a copy.
+
+    Raises
+    ------
+    StoreDamaged
+        If the bytes have changed since; ``what`` says what they are.
+    """
+    if not isinstance(data, bytes):
+        raise StoreDamaged(f"{what} is damaged: bytes are expected, not {type(data).__name__}")
+    body = memoryview(data)[:-SIZE]
+    if len(data) <= SIZE or zlib.crc32(body) != int.from_bytes(data[-SIZE:], "little"):
+        raise StoreDamaged(f"{what} is damaged: its checksum is wrong")
+    return body

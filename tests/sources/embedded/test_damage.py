@@ -1,0 +1,131 @@
+"""Damaged files: one clear error, no other values, and other runs go on."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import DaskbrokerError, StoreDamaged
+from daskbroker.sources.embedded import events
+from daskbroker.testing import assert_documents_equal, make_run
+
+LARGE = make_run(keys={"x": [[float(n)] * 300 for n in range(60)], "s": ["text"] * 60}, uid="large")
+SMALL = make_run(20, uid="small-run", note="silver")
+OPEN = make_run(20, uid="open-run", stop=False)
+RUNS = {docs[0][1]["uid"]: docs for docs in (LARGE, SMALL, OPEN)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sound") / "store"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(events, "PACK_BYTES", 0)  # every small chunk goes into a pack at once
+        with daskbroker.connect(folder) as db:
+            for docs in RUNS.values():
+                for name, doc in docs:
+                    db.insert(name, doc)
+    return folder
+
+
+@pytest.fixture
+def copy(store, tmp_path):
+    """The store's files again, to damage."""
+    return shutil.copytree(store, tmp_path / "store")
+
+
+def file_of(folder, kind):
+    return next(folder.rglob({"sqlite": "*.sqlite", "file": "*.parquet", "pack": "*.arrow"}[kind]))
+
+
+def spoil(file, seed):
+    """Flip bits, blank out, or cut; some bytes of the file, as the seed wants."""
+    choose = random.Random(seed)
+    data = bytearray(file.read_bytes())
+    place = choose.randrange(len(data))
+    if seed % 3 == 0:
+        data = data[:place]
+    elif seed % 3 == 1:
+        data[place : place + 300] = bytes(len(data[place : place + 300]))
+    else:
+        for _ in range(20):
+            data[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
+    file.write_bytes(data)
+
+
+def use(db, uid):
+    header = db[uid]
+    documents = list(header.documents())
+    for stream in header.streams:
+        header.table(stream).compute()
+        header.dataset(stream).compute()
+    assert_documents_equal(RUNS[uid], documents)
+
+
+@pytest.mark.parametrize("seed", range(18))
+@pytest.mark.parametrize("kind", ["file", "pack"])
+def test_damaged_chunks_are_errors_and_never_other_values(copy, kind, seed):
+    spoil(file_of(copy, kind), seed)
+    with daskbroker.connect(copy) as db:
+        sound = 0
+        for uid in RUNS:
+            try:
+                use(db, uid)
+                sound += 1
+            except StoreDamaged as error:
+                assert str(copy) in str(error) or "chunk" in str(error)
+        assert sound >= 2
+        for name, doc in make_run(2):
+            db.insert(name, doc)
+
+
+@pytest.mark.parametrize("seed", range(18))
+def test_a_damaged_database_is_an_error(copy, seed):
+    spoil(file_of(copy, "sqlite"), seed)
+    try:
+        with daskbroker.connect(copy) as db:
+            for uid in RUNS:
+                use(db, uid)
+    except DaskbrokerError as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [("header", "uid = 'small-run'"), ("descriptor", "1"), ("journal", "1")],
+)
+def test_a_damaged_document_is_noticed(copy, table, where):
+    column = "start" if table == "header" else "body"
+    with sqlite3.connect(copy / "daskbroker.sqlite") as connection:
+        (body,) = connection.execute(f"SELECT {column} FROM {table} WHERE {where}").fetchone()
+        changed = bytearray(body)
+        changed[len(body) // 2] ^= 1
+        connection.execute(f"UPDATE {table} SET {column} = ?", (bytes(changed),))
+    connection.close()
+    with daskbroker.connect(copy) as db, pytest.raises(StoreDamaged, match="checksum"):
+        use(db, "open-run" if table != "header" else "small-run")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file", "pack"])
+def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind):
+    file = file_of(copy, kind)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
+    command = [
+        sys.executable,
+        "-m",
+        "daskbroker",
+        "export",
+        str(tmp_path / "out"),
+        "--db",
+        str(copy),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("daskbroker: error: ")
+    assert str(copy) in done.stderr

@@ -1,0 +1,114 @@
+"""The index finds what plain evaluation finds, and says truly when it alone is enough."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import daskbroker
+from daskbroker.core.query import compile_query
+from daskbroker.core.search import compile_search
+from daskbroker.core.text import TextQuery
+from daskbroker.sources.embedded.index import LONGEST_TEXT, MOST_LEAVES, MOST_WORDS, narrow
+
+KEYS = ["a", "b", "a.b", "", ".", "a."]
+values = st.sampled_from(
+    [1, 1.0, True, 2**70, "", "x", "?", "\ud800", "b1", 0, -0.0, float("inf"), float("nan"), None]
+)
+documents = st.recursive(
+    st.dictionaries(st.sampled_from(KEYS), values | st.lists(values, max_size=2), max_size=3),
+    lambda inner: st.dictionaries(
+        st.sampled_from(KEYS), inner | st.lists(inner | values, max_size=2), max_size=2
+    ),
+    max_leaves=4,
+)
+paths = st.sampled_from(["a", "b", "a.b", "", "a.", ".a", "a.a", "b.a", "a.0"])
+comparisons = st.builds(
+    lambda sign, value: {sign: value},
+    st.sampled_from(["$gt", "$gte", "$lt", "$lte"]),
+    st.sampled_from([0, 1.5, 2**70, "", "x", True, "\ud800"]),
+)
+tests = values | comparisons | st.builds(lambda v: {"$in": v}, st.lists(values, max_size=3))
+
+
+def insert(db, docs):
+    for number, doc in enumerate(docs):
+        db.insert("start", {**doc, "uid": f"run-{number:03}", "time": float(number)})
+
+
+@settings(max_examples=80, deadline=None)
+@example(docs=[{"a.b": 1}, {"a": {"b": 1}}], query={"a.b": 1})
+@example(docs=[{"": {"a": 1}}, {"a": 1}], query={"a": 1})
+@example(docs=[{"": {"a": 1}}], query={".a": 1})
+@example(docs=[{"a": "\ud800"}, {"a": "?"}], query={"a": "?"})
+@given(docs=st.lists(documents, min_size=1, max_size=4), query=st.dictionaries(paths, tests))
+def test_a_search_finds_what_plain_evaluation_finds(docs, query):
+    with daskbroker.temp() as db:
+        insert(db, docs)
+        wanted = [h.uid for h in db if compile_query(query).matches(h.start)]
+        assert [header.uid for header in db(**query)] == wanted
+        assert len(db(**query)) == len(wanted)
+
+
+def narrowed(db, **arguments):
+    query = arguments.pop("query", None)
+    with db.header_source._database.read() as connection:
+        return narrow(connection, compile_search(query=query, **arguments))
+
+
+@pytest.mark.parametrize(
+    "query", [{"a": 1}, {"a": {"$in": ["x", True]}}, {"a.b": {"$gte": 2}}, {"a": {"$lt": "x"}}]
+)
+def test_conditions_on_scalars_are_left_to_the_index(db, query):
+    insert(db, [{"a": 1}, {"a.b": 1}])
+    assert narrowed(db, query=query).exact
+
+
+@pytest.mark.parametrize(
+    "query", [{"a": None}, {"a": {"$ne": 1}}, {"a": {"b": 1}}, {"a": [1]}, {"$or": [{"a": 1}]}]
+)
+def test_other_conditions_are_checked_on_documents(db, query):
+    assert not narrowed(db, query=query).exact
+
+
+@pytest.mark.parametrize(
+    "doc",
+    [
+        {"a": "x" * (LONGEST_TEXT + 1)},
+        {"a": list(range(MOST_LEAVES + 1))},
+        {"a": 2**70},
+        {"": 1},
+    ],
+    ids=["long text", "many values", "large integer", "empty key"],
+)
+def test_a_run_that_is_not_all_indexed_is_always_looked_at(db, doc):
+    insert(db, [doc, {"a": 3}])
+    assert not narrowed(db, query={"a": 3}).exact
+    assert db(a=3)[0].uid == "run-001"
+    for path, value in doc.items():
+        last = value[-1] if isinstance(value, list) else value
+        assert [header.uid for header in db(**{path: last})] == ["run-000"]
+
+
+def test_words(db):
+    insert(db, [{"note": "Pure SILVER foil"}, {"note": ["gold", {"deep": "silver-plated"}]}])
+    assert narrowed(db, full="silver").exact
+    assert len(db("silver")) == 2
+    assert len(db("silver gold")) == 1
+    assert len(db("note")) == 0
+
+
+def test_very_many_words_are_looked_for_in_the_documents(db):
+    many = " ".join(f"w{number}" for number in range(MOST_WORDS + 10))
+    insert(db, [{"note": many}, {"note": "w1"}])
+    assert not narrowed(db, full="w1").exact
+    last = max(TextQuery(many).words)
+    assert [header.uid for header in db(last)] == ["run-000"]
+    assert len(db("w1")) == 2
+
+
+def test_times_narrow(db):
+    insert(db, [{}, {}, {}])
+    found = narrowed(db, since=1, until=1)
+    assert (found.where, found.parameters, found.exact) == ("time >= ? AND time <= ?", [1, 1], True)
