@@ -33,7 +33,18 @@ ODD_ARRAYS = [
     np.array(5),
 ]
 odd_texts = st.sampled_from(
-    ["", "\0", "a\0b", "__class__", "$where", "a.b", ".", "\ud800", "../../etc/passwd", "x" * 70_000]
+    [
+        "",
+        "\0",
+        "a\0b",
+        "__class__",
+        "$where",
+        "a.b",
+        ".",
+        "\ud800",
+        "../../etc/passwd",
+        "x" * 70_000,
+    ]
 )
 odd_keys = odd_texts | st.sampled_from(["uid", "time", "data", "x", "größe"]) | st.text(max_size=3)
 odd_scalars = st.one_of(

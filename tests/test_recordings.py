@@ -73,7 +73,10 @@ def test_zip_gives_the_documents_of_its_recordings(tmp_path, method):
         archive.writestr("b.jsonl.gz", gzip.compress(LINES))
     found = list(read_recording(path))
     assert len(found) == 2 * len(DOCUMENTS)
-    assert {item.where.split("!")[1].split(",")[0] for item in found} == {"a/run.json", "b.jsonl.gz"}
+    assert {item.where.split("!")[1].split(",")[0] for item in found} == {
+        "a/run.json",
+        "b.jsonl.gz",
+    }
 
 
 def test_arrays_of_msgpack_numpy(tmp_path):

@@ -327,7 +327,10 @@ def unpack(data: bytes) -> Any:
         If the bytes have changed since.
     """
     return msgpack.unpackb(
-        sound_bytes(data, "a stored document"), ext_hook=_ext_hook, unicode_errors="surrogatepass", strict_map_key=False
+        sound_bytes(data, "a stored document"),
+        ext_hook=_ext_hook,
+        unicode_errors="surrogatepass",
+        strict_map_key=False,
     )
 
 

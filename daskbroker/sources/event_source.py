@@ -442,11 +442,7 @@ def _bulk_events(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 def _bulk_datum(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
-    if (
-        not isinstance(ids, list)
-        or not isinstance(kwarg_list, list)
-        or len(ids) != len(kwarg_list)
-    ):
+    if not isinstance(ids, list) or not isinstance(kwarg_list, list) or len(ids) != len(kwarg_list):
         raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
     resource = doc.get("resource")
     rows = [

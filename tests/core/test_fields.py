@@ -49,7 +49,19 @@ def names(fields, descriptors=(DESCRIPTOR,), **options):
 
 
 def test_names_of_columns():
-    keys = ["x", "time", "seq_num", "uid", "run", "descriptor", "a", "ts_a", "ts_b", "start:x", "ts:y"]
+    keys = [
+        "x",
+        "time",
+        "seq_num",
+        "uid",
+        "run",
+        "descriptor",
+        "a",
+        "ts_a",
+        "ts_b",
+        "start:x",
+        "ts:y",
+    ]
     shown = shown_names(keys)
     assert list(shown) == keys
     assert [key for key in keys if shown[key] == key] == ["x", "a", "ts_b"]
@@ -155,7 +167,10 @@ def test_a_selection_makes_a_descriptor_that_names_its_parent():
     assert descriptor["derived_from"] == "parent" != descriptor["uid"]
     assert list(descriptor["data_keys"]) == ["x", "y2"]
     assert descriptor["object_keys"] == {"det": ["x"], "motor": ["y2"], "odd": 5}
-    assert descriptor["hints"] == {"det": {"fields": ["x"], "other": 1}, "motor": {"fields": ["y2"]}}
+    assert descriptor["hints"] == {
+        "det": {"fields": ["x"], "other": 1},
+        "motor": {"fields": ["y2"]},
+    }
     assert descriptor["configuration"] == CONFIGURATION
 
 
@@ -180,11 +195,20 @@ def test_projections_become_data_keys_with_their_times():
     }
     assert list(stamps.values()) == [3.0, 9.0, 7.0, 5.0]
     keys = descriptor["data_keys"]
-    assert keys["start:sample.tags"] == {"source": "start:sample.tags", "dtype": "array", "shape": [1]}
+    assert keys["start:sample.tags"] == {
+        "source": "start:sample.tags",
+        "dtype": "array",
+        "shape": [1],
+    }
     assert keys["config:det:exposure"]["dtype"] == "number"
 
 
 def test_a_descriptor_without_optional_keys():
-    least = {"uid": "least", "run_start": "run", "time": 1.0, "data_keys": {"x": number(), "y": number()}}
+    least = {
+        "uid": "least",
+        "run_start": "run",
+        "time": 1.0,
+        "data_keys": {"x": number(), "y": number()},
+    }
     descriptor, _, _ = derived(["x"], least)
     assert descriptor.keys() == {*least, "derived_from"}

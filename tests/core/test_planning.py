@@ -89,7 +89,9 @@ def test_very_many_frames_are_cut():
 
 def test_only_descriptors_without_events_that_have_streams_are_asked_for():
     made = builder(
-        descriptor("events"), descriptor("frames", "other"), descriptor("file", "third", "FILESTORE:")
+        descriptor("events"),
+        descriptor("frames", "other"),
+        descriptor("file", "third", "FILESTORE:"),
     )
     made.add_table(0, 0, encode_rows(EVENT, [event(1)], {}))
     asked = []
@@ -100,4 +102,7 @@ def test_only_descriptors_without_events_that_have_streams_are_asked_for():
 
     plan = with_frames(made.plan(), spans_of)
     assert asked == ["other"]
-    assert [(chunk.descriptor["uid"], chunk.rows) for chunk in plan] == [("events", 1), ("frames", 2)]
+    assert [(chunk.descriptor["uid"], chunk.rows) for chunk in plan] == [
+        ("events", 1),
+        ("frames", 2),
+    ]

@@ -217,7 +217,9 @@ def test_a_pattern_that_takes_for_ever_is_given_up():
 
 def test_values_are_copied_and_made_plain():
     wanted = [np.int64(1)]
-    query = compile_query({"a": {"$in": wanted}, "t": datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC)})
+    query = compile_query(
+        {"a": {"$in": wanted}, "t": datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC)}
+    )
     wanted.append(2)
     assert query.source == {"a": {"$in": [1]}, "t": 86400.0}
     assert matches({"a": (1, 2)}, a=[1, 2])

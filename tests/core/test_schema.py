@@ -150,7 +150,9 @@ def test_cells_in_pandas(values, dtype, take):
 
 
 def _null(value):
-    return not isinstance(value, (list, dict, np.ndarray)) and value is not MISSING and pd.isna(value)
+    return (
+        not isinstance(value, (list, dict, np.ndarray)) and value is not MISSING and pd.isna(value)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "Int64", "boolean", "str", "object", TIME])
@@ -175,7 +177,9 @@ def test_times_are_rounded_to_microseconds():
     assert str(found.dtype) == TIME
 
 
-@pytest.mark.parametrize("dtype", ["int64", "uint64", "bool", "float64", "Int64", "str", "object", TIME])
+@pytest.mark.parametrize(
+    "dtype", ["int64", "uint64", "bool", "float64", "Int64", "str", "object", TIME]
+)
 def test_constants_have_the_dtype(dtype):
     for value, rows in ((None, 0), (None, 3) if dtype in ("str", "object", TIME) else (None, 0)):
         found = pd.Series(constant(value, rows, dtype), dtype=dtype)
@@ -193,7 +197,9 @@ def plan():
     run = RunBuilder(sample="Ag")
     spec = {"source": "s", "dtype": "array", "shape": [2], "external": "FILESTORE:", "units": ""}
     first = run.descriptor({"x": 1, "img": spec})
-    second = run.descriptor({"x": 0.5, "y": {"source": "s", "dtype": "number", "shape": [], "units": "mm"}})
+    second = run.descriptor(
+        {"x": 0.5, "y": {"source": "s", "dtype": "number", "shape": [], "units": "mm"}}
+    )
     run.event(first, {"x": 1, "img": "reference"})
     run.event(second, {"x": 0.5, "y": 2.5})
     buffer = RunBuffer()
@@ -204,7 +210,10 @@ def plan():
 
 def test_columns_of_a_table(plan):
     runs = {plan.descriptors[0]["run_start"]: ({"sample": "Ag"}, None)}
-    fields = [*select(None, plan.descriptors, timestamps=True), Field("start", "sample", "start:sample")]
+    fields = [
+        *select(None, plan.descriptors, timestamps=True),
+        Field("start", "sample", "start:sample"),
+    ]
     columns = {c.name: c for c in table_columns(plan, fields, runs)}
     assert {name: c.dtype for name, c in columns.items()} == {
         "time": TIME,

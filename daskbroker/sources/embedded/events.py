@@ -299,6 +299,7 @@ class EmbeddedEventSource(EventSource):
                 f"the journal of the store at {self._database.root} cannot be kept: nothing else "
                 "reads it; keep_journal is for MongoDB"
             )
+        self._database.check_writable()
         where, values = ("", []) if run is None else ("AND run.uid = ?", [_text(run)])
         low = f"sequence.id * {POSITIONS}"
         with self._database.read() as connection:

@@ -115,7 +115,15 @@ def test_a_damaged_document_is_noticed(copy, table, where):
 def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind):
     file = file_of(copy, kind)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
-    command = [sys.executable, "-m", "daskbroker", "export", str(tmp_path / "out"), "--db", str(copy)]
+    command = [
+        sys.executable,
+        "-m",
+        "daskbroker",
+        "export",
+        str(tmp_path / "out"),
+        "--db",
+        str(copy),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
