@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
+from ..core.documents import to_json
 from ..core.errors import FillError
-from .handlers.base import Block, Datums, Roi
+from .cache import open_handlers
+from .handlers.base import Block, BlockHandler, Datums, Roi
+from .handlers.classic import ClassicHandler
 from .registry import Factory
 from .resolving import ResolvedResource
 
@@ -18,7 +25,7 @@ def read_block(
     datums: Datums,
     roi: Roi = (),
     *,
-    data_key: Any = None,
+    data_key: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> Block:
     """Read one region of the cells of some datums, in this process, with its open handlers.
@@ -45,9 +52,15 @@ def read_block(
     Raises
     ------
     FillError
-        Whatever goes wrong, at once; it names ``where``, spec and path.
+        Whatever goes wrong, at once and without another try; it names ``where``, spec and path.
     """
-    raise FillError(f"{where}: not yet")
+    with _open(resource, factory, data_key, where) as handler:
+        block = handler.read(datums, roi)
+        if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
+            raise FillError(
+                f"the handler gave a {type(block).__name__} that is no block of {len(datums)} cells"
+            )
+        return block
 
 
 def cell_shape(
@@ -55,8 +68,69 @@ def cell_shape(
     factory: Factory,
     datums: Datums,
     *,
-    data_key: Any = None,
+    data_key: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> tuple[int, ...] | None:
-    """Shape of the whole cells of these datums, as their handler gives them; see there."""
-    raise FillError(f"{where}: not yet")
+    """Shape of the whole cells of these datums as their handler gives them, if it can tell.
+
+    It opens the file but reads no values; see :meth:`BlockHandler.cell_shape`.
+
+    Raises
+    ------
+    FillError
+        As :func:`read_block` does.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        return handler.cell_shape(datums)
+
+
+@contextmanager
+def _open(
+    resource: ResolvedResource,
+    factory: Factory,
+    data_key: Mapping[str, Any] | None,
+    where: str,
+) -> Iterator[BlockHandler]:
+    """The open handler of a resource. One that fails is not kept, and the error says where."""
+    path = resource.path
+    key = (
+        *(factory, path, resource.readable, resource.stream),
+        to_json(resource.kwargs),
+        to_json(data_key) if resource.stream else "",
+    )
+    cache = open_handlers()
+    try:
+        yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
+    except MemoryError:
+        raise
+    except Exception as error:
+        cache.discard(key)
+        label = f"{where}, " if where else ""
+        shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
+        raise FillError(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FillError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"no such file: {error}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _build(
+    resource: ResolvedResource,
+    factory: Factory,
+    path: str,
+    data_key: Mapping[str, Any] | None,
+) -> BlockHandler:
+    found = factory.load()
+    handler: BlockHandler
+    if isinstance(found, type) and issubclass(found, BlockHandler):
+        stream = {"data_key": data_key or {}} if resource.stream else {}
+        make: Callable[..., BlockHandler] = found
+        handler = make(path, **stream, **resource.kwargs)
+    else:
+        handler = ClassicHandler(found, path, resource.kwargs)
+    handler.readable = resource.readable
+    return handler

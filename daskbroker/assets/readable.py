@@ -52,6 +52,10 @@ class ReadableRoots:
             "add its folder to readable_roots if it may be read"
         )
 
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file, and it may be opened."""
+        return os.path.exists(self.check(path))
+
 
 ANYWHERE = ReadableRoots()
 """No limit."""

@@ -23,7 +23,20 @@ HandlerType: TypeAlias = "Callable[..., Any] | str"
 callable ``(path, **resource_kwargs) -> (**datum_kwargs) -> array``, or ``"module:Class"``."""
 
 GROUP = "databroker.handlers"
-OWN: dict[str, str] = {}
+_HANDLERS = f"{__package__}.handlers"
+OWN: dict[str, str] = {
+    "AD_HDF5": f"{_HANDLERS}.hdf5:AreaDetectorHDF5",
+    "AD_HDF5_SWMR": f"{_HANDLERS}.hdf5:AreaDetectorHDF5SWMR",
+    "AD_HDF5_SWMR_STREAM": f"{_HANDLERS}.hdf5:FrameHDF5",
+    "AD_TIFF": f"{_HANDLERS}.tiff:AreaDetectorTIFF",
+    "NPY_SEQ": f"{_HANDLERS}.npy:SequenceNPY",
+    "RWFS_NPY": f"{_HANDLERS}.npy:SequenceNPY",
+    "npy": f"{_HANDLERS}.npy:SingleNPY",
+    "npy_FRAMEWISE": f"{_HANDLERS}.npy:FrameNPY",
+    "application/x-hdf5": f"{_HANDLERS}.hdf5:StreamHDF5",
+    "multipart/related;type=application/x-npy": f"{_HANDLERS}.npy:StreamNPY",
+    "multipart/related;type=image/tiff": f"{_HANDLERS}.tiff:StreamTIFF",
+}
 """Our own block handlers, by name so that h5py and tifffile load where a file is read."""
 
 
@@ -52,6 +65,8 @@ class Factory:
         FillError
             For something that is neither callable nor ``"module:Class"``.
         """
+        if isinstance(handler, Factory):
+            return cls(spec, handler.reference)
         if isinstance(handler, str):
             module, _, name = handler.partition(":")
             if module and name:
@@ -155,6 +170,24 @@ class HandlerRegistry:
         with self._lock:
             found.update({spec: _shown(factory) for spec, factory in self._explicit.items()})
         return dict(sorted(found.items()))
+
+    def registered(
+        self, handler_registry: HandlerRegistry | Mapping[str, HandlerType] | None = None
+    ) -> dict[str, Factory]:
+        """What a task has to carry: the handlers that were registered, by spec.
+
+        Parameters
+        ----------
+        handler_registry
+            By spec, for one call, before what is registered here.
+        """
+        if isinstance(handler_registry, HandlerRegistry):
+            more = handler_registry.registered()
+        else:
+            given = handler_registry or {}
+            more = {normal_spec(spec): Factory.of(spec, given[spec]) for spec in given}
+        with self._lock:
+            return {**self._explicit, **more}
 
     def find(
         self,

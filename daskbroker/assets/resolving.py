@@ -9,6 +9,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..core.documents import plain
 from ..core.errors import FillError
 from .readable import ANYWHERE, ReadableRoots
 
@@ -110,7 +111,7 @@ def resolve(
         uid=str(resource.get("uid", "")),
         spec=_spec(resource, is_stream, label),
         paths=paths,
-        kwargs=dict(kwargs),
+        kwargs=plain(dict(kwargs)),
         stream=is_stream,
         data_key=str(resource.get("data_key", "")) if is_stream else "",
         readable=readable_roots,

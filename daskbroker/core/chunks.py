@@ -434,6 +434,12 @@ class ChunkReader(ABC):
             return table if columns is None else table.select(present(table.schema, columns))
         return self.read_stored(key, columns)
 
+    def read_many(
+        self, keys: Sequence[Any], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read chunks one after the other; a store that can fetch several at once overrides it."""
+        return (self.read(key, columns) for key in keys)
+
     @abstractmethod
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """Read a chunk by a key of the store's own; see :meth:`read`."""
@@ -552,10 +558,11 @@ def ranges_table(numbers: range) -> pa.Table:
     return _assemble(columns, {})
 
 
-def to_ipc(table: pa.Table) -> bytes:
-    """A small chunk as Arrow file bytes with a checksum."""
+def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
+    """A chunk as Arrow file bytes with a checksum, its buffers compressed (``"lz4"``) or not."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return seal_bytes(sink.getvalue().to_pybytes())
 

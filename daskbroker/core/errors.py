@@ -73,6 +73,10 @@ class StoreFull(StoreError, OSError):
     """No space left where the store lives; nothing of the refused document was kept."""
 
 
+class StoreUnavailable(StoreError, ConnectionError):
+    """The server of the store does not answer. What was stored before is safe; try again."""
+
+
 class StoreDamaged(StoreError):
     """A file of the store is missing, truncated or not what it should be."""
 

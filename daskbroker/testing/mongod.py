@@ -120,9 +120,8 @@ class Mongod:
 @contextmanager
 def mongod() -> Iterator[Mongod]:
     """A running server in a temporary folder, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="daskbroker-mongod-") as folder:
-        with Mongod(folder) as server:
-            yield server
+    with tempfile.TemporaryDirectory(prefix="daskbroker-mongod-") as place, Mongod(place) as server:
+        yield server
 
 
 def _free_port() -> int:

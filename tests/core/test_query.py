@@ -11,7 +11,6 @@ import time
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from daskbroker.core.errors import BadQuery
 from daskbroker.core.query import OPERATORS, Condition, Query, compile_query

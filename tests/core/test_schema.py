@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from daskbroker.core.codec import MISSING, Kind, encode
+from daskbroker.core.fields import Field, select
 from daskbroker.core.schema import (
     TIME,
     claimed_dtype,
@@ -22,7 +23,6 @@ from daskbroker.core.schema import (
 )
 from daskbroker.testing import RunBuilder
 from daskbroker.views.convert import RunBuffer
-from daskbroker.core.fields import Field, select
 
 
 def kind(name, nulls=False):

@@ -12,6 +12,7 @@ import dask
 from ...core.chunks import EVENT, LAYOUTS, ChunkPlan, Layout, encode_page, rows_of_page
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
+from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .database import Database
@@ -19,11 +20,13 @@ from .journal import POSITIONS, Journal, Lane
 from .packing import PACK_BYTES, pack_small_chunks
 from .planning import SequencePlanner, numbers_of, pieces
 from .reader import EmbeddedReader
-from .sealing import add_chunks, is_columnar, is_large, seal_lane, seal_page, sweep
+from .sealing import add_chunks, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventSource"]
 
 MOST_REMEMBERED = 2000
+LEAST_ROWS = 50
+"""A page of fewer is stored row by row."""
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +178,7 @@ class EmbeddedEventSource(EventSource):
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventSource.append_page`."""
-        if not is_columnar(layout, page):
+        if not is_columnar(layout, page, LEAST_ROWS):
             stored = False
         elif is_large(layout, page):
             stored = self._append_chunks(layout, owner, page, run)

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...core.chunks import (
-    EVENT,
-    Layout,
     Statistics,
     column_kinds,
     encode_page,
@@ -34,16 +32,14 @@ from ...core.codec import Kind
 from ...core.documents import from_json, to_json
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
+from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from .database import Database
 from .journal import POSITIONS, Journal, Lane, sealed_end, waiting_tables
 from .packing import CHUNK_FOLDER, publish_file
 
-__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "seal_lane", "seal_page", "sweep"]
+__all__ = ["seal_lane", "seal_page", "sweep"]
 
-CHUNK_BYTES = 32 * 2**20
-CHUNK_ROWS = 131_072
 INLINE_BYTES = 64 * 2**10
-LEAST_ROWS = 50
 ORPHAN_SECONDS = 3600.0
 
 
@@ -64,41 +60,10 @@ def seal_page(
 ) -> list[tuple[pa.Table, Path | None]]:
     """Encode a large page and write its files; :func:`add_chunks` makes them known."""
     written = []
-    for part in _parts(lane.layout, page):
+    for part in page_parts(lane.layout, page):
         table = encode_page(lane.layout, part, lane.metadata)
         written.append((table, _write(database, lane, table)))
     return written
-
-
-def _parts(layout: Layout, page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Cut a page into pieces of at most a chunk's size."""
-    rows = len(page[layout.uid])
-    per_row = max(1, _row_bytes(layout, page))
-    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_row))
-    if rows <= step:
-        yield page
-        return
-    for start in range(0, rows, step):
-        yield {key: _cut(layout, key, value, start, start + step) for key, value in page.items()}
-
-
-def _row_bytes(layout: Layout, page: Mapping[str, Any]) -> int:
-    columns = [column for key, _ in layout.mappings for column in page[key].values()]
-    return sum(_cell_bytes(column[0]) for column in columns if len(column)) + 64
-
-
-def _cell_bytes(cell: Any) -> int:
-    if isinstance(cell, list):
-        return len(cell) * _cell_bytes(cell[0]) if cell else 8
-    return int(getattr(cell, "nbytes", 0)) or (len(cell) if isinstance(cell, str) else 8)
-
-
-def _cut(layout: Layout, key: str, value: Any, start: int, stop: int) -> Any:
-    if key == layout.owner:
-        return value
-    if isinstance(value, dict):
-        return {name: cells[start:stop] for name, cells in value.items()}
-    return value[start:stop]
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -246,19 +211,3 @@ def read_schema(body: str) -> dict[str, Any]:
         return {name: Kind.from_list(values) for name, values in from_json(body).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise StoreDamaged(f"the store's list of columns is damaged: {error}") from error
-
-
-def is_columnar(layout: Layout, page: Mapping[str, Any]) -> bool:
-    """Whether a page is stored as columns, rather than row by row."""
-    plain = page.keys() <= layout.keys and (layout is not EVENT or _uniform(page))
-    return plain and len(page[layout.uid]) >= LEAST_ROWS
-
-
-def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
-    """Whether a page makes chunks of its own at once, without the journal."""
-    rows = len(page[layout.uid])
-    return rows * 4 >= CHUNK_ROWS or rows * _row_bytes(layout, page) * 2 >= CHUNK_BYTES
-
-
-def _uniform(page: Mapping[str, Any]) -> bool:
-    return bool(page["data"])

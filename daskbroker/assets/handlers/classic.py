@@ -1,0 +1,88 @@
+"""Classic handlers, ``handler(path, **resource_kwargs)(**datum_kwargs)``, read as blocks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import FillError
+from .base import Block, BlockHandler, Datums, Roi
+from .gathering import gather
+from .regions import axes_of, take_region
+
+__all__ = ["ClassicHandler"]
+
+
+class ClassicHandler(BlockHandler):
+    """Reads datum by datum what a handler of area-detector-handlers, ophyd or a user gives.
+
+    A handler may give arrays, numbers, Dask arrays, which are computed here, or anything else,
+    such as lists of data frames, which is passed on as it is. It is called by one thread at a
+    time, as such handlers do not expect more.
+
+    Where readable roots are set, they are checked for the path, for the files that the handler's
+    own ``get_file_list`` names if it has one, and texts among the arguments may not have ``..``
+    as a part of a path; what else a handler opens, it alone knows.
+
+    Parameters
+    ----------
+    factory
+        The class.
+    path, kwargs
+        Its arguments.
+    """
+
+    def __init__(
+        self, factory: Callable[..., Any], path: str, /, kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        self._factory, self._path, self._kwargs = factory, path, dict(kwargs or {})
+        self._lock = threading.Lock()
+        self._handler: Any = None
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        with self._lock:
+            if self._handler is None:
+                path = self.readable.check(self._path)
+                self._check_texts([self._kwargs])
+                self._handler = self._factory(path, **self._kwargs)
+            if self.readable.roots is not None:
+                self._check_files(datums)
+            return gather((_cell(self._handler(**row), roi) for row in datums.rows()), len(datums))
+
+    def _check_files(self, datums: Datums) -> None:
+        self._check_texts(datums.rows())
+        listing = getattr(self._handler, "get_file_list", None)
+        for path in listing(datums.rows()) if callable(listing) else ():
+            self.readable.check(os.fspath(path))
+
+    def _check_texts(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        if self.readable.roots is None:
+            return
+        for key, value in ((key, value) for row in rows for key, value in row.items()):
+            if isinstance(value, str) and ".." in value.replace("\\", "/").split("/"):
+                raise FillError(f"{key}={value!r} leads upwards, out of the readable roots maybe")
+
+
+def _cell(value: Any, roi: Roi) -> Any:
+    """One result as an array if it is one, cut to the region."""
+    if hasattr(value, "__dask_graph__"):
+        value = value.compute(scheduler="synchronous")
+    if isinstance(value, (bool, int, float, complex)) or _is_array(value):
+        value = np.asanyarray(value)
+        return take_region(value, axes_of(roi, value.shape)) if roi else value
+    if roi:
+        raise FillError(
+            f"a part of a cell is asked for, but the handler gives a {type(value).__name__}, "
+            "which has no dimensions; ask for the whole"
+        )
+    return value
+
+
+def _is_array(value: Any) -> bool:
+    """Arrays and what converts to one as a whole, as h5py's datasets do; no tables."""
+    array_like = hasattr(value, "__array__") and hasattr(value, "shape") and hasattr(value, "dtype")
+    return isinstance(value, np.ndarray) or (array_like and not hasattr(value, "iloc"))

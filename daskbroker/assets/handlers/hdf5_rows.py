@@ -1,0 +1,205 @@
+"""Reading rows of an HDF5 dataset: few, large reads into arrays made beforehand."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from .hdf5_bytes import ChunkBytes
+from .regions import Axis, compose, shape_of, take_region
+
+__all__ = ["RowSource", "read_rows"]
+
+GAP = 64 * 1024
+"""Bytes that are read and dropped rather than skipped: a read costs as much as this."""
+PIECE = 16 * 2**20
+"""Bytes that are read at a time where more is read than wanted."""
+
+
+class RowSource:
+    """An open dataset, read in the way that suits it. Threads may share it.
+
+    Parameters
+    ----------
+    dataset
+        Kept open as long as this lives.
+    """
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.dataset = dataset
+        self._chunks: ChunkBytes | None = None
+        self._looked = False
+
+    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+        """Read a region of some rows; see :func:`read_rows`."""
+        if not self._looked:  # twice at worst, if threads meet here
+            self._chunks, self._looked = ChunkBytes.of(self.dataset), True
+        return read_rows(self.dataset, rows, axes, self._chunks)
+
+    def refresh(self) -> None:
+        """See the rows that a writer added."""
+        self.dataset.refresh()
+        self._chunks, self._looked = None, False
+
+
+def read_rows(
+    dataset: h5py.Dataset,
+    rows: np.ndarray,
+    axes: Sequence[Axis],
+    chunks: ChunkBytes | None = None,
+) -> np.ndarray:
+    """Read a region of some rows.
+
+    Parameters
+    ----------
+    dataset
+        Of one dimension or more.
+    rows
+        Places along the first dimension, int64, all inside, in any order, repeated or not.
+    axes
+        What to read along the others.
+    chunks
+        Of this dataset, if they can be read past HDF5.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(len(rows), *shape_of(axes))``, in the byte order of this machine.
+    """
+    if len(rows) > 1 and (np.diff(rows) <= 0).any():
+        ordered, places = np.unique(rows, return_inverse=True)
+        return read_rows(dataset, ordered, axes, chunks)[places]
+    if chunks is not None:
+        with chunks.opened() as file:
+            if file is not None:
+                return chunks.read_rows(file, rows, axes)
+    return _read_rows(dataset, rows, axes)
+
+
+def _read_rows(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+    """Read increasing rows through HDF5."""
+    if dataset.dtype.hasobject or dataset.dtype.subdtype is not None:
+        return _read_objects(dataset, rows, axes)
+    if not len(rows) or 0 in shape_of(axes):
+        return np.empty((len(rows), *shape_of(axes)), dataset.dtype.newbyteorder("="))
+    strides = [dataset.chunks is None and place < len(axes) - 1 for place in range(len(axes))]
+    box = [_box(axis, stride) for axis, stride in zip(axes, strides)]
+    if all(side.rest is None for side in box):
+        return _read_exactly(dataset, rows, box).reshape(len(rows), *shape_of(axes))
+    return _read_more(dataset, rows, box, axes)
+
+
+def _read_objects(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+    """Texts, values of varying length and arrays as elements, the way h5py reads them."""
+    source = dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
+    if not len(rows):
+        return take_region(source[:0], axes, lead=1)
+    span = source[int(rows[0]) : int(rows[-1]) + 1]
+    return take_region(span[rows - rows[0]], axes, lead=1)
+
+
+# -- what to read of a row -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is read along one dimension: ``count`` places from ``start``, ``step`` apart.
+
+    ``rest`` is then selected among them; None: all, in this order.
+    """
+
+    start: int
+    count: int
+    step: int
+    rest: Axis | None
+
+
+def _box(axis: Axis, stride: bool) -> Side:
+    """The simplest selection that holds an axis.
+
+    HDF5 is slow at picking single elements, and at any stride inside chunks. So without
+    ``stride`` all places from the first to the last wanted one are read.
+    """
+    if isinstance(axis, int):
+        return Side(axis, 1, 1, None)
+    if isinstance(axis, range) and (axis.step == 1 or len(axis) == 1):
+        return Side(axis[0], len(axis), 1, None)
+    if isinstance(axis, range) and axis.step > 1 and stride:
+        return Side(axis.start, len(axis), axis.step, None)
+    if isinstance(axis, range):
+        low, high = min(axis[0], axis[-1]), max(axis[0], axis[-1])
+        end = axis[-1] - low + (1 if axis.step > 0 else -1)
+        return Side(low, high - low + 1, 1, range(axis[0] - low, end, axis.step))
+    low, high = int(axis.min()), int(axis.max())
+    return Side(low, high - low + 1, 1, axis - low)
+
+
+# -- which rows ------------------------------------------------------------------------------
+
+
+def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """Which rows are read together: from, to (exclusive), and how many of them are wanted.
+
+    Runs of consecutive rows, and what small gaps divide. HDF5 can stride over rows as well, but
+    inside chunks it takes fifty times longer.
+    """
+    steps = rows[1:] - rows[:-1]
+    apart = (steps - 1) * row_bytes > GAP
+    if (steps > 1).any():
+        piece = (rows - rows[0]) * row_bytes // PIECE
+        apart |= (piece[1:] != piece[:-1]) & (steps > 1)
+    edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)]
+    for first, last in itertools.pairwise(edges):
+        yield int(rows[first]), int(rows[last - 1]) + 1, last - first
+
+
+def _read_exactly(dataset: h5py.Dataset, rows: np.ndarray, box: Sequence[Side]) -> np.ndarray:
+    """Read what the box holds, all of which is wanted."""
+    out = np.empty((len(rows), *(side.count for side in box)), dataset.dtype.newbyteorder("="))
+    done = 0
+    for low, high, count in _spans(rows, out[0].nbytes):
+        into = out[done : done + count]
+        if high - low == count:
+            _read_span(dataset, low, box, into)
+        else:
+            span = np.empty((high - low, *out.shape[1:]), out.dtype)
+            _read_span(dataset, low, box, span)
+            np.take(span, rows[done : done + count] - low, axis=0, out=into)
+        done += count
+    return out
+
+
+def _read_more(
+    dataset: h5py.Dataset, rows: np.ndarray, box: Sequence[Side], axes: Sequence[Axis]
+) -> np.ndarray:
+    """Read a box that holds more than is wanted, piece by piece."""
+    dtype = dataset.dtype.newbyteorder("=")
+    out = np.empty((len(rows), *shape_of(axes)), dtype)
+    rest = [_of_box(side, axis) for side, axis in zip(box, axes)]
+    row_bytes = dtype.itemsize * int(np.prod([side.count for side in box], dtype=int))
+    step = max(1, PIECE // row_bytes)
+    for first in range(0, len(rows), step):
+        piece = _read_exactly(dataset, rows[first : first + step], box)
+        out[first : first + step] = take_region(piece, rest, lead=1)
+    return out
+
+
+def _of_box(side: Side, axis: Axis) -> Axis:
+    if isinstance(axis, int):
+        return 0
+    return range(side.count) if side.rest is None else compose(range(side.count), side.rest)
+
+
+def _read_span(dataset: h5py.Dataset, low: int, box: Sequence[Side], out: np.ndarray) -> None:
+    """Read consecutive rows in one call of HDF5, straight into the array."""
+    space = dataset.id.get_space()
+    space.select_hyperslab(
+        (low, *(side.start for side in box)),
+        out.shape,
+        stride=(1, *(side.step for side in box)),
+    )
+    dataset.id.read(h5py.h5s.create_simple(out.shape), space, out)

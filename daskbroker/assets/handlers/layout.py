@@ -1,0 +1,116 @@
+"""How the frames of a stream resource make events: one rule for all formats."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.errors import FillError
+from .base import Roi
+
+__all__ = ["EventLayout", "parse_slice"]
+
+JOINS = ("concat", "stack")
+_ITEM = re.compile(r"(-?\d+)?(:)?(-?\d+)?(:)?(-?\d+)?")
+
+
+@dataclass(frozen=True)
+class EventLayout:
+    """What a descriptor's entry and a stream resource's parameters say of frames and events.
+
+    The rule is that of Bluesky's consolidators. With ``concat`` the data key's shape begins with
+    the number m of frames an event has, and event i has frames i*m to (i+1)*m - 1 along an axis
+    of its own. With ``stack`` each event is one frame, without such an axis. ``multiplier`` is m
+    where the shape does not say so. And where the shape has a dimension fewer than the file, the
+    writer left the axis of frames out, and each event is one frame.
+
+    Attributes
+    ----------
+    shape
+        Of the data key, the multiplier taken in; None where a dimension is not known.
+    join
+        ``"concat"`` or ``"stack"``.
+    """
+
+    shape: tuple[int | None, ...]
+    join: str
+
+    @classmethod
+    def of(
+        cls, data_key: Mapping[str, Any] | None, join_method: str, multiplier: int | None
+    ) -> EventLayout:
+        """From a descriptor's entry and parameters.
+
+        Raises
+        ------
+        FillError
+            For an unknown ``join_method``, or a shape that is none.
+        """
+        if join_method not in JOINS:
+            raise FillError(f"join_method {join_method!r} is none of {', '.join(JOINS)}")
+        shape = tuple((data_key or {}).get("shape") or ())
+        if not all(size is None or (isinstance(size, int) and size >= 0) for size in shape):
+            raise FillError(f"the data key's shape {shape!r} is none")
+        if multiplier and shape[:1] != (multiplier,):
+            rest = shape[1:] if shape[:1] == (1,) else shape
+            shape = (int(multiplier), *rest)
+        return cls(shape, join_method)
+
+    def frames_per_event(self, dimensions: int) -> int | None:
+        """Number m of frames an event has; None: one, without an axis of its own.
+
+        Parameters
+        ----------
+        dimensions
+            Of the file's frames, the axis that counts them included.
+        """
+        if self.join == "stack" or not self.shape or len(self.shape) < dimensions:
+            return None
+        return 1 if self.shape[0] is None else self.shape[0]
+
+    @staticmethod
+    def first_index(indices: tuple[int, int], rows: int, per_event: int | None) -> int:
+        """The index that the file's first frame belongs to.
+
+        A resource that continues another one counts its events on, but its file may hold only
+        its own frames; it does if it has too few for counting from 0.
+
+        Parameters
+        ----------
+        indices
+            First index of the resource, and the one after its last.
+        rows
+            Frames in the file.
+        per_event
+            Of :meth:`frames_per_event`.
+        """
+        first, stop = indices
+        return first if rows < stop * (1 if per_event is None else per_event) else 0
+
+
+def parse_slice(text: str | Sequence[str]) -> Roi:
+    """The region that a ``slice`` parameter such as ``":, 5, ::2"`` means.
+
+    Raises
+    ------
+    FillError
+        If it is none.
+    """
+    if not text:
+        return ()
+    items = text.strip().strip("[]()").split(",") if isinstance(text, str) else text
+    return tuple(_item(str(item).strip(), text) for item in items)
+
+
+def _item(text: str, whole: Any) -> slice | int:
+    match = _ITEM.fullmatch(text)
+    if match is None or not text or (match[1] is None and match[2] is None):
+        raise FillError(f"the parameter 'slice' {whole!r} is none; write for example ':, 5, ::2'")
+    if match[2] is None:
+        return int(match[1])
+    start, stop, step = (None if part is None else int(part) for part in match.group(1, 3, 5))
+    if step == 0:
+        raise FillError(f"the parameter 'slice' {whole!r} has a step of 0")
+    return slice(start, stop, step)

@@ -1,0 +1,115 @@
+"""Files of NumPy's own format. None may hold pickled objects."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from numpy.lib.format import open_memmap, read_array
+
+from .base import Block, Datums, Roi
+from .regions import axes_of, take_region
+from .sequences import FileSequence, StreamSequence
+
+__all__ = ["FrameNPY", "SequenceNPY", "SingleNPY", "StreamNPY"]
+
+
+class _NPY(FileSequence):
+    """Reads npy files, of a part only its pages of memory."""
+
+    def load(self, path: str, roi: Roi) -> np.ndarray:
+        if not roi:
+            with open(path, "rb") as file:
+                whole = read_array(file, allow_pickle=False)
+            return whole.astype(whole.dtype.newbyteorder("="), copy=False)
+        mapped = open_memmap(path, mode="r")
+        part = take_region(mapped, axes_of(roi, mapped.shape))
+        return np.array(part, dtype=mapped.dtype.newbyteorder("="))
+
+    def shape_in(self, path: str) -> tuple[int, ...]:
+        return tuple(open_memmap(path, mode="r").shape)
+
+
+class SequenceNPY(_NPY):
+    """Specs ``NPY_SEQ`` and ``RWFS_NPY``: the files ``<path>_<index>.npy``, each a cell.
+
+    Parameters
+    ----------
+    path
+        What the names begin with.
+    root
+        Folder that a relative path is below.
+    """
+
+    specs = frozenset({"NPY_SEQ", "RWFS_NPY"})
+
+    def __init__(self, path: str, /, root: str = "") -> None:
+        self._stem = os.path.join(root, path)
+
+    def name(self, number: int) -> str:
+        return f"{self._stem}_{number}.npy"
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        return self.read_whole_files(datums.integers("index"), roi)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        places = datums.integers("index")
+        return self.shape_of_number(int(places[0])) if len(places) else None
+
+
+class SingleNPY(_NPY):
+    """Spec ``npy``: a file, all of it a cell. Datums have no keywords.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    mmap_mode
+        Of the time when it was written; it changes nothing here.
+    """
+
+    specs = frozenset({"npy"})
+
+    def __init__(self, path: str, /, mmap_mode: str | None = None) -> None:
+        self._path = path
+
+    def name(self, number: int) -> str:
+        return self._path
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        if not datums.count:
+            return np.empty((0,))
+        cell = self.load_number(0, roi)
+        return np.broadcast_to(cell, (datums.count, *cell.shape)).copy()
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
+        return self.shape_of_number(0)
+
+
+class FrameNPY(SingleNPY):
+    """Spec ``npy_FRAMEWISE``: a file of frames, each a cell.
+
+    A datum has the keyword ``frame_no``. Parameters as for :class:`SingleNPY`.
+    """
+
+    specs = frozenset({"npy_FRAMEWISE"})
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        return self.load_number(0, (datums.integers("frame_no"), *roi))
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
+        return self.shape_of_number(0)[1:]
+
+
+class StreamNPY(StreamSequence, _NPY):
+    """Mimetype ``multipart/related;type=application/x-npy``.
+
+    As :class:`~.sequences.StreamSequence`, but files are stacked by default, and without
+    ``template`` they are called ``<path>_<index>.npy``.
+    """
+
+    specs = frozenset({"multipart/related;type=application/x-npy"})
+    join = "stack"
+
+    def name(self, number: int) -> str:
+        return super().name(number) if self._template else f"{self._folder}_{number}.npy"

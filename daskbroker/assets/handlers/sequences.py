@@ -1,0 +1,189 @@
+"""Sequences of files, one or more an event: what formats of few frames a file have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import FillError
+from .base import Block, BlockHandler, Datums, Roi
+from .file_names import numbered_name
+from .gathering import gather
+from .layout import EventLayout
+from .regions import axes_of, shape_of
+
+__all__ = ["FileSequence", "StreamSequence"]
+
+
+class FileSequence(BlockHandler):
+    """Reads sequences of files; a format says how one file is read and what it is called."""
+
+    @abstractmethod
+    def load(self, path: str, roi: Roi) -> np.ndarray:
+        """A region of the array in one file, in the byte order of this machine."""
+
+    @abstractmethod
+    def shape_in(self, path: str) -> tuple[int, ...]:
+        """Shape of the array in one file, without reading its values."""
+
+    @abstractmethod
+    def name(self, number: int) -> str:
+        """Path of the file of a number."""
+
+    def load_number(self, number: int, roi: Roi) -> np.ndarray:
+        """A region of the array in the file of a number."""
+        return self.load(self.readable.check(self.name(number)), roi)
+
+    def shape_of_number(self, number: int) -> tuple[int, ...]:
+        """Shape of the array in the file of a number."""
+        return self.shape_in(self.readable.check(self.name(number)))
+
+    def read_whole_files(self, numbers: np.ndarray, roi: Roi) -> Block:
+        """Cells that are one file each."""
+        return gather((self.load_number(n, roi) for n in numbers.tolist()), len(numbers))
+
+    def read_frames(self, places: np.ndarray, per_event: int, roi: Roi, *, pages: int = 0) -> Block:
+        """Cells that are ``per_event`` frames each, along an axis of their own.
+
+        Only the files that the region needs are opened.
+
+        Parameters
+        ----------
+        places
+            Event i has frames i*per_event and following.
+        per_event, roi
+            The region's first item is along the axis of frames.
+        pages
+            Frames of one file, along its first axis; 0: a file is a frame, without such an axis.
+        """
+        picked = axes_of(roi[:1], (per_event,))[0]
+        if isinstance(picked, int):
+            cells = (next(self._frames(p, per_event, [picked], roi[1:], pages))[0] for p in places)
+            return gather(cells, len(places))
+        if not len(picked) or not len(places):
+            return self._nothing(places, per_event, len(picked), roi[1:], pages)
+        cells = (_joined(self._frames(p, per_event, picked, roi[1:], pages)) for p in places)
+        return gather(cells, len(places))
+
+    def _frames(
+        self, place: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int
+    ) -> Iterator[np.ndarray]:
+        """Some frames of an event, those that follow each other in a file together."""
+        frames = int(place) * per_event + np.asarray(picked, dtype=np.int64)
+        if not pages:
+            yield from (self.load_number(n, roi)[None] for n in frames.tolist())
+            return
+        files = frames // pages
+        for part in np.split(frames, np.flatnonzero(files[1:] != files[:-1]) + 1):
+            number, inside = int(part[0]) // pages, part % pages
+            whole = np.array_equal(inside, np.arange(pages))
+            yield self.load_number(number, (slice(None) if whole else inside, *roi))
+
+    def _nothing(
+        self, places: np.ndarray, per_event: int, count: int, roi: Roi, pages: int
+    ) -> np.ndarray:
+        """No frames of some events, or some of no events."""
+        if not len(places) or not per_event:
+            return np.empty((len(places), count))
+        frame = self.shape_of_number(int(places[0]) * per_event // (pages or 1))
+        inner = shape_of(axes_of(roi, frame[1:] if pages else frame))
+        return np.empty((len(places), 0, *inner))
+
+
+def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
+    listed = list(parts)
+    return listed[0] if len(listed) == 1 else np.concatenate(listed)
+
+
+class StreamSequence(FileSequence):
+    """Files of a stream resource, named by a template.
+
+    How frames make events is told by :class:`~.layout.EventLayout`. With ``concat`` a file holds
+    ``chunk_shape[0]`` of an event's frames (one by default), with ``stack`` a file is an event.
+
+    Parameters
+    ----------
+    folder
+        Path; the template's names are below it.
+    data_key
+        The descriptor's entry.
+    template, filename
+        See :func:`~.file_names.numbered_name`.
+    chunk_shape, join_method, multiplier, indices
+        See above and :class:`~.layout.EventLayout`.
+    **others
+        ``join_chunks`` and what else writers tell.
+    """
+
+    join = "concat"
+
+    def __init__(
+        self,
+        folder: str,
+        /,
+        *,
+        data_key: Mapping[str, Any],
+        template: str = "",
+        filename: str = "",
+        chunk_shape: Sequence[int] = (),
+        join_method: str | None = None,
+        multiplier: int | None = None,
+        indices: tuple[int, int] = (0, 0),
+        **others: Any,
+    ) -> None:
+        self._folder, self._template, self._filename = folder, template, filename
+        layout = EventLayout.of(data_key, join_method or self.join, multiplier)
+        self._per_event = layout.frames_per_event(len(chunk_shape))
+        self._dimensions = len(layout.shape)
+        self._pages = int(chunk_shape[0]) if chunk_shape else 1
+        if self._per_event is not None and (self._pages < 1 or self._per_event % self._pages):
+            raise FillError(
+                f"files of {self._pages} frames do not make events of {self._per_event} frames"
+            )
+        self._indices = indices
+
+    def name(self, number: int) -> str:
+        if not self._template:
+            raise FillError("the stream_resource's parameters lack 'template', the files' names")
+        name = numbered_name(self._template, self._filename, number)
+        return f"{self._folder.rstrip('/')}/{name.lstrip('/')}"
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        places = self._places(datums)
+        if self._per_event is None:
+            return self.read_whole_files(places, roi)
+        pages = self._pages if len(places) and self._has_pages(int(places[0])) else 0
+        return self.read_frames(places, self._per_event, roi, pages=pages)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        places = self._places(datums)
+        if not len(places):
+            return None
+        shape = self.shape_of_number(int(places[0]) * self._files_per_event)
+        if self._per_event is None:
+            return shape
+        return (self._per_event, *(shape[1:] if self._has_pages(int(places[0])) else shape))
+
+    @property
+    def _files_per_event(self) -> int:
+        return 1 if self._per_event is None else self._per_event // self._pages
+
+    def _places(self, datums: Datums) -> np.ndarray:
+        """Events counted from the first one of the folder.
+
+        A resource that continues another one counts on, but its files may be numbered anew.
+        """
+        first, stop = self._indices
+        if first and not self.readable.exists(self.name(stop * self._files_per_event - 1)):
+            return datums.integers("index") - first
+        return datums.integers("index")
+
+    def _has_pages(self, place: int) -> bool:
+        """Whether a file's array has an axis of frames; one of a single frame may lack it."""
+        if self._pages > 1:
+            return True
+        shape = self.shape_of_number(place * self._files_per_event)
+        return len(shape) == self._dimensions and shape[0] == 1

@@ -1,0 +1,58 @@
+"""Pages as they come in: which become chunks at once, and where those are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .chunks import EVENT, Layout
+
+__all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_columnar", "is_large", "page_parts"]
+
+CHUNK_BYTES = 32 * 2**20
+CHUNK_ROWS = 131_072
+"""What a chunk holds at most, unless a single row is larger."""
+
+
+def is_columnar(layout: Layout, page: Mapping[str, Any], least: int) -> bool:
+    """Whether a page is stored as columns rather than row by row: of ``least`` rows, or large."""
+    plain = page.keys() <= layout.keys and (layout is not EVENT or bool(page["data"]))
+    rows = len(page[layout.uid])
+    return plain and (rows >= least or (rows > 1 and is_large(layout, page)))
+
+
+def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
+    """Whether a page is a good part of a chunk by itself."""
+    rows = len(page[layout.uid])
+    return rows * 4 >= CHUNK_ROWS or rows * _row_bytes(layout, page) * 2 >= CHUNK_BYTES
+
+
+def page_parts(layout: Layout, page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Cut a page into pieces of at most a chunk's size."""
+    rows = len(page[layout.uid])
+    per_row = max(1, _row_bytes(layout, page))
+    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_row))
+    if rows <= step:
+        yield page
+        return
+    for start in range(0, rows, step):
+        yield {key: _cut(layout, key, value, start, start + step) for key, value in page.items()}
+
+
+def _row_bytes(layout: Layout, page: Mapping[str, Any]) -> int:
+    columns = [column for key, _ in layout.mappings for column in page[key].values()]
+    return sum(_cell_bytes(column[0]) for column in columns if len(column)) + 64
+
+
+def _cell_bytes(cell: Any) -> int:
+    if isinstance(cell, list):
+        return len(cell) * _cell_bytes(cell[0]) if cell else 8
+    return int(getattr(cell, "nbytes", 0)) or (len(cell) if isinstance(cell, str) else 8)
+
+
+def _cut(layout: Layout, key: str, value: Any, start: int, stop: int) -> Any:
+    if key == layout.owner:
+        return value
+    if isinstance(value, dict):
+        return {name: cells[start:stop] for name, cells in value.items()}
+    return value[start:stop]

@@ -1,0 +1,164 @@
+"""Documents as BSON, and back, without loss.
+
+A document is stored plain, as databroker expects it. Where BSON cannot hold it (integers
+beyond 64 bits, lone surrogates, keys with NUL or of MongoDB's own kind) the parts that it can
+hold stay plain, and the whole is kept beside them, packed, under the key ``_daskbroker``, which
+no reader of ours gives out.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import bson
+from bson.binary import Binary
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.dbref import DBRef
+from bson.decimal128 import Decimal128
+from bson.errors import BSONError
+from bson.int64 import Int64
+from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
+
+from ...core.documents import Document, pack, plain, unpack
+from ...core.errors import BadDocument
+
+__all__ = [
+    "CODEC",
+    "LARGEST",
+    "SIDE",
+    "check_size",
+    "from_bson",
+    "is_packed",
+    "sparse_bson",
+    "storable",
+    "to_bson",
+]
+
+SIDE = "_daskbroker"
+"""Key for what a document needs beside its plain form."""
+LARGEST = 16_000_000
+"""Bytes of a document; MongoDB's limit is 16 MiB, and it adds an ``_id``."""
+ROUTING = ("uid", "datum_id", "run_start", "descriptor", "resource", "stream_resource")
+UNENCODABLE = (OverflowError, UnicodeError, BSONError, RecursionError)
+
+
+def _decoder(kind: type, convert: Callable[[Any], Any]) -> TypeDecoder:
+    def transform(self: Any, value: Any) -> Any:
+        return convert(value)
+
+    name = f"{kind.__name__}Decoder"
+    return type(name, (TypeDecoder,), {"bson_type": kind, "transform_bson": transform})()
+
+
+CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
+    tz_aware=True,
+    unicode_decode_error_handler="replace",
+    type_registry=TypeRegistry(
+        [
+            _decoder(Int64, int),
+            # Not JSON-like: never written by bluesky, but seen in old databases.
+            _decoder(datetime.datetime, lambda value: value.isoformat()),
+            _decoder(Decimal128, lambda value: float(value.to_decimal())),
+            _decoder(DBRef, lambda value: str(value.id)),
+            _decoder(ObjectId, str),
+        ]
+    ),
+)
+"""How documents are decoded: to JSON-like values and nothing else."""
+
+
+def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
+    """A normalized document as BSON; it may be larger than MongoDB takes.
+
+    Parameters
+    ----------
+    doc
+        Arrays become lists.
+    run
+        Uid of the run that it belongs to, where the document does not say so itself.
+    """
+    simple = plain(doc)
+    encoded = _encoded(simple)
+    side: dict[str, Any] = {} if run is None else {"run": storable(run)}
+    if encoded is not None and not side:
+        return RawBSONDocument(encoded)
+    if encoded is None:
+        side["packed"] = Binary(pack(doc))
+        simple = dict(_holdable(simple))
+    return RawBSONDocument(bson.encode({**simple, SIDE: side}))
+
+
+def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
+    """A document of which only what it is found by is plain, for what the server refuses."""
+    kept = ("time", "seq_num", "scan_id", "plan_name", "name")
+    simple = {k: v for k, v in _holdable(plain(doc)) if k in ROUTING or k in kept}
+    side = {"packed": Binary(pack(doc))} | ({} if run is None else {"run": storable(run)})
+    return RawBSONDocument(bson.encode({**simple, SIDE: side}))
+
+
+def is_packed(doc: Mapping[str, Any]) -> bool:
+    """Whether a stored document has more than its plain form tells."""
+    return "packed" in doc.get(SIDE, ())
+
+
+def storable(text: str) -> str:
+    """Text that BSON takes, lone surrogates escaped; uids are stored and looked up so."""
+    return text.encode("utf8", "backslashreplace").decode()
+
+
+def _encoded(doc: dict[str, Any]) -> bytes | None:
+    """The document as BSON, or None if it would not come back as it is."""
+    try:
+        encoded = bson.encode(doc)
+    except UNENCODABLE:
+        return None
+    if SIDE in doc or "_id" in doc or (b"$" in encoded and _has_signs(doc)):
+        return None
+    return encoded
+
+
+def _has_signs(value: Any) -> bool:
+    """Whether some key begins with ``$``; MongoDB and pymongo make something else of such."""
+    if isinstance(value, dict):
+        return any(key.startswith("$") or _has_signs(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_signs, value))
+
+
+def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The items, and items of items, that BSON can hold."""
+    for key, value in doc.items():
+        if key in ROUTING and isinstance(value, str):
+            yield key, storable(value)
+        elif key in (SIDE, "_id") or key.startswith("$") or _encoded({key: None}) is None:
+            continue
+        elif _encoded({key: value}) is not None:
+            yield key, value
+        elif isinstance(value, dict):
+            yield key, {k: v for k, v in value.items() if k != SIDE and _encoded({k: v})}
+
+
+def from_bson(found: Mapping[str, Any]) -> Document:
+    """The document that was given to :func:`to_bson`, or that suitcase-mongo has stored."""
+    side = found.get(SIDE)
+    if side is None:
+        return Document({k: v for k, v in found.items() if k != "_id"})
+    if "packed" in side:
+        return Document(unpack(side["packed"]))
+    return Document({k: v for k, v in found.items() if k not in ("_id", SIDE)})
+
+
+def check_size(encoded: RawBSONDocument, label: str) -> RawBSONDocument:
+    """The document itself, if MongoDB can hold one of its size.
+
+    Raises
+    ------
+    BadDocument
+    """
+    if len(encoded.raw) > LARGEST:
+        raise BadDocument(
+            f"{label}: has {len(encoded.raw):,} bytes; MongoDB holds documents of up to {LARGEST:,}"
+        )
+    return encoded

@@ -1,0 +1,300 @@
+"""The databases of a MongoDB store: clients, collections, indexes, format, errors.
+
+Start, stop, descriptor and event documents are in the *metadata* database, resources and
+datums in the *assets* database, which may be the same. One :class:`Database` serves a store in
+this process, shared by its sources and readers, and makes its clients when they are first
+needed, so unpickling a reader on a worker costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import pymongo
+from pymongo.collection import Collection
+from pymongo.errors import (
+    AutoReconnect,
+    ConfigurationError,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+)
+
+from ...core.errors import (
+    BadDocument,
+    ConfigError,
+    StoreError,
+    StoreReadOnly,
+    StoreUnavailable,
+    StoreVersion,
+)
+from .bson_documents import CODEC
+from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
+
+__all__ = ["Database"]
+
+FORMAT_VERSION = 1
+META = "daskbroker_meta"
+RUNS = "daskbroker_run"
+CHUNKS = "event_chunk"
+COLUMNS = "event_chunk_column"
+WAIT_MILLISECONDS = 8000
+NO_PERMISSION = (13, 18)
+REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
+"""Codes of MongoDB for a document that it cannot hold."""
+
+_open: weakref.WeakValueDictionary[tuple[str, str | None, bool], Database]
+_open = weakref.WeakValueDictionary()
+_open_lock = threading.Lock()
+_left_to_parent: list[object] = []
+
+
+class Database:
+    """The databases of one store; use :meth:`of` to share one per process.
+
+    Parameters
+    ----------
+    uri
+        Of the metadata database, its name included.
+    assets
+        Of the assets database; None: the same.
+    read_only
+        Never write.
+
+    Raises
+    ------
+    ConfigError
+        If a uri is malformed or names no database.
+    """
+
+    def __init__(self, uri: str, assets: str | None = None, *, read_only: bool = False) -> None:
+        self.uri = uri
+        self.assets_uri = assets
+        self.read_only = read_only
+        self.label = label_of(uri)
+        self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+        self._ready = False
+        self._meta: dict[str, Any] | None = None
+        self._identity: str | None = None
+        for one in (uri, assets):
+            if one is not None:
+                _database_name(one)
+
+    @classmethod
+    def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
+        """The database of these uris in this process."""
+        key = (uri, assets, read_only)
+        with _open_lock:
+            found = _open.get(key)
+            if found is None or found._closed:
+                found = _open[key] = cls(uri, assets, read_only=read_only)
+            return found
+
+    # -- collections -------------------------------------------------------------------------
+
+    def collection(self, name: str) -> Collection[dict[str, Any]]:
+        """A collection of the metadata database, or of the assets database if it is one of it."""
+        uri = self.uri
+        if self.assets_uri is not None and name in ASSET_INDEXES:
+            uri = self.assets_uri
+        found = self._client(uri).get_default_database(codec_options=CODEC)
+        concern = found.write_concern
+        if "j" not in concern.document and concern.acknowledged:
+            journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
+            concern = pymongo.WriteConcern(**{**concern.document, "j": journaled})
+        return found.get_collection(name, write_concern=concern)
+
+    def collection_names(self) -> list[str]:
+        """Names of the collections that there are in the metadata database."""
+        with self.errors():
+            return self.collection(META).database.list_collection_names()
+
+    def _client(self, uri: str) -> pymongo.MongoClient[dict[str, Any]]:
+        if self._closed:
+            raise StoreError(f"the store at {self.label} has been closed")
+        with self._lock:
+            if uri not in self._clients:
+                options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}
+                if "serverselectiontimeoutms" not in uri.lower():
+                    options["serverSelectionTimeoutMS"] = WAIT_MILLISECONDS
+                try:
+                    self._clients[uri] = pymongo.MongoClient(uri, **options)
+                except (InvalidURI, ConfigurationError, ValueError) as error:
+                    raise ConfigError(f"{label_of(uri)}: {error}") from None
+            return self._clients[uri]
+
+    # -- format ------------------------------------------------------------------------------
+
+    def check_format(self) -> None:
+        """Look at the note that daskbroker has left in the database, if it has.
+
+        Raises
+        ------
+        StoreVersion, StoreUnavailable, StoreError
+        """
+        with self.errors():
+            meta = self.collection(META).find_one({"_id": "store"})
+        if meta is not None and int(meta["format"]) > FORMAT_VERSION:
+            raise StoreVersion(
+                f"{self.label} is of format {meta['format']}; this daskbroker knows formats up to "
+                f"{FORMAT_VERSION}: install a newer daskbroker to open it"
+            )
+        self._meta = meta
+        address = hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
+        self._identity = address if meta is None else str(meta["store_id"])
+
+    @property
+    def store_id(self) -> str:
+        """Identity of the store: its own, or that of its address before daskbroker wrote to it."""
+        if self._identity is None:
+            self.check_format()
+        return str(self._identity)
+
+    def has_packed(self) -> bool:
+        """Whether some start or stop has values that BSON cannot hold (and a query not see)."""
+        with self.errors():
+            meta = self.collection(META).find_one({"_id": "store"}, {"packed": 1})
+        return bool(meta and meta.get("packed"))
+
+    def note_packed(self) -> None:
+        """Note that there is such a start or stop, before it is stored."""
+        if not (self._meta or {}).get("packed"):
+            self.collection(META).update_one({"_id": "store"}, {"$set": {"packed": True}})
+            self._meta = {**(self._meta or {}), "packed": True}
+
+    def prepare_writing(self) -> None:
+        """Before the first write: leave our note, and make the indexes that a new store needs.
+
+        Raises
+        ------
+        StoreReadOnly
+            If the store was opened to read only.
+        """
+        if self._ready:
+            return
+        if self.read_only:
+            raise StoreReadOnly(f"the store at {self.label} was opened to read only")
+        with self._lock, self.errors():
+            note = {"store_id": uuid.uuid4().hex, "format": FORMAT_VERSION}
+            self.collection(META).update_one({"_id": "store"}, {"$setOnInsert": note}, upsert=True)
+            self.check_format()
+            # Building indexes over the events of a facility is for its administrator to start.
+            names = [*OWN_INDEXES]
+            names += [
+                name
+                for name in (*METADATA_INDEXES, *ASSET_INDEXES)
+                if self.collection(name).find_one({}, {"_id": 1}) is None
+            ]
+            self.create_indexes(names)
+            self._ready = True
+
+    def create_indexes(self, names: list[str] | None = None) -> list[str]:
+        """Make the indexes that are missing, those of suitcase-mongo and ours.
+
+        Parameters
+        ----------
+        names
+            Of collections; None: all.
+        """
+        made = []
+        with self.errors():
+            for name in names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]:
+                missing = missing_indexes(self.collection(name))
+                if missing:
+                    self.collection(name).create_indexes(missing)
+                    made += [f"{name}.{model.document['name']}" for model in missing]
+        return made
+
+    # -- errors ------------------------------------------------------------------------------
+
+    @contextmanager
+    def errors(self, what: str = "") -> Iterator[None]:
+        """Turn pymongo's errors into daskbroker's; ``what`` names the document at hand."""
+        try:
+            yield
+        except AutoReconnect as error:  # ServerSelectionTimeoutError, NetworkTimeout, NotPrimary
+            raise StoreUnavailable(
+                f"{self.label} does not answer{_about(what)}; what was stored before is safe. "
+                f"Inserting the same document again, when the server is back, is harmless "
+                f"({_short(error)})"
+            ) from error
+        except OperationFailure as error:
+            raise self._translated(error, what) from error
+        except PyMongoError as error:
+            raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
+
+    def _translated(self, error: OperationFailure, what: str) -> Exception:
+        code = error.code
+        details: Mapping[str, Any] = error.details or {}
+        if code is None and details.get("writeErrors"):
+            code = details["writeErrors"][0]["code"]
+        if code in NO_PERMISSION:
+            return StoreReadOnly(
+                f"{self.label}: the server refuses access{_about(what)}; check user, password and "
+                f"roles ({_short(error)})"
+            )
+        if what and code in REFUSED:
+            return BadDocument(f"{what}: MongoDB cannot hold it: {_short(error)}")
+        return StoreError(f"{self.label}{_about(what)}: {_short(error)}")
+
+    # -- end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the clients; whoever still reads gets a StoreError."""
+        with self._lock:
+            self._closed = True
+            while self._clients:
+                self._clients.popitem()[1].close()
+
+    def __repr__(self) -> str:
+        return f"<Database {self.label}>"
+
+    def _forget_clients(self) -> None:
+        """In a forked child: pymongo's clients must neither be used nor closed here."""
+        _left_to_parent.append(self._clients)
+        self._clients, self._lock = {}, threading.RLock()
+
+
+def label_of(uri: str) -> str:
+    """A uri without user, password and options, for messages."""
+    scheme, _, rest = uri.partition("://")
+    hosts, _, path = rest.rpartition("@")[2].partition("/")
+    return f"{scheme}://{hosts}/{path.partition('?')[0]}"
+
+
+def _database_name(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    name = rest.rpartition("@")[2].partition("/")[2].partition("?")[0]
+    if scheme not in ("mongodb", "mongodb+srv") or not name:
+        raise ConfigError(f"{label_of(uri)} names no database; give mongodb://host/database")
+    return name
+
+
+def _about(what: str) -> str:
+    return f" ({what})" if what else ""
+
+
+def _short(error: Exception) -> str:
+    text = str(error).split(", Timeout:")[0].split(", full error:")[0]
+    return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
+
+
+def _after_fork() -> None:
+    global _open_lock
+    _open_lock = threading.Lock()
+    for database in list(_open.values()):
+        database._forget_clients()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

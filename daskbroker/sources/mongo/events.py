@@ -1,0 +1,309 @@
+"""Descriptors, events and references in a MongoDB store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dask
+from pymongo.errors import DuplicateKeyError, WriteError
+
+from ...core.chunks import (
+    DATUM,
+    EVENT,
+    RESOURCE,
+    ChunkPlan,
+    Layout,
+    encode_rows,
+    rows_of_page,
+)
+from ...core.documents import ALL, Document, equal
+from ...core.errors import DuplicateUID
+from ...core.pages import is_columnar
+from ...core.planning import PlanBuilder
+from ..base import EventSource, stream_of
+from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
+from .database import REFUSED, RUNS, Database
+from .indexes import warn_of_missing
+from .planning import EventPlanner
+from .reader import MongoReader
+from .references import (
+    datum_ranges,
+    find_run,
+    has_orphans,
+    orphans_of,
+    references_of,
+    resource_uids,
+    store_reference,
+)
+from .sealing import seal_descriptor, sweep
+from .survey import Range
+from .writing import EventWriter
+
+__all__ = ["MongoEventSource"]
+
+MOST_REMEMBERED = 2000
+LEAST_ROWS = 1000
+"""A page of fewer goes into the journal."""
+
+
+class MongoEventSource(EventSource):
+    """Events in the journal (the layout of databroker) and in sealed chunks, in MongoDB.
+
+    Parameters
+    ----------
+    database
+        Of the store, shared with the header source.
+    origin
+        What the reader pickles as; see :class:`MongoReader`.
+
+    Notes
+    -----
+    The journal of a descriptor is sealed when it has ``daskbroker.seal-rows`` rows or
+    ``daskbroker.seal-bytes`` bytes (dask's configuration, read when the store is opened), and
+    when the run stops. With ``daskbroker.mongo-keep-journal`` the rows stay in the journal too,
+    and pages go there, so that databroker reads all that daskbroker inserts.
+    """
+
+    opens_on_workers = True
+
+    def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
+        self._database = database
+        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
+        self._lock = threading.RLock()
+        self._writer = EventWriter(database)
+        self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))
+        self._descriptors: dict[str, Document] = {}
+        self._runs: dict[str, bool] = {}
+        self._owners: dict[tuple[str, str, str | None], str] = {}
+        self._surveys: dict[tuple[str, int, int], list[Range]] = {}
+        self._orphans: bool | None = None
+
+    # -- runs, descriptors -------------------------------------------------------------------
+
+    def put_run(self, uid: str) -> None:
+        """See :meth:`EventSource.put_run`."""
+        self._database.prepare_writing()
+        run = storable(uid)
+        with self._database.errors():
+            runs = self._database.collection(RUNS)
+            runs.update_one({"uid": run}, {"$setOnInsert": {"uid": run}}, upsert=True)
+
+    def has_run(self, uid: str) -> bool:
+        """See :meth:`EventSource.has_run`; a run of databroker's is known by its start."""
+        if uid not in self._runs:
+            query = {"uid": storable(uid)}
+            with self._database.errors():
+                for name in (RUNS, "run_start"):
+                    if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
+                        _remember(self._runs, uid, True)
+                        break
+                else:
+                    return False
+        return True
+
+    def current_run(self) -> str | None:
+        """See :meth:`EventSource.current_run`."""
+        newest: list[tuple[str, str]] = []
+        with self._database.errors():
+            for name in (RUNS, "run_start"):
+                found = self._database.collection(name).find({}, {"uid": 1})
+                newest.extend((doc["_id"], doc["uid"]) for doc in found.sort("_id", -1).limit(1))
+        return max(newest)[1] if newest else None
+
+    def stop_run(self, uid: str) -> None:
+        """See :meth:`EventSource.stop_run`."""
+        self.seal(uid, keep_journal=self._keep)
+
+    def put_descriptor(self, doc: Mapping[str, Any]) -> None:
+        """See :meth:`EventSource.put_descriptor`."""
+        self._database.prepare_writing()
+        label = f"descriptor {doc['uid']!r}"
+        same = {"uid": storable(doc["uid"])}
+        with self._database.errors(label):
+            descriptors = self._database.collection("event_descriptor")
+            try:
+                there = descriptors.find_one(same)
+                if there is None:
+                    descriptors.insert_one(check_size(to_bson(doc), label))
+            except DuplicateKeyError:
+                there = descriptors.find_one(same)
+            except WriteError as error:
+                if error.code not in REFUSED:
+                    raise
+                descriptors.insert_one(check_size(sparse_bson(doc), label))
+        if there is not None and not equal(from_bson(there), doc):
+            raise DuplicateUID(f"{label}: a different one is stored under this uid")
+
+    def find_descriptor(self, uid: str) -> Document | None:
+        """See :meth:`EventSource.find_descriptor`."""
+        found = self._descriptors.get(uid)
+        if found is None:
+            with self._database.errors():
+                descriptors = self._database.collection("event_descriptor")
+                doc = descriptors.find_one({"uid": storable(uid)})
+            if doc is None:
+                return None
+            found = from_bson(doc)
+            _remember(self._descriptors, uid, found)
+        return found
+
+    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """See :meth:`EventSource.list_descriptors`."""
+        order = {storable(uid): place for place, uid in enumerate(runs)}
+        with self._database.errors():
+            collection = self._database.collection("event_descriptor")
+            warn_of_missing(collection, "run_start", self._database.label)
+            found = list(collection.find({"run_start": {"$in": list(order)}}))
+        found.sort(key=lambda doc: (order[doc["run_start"]], doc["time"], doc["_id"]))
+        docs = map(from_bson, found)
+        return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
+
+    # -- references --------------------------------------------------------------------------
+
+    def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
+        """See :meth:`EventSource.put_asset`."""
+        self._database.prepare_writing()
+        store_reference(self._database, layout, [doc], run)
+
+    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
+        """See :meth:`EventSource.find_asset_run`."""
+        key = (layout.kind, uid, run)
+        if key not in self._owners:
+            found = find_run(self._database, layout, uid, run)
+            if found is None or (run is not None and found != run):
+                return found  # the given run may get one of its own yet
+            _remember(self._owners, key, found)
+        return self._owners[key]
+
+    # -- rows --------------------------------------------------------------------------------
+
+    def append(
+        self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
+    ) -> None:
+        """See :meth:`EventSource.append`."""
+        self._database.prepare_writing()
+        if layout is not EVENT:
+            store_reference(self._database, layout, rows, run)
+            return
+        descriptor = self._known_descriptor(owner)
+        with self._lock:
+            self._writer.append(descriptor, rows)
+            if self._writer.is_full(owner):
+                self._seal_descriptor(descriptor, keep=self._keep)
+
+    def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
+        """See :meth:`EventSource.append_page`."""
+        if layout is EVENT and not self._keep and is_columnar(layout, page, LEAST_ROWS):
+            self._database.prepare_writing()
+            descriptor = self._known_descriptor(owner)
+            with self._lock:
+                if not self._writer.knows_any(descriptor, page["uid"]):
+                    self._seal_descriptor(descriptor, keep=False)
+                    self._writer.append_page(descriptor, page)
+                    return
+        self.append(layout, owner, rows_of_page(layout, page), run)
+
+    def _known_descriptor(self, uid: str) -> Document:
+        found = self.find_descriptor(uid)
+        assert found is not None  # the base class has looked
+        return found
+
+    # -- planning ----------------------------------------------------------------------------
+
+    def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """See :meth:`EventSource.plan_events`."""
+        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        while len(self._surveys) > MOST_REMEMBERED:
+            self._surveys.pop(next(iter(self._surveys)), None)
+        EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
+        return builder.plan()
+
+    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+        """See :meth:`EventSource.plan_references`."""
+        owner = Document({"uid": run, "run_start": run})
+        builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
+        ranges = datum_ranges(self._database, run) if layout is DATUM else []
+        first = 0
+        for begin, end, _ in ranges:
+            table = self.reader.read(("datum", run, begin, end))
+            builder.add_table(0, first, table, key=("datum", run, begin, end))
+            first += table.num_rows
+        docs = [] if ranges else self._references(layout, run)
+        if docs:
+            metadata = {"run": run, "kind": layout.kind}
+            builder.add_table(0, 0, encode_rows(layout, docs, metadata))
+        return builder.plan()
+
+    def _references(self, layout: Layout, run: str) -> list[Document]:
+        descriptors = self.list_descriptors([run])
+        docs = references_of(self._database, layout, run, descriptors)
+        if layout in (RESOURCE, DATUM) and self._has_orphans():
+            known = resource_uids(self._database, RESOURCE, run)
+            resources, datums = orphans_of(self._database, self._datum_ids(descriptors), known)
+            docs += resources if layout is RESOURCE else datums
+        return docs
+
+    def _has_orphans(self) -> bool:
+        if self._orphans is None:
+            self._orphans = has_orphans(self._database)
+        return self._orphans
+
+    def _datum_ids(self, descriptors: Sequence[Document]) -> Iterable[str]:
+        """Values of external keys in the events of a run."""
+        for descriptor in descriptors:
+            columns = [
+                f"data:{key}"
+                for key, claim in descriptor["data_keys"].items()
+                if claim.get("external") and not str(claim["external"]).startswith("STREAM")
+            ]
+            if columns:
+                plan = self.plan_events([descriptor])
+                for place in range(len(plan)):
+                    for column in plan.read(place, columns).columns:
+                        yield from (one for one in column.to_pylist() if isinstance(one, str))
+
+    # -- upkeep ------------------------------------------------------------------------------
+
+    def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
+        """See :meth:`EventSource.seal`. Sealing all also sweeps what killed processes left."""
+        self._database.prepare_writing()
+        if run is None:
+            made = sum(self.seal(uid, keep_journal=keep_journal) for uid in self._runs_to_seal())
+            sweep(self._database)
+            return made
+        with self._lock:
+            return sum(
+                self._seal_descriptor(descriptor, keep=keep_journal)
+                for descriptor in self.list_descriptors([run])
+            )
+
+    def _runs_to_seal(self) -> list[str]:
+        """Runs with rows in the journal, and those of killed sealers."""
+        with self._database.errors():
+            events = self._database.collection("event")
+            uids = [doc["_id"] for doc in events.aggregate([{"$group": {"_id": "$descriptor"}}])]
+            descriptors = self._database.collection("event_descriptor")
+            found = descriptors.find({"uid": {"$in": uids}}, {"run_start": 1}).sort("time", 1)
+            return list(dict.fromkeys(doc["run_start"] for doc in found))
+
+    def _seal_descriptor(self, descriptor: Document, *, keep: bool) -> int:
+        try:
+            return seal_descriptor(self._database, descriptor, keep=keep)
+        finally:
+            self._writer.forget(descriptor["uid"])
+
+    def create_indexes(self) -> list[str]:
+        """See :meth:`EventSource.create_indexes`; those of all collections of the store."""
+        return self._database.create_indexes()
+
+    def close(self) -> None:
+        """See :meth:`EventSource.close`."""
+        self._database.close()
+
+
+def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(known) >= MOST_REMEMBERED:
+        known.pop(next(iter(known)), None)
+    known[key] = value

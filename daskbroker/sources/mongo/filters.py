@@ -1,0 +1,133 @@
+"""From a search to a filter for MongoDB.
+
+The filter finds at least what the search asks for; where it is exact the server can count.
+What MongoDB understands otherwise than :mod:`daskbroker.core.query` (the order of keys in whole
+mappings, None under a dotted path, most regular expressions) is left to be decided afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import bson
+
+from ...core.query import Query
+from ...core.search import Search
+from .bson_documents import SIDE
+
+__all__ = ["Filter", "query_filter", "start_filter"]
+
+_PATH = re.compile(r"[^$.\0\d][^.\0]*(\.[^$.\0\d][^.\0]*)*")
+_PLAIN_PATTERN = re.compile(r"(?!.*\(\?)[A-Za-z0-9_ ^$.*+?()|/:,=-]*", re.ASCII)
+_COMPARISONS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A filter for ``find``, and whether it finds exactly what was asked."""
+
+    query: dict[str, Any]
+    exact: bool
+
+
+def start_filter(search: Search, *, packed: bool) -> Filter:
+    """The filter on start documents for a search, but for its texts and its stop queries.
+
+    Parameters
+    ----------
+    packed
+        Whether there may be documents whose plain form lacks something; all of those have to be
+        looked at.
+    """
+    found = query_filter(search.queries)
+    query, exact = found.query, found.exact and not search.texts and not search.stop
+    if packed and query:
+        query, exact = {"$or": [query, {f"{SIDE}.packed": {"$exists": True}}]}, False
+    times = {"$gte": search.since, "$lte": search.until}
+    asked = {sign: end for sign, end in times.items() if end is not None}
+    if asked:
+        query = {"$and": [{"time": asked}, query]} if query else {"time": asked}
+    return Filter(query, exact)
+
+
+def query_filter(queries: Sequence[Query]) -> Filter:
+    """The filter for some queries, all of which have to hold."""
+    parts = [_document(query.source) for query in queries]
+    wanted = [part.query for part in parts if part.query]
+    query = {} if not wanted else wanted[0] if len(wanted) == 1 else {"$and": wanted}
+    return Filter(query, all(part.exact for part in parts))
+
+
+def _document(source: Mapping[str, Any]) -> Filter:
+    """A filter on a document; what cannot be told to MongoDB exactly is left out."""
+    parts = [
+        _logical(key, value) if key.startswith("$") else _field(key, value)
+        for key, value in source.items()
+    ]
+    wanted = [part.query for part in parts if part.query]
+    query = {} if not wanted else wanted[0] if len(wanted) == 1 else {"$and": wanted}
+    return Filter(query, all(part.exact for part in parts))
+
+
+def _logical(key: str, sources: Sequence[Mapping[str, Any]]) -> Filter:
+    parts = [_document(source) for source in sources]
+    exact = all(part.exact for part in parts)
+    if key == "$and":
+        wanted = [part.query for part in parts if part.query]
+        return Filter({"$and": wanted} if wanted else {}, exact)
+    if key == "$or":
+        # One branch about which nothing can be told lets everything through.
+        told = all(part.query for part in parts)
+        return Filter({"$or": [part.query for part in parts]} if told else {}, exact and told)
+    usable = exact and all(part.query for part in parts)  # $nor: less found is more left out
+    return Filter({"$nor": [part.query for part in parts]} if usable else {}, usable)
+
+
+def _field(path: str, value: Any) -> Filter:
+    if not _PATH.fullmatch(path):
+        return Filter({}, False)
+    operators = value if _is_operators(value) else {"$eq": value}
+    told = {
+        operator: operand
+        for operator, operand in operators.items()
+        if operator != "$options" and _same_in_mongo(path, operator, operand, operators)
+    }
+    exact = len(told) == len(operators)
+    return Filter({path: told} if told else {}, exact)
+
+
+def _same_in_mongo(path: str, operator: str, operand: Any, beside: Mapping[str, Any]) -> bool:
+    """Whether MongoDB decides an operator exactly as we do."""
+    if operator in _COMPARISONS:
+        return _same_value(path, operand)
+    if operator in ("$in", "$nin", "$all"):
+        return all(_same_value(path, item) for item in operand)
+    if operator == "$not":
+        return all(_same_in_mongo(path, name, one, operand) for name, one in operand.items())
+    if operator == "$regex":
+        return "$options" not in beside and bool(_PLAIN_PATTERN.fullmatch(operand))
+    return operator == "$exists" or (operator == "$size" and operand < 2**31)
+
+
+def _same_value(path: str, value: Any) -> bool:
+    if value is None:
+        return "." not in path
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list):
+        return all(_same_value(path, item) and item is not None for item in value)
+    if isinstance(value, dict):
+        return False
+    try:
+        bson.encode({"": value})
+    except (OverflowError, UnicodeError):
+        return False
+    return True
+
+
+def _is_operators(value: Any) -> bool:
+    return isinstance(value, dict) and any(key.startswith("$") for key in value)

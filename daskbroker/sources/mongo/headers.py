@@ -1,0 +1,191 @@
+"""Start and stop documents in a MongoDB store: collections ``run_start`` and ``run_stop``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.errors import DuplicateKeyError, WriteError
+
+from ...core.documents import Document, equal
+from ...core.errors import DuplicateUID, UnknownReference
+from ...core.search import Search
+from ..base import HeaderPair, HeaderSource
+from .bson_documents import (
+    check_size,
+    from_bson,
+    is_packed,
+    sparse_bson,
+    storable,
+    to_bson,
+)
+from .database import REFUSED, Database
+from .filters import Filter, query_filter, start_filter
+from .indexes import warn_of_missing
+
+__all__ = ["MongoHeaderSource"]
+
+BATCH = 200
+MOST_STOPS = 5000
+"""So many runs, found by their stop, are looked up by uid; of more, all runs are looked at."""
+
+
+class MongoHeaderSource(HeaderSource):
+    """Headers in MongoDB, laid out as suitcase-mongo "normalized" does.
+
+    Parameters
+    ----------
+    database
+        Of the store, shared with the event source.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # -- insert ------------------------------------------------------------------------------
+
+    def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
+        """See :meth:`HeaderSource.insert_prepared`."""
+        self._database.prepare_writing()
+        if name == "start":
+            self._insert(name, "run_start", doc, {"uid": storable(doc["uid"])})
+            return
+        run = storable(doc["run_start"])
+        with self._database.errors():
+            known = self._database.collection("run_start").find_one({"uid": run}, {"_id": 1})
+        if known is None:
+            raise UnknownReference(
+                f"stop {doc['uid']!r}: its run {doc['run_start']!r} is not stored; "
+                "insert its start document first"
+            )
+        self._insert(name, "run_stop", doc, {"$or": [{"run_start": run}, {"uid": doc["uid"]}]})
+
+    def _insert(
+        self, name: str, collection: str, doc: Mapping[str, Any], same: Mapping[str, Any]
+    ) -> None:
+        label = f"{name} {doc['uid']!r}"
+        encoded = check_size(to_bson(doc), label)
+        with self._database.errors(label):
+            into = self._database.collection(collection)
+            if is_packed(encoded):
+                self._database.note_packed()
+            try:
+                # Not every old database has the unique index, so look first.
+                there = into.find_one(same)
+                if there is None:
+                    into.insert_one(encoded)
+            except DuplicateKeyError:
+                there = into.find_one(same)
+            except WriteError as error:
+                if error.code not in REFUSED:
+                    raise
+                self._database.note_packed()
+                into.insert_one(check_size(sparse_bson(doc), label))
+        if there is not None and not equal(from_bson(there), doc):
+            raise DuplicateUID(f"{label}: a different {name} is stored of this uid or run")
+
+    # -- look up -----------------------------------------------------------------------------
+
+    def find_uid(self, uid: str) -> HeaderPair | None:
+        """See :meth:`HeaderSource.find_uid`."""
+        with self._database.errors():
+            starts = self._database.collection("run_start")
+            warn_of_missing(starts, "uid", self._database.label)
+            found = starts.find_one({"uid": storable(uid)})
+        if found is None:
+            return None
+        return next(self._with_stops([from_bson(found)]))
+
+    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
+        """See :meth:`HeaderSource.find_prefix`."""
+        begin = storable(prefix)
+        query = {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}
+        with self._database.errors():
+            found = self._database.collection("run_start").find(query, {"uid": 1}).sort("uid")
+            return [doc["uid"] for doc in found.limit(limit)]
+
+    def _with_stops(self, starts: list[Document]) -> Iterator[HeaderPair]:
+        with self._database.errors():
+            stops = {
+                doc["run_start"]: doc
+                for doc in self._database.collection("run_stop").find(
+                    {"run_start": {"$in": [storable(start["uid"]) for start in starts]}}
+                )
+            }
+        for start in starts:
+            stop = stops.get(storable(start["uid"]))
+            yield start, None if stop is None else from_bson(stop)
+
+    # -- search ------------------------------------------------------------------------------
+
+    def find(
+        self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
+    ) -> Iterator[HeaderPair]:
+        """See :meth:`HeaderSource.find`."""
+        narrowed = self._narrow(search)
+        wanted = None if stop is None else max(0, stop - start)
+        if wanted == 0:
+            return
+        offset = start if narrowed.exact else 0
+        limit = wanted if narrowed.exact else None
+        pairs = self._pairs(narrowed.query, offset, limit, oldest_first)
+        if not narrowed.exact:
+            pairs = islice((pair for pair in pairs if search.matches(*pair)), start, None)
+        yield from islice(pairs, wanted)
+
+    def _pairs(
+        self, query: dict[str, Any], offset: int, limit: int | None, oldest_first: bool
+    ) -> Iterator[HeaderPair]:
+        """Runs in batches that begin small."""
+        order = ASCENDING if oldest_first else DESCENDING
+        size = 8 if limit is None else min(limit, BATCH)
+        with self._database.errors():
+            starts = self._database.collection("run_start")
+            warn_of_missing(starts, "time", self._database.label)
+            cursor = starts.find(query, batch_size=BATCH).sort([("time", order), ("_id", order)])
+            cursor = cursor.skip(offset).limit(limit or 0).allow_disk_use(True)
+        with cursor:
+            while True:
+                with self._database.errors():
+                    some = [from_bson(doc) for doc in islice(cursor, size)]
+                yield from self._with_stops(some) if some else ()
+                if len(some) < size:
+                    return
+                size = BATCH
+
+    def _narrow(self, search: Search) -> Filter:
+        narrowed = start_filter(search, packed=self._database.has_packed())
+        if not search.stop:
+            return narrowed
+        query = query_filter(search.stop).query
+        if query:
+            with self._database.errors():
+                stops = self._database.collection("run_stop")
+                if self._database.has_packed():
+                    query = {"$or": [query, {"_daskbroker.packed": {"$exists": True}}]}
+                found = stops.find(query, {"run_start": 1}).limit(MOST_STOPS + 1)
+                runs = [doc["run_start"] for doc in found]
+            if len(runs) <= MOST_STOPS:
+                both = [{"uid": {"$in": runs}}, *([narrowed.query] if narrowed.query else [])]
+                return Filter({"$and": both}, False)
+        return narrowed
+
+    def count(self, search: Search) -> int:
+        """See :meth:`HeaderSource.count`."""
+        narrowed = self._narrow(search)
+        if not narrowed.exact:
+            return sum(1 for _ in self.find(search))
+        with self._database.errors():
+            return self._database.collection("run_start").count_documents(narrowed.query)
+
+    # -- upkeep ------------------------------------------------------------------------------
+
+    def create_indexes(self) -> list[str]:
+        """See :meth:`HeaderSource.create_indexes`; those of all collections of the store."""
+        return self._database.create_indexes()
+
+    def close(self) -> None:
+        """See :meth:`HeaderSource.close`."""
+        self._database.close()

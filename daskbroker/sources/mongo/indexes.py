@@ -1,0 +1,103 @@
+"""The indexes of a MongoDB store: those that suitcase-mongo makes, and ours."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING, TEXT, IndexModel
+from pymongo.collection import Collection
+
+__all__ = [
+    "ASSET_INDEXES",
+    "METADATA_INDEXES",
+    "OWN_INDEXES",
+    "missing_indexes",
+    "warn_of_missing",
+]
+
+Keys = list[tuple[str, Any]]
+
+METADATA_INDEXES: dict[str, list[IndexModel]] = {
+    "run_start": [
+        IndexModel("uid", unique=True),
+        IndexModel("scan_id"),
+        IndexModel([("scan_id", DESCENDING), ("_id", DESCENDING)], unique=True),
+        IndexModel([("time", ASCENDING), ("_id", DESCENDING)], unique=True),
+        IndexModel([("time", DESCENDING), ("_id", DESCENDING)], unique=True),
+        IndexModel([("time", DESCENDING), ("scan_id", DESCENDING)]),
+        IndexModel([("$**", TEXT)]),
+        IndexModel("data_session"),
+        IndexModel("data_groups"),
+    ],
+    "run_stop": [
+        IndexModel("run_start", unique=True),
+        IndexModel("uid", unique=True),
+        IndexModel([("time", DESCENDING)]),
+        IndexModel([("$**", TEXT)]),
+    ],
+    "event_descriptor": [
+        IndexModel("uid", unique=True),
+        IndexModel([("run_start", DESCENDING), ("time", DESCENDING)]),
+        IndexModel([("time", DESCENDING)]),
+        IndexModel([("$**", TEXT)]),
+    ],
+    "event": [
+        IndexModel("uid", unique=True),
+        IndexModel([("descriptor", DESCENDING), ("time", ASCENDING)]),
+    ],
+}
+ASSET_INDEXES: dict[str, list[IndexModel]] = {
+    "resource": [
+        IndexModel("uid"),
+        IndexModel("resource_id"),
+        IndexModel("run_start"),  # ours: databroker scans the collection
+        IndexModel("_daskbroker.run", sparse=True),
+    ],
+    "datum": [IndexModel("datum_id", unique=True), IndexModel("resource")],
+    "stream_resource": [
+        IndexModel("uid"),
+        IndexModel("run_start"),
+        IndexModel("_daskbroker.run", sparse=True),
+    ],
+    "stream_datum": [
+        IndexModel([("uid", ASCENDING), ("stream_resource", ASCENDING)], unique=True),
+        IndexModel("stream_resource"),
+    ],
+}
+OWN_INDEXES: dict[str, list[IndexModel]] = {
+    "daskbroker_run": [IndexModel("uid", unique=True)],
+    "event_chunk": [IndexModel([("owner", ASCENDING), ("first", ASCENDING)], unique=True)],
+    "event_chunk_column": [IndexModel([("chunk", ASCENDING), ("column", ASCENDING)], unique=True)],
+}
+
+_log = logging.getLogger("daskbroker")
+_warned: set[tuple[str, str]] = set()
+
+
+def missing_indexes(collection: Collection[Any]) -> list[IndexModel]:
+    """Those of the indexes of a collection that it does not have."""
+    wanted = {**METADATA_INDEXES, **ASSET_INDEXES, **OWN_INDEXES}[collection.name]
+    there = [_keys(one["key"]) for one in collection.list_indexes()]
+    return [model for model in wanted if _keys(model.document["key"]) not in there]
+
+
+def _keys(keys: Any) -> list[tuple[str, Any]]:
+    # A text index over everything lists the internal keys of its own.
+    found = [(name, order) for name, order in keys.items()]
+    return [("text", 1)] if any(order == "text" for _, order in found) else found
+
+
+def warn_of_missing(collection: Collection[Any], field: str, label: str) -> None:
+    """Say once which index would make a query quick, where none begins with this field."""
+    key = (label, f"{collection.name}.{field}")
+    if key in _warned:
+        return
+    _warned.add(key)
+    first = [next(iter(one["key"]), "") for one in collection.list_indexes()]
+    if first and field not in first:
+        _log.warning(
+            "%s: collection %r has no index on %r, so queries scan all of it; "
+            "`daskbroker index` makes the missing ones",
+            label, collection.name, field,
+        )  # fmt: skip

@@ -1,0 +1,163 @@
+"""The journal of a MongoDB store: the collection ``event``, as databroker reads and writes it.
+
+Rows are read in the order of (descriptor, time), which the index of suitcase-mongo gives; those
+of equal time come in the order of insertion.
+
+A row is in the journal, in a chunk, or, for a moment or because the journal is kept, in both.
+Who reads lists the chunks (M0), reads journal rows (J), and lists the chunks again (M). Rows
+leave the journal only after their chunk is known, so with M nothing is missed. A chunk that was
+``gone`` in M0 had left the journal before J was read; the rows of any other chunk of M are
+dropped from J by uid. So nothing is read twice either, whatever a sealer, a second one, or one
+that was killed has done meanwhile.
+
+Where the journal is kept, the chunks cover all rows up to the latest time in them, which a count
+over the index confirms; rows that came late are found by uid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ...core.chunks import EVENT, encode_rows
+from ...core.codec import MISSING, encode
+from .bson_documents import SIDE, from_bson, storable
+from .chunk_store import GONE, KEPT, Manifest, read_uids
+from .database import Database
+
+__all__ = [
+    "IN_TIME",
+    "event_columns",
+    "event_projection",
+    "is_simple",
+    "metadata_of",
+    "unsealed",
+    "without_sealed",
+]
+
+IN_TIME = [("time", 1)]
+PIECE = 10_000
+PARTS = {"data": "data:", "timestamps": "ts:"}
+
+
+def unsealed(database: Database, owner: str, chunks: Sequence[Manifest]) -> dict[str, Any]:
+    """A filter for the journal rows that kept chunks do not hold."""
+    query: dict[str, Any] = {"descriptor": storable(owner)}
+    kept = [chunk for chunk in chunks if chunk["journal"] == KEPT]
+    if not kept:
+        return query
+    latest = max(chunk["time_max"] for chunk in kept)
+    covered = {**query, "time": {"$lte": latest}}
+    later = {**query, "time": {"$gt": latest}}
+    with database.errors():
+        events = database.collection("event")
+        if events.count_documents(covered) == sum(chunk["rows"] for chunk in kept):
+            return later
+        uids = {storable(uid) for chunk in kept for uid in read_uids(database, chunk)}
+        rows = events.find(covered, {"uid": 1, "_id": 0})
+        late = [row["uid"] for row in rows if row["uid"] not in uids]
+    return {"$or": [later, {**query, "uid": {"$in": late}}]}
+
+
+def without_sealed(
+    database: Database,
+    rows: list[dict[str, Any]],
+    before: Iterable[Manifest],
+    after: Sequence[Manifest],
+) -> list[dict[str, Any]]:
+    """Drop the rows of J that a chunk of M holds; see above.
+
+    Parameters
+    ----------
+    rows
+        J, with their uids, of one descriptor; those of kept chunks need not be there.
+    before, after
+        The chunks M0 and M of the descriptor.
+    """
+    gone = {chunk["_id"] for chunk in before if chunk["journal"] in (GONE, KEPT)}
+    doubtful = [chunk for chunk in after if chunk["_id"] not in gone]
+    if not doubtful or not rows:
+        return rows
+    sealed = {storable(uid) for chunk in doubtful for uid in read_uids(database, chunk)}
+    return [row for row in rows if row["uid"] not in sealed]
+
+
+# -- rows to columns -------------------------------------------------------------------------
+
+
+def event_projection(columns: Sequence[str] | None) -> dict[str, int] | None:
+    """What to ask MongoDB for, to make these columns of; None: everything."""
+    if columns is None:
+        return None
+    wanted = {SIDE, "time", "uid"}
+    for name in columns:
+        prefix, _, key = name.partition(":")
+        part = next((part for part, sign in PARTS.items() if sign == prefix + ":"), None)
+        if name in EVENT.columns:
+            wanted.add(name)
+        elif part is not None:
+            wanted.add(f"{part}.{key}" if is_simple(key) else part)
+        else:
+            return None
+    whole = wanted & PARTS.keys()
+    return {name: 1 for name in wanted if name in whole or name.partition(".")[0] not in whole}
+
+
+def is_simple(key: str) -> bool:
+    """Whether a key means itself in a path of MongoDB."""
+    return bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
+
+
+def event_columns(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None, metadata: Mapping[str, str]
+) -> pa.Table:
+    """Journal rows as a chunk, or only some columns of it.
+
+    Parameters
+    ----------
+    rows
+        As found with :func:`event_projection`; at least one.
+    columns
+        Physical names; those that no row has are left out.
+    metadata
+        Of the chunk's schema.
+    """
+    if columns is None or not all(name in EVENT.columns or ":" in name for name in columns):
+        table = encode_rows(EVENT, [from_bson(row) for row in rows], metadata)
+        if columns is None:
+            return table
+        return table.select([name for name in columns if name in table.column_names])
+    if any(SIDE in row for row in rows):
+        rows = [from_bson(row) if SIDE in row else row for row in rows]
+    arrays, fields = [], []
+    for name in columns:
+        values = _cells(rows, name)
+        if all(value is MISSING for value in values):
+            continue
+        column = encode(values)
+        arrays.append(column.array)
+        fields.append(column.arrow_field(name))
+    if not arrays:
+        return pa.table({"": pa.nulls(len(rows))}).select([])
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _cells(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    if name in EVENT.columns:
+        return [row[name] for row in rows]
+    prefix, _, key = name.partition(":")
+    part = "data" if prefix == "data" else "timestamps"
+    empty: dict[str, Any] = {}
+    return [row.get(part, empty).get(key, MISSING) for row in rows]
+
+
+def metadata_of(descriptor: Mapping[str, Any]) -> dict[str, str]:
+    """For the schema of the chunks of a descriptor."""
+    return {
+        "run": str(descriptor["run_start"]),
+        "kind": EVENT.kind,
+        "descriptor": str(descriptor["uid"]),
+        "stream": str(descriptor.get("name") or "primary"),
+    }

@@ -1,0 +1,261 @@
+"""Planning in a MongoDB store: from manifest and journal to a list of chunks.
+
+One query tells of all descriptors how many rows the journal has and which chunks there are.
+Short journals are read by a second one, for all descriptors together, and travel with the plan;
+a long one is surveyed by a query of its own and read in ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from ...core.chunks import column_kinds
+from ...core.codec import Kind
+from ...core.documents import Document
+from ...core.planning import PlanBuilder
+from .bson_documents import SIDE, storable
+from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
+from .database import CHUNKS, Database
+from .indexes import warn_of_missing
+from .journal import IN_TIME, event_columns, metadata_of, unsealed, without_sealed
+from .reader import range_key
+from .survey import RANGE_ROWS, Range, cut_ranges, survey_stage
+
+__all__ = ["EventPlanner"]
+
+INLINE_BYTES = 8 * 2**20
+"""A journal whose rows should take more than this is surveyed, not read."""
+TOGETHER = 20_000
+"""So many rows of short journals are read by one query."""
+
+
+@dataclass
+class _Stream:
+    """What is known of one descriptor while it is planned."""
+
+    descriptor: Document
+    place: int
+    journal: int = 0
+    chunks: list[Manifest] = field(default_factory=list)
+    filter: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """Rows of the journal that no kept chunk holds; about so many are to be read."""
+        kept = sum(chunk["rows"] for chunk in self.chunks if chunk["journal"] == KEPT)
+        return self.journal - kept
+
+    @property
+    def is_long(self) -> bool:
+        """Whether to read the journal in ranges."""
+        estimate = self.waiting * _row_bytes(self.descriptor)
+        return self.waiting > RANGE_ROWS or (self.waiting > 1 and estimate > INLINE_BYTES)
+
+
+class EventPlanner:
+    """Plans the events of some descriptors.
+
+    Parameters
+    ----------
+    database, builder, descriptors
+        Of the plan.
+    known
+        Surveys made before, by descriptor, number of rows and position; it is added to.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        builder: PlanBuilder,
+        descriptors: Sequence[Document],
+        known: dict[tuple[str, int, int], list[Range]],
+    ) -> None:
+        self._database = database
+        self._builder = builder
+        self._known = known
+        self._streams = {
+            storable(descriptor["uid"]): _Stream(descriptor, place)
+            for place, descriptor in enumerate(descriptors)
+        }
+        self._schemas: dict[str, int] = {}
+
+    def add_all(self) -> None:
+        """Add the chunks of all descriptors to the plan, and what the journal still holds."""
+        self._look()
+        short, count = [], 0
+        for stream in self._streams.values():
+            if stream.waiting == 0:
+                self._add_sealed(stream)
+                continue
+            stream.filter = unsealed(self._database, stream.descriptor["uid"], stream.chunks)
+            if stream.is_long:
+                self._add_long(stream)
+                continue
+            short.append(stream)
+            count += stream.waiting
+            if count > TOGETHER:
+                self._add_short(short)
+                short, count = [], 0
+        if short:
+            self._add_short(short)
+
+    def _look(self) -> None:
+        """Count journals and list chunks, in this order, with one query."""
+        uids = list(self._streams)
+        with self._database.errors():
+            events = self._database.collection("event")
+            warn_of_missing(events, "descriptor", self._database.label)
+            found = events.aggregate(
+                [
+                    {"$match": {"descriptor": {"$in": uids}}},
+                    {"$group": {"_id": "$descriptor", "rows": {"$sum": 1}}},
+                    {"$project": {"_id": 0, "descriptor": "$_id", "journal": "$rows"}},
+                    _chunks_stage(uids),
+                ]
+            )
+            for doc in found:
+                if "owner" in doc:
+                    self._streams[doc["owner"]].chunks.append(doc)
+                else:
+                    self._streams[doc["descriptor"]].journal = doc["journal"]
+
+    def _add_sealed(self, stream: _Stream) -> None:
+        for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
+            text = chunk["schema"]
+            if text not in self._schemas:
+                self._schemas[text] = self._builder.add_schema(kinds_of(text))
+            self._builder.add_chunk(
+                stream.place,
+                chunk_key(chunk),
+                chunk["first"],
+                self._schemas[text],
+                facts_of(chunk),
+            )
+
+    def _add_short(self, streams: Sequence[_Stream]) -> None:
+        """Read the journals of some descriptors, and their chunks after that."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        after: dict[str, list[Manifest]] = {}
+        uids = [storable(stream.descriptor["uid"]) for stream in streams]
+        with self._database.errors():
+            found = self._database.collection("event").aggregate(
+                [{"$match": _any_of(streams)}, _chunks_stage(uids)], batchSize=TOGETHER
+            )
+            for doc in found:
+                if "owner" in doc:
+                    after.setdefault(doc["owner"], []).append(doc)
+                else:
+                    rows.setdefault(doc["descriptor"], []).append(doc)
+        for stream, uid in zip(streams, uids, strict=True):
+            before, stream.chunks = stream.chunks, _ordered(after.get(uid, []))
+            left = without_sealed(self._database, rows.get(uid, []), before, stream.chunks)
+            self._add_sealed(stream)
+            if left:
+                left.sort(key=lambda row: (row["time"], row["_id"]))
+                table = event_columns(left, None, metadata_of(stream.descriptor))
+                self._builder.add_table(stream.place, sealed_end(stream.chunks), table)
+
+    # -- long journals -----------------------------------------------------------------------
+
+    def _add_long(self, stream: _Stream) -> None:
+        key = (stream.descriptor["uid"], stream.journal, sealed_end(stream.chunks))
+        ranges = self._known.get(key)
+        if ranges is None:
+            ranges = self._survey(stream)
+            if sealed_end(stream.chunks) == key[2]:
+                self._known[key] = ranges
+        self._add_sealed(stream)
+        position = first = sealed_end(stream.chunks)
+        uids = (stream.descriptor["run_start"], stream.descriptor["uid"])
+        for one in ranges:
+            place = range_key(*uids, one.begin, one.end, one.facts.rows, position)
+            schema = self._builder.add_schema(one.kinds)
+            self._builder.add_chunk(stream.place, place, first, schema, one.facts)
+            first += one.facts.rows
+
+    def _survey(self, stream: _Stream) -> list[Range]:
+        """Cut the journal; anew while a sealer moves rows from under our hands."""
+        while True:
+            ranges, after = self._walk(stream)
+            before, stream.chunks = stream.chunks, after
+            if {c["_id"] for c in before} == {c["_id"] for c in after}:
+                return [self._with_packed(stream, one) for one in ranges]
+
+    def _walk(self, stream: _Stream) -> tuple[list[Range], list[Manifest]]:
+        """One pass over the rows, and the chunks that there are after that."""
+        doubtful = [c for c in stream.chunks if c["journal"] == WAITING]
+        after: list[Manifest] = []
+        descriptor = stream.descriptor
+        stage = survey_stage(descriptor) | ({"uid": 1} if doubtful else {})
+        with self._database.errors():
+            found = self._database.collection("event").aggregate(
+                [
+                    {"$match": stream.filter},
+                    {"$sort": dict(IN_TIME)},
+                    {"$project": stage},
+                    _chunks_stage([storable(descriptor["uid"])]),
+                ],
+                batchSize=RANGE_ROWS,
+                allowDiskUse=True,
+            )
+            rows = self._rows_of(found, after, doubtful)
+            ranges = list(cut_ranges(rows, descriptor["data_keys"]))
+        return ranges, _ordered(after)
+
+    def _rows_of(
+        self, found: Any, after: list[Manifest], doubtful: Sequence[Manifest]
+    ) -> Iterator[dict[str, Any]]:
+        """The rows but for those of chunks that wait to leave the journal; chunks set apart."""
+        batch: list[dict[str, Any]] = []
+        while batch := list(islice(found, RANGE_ROWS)):
+            after.extend(doc for doc in batch if "owner" in doc)
+            rows = [doc for doc in batch if "owner" not in doc]
+            yield from without_sealed(self._database, rows, (), doubtful)
+
+    def _with_packed(self, stream: _Stream, one: Range) -> Range:
+        """The range with the kinds of values that BSON cannot hold."""
+        if not one.packed:
+            return one
+        times = {"time": {"$gte": one.begin, "$lte": one.end}}
+        query = {"$and": [stream.filter, times, {f"{SIDE}.packed": {"$exists": True}}]}
+        with self._database.errors():
+            rows = list(self._database.collection("event").find(query))
+        table = event_columns(rows, None, metadata_of(stream.descriptor))
+        for name, kind in column_kinds(table).items():
+            there = one.kinds.get(name)
+            if there is None or there != kind:
+                one.kinds[name] = Kind("json", True)
+        return one
+
+
+def _chunks_stage(uids: Sequence[str]) -> dict[str, Any]:
+    """The stage that lists, after all that comes before, the chunks of some descriptors."""
+    pipeline = [{"$match": {"owner": {"$in": list(uids)}}}]
+    return {"$unionWith": {"coll": CHUNKS, "pipeline": pipeline}}
+
+
+def _any_of(streams: Sequence[_Stream]) -> dict[str, Any]:
+    plain = [s.filter["descriptor"] for s in streams if s.filter.keys() == {"descriptor"}]
+    others = [s.filter for s in streams if s.filter.keys() != {"descriptor"}]
+    if not others:
+        return {"descriptor": {"$in": plain}}
+    return {"$or": [{"descriptor": {"$in": plain}}, *others]}
+
+
+def _ordered(chunks: Sequence[Manifest]) -> list[Manifest]:
+    return sorted(chunks, key=lambda chunk: chunk["first"])
+
+
+def _row_bytes(descriptor: Mapping[str, Any]) -> int:
+    """About how large an event of a descriptor should be, as it claims."""
+    total = 200
+    for claim in descriptor["data_keys"].values():
+        cells = 1
+        if not claim.get("external"):
+            for size in claim.get("shape") or ():
+                cells *= max(size, 1) if isinstance(size, int) else 1
+        total += 40 + 12 * cells
+    return total

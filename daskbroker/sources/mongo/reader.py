@@ -1,0 +1,167 @@
+"""Reading chunks of a MongoDB store: sealed ones, and ranges of its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from ...core.chunks import EVENT, ChunkReader, decode_rows, encode_rows
+from ...core.errors import StoreDamaged, StoreError
+from ...core.registry import reader_of
+from .bson_documents import from_bson, storable
+from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
+from .database import Database, label_of
+from .journal import IN_TIME, event_columns, event_projection
+from .pages import read_page
+from .references import datum_range
+
+__all__ = ["MongoReader", "range_key"]
+
+TOGETHER = 128
+"""So many small chunks are fetched by one query."""
+
+
+def range_key(
+    run: str, descriptor: str, begin: float, end: float, rows: int, position: int
+) -> tuple[Any, ...]:
+    """The key of a range of the journal.
+
+    Parameters
+    ----------
+    run, descriptor
+        Uids.
+    begin, end
+        Times of its first and last row.
+    rows
+        How many there were.
+    position
+        How many rows of the descriptor were sealed then.
+    """
+    return ("event", run, descriptor, begin, end, rows, position)
+
+
+@dataclass(frozen=True)
+class MongoReader(ChunkReader):
+    """Reads by key; pickles as the uris of the databases, and connects when it reads.
+
+    With an ``origin`` (key of a broker, name of its event source) it pickles as that: the broker
+    was opened by the name of a configuration that holds a password, and each process that reads
+    has that configuration.
+
+    Keys are ``("chunk", number, rows, whole)`` of a sealed chunk, ``("event", …)`` of a range of
+    the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums, and
+    those of :func:`daskbroker.sources.mongo.pages.read_page`.
+    """
+
+    uri: str = field(repr=False)
+    assets: str | None = field(default=None, repr=False)
+    read_only: bool = False
+    origin: tuple[str, str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.origin is not None:
+            return (reader_of, self.origin)
+        return (MongoReader, (self.uri, self.assets, self.read_only))
+
+    def database(self) -> Database:
+        """The databases, with this process's connections."""
+        return Database.of(self.uri, self.assets, read_only=self.read_only)
+
+    def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
+        if key[0] == "chunk":
+            return stored_columns(self.database(), [key], columns)[0]
+        if key[0] == "datum":
+            return datum_range(self.database(), *key[1:], columns=columns)
+        if key[0] in ("event_page", "datum_page"):
+            return read_page(self.database(), key, columns)
+        return _read_range(self.database(), key, columns)
+
+    def read_many(
+        self, keys: Sequence[Any], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read_many`; small chunks together."""
+        waiting: list[Any] = []
+        for key in keys:
+            small = isinstance(key, tuple) and key[0] == "chunk" and key[3]
+            if waiting and (not small or len(waiting) == TOGETHER):
+                yield from stored_columns(self.database(), waiting, columns)
+                waiting = []
+            if small:
+                waiting.append(key)
+            else:
+                yield self.read(key, columns)
+        if waiting:
+            yield from stored_columns(self.database(), waiting, columns)
+
+    def __repr__(self) -> str:
+        return f"<MongoReader {label_of(self.uri)}>"
+
+
+def _read_range(
+    database: Database, key: tuple[Any, ...], columns: Sequence[str] | None
+) -> pa.Table:
+    """Rows of the journal; from chunks, where they have been sealed since they were planned."""
+    _, run, descriptor, begin, end, rows, _ = key
+    query = {"descriptor": storable(descriptor), "time": {"$gte": begin, "$lte": end}}
+    with database.errors():
+        events = database.collection("event")
+        found = list(
+            events.find(query, event_projection(columns), batch_size=max(rows, 1))
+            .sort(IN_TIME)
+            .allow_disk_use(True)
+        )
+    metadata = {"run": run, "kind": EVENT.kind, "descriptor": descriptor}
+    if len(found) == rows:
+        return event_columns(found, columns, metadata)
+    return _merged_range(database, key, columns, metadata)
+
+
+def chunks_in(database: Database, key: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """The chunks that may hold rows of a range."""
+    _, _, descriptor, begin, end, _, _ = key
+    return [
+        chunk
+        for chunk in chunks_of(database, descriptor)
+        if chunk["time_min"] <= end and chunk["time_max"] >= begin
+    ]
+
+
+def _merged_range(
+    database: Database,
+    key: tuple[Any, ...],
+    columns: Sequence[str] | None,
+    metadata: dict[str, str],
+) -> pa.Table:
+    """What the journal still has of a range, and what chunks newer than the plan have of it."""
+    _, run, descriptor, begin, end, rows, position = key
+    query = {"descriptor": storable(descriptor), "time": {"$gte": begin, "$lte": end}}
+    with database.errors():
+        events = database.collection("event")
+        left = [from_bson(row) for row in events.find(query).sort(IN_TIME).allow_disk_use(True)]
+    sealed: set[str] = set()
+    docs = []
+    for chunk in chunks_in(database, key):
+        if chunk["first"] < position:
+            sealed.update(read_uids(database, chunk))
+            continue
+        table = stored_columns(database, [chunk_key(chunk)], None)[0]
+        for doc in decode_rows(EVENT, table, descriptor):
+            sealed.add(doc["uid"])
+            if begin <= doc["time"] <= end:
+                docs.append(doc)
+    docs += [doc for doc in left if doc["uid"] not in sealed]
+    docs.sort(key=lambda doc: doc["time"])
+    if len(docs) != rows:
+        problem = StoreDamaged if len(docs) < rows else StoreError
+        raise problem(
+            f"run {run!r}, descriptor {descriptor!r}: {rows} events were found from "
+            f"{begin} to {end}, now there are {len(docs)}; make the table or dataset anew"
+        )
+    table = encode_rows(EVENT, docs, metadata)
+    if columns is None:
+        return table
+    return table.select([name for name in columns if name in table.column_names])

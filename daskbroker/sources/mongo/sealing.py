@@ -1,0 +1,224 @@
+"""Sealing in MongoDB: rows leave the journal for immutable chunks, safely at any moment.
+
+A sealer (1) finishes what another may have left: rows of chunks that are ``waiting`` are removed
+from the journal, and the chunks marked ``gone``; (2) takes rows from the journal, in the order of
+time, and stores their columns; (3) makes the chunk known at the position where step 1 found the
+end, as ``waiting``, or as ``kept`` where the journal is to stay; (4) removes the rows and marks
+the chunk ``gone``. If another sealer has made a chunk known since step 1, step 3 fails on the
+unique key of sequence and position, the columns are thrown away, and all begins anew: so no
+row is ever in two chunks. Killed anywhere, a sealer leaves at worst columns that no chunk names
+(:func:`sweep` removes them) or a chunk that the next one finishes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import bson
+import pyarrow as pa
+from bson.objectid import ObjectId
+
+from ...core.chunks import EVENT, decode_rows, encode_page, encode_rows
+from ...core.documents import Document
+from ...core.pages import CHUNK_ROWS, page_parts
+from .bson_documents import CODEC, from_bson, storable
+from .chunk_store import (
+    GONE,
+    KEPT,
+    WAITING,
+    Manifest,
+    TooLarge,
+    chunks_of,
+    discard,
+    publish,
+    read_uids,
+    sealed_end,
+    store_columns,
+)
+from .database import CHUNKS, COLUMNS, Database
+from .journal import IN_TIME, PIECE, metadata_of, unsealed
+
+__all__ = ["seal_descriptor", "seal_page", "seal_rows", "sweep"]
+
+SEALED_BYTES = 8 * 2**20
+"""Of BSON, about, in a chunk; a batch of the server's may come on top."""
+BATCH_ROWS = 1000
+ORPHAN_SECONDS = 3600.0
+
+
+def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = False) -> int:
+    """Pack what the journal holds of a descriptor into chunks; how many were made.
+
+    Rows that come while it works are left for the next time.
+    """
+    owner = descriptor["uid"]
+    made, done = 0, 0
+    with database.errors():
+        query = {"descriptor": storable(owner)}
+        count = database.collection("event").count_documents(query)
+    if not count and not chunks_of(database, owner):
+        return 0
+    while True:
+        chunks = _finished(database, owner, keep=keep)
+        rows = _next_rows(database, unsealed(database, owner, chunks))
+        if not rows:
+            return made
+        published = seal_rows(
+            database, descriptor, rows, sealed_end(chunks), KEPT if keep else WAITING
+        )
+        if not published:
+            continue
+        made += len(published)
+        done += sum(manifest["rows"] for manifest in published)
+        if not keep:
+            for manifest in published:
+                _remove_rows(database, manifest)
+        if done >= count:
+            return made
+
+
+def _finished(database: Database, owner: str, *, keep: bool) -> list[Manifest]:
+    """The chunks of a sequence, after removing rows that should have left the journal."""
+    chunks = chunks_of(database, owner)
+    for manifest in chunks:
+        if manifest["journal"] == WAITING or (manifest["journal"] == KEPT and not keep):
+            _remove_rows(database, manifest)
+            manifest["journal"] = GONE
+    return chunks
+
+
+def _next_rows(database: Database, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first rows of the journal, as many as a chunk shall hold."""
+    rows: list[dict[str, Any]] = []
+    size = 0
+    with database.errors():
+        cursor: Any = (
+            database.collection("event")
+            .find_raw_batches(query, batch_size=BATCH_ROWS)
+            .sort(IN_TIME)
+            .limit(CHUNK_ROWS)
+            .allow_disk_use(True)
+        )
+        with cursor:
+            for batch in cursor:
+                size += len(batch)
+                rows.extend(bson.decode_all(batch, CODEC))
+                if size >= SEALED_BYTES:
+                    break
+    return rows
+
+
+def seal_rows(
+    database: Database,
+    descriptor: Document,
+    rows: Sequence[Mapping[str, Any]],
+    first: int,
+    journal: str,
+) -> list[Manifest]:
+    """Make chunks of rows, more than one where a column would be too large for a document.
+
+    Returns the chunks; none, if another sealer was first.
+
+    Raises
+    ------
+    TooLarge
+        If a column of a single row is too large.
+    """
+    docs = [from_bson(row) for row in rows]
+    table = encode_rows(EVENT, docs, metadata_of(descriptor))
+    return _seal_table(database, descriptor, table, first, journal)
+
+
+def _seal_table(
+    database: Database, descriptor: Document, table: pa.Table, first: int, journal: str
+) -> list[Manifest]:
+    """Store a table as one chunk; as two, and so on, if it does not fit."""
+    pieces = [table]
+    manifests: list[Manifest] = []
+    try:
+        while pieces:
+            piece = pieces.pop(0)
+            try:
+                manifest = store_columns(
+                    database, descriptor["uid"], descriptor["run_start"], first, piece, journal
+                )
+            except TooLarge:
+                if piece.num_rows < 2:
+                    raise
+                pieces[:0] = _halves(piece)
+                continue
+            manifests.append(manifest)
+            first += piece.num_rows
+        if publish(database, manifests):
+            return manifests
+    except BaseException:
+        discard(database, manifests)
+        raise
+    discard(database, manifests)
+    return []
+
+
+def _halves(table: pa.Table) -> list[pa.Table]:
+    """A chunk cut in two, each encoded anew, as the notes of columns tell of all rows."""
+    docs = decode_rows(EVENT, table, "")
+    half = len(docs) // 2
+    notes = (table.schema.metadata or {}).get(b"daskbroker", b"{}")
+    metadata = json.loads(notes)
+    return [encode_rows(EVENT, part, metadata) for part in (docs[:half], docs[half:])]
+
+
+def seal_page(database: Database, descriptor: Document, page: Mapping[str, Any]) -> None:
+    """Make a page, none of whose rows is stored, into chunks at once."""
+    metadata = metadata_of(descriptor)
+    tables = [encode_page(EVENT, part, metadata) for part in page_parts(EVENT, page)]
+    while True:
+        first = sealed_end(chunks_of(database, descriptor["uid"]))
+        manifests: list[Manifest] = []
+        try:
+            for table in tables:
+                manifest = store_columns(
+                    database, descriptor["uid"], descriptor["run_start"], first, table, GONE
+                )
+                manifests.append(manifest)
+                first += table.num_rows
+            if publish(database, manifests):
+                return
+        except TooLarge:
+            discard(database, manifests)
+            tables = [half for table in tables for half in _halves(table)]
+            continue
+        except BaseException:
+            discard(database, manifests)
+            raise
+        discard(database, manifests)
+
+
+def _remove_rows(database: Database, manifest: Manifest) -> None:
+    """Remove a chunk's rows from the journal, and note that."""
+    uids = [storable(uid) for uid in read_uids(database, manifest)]
+    with database.errors():
+        events = database.collection("event")
+        for begin in range(0, len(uids), PIECE):
+            some = uids[begin : begin + PIECE]
+            events.delete_many({"uid": {"$in": some}, "descriptor": manifest["owner"]})
+        chunks = database.collection(CHUNKS)
+        chunks.update_one({"_id": manifest["_id"]}, {"$set": {"journal": GONE}})
+
+
+def sweep(database: Database) -> int:
+    """Remove old columns that no chunk names, left by processes that were killed; how many."""
+    latest = int(time.time() - ORPHAN_SECONDS)
+    removed = 0
+    with database.errors():
+        columns = database.collection(COLUMNS)
+        known = {doc["_id"] for doc in database.collection(CHUNKS).find({}, {"_id": 1})}
+        stored = columns.aggregate([{"$group": {"_id": "$chunk"}}])
+        lost = (doc["_id"] for doc in stored if doc["_id"] not in known)
+        old = (one for one in lost if ObjectId(one).generation_time.timestamp() < latest)
+        while some := list(islice(old, PIECE)):
+            removed += columns.delete_many({"chunk": {"$in": some}}).deleted_count
+    return removed

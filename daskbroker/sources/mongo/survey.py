@@ -1,0 +1,196 @@
+"""Cutting a long journal into chunks without fetching its payload.
+
+One query walks the rows of a descriptor along its index. Of each row the server sends time,
+``seq_num``, size, and the types of its values as one text; so the kinds of the columns are as
+exact as those of a sealed chunk, and every partition of a table has the same dtypes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ...core.chunks import Statistics
+from ...core.codec import Kind
+from ...core.pages import CHUNK_BYTES
+from .bson_documents import SIDE
+from .journal import is_simple
+
+__all__ = [
+    "RANGE_ROWS",
+    "Range",
+    "cut_ranges",
+    "is_array",
+    "kind_of",
+    "range_facts",
+    "survey_stage",
+    "type_of",
+    "value_of",
+]
+
+RANGE_ROWS = 16_384
+_TYPES = re.compile(
+    r"array<(\d+),(\w+)>|array|double|string|objectId|object|binData|bool|date|null|missing|int|"
+    r"long|decimal|undefined|regex|timestamp|symbol|javascriptWithScope|javascript|dbPointer|"
+    r"minKey|maxKey"
+)
+_LEAVES = {"double": "<f8", "int": "<i8", "long": "<i8", "bool": "|b1", "string": "<U"}
+
+
+@dataclass
+class Range:
+    """Rows of the journal between two times, which no other range shares.
+
+    Attributes
+    ----------
+    facts
+        Their statistics.
+    begin, end
+        Times of the first and last.
+    kinds
+        Of their columns.
+    packed
+        Some rows have values that BSON cannot hold, of which the kinds do not tell.
+    """
+
+    facts: Statistics
+    begin: float
+    end: float
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    packed: bool = False
+
+
+def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
+    types = [{"$type": f"${SIDE}.packed"}]
+    for key, claim in descriptor["data_keys"].items():
+        types.append(type_of(value_of(key), array=is_array(claim)))
+    return {
+        "_id": 0,
+        "t": "$time",
+        "s": "$seq_num",
+        "b": {"$bsonSize": "$$ROOT"},
+        "k": {"$concat": types},
+    }
+
+
+def is_array(claim: Mapping[str, Any]) -> bool:
+    """Whether a data key claims to hold arrays, so that their shapes are worth a look."""
+    return bool(claim.get("shape")) or claim.get("dtype") == "array"
+
+
+def value_of(key: str) -> Any:
+    """The expression for the value under a data key, whatever signs it has."""
+    if is_simple(key):
+        return f"$data.{key}"
+    return {"$getField": {"field": {"$literal": key}, "input": "$data"}}
+
+
+def type_of(value: Any, *, array: bool) -> Any:
+    """The expression for a value's type; ``array<length,type>`` for a flat array, if asked."""
+    if not array:
+        return {"$type": value}
+    each = {"$setUnion": [{"$map": {"input": value, "in": {"$type": "$$this"}}}, []]}
+    leaf = {"$cond": [{"$eq": [{"$size": each}, 1]}, {"$first": each}, "mixed"]}
+    shape = {"$concat": ["array<", {"$toString": {"$size": value}}, ",", leaf, ">"]}
+    return {"$cond": [{"$isArray": [value]}, shape, {"$type": value}]}
+
+
+# -- from what the server tells to ranges ------------------------------------------------------
+
+
+def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterator[Range]:
+    """Cut rows, in the order of time, into ranges of about a chunk's size.
+
+    Rows of one time stay together, as a range is read by time.
+
+    Parameters
+    ----------
+    rows
+        What :func:`survey_stage` tells.
+    keys
+        Of the data, in the order of the descriptor.
+    """
+    keys = tuple(keys)
+    times: list[float] = []
+    numbers: list[int] = []
+    types: set[str] = set()
+    size = 0
+    for row in rows:
+        time = row["t"]
+        full = len(times) >= RANGE_ROWS or size >= CHUNK_BYTES
+        if full and time > times[-1]:
+            yield _range(times, numbers, types, size, keys)
+            times, numbers, types, size = [], [], set(), 0
+        times.append(time)
+        numbers.append(row["s"])
+        types.add(row["k"])
+        size += row["b"]
+    if times:
+        yield _range(times, numbers, types, size, keys)
+
+
+def _range(
+    times: list[float], numbers: list[int], types: set[str], size: int, keys: tuple[str, ...]
+) -> Range:
+    facts = range_facts(times, numbers, size)
+    kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
+    by_column = list(zip(*map(_parsed, types), strict=True))
+    for key, found in zip(keys, by_column[1:], strict=True):
+        kind = kind_of(set(found))
+        if kind is not None:
+            kinds[f"data:{key}"] = kind
+            kinds[f"ts:{key}"] = Kind("float", nulls=True)
+    packed = any(one != "missing" for one in by_column[0])
+    return Range(facts, times[0], times[-1], kinds, packed)
+
+
+def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics:
+    """Statistics of rows by their times and ``seq_num``; ``size`` in bytes of BSON."""
+    seq = np.array(numbers, np.int64)
+    ordered = bool((seq[1:] > seq[:-1]).all())
+    distinct = len(seq) if ordered else len(np.unique(seq))
+    return Statistics(
+        len(seq), size // 2, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
+        distinct, ordered,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=10_000)
+def _parsed(text: str) -> tuple[str, ...]:
+    return tuple(match.group() for match in _TYPES.finditer(text))
+
+
+def kind_of(types: set[str]) -> Kind | None:
+    """The kind that :func:`daskbroker.core.codec.encode` gives values of these BSON types."""
+    if types == {"missing"}:
+        return None
+    nulls = bool(types & {"missing", "null"})
+    types = types - {"missing", "null"}
+    if not types:
+        return Kind("null", True)
+    if types <= {"int", "long"}:
+        return Kind("long" if "long" in types else "int", nulls)
+    if types == {"int", "double"}:
+        return Kind("number", nulls)
+    names = {"double": "float", "bool": "bool", "string": "str"}
+    if len(types) == 1 and (name := names.get(next(iter(types)))):
+        return Kind(name, nulls)
+    if all(one.startswith("array<") for one in types):
+        return _array_kind(types, nulls)
+    return Kind("json", nulls)
+
+
+def _array_kind(types: set[str], nulls: bool) -> Kind:
+    shapes = {one[6:-1].split(",")[0] for one in types}
+    leaves = {_LEAVES.get(one[6:-1].split(",")[1]) for one in types}
+    if len(leaves) > 1 or None in leaves:
+        return Kind("json", nulls)
+    if len(shapes) == 1:
+        return Kind("array", nulls, leaves.pop() or "", (int(shapes.pop()),))
+    return Kind("list", nulls, leaves.pop() or "")

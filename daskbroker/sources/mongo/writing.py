@@ -1,0 +1,256 @@
+"""Adding events to a MongoDB store, each once.
+
+The journal's unique index on ``uid`` notices a repeated event there. Of those that were sealed
+a lane keeps hashes of their uids: read once, when the first event of a descriptor comes, and
+again when chunks were added, by this process or, looked up once a second, by another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import numpy as np
+from bson.raw_bson import RawBSONDocument
+from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
+
+from ...core.chunks import EVENT, decode_rows
+from ...core.documents import Document, equal
+from ...core.errors import DuplicateUID
+from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
+from .chunk_store import (
+    GONE,
+    Manifest,
+    chunk_key,
+    chunks_of,
+    read_uids,
+    sealed_end,
+    stored_columns,
+)
+from .database import REFUSED, Database
+from .sealing import seal_descriptor, seal_page, seal_rows
+
+__all__ = ["EventWriter"]
+
+LOOK_SECONDS = 1.0
+MOST_LANES = 200
+DUPLICATE_KEY = 11000
+
+
+@dataclass
+class _Lane:
+    """One descriptor, as this process knows it.
+
+    Attributes
+    ----------
+    chunks
+        Its chunks, when last looked up.
+    sealed
+        Sorted hashes of the uids in them.
+    looked
+        When that was, on the monotonic clock.
+    waiting_rows, waiting_bytes
+        What this process has added to the journal since, for deciding when to seal.
+    """
+
+    chunks: list[Manifest] = field(default_factory=list)
+    sealed: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    looked: float = 0.0
+    waiting_rows: int = 0
+    waiting_bytes: int = 0
+
+    def may_know(self, uid: str) -> bool:
+        """Whether a sealed event may have this uid; False is certain."""
+        if not len(self.sealed):
+            return False
+        wanted = hash(uid)
+        place = int(np.searchsorted(self.sealed, wanted))
+        return place < len(self.sealed) and int(self.sealed[place]) == wanted
+
+
+class EventWriter:
+    """Adds events to the journal, or to chunks.
+
+    Parameters
+    ----------
+    database
+        Of the store.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lanes: dict[str, _Lane] = {}
+        self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
+        self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
+
+    def is_full(self, descriptor: str) -> bool:
+        """Whether the journal of a descriptor should be sealed."""
+        lane = self._lanes.get(descriptor)
+        return lane is not None and (
+            lane.waiting_rows >= self._seal_rows or lane.waiting_bytes >= self._seal_bytes
+        )
+
+    def forget(self, descriptor: str) -> None:
+        """Look anew at what is stored of a descriptor, before the next event of it."""
+        lane = self._lanes.get(descriptor)
+        if lane is not None:
+            lane.waiting_rows, lane.waiting_bytes, lane.looked = 0, 0, float("-inf")
+
+    # -- rows --------------------------------------------------------------------------------
+
+    def append(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store checked events that are not there yet.
+
+        Raises
+        ------
+        DuplicateUID
+            If a different event has the same uid; then none is stored.
+        TooLarge
+            If a column of an event is larger than MongoDB holds.
+        """
+        lane = self._lane(descriptor)
+        fresh = [row for row in rows if not self._is_sealed(descriptor, lane, row)]
+        if len(fresh) > 1:
+            fresh = self._not_in_journal(fresh)
+        encoded = [to_bson(row) for row in fresh]
+        try:
+            if any(len(one.raw) > LARGEST for one in encoded):
+                self._seal_at_once(descriptor, fresh)
+            elif len(encoded) == 1:
+                self._insert_one(fresh[0], encoded[0])
+            elif encoded:
+                self._insert_many(fresh, encoded)
+        except BaseException:
+            self.forget(descriptor["uid"])
+            raise
+        lane.waiting_rows += len(encoded)
+        lane.waiting_bytes += sum(len(one.raw) for one in encoded)
+
+    def _insert_one(self, row: Mapping[str, Any], encoded: RawBSONDocument) -> None:
+        label = f"event {row['uid']!r}"
+        with self._database.errors(label):
+            events = self._database.collection("event")
+            try:
+                events.insert_one(encoded)
+            except DuplicateKeyError:
+                self._compare(row, events.find_one({"uid": storable(row["uid"])}))
+            except WriteError as error:
+                if error.code not in REFUSED:
+                    raise
+                events.insert_one(sparse_bson(row))
+
+    def _insert_many(
+        self, rows: Sequence[Mapping[str, Any]], encoded: Sequence[RawBSONDocument]
+    ) -> None:
+        label = f"event {rows[0]['uid']!r} and {len(rows) - 1} more"
+        with self._database.errors(label):
+            events = self._database.collection("event")
+            try:
+                events.insert_many(encoded)
+            except BulkWriteError as error:
+                codes = {one["code"] for one in error.details["writeErrors"]}
+                if not codes <= {DUPLICATE_KEY, *REFUSED}:
+                    raise
+                for row in rows:  # another process has stored some of them just now
+                    self._insert_one(row, to_bson(row))
+
+    def _not_in_journal(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Those of some rows that the journal does not have."""
+        uids = [storable(row["uid"]) for row in rows]
+        with self._database.errors():
+            found = self._database.collection("event").find({"uid": {"$in": uids}})
+            there = {doc["uid"]: doc for doc in found}
+        fresh = []
+        for row, uid in zip(rows, uids, strict=True):
+            if uid in there:
+                self._compare(row, there[uid])
+            else:
+                fresh.append(row)
+        return fresh
+
+    def _compare(self, row: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
+        if there is not None and not equal(from_bson(there), dict(row)):
+            raise DuplicateUID(f"event {row['uid']!r}: a different event is stored under this uid")
+
+    def _seal_at_once(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Store rows as a chunk, as they are too large for the journal; older rows go first."""
+        uids = [storable(row["uid"]) for row in rows]
+        with self._database.errors():
+            for there in self._database.collection("event").find({"uid": {"$in": uids}}):
+                self._compare(next(r for r in rows if storable(r["uid"]) == there["uid"]), there)
+        while True:
+            seal_descriptor(self._database, descriptor)
+            first = sealed_end(chunks_of(self._database, descriptor["uid"]))
+            if seal_rows(self._database, descriptor, rows, first, GONE):
+                self.forget(descriptor["uid"])
+                return
+
+    # -- pages -------------------------------------------------------------------------------
+
+    def knows_any(self, descriptor: Document, uids: Sequence[str]) -> bool:
+        """Whether some of these events may be stored."""
+        lane = self._lane(descriptor, now=True)
+        if any(map(lane.may_know, uids)):
+            return True
+        wanted = [storable(uid) for uid in uids]
+        with self._database.errors():
+            events = self._database.collection("event")
+            return events.find_one({"uid": {"$in": wanted}}, {"_id": 1}) is not None
+
+    def append_page(self, descriptor: Document, page: Mapping[str, Any]) -> None:
+        """Store a page, none of whose events is stored, as chunks."""
+        try:
+            seal_page(self._database, descriptor, page)
+        finally:
+            self.forget(descriptor["uid"])
+
+    # -- what is sealed ----------------------------------------------------------------------
+
+    def _lane(self, descriptor: Document, *, now: bool = False) -> _Lane:
+        uid = descriptor["uid"]
+        lane = self._lanes.get(uid)
+        if lane is None:
+            while len(self._lanes) >= MOST_LANES:
+                self._lanes.pop(next(iter(self._lanes)))
+            lane = self._lanes[uid] = _Lane(looked=float("-inf"))
+            with self._database.errors():
+                events = self._database.collection("event")
+                query = {"descriptor": storable(uid)}
+                lane.waiting_rows = events.count_documents(query, limit=self._seal_rows)
+        if now or time.monotonic() - lane.looked > LOOK_SECONDS:
+            self._look(descriptor, lane)
+        return lane
+
+    def _look(self, descriptor: Document, lane: _Lane) -> None:
+        """Learn of chunks that were added."""
+        known = {chunk["_id"] for chunk in lane.chunks}
+        lane.chunks = chunks_of(self._database, descriptor["uid"])
+        hashes = [
+            np.fromiter(map(hash, read_uids(self._database, chunk)), np.int64)
+            for chunk in lane.chunks
+            if chunk["_id"] not in known
+        ]
+        if hashes:
+            lane.sealed = np.sort(np.concatenate([lane.sealed, *hashes]))
+        lane.looked = time.monotonic()
+
+    def _is_sealed(self, descriptor: Document, lane: _Lane, row: Mapping[str, Any]) -> bool:
+        """Whether this very event is in a chunk.
+
+        Raises
+        ------
+        DuplicateUID
+        """
+        if not lane.may_know(row["uid"]):
+            return False
+        for chunk in lane.chunks:
+            if row["uid"] in read_uids(self._database, chunk):
+                table = stored_columns(self._database, [chunk_key(chunk)], None)[0]
+                docs = decode_rows(EVENT, table, descriptor["uid"])
+                there = next(doc for doc in docs if doc["uid"] == row["uid"])
+                self._compare(row, there)
+                return True
+        return False
