@@ -42,9 +42,14 @@ def test_stores_have_identities_of_their_own(tmp_path):
 
 def test_a_transaction_is_all_or_nothing(tmp_path):
     database = Database(tmp_path)
-    with pytest.raises(ZeroDivisionError), database.write() as connection:
-        connection.execute("INSERT INTO run VALUES (NULL, 'a', 0)")
-        raise ZeroDivisionError
+
+    def fail():
+        with database.write() as connection:
+            connection.execute("INSERT INTO run VALUES (NULL, 'a', 0)")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with database.read() as connection:
         assert connection.execute("SELECT count(*) FROM run").fetchone() == (0,)
     database.close()
@@ -96,15 +101,14 @@ def test_a_foreign_sqlite_file_is_left_alone(tmp_path):
 
 
 def test_read_only_refuses_to_write_and_sees_what_others_write(tmp_path):
-    with daskbroker.connect(tmp_path) as db:
-        with daskbroker.connect(tmp_path, mode="r") as reader:
-            documents = make_run(3)
-            for number, (name, doc) in enumerate(documents, 1):
-                db.insert(name, doc)
-                assert len(list(reader[-1].documents())) == number
-            for write in (lambda: insert(reader, make_run(1)), lambda: reader.seal()):
-                with pytest.raises(StoreReadOnly):
-                    write()
+    with daskbroker.connect(tmp_path) as db, daskbroker.connect(tmp_path, mode="r") as reader:
+        documents = make_run(3)
+        for number, (name, doc) in enumerate(documents, 1):
+            db.insert(name, doc)
+            assert len(list(reader[-1].documents())) == number
+        for write in (lambda: insert(reader, make_run(1)), lambda: reader.seal()):
+            with pytest.raises(StoreReadOnly):
+                write()
 
 
 def _child(db, queue):
