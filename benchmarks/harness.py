@@ -28,6 +28,12 @@ class Sizes:
     spectrum_length: int = 1_024
     chunks: int = 10_000
     small_page: int = 1_000
+    workers: tuple[int, ...] = (1, 2, 4)
+    image_runs: int = 20
+    frames: int = 200
+    frame: tuple[int, int] = (256, 256)
+    rows_in_chunk: int = 10_000
+    headers: int = 50_000
     quick: bool = False
 
 
@@ -40,6 +46,12 @@ QUICK = Sizes(
     spectra=1_000,
     spectrum_length=16,
     chunks=40,
+    workers=(1, 2),
+    image_runs=2,
+    frames=4,
+    frame=(8, 8),
+    rows_in_chunk=100,
+    headers=300,
     quick=True,
 )
 """Sizes to try the benchmarks with; the goals say nothing about them."""

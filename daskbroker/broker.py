@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from .assets.access import FileAccess
+from .assets.registry import HandlerRegistry, HandlerType
 from .core import registry
 from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange, UnknownReference
@@ -73,9 +75,9 @@ class DataBroker:
         self.event_sources = dict(event_sources)
         self.timezone = timezone
         self.uri = uri
-        self.handlers = dict(handlers or {})
-        self.root_map = dict(root_map or {})
-        self.readable_roots = None if readable_roots is None else list(readable_roots)
+        self._files = FileAccess(handlers, root_map, readable_roots)
+        for source in self.event_sources.values():
+            source.use_files(self._files)
         self.closed = False
         self._key = key or uri
         self._route = route
@@ -330,6 +332,53 @@ class DataBroker:
     def __bool__(self) -> bool:
         return True
 
+    # -- detector files ----------------------------------------------------------------------
+
+    @property
+    def handler_registry(self) -> HandlerRegistry:
+        """Handlers of detector files by spec: those registered here, built in or installed."""
+        return self._files.registry
+
+    def register_handler(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
+        """Say which handler reads files of a spec or mimetype.
+
+        Parameters
+        ----------
+        spec
+            As in resource documents.
+        handler
+            A subclass of :class:`~daskbroker.assets.handlers.BlockHandler`, a classic handler
+            class, or ``"module:Class"``.
+        overwrite
+            Replace another one.
+
+        Raises
+        ------
+        HandlerExists
+            If another one is registered and ``overwrite`` is False.
+        """
+        self._files.registry.register(spec, handler, overwrite)
+
+    def deregister_handler(self, spec: str) -> None:
+        """Forget a handler that was registered.
+
+        Raises
+        ------
+        HandlerNotFound
+            If none was.
+        """
+        self._files.registry.unregister(spec)
+
+    @property
+    def root_map(self) -> dict[str, str]:
+        """``{root in the documents: root where the files are now}``; change it as you like."""
+        return self._files.root_map
+
+    @property
+    def readable_roots(self) -> list[str] | None:
+        """Folders outside which no detector file is opened; None: no such limit."""
+        return self._files.readable_roots
+
     # -- upkeep ------------------------------------------------------------------------------
 
     def seal(self, header: Header | str | None = None, *, keep_journal: bool = False) -> int:
@@ -384,7 +433,7 @@ class DataBroker:
         """What a broker on other sources has to share with this one."""
         return {
             "timezone": self.timezone,
-            "handlers": self.handlers,
+            "handlers": self.handler_registry.registered(),
             "root_map": self.root_map,
             "readable_roots": self.readable_roots,
         }

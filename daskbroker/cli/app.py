@@ -31,6 +31,7 @@ __all__ = [
     "main",
     "pair_of",
     "search",
+    "value_of",
 ]
 
 app = typer.Typer(
@@ -96,7 +97,8 @@ def pair_of(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """A value of the command line: JSON, or else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -111,7 +113,7 @@ def search(
     until: str | None,
 ) -> Results:
     """The runs that a query on the command line means."""
-    query = {key: _value(value) for key, value in map(pair_of, terms or ())}
+    query = {key: value_of(value) for key, value in map(pair_of, terms or ())}
     return broker(full, "text", since, until, **query)
 
 

@@ -66,6 +66,8 @@ class MongoEventSource(EventSource):
     and pages go there, so that databroker reads all that daskbroker inserts.
     """
 
+    opens_on_workers = True
+
     def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
