@@ -36,6 +36,7 @@ from ...core.errors import (
     StoreUnavailable,
     StoreVersion,
 )
+from ...core.redaction import label_of
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
@@ -263,13 +264,6 @@ class Database:
         """In a forked child: pymongo's clients must neither be used nor closed here."""
         _left_to_parent.append(self._clients)
         self._clients, self._lock = {}, threading.RLock()
-
-
-def label_of(uri: str) -> str:
-    """A uri without user, password and options, for messages."""
-    scheme, _, rest = uri.partition("://")
-    hosts, _, path = rest.rpartition("@")[2].partition("/")
-    return f"{scheme}://{hosts}/{path.partition('?')[0]}"
 
 
 def _database_name(uri: str) -> str:
