@@ -7,7 +7,9 @@ import re
 __all__ = ["has_login", "label_of", "redacted"]
 
 _LOGIN = re.compile(r"([a-z][a-z0-9+.\-]*://)(?!\*\*\*)(.*)@(.*)", re.IGNORECASE | re.DOTALL)
-_SECRET = re.compile(r"([?&](?:\w*password|authmechanismproperties)=)[^&\s]*", re.IGNORECASE)
+_SECRET = re.compile(
+    r"([?&](?:\w*password|authmechanismproperties)=)(?!\*\*\*).*", re.IGNORECASE | re.DOTALL
+)
 
 
 def redacted(text: str) -> str:
