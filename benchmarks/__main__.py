@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.building import build
+from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
 from benchmarks.reference import NOTE
@@ -24,6 +25,8 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "runs": runs,
     "spectra": spectra,
     "build": build,
+    "fill": fill,
+    "references": references,
 }
 
 

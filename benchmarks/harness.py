@@ -28,6 +28,10 @@ class Sizes:
     spectrum_length: int = 1_024
     chunks: int = 10_000
     small_page: int = 1_000
+    frames: int = 1_000
+    frame_side: int = 512
+    datums: int = 100_000
+    files: int = 1_000
     quick: bool = False
 
 
@@ -40,6 +44,10 @@ QUICK = Sizes(
     spectra=1_000,
     spectrum_length=16,
     chunks=40,
+    frames=20,
+    frame_side=32,
+    datums=400,
+    files=4,
     quick=True,
 )
 """Sizes to try the benchmarks with; the goals say nothing about them."""

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.harness import Against, Case, Workload, measure
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("table", "insert", "wide", "runs", "spectra", "build")
+NAMES = ("table", "insert", "wide", "runs", "spectra", "build", "fill", "references")
 
 
 def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
