@@ -33,7 +33,7 @@ def image_key(side: int) -> dict[str, Any]:
 
 def fill(sizes: Sizes, folder: Path) -> Workload:
     """1,000 frames of 512 x 512 uint16 in one HDF5 file, a frame a chunk of it."""
-    side, count = sizes.frame_side, sizes.frames
+    side, count = sizes.frame_side, sizes.file_frames
     data = frames(count, (side, side))
     path = write_hdf5(folder / "frames.h5", data, chunks=(1, side, side))
     run = RunBuilder()

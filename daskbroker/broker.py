@@ -381,13 +381,27 @@ class DataBroker:
 
     # -- upkeep ------------------------------------------------------------------------------
 
-    def seal(self, header: Header | str | None = None) -> int:
+    def seal(self, header: Header | str | None = None, *, keep_journal: bool = False) -> int:
         """Pack what is in the journal into chunks, of one run or of all; how many were made.
 
-        Needed only for what came after a run's stop, or for runs that will never have one.
+        Needed for databases that databroker has written, for what came after a run's stop, and
+        for runs that will never have one.
+
+        Parameters
+        ----------
+        header
+            A run, or its uid; None: all.
+        keep_journal
+            Leave the events in the journal too, where databroker goes on to read them.
+
+        Raises
+        ------
+        BadQuery
+            If nothing else can read the journal, so that keeping it makes no sense.
         """
         run = header.uid if isinstance(header, Header) else header
-        return sum(source.seal(run) for source in self.event_sources.values())
+        sources = self.event_sources.values()
+        return sum(source.seal(run, keep_journal=keep_journal) for source in sources)
 
     def close(self) -> None:
         """Let go of the store's connections; safe to call again."""
@@ -412,14 +426,17 @@ class DataBroker:
             for name, source in self.event_sources.items()
         }
         pair = PortableHeaderSource((header.start, header.stop))
-        return DataBroker(
-            pair,
-            sources,
-            timezone=self.timezone,
-            handlers=self.handler_registry.registered(),
-            root_map=self.root_map,
-            readable_roots=self.readable_roots,
-        )
+        return DataBroker(pair, sources, **self._options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What a broker on other sources has to share with this one."""
+        return {
+            "timezone": self.timezone,
+            "handlers": self.handler_registry.registered(),
+            "root_map": self.root_map,
+            "readable_roots": self.readable_roots,
+        }
 
     @property
     def key(self) -> str:
@@ -438,8 +455,7 @@ class DataBroker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self.header_source, PortableHeaderSource):
-            files = self.handler_registry.registered(), self.root_map, self.readable_roots
-            return (_assemble, (self.header_source, self.event_sources, self.timezone, *files))
+            return (_assemble, (self.header_source, self.event_sources, self._options))
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
@@ -457,16 +473,6 @@ def _request(**wanted: Any) -> str:
 def _assemble(
     header_source: HeaderSource,
     event_sources: Mapping[str, EventSource],
-    timezone: str,
-    handlers: Mapping[str, Any],
-    root_map: Mapping[str, str],
-    readable_roots: Sequence[str] | None,
+    options: Mapping[str, Any],
 ) -> DataBroker:
-    return DataBroker(
-        header_source,
-        event_sources,
-        timezone=timezone,
-        handlers=handlers,
-        root_map=root_map,
-        readable_roots=readable_roots,
-    )
+    return DataBroker(header_source, event_sources, **options)

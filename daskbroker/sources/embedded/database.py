@@ -26,6 +26,7 @@ from ...core.errors import (
     StoreReadOnly,
     StoreVersion,
 )
+from ...workers import seen_from
 
 __all__ = ["Database"]
 
@@ -116,7 +117,7 @@ class Database:
         self._frozen: tuple[int, ...] | None = None
         if not self.path.exists():
             if read_only or not create:
-                raise StoreNotFound(f"there is no daskbroker store at {root}")
+                raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
             with self.errors():
                 root.mkdir(parents=True, exist_ok=True)
         with self.errors():
