@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.building import build
-from benchmarks.filling import fill, references
 from benchmarks.cluster import cluster
+from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
 from benchmarks.reference import NOTE

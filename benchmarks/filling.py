@@ -15,6 +15,7 @@ import numpy as np
 import daskbroker
 from benchmarks.data import insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
+from daskbroker.assets.cache import open_handlers
 from daskbroker.sources.embedded.database import Database
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
@@ -170,6 +171,7 @@ def references(sizes: Sizes, folder: Path) -> Workload:
             None,
             (Against(at_most=float(sizes.files)),),
             unit="",
+            prepare=open_handlers().clear,
         ),
     ]
     return Workload(cases, broker.close)
