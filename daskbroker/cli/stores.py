@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -90,6 +91,9 @@ def copy(
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Copy detector files, too, below this folder.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare what is there already, too.")
     ] = False,
@@ -103,7 +107,7 @@ def copy(
         def progress(header: Header, documents: int) -> None:
             bar.set_postfix_str(f"{header.uid[:8]}: {documents:,} documents")
 
-        report = copy_runs(bar, into, verify=verify, progress=progress)
+        report = copy_runs(bar, into, files=files, verify=verify, progress=progress)
         typer.echo(f"{report} from {origin.uri} into {into.uri}")
     _report_failed([f"{uid}: {reason}" for uid, reason in report.failed.items()])
 
