@@ -54,7 +54,7 @@ def test_tables_and_maps(mongo, client):
     table = mongo().table().compute()
     assert len(table) == 160
     found = {o.header.start["number"]: o.result() for o in mongo().map(rows_and_pickle)}
-    assert found == {number: (20, False) for number in range(8)}
+    assert found == dict.fromkeys(range(8), (20, False))
 
 
 def rows_and_pickle(header):
