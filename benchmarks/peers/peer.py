@@ -93,12 +93,11 @@ def content(uri, run):
 
     def work():
         header = broker[run]
-        pairs = [(name, json.loads(json.dumps(doc))) for name, doc in header.documents()]
-        streams = {
-            name: json.loads(header.table(name).drop(columns="time").to_json(orient="list"))
-            for name in header.stream_names
-        }
-        return {"documents": pairs, "tables": streams}
+        streams = {}
+        for name in header.stream_names:
+            frame = header.table(name).drop(columns="time", errors="ignore")
+            streams[name] = {"seq_num": frame.index.tolist(), **frame.to_dict(orient="list")}
+        return {"documents": list(header.documents()), "tables": streams}
 
     return work
 

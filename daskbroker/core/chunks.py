@@ -558,10 +558,11 @@ def ranges_table(numbers: range) -> pa.Table:
     return _assemble(columns, {})
 
 
-def to_ipc(table: pa.Table) -> bytes:
-    """A small chunk as Arrow file bytes with a checksum."""
+def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
+    """A chunk as Arrow file bytes with a checksum, its buffers compressed (``"lz4"``) or not."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
     return seal_bytes(sink.getvalue().to_pybytes())
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..assets.filling import is_stream_key
 from ..core.chunks import (
     DATUM,
     EVENT,
@@ -27,7 +26,7 @@ from ..core.chunks import (
 )
 from ..core.documents import ALL, Document
 from ..core.errors import BadDocument, StreamNotFound, UnknownReference
-from ..core.planning import merged_ranges, with_ranges
+from ..core.planning import with_frames
 from ..core.validate import check_keys, document_label, prepare
 from ..views import dataframe as dataframe_view
 from ..views import documents as documents_view
@@ -234,25 +233,7 @@ class EventSource(Filestore):
         A descriptor without events, of whose frames stream_datum documents tell, has a row for
         each ``seq_num`` that they name; its time is not known.
         """
-        plan = self.plan_events(descriptors)
-        having = set(plan.records["descriptor"].tolist())
-        without = [
-            (place, descriptor)
-            for place, descriptor in enumerate(plan.descriptors)
-            if place not in having and has_streams(descriptor)
-        ]
-        if not without:
-            return plan
-        spans: dict[str, list[range]] = {}
-        for run in dict.fromkeys(descriptor["run_start"] for _, descriptor in without):
-            for uid, span in self._frame_spans(run):
-                spans.setdefault(uid, []).append(span)
-        found = (
-            (place, numbers)
-            for place, descriptor in without
-            for numbers in merged_ranges(spans.get(descriptor["uid"], ()))
-        )
-        return with_ranges(plan, found)
+        return with_frames(self.plan_events(descriptors), self._frame_spans)
 
     def _frame_spans(self, run: str) -> Iterator[tuple[str, range]]:
         """Descriptor and range of seq_num of each stream_datum of a run that is not empty."""
@@ -376,12 +357,6 @@ class EventSource(Filestore):
         return dataframe_view.table(
             plan, stream_name, runs, fields=fields, filling=filling, **kwargs
         )
-
-
-def has_streams(descriptor: Mapping[str, Any]) -> bool:
-    """Whether frames of a descriptor may be told of by stream_datum documents."""
-    specs = descriptor["data_keys"].values()
-    return any(map(is_stream_key, specs))
 
 
 def stream_of(descriptor: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Kill inserting processes at random moments and see that nothing is lost or doubled.
 
 ``python -m daskbroker.testing.kill --times 100`` is the full number; the test suite runs a few.
+With ``--mongo URI`` (of a server, without a database) it is done to a MongoDB store.
 A writer inserts events one by one and in pages, and says of each document, when its ``insert``
 has returned, that it is stored. It is killed with SIGKILL while it journals or seals; then the
 store is opened and compared with what the writer said, and the next writer goes on with the
@@ -68,10 +69,10 @@ def _begin(db: Any, run: str, stored: set[str]) -> None:
     db.insert("descriptor", descriptor)
 
 
-def _write(folder: Path, out: int, seed: int) -> None:
+def write_until_killed(place: str, out: int, seed: int) -> None:
     """Insert until killed, a line for each event that is stored."""
     choose = random.Random(seed)
-    with connect(folder) as db:
+    with connect(place) as db:
         runs = {header.uid: header for header in db}
         number = max(len(runs) - 1, 0)
         done = _count(runs[f"run-{number}"]) if runs else 0
@@ -95,10 +96,10 @@ def _count(header: Any) -> int:
     return len(header.table("primary")) if header.streams else 0
 
 
-def _check(folder: Path, said: dict[int, int]) -> int:
+def check_store(place: str, said: dict[int, int]) -> int:
     """Compare the store with what its writers said; how many events there are."""
     total = 0
-    with connect(folder) as db:
+    with connect(place) as db:
         for header in db:
             number = int(header.uid[4:])
             events = [doc for name, doc in header.documents() if name == "event"]
@@ -116,14 +117,14 @@ def _check(folder: Path, said: dict[int, int]) -> int:
     return total
 
 
-def _one_life(folder: Path, seed: int, seconds: float, said: dict[int, int]) -> None:
+def _one_life(place: str, seed: int, seconds: float, said: dict[int, int]) -> None:
     """Start a writer, kill it after some seconds, note what it said."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         try:
-            _write(folder, writing, seed)
+            write_until_killed(place, writing, seed)
         finally:
             os._exit(1)
     os.close(writing)
@@ -140,24 +141,32 @@ def _one_life(folder: Path, seed: int, seconds: float, said: dict[int, int]) -> 
             said[number] = done
 
 
+def new_place(server: str | None, folder: str, number: int) -> str:
+    """Where a new store may be: below a folder, or a database on a server."""
+    if server is None:
+        return str(Path(folder, str(number)))
+    return f"{server.rstrip('/')}/{Path(folder).name}_{number}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Kill ``--times`` writers on one store, and check it after each."""
     parser = argparse.ArgumentParser(prog="python -m daskbroker.testing.kill", description=__doc__)
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--mongo", metavar="URI", default=None)
     options = parser.parse_args(arguments)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**31)
     choose = random.Random(seed)
     sys.stdout.write(f"seed {seed}\n")
     events = 0
-    with tempfile.TemporaryDirectory(prefix="daskbroker-kill-") as place:
+    with tempfile.TemporaryDirectory(prefix="daskbroker-kill-") as folder:
         for life in range(options.times):
             if life % 10 == 0:  # a new store, so that checking stays quick
                 said: dict[int, int] = {}
-                folder = Path(place, str(life))
+                place = new_place(options.mongo, folder, life)
             with dask.config.set({"daskbroker.seal-rows": choose.choice([20, 50, 400])}):
-                _one_life(folder, choose.randrange(2**31), choose.uniform(0.02, 0.8), said)
-            events = _check(folder, said)
+                _one_life(place, choose.randrange(2**31), choose.uniform(0.02, 0.8), said)
+            events = check_store(place, said)
     sys.stdout.write(f"{options.times} kills, nothing lost or doubled; last {events:,} events\n")
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ..core.chunks import EVENT, ChunkPlan, ChunkReader, encode_rows, rows_of_page
 from ..core.documents import Document, iter_named, normalize
 from ..core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
-from ..core.planning import PlanBuilder
+from ..core.planning import PlanBuilder, with_frames
 from ..core.validate import check_keys, document_label, prepare
 from .dataframe import table
 
@@ -44,6 +44,7 @@ class RunBuffer:
         self._pairs: list[tuple[str, Document]] = []
         self._descriptors: dict[str, Document] = {}
         self._events: dict[str, list[Mapping[str, Any]]] = {}
+        self._frames: list[tuple[str, range]] = []
         self.start: Document | None = None
         self.stop: Document | None = None
 
@@ -69,6 +70,9 @@ class RunBuffer:
             self._descriptors[doc["uid"]] = Document(doc)
         elif name == "event":
             self._add_event(doc)
+        elif name == "stream_datum" and doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]:
+            numbers = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
+            self._frames.append((doc["descriptor"], numbers))
         self._pairs.append((name, Document(doc)))
 
     def _add_event(self, doc: Mapping[str, Any]) -> None:
@@ -113,7 +117,7 @@ class RunBuffer:
             if events:
                 note = {"run": descriptor["run_start"]}
                 builder.add_table(place, 0, encode_rows(EVENT, events, note))
-        return builder.plan()
+        return with_frames(builder.plan(), lambda run: self._frames)
 
     def table(self, stream_name: str = "primary", **options: Any) -> Any:
         """A lazy table of one stream, as :meth:`daskbroker.Header.table` gives."""

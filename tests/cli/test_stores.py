@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pymongo
 import pytest
+import suitcase.mongo_normalized
 
 import daskbroker
 from daskbroker.testing import assert_documents_equal, make_run
@@ -136,3 +138,55 @@ def test_errors_are_one_line_without_secrets(run, tmp_path, arguments):
     assert len(done.stderr.strip().splitlines()) == 1
     assert "s3cret" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+# -- MongoDB ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_database(mongo_database):
+    """Two runs as databroker wrote them, without indexes."""
+    serializer = suitcase.mongo_normalized.Serializer(mongo_database, mongo_database)
+    for number in range(2):
+        for name, doc in make_run(4, scan_id=number, uid=f"run-{number}"):
+            serializer(name, doc)
+    serializer._metadatastore_db.client.close()
+    serializer._asset_registry_db.client.close()
+    return mongo_database
+
+
+def journalled(uri):
+    with pymongo.MongoClient(uri) as client:
+        return client.get_default_database()["event"].count_documents({})
+
+
+def test_seal_makes_an_old_database_columnar(run, old_database, store, tmp_path):
+    done = run("seal", old_database, "scan_id=0")
+    assert "1 chunks made of 1 runs" in done.stdout, done.stderr
+    assert journalled(old_database) == 4
+    assert "1 chunks made of 2 runs" in run("seal", "--db", old_database).stdout
+    assert journalled(old_database) == 0
+    assert "0 chunks made of 2 runs" in run("seal", old_database).stdout
+    done = run("copy", old_database, tmp_path / "folder")
+    assert "2 runs (14 documents) copied" in done.stdout, done.stderr
+
+
+def test_seal_can_keep_the_journal(run, old_database):
+    done = run("seal", old_database, "--keep-journal")
+    assert "2 chunks made of 2 runs" in done.stdout, done.stderr
+    assert journalled(old_database) == 8
+    assert "0 chunks made" in run("seal", old_database, "--keep-journal").stdout
+
+
+def test_index_makes_what_is_missing_once(run, old_database):
+    done = run("index", old_database)
+    assert "event.descriptor" in done.stdout, done.stdout + done.stderr
+    assert "\n0 indexes" not in done.stdout
+    assert run("index", old_database).stdout.startswith("0 indexes made")
+
+
+def test_a_server_that_does_not_answer_is_one_line(run):
+    done = run("info", "mongodb://me:s3cret@127.0.0.1:9/db?serverSelectionTimeoutMS=200")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "s3cret" not in done.stderr

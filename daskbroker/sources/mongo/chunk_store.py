@@ -70,7 +70,8 @@ def store_columns(
     """
     chunk = str(ObjectId())
     whole = table.nbytes <= WHOLE_BYTES
-    pieces = {"": to_ipc(table)} if whole else dict(_column_pieces(table))
+    parts = {"": table} if whole else {name: table.select([name]) for name in table.column_names}
+    pieces = {name: to_ipc(part, "lz4") for name, part in parts.items()}
     for name, body in pieces.items():
         if len(body) > LARGEST:
             raise TooLarge(
@@ -94,16 +95,6 @@ def store_columns(
         "schema": to_json(kinds),
         "journal": journal,
     }
-
-
-def _column_pieces(table: pa.Table) -> Any:
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    for name in table.column_names:
-        column = table.select([name])
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, column.schema, options=options) as writer:
-            writer.write_table(column)
-        yield name, sink.getvalue().to_pybytes()
 
 
 def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
@@ -187,20 +178,24 @@ def _assembled(
     columns: Sequence[str] | None,
 ) -> pa.Table:
     _, chunk, rows, whole = key
-    try:
-        if whole and "" in bodies:
-            return from_ipc(bodies[""], columns)
-        if columns is None or len(bodies) < len(set(columns)):
-            _check_complete(database, chunk, bodies, columns)
-        names = [name for name in (bodies if columns is None else columns) if name in bodies]
-        if not names:  # the number of rows still counts
-            return pa.table({"": pa.nulls(rows)}).select([])
-        parts = [from_ipc(bodies[name]) for name in names]
-    except pa.ArrowException as error:
-        raise StoreDamaged(f"chunk {chunk} in {database.label} is damaged: {error}") from error
-    fields = [part.schema.field(0) for part in parts]
-    schema = pa.schema(fields, metadata=parts[0].schema.metadata)
+    where = f"{database.label}, chunk {chunk}"
+    if whole and "" in bodies:
+        return _decoded(where, bodies[""], columns)
+    if columns is None or len(bodies) < len(set(columns)):
+        _check_complete(database, chunk, bodies, columns)
+    names = [name for name in (bodies if columns is None else columns) if name in bodies]
+    if not names:  # the number of rows still counts
+        return pa.table({"": pa.nulls(rows)}).select([])
+    parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
+    schema = pa.schema([part.schema.field(0) for part in parts], metadata=parts[0].schema.metadata)
     return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
+
+
+def _decoded(where: str, body: bytes, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        return from_ipc(body, columns)
+    except (pa.ArrowException, StoreDamaged) as error:
+        raise StoreDamaged(f"{where}: {error}") from None
 
 
 def _check_complete(

@@ -85,6 +85,7 @@ class Database:
         self._closed = False
         self._ready = False
         self._meta: dict[str, Any] | None = None
+        self._identity: str | None = None
         for one in (uri, assets):
             if one is not None:
                 _database_name(one)
@@ -112,6 +113,11 @@ class Database:
             journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
             concern = pymongo.WriteConcern(**{**concern.document, "j": journaled})
         return found.get_collection(name, write_concern=concern)
+
+    def collection_names(self) -> list[str]:
+        """Names of the collections that there are in the metadata database."""
+        with self.errors():
+            return self.collection(META).database.list_collection_names()
 
     def _client(self, uri: str) -> pymongo.MongoClient[dict[str, Any]]:
         if self._closed:
@@ -144,15 +150,15 @@ class Database:
                 f"{FORMAT_VERSION}: install a newer daskbroker to open it"
             )
         self._meta = meta
+        address = hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
+        self._identity = address if meta is None else str(meta["store_id"])
 
     @property
     def store_id(self) -> str:
         """Identity of the store: its own, or that of its address before daskbroker wrote to it."""
-        if self._meta is None:
+        if self._identity is None:
             self.check_format()
-        if self._meta is None:
-            return hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
-        return str(self._meta["store_id"])
+        return str(self._identity)
 
     def has_packed(self) -> bool:
         """Whether some start or stop has values that BSON cannot hold (and a query not see)."""

@@ -55,6 +55,8 @@ class MongoEventSource(EventSource):
     ----------
     database
         Of the store, shared with the header source.
+    origin
+        What the reader pickles as; see :class:`MongoReader`.
 
     Notes
     -----
@@ -66,9 +68,9 @@ class MongoEventSource(EventSource):
 
     opens_on_workers = True
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
-        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only)
+        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
         self._lock = threading.RLock()
         self._writer = EventWriter(database)
         self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))

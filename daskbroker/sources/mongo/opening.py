@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...core.errors import ConfigError
 from ..base import EventSource, HeaderSource
 from .database import Database
+from .embedded_events import EmbeddedLayoutEventSource
+from .embedded_headers import EmbeddedLayoutHeaderSource
 from .events import MongoEventSource
 from .headers import MongoHeaderSource
 
 __all__ = ["open_sources"]
+
+LAYOUTS = ("auto", "normalized", "embedded")
+NAME = "mongo"
+"""Of the one event source."""
 
 
 def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, EventSource]]:
@@ -20,7 +27,8 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     ----------
     settings
         ``{"mongo": {"uri": …, "assets": uri or None, "layout": …}, "mode": "r" or "a"}``; the
-        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks.
+        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks. With
+        ``"origin"``, key of the broker, readers pickle as that and not as these uris.
 
     Raises
     ------
@@ -29,5 +37,24 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     mongo = settings["mongo"]
     read_only = settings.get("mode", "a") == "r"
     database = Database.of(mongo["uri"], mongo.get("assets"), read_only=read_only)
-    database.check_format()
-    return MongoHeaderSource(database), {"mongo": MongoEventSource(database)}
+    origin = (settings["origin"], NAME) if "origin" in settings else None
+    try:
+        database.check_format()
+        layout = _layout(database, mongo.get("layout") or "auto")
+    except BaseException:
+        database.close()
+        raise
+    if layout == "embedded":
+        source = EmbeddedLayoutEventSource(database, origin)
+        return EmbeddedLayoutHeaderSource(database), {NAME: source}
+    return MongoHeaderSource(database), {NAME: MongoEventSource(database, origin)}
+
+
+def _layout(database: Database, layout: str) -> str:
+    """The layout of a database; a new one is to be normalized."""
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    if layout != "auto":
+        return layout
+    names = database.collection_names()
+    return "embedded" if "header" in names and "run_start" not in names else "normalized"

@@ -10,10 +10,12 @@ import pyarrow as pa
 
 from ...core.chunks import EVENT, ChunkReader, decode_rows, encode_rows
 from ...core.errors import StoreDamaged, StoreError
+from ...core.registry import reader_of
 from .bson_documents import from_bson, storable
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database, label_of
 from .journal import IN_TIME, event_columns, event_projection
+from .pages import read_page
 from .references import datum_range
 
 __all__ = ["MongoReader", "range_key"]
@@ -45,13 +47,24 @@ def range_key(
 class MongoReader(ChunkReader):
     """Reads by key; pickles as the uris of the databases, and connects when it reads.
 
+    With an ``origin`` (key of a broker, name of its event source) it pickles as that: the broker
+    was opened by the name of a configuration that holds a password, and each process that reads
+    has that configuration.
+
     Keys are ``("chunk", number, rows, whole)`` of a sealed chunk, ``("event", …)`` of a range of
-    the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums.
+    the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums, and
+    those of :func:`daskbroker.sources.mongo.pages.read_page`.
     """
 
     uri: str = field(repr=False)
     assets: str | None = field(default=None, repr=False)
     read_only: bool = False
+    origin: tuple[str, str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.origin is not None:
+            return (reader_of, self.origin)
+        return (MongoReader, (self.uri, self.assets, self.read_only))
 
     def database(self) -> Database:
         """The databases, with this process's connections."""
@@ -63,6 +76,8 @@ class MongoReader(ChunkReader):
             return stored_columns(self.database(), [key], columns)[0]
         if key[0] == "datum":
             return datum_range(self.database(), *key[1:], columns=columns)
+        if key[0] in ("event_page", "datum_page"):
+            return read_page(self.database(), key, columns)
         return _read_range(self.database(), key, columns)
 
     def read_many(

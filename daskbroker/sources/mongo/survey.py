@@ -21,7 +21,17 @@ from ...core.pages import CHUNK_BYTES
 from .bson_documents import SIDE
 from .journal import is_simple
 
-__all__ = ["RANGE_ROWS", "Range", "cut_ranges", "survey_stage"]
+__all__ = [
+    "RANGE_ROWS",
+    "Range",
+    "cut_ranges",
+    "is_array",
+    "kind_of",
+    "range_facts",
+    "survey_stage",
+    "type_of",
+    "value_of",
+]
 
 RANGE_ROWS = 16_384
 _TYPES = re.compile(
@@ -59,7 +69,7 @@ def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
     types = [{"$type": f"${SIDE}.packed"}]
     for key, claim in descriptor["data_keys"].items():
-        types.append(_type_of(_value(key), array=bool(claim.get("shape")) or _is_array(claim)))
+        types.append(type_of(value_of(key), array=is_array(claim)))
     return {
         "_id": 0,
         "t": "$time",
@@ -69,17 +79,20 @@ def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_array(claim: Mapping[str, Any]) -> bool:
-    return bool(claim.get("dtype") == "array")
+def is_array(claim: Mapping[str, Any]) -> bool:
+    """Whether a data key claims to hold arrays, so that their shapes are worth a look."""
+    return bool(claim.get("shape")) or claim.get("dtype") == "array"
 
 
-def _value(key: str) -> Any:
+def value_of(key: str) -> Any:
+    """The expression for the value under a data key, whatever signs it has."""
     if is_simple(key):
         return f"$data.{key}"
     return {"$getField": {"field": {"$literal": key}, "input": "$data"}}
 
 
-def _type_of(value: Any, *, array: bool) -> Any:
+def type_of(value: Any, *, array: bool) -> Any:
+    """The expression for a value's type; ``array<length,type>`` for a flat array, if asked."""
     if not array:
         return {"$type": value}
     each = {"$setUnion": [{"$map": {"input": value, "in": {"$type": "$$this"}}}, []]}
@@ -125,17 +138,11 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
 def _range(
     times: list[float], numbers: list[int], types: set[str], size: int, keys: tuple[str, ...]
 ) -> Range:
-    seq = np.array(numbers, np.int64)
-    ordered = bool((seq[1:] > seq[:-1]).all())
-    distinct = len(seq) if ordered else len(np.unique(seq))
-    facts = Statistics(
-        len(seq), size // 2, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
-        distinct, ordered,
-    )  # fmt: skip
+    facts = range_facts(times, numbers, size)
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(_parsed, types), strict=True))
     for key, found in zip(keys, by_column[1:], strict=True):
-        kind = _kind(set(found))
+        kind = kind_of(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
             kinds[f"ts:{key}"] = Kind("float", nulls=True)
@@ -143,12 +150,23 @@ def _range(
     return Range(facts, times[0], times[-1], kinds, packed)
 
 
+def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics:
+    """Statistics of rows by their times and ``seq_num``; ``size`` in bytes of BSON."""
+    seq = np.array(numbers, np.int64)
+    ordered = bool((seq[1:] > seq[:-1]).all())
+    distinct = len(seq) if ordered else len(np.unique(seq))
+    return Statistics(
+        len(seq), size // 2, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
+        distinct, ordered,
+    )  # fmt: skip
+
+
 @lru_cache(maxsize=10_000)
 def _parsed(text: str) -> tuple[str, ...]:
     return tuple(match.group() for match in _TYPES.finditer(text))
 
 
-def _kind(types: set[str]) -> Kind | None:
+def kind_of(types: set[str]) -> Kind | None:
     """The kind that :func:`daskbroker.core.codec.encode` gives values of these BSON types."""
     if types == {"missing"}:
         return None

@@ -1,0 +1,167 @@
+"""Descriptors, events and references in suitcase-mongo's layout "embedded"; to be read only.
+
+Descriptors and resources are inside the documents of ``header``, events and datums in pages
+(collections ``event`` and ``datum``). A page is a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...core.chunks import DATUM, EVENT, RESOURCE, ChunkPlan, Layout, encode_rows
+from ...core.codec import Kind
+from ...core.documents import ALL, Document
+from ...core.planning import PlanBuilder
+from ..base import EventSource, stream_of
+from .bson_documents import from_bson, storable
+from .database import Database
+from .embedded_headers import refuse_writing
+from .reader import MongoReader
+from .survey import is_array, kind_of, range_facts, type_of, value_of
+
+__all__ = ["EmbeddedLayoutEventSource"]
+
+
+class EmbeddedLayoutEventSource(EventSource):
+    """Events of a database in the layout "embedded".
+
+    Parameters
+    ----------
+    database
+        Of the store, shared with the header source.
+    origin
+        What the reader pickles as; see :class:`MongoReader`.
+    """
+
+    def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
+        self._database = database
+        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
+
+    # -- what there is -----------------------------------------------------------------------
+
+    def has_run(self, uid: str) -> bool:
+        """See :meth:`EventSource.has_run`."""
+        return bool(self._headers({"start.uid": storable(uid)}, {"_id": 1}))
+
+    def current_run(self) -> str | None:
+        """See :meth:`EventSource.current_run`."""
+        with self._database.errors():
+            found = self._database.collection("header").find({}, {"start.uid": 1})
+            newest = list(found.sort("_id", -1).limit(1))
+        return newest[0]["start"][0]["uid"] if newest else None
+
+    def find_descriptor(self, uid: str) -> Document | None:
+        """See :meth:`EventSource.find_descriptor`."""
+        found = self._headers({"descriptors.uid": storable(uid)}, {"descriptors.$": 1})
+        return from_bson(found[0]["descriptors"][0]) if found else None
+
+    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """See :meth:`EventSource.list_descriptors`."""
+        order = {storable(uid): place for place, uid in enumerate(runs)}
+        query = {"start.uid": {"$in": list(order)}}
+        docs = [
+            from_bson(doc)
+            for header in self._headers(query, {"descriptors": 1})
+            for doc in header.get("descriptors", ())
+        ]
+        docs.sort(key=lambda doc: (order[storable(doc["run_start"])], doc["time"]))
+        return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
+
+    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
+        """See :meth:`EventSource.find_asset_run`."""
+        if layout is not RESOURCE:
+            return None
+        found = self._headers({"resources.uid": storable(uid)}, {"start.uid": 1})
+        return found[0]["start"][0]["uid"] if found else None
+
+    def _headers(self, query: Mapping[str, Any], shown: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with self._database.errors():
+            return list(self._database.collection("header").find(query, shown))
+
+    # -- planning ----------------------------------------------------------------------------
+
+    def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """See :meth:`EventSource.plan_events`; one query per descriptor."""
+        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        for place, descriptor in enumerate(descriptors):
+            first = 0
+            for page in self._survey(descriptor):
+                facts = range_facts(page["t"], page["s"], page["b"])
+                schema = builder.add_schema(_kinds(descriptor, page["k"]))
+                key = ("event_page", descriptor["run_start"], page["_id"], facts.rows)
+                builder.add_chunk(place, key, first, schema, facts)
+                first += facts.rows
+        return builder.plan()
+
+    def _survey(self, descriptor: Document) -> list[dict[str, Any]]:
+        """What there is to know of the pages of a descriptor, in order, without their data."""
+        types = [
+            _types_in(value_of(key), array=is_array(claim))
+            for key, claim in descriptor["data_keys"].items()
+        ]
+        told = {"t": "$time", "s": "$seq_num", "b": {"$bsonSize": "$$ROOT"}, "k": types}
+        with self._database.errors():
+            pages = self._database.collection("event").aggregate(
+                [
+                    {"$match": {"descriptor": storable(descriptor["uid"])}},
+                    {"$sort": {"last_index": 1}},
+                    {"$project": told},
+                ],
+                allowDiskUse=True,
+            )
+            return list(pages)
+
+    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+        """See :meth:`EventSource.plan_references`."""
+        builder = PlanBuilder(
+            self.reader, layout, self._database.store_id, [Document({"uid": run, "run_start": run})]
+        )
+        found = self._headers({"start.uid": storable(run)}, {"resources": 1})
+        resources = [from_bson(doc) for header in found for doc in header.get("resources", ())]
+        if layout is RESOURCE and resources:
+            builder.add_table(0, 0, encode_rows(layout, resources, {"run": run}))
+        if layout is DATUM and resources:
+            query = {"resource": {"$in": [storable(doc["uid"]) for doc in resources]}}
+            with self._database.errors():
+                pages = self._database.collection("datum").find(query, {"_id": 1})
+                numbers = [page["_id"] for page in pages.sort([("resource", 1), ("last_index", 1)])]
+            first = 0
+            for number in numbers:
+                key = ("datum_page", run, number)
+                table = self.reader.read(key)
+                builder.add_table(0, first, table, key=key)
+                first += table.num_rows
+        return builder.plan()
+
+    # -- upkeep ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """See :meth:`EventSource.close`."""
+        self._database.close()
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        refuse_writing(self._database)
+
+    insert_prepared = put_run = stop_run = put_descriptor = put_asset = _refuse
+    append = append_page = seal = _refuse
+
+
+def _types_in(values: Any, *, array: bool) -> dict[str, Any]:
+    """The expression for the different types in a column of a page."""
+    cells = {"$ifNull": [values, []]}
+    return {
+        "$setUnion": [
+            {"$map": {"input": cells, "as": "cell", "in": type_of("$$cell", array=array)}},
+            [],
+        ]
+    }
+
+
+def _kinds(descriptor: Document, types: Sequence[Sequence[str]]) -> dict[str, Kind]:
+    kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
+    for key, found in zip(descriptor["data_keys"], types, strict=True):
+        if found:
+            kinds[f"data:{key}"] = kind_of(set(found)) or Kind("null", True)
+            kinds[f"ts:{key}"] = Kind("float", nulls=True)
+    return kinds

@@ -1,0 +1,66 @@
+"""Reading the pages of suitcase-mongo's layout "embedded" as chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from bson.objectid import ObjectId
+
+from ...core.chunks import DATUM, EVENT, Layout, encode_page, present
+from ...core.errors import StoreDamaged
+from .bson_documents import from_bson
+from .database import Database
+from .journal import event_projection
+
+__all__ = ["read_page"]
+
+ALWAYS = {"descriptor": 1, "seq_num": 1, "time": 1, "uid": 1}
+BOOKKEEPING = ("size", "first_index", "last_index")
+
+
+def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa.Table:
+    """Read a page of events or datums, all of it or only some columns.
+
+    Parameters
+    ----------
+    key
+        ``("event_page", run, _id, rows)`` or ``("datum_page", run, _id)``.
+
+    Raises
+    ------
+    StoreDamaged
+        If the page is gone, or a column of it has lost rows.
+    """
+    layout = EVENT if key[0] == "event_page" else DATUM
+    shown = event_projection(columns) if layout is EVENT else None
+    with database.errors():
+        pages = database.collection(layout.kind)
+        shown = None if shown is None else {**shown, **ALWAYS}
+        found = pages.find_one({"_id": ObjectId(key[2])}, shown)
+    if found is None:
+        raise StoreDamaged(f"{database.label}: run {key[1]!r} has lost a page of {layout.kind}s")
+    page = _cleaned(layout, found, f"{database.label}: run {key[1]!r}")
+    table = encode_page(layout, page, {"run": key[1], "kind": layout.kind})
+    return table if columns is None else table.select(present(table.schema, columns))
+
+
+def _cleaned(layout: Layout, found: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The page alone, with all its columns of one length."""
+    page = {key: value for key, value in from_bson(found).items() if key not in BOOKKEEPING}
+    rows = len(page[layout.uid])
+    for key, _ in layout.mappings:
+        page.setdefault(key, {})
+        for name, cells in page[key].items():
+            if len(cells) != rows:
+                # suitcase packs events of differing keys so that their values shift.
+                raise StoreDamaged(
+                    f"{where}: {key}.{name} has {len(cells)} values in a page of {rows} "
+                    f"{layout.kind}s; which belong to which cannot be told"
+                )
+    if layout is EVENT:  # an empty ``filled`` leaves no trace in this layout
+        filled = page.get("filled", {})
+        whole = all(len(cells) == rows for cells in filled.values())
+        page["filled"] = filled if whole else {}
+    return page

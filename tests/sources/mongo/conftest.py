@@ -1,0 +1,52 @@
+"""Fixtures of the MongoDB tests: the same documents, written by suitcase-mongo."""
+
+from __future__ import annotations
+
+import pymongo
+import pymongo.monitoring
+import pytest
+
+import daskbroker
+
+
+class Commands(pymongo.monitoring.CommandListener):
+    """Notes the commands that a client sends."""
+
+    def __init__(self):
+        self.names = []
+
+    def started(self, event):
+        self.names.append(event.command_name)
+
+    def succeeded(self, event):
+        pass
+
+    def failed(self, event):
+        pass
+
+
+@pytest.fixture
+def raw(mongo_database):
+    """The database, as pymongo shows it."""
+    with pymongo.MongoClient(mongo_database) as client:
+        yield client.get_default_database()
+
+
+@pytest.fixture
+def mongo(mongo_database):
+    """A broker on an empty database."""
+    with daskbroker.connect(mongo_database) as db:
+        yield db
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The commands of the clients that are made from now on."""
+    listener = Commands()
+    make = pymongo.MongoClient
+
+    def listening(*args, **kwargs):
+        return make(*args, event_listeners=[listener], **kwargs)
+
+    monkeypatch.setattr(pymongo, "MongoClient", listening)
+    return listener
