@@ -21,7 +21,7 @@ NAMES = (
 def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
     """``python -m benchmarks`` as people call it."""
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 
 @pytest.fixture(scope="module")
