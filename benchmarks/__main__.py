@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.building import build
 from benchmarks.cluster import cluster
+from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
 from benchmarks.reference import NOTE
@@ -27,6 +28,8 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "runs": runs,
     "spectra": spectra,
     "build": build,
+    "fill": fill,
+    "references": references,
     "cluster": cluster,
     "long-run": long_run,
     "headers": headers,

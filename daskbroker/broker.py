@@ -75,9 +75,9 @@ class DataBroker:
         self.event_sources = dict(event_sources)
         self.timezone = timezone
         self.uri = uri
-        self._files = FileAccess(handlers, root_map, readable_roots)
+        self.files = FileAccess(handlers, root_map, readable_roots)
         for source in self.event_sources.values():
-            source.use_files(self._files)
+            source.use_files(self.files)
         self.closed = False
         self._key = key or uri
         self._route = route
@@ -337,7 +337,7 @@ class DataBroker:
     @property
     def handler_registry(self) -> HandlerRegistry:
         """Handlers of detector files by spec: those registered here, built in or installed."""
-        return self._files.registry
+        return self.files.registry
 
     def register_handler(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
         """Say which handler reads files of a spec or mimetype.
@@ -357,7 +357,7 @@ class DataBroker:
         HandlerExists
             If another one is registered and ``overwrite`` is False.
         """
-        self._files.registry.register(spec, handler, overwrite)
+        self.files.registry.register(spec, handler, overwrite)
 
     def deregister_handler(self, spec: str) -> None:
         """Forget a handler that was registered.
@@ -367,17 +367,17 @@ class DataBroker:
         HandlerNotFound
             If none was.
         """
-        self._files.registry.unregister(spec)
+        self.files.registry.unregister(spec)
 
     @property
     def root_map(self) -> dict[str, str]:
         """``{root in the documents: root where the files are now}``; change it as you like."""
-        return self._files.root_map
+        return self.files.root_map
 
     @property
     def readable_roots(self) -> list[str] | None:
         """Folders outside which no detector file is opened; None: no such limit."""
-        return self._files.readable_roots
+        return self.files.readable_roots
 
     # -- upkeep ------------------------------------------------------------------------------
 

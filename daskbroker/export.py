@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .assets.transfer import FileTransfer
 from .core.documents import is_unicode, plain, to_json
 from .core.errors import BadQuery
 from .core.file_names import file_name
@@ -30,6 +31,7 @@ def export(
     format: str = "jsonl",
     *,
     fill: bool = False,
+    files: str | os.PathLike[str] | None = None,
 ) -> Iterator[Path]:
     """Write runs into a folder, one after the other. Lazy: iterate to make it happen.
 
@@ -43,6 +45,9 @@ def export(
         ``"jsonl"`` (one file of documents a run) or ``"parquet"`` (one file a stream).
     fill
         Put external data in place of references.
+    files
+        A folder: detector files are copied below it, and the documents refer to these; for
+        ``"jsonl"``. See :mod:`daskbroker.assets.transfer`.
 
     Yields
     ------
@@ -52,25 +57,36 @@ def export(
     Raises
     ------
     BadQuery
-        For an unknown format.
+        For an unknown format, or ``files`` with another than ``"jsonl"``.
     """
     if format not in FORMATS:
         raise BadQuery(f"the format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if files is not None and format != "jsonl":
+        raise BadQuery(f"detector files travel with documents (jsonl), not with {format}")
     for header in headers:
         if format == "jsonl":
-            yield export_jsonl(header, folder, fill=fill)
+            yield export_jsonl(header, folder, fill=fill, files=files)
         else:
             yield from export_parquet(header, folder, fill=fill)
 
 
-def export_jsonl(header: Header, folder: str | os.PathLike[str], *, fill: bool = False) -> Path:
+def export_jsonl(
+    header: Header,
+    folder: str | os.PathLike[str],
+    *,
+    fill: bool = False,
+    files: str | os.PathLike[str] | None = None,
+) -> Path:
     """Write the documents of a run to ``<uid>.jsonl``, a line ``["name", document]`` each.
 
     ``daskbroker ingest`` reads it back.
     """
     target = Path(folder, f"{file_name(header.uid)}.jsonl")
     with _replacing(target) as temporary, temporary.open("w", encoding="utf8") as file:
-        for name, doc in header.documents(fill=fill):
+        documents: Iterable[tuple[str, Any]] = header.documents(fill=fill)
+        if files is not None:
+            documents = FileTransfer(Path(files), header.db.files).carry(documents)
+        for name, doc in documents:
             file.write(to_json([name, plain(doc)]) + "\n")
     return target
 

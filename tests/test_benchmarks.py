@@ -12,7 +12,10 @@ import pytest
 from benchmarks.harness import Against, Case, Timed, Workload, measure
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("table", "insert", "wide", "runs", "spectra", "build", "cluster", "long-run", "headers")
+NAMES = (
+    "table", "insert", "wide", "runs", "spectra", "build",
+    "cluster", "long-run", "headers", "fill", "references",
+)  # fmt: skip
 
 
 def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:

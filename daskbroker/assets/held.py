@@ -9,20 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import cells, whole
+from ..core.chunks import ChunkReader, cells, whole
 from ..core.codec import MISSING, block, field_kind
 from ..core.documents import from_json
 
-__all__ = ["COLUMNS", "Held"]
+__all__ = ["COLUMNS", "Held", "held_table"]
 
 COLUMNS = ("seq_num", "filled")
 """Physical columns that are wanted beside ``data:<key>``."""
+
+
+KEPT = 4
+"""So many chunks' references stay in memory: blocks of one chunk are often read in turn."""
+
+
+@lru_cache(KEPT)
+def held_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.Table:
+    """The columns of a chunk that :meth:`Held.of_table` wants of a data key."""
+    return reader.read(chunk, [f"data:{key}", *COLUMNS])
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,6 +129,9 @@ def export(
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Copy detector files, too, below this folder.")
+    ] = None,
 ) -> None:
     """Write runs as JSON lines of documents, or as Parquet files of their tables."""
     from ..export import export as export_runs
@@ -137,5 +140,5 @@ def export(
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
         bar = tqdm(headers, total=len(headers), unit=" runs", disable=is_quiet())
-        files = sum(1 for _ in export_runs(bar, folder, format))
-        typer.echo(f"{files:,} files of {len(headers):,} runs in {folder}")
+        written = sum(1 for _ in export_runs(bar, folder, format, files=files))
+        typer.echo(f"{written:,} files of {len(headers):,} runs in {folder}")

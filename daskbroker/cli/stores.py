@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from ..config import connect
 from ..configuration import list_configurations, search_folders, unreadable_files
 from ..copying import copy as copy_runs
-from ..core.errors import StoreDamaged
+from ..core.errors import BadDocument, StoreDamaged
 from ..header import Header
 from .app import Full, Limit, Since, Store, Terms, Until, app, is_quiet, line_of, search
 
@@ -54,7 +55,7 @@ def seal(
         for header in tqdm(results, total=len(results), unit=" runs", disable=is_quiet()):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
-            except StoreDamaged as error:
+            except (BadDocument, StoreDamaged) as error:
                 failed.append(f"{header.uid}: {error}")
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run
@@ -90,6 +91,9 @@ def copy(
     since: Since = None,
     until: Until = None,
     limit: Limit = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Copy detector files, too, below this folder.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare what is there already, too.")
     ] = False,
@@ -103,7 +107,7 @@ def copy(
         def progress(header: Header, documents: int) -> None:
             bar.set_postfix_str(f"{header.uid[:8]}: {documents:,} documents")
 
-        report = copy_runs(bar, into, verify=verify, progress=progress)
+        report = copy_runs(bar, into, files=files, verify=verify, progress=progress)
         typer.echo(f"{report} from {origin.uri} into {into.uri}")
     _report_failed([f"{uid}: {reason}" for uid, reason in report.failed.items()])
 

@@ -16,7 +16,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from ..assets.filling import Filling, Target
-from ..assets.held import COLUMNS, Held
+from ..assets.held import Held, held_table
 from ..assets.shapes import Declared, outer_index
 from ..core.chunks import ChunkPlan, whole
 from ..core.codec import block, field_kind
@@ -135,7 +135,7 @@ class ExternalColumn(ColumnSource):
     def read(self, plan: ChunkPlan, place: int, rows: Rows, inner: tuple[Any, ...]) -> np.ndarray:
         """See :meth:`ColumnSource.read`."""
         target = Target.of(plan.descriptors[int(plan.records[place]["descriptor"])], self.key)
-        table = plan.read(place, [f"data:{self.key}", *COLUMNS])
+        table = held_table(plan.store, plan.reader, plan.keys[place], self.key)
         held = Held.of_table(table, self.key, rows, external=target.external)
         near = (place + 0.5) / len(plan)
         if self.declared.shape is None:

@@ -124,21 +124,31 @@ class TableReader:
         wanted = [self.columns[name] for name in names]
         keys = [part.key for piece in payload.pieces for part in piece.parts]
         chunks = payload.reader.read_many(keys, self._physical(wanted, payload.filling))
-        frames = [
-            self._piece_frame(chunks, piece, wanted, payload.filling) for piece in payload.pieces
-        ]
-        if len(frames) == 1:
-            return frames[0]
-        if not frames:
-            return self._empty(wanted)
-        return pd.concat(frames).astype({c.name: self._dtype(c) for c in wanted})
+        pieces = [self._read(chunks, piece, payload.filling) for piece in payload.pieces]
+        return self._frame(pieces, wanted)
+
+    def _frame(self, pieces: Sequence[_Piece], wanted: Sequence[TableColumn]) -> pd.DataFrame:
+        """All pieces one below the other. They are joined column by column, as a frame for each
+        of many small ones would take most of the time.
+        """
+        chunks = [chunk for piece in pieces for chunk in piece.chunks]
+        if not any(len(chunk.seq_num) for chunk in chunks):
+            frame = empty_frame(wanted, {})
+            return frame.astype({c.name: self._dtype(c) for c in wanted})
+        order = _order(pieces)
+        seq_num = np.concatenate([chunk.seq_num for chunk in chunks])
+        index = pd.Index(seq_num if order is None else seq_num[order], name="seq_num")
+        data: dict[str, Any] = {}
+        for column in wanted:
+            joined = _joined([chunk.array(column) for chunk in chunks])
+            array = joined if order is None else joined.take(order)
+            # pandas takes objects that are all text for type str
+            whole = column.dtype == "object"
+            data[column.name] = pd.Series(array, index=index, dtype=object) if whole else array
+        return pd.DataFrame(data, index=index, columns=[c.name for c in wanted], copy=False)
 
     def _dtype(self, column: TableColumn) -> str:
         return self.options.time_dtype if column.dtype == TIME else column.dtype
-
-    def _empty(self, wanted: Sequence[TableColumn]) -> pd.DataFrame:
-        frame = empty_frame(wanted, {})
-        return frame.astype({c.name: self._dtype(c) for c in wanted})
 
     def _physical(self, wanted: Sequence[TableColumn], filling: Filling | None) -> list[str]:
         """Names of the chunks' columns to read."""
@@ -147,23 +157,14 @@ class TableReader:
             physical.append("filled")
         return list(dict.fromkeys(physical))
 
-    def _piece_frame(
-        self,
-        coming: Iterator[pa.Table],
-        piece: Piece,
-        wanted: Sequence[TableColumn],
-        filling: Filling | None,
-    ) -> pd.DataFrame:
-        chunks = list(islice(coming, len(piece.parts)))
-        rows = self._rows(piece, [chunk.column("seq_num").to_numpy() for chunk in chunks])
-        frames = [
-            _Chunk(self, filling, part, piece.near, chunk, some).frame(wanted)
-            for part, chunk, some in zip(piece.parts, chunks, rows, strict=True)
+    def _read(self, coming: Iterator[pa.Table], piece: Piece, filling: Filling | None) -> _Piece:
+        tables = list(islice(coming, len(piece.parts)))
+        rows = self._rows(piece, [table.column("seq_num").to_numpy() for table in tables])
+        chunks = [
+            _Chunk(self, filling, part, piece.near, table, some)
+            for part, table, some in zip(piece.parts, tables, rows, strict=True)
         ]
-        if len(frames) == 1 and piece.simple:
-            return frames[0]
-        frame = pd.concat(frames) if len(frames) > 1 else frames[0]
-        return frame.iloc[np.argsort(frame.index.to_numpy(), kind="stable")]
+        return _Piece(chunks, piece.simple)
 
     def _rows(self, piece: Piece, seq_nums: Sequence[np.ndarray]) -> list[slice | np.ndarray]:
         """Which rows of each chunk are shown."""
@@ -193,7 +194,8 @@ class TableReader:
         return [name for name, column in self.columns.items() if column.external]
 
 
-class _Chunk(NamedTuple):
+@dataclass(frozen=True)
+class _Chunk:
     """A chunk in hand, of which some rows become part of a table."""
 
     reader: TableReader
@@ -203,18 +205,15 @@ class _Chunk(NamedTuple):
     table: pa.Table
     rows: slice | np.ndarray
 
-    def frame(self, wanted: Sequence[TableColumn]) -> pd.DataFrame:
-        index = pd.Index(self.table.column("seq_num").to_numpy()[self.rows], name="seq_num")
-        data = {column.name: self._array(column, len(index)) for column in wanted}
-        for column in wanted:
-            if column.dtype == "object":  # pandas takes objects that are all text for type str
-                data[column.name] = pd.Series(data[column.name], index=index, dtype=object)
-        return pd.DataFrame(data, index=index, columns=[c.name for c in wanted], copy=False)
+    @cached_property
+    def seq_num(self) -> np.ndarray:
+        return self.table.column("seq_num").to_numpy()[self.rows]  # type: ignore[no-any-return]
 
-    def _array(self, column: TableColumn, count: int) -> Any:
+    def array(self, column: TableColumn) -> Any:
+        """The cells of a column, of its dtype."""
         if not column.physical:
             constants = dict(zip(self.reader.constant_names, self.part.constants, strict=True))
-            return constant(constants[column.name], count, column.dtype)
+            return constant(constants[column.name], len(self.seq_num), column.dtype)
         if column.dtype == TIME:
             stamps = posix_to_datetime(self.table.column("time").to_numpy()[self.rows])
             zone = self.reader.options.timezone
@@ -225,3 +224,33 @@ class _Chunk(NamedTuple):
             held = Held.of_table(self.table, target.key, self.rows, external=target.external)
             return self.filling.cells(target, held, self.near)
         return to_pandas(self.table, column.physical, column.dtype)[self.rows]
+
+
+class _Piece(NamedTuple):
+    chunks: list[_Chunk]
+    simple: bool
+
+
+def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
+    """The order of the rows of all chunks, by ``seq_num`` within a piece; None: as they are."""
+    if all(piece.simple for piece in pieces):
+        return None
+    orders: list[np.ndarray] = []
+    begin = 0
+    for piece in pieces:
+        seq_num = np.concatenate([chunk.seq_num for chunk in piece.chunks])
+        orders.append(begin + np.argsort(seq_num, kind="stable"))
+        begin += len(seq_num)
+    return np.concatenate(orders)
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    """Arrays of one dtype, NumPy's or pandas', as one."""
+    first = arrays[0]
+    if len(arrays) == 1:
+        return first
+    if isinstance(first, np.ndarray):
+        return np.concatenate(arrays)
+    if isinstance(first, pd.Index):
+        return first.append(list(arrays[1:]))
+    return type(first)._concat_same_type(arrays)

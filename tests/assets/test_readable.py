@@ -88,6 +88,7 @@ def test_a_root_is_a_folder_and_no_beginning_of_a_name(tmp_path):
     with pytest.raises(FillError):
         roots.check(str(tmp_path / "data-of-others" / "f.h5"))
     assert roots.check(str(tmp_path / "data" / "f.h5")) == str(tmp_path / "data" / "f.h5")
+    assert ReadableRoots.of(tmp_path) == ReadableRoots.of([str(tmp_path)])
     assert ReadableRoots.of(["/"]).check("/etc") == "/etc"
 
 

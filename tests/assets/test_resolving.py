@@ -66,7 +66,9 @@ def test_a_path_that_begins_with_a_slash_is_absolute_or_below_the_root(tmp_path)
     (tmp_path / "g").mkdir()
     absolute = legacy(str(tmp_path / "g"), str(tmp_path / "f.h5"))
     assert resolve(absolute).path == f"{tmp_path}/f.h5"
-    assert resolve(legacy(str(tmp_path), "/nowhere")).path == "/nowhere"
+    stem = legacy(str(tmp_path), "/what_names_begin_with")
+    assert resolve(stem).path == f"{tmp_path}/what_names_begin_with"
+    assert resolve(legacy("/no/such/root", "/nor/this")).path == "/nor/this"
 
 
 def test_relative_paths_count_from_where_they_were_given(tmp_path, monkeypatch):
