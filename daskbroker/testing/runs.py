@@ -199,7 +199,11 @@ def claim(value: Any) -> dict[str, Any]:
         return dict(value)
     names = {bool: "boolean", int: "integer", float: "number", str: "string"}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return {"source": "synthetic", "dtype": "array", "shape": list(np.shape(value))}
+        try:
+            shape = list(np.shape(value))
+        except ValueError:  # ragged
+            shape = [len(value)]
+        return {"source": "synthetic", "dtype": "array", "shape": shape}
     return {"source": "synthetic", "dtype": names.get(type(value), "number"), "shape": []}
 
 

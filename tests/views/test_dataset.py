@@ -1,0 +1,156 @@
+"""Datasets: dimensions, coordinates, attributes, laziness, what they carry."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from daskbroker.core.errors import FieldNotFound, StreamNotFound
+from daskbroker.sources.embedded.reader import EmbeddedReader
+from daskbroker.testing import RunBuilder, make_run
+
+
+def insert(db, documents):
+    for name, doc in documents:
+        db.insert(name, doc)
+    return db[documents[0][1]["uid"]]
+
+
+@pytest.fixture
+def header(db):
+    run = RunBuilder(
+        "run-abc",
+        time=1e9,
+        scan_id=7,
+        plan_name="scan",
+        hints={"dimensions": [[["motor"], "primary"]]},
+    )
+    motor = {"source": "PV:m", "dtype": "number", "shape": [], "units": "mm", "precision": 3}
+    image = {"source": "PV:i", "dtype": "array", "shape": [2, 3], "dims": ["row", "column"]}
+    descriptor = run.descriptor(
+        {"motor": motor, "img": image, "v": [0.5, 0.5], "n": 1, "label": "a"}
+    )
+    dark = run.descriptor({"x": 0.5}, "dark")
+    for number in range(5):
+        img = (np.arange(6.0).reshape(2, 3) + 10 * number).tolist()
+        data = {"motor": number / 2, "img": img, "v": [number * 1.0, -1.0], "n": number}
+        run.event(descriptor, {**data, "label": f"l{number}"})
+    run.event(dark, {"x": 9.5})
+    return insert(db, run.stop())
+
+
+@pytest.mark.parametrize("chunks", ["auto", None, {"time": 2}, {}])
+def test_dimensions_coordinates_and_values(header, chunks):
+    dataset = header.dataset(chunks=chunks)
+    assert set(dataset.coords) == {"time", "seq_num", "motor"}
+    assert {name: dataset[name].dims for name in dataset.variables} == {
+        "time": ("time",),
+        "seq_num": ("time",),
+        "motor": ("time",),
+        "img": ("time", "row", "column"),
+        "v": ("time", "v_dim_0"),
+        "n": ("time",),
+        "label": ("time",),
+    }
+    assert dataset["img"].dtype == np.float64
+    assert dataset["n"].dtype == np.int64
+    assert dataset["img"][3].values.tolist() == [[30, 31, 32], [33, 34, 35]]
+    assert dataset["img"][1:4, 1, ::2].values.tolist() == [[13, 15], [23, 25], [33, 35]]
+    assert dataset["v"].isel(time=[4, 0, 4], v_dim_0=0).values.tolist() == [4, 0, 4]
+    assert dataset["label"].values.tolist() == [f"l{n}" for n in range(5)]
+    assert dataset["motor"].values.tolist() == [0, 0.5, 1, 1.5, 2]
+
+
+def test_attributes(header):
+    dataset = header.dataset()
+    assert dataset["motor"].attrs == {
+        "units": "mm", "source": "PV:m", "precision": 3, "object": "det",
+    }  # fmt: skip
+    assert dataset.attrs["run"] == "run-abc"
+    assert dataset.attrs["scan_id"] == 7
+    assert dataset.attrs["stream"] == "primary"
+    assert dataset.attrs["descriptors"] == [header.descriptors["primary"][0]["uid"]]
+    assert dataset.attrs["start"] == header.start
+    assert dataset.attrs["stop"] == header.stop
+    assert dataset.compute().attrs == dataset.attrs
+    assert dataset[["n"]].attrs == dataset.attrs
+
+
+def test_selection_by_time(header):
+    dataset = header.dataset()
+    first = dataset["time"].values[1]
+    assert dataset.sel(time=slice(first, None))["n"].values.tolist() == [1, 2, 3, 4]
+
+
+def test_fields_timestamps_and_projections(header):
+    dataset = header.dataset(fields=["n", "start:plan_name", "uid"], timestamps=True)
+    assert set(dataset.data_vars) == {"n", "start:plan_name", "uid", "ts_n"}
+    assert dataset["start:plan_name"].values.tolist() == ["scan"] * 5
+    assert dataset["ts_n"].dtype == np.float64
+    with pytest.raises(FieldNotFound):
+        header.dataset(fields=["absent"])
+    with pytest.raises(StreamNotFound):
+        header.dataset("absent")
+
+
+def test_gaps_and_what_has_no_shape(db):
+    keys = {"n": [1, None, 3], "x": [0.5, None, 1.5], "on": [True, None, False]}
+    keys |= {"ragged": [[1], [1, 2], []], "lie": [1, "a", None], "s": ["a", None, "b"]}
+    dataset = insert(db, make_run(keys=keys)).dataset()
+    assert dataset["n"].dtype == np.float64
+    assert np.isnan(dataset["n"].values[1])
+    assert np.isnan(dataset["x"].values[1])
+    for name in ("on", "ragged", "lie", "s"):
+        assert dataset[name].dtype == object
+        assert dataset[name].dims == ("time",)
+    assert [None if cell is None else cell for cell in dataset["lie"].values] == [1, "a", None]
+    assert dataset["s"].values.tolist() == ["a", None, "b"]
+    assert dataset["on"].values.tolist() == [True, None, False]
+
+
+def test_a_tree_of_all_streams(header):
+    tree = header.tree()
+    assert list(tree.children) == ["primary", "dark"]
+    assert tree["dark"]["x"].values.tolist() == [9.5]
+    assert tree.attrs["run"] == "run-abc"
+    assert "time" not in tree.dataset.variables
+
+
+def test_opening_reads_time_and_seq_num_and_indexing_what_is_indexed(header, monkeypatch):
+    made = []
+    read = EmbeddedReader.read
+
+    def noted(self, key, columns=None):
+        made.append(columns)
+        return read(self, key, columns)
+
+    monkeypatch.setattr(EmbeddedReader, "read", noted)
+    dataset = header.dataset()
+    assert {column for columns in made for column in columns} <= {"time", "seq_num"}
+    made.clear()
+    assert dataset["img"].shape == (5, 2, 3)
+    assert made == []
+    assert dataset["img"][0, 0, 0].values == 0
+    assert {tuple(columns) for columns in made} == {("data:img",)}
+
+
+def test_pickles_and_names(header):
+    dataset = header.dataset()
+    again = pickle.loads(pickle.dumps(dataset))
+    assert again.compute().identical(dataset.compute())
+    assert header.dataset()["img"].data.name == dataset["img"].data.name
+    assert header.dataset(duplicates="all")["img"].data.name != dataset["img"].data.name
+
+
+def test_names_follow_events_and_stop(db):
+    documents = make_run(3)
+    names = set()
+    for place, pair in enumerate(documents):
+        db.insert(*pair)
+        if place:
+            dataset = db[-1].dataset(fields=["x", "stop:exit_status"])
+            names.add(dataset["stop:exit_status"].data.name)
+    assert len(names) == len(documents) - 1
+    assert dataset["stop:exit_status"].values.tolist() == ["success"] * 3

@@ -1,0 +1,122 @@
+"""Streams of documents: order, selections of streams and of fields, laziness."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from daskbroker.core.errors import FieldNotFound, StreamNotFound
+from daskbroker.testing import (
+    RunBuilder,
+    assert_documents_equal,
+    assert_references_first,
+    external_run,
+    make_run,
+    stream_datum_run,
+)
+
+
+def insert(db, documents):
+    for name, doc in documents:
+        db.insert(name, doc)
+    return db[documents[0][1]["uid"]]
+
+
+def test_events_of_all_streams_come_by_time(db):
+    header = insert(db, make_run(20, streams=("primary", "dark", "flat")))
+    events = [doc for name, doc in header.documents() if name == "event"]
+    assert [doc["time"] for doc in events] == sorted(doc["time"] for doc in events)
+    names = {d["uid"]: name for name, ds in header.descriptors.items() for d in ds}
+    assert [names[doc["descriptor"]] for doc in events[:3]] == ["primary", "dark", "flat"]
+
+
+def test_events_of_a_descriptor_keep_their_order_whatever_their_times(db):
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0.5})
+    for time in (5.0, 3.0, 4.0, 1.0):
+        run.event(descriptor, {"x": time}, time=time)
+    header = insert(db, run.stop())
+    assert [d["data"]["x"] for n, d in header.documents() if n == "event"] == [5.0, 3.0, 4.0, 1.0]
+    assert_references_first(header.documents())
+
+
+@pytest.mark.parametrize("stream", ["primary", "dark"])
+def test_one_stream_with_the_references_it_uses(db, stream):
+    documents = external_run(3)
+    header = insert(db, documents)
+    part = list(header.stream(stream, fill=False))
+    assert_references_first(part)
+    descriptor = header.descriptors[stream][0]["uid"]
+    wanted = [
+        (name, doc)
+        for name, doc in documents
+        if name in ("start", "stop", "resource")
+        or doc.get("uid") == descriptor
+        or doc.get("descriptor") == descriptor
+    ]
+    rest = [pair for pair in part if pair[0] != "datum"]
+    assert_documents_equal(wanted, rest)
+    used = {doc["data"]["img"] for name, doc in part if name == "event"}
+    assert used <= {doc["datum_id"] for name, doc in part if name == "datum"}
+
+
+def test_a_stream_of_frames(db):
+    documents = stream_datum_run()
+    header = insert(db, documents)
+    assert_documents_equal(documents, header.stream("primary", fill=False))
+
+
+def test_mistakes_are_told_before_the_first_document(db):
+    header = insert(db, make_run(1))
+    with pytest.raises(StreamNotFound, match="absent"):
+        header.stream("absent")
+    with pytest.raises(FieldNotFound, match="absent"):
+        list(header.documents(fields=["absent"]))
+
+
+def test_a_selection_of_fields(db):
+    run = RunBuilder(sample={"name": "Ag"})
+    descriptor = run.descriptor({"x": 0.5, "y": 0.5, "img": 0.5})
+    run.event(descriptor, {"x": 1.5, "y": 2.5, "img": 3.5}, filled={"img": True})
+    header = insert(db, run.stop())
+    documents = list(header.documents(fields=["x", "start:sample.name"]))
+    assert_references_first(documents)
+    named = dict(documents)
+    assert named["descriptor"]["derived_from"] == descriptor
+    assert named["event"]["descriptor"] == named["descriptor"]["uid"] != descriptor
+    assert named["event"]["data"] == {"x": 1.5, "start:sample.name": "Ag"}
+    assert set(named["event"]["timestamps"]) == {"x", "start:sample.name"}
+    assert named["event"]["filled"] == {}
+    assert set(named["descriptor"]["data_keys"]) == {"x", "start:sample.name"}
+    assert list(header.documents(fields=["x", "y", "img"])) == list(header.documents())
+
+
+def test_selected_documents_are_a_valid_run(db, tmp_path):
+    import daskbroker
+
+    header = insert(db, make_run(3, keys=("x", "y"), sample="Ag"))
+    part = list(header.documents(fields=["x", "start:sample"]))
+    with daskbroker.connect(tmp_path / "other") as other:
+        copy = insert(other, part)
+        assert_documents_equal(part, copy.documents())
+        assert copy.table(fields=["data:start:sample"]).compute().iloc[:, 1].tolist() == ["Ag"] * 3
+
+
+def test_documents_are_made_as_they_are_asked_for(db):
+    documents = make_run(4)
+    header = insert(db, documents[:-1])
+    stream = header.documents()
+    first = list(itertools.islice(stream, 3))
+    assert [name for name, _ in first] == ["start", "descriptor", "event"]
+    db.insert(*documents[-1])
+    assert [name for name, _ in stream] == ["event"] * 3
+
+
+def test_what_is_given_out_cannot_change_what_comes_next(db):
+    header = insert(db, make_run(keys={"v": [[1, [2]], [1, [2]], [1, [2]]]}))
+    for name, doc in header.documents():
+        if name == "event":
+            assert doc["data"]["v"] == [1, [2]]
+            doc["data"]["v"][1].append(3)
+            doc["filled"]["v"] = True
