@@ -62,14 +62,14 @@ def reader():
 
 
 def open_files(folder) -> list[str]:
-    """Paths below a folder that this process has open, as the system tells."""
+    """Paths below a folder that this process has open, as the system tells; no open stores."""
     found = []
     for number in os.listdir("/proc/self/fd"):
         try:
             path = os.readlink(f"/proc/self/fd/{number}")
         except OSError:
             continue
-        if path.startswith(os.path.realpath(folder) + os.sep):
+        if path.startswith(os.path.realpath(folder) + os.sep) and ".sqlite" not in path:
             found.append(path)
     return found
 
