@@ -34,6 +34,7 @@ class EmbeddedLayoutEventSource(EventSource):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only)
 
     # -- what there is -----------------------------------------------------------------------
@@ -136,7 +137,7 @@ class EmbeddedLayoutEventSource(EventSource):
 
     def close(self) -> None:
         """See :meth:`EventSource.close`."""
-        self._database.close()
+        self._release()
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         refuse_writing(self._database)

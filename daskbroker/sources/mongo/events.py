@@ -66,6 +66,7 @@ class MongoEventSource(EventSource):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only)
         self._lock = threading.RLock()
         self._writer = EventWriter(database)
@@ -296,7 +297,7 @@ class MongoEventSource(EventSource):
 
     def close(self) -> None:
         """See :meth:`EventSource.close`."""
-        self._database.close()
+        self._release()
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
