@@ -6,14 +6,18 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.building import build
+from benchmarks.cluster import cluster
+from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
 from benchmarks.reference import NOTE
 from benchmarks.report import lines, to_json
 from benchmarks.runs import runs
+from benchmarks.scale import headers, long_run
 from benchmarks.spectra import spectra
 from benchmarks.tables import table, wide
 
@@ -24,6 +28,11 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "runs": runs,
     "spectra": spectra,
     "build": build,
+    "fill": fill,
+    "references": references,
+    "cluster": cluster,
+    "long-run": long_run,
+    "headers": headers,
 }
 
 
@@ -31,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run workloads, print the table, write the JSON; 0 whatever the numbers are."""
     options = _parser().parse_args(arguments)
     sizes = QUICK if options.quick else Sizes()
+    if options.full:
+        sizes = replace(sizes, headers=1_000_000)
     results: list[Result] = []
     for name in options.only or WORKLOADS:
         print(f"{name} …", file=sys.stderr, flush=True)
@@ -53,17 +64,19 @@ def _run(name: str, sizes: Sizes, repeat: int) -> list[Result]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--repeat", type=_positive, default=5, help="samples of each case (5)")
+    parser.add_argument("--repeat", type=positive, default=5, help="samples of each case (5)")
     parser.add_argument(
         "--only", nargs="+", choices=sorted(WORKLOADS), metavar="NAME",
         help=f"only these workloads: {', '.join(WORKLOADS)}",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--full", action="store_true", help="a million headers; takes long")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; no goal is judged")
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A number of 1 or more, of the command line."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")

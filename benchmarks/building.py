@@ -22,7 +22,7 @@ from daskbroker.testing import make_run
 from daskbroker.views import dataframe as dataframe_view
 from daskbroker.views import dataset as dataset_view
 
-__all__ = ["build"]
+__all__ = ["Views", "build"]
 
 SECONDS = (Against(at_most=1.0),)
 BYTES = (Against(at_most=2048.0),)
@@ -39,7 +39,7 @@ def build(sizes: Sizes, folder: Path) -> Workload:
     documents = make_run(sizes.chunks, ("x", "y", "n"))
     insert_all(broker, documents)
     uid = documents[0][1]["uid"]
-    views = _Views(broker, uid)
+    views = Views(broker, uid)
     views.make_files(folder / "store")
     cases = [
         Case("plan", views.plan, has_count(sizes.chunks)),
@@ -51,7 +51,7 @@ def build(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, broker.close)
 
 
-class _Views:
+class Views:
     """Builds views anew, each chunk a partition."""
 
     def __init__(self, broker: Any, uid: str) -> None:
@@ -111,7 +111,7 @@ def _each_alone() -> Any:
 
 
 def _byte_cases(
-    views: _Views, where: str, make_plan: Callable[[], ChunkPlan], count: int
+    views: Views, where: str, make_plan: Callable[[], ChunkPlan], count: int
 ) -> list[Case]:
     def expression() -> float:
         return len(cloudpickle.dumps(views.table_of(make_plan()).expr)) / count

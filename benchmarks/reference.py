@@ -27,6 +27,8 @@ REFERENCE: dict[str, Reference] = {
     "databroker search": Reference(DATABROKER, "the search for these 200 runs alone", 6.7),
     "databroker spectra": Reference(DATABROKER, "table of 20,000 spectra of 1,024 floats", 5.6),
     "databroker insert": Reference(DATABROKER, "inserting events", 2_100, "documents/s"),
+    "databroker fill": Reference(DATABROKER, "table of 1,000 frames 512 x 512 from HDF5", 3.7),
+    "databroker row": Reference(DATABROKER, "a row of pixels of these frames", 0.66),
     "tiled table": Reference(TILED, "table of 100k events x 12 columns", 0.54),
     "recorded floor": Reference(FLOOR, "read_table().to_pandas() of that table", 0.019),
     "recorded floor, one column": Reference(FLOOR, "the same of one column", 0.005),

@@ -56,7 +56,7 @@ def _compared(comparison: dict[str, Any] | None, unit: str) -> tuple[str, ...]:
     at_most, faster = comparison["goal_at_most"], comparison["goal_times_faster"]
     if not comparison["with"]:
         return ("", "", f"<= {_amount(at_most, unit)}", met)
-    if comparison["with"] in REFERENCE:
+    if comparison["with"] in REFERENCE or faster is not None:
         shown = comparison["times_faster"]
         ratio = "" if shown is None else f"{shown:.3g}x faster"
     else:
@@ -75,8 +75,8 @@ def _amount(value: float, unit: str) -> str:
 # -- JSON ------------------------------------------------------------------------------------
 
 
-def to_json(results: Sequence[Result], sizes: Sizes, repeat: int) -> str:
-    """Everything that was measured, and where."""
+def to_json(results: Sequence[Result], sizes: Sizes, repeat: int, **more: Any) -> str:
+    """Everything that was measured, and where; and what else is given."""
     return json.dumps(
         {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -89,6 +89,7 @@ def to_json(results: Sequence[Result], sizes: Sizes, repeat: int) -> str:
                 "values": {name: entry._asdict() for name, entry in REFERENCE.items()},
             },
             "results": [result.to_dict() for result in results],
+            **more,
         },
         indent=1,
     )

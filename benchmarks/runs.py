@@ -12,7 +12,7 @@ from benchmarks.harness import Against, Case, Sizes, Workload
 from benchmarks.tables import has_count
 from daskbroker.testing import RunBuilder
 
-__all__ = ["runs"]
+__all__ = ["EVENTS", "is_wanted", "places_of", "runs", "short_run"]
 
 EVENTS = 20
 LOOKUPS = 50
@@ -21,9 +21,12 @@ LOOKUPS = 50
 def runs(sizes: Sizes, folder: Path) -> Workload:
     """5,000 runs of 20 events: search by uid, prefix, scan_id, -1, a query; table over 200."""
     broker = daskbroker.connect(folder / "store")
-    uids = [_insert_run(broker, number, sizes) for number in range(sizes.runs)]
-    # Lookups take microseconds: a sample is of many of them, spread over the store.
-    places = [number * (sizes.runs - 1) // (LOOKUPS - 1) for number in range(LOOKUPS)]
+    uids = []
+    for number in range(sizes.runs):
+        builder = short_run(number, sizes)
+        insert_all(broker, builder.documents)
+        uids.append(builder.uid)
+    places = places_of(sizes)
 
     def lookups(name: str, key: Callable[[int], Any], newest: bool = False) -> Case:
         expected = [uids[-1]] * LOOKUPS if newest else [uids[place] for place in places]
@@ -35,7 +38,7 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
         return Case(name, lambda: [broker[key(p)] for p in places], check, (), LOOKUPS, "lookups")
 
     wanted = sizes.runs_in_table
-    expected = [uid for number, uid in enumerate(uids) if _is_wanted(number, sizes)][::-1]
+    expected = [uid for number, uid in enumerate(uids) if is_wanted(number, sizes)][::-1]
 
     def check_wanted(found: list[Any]) -> None:
         if [header.uid for header in found] != expected:
@@ -65,18 +68,23 @@ def runs(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, broker.close)
 
 
-def _is_wanted(number: int, sizes: Sizes) -> bool:
+def places_of(sizes: Sizes) -> list[int]:
+    """Runs to look up. That takes microseconds: a sample is of many, spread over the store."""
+    return [number * (sizes.runs - 1) // (LOOKUPS - 1) for number in range(LOOKUPS)]
+
+
+def is_wanted(number: int, sizes: Sizes) -> bool:
     """Those that the query finds are spread evenly."""
     step = sizes.runs // sizes.runs_in_table
     return number % step == 0 and number // step < sizes.runs_in_table
 
 
-def _insert_run(broker: Any, number: int, sizes: Sizes) -> str:
+def short_run(number: int, sizes: Sizes) -> RunBuilder:
     """One short run, in one page of events."""
-    group = "wanted" if _is_wanted(number, sizes) else "other"
+    group = "wanted" if is_wanted(number, sizes) else "other"
     builder = RunBuilder(scan_id=number + 1, group=group, sample={"name": f"s{number % 7}"})
     descriptor = builder.descriptor({"x": 1.0, "y": 1.0, "n": 1})
     rows = [{"x": row * 0.5, "y": row * 2.0, "n": row} for row in range(EVENTS)]
     builder.event_page(descriptor, rows)
-    insert_all(broker, builder.stop())
-    return builder.uid
+    builder.stop()
+    return builder

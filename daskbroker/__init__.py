@@ -9,8 +9,10 @@ from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .header import Header
 from .mapping import Outcome
+from .reprocess import ReprocessReport, reprocess
 from .results import Results
-from .views.convert import RunBuffer, stream_to_table, table_to_stream
+from .views.convert import RunBuffer, stream_to_table
+from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
 
 try:
@@ -26,10 +28,13 @@ __all__ = [
     "Header",
     "Outcome",
     "PageBuffer",
+    "ReprocessReport",
     "Results",
     "RunBuffer",
     "connect",
     "copy",
+    "dataset_to_stream",
+    "reprocess",
     "stream_to_table",
     "table_to_stream",
     "temp",

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
+from .assets.access import FileAccess
+from .assets.registry import HandlerRegistry, HandlerType
 from .core import registry
 from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange, UnknownReference
@@ -73,9 +75,9 @@ class DataBroker:
         self.event_sources = dict(event_sources)
         self.timezone = timezone
         self.uri = uri
-        self.handlers = dict(handlers or {})
-        self.root_map = dict(root_map or {})
-        self.readable_roots = None if readable_roots is None else list(readable_roots)
+        self.files = FileAccess(handlers, root_map, readable_roots)
+        for source in self.event_sources.values():
+            source.use_files(self.files)
         self.closed = False
         self._key = key or uri
         self._route = route
@@ -330,15 +332,76 @@ class DataBroker:
     def __bool__(self) -> bool:
         return True
 
+    # -- detector files ----------------------------------------------------------------------
+
+    @property
+    def handler_registry(self) -> HandlerRegistry:
+        """Handlers of detector files by spec: those registered here, built in or installed."""
+        return self.files.registry
+
+    def register_handler(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
+        """Say which handler reads files of a spec or mimetype.
+
+        Parameters
+        ----------
+        spec
+            As in resource documents.
+        handler
+            A subclass of :class:`~daskbroker.assets.handlers.BlockHandler`, a classic handler
+            class, or ``"module:Class"``.
+        overwrite
+            Replace another one.
+
+        Raises
+        ------
+        HandlerExists
+            If another one is registered and ``overwrite`` is False.
+        """
+        self.files.registry.register(spec, handler, overwrite)
+
+    def deregister_handler(self, spec: str) -> None:
+        """Forget a handler that was registered.
+
+        Raises
+        ------
+        HandlerNotFound
+            If none was.
+        """
+        self.files.registry.unregister(spec)
+
+    @property
+    def root_map(self) -> dict[str, str]:
+        """``{root in the documents: root where the files are now}``; change it as you like."""
+        return self.files.root_map
+
+    @property
+    def readable_roots(self) -> list[str] | None:
+        """Folders outside which no detector file is opened; None: no such limit."""
+        return self.files.readable_roots
+
     # -- upkeep ------------------------------------------------------------------------------
 
-    def seal(self, header: Header | str | None = None) -> int:
+    def seal(self, header: Header | str | None = None, *, keep_journal: bool = False) -> int:
         """Pack what is in the journal into chunks, of one run or of all; how many were made.
 
-        Needed only for what came after a run's stop, or for runs that will never have one.
+        Needed for databases that databroker has written, for what came after a run's stop, and
+        for runs that will never have one.
+
+        Parameters
+        ----------
+        header
+            A run, or its uid; None: all.
+        keep_journal
+            Leave the events in the journal too, where databroker goes on to read them.
+
+        Raises
+        ------
+        BadQuery
+            If nothing else can read the journal, so that keeping it makes no sense.
         """
         run = header.uid if isinstance(header, Header) else header
-        return sum(source.seal(run) for source in self.event_sources.values())
+        sources = self.event_sources.values()
+        return sum(source.seal(run, keep_journal=keep_journal) for source in sources)
 
     def close(self) -> None:
         """Let go of the store's connections; safe to call again."""
@@ -363,7 +426,17 @@ class DataBroker:
             for name, source in self.event_sources.items()
         }
         pair = PortableHeaderSource((header.start, header.stop))
-        return DataBroker(pair, sources, timezone=self.timezone)
+        return DataBroker(pair, sources, **self._options)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What a broker on other sources has to share with this one."""
+        return {
+            "timezone": self.timezone,
+            "handlers": self.handler_registry.registered(),
+            "root_map": self.root_map,
+            "readable_roots": self.readable_roots,
+        }
 
     @property
     def key(self) -> str:
@@ -382,17 +455,11 @@ class DataBroker:
 
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self.header_source, PortableHeaderSource):
-            return (_assemble, (self.header_source, self.event_sources, self.timezone))
+            return (_assemble, (self.header_source, self.event_sources, self._options))
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
         return f"<DataBroker {self.uri or type(self.header_source).__name__}>"
-
-
-def _assemble(
-    header_source: HeaderSource, event_sources: Mapping[str, EventSource], timezone: str
-) -> DataBroker:
-    return DataBroker(header_source, event_sources, timezone=timezone)
 
 
 def _request(**wanted: Any) -> str:
@@ -401,3 +468,11 @@ def _request(**wanted: Any) -> str:
         return json.dumps(wanted, sort_keys=True)
     except (TypeError, ValueError):
         raise ConfigError("a configuration is made of text, numbers, lists and mappings") from None
+
+
+def _assemble(
+    header_source: HeaderSource,
+    event_sources: Mapping[str, EventSource],
+    options: Mapping[str, Any],
+) -> DataBroker:
+    return DataBroker(header_source, event_sources, **options)

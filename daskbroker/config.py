@@ -114,6 +114,8 @@ def _opened(
     by_reference = has_secret(settings) and ("named" in request or "file" in request)
     chosen = {"mode": settings["mode"], "timezone": settings["timezone"]}
     key = json.dumps({**request, **chosen} if by_reference else settings, sort_keys=True)
+    if by_reference:
+        settings["origin"] = key
     found = registry.known(key)
     if found is not None and ("embedded" not in settings or Path(settings["embedded"]).exists()):
         return found  # type: ignore[no-any-return]
@@ -133,7 +135,7 @@ def _settings(request: Mapping[str, Any]) -> Settings:
         names = ", ".join(dict.fromkeys(c.name for c in list_configurations()))
         raise ConfigError(
             f"there is no configuration {name!r} on this machine; there are: {names or 'none'} "
-            "('daskbroker config' says where they are looked for)"
+            "('daskbroker config --folders' shows where they are looked for)"
         )
     return found.settings()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
+from .assets.transfer import FileTransfer
 from .broker import DataBroker
 from .core.chunks import LAYOUTS, REFERENCES
 from .core.documents import Document, pack, plain
@@ -39,15 +42,20 @@ class CopyReport:
         ``{uid: reason}`` of those that are not, or not wholly, there.
     documents
         How many were read and inserted.
+    files
+        How many detector files were copied.
     """
 
     copied: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     documents: int = 0
+    files: int = 0
 
     def __str__(self) -> str:
         text = f"{len(self.copied):,} runs ({self.documents:,} documents) copied"
+        if self.files:
+            text += f", with {self.files:,} detector files"
         if self.skipped:
             text += f", {len(self.skipped):,} were there"
         return text + (f", {len(self.failed):,} failed" if self.failed else "")
@@ -57,6 +65,7 @@ def copy(
     runs: DataBroker | Results | Header | Iterable[Header],
     into: DataBroker,
     *,
+    files: str | os.PathLike[str] | None = None,
     verify: bool = False,
     progress: Progress | None = None,
 ) -> CopyReport:
@@ -65,7 +74,7 @@ def copy(
     A run is read back there and compared before its stop is inserted, so one that has its
     stop there is a verified copy. It may be interrupted and called again: what is complete is
     skipped, what is half there is continued. Runs that are still open are copied as far as they
-    are. Detector files are not copied, only what refers to them.
+    are. Of detector files, by default, only what refers to them is copied.
 
     Parameters
     ----------
@@ -73,6 +82,9 @@ def copy(
         A broker (all its runs), search results, a header, or several.
     into
         Takes the documents.
+    files
+        A folder: detector files are copied below it, and the copied documents refer to these;
+        see :mod:`daskbroker.assets.transfer`.
     verify
         Compare every document of the runs that are complete there, too; otherwise these are
         recognized by their start, stop and numbers of documents.
@@ -92,19 +104,26 @@ def copy(
         If the other store cannot take any more, or one of the two cannot be reached.
     """
     report = CopyReport()
+    transfers: dict[int, FileTransfer] = {}
     for header in _oldest_first(runs):
         if header.db is into:
             raise ConfigError(f"{into!r} cannot be copied into itself")
+        transfer = None
+        if files is not None:  # one for each broker that runs come from
+            transfer = transfers.setdefault(
+                id(header.db), FileTransfer(Path(files), header.db.files)
+            )
         try:
-            if _is_there(header, into, verify):
+            if _is_there(header, into, verify, transfer):
                 report.skipped.append(header.uid)
             else:
-                report.documents += _copy_run(header, into, progress)
+                report.documents += _copy_run(header, into, progress, transfer)
                 report.copied.append(header.uid)
         except DaskbrokerError as error:
             if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
                 raise
             report.failed[header.uid] = str(error)
+    report.files = sum(transfer.copied for transfer in transfers.values())
     return report
 
 
@@ -116,13 +135,15 @@ def _oldest_first(runs: DataBroker | Results | Header | Iterable[Header]) -> Ite
     return reversed(runs) if isinstance(runs, Results) else iter(runs)
 
 
-def _copy_run(header: Header, into: DataBroker, progress: Progress | None) -> int:
+def _copy_run(
+    header: Header, into: DataBroker, progress: Progress | None, transfer: FileTransfer | None
+) -> int:
     """Insert, read back, compare, and only then insert the stop; how many documents it has."""
     given = _Digest()
-    watched = given.watch(_without_stop(header), header, progress)
+    watched = given.watch(_to_give(header, transfer), header, progress)
     for name, doc in PageBuffer(in_order=False)(watched):
         into.insert(name, doc, run=header.uid)
-    _compare(header, given, _Digest.of(into[header.uid]))
+    _compare(header, given, _Digest.of(_without_stop(into[header.uid])))
     if header.stop is not None:
         into.insert("stop", header.stop)
     return given.documents + (header.stop is not None)
@@ -132,13 +153,21 @@ def _without_stop(header: Header) -> Iterator[tuple[str, Document]]:
     return (pair for pair in header.documents(fill=False) if pair[0] != "stop")
 
 
-def _is_there(header: Header, into: DataBroker, verify: bool) -> bool:
+def _to_give(header: Header, transfer: FileTransfer | None) -> Iterator[Named]:
+    """The documents as the copy has them; detector files are copied as they come by."""
+    documents = _without_stop(header)
+    return documents if transfer is None else transfer.carry(documents)
+
+
+def _is_there(
+    header: Header, into: DataBroker, verify: bool, transfer: FileTransfer | None
+) -> bool:
     """Whether a run is complete in the other broker.
 
     Raises
     ------
     CopyMismatch
-        With ``verify``, if it is, but with other documents.
+        If it is, but refers to other files; with ``verify``, also if other documents differ.
     """
     pair = into.header_source.find_uid(header.uid)
     if pair is None or header.stop is None or pair != (header.start, header.stop):
@@ -146,9 +175,26 @@ def _is_there(header: Header, into: DataBroker, verify: bool) -> bool:
     there = Header(into, *pair)
     if _sizes(header) != _sizes(there):
         return False
+    if transfer is not None:
+        _compare_resources(header, there, transfer)
     if verify:
-        _compare(header, _Digest.of(header), _Digest.of(there))
+        _compare(header, _Digest.of(_to_give(header, transfer)), _Digest.of(_without_stop(there)))
     return True
+
+
+def _compare_resources(header: Header, there: Header, transfer: FileTransfer) -> None:
+    """Check that the resources of a copy refer to the copied files."""
+    wanted = {doc["uid"]: transfer.moved(name, doc) for name, doc in _resources(header)}
+    if wanted != {doc["uid"]: doc for _, doc in _resources(there)}:
+        raise CopyMismatch(
+            f"run {header.uid!r}: the copy refers to other files than those below {transfer.root}; "
+            "it was copied without them, or to another folder"
+        )
+
+
+def _resources(header: Header) -> Iterator[Named]:
+    for source in header.db.event_sources.values():
+        yield from source.list_assets(header.uid)
 
 
 def _sizes(header: Header) -> dict[str, int]:
@@ -168,19 +214,17 @@ def _sizes(header: Header) -> dict[str, int]:
 
 
 def _compare(header: Header, given: _Digest, found: _Digest) -> None:
-    if given == found:
-        return
-    kinds = [
-        name for name in {**given.sums, **found.sums} if given.of_kind(name) != found.of_kind(name)
-    ]
-    numbers = ", ".join(
-        f"{name} ({given.of_kind(name)[0]:,} here, {found.of_kind(name)[0]:,} there)"
-        for name in kinds
-    )
-    raise CopyMismatch(
-        f"run {header.uid!r}: the documents of the copy are not those of the original: {numbers}; "
-        "the copy has no stop put to it"
-    )
+    """Check that the copy of a run holds what the original gave."""
+    kinds = [k for k in {**given.sums, **found.sums} if given.of_kind(k) != found.of_kind(k)]
+    if kinds:
+        numbers = ", ".join(
+            f"{kind} ({given.of_kind(kind)[0]:,} here, {found.of_kind(kind)[0]:,} there)"
+            for kind in kinds
+        )
+        raise CopyMismatch(
+            f"run {header.uid!r}: the copy does not hold what the original does: {numbers}; "
+            "look which of the two is right"
+        )
 
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=plain).encode
@@ -206,10 +250,10 @@ class _Digest:
         self.documents = 0
 
     @classmethod
-    def of(cls, header: Header) -> _Digest:
-        """Of all documents of a run but its stop."""
+    def of(cls, documents: Iterable[Named]) -> _Digest:
+        """Of these documents."""
         digest = cls()
-        for pair in _without_stop(header):
+        for pair in documents:
             digest.add(*pair)
         return digest
 
@@ -234,8 +278,3 @@ class _Digest:
     def of_kind(self, name: str) -> tuple[int, int]:
         """Number of the documents of one kind, and the sum of their hashes."""
         return self.sums.get(name, (0, 0))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Digest) and self.sums == other.sums
-
-    __hash__ = None  # type: ignore[assignment]

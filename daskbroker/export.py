@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .core.documents import plain, to_json
+from .assets.transfer import FileTransfer
+from .core.documents import is_unicode, plain, to_json
 from .core.errors import BadQuery
 from .core.file_names import file_name
 from .header import Header
@@ -30,6 +31,7 @@ def export(
     format: str = "jsonl",
     *,
     fill: bool = False,
+    files: str | os.PathLike[str] | None = None,
 ) -> Iterator[Path]:
     """Write runs into a folder, one after the other. Lazy: iterate to make it happen.
 
@@ -43,6 +45,9 @@ def export(
         ``"jsonl"`` (one file of documents a run) or ``"parquet"`` (one file a stream).
     fill
         Put external data in place of references.
+    files
+        A folder: detector files are copied below it, and the documents refer to these; for
+        ``"jsonl"``. See :mod:`daskbroker.assets.transfer`.
 
     Yields
     ------
@@ -52,25 +57,36 @@ def export(
     Raises
     ------
     BadQuery
-        For an unknown format.
+        For an unknown format, or ``files`` with another than ``"jsonl"``.
     """
     if format not in FORMATS:
         raise BadQuery(f"the format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if files is not None and format != "jsonl":
+        raise BadQuery(f"detector files travel with documents (jsonl), not with {format}")
     for header in headers:
         if format == "jsonl":
-            yield export_jsonl(header, folder, fill=fill)
+            yield export_jsonl(header, folder, fill=fill, files=files)
         else:
             yield from export_parquet(header, folder, fill=fill)
 
 
-def export_jsonl(header: Header, folder: str | os.PathLike[str], *, fill: bool = False) -> Path:
+def export_jsonl(
+    header: Header,
+    folder: str | os.PathLike[str],
+    *,
+    fill: bool = False,
+    files: str | os.PathLike[str] | None = None,
+) -> Path:
     """Write the documents of a run to ``<uid>.jsonl``, a line ``["name", document]`` each.
 
     ``daskbroker ingest`` reads it back.
     """
     target = Path(folder, f"{file_name(header.uid)}.jsonl")
     with _replacing(target) as temporary, temporary.open("w", encoding="utf8") as file:
-        for name, doc in header.documents(fill=fill):
+        documents: Iterable[tuple[str, Any]] = header.documents(fill=fill)
+        if files is not None:
+            documents = FileTransfer(Path(files), header.db.files).carry(documents)
+        for name, doc in documents:
             file.write(to_json([name, plain(doc)]) + "\n")
     return target
 
@@ -126,7 +142,7 @@ def _cell_types(table: Any, names: Sequence[str]) -> dict[str, pa.DataType | Non
 
 def _cell_type(cell: Any) -> pa.DataType | None:
     """Lists of one scalar type, text, or nothing that Arrow should try."""
-    if isinstance(cell, str):
+    if isinstance(cell, str) and is_unicode(cell):
         return pa.string()
     if not isinstance(cell, np.ndarray) or cell.dtype.kind not in "biuf":
         return None
@@ -145,7 +161,7 @@ def _arrow(frame: pd.DataFrame, types: dict[str, pa.DataType | None]) -> pa.Tabl
             cells = [None if cell is None else to_json(plain(cell)) for cell in frame[name]]
             columns[name] = pa.array(cells, pa.string())
         else:
-            cells = [plain(cell) for cell in frame[name]]
+            cells = [plain(cell) if np.ndim(cell) > 1 else cell for cell in frame[name]]
             columns[name] = pa.array(cells, types[name])
     return pa.table(columns)
 

@@ -142,6 +142,8 @@ class Header:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         timezone: str | None = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
     ) -> Any:
         """One stream as a lazy table: a partition is one or more chunks.
 
@@ -163,6 +165,9 @@ class Header:
             Of events that were taken again after a rewind, ``"last"`` or ``"all"``.
         timezone
             Of the column ``time``; the broker's by default.
+        handler_registry, handler_overrides
+            Handlers by spec, and by data key, for this call; see
+            :meth:`daskbroker.DataBroker.register_handler`.
 
         Returns
         -------
@@ -178,7 +183,13 @@ class Header:
             raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
         if format == "dataset":
             return self.dataset(
-                stream_name, fields, fill, timestamps=timestamps, duplicates=duplicates
+                stream_name,
+                fields,
+                fill,
+                timestamps=timestamps,
+                duplicates=duplicates,
+                handler_registry=handler_registry,
+                handler_overrides=handler_overrides,
             )
         return self.es_given_stream(stream_name).table_given_header(
             self,
@@ -188,6 +199,8 @@ class Header:
             timestamps=timestamps,
             duplicates=duplicates,
             timezone=timezone or self.db.timezone,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
         )
 
     def dataset(
@@ -199,6 +212,9 @@ class Header:
         chunks: Any = "auto",
         timestamps: bool = False,
         duplicates: Duplicates = "last",
+        dtypes: Mapping[str, Any] | None = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
     ) -> xr.Dataset:
         """One stream as a lazy Dataset along ``time``.
 
@@ -206,22 +222,27 @@ class Header:
 
         Parameters
         ----------
-        stream_name, fields, fill, timestamps, duplicates
+        stream_name, fields, fill, timestamps, duplicates, handler_registry, handler_overrides
             As for :meth:`table`.
         chunks
             ``"auto"``: dask arrays, cut where chunks end, of about the partition size; None:
             xarray's own lazy arrays; anything else as :meth:`xarray.Dataset.chunk` takes it.
+        dtypes
+            Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare.
         """
-        plan = self.es_given_stream(stream_name).chunks_given_header(self, stream_name)
+        source = self.es_given_stream(stream_name)
+        plan = source.chunks_given_header(self, stream_name)
+        handlers = handler_registry, handler_overrides
         return dataset_view.dataset(
             plan,
             stream_name,
             {self.uid: (self.start, self.stop)},
             fields=fields,
-            fill=fill,
+            filling=source.filling(plan.descriptors, *handlers) if fill else None,
             chunks=chunks,
             timestamps=timestamps,
             duplicates=duplicates,
+            dtypes=dtypes,
         )
 
     def tree(self, fill: bool = True, *, chunks: Any = "auto") -> xr.DataTree:
@@ -232,7 +253,14 @@ class Header:
         root = xr.Dataset(attrs=dataset_view.run_attrs(self.start, self.stop))
         return xr.DataTree.from_dict({"/": root, **nodes}, name=self.uid)
 
-    def documents(self, fill: bool = True, fields: Any = None) -> Iterator[tuple[str, Document]]:
+    def documents(
+        self,
+        fill: bool = True,
+        fields: Any = None,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> Iterator[tuple[str, Document]]:
         """Every document of the run as ``(name, doc)``: start first, stop last.
 
         References come before what uses them, events of all streams by time. Lazy; a few
@@ -241,47 +269,71 @@ class Header:
         Parameters
         ----------
         fill
-            Put external data in place of references.
+            Put external data in place of references, many at a time; see
+            :func:`daskbroker.assets.filled_events.fill_events` for what events then hold.
         fields
             Select data keys or add projections; descriptors then carry a new uid.
+        handler_registry, handler_overrides
+            As for :meth:`table`.
         """
-        yield from self.documents_of(self.parts(), fill, fields)
+        yield from self.documents_of(self.parts(fill, handler_registry, handler_overrides), fields)
 
-    def parts(self) -> list[documents_view.Parts]:
+    def parts(
+        self, fill: bool = True, handler_registry: Any = None, handler_overrides: Any = None
+    ) -> list[documents_view.Parts]:
         """What the documents are made of, by event source: descriptors, chunks, references."""
-        return [source.parts_given_header(self.uid) for source in self._sources]
+        handlers = handler_registry, handler_overrides
+        return [
+            source.parts_given_header(self.uid, fill=fill, handlers=handlers)
+            for source in self._sources
+        ]
 
     def documents_of(
-        self, parts: Sequence[documents_view.Parts], fill: bool = True, fields: Any = None
+        self, parts: Sequence[documents_view.Parts], fields: Any = None
     ) -> Iterator[tuple[str, Document]]:
         """The documents, as :meth:`documents` gives them, of parts that are at hand."""
         yield "start", self.start
-        stream = documents_view.stream_documents(parts, self.start, self.stop, fields)
-        yield from self._filled(stream) if fill else stream
+        yield from documents_view.stream_documents(parts, self.start, self.stop, fields)
         if self.stop is not None:
             yield "stop", self.stop
 
-    def events(self, fill: bool = True, fields: Any = None) -> Iterator[tuple[str, Document]]:
+    def events(
+        self, fill: bool = True, fields: Any = None, **handlers: Any
+    ) -> Iterator[tuple[str, Document]]:
         """The manifesto's name for :meth:`documents`."""
-        return self.documents(fill, fields)
+        return self.documents(fill, fields, **handlers)
 
     def stream(
-        self, stream_name: str = "primary", fill: bool = True, fields: Any = None
+        self,
+        stream_name: str = "primary",
+        fill: bool = True,
+        fields: Any = None,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
     ) -> Iterator[tuple[str, Document]]:
-        """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy."""
-        source = self.es_given_stream(stream_name)
-        return self._one_stream(source, stream_name, fill, fields)
+        """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy.
 
-    def _one_stream(
-        self, source: EventSource, stream_name: str, fill: bool, fields: Any
+        Parameters are as for :meth:`documents`.
+        """
+        source = self.es_given_stream(stream_name)
+        stream = source.documents_given_header(
+            self,
+            stream_name,
+            fill,
+            fields,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
+        return self._with_start_and_stop(stream)
+
+    def _with_start_and_stop(
+        self, stream: Iterator[tuple[str, Document]]
     ) -> Iterator[tuple[str, Document]]:
         yield "start", self.start
-        yield from source.documents_given_header(self, stream_name, fill, fields)
+        yield from stream
         if self.stop is not None:
             yield "stop", self.stop
-
-    def _filled(self, stream: Iterator[tuple[str, Document]]) -> Iterator[tuple[str, Document]]:
-        return self._sources[0].fill_event_stream(stream)
 
     def portable(self) -> Header:
         """The run as a worker can have it, without opening the store.

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import re
 import zipfile
@@ -39,6 +40,7 @@ DEEPEST = 8
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".msgpack", ".json.txt", ".jsonl.txt")
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 _DECODER = json.JSONDecoder()
+_UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class Recorded(NamedTuple):
@@ -126,7 +128,7 @@ def read_recording(
                 if name == "start" and isinstance(doc.get("uid"), str):
                     run = doc["uid"]
                 yield Recorded(run, name, doc, where)
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadRecording(f"{path}: damaged or unreadable: {reason}") from error
 
@@ -257,7 +259,7 @@ def _read_rest(file: BinaryIO) -> tuple[bytes, Exception | None]:
     try:
         while part := file.read(2**16):
             parts.append(part)
-    except (OSError, EOFError, zlib.error) as error:
+    except _UNREADABLE as error:
         return b"".join(parts), error
     return b"".join(parts), None
 
@@ -312,24 +314,24 @@ def _elements(text: str) -> Iterator[Any]:
 
 def _msgpack_values(name: str, file: BinaryIO) -> Iterator[tuple[str, Any]]:
     unpacker = msgpack.Unpacker(object_hook=_array, strict_map_key=False, max_buffer_size=2**31 - 1)
-    read, number, damage = 0, 0, None
+    read, end, number, damage = 0, 0, 0, None
     while damage is None:
         data = b""
         try:
             data = file.read(2**16)
-        except (OSError, EOFError, zlib.error) as error:
+        except _UNREADABLE as error:
             damage = BadRecording(f"{name}: damaged after item {number}: {error}")
         unpacker.feed(data)
         read += len(data)
         try:
             for value in unpacker:
-                number += 1
+                number, end = number + 1, unpacker.tell()
                 yield f"{name}, item {number}", value
         except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
             raise BadRecording(f"{name}, item {number + 1}: damaged msgpack: {error}") from None
         if not data:
             break
-    if damage is None and unpacker.tell() != read:
+    if damage is None and end != read:  # at the end, tell() counts half an item too
         damage = BadRecording(f"{name}, item {number + 1}: truncated msgpack")
     if damage is not None:
         raise damage
@@ -345,4 +347,8 @@ def _array(mapping: dict[Any, Any]) -> Any:
     if not isinstance(data, bytes) or dtype.hasobject:
         raise ValueError("a pickled object, which is never read")
     values = np.frombuffer(data, dtype)
-    return values.reshape(mapping[marks["shape"]]) if is_array else values[0]
+    if is_array and "shape" in marks:
+        return values.reshape(mapping[marks["shape"]])
+    if is_array or len(values) != 1:
+        raise ValueError("an array without a shape")
+    return values[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
@@ -15,6 +15,7 @@ from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
+from .sources.base import EventSource
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.documents import Parts
@@ -114,6 +115,8 @@ class Results:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         timezone: str | None = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
     ) -> Any:
         """One stream of all these runs as one lazy table.
 
@@ -124,6 +127,8 @@ class Results:
         ----------
         stream_name, fields, fill, timestamps, duplicates, timezone
             As for :meth:`daskbroker.Header.table`.
+        handler_registry, handler_overrides
+            As for :meth:`daskbroker.Header.table`.
 
         Raises
         ------
@@ -131,12 +136,14 @@ class Results:
             If none of the runs has the stream.
         """
         runs = {header.uid: (header.start, header.stop) for header in self}
+        source, plan = self._planned(stream_name, runs)
+        handlers = handler_registry, handler_overrides
         return dataframe_view.table(
-            self._planned(stream_name, runs),
+            plan,
             stream_name,
             runs,
             fields=fields,
-            fill=fill,
+            filling=source.filling(plan.descriptors, *handlers) if fill else None,
             timestamps=timestamps,
             duplicates=duplicates,
             timezone=timezone or self._db.timezone,
@@ -153,6 +160,9 @@ class Results:
         chunks: Any = "auto",
         timestamps: bool = False,
         duplicates: Duplicates = "last",
+        dtypes: Mapping[str, Any] | None = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
     ) -> xr.Dataset | xr.DataTree:
         """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
@@ -160,7 +170,9 @@ class Results:
 
         Parameters
         ----------
-        stream_name, fields, fill, chunks, timestamps, duplicates
+        stream_name, fields, fill, chunks, timestamps, duplicates, dtypes
+            As for :meth:`daskbroker.Header.dataset`.
+        handler_registry, handler_overrides
             As for :meth:`daskbroker.Header.dataset`.
         combine
             ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
@@ -175,18 +187,22 @@ class Results:
         BadQuery
             For another ``combine``.
         """
-        options = {
-            "fields": fields, "fill": fill, "chunks": chunks,
-            "timestamps": timestamps, "duplicates": duplicates,
+        options: dict[str, Any] = {
+            "fields": fields, "chunks": chunks, "timestamps": timestamps,
+            "duplicates": duplicates, "dtypes": dtypes,
         }  # fmt: skip
+        handlers = {"handler_registry": handler_registry, "handler_overrides": handler_overrides}
         if combine == "tree":
-            return self._tree(stream_name, options)
+            return self._tree(stream_name, {"fill": fill, **options, **handlers})
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         headers = sorted(self, key=lambda header: float(header.start["time"]))
         runs = {header.uid: (header.start, header.stop) for header in headers}
-        plan = self._planned(stream_name, runs)
-        return dataset_view.dataset(plan, stream_name, runs, with_run=True, **options)
+        source, plan = self._planned(stream_name, runs)
+        filling = source.filling(plan.descriptors, **handlers) if fill else None
+        return dataset_view.dataset(
+            plan, stream_name, runs, filling=filling, with_run=True, **options
+        )
 
     def _tree(self, stream_name: str, options: dict[str, Any]) -> xr.DataTree:
         import xarray as xr
@@ -201,31 +217,46 @@ class Results:
         root = xr.Dataset(attrs={"stream": stream_name})
         return xr.DataTree.from_dict({"/": root, **nodes}, name=stream_name)
 
-    def _planned(self, stream_name: str, runs: dataframe_view.Runs) -> ChunkPlan:
+    def _planned(
+        self, stream_name: str, runs: dataframe_view.Runs
+    ) -> tuple[EventSource, ChunkPlan]:
         for source in self._db.event_sources.values():
             descriptors = source.list_descriptors(list(runs), stream_name)
             if descriptors:
-                return source.plan(descriptors)
+                return source, source.plan(descriptors)
         raise self._no_stream(stream_name, len(runs))
 
     def _no_stream(self, stream_name: str, runs: int) -> StreamNotFound:
         return StreamNotFound(f"none of these {runs} runs has a stream {stream_name!r}")
 
-    def documents(self, fill: bool = True, fields: Any = None) -> Iterator[tuple[str, Document]]:
-        """The documents of all runs, run after run. Lazy.
+    def documents(
+        self,
+        fill: bool = True,
+        fields: Any = None,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> Iterator[tuple[str, Document]]:
+        """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
 
         With an active Client the next runs are read ahead on the workers, within the bounds
         that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
         """
+        handlers = handler_registry, handler_overrides
         with Prefetcher() as ahead:
-            planned = (((header, parts), _plans(parts)) for header, parts in self._with_parts())
+            planned = (
+                ((header, parts), _plans(parts))
+                for header, parts in self._with_parts(fill, handlers)
+            )
             for (header, parts), plans in ahead.runs(planned):
                 coming = iter(plans)
                 read = [part.with_plans([next(coming) for _ in part.plans]) for part in parts]
-                yield from header.documents_of(read, fill, fields)
+                yield from header.documents_of(read, fields)
 
-    def _with_parts(self) -> Iterator[tuple[Header, list[Parts]]]:
-        return ((header, header.parts()) for header in self)
+    def _with_parts(
+        self, fill: bool, handlers: tuple[Any, Any]
+    ) -> Iterator[tuple[Header, list[Parts]]]:
+        return ((header, header.parts(fill, *handlers)) for header in self)
 
     # -- work --------------------------------------------------------------------------------
 
@@ -264,11 +295,9 @@ class Results:
             With ``header``, ``uid``, ``error`` (None if all went well) and ``result()``, which
             fetches what the function returned, or raises what it raised.
         """
-        total = len(self) if progress is not False else None
         return map_runs(
-            self, func, args, kwargs,
-            client=client, in_flight=in_flight, progress=progress, total=total,
-        )  # fmt: skip
+            self, func, args, kwargs, client=client, in_flight=in_flight, progress=progress
+        )
 
     # -- pickling, looks ---------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ from dask.system import CPU_COUNT
 
 from .core.errors import ConfigError
 
-__all__ = ["Pool", "as_completed", "current_client", "here", "open_pool"]
+__all__ = ["Pool", "as_completed", "current_client", "open_pool", "seen_from"]
 
 LEAST_AHEAD = 64
 """On a cluster, where workers may join later, and a task waits for its messages to travel."""
@@ -68,11 +68,12 @@ def _worker() -> Any | None:
         return None
 
 
-def here() -> str:
-    """Where this runs, for messages: ``worker tcp://… on host …``, or ``host …``."""
+def seen_from() -> str:
+    """For messages about files: which worker looked; nothing outside of a task."""
     worker = _worker()
-    host = f"host {socket.gethostname()}"
-    return host if worker is None else f"worker {worker.address} on {host}"
+    if worker is None:
+        return ""
+    return f" (as seen from worker {worker.address} on host {socket.gethostname()})"
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def cluster():
     with (
         dask.config.set(settings),
         LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None,
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL, memory_limit=0,
         ) as cluster,
     ):  # fmt: skip

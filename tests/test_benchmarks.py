@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Against, Case, Workload, measure
+from benchmarks.harness import Against, Case, Timed, Workload, measure
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("table", "insert", "wide", "runs", "spectra", "build")
+NAMES = (
+    "table", "insert", "wide", "runs", "spectra", "build",
+    "cluster", "long-run", "headers", "fill", "references",
+)  # fmt: skip
 
 
 def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -126,6 +129,13 @@ def test_preparing_and_checking_surround_every_run():
     )
     measure("w", Workload([case]), 2)
     assert ran == ["prepare", "run", "check"] * 4
+
+
+def test_what_was_timed_elsewhere_tells_its_own_time():
+    checked: list[str] = []
+    case = Case("a", lambda: Timed(12.5, "value"), checked.append)
+    assert measure("w", Workload([case]), 2)[0].samples == [12.5, 12.5]
+    assert checked == ["value"] * 4
 
 
 def test_a_wrong_result_stops_the_benchmark():

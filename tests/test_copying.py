@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pymongo
 import pytest
+import suitcase.mongo_embedded
+import suitcase.mongo_normalized
 
 import daskbroker
 from daskbroker import PageBuffer
@@ -212,3 +215,59 @@ def test_large_events_make_small_pages():
         builder.event(descriptor, {"v": [0.5] * 1_000_000})
     pages = [doc for name, doc in PageBuffer(in_order=False)(builder.stop()) if "page" in name]
     assert [len(page["uid"]) for page in pages] == [2, 2, 1]
+
+
+# -- between stores --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """All kinds of runs, their documents by turns."""
+    return interleave(*RUNS.values())
+
+
+@pytest.fixture
+def mongo(mongo_database):
+    with daskbroker.connect(mongo_database) as broker:
+        yield broker
+
+
+def check_all(source, target):
+    """A legacy resource belongs to whichever run was the newest, so both are asked."""
+    for header in source:
+        assert_documents_equal(
+            header.documents(fill=False), target[header.uid].documents(fill=False)
+        )
+
+
+def test_from_a_folder_to_mongodb_and_back(source, mongo, db, everything):
+    insert(source, everything)
+    there = daskbroker.copy(source, mongo)
+    assert (len(there.copied), there.failed) == (len(RUNS), {})
+    check_all(source, mongo)
+    back = daskbroker.copy(mongo, db)
+    assert (len(back.copied), back.failed) == (len(RUNS), {})
+    check_all(source, db)
+    again = daskbroker.copy(source, mongo, verify=True)
+    assert (len(again.skipped), again.failed) == (len(RUNS) - 1, {})
+
+
+@pytest.mark.parametrize("layout", ["normalized", "embedded"])
+def test_what_suitcase_wrote_is_copied(mongo_database, db, layout):
+    with pymongo.MongoClient(mongo_database) as client:
+        database = client.get_default_database()
+        one = suitcase.mongo_normalized.Serializer(database, database)
+        for documents in RUNS.values():
+            if layout == "embedded":  # it takes one run
+                one = suitcase.mongo_embedded.Serializer(database)
+            for name, doc in documents:
+                if "run_start" in doc or name != "resource":  # it asks for that
+                    one(name, doc)
+            if layout == "embedded":
+                one.close()
+    with daskbroker.connect(mongo_database, mode="r") as origin:
+        report = daskbroker.copy(origin, db)
+        assert report.failed == {}
+        assert len(report.copied) == len(origin) == len(RUNS)
+        check_all(origin, db)
+    assert_documents_equal(RUNS["rewound"], db[RUNS["rewound"][0][1]["uid"]].documents())

@@ -1,21 +1,31 @@
-"""Filling: external data in place of references.
+"""Filling: external data in place of references, a block of cells in one read of each file.
 
-Handlers for detector files are not part of this version: what is filled inline already goes
-through, and a reference that would have to be followed raises :class:`FillError` at once,
-naming run, stream and key.
+A :class:`Filling` is what a task carries: where the references of its runs are, which handlers are
+not found by themselves, and where files may be. It holds no open file and no handler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from ..core.documents import Document
 from ..core.errors import FillError
+from .blocks import cell_shape, read_block
+from .held import Held
+from .readable import ANYWHERE, ReadableRoots
+from .references import Found, ReferenceMissing, References
+from .registry import Factory, HandlerRegistry
+from .resolving import ResolvedResource, normal_spec, resolve
+from .shapes import Declared, Mismatch, Roi, cast, fit, outer_index, reshaped
 
-__all__ = ["cannot_fill", "external_keys", "fill_documents", "fill_frame"]
+__all__ = ["Filling", "Target", "external_keys", "is_stream_key"]
+
+_FOUND_BY_THEMSELVES = HandlerRegistry()
+"""Our own handlers and those of installed packages, which every process finds."""
 
 
 def external_keys(descriptor: Mapping[str, Any]) -> list[str]:
@@ -23,90 +33,307 @@ def external_keys(descriptor: Mapping[str, Any]) -> list[str]:
     return [key for key, spec in descriptor["data_keys"].items() if spec.get("external")]
 
 
-def cannot_fill(run: str, stream: str, key: str, reference: Any = None) -> FillError:
-    """The error for a reference that has no handler."""
-    what = "" if reference is None else f" (reference {reference!r})"
-    return FillError(
-        f"run {run!r}, stream {stream!r}, key {key!r}{what}: external data cannot be filled, as "
-        "no handler is registered for it; fill=False leaves references as they are"
-    )
+def is_stream_key(claim: Mapping[str, Any]) -> bool:
+    """Whether stream_datum documents tell of a key, by its entry in ``data_keys``."""
+    return str(claim.get("external", "")).startswith("STREAM")
 
 
-def fill_documents(
-    stream: Iterable[tuple[str, Mapping[str, Any]]],
-    in_place: bool = False,
-    fields: Collection[str] | None = None,
-    descriptor_of: Callable[[str], Mapping[str, Any] | None] | None = None,
-    handler_registry: Any = None,
-    handler_overrides: Any = None,
-) -> Iterator[tuple[str, Any]]:
-    """The same documents, with every external value of an event filled. Lazy.
+@dataclass(frozen=True)
+class Target:
+    """What is filled: one key of one descriptor.
 
-    Parameters
+    Attributes
     ----------
-    stream
-        ``(name, doc)``; descriptors come before their events, unless ``descriptor_of`` finds
-        them.
-    in_place
-        Change the given events (plain dicts) rather than give new ones.
-    fields
-        Only these keys; None: all.
-    descriptor_of
-        From uid to descriptor.
-
-    Raises
-    ------
-    FillError
-        At the first event with a reference that cannot be followed.
+    run, stream, descriptor
+        Uid, name, uid.
+    key
+        Data key.
+    claim
+        Its entry in the descriptor's ``data_keys``.
     """
-    references: dict[str, tuple[Mapping[str, Any], list[str]]] = {}
-    for name, doc in stream:
-        if name == "descriptor":
-            references[doc["uid"]] = doc, _wanted(doc, fields)
-        elif name == "event":
-            uid = doc["descriptor"]
-            if uid not in references:
-                descriptor = descriptor_of(uid) if descriptor_of is not None else None
-                found = descriptor or {"data_keys": {}}
-                references[uid] = found, _wanted(found, fields)
-            descriptor, keys = references[uid]
-            if keys:
-                _check_filled(doc, descriptor, keys)
-            if not in_place and type(doc) is not Document:
-                doc = Document(doc)
-        yield name, doc
+
+    run: str
+    stream: str
+    descriptor: str
+    key: str
+    claim: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, descriptor: Mapping[str, Any], key: str) -> Target:
+        """Of a descriptor, which may lack the key."""
+        stream = str(descriptor.get("name") or "primary")
+        claim = descriptor["data_keys"].get(key, {})
+        # Of a descriptor made by selecting fields, stream_datums name the one it was made of.
+        uid = descriptor.get("derived_from")
+        uid = uid if isinstance(uid, str) else descriptor["uid"]
+        return cls(descriptor["run_start"], stream, uid, key, claim)
+
+    @property
+    def external(self) -> bool:
+        """Whether the descriptor says that values are outside the store."""
+        return bool(self.claim.get("external"))
+
+    @property
+    def where(self) -> str:
+        """Run, stream and key, as errors begin."""
+        return f"run {self.run!r}, stream {self.stream!r}, key {self.key!r}"
 
 
-def _wanted(descriptor: Mapping[str, Any], fields: Collection[str] | None) -> list[str]:
-    return [key for key in external_keys(descriptor) if fields is None or key in fields]
+@dataclass(frozen=True, eq=False)
+class Filling:
+    """How external cells of some runs are filled, in whatever process.
 
-
-def _check_filled(
-    event: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Iterable[str]
-) -> None:
-    """Values that are inline already need no filling; the others cannot be had."""
-    for key in keys:
-        if event.get("filled", {}).get(key) is not True:
-            run = descriptor.get("run_start", "")
-            stream = descriptor.get("name", "primary")
-            raise cannot_fill(run, stream, key, event["data"].get(key))
-
-
-def fill_frame(
-    table: pd.DataFrame,
-    descriptors: Iterable[Mapping[str, Any]],
-    in_place: bool = False,
-    fields: Collection[str] | None = None,
-) -> pd.DataFrame:
-    """A table with its external columns filled.
-
-    Raises
-    ------
-    FillError
-        If there is such a column.
+    Attributes
+    ----------
+    references
+        Of each run.
+    factories
+        Handlers that were registered, by spec.
+    overrides
+        Handlers by data key.
+    root_map
+        From roots in documents to folders here.
+    readable
+        Which files may be opened.
+    keep_shapes
+        In tables and documents, cells whose shape is not what is declared stay as they are;
+        otherwise they are an error. Variables of a dataset always have the declared shape.
     """
-    for descriptor in descriptors:
-        for key in external_keys(descriptor):
-            if key in table.columns and (fields is None or key in fields):
-                raise cannot_fill(descriptor["run_start"], descriptor.get("name", "primary"), key)
-    return table if in_place else table.copy()
+
+    references: Mapping[str, References]
+    factories: Mapping[str, Factory]
+    overrides: Mapping[str, Factory]
+    root_map: Mapping[str, str]
+    readable: ReadableRoots = ANYWHERE
+    keep_shapes: bool = False
+
+    def of_runs(self, runs: Collection[str]) -> Filling:
+        """The same with the references of only some runs."""
+        if len(self.references) <= len(runs):
+            return self
+        return replace(self, references={run: self.references[run] for run in runs})
+
+    @property
+    def token(self) -> str:
+        """Changes with whatever changes what is read, but for the files themselves."""
+        parts = (
+            [(run, found.token) for run, found in self.references.items()],
+            sorted((spec, factory.reference) for spec, factory in self.factories.items()),
+            sorted((key, factory.reference) for key, factory in self.overrides.items()),
+            sorted(self.root_map.items()),
+            self.readable,
+            self.keep_shapes,
+        )
+        return hashlib.blake2b(repr(parts).encode("utf8", "replace"), digest_size=16).hexdigest()
+
+    # -- cells as they come ------------------------------------------------------------------
+
+    def cells(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
+        """The cells of some events as they are in a table: views of one block of each file.
+
+        Parameters
+        ----------
+        target, held
+            Which cells.
+        near
+            Where in the run the events are, from 0 to 1, to find their datums quickly.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of dtype ``object``, one cell an event: what the handler gives, in the declared
+            shape; None for an event that has neither value nor reference.
+
+        Raises
+        ------
+        FillError
+            Naming run, stream, key and, where there is a file, spec and path.
+        """
+        out = np.empty(len(held), dtype=object)
+        for place, value in zip(held.valued.tolist(), held.values, strict=True):
+            out[place] = value
+        declared = Declared.of([target.claim]).shape
+        for found in self._find(target, held, near):
+            resource, factory = self._handler(target, found)
+            block = read_block(
+                resource, factory, found.datums, data_key=target.claim, where=target.where
+            )
+            if declared is not None and not self.keep_shapes:
+                with _naming(target, resource):
+                    block = _in_shape(block, declared)
+            for place, cell in zip(found.places.tolist(), block, strict=True):
+                out[place] = cell
+        return out
+
+    # -- arrays of a variable ----------------------------------------------------------------
+
+    def array(
+        self, target: Target, held: Held, declared: Declared, roi: Roi = (), near: float = 0.0
+    ) -> np.ndarray:
+        """One region of the cells of some events, in the declared shape and dtype.
+
+        Parameters
+        ----------
+        target, held, near
+            As for :meth:`cells`.
+        declared
+            With a shape.
+        roi
+            What to read of each cell.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape ``(events, *declared.shape[roi])``. An event that has neither value nor
+            reference is NaN, or None.
+
+        Raises
+        ------
+        FillError
+            As for :meth:`cells`; also for an event without value where the dtype has no NaN.
+        """
+        parts = [
+            (found.places, self._region(target, found, declared, roi))
+            for found in self._find(target, held, near)
+        ]
+        if len(held.valued):
+            parts.append((held.valued, _inline(target, held, declared, roi)))
+        if len(parts) == 1 and len(parts[0][0]) == len(held):
+            return parts[0][1]
+        return _assemble(target, held, declared, roi, parts)
+
+    def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
+        assert declared.shape is not None
+        resource, factory = self._handler(target, found)
+        more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
+        given = cell_shape(resource, factory, found.datums, **more)
+
+        def read(part: Roi) -> np.ndarray:
+            block = read_block(resource, factory, found.datums, part, **more)
+            return block if isinstance(block, np.ndarray) else _stack(block, declared)
+
+        with _naming(target, resource):
+            return cast(fit(read, given, declared.shape, roi), declared.dtype)
+
+    # -- common ------------------------------------------------------------------------------
+
+    def _find(self, target: Target, held: Held, near: float) -> Iterator[Found]:
+        """Where the cells are, resource by resource; those of one read at a time."""
+        try:
+            if len(held.references):
+                references = self._references(target)
+                for found in references.find(held.references, near):
+                    yield found._replace(places=held.referring[found.places])
+            if len(held.bare) and is_stream_key(target.claim):
+                references = self._references(target)
+                frames = references.find_frames(
+                    target.descriptor, target.key, held.seq_nums[held.bare]
+                )
+                for found in frames:
+                    yield found._replace(places=held.bare[found.places])
+        except ReferenceMissing as error:
+            raise FillError(
+                f"{target.where}: {error}; fill=False leaves references as they are"
+            ) from None
+
+    def _references(self, target: Target) -> References:
+        try:
+            return self.references[target.run]
+        except KeyError:
+            raise ReferenceMissing("the references of this run are not at hand") from None
+
+    def _handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
+        resource = resolve(
+            found.resource,
+            root_map=self.root_map,
+            readable_roots=self.readable,
+            stream=found.indices is not None,
+            where=target.where,
+        )
+        if found.indices is not None and found.indices[0] > 0:  # its file may begin there
+            resource = replace(resource, kwargs={**resource.kwargs, "indices": found.indices})
+        factory = self.overrides.get(target.key) or self.factories.get(normal_spec(resource.spec))
+        if factory is None:
+            factory = _FOUND_BY_THEMSELVES.find(resource.spec, where=target.where)
+        return resource, factory
+
+
+class _naming:
+    """Turns a :class:`Mismatch` into an error that says where, and how to go on."""
+
+    def __init__(self, target: Target, resource: ResolvedResource | None = None) -> None:
+        self._target = target
+        self._resource = resource
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Mismatch):
+            return
+        label = self._target.where
+        if self._resource is not None:
+            label += f", spec {self._resource.spec!r}, path {self._resource.path!r}"
+        raise FillError(
+            f"{label}: {error}; a table gives cells as they are with the configuration "
+            "daskbroker.shape-mismatch 'keep', and h.dataset(dtypes={key: dtype}) takes another "
+            "dtype than the declared one"
+        ) from None
+
+
+def _in_shape(block: Any, declared: tuple[int, ...]) -> Any:
+    """Cells in the declared shape; those that are no arrays as they are."""
+    if isinstance(block, np.ndarray):
+        return reshaped(block, declared)
+    return [reshaped(c[None], declared)[0] if isinstance(c, np.ndarray) else c for c in block]
+
+
+def _stack(cells: Any, declared: Declared) -> np.ndarray:
+    """Cells one by one as a block of the declared shape."""
+    assert declared.shape is not None
+    if not len(cells):
+        return np.empty((0, *declared.shape), declared.dtype)
+    try:
+        arrays = [np.asarray(cell)[None] for cell in cells]
+    except ValueError:
+        raise Mismatch("the cells that the handler gives are no arrays") from None
+    return np.concatenate([reshaped(array, declared.shape) for array in arrays])
+
+
+def _inline(target: Target, held: Held, declared: Declared, roi: Roi) -> np.ndarray:
+    """Values that are there already, as a variable has them."""
+    assert declared.shape is not None
+    with _naming(target):
+        values = held.values
+        block = (
+            reshaped(values, declared.shape)
+            if isinstance(values, np.ndarray)
+            else _stack(values, declared)
+        )
+        return cast(outer_index(block, roi), declared.dtype)
+
+
+def _assemble(
+    target: Target,
+    held: Held,
+    declared: Declared,
+    roi: Roi,
+    parts: list[tuple[np.ndarray, np.ndarray]],
+) -> np.ndarray:
+    """Parts in the order of the events; events of none are NaN."""
+    assert declared.shape is not None
+    cell = outer_index(np.empty((0, *declared.shape), np.bool_), roi).shape[1:]
+    out = np.empty((len(held), *cell), declared.dtype)
+    missing = np.ones(len(held), bool)
+    for places, block in parts:
+        out[places] = block
+        missing[places] = False
+    if missing.any():
+        if declared.dtype.kind not in "fcO":
+            raise FillError(
+                f"{target.where}: event {int(held.seq_nums[missing][0])} has neither value nor "
+                f"reference, and {declared.dtype} has no NaN; "
+                "h.dataset(dtypes={key: 'float64'}) has"
+            )
+        out[missing] = None if declared.dtype.kind == "O" else np.nan
+    return out

@@ -24,10 +24,14 @@ class ReadableRoots:
     roots: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, roots: Iterable[str | os.PathLike[str]] | None) -> ReadableRoots:
-        """From what a user gives: paths, relative ones from here on; None for no limit."""
+    def of(
+        cls, roots: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None
+    ) -> ReadableRoots:
+        """From what a user gives: one path or some, relative to here; None for no limit."""
         if roots is None:
             return ANYWHERE
+        if isinstance(roots, (str, os.PathLike)):
+            roots = [roots]
         return cls(tuple(os.path.abspath(os.fspath(root)) for root in roots))
 
     def check(self, path: str) -> str:

@@ -65,6 +65,8 @@ class Factory:
         FillError
             For something that is neither callable nor ``"module:Class"``.
         """
+        if isinstance(handler, Factory):
+            return cls(spec, handler.reference)
         if isinstance(handler, str):
             module, _, name = handler.partition(":")
             if module and name:
@@ -168,6 +170,24 @@ class HandlerRegistry:
         with self._lock:
             found.update({spec: _shown(factory) for spec, factory in self._explicit.items()})
         return dict(sorted(found.items()))
+
+    def registered(
+        self, handler_registry: HandlerRegistry | Mapping[str, HandlerType] | None = None
+    ) -> dict[str, Factory]:
+        """What a task has to carry: the handlers that were registered, by spec.
+
+        Parameters
+        ----------
+        handler_registry
+            By spec, for one call, before what is registered here.
+        """
+        if isinstance(handler_registry, HandlerRegistry):
+            more = handler_registry.registered()
+        else:
+            given = handler_registry or {}
+            more = {normal_spec(spec): Factory.of(spec, given[spec]) for spec in given}
+        with self._lock:
+            return {**self._explicit, **more}
 
     def find(
         self,

@@ -56,12 +56,19 @@ class ResolvedResource:
 
     @property
     def path(self) -> str:
-        """The first of :attr:`paths` that exists here, else the first."""
-        return next((p for p in self.paths[1:] if _only(p, self.paths[0])), self.paths[0])
+        """The one that exists here; else the one in a folder that does, else the first.
+
+        What handlers take need not be a file: some make names by adding to it.
+        """
+        if len(self.paths) == 1:
+            return self.paths[0]
+        in_folder = [p for p in self.paths if os.path.dirname(p) != "/" and _is_in_folder(p)]
+        found = [p for p in self.paths if os.path.lexists(p)]
+        return [*found, *in_folder, *self.paths][0]
 
 
-def _only(path: str, other: str) -> bool:
-    return os.path.lexists(path) and not os.path.lexists(other)
+def _is_in_folder(path: str) -> bool:
+    return os.path.isdir(os.path.dirname(path))
 
 
 def resolve(

@@ -74,7 +74,7 @@ def search_folders() -> list[Path]:
 
     ``$DASKBROKER_PATH``; the user's, the environment's and the machine's configuration folder of
     daskbroker; those of databroker (``~/.config``, ``<prefix>/etc``, ``/etc``; ``%APPDATA%``);
-    the folders of intake, where catalogs of databroker 2 are, and ``$INTAKE_PATH``.
+    the folders of intake, where catalogs of databroker 2 are, and its ``catalog_path``.
     """
     prefix = Path(sys.prefix)
     folders = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
@@ -99,13 +99,21 @@ def _platform_folders() -> list[Path]:
 
 def _intake_folders(prefix: Path) -> list[Path]:
     dirs = platformdirs.PlatformDirs("intake", "intake")
-    listed = os.environ.get("INTAKE_PATH", "").split(os.pathsep)
-    return [
-        Path(dirs.user_data_dir),
-        prefix / "share" / "intake",
-        Path(dirs.site_data_dir),
-        *(Path(part) for part in listed if part and "://" not in part),
-    ]
+    folders = [Path(dirs.user_data_dir), prefix / "share" / "intake", Path(dirs.site_data_dir)]
+    listed = os.environ.get("INTAKE_PATH") or _intake_path()
+    parts = listed.split(os.pathsep) if isinstance(listed, str) else listed
+    return folders + [Path(part).expanduser() for part in parts if part and "://" not in part]
+
+
+def _intake_path() -> Any:
+    """``catalog_path`` of intake's own configuration."""
+    folder = os.environ.get("INTAKE_CONF_DIR") or Path.home() / ".intake"
+    try:
+        content = _load(Path(folder, "conf.yaml"))
+    except ConfigError:
+        return []
+    listed = content.get("catalog_path") if isinstance(content, dict) else None
+    return [str(part) for part in listed] if isinstance(listed, list) else listed or []
 
 
 def list_configurations() -> list[Configuration]:

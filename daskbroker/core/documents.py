@@ -150,7 +150,8 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
         raise BadDocument(f"{path}: {error}") from None
 
 
-_PLAIN = frozenset({float, int, str, bool, type(None)})
+_ATOMS = frozenset({float, str, bool, type(None)})
+_PLAIN = _ATOMS | {int}
 
 DEEPEST = 50
 """So many levels of lists and mappings a document may have. NumPy and Arrow end at 64, MongoDB
@@ -170,8 +171,10 @@ class _NoSuchForm(Exception):
 
 def _normalize(value: Any, arrays: bool, levels: int) -> Any:
     kind = type(value)
-    if kind in _PLAIN:
-        return _checked_integer(value) if kind is int else value
+    if kind in _ATOMS:
+        return value
+    if kind is int:
+        return _checked_integer(value)
     if levels == 0:
         raise _NoSuchForm(f"nested deeper than {DEEPEST} levels")
     if kind is list or isinstance(value, (list, tuple)):
@@ -186,6 +189,9 @@ def _normalize(value: Any, arrays: bool, levels: int) -> Any:
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
                 key = _key(key)
+            if type(item) in _ATOMS:
+                out[key] = item
+                continue
             try:
                 out[key] = _normalize(item, arrays, levels - 1)
             except _NoSuchForm as error:
@@ -308,7 +314,7 @@ def _ext_hook(code: int, data: bytes) -> Any:
 
 
 def pack(value: Any) -> bytes:
-    """A normalized value as msgpack bytes with a checksum, lossless: NaN, large integers, arrays."""
+    """A normalized value as msgpack bytes with a checksum, lossless: NaN, integers, arrays."""
     return seal_bytes(msgpack.packb(value, default=_default, unicode_errors="surrogatepass"))
 
 

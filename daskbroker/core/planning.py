@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from .chunks import (
 from .codec import Kind
 from .documents import Document
 
-__all__ = ["PlanBuilder", "merged_ranges", "with_ranges"]
+__all__ = ["PlanBuilder", "with_frames"]
 
 MOST_ROWS = 2**20
 """Of a chunk of rows that only stream_datum documents tell of."""
@@ -86,16 +86,50 @@ class PlanBuilder:
         )
 
 
-def with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPlan:
-    """A plan of events, and for some of its descriptors ranges of seq_num without events.
+def with_frames(
+    plan: ChunkPlan, spans_of: Callable[[str], Iterable[tuple[str, range]]]
+) -> ChunkPlan:
+    """A plan of events, completed by the rows that only stream_datum documents tell of.
+
+    A descriptor without events, of whose frames such documents tell, has a row for each
+    ``seq_num`` that they name; its time is not known.
 
     Parameters
     ----------
     plan
-        Of descriptors, some of which have no chunk.
-    ranges
-        ``(place of the descriptor, range of seq_num)``.
+        Of some descriptors.
+    spans_of
+        From the uid of a run to ``(descriptor, seq_nums)`` of each of its stream_datums that
+        is not empty; asked only where there are descriptors without events.
     """
+    having = set(plan.records["descriptor"].tolist())
+    without = [
+        (place, descriptor)
+        for place, descriptor in enumerate(plan.descriptors)
+        if place not in having and _has_streams(descriptor)
+    ]
+    if not without:
+        return plan
+    spans: dict[str, list[range]] = {}
+    for run in dict.fromkeys(descriptor["run_start"] for _, descriptor in without):
+        for uid, span in spans_of(run):
+            spans.setdefault(uid, []).append(span)
+    found = (
+        (place, numbers)
+        for place, descriptor in without
+        for numbers in _merged(spans.get(descriptor["uid"], ()))
+    )
+    return _with_ranges(plan, found)
+
+
+def _has_streams(descriptor: Mapping[str, Any]) -> bool:
+    """Whether frames of a descriptor may be told of by stream_datum documents."""
+    specs = descriptor["data_keys"].values()
+    return any(str(spec.get("external", "")).startswith("STREAM") for spec in specs)
+
+
+def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPlan:
+    """The plan with ``(place of a descriptor without chunks, range of seq_num)`` added."""
     builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
     schema = builder.add_schema(column_kinds(ranges_table(range(0))))
     for place, numbers in ranges:
@@ -119,7 +153,7 @@ def with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPl
     )
 
 
-def merged_ranges(ranges: Iterable[range]) -> list[range]:
+def _merged(ranges: Iterable[range]) -> list[range]:
     """Union of half-open ranges, in order."""
     merged: list[range] = []
     for one in sorted(ranges, key=lambda one: (one.start, one.stop)):

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["broker_of", "known", "opened", "register_opener", "remember"]
+__all__ = ["broker_of", "known", "opened", "reader_of", "register_opener", "remember"]
 
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _recent: dict[str, Any] = {}
@@ -58,3 +58,10 @@ def broker_of(key: str) -> Any:
             while len(_recent) > KEPT:
                 _recent.pop(next(iter(_recent)))
         return broker
+
+
+def reader_of(key: str, source: str) -> Any:
+    """The reader of an event source of a broker; what a reader pickles as that must not carry
+    the password it was made with.
+    """
+    return broker_of(key).event_sources[source].reader

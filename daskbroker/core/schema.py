@@ -211,7 +211,8 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: Kind) -> np.ndarray:
 def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
     flat = array.values.to_numpy(zero_copy_only=False)
     offsets = array.offsets.to_numpy(zero_copy_only=False)
-    return np.split(flat[: offsets[-1]], offsets[1:-1]) if len(array) else []
+    begin = offsets[0]
+    return np.split(flat[begin : offsets[-1]], offsets[1:-1] - begin) if len(array) else []
 
 
 def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:

@@ -6,13 +6,12 @@ stop: descriptors, events, and the references to detector files.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..assets.filling import fill_documents, fill_frame
 from ..core.chunks import (
     DATUM,
     EVENT,
@@ -27,14 +26,14 @@ from ..core.chunks import (
 )
 from ..core.documents import ALL, Document
 from ..core.errors import BadDocument, StreamNotFound, UnknownReference
-from ..core.planning import merged_ranges, with_ranges
+from ..core.planning import with_frames
 from ..core.validate import check_keys, document_label, prepare
 from ..views import dataframe as dataframe_view
 from ..views import documents as documents_view
+from .filestore import Filestore
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
-    import pandas as pd
 
 __all__ = ["EventSource", "run_of", "stream_of"]
 
@@ -54,7 +53,7 @@ def run_of(header: Any) -> str:
     raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
 
 
-class EventSource(ABC):
+class EventSource(Filestore):
     """Descriptors, events and references of runs, as chunks.
 
     A store implements the primitives; every method of the manifesto is derived from them.
@@ -89,10 +88,6 @@ class EventSource(ABC):
         """Store a checked descriptor of a known run."""
 
     @abstractmethod
-    def find_descriptor(self, uid: str) -> Document | None:
-        """A descriptor by uid."""
-
-    @abstractmethod
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
         """Store a checked resource or stream_resource of a known run, to be found by uid."""
 
@@ -114,19 +109,8 @@ class EventSource(ABC):
         """Store a checked page as :meth:`append` stores its rows: all of it, or nothing."""
 
     @abstractmethod
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """Descriptors of runs, in the order of the runs, within a run in that of time."""
-
-    @abstractmethod
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """The chunks of events of some descriptors, in their order, without reading a payload."""
-
-    @abstractmethod
-    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
-        """The chunks of a run's references of one kind, in the order in which they came.
-
-        The plan has one descriptor, ``{"uid": run, "run_start": run}``, as the owner.
-        """
 
     @abstractmethod
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
@@ -249,25 +233,7 @@ class EventSource(ABC):
         A descriptor without events, of whose frames stream_datum documents tell, has a row for
         each ``seq_num`` that they name; its time is not known.
         """
-        plan = self.plan_events(descriptors)
-        having = set(plan.records["descriptor"].tolist())
-        without = [
-            (place, descriptor)
-            for place, descriptor in enumerate(plan.descriptors)
-            if place not in having and has_streams(descriptor)
-        ]
-        if not without:
-            return plan
-        spans: dict[str, list[range]] = {}
-        for run in dict.fromkeys(descriptor["run_start"] for _, descriptor in without):
-            for uid, span in self._frame_spans(run):
-                spans.setdefault(uid, []).append(span)
-        found = (
-            (place, numbers)
-            for place, descriptor in without
-            for numbers in merged_ranges(spans.get(descriptor["uid"], ()))
-        )
-        return with_ranges(plan, found)
+        return with_frames(self.plan_events(descriptors), self._frame_spans)
 
     def _frame_spans(self, run: str) -> Iterator[tuple[str, range]]:
         """Descriptor and range of seq_num of each stream_datum of a run that is not empty."""
@@ -325,7 +291,9 @@ class EventSource(ABC):
         stream_name: Any = ALL,
         fill: bool = False,
         fields: Any = None,
-        **kwargs: Any,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of everything but start and stop, references before users. Lazy.
 
@@ -339,14 +307,25 @@ class EventSource(ABC):
             Put external data in place of references.
         fields
             See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
+        handler_registry, handler_overrides
+            Handlers by spec, and by data key, for this call.
         """
-        parts = self.parts_given_header(header, stream_name)
+        handlers = handler_registry, handler_overrides
+        parts = self.parts_given_header(header, stream_name, fill, handlers)
         start, stop = _start_and_stop(header)
-        stream = documents_view.stream_documents([parts], start, stop, fields)
-        return fill_documents(stream, **kwargs) if fill else stream
+        return documents_view.stream_documents([parts], start, stop, fields)
 
-    def parts_given_header(self, header: Any, stream_name: Any = ALL) -> documents_view.Parts:
-        """What the document view is made of: descriptors, chunks and references of a run."""
+    def parts_given_header(
+        self,
+        header: Any,
+        stream_name: Any = ALL,
+        fill: bool = False,
+        handlers: tuple[Any, Any] = (None, None),
+    ) -> documents_view.Parts:
+        """What the document view is made of: descriptors, chunks and references of a run.
+
+        ``handlers`` are ``handler_registry`` and ``handler_overrides``.
+        """
         run = run_of(header)
         descriptors = self.descriptors_given_header(header, stream_name)
         return documents_view.Parts(
@@ -355,6 +334,7 @@ class EventSource(ABC):
             datums=self.plan_references(DATUM, run),
             stream_datums=self.plan_references(STREAM_DATUM, run),
             all_streams=stream_name is ALL,
+            filling=self.filling(descriptors, *handlers) if fill else None,
         )
 
     def table_given_header(
@@ -363,65 +343,20 @@ class EventSource(ABC):
         stream_name: str = STREAM,
         fill: bool = False,
         fields: Any = None,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
         **kwargs: Any,
     ) -> dd.DataFrame:
         """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
         start, stop = _start_and_stop(header)
         plan = self.chunks_given_header(header, stream_name)
+        handlers = handler_registry, handler_overrides
+        filling = self.filling(plan.descriptors, *handlers) if fill else None
+        runs = {start["uid"]: (start, stop)}
         return dataframe_view.table(
-            plan, stream_name, {start["uid"]: (start, stop)}, fields=fields, fill=fill, **kwargs
+            plan, stream_name, runs, fields=fields, filling=filling, **kwargs
         )
-
-    def fill_event(
-        self,
-        event: Mapping[str, Any],
-        in_place: bool = False,
-        fields: Any = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> Any:
-        """An event with its external data in place of references."""
-        stream = self.fill_event_stream(
-            [("event", event)], in_place, fields, handler_registry, handler_overrides
-        )
-        return next(iter(stream))[1]
-
-    def fill_event_stream(
-        self,
-        stream: Iterable[tuple[str, Mapping[str, Any]]],
-        in_place: bool = False,
-        fields: Any = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> Iterator[tuple[str, Any]]:
-        """The same ``(name, doc)`` pairs with the events filled. Lazy."""
-        return fill_documents(
-            stream,
-            in_place=in_place,
-            fields=fields,
-            descriptor_of=self.find_descriptor,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-        )
-
-    def fill_table(
-        self,
-        table: pd.DataFrame,
-        in_place: bool = False,
-        fields: Any = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> pd.DataFrame:
-        """A table with the references in its external columns filled."""
-        uids = table.attrs.get("descriptors", ())
-        descriptors = [d for d in map(self.find_descriptor, uids) if d is not None]
-        return fill_frame(table, descriptors, in_place=in_place, fields=fields)
-
-
-def has_streams(descriptor: Mapping[str, Any]) -> bool:
-    """Whether frames of a descriptor may be told of by stream_datum documents."""
-    specs = descriptor["data_keys"].values()
-    return any(str(spec.get("external", "")).startswith("STREAM") for spec in specs)
 
 
 def stream_of(descriptor: Mapping[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from .filling import FillConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 
 __all__ = ["BrokerConformance"]
 
 
-class BrokerConformance(ModelConformance, PageConformance, NounConformance):
+class BrokerConformance(ModelConformance, PageConformance, NounConformance, FillConformance):
     """Everything a store has to pass, written against the contracts in general.
 
     A subclass gives the fixtures ``broker`` and ``reopen``, see

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import dask
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from dask.utils import parse_bytes
 
-from ..assets.filling import cannot_fill
-from ..core.chunks import ChunkPlan, ChunkReader, cells
-from ..core.codec import MISSING
+from ..assets.filling import Filling, Target
+from ..assets.shapes import Declared
+from ..core.chunks import ChunkPlan
 from ..core.fields import Field, project, select
 from ..core.schema import (
     TIME,
     TableColumn,
-    constant,
     empty_frame,
     posix_to_datetime,
     stream_attrs,
     table_columns,
-    to_pandas,
 )
+from ..core.timespan import zone_of
 from ._expr import from_partitions
 from ._partitions import Partitions
-from .rows import Duplicates, RowGroup, coalesce, group_rows, keep
+from .rows import Duplicates, RowGroup, coalesce, group_rows, weighed
+from .table_reader import Part, Payload, Piece, TableOptions, TableReader
 
 __all__ = ["StreamPartitions", "table", "target_bytes"]
+
+MOST_PARTITIONS = 10_000
+"""Partitions grow beyond their usual size rather than become more than about so many."""
 
 Runs = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
 """``{run uid: (start, stop)}``."""
@@ -50,7 +50,7 @@ def table(
     runs: Runs,
     *,
     fields: Any = None,
-    fill: bool = False,
+    filling: Filling | None = None,
     timestamps: bool = False,
     duplicates: Duplicates = "last",
     timezone: str | None = None,
@@ -68,8 +68,8 @@ def table(
         Start and stop of each run.
     fields, timestamps
         See :func:`daskbroker.core.fields.select`.
-    fill
-        Fill external columns when they are computed; otherwise they hold references.
+    filling
+        How external columns are filled when they are computed; None: they hold references.
     duplicates
         Of rewound events with one ``seq_num``, show the ``"last"`` or ``"all"``.
     timezone
@@ -85,156 +85,66 @@ def table(
     Raises
     ------
     FieldNotFound
+    ConfigError
+        For a time zone that there is not.
     """
+    zone_of(timezone or "UTC")
     chosen = select(fields, plan.descriptors, timestamps=timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
     columns = table_columns(plan, chosen, runs)
-    options = _Options(stream, fill, duplicates, timezone or "UTC")
-    return from_partitions(StreamPartitions(plan, tuple(columns), runs, options))
-
-
-@dataclass(frozen=True)
-class _Options:
-    stream: str
-    fill: bool
-    duplicates: Duplicates
-    timezone: str
-
-    @property
-    def time_dtype(self) -> str:
-        return f"datetime64[ns, {self.timezone}]"
-
-
-@dataclass(frozen=True)
-class Payload:
-    """What a task reads: groups of ``(chunk key, constants)``, and whether to sort each.
-
-    Pickled, it holds keys that other processes can read.
-    """
-
-    reader: ChunkReader
-    groups: tuple[tuple[bool, tuple[tuple[Any, tuple[Any, ...]], ...]], ...]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        keys = [key for _, parts in self.groups for key, _ in parts]
-        portable = iter(self.reader.portable(keys))
-        groups = tuple(
-            (simple, tuple((next(portable), constants) for _, constants in parts))
-            for simple, parts in self.groups
-        )
-        return (Payload, (self.reader, groups))
-
-
-@dataclass(frozen=True)
-class TableReader:
-    """Reads one partition; called with a :class:`Payload` and the wanted columns."""
-
-    columns: Mapping[str, TableColumn]
-    options: _Options
-
-    def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
-        wanted = [self.columns[name] for name in names]
-        keys = [key for _, parts in payload.groups for key, _ in parts]
-        chunks = payload.reader.read_many(keys, self._physical(wanted))
-        frames = [
-            self._group_frame(chunks, simple, parts, wanted) for simple, parts in payload.groups
-        ]
-        if len(frames) == 1:
-            return frames[0]
-        if not frames:
-            return self._empty(wanted)
-        return pd.concat(frames).astype({c.name: self._dtype(c) for c in wanted})
-
-    def _dtype(self, column: TableColumn) -> str:
-        return self.options.time_dtype if column.dtype == TIME else column.dtype
-
-    def _empty(self, wanted: Sequence[TableColumn]) -> pd.DataFrame:
-        frame = empty_frame(wanted, {})
-        return frame.astype({c.name: self._dtype(c) for c in wanted})
-
-    def _physical(self, wanted: Sequence[TableColumn]) -> list[str]:
-        """Names of the chunks' columns to read."""
-        physical = ["seq_num", *(c.physical for c in wanted if c.physical)]
-        if any(column.external and self.options.fill for column in wanted):
-            physical.append("filled")
-        return list(dict.fromkeys(physical))
-
-    def _group_frame(
-        self,
-        chunks: Iterator[pa.Table],
-        simple: bool,
-        parts: Sequence[Any],
-        wanted: Sequence[TableColumn],
-    ) -> pd.DataFrame:
-        frames = [self._chunk_frame(next(chunks), constants, wanted) for _, constants in parts]
-        frame = frames[0] if len(frames) == 1 else pd.concat(frames)
-        if simple:
-            return frame
-        return frame.iloc[keep(frame.index.to_numpy(), self.options.duplicates)]
-
-    def _chunk_frame(
-        self, chunk: pa.Table, constants: tuple[Any, ...], wanted: Sequence[TableColumn]
-    ) -> pd.DataFrame:
-        named = dict(zip(self._constant_names, constants, strict=True))
-        index = pd.Index(chunk.column("seq_num").to_numpy(), name="seq_num")
-        data = {c.name: self._array(chunk, c, named) for c in wanted}
-        for column in wanted:
-            if column.dtype == "object":  # pandas takes objects that are all text for type str
-                data[column.name] = pd.Series(data[column.name], index=index, dtype=object)
-        return pd.DataFrame(data, index=index, columns=[c.name for c in wanted], copy=False)
-
-    @cached_property
-    def _constant_names(self) -> list[str]:
-        return [name for name, column in self.columns.items() if not column.physical]
-
-    def _array(self, chunk: pa.Table, column: TableColumn, constants: Mapping[str, Any]) -> Any:
-        if not column.physical:
-            return constant(constants[column.name], chunk.num_rows, column.dtype)
-        if column.dtype == TIME:
-            stamps = posix_to_datetime(chunk.column("time").to_numpy())
-            zone = self.options.timezone
-            return stamps if zone == "UTC" else stamps.tz_convert(zone)
-        if column.external and self.options.fill:
-            self._check_filled(chunk, column)
-        return to_pandas(chunk, column.physical, column.dtype)
-
-    def _check_filled(self, chunk: pa.Table, column: TableColumn) -> None:
-        """Values that are inline already need no filling; the others cannot be had."""
-        key = column.field.key
-        states = cells(chunk, "filled") if "filled" in chunk.column_names else []
-        inline = [isinstance(state, dict) and state.get(key) is True for state in states]
-        if not inline or not all(inline):
-            note = json.loads((chunk.schema.metadata or {}).get(b"daskbroker", b"{}"))
-            values = cells(chunk, column.physical) if column.physical in chunk.column_names else []
-            reference = next((v for v in values if v is not MISSING), None)
-            raise cannot_fill(note.get("run", ""), self.options.stream, key, reference)
+    options = TableOptions(stream, duplicates, timezone or "UTC", target_bytes())
+    return from_partitions(StreamPartitions(plan, tuple(columns), runs, options, filling))
 
 
 class StreamPartitions(Partitions):
     """The partitions of a stream's table, planned without reading a chunk."""
 
     def __init__(
-        self, plan: ChunkPlan, columns: tuple[TableColumn, ...], runs: Runs, options: _Options
+        self,
+        plan: ChunkPlan,
+        columns: tuple[TableColumn, ...],
+        runs: Runs,
+        options: TableOptions,
+        filling: Filling | None = None,
     ) -> None:
         self._plan = plan
         self._columns = columns
         self._runs = runs
         self._options = options
-        self._groups: list[RowGroup] = group_rows(plan, options.duplicates)
-        self._ranges = coalesce(self._groups, target_bytes())
+        self._filling = filling if any(column.external for column in columns) else None
+        groups = group_rows(plan, options.duplicates)
+        size = self._external_bytes()
+        # A scheduler needs milliseconds a task, so a table has no more than some thousands.
+        total = sum(group.bytes + group.stored * size for group in groups)
+        target = max(options.target, total // MOST_PARTITIONS)
+        self._groups: list[RowGroup] = weighed(groups, size, target)
+        self._ranges = coalesce(self._groups, target)
+
+    def _external_bytes(self) -> int:
+        """Of the cells of a row that will be filled."""
+        if self._filling is None:
+            return 0
+        keys = [column.field.key for column in self._columns if column.external]
+        claims = [
+            [d["data_keys"][key] for d in self._plan.descriptors if key in d["data_keys"]]
+            for key in keys
+        ]
+        return sum(Declared.of(claim).cell_bytes for claim in claims)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Projections need start and stop only where there are such columns.
         projected = any(c.field.role in ("start", "stop", "config") for c in self._columns)
         runs = self._runs if projected else {}
-        return (StreamPartitions, (self._plan, self._columns, runs, self._options))
+        return (StreamPartitions, (self._plan, self._columns, runs, self._options, self._filling))
 
     @cached_property
     def token(self) -> str:
         """See :class:`Partitions`."""
         digest = hashlib.blake2b(self._plan.token.encode(), digest_size=16)
         digest.update(repr((self._columns, self._options, self._ranges)).encode("utf8", "replace"))
+        if self._filling is not None:
+            digest.update(self._filling.token.encode())
         if any(c.field.role in ("start", "stop") for c in self._columns):
             digest.update(repr(sorted(self._constants_of.items())).encode("utf8", "replace"))
         return digest.hexdigest()
@@ -310,19 +220,44 @@ class StreamPartitions(Partitions):
 
     def payload(self, i: int) -> Payload:
         """See :class:`Partitions`."""
-        begin, end = self._ranges[i]
-        descriptor = self._plan.records["descriptor"]
-        groups = tuple(
-            (
-                group.simple,
-                tuple(
-                    (self._plan.keys[place], self._constants_of[int(descriptor[place])])
-                    for place in group.places
-                ),
-            )
-            for group in self._groups[begin:end]
-        )
-        return Payload(self._plan.reader, groups)
+        groups = range(*self._ranges[i])
+        pieces = tuple(self._piece(number) for number in groups)
+        filling = self._filling
+        if filling is not None:
+            filling = filling.of_runs({self._groups[number].run for number in groups})
+        return Payload(self._plan.reader, pieces, filling)
+
+    def _piece(self, number: int) -> Piece:
+        group = self._groups[number]
+        descriptors = self._plan.records["descriptor"]
+        parts = []
+        for place in group.places:
+            descriptor = int(descriptors[place])
+            constants, targets = self._constants_of[descriptor], self._targets_of[descriptor]
+            parts.append(Part(self._plan.keys[place], constants, targets))
+        within = (group.seq_min, group.seq_max) if group.within else None
+        near = 0.0 if self._filling is None else float(self._nears[number])
+        return Piece(group.simple, tuple(parts), within, near)
+
+    @cached_property
+    def _targets_of(self) -> dict[int, tuple[Target, ...]]:
+        """What is filled in the events of a descriptor."""
+        external = [c.field.key for c in self._columns if c.external and self._filling is not None]
+        return {
+            place: tuple(Target.of(d, key) for key in external)
+            for place, d in enumerate(self._plan.descriptors)
+        }
+
+    @cached_property
+    def _nears(self) -> np.ndarray:
+        """Where in its run the middle of each group is, from 0 to 1."""
+        runs = np.unique([group.run for group in self._groups], return_inverse=True)[1]
+        stored = np.array([group.stored for group in self._groups], np.float64)
+        ends = np.cumsum(stored)
+        totals = np.bincount(runs, stored)
+        first = np.full(len(totals), np.inf)
+        np.minimum.at(first, runs, ends - stored)
+        return (ends - stored / 2 - first[runs]) / totals[runs]
 
     @cached_property
     def reader(self) -> TableReader:

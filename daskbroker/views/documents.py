@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..assets.filled_events import fill_events, wanted_keys
+from ..assets.filling import Filling
 from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, iter_rows
 from ..core.documents import ALL, Document
 from ..core.fields import derive_descriptor, select
@@ -42,6 +44,8 @@ class Parts:
         The chunks of those.
     all_streams
         False if only some streams were asked for; then only their references are given.
+    filling
+        How external data are filled; None: references stay.
     """
 
     plan: ChunkPlan
@@ -49,6 +53,7 @@ class Parts:
     datums: ChunkPlan
     stream_datums: ChunkPlan
     all_streams: bool = True
+    filling: Filling | None = None
 
     @property
     def plans(self) -> tuple[ChunkPlan, ChunkPlan, ChunkPlan]:
@@ -179,7 +184,11 @@ def _track(
     frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
     chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
-    for events in _decoded(part.plan, EVENT, chunks, ahead):
+    keys = wanted_keys(parent, None if change is None else change.kept)
+    for number, events in enumerate(_decoded(part.plan, EVENT, chunks, ahead)):
+        if part.filling is not None and keys:
+            near = (number + 0.5) / len(chunks)
+            events = fill_events(part.filling, parent, events, keys, near)
         if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event

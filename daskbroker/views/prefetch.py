@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 
 
 def _read(reads: Reads) -> list[list[pa.Table]]:
-    return [[reader.read(key) for key in keys] for reader, keys in reads]
+    return [list(reader.read_many(keys)) for reader, keys in reads]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ read together, as one group, so that this can be decided; all others stand for t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from ..core.chunks import ChunkPlan
 from ..core.errors import BadQuery
 
-__all__ = ["Duplicates", "RowGroup", "coalesce", "group_rows", "keep"]
+__all__ = ["Duplicates", "RowGroup", "coalesce", "group_rows", "keep", "weighed"]
 
 Duplicates = Literal["last", "all"]
 
@@ -35,8 +35,12 @@ class RowGroup:
         One chunk, all rows shown, in order: nothing to sort or drop.
     rows
         Number shown; None if that needs a look at ``seq_num``.
+    stored
+        Number in the chunks.
+    within
+        Whether it is a piece of a larger group: only rows from ``seq_min`` to ``seq_max``.
     bytes, seq_min, seq_max, time_min, time_max
-        Over the chunks.
+        Over the chunks; of a piece, ``bytes`` are its share.
     """
 
     places: tuple[int, ...]
@@ -48,6 +52,8 @@ class RowGroup:
     seq_max: int
     time_min: float
     time_max: float
+    stored: int = 0
+    within: bool = False
 
 
 def group_rows(plan: ChunkPlan, duplicates: Duplicates = "last") -> list[RowGroup]:
@@ -107,6 +113,7 @@ def _group(plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates
         seq_max=int(records["seq_max"].max()),
         time_min=float(times[0].min()) if known else float("nan"),
         time_max=float(times[1].max()) if known else float("nan"),
+        stored=int(records["rows"].sum()),
     )
 
 
@@ -118,6 +125,49 @@ def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
     ordered = seq[order]
     last = np.append(ordered[1:] != ordered[:-1], True)
     return order[last]
+
+
+def weighed(groups: Sequence[RowGroup], row_bytes: int, target: int) -> list[RowGroup]:
+    """The groups with the size of their external cells; large ones in pieces.
+
+    A piece is a range of ``seq_num``, so its borders are known without reading. How many rows it
+    has is known where a group has no gaps.
+
+    Parameters
+    ----------
+    groups
+        From :func:`group_rows`.
+    row_bytes
+        Of the external cells of a row.
+    target
+        Size to aim at; pieces are not larger, but for single rows.
+    """
+    if not row_bytes:
+        return list(groups)
+    pieces: list[RowGroup] = []
+    for group in groups:
+        heavy = replace(group, bytes=group.bytes + group.stored * row_bytes)
+        span = group.seq_max - group.seq_min + 1
+        count = min(-(-heavy.bytes // target), span)
+        pieces.extend([heavy] if count < 2 else _pieces(heavy, span, count))
+    return pieces
+
+
+def _pieces(group: RowGroup, span: int, count: int) -> Iterator[RowGroup]:
+    dense = group.simple and group.stored == span
+    step = -(-span // count)
+    for low in range(group.seq_min, group.seq_max + 1, step):
+        high = min(low + step - 1, group.seq_max)
+        share = (high - low + 1) / span
+        yield replace(
+            group,
+            within=True,
+            seq_min=low,
+            seq_max=high,
+            rows=high - low + 1 if dense else None,
+            stored=max(1, round(group.stored * share)),
+            bytes=round(group.bytes * share),
+        )
 
 
 def coalesce(groups: Sequence[RowGroup], target: int) -> list[tuple[int, int]]:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 
+import cloudpickle
 import dask
 import pytest
 from distributed import Client
 
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+
+sys.path.append(str(Path(__file__).parent))
+import functions
+
+cloudpickle.register_pickle_by_value(functions)  # workers need not find the module
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 from ...core.errors import FillError
 from .base import Block, BlockHandler, Datums, Roi
 from .hdf5_files import open_dataset
-from .hdf5_rows import read_rows
+from .hdf5_rows import RowSource
 from .layout import EventLayout, parse_slice
 from .regions import Axis, axes_of, compose, shape_of
 
@@ -26,24 +26,25 @@ class _OpenDatasets:
 
     def __init__(self, path: str, swmr: bool) -> None:
         self.path, self.swmr = path, swmr
-        self._open: dict[str, h5py.Dataset] = {}
+        self._open: dict[str, RowSource] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str, handler: BlockHandler) -> h5py.Dataset:
+    def get(self, name: str, handler: BlockHandler) -> RowSource:
         with self._lock:
             if name not in self._open:
-                self._open[name] = open_dataset(
-                    self.path, name, swmr=self.swmr, readable=handler.readable
-                )
+                dataset = open_dataset(self.path, name, swmr=self.swmr, readable=handler.readable)
+                if not dataset.shape:
+                    raise FillError(f"the dataset {name!r} has no dimensions, so no rows of frames")
+                self._open[name] = RowSource(dataset)
             return self._open[name]
 
     def refresh(self) -> bool:
         """See the rows that a writer added; False if the file was not opened to be watched."""
         with self._lock:
-            watched = all(dataset.file.swmr_mode for dataset in self._open.values())
+            watched = all(source.dataset.file.swmr_mode for source in self._open.values())
             if watched:
-                for dataset in self._open.values():
-                    dataset.refresh()
+                for source in self._open.values():
+                    source.refresh()
             return watched
 
 
@@ -74,14 +75,14 @@ class AreaDetectorHDF5(BlockHandler):
         self._datasets = _OpenDatasets(path, swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        dataset = _with_rows(self._datasets.get(self._key, self))
+        source = self._datasets.get(self._key, self)
         places = datums.integers("point_number")
-        axes = axes_of(roi, (self._per_point, *dataset.shape[1:]))
-        return _read_events(dataset, places, self._per_point, axes, _whole(dataset))
+        axes = axes_of(roi, (self._per_point, *source.dataset.shape[1:]))
+        return _read_events(source, places, self._per_point, axes, _whole(source.dataset))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        dataset = _with_rows(self._datasets.get(self._key, self))
-        return (self._per_point, *dataset.shape[1:])
+        source = self._datasets.get(self._key, self)
+        return (self._per_point, *source.dataset.shape[1:])
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
@@ -129,23 +130,23 @@ class FrameHDF5(BlockHandler):
         self._datasets = _OpenDatasets(path, swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        dataset, places = self._find(datums)
-        axes = axes_of(roi, (self._per_point, *dataset.shape[1:]))
-        return _read_events(dataset, places, self._per_point, axes, _whole(dataset))
+        source, places = self._find(datums)
+        axes = axes_of(roi, (self._per_point, *source.dataset.shape[1:]))
+        return _read_events(source, places, self._per_point, axes, _whole(source.dataset))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        return (self._per_point, *self._find(datums)[0].shape[1:])
+        return (self._per_point, *self._find(datums)[0].dataset.shape[1:])
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
 
-    def _find(self, datums: Datums) -> tuple[h5py.Dataset, np.ndarray]:
+    def _find(self, datums: Datums) -> tuple[RowSource, np.ndarray]:
         columns = dict(datums.columns)
         names = sorted(set(map(str, columns.pop("dataset", [self._dataset]))))
         if len(names) > 1:
             raise FillError(f"datums of one key name several datasets: {', '.join(names)}")
         places = Datums(columns, datums.count).integers("frame", "point_number")
-        return _with_rows(self._datasets.get(names[0] if names else self._dataset, self)), places
+        return self._datasets.get(names[0] if names else self._dataset, self), places
 
 
 class StreamHDF5(BlockHandler):
@@ -199,16 +200,16 @@ class StreamHDF5(BlockHandler):
         self._datasets = _OpenDatasets(file, bool(swmr))
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        dataset, view = self._view()
+        source, view = self._view()
         frame = shape_of(view[1:])
         per_event = self._layout.frames_per_event(1 + len(frame))
         first = self._layout.first_index(self._indices, len(_rows(view)), per_event)
         places = datums.integers("index") - first
         if per_event is None:
             axes = (0, *axes_of(roi, frame))
-            return _read_events(dataset, places, 1, axes, view)
+            return _read_events(source, places, 1, axes, view)
         axes = axes_of(roi, (per_event, *frame))
-        return _read_events(dataset, places, per_event, axes, view)
+        return _read_events(source, places, per_event, axes, view)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         frame = shape_of(self._view()[1][1:])
@@ -218,25 +219,19 @@ class StreamHDF5(BlockHandler):
     def refresh(self) -> bool:
         return self._datasets.refresh()
 
-    def _view(self) -> tuple[h5py.Dataset, tuple[Axis, ...]]:
+    def _view(self) -> tuple[RowSource, tuple[Axis, ...]]:
         """The dataset, and what the stream resource means of each of its dimensions."""
-        dataset = _with_rows(self._datasets.get(self._name, self))
-        view = axes_of(self._slice, dataset.shape)
+        source = self._datasets.get(self._name, self)
+        view = axes_of(self._slice, source.dataset.shape)
         if isinstance(view[0], int):
             raise FillError("the parameter 'slice' drops the first dimension, that of frames")
         if self._squeeze:
             view = (view[0], *(_squeezed(axis) for axis in view[1:]))
-        return dataset, view
+        return source, view
 
 
 def _squeezed(axis: Axis) -> Axis:
     return axis if isinstance(axis, int) or len(axis) != 1 else int(axis[0])
-
-
-def _with_rows(dataset: h5py.Dataset) -> h5py.Dataset:
-    if not dataset.shape:
-        raise FillError(f"the dataset {dataset.name!r} has no dimensions, so no rows of frames")
-    return dataset
 
 
 def _whole(dataset: h5py.Dataset) -> tuple[Axis, ...]:
@@ -250,7 +245,7 @@ def _rows(view: Sequence[Axis]) -> range:
 
 
 def _read_events(
-    dataset: h5py.Dataset,
+    source: RowSource,
     places: np.ndarray,
     per_event: int,
     axes: Sequence[Axis],
@@ -261,12 +256,12 @@ def _read_events(
     ``axes`` select along these rows and along the dimensions that the view keeps.
     """
     rows = _rows(view)
-    _check_rows(dataset, places, per_event, len(rows))
+    _check_rows(source.dataset, places, per_event, len(rows))
     picked = axes[0] if not isinstance(axes[0], int) else [axes[0]]
     frames = (places[:, None] * per_event + np.asarray(picked, dtype=np.int64)).ravel()
     chosen = iter(axes[1:])
     inner = [a if isinstance(a, int) else compose(a, next(chosen)) for a in view[1:]]
-    values = read_rows(dataset, rows.start + frames * rows.step, inner)
+    values = source.read(rows.start + frames * rows.step, inner)
     return values.reshape(len(places), *shape_of(axes[:1]), *values.shape[1:])
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 
+from .hdf5_bytes import ChunkBytes
 from .regions import Axis, compose, shape_of, take_region
 
-__all__ = ["read_rows"]
+__all__ = ["RowSource", "read_rows"]
 
 GAP = 64 * 1024
 """Bytes that are read and dropped rather than skipped: a read costs as much as this."""
@@ -19,7 +20,38 @@ PIECE = 16 * 2**20
 """Bytes that are read at a time where more is read than wanted."""
 
 
-def read_rows(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+class RowSource:
+    """An open dataset, read in the way that suits it. Threads may share it.
+
+    Parameters
+    ----------
+    dataset
+        Kept open as long as this lives.
+    """
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.dataset = dataset
+        self._chunks: ChunkBytes | None = None
+        self._looked = False
+
+    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+        """Read a region of some rows; see :func:`read_rows`."""
+        if not self._looked:  # twice at worst, if threads meet here
+            self._chunks, self._looked = ChunkBytes.of(self.dataset), True
+        return read_rows(self.dataset, rows, axes, self._chunks)
+
+    def refresh(self) -> None:
+        """See the rows that a writer added."""
+        self.dataset.refresh()
+        self._chunks, self._looked = None, False
+
+
+def read_rows(
+    dataset: h5py.Dataset,
+    rows: np.ndarray,
+    axes: Sequence[Axis],
+    chunks: ChunkBytes | None = None,
+) -> np.ndarray:
     """Read a region of some rows.
 
     Parameters
@@ -30,6 +62,8 @@ def read_rows(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> 
         Places along the first dimension, int64, all inside, in any order, repeated or not.
     axes
         What to read along the others.
+    chunks
+        Of this dataset, if they can be read past HDF5.
 
     Returns
     -------
@@ -38,7 +72,16 @@ def read_rows(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> 
     """
     if len(rows) > 1 and (np.diff(rows) <= 0).any():
         ordered, places = np.unique(rows, return_inverse=True)
-        return read_rows(dataset, ordered, axes)[places]
+        return read_rows(dataset, ordered, axes, chunks)[places]
+    if chunks is not None:
+        with chunks.opened() as file:
+            if file is not None:
+                return chunks.read_rows(file, rows, axes)
+    return _read_rows(dataset, rows, axes)
+
+
+def _read_rows(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+    """Read increasing rows through HDF5."""
     if dataset.dtype.hasobject or dataset.dtype.subdtype is not None:
         return _read_objects(dataset, rows, axes)
     if not len(rows) or 0 in shape_of(axes):

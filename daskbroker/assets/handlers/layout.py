@@ -98,10 +98,10 @@ def parse_slice(text: str | Sequence[str]) -> Roi:
     FillError
         If it is none.
     """
-    items = text.strip().strip("[]()").split(",") if isinstance(text, str) else list(text)
-    if not any(str(item).strip() for item in items):
+    if not text:
         return ()
-    return tuple(_item(str(item).replace(" ", ""), text) for item in items)
+    items = text.strip().strip("[]()").split(",") if isinstance(text, str) else text
+    return tuple(_item(str(item).strip(), text) for item in items)
 
 
 def _item(text: str, whole: Any) -> slice | int:

@@ -91,7 +91,7 @@ def take_region(array: np.ndarray, axes: Sequence[Axis], lead: int = 0) -> np.nd
         if isinstance(axis, np.ndarray):
             result = result.take(axis, axis=place)
         place += not isinstance(axis, int)
-    return result
+    return np.asanyarray(result)
 
 
 def _basic(axis: range | int) -> slice | int:

@@ -176,8 +176,8 @@ class StreamSequence(FileSequence):
 
         A resource that continues another one counts on, but its files may be numbered anew.
         """
-        first = self._indices[0]
-        if first and not self.readable.exists(self.name(first * self._files_per_event)):
+        first, stop = self._indices
+        if first and not self.readable.exists(self.name(stop * self._files_per_event - 1)):
             return datums.integers("index") - first
         return datums.integers("index")
 

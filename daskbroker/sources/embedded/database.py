@@ -26,6 +26,7 @@ from ...core.errors import (
     StoreReadOnly,
     StoreVersion,
 )
+from ...workers import seen_from
 
 __all__ = ["Database"]
 
@@ -116,7 +117,7 @@ class Database:
         self._frozen: tuple[int, ...] | None = None
         if not self.path.exists():
             if read_only or not create:
-                raise StoreNotFound(f"there is no daskbroker store at {root}")
+                raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
             with self.errors():
                 root.mkdir(parents=True, exist_ok=True)
         with self.errors():
@@ -241,8 +242,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is stored when the block ends, or nothing of it."""
-        if self.read_only:
-            raise StoreReadOnly(f"the store at {self.root} was opened to read only")
+        self.check_writable()
         with self._lock, self.errors():
             self._check_open()
             if self._writer is None:
@@ -256,6 +256,11 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def check_writable(self) -> None:
+        """Raise StoreReadOnly if the store was opened to read only."""
+        if self.read_only:
+            raise StoreReadOnly(f"the store at {self.root} was opened to read only")
 
     def _check_open(self) -> None:
         if self._closed:

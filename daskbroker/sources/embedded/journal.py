@@ -67,7 +67,10 @@ class Lane:
 
 
 class Journal:
-    """Adds rows to sequences; used inside a transaction of the writing connection."""
+    """Adds rows to sequences; used inside a transaction of the writing connection.
+
+    What the methods take is the sequence as :meth:`refresh` gives it in that transaction.
+    """
 
     def __init__(self, reader: EmbeddedReader) -> None:
         self._reader = reader
@@ -113,46 +116,43 @@ class Journal:
         DuplicateUID
             If a different document has the same uid in this run.
         """
-        state = self.refresh(connection, sequence)
-        position, added = state.next, 0
+        position, added = sequence.next, 0
         size = 0
         low = sequence.number * POSITIONS
         for row in rows:
-            if not self._claim(connection, state, row, position):
+            if not self._claim(connection, sequence, row, position):
                 continue
             body = pack(_without_owner(sequence.layout, row))
             connection.execute("INSERT INTO journal VALUES (?, NULL, ?)", (low + position, body))
             size += len(body)
             position += 1
             added += 1
-        state.next = position
-        state.waiting_rows += added
-        state.waiting_bytes += size
+        sequence.next = position
+        sequence.waiting_rows += added
+        sequence.waiting_bytes += size
         return added
 
     def append_table(self, connection: sqlite3.Connection, sequence: Lane, table: pa.Table) -> None:
         """Add a page that :meth:`claim_page` has claimed, encoded as a chunk."""
-        state = self.refresh(connection, sequence)
         body = to_ipc(table)
         connection.execute(
             "INSERT INTO journal VALUES (?, ?, ?)",
-            (sequence.number * POSITIONS + state.next, table.num_rows, body),
+            (sequence.number * POSITIONS + sequence.next, table.num_rows, body),
         )
-        state.next += table.num_rows
-        state.waiting_rows += table.num_rows
-        state.waiting_bytes += len(body)
+        sequence.next += table.num_rows
+        sequence.waiting_rows += table.num_rows
+        sequence.waiting_bytes += len(body)
 
     def claim_page(
         self, connection: sqlite3.Connection, sequence: Lane, uids: Sequence[str]
     ) -> bool:
         """Note that these uids are stored from the next position on; False if one is known."""
-        state = self.refresh(connection, sequence)
         before = connection.total_changes
         connection.executemany(
             "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
             (
-                (key, state.number, state.next + place)
-                for place, key in enumerate(_keys(state, uids))
+                (key, sequence.number, sequence.next + place)
+                for place, key in enumerate(_keys(sequence, uids))
             ),
         )
         return connection.total_changes - before == len(uids)

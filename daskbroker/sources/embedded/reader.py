@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...core.chunks import ChunkReader, from_ipc, present
-from ...core.errors import StoreDamaged
+from ...core.errors import StoreDamaged, StoreError, StoreNotFound
+from ...workers import seen_from
 from .database import Database
 
 __all__ = ["EmbeddedReader", "stored_keys"]
@@ -76,10 +77,12 @@ class EmbeddedReader(ChunkReader):
         except StoreDamaged as error:
             raise StoreDamaged(f"{path}, from byte {offset:,}: {error}") from None
 
-    def _missing(self, path: Path) -> StoreDamaged:
-        return StoreDamaged(
-            f"{path} is missing; if this is a worker on another machine, it must see the folder "
-            f"{self.root} under the same path"
+    def _missing(self, path: Path) -> StoreError:
+        if Path(self.root).is_dir():
+            return StoreDamaged(f"{path} is missing{seen_from()}")
+        return StoreNotFound(
+            f"the store's folder {self.root} is not there{seen_from()}; workers read the files of "
+            "a store themselves, so they must all see it under the same path"
         )
 
     def _look_up(self, numbers: Sequence[int]) -> list[Stored]:

@@ -36,6 +36,7 @@ from ...core.errors import (
     StoreUnavailable,
     StoreVersion,
 )
+from ...core.redaction import label_of
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
@@ -297,13 +298,6 @@ class _Lease:
 def _close_all(clients: dict[str, pymongo.MongoClient[dict[str, Any]]]) -> None:
     while clients:
         clients.popitem()[1].close()
-
-
-def label_of(uri: str) -> str:
-    """A uri without user, password and options, for messages."""
-    scheme, _, rest = uri.partition("://")
-    hosts, _, path = rest.rpartition("@")[2].partition("/")
-    return f"{scheme}://{hosts}/{path.partition('?')[0]}"
 
 
 def _database_name(uri: str) -> str:

@@ -30,12 +30,14 @@ class EmbeddedLayoutEventSource(EventSource):
     ----------
     database
         Of the store, shared with the header source.
+    origin
+        What the reader pickles as; see :class:`MongoReader`.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
         self._release = database.lease()
-        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only)
+        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
 
     # -- what there is -----------------------------------------------------------------------
 

@@ -55,6 +55,8 @@ class MongoEventSource(EventSource):
     ----------
     database
         Of the store, shared with the header source.
+    origin
+        What the reader pickles as; see :class:`MongoReader`.
 
     Notes
     -----
@@ -64,10 +66,12 @@ class MongoEventSource(EventSource):
     and pages go there, so that databroker reads all that daskbroker inserts.
     """
 
-    def __init__(self, database: Database) -> None:
+    opens_on_workers = True
+
+    def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
         self._release = database.lease()
-        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only)
+        self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
         self._lock = threading.RLock()
         self._writer = EventWriter(database)
         self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))

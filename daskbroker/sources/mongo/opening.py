@@ -16,6 +16,8 @@ from .headers import MongoHeaderSource
 __all__ = ["open_sources"]
 
 LAYOUTS = ("auto", "normalized", "embedded")
+NAME = "mongo"
+"""Of the one event source."""
 
 
 def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, EventSource]]:
@@ -25,7 +27,8 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     ----------
     settings
         ``{"mongo": {"uri": …, "assets": uri or None, "layout": …}, "mode": "r" or "a"}``; the
-        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks.
+        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks. With
+        ``"origin"``, key of the broker, readers pickle as that and not as these uris.
 
     Raises
     ------
@@ -34,11 +37,17 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     mongo = settings["mongo"]
     read_only = settings.get("mode", "a") == "r"
     database = Database.of(mongo["uri"], mongo.get("assets"), read_only=read_only)
-    database.check_format()
-    if _layout(database, mongo.get("layout") or "auto") == "embedded":
-        source = EmbeddedLayoutEventSource(database)
-        return EmbeddedLayoutHeaderSource(database), {"mongo": source}
-    return MongoHeaderSource(database), {"mongo": MongoEventSource(database)}
+    origin = (settings["origin"], NAME) if "origin" in settings else None
+    try:
+        database.check_format()
+        layout = _layout(database, mongo.get("layout") or "auto")
+    except BaseException:
+        database.close()
+        raise
+    if layout == "embedded":
+        source = EmbeddedLayoutEventSource(database, origin)
+        return EmbeddedLayoutHeaderSource(database), {NAME: source}
+    return MongoHeaderSource(database), {NAME: MongoEventSource(database, origin)}
 
 
 def _layout(database: Database, layout: str) -> str:

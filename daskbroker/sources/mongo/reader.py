@@ -10,9 +10,11 @@ import pyarrow as pa
 
 from ...core.chunks import EVENT, ChunkReader, decode_rows, encode_rows
 from ...core.errors import StoreDamaged, StoreError
+from ...core.redaction import label_of
+from ...core.registry import reader_of
 from .bson_documents import from_bson, storable
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
-from .database import Database, label_of
+from .database import Database
 from .journal import IN_TIME, event_columns, event_projection
 from .pages import read_page
 from .references import datum_range
@@ -46,6 +48,10 @@ def range_key(
 class MongoReader(ChunkReader):
     """Reads by key; pickles as the uris of the databases, and connects when it reads.
 
+    With an ``origin`` (key of a broker, name of its event source) it pickles as that: the broker
+    was opened by the name of a configuration that holds a password, and each process that reads
+    has that configuration.
+
     Keys are ``("chunk", number, rows, whole)`` of a sealed chunk, ``("event", …)`` of a range of
     the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums, and
     those of :func:`daskbroker.sources.mongo.pages.read_page`.
@@ -54,6 +60,12 @@ class MongoReader(ChunkReader):
     uri: str = field(repr=False)
     assets: str | None = field(default=None, repr=False)
     read_only: bool = False
+    origin: tuple[str, str] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.origin is not None:
+            return (reader_of, self.origin)
+        return (MongoReader, (self.uri, self.assets, self.read_only))
 
     def database(self) -> Database:
         """The databases, with this process's connections."""

@@ -1,4 +1,4 @@
-"""The command line, as a user calls it."""
+"""Commands on runs, as a user calls them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ from daskbroker.ingest import ingest
 from daskbroker.recordings import find_recordings, read_recording
 from daskbroker.testing import assert_documents_equal, assert_references_first, make_run
 
-CORPORA = Path(os.environ.get("DASKBROKER_CORPORA", Path(__file__).parents[2] / "shared/corpora"))
-
-
-def run(*arguments, cwd=None):
-    command = [sys.executable, "-m", "daskbroker", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+CORPORA = Path(os.environ.get("DASKBROKER_CORPORA", Path(__file__).parents[3] / "shared/corpora"))
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +30,9 @@ def store(tmp_path_factory):
     return folder
 
 
-def test_demo(tmp_path):
-    done = run("demo", "out", cwd=tmp_path)
+def test_demo_as_a_process(tmp_path):
+    command = [sys.executable, "-m", "daskbroker", "demo", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     for part in ("catalogue", "Dask DataFrame", "xarray.Dataset", "103 event", "picture.png"):
         assert part in done.stdout
@@ -58,7 +54,7 @@ def test_every_recorded_run_comes_back(db):
         assert_documents_equal(documents, received)
 
 
-def test_ls_and_show(store):
+def test_ls_and_show(run, store):
     done = run("ls", "--db", store, "scan_id=1")
     assert done.stdout.split()[0] == "run-1-abcdef"
     assert "4 rows x 4 columns" in run("show", "-1", "--db", store).stdout
@@ -66,7 +62,7 @@ def test_ls_and_show(store):
     assert line["start"]["uid"] == "run-2-abcdef"
 
 
-def test_export_comes_back(store, tmp_path):
+def test_export_comes_back(run, store, tmp_path):
     assert run("export", tmp_path / "a", "--db", store).returncode == 0
     done = run("ingest", tmp_path / "a", "--db", tmp_path / "again")
     assert done.returncode == 0, done.stderr
@@ -75,7 +71,7 @@ def test_export_comes_back(store, tmp_path):
             assert_documents_equal(header.documents(), again[header.uid].documents())
 
 
-def test_export_parquet(store, tmp_path):
+def test_export_parquet(run, store, tmp_path):
     done = run("export", tmp_path, "--db", store, "--format", "parquet", "scan_id=0")
     assert done.returncode == 0, done.stderr
     frame = pd.read_parquet(tmp_path / "run-0-abcdef/primary.parquet")
@@ -95,7 +91,7 @@ def test_export_parquet(store, tmp_path):
     ],
     ids=" ".join,
 )
-def test_errors_are_one_line(store, tmp_path, arguments):
+def test_errors_are_one_line(run, store, tmp_path, arguments):
     done = run(*(str(store) if a == "STORE" else a for a in arguments), cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

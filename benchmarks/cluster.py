@@ -1,0 +1,162 @@
+"""Worker processes: submitting large graphs, a function per run, images averaged over runs."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+from distributed import Client, LocalCluster
+
+import daskbroker
+from benchmarks.building import Views
+from benchmarks.data import Run, insert_all, mixed_columns
+from benchmarks.harness import Against, Case, Sizes, Timed, Workload
+from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
+
+__all__ = ["cluster"]
+
+
+def cluster(sizes: Sizes, folder: Path) -> Workload:
+    """The same work on 1, 2 and more worker processes of one thread each."""
+    stack = ExitStack()
+    clients = {count: _client(stack, count) for count in sizes.workers}
+    short = stack.enter_context(daskbroker.connect(folder / "short"))
+    for _ in range(sizes.runs_in_table):
+        Run(mixed_columns(200)).insert(short, 200)
+    images, expected = _images(stack, folder, sizes)
+    cases = [_submit(stack, folder, clients[max(clients)], sizes)]
+    for count, client in clients.items():
+        cases += _cases(count, client, short, images, expected, sizes)
+    return Workload(cases, stack.close)
+
+
+def _client(stack: ExitStack, count: int) -> Client:
+    made = stack.enter_context(
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+        )
+    )  # fmt: skip
+    client = stack.enter_context(Client(made, set_as_default=False))
+    client.wait_for_workers(count)
+    return client
+
+
+# -- submitting ------------------------------------------------------------------------------
+
+
+def _submit(stack: ExitStack, folder: Path, client: Client, sizes: Sizes) -> Case:
+    """From a header to all tasks known to the scheduler, each partition a task."""
+    with dask.config.set({"daskbroker.seal-rows": 1}):
+        broker = stack.enter_context(daskbroker.connect(folder / "many"))
+    documents = make_run(sizes.chunks)
+    insert_all(broker, documents)
+    views = Views(broker, documents[0][1]["uid"])
+    views.make_files(folder / "many")
+
+    def submit() -> Timed:
+        begin = time.perf_counter()
+        table = client.persist(views.table_of(views.plan_of_files()))
+        while client.run_on_scheduler(_tasks) < sizes.chunks:
+            time.sleep(0.005)
+        seconds = time.perf_counter() - begin
+        client.cancel(table)
+        del table
+        while client.run_on_scheduler(_tasks):
+            time.sleep(0.005)
+        return Timed(seconds, None)
+
+    return Case(
+        f"build and submit {sizes.chunks:,} partitions",
+        submit, None, (Against(at_most=5.0),), sizes.chunks, "tasks",
+    )  # fmt: skip
+
+
+def _tasks(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+# -- a function per run, and images ----------------------------------------------------------
+
+
+def _spread(header: Any) -> float:
+    """Some work on a run: 10 ms or so."""
+    table = header.table().compute(scheduler="synchronous")
+    return float(sum(np.std(table[["x0", "x1"]].sample(frac=1.0).to_numpy()) for _ in range(5)))
+
+
+def _cases(
+    count: int, client: Client, short: Any, images: Any, expected: np.ndarray, sizes: Sizes
+) -> list[Case]:
+    plural = "s" if count > 1 else ""
+    against = (Against("map over runs, 1 worker"), Against("image mean, 1 worker"))
+
+    def spread() -> list[Any]:
+        return list(short().map(_spread, client=client, progress=False))
+
+    def check(outcomes: list[Any]) -> None:
+        if len(outcomes) != sizes.runs_in_table or any(o.error for o in outcomes):
+            raise AssertionError("a call of the function failed or is missing")
+
+    def mean() -> np.ndarray:
+        image = images().dataset()["img"].mean(("time", "img_dim_0"))
+        return np.asarray(image.compute(scheduler=client))
+
+    def check_mean(found: np.ndarray) -> None:
+        np.testing.assert_allclose(found, expected)
+
+    def peak() -> float:
+        return float(max(client.run(_peak_bytes).values()))
+
+    amount = sizes.image_runs * sizes.frames
+    return [
+        Case(
+            f"map over runs, {count} worker{plural}", spread, check,
+            against[:1] if count > 1 else (), sizes.runs_in_table, "runs",
+        ),
+        Case(
+            f"image mean, {count} worker{plural}", mean, check_mean,
+            against[1:] if count > 1 else (), amount, "frames",
+        ),
+        Case(f"peak memory of a worker, {count} worker{plural}", peak, unit="B"),
+    ]  # fmt: skip
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _images(stack: ExitStack, folder: Path, sizes: Sizes) -> tuple[Callable[[], Any], np.ndarray]:
+    """Runs with a detector file each; their search, and the mean over all their frames."""
+    broker = stack.enter_context(daskbroker.connect(folder / "images"))
+    total = np.zeros(sizes.frame)
+    for number in range(sizes.image_runs):
+        data = frames(sizes.frames, sizes.frame, start=number * sizes.frames)
+        path = write_hdf5(folder / f"{number}.h5", data, chunks=(1, *sizes.frame))
+        insert_all(broker, _image_run(path, sizes))
+        total += data.sum(0, dtype=np.float64)
+    return partial(broker), total / (sizes.image_runs * sizes.frames)
+
+
+def _image_run(path: Path, sizes: Sizes) -> Any:
+    run = RunBuilder()
+    claim = {
+        "source": "detector", "dtype": "array", "shape": [1, *sizes.frame],
+        "dtype_numpy": "<u2", "external": "STREAM:",
+    }  # fmt: skip
+    descriptor = run.descriptor({"img": claim, "x": 0.5})
+    place = {"dataset": AD_DATASET, "chunk_shape": [1, *sizes.frame]}
+    uri = f"file://localhost{path}"
+    stored = run.stream_resource("img", uri=uri, parameters=place)
+    run.stream_datum(stored, descriptor, (0, sizes.frames))
+    for number in range(sizes.frames):
+        run.event(descriptor, {"x": number * 0.5})
+    return run.stop()

@@ -1,0 +1,82 @@
+"""MongoDB benchmarks side by side with databroker: ``python -m benchmarks.peers``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+
+from benchmarks.__main__ import positive
+from benchmarks.harness import QUICK, Result, Sizes, measure
+from benchmarks.peers.environment import ENVIRONMENT, peer_python
+from benchmarks.peers.process import Peer
+from benchmarks.peers.workloads import WORKLOADS, Bench
+from benchmarks.report import lines, to_json
+from daskbroker.testing.mongod import mongod
+
+SIZES = ("events", "single_events", "wide_events", "runs", "runs_in_table")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run workloads, print the table, write the JSON; 0 whatever the numbers are."""
+    options = _parser().parse_args(arguments)
+    given = {name: getattr(options, name) for name in SIZES if getattr(options, name) is not None}
+    sizes = replace(QUICK if options.quick else Sizes(), **given)
+    results: list[Result] = []
+    with _server(options.mongo) as server, Peer(peer_python(options.peer_python)) as peer:
+        versions = peer.ask("versions").value
+        for name in options.only or WORKLOADS:
+            print(f"{name} …", file=sys.stderr, flush=True)
+            results += _run(name, sizes, options.repeat, server, peer)
+    print("\n".join(lines(results)))
+    print("beside " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    if options.json is not None:
+        options.json.write_text(to_json(results, sizes, options.repeat, peer=versions) + "\n")
+    return 0
+
+
+@contextmanager
+def _server(given: str | None) -> Iterator[str]:
+    if given is not None:
+        yield given.rstrip("/")
+    else:
+        with mongod() as server:
+            yield server.uri
+
+
+def _run(name: str, sizes: Sizes, repeat: int, server: str, peer: Peer) -> list[Result]:
+    with tempfile.TemporaryDirectory(prefix="daskbroker-peers-") as folder:
+        workload = WORKLOADS[name](Bench(sizes, Path(folder), server, peer))
+        try:
+            return measure(name, workload, repeat, quick=sizes.quick)
+        finally:
+            workload.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
+    parser.add_argument("--repeat", type=positive, default=5, help="samples of each case (5)")
+    parser.add_argument(
+        "--only", nargs="+", choices=sorted(WORKLOADS), metavar="NAME",
+        help=f"only these workloads: {', '.join(WORKLOADS)}",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; no goal is judged")
+    parser.add_argument(
+        "--peer-python", metavar="PATH",
+        help=f"Python that has databroker 1.2.5 (or ${ENVIRONMENT}); made if not given",
+    )  # fmt: skip
+    parser.add_argument("--mongo", metavar="URI", help="a MongoDB server; one is started otherwise")
+    defaults = {field.name: field.default for field in fields(Sizes)}
+    for name in SIZES:
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=positive, metavar="N", help=f"({defaults[name]:,})")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

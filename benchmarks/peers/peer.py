@@ -1,0 +1,125 @@
+"""databroker and suitcase-mongo at work, timed on request.
+
+Run by the peer's Python, not by ours, so nothing of daskbroker is imported. Each line of
+standard input is a request ``{"do": name, ...}``, each line of standard output its answer
+``{"seconds": ..., "value": ...}``; one process answers all, so no import is ever timed.
+"""
+
+import gc
+import json
+import os
+import sys
+import time
+
+import databroker
+import pandas
+import pymongo
+from databroker._drivers.mongo_normalized import BlueskyMongoCatalog
+from suitcase.mongo_normalized import Serializer
+
+
+def versions():
+    """What is compared with."""
+    modules = (databroker, pandas, pymongo)
+    return lambda: {module.__name__: module.__version__ for module in modules}
+
+
+def write(file, uri):
+    """Insert recorded documents, with the indexes that a facility has."""
+    documents = list(_documents(file))
+    serializer = Serializer(uri, uri)
+    serializer.create_indexes()
+
+    def run():
+        for name, doc in documents:
+            serializer(name, doc)
+        return len(documents)
+
+    return run
+
+
+def _documents(file):
+    with open(file) as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _broker(uri):
+    """A new one, so that nothing is cached, connected."""
+    broker = BlueskyMongoCatalog(uri, uri).v1
+    len(broker.v2)
+    return broker
+
+
+def table(uri, run, fields=None):
+    """Table of one run; how many rows and columns, and a sum to compare."""
+    broker = _broker(uri)
+    options = {} if fields is None else {"fields": fields}
+
+    def work():
+        frame = broker[run].table(**options)
+        return {"rows": len(frame), "columns": len(frame.columns), "sum": float(frame["x3"].sum())}
+
+    return work
+
+
+def documents(uri, run):
+    """Count the events among the documents of one run."""
+    broker = _broker(uri)
+    return lambda: sum(name == "event" for name, _ in broker[run].documents())
+
+
+def lookups(uri, keys):
+    """Uids of the runs that keys find."""
+    broker = _broker(uri)
+    return lambda: [broker[key].start["uid"] for key in keys]
+
+
+def search(uri, query):
+    """Uids of the runs that a query finds."""
+    broker = _broker(uri)
+    return lambda: [header.start["uid"] for header in broker(**query)]
+
+
+def tables(uri, query):
+    """One table of the runs that a query finds; how many rows."""
+    broker = _broker(uri)
+    return lambda: len(pandas.concat([header.table() for header in broker(**query)]))
+
+
+def content(uri, run):
+    """Everything of one run, for tests: documents, and the tables of its streams."""
+    broker = _broker(uri)
+
+    def work():
+        header = broker[run]
+        streams = {}
+        for name in header.stream_names:
+            frame = header.table(name).drop(columns="time", errors="ignore")
+            streams[name] = {"seq_num": frame.index.tolist(), **frame.to_dict(orient="list")}
+        return {"documents": list(header.documents()), "tables": streams}
+
+    return work
+
+
+REQUESTS = {
+    f.__name__: f for f in (versions, write, table, documents, lookups, search, tables, content)
+}
+
+
+def main():
+    """Answer until the input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    for line in sys.stdin:
+        request = json.loads(line)
+        run = REQUESTS[request.pop("do")](**request)
+        gc.collect()
+        begin = time.perf_counter()
+        value = run()
+        seconds = time.perf_counter() - begin
+        print(json.dumps({"seconds": seconds, "value": value}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""What is compared: one long run, thousands of short ones, inserting, one column of many."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pymongo
+
+import daskbroker
+from benchmarks.data import Run, insert_all, mixed_columns, wide_columns
+from benchmarks.harness import Against, Case, Sizes, Workload
+from benchmarks.peers.process import Peer
+from benchmarks.runs import EVENTS, is_wanted, places_of, short_run
+from benchmarks.tables import count_events, has_count, holds
+from daskbroker import DataBroker
+
+__all__ = ["WORKLOADS", "Bench"]
+
+UNSEALED, SEALED, PEER = "daskbroker, unsealed", "daskbroker, sealed", "databroker"
+SUITCASE = "suitcase-mongo, events"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that a workload is made on.
+
+    Attributes
+    ----------
+    sizes
+        How large.
+    folder
+        For files of documents.
+    server
+        URI of a MongoDB server, without a database.
+    peer
+        Writes with suitcase-mongo, reads with databroker.
+    """
+
+    sizes: Sizes
+    folder: Path
+    server: str
+    peer: Peer
+
+    def recorded(self, name: str, documents: Iterable[Any]) -> str:
+        """A file of documents for the peer."""
+        path = self.folder / f"{name}.jsonl"
+        with path.open("w") as file:
+            file.writelines(f"{json.dumps(pair)}\n" for pair in documents)
+        return str(path)
+
+    def written(self, name: str, documents: Iterable[Any]) -> tuple[DataBroker, DataBroker]:
+        """Two databases that suitcase-mongo wrote, opened: one as it is, one sealed."""
+        file = self.recorded(name, documents)
+        unsealed, sealed = (
+            self.peer_written(file, f"{name}_{state}") for state in ("unsealed", "sealed")
+        )
+        sealed.seal()
+        return unsealed, sealed
+
+    def peer_written(self, file: str, database: str) -> DataBroker:
+        """A database that suitcase-mongo writes now, opened."""
+        uri = f"{self.server}/{database}"
+        self.peer.ask("write", file=file, uri=uri)
+        return daskbroker.connect(uri)
+
+
+def long_run(bench: Bench) -> Workload:
+    """100k events x 12 columns: table, one column of it, documents."""
+    columns = mixed_columns(bench.sizes.events)
+    run = Run(columns)
+    documents = [*run.head, *run.pages(1000), run.stop(run.rows)]
+    brokers = dict(zip((UNSEALED, SEALED), bench.written("long", documents), strict=True))
+    uri = str(brokers[UNSEALED].uri)
+    goals = {UNSEALED: 10.0, SEALED: 50.0}
+
+    def ask(do: str, **options: Any) -> Callable[[], Any]:
+        return lambda: bench.peer.ask(do, uri=uri, run=run.uid, **options)
+
+    def check(found: dict[str, Any]) -> None:
+        if found["rows"] != run.rows or not np.isclose(found["sum"], columns["x3"].sum()):
+            raise AssertionError("databroker's table holds other values than were written")
+
+    cases = [
+        Case(f"table: {PEER}", ask("table"), check, (), run.rows, "rows"),
+        Case(f"one column: {PEER}", ask("table", fields=["x3"]), check),
+        Case(f"documents: {PEER}", ask("documents"), has_count(run.rows)),
+    ]
+    for name, broker in brokers.items():
+        cases += [
+            Case(
+                f"table: {name}",
+                lambda broker=broker: broker[run.uid].table().compute(),
+                holds("x3", columns["x3"], 13),
+                (Against(f"table: {PEER}", times_faster=goals[name]),),
+                run.rows,
+                "rows",
+            ),
+            Case(
+                f"one column: {name}",
+                lambda broker=broker: broker[run.uid].table()[["x3"]].compute(),
+                holds("x3", columns["x3"], 1),
+                (Against(f"one column: {PEER}"), Against(f"table: {name}")),
+            ),
+            Case(
+                f"documents: {name}",
+                lambda broker=broker: count_events(broker[run.uid].documents()),
+                has_count(run.rows),
+                (Against(f"documents: {PEER}", times_faster=20 if name == SEALED else None),),
+                run.rows,
+                "documents",
+            ),
+        ]
+    return Workload(cases, lambda: _close(*brokers.values()))
+
+
+def short_runs(bench: Bench) -> Workload:
+    """5,000 runs of 20 events: finding some of them, and the table of 200."""
+    sizes = bench.sizes
+    made = [short_run(number, sizes) for number in range(sizes.runs)]
+    uids = [builder.uid for builder in made]
+    documents = itertools.chain.from_iterable(builder.documents for builder in made)
+    unsealed, sealed = bench.written("short", documents)
+    places = places_of(sizes)
+    keys: dict[str, list[Any]] = {
+        "by uid": [uids[place] for place in places],
+        "by prefix": [uids[place][:10] for place in places],
+        "by scan_id": [place + 1 for place in places],
+        "newest (-1)": [-1] * len(places),
+    }
+    cases: list[Case] = []
+    for what, chosen in keys.items():
+        expected = [uids[-1] if key == -1 else uids[p] for key, p in zip(chosen, places)]
+        cases += _pair(
+            bench,
+            what,
+            lambda chosen=chosen: [unsealed[key].uid for key in chosen],
+            {"do": "lookups", "uri": str(unsealed.uri), "keys": chosen},
+            _equals(expected),
+            5.0,
+        )
+    query = {"group": "wanted"}
+    wanted = [uid for number, uid in enumerate(uids) if is_wanted(number, sizes)][::-1]
+    about = {"uri": str(unsealed.uri), "query": query}
+    cases += _pair(
+        bench,
+        "query",
+        lambda: [header.uid for header in unsealed(**query)],
+        {"do": "search", **about},
+        _equals(wanted),
+        5.0,
+    )
+    table = f"search and table of {len(wanted):,}"
+    cases += _pair(
+        bench,
+        table,
+        lambda: len(sealed(**query).table().compute()),
+        {"do": "tables", **about},
+        has_count(len(wanted) * EVENTS),
+        100.0,
+    )
+    cases.append(
+        Case(
+            f"{table}: {UNSEALED}",
+            lambda: len(unsealed(**query).table().compute()),
+            has_count(len(wanted) * EVENTS),
+            (Against(f"{table}: {PEER}"),),
+        )
+    )
+    return Workload(cases, lambda: _close(unsealed, sealed))
+
+
+def _pair(
+    bench: Bench,
+    what: str,
+    mine: Callable[[], Any],
+    request: dict[str, Any],
+    check: Callable[[Any], None],
+    goal: float,
+) -> list[Case]:
+    """The same thing done by databroker and by daskbroker."""
+    theirs = f"{what}: {PEER}"
+    return [
+        Case(theirs, lambda: bench.peer.ask(**request), check),
+        Case(f"{what}: daskbroker", mine, check, (Against(theirs, times_faster=goal),)),
+    ]
+
+
+def _equals(expected: list[str]) -> Callable[[Any], None]:
+    def check(found: Any) -> None:
+        if found != expected:
+            raise AssertionError("other runs were found than asked for")
+
+    return check
+
+
+def inserting(bench: Bench) -> Workload:
+    """One run of 12 columns, event by event and in pages, into an empty database each time.
+
+    suitcase-mongo does not wait until the server's log is on disk; daskbroker does, unless it is
+    told not to.
+    """
+    rows = bench.sizes.single_events
+    run = Run(mixed_columns(rows))
+    events = [*run.head, *run.events(), run.stop(rows)]
+    pages = [*run.head, *run.pages(bench.sizes.small_page), run.stop(rows)]
+    files = {"events": bench.recorded("events", events), "pages": bench.recorded("pages", pages)}
+    database = _EmptyDatabase(bench.server)
+
+    def theirs(form: str) -> Case:
+        def ask() -> Any:
+            return bench.peer.ask("write", file=files[form], uri=database.uri)
+
+        return Case(
+            f"suitcase-mongo, {form}", ask, None, (), rows, "events", prepare=database.renew
+        )
+
+    def mine(form: str, documents: list[Any], goal: float, *, journaled: bool = True) -> Case:
+        def insert() -> DataBroker:
+            with dask.config.set({"daskbroker.mongo-journaled": journaled}):
+                insert_all(database.broker, documents)
+            return database.broker
+
+        def check(broker: DataBroker) -> None:
+            holds("x3", run.columns["x3"])(broker[run.uid].table().compute())
+
+        against = (Against(SUITCASE, times_faster=goal),)
+        if form == "pages":
+            against = (*against, Against("suitcase-mongo, pages"))
+        name = f"daskbroker, {form}" + ("" if journaled else ", log not waited for")
+        return Case(name, insert, check, against, rows, "events", prepare=database.renew)
+
+    cases = [
+        theirs("events"),
+        theirs("pages"),
+        mine("events", events, 5.0),
+        mine("events", events, 5.0, journaled=False),
+        mine("pages", pages, 50.0),
+        mine("pages", pages, 50.0, journaled=False),
+    ]
+    return Workload(cases, database.drop)
+
+
+class _EmptyDatabase:
+    """A database that is dropped before each use, and a broker on it."""
+
+    def __init__(self, server: str) -> None:
+        self.uri = f"{server}/inserting"
+        self._client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(server)
+        self.broker: DataBroker
+
+    def renew(self) -> None:
+        """Empty it; the indexes are there before anything is timed, for suitcase-mongo too."""
+        self.drop()
+        self.broker = daskbroker.connect(self.uri)
+        self.broker.header_source.create_indexes()
+
+    def drop(self) -> None:
+        """Remove it."""
+        if hasattr(self, "broker"):
+            self.broker.close()
+        self._client.drop_database("inserting")
+
+
+def wide(bench: Bench) -> Workload:
+    """1M events x 23 columns, sealed: one column against all; too long for the peer."""
+    columns = wide_columns(bench.sizes.wide_events)
+    run = Run(columns)
+    broker = daskbroker.connect(f"{bench.server}/wide")
+    run.insert(broker)
+    cases = [
+        Case(
+            "whole table", lambda: broker[run.uid].table().compute(), holds("x11", columns["x11"])
+        ),
+        Case(
+            "one column",
+            lambda: broker[run.uid].table()[["x11"]].compute(),
+            holds("x11", columns["x11"], 1),
+            (Against("whole table", at_most=1 / 8),),
+        ),
+    ]
+    return Workload(cases, lambda: _close(broker))
+
+
+def _close(*brokers: DataBroker) -> None:
+    """Close brokers, and drop their databases."""
+    for broker in brokers:
+        broker.close()
+        uri = str(broker.uri)
+        with pymongo.MongoClient(uri) as client:
+            client.drop_database(uri.rpartition("/")[2])
+
+
+WORKLOADS: dict[str, Callable[[Bench], Workload]] = {
+    "long": long_run,
+    "short": short_runs,
+    "insert": inserting,
+    "wide": wide,
+}

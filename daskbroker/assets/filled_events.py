@@ -1,0 +1,186 @@
+"""Filling events: a block of those of one descriptor, or whatever comes in a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from ..core.documents import Document
+from .filling import Filling, Target, external_keys, is_stream_key
+from .held import Held
+from .shapes import Declared
+
+__all__ = ["fill_events", "fill_stream", "wanted_keys"]
+
+BLOCK_BYTES = 64 * 2**20
+"""Events are filled so many bytes at a time, but one at least."""
+
+FillingOf = Callable[[Mapping[str, Any]], Filling]
+"""From a descriptor to how its run is filled."""
+
+
+def wanted_keys(descriptor: Mapping[str, Any], fields: Collection[str] | None) -> list[str]:
+    """External keys of a descriptor; only those named, if any are."""
+    return [key for key in external_keys(descriptor) if fields is None or key in fields]
+
+
+def fill_events(
+    filling: Filling,
+    descriptor: Mapping[str, Any],
+    events: Iterable[Mapping[str, Any]],
+    keys: Sequence[str],
+    near: float = 0.0,
+) -> Iterator[Document]:
+    """Events of one descriptor with external data in place of references, block by block. Lazy.
+
+    As event-model's Filler does it, ``filled`` then holds the reference that was replaced. Frames
+    that stream_datum documents tell of have no reference: their key comes into ``data``, and
+    ``filled`` is True. The values of a block are views of one array.
+
+    Parameters
+    ----------
+    filling, descriptor, events
+        How, and what.
+    keys
+        External keys to fill.
+    near
+        Where in the run the events are, from 0 to 1.
+
+    Raises
+    ------
+    FillError
+    """
+    targets = [Target.of(descriptor, key) for key in keys]
+    size = sum(Declared.of([target.claim]).cell_bytes for target in targets)
+    count = max(1, BLOCK_BYTES // max(1, size))
+    coming = iter(events)
+    while block := list(islice(coming, count)):
+        changes = [_changes(filling, target, block, near) for target in targets]
+        for event, *values in zip(block, *changes, strict=True):
+            yield Document(_changed(event, dict(zip(keys, values, strict=True))))
+
+
+def _changes(
+    filling: Filling, target: Target, events: Sequence[Mapping[str, Any]], near: float
+) -> list[tuple[Any, Any] | None]:
+    """Value and ``filled`` of one key for each event; None where nothing changes."""
+    held = Held.of_events(events, target.key)
+    cells = filling.cells(target, held, near)
+    changes: list[tuple[Any, Any] | None] = [None] * len(events)
+    for place, reference in zip(held.referring.tolist(), held.references.to_pylist(), strict=True):
+        changes[place] = cells[place], reference
+    if is_stream_key(target.claim):
+        for place in held.bare.tolist():
+            changes[place] = cells[place], True
+    return changes
+
+
+def _changed(
+    event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | None]
+) -> dict[str, Any]:
+    new = {key: value for key, value in values.items() if value is not None}
+    return {
+        **event,
+        "data": {**event["data"], **{key: cell for key, (cell, _) in new.items()}},
+        "filled": {
+            **(event.get("filled") or {}),
+            **{key: reference for key, (_, reference) in new.items()},
+        },
+    }
+
+
+def fill_stream(
+    stream: Iterable[tuple[str, Mapping[str, Any]]],
+    filling_of: FillingOf,
+    find_descriptor: Callable[[str], Mapping[str, Any] | None],
+    in_place: bool = False,
+    fields: Collection[str] | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """The same ``(name, doc)`` pairs, with events and event_pages filled one by one. Lazy.
+
+    Parameters
+    ----------
+    stream
+        Any documents.
+    filling_of
+        Of the run of a descriptor; asked for once a descriptor.
+    find_descriptor
+        Of those whose descriptor is not in the stream.
+    in_place
+        Change the given documents (plain dicts) rather than give new ones.
+    fields
+        Only these keys; None: all.
+
+    Raises
+    ------
+    FillError
+        At the first event with a reference that cannot be followed.
+    """
+    known: dict[str, tuple[Mapping[str, Any], list[str], Filling | None]] = {}
+    for name, doc in stream:
+        if name not in ("event", "event_page", "descriptor"):
+            yield name, doc
+            continue
+        uid = doc["uid"] if name == "descriptor" else doc["descriptor"]
+        if uid not in known:
+            descriptor = doc if name == "descriptor" else find_descriptor(uid)
+            keys = [] if descriptor is None else wanted_keys(descriptor, fields)
+            known[uid] = descriptor or {}, keys, None
+        if name == "descriptor":
+            yield name, doc
+            continue
+        descriptor, keys, filling = known[uid]
+        if keys and filling is None:
+            filling = filling_of(descriptor)
+            known[uid] = descriptor, keys, filling
+        yield name, _filled(name, doc, descriptor, keys, filling, in_place)
+
+
+def _filled(
+    name: str,
+    doc: Mapping[str, Any],
+    descriptor: Mapping[str, Any],
+    keys: Sequence[str],
+    filling: Filling | None,
+    in_place: bool,
+) -> Any:
+    if filling is None:
+        changed: Mapping[str, Any] = doc
+    elif name == "event":
+        (changed,) = fill_events(filling, descriptor, [doc], keys)
+    else:
+        changed = _filled_page(doc, descriptor, keys, filling)
+    if not in_place:
+        return Document(changed)
+    for part in ("data", "filled"):
+        if changed is not doc:
+            doc.setdefault(part, {}).update(changed[part])  # type: ignore[attr-defined]
+    return doc
+
+
+def _filled_page(
+    page: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Sequence[str], filling: Filling
+) -> dict[str, Any]:
+    """A page with the columns of some keys filled."""
+    data, filled = dict(page["data"]), dict(page.get("filled") or {})
+    for key in keys:
+        target = Target.of(descriptor, key)
+        values, states = data.get(key), filled.get(key)
+        rows = [
+            {
+                "seq_num": seq_num,
+                "data": {} if values is None else {key: values[row]},
+                "filled": {} if states is None else {key: states[row]},
+            }
+            for row, seq_num in enumerate(page["seq_num"])
+        ]
+        changes = _changes(filling, target, rows, 0.0)
+        if not any(change is not None for change in changes):
+            continue
+        pairs = [
+            change or (row["data"].get(key), row["filled"].get(key, False))
+            for change, row in zip(changes, rows, strict=True)
+        ]
+        data[key], filled[key] = [cell for cell, _ in pairs], [state for _, state in pairs]
+    return {**page, "data": data, "filled": filled}

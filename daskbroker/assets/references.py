@@ -1,0 +1,208 @@
+"""References of a run: from datum_ids, or from seq_nums, to resources and what to read of them.
+
+A :class:`References` is pure data, which chunks hold the references of a run, and goes with
+every task that fills. The chunks are read where the task runs, once in a process, and looked up
+with Arrow and NumPy: a million datum documents never become as many Python objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..core.chunks import (
+    DATUM,
+    RESOURCE,
+    STREAM_DATUM,
+    STREAM_RESOURCE,
+    ChunkPlan,
+    ChunkReader,
+    Layout,
+)
+from ..core.documents import Document
+from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
+from .handlers.base import Datums
+from .reference_chunks import DatumChunk, datum_chunk, documents
+
+__all__ = ["Found", "ReferenceMissing", "References"]
+
+
+class ReferenceMissing(LookupError):
+    """A reference leads nowhere; the message says which."""
+
+
+class Found(NamedTuple):
+    """Where some cells are: in one resource.
+
+    Attributes
+    ----------
+    resource
+        The resource or stream_resource document.
+    datums
+        What to read of it, one a cell.
+    places
+        Which of the cells asked for these are.
+    indices
+        Of a stream_resource: its first index, and the one after its last; else None.
+    """
+
+    resource: Document
+    datums: Datums
+    places: np.ndarray
+    indices: tuple[int, int] | None
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Where the references of one run are stored.
+
+    Attributes
+    ----------
+    run
+        Its uid.
+    store
+        Identity of the store.
+    reader
+        Reads its chunks.
+    keys
+        Chunk keys of each kind, in the order in which the references came.
+    """
+
+    run: str
+    store: str
+    reader: ChunkReader
+    keys: Mapping[str, tuple[Any, ...]]
+
+    @classmethod
+    def of(cls, run: str, plans: Mapping[str, ChunkPlan]) -> References:
+        """From the plans of the four kinds of references."""
+        first = next(iter(plans.values()))
+        keys = {kind: plan.keys for kind, plan in plans.items() if len(plan)}
+        return cls(run, first.store, first.reader, keys)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (References, (self.run, self.store, self.reader, self._portable))
+
+    @cached_property
+    def _portable(self) -> dict[str, tuple[Any, ...]]:
+        return {kind: tuple(self.reader.portable(keys)) for kind, keys in self.keys.items()}
+
+    @cached_property
+    def token(self) -> str:
+        """Changes when references are added."""
+        digest = hashlib.blake2b(f"{self.store}\0{self.run}".encode("utf8", "replace"))
+        digest.update(repr(sorted(self.keys.items())).encode("utf8", "replace"))
+        return digest.hexdigest()[:32]
+
+    # -- datums ------------------------------------------------------------------------------
+
+    def find(self, datum_ids: pa.Array, near: float = 0.0) -> Iterator[Found]:
+        """The resources of some datums, and what the datums say.
+
+        Parameters
+        ----------
+        datum_ids
+            Text, no nulls.
+        near
+            Where in the run they are thought to be, from 0 to 1; chunks there are looked at
+            first, all others after them.
+
+        Raises
+        ------
+        ReferenceMissing
+            Naming the first datum_id, or resource, that the run does not have.
+        """
+        places = np.arange(len(datum_ids))
+        for key in self._from(near):
+            if not len(places):
+                return
+            chunk = datum_chunk(self.store, self.reader, key)
+            asked = datum_ids if len(places) == len(datum_ids) else datum_ids.take(places)
+            hits = pc.index_in(asked, value_set=chunk.uids).fill_null(-1).to_numpy()
+            there = hits >= 0
+            if there.any():
+                yield from self._by_resource(chunk, hits[there], places[there])
+            places = places[~there]
+        if len(places):
+            raise ReferenceMissing(
+                f"the datum {datum_ids[int(places[0])].as_py()!r} is not stored with this run"
+            )
+
+    def _from(self, near: float) -> list[Any]:
+        keys = self.keys.get(DATUM.kind, ())
+        center = near * len(keys) - 0.5
+        return [keys[n] for n in sorted(range(len(keys)), key=lambda n: abs(n - center))]
+
+    def _by_resource(
+        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray
+    ) -> Iterator[Found]:
+        groups = chunk.groups[rows]
+        wanted = np.unique(groups).tolist()
+        owners = [chunk.owners[chunk.group_owner[group]] for group in wanted]
+        documents = self.documents(RESOURCE, owners)
+        for group, owner in zip(wanted, owners, strict=True):
+            chosen = slice(None) if len(wanted) == 1 else groups == group
+            if owner not in documents:
+                raise ReferenceMissing(f"the resource {owner!r} is not stored with this run")
+            datums = chunk.datums(rows[chosen], group)
+            yield Found(documents[owner], datums, places[chosen], None)
+
+    def documents(self, layout: Layout, uids: Sequence[str] | None = None) -> dict[str, Document]:
+        """Resources or stream_resources by uid: those asked for that there are, or all."""
+        return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
+
+    # -- frames of streams -------------------------------------------------------------------
+
+    def find_frames(self, descriptor: str, key: str, seq_nums: np.ndarray) -> Iterator[Found]:
+        """The stream_resources that hold the frames of some events, and their indices there.
+
+        Parameters
+        ----------
+        descriptor
+            Uid.
+        key
+            Data key.
+        seq_nums
+            Of the events.
+
+        Raises
+        ------
+        ReferenceMissing
+            Naming the first event of which no stream_datum tells.
+        """
+        table = self._frame_table(descriptor, key)
+        numbers, indices = table.find(seq_nums)
+        if (numbers < 0).any():
+            raise ReferenceMissing(
+                f"no stream_datum of this run tells of event {int(seq_nums[numbers < 0][0])}"
+            )
+        for number in np.unique(numbers).tolist():
+            places = np.flatnonzero(numbers == number)
+            datums = Datums({"index": indices[places]}, len(places))
+            yield Found(table.resources[number], datums, places, table.spans[number])
+
+    def _frame_table(self, descriptor: str, key: str) -> FrameTable:
+        chunks = (self.keys.get(kind, ()) for kind in (STREAM_RESOURCE.kind, STREAM_DATUM.kind))
+        try:
+            return read_frame_table(self.store, self.reader, *chunks, descriptor, key)
+        except UnevenStreamDatum as error:
+            raise ReferenceMissing(str(error)) from None
+
+    def stream_resources(self, key: str) -> list[Document]:
+        """Those of a data key, in the order in which they came."""
+        documents = self.documents(STREAM_RESOURCE).values()
+        return [doc for doc in documents if doc.get("data_key") == key]
+
+    def specs(self) -> set[str]:
+        """Specs and mimetypes that occur in the run, to choose handlers by."""
+        every = (
+            doc for kind in (RESOURCE, STREAM_RESOURCE) for doc in self.documents(kind).values()
+        )
+        return {str(doc[name]) for doc in every for name in ("spec", "mimetype") if name in doc}

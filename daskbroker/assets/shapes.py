@@ -1,0 +1,254 @@
+"""The shape rule: what a descriptor declares of a cell, what a handler gives, how they meet.
+
+1. Shapes are equal: nothing to do.
+2. They are equal once axes of length 1 are left out (``(512, 512)`` and ``(1, 512, 512)``): the
+   cell is reshaped to what is declared.
+3. Nothing else is reconciled: :class:`Mismatch`, which names both.
+4. Where no lengths are declared (none, ``None``, 0 or negative ones, or ``[]`` for an array), cells
+   stay as they come, each of its own shape.
+
+How many frames make a cell (``frame_per_point``, ``join_method`` stack or concat) is the
+handler's business: it gives ``(n, …)`` for n frames, and by this rule n frames are never
+dropped or spread over events.
+
+Values take the declared dtype if none of them changes by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Declared", "Mismatch", "Roi", "Shape", "cast", "fit", "outer_index", "reshaped"]
+
+Shape = tuple[int, ...]
+Roi = tuple[Any, ...]
+"""Index of a cell's axes: slices, integers or integer arrays, each for its own axis (outer
+indexing); fewer than axes means all of the rest."""
+
+GUESSED_BYTES = 2**20
+"""Of a cell whose shape is not declared, to cut blocks by."""
+
+_BY_NAME = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "object"}
+
+
+class Mismatch(ValueError):
+    """Declared and given shape or dtype cannot be reconciled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What descriptors say of the cells of one key.
+
+    Attributes
+    ----------
+    shape
+        Of a cell; None where lengths are not declared, or where descriptors disagree.
+    dtype
+        Of a cell's elements; ``object`` where ``shape`` is None, ``float64`` where it is not
+        declared.
+    """
+
+    shape: Shape | None
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, claims: Sequence[Mapping[str, Any]], dtype: Any = None) -> Declared:
+        """Read the entries of one key in ``data_keys`` of some descriptors.
+
+        Parameters
+        ----------
+        claims
+            One or more.
+        dtype
+            Taken instead of what is declared.
+        """
+        shapes = {_shape(claim) for claim in claims}
+        shape = shapes.pop() if len(shapes) == 1 else None
+        if shape is None:
+            return cls(None, np.dtype(object))
+        if dtype is not None:
+            return cls(shape, np.dtype(dtype))
+        return cls(shape, _common([_dtype(claim) for claim in claims]))
+
+    @property
+    def cell_bytes(self) -> int:
+        """Size of a cell in memory, guessed where no shape is declared."""
+        if self.shape is None:
+            return GUESSED_BYTES
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def nullable(self) -> Declared:
+        """With a dtype that can say that a cell is missing: integers become ``float64``."""
+        if self.dtype.kind in "iu":
+            return Declared(self.shape, np.dtype(np.float64))
+        return self if self.dtype.kind in "fcO" else Declared(self.shape, np.dtype(object))
+
+
+def _shape(claim: Mapping[str, Any]) -> Shape | None:
+    lengths = claim.get("shape")
+    if not lengths:
+        return None if claim.get("dtype") == "array" else ()
+    whole = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in lengths]
+    return tuple(lengths) if all(whole) else None
+
+
+def _dtype(claim: Mapping[str, Any]) -> np.dtype:
+    for name in ("dtype_descr", "dtype_numpy", "dtype_str"):
+        if claim.get(name):
+            try:
+                return np.dtype(_description(claim[name]))
+            except (TypeError, ValueError):
+                continue
+    return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64"))
+
+
+def _description(given: Any) -> Any:
+    """JSON has lists where NumPy's description of a structured dtype has tuples."""
+    if not isinstance(given, list):
+        return given
+    return [(name, _description(kind), *map(tuple, rest)) for name, kind, *rest in given]
+
+
+def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
+    try:
+        return np.result_type(*dtypes) if len(set(dtypes)) > 1 else dtypes[0]
+    except TypeError:
+        return np.dtype(object)
+
+
+# -- shapes ----------------------------------------------------------------------------------
+
+
+def fit(
+    read: Callable[[Roi], np.ndarray], given: Shape | None, declared: Shape, roi: Roi = ()
+) -> np.ndarray:
+    """Read cells so that they have the declared shape, or the asked region of it.
+
+    Parameters
+    ----------
+    read
+        Gives ``(rows, *given[roi])``. Asked only for slices of positive step and increasing
+        arrays without repetition.
+    given
+        Shape of the cells it has; None: it will only show when they are read, so whole cells are.
+    declared
+        Shape to be had.
+    roi
+        Region of ``declared``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(rows, *declared[roi])``.
+
+    Raises
+    ------
+    Mismatch
+    """
+    if given is None:
+        return outer_index(reshaped(read(()), declared), roi)
+    _check(declared, given)
+    asked = list(zip(_padded(roi, declared), declared, strict=True))
+    ordered = {axis: _ordered(part, n) for axis, (part, n) in enumerate(asked) if n != 1}
+    long = iter(ordered.values())
+    block = read(tuple(slice(0, 1) if n == 1 else next(long)[0] for n in given))
+    sizes = iter([size for size, n in zip(block.shape[1:], given, strict=True) if n != 1])
+    shape = tuple(1 if n == 1 else next(sizes) for n in declared)
+    rest = tuple(ordered[axis][1] if n != 1 else part for axis, (part, n) in enumerate(asked))
+    return outer_index(block.reshape(len(block), *shape), rest)
+
+
+def reshaped(block: np.ndarray, declared: Shape) -> np.ndarray:
+    """Cells ``(rows, *given)`` in the declared shape; see the rule above.
+
+    Raises
+    ------
+    Mismatch
+    """
+    _check(declared, block.shape[1:])
+    return block.reshape(len(block), *declared)
+
+
+def _check(declared: Shape, given: Shape) -> None:
+    if declared != given and _long(declared) != _long(given):
+        raise Mismatch(f"the descriptor declares the shape {declared}, the file holds {given}")
+
+
+def _long(shape: Shape) -> list[int]:
+    return [n for n in shape if n != 1]
+
+
+def _padded(roi: Roi, shape: Shape) -> Roi:
+    return (*roi, *(slice(None),) * (len(shape) - len(roi)))
+
+
+def _ordered(part: Any, length: int) -> tuple[Any, Any]:
+    """Of one axis: an increasing index without repetition, and that of its result."""
+    whole = slice(None)
+    if isinstance(part, slice):
+        places = range(length)[part]
+        if not places:
+            return slice(0, 0), whole
+        if places.step > 0:
+            return slice(places.start, places.stop, places.step), whole
+        places = places[::-1]
+        return slice(places.start, places.stop, places.step), slice(None, None, -1)
+    if np.ndim(part) == 0:
+        place = range(length)[int(part)]
+        return slice(place, place + 1), 0
+    wanted = np.asarray(part)
+    once: Any
+    once, back = np.unique(np.where(wanted < 0, wanted + length, wanted), return_inverse=True)
+    if len(once) and once[-1] - once[0] == len(once) - 1:
+        once = slice(int(once[0]), int(once[-1]) + 1)
+    return once, back
+
+
+def outer_index(block: np.ndarray, roi: Roi) -> np.ndarray:
+    """Index the axes after the first, each for itself."""
+    if all(isinstance(part, slice) for part in roi):
+        return block[(slice(None), *roi)]
+    for axis in reversed(range(len(roi))):
+        block = block[(slice(None),) * (axis + 1) + (roi[axis],)]
+    return block
+
+
+# -- dtypes ----------------------------------------------------------------------------------
+
+
+def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values in another dtype, if none of them changes by it.
+
+    Raises
+    ------
+    Mismatch
+    """
+    if block.dtype == dtype:
+        return block
+    if dtype.kind == "O" or np.can_cast(block.dtype, dtype, "safe"):
+        return block.astype(dtype)
+    try:
+        with np.errstate(all="ignore"):
+            changed = block.astype(dtype)
+            back = changed.astype(block.dtype)
+    except (TypeError, ValueError) as error:
+        raise Mismatch(_other_dtype(block, dtype)) from error
+    same = np.array_equal(back, block, equal_nan=block.dtype.kind in "fc")
+    if not same or _overflows(block, changed):
+        raise Mismatch(_other_dtype(block, dtype))
+    return changed
+
+
+def _overflows(block: np.ndarray, changed: np.ndarray) -> bool:
+    """Whether a sign was lost that comes back: -1 as uint64 is -1 again as int64."""
+    if block.dtype.kind not in "iu" or changed.dtype.kind not in "iu" or not block.size:
+        return False
+    return bool(block.min() != changed.min() or block.max() != changed.max())
+
+
+def _other_dtype(block: np.ndarray, dtype: np.dtype) -> str:
+    return f"the descriptor declares the dtype {dtype}, the file holds {block.dtype}"

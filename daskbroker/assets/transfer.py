@@ -1,0 +1,250 @@
+"""Detector files that travel along when runs are copied or exported.
+
+A file goes below the new root under its whole old path (``/data/a.h5`` becomes
+``<root>/data/a.h5``), so files of equal names stay apart and relative links between files stay
+true; the documents that refer to it are rewritten. Files are copied beside their place, read back,
+compared by size and checksum, and only then put there: what is there is whole, and a transfer that
+was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from ..core.documents import Document
+from ..core.errors import FillError
+from .access import FileAccess
+from .readable import ReadableRoots
+from .resolving import ResolvedResource, resolve
+
+__all__ = ["FileTransfer"]
+
+PIECE = 2**20
+"""So many bytes are read at a time."""
+
+Named = tuple[str, Mapping[str, Any]]
+_NUMBER = re.compile(r"%[-+ 0#]*\d*(?:\.\d*)?[sdiu]|\{[^{}]*\}")
+
+
+@dataclass
+class FileTransfer:
+    """Copies the detector files of runs below a new root.
+
+    Attributes
+    ----------
+    root
+        The new root, made if need be.
+    access
+        How files are reached now: root map and readable roots.
+    copied, kept
+        How many files were copied, and how many were there already.
+    bytes
+        Size of those copied.
+    """
+
+    root: Path
+    access: FileAccess
+    copied: int = 0
+    kept: int = 0
+    bytes: int = 0
+    _done: set[Path] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        self.root = Path(os.path.abspath(self.root))
+
+    def carry(self, stream: Iterable[Named]) -> Iterator[Named]:
+        """The same documents, their resources rewritten once the files are copied. Lazy.
+
+        Raises
+        ------
+        FillError
+            If a file is missing, may not be read, or cannot be copied soundly.
+        """
+        for name, doc in stream:
+            if name in ("resource", "stream_resource"):
+                self._copy_files(name, doc)
+                doc = self.moved(name, doc)
+            yield name, doc
+
+    def moved(self, name: str, doc: Mapping[str, Any]) -> Document:
+        """A resource or stream_resource as it is with its files below the new root."""
+        resolved = self._resolved(name, doc)
+        if not _has_files(doc):
+            return Document(doc)
+        place = self._place(Path(resolved.path)).relative_to(self.root).as_posix()
+        slash = "/" if str(doc.get("uri", "")).endswith("/") else ""
+        changed = dict(doc)
+        if doc.get("uri"):
+            changed["uri"] = f"file://localhost{quote(str(self.root / place))}{slash}"
+        if name == "resource" or "root" in doc or "resource_path" in doc:
+            changed |= {"root": str(self.root), "resource_path": place, "path_semantics": "posix"}
+        return Document(changed)
+
+    def _resolved(self, name: str, doc: Mapping[str, Any]) -> ResolvedResource:
+        return resolve(
+            doc,
+            root_map=self.access.root_map,
+            readable_roots=self.access.readable_roots,
+            stream=name == "stream_resource",
+            where=f"run {doc.get('run_start', '')!r}",
+        )
+
+    def _place(self, path: Path) -> Path:
+        absolute = os.path.abspath(path)
+        return self.root / absolute.lstrip("/").replace(":", "")
+
+    # -- files -------------------------------------------------------------------------------
+
+    def _copy_files(self, name: str, doc: Mapping[str, Any]) -> None:
+        if not _has_files(doc):
+            return
+        resolved = self._resolved(name, doc)
+        label = f"{name} {doc.get('uid')!r} of run {doc.get('run_start', '')!r}"
+        found = list(_files(resolved))
+        if not found:
+            raise FillError(f"{label}: there is no file at {resolved.path!r} to copy")
+        for path in found:
+            for one in (path, *_linked(path, label, resolved.readable)):
+                self._copy(one, label, resolved.readable)
+
+    def _copy(self, path: Path, label: str, readable: ReadableRoots) -> None:
+        target = self._place(path)
+        if target in self._done:
+            return
+        source = Path(readable.check(str(path)))
+        if _is_whole(source, target):
+            self.kept += 1
+        else:
+            self.bytes += _copy_checked(source, target, label)
+            self.copied += 1
+        self._done.add(target)
+
+
+def _has_files(doc: Mapping[str, Any]) -> bool:
+    """Whether a resource names a place at all; some are computed by their handlers."""
+    return bool(doc.get("uri") or doc.get("resource_path"))
+
+
+def _files(resource: ResolvedResource) -> Iterator[Path]:
+    """The files of a resource: one, those of a template in a folder, or those of a stem."""
+    path = Path(resource.path)
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        pattern = _pattern(resource.kwargs)
+        yield from sorted(p for p in path.rglob("*") if p.is_file() and pattern.fullmatch(p.name))
+    elif path.parent.is_dir():
+        yield from sorted(p for p in path.parent.iterdir() if p.name.startswith(path.name))
+
+
+def _pattern(kwargs: Mapping[str, Any]) -> re.Pattern[str]:
+    """Names that a template can make; any name where there is none."""
+    template = str(kwargs.get("template") or "").rsplit("/", 1)[-1]
+    literal = [re.escape(part) for part in _NUMBER.split(template)]
+    return re.compile(".*".join(literal) if template else ".*", re.DOTALL)
+
+
+def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
+    """Files that an HDF5 file refers to: by external links, virtual datasets, external storage.
+
+    Raises
+    ------
+    FillError
+        For an absolute link, which would lead from the copy to the original.
+    """
+    import h5py
+
+    found: dict[Path, None] = {}
+    waiting = [path]
+    while waiting:
+        here = waiting.pop()
+        readable.check(str(here))
+        if not h5py.is_hdf5(here):
+            continue
+        with h5py.File(here, "r", locking=False) as file:
+            names = _names_in(file)
+        for name in names:
+            if os.path.isabs(name):
+                raise FillError(
+                    f"{label}: {str(here)!r} links to {name!r}; only relative links stay true in "
+                    "a copy"
+                )
+            linked = here.parent / name
+            if linked.is_file() and linked not in found:
+                found[linked] = None
+                waiting.append(linked)
+    return list(found)
+
+
+def _names_in(file: Any) -> set[str]:
+    """Names of the other files that a file names."""
+    import h5py
+
+    names: set[str] = set()
+
+    def look(_: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        names.update(name for name, _, _ in item.external or ())
+        if item.is_virtual:
+            names.update(source.file_name for source in item.virtual_sources())
+
+    def link(_: str, item: Any) -> None:
+        if isinstance(item, h5py.ExternalLink):
+            names.add(item.filename)
+
+    file.visititems(look)
+    file.visititems_links(link)
+    return names - {".", ""}
+
+
+# -- copying one file ------------------------------------------------------------------------
+
+
+def _is_whole(source: Path, target: Path) -> bool:
+    """Whether a file was copied before: it was put in place only when it was verified."""
+    try:
+        there, here = target.stat(), source.stat()
+    except OSError:
+        return False
+    return there.st_size == here.st_size and there.st_mtime_ns == here.st_mtime_ns
+
+
+def _copy_checked(source: Path, target: Path, label: str) -> int:
+    """Copy, read back, compare, and put in place; how many bytes."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with source.open("rb") as reader, temporary.open("wb") as writer:
+            digest = _digest(reader, writer)
+            writer.flush()
+            os.fsync(writer.fileno())
+        with temporary.open("rb") as reader:
+            if _digest(reader) != digest:
+                raise FillError(f"{label}: the copy of {str(source)!r} is not what was written")
+        shutil.copystat(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise FillError(f"{label}: {str(source)!r} cannot be copied: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target.stat().st_size
+
+
+def _digest(reader: Any, writer: Any = None) -> tuple[int, bytes]:
+    """Size and checksum of what is read, written on the way if there is where to."""
+    digest, size = blake2b(digest_size=16), 0
+    while piece := reader.read(PIECE):
+        digest.update(piece)
+        size += len(piece)
+        if writer is not None:
+            writer.write(piece)
+    return size, digest.digest()

@@ -1,0 +1,144 @@
+"""Commands on runs: making, ingesting, listing, showing, exporting them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tqdm import tqdm
+
+from ..config import connect
+from ..core.documents import to_json
+from .app import (
+    Full,
+    Limit,
+    Since,
+    Store,
+    Terms,
+    Until,
+    app,
+    find_run,
+    is_quiet,
+    line_of,
+    pair_of,
+    search,
+)
+
+__all__ = ["demo", "export", "ingest", "list_runs", "show"]
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where store and picture go.")] = Path(
+        "daskbroker-demo"
+    ),
+) -> None:
+    """Make real runs, store them, and show what they look like."""
+    from ..demo import make_runs, tour
+
+    with connect(folder / "store") as db:
+        maker = make_runs(db)
+        typer.echo(f"Runs made by {maker}, stored in {folder / 'store'}.\n")
+        tour(db, folder, typer.echo)
+    typer.echo(f"\nGo on with:  daskbroker ls --db {folder / 'store'}")
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders of recorded documents.")],
+    db: Store = None,
+    define: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE for a placeholder {{ NAME }}.")
+    ] = None,
+) -> None:
+    """Bring recorded documents in: JSON, JSON lines, msgpack, gzip and zip of these."""
+    from ..ingest import ingest as ingest_paths
+
+    defined = dict(pair_of(text) for text in define or ())
+    with connect(db) as broker, tqdm(unit=" documents", disable=is_quiet()) as bar:
+
+        def progress(file: Path, documents: int) -> None:
+            bar.set_postfix_str(file.name[-40:], refresh=False)
+            bar.update(documents - bar.n)
+
+        report = ingest_paths(broker, paths, defined, progress)
+        bar.close()
+        typer.echo(f"{report} into {broker.uri}")
+        for refusal in report.refusals:
+            place = "" if refusal.reason.startswith(refusal.where) else f"{refusal.where}: "
+            typer.echo(f"refused: {place}{refusal.reason}", err=True)
+        if report.refused > len(report.refusals):
+            typer.echo(f"refused: and {report.refused - len(report.refusals):,} more", err=True)
+    if report.refused:
+        raise typer.Exit(1)
+
+
+@app.command("ls")
+def list_runs(
+    terms: Terms = None,
+    db: Store = None,
+    full: Full = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
+) -> None:
+    """List runs, newest first."""
+    with connect(db, create=False, mode="r") as broker:
+        results = search(broker, terms, full, since, until)
+        for header in results[:limit]:
+            if as_json:
+                typer.echo(to_json({"start": header.start, "stop": header.stop}))
+            else:
+                typer.echo(line_of(header))
+        count = len(results)
+        if not as_json and limit is not None and count > limit:
+            typer.echo(f"… {count - limit:,} more; --limit shows them")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is an offset
+def show(
+    uid: Annotated[str, typer.Argument(help="uid, prefix, scan_id or offset such as -1.")],
+    db: Store = None,
+    stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of each table.")] = 5,
+) -> None:
+    """Show a run: its metadata, and the head of each stream's table."""
+    with connect(db, create=False, mode="r") as broker:
+        header = find_run(broker, uid)
+        typer.echo(line_of(header))
+        for name, doc in (("start", header.start), ("stop", header.stop)):
+            typer.echo(f"\n{name}: {json.dumps(doc, indent=2, ensure_ascii=False)}")
+        for name in header.streams if stream is None else [stream]:
+            table = header.table(name, fill=False)
+            head = table.head(rows, npartitions=-1)
+            typer.echo(f"\n{name}: {len(table):,} rows x {len(table.columns)} columns")
+            typer.echo(head.to_string(max_cols=8, max_colwidth=24))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    terms: Terms = None,
+    db: Store = None,
+    uid: Annotated[list[str] | None, typer.Option(help="These runs only.")] = None,
+    format: Annotated[str, typer.Option(help="jsonl or parquet.")] = "jsonl",
+    full: Full = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Copy detector files, too, below this folder.")
+    ] = None,
+) -> None:
+    """Write runs as JSON lines of documents, or as Parquet files of their tables."""
+    from ..export import export as export_runs
+
+    with connect(db, create=False, mode="r") as broker:
+        found = search(broker, terms, full, since, until)[:limit]
+        headers = [find_run(broker, one) for one in uid] if uid else found
+        bar = tqdm(headers, total=len(headers), unit=" runs", disable=is_quiet())
+        written = sum(1 for _ in export_runs(bar, folder, format, files=files))
+        typer.echo(f"{written:,} files of {len(headers):,} runs in {folder}")

@@ -1,0 +1,410 @@
+"""Reprocessing: a function of each run, whose results become runs of their own.
+
+A new run's uid follows from the source run, the function and its parameters, and all its other
+uids follow from that. So a job that is run again, after whatever happened to it, finds what it
+has made, goes on where it was cut off, and makes nothing twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import pandas as pd
+from dask.utils import funcname, is_dataframe_like
+
+from .broker import DataBroker
+from .core.documents import Document, from_json, normalize, to_json
+from .core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
+from .header import Header
+from .progress import progress_bar
+from .views.derive import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
+from .views.pages import PageBuffer
+from .workers import as_completed, open_pool
+
+__all__ = ["ReprocessReport", "reprocess"]
+
+PACKAGES = ("daskbroker", "dask", "numpy", "pandas", "xarray")
+
+Documents = list[tuple[str, Document]]
+
+
+@dataclass
+class ReprocessReport:
+    """What :func:`reprocess` did.
+
+    Attributes
+    ----------
+    done
+        ``{uid of a source run: uids of the runs made of it}``.
+    skipped
+        ``{uid: why}``.
+    failed
+        ``{uid: the error}``; nothing of what such a run gave counts as done.
+    """
+
+    done: dict[str, list[str]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, BaseException] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        made = sum(map(len, self.done.values()))
+        text = f"{len(self.done):,} runs done, {made:,} made of them"
+        return f"{text}; {len(self.skipped):,} skipped, {len(self.failed):,} failed"
+
+
+def reprocess(
+    results: Iterable[Header],
+    func: Callable[..., Any],
+    into: DataBroker,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    dataset: str | None = None,
+    unfinished: bool = False,
+    client: Any = None,
+    in_flight: int | None = None,
+    progress: bool | None = None,
+) -> ReprocessReport:
+    """Call a function for each run, on the workers, and store what it makes as new runs.
+
+    Parameters
+    ----------
+    results
+        The runs, such as ``db(plan_name="scan")``.
+    func
+        Called as ``func(header, **parameters)``. It returns, or yields, any number of tables
+        (pandas or Dask), Datasets, and documents (``(name, doc)``, each run from its start).
+        Each table, each Dataset and each run of documents becomes a run; None becomes none.
+    into
+        Where the new runs go; may be where the runs come from.
+    parameters
+        JSON-like, kept in the start documents.
+    name
+        What the function is known by: jobs of one name and with the same parameters are the
+        same job. By default its module, its name and a digest of its source, so that an edited
+        function is another one. Needed for a lambda and the like.
+    dataset
+        Name of a stream; the function is then given its Dataset and not the Header.
+    unfinished
+        Also take runs that have no stop, as they are now.
+    client
+        A ``distributed.Client``; by default the active one, else dask's local scheduler.
+    in_flight, progress
+        As for :meth:`daskbroker.Results.map`.
+
+    Returns
+    -------
+    ReprocessReport
+
+    Raises
+    ------
+    ConfigError
+        For a function that has no name to know it by, and is given none.
+    StoreFull, StoreReadOnly
+        If ``into`` can take no more: what is in it by then stays, and the job can be run again.
+
+    Notes
+    -----
+    The start document of a new run repeats the source's, and its ``derived_from`` holds the
+    source's uid, function, parameters, and versions. Documents are made on the workers. This
+    process inserts them where workers cannot open ``into`` (an embedded store), else they do.
+    A new run is in memory as a whole while it is inserted. What the function uses besides its
+    own source and its parameters (other functions, files) does not tell jobs apart.
+    """
+    recipe = _Recipe.of(func, parameters, name, dataset)
+    report = ReprocessReport()
+    with open_pool(client) as pool, progress_bar(results, " runs", progress) as bar:
+        inserting = pool.remote and _opens_on_workers(into)
+
+        def start(job: _Job) -> Any:
+            run = job.run.portable() if pool.remote else job.run
+            task = _make_and_insert if inserting else _make
+            extra = (into,) if inserting else ()
+            return pool.submit(recipe.shown, task, recipe, replace(job, run=run), *extra)
+
+        jobs = _jobs(results, recipe, into, unfinished, report, bar)
+        for job, future in as_completed(start, jobs, in_flight or pool.ahead):
+            bar.update()
+            _note(report, job, future, None if inserting else into)
+    return report
+
+
+def _note(report: ReprocessReport, job: _Job, future: Any, into: DataBroker | None) -> None:
+    """Take the result of a task, insert it if that is still to do, and write it down."""
+    uid = job.run.uid
+    if future.cancelled():
+        report.failed[uid] = ConnectionError(f"run {uid!r}: its call was cancelled")
+        return
+    try:
+        made = future.result()
+        report.done[uid] = made if into is None else _insert(into, made)
+    except (StoreFull, StoreReadOnly):
+        raise  # no other run would fare better
+    except Exception as error:
+        report.failed[uid] = error
+
+
+def _opens_on_workers(db: DataBroker) -> bool:
+    return all(source.opens_on_workers for source in db.event_sources.values())
+
+
+# -- which runs ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One source run: what to make of it.
+
+    Attributes
+    ----------
+    run
+        The source.
+    first
+        Uid of the first run that is made of it.
+    time, versions
+        Of all the start documents made of it. Those that were stored before, if it was begun
+        before; versions otherwise are the worker's.
+    """
+
+    run: Header
+    first: str
+    time: float
+    versions: Mapping[str, str] | None = None
+
+    @classmethod
+    def again(cls, run: Header, start: Mapping[str, Any]) -> _Job:
+        """Go on with what was begun."""
+        versions = start["derived_from"]["versions"]
+        return cls(run, start["uid"], float(start["time"]), versions)
+
+
+def _jobs(
+    results: Iterable[Header],
+    recipe: _Recipe,
+    into: DataBroker,
+    unfinished: bool,
+    report: ReprocessReport,
+    bar: Any,
+) -> Iterator[_Job]:
+    """The runs that are still to do; the others are noted as skipped."""
+    for run in results:
+        first = recipe.uid_of(run)
+        found = into.header_source.find_uid(first)
+        if run.stop is None and not unfinished:
+            reason = "it has not stopped"
+        elif recipe.made(run):
+            reason = "this job made it"
+        elif found is not None and found[1] is not None:
+            reason = f"done before, as {first}"
+        else:
+            yield _Job(run, first, time.time()) if found is None else _Job.again(run, found[0])
+            continue
+        report.skipped[run.uid] = reason
+        bar.update()
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """A function with its parameters, and what it is known by."""
+
+    func: Callable[..., Any]
+    parameters: Mapping[str, Any]
+    dataset: str | None
+    shown: str
+    note: str
+
+    @classmethod
+    def of(
+        cls,
+        func: Callable[..., Any],
+        parameters: Mapping[str, Any] | None,
+        name: str | None,
+        dataset: str | None,
+    ) -> _Recipe:
+        given = normalize(dict(parameters or {}), "parameters")
+        note: dict[str, Any] = {"function": _function_name(func)}
+        if name is not None:
+            note["name"] = name
+        else:
+            note["source"] = _digest_of_source(func)
+        if dataset is not None:
+            note["dataset"] = dataset
+        note["parameters"] = given
+        return cls(func, given, dataset, name or funcname(func), to_json(note))
+
+    @property
+    def identity(self) -> str:
+        """What makes two jobs the same one."""
+        note = from_json(self.note)
+        if "name" in note:
+            del note["function"]  # it may move
+        return json.dumps(note, sort_keys=True)
+
+    def uid_of(self, run: Header) -> str:
+        """Of the first run that is made of a run."""
+        stop = None if run.stop is None else run.stop["uid"]
+        return derived_uid(run.uid, json.dumps([stop, self.identity]))
+
+    def made(self, run: Header) -> bool:
+        """Whether a run is itself a result of this job."""
+        origin = run.start.get("derived_from")
+        return isinstance(origin, Mapping) and origin.get("job") == self.job
+
+    @property
+    def job(self) -> str:
+        """A short name of the job, for start documents."""
+        return hashlib.blake2b(self.identity.encode(), digest_size=16).hexdigest()
+
+    def provenance(self) -> dict[str, Any]:
+        """For ``derived_from``."""
+        return {"job": self.job, **from_json(self.note)}
+
+
+def _function_name(func: Callable[..., Any]) -> str:
+    module = getattr(func, "__module__", None) or type(func).__module__
+    return f"{module}:{getattr(func, '__qualname__', type(func).__qualname__)}"
+
+
+def _digest_of_source(func: Callable[..., Any]) -> str:
+    """What the source text of a function is known by, or its bytecode where there is no text.
+
+    Raises
+    ------
+    ConfigError
+        For what has no source of its own, and for a lambda.
+    """
+    shown = _function_name(func)
+    if not inspect.isfunction(func) or func.__name__ == "<lambda>" or func.__closure__:
+        raise ConfigError(
+            f"{shown} cannot be known by its source (a lambda, a closure, or no plain function); "
+            "give reprocess a name= for the job"
+        )
+    try:
+        text = inspect.getsource(func).encode()
+    except (OSError, TypeError):
+        text = func.__code__.co_code + repr(func.__code__.co_consts).encode()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def _versions(func: Callable[..., Any]) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    own = (getattr(func, "__module__", None) or "").partition(".")[0]
+    for package in (*PACKAGES, own):
+        with suppress(PackageNotFoundError, ValueError):
+            found[package] = version(package)
+    module = sys.modules.get(own)
+    if own not in found and isinstance(getattr(module, "__version__", None), str):
+        found[own] = str(module.__version__)  # type: ignore[union-attr]
+    return found
+
+
+# -- on a worker -----------------------------------------------------------------------------
+
+
+def _make(recipe: _Recipe, job: _Job) -> list[Documents]:
+    """Call the function; the documents of each run that it makes."""
+    given = job.run if recipe.dataset is None else job.run.dataset(recipe.dataset)
+    provenance = {
+        **recipe.provenance(),
+        "versions": dict(job.versions or _versions(recipe.func)),
+        "runs": [job.run.uid],
+    }
+    made: list[Documents] = []
+    for number, product in enumerate(_products(recipe.func(given, **recipe.parameters))):
+        options = {
+            "uid": derived_uid(job.first, str(number)) if number else job.first,
+            "time": job.time,
+            "provenance": {**provenance, "number": number},
+        }
+        made.append(list(PageBuffer()(_documents(product, job.run, recipe.dataset, options))))
+    return made
+
+
+def _make_and_insert(recipe: _Recipe, job: _Job, into: DataBroker) -> list[str]:
+    return _insert(into, _make(recipe, job))
+
+
+def _documents(
+    product: Any, run: Header, stream: str | None, options: dict[str, Any]
+) -> Iterator[tuple[str, Document]]:
+    """What the function made, as documents; computed in this task and not in others."""
+    if isinstance(product, list):
+        return documents_to_run(product, run, **options)
+    options["scheduler"] = "synchronous"
+    if _is_dataset(product):
+        return dataset_to_stream(product, run, product.attrs.get("stream", stream), **options)
+    return table_to_stream(product, run, pages=True, **options)
+
+
+def _products(result: Any) -> Iterator[Any]:
+    """Tables and Datasets one by one, the documents of each run as a list.
+
+    Raises
+    ------
+    BadDocument
+        For anything else.
+    """
+    if result is None:
+        return
+    if _is_whole(result):
+        yield result
+        return
+    if not isinstance(result, Iterable) or isinstance(result, (str, bytes, Mapping)):
+        raise _refused(result)
+    documents: list[Any] = []
+    for item in result:
+        pair = isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], str)
+        if documents and (not pair or item[0] == "start"):
+            yield documents
+            documents = []
+        if pair:
+            documents.append(item)
+        elif item is not None:
+            yield from _products(item)
+    if documents:
+        yield documents
+
+
+def _is_dataset(product: Any) -> bool:
+    import xarray as xr
+
+    return isinstance(product, xr.Dataset)
+
+
+def _is_whole(product: Any) -> bool:
+    return isinstance(product, pd.DataFrame) or is_dataframe_like(product) or _is_dataset(product)
+
+
+def _refused(result: Any) -> BadDocument:
+    return BadDocument(
+        f"the function gave a {type(result).__name__}; it must return or yield tables, Datasets, "
+        "(name, document) pairs, or None"
+    )
+
+
+# -- storing ---------------------------------------------------------------------------------
+
+
+def _insert(into: DataBroker, made: list[Documents]) -> list[str]:
+    """Store the runs made of one run; their uids.
+
+    The first start comes first: it keeps the time for an attempt that has to go on. The rest of
+    the first run comes last: its stop says that all of them are there.
+    """
+    if not made:
+        return []
+    into.insert(*made[0][0])
+    for documents in [*made[1:], made[0]]:
+        for name, doc in documents:
+            into.insert(name, doc)
+    return [documents[0][1]["uid"] for documents in made]

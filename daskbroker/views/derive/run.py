@@ -1,0 +1,139 @@
+"""What all new runs have: start, descriptor, pages, stop, and the uids of these."""
+
+from __future__ import annotations
+
+import time as clock
+import uuid as uuids
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...core.documents import Document
+from ...core.fields import shown_names
+
+__all__ = ["DTYPES", "PLAIN", "NewRun", "Pairs", "derived_uid", "posix_seconds"]
+
+PLAIN = ("time", "uid", "descriptor", "run", "seq_num")
+"""Columns that are no data."""
+
+DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
+"""What event-model calls the kinds of NumPy's dtypes."""
+
+Pairs = Iterator[tuple[str, Document]]
+
+
+@dataclass
+class NewRun:
+    """The documents that every new run has, and the uids of all of them."""
+
+    start: Document
+    stream: str
+    known: Mapping[str, Mapping[str, Any]]
+    names: Mapping[str, str]
+    single: bool
+    descriptor: Document | None = None
+    count: int = 0
+    last_time: float = field(default=0.0)
+
+    @classmethod
+    def of(
+        cls,
+        attrs: Mapping[str, Any],
+        header: Any,
+        stream: str | None,
+        uid: str | None,
+        time: float | None,
+        more: Mapping[str, Any] | None,
+    ) -> NewRun:
+        """Begin a run that comes from another one, or from what ``attrs`` tell."""
+        origin = getattr(header, "start", header) or {}
+        name = stream or attrs.get("stream") or "primary"
+        kept = {k: v for k, v in origin.items() if k not in ("uid", "time", "scan_id")}
+        listed = attrs.get("runs", [attrs["run"]] if "run" in attrs else [])
+        runs = [origin["uid"]] if origin else list(listed)
+        provenance = {"runs": runs, "stream": attrs.get("stream", name)}
+        if "descriptors" in attrs:
+            provenance["descriptors"] = list(attrs["descriptors"])
+        start = {
+            **kept,
+            "uid": uid or str(uuids.uuid4()),
+            "time": clock.time() if time is None else float(time),
+            "derived_from": {**provenance, **(more or {})},
+        }
+        known: dict[str, Mapping[str, Any]] = {}
+        descriptors = getattr(header, "descriptors", {})
+        for descriptor in descriptors.get(name, descriptors.get(attrs.get("stream"), [])):
+            known.update(descriptor["data_keys"])
+        names = {shown: key for key, shown in shown_names(known).items()}
+        return cls(Document(start), name, known, names, len(listed) <= 1)
+
+    def uid_of(self, what: str) -> str:
+        """The uid of one of its documents."""
+        return derived_uid(self.start["uid"], what)
+
+    def key_of(self, name: str) -> str:
+        """The data key of a column."""
+        return self.names.get(name, name.removeprefix("data:"))
+
+    def declare(self, data_keys: Mapping[str, Any], **more: Any) -> Document:
+        """The descriptor."""
+        self.descriptor = Document(
+            {
+                "uid": self.uid_of("descriptor"),
+                "run_start": self.start["uid"],
+                "time": self.start["time"],
+                "name": self.stream,
+                "data_keys": data_keys,
+                "object_keys": {},
+                "configuration": {},
+                "hints": {},
+                **more,
+            }
+        )
+        return self.descriptor
+
+    def page(
+        self, seq_num: Any, times: Any, data: Mapping[str, Any], stamps: Mapping[str, Any]
+    ) -> tuple[str, Document]:
+        """An event_page of columns."""
+        assert self.descriptor is not None
+        first, self.count = self.count + 1, self.count + len(times)
+        if len(times):
+            self.last_time = float(times[-1])
+        page = {
+            "descriptor": self.descriptor["uid"],
+            "uid": [self.uid_of(f"event {n}") for n in range(first, self.count + 1)],
+            "seq_num": list(range(first, self.count + 1)) if seq_num is None else seq_num,
+            "time": times,
+            "data": data,
+            "timestamps": {key: stamps.get(key, times) for key in data},
+            "filled": {},
+        }
+        return "event_page", Document(page)
+
+    def stop(self) -> Document:
+        """The last document."""
+        return Document(
+            {
+                "uid": self.uid_of("stop"),
+                "run_start": self.start["uid"],
+                "time": max(self.start["time"], self.last_time),
+                "exit_status": "success",
+                "reason": "",
+                "num_events": {self.stream: self.count},
+            }
+        )
+
+
+def derived_uid(run: str, what: str) -> str:
+    """A uid that is always the same for the same run and place."""
+    return str(uuids.uuid5(uuids.NAMESPACE_URL, f"daskbroker:{run}:{what}"))
+
+
+def posix_seconds(times: np.ndarray, default: float) -> list[float]:
+    """POSIX seconds of ``datetime64`` values, the default where one is missing."""
+    values = times.astype("datetime64[ns]").astype(np.int64).tolist()
+    gaps = np.isnat(times).tolist()
+    return [default if gap else value / 1e9 for value, gap in zip(values, gaps, strict=True)]

@@ -1,0 +1,256 @@
+"""Reading one partition of a stream's table, wherever its task runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ..assets.filling import Filling, Target
+from ..assets.held import Held
+from ..core.chunks import ChunkReader
+from ..core.schema import (
+    TIME,
+    TableColumn,
+    constant,
+    empty_frame,
+    posix_to_datetime,
+    to_pandas,
+)
+from .rows import Duplicates, keep
+
+__all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a table was asked to be.
+
+    Attributes
+    ----------
+    stream
+        Name, for messages and attrs.
+    duplicates
+        Of rewound events.
+    timezone
+        Of the column ``time``.
+    target
+        Bytes of a partition to aim at.
+    """
+
+    stream: str
+    duplicates: Duplicates
+    timezone: str
+    target: int
+
+    @property
+    def time_dtype(self) -> str:
+        """Of the column ``time``."""
+        return f"datetime64[ns, {self.timezone}]"
+
+
+class Part(NamedTuple):
+    """One chunk of a partition.
+
+    Attributes
+    ----------
+    key
+        Of the chunk.
+    constants
+        Values of the columns that are the same in all its rows.
+    targets
+        What is filled, one an external column.
+    """
+
+    key: Any
+    constants: tuple[Any, ...]
+    targets: tuple[Target, ...]
+
+
+class Piece(NamedTuple):
+    """Chunks that are read together.
+
+    Attributes
+    ----------
+    simple
+        One chunk, all its rows shown, in order.
+    parts
+        The chunks.
+    within
+        First and last ``seq_num`` wanted; None: all.
+    near
+        Where in the run it is, from 0 to 1.
+    """
+
+    simple: bool
+    parts: tuple[Part, ...]
+    within: tuple[int, int] | None
+    near: float
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a task reads. Pickled, it holds keys that other processes can read."""
+
+    reader: ChunkReader
+    pieces: tuple[Piece, ...]
+    filling: Filling | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        keys = [part.key for piece in self.pieces for part in piece.parts]
+        portable = iter(self.reader.portable(keys))
+        pieces = tuple(
+            piece._replace(parts=tuple(part._replace(key=next(portable)) for part in piece.parts))
+            for piece in self.pieces
+        )
+        return (Payload, (self.reader, pieces, self.filling))
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """Reads one partition; called with a :class:`Payload` and the wanted columns."""
+
+    columns: Mapping[str, TableColumn]
+    options: TableOptions
+
+    def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
+        """The partition with exactly these columns."""
+        wanted = [self.columns[name] for name in names]
+        keys = [part.key for piece in payload.pieces for part in piece.parts]
+        chunks = payload.reader.read_many(keys, self._physical(wanted, payload.filling))
+        pieces = [self._read(chunks, piece, payload.filling) for piece in payload.pieces]
+        return self._frame(pieces, wanted)
+
+    def _frame(self, pieces: Sequence[_Piece], wanted: Sequence[TableColumn]) -> pd.DataFrame:
+        """All pieces one below the other. They are joined column by column, as a frame for each
+        of many small ones would take most of the time.
+        """
+        chunks = [chunk for piece in pieces for chunk in piece.chunks]
+        if not any(len(chunk.seq_num) for chunk in chunks):
+            frame = empty_frame(wanted, {})
+            return frame.astype({c.name: self._dtype(c) for c in wanted})
+        order = _order(pieces)
+        seq_num = np.concatenate([chunk.seq_num for chunk in chunks])
+        index = pd.Index(seq_num if order is None else seq_num[order], name="seq_num")
+        data: dict[str, Any] = {}
+        for column in wanted:
+            joined = _joined([chunk.array(column) for chunk in chunks])
+            array = joined if order is None else joined.take(order)
+            # pandas takes objects that are all text for type str
+            whole = column.dtype == "object"
+            data[column.name] = pd.Series(array, index=index, dtype=object) if whole else array
+        return pd.DataFrame(data, index=index, columns=[c.name for c in wanted], copy=False)
+
+    def _dtype(self, column: TableColumn) -> str:
+        return self.options.time_dtype if column.dtype == TIME else column.dtype
+
+    def _physical(self, wanted: Sequence[TableColumn], filling: Filling | None) -> list[str]:
+        """Names of the chunks' columns to read."""
+        physical = ["seq_num", *(c.physical for c in wanted if c.physical)]
+        if filling is not None and any(column.external for column in wanted):
+            physical.append("filled")
+        return list(dict.fromkeys(physical))
+
+    def _read(self, coming: Iterator[pa.Table], piece: Piece, filling: Filling | None) -> _Piece:
+        tables = list(islice(coming, len(piece.parts)))
+        rows = self._rows(piece, [table.column("seq_num").to_numpy() for table in tables])
+        chunks = [
+            _Chunk(self, filling, part, piece.near, table, some)
+            for part, table, some in zip(piece.parts, tables, rows, strict=True)
+        ]
+        return _Piece(chunks, piece.simple)
+
+    def _rows(self, piece: Piece, seq_nums: Sequence[np.ndarray]) -> list[slice | np.ndarray]:
+        """Which rows of each chunk are shown."""
+        if piece.simple:
+            if piece.within is None:
+                return [slice(None)]
+            first, last = piece.within
+            (seq,) = seq_nums
+            begin, end = np.searchsorted(seq, first), np.searchsorted(seq, last, side="right")
+            return [slice(int(begin), int(end))]
+        together = np.concatenate(seq_nums)
+        shown = np.zeros(len(together), bool)
+        shown[keep(together, self.options.duplicates)] = True
+        if piece.within is not None:
+            shown &= (together >= piece.within[0]) & (together <= piece.within[1])
+        ends = np.cumsum([len(seq) for seq in seq_nums])
+        return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
+
+    @cached_property
+    def constant_names(self) -> list[str]:
+        """Columns that no chunk holds, as :attr:`Part.constants` has them."""
+        return [name for name, column in self.columns.items() if not column.physical]
+
+    @cached_property
+    def external_names(self) -> list[str]:
+        """External columns, as :attr:`Part.targets` has them."""
+        return [name for name, column in self.columns.items() if column.external]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk in hand, of which some rows become part of a table."""
+
+    reader: TableReader
+    filling: Filling | None
+    part: Part
+    near: float
+    table: pa.Table
+    rows: slice | np.ndarray
+
+    @cached_property
+    def seq_num(self) -> np.ndarray:
+        return self.table.column("seq_num").to_numpy()[self.rows]  # type: ignore[no-any-return]
+
+    def array(self, column: TableColumn) -> Any:
+        """The cells of a column, of its dtype."""
+        if not column.physical:
+            constants = dict(zip(self.reader.constant_names, self.part.constants, strict=True))
+            return constant(constants[column.name], len(self.seq_num), column.dtype)
+        if column.dtype == TIME:
+            stamps = posix_to_datetime(self.table.column("time").to_numpy()[self.rows])
+            zone = self.reader.options.timezone
+            return stamps if zone == "UTC" else stamps.tz_convert(zone)
+        if column.external and self.filling is not None:
+            place = self.reader.external_names.index(column.name)
+            target = self.part.targets[place]
+            held = Held.of_table(self.table, target.key, self.rows, external=target.external)
+            return self.filling.cells(target, held, self.near)
+        return to_pandas(self.table, column.physical, column.dtype)[self.rows]
+
+
+class _Piece(NamedTuple):
+    chunks: list[_Chunk]
+    simple: bool
+
+
+def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
+    """The order of the rows of all chunks, by ``seq_num`` within a piece; None: as they are."""
+    if all(piece.simple for piece in pieces):
+        return None
+    orders: list[np.ndarray] = []
+    begin = 0
+    for piece in pieces:
+        seq_num = np.concatenate([chunk.seq_num for chunk in piece.chunks])
+        orders.append(begin + np.argsort(seq_num, kind="stable"))
+        begin += len(seq_num)
+    return np.concatenate(orders)
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    """Arrays of one dtype, NumPy's or pandas', as one."""
+    first = arrays[0]
+    if len(arrays) == 1:
+        return first
+    if isinstance(first, np.ndarray):
+        return np.concatenate(arrays)
+    if isinstance(first, pd.Index):
+        return first.append(list(arrays[1:]))
+    return type(first)._concat_same_type(arrays)

@@ -1,0 +1,85 @@
+"""Fixtures of handlers: reading by a document, and no file left open."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+import pytest
+
+from daskbroker.assets.blocks import cell_shape, read_block
+from daskbroker.assets.cache import open_handlers
+from daskbroker.assets.handlers import Datums
+from daskbroker.assets.registry import HandlerRegistry
+from daskbroker.assets.resolving import resolve
+
+
+class Reader:
+    """Reads as a task does: by documents."""
+
+    def __init__(self) -> None:
+        self.registry = HandlerRegistry()
+        self.roots = None
+        self.root_map = None
+
+    def _found(self, doc):
+        resource = resolve(doc, readable_roots=self.roots, root_map=self.root_map, where="run 'r'")
+        return resource, self.registry.find(resource.spec, where="run 'r'")
+
+    def resource(self, spec, path, datums, roi=(), **kwargs):
+        doc = {
+            "uid": "u",
+            "spec": spec,
+            "root": "",
+            "resource_path": str(path),
+            "resource_kwargs": kwargs,
+        }
+        datums = datums if isinstance(datums, Datums) else Datums.of(datums)
+        return read_block(*self._found(doc), datums, roi, where="run 'r', stream 's', key 'k'")
+
+    def stream(self, mimetype, uri, shape, datums, roi=(), **parameters):
+        doc = self._stream(mimetype, uri, parameters)
+        datums = datums if isinstance(datums, Datums) else Datums({"index": datums}, len(datums))
+        return read_block(*self._found(doc), datums, roi, data_key={"shape": list(shape)})
+
+    def stream_shape(self, mimetype, uri, shape, **parameters):
+        doc = self._stream(mimetype, uri, parameters)
+        return cell_shape(*self._found(doc), Datums.range(0, 1), data_key={"shape": list(shape)})
+
+    def _stream(self, mimetype, uri, parameters):
+        return {
+            "uid": "u",
+            "mimetype": mimetype,
+            "uri": f"file://localhost{uri}",
+            "data_key": "k",
+            "parameters": parameters,
+        }
+
+
+@pytest.fixture
+def reader():
+    return Reader()
+
+
+def open_files(folder) -> list[str]:
+    """Paths below a folder that this process has open, as the system tells."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            path = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue
+        if path.startswith(os.path.realpath(folder) + os.sep):
+            found.append(path)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_file_left_open(tmp_path_factory):
+    """Once the cache is empty, no test may leave a file open."""
+    yield
+    open_handlers().clear()
+    folder = tmp_path_factory.getbasetemp()
+    if open_files(folder):
+        gc.collect()  # tracebacks of expected errors hold on to what failed
+    assert open_files(folder) == []

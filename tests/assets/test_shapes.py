@@ -1,0 +1,168 @@
+"""The shape rule, and the dtype rule beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskbroker.assets.shapes import (
+    GUESSED_BYTES,
+    Declared,
+    Mismatch,
+    cast,
+    fit,
+    outer_index,
+    reshaped,
+)
+
+
+def claim(shape, dtype="array", **more):
+    return {"source": "x", "dtype": dtype, "shape": shape, **more}
+
+
+@pytest.mark.parametrize(
+    ("given_claim", "shape", "dtype"),
+    [
+        (claim([4, 5], dtype_numpy="<u2"), (4, 5), "uint16"),
+        (claim([4, 5], dtype_str="<i4"), (4, 5), "int32"),
+        (claim([4, 5]), (4, 5), "float64"),
+        (claim([4], dtype_numpy="no such"), (4,), "float64"),
+        (claim([], "number"), (), "float64"),
+        (claim([], "integer"), (), "int64"),
+        (claim([], "boolean"), (), "bool"),
+        (claim([], "string"), (), "object"),
+        (claim([1, 1], "number"), (1, 1), "float64"),
+        (claim([]), None, "object"),
+        (claim([None, 5]), None, "object"),
+        (claim([25, 27, 0]), None, "object"),
+        (claim([-1]), None, "object"),
+        (claim([3], dtype_descr=[["x", "<f8"], ["y", "<i2", [2]]]), (3,), None),
+    ],
+)
+def test_what_a_descriptor_declares(given_claim, shape, dtype):
+    declared = Declared.of([given_claim])
+    assert declared.shape == shape
+    expected = np.dtype([("x", "<f8"), ("y", "<i2", (2,))]) if dtype is None else np.dtype(dtype)
+    assert declared.dtype == expected
+
+
+def test_descriptors_that_disagree():
+    assert Declared.of([claim([4, 5]), claim([5, 4])]).shape is None
+    mixed = Declared.of([claim([4], dtype_numpy="<u2"), claim([4], dtype_numpy="<i2")])
+    assert mixed.dtype == np.int32
+
+
+def test_a_chosen_dtype_wins_where_there_is_a_shape():
+    assert Declared.of([claim([4])], "uint16").dtype == np.uint16
+    assert Declared.of([claim([None])], "uint16").dtype == object
+
+
+def test_bytes_of_a_cell():
+    assert Declared.of([claim([512, 512], dtype_numpy="<u2")]).cell_bytes == 512 * 512 * 2
+    assert Declared.of([claim([None])]).cell_bytes == GUESSED_BYTES
+
+
+def test_missing_cells_make_integers_floats():
+    assert Declared((), np.dtype("int64")).nullable().dtype == np.float64
+    assert Declared((), np.dtype("float32")).nullable().dtype == np.float32
+    assert Declared((), np.dtype(bool)).nullable().dtype == object
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (4, 1, 5), (1, 4, 1, 5, 1)])
+def test_axes_of_length_one_do_not_matter(shape):
+    block = np.arange(60).reshape(3, *shape)
+    assert reshaped(block, (4, 5)).shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (2, 4, 5), (20,), (4, 5, 2)])
+def test_other_shapes_are_refused_naming_both(shape):
+    block = np.zeros((3, *shape))
+    with pytest.raises(Mismatch) as caught:
+        reshaped(block, (4, 5))
+    assert "(4, 5)" in str(caught.value)
+    assert str(shape) in str(caught.value)
+    with pytest.raises(Mismatch):
+        fit(lambda roi: outer_index(block, roi), shape, (4, 5))
+
+
+def indexes(length):
+    whole = st.integers(-length, length - 1)
+    return st.one_of(
+        st.slices(length),
+        whole,
+        st.lists(whole, max_size=5).map(lambda values: np.array(values, dtype=np.int64)),
+    )
+
+
+@st.composite
+def cases(draw):
+    """A declared shape, the same with axes of length 1 elsewhere, and a region of it."""
+    long = draw(st.lists(st.integers(2, 5), min_size=1, max_size=3))
+
+    def with_ones():
+        shape = []
+        for n in long:
+            shape += [1] * draw(st.integers(0, 1)) + [n]
+        return tuple(shape + [1] * draw(st.integers(0, 1)))
+
+    declared, held = with_ones(), with_ones()
+    axes = draw(st.integers(0, len(declared)))
+    roi = tuple(draw(indexes(n)) for n in declared[:axes])
+    return declared, held, roi, draw(st.booleans())
+
+
+@given(cases())
+def test_a_region_is_that_of_the_declared_shape(case):
+    declared, held, roi, known = case
+    block = np.arange(2 * int(np.prod(held))).reshape(2, *held)
+
+    def read(asked):
+        for part in asked:
+            if isinstance(part, slice):
+                assert (part.step or 1) > 0
+            else:
+                assert (np.diff(part) > 0).all()
+        return outer_index(block, asked)
+
+    found = fit(read, held if known else None, declared, roi)
+    expected = outer_index(block.reshape(2, *declared), roi)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([1, 2], "u2"), "i4"),
+        (np.array([1, 2], "i8"), "u2"),
+        (np.array([1.0, np.nan]), "f4"),
+        (np.array([1, 2], ">u2"), "<u2"),
+        (np.array([1.0, 2.0]), "i8"),
+        (np.array([], "f8"), "u1"),
+        (np.array(["a"]), "O"),
+    ],
+)
+def test_values_that_survive_take_the_declared_dtype(values, dtype):
+    changed = cast(values, np.dtype(dtype))
+    assert changed.dtype == np.dtype(dtype)
+    assert changed.tolist() == values.tolist() or np.isnan(changed[-1])
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (np.array([70_000], "i4"), "u2"),
+        (np.array([-1], "i8"), "u8"),
+        (np.array([0.5]), "i4"),
+        (np.array([1e300]), "f4"),
+        (np.array([2**53 + 1], "i8"), "f4"),
+        (np.array(["a"]), "f8"),
+        (np.array([np.nan]), "i4"),
+    ],
+)
+def test_values_that_would_change_are_refused_naming_both(values, dtype):
+    with pytest.raises(Mismatch) as caught:
+        cast(values, np.dtype(dtype))
+    assert str(np.dtype(dtype)) in str(caught.value)
+    assert str(values.dtype) in str(caught.value)

@@ -1,0 +1,188 @@
+"""Detector files that travel along with copies and exports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import daskbroker
+from daskbroker.copying import copy
+from daskbroker.core.errors import BadQuery, FillError
+from daskbroker.export import export
+from daskbroker.ingest import ingest
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.files import frames, write_hdf5, write_npys, write_tiffs
+from daskbroker.testing.filling import SHAPE, datum_run, image_claim, squares_run, stream_run
+from daskbroker.testing.runs import RunBuilder
+
+
+def npy_run(folder):
+    data = frames(3, SHAPE)
+    write_npys(folder / "f", data)
+    run = RunBuilder()
+    descriptor = run.descriptor({"img": image_claim()})
+    resource = run.resource("NPY_SEQ", root=str(folder), resource_path="f")
+    for index in range(3):
+        run.event(descriptor, {"img": run.datum(resource, index=index)})
+    return run.stop(), data
+
+
+def tiff_run(folder):
+    data = frames(3, SHAPE)
+    write_tiffs(folder / "t%20 ü", data)
+    (folder / "t%20 ü" / "other.tif").write_bytes(b"of another run")
+    run = RunBuilder()
+    descriptor = run.descriptor({"img": image_claim((1, *SHAPE), external="STREAM:")})
+    resource = run.stream_resource(
+        "img",
+        mimetype="multipart/related;type=image/tiff",
+        uri=(folder / "t%20 ü").as_uri().replace("file://", "file://localhost") + "/",
+        parameters={"template": "img_{:05d}.tif", "chunk_shape": [1, *SHAPE]},
+    )
+    run.stream_datum(resource, descriptor, (0, 3))
+    return run.stop(), data
+
+
+@pytest.fixture
+def into(tmp_path):
+    with daskbroker.connect(tmp_path / "other") as broker:
+        yield broker
+
+
+@pytest.fixture
+def old(tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("make", [datum_run, stream_run, npy_run, tiff_run])
+def test_a_copy_does_without_the_original_files(db, into, tmp_path, old, make):
+    docs, data = make(old)
+    insert_all(db, docs)
+    new = tmp_path / "new"
+    report = copy(db, into, files=new)
+    assert report.failed == {}
+    assert report.files == len([p for p in new.rglob("*") if p.is_file()]) > 0
+    assert not list(new.rglob("other.tif"))
+    db_copy = into[-1]
+    shutil.rmtree(old)
+    image = db_copy.dataset()["img"].values
+    np.testing.assert_array_equal(image.reshape(data.shape), data)
+    resources = [d for n, d in db_copy.documents(fill=False) if n.endswith("resource")]
+    assert all(str(new) in f"{d.get('root')} {d.get('uri')}" for d in resources)
+
+
+def test_again_and_after_an_interruption(db, into, tmp_path, old):
+    insert_all(db, npy_run(old)[0])
+    new = tmp_path / "new"
+    assert copy(db, into, files=new).files == 3
+    assert copy(db, into, files=new, verify=True).skipped == [db[-1].uid]
+    files = sorted(p for p in new.rglob("*.npy"))
+    files[1].unlink()
+    files[2].write_bytes(b"half")  # not one of ours: those are renamed when they are whole
+    with daskbroker.connect(tmp_path / "third") as third:
+        report = copy(db, third, files=new)
+        assert (report.files, report.failed) == (2, {})
+        np.testing.assert_array_equal(third[-1].dataset()["img"].values, frames(3, SHAPE))
+
+
+def test_a_damaged_copy_is_not_put_in_place(db, into, tmp_path, old, monkeypatch):
+    insert_all(db, datum_run(old)[0])
+    sound = os.fsync
+
+    def damage(handle):
+        os.pwrite(handle, b"xxxx", 100)
+        sound(handle)
+
+    monkeypatch.setattr(os, "fsync", damage)
+    report = copy(db, into, files=tmp_path / "new")
+    monkeypatch.undo()
+    assert "not what was written" in report.failed[db[-1].uid]
+    assert [p for p in (tmp_path / "new").rglob("*") if p.is_file()] == []
+    assert into[-1].stop is None
+    assert copy(db, into, files=tmp_path / "new").failed == {}
+    assert into[-1].stop == db[-1].stop
+
+
+def test_a_copy_that_was_made_without_files_is_told(db, into, tmp_path, old):
+    insert_all(db, datum_run(old)[0])
+    copy(db, into)
+    report = copy(db, into, files=tmp_path / "new")
+    assert "other files" in report.failed[db[-1].uid]
+
+
+def test_missing_and_forbidden_files(db, into, tmp_path, old):
+    docs, _ = datum_run(old)
+    insert_all(db, docs)
+    guarded = daskbroker.DataBroker(
+        db.header_source, db.event_sources, readable_roots=[tmp_path / "elsewhere"]
+    )
+    report = copy(guarded, into, files=tmp_path / "new")
+    assert "readable" in report.failed[db[-1].uid]
+    free = daskbroker.DataBroker(db.header_source, db.event_sources)
+    (old / "a.h5").unlink()
+    report = copy(free, into, files=tmp_path / "new")
+    assert "a.h5" in report.failed[db[-1].uid]
+
+
+def test_computed_resources_have_no_files(db, into, tmp_path):
+    insert_all(db, squares_run())
+    assert copy(db, into, files=tmp_path / "new").failed == {}
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_that_hdf5_files_link_to(db, into, tmp_path, old):
+    data = frames(5, SHAPE)
+    (old / "raw").mkdir()
+    write_hdf5(old / "raw" / "part.h5", data, "/frames")
+    with h5py.File(old / "a.h5", "w") as file:
+        layout = h5py.VirtualLayout(shape=data.shape, dtype=data.dtype)
+        layout[:] = h5py.VirtualSource("raw/part.h5", "/frames", shape=data.shape)
+        file.create_virtual_dataset("/entry/data/data", layout)
+    docs, _ = datum_run(old)
+    insert_all(db, docs)
+    assert copy(db, into, files=tmp_path / "new").files == 2
+    shutil.rmtree(old)
+    np.testing.assert_array_equal(into[-1].dataset()["img"].values[:, 0], data)
+
+
+def test_absolute_links_are_refused(db, into, tmp_path, old):
+    with h5py.File(old / "a.h5", "w") as file:
+        file["entry/data/data"] = h5py.ExternalLink(str(old / "b.h5"), "/frames")
+    docs, _ = datum_run(old)
+    insert_all(db, docs)
+    assert "b.h5" in copy(db, into, files=tmp_path / "new").failed[db[-1].uid]
+
+
+def test_export_with_files(db, into, tmp_path, old):
+    docs, data = stream_run(old)
+    insert_all(db, docs)
+    list(export(db, tmp_path / "out", files=tmp_path / "out" / "files"))
+    shutil.rmtree(old)
+    ingest(into, [tmp_path / "out"])
+    np.testing.assert_array_equal(into[-1].dataset()["img"].values, data)
+    with pytest.raises(BadQuery, match="jsonl"):
+        list(export(db, tmp_path / "out", "parquet", files=tmp_path / "files"))
+    with pytest.raises(FillError, match=r"s\.h5"):
+        list(export(db, tmp_path / "again", files=tmp_path / "again"))
+
+
+def test_commands(db, tmp_path, old):
+    insert_all(db, datum_run(old)[0])
+    db.close()
+    for words in (
+        ("copy", tmp_path / "store", tmp_path / "other", "--files", tmp_path / "new"),
+        ("export", tmp_path / "out", "--db", tmp_path / "store", "--files", tmp_path / "out"),
+    ):
+        command = [sys.executable, "-m", "daskbroker", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "new").rglob("a.h5"))) == 1
+    assert len(list((tmp_path / "out").rglob("a.h5"))) == 1

@@ -1,0 +1,74 @@
+"""``daskbroker reprocess``, as a user calls it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import daskbroker
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+
+MODULE = """
+def scaled(header, factor=1):
+    table = header.table()
+    return table.assign(y=table["x"] * factor)
+
+
+def mean(dataset):
+    return dataset[["x"]].mean("time")
+
+
+def broken(header):
+    raise RuntimeError("no beam")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A module of the user's, and a store of three runs."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    with daskbroker.connect(tmp_path / "raw") as db:
+        for number in range(3):
+            insert_all(db, make_run(4, number=number))
+    return tmp_path
+
+
+def run(folder, *arguments):
+    command = [sys.executable, "-m", "daskbroker", "reprocess", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_runs_are_made_once(folder):
+    arguments = ("mine:scaled", "raw", "new", "number=1", "--param", "factor=3")
+    first, again = run(folder, *arguments), run(folder, *arguments)
+    assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+    assert "1 runs done, 1 made of them; 0 skipped, 0 failed" in first.stdout
+    assert "0 runs done, 0 made of them; 1 skipped, 0 failed" in again.stdout
+    with daskbroker.connect(folder / "new", create=False) as db:
+        (header,) = db()
+        table = header.table().compute()
+        assert table["y"].tolist() == (3 * table["x"]).tolist()
+        assert header.start["derived_from"]["parameters"] == {"factor": 3}
+
+
+def test_of_datasets(folder):
+    done = run(folder, "mine:mean", "raw", "new", "--dataset", "primary", "--limit", "2")
+    assert done.returncode == 0, done.stderr
+    assert "2 runs done" in done.stdout
+
+
+def test_failures_are_told(folder):
+    done = run(folder, "mine:broken", "raw", "new")
+    assert done.returncode == 1
+    assert done.stderr.count("RuntimeError: no beam") == 3
+
+
+@pytest.mark.parametrize("function", ["mine:absent", "absent:scaled", "mine", "mine:"])
+def test_what_cannot_be_imported_is_told(folder, function):
+    done = run(folder, function, "raw", "new")
+    assert done.returncode == 1
+    assert f"daskbroker: error: {function!r} is no module:function" in done.stderr
+    assert "Traceback" not in done.stderr

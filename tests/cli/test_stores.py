@@ -1,0 +1,192 @@
+"""Commands on whole stores, as a user calls them."""
+
+from __future__ import annotations
+
+import pymongo
+import pytest
+import suitcase.mongo_normalized
+
+import daskbroker
+from daskbroker.testing import assert_documents_equal, make_run
+
+OLD = """
+metadatastore:
+  module: databroker.headersource.mongo
+  class: MDS
+  config: {host: mongo, port: 27017, database: mds, mongo_user: me, mongo_pwd: s3cret}
+assets:
+  module: databroker.assets.mongo
+  class: Registry
+  config: {host: mongo, port: 27017, database: assets}
+"""
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Three runs, the last one open with its events in the journal."""
+    with daskbroker.connect(tmp_path / "store") as db:
+        for number in range(3):
+            for name, doc in make_run(4, scan_id=number, uid=f"run-{number}", stop=number < 2):
+                db.insert(name, doc)
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def home(tmp_path):
+    """Environment of a user with a configuration of each age, and a broken one."""
+    folder = tmp_path / "home/.config/databroker"
+    folder.mkdir(parents=True)
+    (folder / "old.yml").write_text(OLD)
+    (folder / "broken.yml").write_text("a: [1, s3cret")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "here.yml").write_text("uri: ../store\ntimezone: Europe/Berlin\n")
+    (mine / "old.yml").write_text("uri: ../other\n")
+    return {"HOME": str(tmp_path / "home"), "DASKBROKER_PATH": str(mine), "XDG_CONFIG_HOME": ""}
+
+
+def test_config_lists_what_can_be_opened(run, home):
+    done = run("config", **home)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["here", "daskbroker"],
+        ["old", "daskbroker"],
+        ["old", "databroker"],
+    ]
+    assert "mongodb://***@mongo:27017/mds" in lines[2]
+    assert "hidden" in lines[2]
+    assert "broken.yml" in done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_config_shows_where_it_looks(run, home):
+    folders = run("config", "--folders", **home).stdout.splitlines()
+    assert folders[0] == home["DASKBROKER_PATH"]
+    assert any(line.startswith(f"{home['HOME']}/.config/databroker") for line in folders)
+
+
+def test_every_command_takes_a_name(run, store, home):
+    assert run("ls", "--db", "here", **home).stdout.split()[0] == "run-2"
+    assert "3 runs" in run("info", "here", **home).stdout
+    assert "3 runs" in run("info", DASKBROKER_URI="here", **home).stdout
+
+
+def test_seal(run, store):
+    def waiting():
+        with daskbroker.connect(store, mode="r") as db:
+            plan = db["run-2"].es_given_stream("primary").chunks_given_header("run-2")
+            return plan.token
+
+    before = waiting()
+    done = run("seal", store, "scan_id=0")
+    assert "0 chunks made of 1 runs" in done.stdout
+    assert waiting() == before
+    done = run("seal", "--db", store)
+    assert "1 chunks made of 3 runs" in done.stdout, done.stderr
+    assert "0 chunks made of 3 runs" in run("seal", store).stdout
+
+
+def test_a_folder_keeps_no_journal(run, store):
+    done = run("seal", store, "--keep-journal")
+    assert done.returncode == 1
+    assert "MongoDB" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_index_of_a_folder_has_nothing_to_make(run, store):
+    assert "0 indexes made" in run("index", store).stdout
+
+
+def test_copy(run, store, tmp_path):
+    target = tmp_path / "target"
+    done = run("copy", store, target, "scan_id=1")
+    assert "1 runs (7 documents) copied" in done.stdout, done.stderr
+    done = run("copy", store, target)
+    assert "2 runs (13 documents) copied, 1 were there" in done.stdout
+    with daskbroker.connect(store) as db, daskbroker.connect(target) as there:
+        assert [h.uid for h in there] == [h.uid for h in db]
+        for header in db:
+            assert_documents_equal(header.documents(), there[header.uid].documents())
+
+
+def test_copy_says_what_failed(run, store, tmp_path):
+    with daskbroker.connect(tmp_path / "target") as db:
+        for name, doc in make_run(4, uid="run-0", sample="another"):
+            db.insert(name, doc)
+    done = run("copy", store, tmp_path / "target")
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout
+    assert done.stderr.startswith("failed: run-0: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", "nowhere/at/all"),
+        ("copy", "nowhere", "target"),
+        ("seal", "mongodb://me:s3cret@host"),
+        ("info", "redis://me:s3cret@host/0"),
+        ("index", "nowhere.yml"),
+    ],
+    ids=" ".join,
+)
+def test_errors_are_one_line_without_secrets(run, tmp_path, arguments):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "s3cret" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- MongoDB ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old_database(mongo_database):
+    """Two runs as databroker wrote them, without indexes."""
+    serializer = suitcase.mongo_normalized.Serializer(mongo_database, mongo_database)
+    for number in range(2):
+        for name, doc in make_run(4, scan_id=number, uid=f"run-{number}"):
+            serializer(name, doc)
+    serializer._metadatastore_db.client.close()
+    serializer._asset_registry_db.client.close()
+    return mongo_database
+
+
+def journalled(uri):
+    with pymongo.MongoClient(uri) as client:
+        return client.get_default_database()["event"].count_documents({})
+
+
+def test_seal_makes_an_old_database_columnar(run, old_database, store, tmp_path):
+    done = run("seal", old_database, "scan_id=0")
+    assert "1 chunks made of 1 runs" in done.stdout, done.stderr
+    assert journalled(old_database) == 4
+    assert "1 chunks made of 2 runs" in run("seal", "--db", old_database).stdout
+    assert journalled(old_database) == 0
+    assert "0 chunks made of 2 runs" in run("seal", old_database).stdout
+    done = run("copy", old_database, tmp_path / "folder")
+    assert "2 runs (14 documents) copied" in done.stdout, done.stderr
+
+
+def test_seal_can_keep_the_journal(run, old_database):
+    done = run("seal", old_database, "--keep-journal")
+    assert "2 chunks made of 2 runs" in done.stdout, done.stderr
+    assert journalled(old_database) == 8
+    assert "0 chunks made" in run("seal", old_database, "--keep-journal").stdout
+
+
+def test_index_makes_what_is_missing_once(run, old_database):
+    done = run("index", old_database)
+    assert "event.descriptor" in done.stdout, done.stdout + done.stderr
+    assert "\n0 indexes" not in done.stdout
+    assert run("index", old_database).stdout.startswith("0 indexes made")
+
+
+def test_a_server_that_does_not_answer_is_one_line(run):
+    done = run("info", "mongodb://me:s3cret@127.0.0.1:9/db?serverSelectionTimeoutMS=200")
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "s3cret" not in done.stderr

@@ -1,0 +1,99 @@
+"""Filling where workers are processes of their own."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+
+import dask
+import numpy as np
+import pytest
+
+from daskbroker.core.errors import FillError
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.filling import Squares, datum_run, squares, squares_run, stream_run
+
+BLOCK = {"daskbroker.partition-size": 400}  # bytes: four frames
+
+
+@pytest.fixture(params=[datum_run, stream_run], ids=["datum", "stream"])
+def header_and_frames(request, db, tmp_path):
+    docs, data = request.param(tmp_path, 40)
+    insert_all(db, docs)
+    return db[-1], data.reshape(40, 1, 6, 8)
+
+
+def test_tables_and_datasets(header_and_frames, client):
+    header, data = header_and_frames
+    with dask.config.set(BLOCK):
+        table, dataset = header.table(), header.dataset()
+    assert table.npartitions >= 10
+    np.testing.assert_array_equal(np.stack(table.compute()["img"].tolist()), data)
+    np.testing.assert_array_equal(dataset["img"].values, data)
+    np.testing.assert_allclose(dataset["img"].mean("time").values, data.mean(0))
+    np.testing.assert_array_equal(dataset["img"][:, 0, 2, 1:7].values, data[:, 0, 2, 1:7])
+
+
+def test_workers_fill_without_opening_the_store(header_and_frames, client):
+    header, data = header_and_frames
+
+    def opened(header):
+        from daskbroker.sources.embedded import database
+
+        image = header.dataset(chunks=None)["img"].values
+        return int(image.sum()), len(database._open)
+
+    (outcome,) = header.db().map(opened)
+    assert outcome.result() == (int(data.sum()), 0)
+
+
+def test_registered_handlers_travel_by_reference(db, client):
+    insert_all(db, squares_run(12))
+    db.register_handler("SQUARES", Squares)
+    header = db[-1]
+    parts = header.table().expr.operand("parts")
+    sent = pickle.dumps(parts.payload(0))
+    assert b"daskbroker.testing.filling:Squares" in sent
+    np.testing.assert_array_equal(np.stack(header.table().compute()["img"].tolist()), squares(12))
+    (outcome,) = db().map(lambda header: header.dataset(chunks=None)["img"].values)
+    np.testing.assert_array_equal(outcome.result(), squares(12))
+
+
+def test_a_handler_that_no_module_has_travels_by_value(db, client):
+    class Cubes(Squares):
+        def __call__(self, n):
+            return super().__call__(n) * n
+
+    insert_all(db, squares_run(4))
+    table = db[-1].table(handler_registry={"SQUARES": Cubes}).compute()
+    assert [cell[0, 0] for cell in table["img"]] == [2.0 * n**3 for n in range(4)]
+
+
+def test_a_missing_file_is_an_error_at_once(db, tmp_path, client):
+    docs, _ = datum_run(tmp_path)
+    (tmp_path / "a.h5").unlink()
+    insert_all(db, docs)
+    begin = time.monotonic()
+    with pytest.raises(FillError, match=r"a\.h5"):
+        db[-1].table().compute()
+    assert time.monotonic() - begin < 2
+    assert len(db[-1].table()[["x"]].compute()) == 5
+
+
+def test_a_worker_that_dies_while_filling(db, client, kill_worker):
+    class Slow(Squares):
+        def __call__(self, n):
+            time.sleep(0.02)
+            return super().__call__(n)
+
+    insert_all(db, squares_run(80))
+    with dask.config.set({"daskbroker.partition-size": 384 * 4}):
+        image = db[-1].dataset(handler_registry={"SQUARES": Slow})["img"]
+    assert len(image.chunks[0]) == 20
+    killer = threading.Timer(0.4, kill_worker)
+    killer.start()
+    try:
+        np.testing.assert_array_equal(image.values, squares(80))
+    finally:
+        killer.join()

@@ -1,0 +1,178 @@
+"""Tables and datasets on workers: what travels, what is shared, what survives."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import cloudpickle
+import dask
+import pytest
+
+import daskbroker
+from daskbroker.sources.embedded.packing import pack_small_chunks
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+
+CHUNKS = 80
+
+
+@pytest.fixture
+def many_chunks(tmp_path):
+    """A stopped run of 80 chunks of 10 events each; a partition is a chunk."""
+    settings = {"daskbroker.seal-rows": 10, "daskbroker.partition-size": 1}
+    with dask.config.set(settings), daskbroker.connect(tmp_path / "store") as db:
+        insert_all(db, make_run(10 * CHUNKS))
+        yield db
+
+
+def in_graph(collection):
+    """Bytes of the graph that goes to the scheduler."""
+    return len(cloudpickle.dumps(collection.__dask_graph__()))
+
+
+def test_a_table_on_workers(many_chunks, client):
+    table = many_chunks[-1].table()
+    assert table.npartitions == CHUNKS
+    with dask.config.set(scheduler="synchronous"):
+        expected = table.compute()
+    assert table.compute().equals(expected)
+    assert len(table) == len(expected)
+    assert table["x"].sum().compute() == pytest.approx(expected["x"].sum())
+    assert table.loc[15:25].compute().equals(expected.loc[15:25])
+
+
+def test_a_dataset_on_workers(many_chunks, client):
+    dataset = many_chunks[-1].dataset()
+    with dask.config.set(scheduler="synchronous"):
+        expected = dataset.compute()
+    assert dataset.compute().identical(expected)
+    both = many_chunks().dataset()
+    assert both.drop_vars("run").compute()["x"].identical(expected["x"])
+
+
+def test_sizes_of_graphs_and_pickles(many_chunks):
+    # Small chunks are moved from SQLite into packs when there are 4 MiB of them.
+    pack_small_chunks(many_chunks.header_source._database)
+    header = many_chunks[-1]
+    table, dataset = header.table(), header.dataset()
+    assert len(pickle.dumps(table)) < 2048 * CHUNKS
+    assert len(pickle.dumps(dataset["x"])) < 2048 * CHUNKS
+    assert in_graph(table.optimize()) < 2048 * CHUNKS
+    assert in_graph(dataset["x"].data) < 2048 * CHUNKS
+    assert in_graph(dataset[["x", "y", "n"]]) < 2048 * CHUNKS
+    task = next(iter(dict(table.optimize().__dask_graph__()).values()))
+    assert len(cloudpickle.dumps(task)) < 2048
+
+
+def test_the_same_table_twice_is_one_computation(many_chunks, client):
+    first, again = many_chunks[-1].table(), many_chunks[-1].table()
+    assert first.dask.keys() == again.dask.keys()
+    futures = client.compute(first), client.compute(again)
+    assert futures[0].key == futures[1].key
+    datasets = many_chunks[-1].dataset(), many_chunks[-1].dataset()
+    keys = [set(dict(dataset["x"].data.dask)) for dataset in datasets]
+    assert keys[0] == keys[1]
+    assert futures[0].result().equals(futures[1].result())
+
+
+def test_a_header_sent_a_thousand_times_is_one_broker(runs, client):
+    header = next(iter(runs))
+    text = pickle.dumps([pickle.dumps(header)] * 1000)
+
+    def open_all(text):
+        import pickle
+
+        from daskbroker.core import registry
+
+        headers = [pickle.loads(one) for one in pickle.loads(text)]
+        lengths = {len(headers[0].table().compute(scheduler="synchronous"))}
+        return len({id(h.db) for h in headers}), len(registry._brokers), lengths
+
+    future = client.submit(open_all, text, pure=False)
+    assert future.result() == (1, 1, {20})
+
+
+def test_threads_of_a_worker_share_one_broker(runs, client):
+    headers = list(runs)
+
+    def use(header):
+        return id(header.db), len(header.table().compute(scheduler="synchronous"))
+
+    address = next(iter(client.nthreads()))
+    futures = client.map(use, headers * 5, pure=False, workers=[address])
+    found = client.gather(futures)
+    assert {count for _, count in found} == {20}
+    assert len({identity for identity, _ in found}) == 1
+
+
+def test_workers_killed_during_a_table(many_chunks, client, kill_worker):
+    def slow(part):
+        import time
+
+        time.sleep(0.02)
+        return part
+
+    table = many_chunks[-1].table()
+    with dask.config.set(scheduler="synchronous"):
+        expected = table.compute()
+    killers = [threading.Timer(delay, kill_worker) for delay in (0.3, 1.2)]
+    for killer in killers:
+        killer.start()
+    found = table.map_partitions(slow, meta=table._meta).compute()
+    for killer in killers:
+        killer.join()
+    assert found.equals(expected)
+
+
+def test_workers_killed_during_a_map(runs, client, kill_worker):
+    def slow(header):
+        import time
+
+        time.sleep(0.2)
+        return float(header.table().compute(scheduler="synchronous")["x"].sum())
+
+    killers = [threading.Timer(delay, kill_worker) for delay in (0.2, 0.8)]
+    for killer in killers:
+        killer.start()
+    found = [(o.header.start["number"], o.result()) for o in runs.map(slow)]
+    for killer in killers:
+        killer.join()
+    assert sorted(found) == [(number, pytest.approx(190 + number)) for number in range(10)]
+
+
+def test_a_folder_that_workers_do_not_see(many_chunks, client):
+    pack_small_chunks(many_chunks.header_source._database)
+    header = many_chunks[-1]
+    table, dataset = pickle.loads(pickle.dumps((header.table(), header.dataset())))
+    pickled = pickle.dumps(header)
+    folder = many_chunks.uri
+    hidden = folder + "-hidden"
+    shutil.move(folder, hidden)
+    try:
+        begin = time.monotonic()
+        for collection in (table, dataset):
+            with pytest.raises(FileNotFoundError, match="all see it under the same path") as error:
+                collection.compute()
+            assert folder in str(error.value)
+            assert "worker tcp://" in str(error.value)
+        future = client.submit(pickle.loads, pickled, pure=False)
+        with pytest.raises(FileNotFoundError, match=r"no daskbroker store at .* worker tcp://"):
+            future.result()
+        assert time.monotonic() - begin < 10
+    finally:
+        shutil.move(hidden, folder)
+
+
+def test_a_lost_file_is_not_taken_for_a_lost_folder(many_chunks, client):
+    pack_small_chunks(many_chunks.header_source._database)
+    table = many_chunks[-1].table()
+    for file in Path(many_chunks.uri).rglob("pack-*"):
+        file.unlink()
+    with pytest.raises(
+        daskbroker.DaskbrokerError, match=r"pack-\w+.arrow is missing .* worker tcp"
+    ):
+        table.compute()

@@ -1,0 +1,140 @@
+"""Instants as users write them; the clocks of Berlin change on 29 March and 25 October 2026."""
+
+from __future__ import annotations
+
+import datetime as dt
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from daskbroker.core.errors import BadQuery, ConfigError
+from daskbroker.core.timespan import timespan, timestamp, zone_of
+
+BERLIN = "Europe/Berlin"
+
+
+def utc(text):
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("value", "first"),
+    [
+        (0, 0.0),
+        (1.5, 1.5),
+        (np.int32(7), 7.0),
+        (np.float32(0.5), 0.5),
+        ("2026", utc("2025-12-31 23:00")),
+        ("2026-11", utc("2026-10-31 23:00")),
+        ("2026-11-23", utc("2026-11-22 23:00")),
+        ("2026-1-5", utc("2026-01-04 23:00")),
+        ("20261123", utc("2026-11-22 23:00")),
+        (" 2026-11-23 14:30 ", utc("2026-11-23 13:30")),
+        ("2026-11-23T14:30:15.5", utc("2026-11-23 13:30:15.500")),
+        ("2026-11-23T14:30+05:00", utc("2026-11-23 09:30")),
+        ("2026-11-23T14:30Z", utc("2026-11-23 14:30")),
+        (dt.date(2026, 7, 1), utc("2026-06-30 22:00")),
+        (dt.datetime(2026, 7, 1, 12), utc("2026-07-01 10:00")),
+        (dt.datetime(2026, 7, 1, 12, tzinfo=dt.UTC), utc("2026-07-01 12:00")),
+        (pd.Timestamp("2026-07-01 12:00"), utc("2026-07-01 10:00")),
+        (pd.Timestamp("2026-07-01 12:00", tz="UTC"), utc("2026-07-01 12:00")),
+        (np.datetime64("2026-07-01T12:00"), utc("2026-07-01 10:00")),
+    ],
+    ids=str,
+)
+def test_since(value, first):
+    assert timestamp(value, BERLIN) == first
+
+
+@pytest.mark.parametrize(
+    ("value", "after"),
+    [
+        ("2026", utc("2026-12-31 23:00")),
+        ("2026-12", utc("2026-12-31 23:00")),
+        ("2026-11", utc("2026-11-30 23:00")),
+        ("2026-11-23", utc("2026-11-23 23:00")),
+        ("20261123", utc("2026-11-23 23:00")),
+        (dt.date(2026, 11, 23), utc("2026-11-23 23:00")),
+        ("2026-11-23 14:30", utc("2026-11-23 13:31")),
+        ("2026-11-23T14:30+01:00", utc("2026-11-23 13:31")),
+        ("2026-03-29", utc("2026-03-29 22:00")),
+        ("2026-10-25", utc("2026-10-25 23:00")),
+    ],
+    ids=str,
+)
+def test_until_is_the_last_instant_of_a_period(value, after):
+    last = timestamp(value, BERLIN, end=True)
+    assert last < after
+    assert after - last < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("value", "instant"),
+    [
+        ("2026-11-23 14:30:00", utc("2026-11-23 13:30")),
+        (dt.datetime(2026, 11, 23, 14, 30), utc("2026-11-23 13:30")),
+        (5, 5.0),
+    ],
+)
+def test_until_is_an_instant_where_seconds_are_given(value, instant):
+    assert timestamp(value, BERLIN, end=True) == instant
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-03-29 02:30",
+        dt.datetime(2026, 3, 29, 2),
+        pd.Timestamp("2026-03-29 02:59:59"),
+    ],
+)
+@pytest.mark.parametrize("end", [False, True])
+def test_a_time_that_the_clocks_left_out_is_refused(value, end):
+    with pytest.raises(BadQuery, match=r"clocks of Europe/Berlin never showed.*give the zone"):
+        timestamp(value, BERLIN, end=end)
+
+
+def test_the_minute_before_a_change_of_the_clocks_ends_with_it():
+    assert timestamp("2026-03-29 01:59", BERLIN, end=True) == pytest.approx(utc("2026-03-29 01:00"))
+    assert timestamp("2026-10-25 01:59", BERLIN, end=True) == pytest.approx(utc("2026-10-25 00:00"))
+
+
+def test_of_a_time_shown_twice_since_is_the_earlier_and_until_the_later():
+    since, until = timespan("2026-10-25 02:30", "2026-10-25 02:30:00", BERLIN)
+    assert since == utc("2026-10-25 00:30")
+    assert until == utc("2026-10-25 01:30")
+
+
+def test_a_day_whose_midnight_was_left_out_begins_after_it():
+    assert timestamp("2018-11-04", "America/Sao_Paulo") == utc("2018-11-04 03:00")
+    assert timestamp("2018-11-03", "America/Sao_Paulo", end=True) < utc("2018-11-04 03:00")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, True, np.True_, float("nan"), float("inf"), 10**400, "", "someday", "14:30",
+        "2026-02-30", "2026-13", "0000", dt.datetime.min, dt.date.max, pd.NaT,
+        np.datetime64("NaT"), np.datetime64("20000-01-01"), dt.time(1), [], b"2026", object(),
+    ],
+    ids=lambda value: repr(value)[:30],
+)  # fmt: skip
+def test_what_is_no_instant_is_refused(value):
+    with pytest.raises(BadQuery, match=r"is no instant; write for example '2026"):
+        timestamp(value, BERLIN, end=True)
+
+
+def test_open_ends():
+    assert timespan(None, None) == (None, None)
+    assert timespan(1, None) == (1.0, None)
+
+
+def test_zones():
+    assert zone_of(BERLIN) == ZoneInfo(BERLIN)
+    assert zone_of(dt.UTC) is dt.UTC
+    assert timestamp("2026-01-01") == utc("2026-01-01")
+    for name in ("Europe/Nowhere", "", "../../etc/passwd", 5):
+        with pytest.raises(ConfigError, match="no time zone"):
+            zone_of(name)

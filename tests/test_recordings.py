@@ -1,0 +1,212 @@
+"""Recorded documents in files of every known form, whole and damaged."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import zipfile
+
+import msgpack
+import numpy as np
+import pytest
+
+from daskbroker.core.errors import BadRecording
+from daskbroker.recordings import find_recordings, read_recording
+from daskbroker.testing import assert_documents_equal, make_run
+
+DOCUMENTS = make_run(3, sample={"name": "größe"})
+RUN = DOCUMENTS[0][1]["uid"]
+TEXT = json.dumps(DOCUMENTS, ensure_ascii=False).encode()
+LINES = b"".join(json.dumps(pair).encode() + b"\n" for pair in DOCUMENTS)
+
+
+def as_numpy(value):
+    """As msgpack-numpy writes arrays and scalars."""
+    if isinstance(value, np.ndarray):
+        marks = {b"nd": True, b"type": value.dtype.str, b"kind": b"", b"shape": value.shape}
+        return {**marks, b"data": value.tobytes()}
+    return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
+
+
+PACKED = b"".join(msgpack.packb([name, doc]) for name, doc in DOCUMENTS)
+FORMS = {
+    "array": TEXT,
+    "indented": json.dumps(DOCUMENTS, indent=1).encode(),
+    "byte order mark": b"\xef\xbb\xbf" + TEXT,
+    "lines": LINES,
+    "lines of mappings": b"\n\n".join(
+        json.dumps({"name": name, "doc": doc}).encode() for name, doc in DOCUMENTS
+    ),
+    "list of runs": json.dumps([DOCUMENTS]).encode(),
+    "labelled runs": json.dumps({"first": {"again": DOCUMENTS}}).encode(),
+    "msgpack": PACKED,
+    "msgpack in one": msgpack.packb(DOCUMENTS),
+    "gzip": gzip.compress(LINES),
+    "gzip of gzip": gzip.compress(gzip.compress(TEXT)),
+    "gzip of msgpack": gzip.compress(PACKED),
+}
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_documents(tmp_path, form):
+    found = list(read_recording(write(tmp_path / "any-name", FORMS[form])))
+    assert [(item.name, item.doc) for item in found] == [(n, dict(d)) for n, d in DOCUMENTS]
+    assert {item.run for item in found} == {RUN}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+)
+def test_zip_gives_the_documents_of_its_recordings(tmp_path, method):
+    path = tmp_path / "runs.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a/run.json", TEXT)
+        archive.writestr("a/readme.txt", "no recording")
+        archive.writestr("a/external_files/frame.json", "{}")
+        archive.writestr("b.jsonl.gz", gzip.compress(LINES))
+    found = list(read_recording(path))
+    assert len(found) == 2 * len(DOCUMENTS)
+    assert {item.where.split("!")[1].split(",")[0] for item in found} == {
+        "a/run.json",
+        "b.jsonl.gz",
+    }
+
+
+def test_arrays_of_msgpack_numpy(tmp_path):
+    doc = {"uid": "u", "a": np.arange(6, dtype=">i2").reshape(2, 3), "b": np.float32(0.5)}
+    data = msgpack.packb(["event", doc], default=as_numpy)
+    (item,) = read_recording(write(tmp_path / "x", data))
+    assert item.doc["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert item.doc["b"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"nd": True, "type": "O", "data": b"\x80\x04N.", "shape": [1]},
+        {"nd": True, "type": "<f4", "data": b"1234"},
+        {"nd": False, "type": "<f4", "data": b""},
+        {"nd": True, "type": "<f4", "data": b"1234", "shape": [7]},
+        {"nd": True, "type": "no type", "data": b"1234", "shape": [1]},
+        {"nd": True, "type": "<f4", "data": "text", "shape": [1]},
+    ],
+    ids=repr,
+)
+def test_what_only_looks_like_an_array_is_refused(tmp_path, mark):
+    data = PACKED + msgpack.packb(["event", {"uid": "u", "a": mark}])
+    with pytest.raises(BadRecording, match=r"item 7.*msgpack"):
+        list(read_recording(write(tmp_path / "x", data)))
+
+
+def damaged(data, choose):
+    data = bytearray(data)
+    place = choose.randrange(len(data))
+    kind = choose.randrange(4)
+    if kind == 0:
+        return bytes(data[:place])
+    if kind == 1:
+        return bytes(data[:place] + data[place + choose.randrange(1, 50) :])
+    if kind == 2:
+        return bytes(data[:place] + choose.randbytes(10) + data[place:])
+    for _ in range(choose.choice([1, 3, 30])):
+        data[choose.randrange(len(data))] = choose.randrange(256)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["array", "lines", "msgpack", "gzip", "zip", "zip of lzma"])
+def test_damaged_files_give_documents_or_one_error(tmp_path, form):
+    if form.startswith("zip"):
+        method = zipfile.ZIP_LZMA if "lzma" in form else zipfile.ZIP_DEFLATED
+        with zipfile.ZipFile(tmp_path / "whole.zip", "w", method) as archive:
+            archive.writestr("run.jsonl", LINES)
+        whole = (tmp_path / "whole.zip").read_bytes()
+    else:
+        whole = FORMS[form]
+    choose = random.Random(form)
+    for _ in range(150):
+        path = write(tmp_path / "damaged", damaged(whole, choose))
+        try:
+            for item in read_recording(path):
+                assert isinstance(item.name, str)
+                assert isinstance(item.doc, dict)
+        except BadRecording as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("form", ["array", "lines", "msgpack", "gzip"])
+def test_a_truncated_file_gives_what_is_whole_and_says_where_it_ends(tmp_path, form):
+    found = []
+    path = write(tmp_path / "run", FORMS[form][:-15])
+    with pytest.raises(BadRecording, match=r"run.*(truncated|damaged)"):
+        collect(read_recording(path), found)
+    assert_documents_equal(DOCUMENTS[: len(found)], found)
+
+
+def test_msgpack_that_ends_between_two_keys_is_truncated(tmp_path):
+    whole = msgpack.packb(["start", {"a": 1, "b": 2}])
+    with pytest.raises(BadRecording, match="truncated"):
+        list(read_recording(write(tmp_path / "x", whole[:-3])))
+
+
+def collect(items, found):
+    for item in items:
+        found.append((item.name, item.doc))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty"),
+        (b"\x89PNG\r\n\x1a\n", "msgpack"),
+        (b"%PDF-1.7", "neither JSON"),
+        (b"[1, 2]", "no document"),
+        (b'{"a": {"b": 1}}', "no document"),
+        (b'["event", {"uid": "\xff"}]\n', "no UTF-8"),
+        (b"[" * 100_000, "damaged JSON"),
+        (b'[["start", {}], ["event"', "truncated JSON"),
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path, data, message):
+    with pytest.raises(BadRecording, match=message):
+        list(read_recording(write(tmp_path / "x", data)))
+
+
+def test_a_file_that_unpacks_out_of_proportion_is_refused(tmp_path):
+    bomb = gzip.compress(gzip.compress(b'["start", {"a": "' + b"0" * 90_000_000 + b'"}]'))
+    with pytest.raises(BadRecording, match="unpacks to more than"):
+        list(read_recording(write(tmp_path / "x", bomb)))
+
+
+def test_templates(tmp_path):
+    text = '["start", {"uid": "{{ uuid }}", "time": 1, "root": "{{root_path}}", "x": "{{ x }}"}]\n'
+    path = write(tmp_path / "x", text.encode())
+    first, again = (next(iter(read_recording(path))).doc for _ in range(2))
+    assert first == again
+    assert len(first["uid"]) == 23
+    assert first["root"] == tmp_path.as_posix()
+    assert first["x"] == "{{ x }}"
+    named = next(iter(read_recording(path, {"x": 'a"b', "uuid": "u"}))).doc
+    assert (named["uid"], named["x"]) == ("u", 'a"b')
+
+
+def test_finding(tmp_path):
+    for name in ("a.json", "b.jsonl.gz", "c.zip", "sub/d.msgpack", "sub/e.ndjson"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("readme.json", ".hidden.json", "f.h5", "manifest.json", "catalog.json"):
+        (tmp_path / name).touch()
+    for folder in (".git", "external_files"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "g.json").touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_recordings(tmp_path)]
+    assert found == ["a.json", "b.jsonl.gz", "c.zip", "sub/d.msgpack", "sub/e.ndjson"]
+    assert find_recordings(tmp_path / "f.h5") == [tmp_path / "f.h5"]
+    with pytest.raises(BadRecording, match="no such file"):
+        find_recordings(tmp_path / "absent")

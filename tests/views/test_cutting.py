@@ -1,0 +1,119 @@
+"""How tables and datasets are cut where cells are large."""
+
+from __future__ import annotations
+
+import pickle
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.runs import RunBuilder
+from daskbroker.views.dataset_rows import DatasetRows
+from daskbroker.views.rows import RowGroup, coalesce, weighed
+
+
+def group(low, high, stored, size=1000):
+    dense = stored == high - low + 1
+    return RowGroup(
+        places=(0,), run="r", simple=dense, rows=stored if dense else None, bytes=size,
+        seq_min=low, seq_max=high, time_min=0.0, time_max=1.0, stored=stored,
+    )  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=6),
+    st.integers(1, 10**6),
+    st.integers(10**3, 10**7),
+)
+def test_pieces_cover_every_seq_num_once_and_in_order(sizes, row_bytes, target):
+    groups, low = [], 1
+    for count, dense in sizes:
+        high = low + count - 1 + (0 if dense else 5)
+        groups.append(group(low, high, count))
+        low = high + 1
+    pieces = weighed(groups, row_bytes, target)
+    numbers = [n for piece in pieces for n in range(piece.seq_min, piece.seq_max + 1)]
+    assert numbers == list(range(1, low))
+    dense = [piece for piece in pieces if piece.rows is not None]
+    assert all(piece.rows == piece.seq_max - piece.seq_min + 1 for piece in dense)
+    for piece in pieces:
+        single = piece.seq_max == piece.seq_min
+        assert single or piece.bytes <= 2 * target + row_bytes + 1000
+    ranges = coalesce(pieces, target)
+    assert [n for begin, end in ranges for n in range(begin, end)] == list(range(len(pieces)))
+
+
+def test_without_external_cells_groups_stay_whole():
+    groups = [group(1, 100, 100, size=10**9)]
+    assert weighed(groups, 0, 1000) == groups
+
+
+@given(
+    st.lists(st.integers(0, 500), max_size=8),
+    st.integers(1, 10**6),
+    st.integers(10**3, 10**7),
+    st.integers(1, 50),
+)
+def test_dask_chunks_of_external_cells(counts, row_bytes, target, align):
+    rows = DatasetRows((), np.cumsum(np.array(counts, np.int64)), {}, np.zeros(0, np.int64))
+    cuts = rows.external_cuts(target, row_bytes, align)
+    assert sum(cuts) == sum(counts)
+    assert all(cut > 0 for cut in cuts) or cuts == (0,)
+    most = max(1, target // row_bytes)
+    assert max(cuts) <= most
+    if most > align:
+        ends = set(np.cumsum(cuts).tolist())
+        assert all(end % align == 0 for end in ends - set(rows.ends.tolist()))
+
+
+def huge_run(events=100_000):
+    """Events of 2 MB frames in files that are nowhere: 200 GB."""
+    run = RunBuilder()
+    spec = {"source": "x", "dtype": "array", "shape": [1, 1024, 1024], "dtype_numpy": "<u2"}
+    descriptor = run.descriptor({"img": {**spec, "external": "STREAM:"}, "x": 0.5})
+    parameters = {"dataset": "/d", "chunk_shape": [10, 1024, 1024]}
+    resource = run.stream_resource("img", parameters=parameters)
+    run.stream_datum(resource, descriptor, (0, events))
+    for first in range(0, events, 10_000):
+        run.event_page(descriptor, [{"x": n * 0.5} for n in range(first, first + 10_000)])
+    return run.stop()
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory):
+    import daskbroker
+
+    with daskbroker.connect(tmp_path_factory.mktemp("huge")) as db:
+        insert_all(db, huge_run())
+        yield db[-1]
+
+
+def test_a_large_run_is_planned_quickly_in_blocks_of_bounded_size(huge):
+    begin = time.perf_counter()
+    table, dataset = huge.table(), huge.dataset()
+    assert time.perf_counter() - begin < 2
+    assert 3000 < table.npartitions <= 10_000
+    assert table.known_divisions
+    assert len(table) == 100_000
+    cuts = dataset["img"].chunks[0]
+    assert max(cuts) == 30  # 64 MiB
+    assert all(end % 10 == 0 for end in np.cumsum(cuts))  # ten frames are a chunk of the file
+    assert len(dataset["x"].chunks[0]) < 10
+    assert table[["x"]].npartitions == table.npartitions
+
+
+def test_what_travels_is_small(huge):
+    parts = huge.table().expr.operand("parts")
+    payloads = [pickle.dumps(parts.payload(number)) for number in (0, 1000, parts.npartitions - 1)]
+    lazy = huge.dataset(chunks=None)["img"].variable._data
+    assert max(map(len, payloads)) < 6000
+    assert len(pickle.dumps(lazy)) < 20_000
+
+
+def test_a_column_that_is_stored_is_read_from_any_partition(huge):
+    part = huge.table()[["x"]].partitions[1234].compute()
+    assert part["x"].tolist() == ((part.index - 1) * 0.5).tolist()
