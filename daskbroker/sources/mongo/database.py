@@ -13,7 +13,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,8 +52,10 @@ NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
 
-_open: weakref.WeakValueDictionary[tuple[str, str | None, bool], Database]
-_open = weakref.WeakValueDictionary()
+KEPT = 16
+"""So many databases, opened by readers alone, stay connected on a worker."""
+
+_open: dict[tuple[str, str | None, bool], Database] = {}
 _open_lock = threading.Lock()
 _left_to_parent: list[object] = []
 
@@ -84,6 +86,7 @@ class Database:
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
         self._lock = threading.RLock()
         self._closed = False
+        self._leases = 0
         self._ready = False
         self._meta: dict[str, Any] | None = None
         self._identity: str | None = None
@@ -97,10 +100,19 @@ class Database:
         """The database of these uris in this process."""
         key = (uri, assets, read_only)
         with _open_lock:
-            found = _open.get(key)
+            found = _open.pop(key, None)
             if found is None or found._closed:
-                found = _open[key] = cls(uri, assets, read_only=read_only)
+                found = cls(uri, assets, read_only=read_only)
+            _open[key] = found
+            while len(_open) > KEPT:
+                _open.pop(next(iter(_open)))  # closes when nobody uses it any more
             return found
+
+    def lease(self) -> Callable[[], None]:
+        """Use the database; what is returned gives that up, the last to do so closes it."""
+        with self._lock:
+            self._leases += 1
+        return _Lease(self)
 
     # -- collections -------------------------------------------------------------------------
 
@@ -252,7 +264,7 @@ class Database:
     # -- end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the clients; whoever still reads gets a StoreError."""
+        """Close the clients; a source that goes on reading gets a StoreError."""
         with self._lock:
             self._closed = True
             _close_all(self._clients)
@@ -265,6 +277,22 @@ class Database:
         _left_to_parent.extend(self._clients.values())
         self._clients.clear()
         self._lock = threading.RLock()
+
+
+class _Lease:
+    """Gives up the use of a database, once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database: Database | None = database
+
+    def __call__(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            with database._lock:
+                database._leases -= 1
+                last = database._leases == 0
+            if last:
+                database.close()
 
 
 def _close_all(clients: dict[str, pymongo.MongoClient[dict[str, Any]]]) -> None:
@@ -292,7 +320,7 @@ def _short(error: Exception) -> str:
 def _after_fork() -> None:
     global _open_lock
     _open_lock = threading.Lock()
-    for database in list(_open.values()):
+    for database in _open.values():
         database._forget_clients()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...core.chunks import DATUM, EVENT, RESOURCE, ChunkPlan, Layout, encode_rows
+from ...core.chunks import DATUM, EVENT, RESOURCE, ChunkPlan, Layout, Statistics, encode_rows
 from ...core.codec import Kind
 from ...core.documents import ALL, Document
 from ...core.planning import PlanBuilder
@@ -36,6 +36,7 @@ class EmbeddedLayoutEventSource(EventSource):
 
     def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
+        self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
 
     # -- what there is -----------------------------------------------------------------------
@@ -122,23 +123,31 @@ class EmbeddedLayoutEventSource(EventSource):
         if layout is RESOURCE and resources:
             builder.add_table(0, 0, encode_rows(layout, resources, {"run": run}))
         if layout is DATUM and resources:
-            query = {"resource": {"$in": [storable(doc["uid"]) for doc in resources]}}
-            with self._database.errors():
-                pages = self._database.collection("datum").find(query, {"_id": 1})
-                numbers = [page["_id"] for page in pages.sort([("resource", 1), ("last_index", 1)])]
-            first = 0
-            for number in numbers:
-                key = ("datum_page", run, number)
-                table = self.reader.read(key)
-                builder.add_table(0, first, table, key=key)
-                first += table.num_rows
+            self._add_datum_pages(builder, run, [storable(doc["uid"]) for doc in resources])
         return builder.plan()
+
+    def _add_datum_pages(self, builder: PlanBuilder, run: str, resources: list[str]) -> None:
+        told = {"rows": {"$size": "$datum_id"}, "size": {"$bsonSize": "$$ROOT"}}
+        with self._database.errors():
+            pages = self._database.collection("datum").aggregate(
+                [
+                    {"$match": {"resource": {"$in": resources}}},
+                    {"$sort": {"resource": 1, "last_index": 1}},
+                    {"$project": told},
+                ],
+                allowDiskUse=True,
+            )
+            schema, first = builder.add_schema({}), 0  # nobody asks for the kinds of references
+            for page in pages:
+                facts = Statistics(page["rows"], page["size"])
+                builder.add_chunk(0, ("datum_page", run, page["_id"]), first, schema, facts)
+                first += page["rows"]
 
     # -- upkeep ------------------------------------------------------------------------------
 
     def close(self) -> None:
         """See :meth:`EventSource.close`."""
-        self._database.close()
+        self._release()
 
     def _refuse(self, *_: Any, **__: Any) -> Any:
         refuse_writing(self._database)

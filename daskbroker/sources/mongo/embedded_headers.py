@@ -48,6 +48,7 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._release = database.lease()
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderSource.insert_prepared`; refused."""
@@ -97,7 +98,7 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
 
     def close(self) -> None:
         """See :meth:`HeaderSource.close`."""
-        self._database.close()
+        self._release()
 
 
 def _pair(found: Mapping[str, Any]) -> HeaderPair:

@@ -15,6 +15,7 @@ from ...core.chunks import (
     RESOURCE,
     ChunkPlan,
     Layout,
+    Statistics,
     encode_rows,
     rows_of_page,
 )
@@ -44,6 +45,8 @@ from .writing import EventWriter
 __all__ = ["MongoEventSource"]
 
 MOST_REMEMBERED = 2000
+DATUM_BYTES = 100
+"""About so large is a datum."""
 LEAST_ROWS = 1000
 """A page of fewer goes into the journal."""
 
@@ -70,6 +73,7 @@ class MongoEventSource(EventSource):
 
     def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
+        self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
         self._lock = threading.RLock()
         self._writer = EventWriter(database)
@@ -225,11 +229,13 @@ class MongoEventSource(EventSource):
         owner = Document({"uid": run, "run_start": run})
         builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
         ranges = datum_ranges(self._database, run) if layout is DATUM else []
-        first = 0
-        for begin, end, _ in ranges:
-            table = self.reader.read(("datum", run, begin, end))
-            builder.add_table(0, first, table, key=("datum", run, begin, end))
-            first += table.num_rows
+        if ranges:
+            schema = builder.add_schema({})  # nobody asks for the kinds of references
+            first = 0
+            for begin, end, rows in ranges:
+                facts = Statistics(rows, rows * DATUM_BYTES)
+                builder.add_chunk(0, ("datum", run, begin, end), first, schema, facts)
+                first += rows
         docs = [] if ranges else self._references(layout, run)
         if docs:
             metadata = {"run": run, "kind": layout.kind}
@@ -300,7 +306,7 @@ class MongoEventSource(EventSource):
 
     def close(self) -> None:
         """See :meth:`EventSource.close`."""
-        self._database.close()
+        self._release()
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:

@@ -43,6 +43,7 @@ class MongoHeaderSource(HeaderSource):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._release = database.lease()
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -188,4 +189,4 @@ class MongoHeaderSource(HeaderSource):
 
     def close(self) -> None:
         """See :meth:`HeaderSource.close`."""
-        self._database.close()
+        self._release()

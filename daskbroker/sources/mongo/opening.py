@@ -38,16 +38,15 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     read_only = settings.get("mode", "a") == "r"
     database = Database.of(mongo["uri"], mongo.get("assets"), read_only=read_only)
     origin = (settings["origin"], NAME) if "origin" in settings else None
+    release = database.lease()
     try:
         database.check_format()
-        layout = _layout(database, mongo.get("layout") or "auto")
-    except BaseException:
-        database.close()
-        raise
-    if layout == "embedded":
-        source = EmbeddedLayoutEventSource(database, origin)
-        return EmbeddedLayoutHeaderSource(database), {NAME: source}
-    return MongoHeaderSource(database), {NAME: MongoEventSource(database, origin)}
+        if _layout(database, mongo.get("layout") or "auto") == "embedded":
+            source = EmbeddedLayoutEventSource(database, origin)
+            return EmbeddedLayoutHeaderSource(database), {NAME: source}
+        return MongoHeaderSource(database), {NAME: MongoEventSource(database, origin)}
+    finally:
+        release()  # the sources, if there are any now, have leases of their own
 
 
 def _layout(database: Database, layout: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
-from ...core.chunks import EVENT, decode_rows
+from ...core.chunks import EVENT, iter_rows
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
 from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
@@ -83,6 +83,7 @@ class EventWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lanes: dict[str, _Lane] = {}
+        self._last_chunk: tuple[str, Mapping[str, Document]] = ("", {})
         self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
         self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
 
@@ -112,7 +113,7 @@ class EventWriter:
             If a column of an event is larger than MongoDB holds.
         """
         lane = self._lane(descriptor)
-        fresh = [row for row in rows if not self._is_sealed(descriptor, lane, row)]
+        fresh = self._not_sealed(descriptor, lane, rows)
         if len(fresh) > 1:
             fresh = self._not_in_journal(fresh)
         encoded = [to_bson(row) for row in fresh]
@@ -237,20 +238,43 @@ class EventWriter:
             lane.sealed = np.sort(np.concatenate([lane.sealed, *hashes]))
         lane.looked = time.monotonic()
 
-    def _is_sealed(self, descriptor: Document, lane: _Lane, row: Mapping[str, Any]) -> bool:
-        """Whether this very event is in a chunk.
+    def _not_sealed(
+        self, descriptor: Document, lane: _Lane, rows: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Those of some events that are in no chunk.
 
         Raises
         ------
         DuplicateUID
+            If a different event with one of their uids is.
         """
-        if not lane.may_know(row["uid"]):
-            return False
-        for chunk in lane.chunks:
-            if row["uid"] in read_uids(self._database, chunk):
-                table = stored_columns(self._database, [chunk_key(chunk)], None)[0]
-                docs = decode_rows(EVENT, table, descriptor["uid"])
-                there = next(doc for doc in docs if doc["uid"] == row["uid"])
-                self._compare(row, there)
-                return True
-        return False
+        doubtful = {row["uid"] for row in rows if lane.may_know(row["uid"])}
+        if not doubtful:
+            return list(rows)
+        there: dict[str, Document] = {}
+        for chunk in sorted(lane.chunks, key=lambda chunk: chunk["_id"] != self._last_chunk[0]):
+            known = self._events_in(descriptor, chunk, doubtful)
+            there.update((uid, known[uid]) for uid in doubtful & known.keys())
+            if len(there) == len(doubtful):
+                break
+        for row in rows:
+            if row["uid"] in there:
+                self._compare(row, there[row["uid"]])
+        return [row for row in rows if row["uid"] not in there]
+
+    def _events_in(
+        self, descriptor: Document, chunk: Manifest, wanted: set[str]
+    ) -> Mapping[str, Document]:
+        """The events of a chunk by uid, if some of those wanted are among them.
+
+        Those of the last such chunk are remembered: who inserts a run again does so in order.
+        """
+        number, known = self._last_chunk
+        if number == chunk["_id"]:
+            return known
+        if wanted.isdisjoint(read_uids(self._database, chunk)):
+            return {}
+        table = stored_columns(self._database, [chunk_key(chunk)], None)[0]
+        docs = iter_rows(EVENT, table, descriptor["uid"])
+        self._last_chunk = chunk["_id"], {doc["uid"]: doc for doc in docs}
+        return self._last_chunk[1]

@@ -11,7 +11,8 @@ from bson.objectid import ObjectId
 from suitcase.mongo_normalized import Serializer
 
 import daskbroker
-from daskbroker.sources.mongo import indexes, planning, survey
+from daskbroker.core.chunks import DATUM
+from daskbroker.sources.mongo import indexes, planning, references, survey
 from daskbroker.testing import (
     RunBuilder,
     assert_documents_equal,
@@ -162,6 +163,19 @@ def test_a_column_is_read_without_the_others(suitcase, mongo_database, commands)
         assert plan.read(0, []).num_rows == 45
 
 
+def test_a_long_journal_is_streamed_range_by_range(
+    suitcase, short_ranges, mongo_database, commands
+):
+    documents = run_of_many_types(300)
+    suitcase(documents)
+    with daskbroker.connect(mongo_database) as mongo:
+        stream = mongo[-1].documents()
+        assert [next(stream)[0] for _ in range(3)] == ["start", "descriptor", "event"]
+        begun = commands.names.count("find")
+        assert sum(name == "event" for name, _ in stream) == 299
+        assert commands.names.count("find") - begun > 15  # of 30 ranges
+
+
 def test_legacy_resources_without_uid_or_run(suitcase, raw, mongo_database):
     documents = external_run(3)
     suitcase(documents)
@@ -181,6 +195,17 @@ def test_legacy_resources_without_uid_or_run(suitcase, raw, mongo_database):
     with daskbroker.connect(mongo_database, mode="r") as db:
         check_same(db[-1], expected)
         db[-1].table(fill=False).compute()
+
+
+def test_many_datums_are_read_in_ranges(suitcase, mongo_database, monkeypatch):
+    monkeypatch.setattr(references, "INLINE_DATUMS", 5)
+    monkeypatch.setattr(references, "RANGE_ROWS", 4)
+    documents = external_run(5)
+    suitcase(documents)
+    with daskbroker.connect(mongo_database, mode="r") as db:
+        plan = db.event_sources["mongo"].plan_references(DATUM, db[-1].uid)
+        assert plan.records["rows"].tolist() == [4, 4, 2]
+        check_same(db[-1], documents)
 
 
 def test_duplicate_resource_uids_come_once(suitcase, raw, mongo_database):

@@ -1,0 +1,124 @@
+"""Opening: names, secrets, versions, two databases, documents beyond BSON."""
+
+from __future__ import annotations
+
+import pickle
+
+import bson
+import pymongo
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import ConfigError, StoreVersion
+from daskbroker.core.query import compile_query
+from daskbroker.sources.mongo import open_sources
+from daskbroker.sources.mongo.bson_documents import CODEC, from_bson, to_bson
+from daskbroker.sources.mongo.database import Database
+from daskbroker.sources.mongo.filters import query_filter
+from daskbroker.sources.mongo.reader import MongoReader
+from daskbroker.testing import assert_documents_equal, external_run, make_run
+
+
+def test_no_password_is_shown():
+    uri = "mongodb://me:s3cr@t@host:27017/db?authSource=admin&tlsCertificateKeyFilePassword=s3cr"
+    database = Database(uri)
+    for shown in (repr(database), repr(MongoReader(uri)), database.label):
+        assert "s3cr" not in shown
+        assert "me:" not in shown
+    for bad in ("mongodb://me:s3cr%zz@host/db", "mongodb://me:s3cr@ho st:1x/db", "mongodb://h:1"):
+        with pytest.raises(ConfigError) as caught:
+            Database(bad).check_format()
+        assert "s3cr" not in str(caught.value)
+
+
+def test_a_reader_pickles_small_and_connects_late():
+    data = pickle.dumps(MongoReader("mongodb://nowhere.invalid/db"))
+    assert len(data) < 500
+    assert pickle.loads(data) == MongoReader("mongodb://nowhere.invalid/db")
+
+
+def test_closing_one_broker_leaves_another_on_the_same_database_open(mongo_database):
+    with daskbroker.connect(mongo_database) as db:
+        with daskbroker.connect(mongo_database, timezone="Europe/Berlin") as other:
+            assert other is not db
+            other.insert("start", {"uid": "the-run", "time": 1.0})
+        other.close()
+        assert db[-1].uid == "the-run"
+
+
+def test_a_newer_format_is_refused(mongo_database, raw):
+    raw.daskbroker_meta.insert_one({"_id": "store", "format": 99, "store_id": "x"})
+    with pytest.raises(StoreVersion, match="99"):
+        daskbroker.connect(mongo_database)
+
+
+def test_metadata_and_assets_in_two_databases(mongo_database, mongod_uri, raw):
+    assets = f"{mongo_database}_assets"
+    documents = external_run(3)
+    with pymongo.MongoClient(mongod_uri) as client:
+        try:
+            settings = {"mongo": {"uri": mongo_database, "assets": assets}, "mode": "a"}
+            headers, events = open_sources(settings)
+            with daskbroker.DataBroker(headers, events) as db:
+                for name, doc in documents:
+                    db.insert(name, doc)
+                assert_documents_equal(documents, db[-1].documents(fill=False))
+            other = client.get_database(f"{raw.name}_assets")
+            assert other.datum.count_documents({}) == 6
+            assert "datum" not in raw.list_collection_names()
+        finally:
+            client.drop_database(f"{raw.name}_assets")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**63,
+        -(2**70),
+        "\ud800",
+        {"$where": 1},
+        {"a\0b": 1},
+        {"$ref": "a", "$id": 5},
+        {"_daskbroker": 1},
+        {"deep": [{"$x": [2**65]}]},
+    ],
+    ids=ascii,
+)
+def test_what_bson_cannot_hold_comes_back(value):
+    doc = {"uid": "u", "time": 1.5, "value": value, "sample": {"good": 1, "bad": value}}
+    assert from_bson(bson.decode(to_bson(doc).raw, CODEC)) == doc
+
+
+def test_such_runs_are_found_by_what_only_the_packed_form_tells(mongo):
+    docs = make_run(1, uid="beyond", number=2**70, language="klingon", sample={"a": 2**70, "b": 1})
+    for name, doc in [*docs, *make_run(1, uid="other", sample={"b": 1})]:
+        mongo.insert(name, doc)
+    assert [h.uid for h in mongo(number=2**70)] == ["beyond"]
+    assert [h.uid for h in mongo(**{"sample.a": {"$gt": 2**65}})] == ["beyond"]
+    assert len(mongo(**{"sample.b": 1})) == 2
+    assert [h.uid for h in mongo(language="klingon")] == ["beyond"]
+    assert_documents_equal(docs, mongo["beyond"].documents())
+
+
+@pytest.mark.parametrize(
+    ("query", "told", "exact"),
+    [
+        ({"a": 1}, {"a": {"$eq": 1}}, True),
+        ({"a.b": {"$gte": 1, "$lt": 2}}, {"a.b": {"$gte": 1, "$lt": 2}}, True),
+        ({"a": {"$regex": "^Ag"}}, {"a": {"$regex": "^Ag"}}, True),
+        ({"a": {"$regex": r"\w+"}, "b": 1}, {"b": {"$eq": 1}}, False),
+        ({"a": {"b": 1}}, {}, False),
+        ({"a": {"$ne": {"b": 1}}}, {}, False),
+        ({"$or": [{"a": 1}, {"b": {"c": 1}}]}, {}, False),
+        ({"$nor": [{"a": {"c": 1}}]}, {}, False),
+        ({"$nor": [{"a": 1}]}, {"$nor": [{"a": {"$eq": 1}}]}, True),
+        ({"a": 2**70}, {}, False),
+        ({"a": float("nan")}, {}, False),
+        ({"a..b": 1}, {}, False),
+        ({"a.b": None}, {}, False),
+    ],
+    ids=repr,
+)
+def test_filters_tell_mongodb_only_what_it_decides_alike(query, told, exact):
+    found = query_filter([compile_query(query)])
+    assert (found.query, found.exact) == (told, exact)

@@ -1,0 +1,217 @@
+"""Sealing in MongoDB: what was interrupted, done twice, kept, or came late."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import BadDocument, DuplicateUID, StoreDamaged, StoreReadOnly
+from daskbroker.sources.mongo import chunk_store, sealing
+from daskbroker.testing import RunBuilder, assert_documents_equal, make_run
+
+
+@pytest.fixture
+def run(mongo):
+    """Twenty events of an open run, in the journal."""
+    documents = make_run(20, stop=False, uid="the-run")
+    for name, doc in documents:
+        mongo.insert(name, doc)
+    return documents
+
+
+def check(db, documents):
+    assert_documents_equal(documents, db["the-run"].documents())
+    table = db["the-run"].table(duplicates="all")
+    frame = table.compute()
+    assert len(table) == len(frame) == sum(name == "event" for name, _ in documents)
+
+
+def events(documents):
+    return [doc for name, doc in documents if name == "event"]
+
+
+def more_events(documents, count, time):
+    last = events(documents)[-1]
+    return [
+        ("event", {**last, "uid": f"more-{time}-{n}", "seq_num": 100 + n, "time": time + n})
+        for n in range(count)
+    ]
+
+
+def test_a_seal_that_was_cut_short_is_finished(mongo, run, raw, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "_remove_rows", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            mongo.seal()
+    assert raw.event.count_documents({}) == 20
+    assert raw.event_chunk.find_one()["journal"] == "waiting"
+    check(mongo, run)
+    raw.event.delete_many({"seq_num": {"$lt": 8}})  # killed while it removed the rows
+    check(mongo, run)
+    assert mongo.seal() == 0
+    assert raw.event.count_documents({}) == 0
+    assert raw.event_chunk.find_one()["journal"] == "gone"
+    check(mongo, run)
+
+
+def test_of_two_sealers_one_wins(mongo, run, raw, monkeypatch):
+    store = sealing.store_columns
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(sealing, "store_columns", store)
+        assert mongo.seal() == 1
+        return store(*arguments)
+
+    monkeypatch.setattr(sealing, "store_columns", overtaken)
+    assert mongo.seal() == 0
+    assert raw.event_chunk.count_documents({}) == 1
+    assert raw.event_chunk_column.distinct("chunk") == raw.event_chunk.distinct("_id")
+    check(mongo, run)
+
+
+def test_a_reader_is_overtaken_by_a_sealer(mongo, run, monkeypatch):
+    from daskbroker.sources.mongo import planning
+
+    unsealed = planning.unsealed
+
+    def overtaken(*arguments):
+        mongo.seal()
+        return unsealed(*arguments)
+
+    monkeypatch.setattr(planning, "unsealed", overtaken)
+    source = mongo.event_sources["mongo"]
+    plan = source.chunks_given_header("the-run", "primary")
+    assert plan.rows == 20
+    assert sum(plan.read(place).num_rows for place in range(len(plan))) == 20
+
+
+def test_the_journal_is_kept_and_later_removed(mongo, run, raw):
+    source = mongo.event_sources["mongo"]
+    assert source.seal(keep_journal=True) == 1
+    assert source.seal(keep_journal=True) == 0
+    assert raw.event.count_documents({}) == 20
+    check(mongo, run)
+    documents = run + more_events(run, 3, time=2e9) + more_events(run, 2, time=1e9 - 100)
+    for name, doc in documents[-5:]:
+        mongo.insert(name, doc)
+    check(mongo, documents)  # three are later than all that was sealed, two are not
+    assert source.seal(keep_journal=True) == 1
+    assert raw.event.count_documents({}) == 25
+    check(mongo, documents)
+    assert source.seal() == 0
+    assert raw.event.count_documents({}) == 0
+    check(mongo, documents)
+
+
+def test_keeping_by_configuration(mongo_database, raw):
+    import dask
+
+    documents = make_run(1500, uid="the-run")
+    with (
+        dask.config.set({"daskbroker.mongo-keep-journal": True, "daskbroker.seal-rows": 500}),
+        daskbroker.connect(mongo_database) as db,
+    ):
+        for name, doc in documents[:800]:
+            db.insert(name, doc)
+        page = paged(documents[800:-1])
+        db.insert("event_page", page)
+        db.insert(*documents[-1])
+        assert raw.event.count_documents({}) == 1500
+        assert raw.event_chunk.count_documents({}) >= 2
+        check(db, documents)
+
+
+def paged(pairs):
+    """One page of events of one descriptor and the same keys."""
+    rows = [doc for _, doc in pairs]
+    page = {key: [row[key] for row in rows] for key in ("uid", "time", "seq_num")}
+    for part in ("data", "timestamps"):
+        page[part] = {key: [row[part][key] for row in rows] for key in rows[0][part]}
+    return {**page, "descriptor": rows[0]["descriptor"], "filled": {}}
+
+
+def test_large_pages_are_sealed_at_once_and_once(mongo, raw):
+    documents = make_run(3000, uid="the-run")
+    for name, doc in documents[:2]:
+        mongo.insert(name, doc)
+    page = paged(documents[2:-1])
+    mongo.insert("event_page", page)
+    assert raw.event.count_documents({}) == 0
+    mongo.insert("event_page", copy.deepcopy(page))
+    mongo.insert(*documents[5])
+    page["data"]["x"][7] = -1.0
+    with pytest.raises(DuplicateUID, match=page["uid"][7]):
+        mongo.insert("event_page", page)
+    mongo.insert(*documents[-1])
+    check(mongo, documents)
+
+
+def test_events_sealed_by_another_process_are_known(mongo, run, mongo_database, monkeypatch):
+    from daskbroker.sources.mongo import writing
+
+    monkeypatch.setattr(writing, "LOOK_SECONDS", 0.0)
+    with daskbroker.connect(mongo_database, mode="a", timezone="Europe/Berlin") as other:
+        other.seal()
+    for name, doc in run:
+        mongo.insert(name, doc)
+    with pytest.raises(DuplicateUID):
+        mongo.insert("event", {**events(run)[3], "seq_num": 1000})
+    check(mongo, run)
+
+
+def test_an_event_that_no_document_can_hold_is_refused_whole(mongo, raw):
+    run = RunBuilder()
+    noise = np.random.default_rng(0).integers(0, 2**62, 2_200_000)
+    descriptor = run.descriptor({"x": 0.5, "img": {"source": "x", "dtype": "array", "shape": [1]}})
+    run.event(descriptor, {"x": 0.5, "img": [1]})
+    for name, doc in run.documents:
+        mongo.insert(name, doc)
+    before = list(run.documents)
+    run.event(descriptor, {"x": 0.5, "img": noise})
+    with pytest.raises(BadDocument, match=r"img.*17,.*bytes"):
+        mongo.insert(*run.documents[-1])
+    assert_documents_equal(before, mongo[-1].documents())
+    assert set(raw.event_chunk_column.distinct("chunk")) <= set(raw.event_chunk.distinct("_id"))
+
+
+def test_chunks_are_cut_where_a_column_would_not_fit(mongo, raw, monkeypatch, run):
+    monkeypatch.setattr(chunk_store, "LARGEST", 1500)
+    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    assert mongo.seal() > 1
+    check(mongo, run)
+
+
+def test_lost_and_damaged_columns_are_named(mongo, run, raw, monkeypatch):
+    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    mongo.seal()
+    table = mongo["the-run"].table()
+    body = bytearray(raw.event_chunk_column.find_one({"column": "data:y"})["body"])
+    body[len(body) // 2] ^= 1
+    raw.event_chunk_column.update_one({"column": "data:y"}, {"$set": {"body": bytes(body)}})
+    with pytest.raises(StoreDamaged, match=r"data:y.*checksum"):
+        table.compute()
+    raw.event_chunk_column.delete_one({"column": "data:x"})
+    with pytest.raises(StoreDamaged, match="data:x"):
+        table[["x"]].compute()
+    assert len(table[["n"]].compute()) == 20
+
+
+def test_columns_that_no_chunk_names_are_swept(mongo, run, raw, monkeypatch):
+    mongo.seal()
+    raw.event_chunk.delete_many({})
+    mongo.seal()
+    assert raw.event_chunk_column.count_documents({}) == 1  # it may be of a sealer at work
+    monkeypatch.setattr(sealing, "ORPHAN_SECONDS", -10.0)
+    mongo.seal()
+    assert raw.event_chunk_column.count_documents({}) == 0
+
+
+def test_a_store_opened_to_read_is_not_written(mongo, run, mongo_database, raw):
+    with daskbroker.connect(mongo_database, mode="r") as db:
+        for use in (lambda: db.insert(*run[0]), lambda: db.insert(*run[3]), db.seal):
+            with pytest.raises(StoreReadOnly):
+                use()
+        check(db, run)
