@@ -88,9 +88,9 @@ def _tasks(dask_scheduler: Any) -> int:
 
 
 def _spread(header: Any) -> float:
-    """Some work on a run: 20 ms or so."""
+    """Some work on a run: 10 ms or so."""
     table = header.table().compute(scheduler="synchronous")
-    return float(sum(np.std(table[["x0", "x1"]].sample(frac=1.0).to_numpy()) for _ in range(15)))
+    return float(sum(np.std(table[["x0", "x1"]].sample(frac=1.0).to_numpy()) for _ in range(5)))
 
 
 def _cases(

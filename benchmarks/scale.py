@@ -6,6 +6,7 @@ inserted many to a transaction.
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import dask
 
 import daskbroker
 from benchmarks.data import Run, mixed_columns
-from benchmarks.harness import Against, Case, Sizes, Workload
+from benchmarks.harness import Against, Case, Sizes, Timed, Workload
 from benchmarks.tables import has_count
 from daskbroker.sources.embedded.packing import pack_small_chunks
 
@@ -46,11 +47,12 @@ def long_run(sizes: Sizes, folder: Path) -> Workload:
         if len(found[0]) != events or found[1][-1] != events:
             raise AssertionError(f"the table has {len(found[0]):,} rows, not {events:,}")
 
-    made = broker[run.uid].table()
-    middle = made.npartitions // 2
-
-    def partition() -> Any:
-        return made.partitions[middle].compute(scheduler="synchronous")
+    def partition() -> Timed:
+        made = broker[run.uid].table()
+        middle = made.partitions[made.npartitions // 2]
+        begin = time.perf_counter()
+        frame = middle.compute(scheduler="synchronous")
+        return Timed(time.perf_counter() - begin, frame)
 
     memory = [_growth("table", table), _growth("dataset", lambda: broker[run.uid].dataset())]
     cases = [

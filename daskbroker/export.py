@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .assets.transfer import FileTransfer
-from .core.documents import plain, to_json
+from .core.documents import is_unicode, plain, to_json
 from .core.errors import BadQuery
 from .core.file_names import file_name
 from .header import Header
@@ -142,7 +142,7 @@ def _cell_types(table: Any, names: Sequence[str]) -> dict[str, pa.DataType | Non
 
 def _cell_type(cell: Any) -> pa.DataType | None:
     """Lists of one scalar type, text, or nothing that Arrow should try."""
-    if isinstance(cell, str):
+    if isinstance(cell, str) and is_unicode(cell):
         return pa.string()
     if not isinstance(cell, np.ndarray) or cell.dtype.kind not in "biuf":
         return None
@@ -161,7 +161,7 @@ def _arrow(frame: pd.DataFrame, types: dict[str, pa.DataType | None]) -> pa.Tabl
             cells = [None if cell is None else to_json(plain(cell)) for cell in frame[name]]
             columns[name] = pa.array(cells, pa.string())
         else:
-            cells = [plain(cell) for cell in frame[name]]
+            cells = [plain(cell) if np.ndim(cell) > 1 else cell for cell in frame[name]]
             columns[name] = pa.array(cells, types[name])
     return pa.table(columns)
 

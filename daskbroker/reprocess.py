@@ -13,7 +13,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -123,8 +123,7 @@ def reprocess(
     """
     recipe = _Recipe.of(func, parameters, name, dataset)
     report = ReprocessReport()
-    total = len(results) if isinstance(results, Sized) else None
-    with open_pool(client) as pool, progress_bar(total, " runs", progress) as bar:
+    with open_pool(client) as pool, progress_bar(results, " runs", progress) as bar:
         inserting = pool.remote and _opens_on_workers(into)
 
         def start(job: _Job) -> Any:

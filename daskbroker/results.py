@@ -295,11 +295,9 @@ class Results:
             With ``header``, ``uid``, ``error`` (None if all went well) and ``result()``, which
             fetches what the function returned, or raises what it raised.
         """
-        total = len(self) if progress is not False else None
         return map_runs(
-            self, func, args, kwargs,
-            client=client, in_flight=in_flight, progress=progress, total=total,
-        )  # fmt: skip
+            self, func, args, kwargs, client=client, in_flight=in_flight, progress=progress
+        )
 
     # -- pickling, looks ---------------------------------------------------------------------
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pymongo
 import pytest
+import suitcase.mongo_embedded
 import suitcase.mongo_normalized
 
 import daskbroker
@@ -250,14 +252,22 @@ def test_from_a_folder_to_mongodb_and_back(source, mongo, db, everything):
     assert (len(again.skipped), again.failed) == (len(RUNS) - 1, {})
 
 
-def test_what_suitcase_wrote_is_copied(mongo_database, db, everything):
-    serializer = suitcase.mongo_normalized.Serializer(mongo_database, mongo_database)
-    for name, doc in everything:
-        if "run_start" in doc or name != "resource":  # it asks for that
-            serializer(name, doc)
-    serializer._metadatastore_db.client.close()
-    serializer._asset_registry_db.client.close()
+@pytest.mark.parametrize("layout", ["normalized", "embedded"])
+def test_what_suitcase_wrote_is_copied(mongo_database, db, layout):
+    with pymongo.MongoClient(mongo_database) as client:
+        database = client.get_default_database()
+        one = suitcase.mongo_normalized.Serializer(database, database)
+        for documents in RUNS.values():
+            if layout == "embedded":  # it takes one run
+                one = suitcase.mongo_embedded.Serializer(database)
+            for name, doc in documents:
+                if "run_start" in doc or name != "resource":  # it asks for that
+                    one(name, doc)
+            if layout == "embedded":
+                one.close()
     with daskbroker.connect(mongo_database, mode="r") as origin:
         report = daskbroker.copy(origin, db)
-        assert (len(report.copied), report.failed) == (len(RUNS), {})
+        assert report.failed == {}
+        assert len(report.copied) == len(origin) == len(RUNS)
         check_all(origin, db)
+    assert_documents_equal(RUNS["rewound"], db[RUNS["rewound"][0][1]["uid"]].documents())

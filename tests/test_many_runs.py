@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from daskbroker.core.chunks import ChunkPlan
 from daskbroker.testing import RunBuilder, make_run, rewound_run
 from daskbroker.testing.base import insert_all
+from daskbroker.views import dataset as dataset_view
 
 
 @pytest.fixture
@@ -95,6 +97,25 @@ def test_names_are_deterministic_and_pickles_work(three):
     assert dask.base.tokenize(first["x"].data) == dask.base.tokenize(again["x"].data)
     assert dict(first["x"].data.dask).keys() == dict(again["x"].data.dask).keys()
     assert pickle.loads(pickle.dumps(first)).compute().identical(again.compute())
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["one run", "many runs"])
+@pytest.mark.parametrize("chunks", ["auto", None, {"time": 4}], ids=repr)
+def test_beyond_so_many_chunks_nothing_is_read_to_open(three, monkeypatch, many, chunks):
+    monkeypatch.setattr(dataset_view, "MOST_CHUNKS_FOR_INDEX", 0)
+    reads = []
+    read = ChunkPlan.read
+    monkeypatch.setattr(
+        ChunkPlan, "read", lambda plan, *args: reads.append(args) or read(plan, *args)
+    )
+    opened = three.dataset(chunks=chunks) if many else three[0].dataset(chunks=chunks)
+    assert reads == []
+    assert {"time", "seq_num"} <= set(opened.coords)
+    assert "time" not in opened.xindexes
+    whole = three.table().compute().sort_values("time")
+    expected = whole["x"].tolist()[0 if many else -opened.sizes["time"] :]
+    assert opened["x"].values.tolist() == expected
+    assert (np.diff(opened["time"].values) > np.timedelta64(0)).all()
 
 
 def test_other_ways_to_combine_are_refused(three):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from ..config import connect
 from ..configuration import list_configurations, search_folders, unreadable_files
 from ..copying import copy as copy_runs
-from ..core.errors import StoreDamaged
+from ..core.errors import BadDocument, StoreDamaged
 from ..header import Header
 from .app import Full, Limit, Since, Store, Terms, Until, app, is_quiet, line_of, search
 
@@ -55,7 +55,7 @@ def seal(
         for header in tqdm(results, total=len(results), unit=" runs", disable=is_quiet()):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
-            except StoreDamaged as error:
+            except (BadDocument, StoreDamaged) as error:
                 failed.append(f"{header.uid}: {error}")
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run

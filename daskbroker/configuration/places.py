@@ -61,14 +61,25 @@ def place_settings(
 
 
 def _with_database(uri: str) -> str:
-    scheme, _, _ = uri.partition("://")
-    name = urlsplit(uri).path.strip("/")
+    scheme, _, path, _, _ = _split(uri)
+    name = path.strip("/")
     if scheme not in MONGO or not name or "/" in name or "@" in name:
-        raise ConfigError(
-            f"{redacted(uri)}: a MongoDB URI with a database is needed, mongodb://host/database "
-            "(and / : @ in user name and password written as %2F %3A %40)"
-        )
+        raise _malformed(uri)
     return uri
+
+
+def _split(uri: str) -> tuple[str, str, str, str, str]:
+    try:
+        return urlsplit(uri)
+    except ValueError:
+        raise _malformed(uri) from None
+
+
+def _malformed(uri: str) -> ConfigError:
+    return ConfigError(
+        f"{redacted(uri)}: a MongoDB URI with a database is needed, mongodb://host/database "
+        "(and / : @ [ ] in user name and password written as %2F %3A %40 %5B %5D)"
+    )
 
 
 def mongo_uri(
@@ -95,7 +106,7 @@ def mongo_uri(
     auth_source
         Database at which to log in.
     """
-    scheme, netloc, path, query, _ = urlsplit(base)
+    scheme, netloc, path, query, _ = _split(base)
     if user is not None:
         netloc = f"{_escaped(user)}:{_escaped(password or '')}@{netloc}"
     options = {name.lower(): value for name, value in parse_qsl(query)}

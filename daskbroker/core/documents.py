@@ -314,7 +314,7 @@ def _ext_hook(code: int, data: bytes) -> Any:
 
 
 def pack(value: Any) -> bytes:
-    """A normalized value as msgpack bytes with a checksum, lossless: NaN, large integers, arrays."""
+    """A normalized value as msgpack bytes with a checksum, lossless: NaN, integers, arrays."""
     return seal_bytes(msgpack.packb(value, default=_default, unicode_errors="surrogatepass"))
 
 

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["has_login", "redacted"]
+__all__ = ["has_login", "label_of", "redacted"]
 
-_LOGIN = re.compile(r"([a-z][a-z0-9+.\-]*://).*@", re.IGNORECASE | re.DOTALL)
-_SECRET = re.compile(r"([?&](?:\w*password|authmechanismproperties)=)[^&\s]*", re.IGNORECASE)
+_LOGIN = re.compile(r"([a-z][a-z0-9+.\-]*://)(?!\*\*\*)(.*)@(.*)", re.IGNORECASE | re.DOTALL)
+_SECRET = re.compile(
+    r"([?&](?:\w*password|authmechanismproperties)=)(?!\*\*\*).*", re.IGNORECASE | re.DOTALL
+)
 
 
 def redacted(text: str) -> str:
     """The text with what logs in replaced by ``***``, in every URI of it.
 
-    Rather too much than too little is replaced: up to the last ``@``, because a
-    password that was not escaped may hold any sign.
+    Rather too much than too little: where a URI is malformed, so that nobody can tell where a
+    password ends that was not escaped, all that follows is replaced.
     """
-    return _SECRET.sub(r"\1***", _LOGIN.sub(r"\1***@", text))
+    return _SECRET.sub(r"\1***", _LOGIN.sub(_without_login, text))
+
+
+def _without_login(found: re.Match[str]) -> str:
+    scheme, login, rest = found.groups()
+    if re.search(r"[/?#@\s]", login):
+        return f"{scheme}***"
+    return f"{scheme}***@{rest}"
 
 
 def has_login(text: str) -> bool:
     """Whether :func:`redacted` would hide anything."""
     return redacted(text) != text
+
+
+def label_of(uri: str) -> str:
+    """A uri without user, password and options, for messages."""
+    return redacted(uri).replace("***@", "").partition("?")[0]

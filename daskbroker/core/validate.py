@@ -224,8 +224,9 @@ def _check_column(
     if check is None or (check is not _text and _sound(values, check)):
         return
     if check is _text and set(map(type, values)) <= {str} and all(values):
-        if is_unicode("".join(values)):
-            return
+        check = None if is_unicode("".join(values)) else _text
+    if check is None:
+        return
     for row, value in enumerate(values if isinstance(values, list) else values.tolist()):
         check(value, f"{where}[{row}]")
 

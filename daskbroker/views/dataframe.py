@@ -24,6 +24,7 @@ from ..core.schema import (
     stream_attrs,
     table_columns,
 )
+from ..core.timespan import zone_of
 from ._expr import from_partitions
 from ._partitions import Partitions
 from .rows import Duplicates, RowGroup, coalesce, group_rows, weighed
@@ -84,7 +85,10 @@ def table(
     Raises
     ------
     FieldNotFound
+    ConfigError
+        For a time zone that there is not.
     """
+    zone_of(timezone or "UTC")
     chosen = select(fields, plan.descriptors, timestamps=timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))

@@ -130,7 +130,9 @@ def _chunked(
             align = chunk_length(source, plan)
             cuts = rows.external_cuts(target, source.declared.cell_bytes, align)
         chunked[name] = found.chunk({"time": cuts}, name=f"daskbroker-{name}-{token}")
-    return lazy.assign(chunked)
+    # As a mapping, a coordinate ``time`` would be read for an index.
+    coords = {name: chunked.pop(name) for name in lazy.coords if name in chunked}
+    return lazy.assign(chunked).assign_coords(xr.Coordinates(coords, indexes={}))
 
 
 def run_attrs(

@@ -242,8 +242,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is stored when the block ends, or nothing of it."""
-        if self.read_only:
-            raise StoreReadOnly(f"the store at {self.root} was opened to read only")
+        self.check_writable()
         with self._lock, self.errors():
             self._check_open()
             if self._writer is None:
@@ -257,6 +256,11 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def check_writable(self) -> None:
+        """Raise StoreReadOnly if the store was opened to read only."""
+        if self.read_only:
+            raise StoreReadOnly(f"the store at {self.root} was opened to read only")
 
     def _check_open(self) -> None:
         if self._closed:

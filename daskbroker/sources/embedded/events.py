@@ -171,7 +171,7 @@ class EmbeddedEventSource(EventSource):
             self._put_off.pop(lane.number, None)
         except (StoreFull, StoreReadOnly) as error:
             logger.warning(
-                "the store at %s has no room for chunks: %d rows of run %r stay in its journal (%s)",
+                "no room for chunks in the store at %s: %d rows of run %r stay in the journal (%s)",
                 self._database.root, lane.waiting_rows, lane.run, error.__cause__,
             )  # fmt: skip
             self._put_off[lane.number] = lane.waiting_rows, lane.waiting_bytes
@@ -302,6 +302,7 @@ class EmbeddedEventSource(EventSource):
                 f"the journal of the store at {self._database.root} cannot be kept: nothing else "
                 "reads it; keep_journal is for MongoDB"
             )
+        self._database.check_writable()
         where, values = ("", []) if run is None else ("AND run.uid = ?", [_text(run)])
         low = f"sequence.id * {POSITIONS}"
         with self._database.read() as connection:

@@ -36,6 +36,7 @@ from ...core.errors import (
     StoreUnavailable,
     StoreVersion,
 )
+from ...core.redaction import label_of
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
@@ -89,6 +90,7 @@ class Database:
         for one in (uri, assets):
             if one is not None:
                 _database_name(one)
+        weakref.finalize(self, _close_all, self._clients)
 
     @classmethod
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
@@ -253,23 +255,21 @@ class Database:
         """Close the clients; whoever still reads gets a StoreError."""
         with self._lock:
             self._closed = True
-            while self._clients:
-                self._clients.popitem()[1].close()
+            _close_all(self._clients)
 
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
 
     def _forget_clients(self) -> None:
         """In a forked child: pymongo's clients must neither be used nor closed here."""
-        _left_to_parent.append(self._clients)
-        self._clients, self._lock = {}, threading.RLock()
+        _left_to_parent.extend(self._clients.values())
+        self._clients.clear()
+        self._lock = threading.RLock()
 
 
-def label_of(uri: str) -> str:
-    """A uri without user, password and options, for messages."""
-    scheme, _, rest = uri.partition("://")
-    hosts, _, path = rest.rpartition("@")[2].partition("/")
-    return f"{scheme}://{hosts}/{path.partition('?')[0]}"
+def _close_all(clients: dict[str, pymongo.MongoClient[dict[str, Any]]]) -> None:
+    while clients:
+        clients.popitem()[1].close()
 
 
 def _database_name(uri: str) -> str:

@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from ...core.chunks import EVENT, ChunkReader, decode_rows, encode_rows
 from ...core.errors import StoreDamaged, StoreError
+from ...core.redaction import label_of
 from ...core.registry import reader_of
 from .bson_documents import from_bson, storable
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
-from .database import Database, label_of
+from .database import Database
 from .journal import IN_TIME, event_columns, event_projection
 from .pages import read_page
 from .references import datum_range

@@ -1,0 +1,179 @@
+"""The journal: rows and pages in the order they came, each document once."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import DuplicateUID
+from daskbroker.sources.embedded import journal
+from daskbroker.testing import RunBuilder, assert_documents_equal, expand_documents
+
+ROWS = 60
+"""Enough for a page to be kept as columns."""
+
+
+@pytest.fixture
+def run():
+    return RunBuilder()
+
+
+@pytest.fixture
+def descriptor(run):
+    return run.descriptor({"x": 0.5, "label": "a"})
+
+
+def page(run, descriptor, rows=ROWS):
+    return run.event_page(descriptor, [{"x": n / 2, "label": str(n)} for n in range(rows)])
+
+
+def mixed(run, descriptor):
+    run.event(descriptor, {"x": 0.0, "label": "first"})
+    page(run, descriptor)
+    run.event(descriptor, {"x": 0.0, "label": "between"})
+    page(run, descriptor, 3)
+    page(run, descriptor)
+    run.event(descriptor, {"x": 0.0, "label": "last"})
+    return run.documents
+
+
+def insert(db, documents):
+    for name, doc in documents:
+        db.insert(name, doc)
+
+
+def test_a_page_is_one_row_and_a_short_one_single_rows(db, run, descriptor, rows_of):
+    insert(db, mixed(run, descriptor))
+    assert rows_of("journal") == 3 + 2 + 3
+    assert rows_of("chunk") == 0
+    assert rows_of("document_key") == 3 + 3 + 2 * ROWS
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_pages_among_single_rows_come_out_in_order(db, run, descriptor, rows_of, sealed):
+    documents = mixed(run, descriptor)
+    insert(db, documents)
+    if sealed:
+        db.seal()
+        assert rows_of("journal") == 0
+        assert rows_of("chunk") == 1
+    received = list(db[-1].documents())
+    assert_documents_equal(documents, received)
+    numbers = [doc["seq_num"] for name, doc in received if name == "event"]
+    assert numbers == list(range(1, 2 * ROWS + 3 + 4))
+    assert len(db[-1].table().compute()) == len(numbers)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_rows_of_a_page_again_change_nothing(db, run, descriptor, rows_of, sealed):
+    documents = mixed(run, descriptor)
+    insert(db, documents)
+    if sealed:
+        db.seal()
+    before = rows_of("document_key"), rows_of("journal")
+    insert(db, copy.deepcopy(documents))
+    insert(db, expand_documents(documents))
+    assert (rows_of("document_key"), rows_of("journal")) == before
+    assert_documents_equal(documents, db[-1].documents())
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("place", [0, ROWS - 1])
+def test_another_event_under_the_uid_of_a_row_is_refused(db, run, descriptor, sealed, place):
+    whole = page(run, descriptor)
+    insert(db, run.documents)
+    if sealed:
+        db.seal()
+    rows = [doc for name, doc in expand_documents(run.documents) if name == "event"]
+    other = {**rows[place], "time": 1.0}
+    with pytest.raises(DuplicateUID, match=rows[place]["uid"]):
+        db.insert("event", other)
+    more = run.event_page(descriptor, [{"x": 0.5, "label": "new"}] * ROWS)
+    more["uid"][place] = whole["uid"][place]
+    with pytest.raises(DuplicateUID, match=whole["uid"][place]):
+        db.insert("event_page", more)
+    assert len(db[-1].table()) == ROWS
+
+
+def test_a_page_that_is_stored_in_part_is_completed(db, run, descriptor):
+    whole = page(run, descriptor)
+    rows = [doc for name, doc in expand_documents(run.documents) if name == "event"]
+    insert(db, run.documents[:2])
+    db.insert("event", rows[7])
+    db.insert("event", rows[3])
+    db.insert("event_page", whole)
+    assert_documents_equal(run.documents, db[-1].documents())
+    assert db[-1].table().compute().index.tolist() == list(range(1, ROWS + 1))
+
+
+def test_a_uid_twice_in_a_page(db, run, descriptor):
+    twice = page(run, descriptor)
+    for key, values in (("uid", twice["uid"]), ("seq_num", twice["seq_num"])):
+        twice[key] = [*values[:-1], values[0]]
+    insert(db, run.documents[:2])
+    with pytest.raises(DuplicateUID, match=twice["uid"][0]):
+        db.insert("event_page", twice)
+    assert len(db[-1].table()) == 0
+
+
+def test_one_uid_in_two_runs_is_two_events(db):
+    for uid in ("run-a", "run-b"):
+        run = RunBuilder(uid)
+        run.event(run.descriptor({"x": 0.5}), {"x": 0.5}, uid="same")
+        insert(db, run.documents)
+        assert_documents_equal(run.documents, db[uid].documents())
+
+
+def test_uids_of_equal_hash_are_told_apart(db, run, descriptor, monkeypatch):
+    monkeypatch.setattr(journal, "_keys", lambda lane, uids: (7 for _ in uids))
+    for number in range(4):
+        run.event(descriptor, {"x": number / 2, "label": "a"})
+    page(run, descriptor)
+    insert(db, run.documents)
+    insert(db, copy.deepcopy(run.documents))
+    assert_documents_equal(run.documents, db[-1].documents())
+
+
+@pytest.mark.parametrize("rows", [1, ROWS])
+def test_a_sequence_goes_on_after_reopening(tmp_path, rows):
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0.5, "label": "a"})
+    done = 0
+    for _ in range(4):
+        page(run, descriptor, rows)
+        run.event(descriptor, {"x": 0.5, "label": "a"})
+        with daskbroker.connect(tmp_path) as db:
+            insert(db, run.documents[done:])
+            insert(db, run.documents[-1:])
+            done = len(run.documents)
+            assert_documents_equal(run.documents, db[-1].documents())
+            if done % 4 == 0:
+                db.seal()
+
+
+def test_a_failed_insert_leaves_counters_right(db, run, descriptor):
+    page(run, descriptor)
+    insert(db, run.documents)
+    bad = run.event_page(descriptor, [{"x": 0.5, "label": "new"}] * ROWS)
+    bad["uid"][-1] = bad["uid"][0]
+    with pytest.raises(DuplicateUID):
+        db.insert("event_page", bad)
+    del run.documents[-1]
+    run.event(descriptor, {"x": 0.5, "label": "after"}, ROWS + 1)
+    insert(db, run.documents[-1:])
+    db.seal()
+    assert_documents_equal(run.documents, db[-1].documents())
+    assert db[-1].table().divisions == (1, ROWS + 1)
+
+
+def test_pages_of_arrays_and_of_lists_give_the_same(db, run, descriptor):
+    first, second = page(run, descriptor), page(run, descriptor)
+    second["data"] = {key: np.array(column) for key, column in second["data"].items()}
+    second["time"] = np.array(second["time"])
+    insert(db, run.documents)
+    table = db[-1].table().compute()
+    assert table["x"].tolist() == first["data"]["x"] * 2
+    assert table["label"].tolist() == first["data"]["label"] * 2

@@ -1,0 +1,185 @@
+"""Sealing: what makes chunks, what they hold, and what is left when it is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import dask
+import duckdb
+import numpy as np
+import pandas as pd
+import polars
+import pyarrow.parquet as pq
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import BadQuery
+from daskbroker.sources.embedded import sealing
+from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
+
+SPECTRA = {"x": [n / 2 for n in range(60)], "v": [[float(n)] * 300 for n in range(60)]}
+
+
+def insert(db, documents):
+    for name, doc in documents:
+        db.insert(name, doc)
+
+
+def files(folder):
+    return sorted(folder.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("daskbroker.seal-rows", 20), ("daskbroker.seal-bytes", 20 * 2500)]
+)
+def test_the_journal_is_sealed_when_it_has_grown(tmp_path, setting, value):
+    with dask.config.set({setting: value}), daskbroker.connect(tmp_path) as db:
+        documents = make_run(keys=SPECTRA, stop=False)
+        insert(db, documents)
+        source = db.event_sources["embedded"]
+        plan = source.chunks_given_header(db[-1])
+        assert plan.records["rows"].tolist()[:2] == [plan.records["rows"][0]] * 2
+        assert 15 <= plan.records["rows"][0] <= 20
+        assert_documents_equal(documents, db[-1].documents())
+
+
+def test_a_stop_seals_all_streams_and_references(db, rows_of):
+    documents = external_run(4)
+    insert(db, documents[:-1])
+    assert rows_of("journal") == len(documents) - 4
+    insert(db, documents[-1:])
+    assert rows_of("journal") == 0
+    assert_documents_equal(documents, db[-1].documents(fill=False))
+
+
+def test_sealing_again_does_nothing(db):
+    insert(db, make_run(5, stop=False))
+    assert db.seal() == 1
+    assert db.seal() == 0
+    assert db.seal(db[-1]) == 0
+
+
+def test_one_run_is_sealed_alone(db, rows_of):
+    for uid in ("run-a", "run-b"):
+        insert(db, make_run(5, uid=uid, stop=False))
+    assert db.seal("run-a") == 1
+    assert rows_of("journal") == 5
+
+
+def test_the_journal_cannot_be_kept(source):
+    with pytest.raises(BadQuery, match="keep_journal is for MongoDB"):
+        source.seal(keep_journal=True)
+
+
+def test_other_tools_read_the_files(db, tmp_path):
+    documents = make_run(keys={**SPECTRA, "label": ["a"] * 60}, uid="run-abc")
+    insert(db, documents)
+    (file,) = files(tmp_path)
+    assert file.parent.name == "run-abc"
+    assert file.name.startswith("primary-")
+    frame = pd.read_parquet(file)
+    assert frame["data:x"].tolist() == SPECTRA["x"]
+    assert frame["seq_num"].tolist() == list(range(1, 61))
+    assert frame["data:v"][3].tolist() == SPECTRA["v"][3]
+    plain = polars.read_parquet(file)
+    assert plain["data:x"].to_list() == SPECTRA["x"]
+    assert plain["data:v"][3].to_list() == SPECTRA["v"][3]
+    assert plain["data:label"].to_list() == ["a"] * 60
+    query = f"""SELECT sum("data:x"), max("data:v"[1]), min(uid) FROM '{file}' WHERE seq_num > 30"""
+    uids = [doc["uid"] for name, doc in documents if name == "event"][30:]
+    assert duckdb.sql(query).fetchall() == [(sum(SPECTRA["x"][30:]), 59.0, min(uids))]
+
+
+def test_the_files_say_whose_they_are(db, tmp_path):
+    insert(db, make_run(keys=SPECTRA, uid="run-abc"))
+    note = json.loads(pq.read_schema(files(tmp_path)[0]).metadata[b"daskbroker"])
+    descriptor = db[-1].descriptors["primary"][0]["uid"]
+    assert note == {
+        "run": "run-abc", "kind": "event", "descriptor": descriptor, "stream": "primary",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("uid", ["../../outside", "a/b", "größe", "..", "CON", "x" * 300])
+def test_no_uid_leads_out_of_the_folder(tmp_path, uid):
+    with daskbroker.connect(tmp_path / "store") as db:
+        documents = make_run(keys=SPECTRA, uid=uid, streams=["../../stream"])
+        insert(db, documents)
+        assert_documents_equal(documents, db[uid].documents())
+    (file,) = files(tmp_path)
+    assert file.parent.parent == tmp_path / "store" / "chunks"
+
+
+@pytest.mark.parametrize("place", ["_write", "_move", "add_chunk"])
+def test_killed_while_sealing_loses_and_doubles_nothing(tmp_path, kill, place):
+    documents = make_run(keys=SPECTRA)
+    with daskbroker.connect(tmp_path) as db:
+        insert(db, documents[:-1])
+        with kill(f"daskbroker.sources.embedded.sealing.{place}"):
+            db.seal()
+        assert_documents_equal(documents[:-1], db[-1].documents())
+    with daskbroker.connect(tmp_path) as db:
+        insert(db, documents)
+        assert_documents_equal(documents, db[-1].documents())
+        assert len(db[-1].table().compute()) == 60
+
+
+def test_what_a_killed_process_left_is_swept(db, source, tmp_path, kill):
+    insert(db, make_run(keys=SPECTRA, stop=False))
+    with kill("daskbroker.sources.embedded.sealing.publish_file"):
+        db.seal()
+    (part,) = tmp_path.rglob("*.part")
+    db.seal()
+    assert part.exists()
+    old = time.time() - sealing.ORPHAN_SECONDS - 1
+    for path in (part, *files(tmp_path)):
+        os.utime(path, (old, old))
+    assert sealing.sweep(source._database) == 1
+    assert not part.exists()
+    assert len(files(tmp_path)) == 1
+
+
+def test_two_writers_seal_the_same_rows_once(tmp_path, monkeypatch):
+    """Another process seals while this one has encoded but not yet published."""
+    documents = make_run(keys=SPECTRA, stop=False)
+    with daskbroker.connect(tmp_path) as db:
+        insert(db, documents)
+        write = sealing._write
+        made = []
+
+        def meanwhile(database, lane, table):
+            if not made:
+                made.append(None)
+                made[0] = db.seal()
+            return write(database, lane, table)
+
+        monkeypatch.setattr(sealing, "_write", meanwhile)
+        assert db.seal() == 0
+        assert made == [1]
+        assert_documents_equal(documents, db[-1].documents())
+        assert len(files(tmp_path)) == 1
+
+
+def test_a_large_page_makes_chunks_at_once(db, rows_of):
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0.5})
+    rows = sealing.CHUNK_ROWS + 10
+    numbers = np.arange(rows)
+    page = {
+        "descriptor": descriptor,
+        "uid": [f"e{n}" for n in range(rows)],
+        "seq_num": numbers + 1,
+        "time": 1e9 + numbers,
+        "data": {"x": numbers / 2},
+        "timestamps": {"x": 1e9 + numbers},
+        "filled": {},
+    }
+    insert(db, [*run.documents, ("event_page", page)])
+    assert rows_of("journal") == 0
+    assert rows_of("chunk") == 2
+    assert len(db[-1].table()) == rows
+    db.insert("event_page", {**page, "uid": page["uid"][:5], "seq_num": numbers[:5] + 1,
+        "time": page["time"][:5], "data": {"x": numbers[:5] / 2},
+        "timestamps": {"x": page["time"][:5]}})  # fmt: skip
+    assert len(db[-1].table(duplicates="all")) == rows

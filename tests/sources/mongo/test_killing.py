@@ -1,0 +1,118 @@
+"""Processes that are killed: writers, sealers, and the server itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import StoreUnavailable
+from daskbroker.testing import assert_documents_equal, make_run, paged_run
+from daskbroker.testing.mongod import Mongod
+
+
+def run_module(*arguments):
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_killed_writers_lose_nothing(mongod_uri):
+    said = run_module("daskbroker.testing.kill", "--times", "5", "--mongo", mongod_uri)
+    assert "5 kills, nothing lost or doubled" in said
+
+
+def test_writer_sealers_and_readers_at_once(mongo_database):
+    said = run_module("daskbroker.testing.crowd", mongo_database, "--seconds", "6")
+    assert "nothing lost or doubled" in said
+    assert " 0 readings" not in said
+
+
+def until_stored(db, name, doc):
+    """Insert, again and again while the server is away; how often it was."""
+    for failures in range(1000):
+        try:
+            db.insert(name, doc)
+            return failures
+        except StoreUnavailable:
+            time.sleep(0.05)
+    raise AssertionError("the server has not come back")
+
+
+def test_server_killed_while_events_are_inserted(tmp_path):
+    documents = make_run(300)
+    with Mongod(tmp_path) as server:
+        uri = f"{server.uri}/killed?serverSelectionTimeoutMS=300"
+        kills = []
+
+        def kill():
+            for _ in range(3):
+                time.sleep(0.3)
+                server.kill()
+                time.sleep(0.1)
+                server.start()
+                kills.append(1)
+
+        killer = threading.Thread(target=kill)
+        with daskbroker.connect(uri) as db:
+            for name, doc in documents[:2]:
+                db.insert(name, doc)
+            killer.start()
+            failures = 0
+            for name, doc in documents[2:-1]:
+                failures += until_stored(db, name, doc)
+                if killer.is_alive():
+                    time.sleep(0.002)
+            killer.join()
+            failures += until_stored(db, *documents[-1])
+            assert failures
+            assert len(kills) == 3
+            assert_documents_equal(documents, db[-1].documents())
+
+
+def test_a_server_that_is_away_is_one_clear_error(tmp_path):
+    documents = paged_run()
+    with Mongod(tmp_path) as server:
+        uri = server.uri.replace("//", "//me:s3cret@") + "/gone?serverSelectionTimeoutMS=100"
+        server.kill()
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1.*does not answer") as caught:
+            daskbroker.connect(uri)
+        assert "s3cret" not in str(caught.value) + repr(caught.value.__cause__)
+        server.start()
+        with daskbroker.connect(f"{server.uri}/gone?serverSelectionTimeoutMS=100") as db:
+            for name, doc in documents[:2]:
+                db.insert(name, doc)
+            server.kill()
+            for use in (
+                lambda: db.insert(*documents[2]),
+                lambda: db[-1],
+                lambda: len(db),
+                lambda: list(db(plan_name="x")),
+            ):
+                with pytest.raises(StoreUnavailable, match=r"try again|insert|back"):
+                    use()
+            server.start()
+            for name, doc in documents[2:]:
+                db.insert(name, doc)
+            assert_documents_equal(documents, db[-1].documents())
+
+
+def test_a_forked_child_makes_connections_of_its_own(mongo):
+    for name, doc in make_run(3):
+        mongo.insert(name, doc)
+    assert len(mongo[-1].table().compute()) == 3
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, str(len(mongo[-1].table().compute())).encode())
+        os._exit(0)
+    os.close(writing)
+    assert os.read(reading, 10) == b"3"
+    os.waitpid(child, 0)
+    assert len(mongo[-1].table().compute()) == 3
