@@ -78,8 +78,10 @@ def _changes(
 
 def _changed(
     event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | None]
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     new = {key: value for key, value in values.items() if value is not None}
+    if not new:
+        return event
     return {
         **event,
         "data": {**event["data"], **{key: cell for key, (cell, _) in new.items()}},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dask.dataframe as dd
 
 from ..assets.access import FileAccess
 from ..assets.filled_events import fill_stream
@@ -13,9 +15,6 @@ from ..assets.filling import Filling, external_keys
 from ..assets.references import References
 from ..core.chunks import REFERENCES, ChunkPlan, Layout
 from ..core.documents import ALL, Document
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Filestore"]
 
@@ -137,18 +136,19 @@ class Filestore(ABC):
 
     def fill_table(
         self,
-        table: pd.DataFrame,
+        table: Any,
         in_place: bool = False,
         fields: Collection[str] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
-    ) -> pd.DataFrame:
-        """A computed table, made with ``fill=False``, with its external columns filled.
+    ) -> Any:
+        """A table that was made with ``fill=False``, with its external columns filled.
 
         Parameters
         ----------
         table
-            Its ``attrs`` name run or descriptors.
+            Computed, or lazy: then it is filled when it is computed, and ``in_place`` means
+            nothing. Its ``attrs`` name stream and runs.
         in_place, fields, handler_registry, handler_overrides
             As for :meth:`fill_event`.
 
@@ -162,4 +162,7 @@ class Filestore(ABC):
         filling = self.filling(descriptors, handler_registry, handler_overrides)
         if filling is None:
             return table if in_place else table.copy()
+        if isinstance(table, dd.DataFrame):
+            meta = {"meta": table._meta, "enforce_metadata": False}
+            return table.map_partitions(fill_frame, filling, descriptors, False, fields, **meta)
         return fill_frame(table, filling, descriptors, in_place, fields)

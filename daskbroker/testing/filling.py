@@ -633,6 +633,8 @@ class FillConformance(Conformance):
         assert filled["x"].equals(table["x"])
         assert all(cell is None or isinstance(cell, str) for cell in table["img"])
         assert source.fill_table(table, fields=["x"])["img"].equals(table["img"])
+        lazy = source.fill_table(header.table(fill=False))
+        np.testing.assert_array_equal(stacked(lazy.compute()["img"]).reshape(data.shape), data)
         assert source.fill_table(table, in_place=True) is table
         np.testing.assert_array_equal(stacked(table["img"]).reshape(data.shape), data)
 

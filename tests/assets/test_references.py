@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import daskbroker
 from daskbroker.assets import reference_chunks
 from daskbroker.assets.frame_table import read_frame_table
 from daskbroker.assets.references import ReferenceMissing
@@ -27,10 +28,8 @@ def references_of(header, stream="primary"):
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory):
+def stored(tmp_path_factory):
     """40,000 datums of 40 resources; and their ids, in the order of the events."""
-    import daskbroker
-
     run = RunBuilder()
     spec = {"source": "x", "dtype": "array", "shape": [4, 4], "external": "FILESTORE:"}
     descriptor = run.descriptor({"img": spec})
@@ -42,9 +41,17 @@ def many(tmp_path_factory):
         run.add("datum_page", {"resource": resource, "datum_id": page, "datum_kwargs": kwargs})
         run.event_page(descriptor, [{"img": datum_id} for datum_id in page])
         ids += page
-    with daskbroker.connect(tmp_path_factory.mktemp("many")) as db:
+    folder = tmp_path_factory.mktemp("many")
+    with daskbroker.connect(folder) as db:
         insert_all(db, run.stop())
         db.seal()
+    return folder, ids
+
+
+@pytest.fixture
+def many(stored):
+    folder, ids = stored
+    with daskbroker.connect(folder) as db:
         yield db[-1], ids
 
 
