@@ -120,7 +120,8 @@ class Results:
     ) -> Any:
         """One stream of all these runs as one lazy table.
 
-        The first column, ``run``, is the uid of the run. Small runs share partitions.
+        The first column, ``run``, is the uid of the run. Small runs share partitions. Where runs
+        have the stream in different event sources, the sources follow one another.
         Runs without such a stream have no rows. The runs are those found now.
 
         Parameters
@@ -135,20 +136,25 @@ class Results:
         StreamNotFound
             If none of the runs has the stream.
         """
+        import dask.dataframe as dd
+
         runs = {header.uid: (header.start, header.stop) for header in self}
-        source, plan = self._planned(stream_name, runs)
         handlers = handler_registry, handler_overrides
-        return dataframe_view.table(
-            plan,
-            stream_name,
-            runs,
-            fields=fields,
-            filling=source.filling(plan.descriptors, *handlers) if fill else None,
-            timestamps=timestamps,
-            duplicates=duplicates,
-            timezone=timezone or self._db.timezone,
-            with_run=True,
-        )
+        tables = [
+            dataframe_view.table(
+                plan,
+                stream_name,
+                runs,
+                fields=fields,
+                filling=source.filling(plan.descriptors, *handlers) if fill else None,
+                timestamps=timestamps,
+                duplicates=duplicates,
+                timezone=timezone or self._db.timezone,
+                with_run=True,
+            )
+            for source, plan in self._planned(stream_name, runs)
+        ]
+        return tables[0] if len(tables) == 1 else dd.concat(tables)
 
     def dataset(
         self,
@@ -185,7 +191,7 @@ class Results:
         StreamNotFound
             If none of the runs has the stream.
         BadQuery
-            For another ``combine``.
+            For another ``combine``, or if the stream is in several event sources.
         """
         options: dict[str, Any] = {
             "fields": fields, "chunks": chunks, "timestamps": timestamps,
@@ -198,7 +204,12 @@ class Results:
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         headers = sorted(self, key=lambda header: float(header.start["time"]))
         runs = {header.uid: (header.start, header.stop) for header in headers}
-        source, plan = self._planned(stream_name, runs)
+        (source, plan), *others = self._planned(stream_name, runs)
+        if others:
+            raise BadQuery(
+                f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "
+                "which make no one Dataset; combine='tree' shows them all"
+            )
         filling = source.filling(plan.descriptors, **handlers) if fill else None
         return dataset_view.dataset(
             plan, stream_name, runs, filling=filling, with_run=True, **options
@@ -219,12 +230,16 @@ class Results:
 
     def _planned(
         self, stream_name: str, runs: dataframe_view.Runs
-    ) -> tuple[EventSource, ChunkPlan]:
+    ) -> list[tuple[EventSource, ChunkPlan]]:
+        """The chunks of the stream, in each event source that has some of it."""
+        found = []
         for source in self._db.event_sources.values():
             descriptors = source.list_descriptors(list(runs), stream_name)
             if descriptors:
-                return source, source.plan(descriptors)
-        raise self._no_stream(stream_name, len(runs))
+                found.append((source, source.plan(descriptors)))
+        if not found:
+            raise self._no_stream(stream_name, len(runs))
+        return found
 
     def _no_stream(self, stream_name: str, runs: int) -> StreamNotFound:
         return StreamNotFound(f"none of these {runs} runs has a stream {stream_name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from ...core.chunks import ChunkReader, from_ipc, present
 from ...core.errors import StoreDamaged, StoreError, StoreNotFound
 from ...workers import seen_from
 from .database import Database
+from .packing import pack_small_chunks
 
 __all__ = ["EmbeddedReader", "stored_keys"]
+
+TRAVELLING_BYTES = 64 * 2**10
+"""So much of small chunks may travel to workers as bytes."""
 
 Stored = str | tuple[str, int, int] | bytes
 """A key that any process can read."""
@@ -86,18 +91,25 @@ class EmbeddedReader(ChunkReader):
         )
 
     def _look_up(self, numbers: Sequence[int]) -> list[Stored]:
-        database = Database.of(Path(self.root), create=False, read_only=self.read_only)
-        with database.read() as connection:
+        with self._database.read() as connection:
             return stored_keys(connection, numbers)
+
+    @property
+    def _database(self) -> Database:
+        return Database.of(Path(self.root), create=False, read_only=self.read_only)
 
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
         """The keys of small chunks with their place in a pack, or their bytes, for numbers.
 
-        Workers never open the SQLite file, which is not safe over network file systems.
+        Workers never open the SQLite file, which is not safe over network file systems. So that
+        little travels, small chunks are packed first where they are many.
         """
         numbers = [key for key in keys if isinstance(key, int)]
         if not numbers:
             return keys
+        if not self.read_only:
+            with suppress(StoreError):  # no room, or not ours to write: then the bytes travel
+                pack_small_chunks(self._database, TRAVELLING_BYTES)
         found = dict(zip(numbers, self._look_up(numbers), strict=True))
         return [found[key] if isinstance(key, int) else key for key in keys]
 

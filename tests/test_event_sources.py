@@ -1,0 +1,91 @@
+"""A broker with several event sources: streams go where the route says, and are found there."""
+
+from __future__ import annotations
+
+import pytest
+
+from daskbroker import DataBroker
+from daskbroker.core.errors import BadQuery, ConfigError
+from daskbroker.sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
+from daskbroker.testing import assert_documents_equal, external_run, make_run
+from daskbroker.testing.base import insert_all
+
+
+@pytest.fixture
+def sources(tmp_path):
+    databases = {name: Database.of(tmp_path / name) for name in ("near", "far")}
+    yield databases
+    for database in databases.values():
+        database.close()
+
+
+@pytest.fixture
+def broker(sources):
+    """Streams called ``dark``, and all of runs of the plan ``long``, go to the second source."""
+    places = {}
+
+    def route(descriptor):
+        far = descriptor["name"] == "dark" or places.get(descriptor["run_start"]) == "long"
+        return "far" if far else "near"
+
+    db = DataBroker(
+        EmbeddedHeaderSource(sources["near"]),
+        {name: EmbeddedEventSource(database) for name, database in sources.items()},
+        route=route,
+    )
+    insert = db.insert
+
+    def noting(name, doc, **options):
+        if name == "start":
+            places[doc["uid"]] = doc["plan_name"]
+        insert(name, doc, **options)
+
+    db.insert = noting
+    return db
+
+
+def test_streams_of_one_run_in_two_sources(broker):
+    docs = make_run(4, streams=("primary", "dark"))
+    insert_all(broker, docs)
+    header = broker[-1]
+    near, far = broker.event_sources.values()
+    assert header.es_given_stream("primary") is near
+    assert header.es_given_stream("dark") is far
+    assert sorted(header.streams) == ["dark", "primary"]
+    assert_documents_equal(docs, header.documents(fill=False))
+    assert header.table("dark").compute()["x"].equals(header.table("primary").compute()["x"])
+
+
+def test_references_reach_both(broker):
+    docs = external_run(2)
+    insert_all(broker, docs)
+    header = broker[-1]
+    assert_documents_equal(docs, header.documents(fill=False))
+    for stream in ("primary", "dark"):
+        names = [name for name, _ in header.stream(stream, fill=False)]
+        assert names.count("datum") >= 2
+
+
+def test_one_table_of_runs_in_two_sources(broker):
+    uids = []
+    for plan in ("short", "long", "short"):
+        docs = make_run(3, plan_name=plan)
+        insert_all(broker, docs)
+        uids.append(docs[0][1]["uid"])
+    frame = broker().table().compute()
+    assert sorted(frame["run"]) == sorted(uid for uid in uids for _ in range(3))
+    with pytest.raises(BadQuery, match=r"2 event sources.*tree"):
+        broker().dataset()
+    assert len(broker().dataset(combine="tree").children) == 3
+
+
+def test_a_route_to_nowhere_is_named(sources):
+    db = DataBroker(
+        EmbeddedHeaderSource(sources["near"]),
+        [EmbeddedEventSource(sources["near"])],
+        route=lambda descriptor: "moon",
+    )
+    docs = make_run(1)
+    db.insert(*docs[0])
+    with pytest.raises(ConfigError, match="moon"):
+        db.insert(*docs[1])
