@@ -15,7 +15,7 @@ from ...core.registry import reader_of
 from .bson_documents import from_bson, storable
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database
-from .journal import IN_TIME, event_columns, event_projection
+from .journal import IN_TIME, event_columns, event_projection, row_batches
 from .pages import read_page
 from .references import datum_range
 
@@ -108,13 +108,8 @@ def _read_range(
     """Rows of the journal; from chunks, where they have been sealed since they were planned."""
     _, run, descriptor, begin, end, rows, _ = key
     query = {"descriptor": storable(descriptor), "time": {"$gte": begin, "$lte": end}}
-    with database.errors():
-        events = database.collection("event")
-        found = list(
-            events.find(query, event_projection(columns), batch_size=max(rows, 1))
-            .sort(IN_TIME)
-            .allow_disk_use(True)
-        )
+    batches = row_batches(database, query, event_projection(columns), batch=max(rows, 1))
+    found = [row for some, _ in batches for row in some]
     metadata = {"run": run, "kind": EVENT.kind, "descriptor": descriptor}
     if len(found) == rows:
         return event_columns(found, columns, metadata)

@@ -15,17 +15,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
-import bson
 import pyarrow as pa
 from bson.objectid import ObjectId
 
 from ...core.chunks import EVENT, decode_rows, encode_page, encode_rows
 from ...core.documents import Document
 from ...core.pages import CHUNK_ROWS, page_parts
-from .bson_documents import CODEC, from_bson, storable
+from .bson_documents import from_bson, storable
 from .chunk_store import (
     GONE,
     KEPT,
@@ -40,7 +40,7 @@ from .chunk_store import (
     store_columns,
 )
 from .database import CHUNKS, COLUMNS, Database
-from .journal import IN_TIME, PIECE, metadata_of, unsealed
+from .journal import PIECE, metadata_of, row_batches, unsealed
 
 __all__ = ["seal_descriptor", "seal_page", "seal_rows", "sweep"]
 
@@ -95,20 +95,13 @@ def _next_rows(database: Database, query: Mapping[str, Any]) -> list[dict[str, A
     """The first rows of the journal, as many as a chunk shall hold."""
     rows: list[dict[str, Any]] = []
     size = 0
-    with database.errors():
-        cursor: Any = (
-            database.collection("event")
-            .find_raw_batches(query, batch_size=BATCH_ROWS)
-            .sort(IN_TIME)
-            .limit(CHUNK_ROWS)
-            .allow_disk_use(True)
-        )
-        with cursor:
-            for batch in cursor:
-                size += len(batch)
-                rows.extend(bson.decode_all(batch, CODEC))
-                if size >= SEALED_BYTES:
-                    break
+    batches = row_batches(database, query, None, batch=BATCH_ROWS, limit=CHUNK_ROWS)
+    with closing(batches):
+        for some, nbytes in batches:
+            rows.extend(some)
+            size += nbytes
+            if size >= SEALED_BYTES:
+                break
     return rows
 
 

@@ -62,13 +62,13 @@ class _Lane:
     waiting_rows: int = 0
     waiting_bytes: int = 0
 
-    def may_know(self, uid: str) -> bool:
-        """Whether a sealed event may have this uid; False is certain."""
+    def may_know(self, uids: Sequence[str]) -> np.ndarray:
+        """Which of these uids a sealed event may have, shape ``(len(uids),)``; False is certain."""
         if not len(self.sealed):
-            return False
-        wanted = hash(uid)
-        place = int(np.searchsorted(self.sealed, wanted))
-        return place < len(self.sealed) and int(self.sealed[place]) == wanted
+            return np.zeros(len(uids), bool)
+        wanted = np.fromiter(map(hash, uids), np.int64, len(uids))
+        places = np.searchsorted(self.sealed, wanted)
+        return self.sealed[np.minimum(places, len(self.sealed) - 1)] == wanted
 
 
 class EventWriter:
@@ -113,7 +113,7 @@ class EventWriter:
             If a column of an event is larger than MongoDB holds.
         """
         lane = self._lane(descriptor)
-        fresh = self._not_sealed(descriptor, lane, rows)
+        fresh = self._not_sealed(descriptor, lane, self._each_once(rows))
         if len(fresh) > 1:
             fresh = self._not_in_journal(fresh)
         encoded = [to_bson(row) for row in fresh]
@@ -158,6 +158,13 @@ class EventWriter:
                 for row in rows:  # another process has stored some of them just now
                     self._insert_one(row, to_bson(row))
 
+    def _each_once(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """The rows without those that are among them before."""
+        by_uid: dict[str, Mapping[str, Any]] = {}
+        for row in rows:
+            self._compare(row, by_uid.setdefault(row["uid"], row))
+        return rows if len(by_uid) == len(rows) else list(by_uid.values())
+
     def _not_in_journal(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Those of some rows that the journal does not have."""
         uids = [storable(row["uid"]) for row in rows]
@@ -173,7 +180,7 @@ class EventWriter:
         return fresh
 
     def _compare(self, row: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
-        if there is not None and not equal(from_bson(there), dict(row)):
+        if there is not None and there is not row and not equal(from_bson(there), dict(row)):
             raise DuplicateUID(f"event {row['uid']!r}: a different event is stored under this uid")
 
     def _seal_at_once(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -192,9 +199,9 @@ class EventWriter:
     # -- pages -------------------------------------------------------------------------------
 
     def knows_any(self, descriptor: Document, uids: Sequence[str]) -> bool:
-        """Whether some of these events may be stored."""
+        """Whether some of these events may be stored, or are twice among them."""
         lane = self._lane(descriptor, now=True)
-        if any(map(lane.may_know, uids)):
+        if len(set(uids)) < len(uids) or lane.may_know(uids).any():
             return True
         wanted = [storable(uid) for uid in uids]
         with self._database.errors():
@@ -248,7 +255,8 @@ class EventWriter:
         DuplicateUID
             If a different event with one of their uids is.
         """
-        doubtful = {row["uid"] for row in rows if lane.may_know(row["uid"])}
+        uids = [row["uid"] for row in rows]
+        doubtful = {uids[place] for place in np.flatnonzero(lane.may_know(uids)).tolist()}
         if not doubtful:
             return list(rows)
         there: dict[str, Document] = {}

@@ -149,6 +149,21 @@ def test_large_pages_are_sealed_at_once_and_once(mongo, raw):
     check(mongo, documents)
 
 
+@pytest.mark.parametrize("rows", [5, 1500])
+def test_a_page_with_one_uid_twice_is_kept_once_or_refused_whole(mongo, rows):
+    documents = make_run(rows, uid="the-run", stop=False)
+    for name, doc in documents[:2]:
+        mongo.insert(name, doc)
+    page = paged([*documents[2:], documents[3]])
+    other = copy.deepcopy(page)
+    other["data"]["x"][-1] = -1.0
+    with pytest.raises(DuplicateUID):
+        mongo.insert("event_page", other)
+    check(mongo, documents[:2])
+    mongo.insert("event_page", page)
+    check(mongo, documents)
+
+
 def test_events_sealed_by_another_process_are_known(mongo, run, mongo_database, monkeypatch):
     from daskbroker.sources.mongo import writing
 
