@@ -108,10 +108,11 @@ class Filling:
     keep_shapes: bool = False
 
     def of_runs(self, runs: Collection[str]) -> Filling:
-        """The same with the references of only some runs."""
-        if len(self.references) <= len(runs):
+        """The same with the references of only some runs, of those that have any."""
+        if all(run in runs for run in self.references):
             return self
-        return replace(self, references={run: self.references[run] for run in runs})
+        found = {run: self.references[run] for run in runs if run in self.references}
+        return replace(self, references=found)
 
     @property
     def token(self) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ..core.errors import FillError
+from ..core.errors import FieldNotFound, FillError
 from .base import Conformance, Put, insert_all
 from .compare import assert_documents_equal
 from .files import AD_DATASET, frames, write_hdf5, write_npys, write_tiffs
-from .runs import RunBuilder
+from .runs import RunBuilder, make_run
 
 __all__ = ["FillConformance", "datum_run", "stream_run"]
 
@@ -487,6 +487,8 @@ class FillConformance(Conformance):
         chosen = header.dataset(dtypes={"img": "uint16"})["img"]
         assert chosen.dtype == np.uint16
         np.testing.assert_array_equal(chosen.values[:, 0], data)
+        with pytest.raises(FieldNotFound, match="imag"):
+            header.dataset(dtypes={"imag": "uint16"})
 
     # -- handlers ----------------------------------------------------------------------------
 
@@ -665,6 +667,27 @@ class FillConformance(Conformance):
             np.testing.assert_array_equal(stacked(mine["img"]), data)
             chosen = dataset["img"].values[dataset["run"].values == header.uid]
             np.testing.assert_array_equal(chosen, data)
+
+    def test_several_runs_of_which_some_have_no_such_key(self, broker: Any, tmp_path: Path) -> None:
+        """Each in a partition of its own."""
+        docs, data = datum_run(tmp_path, 2)
+        more, _ = datum_run(tmp_path, 2)
+        plain = [make_run(2, keys=["x"]) for _ in range(2)]
+        headers = [_inserted(broker, run) for run in (docs, plain[0], more, plain[1])]
+        results = broker(uid={"$in": [header.uid for header in headers]})
+        with dask.config.set({"daskbroker.partition-size": 1}):
+            table = results.table()
+        assert table.npartitions >= 4
+        shown = table.compute()
+        for header in headers:
+            cells = shown["img"][shown["run"] == header.uid].tolist()
+            if header in (headers[0], headers[2]):
+                np.testing.assert_array_equal(stacked(cells), data[:, None])
+            else:
+                assert cells == [None, None]
+        dataset = results.dataset()["img"]
+        assert dataset.dtype == np.float64
+        assert int(np.isnan(dataset.values[:, 0, 0, 0]).sum()) == 4
 
     def test_several_descriptors(self, put: Put, tmp_path: Path) -> None:
         """A second descriptor, which has the images inside its events."""

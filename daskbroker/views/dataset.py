@@ -16,8 +16,9 @@ import xarray as xr
 
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
+from ..core.errors import FieldNotFound
 from ..core.fields import select
-from ..core.schema import table_columns
+from ..core.schema import TableColumn, table_columns
 from .chunk_column import ColumnSource, ExternalColumn
 from .dataframe import Runs, target_bytes
 from .dataset_rows import DatasetRows
@@ -83,6 +84,7 @@ def dataset(
     ]
     rows = DatasetRows.of(plan, duplicates)
     columns = {column.name: column for column in table_columns(plan, chosen, runs)}
+    _check_names(dtypes or {}, columns)
     sources = {
         name: variable_source(plan, column, runs, filling, dtypes or {})
         for name, column in columns.items()
@@ -102,6 +104,15 @@ def dataset(
     if chunks not in ("auto", {}):
         return result.chunk(chunks, token=token, name_prefix="daskbroker-")
     return _chunked(result, plan, rows, sources, token)
+
+
+def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) -> None:
+    known = {*columns, *(column.field.key for column in columns.values())}
+    for name in dtypes:
+        if name not in known:
+            raise FieldNotFound(
+                f"dtypes names {name!r}, which is no variable; there are: {', '.join(columns)}"
+            )
 
 
 def _coordinates(plan: ChunkPlan, rows: DatasetRows, with_run: bool) -> xr.Coordinates:
