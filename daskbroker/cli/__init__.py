@@ -1,6 +1,6 @@
 """The command line: ``daskbroker`` and ``python -m daskbroker``."""
 
-from . import reprocessing, runs, stores
+from . import runs, stores, transform
 from .app import app, main
 
-__all__ = ["app", "main", "reprocessing", "runs", "stores"]
+__all__ = ["app", "main", "runs", "stores", "transform"]

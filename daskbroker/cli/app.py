@@ -26,7 +26,6 @@ __all__ = [
     "Until",
     "app",
     "find_run",
-    "is_quiet",
     "line_of",
     "main",
     "pair_of",
@@ -135,8 +134,3 @@ def line_of(header: Header) -> str:
     status = "open" if stop is None else str(stop.get("exit_status", ""))
     plan = str(start.get("plan_name", ""))
     return f"{header.uid}  {start.get('scan_id', '')!s:>6}  {when}  {plan:<16} {status}"
-
-
-def is_quiet() -> bool:
-    """Whether progress bars would be seen by nobody."""
-    return not sys.stderr.isatty()

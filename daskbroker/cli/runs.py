@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from ..config import connect
 from ..core.documents import to_json
+from ..progress import progress_bar
 from .app import (
     Full,
     Limit,
@@ -20,7 +20,6 @@ from .app import (
     Until,
     app,
     find_run,
-    is_quiet,
     line_of,
     pair_of,
     search,
@@ -57,7 +56,7 @@ def ingest(
     from ..ingest import ingest as ingest_paths
 
     defined = dict(pair_of(text) for text in define or ())
-    with connect(db) as broker, tqdm(unit=" documents", disable=is_quiet()) as bar:
+    with connect(db) as broker, progress_bar(None, " documents") as bar:
 
         def progress(file: Path, documents: int) -> None:
             bar.set_postfix_str(file.name[-40:], refresh=False)
@@ -139,6 +138,6 @@ def export(
     with connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
-        bar = tqdm(headers, total=len(headers), unit=" runs", disable=is_quiet())
+        bar = progress_bar(headers, " runs")
         written = sum(1 for _ in export_runs(bar, folder, format, files=files))
         typer.echo(f"{written:,} files of {len(headers):,} runs in {folder}")

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
 from ..config import connect
 from ..configuration import list_configurations, search_folders, unreadable_files
 from ..copying import copy as copy_runs
 from ..core.errors import BadDocument, StoreDamaged
 from ..header import Header
-from .app import Full, Limit, Since, Store, Terms, Until, app, is_quiet, line_of, search
+from ..progress import progress_bar
+from .app import Full, Limit, Since, Store, Terms, Until, app, line_of, search
 
 __all__ = ["config", "copy", "index", "info", "seal"]
 
@@ -52,7 +52,7 @@ def seal(
     made, failed = 0, []
     with connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
-        for header in tqdm(results, total=len(results), unit=" runs", disable=is_quiet()):
+        for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
             except (BadDocument, StoreDamaged) as error:
@@ -102,7 +102,7 @@ def copy(
     with connect(source, create=False, mode="r") as origin, connect(target) as into:
         found = search(origin, terms, full, since, until)
         runs = found if limit is None else found[:limit]
-        bar = tqdm(reversed(runs), total=len(runs), unit=" runs", disable=is_quiet())
+        bar = progress_bar(reversed(runs), " runs", of=runs)
 
         def progress(header: Header, documents: int) -> None:
             bar.set_postfix_str(f"{header.uid[:8]}: {documents:,} documents")
