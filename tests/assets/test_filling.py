@@ -40,7 +40,7 @@ def test_the_same_work_has_the_same_name(db):
 def test_open_handlers_do_not_travel(db, tmp_path):
     docs, data = datum_run(tmp_path)
     insert_all(db, docs)
-    dataset = db[-1].dataset()
+    dataset = db[-1].dataset(chunks=None)
     before = len(pickle.dumps(dataset))
     np.testing.assert_array_equal(dataset["img"].values[:, 0], data)  # handlers are open now
     assert len(pickle.dumps(dataset)) == before
