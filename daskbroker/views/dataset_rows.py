@@ -48,6 +48,10 @@ class DatasetRows:
         ends = np.cumsum(np.array(counts, dtype=np.int64))
         return cls(groups, ends, taken, plan.records["rows"].astype(np.int64))
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        # Without what is only worked out from these.
+        return (DatasetRows, (self.groups, self.ends, self.taken, self.lengths))
+
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
