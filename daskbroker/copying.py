@@ -12,9 +12,9 @@ from typing import Any
 
 from .assets.transfer import FileTransfer
 from .broker import DataBroker
-from .core.chunks import LAYOUTS, REFERENCES
 from .core.documents import Document, pack, plain
 from .core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
+from .core.layouts import LAYOUTS, REFERENCES
 from .header import Header
 from .results import Results
 from .views.pages import PageBuffer

@@ -34,4 +34,6 @@ def progress_bar(
     shown = sys.stderr.isatty() or in_notebook if show is None else show
     counted = items if of is None else of
     total = len(counted) if shown and isinstance(counted, Sized) else None
+    if not shown:
+        total = 0  # tqdm would count
     return autonotebook.tqdm(items, total=total, unit=unit, disable=not shown)

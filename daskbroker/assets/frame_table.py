@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import STREAM_DATUM, STREAM_RESOURCE, ChunkReader, whole
+from ..core.chunks import ChunkReader
 from ..core.documents import Document
+from ..core.layouts import STREAM_DATUM, STREAM_RESOURCE, whole
 from .reference_chunks import documents, reference_table
 
 __all__ = ["FrameTable", "UnevenStreamDatum", "read_frame_table"]

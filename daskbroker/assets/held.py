@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import ChunkReader, cells, whole
+from ..core.chunks import ChunkReader
 from ..core.codec import MISSING, block, field_kind
 from ..core.documents import from_json
+from ..core.layouts import cells, whole
 
 __all__ = ["COLUMNS", "Held", "held_table"]
 

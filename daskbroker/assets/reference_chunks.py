@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import DATUM, ChunkReader, Layout, cells, decode_rows, whole
+from ..core.chunks import ChunkReader
 from ..core.codec import MISSING, field_kind
 from ..core.documents import Document
+from ..core.layouts import DATUM, Layout, cells, decode_rows, whole
 from .handlers.base import Datums
 
 __all__ = ["DatumChunk", "datum_chunk", "documents", "reference_table"]

@@ -17,16 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import (
-    DATUM,
-    RESOURCE,
-    STREAM_DATUM,
-    STREAM_RESOURCE,
-    ChunkPlan,
-    ChunkReader,
-    Layout,
-)
+from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.documents import Document
+from ..core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
 from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
 from .handlers.base import Datums
 from .reference_chunks import DatumChunk, datum_chunk, documents

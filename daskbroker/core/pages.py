@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .chunks import EVENT, Layout
+from .layouts import EVENT, Layout
 
 __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_columnar", "is_large", "page_parts"]
 

@@ -11,10 +11,8 @@ import pyarrow as pa
 
 from .chunks import (
     CHUNK_RECORD,
-    EVENT,
     ChunkPlan,
     ChunkReader,
-    Layout,
     Statistics,
     column_kinds,
     ranges_table,
@@ -23,6 +21,7 @@ from .chunks import (
 )
 from .codec import Kind
 from .documents import Document
+from .layouts import EVENT, Layout
 
 __all__ = ["PlanBuilder", "with_frames"]
 

@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .chunks import ChunkPlan, whole
+from .chunks import ChunkPlan
 from .codec import EXACT_INTEGER, MISSING, Kind, block, decode, field_kind
 from .fields import Field, data_keys_of, project
+from .layouts import whole
 
 __all__ = ["TableColumn", "empty_frame", "table_columns", "to_pandas"]
 

@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..core.chunks import (
+from ..core.chunks import Chunk, ChunkPlan
+from ..core.documents import ALL, Document
+from ..core.errors import BadDocument, StreamNotFound, UnknownReference
+from ..core.layouts import (
     DATUM,
     EVENT,
     LAYOUTS,
     RESOURCE,
     STREAM_DATUM,
     STREAM_RESOURCE,
-    Chunk,
-    ChunkPlan,
     Layout,
     decode_rows,
 )
-from ..core.documents import ALL, Document
-from ..core.errors import BadDocument, StreamNotFound, UnknownReference
 from ..core.planning import with_frames
 from ..core.validate import check_keys, document_label, prepare
 from ..views import dataframe as dataframe_view

@@ -13,8 +13,9 @@ from ..assets.filled_events import fill_stream
 from ..assets.filled_tables import fill_frame
 from ..assets.filling import Filling, external_keys
 from ..assets.references import References
-from ..core.chunks import REFERENCES, ChunkPlan, Layout
+from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
+from ..core.layouts import REFERENCES, Layout
 
 __all__ = ["Filestore"]
 

@@ -14,9 +14,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..core.chunks import REFERENCES, ChunkPlan, Layout
+from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
 from ..core.errors import StoreReadOnly
+from ..core.layouts import REFERENCES, Layout
 from ..core.planning import PlanBuilder
 from ..core.search import Search
 from .base import EventSource, HeaderPair, HeaderSource, stream_of

@@ -18,8 +18,9 @@ from xarray.core import indexing
 from ..assets.filling import Filling, Target
 from ..assets.held import Held, held_table
 from ..assets.shapes import Declared, outer_index
-from ..core.chunks import ChunkPlan, whole
+from ..core.chunks import ChunkPlan
 from ..core.codec import block, field_kind
+from ..core.layouts import whole
 from ..core.schema import TIME, posix_to_datetime, to_pandas
 from .dataset_rows import DatasetRows
 

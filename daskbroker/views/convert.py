@@ -9,9 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..core.chunks import EVENT, ChunkPlan, ChunkReader, encode_rows, rows_of_page
+from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.documents import Document, iter_named, normalize
 from ..core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
+from ..core.layouts import EVENT, encode_rows, rows_of_page
 from ..core.planning import PlanBuilder, with_frames
 from ..core.validate import check_keys, document_label, prepare
 from .dataframe import table

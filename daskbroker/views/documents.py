@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 
 from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
-from ..core.chunks import DATUM, EVENT, STREAM_DATUM, ChunkPlan, Layout, iter_rows
+from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
 from ..core.fields import derive_descriptor, select
+from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from .prefetch import Prefetcher
 
 __all__ = ["Parts", "stream_documents"]

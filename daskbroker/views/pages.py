@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..core.chunks import DATUM, EVENT, Layout
 from ..core.documents import Document, iter_named
+from ..core.layouts import DATUM, EVENT, Layout
 
 __all__ = ["PageBuffer"]
 

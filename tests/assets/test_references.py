@@ -14,7 +14,7 @@ import daskbroker
 from daskbroker.assets import reference_chunks
 from daskbroker.assets.frame_table import read_frame_table
 from daskbroker.assets.references import ReferenceMissing
-from daskbroker.core.chunks import STREAM_DATUM, STREAM_RESOURCE
+from daskbroker.core.layouts import STREAM_DATUM, STREAM_RESOURCE
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.runs import RunBuilder
 

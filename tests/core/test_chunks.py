@@ -14,25 +14,27 @@ import pytest
 
 from daskbroker.core.chunks import (
     CHUNK_RECORD,
-    DATUM,
-    EVENT,
-    EXTRA,
-    STREAM_DATUM,
     ChunkPlan,
     ChunkReader,
-    Layout,
-    cells,
     column_kinds,
-    decode_rows,
-    encode_page,
-    encode_rows,
     from_ipc,
     ranges_table,
-    rows_of_page,
     statistics,
     to_ipc,
 )
 from daskbroker.core.documents import Document, plain
+from daskbroker.core.layouts import (
+    DATUM,
+    EVENT,
+    EXTRA,
+    STREAM_DATUM,
+    Layout,
+    cells,
+    decode_rows,
+    encode_page,
+    encode_rows,
+    rows_of_page,
+)
 from daskbroker.core.validate import prepare
 from daskbroker.testing import difference, expand_documents, paged_run
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskbroker.core.chunks import EVENT, Statistics, encode_rows
+from daskbroker.core.chunks import Statistics
 from daskbroker.core.codec import Kind
 from daskbroker.core.documents import Document
+from daskbroker.core.layouts import EVENT, encode_rows
 from daskbroker.core.planning import MOST_ROWS, PlanBuilder, with_frames
 from daskbroker.views.convert import MemoryReader
 

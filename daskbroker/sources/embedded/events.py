@@ -9,9 +9,10 @@ from typing import Any
 
 import dask
 
-from ...core.chunks import EVENT, LAYOUTS, ChunkPlan, Layout, encode_page, rows_of_page
+from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
+from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page, rows_of_page
 from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of

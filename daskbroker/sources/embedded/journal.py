@@ -18,17 +18,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import (
-    EVENT,
-    LAYOUTS,
-    Layout,
-    decode_rows,
-    encode_rows,
-    from_ipc,
-    to_ipc,
-)
+from ...core.chunks import from_ipc, to_ipc
 from ...core.documents import equal, pack, unpack
 from ...core.errors import DuplicateUID, StoreDamaged
+from ...core.layouts import EVENT, LAYOUTS, Layout, decode_rows, encode_rows
 from .reader import EmbeddedReader, stored_keys
 
 __all__ = ["POSITIONS", "Journal", "Lane", "waiting_tables"]

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...core.chunks import Layout, Statistics
+from ...core.chunks import Statistics
 from ...core.documents import Document
+from ...core.layouts import Layout
 from ...core.planning import PlanBuilder
 from .journal import Lane, found_row, waiting_tables
 from .sealing import read_schema

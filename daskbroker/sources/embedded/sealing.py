@@ -20,18 +20,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...core.chunks import (
-    Statistics,
-    column_kinds,
-    encode_page,
-    join_tables,
-    statistics,
-    to_ipc,
-)
+from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
 from ...core.codec import Kind
 from ...core.documents import from_json, to_json
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
+from ...core.layouts import encode_page, join_tables
 from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from .database import Database
 from .journal import POSITIONS, Journal, Lane, sealed_end, waiting_tables

@@ -22,10 +22,11 @@ from bson.binary import Binary
 from bson.objectid import ObjectId
 from pymongo.errors import BulkWriteError
 
-from ...core.chunks import EVENT, Statistics, column_kinds, from_ipc, statistics, to_ipc
+from ...core.chunks import Statistics, column_kinds, from_ipc, statistics, to_ipc
 from ...core.codec import Kind
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
+from ...core.layouts import EVENT
 from .bson_documents import LARGEST, storable
 from .database import CHUNKS, COLUMNS, Database
 

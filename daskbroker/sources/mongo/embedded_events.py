@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...core.chunks import DATUM, EVENT, RESOURCE, ChunkPlan, Layout, Statistics, encode_rows
+from ...core.chunks import ChunkPlan, Statistics
 from ...core.codec import Kind
 from ...core.documents import ALL, Document
+from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .bson_documents import from_bson, storable

@@ -9,18 +9,10 @@ from typing import Any
 import dask
 from pymongo.errors import DuplicateKeyError, WriteError
 
-from ...core.chunks import (
-    DATUM,
-    EVENT,
-    RESOURCE,
-    ChunkPlan,
-    Layout,
-    Statistics,
-    encode_rows,
-    rows_of_page,
-)
+from ...core.chunks import ChunkPlan, Statistics
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID
+from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows, rows_of_page
 from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of

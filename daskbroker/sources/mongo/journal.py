@@ -22,8 +22,8 @@ from typing import Any
 import bson
 import pyarrow as pa
 
-from ...core.chunks import EVENT, encode_rows
 from ...core.codec import MISSING, encode
+from ...core.layouts import EVENT, encode_rows
 from .bson_documents import CODEC, SIDE, from_bson, storable
 from .chunk_store import GONE, KEPT, Manifest, read_uids
 from .database import Database

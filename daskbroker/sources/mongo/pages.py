@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 from bson.objectid import ObjectId
 
-from ...core.chunks import DATUM, EVENT, Layout, encode_page, present
+from ...core.chunks import present
 from ...core.errors import StoreDamaged
+from ...core.layouts import DATUM, EVENT, Layout, encode_page
 from .bson_documents import from_bson
 from .database import Database
 from .journal import event_projection

@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import EVENT, ChunkReader, decode_rows, encode_rows
+from ...core.chunks import ChunkReader
 from ...core.errors import StoreDamaged, StoreError
+from ...core.layouts import EVENT, decode_rows, encode_rows
 from ...core.redaction import label_of
 from ...core.registry import reader_of
 from .bson_documents import from_bson, storable

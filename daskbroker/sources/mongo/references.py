@@ -16,9 +16,10 @@ import pyarrow as pa
 from bson.objectid import ObjectId
 from pymongo.errors import DuplicateKeyError, WriteError
 
-from ...core.chunks import DATUM, LAYOUTS, RESOURCE, STREAM_RESOURCE, Layout, encode_rows, present
+from ...core.chunks import present
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
+from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_RESOURCE, Layout, encode_rows
 from .bson_documents import SIDE, check_size, from_bson, sparse_bson, storable, to_bson
 from .database import REFUSED, Database
 from .indexes import warn_of_missing

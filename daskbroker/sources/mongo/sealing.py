@@ -22,8 +22,8 @@ from typing import Any
 import pyarrow as pa
 from bson.objectid import ObjectId
 
-from ...core.chunks import EVENT, decode_rows, encode_page, encode_rows
 from ...core.documents import Document
+from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows
 from ...core.pages import CHUNK_ROWS, page_parts
 from .bson_documents import from_bson, storable
 from .chunk_store import (

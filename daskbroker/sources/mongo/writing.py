@@ -17,9 +17,9 @@ import numpy as np
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
-from ...core.chunks import EVENT, iter_rows
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
+from ...core.layouts import EVENT, iter_rows
 from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
 from .chunk_store import (
     GONE,

@@ -11,7 +11,7 @@ from bson.objectid import ObjectId
 from suitcase.mongo_normalized import Serializer
 
 import daskbroker
-from daskbroker.core.chunks import DATUM
+from daskbroker.core.layouts import DATUM
 from daskbroker.sources.mongo import indexes, planning, references, survey
 from daskbroker.testing import (
     RunBuilder,
