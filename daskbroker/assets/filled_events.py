@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 from ..core.documents import Document
-from .filling import Filling, Target, external_keys, is_stream_key
+from ..core.external import external_keys, is_stream_key
+from .filling import Filling, Target
 from .held import Held
 from .shapes import Declared
 

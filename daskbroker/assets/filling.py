@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import FillError
+from ..core.external import is_stream_key
 from .blocks import cell_shape, read_block
 from .held import Held
 from .readable import ANYWHERE, ReadableRoots
@@ -22,20 +23,10 @@ from .registry import Factory, HandlerRegistry
 from .resolving import ResolvedResource, normal_spec, resolve
 from .shapes import Declared, Mismatch, Roi, cast, fit, outer_index, reshaped
 
-__all__ = ["Filling", "Target", "external_keys", "is_stream_key"]
+__all__ = ["Filling", "Target"]
 
 _FOUND_BY_THEMSELVES = HandlerRegistry()
 """Our own handlers and those of installed packages, which every process finds."""
-
-
-def external_keys(descriptor: Mapping[str, Any]) -> list[str]:
-    """Data keys whose values are outside the store (event-model's ``external``)."""
-    return [key for key, spec in descriptor["data_keys"].items() if spec.get("external")]
-
-
-def is_stream_key(claim: Mapping[str, Any]) -> bool:
-    """Whether stream_datum documents tell of a key, by its entry in ``data_keys``."""
-    return str(claim.get("external", "")).startswith("STREAM")
 
 
 @dataclass(frozen=True)

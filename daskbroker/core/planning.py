@@ -21,6 +21,7 @@ from .chunks import (
 )
 from .codec import Kind
 from .documents import Document
+from .external import is_stream_key
 from .layouts import EVENT, Layout
 
 __all__ = ["PlanBuilder", "with_frames"]
@@ -123,8 +124,7 @@ def with_frames(
 
 def _has_streams(descriptor: Mapping[str, Any]) -> bool:
     """Whether frames of a descriptor may be told of by stream_datum documents."""
-    specs = descriptor["data_keys"].values()
-    return any(str(spec.get("external", "")).startswith("STREAM") for spec in specs)
+    return any(map(is_stream_key, descriptor["data_keys"].values()))
 
 
 def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPlan:

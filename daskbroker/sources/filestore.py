@@ -11,10 +11,11 @@ import dask.dataframe as dd
 from ..assets.access import FileAccess
 from ..assets.filled_events import fill_stream
 from ..assets.filled_tables import fill_frame
-from ..assets.filling import Filling, external_keys
+from ..assets.filling import Filling
 from ..assets.references import References
 from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
+from ..core.external import external_keys
 from ..core.layouts import REFERENCES, Layout
 
 __all__ = ["Filestore"]

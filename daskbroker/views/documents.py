@@ -21,6 +21,7 @@ from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
+from ..core.external import datum_keys
 from ..core.fields import derive_descriptor, select
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from .prefetch import Prefetcher
@@ -137,10 +138,7 @@ def _used_resources(part: Parts) -> set[str]:
 
 def _resources_of_datums(part: Parts) -> set[str]:
     external = {
-        f"data:{key}"
-        for descriptor in part.plan.descriptors
-        for key, spec in descriptor["data_keys"].items()
-        if spec.get("external") and not str(spec["external"]).startswith("STREAM")
+        f"data:{key}" for descriptor in part.plan.descriptors for key in datum_keys(descriptor)
     }
     if not external or not len(part.datums):
         return set()

@@ -10,10 +10,11 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from ..assets.filling import Filling, is_stream_key
+from ..assets.filling import Filling
 from ..assets.shapes import Declared
 from ..core.chunks import ChunkPlan
 from ..core.codec import Kind
+from ..core.external import is_stream_key
 from ..core.fields import Field, project
 from ..core.schema import TIME, TableColumn
 from .chunk_column import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn

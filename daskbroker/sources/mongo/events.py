@@ -12,6 +12,7 @@ from pymongo.errors import DuplicateKeyError, WriteError
 from ...core.chunks import ChunkPlan, Statistics
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID
+from ...core.external import datum_keys
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows, rows_of_page
 from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
@@ -251,11 +252,7 @@ class MongoEventSource(EventSource):
     def _datum_ids(self, descriptors: Sequence[Document]) -> Iterable[str]:
         """Values of external keys in the events of a run."""
         for descriptor in descriptors:
-            columns = [
-                f"data:{key}"
-                for key, claim in descriptor["data_keys"].items()
-                if claim.get("external") and not str(claim["external"]).startswith("STREAM")
-            ]
+            columns = [f"data:{key}" for key in datum_keys(descriptor)]
             if columns:
                 plan = self.plan_events([descriptor])
                 for place in range(len(plan)):

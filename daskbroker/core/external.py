@@ -1,0 +1,24 @@
+"""Data keys whose values are outside the store: event-model's ``external``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["datum_keys", "external_keys", "is_stream_key"]
+
+
+def external_keys(descriptor: Mapping[str, Any]) -> list[str]:
+    """Data keys of a descriptor that are external."""
+    return [key for key, claim in descriptor["data_keys"].items() if claim.get("external")]
+
+
+def datum_keys(descriptor: Mapping[str, Any]) -> list[str]:
+    """External data keys whose values in events are datum_ids."""
+    claims = descriptor["data_keys"]
+    return [key for key in external_keys(descriptor) if not is_stream_key(claims[key])]
+
+
+def is_stream_key(claim: Mapping[str, Any]) -> bool:
+    """Whether stream_datum documents tell of a key, by its entry in ``data_keys``."""
+    return str(claim.get("external", "")).startswith("STREAM")
