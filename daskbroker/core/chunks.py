@@ -83,6 +83,8 @@ def column_kinds(table: pa.Table) -> dict[str, Kind]:
 
 # -- plans -----------------------------------------------------------------------------------
 
+SMALL_BYTES = 2**16
+
 CHUNK_RECORD = np.dtype(
     [
         ("descriptor", "i4"),
@@ -275,7 +277,9 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     reader = pa.ipc.open_file(body)
     if columns is None:
         return reader.read_all()
-    places = [reader.schema.get_field_index(name) for name in columns]
-    options = pa.ipc.IpcReadOptions(included_fields=sorted({p for p in places if p >= 0}))
-    table = pa.ipc.open_file(body, options=options).read_all()
-    return table.select([name for name in columns if name in table.column_names])
+    names = present(reader.schema, columns)
+    if len(data) > SMALL_BYTES:  # else to open it anew would take longer than to read it all
+        places = sorted({reader.schema.get_field_index(name) for name in names})
+        options = pa.ipc.IpcReadOptions(included_fields=places)
+        reader = pa.ipc.open_file(body, options=options)
+    return reader.read_all().select(names)
