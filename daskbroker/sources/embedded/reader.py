@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,20 @@ class EmbeddedReader(ChunkReader):
             path, offset, length = key
             return self._read_packed(path, offset, length, columns)
         return self.read(self._look_up([key])[0], columns)
+
+    def read_many(
+        self, keys: Sequence[Any], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read_many`; numbers by one query."""
+        return super().read_many(self._found(keys), columns)
+
+    def _found(self, keys: Sequence[Any]) -> Sequence[Any]:
+        """The keys with what numbers stand for."""
+        numbers = [key for key in keys if isinstance(key, int)]
+        if not numbers:
+            return keys
+        found = dict(zip(numbers, self._look_up(numbers), strict=True))
+        return [found[key] if isinstance(key, int) else key for key in keys]
 
     def _read_file(self, key: str, columns: Sequence[str] | None) -> pa.Table:
         path = Path(self.root, key)
@@ -104,14 +118,10 @@ class EmbeddedReader(ChunkReader):
         Workers never open the SQLite file, which is not safe over network file systems. So that
         little travels, small chunks are packed first where they are many.
         """
-        numbers = [key for key in keys if isinstance(key, int)]
-        if not numbers:
-            return keys
-        if not self.read_only:
+        if not self.read_only and any(isinstance(key, int) for key in keys):
             with suppress(StoreError):  # no room, or not ours to write: then the bytes travel
                 pack_small_chunks(self._database, TRAVELLING_BYTES)
-        found = dict(zip(numbers, self._look_up(numbers), strict=True))
-        return [found[key] if isinstance(key, int) else key for key in keys]
+        return self._found(keys)
 
 
 def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Stored]:
