@@ -65,6 +65,9 @@ def store_columns(
 ) -> Manifest:
     """Store the columns of a chunk; :func:`publish` makes it known.
 
+    This does not wait for the server's log: the log is in order, so when it has the chunk's
+    manifest, for which :func:`publish` waits, it has the columns.
+
     Raises
     ------
     TooLarge
@@ -84,7 +87,7 @@ def store_columns(
         for place, (name, body) in enumerate(pieces.items())
     ]
     with database.errors():
-        database.collection(COLUMNS).insert_many(documents, ordered=False)
+        database.collection(COLUMNS, sure=False).insert_many(documents, ordered=False)
     kinds = {name: kind.to_list() for name, kind in column_kinds(table).items()}
     return {
         "_id": chunk,

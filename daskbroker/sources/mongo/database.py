@@ -116,8 +116,12 @@ class Database:
 
     # -- collections -------------------------------------------------------------------------
 
-    def collection(self, name: str) -> Collection[dict[str, Any]]:
-        """A collection of the metadata database, or of the assets database if it is one of it."""
+    def collection(self, name: str, *, sure: bool = True) -> Collection[dict[str, Any]]:
+        """A collection of the metadata database, or of the assets database if it is one of it.
+
+        A write that need not be ``sure`` does not wait for the server's log: what comes after it
+        and does wait makes it sure as well, or it may be lost.
+        """
         uri = self.uri
         if self.assets_uri is not None and name in ASSET_INDEXES:
             uri = self.assets_uri
@@ -125,7 +129,7 @@ class Database:
         concern = found.write_concern
         if "j" not in concern.document and concern.acknowledged:
             journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
-            concern = pymongo.WriteConcern(**{**concern.document, "j": journaled})
+            concern = pymongo.WriteConcern(**{**concern.document, "j": journaled and sure})
         return found.get_collection(name, write_concern=concern)
 
     def collection_names(self) -> list[str]:

@@ -196,9 +196,7 @@ class MongoEventSource(EventSource):
             self._database.prepare_writing()
             descriptor = self._known_descriptor(owner)
             with self._lock:
-                if not self._writer.knows_any(descriptor, page["uid"]):
-                    self._seal_descriptor(descriptor, keep=False)
-                    self._writer.append_page(descriptor, page)
+                if self._writer.append_page(descriptor, page):
                     return
         self.append(layout, owner, rows_of_page(layout, page), run)
 

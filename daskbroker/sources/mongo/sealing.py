@@ -42,7 +42,7 @@ from .chunk_store import (
 from .database import CHUNKS, COLUMNS, Database
 from .journal import PIECE, metadata_of, row_batches, unsealed
 
-__all__ = ["seal_descriptor", "seal_page", "seal_rows", "sweep"]
+__all__ = ["page_tables", "seal_descriptor", "seal_page", "seal_rows", "sweep"]
 
 SEALED_BYTES = 8 * 2**20
 """Of BSON, about, in a chunk; a batch of the server's may come on top."""
@@ -164,41 +164,49 @@ def _halves(table: pa.Table) -> list[pa.Table]:
     return [encode_rows(EVENT, part, metadata) for part in (docs[:half], docs[half:])]
 
 
-def seal_page(database: Database, descriptor: Document, page: Mapping[str, Any]) -> None:
-    """Make a page, none of whose rows is stored, into chunks at once."""
+def page_tables(descriptor: Document, page: Mapping[str, Any]) -> list[pa.Table]:
+    """A page as the chunks that it becomes."""
     metadata = metadata_of(descriptor)
-    tables = [encode_page(EVENT, part, metadata) for part in page_parts(EVENT, page)]
-    while True:
-        first = sealed_end(chunks_of(database, descriptor["uid"]))
-        manifests: list[Manifest] = []
-        try:
-            for table in tables:
-                manifest = store_columns(
-                    database, descriptor["uid"], descriptor["run_start"], first, table, GONE
-                )
-                manifests.append(manifest)
-                first += table.num_rows
-            if publish(database, manifests):
-                return
-        except TooLarge:
-            discard(database, manifests)
-            tables = [half for table in tables for half in _halves(table)]
-            continue
-        except BaseException:
-            discard(database, manifests)
-            raise
+    return [encode_page(EVENT, part, metadata) for part in page_parts(EVENT, page)]
+
+
+def seal_page(
+    database: Database, descriptor: Document, tables: Sequence[pa.Table], first: int
+) -> list[Manifest]:
+    """Make chunks of a page, from a position on.
+
+    Returns the chunks; none, if another process has made a chunk known at this position.
+    """
+    manifests: list[Manifest] = []
+    try:
+        for table in tables:
+            manifest = store_columns(
+                database, descriptor["uid"], descriptor["run_start"], first, table, GONE
+            )
+            manifests.append(manifest)
+            first += table.num_rows
+        if publish(database, manifests):
+            return manifests
+    except TooLarge:
         discard(database, manifests)
+        halves = [half for table in tables for half in _halves(table)]
+        return seal_page(database, descriptor, halves, first - sum(m["rows"] for m in manifests))
+    except BaseException:
+        discard(database, manifests)
+        raise
+    discard(database, manifests)
+    return []
 
 
 def _remove_rows(database: Database, manifest: Manifest) -> None:
-    """Remove a chunk's rows from the journal, and note that."""
+    """Remove a chunk's rows from the journal, and note that; the next sealer would do it too."""
     uids = [storable(uid) for uid in read_uids(database, manifest)]
     with database.errors():
-        events = database.collection("event")
+        events = database.collection("event", sure=False)
         for begin in range(0, len(uids), PIECE):
             some = uids[begin : begin + PIECE]
             events.delete_many({"uid": {"$in": some}, "descriptor": manifest["owner"]})
-        chunks = database.collection(CHUNKS)
+        chunks = database.collection(CHUNKS, sure=False)
         chunks.update_one({"_id": manifest["_id"]}, {"$set": {"journal": GONE}})
 
 

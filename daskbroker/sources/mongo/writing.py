@@ -31,7 +31,7 @@ from .chunk_store import (
     stored_columns,
 )
 from .database import REFUSED, Database
-from .sealing import seal_descriptor, seal_page, seal_rows
+from .sealing import page_tables, seal_descriptor, seal_page, seal_rows
 
 __all__ = ["EventWriter"]
 
@@ -69,6 +69,13 @@ class _Lane:
         wanted = np.fromiter(map(hash, uids), np.int64, len(uids))
         places = np.searchsorted(self.sealed, wanted)
         return self.sealed[np.minimum(places, len(self.sealed) - 1)] == wanted
+
+    def add(self, chunks: Sequence[Manifest], uids: Sequence[str]) -> None:
+        """Know of chunks that were added, and of the uids in them."""
+        hashes = np.sort(np.fromiter(map(hash, uids), np.int64, len(uids)))
+        self.chunks = [*self.chunks, *chunks]
+        # Stable, as that is quick for two sorted runs.
+        self.sealed = np.sort(np.concatenate([self.sealed, hashes]), kind="stable")
 
 
 class EventWriter:
@@ -198,22 +205,43 @@ class EventWriter:
 
     # -- pages -------------------------------------------------------------------------------
 
-    def knows_any(self, descriptor: Document, uids: Sequence[str]) -> bool:
-        """Whether some of these events may be stored, or are twice among them."""
-        lane = self._lane(descriptor, now=True)
-        if len(set(uids)) < len(uids) or lane.may_know(uids).any():
-            return True
+    def append_page(self, descriptor: Document, page: Mapping[str, Any]) -> bool:
+        """Store a page as chunks; False, and nothing is, if some of its events may be stored.
+
+        What other processes have sealed since this one looked does not go unnoticed: then the
+        position is taken, and all is looked at again.
+        """
+        uids = page["uid"]
+        tables = page_tables(descriptor, page)
+        while True:
+            lane = self._lane(descriptor)
+            if len(set(uids)) < len(uids) or lane.may_know(uids).any():
+                return False
+            journal = self._journal_has(descriptor, uids)
+            if journal == "some":
+                return False
+            try:
+                if journal == "others":  # they go first
+                    seal_descriptor(self._database, descriptor)
+                else:
+                    made = seal_page(self._database, descriptor, tables, sealed_end(lane.chunks))
+                    if made:
+                        lane.add(made, uids)
+                        return True
+            except BaseException:
+                self.forget(descriptor["uid"])
+                raise
+            self.forget(descriptor["uid"])
+
+    def _journal_has(self, descriptor: Document, uids: Sequence[str]) -> str:
+        """``"some"`` of these events, ``"others"`` of the descriptor, or ``"none"``."""
         wanted = [storable(uid) for uid in uids]
         with self._database.errors():
             events = self._database.collection("event")
-            return events.find_one({"uid": {"$in": wanted}}, {"_id": 1}) is not None
-
-    def append_page(self, descriptor: Document, page: Mapping[str, Any]) -> None:
-        """Store a page, none of whose events is stored, as chunks."""
-        try:
-            seal_page(self._database, descriptor, page)
-        finally:
-            self.forget(descriptor["uid"])
+            if events.find_one({"uid": {"$in": wanted}}, {"_id": 1}) is not None:
+                return "some"
+            query = {"descriptor": storable(descriptor["uid"])}
+            return "none" if events.find_one(query, {"_id": 1}) is None else "others"
 
     # -- what is sealed ----------------------------------------------------------------------
 
@@ -235,14 +263,11 @@ class EventWriter:
     def _look(self, descriptor: Document, lane: _Lane) -> None:
         """Learn of chunks that were added."""
         known = {chunk["_id"] for chunk in lane.chunks}
-        lane.chunks = chunks_of(self._database, descriptor["uid"])
-        hashes = [
-            np.fromiter(map(hash, read_uids(self._database, chunk)), np.int64)
-            for chunk in lane.chunks
-            if chunk["_id"] not in known
-        ]
-        if hashes:
-            lane.sealed = np.sort(np.concatenate([lane.sealed, *hashes]))
+        found = chunks_of(self._database, descriptor["uid"])
+        new = [chunk for chunk in found if chunk["_id"] not in known]
+        uids = [uid for chunk in new for uid in read_uids(self._database, chunk)]
+        lane.add(new, uids)
+        lane.chunks = found
         lane.looked = time.monotonic()
 
     def _not_sealed(
