@@ -17,6 +17,7 @@ import json
 import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,7 @@ _SUFFIXES = (".json", ".jsonl", ".ndjson", ".msgpack", ".json.txt", ".jsonl.txt"
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
 _DECODER = json.JSONDecoder()
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError)
+_BAD_ZIP = (zipfile.BadZipFile, RuntimeError, UnicodeDecodeError, OverflowError, struct.error)
 
 
 class Recorded(NamedTuple):
@@ -128,7 +130,7 @@ def read_recording(
                 if name == "start" and isinstance(doc.get("uid"), str):
                     run = doc["uid"]
                 yield Recorded(run, name, doc, where)
-    except (*_UNREADABLE, zipfile.BadZipFile, RuntimeError) as error:
+    except (*_UNREADABLE, *_BAD_ZIP) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadRecording(f"{path}: damaged or unreadable: {reason}") from error
 
