@@ -70,9 +70,9 @@ class _Views:
             step = max(1, 64 * 2**20 // dataset[0].nbytes)
             return np.concatenate([dataset[n : n + step] for n in range(0, len(dataset), step)])
 
-    def image(self, chunks: Any) -> Any:
-        """The variable."""
-        return self._broker[self._uid].dataset(chunks=chunks)["img"][:, 0]
+    def image(self, chunks: Any, *cell: Any) -> Any:
+        """The variable, indexed in one step, as Dask pushes no more than one down to the file."""
+        return self._broker[self._uid].dataset(chunks=chunks)["img"][(slice(None), 0, *cell)]
 
     def table(self) -> Any:
         """The column of a computed table."""
@@ -121,11 +121,11 @@ def _row_cases(views: _Views, data: np.ndarray, row: int) -> list[Case]:
         Case("h5py, a row", lambda: views.plain(slice(None), row), _equals(expected)),
         Case(
             "a row, lazy without dask",
-            lambda: views.image(None)[:, row].to_numpy(),
+            lambda: views.image(None, row).to_numpy(),
             _equals(expected),
             goal,
         ),
-        Case("a row", lambda: views.image("auto")[:, row].to_numpy(), _equals(expected), goal),
+        Case("a row", lambda: views.image("auto", row).to_numpy(), _equals(expected), goal),
     ]
 
 

@@ -69,7 +69,7 @@ def test_planning_and_len_read_nothing(header, table, reads):
 def test_one_column_reads_that_column(table, reads):
     assert table["c"].sum().compute() == sum(range(ROWS * PAGES))
     assert len(reads) == PAGES
-    assert {column for _, columns in reads for column in columns} == {"seq_num", "data:c"}
+    assert {column for _, columns in reads for column in columns} == {"data:c"}
 
 
 def test_a_range_of_seq_num_reads_its_chunks(table, reads):

@@ -37,6 +37,9 @@ class RowGroup:
         Number shown; None if that needs a look at ``seq_num``.
     stored
         Number in the chunks.
+    numbers
+        ``seq_num`` of the rows in its chunk, where that is known without reading: it is simple
+        and has no gaps.
     within
         Whether it is a piece of a larger group: only rows from ``seq_min`` to ``seq_max``.
     bytes, seq_min, seq_max, time_min, time_max
@@ -54,6 +57,7 @@ class RowGroup:
     time_max: float
     stored: int = 0
     within: bool = False
+    numbers: range | None = None
 
 
 def group_rows(plan: ChunkPlan, duplicates: Duplicates = "last") -> list[RowGroup]:
@@ -102,6 +106,8 @@ def _group(plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates
     else:
         rows = int(records["distinct"][0]) if single else None
     times = records["time_min"], records["time_max"]
+    low, high = int(records["seq_min"].min()), int(records["seq_max"].max())
+    numbers = range(low, high + 1)
     known = not (np.isnan(times[0]).any() or np.isnan(times[1]).any())
     return RowGroup(
         places=tuple(places.tolist()),
@@ -109,11 +115,12 @@ def _group(plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates
         simple=simple,
         rows=rows,
         bytes=int(records["bytes"].sum()),
-        seq_min=int(records["seq_min"].min()),
-        seq_max=int(records["seq_max"].max()),
+        seq_min=low,
+        seq_max=high,
         time_min=float(times[0].min()) if known else float("nan"),
         time_max=float(times[1].max()) if known else float("nan"),
         stored=int(records["rows"].sum()),
+        numbers=numbers if simple and len(numbers) == records["rows"][0] else None,
     )
 
 
@@ -154,7 +161,6 @@ def weighed(groups: Sequence[RowGroup], row_bytes: int, target: int) -> list[Row
 
 
 def _pieces(group: RowGroup, span: int, count: int) -> Iterator[RowGroup]:
-    dense = group.simple and group.stored == span
     step = -(-span // count)
     for low in range(group.seq_min, group.seq_max + 1, step):
         high = min(low + step - 1, group.seq_max)
@@ -164,7 +170,7 @@ def _pieces(group: RowGroup, span: int, count: int) -> Iterator[RowGroup]:
             within=True,
             seq_min=low,
             seq_max=high,
-            rows=high - low + 1 if dense else None,
+            rows=None if group.numbers is None else high - low + 1,
             stored=max(1, round(group.stored * share)),
             bytes=round(group.bytes * share),
         )

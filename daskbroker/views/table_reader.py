@@ -86,12 +86,15 @@ class Piece(NamedTuple):
         First and last ``seq_num`` wanted; None: all.
     near
         Where in the run it is, from 0 to 1.
+    numbers
+        ``seq_num`` of all rows of the one chunk, if known; then the column need not be read.
     """
 
     simple: bool
     parts: tuple[Part, ...]
     within: tuple[int, int] | None
     near: float
+    numbers: range | None = None
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,9 @@ class TableReader:
         """The partition with exactly these columns."""
         wanted = [self.columns[name] for name in names]
         keys = [part.key for piece in payload.pieces for part in piece.parts]
-        chunks = payload.reader.read_many(keys, self._physical(wanted, payload.filling))
-        pieces = [self._read(chunks, piece, payload.filling) for piece in payload.pieces]
+        known = all(piece.numbers is not None for piece in payload.pieces)
+        tables = payload.reader.read_many(keys, self._physical(wanted, payload.filling, known))
+        pieces = [self._read(tables, piece, payload) for piece in payload.pieces]
         return self._frame(pieces, wanted)
 
     def _frame(self, pieces: Sequence[_Piece], wanted: Sequence[TableColumn]) -> pd.DataFrame:
@@ -150,19 +154,28 @@ class TableReader:
     def _dtype(self, column: TableColumn) -> str:
         return self.options.time_dtype if column.dtype == TIME else column.dtype
 
-    def _physical(self, wanted: Sequence[TableColumn], filling: Filling | None) -> list[str]:
-        """Names of the chunks' columns to read."""
-        physical = ["seq_num", *(c.physical for c in wanted if c.physical)]
+    def _physical(
+        self, wanted: Sequence[TableColumn], filling: Filling | None, numbered: bool
+    ) -> list[str]:
+        """Names of the chunks' columns to read; ``seq_num`` only where it is not known."""
+        physical = [c.physical for c in wanted if c.physical]
         if filling is not None and any(column.external for column in wanted):
-            physical.append("filled")
+            physical = ["seq_num", *physical, "filled"]
+        elif not numbered:
+            physical = ["seq_num", *physical]
         return list(dict.fromkeys(physical))
 
-    def _read(self, coming: Iterator[pa.Table], piece: Piece, filling: Filling | None) -> _Piece:
+    def _read(self, coming: Iterator[pa.Table], piece: Piece, payload: Payload) -> _Piece:
         tables = list(islice(coming, len(piece.parts)))
-        rows = self._rows(piece, [table.column("seq_num").to_numpy() for table in tables])
+        seq_nums = [
+            _seq_num(table, part.key, piece, payload.reader)
+            for part, table in zip(piece.parts, tables, strict=True)
+        ]
         chunks = [
-            _Chunk(self, filling, part, piece.near, table, some)
-            for part, table, some in zip(piece.parts, tables, rows, strict=True)
+            _Chunk(self, payload.filling, part, piece.near, table, seq_num[some], some)
+            for part, table, seq_num, some in zip(
+                piece.parts, tables, seq_nums, self._rows(piece, seq_nums), strict=True
+            )
         ]
         return _Piece(chunks, piece.simple)
 
@@ -203,11 +216,8 @@ class _Chunk:
     part: Part
     near: float
     table: pa.Table
+    seq_num: np.ndarray
     rows: slice | np.ndarray
-
-    @cached_property
-    def seq_num(self) -> np.ndarray:
-        return self.table.column("seq_num").to_numpy()[self.rows]  # type: ignore[no-any-return]
 
     def array(self, column: TableColumn) -> Any:
         """The cells of a column, of its dtype."""
@@ -229,6 +239,15 @@ class _Chunk:
 class _Piece(NamedTuple):
     chunks: list[_Chunk]
     simple: bool
+
+
+def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> np.ndarray:
+    """Of all rows of a chunk; read where it is not known, or the chunk is not what it was."""
+    if "seq_num" not in table.column_names:
+        if piece.numbers is not None and len(piece.numbers) == table.num_rows:
+            return np.arange(piece.numbers.start, piece.numbers.stop)
+        table = reader.read(key, ["seq_num"])
+    return table.column("seq_num").to_numpy()  # type: ignore[no-any-return]
 
 
 def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
