@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from .filling import FillConformance
+from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 
 __all__ = ["BrokerConformance"]
 
 
-class BrokerConformance(ModelConformance, PageConformance, NounConformance, FillConformance):
+class BrokerConformance(
+    ModelConformance, PageConformance, NounConformance, FillConformance, FillRuleConformance
+):
     """Everything a store has to pass, written against the contracts in general.
 
     A subclass gives the fixtures ``broker`` and ``reopen``, see

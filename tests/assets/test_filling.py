@@ -10,7 +10,7 @@ import pytest
 
 from daskbroker.core.errors import ConfigError, FillError, HandlerExists, HandlerNotFound
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.filling import LazySquares, Squares, datum_run, squares_run
+from daskbroker.testing.detector_runs import LazySquares, Squares, datum_run, squares_run
 
 
 def filling_of(header, **handlers):

@@ -12,7 +12,7 @@ import pytest
 
 from daskbroker.core.errors import FillError
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.filling import Squares, datum_run, squares, squares_run, stream_run
+from daskbroker.testing.detector_runs import Squares, datum_run, squares, squares_run, stream_run
 
 BLOCK = {"daskbroker.partition-size": 400}  # bytes: four frames
 

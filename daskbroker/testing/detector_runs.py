@@ -1,0 +1,172 @@
+"""Runs with detector data: files and computed frames, handlers to read them, what must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import numpy as np
+import pandas as pd
+
+from .files import AD_DATASET, frames, write_hdf5
+from .runs import Documents, RunBuilder
+
+__all__ = [
+    "SHAPE",
+    "FailsAtTwo",
+    "LazySquares",
+    "Squares",
+    "Tables",
+    "check_filled",
+    "datum_run",
+    "filled_cells",
+    "image_claim",
+    "squares",
+    "squares_run",
+    "stacked",
+    "stream_place",
+    "stream_run",
+]
+
+SHAPE = (6, 8)
+"""Of the frames that these tests write."""
+
+
+def image_claim(shape: Iterable[Any] = SHAPE, **more: Any) -> dict[str, Any]:
+    """What a descriptor says of frames that datums refer to."""
+    external = {"external": "FILESTORE:", "dtype_numpy": "<u2"}
+    return {"source": "x", "dtype": "array", "shape": list(shape), **external, **more}
+
+
+def datum_run(
+    folder: Path,
+    events: int = 5,
+    *,
+    shape: Iterable[Any] = (1, *SHAPE),
+    place: Mapping[str, Any] | None = None,
+    **claim: Any,
+) -> tuple[Documents, np.ndarray]:
+    """A run whose key ``img`` refers to one HDF5 file by datums, and the frames in it.
+
+    Parameters
+    ----------
+    folder
+        Where the file ``a.h5`` is written.
+    events
+        Number of frames and events.
+    shape, claim
+        What the descriptor says of ``img``.
+    place
+        Keys of the resource, in place of the usual ones; None leaves one out.
+    """
+    data = frames(events, SHAPE)
+    if not (folder / "a.h5").exists():
+        write_hdf5(folder / "a.h5", data)
+    run = RunBuilder()
+    descriptor = run.descriptor({"img": image_claim(shape, **claim), "x": 0.5})
+    usual = {"root": str(folder), "resource_path": "a.h5"}
+    resource = run.resource("AD_HDF5", **{**usual, **(place or {})})
+    for number in range(events):
+        datum = run.datum(resource, point_number=number)
+        run.event(descriptor, {"img": datum, "x": number * 0.5}, filled={"img": False})
+    return run.stop(), data
+
+
+def stream_run(
+    folder: Path, events: int = 6, *, step: int = 2, per_event: int = 1, with_events: bool = True
+) -> tuple[Documents, np.ndarray]:
+    """A run whose key ``img`` is told of by stream_datums, and its cells ``(events, m, h, w)``."""
+    data = frames(events * per_event, SHAPE)
+    path = write_hdf5(folder / "s.h5", data)
+    run = RunBuilder()
+    spec = image_claim((per_event, *SHAPE), external="STREAM:")
+    descriptor = run.descriptor({"img": spec, "x": 0.5} if with_events else {"img": spec})
+    resource = run.stream_resource("img", **stream_place(path))
+    for first in range(0, events, step):
+        last = min(first + step, events)
+        run.stream_datum(resource, descriptor, (first, last))
+        for place in range(first, last if with_events else first):
+            run.event(descriptor, {"x": place * 0.5})
+    docs = run.stop(num_events={"primary": events})
+    return docs, data.reshape(events, per_event, *SHAPE)
+
+
+def stream_place(path: Path) -> dict[str, Any]:
+    """Where a stream_resource says that its frames are."""
+    parameters = {"dataset": AD_DATASET, "chunk_shape": [1, *SHAPE]}
+    return {"uri": f"file://localhost{path}", "parameters": parameters}
+
+
+def stacked(cells: Iterable[Any]) -> np.ndarray:
+    """Cells of a column as one array."""
+    return np.stack([np.asarray(cell) for cell in cells])
+
+
+def filled_cells(header: Any, key: str = "img", stream: str = "primary") -> list[Any]:
+    """The values of one key in the filled documents of a stream."""
+    documents = header.stream(stream, fill=True)
+    return [doc["data"][key] for name, doc in documents if name == "event"]
+
+
+class Squares:
+    """A classic handler without a file: each datum's square, as an array of one shape."""
+
+    def __init__(self, path: str, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, n: int) -> np.ndarray:
+        return np.full(SHAPE, n * n * self.scale)
+
+
+class LazySquares(Squares):
+    """The same, lazily."""
+
+    def __call__(self, n: int) -> Any:
+        return dask.array.from_array(super().__call__(n), chunks=2)
+
+
+class Tables:
+    """A classic handler that gives a list of tables."""
+
+    def __init__(self, path: str) -> None:
+        pass
+
+    def __call__(self, n: int) -> list[pd.DataFrame]:
+        return [pd.DataFrame({"n": [n, n + 1]})]
+
+
+class FailsAtTwo(Squares):
+    """A classic handler that cannot read one of its datums."""
+
+    def __call__(self, n: int) -> np.ndarray:
+        if n == 2:
+            raise OSError("no beam")
+        return super().__call__(n)
+
+
+def squares_run(events: int = 4, spec: str = "SQUARES", **claim: Any) -> Documents:
+    """A run whose key ``img`` a handler computes."""
+    run = RunBuilder()
+    descriptor = run.descriptor({"img": image_claim(dtype_numpy="<f8", **claim), "x": 0.5})
+    resource = run.resource(spec, root="/", resource_path="", resource_kwargs={"scale": 2.0})
+    for place in range(events):
+        run.event(descriptor, {"img": run.datum(resource, n=place), "x": 0.5})
+    return run.stop()
+
+
+def squares(events: int = 4) -> np.ndarray:
+    """What :func:`squares_run` is filled with."""
+    return stacked([np.full(SHAPE, 2.0 * n * n) for n in range(events)])
+
+
+def check_filled(header: Any, expected: np.ndarray, key: str = "img") -> None:
+    """All three views hold these cells."""
+    shown = header.table().compute()[key]
+    np.testing.assert_array_equal(stacked(shown), expected)
+    dataset = header.dataset()
+    np.testing.assert_array_equal(dataset[key].values, expected)
+    np.testing.assert_array_equal(header.dataset(chunks=None)[key].values, expected)
+    if any(name == "event" for name, _ in header.stream(fill=False)):
+        np.testing.assert_array_equal(stacked(filled_cells(header, key)), expected)

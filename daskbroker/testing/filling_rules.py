@@ -1,0 +1,301 @@
+"""Filling, in the conformance suite: shapes and dtypes, handlers, and the methods that fill."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array
+import numpy as np
+import pytest
+
+from ..core.errors import FieldNotFound, FillError
+from .base import Conformance, Put, insert_all
+from .detector_runs import (
+    SHAPE,
+    FailsAtTwo,
+    LazySquares,
+    Squares,
+    Tables,
+    check_filled,
+    datum_run,
+    filled_cells,
+    squares,
+    squares_run,
+    stacked,
+    stream_run,
+)
+from .files import frames
+from .runs import Documents, RunBuilder, make_run
+
+__all__ = ["FillRuleConformance"]
+
+
+class FillRuleConformance(Conformance):
+    """What the rules say where files and descriptors differ, and who does the reading."""
+
+    # -- the shape rule ----------------------------------------------------------------------
+
+    def test_axes_of_length_one(self, put: Put, tmp_path: Path) -> None:
+        """Row 23: (6, 8) is declared, the handler gives (1, 6, 8)."""
+        docs, data = datum_run(tmp_path, shape=SHAPE)
+        check_filled(put(docs), data)
+
+    def test_shapes_that_cannot_be_reconciled(self, put: Put, tmp_path: Path) -> None:
+        docs, data = datum_run(tmp_path, shape=(5, 5))
+        header = put(docs)
+        with pytest.raises(FillError) as caught:
+            header.table().compute()
+        words = (header.uid, "primary", "img", "AD_HDF5", "a.h5", "(5, 5)", "(1, 6, 8)")
+        for word in words:
+            assert word in str(caught.value)
+        with dask.config.set({"daskbroker.shape-mismatch": "keep"}):
+            table, dataset = header.table(), header.dataset()
+            cells = filled_cells(header)
+        np.testing.assert_array_equal(stacked(table.compute()["img"]), data[:, None])
+        np.testing.assert_array_equal(stacked(cells), data[:, None])
+        with pytest.raises(FillError, match="img"):
+            dataset["img"].compute()
+
+    def test_declared_dtype(self, put: Put, tmp_path: Path) -> None:
+        docs, data = datum_run(tmp_path, dtype_numpy="<i8")
+        header = put(docs)
+        assert header.dataset()["img"].dtype == np.int64
+        np.testing.assert_array_equal(header.dataset()["img"].values[:, 0], data)
+        assert header.table().compute()["img"].iloc[0].dtype == np.uint16
+
+    def test_dtype_that_does_not_hold_the_values(self, put: Put, tmp_path: Path) -> None:
+        docs, data = datum_run(tmp_path, 10, dtype_numpy="|u1")
+        header = put(docs)
+        with pytest.raises(FillError) as caught:
+            header.dataset()["img"].compute()
+        for word in ("uint8", "uint16", "img", "a.h5"):
+            assert word in str(caught.value)
+        chosen = header.dataset(dtypes={"img": "uint16"})["img"]
+        assert chosen.dtype == np.uint16
+        np.testing.assert_array_equal(chosen.values[:, 0], data)
+        with pytest.raises(FieldNotFound, match="imag"):
+            header.dataset(dtypes={"imag": "uint16"})
+
+    # -- handlers ----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("handler", [Squares, LazySquares])
+    def test_registered_handlers(self, put: Put, handler: Any) -> None:
+        """Rows 14 and 24."""
+        header = put(squares_run())
+        header.db.register_handler("SQUARES", handler)
+        check_filled(header, squares())
+        header.db.deregister_handler("SQUARES")
+        with pytest.raises(FillError, match="SQUARES"):
+            header.table().compute()
+
+    @pytest.mark.parametrize(
+        "handlers",
+        [{"handler_registry": {"SQUARES": Squares}}, {"handler_overrides": {"img": Squares}}],
+        ids=["registry", "overrides"],
+    )
+    def test_handlers_for_one_call(self, broker: Any, handlers: dict[str, Any]) -> None:
+        header = _inserted(broker, squares_run())
+        expected = squares()
+        for cells in (
+            header.table(**handlers).compute()["img"],
+            header.dataset(**handlers)["img"].values,
+            broker(uid=header.uid).table(**handlers).compute()["img"],
+            broker(uid=header.uid).dataset(**handlers)["img"].values,
+            _cells(header.documents(**handlers)),
+            _cells(header.stream(**handlers)),
+            _cells(broker(uid=header.uid).documents(**handlers)),
+        ):
+            np.testing.assert_array_equal(stacked(cells), expected)
+        with pytest.raises(FillError, match="SQUARES"):
+            header.table().compute()
+
+    def test_cells_that_are_no_arrays(self, put: Put) -> None:
+        docs = squares_run(shape=[1])
+        (resource,) = (doc for name, doc in docs if name == "resource")
+        resource["resource_kwargs"] = {}
+        header = put(docs)
+        header.db.register_handler("SQUARES", Tables, overwrite=True)
+        cells = header.table().compute()["img"].tolist()
+        assert [cell[0]["n"].tolist() for cell in cells] == [[n, n + 1] for n in range(4)]
+
+    def test_a_handler_that_fails(self, put: Put) -> None:
+        header = put(squares_run())
+        header.db.register_handler("SQUARES", FailsAtTwo, overwrite=True)
+        assert stacked(header.dataset(chunks=None)["img"][:2].values).shape == (2, *SHAPE)
+        for fill in (lambda: header.table().compute(), lambda: list(header.documents())):
+            with pytest.raises(FillError) as caught:
+                fill()
+            for word in (header.uid, "primary", "img", "SQUARES", "no beam"):
+                assert word in str(caught.value)
+
+    def test_a_keyword_that_is_not_there(self, put: Put) -> None:
+        docs = squares_run()
+        for name, doc in docs:
+            if name == "datum":
+                doc["datum_kwargs"] = {"m": 1}
+        header = put(docs)
+        header.db.register_handler("SQUARES", Squares, overwrite=True)
+        with pytest.raises(FillError) as caught:
+            header.dataset()["img"].compute()
+        for word in (header.uid, "primary", "img", "SQUARES"):
+            assert word in str(caught.value)
+
+    # -- files that are gone -----------------------------------------------------------------
+
+    @pytest.mark.parametrize("make", [datum_run, stream_run])
+    def test_files_that_are_gone(self, put: Put, tmp_path: Path, make: Any) -> None:
+        """Rows 39 and 40."""
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        docs, data = make(folder)
+        shutil.rmtree(folder)
+        header = put(docs)
+        table, dataset = header.table(), header.dataset()
+        assert table[["x"]].compute()["x"].tolist() == [n * 0.5 for n in range(len(data))]
+        assert dataset["x"].values.tolist() == [n * 0.5 for n in range(len(data))]
+        for fill in (
+            lambda: table["img"].compute(),
+            lambda: dataset["img"].compute(),
+            lambda: list(header.documents()),
+        ):
+            with pytest.raises(FillError) as caught:
+                fill()
+            spec = "AD_HDF5" if make is datum_run else "application/x-hdf5"
+            for word in (header.uid, "primary", "'img'", spec, str(folder)):
+                assert word in str(caught.value)
+
+    # -- the manifesto's methods -------------------------------------------------------------
+
+    @pytest.mark.parametrize("make", [datum_run, stream_run])
+    def test_fill_event(self, put: Put, tmp_path: Path, make: Any) -> None:
+        docs, data = make(tmp_path)
+        header = put(docs)
+        source = header.es_given_stream("primary")
+        event = [doc for name, doc in header.documents(fill=False) if name == "event"][2]
+        filled = source.fill_event(event)
+        np.testing.assert_array_equal(filled["data"]["img"].reshape(SHAPE), data[2].reshape(SHAPE))
+        assert filled["uid"] == event["uid"]
+        assert event["data"].get("img", "") == "" or isinstance(event["data"]["img"], str)
+        same = source.fill_event(event, fields=["x"])
+        assert same == event
+        changeable = event.to_dict()
+        assert source.fill_event(changeable, in_place=True) is changeable
+        assert changeable["data"]["img"].shape == (1, *SHAPE)
+        again = source.fill_event(changeable)  # is filled already
+        np.testing.assert_array_equal(again["data"]["img"], changeable["data"]["img"])
+
+    @pytest.mark.parametrize("make", [datum_run, stream_run])
+    def test_fill_event_stream(self, put: Put, tmp_path: Path, make: Any) -> None:
+        docs, data = make(tmp_path)
+        header = put(docs)
+        source = header.es_given_stream("primary")
+        stream = source.fill_event_stream(header.documents(fill=False))
+        assert next(stream)[0] == "start"
+        cells = _cells(stream)
+        np.testing.assert_array_equal(stacked(cells).reshape(data.shape), data)
+
+    def test_fill_event_pages(self, broker: Any, tmp_path: Path) -> None:
+        docs, data = datum_run(tmp_path)
+        header = _inserted(broker, docs)
+        events = [doc for name, doc in docs if name == "event"]
+        page = {
+            "descriptor": events[0]["descriptor"],
+            **{key: [event[key] for event in events] for key in ("uid", "seq_num", "time")},
+            "timestamps": {},
+            "data": {key: [event["data"][key] for event in events] for key in ("img", "x")},
+            "filled": {"img": [False] * len(events)},
+        }
+        source = header.es_given_stream("primary")
+        ((_, filled),) = source.fill_event_stream([("event_page", page)])
+        np.testing.assert_array_equal(stacked(filled["data"]["img"])[:, 0], data)
+        assert filled["filled"]["img"] == page["data"]["img"]
+
+    @pytest.mark.parametrize("make", [datum_run, stream_run])
+    def test_fill_table(self, put: Put, tmp_path: Path, make: Any) -> None:
+        docs, data = make(tmp_path)
+        header = put(docs)
+        source = header.es_given_stream("primary")
+        table = header.table(fill=False).compute()
+        filled = source.fill_table(table)
+        np.testing.assert_array_equal(stacked(filled["img"]).reshape(data.shape), data)
+        assert filled["x"].equals(table["x"])
+        assert all(cell is None or isinstance(cell, str) for cell in table["img"])
+        assert source.fill_table(table, fields=["x"])["img"].equals(table["img"])
+        lazy = source.fill_table(header.table(fill=False))
+        np.testing.assert_array_equal(stacked(lazy.compute()["img"]).reshape(data.shape), data)
+        assert source.fill_table(table, in_place=True) is table
+        np.testing.assert_array_equal(stacked(table["img"]).reshape(data.shape), data)
+
+    # -- selections, several runs, several descriptors ---------------------------------------
+
+    @pytest.mark.parametrize("make", [datum_run, stream_run])
+    def test_selected_fields(self, put: Put, tmp_path: Path, make: Any) -> None:
+        docs, data = make(tmp_path)
+        header = put(docs)
+        stream = list(header.documents(fields=["img"]))
+        cells = _cells(stream)
+        np.testing.assert_array_equal(stacked(cells).reshape(data.shape), data)
+        plain = header.documents(fill=False, fields=["img"])
+        later = header.es_given_stream("primary").fill_event_stream(plain)
+        np.testing.assert_array_equal(stacked(_cells(later)).reshape(data.shape), data)
+
+    def test_several_runs(self, broker: Any, tmp_path: Path) -> None:
+        made = []
+        for name, make in (("a", datum_run), ("b", stream_run), ("c", datum_run)):
+            (tmp_path / name).mkdir()
+            docs, data = make(tmp_path / name)
+            made.append((_inserted(broker, docs), data.reshape(-1, 1, *SHAPE)))
+        results = broker(uid={"$in": [header.uid for header, _ in made]})
+        table = results.table().compute()
+        dataset = results.dataset()
+        for header, data in made:
+            mine = table[table["run"] == header.uid]
+            np.testing.assert_array_equal(stacked(mine["img"]), data)
+            chosen = dataset["img"].values[dataset["run"].values == header.uid]
+            np.testing.assert_array_equal(chosen, data)
+
+    def test_several_runs_of_which_some_have_no_such_key(self, broker: Any, tmp_path: Path) -> None:
+        """Each in a partition of its own."""
+        docs, data = datum_run(tmp_path, 2)
+        more, _ = datum_run(tmp_path, 2)
+        plain = [make_run(2, keys=["x"]) for _ in range(2)]
+        headers = [_inserted(broker, run) for run in (docs, plain[0], more, plain[1])]
+        results = broker(uid={"$in": [header.uid for header in headers]})
+        with dask.config.set({"daskbroker.partition-size": 1}):
+            table = results.table()
+        assert table.npartitions >= 4
+        shown = table.compute()
+        for header in headers:
+            cells = shown["img"][shown["run"] == header.uid].tolist()
+            if header in (headers[0], headers[2]):
+                np.testing.assert_array_equal(stacked(cells), data[:, None])
+            else:
+                assert cells == [None, None]
+        dataset = results.dataset()["img"]
+        assert dataset.dtype == np.float64
+        assert int(np.isnan(dataset.values[:, 0, 0, 0]).sum()) == 4
+
+    def test_several_descriptors(self, put: Put, tmp_path: Path) -> None:
+        """A second descriptor, which has the images inside its events."""
+        docs, data = datum_run(tmp_path, 3, shape=SHAPE)
+        run = RunBuilder()
+        run.documents, run.uid = docs[:-1], docs[0][1]["uid"]
+        inline = run.descriptor({"img": {"source": "x", "dtype": "array", "shape": list(SHAPE)}})
+        more = frames(2, SHAPE, start=3)
+        for seq_num, cell in enumerate(more, 4):
+            run.event(inline, {"img": cell.tolist()}, seq_num)
+        header = put(run.stop())
+        check_filled(header, np.concatenate([data, more]))
+
+
+def _cells(stream: Iterable[tuple[str, Any]]) -> list[Any]:
+    return [doc["data"]["img"] for name, doc in stream if name == "event"]
+
+
+def _inserted(broker: Any, docs: Documents) -> Any:
+    insert_all(broker, docs)
+    return broker[docs[0][1]["uid"]]
