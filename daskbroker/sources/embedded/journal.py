@@ -13,6 +13,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -143,7 +144,7 @@ class Journal:
         before = connection.total_changes
         connection.executemany(
             "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
-            (
+            sorted(
                 (key, sequence.number, sequence.next + place)
                 for place, key in enumerate(_keys(sequence, uids))
             ),
@@ -290,7 +291,13 @@ def _without_owner(layout: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
 def _keys(lane: Lane, uids: Sequence[str]) -> Iterator[int]:
     """Where ``document_key`` has these documents: close together for those of one run."""
     low = lane.run_number * POSITIONS
-    kind = lane.layout.kind.encode()
+    empty = _empty_digest(lane.layout.kind)
     for uid in uids:
-        digest = blake2b(uid.encode("utf8", "surrogatepass"), digest_size=8, person=kind).digest()
-        yield low + int.from_bytes(digest, "big") % POSITIONS
+        digest = empty.copy()  # half the time of making one
+        digest.update(uid.encode("utf8", "surrogatepass"))
+        yield low + int.from_bytes(digest.digest(), "big") % POSITIONS
+
+
+@cache
+def _empty_digest(kind: str) -> blake2b:
+    return blake2b(digest_size=8, person=kind.encode())
