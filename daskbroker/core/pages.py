@@ -11,7 +11,7 @@ __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_columnar", "is_large", "page_parts"]
 
 CHUNK_BYTES = 32 * 2**20
 CHUNK_ROWS = 131_072
-"""What a chunk holds at most, unless a single row is larger."""
+"""What a chunk of a page holds, to half as much again."""
 
 
 def is_columnar(layout: Layout, page: Mapping[str, Any], least: int) -> bool:
@@ -28,13 +28,15 @@ def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
 
 
 def page_parts(layout: Layout, page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Cut a page into pieces of at most a chunk's size."""
+    """Cut a page into equal pieces of about a chunk's size, so that there is no small rest."""
     rows = len(page[layout.uid])
     per_row = max(1, _row_bytes(layout, page))
-    step = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_row))
-    if rows <= step:
+    most = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_row))
+    count = max(1, round(rows / most))
+    if count == 1:
         yield page
         return
+    step = -(-rows // count)
     for start in range(0, rows, step):
         yield {key: _cut(layout, key, value, start, start + step) for key, value in page.items()}
 

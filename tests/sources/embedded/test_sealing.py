@@ -164,7 +164,7 @@ def test_two_writers_seal_the_same_rows_once(tmp_path, monkeypatch):
 def test_a_large_page_makes_chunks_at_once(db, rows_of):
     run = RunBuilder()
     descriptor = run.descriptor({"x": 0.5})
-    rows = sealing.CHUNK_ROWS + 10
+    rows = 2 * sealing.CHUNK_ROWS - 10
     numbers = np.arange(rows)
     page = {
         "descriptor": descriptor,
