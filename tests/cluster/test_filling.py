@@ -54,7 +54,7 @@ def test_registered_handlers_travel_by_reference(db, client):
     header = db[-1]
     parts = header.table().expr.operand("parts")
     sent = pickle.dumps(parts.payload(0))
-    assert b"daskbroker.testing.filling:Squares" in sent
+    assert b"daskbroker.testing.detector_runs:Squares" in sent
     np.testing.assert_array_equal(np.stack(header.table().compute()["img"].tolist()), squares(12))
     (outcome,) = db().map(lambda header: header.dataset(chunks=None)["img"].values)
     np.testing.assert_array_equal(outcome.result(), squares(12))
