@@ -9,7 +9,7 @@ from .layouts import EVENT, Layout
 
 __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_columnar", "is_large", "page_parts"]
 
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 48 * 2**20
 CHUNK_ROWS = 131_072
 """What a chunk of a page holds, to half as much again."""
 

@@ -27,11 +27,12 @@ from ..core.schema import (
 from ..core.timespan import zone_of
 from ._expr import from_partitions
 from ._partitions import Partitions
-from .rows import Duplicates, RowGroup, coalesce, group_rows, weighed
+from .rows import Duplicates, RowGroup, coalesce, cut, group_rows
 from .table_reader import Part, Payload, Piece, TableOptions, TableReader
 
 __all__ = ["StreamPartitions", "table", "target_bytes"]
 
+UID_BYTES = 40
 MOST_PARTITIONS = 10_000
 """Partitions grow beyond their usual size rather than become more than about so many."""
 
@@ -113,12 +114,12 @@ class StreamPartitions(Partitions):
         self._runs = runs
         self._options = options
         self._filling = filling if any(column.external for column in columns) else None
-        groups = group_rows(plan, options.duplicates)
-        size = self._external_bytes()
+        external = self._external_bytes()
+        groups = group_rows(plan, options.duplicates, external - self._hidden_bytes())
         # A scheduler needs milliseconds a task, so a table has no more than some thousands.
-        total = sum(group.bytes + group.stored * size for group in groups)
+        total = sum(group.bytes for group in groups)
         target = max(options.target, total // MOST_PARTITIONS)
-        self._groups: list[RowGroup] = weighed(groups, size, target)
+        self._groups: list[RowGroup] = cut(groups, target) if external else groups
         self._ranges = coalesce(self._groups, target)
 
     def _external_bytes(self) -> int:
@@ -131,6 +132,12 @@ class StreamPartitions(Partitions):
             for key in keys
         ]
         return sum(Declared.of(claim).cell_bytes for claim in claims)
+
+    def _hidden_bytes(self) -> int:
+        """Of a row's uid and timestamps, if the table does not have them."""
+        keys = max((len(d["data_keys"]) for d in self._plan.descriptors), default=0)
+        shown = [column.field.role for column in self._columns]
+        return 8 * max(0, keys - shown.count("ts")) + (0 if "uid" in shown else UID_BYTES)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Projections need start and stop only where there are such columns.

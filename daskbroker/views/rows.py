@@ -16,9 +16,12 @@ import numpy as np
 from ..core.chunks import ChunkPlan
 from ..core.errors import BadQuery
 
-__all__ = ["Duplicates", "RowGroup", "coalesce", "group_rows", "keep", "weighed"]
+__all__ = ["Duplicates", "RowGroup", "coalesce", "cut", "group_rows", "keep"]
 
 Duplicates = Literal["last", "all"]
+
+LEAST_BYTES = 8
+"""Of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class RowGroup:
     within
         Whether it is a piece of a larger group: only rows from ``seq_min`` to ``seq_max``.
     bytes, seq_min, seq_max, time_min, time_max
-        Over the chunks; of a piece, ``bytes`` are its share.
+        Over the chunks, ``bytes`` as the view has them; of a piece, they are its share.
     """
 
     places: tuple[int, ...]
@@ -60,13 +63,18 @@ class RowGroup:
     numbers: range | None = None
 
 
-def group_rows(plan: ChunkPlan, duplicates: Duplicates = "last") -> list[RowGroup]:
-    """Group the chunks of a plan, run by run, each run in the order of ``seq_num``."""
+def group_rows(
+    plan: ChunkPlan, duplicates: Duplicates = "last", row_bytes: int = 0
+) -> list[RowGroup]:
+    """Group the chunks of a plan, run by run, each run in the order of ``seq_num``.
+
+    A row of the view has ``row_bytes`` more than one of the chunks, or, if negative, less.
+    """
     if duplicates not in ("last", "all"):
         raise BadQuery(f"duplicates must be 'last' or 'all', not {duplicates!r}")
     groups: list[RowGroup] = []
     for run, places in _by_run(plan):
-        groups.extend(_grouped(plan, run, places, duplicates))
+        groups.extend(_grouped(plan, run, places, duplicates, row_bytes))
     return groups
 
 
@@ -83,7 +91,7 @@ def _by_run(plan: ChunkPlan) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _grouped(
-    plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates
+    plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates, row_bytes: int
 ) -> Iterator[RowGroup]:
     records = plan.records[places]
     order = np.argsort(records["seq_min"], kind="stable")
@@ -92,11 +100,13 @@ def _grouped(
     ends: Any = np.flatnonzero(np.append(lows[1:] > highs[:-1], True)) + 1 if len(order) else []
     begin = 0
     for end in np.asarray(ends).tolist():
-        yield _group(plan, run, np.sort(places[order[begin:end]]), duplicates)
+        yield _group(plan, run, np.sort(places[order[begin:end]]), duplicates, row_bytes)
         begin = end
 
 
-def _group(plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates) -> RowGroup:
+def _group(
+    plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates, row_bytes: int
+) -> RowGroup:
     records = plan.records[places]
     single = len(places) == 1
     simple = single and bool(records["ordered"][0])
@@ -108,18 +118,19 @@ def _group(plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates
     times = records["time_min"], records["time_max"]
     low, high = int(records["seq_min"].min()), int(records["seq_max"].max())
     numbers = range(low, high + 1)
+    stored = int(records["rows"].sum())
     known = not (np.isnan(times[0]).any() or np.isnan(times[1]).any())
     return RowGroup(
         places=tuple(places.tolist()),
         run=run,
         simple=simple,
         rows=rows,
-        bytes=int(records["bytes"].sum()),
+        bytes=max(int(records["bytes"].sum()) + stored * row_bytes, stored * LEAST_BYTES),
         seq_min=low,
         seq_max=high,
         time_min=float(times[0].min()) if known else float("nan"),
         time_max=float(times[1].max()) if known else float("nan"),
-        stored=int(records["rows"].sum()),
+        stored=stored,
         numbers=numbers if simple and len(numbers) == records["rows"][0] else None,
     )
 
@@ -134,29 +145,17 @@ def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
     return order[last]
 
 
-def weighed(groups: Sequence[RowGroup], row_bytes: int, target: int) -> list[RowGroup]:
-    """The groups with the size of their external cells; large ones in pieces.
+def cut(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:
+    """The groups, with large ones in pieces that are not larger than ``target``, but for single rows.
 
     A piece is a range of ``seq_num``, so its borders are known without reading. How many rows it
     has is known where a group has no gaps.
-
-    Parameters
-    ----------
-    groups
-        From :func:`group_rows`.
-    row_bytes
-        Of the external cells of a row.
-    target
-        Size to aim at; pieces are not larger, but for single rows.
     """
-    if not row_bytes:
-        return list(groups)
     pieces: list[RowGroup] = []
     for group in groups:
-        heavy = replace(group, bytes=group.bytes + group.stored * row_bytes)
         span = group.seq_max - group.seq_min + 1
-        count = min(-(-heavy.bytes // target), span)
-        pieces.extend([heavy] if count < 2 else _pieces(heavy, span, count))
+        count = min(-(-group.bytes // target), span)
+        pieces.extend([group] if count < 2 else _pieces(group, span, count))
     return pieces
 
 

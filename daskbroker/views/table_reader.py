@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,9 @@ from ..core.schema import (
 from .rows import Duplicates, keep
 
 __all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
+
+Numbers = range | np.ndarray
+"""``seq_num`` of the rows of a chunk; a range where it is known without reading."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,7 @@ class TableReader:
             frame = empty_frame(wanted, {})
             return frame.astype({c.name: self._dtype(c) for c in wanted})
         order = _order(pieces)
-        seq_num = np.concatenate([chunk.seq_num for chunk in chunks])
-        index = pd.Index(seq_num if order is None else seq_num[order], name="seq_num")
+        index = _index([chunk.seq_num for chunk in chunks], order)
         data: dict[str, Any] = {}
         for column in wanted:
             joined = _joined([chunk.array(column) for chunk in chunks])
@@ -149,7 +151,8 @@ class TableReader:
             # pandas takes objects that are all text for type str
             whole = column.dtype == "object"
             data[column.name] = pd.Series(array, index=index, dtype=object) if whole else array
-        return pd.DataFrame(data, index=index, columns=[c.name for c in wanted], copy=False)
+        columns = None if data else pd.Index([], dtype="str")
+        return pd.DataFrame(data, index=index, columns=columns, copy=False)
 
     def _dtype(self, column: TableColumn) -> str:
         return self.options.time_dtype if column.dtype == TIME else column.dtype
@@ -172,23 +175,23 @@ class TableReader:
             for part, table in zip(piece.parts, tables, strict=True)
         ]
         chunks = [
-            _Chunk(self, payload.filling, part, piece.near, table, seq_num[some], some)
+            _Chunk(self, payload.filling, part, piece.near, table, _chosen(seq_num, some), some)
             for part, table, seq_num, some in zip(
                 piece.parts, tables, seq_nums, self._rows(piece, seq_nums), strict=True
             )
         ]
         return _Piece(chunks, piece.simple)
 
-    def _rows(self, piece: Piece, seq_nums: Sequence[np.ndarray]) -> list[slice | np.ndarray]:
+    def _rows(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
         """Which rows of each chunk are shown."""
         if piece.simple:
             if piece.within is None:
                 return [slice(None)]
             first, last = piece.within
-            (seq,) = seq_nums
+            (seq,) = map(_array, seq_nums)
             begin, end = np.searchsorted(seq, first), np.searchsorted(seq, last, side="right")
             return [slice(int(begin), int(end))]
-        together = np.concatenate(seq_nums)
+        together = np.concatenate([_array(seq) for seq in seq_nums])
         shown = np.zeros(len(together), bool)
         shown[keep(together, self.options.duplicates)] = True
         if piece.within is not None:
@@ -216,7 +219,7 @@ class _Chunk:
     part: Part
     near: float
     table: pa.Table
-    seq_num: np.ndarray
+    seq_num: Numbers
     rows: slice | np.ndarray
 
     def array(self, column: TableColumn) -> Any:
@@ -241,13 +244,31 @@ class _Piece(NamedTuple):
     simple: bool
 
 
-def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> np.ndarray:
+def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> Numbers:
     """Of all rows of a chunk; read where it is not known, or the chunk is not what it was."""
     if "seq_num" not in table.column_names:
         if piece.numbers is not None and len(piece.numbers) == table.num_rows:
-            return np.arange(piece.numbers.start, piece.numbers.stop)
+            return piece.numbers
         table = reader.read(key, ["seq_num"])
     return table.column("seq_num").to_numpy()  # type: ignore[no-any-return]
+
+
+def _array(numbers: Numbers) -> np.ndarray:
+    return np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else numbers
+
+
+def _chosen(numbers: Numbers, rows: slice | np.ndarray) -> Numbers:
+    return numbers[rows] if isinstance(rows, slice) else _array(numbers)[rows]
+
+
+def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
+    """The index of all rows, in this order; without an array where nothing is missing."""
+    ranges = [some for some in numbers if isinstance(some, range) and len(some)]
+    follow = all(one.stop == two.start for one, two in pairwise(ranges))
+    if order is None and follow and sum(map(len, ranges)) == sum(map(len, numbers)):
+        return pd.RangeIndex(ranges[0].start, ranges[-1].stop, name="seq_num")
+    seq_num = np.concatenate([_array(some) for some in numbers])
+    return pd.Index(seq_num if order is None else seq_num[order], name="seq_num", copy=False)
 
 
 def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
@@ -257,7 +278,7 @@ def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
     orders: list[np.ndarray] = []
     begin = 0
     for piece in pieces:
-        seq_num = np.concatenate([chunk.seq_num for chunk in piece.chunks])
+        seq_num = np.concatenate([_array(chunk.seq_num) for chunk in piece.chunks])
         orders.append(begin + np.argsort(seq_num, kind="stable"))
         begin += len(seq_num)
     return np.concatenate(orders)

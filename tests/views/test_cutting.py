@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pickle
 import time
+from dataclasses import replace
 
+import dask
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import daskbroker
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.runs import RunBuilder
 from daskbroker.views.dataset_rows import DatasetRows
-from daskbroker.views.rows import RowGroup, coalesce, weighed
+from daskbroker.views.rows import RowGroup, coalesce, cut
 
 
 def group(low, high, stored, size=1000):
@@ -35,7 +38,8 @@ def test_pieces_cover_every_seq_num_once_and_in_order(sizes, row_bytes, target):
         high = low + count - 1 + (0 if dense else 5)
         groups.append(group(low, high, count))
         low = high + 1
-    pieces = weighed(groups, row_bytes, target)
+    groups = [replace(one, bytes=one.bytes + one.stored * row_bytes) for one in groups]
+    pieces = cut(groups, target)
     numbers = [n for piece in pieces for n in range(piece.seq_min, piece.seq_max + 1)]
     assert numbers == list(range(1, low))
     dense = [piece for piece in pieces if piece.rows is not None]
@@ -47,9 +51,22 @@ def test_pieces_cover_every_seq_num_once_and_in_order(sizes, row_bytes, target):
     assert [n for begin, end in ranges for n in range(begin, end)] == list(range(len(pieces)))
 
 
-def test_without_external_cells_groups_stay_whole():
-    groups = [group(1, 100, 100, size=10**9)]
-    assert weighed(groups, 0, 1000) == groups
+def test_a_group_below_the_target_stays_whole():
+    groups = [group(1, 100, 100, size=1000)]
+    assert cut(groups, 1000) == groups
+
+
+def test_partitions_are_as_large_as_what_the_table_shows():
+    run = RunBuilder()
+    descriptor = run.descriptor({f"x{n}": 0.5 for n in range(20)})
+    for first in range(0, 40_000, 10_000):
+        row = {f"x{n}": float(first) for n in range(20)}
+        run.event_page(descriptor, [row] * 10_000)
+    options = {"daskbroker.partition-size": "4 MB", "daskbroker.seal-rows": 10_000}
+    with dask.config.set(options), daskbroker.temp() as db:
+        insert_all(db, run.stop())
+        assert db[-1].table().npartitions == 2  # of 1.8 MB a page
+        assert db[-1].table(timestamps=True).npartitions == 4  # of 3.4 MB
 
 
 @given(
@@ -85,8 +102,6 @@ def huge_run(events=100_000):
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory):
-    import daskbroker
-
     with daskbroker.connect(tmp_path_factory.mktemp("huge")) as db:
         insert_all(db, huge_run())
         yield db[-1]

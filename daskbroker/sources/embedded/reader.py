@@ -69,13 +69,13 @@ class EmbeddedReader(ChunkReader):
         whole = columns is None  # checksums cost a table of numbers a third of its time
         try:
             state = path.stat()
-            footer = _footer(str(path), state.st_mtime_ns, state.st_size)
+            footer, schema = _footer(str(path), state.st_mtime_ns, state.st_size)
             with pq.ParquetFile(
                 path, memory_map=True, metadata=footer, page_checksum_verification=whole
             ) as file:
                 if columns is None:
                     return file.read()
-                names = present(file.schema_arrow, columns)
+                names = present(schema, columns)
                 if not names:  # the number of rows still counts
                     return pa.table({"": pa.nulls(file.metadata.num_rows)}).select([])
                 return file.read(columns=names).select(names)
@@ -130,9 +130,10 @@ class EmbeddedReader(ChunkReader):
 
 
 @lru_cache(maxsize=256)
-def _footer(path: str, modified: int, size: int) -> pq.FileMetaData:
+def _footer(path: str, modified: int, size: int) -> tuple[pq.FileMetaData, pa.Schema]:
     """What is at the end of a file; to read it takes as long as to read a column."""
-    return pq.read_metadata(path, memory_map=True)
+    with pq.ParquetFile(path, memory_map=True) as file:
+        return file.metadata, file.schema_arrow
 
 
 def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Stored]:
