@@ -146,7 +146,7 @@ def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
 
 
 def cut(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:
-    """The groups, with large ones in pieces that are not larger than ``target``, but for single rows.
+    """The groups, large ones in pieces that are not larger than ``target``, but for single rows.
 
     A piece is a range of ``seq_num``, so its borders are known without reading. How many rows it
     has is known where a group has no gaps.
