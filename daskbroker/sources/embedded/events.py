@@ -17,7 +17,8 @@ from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .database import Database
-from .journal import POSITIONS, Journal, Lane
+from .journal import Journal
+from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks
 from .planning import SequencePlanner, numbers_of, pieces
 from .reader import EmbeddedReader
@@ -192,7 +193,7 @@ class EmbeddedEventSource(EventSource):
         """Put a page into the journal; False if some of its documents are stored already."""
         try:
             with self._writing(layout, owner, run) as (connection, lane):
-                if not self._journal.claim_page(connection, lane, page[layout.uid]):
+                if not self._journal.claims.hold_page(connection, lane, page[layout.uid]):
                     raise _RowByRow
                 table = encode_page(layout, page, lane.metadata)
                 self._journal.append_table(connection, lane, table)
@@ -209,9 +210,8 @@ class EmbeddedEventSource(EventSource):
         written = seal_page(self._database, self._journal, lane, page)
         try:
             with self._writing(layout, owner, run) as (connection, lane):
-                if lane.waiting_rows or not self._journal.claim_page(
-                    connection, lane, page[layout.uid]
-                ):
+                claims = self._journal.claims
+                if lane.waiting_rows or not claims.claim_page(connection, lane, page[layout.uid]):
                     raise _RowByRow
                 add_chunks(connection, self._database, lane, written)
         except _RowByRow:

@@ -10,7 +10,8 @@ from ...core.chunks import Statistics
 from ...core.documents import Document
 from ...core.layouts import Layout
 from ...core.planning import PlanBuilder
-from .journal import Lane, found_row, waiting_tables
+from .journal import waiting_tables
+from .lanes import Lane, found_row
 from .sealing import read_schema
 
 __all__ = ["SequencePlanner", "numbers_of", "pieces"]

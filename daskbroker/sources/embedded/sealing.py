@@ -28,7 +28,8 @@ from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
 from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from .database import Database
-from .journal import POSITIONS, Journal, Lane, sealed_end, waiting_tables
+from .journal import Journal, waiting_tables
+from .lanes import POSITIONS, Lane, sealed_end
 from .packing import CHUNK_FOLDER, publish_file
 
 __all__ = ["seal_lane", "seal_page", "sweep"]
@@ -136,6 +137,7 @@ def _publish(database: Database, journal: Journal, lane: Lane, first: int, table
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
             return 0  # the file has the same rows as the other's, or is an orphan to sweep
+        journal.claims.note_pages(connection, lane, first, rows)
         add_chunk(connection, database, lane, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
         journal.forget(lane.number)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import daskbroker
 from daskbroker.core.errors import DuplicateUID
-from daskbroker.sources.embedded import journal
+from daskbroker.sources.embedded import claims
+from daskbroker.sources.embedded.database import Database
+from daskbroker.sources.embedded.events import EmbeddedEventSource
 from daskbroker.testing import RunBuilder, assert_documents_equal, expand_documents
 
 ROWS = 60
@@ -49,6 +52,8 @@ def test_a_page_is_one_row_and_a_short_one_single_rows(db, run, descriptor, rows
     insert(db, mixed(run, descriptor))
     assert rows_of("journal") == 3 + 2 + 3
     assert rows_of("chunk") == 0
+    assert rows_of("document_key") == 3 + 3
+    db.seal()
     assert rows_of("document_key") == 3 + 3 + 2 * ROWS
 
 
@@ -73,10 +78,10 @@ def test_rows_of_a_page_again_change_nothing(db, run, descriptor, rows_of, seale
     insert(db, documents)
     if sealed:
         db.seal()
-    before = rows_of("document_key"), rows_of("journal")
+    before = rows_of("chunk"), rows_of("journal")
     insert(db, copy.deepcopy(documents))
     insert(db, expand_documents(documents))
-    assert (rows_of("document_key"), rows_of("journal")) == before
+    assert (rows_of("chunk"), rows_of("journal")) == before
     assert_documents_equal(documents, db[-1].documents())
 
 
@@ -119,6 +124,47 @@ def test_a_uid_twice_in_a_page(db, run, descriptor):
     assert len(db[-1].table()) == 0
 
 
+def other_process(db):
+    """The event source of this store as another process has it, with a connection of its own."""
+    return EmbeddedEventSource(Database(Path(str(db.uri))))
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_what_other_processes_have_stored_is_known(db, run, descriptor, rows_of, sealed):
+    documents = mixed(run, descriptor)
+    insert(db, documents[:3])
+    other = other_process(db)
+    for name, doc in documents:
+        if name.startswith("event"):
+            other.insert(name, copy.deepcopy(doc))
+    if sealed:
+        other.seal()
+    insert(db, copy.deepcopy(documents))
+    other.close()
+    assert_documents_equal(documents, db[-1].documents())
+    twice = copy.deepcopy(documents[3][1])
+    twice["data"]["x"][0] = -1.0
+    with pytest.raises(DuplicateUID, match=twice["uid"][0]):
+        db.insert("event_page", twice)
+
+
+@pytest.mark.parametrize("as_page", [False, True])
+def test_uids_in_waiting_pages_of_another_stream(db, run, descriptor, as_page):
+    whole = page(run, descriptor)
+    other = run.descriptor({"x": 0.5}, "monitor")
+    insert(db, run.documents)
+    if as_page:
+        doc = run.event_page(other, [{"x": 0.5}] * ROWS)
+        doc["uid"][7] = whole["uid"][3]
+    else:
+        doc = run.event(other, {"x": 0.5}, uid=whole["uid"][3])
+    with pytest.raises(DuplicateUID, match=whole["uid"][3]):
+        db.insert(*run.documents[-1])
+    assert len(db[-1].table("monitor")) == 0
+    insert(db, [run.stop()[-1]])
+    assert len(db[-1].table()) == ROWS
+
+
 def test_one_uid_in_two_runs_is_two_events(db):
     for uid in ("run-a", "run-b"):
         run = RunBuilder(uid)
@@ -127,13 +173,19 @@ def test_one_uid_in_two_runs_is_two_events(db):
         assert_documents_equal(run.documents, db[uid].documents())
 
 
-def test_uids_of_equal_hash_are_told_apart(db, run, descriptor, monkeypatch):
-    monkeypatch.setattr(journal, "_keys", lambda lane, uids: (7 for _ in uids))
+def test_uids_of_equal_key_are_told_apart(db, run, descriptor, rows_of, monkeypatch):
+    monkeypatch.setattr(claims, "uid_key", lambda uid, kind, run: 7 + len(uid) % 3)
+    monkeypatch.setattr(
+        claims, "uid_keys", lambda uids, kind, run: np.array([7 + len(uid) % 3 for uid in uids])
+    )
     for number in range(4):
         run.event(descriptor, {"x": number / 2, "label": "a"})
-    page(run, descriptor)
+    for _ in range(3):
+        page(run, descriptor)
     insert(db, run.documents)
+    assert rows_of("journal") == 4 + 3
     insert(db, copy.deepcopy(run.documents))
+    assert rows_of("journal") == 4 + 3
     assert_documents_equal(run.documents, db[-1].documents())
 
 

@@ -1,0 +1,232 @@
+"""Which documents an embedded store has, so that each is stored once.
+
+The table ``document_key`` has a number for each uid, unique in the run. Numbers are spread
+evenly, so noting those of a page changes as many leaves of the table as there are rows. Those of
+pages that wait in the journal are therefore held in memory, and noted together when they are
+sealed, or as soon as a document comes that may be one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ...core.chunks import from_ipc
+from ...core.documents import equal, unpack
+from ...core.errors import DuplicateUID
+from ...core.layouts import LAYOUTS, cells, decode_rows
+from .lanes import POSITIONS, Lane, found_row, owner_of
+from .reader import EmbeddedReader, stored_keys
+from .uid_keys import uid_key, uid_keys
+
+__all__ = ["Claims"]
+
+MOST_RUNS = 200
+
+
+class Claims:
+    """Notes documents as stored; used inside a transaction of the writing connection."""
+
+    def __init__(self, reader: EmbeddedReader) -> None:
+        self._reader = reader
+        self._held: dict[int, set[int]] = {}
+        self._last_chunk: tuple[int, list[Any]] | None = None
+
+    def refresh(self, connection: sqlite3.Connection, lane: Lane) -> None:
+        """Know what pages of the run wait in the journal."""
+        if lane.run_number not in self._held:
+            if len(self._held) >= MOST_RUNS:
+                self._held.clear()
+            held = self._held[lane.run_number] = set()
+            for page, uids in _waiting_pages(connection, lane, "run = ?", lane.run_number):
+                held.update(uid_keys(uids, page.layout.kind, lane.run_number).tolist())
+
+    def forget(self, lane: Lane | None = None) -> None:
+        """Drop what is known of pages that wait, of one run or of all."""
+        if lane is None:
+            self._held.clear()
+        else:
+            self._held.pop(lane.run_number, None)
+
+    def hold_page(self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str]) -> bool:
+        """Claim the uids of a page that goes into the journal; False if one is known."""
+        keys = uid_keys(uids, lane.layout.kind, lane.run_number).tolist()
+        fresh = set(keys)
+        held = self._held[lane.run_number]
+        if len(fresh) < len(keys) or not held.isdisjoint(fresh) or _any_known(connection, keys):
+            return self.claim_page(connection, lane, uids)
+        held |= fresh
+        return True
+
+    def claim_page(self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str]) -> bool:
+        """Note that these uids are stored from the next position on; False if one is known."""
+        keys = uid_keys(uids, lane.layout.kind, lane.run_number)
+        if not self._held[lane.run_number].isdisjoint(keys.tolist()):
+            self._note_held(connection, lane)
+        if _note(connection, [(lane, keys)]):
+            return True
+        return len(set(uids)) == len(uids) and self._claim_rest(connection, lane, uids, keys)
+
+    def claim_row(
+        self, connection: sqlite3.Connection, lane: Lane, row: Mapping[str, Any], position: int
+    ) -> bool:
+        """Note a document; False if this very one is stored.
+
+        Raises
+        ------
+        DuplicateUID
+            If a different one of the run has its uid.
+        """
+        uid = row[lane.layout.uid]
+        there = self._claim(connection, lane, uid, position)
+        if there is None:
+            return True
+        if equal(there, dict(row)):
+            return False
+        kind = lane.layout.kind
+        raise DuplicateUID(
+            f"{kind} {uid!r}: a different {kind} of run {lane.run!r} is stored under this uid"
+        )
+
+    def note_pages(self, connection: sqlite3.Connection, lane: Lane, first: int, rows: int) -> None:
+        """Note the pages in a part of the journal that is about to be sealed."""
+        low = lane.number * POSITIONS + first
+        where = "sequence.id = ? AND journal.id >= ? AND journal.id < ?"
+        self._note(connection, lane, where, lane.number, low, low + rows)
+        self.forget(lane)  # looked up again, as this transaction may fail yet
+
+    # -- numbers -----------------------------------------------------------------------------
+
+    def _note_held(self, connection: sqlite3.Connection, lane: Lane) -> None:
+        """Note all pages of the run that wait."""
+        self._held[lane.run_number] = set()
+        self._note(connection, lane, "run = ?", lane.run_number)
+
+    def _note(self, connection: sqlite3.Connection, lane: Lane, where: str, *values: int) -> None:
+        pages = [
+            (page, uids, uid_keys(uids, page.layout.kind, page.run_number))
+            for page, uids in _waiting_pages(connection, lane, where, *values)
+        ]
+        if _note(connection, [(page, keys) for page, _, keys in pages]):
+            return
+        for page, uids, keys in pages:
+            self._claim_rest(connection, page, uids, keys)
+
+    def _claim_rest(
+        self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str], keys: np.ndarray
+    ) -> bool:
+        """Note those of a page whose numbers others have; False if one of these has the uid."""
+        there = "SELECT sequence, position FROM document_key WHERE hash = ?"
+        for place, key in enumerate(keys.tolist()):
+            position = lane.next + place
+            if found_row(connection, there, key) == (lane.number, position):
+                continue
+            if self._claim(connection, lane, uids[place], position, page=uids):
+                return False
+        return True
+
+    def _claim(
+        self,
+        connection: sqlite3.Connection,
+        lane: Lane,
+        uid: str,
+        position: int,
+        page: Sequence[str] = (),
+    ) -> dict[str, Any] | None:
+        """Note a uid, or, if a document of the run has it, return that one.
+
+        Uids of a page are noted before its rows are stored.
+        """
+        key = uid_key(uid, lane.layout.kind, lane.run_number)
+        if key in self._held.get(lane.run_number, ()):
+            self._note_held(connection, lane)
+        while True:
+            try:
+                connection.execute(
+                    "INSERT INTO document_key VALUES (?, ?, ?)", (key, lane.number, position)
+                )
+                return None
+            except sqlite3.IntegrityError:
+                there = self._row_behind(connection, key, lane, page)
+            if there[lane.layout.uid] == uid:
+                return there
+            key += 1  # another document with the same number: look further
+
+    def _row_behind(
+        self, connection: sqlite3.Connection, key: int, lane: Lane, page: Sequence[str]
+    ) -> dict[str, Any]:
+        number, position = found_row(
+            connection, "SELECT sequence, position FROM document_key WHERE hash = ?", key
+        )
+        if page and number == lane.number and position >= lane.next:
+            return {lane.layout.uid: page[position - lane.next]}
+        kind, owner = owner_of(connection, number)
+        low = number * POSITIONS
+        row = connection.execute(
+            "SELECT id, rows, body FROM journal WHERE id >= ? AND id <= ? ORDER BY id DESC LIMIT 1",
+            (low, low + position),
+        ).fetchone()
+        if row is not None and row[0] + (row[1] or 1) > low + position:
+            first, rows, body = row
+            if rows is None:
+                there = unpack(body)
+                return there if LAYOUTS[kind].mixed else {**there, LAYOUTS[kind].owner: owner}
+            return self._decoded(-first, kind, owner, body)[low + position - first]
+        chunk, first = found_row(
+            connection,
+            "SELECT id, first FROM chunk WHERE sequence = ? AND first <= ? "
+            "ORDER BY first DESC LIMIT 1",
+            number,
+            position,
+        )
+        (place,) = stored_keys(connection, [chunk])
+        return self._decoded(chunk, kind, owner, place)[position - first]
+
+    def _decoded(self, number: int, kind: str, owner: str, key: Any) -> list[Any]:
+        """The documents of a chunk; those of the last one are kept."""
+        if self._last_chunk is None or self._last_chunk[0] != number:
+            documents = decode_rows(LAYOUTS[kind], self._reader.read(key), owner)
+            self._last_chunk = (number, documents)
+        return self._last_chunk[1]
+
+
+def _note(connection: sqlite3.Connection, pages: Sequence[tuple[Lane, np.ndarray]]) -> bool:
+    """Note numbers as those of documents, of each page from its ``next`` on; if all were free."""
+    if not pages:
+        return True
+    keys = np.concatenate([some for _, some in pages])
+    numbers = np.concatenate([np.full(len(some), lane.number) for lane, some in pages])
+    places = np.concatenate([lane.next + np.arange(len(some)) for lane, some in pages])
+    order = np.argsort(keys, kind="stable")
+    before = connection.total_changes
+    connection.executemany(
+        "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
+        zip(keys[order].tolist(), numbers[order].tolist(), places[order].tolist()),
+    )
+    return connection.total_changes - before == len(keys)
+
+
+def _any_known(connection: sqlite3.Connection, keys: Sequence[int]) -> bool:
+    query = "SELECT 1 FROM json_each(?) JOIN document_key ON hash = json_each.value LIMIT 1"
+    return connection.execute(query, (json.dumps(keys),)).fetchone() is not None
+
+
+def _waiting_pages(
+    connection: sqlite3.Connection, lane: Lane, where: str, *values: int
+) -> Iterator[tuple[Lane, Sequence[str]]]:
+    """Pages in the journal, each with its uids; ``next`` of its lane is where it begins."""
+    found = connection.execute(
+        "SELECT kind, sequence.id, journal.id, body FROM sequence JOIN journal ON "
+        f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
+        f"WHERE rows IS NOT NULL AND {where}",
+        values,
+    )
+    for kind, number, place, body in found:
+        layout = LAYOUTS[kind]
+        page = replace(lane, layout=layout, number=number, next=place - number * POSITIONS)
+        yield page, cells(from_ipc(body, [layout.uid]), layout.uid)
