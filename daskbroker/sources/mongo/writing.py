@@ -234,14 +234,15 @@ class EventWriter:
             self.forget(descriptor["uid"])
 
     def _journal_has(self, descriptor: Document, uids: Sequence[str]) -> str:
-        """``"some"`` of these events, ``"others"`` of the descriptor, or ``"none"``."""
-        wanted = [storable(uid) for uid in uids]
+        """``"some"`` of these events, ``"others"`` of the descriptor, or ``"none"`` of it."""
+        query = {"descriptor": storable(descriptor["uid"])}
         with self._database.errors():
             events = self._database.collection("event")
-            if events.find_one({"uid": {"$in": wanted}}, {"_id": 1}) is not None:
-                return "some"
-            query = {"descriptor": storable(descriptor["uid"])}
-            return "none" if events.find_one(query, {"_id": 1}) is None else "others"
+            if events.find_one(query, {"_id": 1}) is None:
+                return "none"
+            wanted = [storable(uid) for uid in uids]
+            found = events.find_one({**query, "uid": {"$in": wanted}}, {"_id": 1})
+            return "others" if found is None else "some"
 
     # -- what is sealed ----------------------------------------------------------------------
 
