@@ -211,6 +211,22 @@ class DataBroker:
         for source in self.event_sources.values():
             source.insert_prepared(name, doc, run=run)
 
+    def flush(self) -> None:
+        """Return when all that was inserted is where others see it.
+
+        That takes a moment where events wait in a local spool (``daskbroker.mongo-spool``);
+        otherwise it is so when :meth:`insert` returns.
+
+        Raises
+        ------
+        BadDocument
+            The store has refused an event that the spool had taken.
+        StoreUnavailable
+            The store takes nothing; the events still wait.
+        """
+        for source in self.event_sources.values():
+            source.flush()
+
     # -- filters -----------------------------------------------------------------------------
 
     @property

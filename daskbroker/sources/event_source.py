@@ -132,6 +132,10 @@ class EventSource(Filestore):
     def close(self) -> None:
         """Let go of connections."""
 
+    def flush(self) -> None:
+        """Return when all that was inserted is where others see it. Most stores have it there."""
+        return
+
     def create_indexes(self) -> list[str]:
         """Make the indexes that are missing; names of those made. Most stores have theirs."""
         return []

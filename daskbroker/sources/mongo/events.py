@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -11,15 +12,16 @@ from pymongo.errors import DuplicateKeyError, WriteError
 
 from ...core.chunks import ChunkPlan, Statistics
 from ...core.documents import ALL, Document, equal
-from ...core.errors import DuplicateUID
+from ...core.errors import DuplicateUID, UnknownReference
 from ...core.external import datum_keys
-from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows, rows_of_page
+from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells, encode_rows, rows_of_page
 from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
 from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
 from .database import REFUSED, RUNS, Database
 from .indexes import warn_of_missing
+from .journal import metadata_of
 from .planning import EventPlanner
 from .reader import MongoReader
 from .references import (
@@ -31,7 +33,8 @@ from .references import (
     resource_uids,
     store_reference,
 )
-from .sealing import seal_descriptor, sweep
+from .sealing import page_tables, seal_descriptor, sweep
+from .sending import Entry, Sender, flush_all, joined, rows_of
 from .survey import Range
 from .writing import EventWriter
 
@@ -60,6 +63,9 @@ class MongoEventSource(EventSource):
     ``daskbroker.seal-bytes`` bytes (dask's configuration, read when the store is opened), and
     when the run stops. With ``daskbroker.mongo-keep-journal`` the rows stay in the journal too,
     and pages go there, so that databroker reads all that daskbroker inserts.
+
+    With ``daskbroker.mongo-spool``, a folder, an event is inserted when it is in a local file; it
+    is in MongoDB, and others see it, a tenth of a second later (:mod:`.sending`).
     """
 
     opens_on_workers = True
@@ -70,6 +76,9 @@ class MongoEventSource(EventSource):
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
         self._lock = threading.RLock()
         self._writer = EventWriter(database)
+        folder = dask.config.get("daskbroker.mongo-spool", None)
+        self._folder = Path(folder).expanduser() if folder else None
+        self._sender: Sender | None = None
         self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))
         self._descriptors: dict[str, Document] = {}
         self._runs: dict[str, bool] = {}
@@ -184,10 +193,16 @@ class MongoEventSource(EventSource):
         if layout is not EVENT:
             store_reference(self._database, layout, rows, run)
             return
-        descriptor = self._known_descriptor(owner)
+        sender = self._spool()
+        if sender is None:
+            self._append(self._known_descriptor(owner), rows)
+        else:
+            sender.put(Entry(owner, rows, None))
+
+    def _append(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
         with self._lock:
             self._writer.append(descriptor, rows)
-            if self._writer.is_full(owner):
+            if self._writer.is_full(descriptor["uid"]):
                 self._seal_descriptor(descriptor, keep=self._keep)
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
@@ -195,6 +210,11 @@ class MongoEventSource(EventSource):
         if layout is EVENT and not self._keep and is_columnar(layout, page, LEAST_ROWS):
             self._database.prepare_writing()
             descriptor = self._known_descriptor(owner)
+            sender = self._spool()
+            if sender is not None:
+                for table in page_tables(descriptor, page):
+                    sender.put(Entry(owner, (), table))
+                return
             with self._lock:
                 if self._writer.append_page(descriptor, page):
                     return
@@ -202,13 +222,42 @@ class MongoEventSource(EventSource):
 
     def _known_descriptor(self, uid: str) -> Document:
         found = self.find_descriptor(uid)
-        assert found is not None  # the base class has looked
+        if found is None:
+            raise UnknownReference(f"descriptor {uid!r} of some events is not stored")
         return found
+
+    def _send(self, entries: Sequence[Entry]) -> None:
+        """Store what has waited in the spool, of one descriptor: many rows as a chunk."""
+        descriptor = self._known_descriptor(entries[0].owner)
+        rows = sum(map(len, entries))
+        if not self._keep and (rows >= LEAST_ROWS or any(one.table is not None for one in entries)):
+            table = joined(entries, metadata_of(descriptor))
+            uids = cells(table, EVENT.uid)
+            with self._lock:
+                if self._writer.append_tables(descriptor, [table], uids):
+                    return
+        self._append(descriptor, rows_of(entries))
+
+    def _spool(self) -> Sender | None:
+        """Where events wait, if they shall; after the store has its id."""
+        if self._sender is None and self._folder is not None:
+            store, rows = self._database.store_id, self._writer.seal_rows
+            self._sender = Sender(self._folder, store, self._send, rows)
+        return self._sender
+
+    def flush(self) -> None:
+        """See :meth:`EventSource.flush`."""
+        if self._folder is not None and not self._database.read_only:
+            self._database.prepare_writing()
+            sender = self._spool()
+            if sender is not None:
+                sender.flush()
 
     # -- planning ----------------------------------------------------------------------------
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
+        flush_all(self._database.store_id)
         builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
         while len(self._surveys) > MOST_REMEMBERED:
             self._surveys.pop(next(iter(self._surveys)), None)
@@ -262,6 +311,7 @@ class MongoEventSource(EventSource):
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventSource.seal`. Sealing all also sweeps what killed processes left."""
         self._database.prepare_writing()
+        self.flush()
         if run is None:
             made = sum(self.seal(uid, keep_journal=keep_journal) for uid in self._runs_to_seal())
             sweep(self._database)
@@ -293,7 +343,11 @@ class MongoEventSource(EventSource):
 
     def close(self) -> None:
         """See :meth:`EventSource.close`."""
-        self._release()
+        try:
+            if self._sender is not None:
+                self._sender.close()
+        finally:
+            self._release()
 
 
 def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:

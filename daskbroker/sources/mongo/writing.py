@@ -14,6 +14,7 @@ from typing import Any
 
 import dask
 import numpy as np
+import pyarrow as pa
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
@@ -91,14 +92,14 @@ class EventWriter:
         self._database = database
         self._lanes: dict[str, _Lane] = {}
         self._last_chunk: tuple[str, Mapping[str, Document]] = ("", {})
-        self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
+        self.seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
         self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
 
     def is_full(self, descriptor: str) -> bool:
         """Whether the journal of a descriptor should be sealed."""
         lane = self._lanes.get(descriptor)
         return lane is not None and (
-            lane.waiting_rows >= self._seal_rows or lane.waiting_bytes >= self._seal_bytes
+            lane.waiting_rows >= self.seal_rows or lane.waiting_bytes >= self._seal_bytes
         )
 
     def forget(self, descriptor: str) -> None:
@@ -206,13 +207,17 @@ class EventWriter:
     # -- pages -------------------------------------------------------------------------------
 
     def append_page(self, descriptor: Document, page: Mapping[str, Any]) -> bool:
-        """Store a page as chunks; False, and nothing is, if some of its events may be stored.
+        """Store a page as chunks; False, and nothing is, if some of its events may be stored."""
+        return self.append_tables(descriptor, page_tables(descriptor, page), page["uid"])
+
+    def append_tables(
+        self, descriptor: Document, tables: Sequence[pa.Table], uids: Sequence[str]
+    ) -> bool:
+        """Store events, of which these are the uids, as chunks, as :meth:`append_page` does.
 
         What other processes have sealed since this one looked does not go unnoticed: then the
         position is taken, and all is looked at again.
         """
-        uids = page["uid"]
-        tables = page_tables(descriptor, page)
         while True:
             lane = self._lane(descriptor)
             if len(set(uids)) < len(uids) or lane.may_know(uids).any():
@@ -256,7 +261,7 @@ class EventWriter:
             with self._database.errors():
                 events = self._database.collection("event")
                 query = {"descriptor": storable(uid)}
-                lane.waiting_rows = events.count_documents(query, limit=self._seal_rows)
+                lane.waiting_rows = events.count_documents(query, limit=self.seal_rows)
         if now or time.monotonic() - lane.looked > LOOK_SECONDS:
             self._look(descriptor, lane)
         return lane

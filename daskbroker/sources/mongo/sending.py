@@ -1,0 +1,351 @@
+"""Sending events that wait in a spool, many at once, from a thread of its own.
+
+An insert is done when the event is in the local file. The thread collects for a moment, sends
+what there is with one command, or as a chunk where it is much, and empties the file when all of it
+is stored. An event is sent again until MongoDB has it, which is harmless as each is stored once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from ...core.chunks import from_ipc, to_ipc
+from ...core.documents import pack, unpack
+from ...core.errors import BadDocument, DaskbrokerError, StoreError
+from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
+from .spool import SpoolFile, left_behind
+
+__all__ = ["Entry", "Sender", "flush_all", "joined", "rows_of"]
+
+COLLECT_SECONDS = 0.1
+IDLE_SECONDS = 5.0
+AGAIN_SECONDS = 1.0
+MOST_BYTES = 64 * 2**20
+"""So much may wait, in memory and in the file."""
+
+_senders: weakref.WeakSet[Sender] = weakref.WeakSet()
+
+logger = logging.getLogger("daskbroker")
+
+
+class Entry(NamedTuple):
+    """What one insert has brought: rows of a descriptor, or a page as a table."""
+
+    owner: str
+    rows: Sequence[Mapping[str, Any]]
+    table: pa.Table | None
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.table is None else int(self.table.num_rows)
+
+    def to_bytes(self) -> bytes:
+        """For the spool."""
+        table = None if self.table is None else to_ipc(self.table)
+        return pack([self.owner, list(self.rows), table])
+
+    @classmethod
+    def from_bytes(cls, body: bytes) -> Entry:
+        """The inverse of :meth:`to_bytes`."""
+        owner, rows, table = unpack(body)
+        return cls(owner, rows, None if table is None else from_ipc(table))
+
+
+def joined(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Table:
+    """Entries of one descriptor as one chunk, with this in its schema."""
+    tables: list[pa.Table] = []
+    rows: list[Mapping[str, Any]] = []
+    for entry in entries:
+        if entry.table is not None and rows:
+            tables.append(encode_rows(EVENT, rows, metadata))
+            rows = []
+        if entry.table is None:
+            rows.extend(entry.rows)
+        else:
+            tables.append(entry.table)
+    if rows:
+        tables.append(encode_rows(EVENT, rows, metadata))
+    return join_tables(EVENT, tables, metadata)
+
+
+def rows_of(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
+    """The single events of entries."""
+    rows: list[Mapping[str, Any]] = []
+    for entry in entries:
+        table = entry.table
+        rows += entry.rows if table is None else decode_rows(EVENT, table, entry.owner)
+    return rows
+
+
+class Sender:
+    """The events of one store that this process has taken and MongoDB may not have yet.
+
+    Parameters
+    ----------
+    folder
+        Of the spool.
+    store
+        Id of the store.
+    send
+        Stores entries of one descriptor, in order; the same ones again change nothing.
+    most_rows
+        As many are sent at once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: str,
+        send: Callable[[Sequence[Entry]], None],
+        most_rows: int,
+    ) -> None:
+        self._folder, self.store = folder, store
+        self._send = send
+        self._most_rows = most_rows
+        self._begin()
+        _senders.add(self)
+        atexit.register(_at_exit, weakref.ref(self))
+
+    def _begin(self) -> None:
+        """Start with nothing, as in a child after a fork: what waits there is the parent's."""
+        self._process = os.getpid()
+        self._changed = threading.Condition()
+        self._waiting: deque[Entry] = deque()
+        self._rows = 0
+        self._since = 0.0
+        self._hurry = 0
+        self._file: SpoolFile | None = None
+        self._thread: threading.Thread | None = None
+        self._trouble: DaskbrokerError | None = None
+        self._refused: list[BadDocument] = []
+        self._recovered = False
+
+    # -- taking ------------------------------------------------------------------------------
+
+    def put(self, entry: Entry) -> None:
+        """Take rows; they are in the file when this returns, or, if they are large, stored.
+
+        Raises
+        ------
+        BadDocument
+            If the store has refused an earlier one since the last call; this one is not taken.
+        StoreUnavailable, StoreError
+            If the spool is full, as the store takes nothing.
+        StoreFull
+            If the file cannot grow.
+        """
+        self._ready()
+        self._report()
+        body = entry.to_bytes()
+        with self._changed:
+            if len(body) > MOST_BYTES // 8:
+                self._wait_until_sent()
+                self._send([entry])
+                return
+            if self._file is None:
+                self._file = SpoolFile.new(self._folder, self.store)
+            if self._file.size > MOST_BYTES:
+                self._wait_until_sent()
+            self._file.append(body)
+            if not self._waiting:
+                self._since = time.monotonic()
+            self._waiting.append(entry)
+            self._rows += len(entry)
+            if self._thread is None:
+                self._start()
+            elif self._rows >= self._most_rows or len(self._waiting) == 1:
+                self._changed.notify_all()
+
+    def flush(self, *, report: bool = True) -> None:
+        """Return when everything taken is stored.
+
+        Raises
+        ------
+        BadDocument
+            The first that the store has refused, if ``report``; those are not stored.
+        StoreUnavailable, StoreError
+            If the store takes nothing; all of it still waits.
+        """
+        self._ready()
+        with self._changed:
+            self._wait_until_sent()
+        if report:
+            self._report()
+
+    def close(self) -> None:
+        """Send everything; what cannot be sent stays in the file, for the next process."""
+        try:
+            self.flush()
+        finally:
+            with self._changed:
+                if self._file is not None:
+                    self._file.close(remove=not self._waiting)
+                    self._file = None
+                self._waiting.clear()
+
+    def _ready(self) -> None:
+        if self._process != os.getpid():
+            self._begin()
+        if not self._recovered:
+            self._recovered = True
+            self._recover()
+
+    def _report(self) -> None:
+        with self._changed:
+            refused, self._refused = self._refused, []
+        if refused:
+            error = refused[0]
+            error.add_note("It was inserted before, and is not stored; all others since then are.")
+            for other in refused[1:]:
+                error.add_note(f"The same holds for: {other}")
+            raise error
+
+    def _wait_until_sent(self) -> None:
+        if not self._waiting:
+            return
+        self._trouble = None
+        self._hurry += 1
+        if self._thread is None:
+            self._start()
+        try:
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._waiting or self._trouble is not None)
+        finally:
+            self._hurry -= 1
+        if self._trouble is not None:
+            kept = "" if self._file is None else f" {self._rows} events wait in {self._file.path}."
+            raise type(self._trouble)(f"{self._trouble}.{kept}") from self._trouble
+
+    # -- sending -----------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="daskbroker-spool", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._changed.wait_for(lambda: bool(self._waiting), IDLE_SECONDS):
+                    self._thread = None
+                    return
+                rest = self._since + COLLECT_SECONDS - time.monotonic()
+                self._changed.wait_for(
+                    lambda: self._hurry or self._rows >= self._most_rows, max(0.0, rest)
+                )
+                batch = self._batch(self._waiting)
+            refused: list[BadDocument] = []
+            try:
+                self._deliver(batch, refused)
+            except Exception as error:  # nothing may end the thread while events wait
+                self._pause(error)
+                continue
+            with self._changed:
+                self._sent(batch, refused)
+
+    def _batch(self, entries: Iterable[Entry]) -> list[Entry]:
+        """The first entries, of one owner."""
+        batch: list[Entry] = []
+        rows = 0
+        for entry in entries:
+            rows += len(entry)
+            if batch and (entry.owner != batch[0].owner or rows > self._most_rows):
+                break
+            batch.append(entry)
+        return batch
+
+    def _deliver(self, batch: Sequence[Entry], refused: list[BadDocument]) -> None:
+        """Send entries, one by one if some of them are refused."""
+        try:
+            self._send(batch)
+        except BadDocument as error:
+            if len(batch) == 1 and len(batch[0].rows) < 2:
+                refused.append(error)
+                return
+            for entry in batch:
+                single = entry.table is not None or len(entry.rows) < 2
+                for part in [entry] if single else [entry._replace(rows=[r]) for r in entry.rows]:
+                    self._deliver([part], refused)
+
+    def _sent(self, batch: Sequence[Entry], refused: Sequence[BadDocument]) -> None:
+        for entry in batch:
+            self._waiting.popleft()
+            self._rows -= len(entry)
+        self._since = time.monotonic()
+        self._refused.extend(refused)
+        for error in refused:
+            logger.error("an event in the spool is refused: %s", error)
+        if not self._waiting and self._file is not None:
+            self._file.clear()
+        self._changed.notify_all()
+
+    def _pause(self, error: Exception) -> None:
+        """Wait for a while, as the store takes nothing."""
+        if not isinstance(error, DaskbrokerError):
+            trouble: DaskbrokerError = StoreError(f"{type(error).__name__}: {error}")
+            trouble.__cause__ = error
+            error = trouble
+        with self._changed:
+            logger.warning("%d events wait in the spool: %s", self._rows, error)
+            self._trouble = error
+            self._changed.notify_all()
+            self._changed.wait(AGAIN_SECONDS)
+
+    # -- after a death -----------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        """Send what processes that died have left; what cannot be sent stays in their files."""
+        if not self._folder.is_dir():
+            return
+        for file in left_behind(self._folder, self.store):
+            done = False
+            try:
+                refused: list[BadDocument] = []
+                self._resend(file, refused)
+                done = not refused
+                for error in refused:
+                    logger.error("%s: an event in it is refused: %s", file.path, error)
+                if refused:
+                    file.path.rename(file.path.with_suffix(".refused"))
+            except DaskbrokerError as error:
+                logger.warning("%s cannot be sent: %s", file.path, error)
+            finally:
+                file.close(remove=done)
+
+    def _resend(self, file: SpoolFile, refused: list[BadDocument]) -> None:
+        entries = deque(Entry.from_bytes(body) for body in file.records())
+        while entries:
+            batch = self._batch(entries)
+            self._deliver(batch, refused)
+            for _ in batch:
+                entries.popleft()
+
+
+def flush_all(store: str) -> None:
+    """Before reading: return when what this process has taken for a store is there.
+
+    Raises
+    ------
+    StoreUnavailable, StoreError
+    """
+    for sender in list(_senders):
+        if sender.store == store:
+            sender.flush(report=False)
+
+
+def _at_exit(reference: weakref.ref[Sender]) -> None:
+    sender = reference()
+    if sender is not None:
+        try:
+            sender.close()
+        except DaskbrokerError as error:
+            logger.error("%s", error)

@@ -1,0 +1,118 @@
+"""A local file in which events wait until MongoDB has them.
+
+A record is there whole or not at all, once :meth:`SpoolFile.append` has returned; the death of
+the process takes nothing from it. While its process lives the file is locked; the file of a dead
+one is found by :func:`left_behind`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...core.errors import ConfigError, StoreFull
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["SpoolFile", "left_behind"]
+
+HEAD = struct.Struct("<II")
+"""Length and CRC-32 of what follows."""
+
+
+class SpoolFile:
+    """A locked file of records.
+
+    Parameters
+    ----------
+    path
+        Made if there is none; its folder too.
+
+    Raises
+    ------
+    ConfigError
+        If the folder cannot be written, or files cannot be locked.
+    BlockingIOError
+        If another process has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if fcntl is None:
+            raise ConfigError("daskbroker.mongo-spool needs files that can be locked (POSIX)")
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise ConfigError(f"daskbroker.mongo-spool: {path.parent}: {error}") from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._handle)
+            raise
+        self.size = os.fstat(self._handle).st_size
+
+    @classmethod
+    def new(cls, folder: Path, store: str) -> SpoolFile:
+        """A new one for a store, of which this is the id."""
+        return cls(folder / f"{store}-{uuid.uuid4().hex}.spool")
+
+    def append(self, body: bytes) -> None:
+        """Add a record.
+
+        Raises
+        ------
+        StoreFull
+            If there is no room; then it is not added.
+        """
+        record = HEAD.pack(len(body), zlib.crc32(body)) + body
+        try:
+            written = os.write(self._handle, record)
+            while written < len(record):
+                written += os.write(self._handle, record[written:])
+        except OSError as error:
+            os.ftruncate(self._handle, self.size)
+            raise StoreFull(f"the spool {self.path} cannot grow: {error}") from error
+        self.size += len(record)
+
+    def records(self) -> Iterator[bytes]:
+        """The records, up to one that was not completed."""
+        place = 0
+        while len(head := os.pread(self._handle, HEAD.size, place)) == HEAD.size:
+            length, checksum = HEAD.unpack(head)
+            body = os.pread(self._handle, length, place + HEAD.size)
+            if len(body) < length or zlib.crc32(body) != checksum:
+                return
+            yield body
+            place += HEAD.size + length
+
+    def clear(self) -> None:
+        """Remove all records."""
+        os.ftruncate(self._handle, 0)
+        self.size = 0
+
+    def close(self, *, remove: bool) -> None:
+        """Unlock the file, for others to find, or remove it."""
+        if remove:
+            self.path.unlink(missing_ok=True)
+        os.close(self._handle)
+
+
+def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
+    """The files of processes that died, each locked; to be closed by the caller."""
+    for path in sorted(folder.glob(f"{store}-*.spool")):
+        try:
+            file = SpoolFile(path)
+        except (BlockingIOError, ConfigError):
+            continue
+        if file.path.exists():  # its owner may have removed it between the two
+            yield file
+        else:
+            file.close(remove=False)
