@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +205,8 @@ def _equals(expected: list[str]) -> Callable[[Any], None]:
 def inserting(bench: Bench) -> Workload:
     """One run of 12 columns, event by event and in pages, into an empty database each time.
 
-    suitcase-mongo does not wait until the server's log is on disk; daskbroker does, unless it is
-    told not to.
+    suitcase-mongo does not wait until the server's log is on disk; daskbroker does. With a spool,
+    an event is inserted when it is in a local file; all are in MongoDB when the stop document is.
     """
     rows = bench.sizes.single_events
     run = Run(mixed_columns(rows))
@@ -221,10 +223,9 @@ def inserting(bench: Bench) -> Workload:
             f"suitcase-mongo, {form}", ask, None, (), rows, "events", prepare=database.renew
         )
 
-    def mine(form: str, documents: list[Any], goal: float, *, journaled: bool = True) -> Case:
+    def mine(form: str, documents: list[Any], goal: float | None, *, spool: bool = False) -> Case:
         def insert() -> DataBroker:
-            with dask.config.set({"daskbroker.mongo-journaled": journaled}):
-                insert_all(database.broker, documents)
+            insert_all(database.broker, documents)
             return database.broker
 
         def check(broker: DataBroker) -> None:
@@ -233,18 +234,19 @@ def inserting(bench: Bench) -> Workload:
         against = (Against(SUITCASE, times_faster=goal),)
         if form == "pages":
             against = (*against, Against("suitcase-mongo, pages"))
-        name = f"daskbroker, {form}" + ("" if journaled else ", log not waited for")
-        return Case(name, insert, check, against, rows, "events", prepare=database.renew)
+        name = f"daskbroker, {form}" + (", spooled" if spool else "")
+        prepare = partial(database.renew, spool=spool)
+        return Case(name, insert, check, against, rows, "events", prepare=prepare)
 
     cases = [
         theirs("events"),
         theirs("pages"),
-        mine("events", events, 5.0),
-        mine("events", events, 5.0, journaled=False),
+        mine("events", events, None),
+        mine("events", events, 5.0, spool=True),
         mine("pages", pages, 50.0),
-        mine("pages", pages, 50.0, journaled=False),
+        mine("pages", pages, 50.0, spool=True),
     ]
-    return Workload(cases, database.drop)
+    return Workload(cases, database.remove)
 
 
 class _EmptyDatabase:
@@ -253,12 +255,14 @@ class _EmptyDatabase:
     def __init__(self, server: str) -> None:
         self.uri = f"{server}/inserting"
         self._client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(server)
+        self._folder = tempfile.TemporaryDirectory(prefix="daskbroker-spool-")
         self.broker: DataBroker
 
-    def renew(self) -> None:
+    def renew(self, *, spool: bool = False) -> None:
         """Empty it; the indexes are there before anything is timed, for suitcase-mongo too."""
         self.drop()
-        self.broker = daskbroker.connect(self.uri)
+        with dask.config.set({"daskbroker.mongo-spool": self._folder.name if spool else None}):
+            self.broker = daskbroker.connect(self.uri)
         self.broker.header_source.create_indexes()
 
     def drop(self) -> None:
@@ -266,6 +270,11 @@ class _EmptyDatabase:
         if hasattr(self, "broker"):
             self.broker.close()
         self._client.drop_database("inserting")
+
+    def remove(self) -> None:
+        """Remove it and its spool."""
+        self.drop()
+        self._folder.cleanup()
 
 
 def wide(bench: Bench) -> Workload:

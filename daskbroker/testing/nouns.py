@@ -175,8 +175,9 @@ class NounConformance(Conformance):
             for name, doc in stored:
                 other = copy.deepcopy(doc)
                 other["other"] = 1
-                with pytest.raises(DuplicateUID, match=name):
+                with pytest.raises(DuplicateUID, match=name):  # noqa: PT012
                     broker.insert(name, other)
+                    broker.flush()
             check_run(header, stored)
 
     def test_unknown_references_are_refused(self, broker: Any) -> None:

@@ -178,6 +178,11 @@ class Database:
             self.check_format()
         return str(self._identity)
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether daskbroker has written to the store, as far as this process knows."""
+        return self._meta is not None
+
     def has_packed(self) -> bool:
         """Whether some start or stop has values that BSON cannot hold (and a query not see)."""
         with self.errors():

@@ -141,6 +141,7 @@ class MongoEventSource(EventSource):
                 descriptors.insert_one(check_size(sparse_bson(doc), label))
         if there is not None and not equal(from_bson(there), doc):
             raise DuplicateUID(f"{label}: a different one is stored under this uid")
+        _remember(self._descriptors, doc["uid"], Document(doc))
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventSource.find_descriptor`."""
@@ -245,6 +246,12 @@ class MongoEventSource(EventSource):
             self._sender = Sender(self._folder, store, self._send, rows)
         return self._sender
 
+    def _settle(self) -> None:
+        """Before reading: what this process has taken is stored, and what dead ones have left."""
+        if self._folder is not None and self._database.is_noted and not self._database.read_only:
+            self._spool()
+        flush_all(self._database.store_id)
+
     def flush(self) -> None:
         """See :meth:`EventSource.flush`."""
         if self._folder is not None and not self._database.read_only:
@@ -257,7 +264,7 @@ class MongoEventSource(EventSource):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
-        flush_all(self._database.store_id)
+        self._settle()
         builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
         while len(self._surveys) > MOST_REMEMBERED:
             self._surveys.pop(next(iter(self._surveys)), None)

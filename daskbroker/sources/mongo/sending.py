@@ -117,8 +117,6 @@ class Sender:
         atexit.register(_at_exit, weakref.ref(self))
 
     def _begin(self) -> None:
-        """Start with nothing, as in a child after a fork: what waits there is the parent's."""
-        self._process = os.getpid()
         self._changed = threading.Condition()
         self._waiting: deque[Entry] = deque()
         self._rows = 0
@@ -129,6 +127,7 @@ class Sender:
         self._trouble: DaskbrokerError | None = None
         self._refused: list[BadDocument] = []
         self._recovered = False
+        self._closed = False
 
     # -- taking ------------------------------------------------------------------------------
 
@@ -184,18 +183,27 @@ class Sender:
 
     def close(self) -> None:
         """Send everything; what cannot be sent stays in the file, for the next process."""
+        if self._closed:
+            return
+        _senders.discard(self)
         try:
             self.flush()
         finally:
             with self._changed:
+                self._closed = True
+                self._changed.notify_all()
                 if self._file is not None:
                     self._file.close(remove=not self._waiting)
-                    self._file = None
-                self._waiting.clear()
+
+    def start_anew(self) -> None:
+        """In a child after a fork: what waits is the parent's, and so is the file."""
+        if self._file is not None:
+            self._file.close(remove=False)
+        self._begin()
 
     def _ready(self) -> None:
-        if self._process != os.getpid():
-            self._begin()
+        if self._closed:
+            raise StoreError("the store has been closed")
         if not self._recovered:
             self._recovered = True
             self._recover()
@@ -235,7 +243,8 @@ class Sender:
     def _run(self) -> None:
         while True:
             with self._changed:
-                if not self._changed.wait_for(lambda: bool(self._waiting), IDLE_SECONDS):
+                self._changed.wait_for(lambda: self._waiting or self._closed, IDLE_SECONDS)
+                if self._closed or not self._waiting:
                     self._thread = None
                     return
                 rest = self._since + COLLECT_SECONDS - time.monotonic()
@@ -250,7 +259,8 @@ class Sender:
                 self._pause(error)
                 continue
             with self._changed:
-                self._sent(batch, refused)
+                if not self._closed:
+                    self._sent(batch, refused)
 
     def _batch(self, entries: Iterable[Entry]) -> list[Entry]:
         """The first entries, of one owner."""
@@ -349,3 +359,12 @@ def _at_exit(reference: weakref.ref[Sender]) -> None:
             sender.close()
         except DaskbrokerError as error:
             logger.error("%s", error)
+
+
+def _after_fork() -> None:
+    for sender in list(_senders):
+        sender.start_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
