@@ -28,7 +28,7 @@ from ...core.errors import (
 )
 from ...workers import seen_from
 
-__all__ = ["Database"]
+__all__ = ["Database", "plain_text"]
 
 FILE_NAME = "daskbroker.sqlite"
 FORMAT_VERSION = 1
@@ -341,6 +341,11 @@ class Database:
         self._writer, self._readers, self._lock = None, [], threading.RLock()
 
 
+def plain_text(uid: str) -> str:
+    """A uid as SQLite can hold it: lone surrogates are spelled out."""
+    return uid.encode("utf8", "backslashreplace").decode()
+
+
 def _after_fork() -> None:
     global _open_lock
     _open_lock = threading.Lock()
@@ -350,3 +355,4 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+

@@ -15,8 +15,9 @@ from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
 from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page, rows_of_page
 from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
+from ...core.remembered import Remembered
 from ..base import EventSource, stream_of
-from .database import Database
+from .database import Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks
@@ -26,7 +27,6 @@ from .sealing import add_chunks, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventSource"]
 
-MOST_REMEMBERED = 2000
 LEAST_ROWS = 50
 """A page of fewer is stored row by row."""
 
@@ -54,9 +54,9 @@ class EmbeddedEventSource(EventSource):
         self._journal = Journal(self.reader)
         self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
         self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
-        self._descriptors: dict[str, Document] = {}
-        self._lanes: dict[tuple[str, str, str], Lane] = {}
-        self._runs: dict[str, int] = {}
+        self._descriptors: Remembered[str, Document] = Remembered()
+        self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
+        self._runs: Remembered[str, int] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
 
     # -- runs, descriptors, assets -----------------------------------------------------------
@@ -64,7 +64,7 @@ class EmbeddedEventSource(EventSource):
     def put_run(self, uid: str) -> None:
         """See :meth:`EventSource.put_run`."""
         with self._database.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (_text(uid),))
+            connection.execute("INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),))
 
     def has_run(self, uid: str) -> bool:
         """See :meth:`EventSource.has_run`."""
@@ -74,11 +74,11 @@ class EmbeddedEventSource(EventSource):
         if uid not in self._runs:
             with self._database.read() as connection:
                 row = connection.execute(
-                    "SELECT id FROM run WHERE uid = ?", (_text(uid),)
+                    "SELECT id FROM run WHERE uid = ?", (plain_text(uid),)
                 ).fetchone()
             if row is None:
                 return None
-            _remember(self._runs, uid, row[0])
+            self._runs[uid] = row[0]
         return self._runs[uid]
 
     def current_run(self) -> str | None:
@@ -91,22 +91,22 @@ class EmbeddedEventSource(EventSource):
         """See :meth:`EventSource.stop_run`."""
         self.seal(uid)
         with self._database.write() as connection:
-            connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (_text(uid),))
+            connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventSource.put_descriptor`."""
         uid = doc["uid"]
         with self._database.write() as connection:
             row = connection.execute(
-                "SELECT body FROM descriptor WHERE uid = ?", (_text(uid),)
+                "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
             if row is None:
                 connection.execute(
                     "INSERT INTO descriptor VALUES (NULL, ?, ?, ?, ?, ?)",
                     (
-                        _text(uid),
+                        plain_text(uid),
                         self._run_number(doc["run_start"]),
-                        _text(stream_of(doc)),
+                        plain_text(stream_of(doc)),
                         doc["time"],
                         pack(doc),
                     ),
@@ -120,12 +120,12 @@ class EmbeddedEventSource(EventSource):
         if found is None:
             with self._database.read() as connection:
                 row = connection.execute(
-                    "SELECT body FROM descriptor WHERE uid = ?", (_text(uid),)
+                    "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
                 ).fetchone()
             if row is None:
                 return None
             found = Document(unpack(row[0]))
-            _remember(self._descriptors, uid, found)
+            self._descriptors[uid] = found
         return found
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
@@ -134,7 +134,7 @@ class EmbeddedEventSource(EventSource):
             self._journal.append(connection, lane, [doc])
             connection.execute(
                 "INSERT OR IGNORE INTO asset VALUES (NULL, ?, ?, ?)",
-                (_text(doc["uid"]), layout.kind, self._run_number(run)),
+                (plain_text(doc["uid"]), layout.kind, self._run_number(run)),
             )
         self._seal_if_full(lane)
 
@@ -146,7 +146,7 @@ class EmbeddedEventSource(EventSource):
                 "SELECT run.uid FROM asset JOIN run ON run.id = asset.run "
                 "WHERE asset.uid = ? AND kind = ? "
                 "ORDER BY asset.run = ? DESC, asset.id DESC LIMIT 1",
-                (_text(uid), layout.kind, number),
+                (plain_text(uid), layout.kind, number),
             ).fetchone()
         return None if row is None else str(row[0])
 
@@ -232,7 +232,7 @@ class EmbeddedEventSource(EventSource):
             metadata = {"run": run, "kind": layout.kind}
             if layout is EVENT:
                 place = connection.execute(
-                    "SELECT id FROM descriptor WHERE uid = ?", (_text(owner),)
+                    "SELECT id FROM descriptor WHERE uid = ?", (plain_text(owner),)
                 ).fetchone()[0]
                 stream = stream_of(self.find_descriptor(owner) or {})
                 metadata |= {"descriptor": owner, "stream": stream}
@@ -241,14 +241,14 @@ class EmbeddedEventSource(EventSource):
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
             ).fetchone()
-            _remember(self._lanes, key, Lane(row[0], layout, owner, run, number, metadata))
+            self._lanes[key] = Lane(row[0], layout, owner, run, number, metadata)
         return self._lanes[key]
 
     # -- reading -----------------------------------------------------------------------------
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         """See :meth:`EventSource.list_descriptors`."""
-        order = {_text(uid): place for place, uid in enumerate(runs)}
+        order = {plain_text(uid): place for place, uid in enumerate(runs)}
         rows: list[tuple[str, bytes]] = []
         with self._database.read() as connection:
             for some in pieces(list(order), 400):
@@ -260,7 +260,7 @@ class EmbeddedEventSource(EventSource):
                 values = list(some)
                 if stream_name is not ALL:
                     query += " AND stream = ?"
-                    values.append(_text(str(stream_name)))
+                    values.append(plain_text(str(stream_name)))
                 query += " ORDER BY descriptor.time, descriptor.id"
                 rows.extend(connection.execute(query, values))
         rows.sort(key=lambda row: order[row[0]])
@@ -275,10 +275,10 @@ class EmbeddedEventSource(EventSource):
                 "SELECT descriptor.uid, sequence.id FROM descriptor JOIN sequence ON "
                 "sequence.kind = 'event' AND sequence.owner = descriptor.id "
                 "WHERE descriptor.uid IN",
-                [_text(d["uid"]) for d in descriptors],
+                [plain_text(d["uid"]) for d in descriptors],
             )
             planner = SequencePlanner(connection, builder, EVENT)
-            planner.add([(numbers.get(_text(d["uid"])), d) for d in descriptors])
+            planner.add([(numbers.get(plain_text(d["uid"])), d) for d in descriptors])
         return builder.plan()
 
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
@@ -304,7 +304,7 @@ class EmbeddedEventSource(EventSource):
                 "reads it; keep_journal is for MongoDB"
             )
         self._database.check_writable()
-        where, values = ("", []) if run is None else ("AND run.uid = ?", [_text(run)])
+        where, values = ("", []) if run is None else ("AND run.uid = ?", [plain_text(run)])
         low = f"sequence.id * {POSITIONS}"
         with self._database.read() as connection:
             rows = connection.execute(
@@ -365,13 +365,3 @@ class _Writing:
         # The number of a new sequence, and positions counted up, are gone with the rollback.
         self._source._lanes.clear()
         self._source._journal.forget()
-
-
-def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(known) >= MOST_REMEMBERED:
-        known.pop(next(iter(known)), None)
-    known[key] = value
-
-
-def _text(uid: str) -> str:
-    return uid.encode("utf8", "backslashreplace").decode()

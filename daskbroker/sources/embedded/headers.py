@@ -11,7 +11,7 @@ from ...core.documents import Document, equal, pack, unpack
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.search import Search
 from ..base import HeaderPair, HeaderSource
-from .database import Database
+from .database import Database, plain_text
 from .index import index_document, narrow
 
 __all__ = ["EmbeddedHeaderSource"]
@@ -40,7 +40,7 @@ class EmbeddedHeaderSource(HeaderSource):
                 self._insert_stop(connection, doc)
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
-        uid = _text(doc["uid"])
+        uid = plain_text(doc["uid"])
         row = connection.execute("SELECT start FROM header WHERE uid = ?", (uid,)).fetchone()
         if row is not None:
             if equal(unpack(row[0]), doc):
@@ -57,7 +57,7 @@ class EmbeddedHeaderSource(HeaderSource):
     def _insert_stop(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         run = doc["run_start"]
         row = connection.execute(
-            "SELECT id, stop FROM header WHERE uid = ?", (_text(run),)
+            "SELECT id, stop FROM header WHERE uid = ?", (plain_text(run),)
         ).fetchone()
         if row is None:
             raise UnknownReference(
@@ -76,7 +76,7 @@ class EmbeddedHeaderSource(HeaderSource):
         """See :meth:`HeaderSource.find_uid`."""
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT start, stop FROM header WHERE uid = ?", (_text(uid),)
+                "SELECT start, stop FROM header WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
         return None if row is None else _pair(row)
 
@@ -85,7 +85,7 @@ class EmbeddedHeaderSource(HeaderSource):
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT uid FROM header WHERE uid >= ? AND uid < ? ORDER BY uid LIMIT ?",
-                (_text(prefix), _text(prefix) + "\U0010ffff", limit),
+                (plain_text(prefix), plain_text(prefix) + "\U0010ffff", limit),
             ).fetchall()
         return [row[0] for row in rows]
 
@@ -144,7 +144,3 @@ class EmbeddedHeaderSource(HeaderSource):
 def _pair(row: tuple[Any, ...]) -> HeaderPair:
     start, stop = row[:2]
     return Document(unpack(start)), None if stop is None else Document(unpack(stop))
-
-
-def _text(uid: str) -> str:
-    return uid.encode("utf8", "backslashreplace").decode()

@@ -17,6 +17,7 @@ from ...core.external import datum_keys
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells, encode_rows, rows_of_page
 from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
+from ...core.remembered import Remembered
 from ..base import EventSource, stream_of
 from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
 from .database import REFUSED, RUNS, Database
@@ -40,7 +41,6 @@ from .writing import EventWriter
 
 __all__ = ["MongoEventSource"]
 
-MOST_REMEMBERED = 2000
 DATUM_BYTES = 100
 """About so large is a datum."""
 LEAST_ROWS = 1000
@@ -80,10 +80,10 @@ class MongoEventSource(EventSource):
         self._folder = Path(folder).expanduser() if folder else None
         self._sender: Sender | None = None
         self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))
-        self._descriptors: dict[str, Document] = {}
-        self._runs: dict[str, bool] = {}
-        self._owners: dict[tuple[str, str, str | None], str] = {}
-        self._surveys: dict[tuple[str, int, int], list[Range]] = {}
+        self._descriptors: Remembered[str, Document] = Remembered()
+        self._runs: Remembered[str, bool] = Remembered()
+        self._owners: Remembered[tuple[str, str, str | None], str] = Remembered()
+        self._surveys: Remembered[tuple[str, int, int], list[Range]] = Remembered()
         self._orphans: bool | None = None
 
     # -- runs, descriptors -------------------------------------------------------------------
@@ -103,7 +103,7 @@ class MongoEventSource(EventSource):
             with self._database.errors():
                 for name in (RUNS, "run_start"):
                     if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
-                        _remember(self._runs, uid, True)
+                        self._runs[uid] = True
                         break
                 else:
                     return False
@@ -141,7 +141,7 @@ class MongoEventSource(EventSource):
                 descriptors.insert_one(check_size(sparse_bson(doc), label))
         if there is not None and not equal(from_bson(there), doc):
             raise DuplicateUID(f"{label}: a different one is stored under this uid")
-        _remember(self._descriptors, doc["uid"], Document(doc))
+        self._descriptors[doc["uid"]] = Document(doc)
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventSource.find_descriptor`."""
@@ -153,7 +153,7 @@ class MongoEventSource(EventSource):
             if doc is None:
                 return None
             found = from_bson(doc)
-            _remember(self._descriptors, uid, found)
+            self._descriptors[uid] = found
         return found
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
@@ -181,7 +181,7 @@ class MongoEventSource(EventSource):
             found = find_run(self._database, layout, uid, run)
             if found is None or (run is not None and found != run):
                 return found  # the given run may get one of its own yet
-            _remember(self._owners, key, found)
+            self._owners[key] = found
         return self._owners[key]
 
     # -- rows --------------------------------------------------------------------------------
@@ -266,8 +266,6 @@ class MongoEventSource(EventSource):
         """See :meth:`EventSource.plan_events`."""
         self._settle()
         builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
-        while len(self._surveys) > MOST_REMEMBERED:
-            self._surveys.pop(next(iter(self._surveys)), None)
         EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
         return builder.plan()
 
@@ -355,9 +353,3 @@ class MongoEventSource(EventSource):
                 self._sender.close()
         finally:
             self._release()
-
-
-def _remember(known: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(known) >= MOST_REMEMBERED:
-        known.pop(next(iter(known)), None)
-    known[key] = value

@@ -1,0 +1,24 @@
+"""A mapping of what was looked up lately."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+__all__ = ["Remembered"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MOST = 2000
+
+
+class Remembered(dict[K, V]):
+    """A dict that forgets what was put first, beyond 2,000 entries."""
+
+    def __setitem__(self, key: K, value: V) -> None:
+        while len(self) >= MOST and key not in self:
+            try:
+                del self[next(iter(self))]
+            except (KeyError, StopIteration, RuntimeError):  # another thread was quicker
+                continue
+        super().__setitem__(key, value)

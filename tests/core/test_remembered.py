@@ -1,0 +1,23 @@
+"""A mapping that forgets what was put first."""
+
+from __future__ import annotations
+
+from daskbroker.core.remembered import MOST, Remembered
+
+
+def test_the_latest_stay():
+    known = Remembered()
+    for number in range(MOST + 10):
+        known[number] = str(number)
+    assert len(known) == MOST
+    assert 9 not in known
+    assert known[10] == "10"
+
+
+def test_to_put_again_forgets_nothing():
+    known = Remembered()
+    for number in range(MOST):
+        known[number] = number
+    known[5] = -5
+    assert len(known) == MOST
+    assert (known[0], known[5]) == (0, -5)
