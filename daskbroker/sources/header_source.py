@@ -14,6 +14,10 @@ from ..core.validate import prepare
 
 __all__ = ["HeaderPair", "HeaderSource", "is_whole_number"]
 
+LEAST_PREFIX = 5
+UID_LENGTH = 36
+"""Of those that a RunEngine makes: what is shorter is looked up as a prefix first."""
+
 HeaderPair = tuple[Document, Document | None]
 """Start and stop of a run; stop is None while there is none."""
 
@@ -38,7 +42,7 @@ class HeaderSource(ABC):
 
     @abstractmethod
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """Some of the uids that begin so."""
+        """The first of the uids that begin so, in order."""
 
     @abstractmethod
     def find(
@@ -84,14 +88,15 @@ class HeaderSource(ABC):
         return self.by_offset(int(key), Search()) if key < 0 else self._by_scan_id(int(key))
 
     def _by_uid(self, uid: str) -> HeaderPair:
-        found = self.find_uid(uid)
-        if found is not None:
+        looks_whole = not LEAST_PREFIX <= len(uid) < UID_LENGTH
+        if looks_whole and (found := self.find_uid(uid)) is not None:
             return found
-        matches = self.find_prefix(uid) if len(uid) >= 5 else []
+        matches = self.find_prefix(uid) if len(uid) >= LEAST_PREFIX else []
         if not matches:
-            hint = "" if len(uid) >= 5 else "; a prefix needs 5 characters or more"
+            short = f"; a prefix needs {LEAST_PREFIX} characters or more"
+            hint = short if len(uid) < LEAST_PREFIX else ""
             raise RunNotFound(f"no run has the uid {uid!r}{hint}")
-        if len(matches) > 1:
+        if len(matches) > 1 and matches[0] != uid:
             raise AmbiguousUID(
                 f"several runs have uids that begin with {uid!r}: {', '.join(matches)}"
             )

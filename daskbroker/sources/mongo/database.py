@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ RUNS = "daskbroker_run"
 CHUNKS = "event_chunk"
 COLUMNS = "event_chunk_column"
 WAIT_MILLISECONDS = 8000
+LOOK_SECONDS = 1.0
 NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
@@ -89,6 +91,7 @@ class Database:
         self._leases = 0
         self._ready = False
         self._meta: dict[str, Any] | None = None
+        self._looked = float("-inf")
         self._identity: str | None = None
         for one in (uri, assets):
             if one is not None:
@@ -184,10 +187,20 @@ class Database:
         return self._meta is not None
 
     def has_packed(self) -> bool:
-        """Whether some start or stop has values that BSON cannot hold (and a query not see)."""
+        """Whether some start or stop has values that BSON cannot hold (and a query not see).
+
+        That another process has stored the first such document is learnt within a second.
+        """
+        known = bool((self._meta or {}).get("packed"))
+        if known or time.monotonic() - self._looked < LOOK_SECONDS:
+            return known
         with self.errors():
             meta = self.collection(META).find_one({"_id": "store"}, {"packed": 1})
-        return bool(meta and meta.get("packed"))
+        self._looked = time.monotonic()
+        if meta and meta.get("packed"):
+            self._meta = {**(self._meta or {}), "packed": True}
+            return True
+        return False
 
     def note_packed(self) -> None:
         """Note that there is such a start or stop, before it is stored."""

@@ -67,7 +67,7 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
         query = {"start": {"$elemMatch": {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}}}
         with self._database.errors():
             found = self._database.collection("header").find(query, {"start.uid": 1})
-            return sorted(doc["start"][0]["uid"] for doc in found.limit(limit))
+            return [doc["start"][0]["uid"] for doc in found.sort("start.uid", 1).limit(limit)]
 
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False

@@ -27,6 +27,17 @@ from .indexes import warn_of_missing
 
 __all__ = ["MongoHeaderSource"]
 
+STOPS = "_daskbroker_stops"
+WITH_STOP: dict[str, Any] = {
+    "$lookup": {
+        "from": "run_stop",
+        "localField": "uid",
+        "foreignField": "run_start",
+        "as": STOPS,
+    }
+}
+FEW = 8
+
 BATCH = 200
 MOST_STOPS = 5000
 """So many runs, found by their stop, are looked up by uid; of more, all runs are looked at."""
@@ -94,10 +105,8 @@ class MongoHeaderSource(HeaderSource):
         with self._database.errors():
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "uid", self._database.label)
-            found = starts.find_one({"uid": storable(uid)})
-        if found is None:
-            return None
-        return next(self._with_stops([from_bson(found)]))
+            with starts.aggregate([{"$match": {"uid": storable(uid)}}, WITH_STOP]) as found:
+                return next(map(_pair, found), None)
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderSource.find_prefix`."""
@@ -136,11 +145,27 @@ class MongoHeaderSource(HeaderSource):
             pairs = islice((pair for pair in pairs if search.matches(*pair)), start, None)
         yield from islice(pairs, wanted)
 
+    def _few(
+        self, query: dict[str, Any], offset: int, limit: int, order: Mapping[str, int]
+    ) -> list[HeaderPair]:
+        """Runs with their stops, by one query."""
+        pipeline: list[dict[str, Any]] = [{"$match": query}, {"$sort": order}]
+        pipeline += [{"$skip": offset}] if offset else []
+        pipeline += [{"$limit": limit}, WITH_STOP]
+        with self._database.errors():
+            starts = self._database.collection("run_start")
+            warn_of_missing(starts, "time", self._database.label)
+            with starts.aggregate(pipeline, allowDiskUse=True) as found:
+                return list(map(_pair, found))
+
     def _pairs(
         self, query: dict[str, Any], offset: int, limit: int | None, oldest_first: bool
     ) -> Iterator[HeaderPair]:
         """Runs in batches that begin small."""
         order = ASCENDING if oldest_first else DESCENDING
+        if limit is not None and limit <= FEW:
+            yield from self._few(query, offset, limit, {"time": order, "_id": order})
+            return
         size = 8 if limit is None else min(limit, BATCH)
         with self._database.errors():
             starts = self._database.collection("run_start")
@@ -190,3 +215,9 @@ class MongoHeaderSource(HeaderSource):
     def close(self) -> None:
         """See :meth:`HeaderSource.close`."""
         self._release()
+
+
+def _pair(found: dict[str, Any]) -> HeaderPair:
+    """Of a start document :data:`WITH_STOP`."""
+    stops = found.pop(STOPS)
+    return from_bson(found), from_bson(stops[-1]) if stops else None

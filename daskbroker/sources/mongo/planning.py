@@ -20,7 +20,7 @@ from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, Database
 from .indexes import warn_of_missing
-from .journal import IN_TIME, event_columns, metadata_of, unsealed, without_sealed
+from .journal import BATCH_ROWS, IN_TIME, event_columns, metadata_of, unsealed, without_sealed
 from .reader import range_key
 from .survey import RANGE_ROWS, Range, cut_ranges, survey_stage
 
@@ -155,7 +155,7 @@ class EventPlanner:
             self._add_sealed(stream)
             if left:
                 left.sort(key=lambda row: (row["time"], row["_id"]))
-                table = event_columns(left, None, metadata_of(stream.descriptor))
+                table = event_columns([left], None, metadata_of(stream.descriptor))
                 self._builder.add_table(stream.place, sealed_end(stream.chunks), table)
 
     # -- long journals -----------------------------------------------------------------------
@@ -198,7 +198,7 @@ class EventPlanner:
                     {"$project": stage},
                     _chunks_stage([storable(descriptor["uid"])]),
                 ],
-                batchSize=RANGE_ROWS,
+                batchSize=BATCH_ROWS,
                 allowDiskUse=True,
             )
             rows = self._rows_of(found, after, doubtful)
@@ -210,7 +210,7 @@ class EventPlanner:
     ) -> Iterator[dict[str, Any]]:
         """The rows but for those of chunks that wait to leave the journal; chunks set apart."""
         batch: list[dict[str, Any]] = []
-        while batch := list(islice(found, RANGE_ROWS)):
+        while batch := list(islice(found, BATCH_ROWS)):
             after.extend(doc for doc in batch if "owner" in doc)
             rows = [doc for doc in batch if "owner" not in doc]
             yield from without_sealed(self._database, rows, (), doubtful)
@@ -223,7 +223,7 @@ class EventPlanner:
         query = {"$and": [stream.filter, times, {f"{SIDE}.packed": {"$exists": True}}]}
         with self._database.errors():
             rows = list(self._database.collection("event").find(query))
-        table = event_columns(rows, None, metadata_of(stream.descriptor))
+        table = event_columns([rows], None, metadata_of(stream.descriptor))
         for name, kind in column_kinds(table).items():
             there = one.kinds.get(name)
             if there is None or there != kind:

@@ -109,11 +109,11 @@ def _read_range(
     """Rows of the journal; from chunks, where they have been sealed since they were planned."""
     _, run, descriptor, begin, end, rows, _ = key
     query = {"descriptor": storable(descriptor), "time": {"$gte": begin, "$lte": end}}
-    batches = row_batches(database, query, event_projection(columns), batch=max(rows, 1))
-    found = [row for some, _ in batches for row in some]
+    batches = row_batches(database, query, event_projection(columns))
     metadata = {"run": run, "kind": EVENT.kind, "descriptor": descriptor}
-    if len(found) == rows:
-        return event_columns(found, columns, metadata)
+    table = event_columns((some for some, _ in batches), columns, metadata)
+    if table.num_rows == rows:
+        return table
     return _merged_range(database, key, columns, metadata)
 
 

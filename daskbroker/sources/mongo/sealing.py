@@ -46,7 +46,6 @@ __all__ = ["page_tables", "seal_descriptor", "seal_page", "seal_rows", "sweep"]
 
 SEALED_BYTES = 8 * 2**20
 """Of BSON, about, in a chunk; a batch of the server's may come on top."""
-BATCH_ROWS = 1000
 ORPHAN_SECONDS = 3600.0
 
 
@@ -95,7 +94,7 @@ def _next_rows(database: Database, query: Mapping[str, Any]) -> list[dict[str, A
     """The first rows of the journal, as many as a chunk shall hold."""
     rows: list[dict[str, Any]] = []
     size = 0
-    batches = row_batches(database, query, None, batch=BATCH_ROWS, limit=CHUNK_ROWS)
+    batches = row_batches(database, query, None, limit=CHUNK_ROWS)
     with closing(batches):
         for some, nbytes in batches:
             rows.extend(some)
