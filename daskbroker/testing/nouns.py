@@ -58,6 +58,10 @@ class NounConformance(Conformance):
         assert broker["123456-a"].uid == "123456-a"
         with pytest.raises(ValueError, match=r"123456-a.*123456-b"):
             broker["12345"]
+        insert_all(broker, make_run(1, uid="12345"))
+        insert_all(broker, make_run(1, uid="y" * 50))
+        assert broker["12345"].uid == "12345"  # one that is all of a uid means that
+        assert broker["y" * 5].uid == broker["y" * 40].uid == "y" * 50
         for unknown in ("absent", 123456, "abcd"):
             with pytest.raises(KeyError):
                 broker[unknown]

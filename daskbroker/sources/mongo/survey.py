@@ -156,7 +156,7 @@ def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics
     ordered = bool((seq[1:] > seq[:-1]).all())
     distinct = len(seq) if ordered else len(np.unique(seq))
     return Statistics(
-        len(seq), size // 2, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
+        len(seq), size, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
         distinct, ordered,
     )  # fmt: skip
 
