@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import repeat
 from typing import Any
 
@@ -288,12 +288,18 @@ def _completed(row: dict[str, Any], names: Sequence[str]) -> Document:
 
 def _values_of_texts(texts: Sequence[str | None]) -> Iterator[Any]:
     """Values of JSON texts, each a private one; the few different texts are parsed once."""
-    known: dict[str | None, Any] = {None: MISSING}
+    makers: dict[str | None, Callable[[], Any]] = {None: lambda: MISSING}
     for text in texts:
-        if text not in known:
-            known[text] = from_json(text) if text is not None else MISSING
-        value = known[text]
-        yield value if value is MISSING else plain(value)
+        if text not in makers:
+            makers[text] = _maker(from_json(str(text)))
+        yield makers[text]()
+
+
+def _maker(value: Any) -> Callable[[], Any]:
+    """What gives a copy of a JSON-like value each time."""
+    if isinstance(value, dict) and not any(isinstance(v, (dict, list)) for v in value.values()):
+        return value.copy
+    return partial(plain, value)
 
 
 def cells(table: pa.Table, name: str) -> list[Any]:
