@@ -28,6 +28,10 @@ __all__ = ["EventPlanner"]
 
 INLINE_BYTES = 8 * 2**20
 """A journal whose rows should take more than this is surveyed, not read."""
+MANY = 16
+CLASSIC = ({"$unset": "_"},)
+"""A stage that does nothing but keep MongoDB 6 from its other engine, which is quicker for many
+rows, but takes 0.14 ms to prepare for each descriptor asked for."""
 TOGETHER = 20_000
 """So many rows of short journals are read by one query."""
 
@@ -111,6 +115,7 @@ class EventPlanner:
             found = events.aggregate(
                 [
                     {"$match": {"descriptor": {"$in": uids}}},
+                    *(CLASSIC if len(uids) > MANY else ()),
                     {"$group": {"_id": "$descriptor", "rows": {"$sum": 1}}},
                     {"$project": {"_id": 0, "descriptor": "$_id", "journal": "$rows"}},
                     _chunks_stage(uids),
