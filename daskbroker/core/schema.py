@@ -216,6 +216,9 @@ def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
     return np.split(flat[begin : offsets[-1]], offsets[1:-1] - begin) if len(array) else []
 
 
+NULLS = {"float64": np.nan, "int64": 0, "uint64": 0, "bool": False}
+
+
 def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
     """POSIX seconds as ``datetime64[ns, UTC]``, to the nearest microsecond; NaN is NaT.
 
@@ -233,21 +236,23 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
 
 def constant(value: Any, rows: int, dtype: str) -> Any:
     """An array of one value, null for None, of the given dtype."""
+    return of_values([value] * rows, dtype)
+
+
+def of_values(values: Sequence[Any], dtype: str) -> Any:
+    """An array of values, null for None, of the given dtype."""
     if dtype == "object":
-        out = np.empty(rows, dtype=object)
-        for place in range(rows):
+        out = np.empty(len(values), dtype=object)
+        for place, value in enumerate(values):
             out[place] = value
         return out
     if dtype == TIME:
-        return pd.DatetimeIndex([pd.NaT] * rows, dtype=TIME)
-    if value is None and dtype in ("float64",):
-        return np.full(rows, np.nan)
-    if value is None and dtype in ("int64", "bool", "uint64"):
+        return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME)
+    if dtype in NULLS:
         # Only an empty array can be null and of a dtype without nulls.
-        return np.zeros(rows, dtype=dtype)
-    if value is None:
-        return pd.array([None] * rows, dtype=dtype)
-    return pd.array([value] * rows, dtype=dtype)
+        null = NULLS[dtype]
+        return np.array([null if value is None else value for value in values], dtype=dtype)
+    return pd.array(list(values), dtype=dtype)
 
 
 def empty_frame(columns: Sequence[TableColumn], attrs: Mapping[str, Any]) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from ..core.chunks import ChunkReader
 from ..core.schema import (
     TIME,
     TableColumn,
-    constant,
     empty_frame,
+    of_values,
     posix_to_datetime,
     to_pandas,
 )
@@ -146,13 +146,25 @@ class TableReader:
         index = _index([chunk.seq_num for chunk in chunks], order)
         data: dict[str, Any] = {}
         for column in wanted:
-            joined = _joined([chunk.array(column) for chunk in chunks])
+            joined = self._column(column, chunks)
             array = joined if order is None else joined.take(order)
             # pandas takes objects that are all text for type str
             whole = column.dtype == "object"
             data[column.name] = pd.Series(array, index=index, dtype=object) if whole else array
         columns = None if data else pd.Index([], dtype="str")
         return pd.DataFrame(data, index=index, columns=columns, copy=False)
+
+    def _column(self, column: TableColumn, chunks: Sequence[_Chunk]) -> Any:
+        """The cells of a column in all chunks."""
+        if not column.physical:
+            place = self.constant_names.index(column.name)
+            values = of_values([chunk.part.constants[place] for chunk in chunks], column.dtype)
+            return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
+        if column.dtype == TIME:
+            stamps = posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
+            zone = self.options.timezone
+            return stamps if zone == "UTC" else stamps.tz_convert(zone)
+        return _joined([chunk.array(column) for chunk in chunks])
 
     def _dtype(self, column: TableColumn) -> str:
         return self.options.time_dtype if column.dtype == TIME else column.dtype
@@ -222,15 +234,13 @@ class _Chunk:
     seq_num: Numbers
     rows: slice | np.ndarray
 
+    @property
+    def times(self) -> np.ndarray:
+        """Of the rows, in POSIX seconds."""
+        return self.table.column("time").to_numpy()[self.rows]  # type: ignore[no-any-return]
+
     def array(self, column: TableColumn) -> Any:
-        """The cells of a column, of its dtype."""
-        if not column.physical:
-            constants = dict(zip(self.reader.constant_names, self.part.constants, strict=True))
-            return constant(constants[column.name], len(self.seq_num), column.dtype)
-        if column.dtype == TIME:
-            stamps = posix_to_datetime(self.table.column("time").to_numpy()[self.rows])
-            zone = self.reader.options.timezone
-            return stamps if zone == "UTC" else stamps.tz_convert(zone)
+        """The cells of a column that the chunk holds, but for times."""
         if column.external and self.filling is not None:
             place = self.reader.external_names.index(column.name)
             target = self.part.targets[place]
