@@ -28,8 +28,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -100,11 +101,20 @@ class Column:
 
     def arrow_field(self, name: str) -> pa.Field:
         """The Arrow field that carries kind and notes in its metadata."""
-        note = json.dumps({"kind": self.kind.to_list(), **self.notes}, separators=(",", ":"))
-        return pa.field(name, self.array.type, metadata={b"daskbroker": note.encode()})
+        note = _noted(self.kind, self.notes) if self.notes else _noted_kind(self.kind)
+        return pa.field(name, self.array.type, metadata={b"daskbroker": note})
 
 
-def field_kind(arrow_field: pa.Field) -> tuple[Kind, dict[str, str]]:
+def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:
+    return json.dumps({"kind": kind.to_list(), **notes}, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=4096)
+def _noted_kind(kind: Kind) -> bytes:
+    return _noted(kind, {})
+
+
+def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
     """The kind and the notes that a field's metadata carries.
 
     Raises
@@ -113,10 +123,20 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, dict[str, str]]:
         If it carries none.
     """
     try:
-        note = json.loads(arrow_field.metadata[b"daskbroker"])
-        return Kind.from_list(note.pop("kind")), note
+        note = arrow_field.metadata[b"daskbroker"]
+        return _parsed_short(note) if len(note) < SHORT else _parsed(note)
     except (TypeError, KeyError, ValueError) as error:
         raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
+
+
+def _parsed(note: bytes) -> tuple[Kind, Mapping[str, str]]:
+    notes = json.loads(note)
+    return Kind.from_list(notes.pop("kind")), notes
+
+
+# Nearly all fields of a store have one of a few short notes.
+SHORT = 200
+_parsed_short = lru_cache(maxsize=4096)(_parsed)
 
 
 def exact_alone(arrow_field: pa.Field) -> bool:
@@ -372,7 +392,7 @@ def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     return cells
 
 
-def _decode_cells(array: pa.Array, kind: Kind, notes: dict[str, str]) -> list[Any]:
+def _decode_cells(array: pa.Array, kind: Kind, notes: Mapping[str, str]) -> list[Any]:
     if kind.name in ("null", "str", "list") or kind.dtype == "<U":
         return array.to_pylist()  # type: ignore[no-any-return]
     valid = array.is_valid().to_numpy(zero_copy_only=False) if kind.nulls else None
