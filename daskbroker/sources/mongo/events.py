@@ -77,7 +77,7 @@ class MongoEventSource(EventSource):
         self._lock = threading.RLock()
         self._writer = EventWriter(database)
         folder = dask.config.get("daskbroker.mongo-spool", None)
-        self._folder = Path(folder).expanduser() if folder else None
+        self._folder = Path(folder).expanduser() if folder and not database.read_only else None
         self._sender: Sender | None = None
         self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))
         self._descriptors: Remembered[str, Document] = Remembered()
@@ -211,13 +211,14 @@ class MongoEventSource(EventSource):
         if layout is EVENT and not self._keep and is_columnar(layout, page, LEAST_ROWS):
             self._database.prepare_writing()
             descriptor = self._known_descriptor(owner)
+            tables = page_tables(descriptor, page)
             sender = self._spool()
             if sender is not None:
-                for table in page_tables(descriptor, page):
+                for table in tables:
                     sender.put(Entry(owner, (), table))
                 return
             with self._lock:
-                if self._writer.append_page(descriptor, page):
+                if self._writer.append_tables(descriptor, tables, page["uid"]):
                     return
         self.append(layout, owner, rows_of_page(layout, page), run)
 
@@ -248,17 +249,17 @@ class MongoEventSource(EventSource):
 
     def _settle(self) -> None:
         """Before reading: what this process has taken is stored, and what dead ones have left."""
-        if self._folder is not None and self._database.is_noted and not self._database.read_only:
+        if self._database.is_noted:
             self._spool()
         flush_all(self._database.store_id)
 
     def flush(self) -> None:
         """See :meth:`EventSource.flush`."""
-        if self._folder is not None and not self._database.read_only:
+        if self._folder is not None:
             self._database.prepare_writing()
-            sender = self._spool()
-            if sender is not None:
-                sender.flush()
+        sender = self._spool()
+        if sender is not None:
+            sender.flush()
 
     # -- planning ----------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from .chunk_store import (
 from .database import CHUNKS, COLUMNS, Database
 from .journal import PIECE, metadata_of, row_batches, unsealed
 
-__all__ = ["page_tables", "seal_descriptor", "seal_page", "seal_rows", "sweep"]
+__all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
 
 SEALED_BYTES = 8 * 2**20
 """Of BSON, about, in a chunk; a batch of the server's may come on top."""
@@ -122,14 +122,21 @@ def seal_rows(
     """
     docs = [from_bson(row) for row in rows]
     table = encode_rows(EVENT, docs, metadata_of(descriptor))
-    return _seal_table(database, descriptor, table, first, journal)
+    return seal_tables(database, descriptor, [table], first, journal)
 
 
-def _seal_table(
-    database: Database, descriptor: Document, table: pa.Table, first: int, journal: str
+def seal_tables(
+    database: Database,
+    descriptor: Document,
+    tables: Sequence[pa.Table],
+    first: int,
+    journal: str,
 ) -> list[Manifest]:
-    """Store a table as one chunk; as two, and so on, if it does not fit."""
-    pieces = [table]
+    """Make each table a chunk, from a position on; two, and so on, where it does not fit.
+
+    Returns and raises as :func:`seal_rows`.
+    """
+    pieces = list(tables)
     manifests: list[Manifest] = []
     try:
         while pieces:
@@ -167,34 +174,6 @@ def page_tables(descriptor: Document, page: Mapping[str, Any]) -> list[pa.Table]
     """A page as the chunks that it becomes."""
     metadata = metadata_of(descriptor)
     return [encode_page(EVENT, part, metadata) for part in page_parts(EVENT, page)]
-
-
-def seal_page(
-    database: Database, descriptor: Document, tables: Sequence[pa.Table], first: int
-) -> list[Manifest]:
-    """Make chunks of a page, from a position on.
-
-    Returns the chunks; none, if another process has made a chunk known at this position.
-    """
-    manifests: list[Manifest] = []
-    try:
-        for table in tables:
-            manifest = store_columns(
-                database, descriptor["uid"], descriptor["run_start"], first, table, GONE
-            )
-            manifests.append(manifest)
-            first += table.num_rows
-        if publish(database, manifests):
-            return manifests
-    except TooLarge:
-        discard(database, manifests)
-        halves = [half for table in tables for half in _halves(table)]
-        return seal_page(database, descriptor, halves, first - sum(m["rows"] for m in manifests))
-    except BaseException:
-        discard(database, manifests)
-        raise
-    discard(database, manifests)
-    return []
 
 
 def _remove_rows(database: Database, manifest: Manifest) -> None:

@@ -31,12 +31,11 @@ from .chunk_store import (
     sealed_end,
     stored_columns,
 )
-from .database import REFUSED, Database
-from .sealing import page_tables, seal_descriptor, seal_page, seal_rows
+from .database import LOOK_SECONDS, REFUSED, Database
+from .sealing import seal_descriptor, seal_rows, seal_tables
 
 __all__ = ["EventWriter"]
 
-LOOK_SECONDS = 1.0
 MOST_LANES = 200
 DUPLICATE_KEY = 11000
 
@@ -206,14 +205,10 @@ class EventWriter:
 
     # -- pages -------------------------------------------------------------------------------
 
-    def append_page(self, descriptor: Document, page: Mapping[str, Any]) -> bool:
-        """Store a page as chunks; False, and nothing is, if some of its events may be stored."""
-        return self.append_tables(descriptor, page_tables(descriptor, page), page["uid"])
-
     def append_tables(
         self, descriptor: Document, tables: Sequence[pa.Table], uids: Sequence[str]
     ) -> bool:
-        """Store events, of which these are the uids, as chunks, as :meth:`append_page` does.
+        """Store a page, encoded, as chunks; False, and nothing is, if some of it may be stored.
 
         What other processes have sealed since this one looked does not go unnoticed: then the
         position is taken, and all is looked at again.
@@ -229,7 +224,8 @@ class EventWriter:
                 if journal == "others":  # they go first
                     seal_descriptor(self._database, descriptor)
                 else:
-                    made = seal_page(self._database, descriptor, tables, sealed_end(lane.chunks))
+                    first = sealed_end(lane.chunks)
+                    made = seal_tables(self._database, descriptor, tables, first, GONE)
                     if made:
                         lane.add(made, uids)
                         return True
@@ -251,7 +247,7 @@ class EventWriter:
 
     # -- what is sealed ----------------------------------------------------------------------
 
-    def _lane(self, descriptor: Document, *, now: bool = False) -> _Lane:
+    def _lane(self, descriptor: Document) -> _Lane:
         uid = descriptor["uid"]
         lane = self._lanes.get(uid)
         if lane is None:
@@ -262,7 +258,7 @@ class EventWriter:
                 events = self._database.collection("event")
                 query = {"descriptor": storable(uid)}
                 lane.waiting_rows = events.count_documents(query, limit=self.seal_rows)
-        if now or time.monotonic() - lane.looked > LOOK_SECONDS:
+        if time.monotonic() - lane.looked > LOOK_SECONDS:
             self._look(descriptor, lane)
         return lane
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 
 import numpy as np
@@ -230,3 +231,16 @@ def test_a_store_opened_to_read_is_not_written(mongo, run, mongo_database, raw):
             with pytest.raises(StoreReadOnly):
                 use()
         check(db, run)
+
+
+def test_a_page_with_a_column_that_is_too_large_is_refused_whole(mongo, raw):
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": "a"})
+    large = base64.b64encode(np.random.default_rng(0).bytes(13_000_000)).decode()
+    run.event_page(descriptor, [{"x": large}, {"x": "a"}])
+    for name, doc in run.documents[:-1]:
+        mongo.insert(name, doc)
+    with pytest.raises(BadDocument, match="17,"):
+        mongo.insert(*run.documents[-1])
+    assert len(mongo[-1].table()) == 0
+    assert raw["event_chunk_column"].count_documents({}) == 0
