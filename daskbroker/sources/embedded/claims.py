@@ -68,7 +68,7 @@ class Claims:
         keys = uid_keys(uids, lane.layout.kind, lane.run_number)
         if not self._held[lane.run_number].isdisjoint(keys.tolist()):
             self._note_held(connection, lane)
-        if _note(connection, [(lane, keys)]):
+        if _insert_keys(connection, [(lane, keys)]):
             return True
         return len(set(uids)) == len(uids) and self._claim_rest(connection, lane, uids, keys)
 
@@ -112,7 +112,7 @@ class Claims:
             (page, uids, uid_keys(uids, page.layout.kind, page.run_number))
             for page, uids in _waiting_pages(connection, lane, where, *values)
         ]
-        if _note(connection, [(page, keys) for page, _, keys in pages]):
+        if _insert_keys(connection, [(page, keys) for page, _, keys in pages]):
             return
         for page, uids, keys in pages:
             self._claim_rest(connection, page, uids, keys)
@@ -121,10 +121,9 @@ class Claims:
         self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str], keys: np.ndarray
     ) -> bool:
         """Note those of a page whose numbers others have; False if one of these has the uid."""
-        there = "SELECT sequence, position FROM document_key WHERE hash = ?"
         for place, key in enumerate(keys.tolist()):
             position = lane.next + place
-            if found_row(connection, there, key) == (lane.number, position):
+            if _place_of(connection, key) == (lane.number, position):
                 continue
             if self._claim(connection, lane, uids[place], position, page=uids):
                 return False
@@ -160,10 +159,8 @@ class Claims:
     def _row_behind(
         self, connection: sqlite3.Connection, key: int, lane: Lane, page: Sequence[str]
     ) -> dict[str, Any]:
-        number, position = found_row(
-            connection, "SELECT sequence, position FROM document_key WHERE hash = ?", key
-        )
-        if page and number == lane.number and position >= lane.next:
+        number, position = _place_of(connection, key)
+        if number == lane.number and 0 <= position - lane.next < len(page):
             return {lane.layout.uid: page[position - lane.next]}
         kind, owner = owner_of(connection, number)
         low = number * POSITIONS
@@ -195,7 +192,12 @@ class Claims:
         return self._last_chunk[1]
 
 
-def _note(connection: sqlite3.Connection, pages: Sequence[tuple[Lane, np.ndarray]]) -> bool:
+def _place_of(connection: sqlite3.Connection, key: int) -> tuple[Any, ...]:
+    query = "SELECT sequence, position FROM document_key WHERE hash = ?"
+    return found_row(connection, query, key)
+
+
+def _insert_keys(connection: sqlite3.Connection, pages: Sequence[tuple[Lane, np.ndarray]]) -> bool:
     """Note numbers as those of documents, of each page from its ``next`` on; if all were free."""
     if not pages:
         return True

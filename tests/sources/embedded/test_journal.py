@@ -189,6 +189,30 @@ def test_uids_of_equal_key_are_told_apart(db, run, descriptor, rows_of, monkeypa
     assert_documents_equal(run.documents, db[-1].documents())
 
 
+def test_a_later_document_may_have_the_number_of_one_in_a_waiting_page(
+    db, run, descriptor, monkeypatch
+):
+    """Its own number is taken, and the next one is that of a page which is not noted yet."""
+    numbers = {}
+
+    def number(uid, kind, run):
+        return numbers.setdefault(uid, 98 + len(numbers))
+
+    monkeypatch.setattr(claims, "uid_key", number)
+    monkeypatch.setattr(
+        claims, "uid_keys", lambda uids, kind, run: np.array([number(u, kind, run) for u in uids])
+    )
+    first = run.event(descriptor, {"x": 0.0, "label": "first"})
+    page(run, descriptor)
+    last = run.event(descriptor, {"x": 0.0, "label": "last"})
+    numbers |= {first["uid"]: 99, last["uid"]: 99}
+    insert(db, run.documents)
+    insert(db, copy.deepcopy(run.documents))
+    insert(db, [run.stop()[-1]])
+    insert(db, copy.deepcopy(run.documents))
+    assert_documents_equal(run.documents, db[-1].documents())
+
+
 @pytest.mark.parametrize("rows", [1, ROWS])
 def test_a_sequence_goes_on_after_reopening(tmp_path, rows):
     run = RunBuilder()
