@@ -16,9 +16,6 @@ class Remembered(dict[K, V]):
     """A dict that forgets what was put first, beyond 2,000 entries."""
 
     def __setitem__(self, key: K, value: V) -> None:
-        while len(self) >= MOST and key not in self:
-            try:
-                del self[next(iter(self))]
-            except (KeyError, StopIteration, RuntimeError):  # another thread was quicker
-                continue
+        if len(self) >= MOST and key not in self:
+            self.pop(next(iter(self)), None)  # another thread may be quicker
         super().__setitem__(key, value)

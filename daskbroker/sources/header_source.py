@@ -91,10 +91,10 @@ class HeaderSource(ABC):
         looks_whole = not LEAST_PREFIX <= len(uid) < UID_LENGTH
         if looks_whole and (found := self.find_uid(uid)) is not None:
             return found
-        matches = self.find_prefix(uid) if len(uid) >= LEAST_PREFIX else []
+        is_short = len(uid) < LEAST_PREFIX
+        matches = [] if is_short else self.find_prefix(uid)
         if not matches:
-            short = f"; a prefix needs {LEAST_PREFIX} characters or more"
-            hint = short if len(uid) < LEAST_PREFIX else ""
+            hint = f"; a prefix needs {LEAST_PREFIX} characters or more" if is_short else ""
             raise RunNotFound(f"no run has the uid {uid!r}{hint}")
         if len(matches) > 1 and matches[0] != uid:
             raise AmbiguousUID(

@@ -50,6 +50,7 @@ CHUNKS = "event_chunk"
 COLUMNS = "event_chunk_column"
 WAIT_MILLISECONDS = 8000
 LOOK_SECONDS = 1.0
+"""What other processes do is learnt within this time, where each look would cost a query."""
 NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
@@ -192,15 +193,11 @@ class Database:
         That another process has stored the first such document is learnt within a second.
         """
         known = bool((self._meta or {}).get("packed"))
-        if known or time.monotonic() - self._looked < LOOK_SECONDS:
-            return known
-        with self.errors():
-            meta = self.collection(META).find_one({"_id": "store"}, {"packed": 1})
-        self._looked = time.monotonic()
-        if meta and meta.get("packed"):
-            self._meta = {**(self._meta or {}), "packed": True}
-            return True
-        return False
+        if not known and time.monotonic() - self._looked > LOOK_SECONDS:
+            with self.errors():
+                self._meta = self.collection(META).find_one({"_id": "store"})
+            self._looked = time.monotonic()
+        return bool((self._meta or {}).get("packed"))
 
     def note_packed(self) -> None:
         """Note that there is such a start or stop, before it is stored."""

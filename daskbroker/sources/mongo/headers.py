@@ -37,7 +37,7 @@ WITH_STOP: dict[str, Any] = {
     }
 }
 FEW = 8
-
+"""So many runs come with their stops by one query; the first batch of more is of this size."""
 BATCH = 200
 MOST_STOPS = 5000
 """So many runs, found by their stop, are looked up by uid; of more, all runs are looked at."""
@@ -166,7 +166,7 @@ class MongoHeaderSource(HeaderSource):
         if limit is not None and limit <= FEW:
             yield from self._few(query, offset, limit, {"time": order, "_id": order})
             return
-        size = 8 if limit is None else min(limit, BATCH)
+        size = FEW if limit is None else min(limit, BATCH)
         with self._database.errors():
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "time", self._database.label)

@@ -46,8 +46,8 @@ IN_TIME = [("time", 1)]
 PIECE = 10_000
 BATCH_ROWS = 1000
 """As large as fits a processor's cache: larger ones take three times as long."""
-PARTS = ("data", "timestamps")
 PARTS_OF = {"data": "data", "ts": "timestamps"}
+PARTS = tuple(PARTS_OF.values())
 
 
 def unsealed(database: Database, owner: str, chunks: Sequence[Manifest]) -> dict[str, Any]:
@@ -184,14 +184,14 @@ def _collected(
 ) -> tuple[int, dict[str, list[Any]]]:
     """How many rows there are, and the cells of each column; batch by batch, while it is near."""
     cells: dict[str, list[Any]] = {name: [] for name in columns}
-    parts_of = [(name, PARTS_OF.get(name.partition(":")[0])) for name in columns]
+    places = [(name, *name.partition(":")[::2]) for name in columns]
     count = 0
     for batch in batches:
         count += len(batch)
         rows = [from_bson(row) if SIDE in row else row for row in batch]
         parts = {part: [row.get(part, {}) for row in rows] for part in PARTS}
-        for name, part in parts_of:
-            key = name.partition(":")[2]
+        for name, prefix, key in places:
+            part = PARTS_OF.get(prefix)
             cells[name] += _cells(rows, name) if part is None else _cells(parts[part], key)
     return count, cells
 

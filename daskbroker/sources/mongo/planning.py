@@ -215,7 +215,7 @@ class EventPlanner:
     ) -> Iterator[dict[str, Any]]:
         """The rows but for those of chunks that wait to leave the journal; chunks set apart."""
         batch: list[dict[str, Any]] = []
-        while batch := list(islice(found, BATCH_ROWS)):
+        while batch := list(islice(found, RANGE_ROWS)):
             after.extend(doc for doc in batch if "owner" in doc)
             rows = [doc for doc in batch if "owner" not in doc]
             yield from without_sealed(self._database, rows, (), doubtful)

@@ -36,7 +36,7 @@ MOST_BYTES = 64 * 2**20
 
 _senders: weakref.WeakSet[Sender] = weakref.WeakSet()
 
-logger = logging.getLogger("daskbroker")
+logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
