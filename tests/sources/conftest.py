@@ -1,4 +1,4 @@
-"""Fixtures of the conformance tests: brokers on the `place` that a test class gives."""
+"""Fixtures of the conformance tests: brokers on the `store_place` that a test class gives."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import daskbroker
 
 
 @pytest.fixture
-def broker(place):
-    with daskbroker.connect(place) as db:
+def broker(store_place):
+    with daskbroker.connect(store_place) as db:
         yield db
 
 
 @pytest.fixture
-def reopen(broker, place):
+def reopen(broker, store_place):
     opened = []
 
     def reopen():
         broker.close()
-        opened.append(daskbroker.connect(place))
+        opened.append(daskbroker.connect(store_place))
         return opened[-1]
 
     yield reopen

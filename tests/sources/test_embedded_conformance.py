@@ -9,5 +9,5 @@ from daskbroker.testing.conformance import BrokerConformance
 
 class TestEmbedded(BrokerConformance):
     @pytest.fixture
-    def place(self, tmp_path):
+    def store_place(self, tmp_path):
         return tmp_path / "store"
