@@ -17,10 +17,13 @@ import daskbroker
 from benchmarks.data import insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
 from benchmarks.tables import has_count
+from daskbroker.assets.access import FileAccess
 from daskbroker.core.chunks import ChunkPlan
+from daskbroker.core.run_plan import RunPlan
 from daskbroker.testing import make_run
 from daskbroker.views import dataframe as dataframe_view
 from daskbroker.views import dataset as dataset_view
+from daskbroker.views.options import ViewOptions
 
 __all__ = ["Views", "build"]
 
@@ -97,13 +100,18 @@ class Views:
         header = self._broker[self._uid]
         runs = {self._uid: (header.start, header.stop)}
         with _each_alone():
-            return dataframe_view.table(plan, "primary", runs)
+            return dataframe_view.table(
+                RunPlan((self._uid,), plan, {}), "primary", runs, ViewOptions(), FileAccess()
+            )
 
     def dataset_of(self, plan: ChunkPlan) -> Any:
         """A dataset of any plan."""
         header = self._broker[self._uid]
+        runs = {self._uid: (header.start, header.stop)}
         with _each_alone():
-            return dataset_view.dataset(plan, "primary", {self._uid: (header.start, header.stop)})
+            return dataset_view.dataset(
+                RunPlan((self._uid,), plan, {}), "primary", runs, ViewOptions(), FileAccess()
+            )
 
 
 def _each_alone() -> Any:

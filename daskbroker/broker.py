@@ -438,7 +438,7 @@ class DataBroker:
         See :meth:`daskbroker.Header.portable`.
         """
         sources = {
-            name: PortableEventSource.of(source, header.uid)
+            name: PortableEventSource(source.plan_runs([header.uid], references=True))
             for name, source in self.event_sources.items()
         }
         pair = PortableHeaderSource((header.start, header.stop))

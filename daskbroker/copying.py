@@ -14,7 +14,8 @@ from .assets.transfer import FileTransfer
 from .broker import DataBroker
 from .core.documents import Document, pack, plain
 from .core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
-from .core.layouts import LAYOUTS, REFERENCES
+from .core.layouts import LAYOUTS
+from .core.run_plan import resources_of
 from .header import Header
 from .results import Results
 from .views.pages import PageBuffer
@@ -193,23 +194,16 @@ def _compare_resources(header: Header, there: Header, transfer: FileTransfer) ->
 
 
 def _resources(header: Header) -> Iterator[Named]:
-    for source in header.db.event_sources.values():
-        yield from source.list_assets(header.uid)
+    for plan in header.plans():
+        yield from resources_of(plan.references)
 
 
 def _sizes(header: Header) -> dict[str, int]:
     """Number of events of each descriptor, and of references of each kind; no payload is read."""
     sizes: dict[str, int] = {}
-    for source in header.db.event_sources.values():
-        plan = source.plan(source.descriptors_given_header(header))
-        for descriptor in plan.descriptors:
-            sizes.setdefault(descriptor["uid"], 0)
-        places = plan.records["descriptor"].tolist()
-        for place, rows in zip(places, plan.records["rows"].tolist(), strict=True):
-            sizes[plan.descriptors[place]["uid"]] += rows
-        for layout in REFERENCES:  # sources share these
-            rows = source.plan_references(layout, header.uid).rows
-            sizes[layout.kind] = max(rows, sizes.get(layout.kind, 0))
+    for plan in header.plans():
+        for name, rows in plan.sizes().items():  # of references, sources have the same
+            sizes[name] = max(rows, sizes.get(name, 0))
     return sizes
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .assets.access import FileAccess
 from .core.documents import ALL, Document
-from .core.errors import BadQuery, FieldNotFound, StreamNotFound
+from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
-from .sources.base import EventSource, stream_of
+from .core.run_plan import RunPlan, stream_of
+from .sources.base import EventSource, no_stream
+from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
+from .views.options import ViewOptions
 from .views.rows import Duplicates
 
 if TYPE_CHECKING:
@@ -85,10 +89,7 @@ class Header:
         for source in self._sources:
             if stream_name in source.stream_names_given_header(self.uid):
                 return source
-        raise StreamNotFound(
-            f"run {self.uid!r} has no stream {stream_name!r}; it has: "
-            f"{', '.join(self.streams) or 'none'}"
-        )
+        raise no_stream(self.uid, stream_name, self.streams)
 
     def fields(self, stream_name: Any = ALL) -> set[str]:
         """Names of the data keys of one stream, or of all."""
@@ -131,6 +132,19 @@ class Header:
         return [d for descriptors in self.descriptors.values() for d in descriptors]
 
     # -- views -------------------------------------------------------------------------------
+
+    @property
+    def _runs(self) -> dict[str, tuple[Document, Document | None]]:
+        return {self.uid: (self.start, self.stop)}
+
+    def _planned(self, stream_name: str, wanted: ViewOptions | bool) -> tuple[RunPlan, FileAccess]:
+        """What the event source that has a stream has of it, and how its files are reached."""
+        references = wanted if isinstance(wanted, bool) else wanted.runs_to_fill
+        for source in self._sources:
+            plan = source.plan_runs([self.uid], stream_name, references)
+            if plan.descriptors:
+                return plan, source.files
+        raise no_stream(self.uid, stream_name, self.streams)
 
     def table(
         self,
@@ -191,17 +205,12 @@ class Header:
                 handler_registry=handler_registry,
                 handler_overrides=handler_overrides,
             )
-        return self.es_given_stream(stream_name).table_given_header(
-            self,
-            stream_name,
-            fill=fill,
-            fields=fields,
-            timestamps=timestamps,
-            duplicates=duplicates,
-            timezone=timezone or self.db.timezone,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
+        options = ViewOptions(
+            fields, fill, timestamps, duplicates, None, handler_registry, handler_overrides
         )
+        plan, files = self._planned(stream_name, options)
+        zone = timezone or self.db.timezone
+        return dataframe_view.table(plan, stream_name, self._runs, options, files, timezone=zone)
 
     def dataset(
         self,
@@ -230,26 +239,29 @@ class Header:
         dtypes
             Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare.
         """
-        source = self.es_given_stream(stream_name)
-        plan = source.chunks_given_header(self, stream_name)
-        handlers = handler_registry, handler_overrides
-        return dataset_view.dataset(
-            plan,
-            stream_name,
-            {self.uid: (self.start, self.stop)},
-            fields=fields,
-            filling=source.filling(plan.descriptors, *handlers) if fill else None,
-            chunks=chunks,
-            timestamps=timestamps,
-            duplicates=duplicates,
-            dtypes=dtypes,
+        options = ViewOptions(
+            fields, fill, timestamps, duplicates, dtypes, handler_registry, handler_overrides
         )
+        plan, files = self._planned(stream_name, options)
+        return dataset_view.dataset(plan, stream_name, self._runs, options, files, chunks=chunks)
 
     def tree(self, fill: bool = True, *, chunks: Any = "auto") -> xr.DataTree:
         """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
         import xarray as xr
 
-        nodes = {name: self.dataset(name, fill=fill, chunks=chunks) for name in self.streams}
+        options = ViewOptions(fill=fill)
+        found: dict[str, tuple[RunPlan, FileAccess]] = {}
+        for source in self._sources:
+            plan = source.plan_runs([self.uid], ALL, options.runs_to_fill)
+            for name in plan.streams:
+                found.setdefault(name, (plan.of_stream(name), source.files))
+        began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
+        nodes = {
+            name: dataset_view.dataset(
+                found[name][0], name, self._runs, options, found[name][1], chunks=chunks
+            )
+            for name in began
+        }
         root = xr.Dataset(attrs=dataset_view.run_attrs(self.start, self.stop))
         return xr.DataTree.from_dict({"/": root, **nodes}, name=self.uid)
 
@@ -276,26 +288,27 @@ class Header:
         handler_registry, handler_overrides
             As for :meth:`table`.
         """
-        yield from self.documents_of(self.parts(fill, handler_registry, handler_overrides), fields)
+        options = ViewOptions(
+            fields,
+            fill,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
+        yield from self.documents_of(self.plans(), options)
 
-    def parts(
-        self, fill: bool = True, handler_registry: Any = None, handler_overrides: Any = None
-    ) -> list[documents_view.Parts]:
-        """What the documents are made of, by event source: descriptors, chunks, references."""
-        handlers = handler_registry, handler_overrides
-        return [
-            source.parts_given_header(self.uid, fill=fill, handlers=handlers)
-            for source in self._sources
-        ]
+    def plans(self) -> list[RunPlan]:
+        """What each event source has of the run: descriptors, chunks, references."""
+        return [source.plan_runs([self.uid], references=True) for source in self._sources]
 
     def documents_of(
-        self, parts: Sequence[documents_view.Parts], fields: Any = None
+        self, plans: Iterable[RunPlan], options: ViewOptions
     ) -> Iterator[tuple[str, Document]]:
-        """The documents, as :meth:`documents` gives them, of parts that are at hand."""
-        yield "start", self.start
-        yield from documents_view.stream_documents(parts, self.start, self.stop, fields)
-        if self.stop is not None:
-            yield "stop", self.stop
+        """The documents, as :meth:`documents` gives them, of plans that are at hand."""
+        files = [source.files for source in self._sources]
+        sources = list(zip(plans, files, strict=True))
+        return self._with_start_and_stop(
+            documents_view.stream_documents(sources, self.start, self.stop, options)
+        )
 
     def events(
         self, fill: bool = True, fields: Any = None, **handlers: Any
@@ -316,16 +329,18 @@ class Header:
 
         Parameters are as for :meth:`documents`.
         """
-        source = self.es_given_stream(stream_name)
-        stream = source.documents_given_header(
-            self,
-            stream_name,
-            fill,
+        options = ViewOptions(
             fields,
+            fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
         )
-        return self._with_start_and_stop(stream)
+        sources = [self._planned(stream_name, True)]
+        return self._with_start_and_stop(
+            documents_view.stream_documents(
+                sources, self.start, self.stop, options, all_streams=False
+            )
+        )
 
     def _with_start_and_stop(
         self, stream: Iterator[tuple[str, Document]]

@@ -5,20 +5,19 @@ from __future__ import annotations
 import html
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
-from .core.chunks import ChunkPlan
+from .assets.access import FileAccess
 from .core.documents import Document
 from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
+from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
-from .sources.base import EventSource
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
-from .views.documents import Parts
+from .views.options import ViewOptions
 from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
@@ -138,21 +137,16 @@ class Results:
         """
         import dask.dataframe as dd
 
+        options = ViewOptions(
+            fields, fill, timestamps, duplicates, None, handler_registry, handler_overrides
+        )
         runs = {header.uid: (header.start, header.stop) for header in self}
-        handlers = handler_registry, handler_overrides
+        zone = timezone or self._db.timezone
         tables = [
             dataframe_view.table(
-                plan,
-                stream_name,
-                runs,
-                fields=fields,
-                filling=source.filling(plan.descriptors, *handlers) if fill else None,
-                timestamps=timestamps,
-                duplicates=duplicates,
-                timezone=timezone or self._db.timezone,
-                with_run=True,
+                plan, stream_name, runs, options, files, timezone=zone, with_run=True
             )
-            for source, plan in self._planned(stream_name, runs)
+            for plan, files in self._planned(stream_name, list(runs), options)
         ]
         return tables[0] if len(tables) == 1 else dd.concat(tables)
 
@@ -193,56 +187,56 @@ class Results:
         BadQuery
             For another ``combine``, or if the stream is in several event sources.
         """
-        options: dict[str, Any] = {
-            "fields": fields, "chunks": chunks, "timestamps": timestamps,
-            "duplicates": duplicates, "dtypes": dtypes,
-        }  # fmt: skip
-        handlers = {"handler_registry": handler_registry, "handler_overrides": handler_overrides}
+        options = ViewOptions(
+            fields, fill, timestamps, duplicates, dtypes, handler_registry, handler_overrides
+        )
         if combine == "tree":
-            return self._tree(stream_name, {"fill": fill, **options, **handlers})
+            return self._tree(stream_name, options, chunks)
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         headers = sorted(self, key=lambda header: float(header.start["time"]))
         runs = {header.uid: (header.start, header.stop) for header in headers}
-        (source, plan), *others = self._planned(stream_name, runs)
+        (plan, files), *others = self._planned(stream_name, list(runs), options)
         if others:
             raise BadQuery(
                 f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "
                 "which make no one Dataset; combine='tree' shows them all"
             )
-        filling = source.filling(plan.descriptors, **handlers) if fill else None
         return dataset_view.dataset(
-            plan, stream_name, runs, filling=filling, with_run=True, **options
+            plan, stream_name, runs, options, files, chunks=chunks, with_run=True
         )
 
-    def _tree(self, stream_name: str, options: dict[str, Any]) -> xr.DataTree:
+    def _tree(self, stream_name: str, options: ViewOptions, chunks: Any) -> xr.DataTree:
         import xarray as xr
 
+        runs = {header.uid: (header.start, header.stop) for header in self}
+        found: dict[str, tuple[RunPlan, FileAccess]] = {}
+        for plan, files in self._planned(stream_name, list(runs), options):
+            for uid in dict.fromkeys(d["run_start"] for d in plan.descriptors):
+                found.setdefault(uid, (plan.of_run(uid), files))
         nodes: dict[str, xr.Dataset] = {}
-        for header in self:
-            with suppress(StreamNotFound):
-                name = header.uid.replace("%", "%25").replace("/", "%2F")
-                nodes[name] = header.dataset(stream_name, **options)
-        if not nodes:
-            raise self._no_stream(stream_name, len(self))
+        for uid, pair in runs.items():
+            if uid in found:
+                plan, files = found[uid]
+                name = uid.replace("%", "%25").replace("/", "%2F")
+                nodes[name] = dataset_view.dataset(
+                    plan, stream_name, {uid: pair}, options, files, chunks=chunks
+                )
         root = xr.Dataset(attrs={"stream": stream_name})
         return xr.DataTree.from_dict({"/": root, **nodes}, name=stream_name)
 
     def _planned(
-        self, stream_name: str, runs: dataframe_view.Runs
-    ) -> list[tuple[EventSource, ChunkPlan]]:
-        """The chunks of the stream, in each event source that has some of it."""
-        found = []
-        for source in self._db.event_sources.values():
-            descriptors = source.list_descriptors(list(runs), stream_name)
-            if descriptors:
-                found.append((source, source.plan(descriptors)))
+        self, stream_name: str, runs: Sequence[str], options: ViewOptions
+    ) -> list[tuple[RunPlan, FileAccess]]:
+        """What each event source that has some of the stream has of it."""
+        planned = [
+            (source.plan_runs(runs, stream_name, options.runs_to_fill), source.files)
+            for source in self._db.event_sources.values()
+        ]
+        found = [(plan, files) for plan, files in planned if plan.descriptors]
         if not found:
-            raise self._no_stream(stream_name, len(runs))
+            raise StreamNotFound(f"none of these {len(runs)} runs has a stream {stream_name!r}")
         return found
-
-    def _no_stream(self, stream_name: str, runs: int) -> StreamNotFound:
-        return StreamNotFound(f"none of these {runs} runs has a stream {stream_name!r}")
 
     def documents(
         self,
@@ -257,21 +251,20 @@ class Results:
         With an active Client the next runs are read ahead on the workers, within the bounds
         that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
         """
-        handlers = handler_registry, handler_overrides
+        options = ViewOptions(
+            fields,
+            fill,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
         with Prefetcher() as ahead:
-            planned = (
-                ((header, parts), _plans(parts))
-                for header, parts in self._with_parts(fill, handlers)
-            )
-            for (header, parts), plans in ahead.runs(planned):
-                coming = iter(plans)
-                read = [part.with_plans([next(coming) for _ in part.plans]) for part in parts]
-                yield from header.documents_of(read, fields)
-
-    def _with_parts(
-        self, fill: bool, handlers: tuple[Any, Any]
-    ) -> Iterator[tuple[Header, list[Parts]]]:
-        return ((header, header.parts(fill, *handlers)) for header in self)
+            planned = ((header, header.plans()) for header in self)
+            for (header, plans), chunks in ahead.runs(
+                (pair, [chunks for plan in pair[1] for chunks in plan.plans]) for pair in planned
+            ):
+                coming = iter(chunks)
+                read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
+                yield from header.documents_of(read, options)
 
     # -- work --------------------------------------------------------------------------------
 
@@ -332,7 +325,3 @@ class Results:
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")
         head = "".join(f"<th>{name}</th>" for name in heads)
         return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
-
-
-def _plans(parts: Sequence[Parts]) -> list[ChunkPlan]:
-    return [plan for part in parts for plan in part.plans]

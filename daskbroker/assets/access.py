@@ -8,7 +8,9 @@ from typing import Any
 
 import dask
 
+from ..core.chunks import ChunkPlan
 from ..core.errors import ConfigError
+from ..core.run_plan import resources_of
 from .filling import Filling
 from .readable import ReadableRoots
 from .references import References
@@ -18,6 +20,8 @@ from .resolving import normal_spec
 __all__ = ["FileAccess"]
 
 SHAPE_MISMATCH = ("raise", "keep")
+SPECS = ("spec", "mimetype")
+"""Keys under which a resource or stream_resource names what reads its file."""
 
 Handlers = HandlerRegistry | Mapping[str, HandlerType] | None
 """What ``handler_registry`` may be: by spec, for one call, before what is registered."""
@@ -50,7 +54,7 @@ class FileAccess:
 
     def filling(
         self,
-        references: Iterable[References],
+        references: Mapping[str, ChunkPlan],
         handler_registry: Handlers = None,
         handler_overrides: Mapping[str, HandlerType] | None = None,
     ) -> Filling:
@@ -59,7 +63,7 @@ class FileAccess:
         Parameters
         ----------
         references
-            Of each run.
+            The chunks of references of some runs, as a RunPlan has them.
         handler_registry
             By spec, for this call.
         handler_overrides
@@ -70,10 +74,11 @@ class FileAccess:
         ConfigError
             If ``daskbroker.shape-mismatch`` is neither ``raise`` nor ``keep``.
         """
-        by_run = {found.run: found for found in references}
+        by_run = References.of_plans(references)
         factories = self.registry.registered(handler_registry)
         if factories:
-            used = {normal_spec(spec) for found in by_run.values() for spec in found.specs()}
+            docs = [doc for _, doc in resources_of(references)]
+            used = {normal_spec(str(d[name])) for d in docs for name in SPECS if name in d}
             factories = {spec: factory for spec, factory in factories.items() if spec in used}
         return Filling(
             references=by_run,

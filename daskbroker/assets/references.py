@@ -74,11 +74,23 @@ class References:
     keys: Mapping[str, tuple[Any, ...]]
 
     @classmethod
-    def of(cls, run: str, plans: Mapping[str, ChunkPlan]) -> References:
-        """From the plans of the four kinds of references."""
-        first = next(iter(plans.values()))
-        keys = {kind: plan.keys for kind, plan in plans.items() if len(plan)}
-        return cls(run, first.store, first.reader, keys)
+    def of_plans(cls, plans: Mapping[str, ChunkPlan]) -> dict[str, References]:
+        """By run, from the plans of the kinds of references that a RunPlan has."""
+        keys: dict[str, dict[str, list[Any]]] = {}
+        for kind, plan in plans.items():
+            uids = [owner["run_start"] for owner in plan.descriptors]
+            for uid in uids:
+                keys.setdefault(uid, {})
+            for place, key in zip(plan.records["descriptor"].tolist(), plan.keys, strict=True):
+                keys[uids[place]].setdefault(kind, []).append(key)
+        any_plan = next(iter(plans.values()), None)
+        if any_plan is None:
+            return {}
+        store, reader = any_plan.store, any_plan.reader
+        return {
+            run: cls(run, store, reader, {kind: tuple(some) for kind, some in found.items()})
+            for run, found in keys.items()
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (References, (self.run, self.store, self.reader, self._portable))
@@ -187,15 +199,3 @@ class References:
             return read_frame_table(self.store, self.reader, *chunks, descriptor, key)
         except UnevenStreamDatum as error:
             raise ReferenceMissing(str(error)) from None
-
-    def stream_resources(self, key: str) -> list[Document]:
-        """Those of a data key, in the order in which they came."""
-        documents = self.documents(STREAM_RESOURCE).values()
-        return [doc for doc in documents if doc.get("data_key") == key]
-
-    def specs(self) -> set[str]:
-        """Specs and mimetypes that occur in the run, to choose handlers by."""
-        every = (
-            doc for kind in (RESOURCE, STREAM_RESOURCE) for doc in self.documents(kind).values()
-        )
-        return {str(doc[name]) for doc in every for name in ("spec", "mimetype") if name in doc}

@@ -239,6 +239,25 @@ class ChunkPlan:
             self.reader, self.descriptors, self.schemas, self.records[chosen], keys, self.store
         )
 
+    def of_descriptors(self, places: Sequence[int]) -> ChunkPlan:
+        """The plan of some of the descriptors, by their places, in the given order."""
+        order = np.full(len(self.descriptors), -1, np.int64)
+        order[list(places)] = np.arange(len(places))
+        owners = order[self.records["descriptor"]]
+        chosen = np.flatnonzero(owners >= 0)
+        chosen = chosen[np.argsort(owners[chosen], kind="stable")]
+        records = self.records[chosen]
+        records["descriptor"] = owners[chosen]
+        used, records["schema"] = np.unique(records["schema"], return_inverse=True)
+        return ChunkPlan(
+            reader=self.reader,
+            descriptors=tuple(self.descriptors[place] for place in places),
+            schemas=tuple(self.schemas[number] for number in used.tolist()),
+            records=records,
+            keys=tuple(self.keys[place] for place in chosen.tolist()),
+            store=self.store,
+        )
+
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
         return self.reader.read(self.keys[place], columns)

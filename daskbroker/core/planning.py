@@ -87,7 +87,7 @@ class PlanBuilder:
 
 
 def with_frames(
-    plan: ChunkPlan, spans_of: Callable[[str], Iterable[tuple[str, range]]]
+    plan: ChunkPlan, spans_of: Callable[[Sequence[str]], Iterable[tuple[str, range]]]
 ) -> ChunkPlan:
     """A plan of events, completed by the rows that only stream_datum documents tell of.
 
@@ -99,8 +99,8 @@ def with_frames(
     plan
         Of some descriptors.
     spans_of
-        From the uid of a run to ``(descriptor, seq_nums)`` of each of its stream_datums that
-        is not empty; asked only where there are descriptors without events.
+        From the uids of runs to ``(descriptor, seq_nums)`` of each of their stream_datums that
+        is not empty; called once, and only if there are descriptors without events.
     """
     having = set(plan.records["descriptor"].tolist())
     without = [
@@ -111,9 +111,8 @@ def with_frames(
     if not without:
         return plan
     spans: dict[str, list[range]] = {}
-    for run in dict.fromkeys(descriptor["run_start"] for _, descriptor in without):
-        for uid, span in spans_of(run):
-            spans.setdefault(uid, []).append(span)
+    for uid, span in spans_of(list(dict.fromkeys(d["run_start"] for _, d in without))):
+        spans.setdefault(uid, []).append(span)
     found = (
         (place, numbers)
         for place, descriptor in without

@@ -1,6 +1,7 @@
 """What a store implements: the manifesto's ``HeaderSource`` and ``EventSource``."""
 
-from .event_source import EventSource, expand_bulk, run_of, stream_of
+from ..core.run_plan import stream_of
+from .event_source import EventSource, expand_bulk, no_stream, run_of
 from .header_source import HeaderPair, HeaderSource, is_whole_number
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "HeaderSource",
     "expand_bulk",
     "is_whole_number",
+    "no_stream",
     "run_of",
     "stream_of",
 ]

@@ -7,7 +7,7 @@ stop: descriptors, events, and the references to detector files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,29 +15,20 @@ import pyarrow as pa
 from ..core.chunks import Chunk, ChunkPlan
 from ..core.documents import ALL, Document
 from ..core.errors import BadDocument, StreamNotFound, UnknownReference
-from ..core.layouts import (
-    DATUM,
-    EVENT,
-    LAYOUTS,
-    RESOURCE,
-    STREAM_DATUM,
-    STREAM_RESOURCE,
-    Layout,
-    decode_rows,
-)
+from ..core.layouts import DATUM, EVENT, LAYOUTS, REFERENCES, STREAM_DATUM, Layout
 from ..core.planning import with_frames
+from ..core.run_plan import RunPlan, frame_spans, stream_of
 from ..core.validate import check_keys, document_label, prepare
 from ..views import dataframe as dataframe_view
 from ..views import documents as documents_view
+from ..views.options import ViewOptions
+from ..views.rows import Duplicates
 from .filestore import Filestore
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
 
-__all__ = ["EventSource", "run_of", "stream_of"]
-
-STREAM = "primary"
-"""Of a descriptor without a name (recorded by old versions)."""
+__all__ = ["EventSource", "no_stream", "run_of"]
 
 
 def run_of(header: Any) -> str:
@@ -230,32 +221,46 @@ class EventSource(Filestore):
 
     # -- planning ----------------------------------------------------------------------------
 
-    def plan(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """The chunks of some descriptors, in the order given, without reading a payload.
+    def plan_runs(
+        self,
+        runs: Sequence[str],
+        stream_name: Any = ALL,
+        references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
+    ) -> RunPlan:
+        """What there is of some runs, without reading a payload.
 
-        A descriptor without events, of whose frames stream_datum documents tell, has a row for
-        each ``seq_num`` that they name; its time is not known.
+        Parameters
+        ----------
+        runs
+            Uids; those of unknown runs are allowed.
+        stream_name
+            One stream, or ``ALL``.
+        references
+            Plan the references of all the runs (True), of none (False), or of those that a
+            function chooses by the descriptors.
+
+        Returns
+        -------
+        RunPlan
+            A descriptor without events, of whose frames stream_datum documents tell, has a row
+            for each ``seq_num`` that they name; its time is not known.
         """
-        return with_frames(self.plan_events(descriptors), self._frame_spans)
+        descriptors = self.list_descriptors(runs, stream_name)
+        events = self.plan_events(descriptors)
+        # References come before the events that need them, so they are planned after these.
+        if callable(references):
+            chosen = list(references(descriptors))
+        else:
+            chosen = list(runs) if references else []
+        planned = self.plan_references(REFERENCES, chosen) if chosen else {}
 
-    def _frame_spans(self, run: str) -> Iterator[tuple[str, range]]:
-        """Descriptor and range of seq_num of each stream_datum of a run that is not empty."""
-        plan = self.plan_references(STREAM_DATUM, run)
-        for place in range(len(plan)):
-            table = plan.read(place, ["descriptor", "seq_nums:start", "seq_nums:stop"])
-            for uid, first, last in zip(*table.to_pydict().values(), strict=True):
-                if last > first:
-                    yield uid, range(first, last)
+        def spans_of(some: Sequence[str]) -> Iterator[tuple[str, range]]:
+            known = planned if set(some) <= set(chosen) else None
+            return frame_spans(
+                (known or self.plan_references((STREAM_DATUM,), some))["stream_datum"]
+            )
 
-    def list_assets(self, run: str) -> list[tuple[str, Document]]:
-        """``("resource" | "stream_resource", doc)`` of a run, each kind in the order they came."""
-        found: list[tuple[str, Document]] = []
-        for layout in (RESOURCE, STREAM_RESOURCE):
-            plan = self.plan_references(layout, run)
-            for place in range(len(plan)):
-                docs = decode_rows(layout, plan.read(place), run)
-                found.extend((layout.kind, doc) for doc in docs)
-        return found
+        return RunPlan(tuple(runs), with_frames(events, spans_of), planned)
 
     # -- the manifesto's methods -------------------------------------------------------------
 
@@ -274,15 +279,12 @@ class EventSource(Filestore):
         run = run_of(header)
         found = self.list_descriptors([run], stream_name)
         if not found and stream_name is not ALL:
-            names = sorted(self.stream_names_given_header(run))
-            raise StreamNotFound(
-                f"run {run!r} has no stream {stream_name!r}; it has: {', '.join(names) or 'none'}"
-            )
+            raise no_stream(run, stream_name, self.stream_names_given_header(run))
         return found
 
     def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
         """Which chunks hold the events of a run; no payload is read."""
-        return self.plan(self.descriptors_given_header(header, stream_name))
+        return self.planned_header(header, stream_name).events
 
     def read_chunk(self, chunk: Chunk, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…)."""
@@ -313,58 +315,70 @@ class EventSource(Filestore):
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
         """
-        handlers = handler_registry, handler_overrides
-        parts = self.parts_given_header(header, stream_name, fill, handlers)
-        start, stop = _start_and_stop(header)
-        return documents_view.stream_documents([parts], start, stop, fields)
+        options = ViewOptions(
+            fields,
+            fill,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
+        plan = self.planned_header(header, stream_name, references=True)
+        pair = _start_and_stop(header)
+        return documents_view.stream_documents(
+            [(plan, self.files)], *pair, options, all_streams=stream_name is ALL
+        )
 
-    def parts_given_header(
+    def planned_header(
         self,
         header: Any,
         stream_name: Any = ALL,
-        fill: bool = False,
-        handlers: tuple[Any, Any] = (None, None),
-    ) -> documents_view.Parts:
-        """What the document view is made of: descriptors, chunks and references of a run.
+        references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
+    ) -> RunPlan:
+        """See :meth:`plan_runs`, of one run.
 
-        ``handlers`` are ``handler_registry`` and ``handler_overrides``.
+        Raises
+        ------
+        StreamNotFound
+            If a stream is named that the run does not have.
         """
         run = run_of(header)
-        descriptors = self.descriptors_given_header(header, stream_name)
-        return documents_view.Parts(
-            plan=self.plan(descriptors),
-            assets=self.list_assets(run),
-            datums=self.plan_references(DATUM, run),
-            stream_datums=self.plan_references(STREAM_DATUM, run),
-            all_streams=stream_name is ALL,
-            filling=self.filling(descriptors, *handlers) if fill else None,
-        )
+        plan = self.plan_runs([run], stream_name, references)
+        if not plan.descriptors and stream_name is not ALL:
+            raise no_stream(run, stream_name, self.stream_names_given_header(run))
+        return plan
 
     def table_given_header(
         self,
         header: Any,
-        stream_name: str = STREAM,
+        stream_name: str = "primary",
         fill: bool = False,
         fields: Any = None,
         *,
+        timestamps: bool = False,
+        duplicates: Duplicates = "last",
+        timezone: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
-        **kwargs: Any,
     ) -> dd.DataFrame:
         """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
-        start, stop = _start_and_stop(header)
-        plan = self.chunks_given_header(header, stream_name)
-        handlers = handler_registry, handler_overrides
-        filling = self.filling(plan.descriptors, *handlers) if fill else None
-        runs = {start["uid"]: (start, stop)}
-        return dataframe_view.table(
-            plan, stream_name, runs, fields=fields, filling=filling, **kwargs
+        options = ViewOptions(
+            fields,
+            fill,
+            timestamps,
+            duplicates,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
         )
+        start, stop = _start_and_stop(header)
+        plan = self.planned_header(header, stream_name, options.runs_to_fill)
+        runs = {start["uid"]: (start, stop)}
+        return dataframe_view.table(plan, stream_name, runs, options, self.files, timezone=timezone)
 
 
-def stream_of(descriptor: Mapping[str, Any]) -> str:
-    """Name of the stream of a descriptor."""
-    return str(descriptor.get("name") or STREAM)
+def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:
+    """The error for a stream that a run does not have."""
+    return StreamNotFound(
+        f"run {run!r} has no stream {name!r}; it has: {', '.join(sorted(there)) or 'none'}"
+    )
 
 
 def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:

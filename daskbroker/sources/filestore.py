@@ -12,7 +12,6 @@ from ..assets.access import FileAccess
 from ..assets.filled_events import fill_stream
 from ..assets.filled_tables import fill_frame
 from ..assets.filling import Filling
-from ..assets.references import References
 from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
 from ..core.external import external_keys
@@ -33,10 +32,13 @@ class Filestore(ABC):
         """Descriptors of runs, in the order of the runs, within a run in that of time."""
 
     @abstractmethod
-    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
-        """The chunks of a run's references of one kind, in the order in which they came.
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
+        """The chunks of references of some kinds, by kind, in the order in which they came.
 
-        The plan has one descriptor, ``{"uid": run, "run_start": run}``, as the owner.
+        In place of descriptors the plans have an owner for each run, in the given order; see
+        :class:`~daskbroker.core.run_plan.RunPlan`.
         """
 
     # -- how files are reached ---------------------------------------------------------------
@@ -76,10 +78,7 @@ class Filestore(ABC):
         runs = dict.fromkeys(d["run_start"] for d in descriptors if external_keys(d))
         if not runs:
             return None
-        references = [
-            References.of(run, {kind.kind: self.plan_references(kind, run) for kind in REFERENCES})
-            for run in runs
-        ]
+        references = self.plan_references(REFERENCES, list(runs))
         return self.files.filling(references, handler_registry, handler_overrides)
 
     # -- the manifesto's methods -------------------------------------------------------------

@@ -7,20 +7,18 @@ which workers can read. The data stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
-
-import numpy as np
 
 from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
 from ..core.errors import StoreReadOnly
-from ..core.layouts import REFERENCES, Layout
-from ..core.planning import PlanBuilder
+from ..core.layouts import Layout
+from ..core.run_plan import RunPlan, resources_of, stream_of
 from ..core.search import Search
-from .base import EventSource, HeaderPair, HeaderSource, stream_of
+from .base import EventSource, HeaderPair, HeaderSource
 
 __all__ = ["PortableEventSource", "PortableHeaderSource"]
 
@@ -66,29 +64,21 @@ class PortableEventSource(EventSource):
 
     Attributes
     ----------
-    run
-        Uid.
-    events
-        The chunks of its events; all its descriptors.
-    references
-        The chunks of its references, by the name of the documents, where there are any.
+    plan
+        What the other source has of one run.
     """
 
-    run: str
-    events: ChunkPlan
-    references: Mapping[str, ChunkPlan]
+    plan: RunPlan
 
-    @classmethod
-    def of(cls, source: EventSource, run: str) -> PortableEventSource:
-        """The run as it is now in another source."""
-        plans = {layout.kind: source.plan_references(layout, run) for layout in REFERENCES}
-        having = {kind: plan for kind, plan in plans.items() if len(plan)}
-        return cls(run, source.plan(source.list_descriptors([run])), having)
+    @property
+    def run(self) -> str:
+        """Uid of the run."""
+        return self.plan.runs[0]
 
     @property
     def reader(self) -> Any:  # type: ignore[override]
         """See :class:`EventSource`."""
-        return self.events.reader
+        return self.plan.events.reader
 
     def has_run(self, uid: str) -> bool:
         """See :meth:`EventSource.has_run`."""
@@ -100,28 +90,32 @@ class PortableEventSource(EventSource):
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventSource.find_descriptor`."""
-        return next((d for d in self.events.descriptors if d["uid"] == uid), None)
+        return next((d for d in self.plan.descriptors if d["uid"] == uid), None)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         """See :meth:`EventSource.find_asset_run`."""
-        found = any(doc["uid"] == uid for _, doc in self.list_assets(self.run))
+        found = any(doc["uid"] == uid for _, doc in resources_of(self.plan.references))
         return self.run if found else None
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         """See :meth:`EventSource.list_descriptors`."""
-        found = self.events.descriptors if self.run in runs else ()
+        found = self.plan.descriptors if self.run in runs else ()
         return [d for d in found if stream_name is ALL or stream_of(d) == stream_name]
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
-        return _of_descriptors(self.events, descriptors)
+        places = {d["uid"]: place for place, d in enumerate(self.plan.descriptors)}
+        return self.plan.events.of_descriptors([places[d["uid"]] for d in descriptors])
 
-    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
         """See :meth:`EventSource.plan_references`."""
-        if run == self.run and layout.kind in self.references:
-            return self.references[layout.kind]
-        owner = Document({"uid": run, "run_start": run})
-        return PlanBuilder(self.reader, layout, self.events.store, [owner]).plan()
+        owners = [0] if self.run in runs else []
+        return {
+            layout.kind: self.plan.references[layout.kind].of_descriptors(owners)
+            for layout in layouts
+        }
 
     def close(self) -> None:
         """There is nothing to let go of."""
@@ -132,14 +126,3 @@ class PortableEventSource(EventSource):
 
     insert_prepared = put_run = stop_run = put_descriptor = put_asset = _refuse
     append = append_page = _refuse
-
-
-def _of_descriptors(plan: ChunkPlan, descriptors: Sequence[Document]) -> ChunkPlan:
-    """The part of a plan that belongs to some of its descriptors, in their order."""
-    places = {d["uid"]: place for place, d in enumerate(plan.descriptors)}
-    old = [places.get(d["uid"], -1) for d in descriptors]
-    chunks = [np.flatnonzero(plan.records["descriptor"] == place) for place in old]
-    part = plan.take(np.concatenate([*chunks, np.empty(0, np.intp)]))
-    records = part.records.copy()
-    records["descriptor"] = np.repeat(np.arange(len(chunks)), [len(c) for c in chunks])
-    return replace(part, descriptors=tuple(descriptors), records=records)

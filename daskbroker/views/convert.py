@@ -9,13 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..assets.access import FileAccess
 from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.documents import Document, iter_named, normalize
 from ..core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
 from ..core.layouts import EVENT, encode_rows, rows_of_page
 from ..core.planning import PlanBuilder, with_frames
+from ..core.run_plan import RunPlan, stream_of
 from ..core.validate import check_keys, document_label, prepare
 from .dataframe import table
+from .options import ViewOptions
 
 __all__ = ["RunBuffer", "stream_to_table"]
 
@@ -95,7 +98,7 @@ class RunBuffer:
     @property
     def streams(self) -> list[str]:
         """Names of the streams so far."""
-        return list(dict.fromkeys(d.get("name") or "primary" for d in self._descriptors.values()))
+        return list(dict.fromkeys(map(stream_of, self._descriptors.values())))
 
     def plan(self, stream_name: str = "primary") -> ChunkPlan:
         """The events so far of one stream, as chunks in memory.
@@ -104,9 +107,7 @@ class RunBuffer:
         ------
         StreamNotFound
         """
-        chosen = [
-            d for d in self._descriptors.values() if (d.get("name") or "primary") == stream_name
-        ]
+        chosen = [d for d in self._descriptors.values() if stream_of(d) == stream_name]
         if not chosen:
             raise StreamNotFound(
                 f"there is no stream {stream_name!r}; "
@@ -118,14 +119,17 @@ class RunBuffer:
             if events:
                 note = {"run": descriptor["run_start"]}
                 builder.add_table(place, 0, encode_rows(EVENT, events, note))
-        return with_frames(builder.plan(), lambda run: self._frames)
+        return with_frames(builder.plan(), lambda runs: self._frames)
 
     def table(self, stream_name: str = "primary", **options: Any) -> Any:
         """A lazy table of one stream, as :meth:`daskbroker.Header.table` gives."""
         plan = self.plan(stream_name)
         start: Mapping[str, Any] = self.start or {"uid": plan.descriptors[0]["run_start"]}
         runs = {d["run_start"]: (start, self.stop) for d in plan.descriptors}
-        return table(plan, stream_name, runs, **options)
+        timezone = options.pop("timezone", None)
+        planned = RunPlan(tuple(runs), plan, {})
+        shown = ViewOptions(fill=False, **options)
+        return table(planned, stream_name, runs, shown, FileAccess(), timezone=timezone)
 
 
 def stream_to_table(

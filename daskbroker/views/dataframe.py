@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 from dask.utils import parse_bytes
 
+from ..assets.access import FileAccess
 from ..assets.filling import Filling, Target
 from ..assets.shapes import Declared
 from ..core.chunks import ChunkPlan
 from ..core.fields import Field, project, select
+from ..core.run_plan import RunPlan
 from ..core.schema import (
     TIME,
     TableColumn,
@@ -27,7 +29,8 @@ from ..core.schema import (
 from ..core.timespan import zone_of
 from ._expr import from_partitions
 from ._partitions import Partitions
-from .rows import Duplicates, RowGroup, coalesce, cut, group_rows
+from .options import ViewOptions
+from .rows import RowGroup, coalesce, cut, group_rows
 from .table_reader import Part, Payload, Piece, TableOptions, TableReader
 
 __all__ = ["StreamPartitions", "table", "target_bytes"]
@@ -46,14 +49,12 @@ def target_bytes() -> int:
 
 
 def table(
-    plan: ChunkPlan,
+    plan: RunPlan,
     stream: str,
     runs: Runs,
+    options: ViewOptions,
+    files: FileAccess,
     *,
-    fields: Any = None,
-    filling: Filling | None = None,
-    timestamps: bool = False,
-    duplicates: Duplicates = "last",
     timezone: str | None = None,
     with_run: bool = False,
 ) -> Any:
@@ -62,17 +63,15 @@ def table(
     Parameters
     ----------
     plan
-        The chunks.
+        The chunks of the stream, with references where external columns shall be filled.
     stream
         Name of the stream, for messages and attrs.
     runs
         Start and stop of each run.
-    fields, timestamps
-        See :func:`daskbroker.core.fields.select`.
-    filling
-        How external columns are filled when they are computed; None: they hold references.
-    duplicates
-        Of rewound events with one ``seq_num``, show the ``"last"`` or ``"all"``.
+    options
+        All but ``dtypes``.
+    files
+        How detector files are reached.
     timezone
         Of the column ``time``; UTC by default.
     with_run
@@ -90,12 +89,13 @@ def table(
         For a time zone that there is not.
     """
     zone_of(timezone or "UTC")
-    chosen = select(fields, plan.descriptors, timestamps=timestamps)
+    chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
-    columns = table_columns(plan, chosen, runs)
-    options = TableOptions(stream, duplicates, timezone or "UTC", target_bytes())
-    return from_partitions(StreamPartitions(plan, tuple(columns), runs, options, filling))
+    columns = table_columns(plan.events, chosen, runs)
+    reading = TableOptions(stream, options.duplicates, timezone or "UTC", target_bytes())
+    filling = options.filling(plan, files)
+    return from_partitions(StreamPartitions(plan.events, tuple(columns), runs, reading, filling))
 
 
 class StreamPartitions(Partitions):

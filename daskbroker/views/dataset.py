@@ -14,15 +14,17 @@ from typing import Any
 
 import xarray as xr
 
+from ..assets.access import FileAccess
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
 from ..core.errors import FieldNotFound
 from ..core.fields import select
+from ..core.run_plan import RunPlan, resources_of
 from ..core.schema import TableColumn, table_columns
 from .chunk_column import ColumnSource, ExternalColumn
 from .dataframe import Runs, target_bytes
 from .dataset_rows import DatasetRows
-from .rows import Duplicates
+from .options import ViewOptions
 from .variables import chunk_length, coordinates, variable, variable_source
 
 __all__ = ["dataset", "run_attrs"]
@@ -32,16 +34,13 @@ MOST_CHUNKS_FOR_INDEX = 1000
 
 
 def dataset(
-    plan: ChunkPlan,
+    plan: RunPlan,
     stream: str,
     runs: Runs,
+    options: ViewOptions,
+    files: FileAccess,
     *,
-    fields: Any = None,
-    filling: Filling | None = None,
     chunks: Any = "auto",
-    timestamps: bool = False,
-    duplicates: Duplicates = "last",
-    dtypes: Mapping[str, Any] | None = None,
     with_run: bool = False,
 ) -> xr.Dataset:
     """A Dataset of the chunks of one stream, of one run or of many.
@@ -49,24 +48,22 @@ def dataset(
     Parameters
     ----------
     plan
-        The chunks, run after run.
+        The chunks of the stream, run after run, with references where external variables shall
+        be filled.
     stream
         For attrs and messages.
     runs
         Start and stop of each run, for attrs and projections.
-    fields, timestamps
-        See :func:`daskbroker.core.fields.select`.
-    filling
-        How external variables are filled when they are computed; None: they hold references.
+    options
+        What is shown, and how it is filled. ``dtypes`` are those of external variables, in place
+        of the declared ones.
+    files
+        How detector files are reached.
     chunks
         ``"auto"``: dask arrays, of what is stored cut where chunks end, of external cells in
         blocks of about the partition size, aligned to the files' own chunks where
         stream_resources tell of them; so variables may be cut differently along ``time``. None:
         xarray's own lazy arrays. Anything else as :meth:`xarray.Dataset.chunk` takes it.
-    duplicates
-        As for a table.
-    dtypes
-        Of external variables, in place of the declared ones.
     with_run
         Add the coordinate ``run``, the uid.
 
@@ -79,28 +76,29 @@ def dataset(
         with gaps are floats; cells of no common shape are objects. External variables have the
         declared shape and dtype (``float64`` where none is declared).
     """
-    chosen = [
-        f for f in select(fields, plan.descriptors, timestamps=timestamps) if f.role != "time"
-    ]
-    rows = DatasetRows.of(plan, duplicates)
-    columns = {column.name: column for column in table_columns(plan, chosen, runs)}
-    _check_names(dtypes or {}, columns)
+    selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
+    chosen = [field for field in selected if field.role != "time"]
+    events, dtypes = plan.events, options.dtypes or {}
+    rows = DatasetRows.of(events, options.duplicates)
+    columns = {column.name: column for column in table_columns(events, chosen, runs)}
+    _check_names(dtypes, columns)
+    filling = options.filling(plan, files)
     sources = {
-        name: variable_source(plan, column, runs, filling, dtypes or {})
+        name: variable_source(events, column, runs, filling, dtypes)
         for name, column in columns.items()
     }
     variables: dict[Hashable, xr.Variable] = {
-        name: variable(plan, rows, columns[name], source) for name, source in sources.items()
+        name: variable(events, rows, columns[name], source) for name, source in sources.items()
     }
     result = xr.Dataset(
         variables,
-        coords=_coordinates(plan, rows, with_run),
-        attrs=_attrs(plan, stream, runs, with_run),
+        coords=_coordinates(events, rows, with_run),
+        attrs=_attrs(events, stream, runs, with_run),
     )
     result = result.set_coords([name for name in _scanned(runs, stream) if name in variables])
     if chunks is None:
         return result
-    token = _token(plan, stream, runs, filling, duplicates, dtypes)
+    token = _token(events, stream, runs, filling, options)
     if chunks not in ("auto", {}):
         return result.chunk(chunks, token=token, name_prefix="daskbroker-")
     return _chunked(result, plan, rows, sources, token)
@@ -124,13 +122,14 @@ def _coordinates(plan: ChunkPlan, rows: DatasetRows, with_run: bool) -> xr.Coord
 
 def _chunked(
     lazy: xr.Dataset,
-    plan: ChunkPlan,
+    plan: RunPlan,
     rows: DatasetRows,
     sources: Mapping[str, ColumnSource],
     token: str,
 ) -> xr.Dataset:
     """Each variable as a dask array in chunks of its own; what is in memory stays there."""
     stored, target = rows.cuts(target_bytes()), target_bytes()
+    resources = [doc for kind, doc in resources_of(plan.references) if kind == "stream_resource"]
     chunked: dict[Hashable, xr.Variable] = {}
     for name, found in lazy.variables.items():
         if name in lazy.xindexes or (name not in sources and lazy.xindexes):
@@ -138,7 +137,7 @@ def _chunked(
         source = sources.get(str(name))
         cuts = stored
         if isinstance(source, ExternalColumn):
-            align = chunk_length(source, plan)
+            align = chunk_length(source, plan.events, resources)
             cuts = rows.external_cuts(target, source.declared.cell_bytes, align)
         chunked[name] = found.chunk({"time": cuts}, name=f"daskbroker-{name}-{token}")
     # As a mapping, a coordinate ``time`` would be read for an index.
@@ -180,13 +179,12 @@ def _token(
     stream: str,
     runs: Runs,
     filling: Filling | None,
-    duplicates: Duplicates,
-    dtypes: Mapping[str, Any] | None,
+    options: ViewOptions,
 ) -> str:
     stops = [stop and stop["uid"] for _, stop in runs.values()]
     fill = filling and filling.token
-    chosen = {key: str(dtype) for key, dtype in (dtypes or {}).items()}
-    note = json.dumps([plan.token, stream, stops, fill, duplicates, chosen])
+    chosen = {key: str(dtype) for key, dtype in (options.dtypes or {}).items()}
+    note = json.dumps([plan.token, stream, stops, fill, options.duplicates, chosen])
     return hashlib.blake2b(note.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..assets.access import FileAccess
 from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
@@ -24,71 +25,59 @@ from ..core.documents import ALL, Document
 from ..core.external import datum_keys
 from ..core.fields import derive_descriptor, select
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
+from ..core.run_plan import RunPlan, resources_of
+from .options import ViewOptions
 from .prefetch import Prefetcher
 
-__all__ = ["Parts", "stream_documents"]
+__all__ = ["stream_documents"]
 
 NamedDocument = tuple[str, Document]
 FIRST_SEQ = "seq_nums:start"
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What one event source has of a run.
+class _Source:
+    """What one event source has of the run, and how its external data are filled."""
 
-    Attributes
-    ----------
-    plan
-        The chunks of its events; all the descriptors.
-    assets
-        Resources and stream_resources.
-    datums, stream_datums
-        The chunks of those.
-    all_streams
-        False if only some streams were asked for; then only their references are given.
-    filling
-        How external data are filled; None: references stay.
-    """
-
-    plan: ChunkPlan
-    assets: Sequence[NamedDocument]
-    datums: ChunkPlan
-    stream_datums: ChunkPlan
-    all_streams: bool = True
-    filling: Filling | None = None
+    plan: RunPlan
+    all_streams: bool
+    filling: Filling | None
 
     @property
-    def plans(self) -> tuple[ChunkPlan, ChunkPlan, ChunkPlan]:
-        """Everything that has chunks."""
-        return self.plan, self.datums, self.stream_datums
+    def datums(self) -> ChunkPlan:
+        return self.plan.references[DATUM.kind]
 
-    def with_plans(self, plans: Sequence[ChunkPlan]) -> Parts:
-        """The same with other plans, as :attr:`plans` gives them."""
-        plan, datums, stream_datums = plans
-        return replace(self, plan=plan, datums=datums, stream_datums=stream_datums)
+    @property
+    def stream_datums(self) -> ChunkPlan:
+        return self.plan.references[STREAM_DATUM.kind]
 
 
 def stream_documents(
-    parts: Sequence[Parts],
+    sources: Sequence[tuple[RunPlan, FileAccess]],
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
-    fields: Any = None,
+    options: ViewOptions,
+    *,
+    all_streams: bool = True,
 ) -> Iterator[NamedDocument]:
     """Everything of a run but start and stop, references before users, by time. Lazy.
 
     Parameters
     ----------
-    parts
-        One per event source.
+    sources
+        What each event source has of the run, references included, and how its files are reached.
     start, stop
         Of the run, for projections.
-    fields
-        See :func:`daskbroker.core.fields.select`; descriptors change with them.
+    options
+        ``fields`` (descriptors change with them), ``fill`` and the handlers.
+    all_streams
+        False if only some streams are planned; then only their references are given.
     """
+    parts = [_Source(plan, all_streams, options.filling(plan, files)) for plan, files in sources]
     with Prefetcher() as ahead:
         yield from _references(parts, ahead)
         tracks = [
-            _track(part, place, start, stop, fields, ahead)
+            _track(part, place, start, stop, options.fields, ahead)
             for part in parts
             for place in range(len(part.plan.descriptors))
         ]
@@ -100,11 +89,11 @@ def stream_documents(
             yield name, doc
 
 
-def _references(parts: Sequence[Parts], ahead: Prefetcher) -> Iterator[NamedDocument]:
+def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
     given: set[tuple[str, str]] = set()
     for part in parts:
         wanted = None if part.all_streams else _used_resources(part)
-        for name, doc in part.assets:
+        for name, doc in resources_of(part.plan.references):
             if (name, doc["uid"]) in given or (wanted is not None and doc["uid"] not in wanted):
                 continue
             given.add((name, doc["uid"]))
@@ -124,7 +113,7 @@ def _references(parts: Sequence[Parts], ahead: Prefetcher) -> Iterator[NamedDocu
                 yield "datum", doc
 
 
-def _used_resources(part: Parts) -> set[str]:
+def _used_resources(part: _Source) -> set[str]:
     """Uids of the resources that the events and stream_datums of the asked streams refer to."""
     used = _resources_of_datums(part)
     uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
@@ -136,15 +125,15 @@ def _used_resources(part: Parts) -> set[str]:
     return used
 
 
-def _resources_of_datums(part: Parts) -> set[str]:
+def _resources_of_datums(part: _Source) -> set[str]:
     external = {
         f"data:{key}" for descriptor in part.plan.descriptors for key in datum_keys(descriptor)
     }
     if not external or not len(part.datums):
         return set()
     datum_ids: set[Any] = set()
-    for place in range(len(part.plan)):
-        for column in part.plan.read(place, sorted(external)).columns:
+    for place in range(len(part.plan.events)):
+        for column in part.plan.events.read(place, sorted(external)).columns:
             datum_ids.update(value for value in column.to_pylist() if isinstance(value, str))
     wanted = pa.array(datum_ids, pa.string())
     used: set[str] = set()
@@ -167,7 +156,7 @@ def _in_order(
 
 
 def _track(
-    part: Parts,
+    part: _Source,
     place: int,
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
@@ -182,9 +171,9 @@ def _track(
     yield time, "descriptor", descriptor
     frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
-    chunks = np.flatnonzero(part.plan.records["descriptor"] == place).tolist()
+    chunks = np.flatnonzero(part.plan.events.records["descriptor"] == place).tolist()
     keys = wanted_keys(parent, None if change is None else change.kept)
-    for number, events in enumerate(_decoded(part.plan, EVENT, chunks, ahead)):
+    for number, events in enumerate(_decoded(part.plan.events, EVENT, chunks, ahead)):
         if part.filling is not None and keys:
             near = (number + 0.5) / len(chunks)
             events = fill_events(part.filling, parent, events, keys, near)
@@ -249,7 +238,7 @@ class _Change:
     @classmethod
     def of(
         cls,
-        part: Parts,
+        part: _Source,
         parent: Document,
         start: Mapping[str, Any],
         stop: Mapping[str, Any] | None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -72,67 +72,85 @@ def group_rows(
     """
     if duplicates not in ("last", "all"):
         raise BadQuery(f"duplicates must be 'last' or 'all', not {duplicates!r}")
-    groups: list[RowGroup] = []
-    for run, places in _by_run(plan):
-        groups.extend(_grouped(plan, run, places, duplicates, row_bytes))
-    return groups
-
-
-def _by_run(plan: ChunkPlan) -> Iterator[tuple[str, np.ndarray]]:
-    uids = [descriptor["run_start"] for descriptor in plan.descriptors]
-    order = {uid: number for number, uid in enumerate(dict.fromkeys(uids))}
-    number_of = np.array([order[uid] for uid in uids], dtype=np.int64)
     if not len(plan):
-        return
-    numbers = number_of[plan.records["descriptor"]]
-    for number in dict.fromkeys(numbers.tolist()):
-        places = np.flatnonzero(numbers == number) if len(order) > 1 else np.arange(len(plan))
-        yield uids[int(np.flatnonzero(number_of == number)[0])], places
-
-
-def _grouped(
-    plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates, row_bytes: int
-) -> Iterator[RowGroup]:
-    records = plan.records[places]
-    order = np.argsort(records["seq_min"], kind="stable")
-    lows, highs = records["seq_min"][order], np.maximum.accumulate(records["seq_max"][order])
-    # A group ends where the next chunk begins above everything so far.
-    ends: Any = np.flatnonzero(np.append(lows[1:] > highs[:-1], True)) + 1 if len(order) else []
-    begin = 0
-    for end in np.asarray(ends).tolist():
-        yield _group(plan, run, np.sort(places[order[begin:end]]), duplicates, row_bytes)
-        begin = end
-
-
-def _group(
-    plan: ChunkPlan, run: str, places: np.ndarray, duplicates: Duplicates, row_bytes: int
-) -> RowGroup:
-    records = plan.records[places]
-    single = len(places) == 1
-    simple = single and bool(records["ordered"][0])
-    rows: int | None
+        return []
+    uids = [descriptor["run_start"] for descriptor in plan.descriptors]
+    order, begins, runs = _overlapping(plan, uids)
+    records = plan.records[order]
+    ends = np.append(begins[1:], len(order))
+    counts = ends - begins
+    stored = np.add.reduceat(records["rows"], begins)
+    sizes = np.add.reduceat(records["bytes"], begins) + stored * row_bytes
+    lows = np.minimum.reduceat(records["seq_min"], begins)
+    highs = np.maximum.reduceat(records["seq_max"], begins)
+    simple = (counts == 1) & records["ordered"][begins]
     if duplicates == "all":
-        rows = int(records["rows"].sum())
+        shown, known = stored, np.ones(len(begins), bool)
     else:
-        rows = int(records["distinct"][0]) if single else None
-    times = records["time_min"], records["time_max"]
-    low, high = int(records["seq_min"].min()), int(records["seq_max"].max())
-    numbers = range(low, high + 1)
-    stored = int(records["rows"].sum())
-    known = not (np.isnan(times[0]).any() or np.isnan(times[1]).any())
-    return RowGroup(
-        places=tuple(places.tolist()),
-        run=run,
-        simple=simple,
-        rows=rows,
-        bytes=max(int(records["bytes"].sum()) + stored * row_bytes, stored * LEAST_BYTES),
-        seq_min=low,
-        seq_max=high,
-        time_min=float(times[0].min()) if known else float("nan"),
-        time_max=float(times[1].max()) if known else float("nan"),
-        stored=stored,
-        numbers=numbers if simple and len(numbers) == records["rows"][0] else None,
+        shown, known = records["distinct"][begins], counts == 1
+    facts = zip(
+        begins.tolist(),
+        ends.tolist(),
+        runs.tolist(),
+        simple.tolist(),
+        shown.tolist(),
+        known.tolist(),
+        stored.tolist(),
+        np.maximum(sizes, stored * LEAST_BYTES).tolist(),
+        lows.tolist(),
+        highs.tolist(),
+        # NaN, where a time is not known, makes that of the group unknown.
+        np.minimum.reduceat(records["time_min"], begins).tolist(),
+        np.maximum.reduceat(records["time_max"], begins).tolist(),
+        strict=True,
     )
+    return [
+        RowGroup(
+            places=(int(order[begin]),) if end - begin == 1 else _stored_order(order[begin:end]),
+            run=uids[run],
+            simple=is_simple,
+            rows=rows if is_known else None,
+            bytes=size,
+            seq_min=low,
+            seq_max=high,
+            time_min=first,
+            time_max=last,
+            stored=count,
+            numbers=range(low, high + 1) if is_simple and high - low + 1 == count else None,
+        )
+        for begin, end, run, is_simple, rows, is_known, count, size, low, high, first, last in facts
+    ]
+
+
+def _stored_order(places: np.ndarray) -> tuple[int, ...]:
+    return tuple(sorted(places.tolist()))
+
+
+def _overlapping(plan: ChunkPlan, uids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Chunks in the order of rows, cut where the next one begins above all before it of its run.
+
+    Returns
+    -------
+    order, begins, runs
+        Places in the plan; where in these each group begins; a descriptor of each group's run.
+    """
+    first_of: dict[str, int] = {}
+    for place, uid in enumerate(uids):
+        first_of.setdefault(uid, place)
+    run_of = np.array([first_of[uid] for uid in uids], np.int64)[plan.records["descriptor"]]
+    order = np.lexsort((plan.records["seq_min"], run_of))
+    run_of = run_of[order]
+    lows, highs = plan.records["seq_min"][order], plan.records["seq_max"][order]
+    changes = np.flatnonzero(run_of[1:] != run_of[:-1]) + 1
+    run_begins = np.concatenate([[0], changes])
+    run_ends = np.append(changes, len(order))
+    for run in np.flatnonzero(run_ends - run_begins > 1).tolist():
+        part = slice(run_begins[run], run_ends[run])
+        highs[part] = np.maximum.accumulate(highs[part])
+    apart = lows[1:] > highs[:-1]
+    apart[changes - 1] = True
+    begins = np.concatenate([[0], np.flatnonzero(apart) + 1])
+    return order, begins, run_of[begins]
 
 
 def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import gcd
 from typing import Any
 
@@ -123,19 +123,22 @@ def _may_lack(plan: ChunkPlan, column: TableColumn) -> bool:
     return False
 
 
-def chunk_length(source: ExternalColumn, plan: ChunkPlan) -> int:
+def chunk_length(
+    source: ExternalColumn, plan: ChunkPlan, resources: Iterable[Mapping[str, Any]]
+) -> int:
     """How many events have one chunk in the files, as stream_resources tell; else 1."""
     if not any(is_stream_key(claim) for claim in _claims(plan, source.key)):
         return 1
     shape = source.cell_shape
     found = 1
-    for references in source.filling.references.values():
-        for resource in references.stream_resources(source.key):
-            chunk = (resource.get("parameters") or {}).get("chunk_shape")
-            if not chunk or not all(isinstance(n, int) and n > 0 for n in chunk):
-                continue
-            frames = shape[0] if shape and len(shape) == len(chunk) else 1
-            found = max(found, chunk[0] // gcd(chunk[0], frames))
+    for resource in resources:
+        chunk = (resource.get("parameters") or {}).get("chunk_shape")
+        if resource.get("data_key") != source.key or not chunk:
+            continue
+        if not all(isinstance(n, int) and n > 0 for n in chunk):
+            continue
+        frames = shape[0] if shape and len(shape) == len(chunk) else 1
+        found = max(found, chunk[0] // gcd(chunk[0], frames))
     return found
 
 

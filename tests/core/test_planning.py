@@ -61,7 +61,9 @@ def test_rows_in_hand_travel_with_the_plan():
     ids=repr,
 )
 def test_frames_make_rows_where_there_are_no_events(spans, merged):
-    plan = with_frames(builder(descriptor("a")).plan(), lambda run: [("a", span) for span in spans])
+    plan = with_frames(
+        builder(descriptor("a")).plan(), lambda runs: [("a", span) for span in spans]
+    )
     assert list(plan.keys) == merged
     assert plan.rows == sum(map(len, merged))
     for chunk, numbers in zip(plan, merged, strict=True):
@@ -74,7 +76,7 @@ def test_frames_make_rows_where_there_are_no_events(spans, merged):
 
 
 def test_statistics_of_frames_are_those_of_the_table_that_is_read():
-    plan = with_frames(builder(descriptor("a")).plan(), lambda run: [("a", range(5, 9))])
+    plan = with_frames(builder(descriptor("a")).plan(), lambda runs: [("a", range(5, 9))])
     made = builder(descriptor("a"))
     made.add_table(0, 5, plan.read(0), key=range(5, 9))
     assert plan.records.tobytes() == made.plan().records.tobytes()
@@ -82,7 +84,7 @@ def test_statistics_of_frames_are_those_of_the_table_that_is_read():
 
 
 def test_very_many_frames_are_cut():
-    plan = with_frames(builder(descriptor("a")).plan(), lambda run: [("a", range(1, 2**32))])
+    plan = with_frames(builder(descriptor("a")).plan(), lambda runs: [("a", range(1, 2**32))])
     assert len(plan) == 2**32 // MOST_ROWS
     assert plan.rows == 2**32 - 1
     assert plan.keys[-1].stop == 2**32
@@ -97,8 +99,8 @@ def test_only_descriptors_without_events_that_have_streams_are_asked_for():
     made.add_table(0, 0, encode_rows(EVENT, [event(1)], {}))
     asked = []
 
-    def spans_of(run):
-        asked.append(run)
+    def spans_of(runs):
+        asked.extend(runs)
         return [("events", range(1, 9)), ("frames", range(1, 3)), ("elsewhere", range(1, 9))]
 
     plan = with_frames(made.plan(), spans_of)

@@ -16,7 +16,8 @@ from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page, rows_of_page
 from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
-from ..base import EventSource, stream_of
+from ...core.run_plan import run_owners, stream_of
+from ..base import EventSource
 from .database import Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
@@ -281,18 +282,26 @@ class EmbeddedEventSource(EventSource):
             planner.add([(numbers.get(plain_text(d["uid"])), d) for d in descriptors])
         return builder.plan()
 
-    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
         """See :meth:`EventSource.plan_references`."""
-        owner = Document({"uid": run, "run_start": run})
-        builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
+        owners = run_owners(runs)
+        plans = {}
         with self._database.snapshot() as connection:
-            row = connection.execute(
-                "SELECT id FROM sequence WHERE kind = ? AND owner = ?",
-                (layout.kind, self._run_number(run)),
-            ).fetchone()
-            if row is not None:
-                SequencePlanner(connection, builder, layout).add([(row[0], owner)])
-        return builder.plan()
+            for layout in layouts:
+                builder = PlanBuilder(self.reader, layout, self._database.store_id, owners)
+                numbers = numbers_of(
+                    connection,
+                    "SELECT run.uid, sequence.id FROM run JOIN sequence ON "
+                    f"sequence.kind = '{layout.kind}' AND sequence.owner = run.id "
+                    "WHERE run.uid IN",
+                    list(map(plain_text, runs)),
+                )
+                planner = SequencePlanner(connection, builder, layout)
+                planner.add([(numbers.get(plain_text(owner["uid"])), owner) for owner in owners])
+                plans[layout.kind] = builder.plan()
+        return plans
 
     # -- upkeep ------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from ...core.documents import Document
 from ...core.layouts import Layout
 from ...core.planning import PlanBuilder
 from .journal import waiting_tables
-from .lanes import Lane, found_row
+from .lanes import POSITIONS, Lane, found_row
 from .sealing import read_schema
 
 __all__ = ["SequencePlanner", "numbers_of", "pieces"]
@@ -38,23 +39,32 @@ class SequencePlanner:
         owners = list(owners)
         numbers = [number for number, _ in owners if number is not None]
         chunks = self._chunk_rows(numbers)
+        waiting = self._waiting(numbers)
         for place, (number, doc) in enumerate(owners):
             if number is not None:
                 end = 0
                 for chunk in chunks.get(number, ()):
                     end = self._add_sealed(place, chunk)
-                self._add_tail(place, number, doc, end)
+                if number in waiting:
+                    self._add_tail(place, number, doc, end)
 
     def _chunk_rows(self, numbers: Sequence[int]) -> dict[int, list[tuple[Any, ...]]]:
+        query = (
+            f"SELECT {STORED} FROM chunk WHERE sequence IN (SELECT value FROM json_each(?)) "
+            "ORDER BY sequence, first"
+        )
         found: dict[int, list[tuple[Any, ...]]] = {}
-        for some in pieces(numbers, 400):
-            marks = ",".join("?" * len(some))
-            query = (
-                f"SELECT {STORED} FROM chunk WHERE sequence IN ({marks}) ORDER BY sequence, first"
-            )
-            for row in self._connection.execute(query, some):
-                found.setdefault(row[1], []).append(row)
+        for row in self._connection.execute(query, (json.dumps(numbers),)):
+            found.setdefault(row[1], []).append(row)
         return found
+
+    def _waiting(self, numbers: Sequence[int]) -> set[int]:
+        """Those of the sequences that have rows in the journal."""
+        query = (
+            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM journal "
+            f"WHERE journal.id >= value * {POSITIONS} AND journal.id < (value + 1) * {POSITIONS})"
+        )
+        return {row[0] for row in self._connection.execute(query, (json.dumps(numbers),))}
 
     def _add_sealed(self, place: int, chunk: tuple[Any, ...]) -> int:
         number, _, first, *facts, ordered, schema, path, offset, length = chunk
@@ -83,11 +93,8 @@ class SequencePlanner:
 
 def numbers_of(connection: sqlite3.Connection, query: str, uids: Sequence[str]) -> dict[str, int]:
     """Numbers of sequences by uid; the query ends in ``IN``."""
-    found: dict[str, int] = {}
-    for some in pieces(uids, 400):
-        marks = ",".join("?" * len(some))
-        found.update(connection.execute(f"{query} ({marks})", some))
-    return found
+    listed = f"{query} (SELECT value FROM json_each(?))"
+    return dict(connection.execute(listed, (json.dumps(uids),)))
 
 
 def pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

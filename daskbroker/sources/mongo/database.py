@@ -55,6 +55,11 @@ NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
 
+MANY = 16
+CLASSIC: tuple[dict[str, Any], ...] = ({"$unset": "_"},)
+"""A stage that does nothing but keep MongoDB 6 from its other engine, which is quicker for many
+rows, but takes 0.14 ms to prepare for each of :data:`MANY` values or more that are asked for."""
+
 KEPT = 16
 """So many databases, opened by readers alone, stay connected on a worker."""
 

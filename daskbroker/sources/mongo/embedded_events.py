@@ -14,7 +14,8 @@ from ...core.codec import Kind
 from ...core.documents import ALL, Document
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows
 from ...core.planning import PlanBuilder
-from ..base import EventSource, stream_of
+from ...core.run_plan import run_owners, stream_of
+from ..base import EventSource
 from .bson_documents import from_bson, storable
 from .database import Database
 from .embedded_headers import refuse_writing
@@ -114,20 +115,31 @@ class EmbeddedLayoutEventSource(EventSource):
             )
             return list(pages)
 
-    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
         """See :meth:`EventSource.plan_references`."""
-        builder = PlanBuilder(
-            self.reader, layout, self._database.store_id, [Document({"uid": run, "run_start": run})]
-        )
-        found = self._headers({"start.uid": storable(run)}, {"resources": 1})
-        resources = [from_bson(doc) for header in found for doc in header.get("resources", ())]
-        if layout is RESOURCE and resources:
-            builder.add_table(0, 0, encode_rows(layout, resources, {"run": run}))
-        if layout is DATUM and resources:
-            self._add_datum_pages(builder, run, [storable(doc["uid"]) for doc in resources])
-        return builder.plan()
+        owners = run_owners(runs)
+        store = self._database.store_id
+        builders = {
+            layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
+        }
+        places = {storable(run): place for place, run in enumerate(runs)}
+        shown = {"resources": 1, "start.uid": 1}
+        for header in self._headers({"start.uid": {"$in": list(places)}}, shown):
+            place = places[header["start"][0]["uid"]]
+            resources = [from_bson(doc) for doc in header.get("resources", ())]
+            if RESOURCE in layouts and resources:
+                table = encode_rows(RESOURCE, resources, {"run": runs[place]})
+                builders[RESOURCE.kind].add_table(place, 0, table)
+            if DATUM in layouts and resources:
+                uids = [storable(doc["uid"]) for doc in resources]
+                self._add_datum_pages(builders[DATUM.kind], place, runs[place], uids)
+        return {kind: builder.plan() for kind, builder in builders.items()}
 
-    def _add_datum_pages(self, builder: PlanBuilder, run: str, resources: list[str]) -> None:
+    def _add_datum_pages(
+        self, builder: PlanBuilder, place: int, run: str, resources: list[str]
+    ) -> None:
         told = {"rows": {"$size": "$datum_id"}, "size": {"$bsonSize": "$$ROOT"}}
         with self._database.errors():
             pages = self._database.collection("datum").aggregate(
@@ -141,7 +153,7 @@ class EmbeddedLayoutEventSource(EventSource):
             schema, first = builder.add_schema({}), 0  # nobody asks for the kinds of references
             for page in pages:
                 facts = Statistics(page["rows"], page["size"])
-                builder.add_chunk(0, ("datum_page", run, page["_id"]), first, schema, facts)
+                builder.add_chunk(place, ("datum_page", run, page["_id"]), first, schema, facts)
                 first += page["rows"]
 
     # -- upkeep ------------------------------------------------------------------------------

@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask
 from pymongo.errors import DuplicateKeyError, WriteError
 
-from ...core.chunks import ChunkPlan, Statistics
+from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.external import datum_keys
-from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells, encode_rows, rows_of_page
+from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells, rows_of_page
 from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
-from ..base import EventSource, stream_of
+from ...core.run_plan import stream_of
+from ..base import EventSource
 from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
 from .database import REFUSED, RUNS, Database
 from .indexes import warn_of_missing
 from .journal import metadata_of
 from .planning import EventPlanner
 from .reader import MongoReader
-from .references import (
-    datum_ranges,
-    find_run,
-    has_orphans,
-    orphans_of,
-    references_of,
-    resource_uids,
-    store_reference,
-)
+from .reference_planning import ReferencePlanner
+from .references import find_run, has_orphans, store_reference
 from .sealing import page_tables, seal_descriptor, sweep
 from .sending import Entry, Sender, flush_all, joined, rows_of
 from .survey import Range
@@ -41,10 +36,10 @@ from .writing import EventWriter
 
 __all__ = ["MongoEventSource"]
 
-DATUM_BYTES = 100
-"""About so large is a datum."""
 LEAST_ROWS = 1000
 """A page of fewer goes into the journal."""
+RUNS_AT_A_TIME = 5000
+"""So many runs are named in one query."""
 
 
 class MongoEventSource(EventSource):
@@ -162,9 +157,16 @@ class MongoEventSource(EventSource):
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
             warn_of_missing(collection, "run_start", self._database.label)
-            found = list(collection.find({"run_start": {"$in": list(order)}}))
+            names = list(order)
+            found = [
+                doc
+                for begin in range(0, len(names), RUNS_AT_A_TIME)
+                for doc in collection.find(
+                    {"run_start": {"$in": names[begin : begin + RUNS_AT_A_TIME]}}
+                )
+            ]
         found.sort(key=lambda doc: (order[doc["run_start"]], doc["time"], doc["_id"]))
-        docs = map(from_bson, found)
+        docs = list(map(from_bson, found))
         return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
 
     # -- references --------------------------------------------------------------------------
@@ -270,47 +272,47 @@ class MongoEventSource(EventSource):
         EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
         return builder.plan()
 
-    def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
         """See :meth:`EventSource.plan_references`."""
-        owner = Document({"uid": run, "run_start": run})
-        builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
-        ranges = datum_ranges(self._database, run) if layout is DATUM else []
-        if ranges:
-            schema = builder.add_schema({})  # nobody asks for the kinds of references
-            first = 0
-            for begin, end, rows in ranges:
-                facts = Statistics(rows, rows * DATUM_BYTES)
-                builder.add_chunk(0, ("datum", run, begin, end), first, schema, facts)
-                first += rows
-        docs = [] if ranges else self._references(layout, run)
-        if docs:
-            metadata = {"run": run, "kind": layout.kind}
-            builder.add_table(0, 0, encode_rows(layout, docs, metadata))
-        return builder.plan()
+        orphans = {RESOURCE, DATUM} & set(layouts) and self._has_orphans()
+        planner = ReferencePlanner(
+            self._database,
+            self.reader,
+            runs,
+            self._runs_of_descriptors,
+            partial(self._datum_ids, runs) if orphans else None,
+        )
+        return {layout.kind: planner.plan(layout) for layout in layouts}
 
-    def _references(self, layout: Layout, run: str) -> list[Document]:
-        descriptors = self.list_descriptors([run])
-        docs = references_of(self._database, layout, run, descriptors)
-        if layout in (RESOURCE, DATUM) and self._has_orphans():
-            known = resource_uids(self._database, RESOURCE, run)
-            resources, datums = orphans_of(self._database, self._datum_ids(descriptors), known)
-            docs += resources if layout is RESOURCE else datums
-        return docs
+    def _runs_of_descriptors(self, uids: set[str]) -> dict[str, str]:
+        unknown = [storable(uid) for uid in uids if uid not in self._descriptors]
+        if unknown:
+            with self._database.errors():
+                found = self._database.collection("event_descriptor")
+                for doc in map(from_bson, found.find({"uid": {"$in": unknown}})):
+                    self._descriptors[doc["uid"]] = doc
+        known = {uid: self._descriptors.get(uid) for uid in uids}
+        return {uid: str(doc["run_start"]) for uid, doc in known.items() if doc is not None}
 
     def _has_orphans(self) -> bool:
         if self._orphans is None:
             self._orphans = has_orphans(self._database)
         return self._orphans
 
-    def _datum_ids(self, descriptors: Sequence[Document]) -> Iterable[str]:
-        """Values of external keys in the events of a run."""
-        for descriptor in descriptors:
-            columns = [f"data:{key}" for key in datum_keys(descriptor)]
-            if columns:
-                plan = self.plan_events([descriptor])
-                for place in range(len(plan)):
-                    for column in plan.read(place, columns).columns:
-                        yield from (one for one in column.to_pylist() if isinstance(one, str))
+    def _datum_ids(self, runs: Sequence[str]) -> dict[str, set[str]]:
+        """The text in the external columns of each run's events."""
+        descriptors = [d for d in self.list_descriptors(runs) if datum_keys(d)]
+        columns = sorted({f"data:{key}" for d in descriptors for key in datum_keys(d)})
+        plan = self.plan_events(descriptors)
+        found: dict[str, set[str]] = {}
+        owners = plan.records["descriptor"].tolist()
+        for owner, table in zip(owners, self.reader.read_many(plan.keys, columns), strict=True):
+            ids = found.setdefault(descriptors[owner]["run_start"], set())
+            for column in table.columns:
+                ids.update(one for one in column.to_pylist() if isinstance(one, str))
+        return found
 
     # -- upkeep ------------------------------------------------------------------------------
 

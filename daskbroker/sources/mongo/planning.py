@@ -18,7 +18,7 @@ from ...core.documents import Document
 from ...core.planning import PlanBuilder
 from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
-from .database import CHUNKS, Database
+from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, metadata_of, unsealed, without_sealed
 from .reader import range_key
@@ -28,10 +28,6 @@ __all__ = ["EventPlanner"]
 
 INLINE_BYTES = 8 * 2**20
 """A journal whose rows should take more than this is surveyed, not read."""
-MANY = 16
-CLASSIC = ({"$unset": "_"},)
-"""A stage that does nothing but keep MongoDB 6 from its other engine, which is quicker for many
-rows, but takes 0.14 ms to prepare for each descriptor asked for."""
 TOGETHER = 20_000
 """So many rows of short journals are read by one query."""
 

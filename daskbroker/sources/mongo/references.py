@@ -19,24 +19,25 @@ from pymongo.errors import DuplicateKeyError, WriteError
 from ...core.chunks import present
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
-from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_RESOURCE, Layout, encode_rows
+from ...core.layouts import DATUM, RESOURCE, Layout, encode_rows
 from .bson_documents import SIDE, check_size, from_bson, sparse_bson, storable, to_bson
 from .database import REFUSED, Database
 from .indexes import warn_of_missing
 
 __all__ = [
     "datum_range",
-    "datum_ranges",
     "find_run",
-    "references_of",
+    "has_orphans",
+    "of_runs",
+    "orphan_datums",
+    "orphan_resources",
     "resource_uids",
+    "run_of",
     "store_reference",
+    "with_uid",
 ]
 
 PIECE = 2000
-RANGE_ROWS = 16_384
-INLINE_DATUMS = 65_536
-"""Up to so many datums of a run travel with the plan; more are read in ranges."""
 
 
 # -- insert ----------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
         warn_of_missing(collection, layout.uid, database.label)
         found = list(collection.find(query))
     if layout.owner == "":
-        found = [one for one in found if _run_of(one) == storable(run)]
+        found = [one for one in found if run_of(one) == storable(run)]
     if not found:
         return False
     if any(equal(from_bson(one), dict(doc)) for one in found):
@@ -111,7 +112,8 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
     )
 
 
-def _run_of(found: Mapping[str, Any]) -> str | None:
+def run_of(found: Mapping[str, Any]) -> str | None:
+    """The run that a resource, as stored, belongs to; None if it names none."""
     run = found.get(SIDE, {}).get("run") or found.get("run_start")
     return None if run is None else str(run)
 
@@ -121,8 +123,7 @@ def find_run(database: Database, layout: Layout, uid: str, run: str | None) -> s
     with database.errors():
         collection = database.collection(layout.kind)
         runs = [
-            _run_of(doc)
-            for doc in collection.find({"uid": storable(uid)}).sort("_id", -1).limit(50)
+            run_of(doc) for doc in collection.find({"uid": storable(uid)}).sort("_id", -1).limit(50)
         ]
     known = [one for one in runs if one is not None]
     if run is not None and storable(run) in known:
@@ -138,63 +139,20 @@ def resource_uids(database: Database, layout: Layout, run: str) -> list[str]:
     with database.errors():
         collection = database.collection(layout.kind)
         warn_of_missing(collection, "run_start", database.label)
-        found = collection.find(_of_run(run), {"uid": 1}).sort("_id", 1)
+        found = collection.find(of_runs([storable(run)]), {"uid": 1}).sort("_id", 1)
         return list(dict.fromkeys(doc.get("uid", doc["_id"]) for doc in found))
 
 
-def _of_run(run: str) -> dict[str, Any]:
-    return {"$or": [{"run_start": storable(run)}, {f"{SIDE}.run": storable(run)}]}
+def of_runs(runs: Sequence[str]) -> dict[str, Any]:
+    """A filter for resources that name one of some runs, given as they are stored."""
+    some = {"$in": list(runs)}
+    return {"$or": [{"run_start": some}, {f"{SIDE}.run": some}]}
 
 
-def references_of(
-    database: Database, layout: Layout, run: str, descriptors: Sequence[Document]
-) -> list[Document]:
-    """A run's documents of one kind, in the order in which they came, each uid once.
-
-    Parameters
-    ----------
-    descriptors
-        Of the run, for those kinds that are found by them.
-    """
-    if layout in (RESOURCE, STREAM_RESOURCE):
-        query = _of_run(run)
-    else:
-        owner = LAYOUTS[layout.owner]
-        query = {layout.owner: {"$in": resource_uids(database, owner, run)}}
-    if layout.kind == "stream_datum":
-        query["descriptor"] = {"$in": [storable(d["uid"]) for d in descriptors]}
-    with database.errors():
-        collection = database.collection(layout.kind)
-        if layout.owner:
-            warn_of_missing(collection, layout.owner, database.label)
-        found = list(collection.find(query).sort("_id", 1).allow_disk_use(True))
-    docs = (_with_uid(layout, doc) for doc in found)
-    return list({doc[layout.uid]: doc for doc in docs}.values())
-
-
-def _with_uid(layout: Layout, found: Mapping[str, Any]) -> Document:
+def with_uid(layout: Layout, found: Mapping[str, Any]) -> Document:
+    """A reference as it was given; an old one without uid has its ``_id`` for it."""
     doc = from_bson(found)
     return doc if layout.uid in doc else Document({**doc, layout.uid: str(found["_id"])})
-
-
-# -- datums that are too many to travel with a plan --------------------------------------------
-
-
-def datum_ranges(database: Database, run: str) -> list[tuple[str, str, int]]:
-    """Ranges of a run's datums, as ``(first _id, last _id, rows)``; [] if they are few.
-
-    The ``_id``s are walked in the order of insertion, nothing else is read.
-    """
-    query = {"resource": {"$in": resource_uids(database, RESOURCE, run)}}
-    with database.errors():
-        datums = database.collection(DATUM.kind)
-        if datums.count_documents(query, limit=INLINE_DATUMS + 1) <= INLINE_DATUMS:
-            return []
-        cursor = datums.find(query, {"_id": 1}).sort("_id", 1).allow_disk_use(True)
-        ranges = []
-        while numbers := [doc["_id"] for doc in islice(cursor, RANGE_ROWS)]:
-            ranges.append((numbers[0], numbers[-1], len(numbers)))
-    return ranges
 
 
 def datum_range(
@@ -221,33 +179,27 @@ def has_orphans(database: Database) -> bool:
         return database.collection(RESOURCE.kind).find_one(nobody, {"_id": 1}) is not None
 
 
-def orphans_of(
-    database: Database, datum_ids: Iterable[str], known: Iterable[str]
-) -> tuple[list[Document], list[Document]]:
-    """Resources and datums that events refer to, but for those of known resources.
-
-    Parameters
-    ----------
-    datum_ids
-        Values of the events' external keys; others than text do not refer to datums.
-    known
-        Uids of the resources that name the run.
-    """
-    skip = set(known)
-    datums: list[Document] = []
-    for some in _pieces(dict.fromkeys(datum_ids), PIECE):
+def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, Document]:
+    """Datums by datum_id, of those that there are."""
+    found: dict[str, Document] = {}
+    for some in _pieces(datum_ids, PIECE):
         with database.errors():
-            found = database.collection(DATUM.kind).find({"datum_id": {"$in": some}})
-            datums.extend(doc for doc in map(from_bson, found) if doc["resource"] not in skip)
-    wanted = dict.fromkeys(str(doc["resource"]) for doc in datums)
-    resources: list[Document] = []
-    for some in _pieces(wanted, PIECE):
+            docs = database.collection(DATUM.kind).find({"datum_id": {"$in": some}})
+            found.update((doc["datum_id"], doc) for doc in map(from_bson, docs))
+    return found
+
+
+def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, Document]:
+    """Resources by uid, or by their ``_id`` where they have none."""
+    found: dict[str, Document] = {}
+    for some in _pieces(uids, PIECE):
         numbers = [ObjectId(uid) for uid in some if ObjectId.is_valid(uid)]
         query = {"$or": [{"uid": {"$in": some}}, {"_id": {"$in": numbers}}]}
         with database.errors():
-            found = database.collection(RESOURCE.kind).find(query)
-            resources.extend(_with_uid(RESOURCE, doc) for doc in found)
-    return list({doc["uid"]: doc for doc in resources}.values()), datums
+            for doc in database.collection(RESOURCE.kind).find(query):
+                resource = with_uid(RESOURCE, doc)
+                found[resource["uid"]] = resource
+    return found
 
 
 def _pieces(items: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -76,7 +76,7 @@ def test_a_plan_made_before_still_reads(filled, source):
 
 
 def test_keys_that_travel_need_no_sqlite(filled, source):
-    plan = source.plan(source.list_descriptors([docs[0][1]["uid"] for docs in RUNS]))
+    plan = source.plan_runs([docs[0][1]["uid"] for docs in RUNS]).events
     assert {type(key) for key in plan.keys} == {int}
     assert {type(key) for key in pickle.loads(pickle.dumps(plan)).keys} == {bytes}
     pack_small_chunks(source._database)

@@ -12,7 +12,7 @@ from suitcase.mongo_normalized import Serializer
 
 import daskbroker
 from daskbroker.core.layouts import DATUM
-from daskbroker.sources.mongo import indexes, planning, references, survey
+from daskbroker.sources.mongo import indexes, planning, reference_planning, survey
 from daskbroker.testing import (
     RunBuilder,
     assert_documents_equal,
@@ -139,17 +139,17 @@ def test_planning_takes_few_queries(suitcase, short_ranges, mongo_database, comm
         runs = [header.uid for header in mongo]
         descriptors = source.list_descriptors(runs)
         assert len(descriptors) == 6
-        source.plan(descriptors)  # learns the identity of the store, and which indexes there are
+        source.plan_events(descriptors)  # learns the identity of the store, and which indexes there are
         commands.names.clear()
         source._surveys.clear()
-        plan = source.plan(descriptors)
+        plan = source.plan_events(descriptors)
         assert plan.rows == 5 * 3 + 45
         # All descriptors are counted by one, the short ones read by one, the long one by one.
         assert [name for name in commands.names if name != "getMore"] == ["aggregate"] * 3
         with daskbroker.connect(mongo_database) as writer:
             writer.seal()
         commands.names.clear()
-        assert source.plan(descriptors).rows == 5 * 3 + 45
+        assert source.plan_events(descriptors).rows == 5 * 3 + 45
         assert commands.names == ["aggregate"]
 
 
@@ -198,12 +198,12 @@ def test_legacy_resources_without_uid_or_run(suitcase, raw, mongo_database):
 
 
 def test_many_datums_are_read_in_ranges(suitcase, mongo_database, monkeypatch):
-    monkeypatch.setattr(references, "INLINE_DATUMS", 5)
-    monkeypatch.setattr(references, "RANGE_ROWS", 4)
+    monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 5)
+    monkeypatch.setattr(reference_planning, "RANGE_ROWS", 4)
     documents = external_run(5)
     suitcase(documents)
     with daskbroker.connect(mongo_database, mode="r") as db:
-        plan = db.event_sources["mongo"].plan_references(DATUM, db[-1].uid)
+        plan = db.event_sources["mongo"].plan_references([DATUM], [db[-1].uid])["datum"]
         assert plan.records["rows"].tolist() == [4, 4, 2]
         check_same(db[-1], documents)
 

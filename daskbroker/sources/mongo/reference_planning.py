@@ -1,0 +1,237 @@
+"""Planning of references in a MongoDB store: for any number of runs, a query or two a collection.
+
+Resources and stream_resources, and the datums of runs that have few, travel with the plan; many
+datums are read in ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from ...core.chunks import ChunkPlan, ChunkReader, Statistics
+from ...core.documents import Document
+from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout, encode_rows
+from ...core.planning import PlanBuilder
+from ...core.run_plan import run_owners
+from .bson_documents import storable
+from .database import CLASSIC, MANY, Database
+from .indexes import warn_of_missing
+from .references import of_runs, orphan_datums, orphan_resources, run_of, with_uid
+
+__all__ = ["ReferencePlanner"]
+
+AT_A_TIME = 5000
+"""So many runs, or resources, are named in one query."""
+INLINE_DATUMS = 65_536
+"""Up to so many datums of a run travel with the plan; more are read in ranges."""
+RANGE_ROWS = 16_384
+DATUM_BYTES = 100
+"""About so large is a datum."""
+
+Found = dict[str, list[Document]]
+"""Documents by run."""
+
+
+class ReferencePlanner:
+    """Plans the references of some runs.
+
+    Parameters
+    ----------
+    database, reader
+        Of the store.
+    runs
+        Uids.
+    run_of_descriptors
+        From descriptors' uids to those of their runs.
+    datum_ids
+        The text in the external columns of each run's events; None if every resource names its
+        run, so that nobody has to ask.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        reader: ChunkReader,
+        runs: Sequence[str],
+        run_of_descriptors: Callable[[set[str]], Mapping[str, str]],
+        datum_ids: Callable[[], Mapping[str, set[str]]] | None,
+    ) -> None:
+        self._database = database
+        self._reader = reader
+        self._runs = list(runs)
+        self._by_name = {storable(run): run for run in runs}
+        self._run_of_descriptors = run_of_descriptors
+        self._datum_ids = datum_ids
+        self._owned: dict[str, Found] = {}
+
+    def plan(self, layout: Layout) -> ChunkPlan:
+        """The chunks of one kind of references."""
+        store = self._database.store_id
+        builder = PlanBuilder(self._reader, layout, store, run_owners(self._runs))
+        docs = self._documents(layout)
+        ranges = self._datum_ranges() if layout is DATUM else {}
+        schema = builder.add_schema({})  # nobody asks for the kinds of references
+        for place, run in enumerate(self._runs):
+            first = 0
+            for begin, end, rows in ranges.get(run, ()):
+                facts = Statistics(rows, rows * DATUM_BYTES)
+                builder.add_chunk(place, ("datum", run, begin, end), first, schema, facts)
+                first += rows
+            each_once = list({doc[layout.uid]: doc for doc in docs.get(run, ())}.values())
+            if each_once:
+                metadata = {"run": run, "kind": layout.kind}
+                builder.add_table(place, first, encode_rows(layout, each_once, metadata))
+        return builder.plan()
+
+    def _documents(self, layout: Layout) -> Found:
+        if layout is DATUM:
+            return self._datums()
+        if layout is STREAM_DATUM:
+            return self._stream_datums()
+        docs = self._owners(layout)
+        if layout is RESOURCE:
+            found: Found = {run: list(some) for run, some in docs.items()}
+            for run, some in self._orphans[0].items():
+                found.setdefault(run, []).extend(some)
+            return found
+        return docs
+
+    def _find(
+        self, layout: Layout, queries: Iterable[Mapping[str, Any]], shown: Any = None
+    ) -> Iterator[dict[str, Any]]:
+        """Documents as stored, in the order in which they came."""
+        for query in queries:
+            with self._database.errors():
+                collection = self._database.collection(layout.kind)
+                warn_of_missing(collection, layout.owner or "run_start", self._database.label)
+                yield from collection.find(query, shown).sort("_id", 1).allow_disk_use(True)
+
+    # -- resources ---------------------------------------------------------------------------
+
+    def _owners(self, layout: Layout) -> Found:
+        """Resources or stream_resources that name their run."""
+        if layout.kind not in self._owned:
+            found: Found = {}
+            names = list(self._by_name)
+            for doc in self._find(layout, map(of_runs, _pieces(names))):
+                run = self._by_name[str(run_of(doc))]
+                found.setdefault(run, []).append(with_uid(layout, doc))
+            self._owned[layout.kind] = found
+        return self._owned[layout.kind]
+
+    def _owner_queries(self, layout: Layout, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Filters for what belongs to the resources of some runs; a run is not divided."""
+        uids: dict[str, None] = {}
+        owners = self._owners(LAYOUTS[layout.owner])
+        for run in runs:
+            uids.update((storable(doc["uid"]), None) for doc in owners.get(run, ()))
+            if len(uids) >= AT_A_TIME:
+                yield {layout.owner: {"$in": list(uids)}}
+                uids = {}
+        if uids:
+            yield {layout.owner: {"$in": list(uids)}}
+
+    def _runs_of_owners(self, layout: Layout) -> dict[str, list[str]]:
+        """Which runs have each resource, by its uid as stored; several where uids were reused."""
+        runs: dict[str, list[str]] = {}
+        for run, docs in self._owners(LAYOUTS[layout.owner]).items():
+            for uid in dict.fromkeys(storable(doc["uid"]) for doc in docs):
+                runs.setdefault(uid, []).append(run)
+        return runs
+
+    # -- datums ------------------------------------------------------------------------------
+
+    def _datums(self) -> Found:
+        few = [run for run in self._runs if run not in self._many]
+        found: Found = {}
+        for doc in self._find(DATUM, self._owner_queries(DATUM, few)):
+            datum = with_uid(DATUM, doc)
+            for run in self._resources[doc[DATUM.owner]]:
+                if run not in self._many:
+                    found.setdefault(run, []).append(datum)
+        for run, docs in self._orphans[1].items():
+            found.setdefault(run, []).extend(docs)
+        return found
+
+    @cached_property
+    def _resources(self) -> dict[str, list[str]]:
+        return self._runs_of_owners(DATUM)
+
+    @cached_property
+    def _many(self) -> set[str]:
+        """Runs with more datums than shall travel with a plan."""
+        counts: dict[str, int] = {}
+        for query in self._owner_queries(DATUM, self._runs):
+            stages = [
+                {"$match": query},
+                *(CLASSIC if len(query[DATUM.owner]["$in"]) > MANY else ()),
+                {"$group": {"_id": f"${DATUM.owner}", "rows": {"$sum": 1}}},
+            ]
+            with self._database.errors():
+                datums = self._database.collection(DATUM.kind)
+                warn_of_missing(datums, DATUM.owner, self._database.label)
+                for doc in datums.aggregate(stages):
+                    for run in self._resources[doc["_id"]]:
+                        counts[run] = counts.get(run, 0) + doc["rows"]
+        return {run for run, rows in counts.items() if rows > INLINE_DATUMS}
+
+    def _datum_ranges(self) -> dict[str, list[tuple[str, str, int]]]:
+        """Ranges of the datums of runs that have many, as ``(first _id, last _id, rows)``.
+
+        The ``_id``s are walked in the order of insertion, nothing else is read.
+        """
+        ranges: dict[str, list[tuple[str, str, int]]] = {}
+        queries = self._owner_queries(DATUM, self._many)
+        for doc in self._find(DATUM, queries, {"_id": 1, DATUM.owner: 1}):
+            number = str(doc["_id"])
+            for run in self._many.intersection(self._resources[doc[DATUM.owner]]):
+                so_far = ranges.setdefault(run, [])
+                if not so_far or so_far[-1][2] == RANGE_ROWS:
+                    so_far.append((number, number, 1))
+                else:
+                    begin, _, rows = so_far[-1]
+                    so_far[-1] = (begin, number, rows + 1)
+        return ranges
+
+    # -- stream_datums -----------------------------------------------------------------------
+
+    def _stream_datums(self) -> Found:
+        runs_of = self._runs_of_owners(STREAM_DATUM)
+        docs = [
+            with_uid(STREAM_DATUM, doc)
+            for doc in self._find(STREAM_DATUM, self._owner_queries(STREAM_DATUM, self._runs))
+        ]
+        named = self._run_of_descriptors({doc["descriptor"] for doc in docs})
+        found: Found = {}
+        for doc in docs:
+            run = named.get(doc["descriptor"])
+            if run in runs_of[storable(doc["stream_resource"])]:
+                found.setdefault(run, []).append(doc)
+        return found
+
+    # -- legacy ------------------------------------------------------------------------------
+
+    @cached_property
+    def _orphans(self) -> tuple[Found, Found]:
+        """Resources and datums of resources that name no run, by the runs whose events use them."""
+        if self._datum_ids is None:
+            return {}, {}
+        of_run = self._datum_ids()
+        datums = orphan_datums(self._database, set().union(*of_run.values()))
+        resources = orphan_resources(self._database, {str(d["resource"]) for d in datums.values()})
+        found_resources: Found = {}
+        found_datums: Found = {}
+        for run, ids in of_run.items():
+            known = {doc["uid"] for doc in self._owners(RESOURCE).get(run, ())}
+            mine = [datums[one] for one in ids if one in datums]
+            mine = [doc for doc in mine if doc["resource"] not in known]
+            used = dict.fromkeys(str(doc["resource"]) for doc in mine)
+            found_datums[run] = mine
+            found_resources[run] = [resources[uid] for uid in used if uid in resources]
+        return found_resources, found_datums
+
+
+def _pieces(items: Sequence[str]) -> Iterator[list[str]]:
+    return (list(items[n : n + AT_A_TIME]) for n in range(0, len(items), AT_A_TIME))

@@ -1,0 +1,57 @@
+"""What a user asks of a view, as one value that is passed down unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.external import external_keys
+from ..core.fields import select
+from ..core.run_plan import RunPlan
+from .rows import Duplicates
+
+if TYPE_CHECKING:
+    from ..assets.access import FileAccess
+    from ..assets.filling import Filling
+
+__all__ = ["ViewOptions"]
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """Options of tables, datasets and document streams.
+
+    The public methods (:meth:`daskbroker.Header.table` and its kin) spell them out and say what
+    they mean; each view uses those that concern it.
+    """
+
+    fields: Any = None
+    fill: bool = True
+    timestamps: bool = False
+    duplicates: Duplicates = "last"
+    dtypes: Mapping[str, Any] | None = None
+    handler_registry: Any = None
+    handler_overrides: Any = None
+
+    def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Uids of the runs of which a chosen column is external, so references are needed."""
+        if not self.fill or not descriptors:
+            return []
+        if self.fields is None:
+            chosen = None
+        else:
+            fields = select(self.fields, descriptors, timestamps=self.timestamps)
+            chosen = {field.key for field in fields if field.role == "data"}
+        runs = (
+            d["run_start"]
+            for d in descriptors
+            if any(chosen is None or key in chosen for key in external_keys(d))
+        )
+        return list(dict.fromkeys(runs))
+
+    def filling(self, plan: RunPlan, files: FileAccess) -> Filling | None:
+        """How the planned events are filled; None if they are not, or have nothing external."""
+        if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
+            return None
+        return files.filling(plan.references, self.handler_registry, self.handler_overrides)
