@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from .database import Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks
-from .planning import SequencePlanner, numbers_of, pieces
+from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
 from .sealing import add_chunks, seal_lane, seal_page, sweep
 
@@ -250,20 +251,18 @@ class EmbeddedEventSource(EventSource):
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         """See :meth:`EventSource.list_descriptors`."""
         order = {plain_text(uid): place for place, uid in enumerate(runs)}
-        rows: list[tuple[str, bytes]] = []
+        query = (
+            "SELECT run.uid, descriptor.body FROM run JOIN descriptor ON descriptor.run = run.id "
+            "WHERE run.uid IN (SELECT value FROM json_each(?))"
+        )
+        values = [json.dumps(list(order))]
+        if stream_name is not ALL:
+            query += " AND stream = ?"
+            values.append(plain_text(str(stream_name)))
         with self._database.read() as connection:
-            for some in pieces(list(order), 400):
-                marks = ",".join("?" * len(some))
-                query = (
-                    "SELECT run.uid, descriptor.body FROM run JOIN descriptor "
-                    f"ON descriptor.run = run.id WHERE run.uid IN ({marks})"
-                )
-                values = list(some)
-                if stream_name is not ALL:
-                    query += " AND stream = ?"
-                    values.append(plain_text(str(stream_name)))
-                query += " ORDER BY descriptor.time, descriptor.id"
-                rows.extend(connection.execute(query, values))
+            rows = list(
+                connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
+            )
         rows.sort(key=lambda row: order[row[0]])
         return [Document(unpack(body)) for _, body in rows]
 
@@ -271,37 +270,47 @@ class EmbeddedEventSource(EventSource):
         """See :meth:`EventSource.plan_events`."""
         builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
         with self._database.snapshot() as connection:
-            numbers = numbers_of(
-                connection,
+            found = connection.execute(
                 "SELECT descriptor.uid, sequence.id FROM descriptor JOIN sequence ON "
                 "sequence.kind = 'event' AND sequence.owner = descriptor.id "
-                "WHERE descriptor.uid IN",
-                [plain_text(d["uid"]) for d in descriptors],
+                "WHERE descriptor.uid IN (SELECT value FROM json_each(?))",
+                (json.dumps([plain_text(d["uid"]) for d in descriptors]),),
             )
-            planner = SequencePlanner(connection, builder, EVENT)
-            planner.add([(numbers.get(plain_text(d["uid"])), d) for d in descriptors])
+            numbers = dict(found)
+            add_sequences(
+                connection,
+                [
+                    PlannedSequence(numbers[uid], EVENT, builder, place, descriptor)
+                    for place, descriptor in enumerate(descriptors)
+                    if (uid := plain_text(descriptor["uid"])) in numbers
+                ],
+            )
         return builder.plan()
 
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
         """See :meth:`EventSource.plan_references`."""
-        owners = run_owners(runs)
-        plans = {}
+        owners, store = run_owners(runs), self._database.store_id
+        builders = {
+            layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
+        }
+        places = {plain_text(uid): place for place, uid in enumerate(runs)}
         with self._database.snapshot() as connection:
-            for layout in layouts:
-                builder = PlanBuilder(self.reader, layout, self._database.store_id, owners)
-                numbers = numbers_of(
-                    connection,
-                    "SELECT run.uid, sequence.id FROM run JOIN sequence ON "
-                    f"sequence.kind = '{layout.kind}' AND sequence.owner = run.id "
-                    "WHERE run.uid IN",
-                    list(map(plain_text, runs)),
+            found = connection.execute(
+                "SELECT run.uid, kind, sequence.id FROM run JOIN sequence ON "
+                "sequence.run = run.id WHERE run.uid IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(places)),),
+            )
+            sequences = [
+                PlannedSequence(
+                    number, LAYOUTS[kind], builders[kind], places[uid], owners[places[uid]]
                 )
-                planner = SequencePlanner(connection, builder, layout)
-                planner.add([(numbers.get(plain_text(owner["uid"])), owner) for owner in owners])
-                plans[layout.kind] = builder.plan()
-        return plans
+                for uid, kind, number in found
+                if kind in builders
+            ]
+            add_sequences(connection, sequences)
+        return {kind: builder.plan() for kind, builder in builders.items()}
 
     # -- upkeep ------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ rows.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from .claims import Claims
 from .lanes import POSITIONS, Lane, sealed_end
 from .reader import EmbeddedReader
 
-__all__ = ["Journal", "waiting_tables"]
+__all__ = ["Journal", "encoded", "waiting_tables"]
 
 
 class Journal:
@@ -111,17 +111,31 @@ def waiting_tables(
 ) -> Iterator[tuple[int, pa.Table]]:
     """What the journal holds of a sequence from a position on, as ``(position, table)``.
 
-    Runs of single rows are encoded together. It ends where the limits are reached, but gives
-    one row at least.
+    It ends where the limits are reached, but gives one row at least.
     """
     low = lane.number * POSITIONS
-    singles: list[dict[str, Any]] = []
-    begin, count, size = first, 0, 0
     cursor = connection.execute(
         "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
         (low + first, low + POSITIONS),
     )
-    for number, rows, body in cursor:
+    yield from encoded(cursor, lane, most_rows, most_bytes)
+    cursor.close()
+
+
+def encoded(
+    journal: Iterable[tuple[int, int | None, bytes]],
+    lane: Lane,
+    most_rows: int = POSITIONS,
+    most_bytes: int = 2**63,
+) -> Iterator[tuple[int, pa.Table]]:
+    """Rows of the journal, ``(id, rows, body)`` of one sequence, as :func:`waiting_tables` does.
+
+    Runs of single rows are encoded together.
+    """
+    low = lane.number * POSITIONS
+    singles: list[dict[str, Any]] = []
+    begin, count, size = 0, 0, 0
+    for number, rows, body in journal:
         count, size = count + (rows or 1), size + len(body)
         if (count > most_rows or size > most_bytes) and count > (rows or 1):
             break
@@ -134,7 +148,6 @@ def waiting_tables(
         if not singles:
             begin = number - low
         singles.append(unpack(body))
-    cursor.close()
     if singles:
         yield begin, encode_rows(lane.layout, singles, lane.metadata)
 

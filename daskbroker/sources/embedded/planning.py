@@ -4,102 +4,119 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from ...core.chunks import Statistics
 from ...core.documents import Document
-from ...core.layouts import Layout
+from ...core.errors import StoreDamaged
+from ...core.layouts import EVENT, Layout
 from ...core.planning import PlanBuilder
-from .journal import waiting_tables
-from .lanes import POSITIONS, Lane, found_row
+from .journal import encoded
+from .lanes import POSITIONS, Lane
 from .sealing import read_schema
 
-__all__ = ["SequencePlanner", "numbers_of", "pieces"]
+__all__ = ["PlannedSequence", "add_sequences"]
 
-STORED = (
-    "id, sequence, first, rows, bytes, seq_min, seq_max, time_min, time_max, "
-    '"distinct", ordered, schema, path, offset, length'
+CHUNKS = (
+    "SELECT id, sequence, first, rows, bytes, seq_min, seq_max, time_min, time_max, "
+    '"distinct", ordered, schema, path, offset, length FROM chunk '
+    "WHERE sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence, first"
+)
+SCHEMA = 11
+"""Place of ``schema`` in a row of :data:`CHUNKS`."""
+WAITING = (
+    "SELECT json_each.value, journal.id, rows, body FROM json_each(?) JOIN journal ON "
+    f"journal.id >= json_each.value * {POSITIONS} "
+    f"AND journal.id < (json_each.value + 1) * {POSITIONS} ORDER BY journal.id"
 )
 
 
-class SequencePlanner:
-    """Adds the chunks of sequences to a plan, each followed by what the journal still holds."""
+@dataclass(frozen=True)
+class PlannedSequence:
+    """A sequence, and where in which plan its chunks go."""
+
+    number: int
+    layout: Layout
+    builder: PlanBuilder
+    place: int
+    owner: Document
+
+
+def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSequence]) -> None:
+    """Add the chunks of sequences to their plans, each followed by what the journal still holds.
+
+    The number of statements does not depend on how many sequences there are. They should see one
+    snapshot of the database.
+    """
+    numbers = json.dumps([sequence.number for sequence in sequences])
+    chunks: dict[int, list[tuple[Any, ...]]] = {}
+    for row in connection.execute(CHUNKS, (numbers,)):
+        chunks.setdefault(row[1], []).append(row)
+    journal = groupby(connection.execute(WAITING, (numbers,)), key=lambda row: row[0])
+    waiting = {number: [row[1:] for row in rows] for number, rows in journal}
+    schemas = _Schemas(connection, chunks, sequences)
+    for sequence in sequences:
+        end = 0
+        for chunk in chunks.get(sequence.number, ()):
+            end = _add_sealed(sequence, chunk, schemas)
+        if sequence.number in waiting:
+            _add_tail(sequence, waiting[sequence.number], end)
+
+
+class _Schemas:
+    """Numbers of schemas in plans, by their numbers in the store; one query fetches them all."""
 
     def __init__(
-        self, connection: sqlite3.Connection, builder: PlanBuilder, layout: Layout
+        self,
+        connection: sqlite3.Connection,
+        chunks: Mapping[int, Sequence[tuple[Any, ...]]],
+        sequences: Sequence[PlannedSequence],
     ) -> None:
-        self._connection = connection
-        self._builder = builder
-        self._layout = layout
-        self._schemas: dict[int, int] = {}
+        events = [one.number for one in sequences if one.layout is EVENT]
+        wanted = {chunk[SCHEMA] for number in events for chunk in chunks.get(number, ())}
+        self._bodies: dict[int, str] = {}
+        if wanted:
+            query = "SELECT id, body FROM chunk_schema WHERE id IN (SELECT value FROM json_each(?))"
+            self._bodies = dict(connection.execute(query, (json.dumps(sorted(wanted)),)))
+        self._known: dict[tuple[int, int], int] = {}
 
-    def add(self, owners: Iterable[tuple[int | None, Document]]) -> None:
-        """Add sequences by number, each with the descriptor it belongs to, in their order."""
-        owners = list(owners)
-        numbers = [number for number, _ in owners if number is not None]
-        chunks = self._chunk_rows(numbers)
-        waiting = self._waiting(numbers)
-        for place, (number, doc) in enumerate(owners):
-            if number is not None:
-                end = 0
-                for chunk in chunks.get(number, ()):
-                    end = self._add_sealed(place, chunk)
-                if number in waiting:
-                    self._add_tail(place, number, doc, end)
-
-    def _chunk_rows(self, numbers: Sequence[int]) -> dict[int, list[tuple[Any, ...]]]:
-        query = (
-            f"SELECT {STORED} FROM chunk WHERE sequence IN (SELECT value FROM json_each(?)) "
-            "ORDER BY sequence, first"
-        )
-        found: dict[int, list[tuple[Any, ...]]] = {}
-        for row in self._connection.execute(query, (json.dumps(numbers),)):
-            found.setdefault(row[1], []).append(row)
-        return found
-
-    def _waiting(self, numbers: Sequence[int]) -> set[int]:
-        """Those of the sequences that have rows in the journal."""
-        query = (
-            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM journal "
-            f"WHERE journal.id >= value * {POSITIONS} AND journal.id < (value + 1) * {POSITIONS})"
-        )
-        return {row[0] for row in self._connection.execute(query, (json.dumps(numbers),))}
-
-    def _add_sealed(self, place: int, chunk: tuple[Any, ...]) -> int:
-        number, _, first, *facts, ordered, schema, path, offset, length = chunk
-        rows, nbytes, low, high, begin, end, distinct = facts
-        key = number if path is None else path if offset is None else (path, offset, length)
-        self._builder.add_chunk(
-            place, key, first, self._schema(schema),
-            Statistics(rows, nbytes, low, high, _nan(begin), _nan(end), distinct, bool(ordered)),
-        )  # fmt: skip
-        return int(first + rows)
-
-    def _schema(self, number: int) -> int:
-        if number not in self._schemas:
-            query = "SELECT body FROM chunk_schema WHERE id = ?"
-            (body,) = found_row(self._connection, query, number)
-            self._schemas[number] = self._builder.add_schema(read_schema(body))
-        return self._schemas[number]
-
-    def _add_tail(self, place: int, number: int, doc: Document, end: int) -> None:
-        """The unsealed rows, as chunks that travel with the plan."""
-        metadata = {"run": doc["run_start"], "kind": self._layout.kind}
-        lane = Lane(number, self._layout, doc["uid"], doc["run_start"], 0, metadata)
-        for first, table in waiting_tables(self._connection, lane, end):
-            self._builder.add_table(place, first, table)
+    def of(self, sequence: PlannedSequence, number: int) -> int:
+        """The number in the sequence's plan; nobody asks for the kinds of references."""
+        key = (id(sequence.builder), number if sequence.layout is EVENT else 0)
+        if key not in self._known:
+            kinds = {}
+            if sequence.layout is EVENT:
+                if number not in self._bodies:
+                    raise StoreDamaged(f"the store lacks the list of columns number {number}")
+                kinds = read_schema(self._bodies[number])
+            self._known[key] = sequence.builder.add_schema(kinds)
+        return self._known[key]
 
 
-def numbers_of(connection: sqlite3.Connection, query: str, uids: Sequence[str]) -> dict[str, int]:
-    """Numbers of sequences by uid; the query ends in ``IN``."""
-    listed = f"{query} (SELECT value FROM json_each(?))"
-    return dict(connection.execute(listed, (json.dumps(uids),)))
+def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Schemas) -> int:
+    number, _, first, *facts, ordered, schema, path, offset, length = chunk
+    rows, nbytes, low, high, begin, end, distinct = facts
+    key = number if path is None else path if offset is None else (path, offset, length)
+    sequence.builder.add_chunk(
+        sequence.place, key, first, schemas.of(sequence, schema),
+        Statistics(rows, nbytes, low, high, _nan(begin), _nan(end), distinct, bool(ordered)),
+    )  # fmt: skip
+    return int(first + rows)
 
 
-def pieces(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
-    """A sequence in pieces, as SQLite takes only so many parameters."""
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _add_tail(
+    sequence: PlannedSequence, journal: Sequence[tuple[int, int | None, bytes]], end: int
+) -> None:
+    """The unsealed rows, as chunks that travel with the plan."""
+    owner = sequence.owner
+    metadata = {"run": owner["run_start"], "kind": sequence.layout.kind}
+    lane = Lane(sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata)
+    first = sequence.number * POSITIONS + end
+    for position, table in encoded((row for row in journal if row[0] >= first), lane):
+        sequence.builder.add_table(sequence.place, position, table)
 
 
 def _nan(value: float | None) -> float:

@@ -39,6 +39,8 @@ WITH_STOP: dict[str, Any] = {
 FEW = 8
 """So many runs come with their stops by one query; the first batch of more is of this size."""
 BATCH = 200
+MOST_STOPS_AT_ONCE = 5000
+"""Of more runs the stops are looked up in batches that grow to this size."""
 MOST_STOPS = 5000
 """So many runs, found by their stop, are looked up by uid; of more, all runs are looked at."""
 
@@ -161,7 +163,7 @@ class MongoHeaderSource(HeaderSource):
     def _pairs(
         self, query: dict[str, Any], offset: int, limit: int | None, oldest_first: bool
     ) -> Iterator[HeaderPair]:
-        """Runs in batches that begin small."""
+        """Runs in batches that begin small and grow."""
         order = ASCENDING if oldest_first else DESCENDING
         if limit is not None and limit <= FEW:
             yield from self._few(query, offset, limit, {"time": order, "_id": order})
@@ -179,7 +181,7 @@ class MongoHeaderSource(HeaderSource):
                 yield from self._with_stops(some) if some else ()
                 if len(some) < size:
                     return
-                size = BATCH
+                size = MOST_STOPS_AT_ONCE if size >= BATCH else BATCH
 
     def _narrow(self, search: Search) -> Filter:
         narrowed = start_filter(search, packed=self._database.has_packed())

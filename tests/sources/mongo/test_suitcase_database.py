@@ -139,7 +139,9 @@ def test_planning_takes_few_queries(suitcase, short_ranges, mongo_database, comm
         runs = [header.uid for header in mongo]
         descriptors = source.list_descriptors(runs)
         assert len(descriptors) == 6
-        source.plan_events(descriptors)  # learns the identity of the store, and which indexes there are
+        source.plan_events(
+            descriptors
+        )  # learns the identity of the store, and which indexes there are
         commands.names.clear()
         source._surveys.clear()
         plan = source.plan_events(descriptors)
