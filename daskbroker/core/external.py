@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["datum_keys", "external_keys", "is_stream_key"]
+__all__ = ["datum_keys", "external_keys", "is_stream_key", "stream_keys"]
 
 
 def external_keys(descriptor: Mapping[str, Any]) -> list[str]:
@@ -17,6 +17,11 @@ def datum_keys(descriptor: Mapping[str, Any]) -> list[str]:
     """External data keys whose values in events are datum_ids."""
     claims = descriptor["data_keys"]
     return [key for key in external_keys(descriptor) if not is_stream_key(claims[key])]
+
+
+def stream_keys(descriptor: Mapping[str, Any]) -> list[str]:
+    """External data keys of whose frames stream_datum documents tell."""
+    return [key for key, claim in descriptor["data_keys"].items() if is_stream_key(claim)]
 
 
 def is_stream_key(claim: Mapping[str, Any]) -> bool:

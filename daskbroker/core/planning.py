@@ -21,7 +21,7 @@ from .chunks import (
 )
 from .codec import Kind
 from .documents import Document
-from .external import is_stream_key
+from .external import stream_keys
 from .layouts import EVENT, Layout
 
 __all__ = ["PlanBuilder", "with_frames"]
@@ -106,7 +106,7 @@ def with_frames(
     without = [
         (place, descriptor)
         for place, descriptor in enumerate(plan.descriptors)
-        if place not in having and _has_streams(descriptor)
+        if place not in having and stream_keys(descriptor)
     ]
     if not without:
         return plan
@@ -119,11 +119,6 @@ def with_frames(
         for numbers in _merged(spans.get(descriptor["uid"], ()))
     )
     return _with_ranges(plan, found)
-
-
-def _has_streams(descriptor: Mapping[str, Any]) -> bool:
-    """Whether frames of a descriptor may be told of by stream_datum documents."""
-    return any(map(is_stream_key, descriptor["data_keys"].values()))
 
 
 def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPlan:

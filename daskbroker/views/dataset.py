@@ -18,7 +18,9 @@ from ..assets.access import FileAccess
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
 from ..core.errors import FieldNotFound
+from ..core.external import stream_keys
 from ..core.fields import select
+from ..core.layouts import STREAM_RESOURCE
 from ..core.run_plan import RunPlan, resources_of
 from ..core.schema import TableColumn, table_columns
 from .chunk_column import ColumnSource, ExternalColumn
@@ -129,7 +131,10 @@ def _chunked(
 ) -> xr.Dataset:
     """Each variable as a dask array in chunks of its own; what is in memory stays there."""
     stored, target = rows.cuts(target_bytes()), target_bytes()
-    resources = [doc for kind, doc in resources_of(plan.references) if kind == "stream_resource"]
+    streams = {key for d in plan.descriptors for key in stream_keys(d)}
+    used = streams & {s.key for s in sources.values() if isinstance(s, ExternalColumn)}
+    references = {STREAM_RESOURCE.kind: plan.references[STREAM_RESOURCE.kind]} if used else {}
+    resources = [doc for _, doc in resources_of(references)]
     chunked: dict[Hashable, xr.Variable] = {}
     for name, found in lazy.variables.items():
         if name in lazy.xindexes or (name not in sources and lazy.xindexes):
