@@ -89,21 +89,27 @@ def dataset(
         name: variable_source(events, column, runs, filling, dtypes)
         for name, column in columns.items()
     }
-    variables: dict[Hashable, xr.Variable] = {
+    variables = {
         name: variable(events, rows, columns[name], source) for name, source in sources.items()
     }
+    shown, indexes = _coordinates(events, rows, with_run)
+    token = _token(events, stream, runs, filling, options)
+    if chunks in ("auto", {}):
+        cuts = _cuts(plan, rows, sources)
+        variables = _chunked(variables, cuts, token)
+        if not indexes:
+            shown = _chunked(shown, dict.fromkeys(shown, rows.cuts(target_bytes())), token)
+    scanned = [name for name in _scanned(runs, stream) if name in variables]
+    shown |= {name: variables.pop(name) for name in scanned}
     result = xr.Dataset(
         variables,
-        coords=_coordinates(events, rows, with_run),
+        # As a mapping, a lazy coordinate ``time`` would be read for an index.
+        coords=xr.Coordinates(shown, indexes=indexes),
         attrs=_attrs(events, stream, runs, with_run),
     )
-    result = result.set_coords([name for name in _scanned(runs, stream) if name in variables])
-    if chunks is None:
+    if chunks is None or chunks in ("auto", {}):
         return result
-    token = _token(events, stream, runs, filling, options)
-    if chunks not in ("auto", {}):
-        return result.chunk(chunks, token=token, name_prefix="daskbroker-")
-    return _chunked(result, plan, rows, sources, token)
+    return result.chunk(chunks, token=token, name_prefix="daskbroker-")
 
 
 def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) -> None:
@@ -115,39 +121,43 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             )
 
 
-def _coordinates(plan: ChunkPlan, rows: DatasetRows, with_run: bool) -> xr.Coordinates:
+def _coordinates(
+    plan: ChunkPlan, rows: DatasetRows, with_run: bool
+) -> tuple[dict[str, xr.Variable], dict[Hashable, xr.indexes.PandasIndex]]:
+    """The coordinates that every stream has, and the index of ``time``, if it has one."""
     lazy = coordinates(plan, rows, with_run)
     if len(plan) > MOST_CHUNKS_FOR_INDEX:
-        return xr.Coordinates(lazy, indexes={})
-    return xr.Coordinates({name: found.load() for name, found in lazy.items()})
+        return lazy, {}
+    loaded = {name: found.load() for name, found in lazy.items()}
+    index = xr.indexes.PandasIndex(loaded["time"].values, "time")
+    return loaded | index.create_variables(loaded), {"time": index}
 
 
-def _chunked(
-    lazy: xr.Dataset,
-    plan: RunPlan,
-    rows: DatasetRows,
-    sources: Mapping[str, ColumnSource],
-    token: str,
-) -> xr.Dataset:
-    """Each variable as a dask array in chunks of its own; what is in memory stays there."""
+def _cuts(
+    plan: RunPlan, rows: DatasetRows, sources: Mapping[str, ColumnSource]
+) -> dict[str, tuple[int, ...]]:
+    """Lengths along ``time`` of the dask chunks of each variable."""
     stored, target = rows.cuts(target_bytes()), target_bytes()
     streams = {key for d in plan.descriptors for key in stream_keys(d)}
     used = streams & {s.key for s in sources.values() if isinstance(s, ExternalColumn)}
     references = {STREAM_RESOURCE.kind: plan.references[STREAM_RESOURCE.kind]} if used else {}
     resources = [doc for _, doc in resources_of(references)]
-    chunked: dict[Hashable, xr.Variable] = {}
-    for name, found in lazy.variables.items():
-        if name in lazy.xindexes or (name not in sources and lazy.xindexes):
-            continue
-        source = sources.get(str(name))
-        cuts = stored
+    cuts = {}
+    for name, source in sources.items():
+        cuts[name] = stored
         if isinstance(source, ExternalColumn):
             align = chunk_length(source, plan.events, resources)
-            cuts = rows.external_cuts(target, source.declared.cell_bytes, align)
-        chunked[name] = found.chunk({"time": cuts}, name=f"daskbroker-{name}-{token}")
-    # As a mapping, a coordinate ``time`` would be read for an index.
-    coords = {name: chunked.pop(name) for name in lazy.coords if name in chunked}
-    return lazy.assign(chunked).assign_coords(xr.Coordinates(coords, indexes={}))
+            cuts[name] = rows.external_cuts(target, source.declared.cell_bytes, align)
+    return cuts
+
+
+def _chunked(
+    lazy: Mapping[str, xr.Variable], cuts: Mapping[str, tuple[int, ...]], token: str
+) -> dict[str, xr.Variable]:
+    return {
+        name: found.chunk({"time": cuts[name]}, name=f"daskbroker-{name}-{token}")
+        for name, found in lazy.items()
+    }
 
 
 def run_attrs(
