@@ -27,7 +27,13 @@ from .chunk_column import ColumnSource, ExternalColumn
 from .dataframe import Runs, target_bytes
 from .dataset_rows import DatasetRows
 from .options import ViewOptions
-from .variables import chunk_length, coordinates, variable, variable_source
+from .variables import (
+    chunk_length,
+    coordinates,
+    loaded_coordinates,
+    variable,
+    variable_source,
+)
 
 __all__ = ["dataset", "run_attrs"]
 
@@ -92,7 +98,11 @@ def dataset(
     variables = {
         name: variable(events, rows, columns[name], source) for name, source in sources.items()
     }
-    shown, indexes = _coordinates(events, rows, with_run)
+    indexes: dict[Hashable, xr.indexes.PandasIndex] = {}
+    if len(events) > MOST_CHUNKS_FOR_INDEX:
+        shown = coordinates(events, rows, with_run)
+    else:
+        shown, indexes["time"] = loaded_coordinates(events, rows, with_run)
     token = _token(events, stream, runs, filling, options)
     if chunks in ("auto", {}):
         cuts = _cuts(plan, rows, sources)
@@ -119,18 +129,6 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             raise FieldNotFound(
                 f"dtypes names {name!r}, which is no variable; there are: {', '.join(columns)}"
             )
-
-
-def _coordinates(
-    plan: ChunkPlan, rows: DatasetRows, with_run: bool
-) -> tuple[dict[str, xr.Variable], dict[Hashable, xr.indexes.PandasIndex]]:
-    """The coordinates that every stream has, and the index of ``time``, if it has one."""
-    lazy = coordinates(plan, rows, with_run)
-    if len(plan) > MOST_CHUNKS_FOR_INDEX:
-        return lazy, {}
-    loaded = {name: found.load() for name, found in lazy.items()}
-    index = xr.indexes.PandasIndex(loaded["time"].values, "time")
-    return loaded | index.create_variables(loaded), {"time": index}
 
 
 def _cuts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -77,6 +77,12 @@ class DatasetRows:
             chunks[here] = np.array(group.places)[which]
             rows[here] = among - np.concatenate([[0], ends[:-1]])[which]
         return chunks, rows
+
+    def taken_from(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """The shown rows of a column, given as it is in each chunk of the plan."""
+        chunks, rows = self.locate(np.arange(len(self)))
+        begins = np.cumsum(self.lengths) - self.lengths
+        return np.concatenate(columns)[begins[chunks] + rows]
 
     def cuts(self, target: int) -> tuple[int, ...]:
         """Lengths of dask's chunks for what is stored: whole groups, about ``target`` bytes."""

@@ -16,12 +16,12 @@ from ..core.chunks import ChunkPlan
 from ..core.codec import Kind
 from ..core.external import is_stream_key
 from ..core.fields import Field, project
-from ..core.schema import TIME, TableColumn
+from ..core.schema import TIME, TableColumn, posix_to_datetime
 from .chunk_column import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .dataframe import Runs
 from .dataset_rows import DatasetRows
 
-__all__ = ["chunk_length", "coordinates", "variable", "variable_source"]
+__all__ = ["chunk_length", "coordinates", "loaded_coordinates", "variable", "variable_source"]
 
 
 def variable(
@@ -46,6 +46,29 @@ def coordinates(plan: ChunkPlan, rows: DatasetRows, with_run: bool) -> dict[str,
         name: xr.Variable(("time",), indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source)))
         for name, source in sources.items()
     }
+
+
+def loaded_coordinates(
+    plan: ChunkPlan, rows: DatasetRows, with_run: bool
+) -> tuple[dict[str, xr.Variable], xr.indexes.PandasIndex]:
+    """The same coordinates in memory, read in one pass, and the index of ``time``."""
+    if not len(plan):
+        found = {name: var.load() for name, var in coordinates(plan, rows, with_run).items()}
+        return found, xr.indexes.PandasIndex(found["time"].values, "time")
+    tables = list(plan.reader.read_many(plan.keys, ["time", "seq_num"]))
+    times, numbers = (
+        rows.taken_from([table.column(name).to_numpy() for table in tables])
+        for name in ("time", "seq_num")
+    )
+    index = xr.indexes.PandasIndex(posix_to_datetime(times).tz_localize(None), "time")
+    found = dict(index.create_variables())
+    found["seq_num"] = xr.Variable(("time",), numbers)
+    if with_run:
+        uids = np.array([d["run_start"] for d in plan.descriptors], dtype=object)
+        of_chunks = uids[plan.records["descriptor"]]
+        column = rows.taken_from([np.repeat(uid, n) for uid, n in zip(of_chunks, rows.lengths)])
+        found["run"] = xr.Variable(("time",), column)
+    return found, index
 
 
 # -- what a variable is read from ------------------------------------------------------------
