@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 from ...core.documents import Document, equal, pack, unpack
@@ -16,7 +16,10 @@ from .index import index_document, narrow
 
 __all__ = ["EmbeddedHeaderSource"]
 
-BATCH = 200
+BATCHES = (8, 200, 5000)
+"""So many rows are read by the first query, the second, and each one after that."""
+BATCH_BYTES = 8 * 2**20
+"""A batch ends where its documents exceed this."""
 
 
 class EmbeddedHeaderSource(HeaderSource):
@@ -108,21 +111,26 @@ class EmbeddedHeaderSource(HeaderSource):
         """Rows in batches that begin small, each continued from the last row of the one before."""
         order, sign = ("ASC", ">") if oldest_first else ("DESC", "<")
         after: tuple[float, int] | None = None
-        size = 8
-        while True:
+        for size in chain(BATCHES, repeat(BATCHES[-1])):
             clause = where if after is None else f"({where}) AND (time, id) {sign} (?, ?)"
             values = [*parameters, *(after or ()), size, offset if after is None else 0]
             with self._database.read() as connection:
-                rows = connection.execute(
+                cursor = connection.execute(
                     f"SELECT start, stop, time, id FROM header WHERE {clause} "
                     f"ORDER BY time {order}, id {order} LIMIT ? OFFSET ?",
                     values,
-                ).fetchall()
+                )
+                rows, nbytes = [], 0
+                for row in cursor:
+                    rows.append(row)
+                    nbytes += len(row[0])
+                    if nbytes > BATCH_BYTES:
+                        break
+                cursor.close()
             yield from rows
-            if len(rows) < size:
+            if len(rows) < size and nbytes <= BATCH_BYTES:
                 return
             after = rows[-1][2:]
-            size = BATCH
 
     def count(self, search: Search) -> int:
         """See :meth:`HeaderSource.count`."""
