@@ -2,11 +2,15 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+import dask
+from dask.utils import parse_bytes
+
 from .broker import DataBroker
 from .config import connect, temp
 from .copying import copy
 from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
+from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
 from .reprocess import ReprocessReport, reprocess
@@ -14,6 +18,8 @@ from .results import Results
 from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
+
+look_up_by(lambda key, default: dask.config.get(key, default), parse_bytes)
 
 try:
     __version__ = version("daskbroker")

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import dask
 import platformdirs
 
 from .broker import DataBroker
@@ -27,6 +26,7 @@ from .configuration import (
 )
 from .core import registry
 from .core.errors import ConfigError
+from .core.settings import setting
 from .sources.base import EventSource, HeaderSource
 from .sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
 
@@ -109,7 +109,7 @@ def _opened(
         raise ConfigError(
             f"mode must be 'a' (read and insert) or 'r' (read), not {settings['mode']!r}"
         )
-    default = dask.config.get("daskbroker.timezone", "UTC")
+    default = setting("timezone")
     settings["timezone"] = timezone or settings.get("timezone", default)
     by_reference = has_secret(settings) and ("named" in request or "file" in request)
     chosen = {"mode": settings["mode"], "timezone": settings["timezone"]}

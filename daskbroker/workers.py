@@ -6,7 +6,6 @@ what dask's configuration ``scheduler`` names (threads by default).
 
 from __future__ import annotations
 
-import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -23,9 +22,9 @@ from dask.local import SynchronousExecutor
 from dask.multiprocessing import get_context
 from dask.system import CPU_COUNT
 
-from .core.errors import ConfigError
+from .core.errors import ConfigError, this_worker
 
-__all__ = ["Pool", "as_completed", "current_client", "open_pool", "seen_from"]
+__all__ = ["Pool", "as_completed", "current_client", "open_pool"]
 
 LEAST_AHEAD = 64
 """On a cluster, where workers may join later, and a task waits for its messages to travel."""
@@ -41,7 +40,7 @@ def current_client() -> Any | None:
     scheduler = dask.config.get("scheduler", None)
     if scheduler is not None and scheduler not in DISTRIBUTED:
         return scheduler if _is_client(scheduler) else None
-    if "distributed" not in sys.modules or _worker() is not None:
+    if "distributed" not in sys.modules or this_worker() is not None:
         return None
     from distributed import default_client
 
@@ -54,26 +53,6 @@ def current_client() -> Any | None:
 
 def _is_client(client: Any) -> bool:
     return hasattr(client, "scheduler_info") and not getattr(client, "asynchronous", False)
-
-
-def _worker() -> Any | None:
-    """The worker whose task this is."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import get_worker
-
-    try:
-        return get_worker()
-    except ValueError:
-        return None
-
-
-def seen_from() -> str:
-    """For messages about files: which worker looked; nothing outside of a task."""
-    worker = _worker()
-    if worker is None:
-        return ""
-    return f" (as seen from worker {worker.address} on host {socket.gethostname()})"
 
 
 @dataclass(frozen=True)

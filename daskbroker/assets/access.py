@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from typing import Any
-
-import dask
 
 from ..core.chunks import ChunkPlan
-from ..core.errors import ConfigError
 from ..core.run_plan import resources_of
+from ..core.settings import setting
 from .filling import Filling
 from .readable import ReadableRoots
 from .references import References
@@ -19,7 +16,6 @@ from .resolving import normal_spec
 
 __all__ = ["FileAccess"]
 
-SHAPE_MISMATCH = ("raise", "keep")
 SPECS = ("spec", "mimetype")
 """Keys under which a resource or stream_resource names what reads its file."""
 
@@ -89,14 +85,5 @@ class FileAccess:
             },
             root_map=dict(self.root_map),
             readable=ReadableRoots.of(self.readable_roots),
-            keep_shapes=_keep_shapes(),
+            keep_shapes=setting("shape-mismatch") == "keep",
         )
-
-
-def _keep_shapes() -> bool:
-    chosen: Any = dask.config.get("daskbroker.shape-mismatch", "raise")
-    if chosen not in SHAPE_MISMATCH:
-        raise ConfigError(
-            f"daskbroker.shape-mismatch must be one of {', '.join(SHAPE_MISMATCH)}, not {chosen!r}"
-        )
-    return bool(chosen == "keep")

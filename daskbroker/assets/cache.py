@@ -9,14 +9,11 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import dask
-
+from ..core.settings import setting
 from .handlers.base import BlockHandler
 
 __all__ = ["HandlerCache", "open_handlers"]
 
-SETTING = "daskbroker.handler-cache"
-DEFAULT = 64
 
 Identity: TypeAlias = "tuple[int, int, int, int] | None"
 
@@ -86,7 +83,7 @@ class HandlerCache:
 
     def _entry(self, key: Hashable) -> _Entry:
         """The entry of a key, which becomes the newest; the oldest beyond the size go."""
-        limit = dask.config.get(SETTING, DEFAULT) if self._size is None else self._size
+        limit = setting("handler-cache") if self._size is None else self._size
         dropped = []
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())

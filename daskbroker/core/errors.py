@@ -8,6 +8,10 @@ written for databroker goes on working.
 
 from __future__ import annotations
 
+import socket
+import sys
+from typing import Any
+
 
 class DaskbrokerError(Exception):
     """Base of all errors that daskbroker raises on purpose."""
@@ -103,3 +107,22 @@ class HandlerExists(DaskbrokerError, ValueError):
 
 class ConfigError(DaskbrokerError, ValueError):
     """A broker configuration that is missing or makes no sense."""
+
+
+def this_worker() -> Any | None:
+    """The Dask worker whose task this is, if it is one."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:  # nobody has imported it, so there is no worker
+        return None
+    try:
+        return distributed.get_worker()
+    except ValueError:
+        return None
+
+
+def seen_from() -> str:
+    """For messages about files: which worker looked; nothing outside of a task."""
+    worker = this_worker()
+    if worker is None:
+        return ""
+    return f" (as seen from worker {worker.address} on host {socket.gethostname()})"

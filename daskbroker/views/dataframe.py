@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import dask
 import numpy as np
 import pandas as pd
-from dask.utils import parse_bytes
 
 from ..assets.access import FileAccess
 from ..assets.filling import Filling, Target
@@ -26,6 +24,7 @@ from ..core.schema import (
     stream_attrs,
     table_columns,
 )
+from ..core.settings import setting
 from ..core.timespan import zone_of
 from ._expr import from_partitions
 from ._partitions import Partitions
@@ -45,7 +44,7 @@ Runs = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
 
 def target_bytes() -> int:
     """Size of a partition to aim at: dask's configuration ``daskbroker.partition-size``."""
-    return int(parse_bytes(dask.config.get("daskbroker.partition-size", "64 MiB")))
+    return int(setting("partition-size"))
 
 
 def table(

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeVar
 
-import dask
 import pyarrow as pa
-from dask.utils import parse_bytes
 
 from ..core.chunks import ChunkPlan, ChunkReader, present
+from ..core.settings import setting
 from ..workers import current_client
 
 __all__ = ["Prefetcher"]
@@ -54,9 +53,9 @@ class Prefetcher:
 
     def __init__(self) -> None:
         self._client = current_client()
-        count = int(dask.config.get("daskbroker.prefetch", 8))
+        count = setting("prefetch")
         self._count = LOCAL_COUNT if self._client is None else max(1, count)
-        self._bound = int(parse_bytes(dask.config.get("daskbroker.prefetch-bytes", "128 MiB")))
+        self._bound = setting("prefetch-bytes")
         self._unit = self._bound // max(1, count)
         self._held = 0
         self._executor: Executor | None = None

@@ -25,8 +25,8 @@ from ...core.errors import (
     StoreNotFound,
     StoreReadOnly,
     StoreVersion,
+    seen_from,
 )
-from ...workers import seen_from
 
 __all__ = ["Database", "plain_text"]
 

@@ -8,8 +8,6 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import dask
-
 from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
@@ -18,6 +16,7 @@ from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
+from ...core.settings import setting
 from ..base import EventSource
 from .database import Database, plain_text
 from .journal import Journal
@@ -54,8 +53,8 @@ class EmbeddedEventSource(EventSource):
         self._database = database
         self.reader = EmbeddedReader(str(database.root), database.read_only)
         self._journal = Journal(self.reader)
-        self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
-        self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
+        self._seal_rows = setting("seal-rows")
+        self._seal_bytes = setting("seal-bytes")
         self._descriptors: Remembered[str, Document] = Remembered()
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._runs: Remembered[str, int] = Remembered()

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...core.chunks import ChunkReader, from_ipc, present
-from ...core.errors import StoreDamaged, StoreError, StoreNotFound
-from ...workers import seen_from
+from ...core.errors import StoreDamaged, StoreError, StoreNotFound, seen_from
 from .database import Database
 from .packing import pack_small_chunks
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import dask
 import pymongo
 from pymongo.collection import Collection
 from pymongo.errors import (
@@ -38,6 +37,7 @@ from ...core.errors import (
     StoreVersion,
 )
 from ...core.redaction import label_of
+from ...core.settings import setting
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
@@ -137,7 +137,7 @@ class Database:
         found = self._client(uri).get_default_database(codec_options=CODEC)
         concern = found.write_concern
         if "j" not in concern.document and concern.acknowledged:
-            journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
+            journaled = setting("mongo-journaled")
             concern = pymongo.WriteConcern(**{**concern.document, "j": journaled and sure})
         return found.get_collection(name, write_concern=concern)
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 from pymongo.errors import DuplicateKeyError, WriteError
 
 from ...core.chunks import ChunkPlan
@@ -20,6 +19,7 @@ from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import stream_of
+from ...core.settings import setting
 from ..base import EventSource
 from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
 from .database import REFUSED, RUNS, Database
@@ -71,10 +71,10 @@ class MongoEventSource(EventSource):
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
         self._lock = threading.RLock()
         self._writer = EventWriter(database)
-        folder = dask.config.get("daskbroker.mongo-spool", None)
+        folder = setting("mongo-spool")
         self._folder = Path(folder).expanduser() if folder and not database.read_only else None
         self._sender: Sender | None = None
-        self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))
+        self._keep = setting("mongo-keep-journal")
         self._descriptors: Remembered[str, Document] = Remembered()
         self._runs: Remembered[str, bool] = Remembered()
         self._owners: Remembered[tuple[str, str, str | None], str] = Remembered()

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import dask
 import numpy as np
 import pyarrow as pa
 from bson.raw_bson import RawBSONDocument
@@ -21,6 +20,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
 from ...core.layouts import EVENT, iter_rows
+from ...core.settings import setting
 from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
 from .chunk_store import (
     GONE,
@@ -91,8 +91,8 @@ class EventWriter:
         self._database = database
         self._lanes: dict[str, _Lane] = {}
         self._last_chunk: tuple[str, Mapping[str, Document]] = ("", {})
-        self.seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
-        self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
+        self.seal_rows: int = setting("seal-rows")
+        self._seal_bytes: int = setting("seal-bytes")
 
     def is_full(self, descriptor: str) -> bool:
         """Whether the journal of a descriptor should be sealed."""

@@ -1,0 +1,111 @@
+"""Settings: what dask's configuration may say under ``daskbroker``, with defaults, types and help.
+
+Stores read settings without importing dask: the package says at import where they are looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import ConfigError
+
+__all__ = ["SETTINGS", "Setting", "look_up_by", "setting"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key below ``daskbroker`` in dask's configuration.
+
+    Attributes
+    ----------
+    default
+        The value where the configuration says nothing.
+    kind
+        ``"int"``, ``"bytes"`` (a number, or text such as ``"64 MiB"``), ``"bool"``, ``"text"``, or
+        the values that are possible.
+    help
+        What it does, in one sentence.
+    """
+
+    default: Any
+    kind: str | tuple[str, ...]
+    help: str
+
+
+SETTINGS: dict[str, Setting] = {
+    "partition-size": Setting(
+        "64 MiB", "bytes", "Size of a partition of a table, and of a block of a dataset."
+    ),
+    "prefetch": Setting(8, "int", "Number of reads that a stream of documents is ahead."),
+    "prefetch-bytes": Setting(
+        "128 MiB", "bytes", "Size of all that a stream of documents has read ahead."
+    ),
+    "timezone": Setting(
+        "UTC", "text", "IANA name of the time zone of a broker that is opened without one."
+    ),
+    "shape-mismatch": Setting(
+        "raise",
+        ("raise", "keep"),
+        "What becomes of cells in tables and documents that have another shape than declared.",
+    ),
+    "handler-cache": Setting(64, "int", "Number of handlers of detector files that stay open."),
+    "seal-rows": Setting(
+        16_384, "int", "The journal of a descriptor is sealed when it has so many rows."
+    ),
+    "seal-bytes": Setting(
+        16 * 2**20, "bytes", "The journal of a descriptor is sealed when it has this size."
+    ),
+    "mongo-journaled": Setting(
+        True, "bool", "Whether an insert waits until MongoDB has written it to its log."
+    ),
+    "mongo-spool": Setting(
+        None, "text", "Folder in which events for MongoDB wait until they are sent."
+    ),
+    "mongo-keep-journal": Setting(
+        False, "bool", "Whether sealed events stay in MongoDB's journal, for databroker to read."
+    ),
+}
+
+_look_up: Callable[[str, Any], Any] = lambda key, default: default  # noqa: E731
+_parse_bytes: Callable[[Any], int] = int
+
+
+def look_up_by(get: Callable[[str, Any], Any], parse_bytes: Callable[[Any], int]) -> None:
+    """Say where settings are looked up, and how sizes are read; the package does it at import."""
+    global _look_up, _parse_bytes
+    _look_up, _parse_bytes = get, parse_bytes
+
+
+def setting(name: str) -> Any:
+    """The present value of a setting, of the type that it has.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration has a value of another type.
+    """
+    known = SETTINGS[name]
+    value = _look_up(f"daskbroker.{name}", known.default)
+    try:
+        return _typed(known, value)
+    except (TypeError, ValueError):
+        kinds = known.kind if isinstance(known.kind, str) else " or ".join(map(repr, known.kind))
+        raise ConfigError(f"daskbroker.{name} must be {kinds}, not {value!r}") from None
+
+
+def _typed(known: Setting, value: Any) -> Any:
+    if known.kind == "int":
+        return int(value)
+    if known.kind == "bytes":
+        return int(_parse_bytes(value))
+    if known.kind == "bool":
+        if not isinstance(value, (bool, int)):
+            raise TypeError
+        return bool(value)
+    if known.kind == "text":
+        return value
+    if value not in known.kind:
+        raise ValueError
+    return value
