@@ -339,7 +339,7 @@ def mongodb_spool(uri: str, folder: Path) -> Written:
     before = [*rewound_run(), *documents[:4]]
     events = [pair for pair in documents[4:] if pair[0] == "event"]
     datums = [pair for pair in documents[4:] if pair[0] != "event"]
-    page = [pair for pair in paged_run(3) if pair[0] != "stop"]
+    page = [pair for pair in paged_run(1) if pair[0] != "stop"]
     before += [*datums, *page[:2]]
     insert(uri, before)
     spooled = [*events, *page[2:]]
