@@ -24,8 +24,8 @@ from ...core.errors import (
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
-    StoreVersion,
 )
+from ...core.formats import check_format
 from ...workers import seen_from
 
 __all__ = ["Database", "plain_text"]
@@ -145,11 +145,8 @@ class Database:
             tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if tables and owner != APPLICATION_ID:
                 raise StoreDamaged(f"{self.path} is an SQLite file, but not of daskbroker")
-            if version > FORMAT_VERSION:
-                raise StoreVersion(
-                    f"{self.root} is of format {version}; this daskbroker knows formats up to "
-                    f"{FORMAT_VERSION}: install a newer daskbroker to open it"
-                )
+            if tables:
+                check_format(f"the store at {self.root}", version, FORMAT_VERSION)
             if not tables:
                 if self.read_only:
                     raise StoreNotFound(f"the store at {self.root} is empty")

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
-from ...core.codec import Kind
+from ...core.codec import listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
@@ -204,6 +204,6 @@ def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
 def read_schema(body: str) -> dict[str, Any]:
     """The inverse of what :func:`add_chunk` stores of a chunk's columns."""
     try:
-        return {name: Kind.from_list(values) for name, values in from_json(body).items()}
+        return listed_kinds(from_json(body))
     except (ValueError, TypeError, AttributeError) as error:
         raise StoreDamaged(f"the store's list of columns is damaged: {error}") from error

@@ -23,7 +23,7 @@ from bson.objectid import ObjectId
 from pymongo.errors import BulkWriteError
 
 from ...core.chunks import Statistics, column_kinds, from_ipc, statistics, to_ipc
-from ...core.codec import Kind
+from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
@@ -155,7 +155,7 @@ def facts_of(manifest: Manifest) -> Statistics:
 @lru_cache(maxsize=1000)
 def kinds_of(schema: str) -> dict[str, Kind]:
     """The kinds of a chunk's columns, from the manifest's text."""
-    return {name: Kind.from_list(values) for name, values in from_json(schema).items()}
+    return listed_kinds(from_json(schema))
 
 
 # -- reading ---------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ from ...core.errors import (
     StoreError,
     StoreReadOnly,
     StoreUnavailable,
-    StoreVersion,
 )
+from ...core.formats import check_format
 from ...core.redaction import label_of
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
@@ -162,15 +162,12 @@ class Database:
 
         Raises
         ------
-        StoreVersion, StoreUnavailable, StoreError
+        StoreVersion, StoreDamaged, StoreUnavailable, StoreError
         """
         with self.errors():
             meta = self.collection(META).find_one({"_id": "store"})
-        if meta is not None and int(meta["format"]) > FORMAT_VERSION:
-            raise StoreVersion(
-                f"{self.label} is of format {meta['format']}; this daskbroker knows formats up to "
-                f"{FORMAT_VERSION}: install a newer daskbroker to open it"
-            )
+        if meta is not None:
+            check_format(f"the store at {self.label}", meta.get("format"), FORMAT_VERSION)
         self._meta = meta
         address = hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
         self._identity = address if meta is None else str(meta["store_id"])

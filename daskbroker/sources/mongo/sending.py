@@ -321,10 +321,15 @@ class Sender:
             try:
                 refused: list[BadDocument] = []
                 self._resend(file, refused)
-                done = not refused
+                done = not refused and not file.unread
                 for error in refused:
                     logger.error("%s: an event in it is refused: %s", file.path, error)
-                if refused:
+                if file.unread:
+                    logger.error(
+                        "%s: its last %d bytes cannot be read; what is before them is stored",
+                        file.path, file.unread,
+                    )  # fmt: skip
+                if not done:
                     file.path.rename(file.path.with_suffix(".refused"))
             except DaskbrokerError as error:
                 logger.warning("%s cannot be sent: %s", file.path, error)

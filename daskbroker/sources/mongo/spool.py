@@ -3,6 +3,9 @@
 A record is there whole or not at all, once :meth:`SpoolFile.append` has returned; the death of
 the process takes nothing from it. While its process lives the file is locked; the file of a dead
 one is found by :func:`left_behind`.
+
+A file of format 1 begins with its first record. One of any later format begins with
+:data:`SIGNATURE` and the number of the format, in four bytes, little-endian.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.errors import ConfigError, StoreFull
+from ...core.formats import check_format
 
 try:
     import fcntl
@@ -22,6 +26,10 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["SpoolFile", "left_behind"]
+
+FORMAT_VERSION = 1
+SIGNATURE = b"daskspool"
+"""No record begins so: it would be larger than any is."""
 
 HEAD = struct.Struct("<II")
 """Length and CRC-32 of what follows."""
@@ -34,6 +42,13 @@ class SpoolFile:
     ----------
     path
         Made if there is none; its folder too.
+
+    Attributes
+    ----------
+    size
+        In bytes.
+    unread
+        So many bytes at the end were no records, when all records had been read.
 
     Raises
     ------
@@ -58,6 +73,7 @@ class SpoolFile:
             os.close(self._handle)
             raise
         self.size = os.fstat(self._handle).st_size
+        self.unread = 0
 
     @classmethod
     def new(cls, folder: Path, store: str) -> SpoolFile:
@@ -83,8 +99,19 @@ class SpoolFile:
         self.size += len(record)
 
     def records(self) -> Iterator[bytes]:
-        """The records, up to one that was not completed."""
-        place = 0
+        """The records, up to one that was not completed or is damaged; see :attr:`unread`.
+
+        Raises
+        ------
+        StoreVersion
+            If the file is of a newer format.
+        """
+        start = os.pread(self._handle, len(SIGNATURE) + 4, 0)
+        if start.startswith(SIGNATURE):
+            number = int.from_bytes(start[len(SIGNATURE) :], "little")
+            check_format(f"the spool {self.path}", number, FORMAT_VERSION)
+        place = len(start) if start.startswith(SIGNATURE) else 0
+        self.unread = self.size - place
         while len(head := os.pread(self._handle, HEAD.size, place)) == HEAD.size:
             length, checksum = HEAD.unpack(head)
             body = os.pread(self._handle, length, place + HEAD.size)
@@ -92,6 +119,7 @@ class SpoolFile:
                 return
             yield body
             place += HEAD.size + length
+            self.unread = self.size - place
 
     def clear(self) -> None:
         """Remove all records."""
