@@ -52,7 +52,7 @@ import daskbroker
 from daskbroker.sources.embedded import database as embedded_database
 from daskbroker.sources.embedded.packing import pack_small_chunks
 from daskbroker.sources.mongo import database as mongo_database
-from daskbroker.sources.mongo import sealing, sending
+from daskbroker.sources.mongo import sealing, sending, spool
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.mongod import mongod
 
@@ -474,9 +474,12 @@ FIXTURES = (*EMBEDDED, *MONGODB)
 
 
 def folder_of(name: str) -> Path:
-    """Where a fixture goes."""
-    of = embedded_database if name in EMBEDDED else mongo_database
-    return HERE / f"format-{of.FORMAT_VERSION}" / name
+    """Where a fixture goes, by the number that the format has now."""
+    if name.endswith("-spool"):
+        number = spool.FORMAT_VERSION
+    else:
+        number = (embedded_database if name in EMBEDDED else mongo_database).FORMAT_VERSION
+    return HERE / f"format-{number}" / name
 
 
 @contextmanager
