@@ -52,11 +52,25 @@ def test_an_embedded_store(tmp_path, mode):
         insert(db, make_run(3))
     with sqlite3.connect(tmp_path / "daskbroker.sqlite") as connection:
         connection.execute("PRAGMA user_version=2")
+    connection.execute("PRAGMA journal_mode=DELETE")  # it may be of another mind there too
     connection.close()
     before = (tmp_path / "daskbroker.sqlite").read_bytes()
     with pytest.raises(StoreVersion, match=rf"{tmp_path} is of format 2.* up to 1: install"):
         daskbroker.connect(tmp_path, mode=mode)
     assert (tmp_path / "daskbroker.sqlite").read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", ["a", "r"])
+def test_an_sqlite_file_of_another_program(tmp_path, mode):
+    path = tmp_path / "daskbroker.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreDamaged, match="not of daskbroker"):
+        daskbroker.connect(tmp_path, mode=mode)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("mode", ["a", "r"])

@@ -138,7 +138,7 @@ class Database:
     # -- format ------------------------------------------------------------------------------
 
     def _check_or_create(self) -> None:
-        connection = self._connect(write=not self.read_only)
+        connection = self._connect(write=not self.read_only, sure=False)
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             owner = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -147,6 +147,8 @@ class Database:
                 raise StoreDamaged(f"{self.path} is an SQLite file, but not of daskbroker")
             if tables:
                 check_format(f"the store at {self.root}", version, FORMAT_VERSION)
+            if not self.read_only:
+                _log_ahead(connection)
             if not tables:
                 if self.read_only:
                     raise StoreNotFound(f"the store at {self.root} is empty")
@@ -175,7 +177,8 @@ class Database:
 
     # -- connections -------------------------------------------------------------------------
 
-    def _connect(self, *, write: bool) -> sqlite3.Connection:
+    def _connect(self, *, write: bool, sure: bool = True) -> sqlite3.Connection:
+        """Open the file; nothing in it changes by this where it is not ``sure`` to be ours."""
         uri = self.path.absolute().as_uri()
         mode = "?mode=rwc" if write else "?mode=ro"
         if self.read_only and not os.access(self.root, os.W_OK) and not self._log.exists():
@@ -185,10 +188,8 @@ class Database:
             uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
             check_same_thread=False, cached_statements=256,
         )  # fmt: skip
-        if write:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA wal_autocheckpoint=4000")
+        if write and sure:
+            _log_ahead(connection)
         connection.execute("PRAGMA cache_size=-32000")
         return connection
 
@@ -336,6 +337,13 @@ class Database:
         """In a forked child: SQLite's connections must neither be used nor closed here."""
         _left_to_parent.extend([self._writer, *self._readers])
         self._writer, self._readers, self._lock = None, [], threading.RLock()
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Let others read while this connection writes; the file itself remembers it."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA wal_autocheckpoint=4000")
 
 
 def plain_text(uid: str) -> str:
