@@ -3,9 +3,10 @@
 ``PYTHONPATH=. python tests/data/write_stores.py`` writes ``format-<n>/<fixture>/`` beside this
 script, for those fixtures of ``FIXTURES`` that are not there yet; ``<n>`` is the number of the
 format. What is there is never overwritten: it stands for stores that people have. So whoever
-changes a format raises its number, runs this once before and once after the change, and
-commits the new folders; nothing else is to be done, as ``tests/test_older_stores.py`` takes
-every folder that it finds.
+changes a format raises its number, runs this after the change is committed, and commits the new
+folders; nothing else is to be done, as ``tests/test_older_stores.py`` takes every folder that it
+finds. Where what is written changes in a way that older versions read too, the number stays, and
+``--suffix checksums embedded-parquet`` writes ``format-<n>/embedded-parquet-checksums``.
 
 A fixture has four files:
 
@@ -473,23 +474,22 @@ MONGODB = {
 FIXTURES = (*EMBEDDED, *MONGODB)
 
 
-def folder_of(name: str) -> Path:
+def folder_of(name: str, suffix: str = "") -> Path:
     """Where a fixture goes, by the number that the format has now."""
     if name.endswith("-spool"):
         number = spool.FORMAT_VERSION
     else:
         number = (embedded_database if name in EMBEDDED else mongo_database).FORMAT_VERSION
-    return HERE / f"format-{number}" / name
+    return HERE / f"format-{number}" / (f"{name}-{suffix}" if suffix else name)
 
 
 @contextmanager
-def new_fixture(name: str, facts: dict[str, str]) -> Any:
+def new_fixture(final: Path, facts: dict[str, str]) -> Any:
     """A folder for a store; afterwards all is written, with the documents that were put in."""
     with tempfile.TemporaryDirectory(prefix="daskbroker-fixture-") as place:
         written: list[Written] = []
         yield Path(place), written.append
         ((documents, rest),) = written
-        final = folder_of(name)
         final.mkdir(parents=True)
         Path(final, "store.tar.gz").write_bytes(archive(Path(place)))
         Path(final, "documents.jsonl.gz").write_bytes(lines(documents))
@@ -501,23 +501,27 @@ def main() -> None:
     """Write those fixtures that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="fixture", help=f"of {', '.join(FIXTURES)}")
-    names = parser.parse_args().names or [n for n in FIXTURES if not folder_of(n).exists()]
-    for name in names:
-        if name not in FIXTURES:
-            parser.error(f"there is no fixture {name!r}")
-        if folder_of(name).exists():
-            raise SystemExit(f"{folder_of(name)} exists and is never overwritten")
+    parser.add_argument("--suffix", default="", help="after the names of the folders")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(FIXTURES):
+        parser.error(f"there are no fixtures {sorted(unknown)}")
+    places = {name: folder_of(name, options.suffix) for name in options.names or FIXTURES}
+    for name, final in places.items():
+        if options.names and final.exists():
+            raise SystemExit(f"{final} exists and is never overwritten")
     facts = origin()
-    for name in names:
+    for name, final in places.items():
+        if final.exists():
+            continue
         if name in EMBEDDED:
-            with new_fixture(name, facts) as (folder, done):
+            with new_fixture(final, facts) as (folder, done):
                 done(EMBEDDED[name](folder))
         else:
-            with new_fixture(name, facts) as (folder, done), mongod() as server:
+            with new_fixture(final, facts) as (folder, done), mongod() as server:
                 uri = f"{server.uri}/fixture"
                 done(MONGODB[name](uri, folder))
                 dump_database(uri, folder)
-        sys.stdout.write(f"{folder_of(name)}\n")
+        sys.stdout.write(f"{final}\n")
 
 
 if __name__ == "__main__":

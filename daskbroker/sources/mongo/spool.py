@@ -114,6 +114,8 @@ class SpoolFile:
         self.unread = self.size - place
         while len(head := os.pread(self._handle, HEAD.size, place)) == HEAD.size:
             length, checksum = HEAD.unpack(head)
+            if length > self.size - place - HEAD.size:
+                return
             body = os.pread(self._handle, length, place + HEAD.size)
             if len(body) < length or zlib.crc32(body) != checksum:
                 return
