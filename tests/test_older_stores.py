@@ -316,4 +316,4 @@ def test_reads_equal_where_nothing_can_be_written():
         for path in paths:
             path.chmod(0o755)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [name for name in EMBEDDED if not "-killed" in name]
+    assert done.stdout.split() == [name for name in EMBEDDED if "-killed" not in name]

@@ -506,7 +506,7 @@ def main() -> None:
     if unknown := set(options.names) - set(FIXTURES):
         parser.error(f"there are no fixtures {sorted(unknown)}")
     places = {name: folder_of(name, options.suffix) for name in options.names or FIXTURES}
-    for name, final in places.items():
+    for final in places.values():
         if options.names and final.exists():
             raise SystemExit(f"{final} exists and is never overwritten")
     facts = origin()
