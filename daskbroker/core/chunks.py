@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 from .checksum import seal_bytes, sound_bytes
 from .codec import Kind, encode, field_kind
 from .documents import Document
+from .errors import StoreDamaged
 from .layouts import EVENT, Layout, assemble
 
 __all__ = [
@@ -26,7 +28,9 @@ __all__ = [
     "ChunkPlan",
     "ChunkReader",
     "Statistics",
+    "chunk_label",
     "column_kinds",
+    "damage_of",
     "from_ipc",
     "present",
     "ranges_table",
@@ -135,8 +139,29 @@ class ChunkReader(ABC):
     def read_many(
         self, keys: Sequence[Any], columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Read chunks one after the other; a store that can fetch several at once overrides it."""
+        """Read chunks one after the other; a store that can fetch several at once overrides it.
+
+        An error is that of the next chunk to be given, so that the caller knows which it is.
+        """
         return (self.read(key, columns) for key in keys)
+
+    def read_labelled(
+        self, keys: Sequence[Any], labels: Sequence[str], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read chunks as :meth:`read_many`; an error names the chunk by its label.
+
+        Parameters
+        ----------
+        keys, columns
+            See :meth:`read_many`.
+        labels
+            One a key, see :meth:`ChunkPlan.label`.
+        """
+        coming = self.read_many(keys, columns)
+        for label in labels:
+            with damage_of(label):
+                table = next(coming)
+            yield table
 
     @abstractmethod
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
@@ -145,6 +170,23 @@ class ChunkReader(ABC):
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
         """The keys as another process can read them; a store with local ones overrides it."""
         return keys
+
+
+@contextmanager
+def damage_of(label: str) -> Iterator[None]:
+    """Errors of damaged chunks that are read inside say whose they are."""
+    try:
+        yield
+    except StoreDamaged as error:
+        raise StoreDamaged(f"{label}: {error}") from (error.__cause__ or error)
+
+
+def chunk_label(descriptor: Mapping[str, Any]) -> str:
+    """Whose the chunks of a descriptor are, for messages; of references, it has only the run."""
+    run = f"run {descriptor['run_start']!r}"
+    if "data_keys" not in descriptor:
+        return f"references of {run}"
+    return f"{run}, stream {str(descriptor.get('name') or 'primary')!r}"
 
 
 def present(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
@@ -241,7 +283,12 @@ class ChunkPlan:
 
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
-        return self.reader.read(self.keys[place], columns)
+        with damage_of(self.label(place)):
+            return self.reader.read(self.keys[place], columns)
+
+    def label(self, place: int) -> str:
+        """Whose a chunk is, for messages."""
+        return chunk_label(self.descriptors[self.records["descriptor"][place]])
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = tuple(self.reader.portable(self.keys))

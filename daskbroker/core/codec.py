@@ -371,8 +371,15 @@ def _pack_mask(mask: np.ndarray) -> str:
 
 
 def _unpack_mask(note: str, rows: int) -> np.ndarray:
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(note)), np.uint8)
-    return np.unpackbits(bits, count=rows).astype(bool)
+    size = (rows + 7) // 8
+    inflater = zlib.decompressobj()
+    try:
+        packed = inflater.decompress(base64.b64decode(note, validate=True), size + 1)
+    except (ValueError, zlib.error) as error:
+        raise StoreDamaged(f"the notes of a column are damaged: {error}") from error
+    if len(packed) != size or not inflater.eof:
+        raise StoreDamaged("the notes of a column are damaged")
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=rows).astype(bool)
 
 
 # -- decoding ------------------------------------------------------------------------------

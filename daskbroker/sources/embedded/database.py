@@ -28,7 +28,7 @@ from ...core.errors import (
 )
 from ...workers import seen_from
 
-__all__ = ["Database", "plain_text"]
+__all__ = ["FILE_NAME", "Database", "plain_text"]
 
 FILE_NAME = "daskbroker.sqlite"
 FORMAT_VERSION = 1
