@@ -118,7 +118,7 @@ def _opened(
     if by_reference:
         settings["origin"] = key
     found = registry.known(key)
-    if found is not None and ("embedded" not in settings or Path(settings["embedded"]).exists()):
+    if found is not None:
         return found  # type: ignore[no-any-return]
     return _open(settings, key, create=create)
 

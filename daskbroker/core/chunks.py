@@ -32,6 +32,7 @@ __all__ = [
     "column_kinds",
     "damage_of",
     "from_ipc",
+    "place_identity",
     "present",
     "ranges_table",
     "statistics",
@@ -85,6 +86,21 @@ def column_kinds(table: pa.Table) -> dict[str, Kind]:
     return {arrow_field.name: field_kind(arrow_field)[0] for arrow_field in table.schema}
 
 
+def place_identity(store: str, *place: str) -> str:
+    """Identity of a store at a place, for tokens and caches.
+
+    Parameters
+    ----------
+    store
+        The store's own identity, which a copy of it has too.
+    place
+        What tells its place from all others.
+    """
+    return hashlib.blake2b(
+        "\0".join([store, *place]).encode("utf8", "surrogateescape"), digest_size=16
+    ).hexdigest()
+
+
 # -- plans -----------------------------------------------------------------------------------
 
 SMALL_BYTES = 2**16
@@ -104,6 +120,12 @@ CHUNK_RECORD = np.dtype(
         ("ordered", "?"),
     ]
 )
+
+
+TOKEN_PARTS = (
+    "descriptor", "first", "rows", "bytes", "seq_min", "seq_max", "time_min", "time_max",
+)  # fmt: skip
+"""Fields of a record by which the content of chunks is told apart."""
 
 
 class ChunkReader(ABC):
@@ -229,7 +251,7 @@ class ChunkPlan:
     keys
         What the reader wants to know, one per chunk.
     store
-        Identity of the store, part of the token.
+        Identity of the store at its place (:func:`place_identity`), part of the token.
     """
 
     reader: ChunkReader
@@ -264,7 +286,7 @@ class ChunkPlan:
         digest = hashlib.blake2b(self.store.encode(), digest_size=16)
         for descriptor in self.descriptors:
             digest.update(descriptor["uid"].encode("utf8", "surrogatepass") + b"\0")
-        for name in ("descriptor", "first", "rows", "bytes"):
+        for name in TOKEN_PARTS:
             digest.update(np.ascontiguousarray(self.records[name]).tobytes())
         return digest.hexdigest()
 

@@ -64,6 +64,11 @@ class EventSource(Filestore):
     opens_on_workers: bool = False
     """Whether workers may open the store itself, and not only read chunks by their keys."""
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what was opened is still what is there, and not replaced by something else."""
+        return True
+
     # -- primitives --------------------------------------------------------------------------
 
     @abstractmethod

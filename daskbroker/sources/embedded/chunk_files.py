@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from ...core.chunks import present
 from ...core.errors import StoreDamaged
-from ..verification import verification
+from ..verification import Verification, verification
 from .old_footers import check_old_footer, check_old_table
 
 __all__ = ["encoded_file", "read_file"]
@@ -130,10 +130,12 @@ def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None
     FileNotFoundError
     StoreDamaged
         Naming the file.
+    ConfigError
     """
+    mode = verification()
     data, state = _mapped(path)
     try:
-        return _read(data, str(path), state, columns, rows)
+        return _read(data, str(path), state, columns, rows, mode)
     except StoreDamaged as error:
         raise StoreDamaged(f"{path} is damaged: {error}") from error.__cause__
     except MemoryError:
@@ -158,9 +160,13 @@ def _mapped(path: Path) -> tuple[memoryview, State]:
 
 
 def _read(
-    data: memoryview, path: str, state: State, columns: Sequence[str] | None, rows: int | None
+    data: memoryview,
+    path: str,
+    state: State,
+    columns: Sequence[str] | None,
+    rows: int | None,
+    mode: Verification,
 ) -> pa.Table:
-    mode = verification()
     footer = None if mode == "always" else _known_footers(path, state).get(0)
     if footer is None:
         footer = _read_footer(data)

@@ -59,6 +59,11 @@ class EmbeddedEventSource(EventSource):
         self._runs: Remembered[str, int] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
 
+    @property
+    def is_in_place(self) -> bool:
+        """See :attr:`EventSource.is_in_place`."""
+        return self._database.is_in_place
+
     # -- runs, descriptors, assets -----------------------------------------------------------
 
     def put_run(self, uid: str) -> None:
@@ -268,7 +273,7 @@ class EmbeddedEventSource(EventSource):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
-        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         with self._database.snapshot() as connection:
             numbers = numbers_of(
                 connection,
@@ -284,7 +289,7 @@ class EmbeddedEventSource(EventSource):
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
         """See :meth:`EventSource.plan_references`."""
         owner = Document({"uid": run, "run_start": run})
-        builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
+        builder = PlanBuilder(self.reader, layout, self._database.identity, [owner])
         with self._database.snapshot() as connection:
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?",
