@@ -13,6 +13,9 @@ import xarray as xr
 from distributed import Client
 
 import daskbroker
+from daskbroker.assets.references import References
+from daskbroker.core.errors import StoreError
+from daskbroker.core.layouts import DATUM
 from daskbroker.core.redaction import address_of
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
@@ -108,6 +111,12 @@ def test_unchanged_copies_too_have_other_tokens(places):
         one, other = original["the-run"], copy["the-run"]
         assert one.table()._name != other.table()._name
         assert one.dataset()["x"].data.name != other.dataset()["x"].data.name
+        sources = [header.es_given_stream("primary") for header in (one, other)]
+        references = [
+            References.of("the-run", {DATUM.kind: source.plan_references(DATUM, "the-run")})
+            for source in sources
+        ]
+        assert references[0].token != references[1].token
 
 
 def test_two_clients_of_one_place_have_equal_tokens(pair, places):
@@ -165,6 +174,19 @@ def test_a_folder_that_is_replaced_while_it_is_open(tmp_path, how):
             assert replaced._name != table._name
             expected = -780 if how == "made anew" else sums(None)[1]
             assert replaced["x"].sum().compute() == expected
+    old.close()
+
+
+def test_small_chunks_of_a_folder_that_was_replaced_are_not_those_of_another(tmp_path):
+    old = daskbroker.connect(tmp_path / "store")
+    insert_all(old, make_run(keys={"x": [1.0] * 20}))
+    table = old[-1].table()
+    shutil.rmtree(tmp_path / "store")
+    with daskbroker.connect(tmp_path / "store") as db:
+        insert_all(db, make_run(keys={"x": [2.0] * 20}))
+        with pytest.raises(StoreError, match="was replaced by another one"):
+            table.compute()
+        assert db[-1].table()["x"].sum().compute() == 40
     old.close()
 
 

@@ -127,7 +127,8 @@ def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None
 
     Raises
     ------
-    FileNotFoundError
+    OSError
+        If it cannot be opened.
     StoreDamaged
         Naming the file.
     ConfigError

@@ -148,7 +148,7 @@ class Database:
     def _place_now(self) -> tuple[int, int] | None:
         try:
             state = self.path.stat()
-        except FileNotFoundError:
+        except OSError:
             return None
         return state.st_dev, state.st_ino
 

@@ -50,7 +50,8 @@ class EmbeddedEventSource(EventSource):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.reader = EmbeddedReader(str(database.root), database.read_only)
+        root = str(database.root)
+        self.reader = EmbeddedReader(root, database.read_only, database.identity)
         self._journal = Journal(self.reader)
         self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
         self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))

@@ -39,6 +39,8 @@ class EmbeddedReader(ChunkReader):
 
     root: str
     read_only: bool = False
+    identity: str = ""
+    """Of the store; what replaces its folder has other chunks under the same numbers."""
 
     def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
@@ -74,8 +76,8 @@ class EmbeddedReader(ChunkReader):
         path = Path(self.root, key)
         try:
             return read_file(path, columns, _rows_in(key))
-        except FileNotFoundError:
-            raise self._missing(path) from None
+        except OSError as error:
+            raise self._unreadable(path, error) from None
 
     def _read_packed(
         self, key: str, offset: int, length: int, columns: Sequence[str] | None
@@ -83,14 +85,16 @@ class EmbeddedReader(ChunkReader):
         path = Path(self.root, key)
         try:
             body = _bytes_at(path, offset, length)
-        except FileNotFoundError:
-            raise self._missing(path) from None
+        except OSError as error:
+            raise self._unreadable(path, error) from None
         try:
             return from_ipc(body, columns)
         except StoreDamaged as error:
             raise StoreDamaged(f"{path}, from byte {offset:,}: {error}") from None
 
-    def _missing(self, path: Path) -> StoreError:
+    def _unreadable(self, path: Path, error: OSError) -> StoreError:
+        if not isinstance(error, FileNotFoundError):
+            return StoreDamaged(f"{path} cannot be read{seen_from()}: {error}")
         if Path(self.root).is_dir():
             return StoreDamaged(f"{path} is missing{seen_from()}")
         return StoreNotFound(
@@ -99,7 +103,13 @@ class EmbeddedReader(ChunkReader):
         )
 
     def _look_up(self, numbers: Sequence[int]) -> list[Stored]:
-        with self._database.read() as connection:
+        database = self._database
+        if database.identity != self.identity:
+            raise StoreError(
+                f"the store at {self.root} was replaced by another one; open it anew, and make the "
+                "table or dataset anew"
+            )
+        with database.read() as connection:
             return stored_keys(connection, numbers)
 
     @property
