@@ -12,7 +12,7 @@ import base64
 import numpy as np
 import pyarrow as pa
 
-from ...core.codec import Kind, field_kind
+from ...core.codec import Kind, check_notes, field_kind
 from ...core.errors import StoreDamaged
 from .thrift import read_struct
 
@@ -32,10 +32,9 @@ TYPES = {
     "str": pa.string(),
     "json": pa.string(),
 }
-NOTES = {"missing", "ints"}
 
 # Numbers of fields, in Parquet's definition of its footer.
-ROW_GROUPS, TEXTS = 4, 5
+ROWS, ROW_GROUPS, TEXTS = 3, 4, 5
 KEY, VALUE = 1, 2
 COLUMNS = 1
 FACTS = 3
@@ -71,10 +70,10 @@ def check_old_footer(data: memoryview, begin: int, schema: pa.Schema) -> None:
     if place != begin:
         raise StoreDamaged("its columns do not end where the footer begins")
     texts = {text[KEY]: text.get(VALUE) for text in footer.get(TEXTS, ())}
-    _check_schema(schema, texts.get(b"ARROW:schema"))
+    _check_schema(schema, texts.get(b"ARROW:schema"), footer[ROWS])
 
 
-def _check_schema(schema: pa.Schema, noted: bytes | None) -> None:
+def _check_schema(schema: pa.Schema, noted: bytes | None, rows: int) -> None:
     """Compare Parquet's schema with Arrow's, which is noted beside it, and with the kinds."""
     if noted is None:
         raise StoreDamaged("it has no schema of Arrow")
@@ -83,7 +82,8 @@ def _check_schema(schema: pa.Schema, noted: bytes | None) -> None:
         if (one.name, one.type, one.nullable) != (other.name, other.type, other.nullable):
             raise StoreDamaged(f"its schemas tell different things of column {other.name!r}")
         kind, notes = field_kind(one)
-        if not (_fits(kind, one.type) and notes.keys() <= NOTES):
+        check_notes(notes, rows)
+        if not _fits(kind, one.type):
             raise StoreDamaged(f"column {one.name!r} is not of the kind that is noted")
 
 

@@ -120,7 +120,7 @@ def test_a_flipped_bit_in_a_file_is_an_error_or_changes_nothing(copy, parquet, o
     with daskbroker.connect(copy, mode="r") as db:
         replace_file(parquet, data)
         sound = {name: read(db["large-run"]) for name, read in READS.items()}
-        for bit in random.Random(f"{old}{where}").sample(places, 20):
+        for bit in random.Random(f"{old}{where}").sample(places, 10):
             for name, read in READS.items():
                 replace_file(parquet, flip(data, bit))
                 try:
@@ -132,7 +132,7 @@ def test_a_flipped_bit_in_a_file_is_an_error_or_changes_nothing(copy, parquet, o
                 else:
                     found["sound"] += 1
                     assert_same(sound[name], received)
-    assert found["damaged"] > 10
+    assert found["damaged"] > 5
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["checksums", "page checksums only"])
@@ -142,7 +142,7 @@ def test_many_flipped_bits(parquet, old):
     selections = (None, ["seq_num", "data:x"], ["data:mixed", "data:some"], ["data:state"])
     replace_file(parquet, data)
     sound = [cells_of(read_file(parquet, columns)) for columns in selections]
-    places = choose.sample(range(8 * len(data)), 150) + choose.sample(footer_of(data), 150)
+    places = choose.sample(range(8 * len(data)), 60) + choose.sample(footer_of(data), 60)
     damaged = 0
     for bit in places:
         for columns, expected in zip(selections, sound, strict=True):
@@ -152,7 +152,7 @@ def test_many_flipped_bits(parquet, old):
             except StoreDamaged as error:
                 assert str(parquet) in str(error)
                 damaged += 1
-    assert damaged > 600
+    assert damaged > 100
 
 
 def cells_of(table):
