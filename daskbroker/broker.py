@@ -87,6 +87,11 @@ class DataBroker:
         if self._key is not None:
             registry.remember(self._key, self)
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what was opened is still there, and not replaced, as by a copy of a folder."""
+        return all(source.is_in_place for source in self.event_sources.values())
+
     # -- opening by configuration ------------------------------------------------------------
 
     @classmethod

@@ -29,6 +29,7 @@ from .core import registry
 from .core.errors import ConfigError
 from .sources.base import EventSource, HeaderSource
 from .sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
+from .sources.verification import verification
 
 __all__ = ["connect", "temp"]
 
@@ -117,7 +118,7 @@ def _opened(
     if by_reference:
         settings["origin"] = key
     found = registry.known(key)
-    if found is not None and ("embedded" not in settings or Path(settings["embedded"]).exists()):
+    if found is not None:
         return found  # type: ignore[no-any-return]
     return _open(settings, key, create=create)
 
@@ -141,6 +142,7 @@ def _settings(request: Mapping[str, Any]) -> Settings:
 
 
 def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
+    verification()  # said now, not when the first chunk is read
     header_source, event_sources = _sources(settings, create=create)
     filling = ("handlers", "root_map", "readable_roots")
     return DataBroker(

@@ -40,7 +40,7 @@ import pyarrow as pa
 from .documents import from_json, plain, to_json
 from .errors import StoreDamaged, StoreVersion
 
-__all__ = ["MISSING", "Column", "Kind", "block", "decode", "encode"]
+__all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
 
 KINDS = frozenset(
     ("null", "bool", "int", "long", "uint", "float", "number", "str", "array", "list", "json")
@@ -414,9 +414,34 @@ def _pack_mask(mask: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode()
 
 
+def check_notes(notes: Mapping[str, str], rows: int) -> None:
+    """Raise StoreDamaged if the notes of a column of so many rows are not what they should be."""
+    if not notes.keys() <= {"missing", "ints"}:
+        raise StoreDamaged(f"a column has unknown notes: {', '.join(notes)}")
+    if notes.get("missing", "all") != "all":
+        _unpack_mask(notes["missing"], rows)
+    if "ints" in notes:
+        _packed_mask(notes["ints"], (rows + 7) // 8)
+
+
+def _packed_mask(note: str, most: int) -> bytes:
+    """The bytes of a mask, at most so many."""
+    inflater = zlib.decompressobj()
+    try:
+        packed = inflater.decompress(base64.b64decode(note, validate=True), most + 1)
+    except (ValueError, zlib.error) as error:
+        raise StoreDamaged(f"the notes of a column are damaged: {error}") from error
+    if len(packed) > most or not inflater.eof:
+        raise StoreDamaged("the notes of a column are damaged")
+    return packed
+
+
 def _unpack_mask(note: str, rows: int) -> np.ndarray:
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(note)), np.uint8)
-    return np.unpackbits(bits, count=rows).astype(bool)
+    size = (rows + 7) // 8
+    packed = _packed_mask(note, size)
+    if len(packed) != size:
+        raise StoreDamaged("the notes of a column are damaged")
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=rows).astype(bool)
 
 
 # -- decoding ------------------------------------------------------------------------------

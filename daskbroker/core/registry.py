@@ -38,7 +38,7 @@ def known(key: str) -> Any | None:
     """The open broker of a configuration, if there is one in this process."""
     with _lock:
         broker = _brokers.get(key)
-        return None if broker is None or broker.closed else broker
+        return None if broker is None or broker.closed or not broker.is_in_place else broker
 
 
 def opened(key: str) -> Any:

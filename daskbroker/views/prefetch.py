@@ -27,14 +27,14 @@ CHUNKS_IN_A_READ = 500
 RUNS_IN_A_READ = 32
 """At most so many, however small: planning a run takes time too."""
 
-Reads = Sequence[tuple[ChunkReader, Sequence[Any]]]
-"""What one task reads: keys, by reader."""
+Reads = Sequence[tuple[ChunkReader, Sequence[Any], Sequence[str]]]
+"""What one task reads: keys, by reader, and whose chunks they are."""
 
 Item = TypeVar("Item")
 
 
 def _read(reads: Reads) -> list[list[pa.Table]]:
-    return [list(reader.read_many(keys)) for reader, keys in reads]
+    return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in reads]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Prefetcher:
                 if self._client is None
                 else self._client.get_executor(pure=False)
             )
-        portable = [(reader, reader.portable(keys)) for reader, keys in reads]
+        portable = [(reader, reader.portable(keys), labels) for reader, keys, labels in reads]
         return self._executor.submit(_read, portable if self._client is not None else reads)
 
     def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[pa.Table]:
@@ -100,7 +100,8 @@ class Prefetcher:
         ):
             if some:
                 keys = [plan.keys[place] for place, _ in some]
-                yield _Step([(plan.reader, keys)], sum(size for _, size in some), None)
+                labels = [plan.label(place) for place, _ in some]
+                yield _Step([(plan.reader, keys, labels)], sum(size for _, size in some), None)
 
     def _pieces(
         self, items: Iterable[Item], most: int, size_of: Callable[[Item], int]
@@ -174,7 +175,10 @@ class Prefetcher:
 
     def _step_of_runs(self, piece: list[tuple[Any, Sequence[ChunkPlan]]]) -> _Step:
         plans = [plan for _, plans in piece if _is_small(plans, self._unit) for plan in plans]
-        return _Step([(plan.reader, plan.keys) for plan in plans], sum(map(_size, plans)), piece)
+        reads = [
+            (plan.reader, plan.keys, list(map(plan.label, range(len(plan))))) for plan in plans
+        ]
+        return _Step(reads, sum(map(_size, plans)), piece)
 
 
 def _size(plan: ChunkPlan) -> int:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...core.chunks import place_identity
 from ...core.errors import (
     StoreDamaged,
     StoreError,
@@ -28,7 +29,7 @@ from ...core.errors import (
 from ...core.formats import check_format
 from ...workers import seen_from
 
-__all__ = ["Database", "plain_text"]
+__all__ = ["FILE_NAME", "Database", "plain_text"]
 
 FILE_NAME = "daskbroker.sqlite"
 FORMAT_VERSION = 1
@@ -122,7 +123,11 @@ class Database:
                 root.mkdir(parents=True, exist_ok=True)
         with self.errors():
             self._check_or_create()
+        state = self.path.stat()
+        self._place = state.st_dev, state.st_ino
         self.store_id = self.meta("store_id")
+        self.identity = place_identity(self.store_id, str(root), str(state.st_ino))
+        """Of what is at this place: of a copy, or of what replaces the folder, it is another."""
 
     @classmethod
     def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
@@ -130,10 +135,22 @@ class Database:
         root = Path(root).expanduser().resolve()
         with _open_lock:
             found = _open.get((str(root), read_only))
-            if found is None or found._closed or not found.path.exists():
+            if found is None or found._closed or not found.is_in_place:
                 found = cls(root, create=create, read_only=read_only)
                 _open[str(root), read_only] = found
             return found
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that was opened is still the one at its path."""
+        return self._place_now() == self._place
+
+    def _place_now(self) -> tuple[int, int] | None:
+        try:
+            state = self.path.stat()
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino
 
     # -- format ------------------------------------------------------------------------------
 

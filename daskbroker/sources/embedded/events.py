@@ -50,7 +50,8 @@ class EmbeddedEventSource(EventSource):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.reader = EmbeddedReader(str(database.root), database.read_only)
+        root = str(database.root)
+        self.reader = EmbeddedReader(root, database.read_only, database.identity)
         self._journal = Journal(self.reader)
         self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
         self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
@@ -58,6 +59,11 @@ class EmbeddedEventSource(EventSource):
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._runs: Remembered[str, int] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
+
+    @property
+    def is_in_place(self) -> bool:
+        """See :attr:`EventSource.is_in_place`."""
+        return self._database.is_in_place
 
     # -- runs, descriptors, assets -----------------------------------------------------------
 
@@ -268,7 +274,7 @@ class EmbeddedEventSource(EventSource):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
-        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         with self._database.snapshot() as connection:
             numbers = numbers_of(
                 connection,
@@ -284,7 +290,7 @@ class EmbeddedEventSource(EventSource):
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
         """See :meth:`EventSource.plan_references`."""
         owner = Document({"uid": run, "run_start": run})
-        builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
+        builder = PlanBuilder(self.reader, layout, self._database.identity, [owner])
         with self._database.snapshot() as connection:
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?",

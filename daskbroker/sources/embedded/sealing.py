@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
 from ...core.codec import listed_kinds
@@ -27,6 +26,7 @@ from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
 from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
+from .chunk_files import encoded_file
 from .database import Database
 from .journal import Journal, waiting_tables
 from .lanes import POSITIONS, Lane, sealed_end
@@ -79,9 +79,7 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                pq.write_table(
-                    table, file, compression="lz4", use_dictionary=texts, write_page_checksum=True
-                )
+                file.writelines(encoded_file(table, texts))
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:

@@ -12,7 +12,7 @@ unique key, sequence and position, lets one of two sealers win.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -163,8 +163,10 @@ def kinds_of(schema: str) -> dict[str, Kind]:
 
 def stored_columns(
     database: Database, keys: Sequence[tuple[Any, ...]], columns: Sequence[str] | None
-) -> list[pa.Table]:
+) -> Iterator[pa.Table]:
     """Read chunks with one query: all of them, or only some columns, in the asked order.
+
+    They are decoded one by one, as they are asked for.
 
     Raises
     ------
@@ -177,8 +179,14 @@ def stored_columns(
     found: dict[str, dict[str, Any]] = {key[1]: {} for key in keys}
     with database.errors():
         for doc in database.collection(COLUMNS).find(query).sort("place", 1):
-            found[doc["chunk"]][doc["column"]] = doc["body"]
-    return [_assembled(database, key, found[key[1]], columns) for key in keys]
+            found[doc["chunk"]][doc["column"]] = doc.get("body")
+    for key in keys:
+        table = _assembled(database, key, found[key[1]], columns)
+        if table.num_rows != key[2]:
+            raise StoreDamaged(
+                f"{database.label}, chunk {key[1]}: it has {table.num_rows:,} rows, not {key[2]:,}"
+            )
+        yield table
 
 
 def _assembled(
@@ -197,6 +205,9 @@ def _assembled(
     if not names:  # the number of rows still counts
         return pa.table({"": pa.nulls(rows)}).select([])
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if part.num_rows != rows or part.column_names != [name]:
+            raise StoreDamaged(f"{where}, column {name!r}: it holds something else")
     schema = pa.schema([part.schema.field(0) for part in parts], metadata=parts[0].schema.metadata)
     return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
 
@@ -230,5 +241,5 @@ def _check_complete(
 
 def read_uids(database: Database, manifest: Manifest) -> list[str]:
     """The uids of the events in a chunk."""
-    table = stored_columns(database, [chunk_key(manifest)], [EVENT.uid])[0]
+    table = next(stored_columns(database, [chunk_key(manifest)], [EVENT.uid]))
     return table.column(0).to_pylist()  # type: ignore[no-any-return]

@@ -29,6 +29,7 @@ from pymongo.errors import (
     PyMongoError,
 )
 
+from ...core.chunks import place_identity
 from ...core.errors import (
     BadDocument,
     ConfigError,
@@ -37,7 +38,7 @@ from ...core.errors import (
     StoreUnavailable,
 )
 from ...core.formats import check_format
-from ...core.redaction import label_of
+from ...core.redaction import address_of, label_of
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
@@ -93,7 +94,7 @@ class Database:
         self._ready = False
         self._meta: dict[str, Any] | None = None
         self._looked = float("-inf")
-        self._identity: str | None = None
+        self._store_id: str | None = None
         for one in (uri, assets):
             if one is not None:
                 _database_name(one)
@@ -170,14 +171,23 @@ class Database:
             check_format(f"the store at {self.label}", meta.get("format"), FORMAT_VERSION)
         self._meta = meta
         address = hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
-        self._identity = address if meta is None else str(meta["store_id"])
+        self._store_id = address if meta is None else str(meta["store_id"])
 
     @property
     def store_id(self) -> str:
-        """Identity of the store: its own, or that of its address before daskbroker wrote to it."""
-        if self._identity is None:
+        """The store's own identity, or its address' before daskbroker wrote to it.
+
+        A database that was copied to another server has it too.
+        """
+        if self._store_id is None:
             self.check_format()
-        return str(self._identity)
+        return str(self._store_id)
+
+    @property
+    def identity(self) -> str:
+        """Identity of the store at this address, for tokens."""
+        uris = [self.uri, *filter(None, [self.assets_uri])]
+        return place_identity(self.store_id, *map(address_of, uris))
 
     @property
     def is_noted(self) -> bool:

@@ -85,7 +85,7 @@ class EmbeddedLayoutEventSource(EventSource):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`; one query per descriptor."""
-        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         for place, descriptor in enumerate(descriptors):
             first = 0
             for page in self._survey(descriptor):
@@ -117,7 +117,7 @@ class EmbeddedLayoutEventSource(EventSource):
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
         """See :meth:`EventSource.plan_references`."""
         builder = PlanBuilder(
-            self.reader, layout, self._database.store_id, [Document({"uid": run, "run_start": run})]
+            self.reader, layout, self._database.identity, [Document({"uid": run, "run_start": run})]
         )
         found = self._headers({"start.uid": storable(run)}, {"resources": 1})
         resources = [from_bson(doc) for header in found for doc in header.get("resources", ())]

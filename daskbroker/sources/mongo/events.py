@@ -266,14 +266,14 @@ class MongoEventSource(EventSource):
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
         self._settle()
-        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
         return builder.plan()
 
     def plan_references(self, layout: Layout, run: str) -> ChunkPlan:
         """See :meth:`EventSource.plan_references`."""
         owner = Document({"uid": run, "run_start": run})
-        builder = PlanBuilder(self.reader, layout, self._database.store_id, [owner])
+        builder = PlanBuilder(self.reader, layout, self._database.identity, [owner])
         ranges = datum_ranges(self._database, run) if layout is DATUM else []
         if ranges:
             schema = builder.add_schema({})  # nobody asks for the kinds of references

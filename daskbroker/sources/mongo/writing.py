@@ -309,7 +309,7 @@ class EventWriter:
             return known
         if wanted.isdisjoint(read_uids(self._database, chunk)):
             return {}
-        table = stored_columns(self._database, [chunk_key(chunk)], None)[0]
+        table = next(stored_columns(self._database, [chunk_key(chunk)], None))
         docs = iter_rows(EVENT, table, descriptor["uid"])
         self._last_chunk = chunk["_id"], {doc["uid"]: doc for doc in docs}
         return self._last_chunk[1]
