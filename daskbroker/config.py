@@ -27,6 +27,7 @@ from .configuration import (
 )
 from .core import registry
 from .core.errors import ConfigError
+from .core.forking import Origin
 from .sources.base import EventSource, HeaderSource
 from .sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
 
@@ -183,10 +184,10 @@ def temp(**options: Any) -> DataBroker:
     """
     folder = tempfile.mkdtemp(prefix="daskbroker-")
     broker = connect(folder, **options)
-    weakref.finalize(broker, _remove, folder, os.getpid())
+    weakref.finalize(broker, _remove, folder, Origin())
     return broker
 
 
-def _remove(folder: str, process: int) -> None:
-    if os.getpid() == process:  # not in a forked child
+def _remove(folder: str, origin: Origin) -> None:
+    if origin.is_here():
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,11 +21,13 @@ from typing import Any
 
 import cloudpickle
 import dask
+from dask import threaded
 from dask.local import SynchronousExecutor
 from dask.multiprocessing import get_context
 from dask.system import CPU_COUNT
 
-from .core.errors import ConfigError
+from .core.errors import ConfigError, DaskbrokerError
+from .core.forking import Origin, in_children
 
 __all__ = ["Pool", "as_completed", "current_client", "open_pool", "seen_from"]
 
@@ -53,7 +57,24 @@ def current_client() -> Any | None:
 
 
 def _is_client(client: Any) -> bool:
-    return hasattr(client, "scheduler_info") and not getattr(client, "asynchronous", False)
+    ours = hasattr(client, "scheduler_info") and not getattr(client, "asynchronous", False)
+    return ours and client not in _of_parent
+
+
+_of_parent: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Clients whose threads are in the process that forked this one."""
+
+
+def _leave_threads() -> None:
+    """In a forked child: threads of the parent's would never answer."""
+    threaded.default_pool = None
+    threaded.pools.clear()
+    threaded.pools_lock = threading.Lock()
+    if "distributed" in sys.modules:
+        _of_parent.update(sys.modules["distributed"].Client._instances)
+
+
+in_children(_leave_threads)
 
 
 def _worker() -> Any | None:
@@ -171,7 +192,13 @@ def as_completed(
     Notes
     -----
     Closing the iterator early cancels what has not run yet.
+
+    Raises
+    ------
+    DaskbrokerError
+        In a forked child, for calls that its parent has started.
     """
+    origin = Origin()
     ended: SimpleQueue[Any] = SimpleQueue()
     running: dict[Any, Any] = {}
     coming = iter(items)
@@ -183,7 +210,9 @@ def as_completed(
                 future.add_done_callback(ended.put)
             if not running:
                 return
+            if not origin.is_here():
+                raise DaskbrokerError("calls were started by the process that forked this one")
             yield running.pop(id(ended.get()))
     finally:
-        for _, future in running.values():
+        for _, future in running.values() if origin.is_here() else ():
             future.cancel()

@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .forking import in_children
+
 __all__ = ["broker_of", "known", "opened", "reader_of", "register_opener", "remember"]
 
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
@@ -21,6 +23,14 @@ _openers: list[Callable[[str], Any]] = []
 
 KEPT = 16
 """So many brokers, opened by unpickling, stay open although nothing refers to them."""
+
+
+def _begin() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+in_children(_begin)
 
 
 def register_opener(opener: Callable[[str], Any]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.errors import ConfigError, StoreFull
+from ...core.forking import in_children
 
 try:
     import fcntl
@@ -47,6 +48,8 @@ class SpoolFile:
         if fcntl is None:
             raise ConfigError("daskbroker.mongo-spool needs files that can be locked (POSIX)")
         self.path = path
+        self._handle = -1
+        in_children(self._close)  # or the file stays locked when the parent has ended
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -55,7 +58,7 @@ class SpoolFile:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._handle)
+            self._close()
             raise
         self.size = os.fstat(self._handle).st_size
 
@@ -102,7 +105,12 @@ class SpoolFile:
         """Unlock the file, for others to find, or remove it."""
         if remove:
             self.path.unlink(missing_ok=True)
-        os.close(self._handle)
+        self._close()
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
 
 
 def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
