@@ -117,10 +117,14 @@ def _opened(
     key = json.dumps({**request, **chosen} if by_reference else settings, sort_keys=True)
     if by_reference:
         settings["origin"] = key
-    found = registry.known(key)
-    if found is not None and ("embedded" not in settings or Path(settings["embedded"]).exists()):
-        return found  # type: ignore[no-any-return]
-    return _open(settings, key, create=create)
+
+    def is_there() -> bool:
+        return "embedded" not in settings or Path(settings["embedded"]).exists()
+
+    def open_it() -> DataBroker:
+        return _open(settings, key, create=create)
+
+    return registry.known_or_opened(key, is_there, open_it)  # type: ignore[no-any-return]
 
 
 def _settings(request: Mapping[str, Any]) -> Settings:

@@ -14,7 +14,15 @@ from typing import Any
 
 from .forking import in_children
 
-__all__ = ["broker_of", "known", "opened", "reader_of", "register_opener", "remember"]
+__all__ = [
+    "broker_of",
+    "known",
+    "known_or_opened",
+    "opened",
+    "reader_of",
+    "register_opener",
+    "remember",
+]
 
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _recent: dict[str, Any] = {}
@@ -49,6 +57,16 @@ def known(key: str) -> Any | None:
     with _lock:
         broker = _brokers.get(key)
         return None if broker is None or broker.closed else broker
+
+
+def known_or_opened(key: str, is_there: Callable[[], bool], open_it: Callable[[], Any]) -> Any:
+    """The open broker of a configuration, unless its place is gone, else a new one.
+
+    Threads that ask for one broker get one: while it is opened the others wait.
+    """
+    with _lock:
+        found = known(key)
+        return found if found is not None and is_there() else open_it()
 
 
 def opened(key: str) -> Any:

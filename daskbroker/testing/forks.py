@@ -18,10 +18,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from ..config import connect, temp
-from .runs import make_run
+from .runs import make_run, page_of
 
 __all__ = ["main"]
 
@@ -29,7 +30,9 @@ SECONDS = 100
 """So long may a child take, where all are busy; one that hangs is killed."""
 
 
-def _forked(work: Callable[[], Any], *, leave: Callable[[int], Any] = os._exit) -> int:
+def _forked(
+    work: Callable[..., None], *arguments: Any, leave: Callable[[int], Any] = os._exit
+) -> int:
     """Do something in a child, which says by its status whether all went well."""
     child = os.fork()
     if child:
@@ -38,7 +41,7 @@ def _forked(work: Callable[[], Any], *, leave: Callable[[int], Any] = os._exit) 
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(SECONDS)
-        work()
+        work(*arguments)
         status = 0
     except BaseException as error:
         sys.stderr.write(f"in a child: {type(error).__name__}: {error}\n")
@@ -57,6 +60,11 @@ def _join(*children: int) -> None:
 def _insert(db: Any, documents: Any) -> None:
     for name, doc in documents:
         db.insert(name, doc)
+
+
+def _insert_and_flush(db: Any, documents: Any) -> None:
+    _insert(db, documents)
+    db.flush()
 
 
 def _check(header: Any, documents: Any) -> None:
@@ -90,20 +98,21 @@ class _Turns:
 
 def one_run(db: Any) -> list[Any]:
     """Parent, child and grandchild insert into one run, in turns, with sealing in between."""
-    documents = make_run(90)
-    parts = [documents[2 + 10 * n : 12 + 10 * n] for n in range(9)]
-    _insert(db, documents[:2] + parts[0])
+    documents = make_run(150)
+    start, events, stop = documents[:2], documents[2:-1], documents[-1:]
+    parts = [events[10 * n : 10 * n + 10] for n in range(8)]
+    page = [("event_page", page_of([doc for _, doc in events[80:]]))]
+    _insert(db, start + parts[0])
     turns = _Turns()
 
     def child() -> None:
         turns.take(0)
-        _insert(db, parts[3])
-        db.flush()
+        _insert_and_flush(db, parts[3])
         turns.give(1)
         turns.take(0)
-        _insert(db, parts[5])
-        _join(_forked(lambda: _insert(db, parts[6]) or db.flush()))
-        _insert(db, parts[7])
+        _insert(db, page)
+        _join(_forked(_insert_and_flush, db, parts[5]))
+        _insert(db, parts[6])
         db.seal(documents[0][1]["uid"])
         db.flush()
 
@@ -116,8 +125,7 @@ def one_run(db: Any) -> list[Any]:
     _insert(db, parts[4])
     turns.give(0)
     _join(number)
-    _insert(db, parts[8])
-    _insert(db, documents[92:])
+    _insert(db, parts[7] + stop)
     return documents
 
 
@@ -137,18 +145,20 @@ def runs_of_children(db: Any) -> list[Any]:
         work(documents)
         db.close()
 
-    _join(_forked(lambda: work(runs[0])), _forked(lambda: work_and_close(runs[1])))
-    _join(_forked(lambda: work(runs[2]), leave=sys.exit))
-    _join(_forked(lambda: work_and_close(runs[3]), leave=sys.exit))
+    _join(_forked(work, runs[0]), _forked(work_and_close, runs[1]))
+    _join(_forked(work, runs[2], leave=sys.exit))
+    _join(_forked(work_and_close, runs[3], leave=sys.exit))
     after = make_run(20)
     _insert(db, after)
-    return [*before, *sum(runs, []), *after]
+    return [*before, *chain(*runs), *after]
 
 
 def begun_before(db: Any) -> list[Any]:
     """What was begun in the parent goes on in the child, or says that it cannot."""
     documents = make_run(50)
-    _insert(db, documents)
+    for begin, end in ((0, 20), (20, 40), (40, 60)):
+        _insert(db, documents[begin:end])
+        db.seal()  # so that some chunks are read ahead
     reading = db[-1].documents()
     begun = [next(reading) for _ in range(5)]
 
@@ -192,13 +202,13 @@ def crowd(db: Any) -> list[Any]:
     children = []
     for documents in theirs:
         time.sleep(0.02)
-        children.append(_forked(lambda mine=documents: (_insert(db, mine), db.flush())))
+        children.append(_forked(_insert_and_flush, db, documents))
     _join(*children)
     for thread in (*writers, reader):
         thread.join()
     if problems:
         raise problems[0]
-    return sum(runs + theirs, [])
+    return [*chain(*runs, *theirs)]
 
 
 @contextmanager
@@ -228,7 +238,7 @@ def main(arguments: list[str] | None = None) -> None:
                 inserted += scene(db)
                 sys.stdout.write(f"{scene.__name__}\n")
                 sys.stdout.flush()
-    seal = [sys.executable, "-m", "daskbroker", "--uri", options.place, "seal"]
+    seal = [sys.executable, "-m", "daskbroker", "seal", "--db", options.place]
     subprocess.run(seal, check=True, timeout=SECONDS, stdout=subprocess.DEVNULL)
     with connect(options.place, mode="r") as db:
         runs: dict[str, list[Any]] = {}

@@ -127,7 +127,9 @@ class Database:
         gate.add(self)
         self._closed = False
         self._frozen: tuple[int, ...] | None = None
-        if not self.path.exists():
+        with self.errors():
+            there = self.path.exists()
+        if not there:
             if read_only or not create:
                 raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
             with self.errors():
@@ -296,7 +298,7 @@ class Database:
                 raise self._full() from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise StoreReadOnly(f"{self.root} cannot be written: {error}") from error
-            raise
+            raise StoreError(f"the store at {self.root}: {error}") from error
 
     def _full(self) -> StoreFull:
         return StoreFull(

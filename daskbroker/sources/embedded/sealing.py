@@ -46,9 +46,15 @@ def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
     while True:
         with database.snapshot() as connection:
             waiting = list(waiting_tables(connection, lane, 0, CHUNK_ROWS, CHUNK_BYTES))
+            sealed = sealed_end(connection, lane.number)
         if not waiting:
             return made
         rounds.check(waiting[0][0])
+        if waiting[0][0] < sealed:  # a chunk's file might have the name of another one
+            with database.write() as connection:
+                journal.forget(lane.number)
+                journal.refresh(connection, lane)  # moves them
+            continue
         table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
         made += _publish(database, journal, lane, waiting[0][0], table)
 
