@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,16 +52,11 @@ def current_client() -> Any | None:
         client = default_client()
     except ValueError:
         return None
-    return client if _is_client(client) else None
+    return client if _is_client(client) and client.status != "closed" else None
 
 
 def _is_client(client: Any) -> bool:
-    ours = hasattr(client, "scheduler_info") and not getattr(client, "asynchronous", False)
-    return ours and client not in _of_parent
-
-
-_of_parent: weakref.WeakSet[Any] = weakref.WeakSet()
-"""Clients whose threads are in the process that forked this one."""
+    return hasattr(client, "scheduler_info") and not getattr(client, "asynchronous", False)
 
 
 def _leave_threads() -> None:
@@ -71,7 +65,8 @@ def _leave_threads() -> None:
     threaded.pools.clear()
     threaded.pools_lock = threading.Lock()
     if "distributed" in sys.modules:
-        _of_parent.update(sys.modules["distributed"].Client._instances)
+        for client in list(sys.modules["distributed"].Client._instances):
+            client.status = "closed"  # so that to compute with it is an error, not for ever
 
 
 in_children(_leave_threads)

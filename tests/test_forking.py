@@ -127,3 +127,42 @@ def test_threads_that_connect_at_once_get_one_broker(tmp_path):
     assert len(got) == 24
     assert len(set(map(id, got))) == 1
     got[0].close()
+
+
+CHILD_OF_CLIENT = """
+import os, signal, sys, warnings
+import daskbroker
+from daskbroker.testing import make_run
+from distributed import Client
+
+warnings.simplefilter("ignore")
+documents = make_run(40)
+with daskbroker.connect(sys.argv[1]) as db, Client(
+    n_workers=1, processes=False, dashboard_address=None
+):
+    for begin, end in ((0, 20), (20, 60)):
+        for name, doc in documents[begin:end]:
+            db.insert(name, doc)
+        db.seal()
+    reading = db[-1].documents()
+    next(reading)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        assert len(list(reading)) == 42
+        assert len(list(db[-1].documents())) == 43
+        try:
+            db[-1].table().compute()
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(list(reading)) == 42
+    assert len(db[-1].table().compute()) == 40
+"""
+
+
+def test_a_client_of_the_parent_is_closed_in_a_child(tmp_path):
+    command = [sys.executable, "-c", CHILD_OF_CLIENT, str(tmp_path / "store")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert said.stdout == "ClosedClientError\n"
