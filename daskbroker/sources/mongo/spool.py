@@ -7,6 +7,7 @@ one is found by :func:`left_behind`.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import uuid
@@ -65,7 +66,12 @@ class SpoolFile:
     @classmethod
     def new(cls, folder: Path, store: str) -> SpoolFile:
         """A new one for a store, of which this is the id."""
-        return cls(folder / f"{store}-{uuid.uuid4().hex}.spool")
+        final = folder / f"{store}-{uuid.uuid4().hex}.spool"
+        file = cls(final.with_suffix(".new"))
+        # Only now that it is locked may others see it, who take over what is not.
+        os.rename(file.path, final)
+        file.path = final
+        return file
 
     def append(self, body: bytes) -> None:
         """Add a record.
@@ -77,9 +83,12 @@ class SpoolFile:
         """
         record = HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
-            written = os.write(self._handle, record)
+            written = 0
             while written < len(record):
-                written += os.write(self._handle, record[written:])
+                part = os.write(self._handle, record[written:] if written else record)
+                if not part:
+                    raise OSError(errno.EIO, "nothing was written")
+                written += part
         except OSError as error:
             os.ftruncate(self._handle, self.size)
             raise StoreFull(f"the spool {self.path} cannot grow: {error}") from error
