@@ -18,6 +18,7 @@ import pyarrow as pa
 from dask.utils import parse_bytes
 
 from ..core.chunks import ChunkPlan, ChunkReader, present
+from ..core.forking import Origin, in_each_process
 from ..workers import current_client
 
 __all__ = ["Prefetcher"]
@@ -53,12 +54,16 @@ class Prefetcher:
     """
 
     def __init__(self) -> None:
-        self._client = current_client()
+        in_each_process(self._begin)
         count = int(dask.config.get("daskbroker.prefetch", 8))
         self._count = LOCAL_COUNT if self._client is None else max(1, count)
         self._bound = int(parse_bytes(dask.config.get("daskbroker.prefetch-bytes", "128 MiB")))
         self._unit = self._bound // max(1, count)
         self._held = 0
+
+    def _begin(self) -> None:
+        self._origin = Origin()
+        self._client = current_client()
         self._executor: Executor | None = None
 
     def __enter__(self) -> Prefetcher:
@@ -121,22 +126,24 @@ class Prefetcher:
     def _in_order(self, steps: Iterable[_Step]) -> Iterator[tuple[Any, list[list[pa.Table]]]]:
         """The reads' results, the next ones under way meanwhile."""
         coming = iter(steps)
-        window: deque[tuple[_Step, Any]] = deque()
+        window: deque[tuple[_Step, Origin, Any]] = deque()
         following = next(coming, None)
         try:
             while following is not None or window:
                 while following is not None and self._has_room(window, following):
-                    window.append((following, self._submit(following.reads)))
+                    window.append((following, self._origin, self._submit(following.reads)))
                     self._held += following.size
                     following = next(coming, None)
-                tables = window[0][1].result()
-                step = window.popleft()[0]
+                step, origin, future = window[0]
+                # In a forked child no thread is left that would read it.
+                tables = future.result() if origin.is_here() else _read(step.reads)
+                window.popleft()
                 self._held -= step.size
                 yield step.what, tables
         finally:
-            for step, future in window:
+            for step, origin, future in window:
                 self._held -= step.size
-                if self._can_cancel():
+                if origin.is_here() and self._can_cancel():
                     future.cancel()
 
     def _has_room(self, window: Sequence[Any], step: _Step) -> bool:

@@ -12,6 +12,7 @@ import dask
 from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
+from ...core.forking import in_each_process
 from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page, rows_of_page
 from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
@@ -52,9 +53,12 @@ class EmbeddedEventSource(EventSource):
         self._database = database
         root = str(database.root)
         self.reader = EmbeddedReader(root, database.read_only, database.identity)
-        self._journal = Journal(self.reader)
         self._seal_rows = int(dask.config.get("daskbroker.seal-rows", 16_384))
         self._seal_bytes = int(dask.config.get("daskbroker.seal-bytes", 16 * 2**20))
+        in_each_process(self._begin)
+
+    def _begin(self) -> None:
+        self._journal = Journal(self.reader)
         self._descriptors: Remembered[str, Document] = Remembered()
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._runs: Remembered[str, int] = Remembered()

@@ -40,10 +40,9 @@ class SequencePlanner:
         chunks = self._chunk_rows(numbers)
         for place, (number, doc) in enumerate(owners):
             if number is not None:
-                end = 0
                 for chunk in chunks.get(number, ()):
-                    end = self._add_sealed(place, chunk)
-                self._add_tail(place, number, doc, end)
+                    self._add_sealed(place, chunk)
+                self._add_tail(place, number, doc)
 
     def _chunk_rows(self, numbers: Sequence[int]) -> dict[int, list[tuple[Any, ...]]]:
         found: dict[int, list[tuple[Any, ...]]] = {}
@@ -56,7 +55,7 @@ class SequencePlanner:
                 found.setdefault(row[1], []).append(row)
         return found
 
-    def _add_sealed(self, place: int, chunk: tuple[Any, ...]) -> int:
+    def _add_sealed(self, place: int, chunk: tuple[Any, ...]) -> None:
         number, _, first, *facts, ordered, schema, path, offset, length = chunk
         rows, nbytes, low, high, begin, end, distinct = facts
         key = number if path is None else path if offset is None else (path, offset, length)
@@ -64,7 +63,6 @@ class SequencePlanner:
             place, key, first, self._schema(schema),
             Statistics(rows, nbytes, low, high, _nan(begin), _nan(end), distinct, bool(ordered)),
         )  # fmt: skip
-        return int(first + rows)
 
     def _schema(self, number: int) -> int:
         if number not in self._schemas:
@@ -73,11 +71,14 @@ class SequencePlanner:
             self._schemas[number] = self._builder.add_schema(read_schema(body))
         return self._schemas[number]
 
-    def _add_tail(self, place: int, number: int, doc: Document, end: int) -> None:
-        """The unsealed rows, as chunks that travel with the plan."""
+    def _add_tail(self, place: int, number: int, doc: Document) -> None:
+        """The unsealed rows, as chunks that travel with the plan.
+
+        All of the journal: a row that is there is in no chunk, whatever its position.
+        """
         metadata = {"run": doc["run_start"], "kind": self._layout.kind}
         lane = Lane(number, self._layout, doc["uid"], doc["run_start"], 0, metadata)
-        for first, table in waiting_tables(self._connection, lane, end):
+        for first, table in waiting_tables(self._connection, lane):
             self._builder.add_table(place, first, table)
 
 

@@ -9,7 +9,6 @@ needed, so unpickling a reader on a worker costs nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 import uuid
@@ -37,12 +36,13 @@ from ...core.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from ...core.forking import Origin, in_children, in_each_process, leave_to_parent
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
-__all__ = ["Database"]
+__all__ = ["Database", "OwnCursor"]
 
 FORMAT_VERSION = 1
 META = "daskbroker_meta"
@@ -61,7 +61,14 @@ KEPT = 16
 
 _open: dict[tuple[str, str | None, bool], Database] = {}
 _open_lock = threading.Lock()
-_left_to_parent: list[object] = []
+
+
+def _begin() -> None:
+    global _open_lock
+    _open_lock = threading.Lock()
+
+
+in_children(_begin)
 
 
 class Database:
@@ -88,7 +95,7 @@ class Database:
         self.read_only = read_only
         self.label = label_of(uri)
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
-        self._lock = threading.RLock()
+        in_each_process(self._begin)
         self._closed = False
         self._leases = 0
         self._ready = False
@@ -99,6 +106,11 @@ class Database:
             if one is not None:
                 _database_name(one)
         weakref.finalize(self, _close_all, self._clients)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        leave_to_parent(self._clients.values())  # pymongo's must neither be used nor closed here
+        self._clients.clear()
 
     @classmethod
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
@@ -298,11 +310,32 @@ class Database:
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
 
-    def _forget_clients(self) -> None:
-        """In a forked child: pymongo's clients must neither be used nor closed here."""
-        _left_to_parent.extend(self._clients.values())
-        self._clients.clear()
-        self._lock = threading.RLock()
+
+class OwnCursor(Iterator[dict[str, Any]]):
+    """A cursor that only the process which began it goes on with, and closes.
+
+    The server has one place for it: a forked child would take what its parent then lacks.
+    """
+
+    def __init__(self, cursor: Any, label: str) -> None:
+        self._cursor = cursor
+        self._label = label
+        self._origin = Origin()
+
+    def __next__(self) -> dict[str, Any]:
+        if not self._origin.is_here():
+            raise StoreError(
+                f"{self._label}: this reading was begun by the process that forked this one; "
+                "begin it anew here"
+            )
+        return next(self._cursor)  # type: ignore[no-any-return]
+
+    def __enter__(self) -> OwnCursor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._origin.is_here():
+            self._cursor.close()
 
 
 class _Lease:
@@ -341,14 +374,3 @@ def _about(what: str) -> str:
 def _short(error: Exception) -> str:
     text = str(error).split(", Timeout:")[0].split(", full error:")[0]
     return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
-
-
-def _after_fork() -> None:
-    global _open_lock
-    _open_lock = threading.Lock()
-    for database in _open.values():
-        database._forget_clients()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

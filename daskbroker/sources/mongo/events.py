@@ -14,6 +14,7 @@ from ...core.chunks import ChunkPlan, Statistics
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.external import datum_keys
+from ...core.forking import in_each_process
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells, encode_rows, rows_of_page
 from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
@@ -74,12 +75,15 @@ class MongoEventSource(EventSource):
         self._database = database
         self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
-        self._lock = threading.RLock()
-        self._writer = EventWriter(database)
         folder = dask.config.get("daskbroker.mongo-spool", None)
         self._folder = Path(folder).expanduser() if folder and not database.read_only else None
         self._sender: Sender | None = None
         self._keep = bool(dask.config.get("daskbroker.mongo-keep-journal", False))
+        in_each_process(self._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._writer = EventWriter(self._database)
         self._descriptors: Remembered[str, Document] = Remembered()
         self._runs: Remembered[str, bool] = Remembered()
         self._owners: Remembered[tuple[str, str, str | None], str] = Remembered()

@@ -21,7 +21,7 @@ from .bson_documents import (
     storable,
     to_bson,
 )
-from .database import REFUSED, Database
+from .database import REFUSED, Database, OwnCursor
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
 
@@ -172,10 +172,10 @@ class MongoHeaderSource(HeaderSource):
             warn_of_missing(starts, "time", self._database.label)
             cursor = starts.find(query, batch_size=BATCH).sort([("time", order), ("_id", order)])
             cursor = cursor.skip(offset).limit(limit or 0).allow_disk_use(True)
-        with cursor:
+        with OwnCursor(cursor, self._database.label) as found:
             while True:
                 with self._database.errors():
-                    some = [from_bson(doc) for doc in islice(cursor, size)]
+                    some = [from_bson(doc) for doc in islice(found, size)]
                 yield from self._with_stops(some) if some else ()
                 if len(some) < size:
                     return

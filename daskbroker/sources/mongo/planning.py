@@ -16,6 +16,7 @@ from ...core.chunks import column_kinds
 from ...core.codec import Kind
 from ...core.documents import Document
 from ...core.planning import PlanBuilder
+from ...core.rounds import Rounds
 from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, Database
@@ -183,7 +184,10 @@ class EventPlanner:
 
     def _survey(self, stream: _Stream) -> list[Range]:
         """Cut the journal; anew while a sealer moves rows from under our hands."""
+        uid = stream.descriptor["uid"]
+        rounds = Rounds(f"planning the events of descriptor {uid!r} in {self._database.label}")
         while True:
+            rounds.check(len(stream.chunks))
             ranges, after = self._walk(stream)
             before, stream.chunks = stream.chunks, after
             if {c["_id"] for c in before} == {c["_id"] for c in after}:

@@ -25,6 +25,7 @@ from bson.objectid import ObjectId
 from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows
 from ...core.pages import CHUNK_ROWS, page_parts
+from ...core.rounds import Rounds
 from .bson_documents import from_bson, storable
 from .chunk_store import (
     GONE,
@@ -61,8 +62,10 @@ def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = Fa
         count = database.collection("event").count_documents(query)
     if not count and not chunks_of(database, owner):
         return 0
+    rounds = Rounds(f"sealing the events of descriptor {owner!r} in {database.label}")
     while True:
         chunks = _finished(database, owner, keep=keep)
+        rounds.check(sealed_end(chunks))
         rows = _next_rows(database, unsealed(database, owner, chunks))
         if not rows:
             return made

@@ -10,6 +10,7 @@ A file of format 1 begins with its first record. One of any later format begins 
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import uuid
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.errors import ConfigError, StoreFull
+from ...core.forking import in_children
 from ...core.formats import check_format
 
 try:
@@ -62,6 +64,8 @@ class SpoolFile:
         if fcntl is None:
             raise ConfigError("daskbroker.mongo-spool needs files that can be locked (POSIX)")
         self.path = path
+        self._handle = -1
+        in_children(self._close)  # or the file stays locked when the parent has ended
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -70,7 +74,7 @@ class SpoolFile:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._handle)
+            self._close()
             raise
         self.size = os.fstat(self._handle).st_size
         self.unread = 0
@@ -78,7 +82,12 @@ class SpoolFile:
     @classmethod
     def new(cls, folder: Path, store: str) -> SpoolFile:
         """A new one for a store, of which this is the id."""
-        return cls(folder / f"{store}-{uuid.uuid4().hex}.spool")
+        final = folder / f"{store}-{uuid.uuid4().hex}.spool"
+        file = cls(final.with_suffix(".new"))
+        # Only now that it is locked may others see it, who take over what is not.
+        os.rename(file.path, final)
+        file.path = final
+        return file
 
     def append(self, body: bytes) -> None:
         """Add a record.
@@ -90,9 +99,12 @@ class SpoolFile:
         """
         record = HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
-            written = os.write(self._handle, record)
+            written = 0
             while written < len(record):
-                written += os.write(self._handle, record[written:])
+                part = os.write(self._handle, record[written:] if written else record)
+                if not part:
+                    raise OSError(errno.EIO, "nothing was written")
+                written += part
         except OSError as error:
             os.ftruncate(self._handle, self.size)
             raise StoreFull(f"the spool {self.path} cannot grow: {error}") from error
@@ -132,7 +144,12 @@ class SpoolFile:
         """Unlock the file, for others to find, or remove it."""
         if remove:
             self.path.unlink(missing_ok=True)
-        os.close(self._handle)
+        self._close()
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
 
 
 def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:

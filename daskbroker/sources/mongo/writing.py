@@ -21,6 +21,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
 from ...core.layouts import EVENT, iter_rows
+from ...core.rounds import Rounds
 from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
 from .chunk_store import (
     GONE,
@@ -196,9 +197,11 @@ class EventWriter:
         with self._database.errors():
             for there in self._database.collection("event").find({"uid": {"$in": uids}}):
                 self._compare(next(r for r in rows if storable(r["uid"]) == there["uid"]), there)
+        rounds = self._rounds(descriptor)
         while True:
             seal_descriptor(self._database, descriptor)
             first = sealed_end(chunks_of(self._database, descriptor["uid"]))
+            rounds.check(first)
             if seal_rows(self._database, descriptor, rows, first, GONE):
                 self.forget(descriptor["uid"])
                 return
@@ -213,6 +216,7 @@ class EventWriter:
         What other processes have sealed since this one looked does not go unnoticed: then the
         position is taken, and all is looked at again.
         """
+        rounds = self._rounds(descriptor)
         while True:
             lane = self._lane(descriptor)
             if len(set(uids)) < len(uids) or lane.may_know(uids).any():
@@ -220,11 +224,12 @@ class EventWriter:
             journal = self._journal_has(descriptor, uids)
             if journal == "some":
                 return False
+            first = sealed_end(lane.chunks)
+            rounds.check((journal, first))
             try:
                 if journal == "others":  # they go first
                     seal_descriptor(self._database, descriptor)
                 else:
-                    first = sealed_end(lane.chunks)
                     made = seal_tables(self._database, descriptor, tables, first, GONE)
                     if made:
                         lane.add(made, uids)
@@ -233,6 +238,10 @@ class EventWriter:
                 self.forget(descriptor["uid"])
                 raise
             self.forget(descriptor["uid"])
+
+    def _rounds(self, descriptor: Document) -> Rounds:
+        uid = descriptor["uid"]
+        return Rounds(f"storing events of descriptor {uid!r} in {self._database.label}")
 
     def _journal_has(self, descriptor: Document, uids: Sequence[str]) -> str:
         """``"some"`` of these events, ``"others"`` of the descriptor, or ``"none"`` of it."""
