@@ -15,19 +15,22 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dask
 import pymongo
+from pymongo import ReadPreference
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import (
-    AutoReconnect,
     ConfigurationError,
+    DuplicateKeyError,
     InvalidURI,
     OperationFailure,
     PyMongoError,
 )
+from pymongo.read_concern import ReadConcern
 
 from ...core.errors import (
     BadDocument,
@@ -38,6 +41,13 @@ from ...core.errors import (
     StoreVersion,
 )
 from ...core.redaction import label_of
+from .acknowledgement import (
+    client_options,
+    insert_seconds,
+    is_unavailable,
+    read_concern,
+    write_concern,
+)
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
@@ -48,13 +58,15 @@ META = "daskbroker_meta"
 RUNS = "daskbroker_run"
 CHUNKS = "event_chunk"
 COLUMNS = "event_chunk_column"
-WAIT_MILLISECONDS = 8000
 LOOK_SECONDS = 1.0
 """What other processes do is learnt within this time, where each look would cost a query."""
 NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
 
+CATCH_UP_SECONDS = 2.0
+NOBODY = "daskbroker-nobody"
+"""The ``_id`` of no document."""
 KEPT = 16
 """So many databases, opened by readers alone, stay connected on a worker."""
 
@@ -94,6 +106,9 @@ class Database:
         self._meta: dict[str, Any] | None = None
         self._looked = float("-inf")
         self._identity: str | None = None
+        self._noted_packed = False
+        self._primaries: dict[str, object] = {}
+        self._insert_seconds = insert_seconds(uri)
         for one in (uri, assets):
             if one is not None:
                 _database_name(one)
@@ -120,21 +135,125 @@ class Database:
 
     # -- collections -------------------------------------------------------------------------
 
-    def collection(self, name: str, *, sure: bool = True) -> Collection[dict[str, Any]]:
+    def collection(
+        self, name: str, *, sure: bool = True, settled: bool = False, nearest: bool = False
+    ) -> Collection[dict[str, Any]]:
         """A collection of the metadata database, or of the assets database if it is one of it.
 
-        A write that need not be ``sure`` does not wait for the server's log: what comes after it
-        and does wait makes it sure as well, or it may be lost.
+        Parameters
+        ----------
+        name
+            Of the collection.
+        sure
+            Writes wait as :mod:`.acknowledgement` says. Otherwise they may be lost, also where a
+            later one that was waited for is not.
+        settled
+            Reads show only what no failover takes away any more.
+        nearest
+            Reads go where the uri's ``readPreference`` says; otherwise to the primary, as what
+            different members show does not fit together.
         """
-        uri = self.uri
-        if self.assets_uri is not None and name in ASSET_INDEXES:
-            uri = self.assets_uri
+        uri = self._uri_of(name)
         found = self._client(uri).get_default_database(codec_options=CODEC)
-        concern = found.write_concern
-        if "j" not in concern.document and concern.acknowledged:
-            journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
-            concern = pymongo.WriteConcern(**{**concern.document, "j": journaled and sure})
-        return found.get_collection(name, write_concern=concern)
+        journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
+        writing = write_concern(found.write_concern, journaled=journaled, sure=sure)
+        reading = found.read_concern
+        if settled:
+            self._catch_up(uri)
+            reading = read_concern(reading, writing)
+        return found.get_collection(
+            name,
+            write_concern=writing,
+            read_concern=reading,
+            read_preference=None if nearest else ReadPreference.PRIMARY,
+        )
+
+    def _uri_of(self, name: str) -> str:
+        if self.assets_uri is not None and name in ASSET_INDEXES:
+            return self.assets_uri
+        return self.uri
+
+    # -- what stays --------------------------------------------------------------------------
+
+    def limit(self) -> AbstractContextManager[None]:
+        """A context in which all commands together take no longer than an insert may.
+
+        Where contexts are nested the outer one holds as well.
+        """
+        return pymongo.timeout(self._insert_seconds)
+
+    def session(self) -> AbstractContextManager[ClientSession]:
+        """A session on the metadata database: settled reads in it show what the others have."""
+        return self._client(self.uri).start_session()
+
+    def confirmed(self, name: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What a query finds, none of which a failover takes away any more.
+
+        Needed where finding something is taken for having stored it: what is there may be of an
+        insert that nobody has confirmed. A write that changes nothing waits until all before it
+        is confirmed; in its session a settled read shows all that.
+        """
+        with self.errors(), self._client(self._uri_of(name)).start_session() as session:
+            written = self.collection(name)
+            if written.write_concern.acknowledged:
+                nothing = {"$setOnInsert": {"nobody": True}}
+                written.update_one({"_id": NOBODY}, nothing, session=session)
+            return list(self.collection(name, settled=True).find(query, session=session))
+
+    def insert_once(self, name: str, doc: Any, same: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Insert a document, unless one like it is there to stay; that one, if so.
+
+        Parameters
+        ----------
+        name
+            Of the collection.
+        doc
+            As BSON.
+        same
+            Query for such a document.
+        """
+        into = self.collection(name)
+        for last in (False, False, True):
+            # Not every old database has the unique index, so look first.
+            if into.find_one(same, {"_id": 1}) is None:
+                try:
+                    into.insert_one(doc)
+                    return None
+                except DuplicateKeyError:
+                    if last:
+                        raise
+            found = self.confirmed(name, same)
+            if found:
+                return found[0]
+        raise StoreUnavailable(
+            f"{self.label}: its primaries change while a document of {name} is inserted; insert "
+            "it again"
+        )
+
+    def _catch_up(self, uri: str) -> None:
+        """Where another member has become primary, wait until it knows what is confirmed.
+
+        What a majority has confirmed is in the log of each new primary, but for a moment it
+        does not know so, and leaves that out of settled reads.
+        """
+        client = self._client(uri)
+        known = client.topology_description.server_descriptions().values()
+        elected = ((one.set_version, one.election_id) for one in known if one.is_writable)
+        primary = next((one for one in elected if one != (None, None)), None)
+        if primary is None or primary == self._primaries.get(uri):
+            return
+        try:
+            with pymongo.timeout(CATCH_UP_SECONDS), client.start_session() as session:
+                notes = client.get_default_database().get_collection(META)
+                for concern in (ReadConcern("local"), ReadConcern("majority")):
+                    notes.with_options(
+                        read_concern=concern, read_preference=ReadPreference.PRIMARY
+                    ).find_one({"_id": NOBODY}, session=session)
+        except PyMongoError as error:
+            if not error.timeout:
+                raise
+            return  # what the majority has confirmed can be read all the same
+        self._primaries[uri] = primary
 
     def collection_names(self) -> list[str]:
         """Names of the collections that there are in the metadata database."""
@@ -147,8 +266,7 @@ class Database:
         with self._lock:
             if uri not in self._clients:
                 options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}
-                if "serverselectiontimeoutms" not in uri.lower():
-                    options["serverSelectionTimeoutMS"] = WAIT_MILLISECONDS
+                options |= client_options(uri)
                 try:
                     self._clients[uri] = pymongo.MongoClient(uri, **options)
                 except (InvalidURI, ConfigurationError, ValueError) as error:
@@ -201,9 +319,10 @@ class Database:
 
     def note_packed(self) -> None:
         """Note that there is such a start or stop, before it is stored."""
-        if not (self._meta or {}).get("packed"):
+        if not self._noted_packed:  # what is merely read may be taken back
             self.collection(META).update_one({"_id": "store"}, {"$set": {"packed": True}})
             self._meta = {**(self._meta or {}), "packed": True}
+            self._noted_packed = True
 
     def prepare_writing(self) -> None:
         """Before the first write: leave our note, and make the indexes that a new store needs.
@@ -217,7 +336,7 @@ class Database:
             return
         if self.read_only:
             raise StoreReadOnly(f"the store at {self.label} was opened to read only")
-        with self._lock, self.errors():
+        with self._lock, self.errors(), self.limit():
             note = {"store_id": uuid.uuid4().hex, "format": FORMAT_VERSION}
             self.collection(META).update_one({"_id": "store"}, {"$setOnInsert": note}, upsert=True)
             self.check_format()
@@ -255,15 +374,16 @@ class Database:
         """Turn pymongo's errors into daskbroker's; ``what`` names the document at hand."""
         try:
             yield
-        except AutoReconnect as error:  # ServerSelectionTimeoutError, NetworkTimeout, NotPrimary
-            raise StoreUnavailable(
-                f"{self.label} does not answer{_about(what)}; what was stored before is safe. "
-                f"Inserting the same document again, when the server is back, is harmless "
-                f"({_short(error)})"
-            ) from error
-        except OperationFailure as error:
-            raise self._translated(error, what) from error
         except PyMongoError as error:
+            if is_unavailable(error):
+                raise StoreUnavailable(
+                    f"{self.label} does not answer{_about(what)}, or not in time; what was stored "
+                    f"before is safe. A document that was being inserted may or may not be "
+                    f"stored; inserting it again, when the server is back, is safe "
+                    f"({_short(error)})"
+                ) from error
+            if isinstance(error, OperationFailure):
+                raise self._translated(error, what) from error
             raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
 
     def _translated(self, error: OperationFailure, what: str) -> Exception:

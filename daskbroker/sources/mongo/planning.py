@@ -146,7 +146,7 @@ class EventPlanner:
         after: dict[str, list[Manifest]] = {}
         uids = [storable(stream.descriptor["uid"]) for stream in streams]
         with self._database.errors():
-            found = self._database.collection("event").aggregate(
+            found = self._database.collection("event", settled=True).aggregate(
                 [{"$match": _any_of(streams)}, _chunks_stage(uids)], batchSize=TOGETHER
             )
             for doc in found:
@@ -196,7 +196,7 @@ class EventPlanner:
         descriptor = stream.descriptor
         stage = survey_stage(descriptor) | ({"uid": 1} if doubtful else {})
         with self._database.errors():
-            found = self._database.collection("event").aggregate(
+            found = self._database.collection("event", settled=True).aggregate(
                 [
                     {"$match": stream.filter},
                     {"$sort": dict(IN_TIME)},

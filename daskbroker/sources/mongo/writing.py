@@ -27,6 +27,7 @@ from .chunk_store import (
     Manifest,
     chunk_key,
     chunks_of,
+    confirmed_chunks,
     read_uids,
     sealed_end,
     stored_columns,
@@ -144,7 +145,8 @@ class EventWriter:
             try:
                 events.insert_one(encoded)
             except DuplicateKeyError:
-                self._compare(row, events.find_one({"uid": storable(row["uid"])}))
+                same = {"uid": storable(row["uid"])}
+                self._compare(row, self._database.insert_once("event", encoded, same))
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
@@ -160,7 +162,7 @@ class EventWriter:
                 events.insert_many(encoded)
             except BulkWriteError as error:
                 codes = {one["code"] for one in error.details["writeErrors"]}
-                if not codes <= {DUPLICATE_KEY, *REFUSED}:
+                if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
                     raise
                 for row in rows:  # another process has stored some of them just now
                     self._insert_one(row, to_bson(row))
@@ -176,7 +178,10 @@ class EventWriter:
         """Those of some rows that the journal does not have."""
         uids = [storable(row["uid"]) for row in rows]
         with self._database.errors():
-            found = self._database.collection("event").find({"uid": {"$in": uids}})
+            query = {"uid": {"$in": uids}}
+            found = list(self._database.collection("event").find(query))
+            if found:
+                found = self._database.confirmed("event", query)
             there = {doc["uid"]: doc for doc in found}
         fresh = []
         for row, uid in zip(rows, uids, strict=True):
@@ -266,6 +271,8 @@ class EventWriter:
         """Learn of chunks that were added."""
         known = {chunk["_id"] for chunk in lane.chunks}
         found = chunks_of(self._database, descriptor["uid"])
+        if any(chunk["_id"] not in known for chunk in found):
+            found = confirmed_chunks(self._database, descriptor["uid"])
         new = [chunk for chunk in found if chunk["_id"] not in known]
         uids = [uid for chunk in new for uid in read_uids(self._database, chunk)]
         lane.add(new, uids)
