@@ -27,6 +27,8 @@ from pymongo.errors import AutoReconnect, PyMongoError, WTimeoutError
 __all__ = ["Mongod", "ReplicaSet", "find_mongod", "mongod", "replica_set"]
 
 START_SECONDS = 60.0
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30
 SET_NAME = "daskbroker"
 MEMBERS = 3
 ELECTION_MILLISECONDS = 1000
@@ -341,9 +343,17 @@ def _reaches_majority(notes: Any) -> bool:
 
 @contextmanager
 def replica_set() -> Iterator[ReplicaSet]:
-    """A running set in a temporary folder, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="daskbroker-set-") as place, ReplicaSet(place) as found:
-        yield found
+    """A running set in a temporary folder, which is removed at the end.
+
+    The folder is in memory where there is room, as three servers wait for their disk often.
+    """
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    parent = MEMORY if roomy else None
+    with (
+        tempfile.TemporaryDirectory(prefix="daskbroker-set-", dir=parent) as place,
+        ReplicaSet(place) as members,
+    ):
+        yield members
 
 
 @contextmanager

@@ -135,12 +135,17 @@ def discard(database: Database, manifests: Sequence[Manifest]) -> None:
 
 
 def chunks_of(
-    database: Database, owner: str, session: ClientSession | None = None
+    database: Database,
+    owner: str,
+    session: ClientSession | None = None,
+    *,
+    settled: bool = False,
 ) -> list[Manifest]:
     """The chunks of a sequence, in the order of their positions."""
     query = {"owner": storable(owner)}
     with database.errors():
-        found = database.collection(CHUNKS).find(query, {"schema": 0}, session=session)
+        chunks = database.collection(CHUNKS, settled=settled)
+        found = chunks.find(query, {"schema": 0}, session=session)
         return list(found.sort("first", 1))
 
 

@@ -30,7 +30,6 @@ from pymongo.errors import (
     OperationFailure,
     PyMongoError,
 )
-from pymongo.read_concern import ReadConcern
 
 from ...core.errors import (
     BadDocument,
@@ -64,7 +63,6 @@ NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
 
-CATCH_UP_SECONDS = 2.0
 NOBODY = "daskbroker-nobody"
 """The ``_id`` of no document."""
 KEPT = 16
@@ -107,7 +105,6 @@ class Database:
         self._looked = float("-inf")
         self._identity: str | None = None
         self._noted_packed = False
-        self._primaries: dict[str, object] = {}
         self._insert_seconds = insert_seconds(uri)
         for one in (uri, assets):
             if one is not None:
@@ -159,7 +156,6 @@ class Database:
         writing = write_concern(found.write_concern, journaled=journaled, sure=sure)
         reading = found.read_concern
         if settled:
-            self._catch_up(uri)
             reading = read_concern(reading, writing)
         return found.get_collection(
             name,
@@ -183,8 +179,19 @@ class Database:
         return pymongo.timeout(self._insert_seconds)
 
     def session(self) -> AbstractContextManager[ClientSession]:
-        """A session on the metadata database: settled reads in it show what the others have."""
-        return self._client(self.uri).start_session()
+        """A session on the metadata database, for :meth:`settle`."""
+        with self.errors():
+            return self._client(self.uri).start_session()
+
+    def settle(self, session: ClientSession) -> None:
+        """Wait until settled reads in a session show all that is there to stay of what it has read.
+
+        A member that has just become primary has all that a majority has confirmed, but for a
+        moment it does not know that, and leaves it out of settled reads.
+        """
+        if session.operation_time is not None:  # a standalone server tells none
+            with self.errors(), self.limit():
+                self.collection(META, settled=True).find_one({"_id": NOBODY}, session=session)
 
     def confirmed(self, name: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
         """What a query finds, none of which a failover takes away any more.
@@ -229,31 +236,6 @@ class Database:
             f"{self.label}: its primaries change while a document of {name} is inserted; insert "
             "it again"
         )
-
-    def _catch_up(self, uri: str) -> None:
-        """Where another member has become primary, wait until it knows what is confirmed.
-
-        What a majority has confirmed is in the log of each new primary, but for a moment it
-        does not know so, and leaves that out of settled reads.
-        """
-        client = self._client(uri)
-        known = client.topology_description.server_descriptions().values()
-        elected = ((one.set_version, one.election_id) for one in known if one.is_writable)
-        primary = next((one for one in elected if one != (None, None)), None)
-        if primary is None or primary == self._primaries.get(uri):
-            return
-        try:
-            with pymongo.timeout(CATCH_UP_SECONDS), client.start_session() as session:
-                notes = client.get_default_database().get_collection(META)
-                for concern in (ReadConcern("local"), ReadConcern("majority")):
-                    notes.with_options(
-                        read_concern=concern, read_preference=ReadPreference.PRIMARY
-                    ).find_one({"_id": NOBODY}, session=session)
-        except PyMongoError as error:
-            if not error.timeout:
-                raise
-            return  # what the majority has confirmed can be read all the same
-        self._primaries[uri] = primary
 
     def collection_names(self) -> list[str]:
         """Names of the collections that there are in the metadata database."""

@@ -36,7 +36,6 @@ from .chunk_store import (
     Manifest,
     TooLarge,
     chunks_of,
-    confirmed_chunks,
     discard,
     publish,
     read_uids,
@@ -92,14 +91,16 @@ def _finished(
 ) -> list[Manifest]:
     """The chunks of a sequence, after removing rows that should have left the journal.
 
-    Rows are removed for chunks that are there to stay.
+    Only chunks that are there to stay: a position after another one might be taken twice.
     """
-    left = (WAITING,) if keep else (WAITING, KEPT)
-    if any(manifest["journal"] in left for manifest in chunks_of(database, owner)):
-        for manifest in confirmed_chunks(database, owner):
-            if manifest["journal"] in left:
-                _remove_rows(database, manifest)
-    return chunks_of(database, owner, session)
+    chunks = chunks_of(database, owner, session)
+    if session.operation_time is not None:
+        chunks = chunks_of(database, owner, session, settled=True)
+    for manifest in chunks:
+        if manifest["journal"] == WAITING or (manifest["journal"] == KEPT and not keep):
+            _remove_rows(database, manifest)
+            manifest["journal"] = GONE
+    return chunks
 
 
 def _next_rows(

@@ -203,7 +203,7 @@ class EventWriter:
                 self._compare(next(r for r in rows if storable(r["uid"]) == there["uid"]), there)
         while True:
             seal_descriptor(self._database, descriptor)
-            first = sealed_end(chunks_of(self._database, descriptor["uid"]))
+            first = sealed_end(confirmed_chunks(self._database, descriptor["uid"]))
             if seal_rows(self._database, descriptor, rows, first, GONE):
                 self.forget(descriptor["uid"])
                 return
