@@ -97,6 +97,7 @@ class Database:
         self.read_only = read_only
         self.label = label_of(uri)
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
+        self._collections: dict[tuple[str, bool, bool, bool, bool], Collection] = {}
         self._lock = threading.RLock()
         self._closed = False
         self._leases = 0
@@ -150,19 +151,21 @@ class Database:
             Reads go where the uri's ``readPreference`` says; otherwise to the primary, as what
             different members show does not fit together.
         """
-        uri = self._uri_of(name)
-        found = self._client(uri).get_default_database(codec_options=CODEC)
+        client = self._client(self._uri_of(name))
         journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
-        writing = write_concern(found.write_concern, journaled=journaled, sure=sure)
-        reading = found.read_concern
-        if settled:
-            reading = read_concern(reading, writing)
-        return found.get_collection(
-            name,
-            write_concern=writing,
-            read_concern=reading,
-            read_preference=None if nearest else ReadPreference.PRIMARY,
-        )
+        key = (name, sure, settled, nearest, journaled)
+        found = self._collections.get(key)
+        if found is None or found.database.client is not client:  # closed, or the parent's
+            store = client.get_default_database(codec_options=CODEC)
+            writing = write_concern(store.write_concern, journaled=journaled, sure=sure)
+            found = store.get_collection(
+                name,
+                write_concern=writing,
+                read_concern=read_concern(store.read_concern, writing) if settled else None,
+                read_preference=None if nearest else ReadPreference.PRIMARY,
+            )
+            self._collections[key] = found
+        return found
 
     def _uri_of(self, name: str) -> str:
         if self.assets_uri is not None and name in ASSET_INDEXES:
