@@ -152,6 +152,9 @@ class DataBroker:
         DuplicateUID
             A different document has this uid.
         StoreFull, StoreReadOnly
+        StoreUnavailable
+            The store does not answer, or not in time. The document may or may not be stored;
+            inserting it again is safe.
         """
         for one_name, one in list(expand_bulk(name, prepare(name, doc))):
             self._insert_one(one_name, one, run)

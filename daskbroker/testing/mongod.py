@@ -31,7 +31,7 @@ MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30
 SET_NAME = "daskbroker"
 MEMBERS = 3
-ELECTION_MILLISECONDS = 1000
+ELECTION_MILLISECONDS = 2000
 """Without a primary for so long, the others elect a new one (MongoDB's default is 10 s)."""
 Client = pymongo.MongoClient[dict[str, Any]]
 MEMBER_OPTIONS = (
@@ -168,7 +168,7 @@ class Mongod:
 
 
 class ReplicaSet:
-    """Three servers that elect a primary; a new one within two seconds of its death.
+    """Three servers that elect a primary; a new one about two seconds after its death.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ __all__ = ["client_options", "insert_seconds", "is_unavailable", "read_concern",
 
 WAIT_MILLISECONDS = 10_000
 LONGER = ("wtimeoutms", "sockettimeoutms")
-"""Options of a uri for how long a write may take, in order of none."""
+"""Options of a uri for how long a write may take."""
 UNAVAILABLE = frozenset(
     {
         6, 7, 89, 9001,  # another member cannot be reached

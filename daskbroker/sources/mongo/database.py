@@ -63,6 +63,7 @@ NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
 
+ATTEMPTS = 3
 NOBODY = "daskbroker-nobody"
 """The ``_id`` of no document."""
 KEPT = 16
@@ -200,15 +201,21 @@ class Database:
         """What a query finds, none of which a failover takes away any more.
 
         Needed where finding something is taken for having stored it: what is there may be of an
-        insert that nobody has confirmed. A write that changes nothing waits until all before it
-        is confirmed; in its session a settled read shows all that.
+        insert that nobody has confirmed. In the session of :meth:`_confirm` a settled read shows
+        all that is confirmed by then.
         """
         with self.errors(), self._client(self._uri_of(name)).start_session() as session:
-            written = self.collection(name)
-            if written.write_concern.acknowledged:
-                nothing = {"$setOnInsert": {"nobody": True}}
-                written.update_one({"_id": NOBODY}, nothing, session=session)
+            self._confirm(self.collection(name), session)
             return list(self.collection(name, settled=True).find(query, session=session))
+
+    @staticmethod
+    def _confirm(
+        collection: Collection[dict[str, Any]], session: ClientSession | None = None
+    ) -> None:
+        """Wait until all that the primary has is confirmed, by a write that changes nothing."""
+        if collection.write_concern.acknowledged:
+            nothing = {"$setOnInsert": {"nobody": True}}
+            collection.update_one({"_id": NOBODY}, nothing, session=session)
 
     def insert_once(self, name: str, doc: Any, same: Mapping[str, Any]) -> dict[str, Any] | None:
         """Insert a document, unless one like it is there to stay; that one, if so.
@@ -343,13 +350,28 @@ class Database:
         names
             Of collections; None: all.
         """
-        made = []
+        names = names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]
+        made: dict[str, None] = {}
         with self.errors():
-            for name in names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]:
-                missing = missing_indexes(self.collection(name))
-                if missing:
-                    self.collection(name).create_indexes(missing)
-                    made += [f"{name}.{model.document['name']}" for model in missing]
+            # The majority is waited for once, not for each; if then, as the primary has changed,
+            # some are missing, they are made anew.
+            for _ in range(ATTEMPTS):
+                new = self._make_missing(names)
+                if not new:
+                    break
+                made.update(dict.fromkeys(new))
+                for name in (META, "datum"):
+                    self._confirm(self.collection(name))
+        return list(made)
+
+    def _make_missing(self, names: list[str]) -> list[str]:
+        made = []
+        for name in names:
+            collection = self.collection(name, sure=False)
+            missing = missing_indexes(collection)
+            if missing:
+                collection.create_indexes(missing)
+                made += [f"{name}.{model.document['name']}" for model in missing]
         return made
 
     # -- errors ------------------------------------------------------------------------------
