@@ -197,14 +197,28 @@ class Database:
             with self.errors(), self.limit():
                 self.collection(META, settled=True).find_one({"_id": NOBODY}, session=session)
 
-    def confirmed(self, name: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def confirmed(
+        self, name: str, query: Mapping[str, Any], *, waited: bool = False
+    ) -> list[dict[str, Any]]:
         """What a query finds, none of which a failover takes away any more.
 
         Needed where finding something is taken for having stored it: what is there may be of an
         insert that nobody has confirmed. In the session of :meth:`_confirm` a settled read shows
         all that is confirmed by then.
+
+        Parameters
+        ----------
+        name, query
+            Collection, and what to look for in it.
+        waited
+            A write that was refused for what is there has just waited for the log: on a standalone
+            server that is enough. (Of a set pymongo does not tell whether it waited in vain.)
         """
         with self.errors(), self._client(self._uri_of(name)).start_session() as session:
+            if waited:
+                found = list(self.collection(name).find(query, session=session))
+                if session.operation_time is None:  # a standalone server tells none
+                    return found
             self._confirm(self.collection(name), session)
             return list(self.collection(name, settled=True).find(query, session=session))
 

@@ -146,7 +146,9 @@ class EventWriter:
                 events.insert_one(encoded)
             except DuplicateKeyError:
                 same = {"uid": storable(row["uid"])}
-                self._compare(row, self._database.insert_once("event", encoded, same))
+                found = self._database.confirmed("event", same, waited=True)
+                there = found[0] if found else self._database.insert_once("event", encoded, same)
+                self._compare(row, there)
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
