@@ -28,7 +28,7 @@ from pymongo.errors import AutoReconnect
 
 from ..config import connect
 from ..core.errors import StoreUnavailable
-from .kill import check_store, until_it_answers, write_until_killed
+from .kill import AWAY_SECONDS, check_store, until_it_answers, write_until_killed
 from .mongod import ReplicaSet, replica_set
 
 __all__ = ["main"]
@@ -193,6 +193,7 @@ def _run(uri: str, seconds: float, choose: random.Random, fail_over: _Failovers 
         readers = [start(_read_for_ever), start(_read_for_ever)]
         sealers = [start(_seal_for_ever), start(_seal_for_ever)]
         writer = start(write_until_killed)
+        _wait_for_begin(writer)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(choose.uniform(0.2, 2.0))
@@ -219,6 +220,13 @@ def _run(uri: str, seconds: float, choose: random.Random, fail_over: _Failovers 
     sys.stdout.write(
         f"{kills} kills, {changes}{readings} readings, {events:,} events, nothing lost or doubled\n"
     )
+
+
+def _wait_for_begin(writer: _Process) -> None:
+    """Return when something is stored; a new store takes a while on a busy machine."""
+    deadline = time.monotonic() + AWAY_SECONDS
+    while not writer.said() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _note(said: dict[int, int], text: str) -> None:
