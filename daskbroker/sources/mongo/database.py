@@ -14,15 +14,17 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import dask
 import pymongo
+from pymongo import ReadPreference
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import (
-    AutoReconnect,
     ConfigurationError,
+    DuplicateKeyError,
     InvalidURI,
     OperationFailure,
     PyMongoError,
@@ -39,6 +41,13 @@ from ...core.errors import (
 from ...core.forking import Origin, in_children, in_each_process, leave_to_parent
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
+from .acknowledgement import (
+    client_options,
+    insert_seconds,
+    is_unavailable,
+    read_concern,
+    write_concern,
+)
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
@@ -49,13 +58,15 @@ META = "daskbroker_meta"
 RUNS = "daskbroker_run"
 CHUNKS = "event_chunk"
 COLUMNS = "event_chunk_column"
-WAIT_MILLISECONDS = 8000
 LOOK_SECONDS = 1.0
 """What other processes do is learnt within this time, where each look would cost a query."""
 NO_PERMISSION = (13, 18)
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
 """Codes of MongoDB for a document that it cannot hold."""
 
+ATTEMPTS = 3
+NOBODY = "daskbroker-nobody"
+"""The ``_id`` of no document."""
 KEPT = 16
 """So many databases, opened by readers alone, stay connected on a worker."""
 
@@ -95,6 +106,7 @@ class Database:
         self.read_only = read_only
         self.label = label_of(uri)
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
+        self._collections: dict[tuple[str, bool, bool, bool, bool], Collection] = {}
         in_each_process(self._begin)
         self._closed = False
         self._leases = 0
@@ -102,6 +114,8 @@ class Database:
         self._meta: dict[str, Any] | None = None
         self._looked = float("-inf")
         self._store_id: str | None = None
+        self._noted_packed = False
+        self._insert_seconds = insert_seconds(uri)
         for one in (uri, assets):
             if one is not None:
                 _database_name(one)
@@ -111,6 +125,7 @@ class Database:
         self._lock = threading.RLock()
         leave_to_parent(self._clients.values())  # pymongo's must neither be used nor closed here
         self._clients.clear()
+        self._collections.clear()
 
     @classmethod
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
@@ -133,21 +148,132 @@ class Database:
 
     # -- collections -------------------------------------------------------------------------
 
-    def collection(self, name: str, *, sure: bool = True) -> Collection[dict[str, Any]]:
+    def collection(
+        self, name: str, *, sure: bool = True, settled: bool = False, nearest: bool = False
+    ) -> Collection[dict[str, Any]]:
         """A collection of the metadata database, or of the assets database if it is one of it.
 
-        A write that need not be ``sure`` does not wait for the server's log: what comes after it
-        and does wait makes it sure as well, or it may be lost.
+        Parameters
+        ----------
+        name
+            Of the collection.
+        sure
+            Writes wait as :mod:`.acknowledgement` says. Otherwise they may be lost, also where a
+            later one that was waited for is not.
+        settled
+            Reads show only what no failover takes away any more.
+        nearest
+            Reads go where the uri's ``readPreference`` says; otherwise to the primary, as what
+            different members show does not fit together.
         """
-        uri = self.uri
+        client = self._client(self._uri_of(name))
+        journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
+        key = (name, sure, settled, nearest, journaled)
+        found = self._collections.get(key)
+        if found is None or found.database.client is not client:  # closed, or the parent's
+            store = client.get_default_database(codec_options=CODEC)
+            writing = write_concern(store.write_concern, journaled=journaled, sure=sure)
+            found = store.get_collection(
+                name,
+                write_concern=writing,
+                read_concern=read_concern(store.read_concern, writing) if settled else None,
+                read_preference=None if nearest else ReadPreference.PRIMARY,
+            )
+            self._collections[key] = found
+        return found
+
+    def _uri_of(self, name: str) -> str:
         if self.assets_uri is not None and name in ASSET_INDEXES:
-            uri = self.assets_uri
-        found = self._client(uri).get_default_database(codec_options=CODEC)
-        concern = found.write_concern
-        if "j" not in concern.document and concern.acknowledged:
-            journaled = bool(dask.config.get("daskbroker.mongo-journaled", True))
-            concern = pymongo.WriteConcern(**{**concern.document, "j": journaled and sure})
-        return found.get_collection(name, write_concern=concern)
+            return self.assets_uri
+        return self.uri
+
+    # -- what stays --------------------------------------------------------------------------
+
+    def limit(self) -> AbstractContextManager[None]:
+        """A context in which all commands together take no longer than an insert may.
+
+        Where contexts are nested the outer one holds as well.
+        """
+        return pymongo.timeout(self._insert_seconds)
+
+    def session(self) -> AbstractContextManager[ClientSession]:
+        """A session on the metadata database, for :meth:`settle`."""
+        with self.errors():
+            return self._client(self.uri).start_session()
+
+    def settle(self, session: ClientSession) -> None:
+        """Wait until settled reads in a session show all that is there to stay of what it has read.
+
+        A member that has just become primary has all that a majority has confirmed, but for a
+        moment it does not know that, and leaves it out of settled reads.
+        """
+        if session.operation_time is not None:  # a standalone server tells none
+            with self.errors(), self.limit():
+                self.collection(META, settled=True).find_one({"_id": NOBODY}, session=session)
+
+    def confirmed(
+        self, name: str, query: Mapping[str, Any], *, waited: bool = False
+    ) -> list[dict[str, Any]]:
+        """What a query finds, none of which a failover takes away any more.
+
+        Needed where finding something is taken for having stored it: what is there may be of an
+        insert that nobody has confirmed. In the session of :meth:`_confirm` a settled read shows
+        all that is confirmed by then.
+
+        Parameters
+        ----------
+        name, query
+            Collection, and what to look for in it.
+        waited
+            A write that was refused for what is there has just waited for the log: on a standalone
+            server that is enough. (Of a set pymongo does not tell whether it waited in vain.)
+        """
+        with self.errors(), self._client(self._uri_of(name)).start_session() as session:
+            if waited:
+                found = list(self.collection(name).find(query, session=session))
+                if session.operation_time is None:  # a standalone server tells none
+                    return found
+            self._confirm(self.collection(name), session)
+            return list(self.collection(name, settled=True).find(query, session=session))
+
+    @staticmethod
+    def _confirm(
+        collection: Collection[dict[str, Any]], session: ClientSession | None = None
+    ) -> None:
+        """Wait until all that the primary has is confirmed, by a write that changes nothing."""
+        if collection.write_concern.acknowledged:
+            nothing = {"$setOnInsert": {"nobody": True}}
+            collection.update_one({"_id": NOBODY}, nothing, session=session)
+
+    def insert_once(self, name: str, doc: Any, same: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Insert a document, unless one like it is there to stay; that one, if so.
+
+        Parameters
+        ----------
+        name
+            Of the collection.
+        doc
+            As BSON.
+        same
+            Query for such a document.
+        """
+        into = self.collection(name)
+        for last in (False, False, True):
+            # Not every old database has the unique index, so look first.
+            if into.find_one(same, {"_id": 1}) is None:
+                try:
+                    into.insert_one(doc)
+                    return None
+                except DuplicateKeyError:
+                    if last:
+                        raise
+            found = self.confirmed(name, same)
+            if found:
+                return found[0]
+        raise StoreUnavailable(
+            f"{self.label}: its primaries change while a document of {name} is inserted; insert "
+            "it again"
+        )
 
     def collection_names(self) -> list[str]:
         """Names of the collections that there are in the metadata database."""
@@ -160,8 +286,7 @@ class Database:
         with self._lock:
             if uri not in self._clients:
                 options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}
-                if "serverselectiontimeoutms" not in uri.lower():
-                    options["serverSelectionTimeoutMS"] = WAIT_MILLISECONDS
+                options |= client_options(uri)
                 try:
                     self._clients[uri] = pymongo.MongoClient(uri, **options)
                 except (InvalidURI, ConfigurationError, ValueError) as error:
@@ -220,9 +345,10 @@ class Database:
 
     def note_packed(self) -> None:
         """Note that there is such a start or stop, before it is stored."""
-        if not (self._meta or {}).get("packed"):
+        if not self._noted_packed:  # what is merely read may be taken back
             self.collection(META).update_one({"_id": "store"}, {"$set": {"packed": True}})
             self._meta = {**(self._meta or {}), "packed": True}
+            self._noted_packed = True
 
     def prepare_writing(self) -> None:
         """Before the first write: leave our note, and make the indexes that a new store needs.
@@ -236,7 +362,7 @@ class Database:
             return
         if self.read_only:
             raise StoreReadOnly(f"the store at {self.label} was opened to read only")
-        with self._lock, self.errors():
+        with self._lock, self.errors(), self.limit():
             note = {"store_id": uuid.uuid4().hex, "format": FORMAT_VERSION}
             self.collection(META).update_one({"_id": "store"}, {"$setOnInsert": note}, upsert=True)
             self.check_format()
@@ -258,13 +384,28 @@ class Database:
         names
             Of collections; None: all.
         """
-        made = []
+        names = names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]
+        made: dict[str, None] = {}
         with self.errors():
-            for name in names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]:
-                missing = missing_indexes(self.collection(name))
-                if missing:
-                    self.collection(name).create_indexes(missing)
-                    made += [f"{name}.{model.document['name']}" for model in missing]
+            # The majority is waited for once, not for each; if then, as the primary has changed,
+            # some are missing, they are made anew.
+            for _ in range(ATTEMPTS):
+                new = self._make_missing(names)
+                if not new:
+                    break
+                made.update(dict.fromkeys(new))
+                for name in (META, "datum"):
+                    self._confirm(self.collection(name))
+        return list(made)
+
+    def _make_missing(self, names: list[str]) -> list[str]:
+        made = []
+        for name in names:
+            collection = self.collection(name, sure=False)
+            missing = missing_indexes(collection)
+            if missing:
+                collection.create_indexes(missing)
+                made += [f"{name}.{model.document['name']}" for model in missing]
         return made
 
     # -- errors ------------------------------------------------------------------------------
@@ -274,15 +415,16 @@ class Database:
         """Turn pymongo's errors into daskbroker's; ``what`` names the document at hand."""
         try:
             yield
-        except AutoReconnect as error:  # ServerSelectionTimeoutError, NetworkTimeout, NotPrimary
-            raise StoreUnavailable(
-                f"{self.label} does not answer{_about(what)}; what was stored before is safe. "
-                f"Inserting the same document again, when the server is back, is harmless "
-                f"({_short(error)})"
-            ) from error
-        except OperationFailure as error:
-            raise self._translated(error, what) from error
         except PyMongoError as error:
+            if is_unavailable(error):
+                raise StoreUnavailable(
+                    f"{self.label} does not answer{_about(what)}, or not in time; what was stored "
+                    f"before is safe. A document that was being inserted may or may not be "
+                    f"stored; inserting it again, when the server is back, is safe "
+                    f"({_short(error)})"
+                ) from error
+            if isinstance(error, OperationFailure):
+                raise self._translated(error, what) from error
             raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
 
     def _translated(self, error: OperationFailure, what: str) -> Exception:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from pymongo.errors import DuplicateKeyError, WriteError
+from pymongo.errors import WriteError
 
 from ...core.chunks import ChunkPlan, Statistics
 from ...core.documents import ALL, Document, equal
@@ -90,6 +90,14 @@ class MongoEventSource(EventSource):
         self._surveys: Remembered[tuple[str, int, int], list[Range]] = Remembered()
         self._orphans: bool | None = None
 
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """See :meth:`EventSource.insert_prepared`; in the time that an insert may take."""
+        if name == "stop":  # makes chunks, each of which has that time
+            super().insert_prepared(name, doc, run=run)
+        else:
+            with self._database.limit():
+                super().insert_prepared(name, doc, run=run)
+
     # -- runs, descriptors -------------------------------------------------------------------
 
     def put_run(self, uid: str) -> None:
@@ -104,7 +112,7 @@ class MongoEventSource(EventSource):
         """See :meth:`EventSource.has_run`; a run of databroker's is known by its start."""
         if uid not in self._runs:
             query = {"uid": storable(uid)}
-            with self._database.errors():
+            with self._database.limit(), self._database.errors():
                 for name in (RUNS, "run_start"):
                     if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
                         self._runs[uid] = True
@@ -132,17 +140,14 @@ class MongoEventSource(EventSource):
         label = f"descriptor {doc['uid']!r}"
         same = {"uid": storable(doc["uid"])}
         with self._database.errors(label):
-            descriptors = self._database.collection("event_descriptor")
             try:
-                there = descriptors.find_one(same)
-                if there is None:
-                    descriptors.insert_one(check_size(to_bson(doc), label))
-            except DuplicateKeyError:
-                there = descriptors.find_one(same)
+                encoded = check_size(to_bson(doc), label)
+                there = self._database.insert_once("event_descriptor", encoded, same)
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
-                descriptors.insert_one(check_size(sparse_bson(doc), label))
+                sparse = check_size(sparse_bson(doc), label)
+                there = self._database.insert_once("event_descriptor", sparse, same)
         if there is not None and not equal(from_bson(there), doc):
             raise DuplicateUID(f"{label}: a different one is stored under this uid")
         self._descriptors[doc["uid"]] = Document(doc)
@@ -233,7 +238,12 @@ class MongoEventSource(EventSource):
         return found
 
     def _send(self, entries: Sequence[Entry]) -> None:
-        """Store what has waited in the spool, of one descriptor: many rows as a chunk."""
+        """Store what has waited in the spool, of one descriptor, in the time of an insert."""
+        with self._database.limit():
+            self._store(entries)
+
+    def _store(self, entries: Sequence[Entry]) -> None:
+        """Store entries: many rows as a chunk."""
         descriptor = self._known_descriptor(entries[0].owner)
         rows = sum(map(len, entries))
         if not self._keep and (rows >= LEAST_ROWS or any(one.table is not None for one in entries)):
@@ -327,10 +337,9 @@ class MongoEventSource(EventSource):
             sweep(self._database)
             return made
         with self._lock:
-            return sum(
-                self._seal_descriptor(descriptor, keep=keep_journal)
-                for descriptor in self.list_descriptors([run])
-            )
+            with self._database.limit():
+                descriptors = self.list_descriptors([run])
+            return sum(self._seal_descriptor(one, keep=keep_journal) for one in descriptors)
 
     def _runs_to_seal(self) -> list[str]:
         """Runs with rows in the journal, and those of killed sealers."""

@@ -28,6 +28,7 @@ from .chunk_store import (
     Manifest,
     chunk_key,
     chunks_of,
+    confirmed_chunks,
     read_uids,
     sealed_end,
     stored_columns,
@@ -145,7 +146,10 @@ class EventWriter:
             try:
                 events.insert_one(encoded)
             except DuplicateKeyError:
-                self._compare(row, events.find_one({"uid": storable(row["uid"])}))
+                same = {"uid": storable(row["uid"])}
+                found = self._database.confirmed("event", same, waited=True)
+                there = found[0] if found else self._database.insert_once("event", encoded, same)
+                self._compare(row, there)
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
@@ -161,7 +165,7 @@ class EventWriter:
                 events.insert_many(encoded)
             except BulkWriteError as error:
                 codes = {one["code"] for one in error.details["writeErrors"]}
-                if not codes <= {DUPLICATE_KEY, *REFUSED}:
+                if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
                     raise
                 for row in rows:  # another process has stored some of them just now
                     self._insert_one(row, to_bson(row))
@@ -177,7 +181,10 @@ class EventWriter:
         """Those of some rows that the journal does not have."""
         uids = [storable(row["uid"]) for row in rows]
         with self._database.errors():
-            found = self._database.collection("event").find({"uid": {"$in": uids}})
+            query = {"uid": {"$in": uids}}
+            found = list(self._database.collection("event").find(query))
+            if found:
+                found = self._database.confirmed("event", query)
             there = {doc["uid"]: doc for doc in found}
         fresh = []
         for row, uid in zip(rows, uids, strict=True):
@@ -200,7 +207,7 @@ class EventWriter:
         rounds = self._rounds(descriptor)
         while True:
             seal_descriptor(self._database, descriptor)
-            first = sealed_end(chunks_of(self._database, descriptor["uid"]))
+            first = sealed_end(confirmed_chunks(self._database, descriptor["uid"]))
             rounds.check(first)
             if seal_rows(self._database, descriptor, rows, first, GONE):
                 self.forget(descriptor["uid"])
@@ -275,6 +282,8 @@ class EventWriter:
         """Learn of chunks that were added."""
         known = {chunk["_id"] for chunk in lane.chunks}
         found = chunks_of(self._database, descriptor["uid"])
+        if any(chunk["_id"] not in known for chunk in found):
+            found = confirmed_chunks(self._database, descriptor["uid"])
         new = [chunk for chunk in found if chunk["_id"] not in known]
         uids = [uid for chunk in new for uid in read_uids(self._database, chunk)]
         lane.add(new, uids)
