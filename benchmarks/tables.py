@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -18,7 +19,10 @@ __all__ = ["table", "wide"]
 
 
 def table(sizes: Sizes, folder: Path) -> Workload:
-    """100k events x 12 columns: table, one column, documents, beside a plain file."""
+    """100k events x 12 columns: table, one column, documents, beside a plain file.
+
+    Repeated reads are of columns that this process has checked; a first read checks them.
+    """
     columns = mixed_columns(sizes.events)
     run = Run(columns)
     broker = daskbroker.connect(folder / "store")
@@ -41,6 +45,33 @@ def table(sizes: Sizes, folder: Path) -> Workload:
                 Against("tiled table", times_faster=5),
                 Against("recorded floor"),
             ),
+        ),
+        Case(
+            "table, first read",
+            lambda: broker[run.uid].table().compute(),
+            holds("x3", columns["x3"], 13),
+            (Against("floor", at_most=1.5), Against("table"), Against("table, never checked")),
+            prepare=lambda: touch(folder / "store"),
+        ),
+        Case(
+            "table, always checked",
+            lambda: computed(broker[run.uid].table(), "always"),
+            holds("x3", columns["x3"], 13),
+            (Against("floor"), Against("table")),
+        ),
+        Case(
+            "table, never checked",
+            lambda: computed(broker[run.uid].table(), "never"),
+            holds("x3", columns["x3"], 13),
+            (Against("floor"), Against("table")),
+            prepare=lambda: touch(folder / "store"),
+        ),
+        Case(
+            "table, one column, first read",
+            lambda: broker[run.uid].table()[["x3"]].compute(),
+            holds("x3", columns["x3"], 1),
+            (Against("floor, one column"), Against("table, one column")),
+            prepare=lambda: touch(folder / "store"),
         ),
         Case(
             "table, one column",
@@ -80,6 +111,18 @@ def wide(sizes: Sizes, folder: Path) -> Workload:
         ),
     ]
     return Workload(cases, broker.close)
+
+
+def touch(store: Path) -> None:
+    """Make files of chunks look as if they had been replaced: they are checked as if read first."""
+    for path in store.rglob("*.parquet"):
+        path.touch()
+
+
+def computed(table: Any, verify: str) -> pd.DataFrame:
+    """A table, its columns compared with their checksums ``"always"`` or ``"never"``."""
+    with dask.config.set({"daskbroker.verify": verify}):
+        return table.compute()
 
 
 def count_events(documents: Any) -> int:

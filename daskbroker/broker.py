@@ -87,6 +87,11 @@ class DataBroker:
         if self._key is not None:
             registry.remember(self._key, self)
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what was opened is still there, and not replaced, as by a copy of a folder."""
+        return all(source.is_in_place for source in self.event_sources.values())
+
     # -- opening by configuration ------------------------------------------------------------
 
     @classmethod
@@ -152,15 +157,21 @@ class DataBroker:
         DuplicateUID
             A different document has this uid.
         StoreFull, StoreReadOnly
+        StoreUnavailable
+            The store does not answer, or not in time. The document may or may not be stored;
+            inserting it again is safe.
         """
         for one_name, one in list(expand_bulk(name, prepare(name, doc))):
             self._insert_one(one_name, one, run)
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "start":
-            self._insert_start(doc)
+            with self.header_source.insert_limit():
+                self._insert_start(doc)
         elif name == "stop":
-            if self.header_source.find_uid(doc["run_start"]) is None:
+            with self.header_source.insert_limit():
+                known = self.header_source.find_uid(doc["run_start"])
+            if known is None:
                 raise UnknownReference(
                     f"{document_label(name, doc)}: its run {doc['run_start']!r} is not stored; "
                     "insert its start document first"

@@ -26,6 +26,7 @@ from .configuration import (
 )
 from .core import registry
 from .core.errors import ConfigError
+from .core.forking import Origin
 from .core.settings import setting
 from .sources.base import EventSource, HeaderSource
 from .sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
@@ -116,10 +117,11 @@ def _opened(
     key = json.dumps({**request, **chosen} if by_reference else settings, sort_keys=True)
     if by_reference:
         settings["origin"] = key
-    found = registry.known(key)
-    if found is not None and ("embedded" not in settings or Path(settings["embedded"]).exists()):
-        return found  # type: ignore[no-any-return]
-    return _open(settings, key, create=create)
+
+    def open_it() -> DataBroker:
+        return _open(settings, key, create=create)
+
+    return registry.known_or_opened(key, open_it)  # type: ignore[no-any-return]
 
 
 def _settings(request: Mapping[str, Any]) -> Settings:
@@ -141,6 +143,7 @@ def _settings(request: Mapping[str, Any]) -> Settings:
 
 
 def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
+    setting("verify")  # a wrong value is an error now, not when the first chunk is read
     header_source, event_sources = _sources(settings, create=create)
     filling = ("handlers", "root_map", "readable_roots")
     return DataBroker(
@@ -183,10 +186,10 @@ def temp(**options: Any) -> DataBroker:
     """
     folder = tempfile.mkdtemp(prefix="daskbroker-")
     broker = connect(folder, **options)
-    weakref.finalize(broker, _remove, folder, os.getpid())
+    weakref.finalize(broker, _remove, folder, Origin())
     return broker
 
 
-def _remove(folder: str, process: int) -> None:
-    if os.getpid() == process:  # not in a forked child
+def _remove(folder: str, origin: Origin) -> None:
+    if origin.is_here():
         shutil.rmtree(folder, ignore_errors=True)

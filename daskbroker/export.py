@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,7 +171,7 @@ def _arrow(frame: pd.DataFrame, types: dict[str, pa.DataType | None]) -> pa.Tabl
 def _replacing(target: Path) -> Iterator[Path]:
     """A temporary path that becomes the target when all went well."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may export the same run
     try:
         yield temporary
         os.replace(temporary, target)

@@ -79,7 +79,11 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
         If there is nothing at ``path``.
     """
     root = Path(path)
-    if not root.exists():
+    try:
+        there = root.exists()
+    except OSError as error:  # a name that is too long
+        raise BadRecording(f"{root}: {error.strerror}") from error
+    if not there:
         raise BadRecording(f"{root}: no such file or folder")
     if not root.is_dir():
         return [root]

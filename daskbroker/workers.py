@@ -7,6 +7,7 @@ what dask's configuration ``scheduler`` names (threads by default).
 from __future__ import annotations
 
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,11 +19,13 @@ from typing import Any
 
 import cloudpickle
 import dask
+from dask import threaded
 from dask.local import SynchronousExecutor
 from dask.multiprocessing import get_context
 from dask.system import CPU_COUNT
 
-from .core.errors import ConfigError, this_worker
+from .core.errors import ConfigError, DaskbrokerError, this_worker
+from .core.forking import Origin, in_children
 
 __all__ = ["Pool", "as_completed", "current_client", "open_pool"]
 
@@ -48,11 +51,24 @@ def current_client() -> Any | None:
         client = default_client()
     except ValueError:
         return None
-    return client if _is_client(client) else None
+    return client if _is_client(client) and client.status != "closed" else None
 
 
 def _is_client(client: Any) -> bool:
     return hasattr(client, "scheduler_info") and not getattr(client, "asynchronous", False)
+
+
+def _leave_threads() -> None:
+    """In a forked child: threads of the parent's would never answer."""
+    threaded.default_pool = None
+    threaded.pools.clear()
+    threaded.pools_lock = threading.Lock()
+    if "distributed" in sys.modules:
+        for client in list(sys.modules["distributed"].Client._instances):
+            client.status = "closed"  # so that to compute with it is an error, not for ever
+
+
+in_children(_leave_threads)
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,13 @@ def as_completed(
     Notes
     -----
     Closing the iterator early cancels what has not run yet.
+
+    Raises
+    ------
+    DaskbrokerError
+        In a forked child, for calls that its parent has started.
     """
+    origin = Origin()
     ended: SimpleQueue[Any] = SimpleQueue()
     running: dict[Any, Any] = {}
     coming = iter(items)
@@ -162,7 +184,9 @@ def as_completed(
                 future.add_done_callback(ended.put)
             if not running:
                 return
+            if not origin.is_here():
+                raise DaskbrokerError("calls were started by the process that forked this one")
             yield running.pop(id(ended.get()))
     finally:
-        for _, future in running.values():
+        for _, future in running.values() if origin.is_here() else ():
             future.cancel()

@@ -56,6 +56,22 @@ def mongo_database(mongod_uri):
         client.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def running_set():
+    """Three MongoDB servers that elect a primary."""
+    from daskbroker.testing.mongod import replica_set
+
+    with replica_set() as members:
+        yield members
+
+
+@pytest.fixture
+def members(running_set):
+    """The three servers, for a test that kills or holds them; put in order afterwards."""
+    yield running_set
+    running_set.mend()
+
+
 QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
 
 

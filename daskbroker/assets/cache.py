@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ..core.forking import in_each_process, leave_to_parent
 from ..core.settings import setting
 from .handlers.base import BlockHandler
 
@@ -106,25 +107,24 @@ class HandlerCache:
         entries.clear()
 
 
-_inherited: list[HandlerCache] = []
-_current = HandlerCache()
+_current: HandlerCache | None = None
 
 
 def open_handlers() -> HandlerCache:
     """The cache of this process."""
+    assert _current is not None
     return _current
 
 
-def _after_fork() -> None:
+def _begin() -> None:
     """A child starts with a cache of its own.
 
-    HDF5's state and a lock that another thread held are copies of the parent's. They are kept
-    as they are: closing a file here could release the parent's lock on it.
+    HDF5's state is a copy of the parent's. It is kept as it is: closing a file here could release
+    the parent's lock on it.
     """
     global _current
-    _inherited.append(_current)
+    leave_to_parent([_current])
     _current = HandlerCache()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_each_process(_begin)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..core.chunks import ChunkPlan, ChunkReader
+from ..core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
 from ..core.documents import Document
 from ..core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
 from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
@@ -128,7 +129,8 @@ class References:
         for key in self._from(near):
             if not len(places):
                 return
-            chunk = datum_chunk(self.store, self.reader, key)
+            with self._named():
+                chunk = datum_chunk(self.store, self.reader, key)
             asked = datum_ids if len(places) == len(datum_ids) else datum_ids.take(places)
             hits = pc.index_in(asked, value_set=chunk.uids).fill_null(-1).to_numpy()
             there = hits >= 0
@@ -161,7 +163,8 @@ class References:
 
     def documents(self, layout: Layout, uids: Sequence[str] | None = None) -> dict[str, Document]:
         """Resources or stream_resources by uid: those asked for that there are, or all."""
-        return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
+        with self._named():
+            return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
 
     # -- frames of streams -------------------------------------------------------------------
 
@@ -196,6 +199,11 @@ class References:
     def _frame_table(self, descriptor: str, key: str) -> FrameTable:
         chunks = (self.keys.get(kind, ()) for kind in (STREAM_RESOURCE.kind, STREAM_DATUM.kind))
         try:
-            return read_frame_table(self.store, self.reader, *chunks, descriptor, key)
+            with self._named():
+                return read_frame_table(self.store, self.reader, *chunks, descriptor, key)
         except UnevenStreamDatum as error:
             raise ReferenceMissing(str(error)) from None
+
+    def _named(self) -> AbstractContextManager[None]:
+        """Errors of damaged chunks say whose references they are."""
+        return damage_of(chunk_label({"run_start": self.run}))

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import cloudpickle
 
 from ..core.errors import FillError, HandlerExists, HandlerNotFound
+from ..core.forking import in_each_process
 from .resolving import normal_spec
 
 __all__ = ["Factory", "HandlerRegistry", "HandlerType"]
@@ -128,9 +129,12 @@ class HandlerRegistry:
 
     def __init__(self, handlers: Mapping[str, HandlerType] | None = None) -> None:
         self._explicit: dict[str, Factory] = {}
-        self._lock = threading.Lock()
+        in_each_process(self._begin)
         for spec, handler in (handlers or {}).items():
             self.register(spec, handler)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
 
     def register(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
         """Say which handler reads a spec.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -108,12 +109,17 @@ class FileTransfer:
             return
         resolved = self._resolved(name, doc)
         label = f"{name} {doc.get('uid')!r} of run {doc.get('run_start', '')!r}"
-        found = list(_files(resolved))
-        if not found:
-            raise FillError(f"{label}: there is no file at {resolved.path!r} to copy")
-        for path in found:
-            for one in (path, *_linked(path, label, resolved.readable)):
-                self._copy(one, label, resolved.readable)
+        try:
+            found = list(_files(resolved))
+            if not found:
+                raise FillError(f"{label}: there is no file at {resolved.path!r} to copy")
+            for path in found:
+                for one in (path, *_linked(path, label, resolved.readable)):
+                    self._copy(one, label, resolved.readable)
+        except (OSError, ValueError) as error:  # what no file system takes is a ValueError
+            raise FillError(
+                f"{label}: {resolved.path!r} cannot be copied below {str(self.root)!r}: {error}"
+            ) from error
 
     def _copy(self, path: Path, label: str, readable: ReadableRoots) -> None:
         target = self._place(path)
@@ -220,9 +226,9 @@ def _is_whole(source: Path, target: Path) -> bool:
 
 def _copy_checked(source: Path, target: Path, label: str) -> int:
     """Copy, read back, compare, and put in place; how many bytes."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may copy the same file
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         with source.open("rb") as reader, temporary.open("wb") as writer:
             digest = _digest(reader, writer)
             writer.flush()
@@ -232,8 +238,6 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
                 raise FillError(f"{label}: the copy of {str(source)!r} is not what was written")
         shutil.copystat(source, temporary)
         os.replace(temporary, target)
-    except OSError as error:
-        raise FillError(f"{label}: {str(source)!r} cannot be copied: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return target.stat().st_size

@@ -57,7 +57,10 @@ def place_settings(
     if assets is not None:
         raise ConfigError(f"{place}: a folder holds everything; only MongoDB has 'assets' apart")
     path = rest.removeprefix("localhost") if separator else place
-    return {"embedded": str(Path(folder or "", os.path.expanduser(path)).resolve())}
+    try:
+        return {"embedded": str(Path(folder or "", os.path.expanduser(path)).resolve())}
+    except (OSError, ValueError, RuntimeError) as error:  # the latter for links that go round
+        raise ConfigError(f"{path!r} can be no folder: {error}") from error
 
 
 def _with_database(uri: str) -> str:

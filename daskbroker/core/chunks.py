@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 from .checksum import seal_bytes, sound_bytes
 from .codec import Kind, encode, field_kind
 from .documents import Document
+from .errors import StoreDamaged
 from .layouts import EVENT, Layout, assemble
 
 __all__ = [
@@ -26,8 +28,11 @@ __all__ = [
     "ChunkPlan",
     "ChunkReader",
     "Statistics",
+    "chunk_label",
     "column_kinds",
+    "damage_of",
     "from_ipc",
+    "place_identity",
     "present",
     "ranges_table",
     "statistics",
@@ -81,6 +86,21 @@ def column_kinds(table: pa.Table) -> dict[str, Kind]:
     return {arrow_field.name: field_kind(arrow_field)[0] for arrow_field in table.schema}
 
 
+def place_identity(store: str, *place: str) -> str:
+    """Identity of a store at a place, for tokens and caches.
+
+    Parameters
+    ----------
+    store
+        The store's own identity, which a copy of it has too.
+    place
+        What tells its place from all others.
+    """
+    return hashlib.blake2b(
+        "\0".join([store, *place]).encode("utf8", "surrogateescape"), digest_size=16
+    ).hexdigest()
+
+
 # -- plans -----------------------------------------------------------------------------------
 
 SMALL_BYTES = 2**16
@@ -100,6 +120,12 @@ CHUNK_RECORD = np.dtype(
         ("ordered", "?"),
     ]
 )
+
+
+TOKEN_PARTS = (
+    "descriptor", "first", "rows", "bytes", "seq_min", "seq_max", "time_min", "time_max",
+)  # fmt: skip
+"""Fields of a record by which the content of chunks is told apart."""
 
 
 class ChunkReader(ABC):
@@ -135,8 +161,29 @@ class ChunkReader(ABC):
     def read_many(
         self, keys: Sequence[Any], columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Read chunks one after the other; a store that can fetch several at once overrides it."""
+        """Read chunks one after the other; a store that can fetch several at once overrides it.
+
+        An error is that of the next chunk to be given, so that the caller knows which it is.
+        """
         return (self.read(key, columns) for key in keys)
+
+    def read_labelled(
+        self, keys: Sequence[Any], labels: Sequence[str], columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read chunks as :meth:`read_many`; an error names the chunk by its label.
+
+        Parameters
+        ----------
+        keys, columns
+            See :meth:`read_many`.
+        labels
+            One a key, see :meth:`ChunkPlan.label`.
+        """
+        coming = self.read_many(keys, columns)
+        for label in labels:
+            with damage_of(label):
+                table = next(coming)
+            yield table
 
     @abstractmethod
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
@@ -145,6 +192,23 @@ class ChunkReader(ABC):
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
         """The keys as another process can read them; a store with local ones overrides it."""
         return keys
+
+
+@contextmanager
+def damage_of(label: str) -> Iterator[None]:
+    """Errors of damaged chunks that are read inside say whose they are."""
+    try:
+        yield
+    except StoreDamaged as error:
+        raise StoreDamaged(f"{label}: {error}") from (error.__cause__ or error)
+
+
+def chunk_label(descriptor: Mapping[str, Any]) -> str:
+    """Whose the chunks of a descriptor are, for messages; of references, it has only the run."""
+    run = f"run {descriptor['run_start']!r}"
+    if "data_keys" not in descriptor:
+        return f"references of {run}"
+    return f"{run}, stream {str(descriptor.get('name') or 'primary')!r}"
 
 
 def present(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
@@ -187,7 +251,7 @@ class ChunkPlan:
     keys
         What the reader wants to know, one per chunk.
     store
-        Identity of the store, part of the token.
+        Identity of the store at its place (:func:`place_identity`), part of the token.
     """
 
     reader: ChunkReader
@@ -222,7 +286,7 @@ class ChunkPlan:
         digest = hashlib.blake2b(self.store.encode(), digest_size=16)
         for descriptor in self.descriptors:
             digest.update(descriptor["uid"].encode("utf8", "surrogatepass") + b"\0")
-        for name in ("descriptor", "first", "rows", "bytes"):
+        for name in TOKEN_PARTS:
             digest.update(np.ascontiguousarray(self.records[name]).tobytes())
         return digest.hexdigest()
 
@@ -260,7 +324,12 @@ class ChunkPlan:
 
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
-        return self.reader.read(self.keys[place], columns)
+        with damage_of(self.label(place)):
+            return self.reader.read(self.keys[place], columns)
+
+    def label(self, place: int) -> str:
+        """Whose a chunk is, for messages."""
+        return chunk_label(self.descriptors[self.records["descriptor"][place]])
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = tuple(self.reader.portable(self.keys))

@@ -38,9 +38,15 @@ import numpy as np
 import pyarrow as pa
 
 from .documents import from_json, plain, to_json
-from .errors import StoreDamaged
+from .errors import StoreDamaged, StoreVersion
 
-__all__ = ["MISSING", "Column", "Kind", "block", "decode", "encode"]
+__all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
+
+KINDS = frozenset(
+    ("null", "bool", "int", "long", "uint", "float", "number", "str", "array", "list", "json")
+)
+NOTES = frozenset(("ints", "missing"))
+"""What may stand beside the kind in a field's metadata."""
 
 EXACT_INTEGER = 2**53
 """The largest integer up to which every integer is a float of its own."""
@@ -86,8 +92,19 @@ class Kind:
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Kind:
-        """The inverse of :meth:`to_list`."""
+        """The inverse of :meth:`to_list`.
+
+        Raises
+        ------
+        StoreVersion
+            If there is no such kind.
+        """
         name, nulls, dtype, shape = values
+        if name not in KINDS:
+            raise StoreVersion(
+                f"its values are of the kind {name!r}, which this daskbroker does not know: "
+                "install a newer daskbroker to read it"
+            )
         return cls(name, bool(nulls), dtype, tuple(shape))
 
 
@@ -114,6 +131,23 @@ def _noted_kind(kind: Kind) -> bytes:
     return _noted(kind, {})
 
 
+def listed_kinds(columns: Mapping[str, Sequence[Any]]) -> dict[str, Kind]:
+    """The kinds of a chunk's columns, from what its manifest has of each (:meth:`Kind.to_list`).
+
+    Raises
+    ------
+    StoreVersion
+        If one is of a kind that there is not.
+    """
+    kinds = {}
+    for name, values in columns.items():
+        try:
+            kinds[name] = Kind.from_list(values)
+        except StoreVersion as error:
+            raise StoreVersion(f"column {name!r} of a chunk: {error}") from None
+    return kinds
+
+
 def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
     """The kind and the notes that a field's metadata carries.
 
@@ -121,17 +155,27 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
     ------
     StoreDamaged
         If it carries none.
+    StoreVersion
+        If it carries some that a newer daskbroker has written.
     """
     try:
         note = arrow_field.metadata[b"daskbroker"]
         return _parsed_short(note) if len(note) < SHORT else _parsed(note)
+    except StoreVersion as error:
+        raise StoreVersion(f"column {arrow_field.name!r} of a chunk: {error}") from None
     except (TypeError, KeyError, ValueError) as error:
         raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
 
 
 def _parsed(note: bytes) -> tuple[Kind, Mapping[str, str]]:
     notes = json.loads(note)
-    return Kind.from_list(notes.pop("kind")), notes
+    kind = Kind.from_list(notes.pop("kind"))
+    if not notes.keys() <= NOTES:
+        raise StoreVersion(
+            f"it has notes ({', '.join(sorted(notes.keys() - NOTES))}) that this daskbroker does "
+            "not know: install a newer daskbroker to read it"
+        )
+    return kind, notes
 
 
 # Nearly all fields of a store have one of a few short notes.
@@ -370,9 +414,34 @@ def _pack_mask(mask: np.ndarray) -> str:
     return base64.b64encode(zlib.compress(np.packbits(mask).tobytes())).decode()
 
 
+def check_notes(notes: Mapping[str, str], rows: int) -> None:
+    """Raise StoreDamaged if the notes of a column of so many rows are not what they should be."""
+    if not notes.keys() <= {"missing", "ints"}:
+        raise StoreDamaged(f"a column has unknown notes: {', '.join(notes)}")
+    if notes.get("missing", "all") != "all":
+        _unpack_mask(notes["missing"], rows)
+    if "ints" in notes:
+        _packed_mask(notes["ints"], (rows + 7) // 8)
+
+
+def _packed_mask(note: str, most: int) -> bytes:
+    """The bytes of a mask, at most so many."""
+    inflater = zlib.decompressobj()
+    try:
+        packed = inflater.decompress(base64.b64decode(note, validate=True), most + 1)
+    except (ValueError, zlib.error) as error:
+        raise StoreDamaged(f"the notes of a column are damaged: {error}") from error
+    if len(packed) > most or not inflater.eof:
+        raise StoreDamaged("the notes of a column are damaged")
+    return packed
+
+
 def _unpack_mask(note: str, rows: int) -> np.ndarray:
-    bits = np.frombuffer(zlib.decompress(base64.b64decode(note)), np.uint8)
-    return np.unpackbits(bits, count=rows).astype(bool)
+    size = (rows + 7) // 8
+    packed = _packed_mask(note, size)
+    if len(packed) != size:
+        raise StoreDamaged("the notes of a column are damaged")
+    return np.unpackbits(np.frombuffer(packed, np.uint8), count=rows).astype(bool)
 
 
 # -- decoding ------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["has_login", "label_of", "redacted"]
+__all__ = ["address_of", "has_login", "label_of", "redacted"]
 
 _LOGIN = re.compile(r"([a-z][a-z0-9+.\-]*://)(?!\*\*\*)(.*)@(.*)", re.IGNORECASE | re.DOTALL)
 _SECRET = re.compile(
@@ -36,3 +36,15 @@ def has_login(text: str) -> bool:
 def label_of(uri: str) -> str:
     """A uri without user, password and options, for messages."""
     return redacted(uri).replace("***@", "").partition("?")[0]
+
+
+def address_of(uri: str) -> str:
+    """The servers and the database that a uri of MongoDB names, however it is written."""
+    scheme, _, rest = label_of(uri).partition("://")
+    hosts, _, database = rest.partition("/")
+    port = "" if scheme.endswith("+srv") else ":27017"
+    names = (
+        host if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host + port
+        for host in hosts.lower().split(",")
+    )
+    return f"{','.join(sorted(names))}/{database}"

@@ -12,7 +12,17 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["broker_of", "known", "opened", "reader_of", "register_opener", "remember"]
+from .forking import in_children
+
+__all__ = [
+    "broker_of",
+    "known",
+    "known_or_opened",
+    "opened",
+    "reader_of",
+    "register_opener",
+    "remember",
+]
 
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _recent: dict[str, Any] = {}
@@ -21,6 +31,14 @@ _openers: list[Callable[[str], Any]] = []
 
 KEPT = 16
 """So many brokers, opened by unpickling, stay open although nothing refers to them."""
+
+
+def _begin() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+in_children(_begin)
 
 
 def register_opener(opener: Callable[[str], Any]) -> None:
@@ -38,7 +56,16 @@ def known(key: str) -> Any | None:
     """The open broker of a configuration, if there is one in this process."""
     with _lock:
         broker = _brokers.get(key)
-        return None if broker is None or broker.closed else broker
+        return None if broker is None or broker.closed or not broker.is_in_place else broker
+
+
+def known_or_opened(key: str, open_it: Callable[[], Any]) -> Any:
+    """The open broker of a configuration, unless its place is gone, else a new one.
+
+    Threads that ask for one broker get one: while it is opened the others wait.
+    """
+    with _lock:
+        return known(key) or open_it()
 
 
 def opened(key: str) -> Any:

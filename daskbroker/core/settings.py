@@ -57,6 +57,12 @@ SETTINGS: dict[str, Setting] = {
     "seal-bytes": Setting(
         16 * 2**20, "bytes", "The journal of a descriptor is sealed when it has this size."
     ),
+    "verify": Setting(
+        "first",
+        ("first", "always", "never"),
+        "When columns of Parquet files are compared with their checksums: when a process reads "
+        "them for the first time, always, or never.",
+    ),
     "mongo-journaled": Setting(
         True, "bool", "Whether an insert waits until MongoDB has written it to its log."
     ),
@@ -91,8 +97,11 @@ def setting(name: str) -> Any:
     try:
         return _typed(known, value)
     except (TypeError, ValueError):
-        kinds = known.kind if isinstance(known.kind, str) else " or ".join(map(repr, known.kind))
-        raise ConfigError(f"daskbroker.{name} must be {kinds}, not {value!r}") from None
+        one_of = "" if isinstance(known.kind, str) else "one of "
+        kinds = known.kind if isinstance(known.kind, str) else ", ".join(known.kind)
+        raise ConfigError(
+            f"daskbroker.{name} in dask's configuration must be {one_of}{kinds}, not {value!r}"
+        ) from None
 
 
 def _typed(known: Setting, value: Any) -> Any:

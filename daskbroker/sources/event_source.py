@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..core.chunks import Chunk, ChunkPlan
+from ..core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from ..core.documents import ALL, Document
 from ..core.errors import BadDocument, StreamNotFound, UnknownReference
 from ..core.layouts import DATUM, EVENT, LAYOUTS, REFERENCES, STREAM_DATUM, Layout
@@ -54,6 +54,11 @@ class EventSource(Filestore):
 
     opens_on_workers: bool = False
     """Whether workers may open the store itself, and not only read chunks by their keys."""
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether what was opened is still what is there, and not replaced by something else."""
+        return True
 
     # -- primitives --------------------------------------------------------------------------
 
@@ -288,7 +293,8 @@ class EventSource(Filestore):
 
     def read_chunk(self, chunk: Chunk, columns: Sequence[str] | None = None) -> pa.Table:
         """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…)."""
-        return self.reader.read(chunk.key, columns)  # type: ignore[no-any-return]
+        with damage_of(chunk_label(chunk.descriptor)):
+            return self.reader.read(chunk.key, columns)  # type: ignore[no-any-return]
 
     def documents_given_header(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ..core.documents import Document
@@ -35,6 +36,10 @@ class HeaderSource(ABC):
     @abstractmethod
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """Store a checked start or stop."""
+
+    def insert_limit(self) -> AbstractContextManager[None]:
+        """A context for the parts of one insert, which bounds their time together; none here."""
+        return nullcontext()
 
     @abstractmethod
     def find_uid(self, uid: str) -> HeaderPair | None:

@@ -4,6 +4,10 @@
 are killed with SIGKILL every few moments and started anew. Every reading, of table and of
 documents, has to be a beginning of what is written: no event missing, none twice. At the end
 the store is compared with what the writers said was stored.
+
+With ``--step-down`` the primary of a replica set is told to step down every few moments. With
+``--kill-primaries`` in place of a uri all this is done to a replica set of its own, of which
+the primary is killed with SIGKILL, often while the secondaries lag, and started again.
 """
 
 from __future__ import annotations
@@ -15,12 +19,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import dask
+import pymongo
+from pymongo.errors import AutoReconnect
 
 from ..config import connect
-from .kill import check_store, write_until_killed
+from ..core.errors import StoreUnavailable
+from .kill import AWAY_SECONDS, check_store, until_it_answers, write_until_killed
+from .mongod import ReplicaSet, replica_set
 
 __all__ = ["main"]
 
@@ -30,9 +39,9 @@ SEAL_ROWS = 400
 def _seal_for_ever(place: str, out: int, seed: int) -> None:
     """Seal everything, again and again."""
     choose = random.Random(seed)
-    with connect(place) as db:
+    with until_it_answers(lambda: connect(place)) as db:
         while True:
-            db.seal()
+            until_it_answers(db.seal)
             os.write(out, b".")
             time.sleep(choose.uniform(0, 0.2))
 
@@ -40,19 +49,23 @@ def _seal_for_ever(place: str, out: int, seed: int) -> None:
 def _read_for_ever(place: str, out: int, seed: int) -> None:
     """Read the newest runs, and see that nothing is missing or doubled."""
     choose = random.Random(seed)
-    with connect(place, mode="r") as db:
+    with until_it_answers(lambda: connect(place, mode="r")) as db:
         while True:
-            for header in list(db[-2:]):
-                if choose.random() < 0.5:
-                    events = (doc for name, doc in header.documents() if name == "event")
-                    numbers = [doc["data"]["n"] for doc in events]
-                else:
-                    numbers = _table_numbers(header)
+            for header in until_it_answers(lambda: list(db[-2:])):
+                read = _document_numbers if choose.random() < 0.5 else _table_numbers
+                try:
+                    numbers = read(header)
+                except StoreUnavailable:
+                    continue
                 if numbers != list(range(len(numbers))):
                     os.write(out, f"{header.uid}: read {_gaps(numbers)}\n".encode())
                     os._exit(1)
                 os.write(out, b".")
             time.sleep(0.01)
+
+
+def _document_numbers(header: Any) -> list[int]:
+    return [doc["data"]["n"] for name, doc in header.documents() if name == "event"]
 
 
 def _table_numbers(header: Any) -> list[int]:
@@ -96,6 +109,13 @@ class _Process:
             pass
         return self._text.decode()
 
+    def end(self) -> None:
+        """Kill it, if it has not ended."""
+        if self.number:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self.number, signal.SIGKILL)
+                os.waitpid(self.number, 0)
+
     def kill(self) -> str:
         """Kill it; what it has written.
 
@@ -106,6 +126,7 @@ class _Process:
         """
         os.kill(self.number, signal.SIGKILL)
         _, status = os.waitpid(self.number, 0)
+        self.number = 0
         text = self.said()
         os.close(self._reading)
         if not os.WIFSIGNALED(status):
@@ -113,44 +134,99 @@ class _Process:
         return text
 
 
+class _Failovers:
+    """Makes another member of a replica set primary, in one of several ways."""
+
+    def __init__(self, uri: str, members: ReplicaSet | None, choose: random.Random) -> None:
+        self._uri, self._members, self._choose = uri, members, choose
+        self.count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self._members is None:
+            client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(self._uri)
+            with client, suppress(AutoReconnect):  # it may close our connection
+                client.admin.command({"replSetStepDown": 10, "force": True})
+            return
+        if self._choose.random() < 0.5:  # what has not reached the others will be rolled back
+            self._members.hold_secondaries()
+            time.sleep(self._choose.uniform(0, 0.5))
+        self._members.kill_primary()
+        self._members.release_secondaries()
+        time.sleep(self._choose.uniform(0, 2.0))
+        self._members.mend()
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the crowd for ``--seconds``."""
     parser = argparse.ArgumentParser(prog="python -m daskbroker.testing.crowd", description=__doc__)
-    parser.add_argument("uri")
+    parser.add_argument("uri", nargs="?")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--step-down", action="store_true")
+    parser.add_argument("--kill-primaries", action="store_true")
     options = parser.parse_args(arguments)
+    if (options.uri is None) != options.kill_primaries:
+        parser.error("give either a uri or --kill-primaries")
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**31)
     sys.stdout.write(f"seed {seed}\n")
     choose = random.Random(seed)
+    with ExitStack() as stack:
+        members = stack.enter_context(replica_set()) if options.kill_primaries else None
+        uri = options.uri if members is None else members.uri("crowd")
+        changes = members is not None or options.step_down
+        fail_over = _Failovers(uri, members, choose) if changes else None
+        _run(uri, options.seconds, choose, fail_over)
+
+
+def _run(uri: str, seconds: float, choose: random.Random, fail_over: _Failovers | None) -> None:
     said: dict[int, int] = {}
     kills = readings = 0
+    running: list[_Process] = []
 
     def start(work: Callable[[str, int, int], None]) -> _Process:
-        return _Process(work, options.uri, choose.randrange(2**31))
+        process = _Process(work, uri, choose.randrange(2**31))
+        running.append(process)
+        return process
 
-    readers = [start(_read_for_ever), start(_read_for_ever)]
-    sealers = [start(_seal_for_ever), start(_seal_for_ever)]
-    writer = start(write_until_killed)
-    deadline = time.monotonic() + options.seconds
-    while time.monotonic() < deadline:
-        time.sleep(choose.uniform(0.2, 2.0))
-        if choose.random() < 0.5:
-            _note(said, writer.kill())
-            writer = start(write_until_killed)
-        else:
-            sealers[0].kill()
-            sealers[0] = start(_seal_for_ever)
-        kills += 1
-    _note(said, writer.kill())
-    for sealer in sealers:
-        sealer.kill()
-    for reader in readers:
-        readings += reader.kill().count(".")
-    events = check_store(options.uri, said)
+    try:
+        readers = [start(_read_for_ever), start(_read_for_ever)]
+        sealers = [start(_seal_for_ever), start(_seal_for_ever)]
+        writer = start(write_until_killed)
+        _wait_for_begin(writer)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(choose.uniform(0.2, 2.0))
+            if fail_over is not None and choose.random() < 0.5:
+                fail_over()
+            elif choose.random() < 0.5:
+                _note(said, writer.kill())
+                writer = start(write_until_killed)
+                kills += 1
+            else:
+                sealers[0].kill()
+                sealers[0] = start(_seal_for_ever)
+                kills += 1
+        _note(said, writer.kill())
+        for sealer in sealers:
+            sealer.kill()
+        for reader in readers:
+            readings += reader.kill().count(".")
+    finally:
+        for process in running:
+            process.end()
+    events = until_it_answers(lambda: check_store(uri, said))
+    changes = "" if fail_over is None else f"{fail_over.count} failovers, "
     sys.stdout.write(
-        f"{kills} kills, {readings} readings, {events:,} events, nothing lost or doubled\n"
+        f"{kills} kills, {changes}{readings} readings, {events:,} events, nothing lost or doubled\n"
     )
+
+
+def _wait_for_begin(writer: _Process) -> None:
+    """Return when something is stored; a new store takes a while on a busy machine."""
+    deadline = time.monotonic() + AWAY_SECONDS
+    while not writer.said() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _note(said: dict[int, int], text: str) -> None:

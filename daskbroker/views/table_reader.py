@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..assets.filling import Filling, Target
 from ..assets.held import Held
-from ..core.chunks import ChunkReader
+from ..core.chunks import ChunkReader, damage_of
 from ..core.schema import (
     TIME,
     TableColumn,
@@ -89,6 +89,8 @@ class Piece(NamedTuple):
         First and last ``seq_num`` wanted; None: all.
     near
         Where in the run it is, from 0 to 1.
+    run
+        Whose they are.
     numbers
         ``seq_num`` of all rows of the one chunk, if known; then the column need not be read.
     """
@@ -97,6 +99,7 @@ class Piece(NamedTuple):
     parts: tuple[Part, ...]
     within: tuple[int, int] | None
     near: float
+    run: str
     numbers: range | None = None
 
 
@@ -130,9 +133,15 @@ class TableReader:
         wanted = [self.columns[name] for name in names]
         keys = [part.key for piece in payload.pieces for part in piece.parts]
         known = all(piece.numbers is not None for piece in payload.pieces)
-        tables = payload.reader.read_many(keys, self._physical(wanted, payload.filling, known))
+        labels = [self._label(piece) for piece in payload.pieces for _ in piece.parts]
+        physical = self._physical(wanted, payload.filling, known)
+        tables = payload.reader.read_labelled(keys, labels, physical)
         pieces = [self._read(tables, piece, payload) for piece in payload.pieces]
         return self._frame(pieces, wanted)
+
+    def _label(self, piece: Piece) -> str:
+        """Whose chunks are read, for messages."""
+        return f"run {piece.run!r}, stream {self.options.stream!r}"
 
     def _frame(self, pieces: Sequence[_Piece], wanted: Sequence[TableColumn]) -> pd.DataFrame:
         """All pieces one below the other. They are joined column by column, as a frame for each
@@ -182,10 +191,11 @@ class TableReader:
 
     def _read(self, coming: Iterator[pa.Table], piece: Piece, payload: Payload) -> _Piece:
         tables = list(islice(coming, len(piece.parts)))
-        seq_nums = [
-            _seq_num(table, part.key, piece, payload.reader)
-            for part, table in zip(piece.parts, tables, strict=True)
-        ]
+        with damage_of(self._label(piece)):
+            seq_nums = [
+                _seq_num(table, part.key, piece, payload.reader)
+                for part, table in zip(piece.parts, tables, strict=True)
+            ]
         chunks = [
             _Chunk(self, payload.filling, part, piece.near, table, _chosen(seq_num, some), some)
             for part, table, seq_num, some in zip(

@@ -9,7 +9,6 @@ import dask
 import numpy as np
 import pytest
 
-from daskbroker.assets import cache
 from daskbroker.assets.cache import HandlerCache, open_handlers
 from daskbroker.assets.handlers import BlockHandler, Datums
 from daskbroker.core.errors import FillError
@@ -170,4 +169,3 @@ def test_a_forked_child_opens_its_own(tmp_path, reader):
     assert open_handlers() is mine
     got = reader.resource("AD_HDF5", path, [{"point_number": 2}])
     np.testing.assert_array_equal(got[0, 0], frames(3)[2])
-    assert cache._inherited == []

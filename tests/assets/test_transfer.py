@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import h5py
 import numpy as np
@@ -186,3 +187,74 @@ def test_commands(db, tmp_path, old):
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "new").rglob("a.h5"))) == 1
     assert len(list((tmp_path / "out").rglob("a.h5"))) == 1
+
+
+def _loop(folder):
+    os.symlink(folder / "loop", folder / "loop")
+    return folder / "loop"
+
+
+def _file(folder):
+    (folder / "file").write_text("x")
+    return folder / "file"
+
+
+NO_PLACES = {
+    "a file": _file,
+    "below a file": lambda folder: _file(folder) / "sub",
+    "a loop of links": _loop,
+    "a name too long": lambda folder: folder / ("x" * 300),
+    "a null character": lambda folder: f"{folder}/a\0b",
+    "no folder to write": lambda folder: "/proc/none",
+}
+
+
+@pytest.mark.parametrize("place", NO_PLACES)
+def test_a_root_that_can_be_no_folder(db, into, tmp_path, old, place):
+    docs, _ = npy_run(old)
+    insert_all(db, docs)
+    root = NO_PLACES[place](tmp_path)
+    with pytest.raises(
+        FillError, match=r"resource .* of run .*: .* cannot be copied below"
+    ) as told:
+        list(export([db[-1]], tmp_path / "out", files=root))
+    assert repr(str(root)) in str(told.value)
+    report = copy(db, into, files=root)
+    assert len(report.failed) == 1
+    assert into[-1].stop is None  # to be gone on with
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["a loop of links", "a name too long", "below a file"])
+def test_a_source_that_can_be_no_file(db, tmp_path, old, place):
+    run = RunBuilder()
+    descriptor = run.descriptor({"img": image_claim()})
+    resource = run.resource(
+        "NPY_SEQ", root="/", resource_path=str(NO_PLACES[place](tmp_path)).lstrip("/")
+    )
+    run.event(descriptor, {"img": run.datum(resource, index=0)})
+    insert_all(db, run.stop())
+    with pytest.raises(FillError, match="resource"):
+        list(export([db[-1]], tmp_path / "out", files=tmp_path / "new"))
+    with pytest.raises(FillError, match="'img'"):
+        np.asarray(db[-1].dataset()["img"])
+
+
+def test_threads_copy_one_file_at_once(db, tmp_path, old):
+    docs, _ = datum_run(old)
+    insert_all(db, docs)
+    problems = []
+
+    def work(number):
+        try:
+            list(export([db[-1]], tmp_path / f"out-{number}", files=tmp_path / "new"))
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert not list((tmp_path / "new").rglob("*.part"))

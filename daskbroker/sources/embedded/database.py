@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import sqlite3
 import threading
+import time
 import uuid
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...core.chunks import place_identity
 from ...core.errors import (
     StoreDamaged,
     StoreError,
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
-    StoreVersion,
     seen_from,
 )
+from ...core.forking import in_children, in_each_process
+from ...core.formats import check_format
+from .fork_gate import gate
 
-__all__ = ["Database", "plain_text"]
+__all__ = ["FILE_NAME", "Database", "plain_text"]
 
 FILE_NAME = "daskbroker.sqlite"
 FORMAT_VERSION = 1
@@ -86,7 +91,14 @@ CREATE TABLE chunk_body (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 
 _open: weakref.WeakValueDictionary[tuple[str, bool], Database] = weakref.WeakValueDictionary()
 _open_lock = threading.Lock()
-_left_to_parent: list[object] = []
+
+
+def _begin() -> None:
+    global _open_lock
+    _open_lock = threading.Lock()
+
+
+in_children(_begin)
 
 
 class Database:
@@ -112,17 +124,27 @@ class Database:
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
-        self._lock = threading.RLock()
+        in_each_process(self._begin)
+        gate.add(self)
         self._closed = False
         self._frozen: tuple[int, ...] | None = None
-        if not self.path.exists():
+        with self.errors():
+            there = self.path.exists()
+        if not there:
             if read_only or not create:
                 raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
             with self.errors():
                 root.mkdir(parents=True, exist_ok=True)
-        with self.errors():
+        with gate.passed(), self.errors():
             self._check_or_create()
+        state = self.path.stat()
+        self._place = state.st_dev, state.st_ino
         self.store_id = self.meta("store_id")
+        self.identity = place_identity(self.store_id, str(root), str(state.st_ino))
+        """Of what is at this place: of a copy, or of what replaces the folder, it is another."""
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()  # connections are closed before a fork
 
     @classmethod
     def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
@@ -130,43 +152,52 @@ class Database:
         root = Path(root).expanduser().resolve()
         with _open_lock:
             found = _open.get((str(root), read_only))
-            if found is None or found._closed or not found.path.exists():
+            if found is None or found._closed or not found.is_in_place:
                 found = cls(root, create=create, read_only=read_only)
                 _open[str(root), read_only] = found
             return found
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file that was opened is still the one at its path."""
+        return self._place_now() == self._place
+
+    def _place_now(self) -> tuple[int, int] | None:
+        try:
+            state = self.path.stat()
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino
+
     # -- format ------------------------------------------------------------------------------
 
     def _check_or_create(self) -> None:
-        connection = self._connect(write=not self.read_only)
+        connection = self._connect(write=not self.read_only, sure=False)
         try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            owner = connection.execute("PRAGMA application_id").fetchone()[0]
-            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if tables and owner != APPLICATION_ID:
-                raise StoreDamaged(f"{self.path} is an SQLite file, but not of daskbroker")
-            if version > FORMAT_VERSION:
-                raise StoreVersion(
-                    f"{self.root} is of format {version}; this daskbroker knows formats up to "
-                    f"{FORMAT_VERSION}: install a newer daskbroker to open it"
-                )
-            if not tables:
-                if self.read_only:
-                    raise StoreNotFound(f"the store at {self.root} is empty")
-                self._create(connection)
+            with _transaction(connection, "BEGIN"):
+                made = self._is_made(connection)
+            if not self.read_only:
+                _log_ahead(connection)
+            if made:
+                return
+            if self.read_only:
+                raise StoreNotFound(f"the store at {self.root} is empty")
+            with _transaction(connection, "BEGIN IMMEDIATE"):
+                if not self._is_made(connection):  # another process may have been first
+                    _create(connection)
         finally:
             connection.close()
 
-    def _create(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            for statement in FORMAT.split(";\n"):
-                if statement.strip():
-                    connection.execute(statement)
-            connection.execute("INSERT INTO meta VALUES ('store_id', ?)", (uuid.uuid4().hex,))
-            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
-        connection.execute("COMMIT")
+    def _is_made(self, connection: sqlite3.Connection) -> bool:
+        """Whether the file has our tables, in a format that we know; in one transaction."""
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and owner != APPLICATION_ID:
+            raise StoreDamaged(f"{self.path} is an SQLite file, but not of daskbroker")
+        if tables:
+            check_format(f"the store at {self.root}", version, FORMAT_VERSION)
+        return bool(tables)
 
     def meta(self, key: str) -> str:
         """A value of the table ``meta``."""
@@ -178,7 +209,8 @@ class Database:
 
     # -- connections -------------------------------------------------------------------------
 
-    def _connect(self, *, write: bool) -> sqlite3.Connection:
+    def _connect(self, *, write: bool, sure: bool = True) -> sqlite3.Connection:
+        """Open the file; nothing in it changes by this where it is not ``sure`` to be ours."""
         uri = self.path.absolute().as_uri()
         mode = "?mode=rwc" if write else "?mode=ro"
         if self.read_only and not os.access(self.root, os.W_OK) and not self._log.exists():
@@ -188,10 +220,8 @@ class Database:
             uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
             check_same_thread=False, cached_statements=256,
         )  # fmt: skip
-        if write:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA wal_autocheckpoint=4000")
+        if write and sure:
+            _log_ahead(connection)
         connection.execute("PRAGMA cache_size=-32000")
         return connection
 
@@ -213,21 +243,26 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """A connection to read with; what it sees changes with each statement."""
-        with self.errors():
-            self._check_open()
-            if self._frozen is not None:
-                self._thaw()
-            try:
-                connection = self._readers.pop()
-            except IndexError:
-                connection = self._connect(write=False)
-            try:
-                yield connection
-            finally:
-                if len(self._readers) < IDLE_READERS and not self._closed:
-                    self._readers.append(connection)
-                else:
-                    connection.close()
+        entered = gate.enter()
+        try:
+            with self.errors():
+                self._check_open()
+                if self._frozen is not None:
+                    self._thaw()
+                try:
+                    connection = self._readers.pop()
+                except IndexError:
+                    connection = self._connect(write=False)
+                try:
+                    yield connection
+                finally:
+                    if len(self._readers) < IDLE_READERS and not self._closed:
+                        self._readers.append(connection)
+                    else:
+                        connection.close()
+        finally:
+            if entered:
+                gate.leave()
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -243,19 +278,18 @@ class Database:
     def write(self) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is stored when the block ends, or nothing of it."""
         self.check_writable()
-        with self._lock, self.errors():
-            self._check_open()
-            if self._writer is None:
-                self._writer = self._connect(write=True)
-            connection = self._writer
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
+        entered = gate.enter()
+        try:
+            with self._lock, self.errors():
+                self._check_open()
+                if self._writer is None:
+                    self._writer = self._connect(write=True)
+                connection = self._writer
+                with _transaction(connection, "BEGIN IMMEDIATE"):
+                    yield connection
+        finally:
+            if entered:
+                gate.leave()
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
@@ -280,7 +314,7 @@ class Database:
                 raise self._full() from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise StoreReadOnly(f"{self.root} cannot be written: {error}") from error
-            raise
+            raise StoreError(f"the store at {self.root}: {error}") from error
 
     def _full(self) -> StoreFull:
         return StoreFull(
@@ -327,31 +361,63 @@ class Database:
 
     def close(self) -> None:
         """Close all connections; whoever still reads gets a StoreError."""
-        with self._lock:
+        with gate.passed(), self._lock:
             self._closed = True
-            while self._readers:
-                self._readers.pop().close()
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            self.disconnect()
 
-    def _forget_connections(self) -> None:
-        """In a forked child: SQLite's connections must neither be used nor closed here."""
-        _left_to_parent.extend([self._writer, *self._readers])
-        self._writer, self._readers, self._lock = None, [], threading.RLock()
+    def disconnect(self) -> None:
+        """Close all connections that are not in use; new ones are made when they are needed."""
+        while self._readers:
+            self._readers.pop().close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    for statement in FORMAT.split(";\n"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('store_id', ?)", (uuid.uuid4().hex,))
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Let others read while this connection writes; the file itself remembers it."""
+    _keep_log(connection)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA wal_autocheckpoint=4000")
+
+
+def _keep_log(connection: sqlite3.Connection) -> None:
+    """Use a write-ahead log.
+
+    The first time that changes the file, for which SQLite does not wait while others open it.
+    """
+    patience = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
+                raise
+        time.sleep(random.uniform(0.001, 0.02))
 
 
 def plain_text(uid: str) -> str:
     """A uid as SQLite can hold it: lone surrogates are spelled out."""
     return uid.encode("utf8", "backslashreplace").decode()
-
-
-def _after_fork() -> None:
-    global _open_lock
-    _open_lock = threading.Lock()
-    for database in list(_open.values()):
-        database._forget_connections()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

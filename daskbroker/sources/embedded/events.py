@@ -11,6 +11,7 @@ from typing import Any
 from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, equal, pack, unpack
 from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
+from ...core.forking import in_each_process
 from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page, rows_of_page
 from ...core.pages import is_columnar, is_large
 from ...core.planning import PlanBuilder
@@ -51,14 +52,23 @@ class EmbeddedEventSource(EventSource):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.reader = EmbeddedReader(str(database.root), database.read_only)
-        self._journal = Journal(self.reader)
+        root = str(database.root)
+        self.reader = EmbeddedReader(root, database.read_only, database.identity)
         self._seal_rows = setting("seal-rows")
         self._seal_bytes = setting("seal-bytes")
+        in_each_process(self._begin)
+
+    def _begin(self) -> None:
+        self._journal = Journal(self.reader)
         self._descriptors: Remembered[str, Document] = Remembered()
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._runs: Remembered[str, int] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
+
+    @property
+    def is_in_place(self) -> bool:
+        """See :attr:`EventSource.is_in_place`."""
+        return self._database.is_in_place
 
     # -- runs, descriptors, assets -----------------------------------------------------------
 
@@ -267,7 +277,7 @@ class EmbeddedEventSource(EventSource):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
-        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         with self._database.snapshot() as connection:
             found = connection.execute(
                 "SELECT descriptor.uid, sequence.id FROM descriptor JOIN sequence ON "
@@ -290,7 +300,7 @@ class EmbeddedEventSource(EventSource):
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
         """See :meth:`EventSource.plan_references`."""
-        owners, store = run_owners(runs), self._database.store_id
+        owners, store = run_owners(runs), self._database.identity
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }

@@ -15,12 +15,14 @@ import pyarrow as pa
 
 from ...core.chunks import from_ipc, to_ipc
 from ...core.documents import pack, unpack
+from ...core.errors import StoreError
 from ...core.layouts import Layout, encode_rows
 from .claims import Claims
 from .lanes import POSITIONS, Lane, sealed_end
+from .misplaced import move_misplaced
 from .reader import EmbeddedReader
 
-__all__ = ["Journal", "encoded", "waiting_tables"]
+__all__ = ["Journal", "check_place", "encoded", "waiting_tables"]
 
 
 class Journal:
@@ -31,12 +33,13 @@ class Journal:
 
     def __init__(self, reader: EmbeddedReader) -> None:
         self.claims = Claims(reader)
-        self._version: int | None = None
+        self._version: tuple[sqlite3.Connection, int] | None = None
         self._known: dict[int, Lane] = {}
 
     def refresh(self, connection: sqlite3.Connection, sequence: Lane) -> Lane:
         """The sequence with its counters as they are now, other processes' work included."""
-        version = connection.execute("PRAGMA data_version").fetchone()[0]
+        # The number means something only beside those of the same connection.
+        version = connection, connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self.forget()
             self._version = version
@@ -44,15 +47,17 @@ class Journal:
         if known is None:
             known = self._known[sequence.number] = sequence
             low = sequence.number * POSITIONS
-            rows, nbytes, end = connection.execute(
-                "SELECT total(coalesce(rows, 1)), total(length(body)), "
+            rows, nbytes, begin, end = connection.execute(
+                "SELECT total(coalesce(rows, 1)), total(length(body)), min(id), "
                 "max(id + coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
                 (low, low + POSITIONS),
             ).fetchone()
             known.waiting_rows, known.waiting_bytes = int(rows), int(nbytes)
-            known.next = sealed_end(connection, sequence.number)
-            if end is not None:
-                known.next = max(known.next, end - low)
+            sealed = known.next = sealed_end(connection, sequence.number)
+            if begin is not None:
+                known.next = max(sealed, end - low)
+                if begin - low < sealed:
+                    move_misplaced(connection, known, sealed)
         self.claims.refresh(connection, known)
         return known
 
@@ -73,7 +78,10 @@ class Journal:
         ------
         DuplicateUID
             If a different document has the same uid in this run.
+        StoreError
+            If a sealed chunk has the sequence's next position.
         """
+        check_place(connection, sequence)
         position, added = sequence.next, 0
         size = 0
         low = sequence.number * POSITIONS
@@ -92,6 +100,7 @@ class Journal:
 
     def append_table(self, connection: sqlite3.Connection, sequence: Lane, table: pa.Table) -> None:
         """Add a page whose uids are claimed, encoded as a chunk."""
+        check_place(connection, sequence)
         body = to_ipc(table)
         connection.execute(
             "INSERT INTO journal VALUES (?, ?, ?)",
@@ -100,6 +109,21 @@ class Journal:
         sequence.next += table.num_rows
         sequence.waiting_rows += table.num_rows
         sequence.waiting_bytes += len(body)
+
+
+def check_place(connection: sqlite3.Connection, sequence: Lane) -> None:
+    """Refuse to store at a position that a sealed chunk has, where no reader expects a row.
+
+    Raises
+    ------
+    StoreError
+    """
+    sealed = sealed_end(connection, sequence.number)
+    if sequence.next < sealed:
+        raise StoreError(
+            f"run {sequence.run!r}, {sequence.layout.kind} {sequence.next}: sealed chunks "
+            f"hold all positions below {sealed}; nothing was stored. Inserting it again is safe"
+        )
 
 
 def waiting_tables(

@@ -13,6 +13,7 @@ import sqlite3
 import uuid
 from pathlib import Path
 
+from ...core.rounds import Rounds
 from .database import Database
 
 __all__ = ["PACK_BYTES", "pack_small_chunks", "publish_file"]
@@ -33,11 +34,13 @@ def pack_small_chunks(database: Database, allowed: int = 0) -> int:
         How many were moved.
     """
     moved = 0
+    rounds = Rounds(f"packing small chunks in {database.root}")
     while True:
         with database.read() as connection:
             waiting = _waiting(connection, allowed)
         if not waiting:
             return moved
+        rounds.check(waiting[0][0])
         path = _write(database, waiting)
         with database.write() as connection:
             moved += _note(connection, path.relative_to(database.root).as_posix(), waiting)

@@ -59,11 +59,10 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
     waiting = {number: [row[1:] for row in rows] for number, rows in journal}
     schemas = _Schemas(connection, chunks, sequences)
     for sequence in sequences:
-        end = 0
         for chunk in chunks.get(sequence.number, ()):
-            end = _add_sealed(sequence, chunk, schemas)
+            _add_sealed(sequence, chunk, schemas)
         if sequence.number in waiting:
-            _add_tail(sequence, waiting[sequence.number], end)
+            _add_tail(sequence, waiting[sequence.number])
 
 
 class _Schemas:
@@ -96,7 +95,7 @@ class _Schemas:
         return self._known[key]
 
 
-def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Schemas) -> int:
+def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Schemas) -> None:
     number, _, first, *facts, ordered, schema, path, offset, length = chunk
     rows, nbytes, low, high, begin, end, distinct = facts
     key = number if path is None else path if offset is None else (path, offset, length)
@@ -104,18 +103,17 @@ def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Sch
         sequence.place, key, first, schemas.of(sequence, schema),
         Statistics(rows, nbytes, low, high, _nan(begin), _nan(end), distinct, bool(ordered)),
     )  # fmt: skip
-    return int(first + rows)
 
 
-def _add_tail(
-    sequence: PlannedSequence, journal: Sequence[tuple[int, int | None, bytes]], end: int
-) -> None:
-    """The unsealed rows, as chunks that travel with the plan."""
+def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None, bytes]]) -> None:
+    """The unsealed rows, as chunks that travel with the plan.
+
+    All of the journal: a row that is there is in no chunk, whatever its position.
+    """
     owner = sequence.owner
     metadata = {"run": owner["run_start"], "kind": sequence.layout.kind}
     lane = Lane(sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata)
-    first = sequence.number * POSITIONS + end
-    for position, table in encoded((row for row in journal if row[0] >= first), lane):
+    for position, table in encoded(journal, lane):
         sequence.builder.add_table(sequence.place, position, table)
 
 

@@ -7,16 +7,15 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ...core.chunks import ChunkReader, from_ipc, present
+from ...core.chunks import ChunkReader, damage_of, from_ipc
 from ...core.errors import StoreDamaged, StoreError, StoreNotFound, seen_from
-from .database import Database
+from .chunk_files import read_file
+from .database import FILE_NAME, Database
 from .packing import pack_small_chunks
 
 __all__ = ["EmbeddedReader", "stored_keys"]
@@ -39,6 +38,15 @@ class EmbeddedReader(ChunkReader):
 
     root: str
     read_only: bool = False
+    identity: str = ""
+    """Of the store; what replaces its folder has other chunks under the same numbers."""
+
+    def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
+        if isinstance(key, bytes):  # as SQLite has them, or had when the plan was made
+            with damage_of(str(Path(self.root, FILE_NAME))):
+                return super().read(key, columns)
+        return super().read(key, columns)
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
@@ -65,42 +73,27 @@ class EmbeddedReader(ChunkReader):
 
     def _read_file(self, key: str, columns: Sequence[str] | None) -> pa.Table:
         path = Path(self.root, key)
-        whole = columns is None  # checksums cost a table of numbers a third of its time
         try:
-            state = path.stat()
-            footer, schema = _footer(str(path), state.st_mtime_ns, state.st_size)
-            with pq.ParquetFile(
-                path, memory_map=True, metadata=footer, page_checksum_verification=whole
-            ) as file:
-                if columns is None:
-                    return file.read()
-                names = present(schema, columns)
-                if not names:  # the number of rows still counts
-                    return pa.table({"": pa.nulls(file.metadata.num_rows)}).select([])
-                return file.read(columns=names).select(names)
-        except FileNotFoundError:
-            raise self._missing(path) from None
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise StoreDamaged(f"{path} is damaged: {error}") from error
+            return read_file(path, columns, _rows_in(key))
+        except OSError as error:
+            raise self._unreadable(path, error) from None
 
     def _read_packed(
         self, key: str, offset: int, length: int, columns: Sequence[str] | None
     ) -> pa.Table:
         path = Path(self.root, key)
         try:
-            handle = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise self._missing(path) from None
-        try:
-            body = os.pread(handle, length, offset)
-        finally:
-            os.close(handle)
+            body = _bytes_at(path, offset, length)
+        except OSError as error:
+            raise self._unreadable(path, error) from None
         try:
             return from_ipc(body, columns)
         except StoreDamaged as error:
             raise StoreDamaged(f"{path}, from byte {offset:,}: {error}") from None
 
-    def _missing(self, path: Path) -> StoreError:
+    def _unreadable(self, path: Path, error: OSError) -> StoreError:
+        if not isinstance(error, FileNotFoundError):
+            return StoreDamaged(f"{path} cannot be read{seen_from()}: {error}")
         if Path(self.root).is_dir():
             return StoreDamaged(f"{path} is missing{seen_from()}")
         return StoreNotFound(
@@ -109,7 +102,13 @@ class EmbeddedReader(ChunkReader):
         )
 
     def _look_up(self, numbers: Sequence[int]) -> list[Stored]:
-        with self._database.read() as connection:
+        database = self._database
+        if database.identity != self.identity:
+            raise StoreError(
+                f"the store at {self.root} was replaced by another one; open it anew, and make the "
+                "table or dataset anew"
+            )
+        with database.read() as connection:
             return stored_keys(connection, numbers)
 
     @property
@@ -128,11 +127,20 @@ class EmbeddedReader(ChunkReader):
         return self._found(keys)
 
 
-@lru_cache(maxsize=256)
-def _footer(path: str, modified: int, size: int) -> tuple[pq.FileMetaData, pa.Schema]:
-    """What is at the end of a file; to read it takes as long as to read a column."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        return file.metadata, file.schema_arrow
+def _rows_in(key: str) -> int | None:
+    """The rows of a chunk, as the name of its file has them."""
+    rows = key.removesuffix(".parquet").rpartition("-")[2]
+    return int(rows) if rows.isdecimal() else None
+
+
+def _bytes_at(path: Path, offset: int, length: int) -> bytes:
+    """A part of a file; less than ``length`` where the file has no more."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        most = max(0, os.fstat(handle).st_size - offset)
+        return os.pread(handle, min(length, most), offset)
+    finally:
+        os.close(handle)
 
 
 def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Stored]:

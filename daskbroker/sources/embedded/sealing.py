@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
-from ...core.codec import Kind
+from ...core.codec import listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
 from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
+from ...core.rounds import Rounds
+from .chunk_files import encoded_file
 from .database import Database
-from .journal import Journal, waiting_tables
+from .journal import Journal, check_place, waiting_tables
 from .lanes import POSITIONS, Lane, sealed_end
 from .packing import CHUNK_FOLDER, publish_file
 
@@ -41,11 +42,19 @@ ORPHAN_SECONDS = 3600.0
 def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
     """Pack what the journal holds of a sequence into chunks; how many were made."""
     made = 0
+    rounds = Rounds(f"sealing the {lane.layout.kind}s of run {lane.run!r} in {database.root}")
     while True:
         with database.snapshot() as connection:
             waiting = list(waiting_tables(connection, lane, 0, CHUNK_ROWS, CHUNK_BYTES))
+            sealed = sealed_end(connection, lane.number)
         if not waiting:
             return made
+        rounds.check(waiting[0][0])
+        if waiting[0][0] < sealed:  # a chunk's file might have the name of another one
+            with database.write() as connection:
+                journal.forget(lane.number)
+                journal.refresh(connection, lane)  # moves them
+            continue
         table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
         made += _publish(database, journal, lane, waiting[0][0], table)
 
@@ -79,9 +88,7 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                pq.write_table(
-                    table, file, compression="lz4", use_dictionary=texts, write_page_checksum=True
-                )
+                file.writelines(encoded_file(table, texts))
                 file.flush()
                 os.fsync(file.fileno())
         except BaseException:
@@ -151,6 +158,7 @@ def add_chunks(
     written: list[tuple[pa.Table, Path | None]],
 ) -> None:
     """Make the chunks of a page known, from the sequence's next position on."""
+    check_place(connection, lane)
     for table, temporary in written:
         final = _move(temporary, lane, lane.next, table.num_rows)
         add_chunk(connection, database, lane, lane.next, table, final)
@@ -204,6 +212,6 @@ def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
 def read_schema(body: str) -> dict[str, Any]:
     """The inverse of what :func:`add_chunk` stores of a chunk's columns."""
     try:
-        return {name: Kind.from_list(values) for name, values in from_json(body).items()}
+        return listed_kinds(from_json(body))
     except (ValueError, TypeError, AttributeError) as error:
         raise StoreDamaged(f"the store's list of columns is damaged: {error}") from error

@@ -12,7 +12,7 @@ unique key, sequence and position, lets one of two sealers win.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
@@ -20,10 +20,13 @@ from typing import Any
 import pyarrow as pa
 from bson.binary import Binary
 from bson.objectid import ObjectId
+from pymongo import ReadPreference
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from ...core.chunks import Statistics, column_kinds, from_ipc, statistics, to_ipc
-from ...core.codec import Kind
+from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
@@ -38,6 +41,7 @@ __all__ = [
     "TooLarge",
     "chunk_key",
     "chunks_of",
+    "confirmed_chunks",
     "discard",
     "facts_of",
     "kinds_of",
@@ -66,8 +70,8 @@ def store_columns(
 ) -> Manifest:
     """Store the columns of a chunk; :func:`publish` makes it known.
 
-    This does not wait for the server's log: the log is in order, so when it has the chunk's
-    manifest, for which :func:`publish` waits, it has the columns.
+    They are sure before that: between the two another member may become primary, or the server
+    die and come back, and what nobody waited for may be lost where the manifest is not.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def store_columns(
         for place, (name, body) in enumerate(pieces.items())
     ]
     with database.errors():
-        database.collection(COLUMNS, sure=False).insert_many(documents, ordered=False)
+        database.collection(COLUMNS).insert_many(documents, ordered=False)
     kinds = {name: kind.to_list() for name, kind in column_kinds(table).items()}
     return {
         "_id": chunk,
@@ -117,7 +121,7 @@ def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
             database.collection(CHUNKS).insert_many(manifests)
         except BulkWriteError as error:
             codes = {one["code"] for one in error.details["writeErrors"]}
-            if codes != {DUPLICATE_KEY}:
+            if codes != {DUPLICATE_KEY} or error.details["nInserted"]:
                 raise
             return False
     return True
@@ -130,11 +134,25 @@ def discard(database: Database, manifests: Sequence[Manifest]) -> None:
         database.collection(COLUMNS).delete_many({"chunk": {"$in": chunks}})
 
 
-def chunks_of(database: Database, owner: str) -> list[Manifest]:
+def chunks_of(
+    database: Database,
+    owner: str,
+    session: ClientSession | None = None,
+    *,
+    settled: bool = False,
+) -> list[Manifest]:
     """The chunks of a sequence, in the order of their positions."""
+    query = {"owner": storable(owner)}
     with database.errors():
-        found = database.collection(CHUNKS).find({"owner": storable(owner)}, {"schema": 0})
+        chunks = database.collection(CHUNKS, settled=settled)
+        found = chunks.find(query, {"schema": 0}, session=session)
         return list(found.sort("first", 1))
+
+
+def confirmed_chunks(database: Database, owner: str) -> list[Manifest]:
+    """As :func:`chunks_of`, but only those that no failover takes away any more."""
+    found = database.confirmed(CHUNKS, {"owner": storable(owner)})
+    return sorted(found, key=lambda chunk: int(chunk["first"]))
 
 
 def sealed_end(chunks: Sequence[Manifest]) -> int:
@@ -155,7 +173,7 @@ def facts_of(manifest: Manifest) -> Statistics:
 @lru_cache(maxsize=1000)
 def kinds_of(schema: str) -> dict[str, Kind]:
     """The kinds of a chunk's columns, from the manifest's text."""
-    return {name: Kind.from_list(values) for name, values in from_json(schema).items()}
+    return listed_kinds(from_json(schema))
 
 
 # -- reading ---------------------------------------------------------------------------------
@@ -163,8 +181,11 @@ def kinds_of(schema: str) -> dict[str, Kind]:
 
 def stored_columns(
     database: Database, keys: Sequence[tuple[Any, ...]], columns: Sequence[str] | None
-) -> list[pa.Table]:
+) -> Iterator[pa.Table]:
     """Read chunks with one query: all of them, or only some columns, in the asked order.
+
+    They are decoded one by one, as they are asked for. As chunks never change, any member may be
+    asked; one that lags is no loss.
 
     Raises
     ------
@@ -174,11 +195,36 @@ def stored_columns(
     query: dict[str, Any] = {"chunk": {"$in": [key[1] for key in keys]}}
     if columns is not None:
         query["column"] = {"$in": ["", *columns]}
+    collection = database.collection(COLUMNS, nearest=True)
+    if collection.read_preference != ReadPreference.PRIMARY:
+        try:
+            tables = list(_found_columns(database, collection, query, keys, columns))
+        except StoreDamaged:
+            collection = database.collection(COLUMNS)
+        else:
+            yield from tables
+            return
+    yield from _found_columns(database, collection, query, keys, columns)
+
+
+def _found_columns(
+    database: Database,
+    collection: Collection[dict[str, Any]],
+    query: Mapping[str, Any],
+    keys: Sequence[tuple[Any, ...]],
+    columns: Sequence[str] | None,
+) -> Iterator[pa.Table]:
     found: dict[str, dict[str, Any]] = {key[1]: {} for key in keys}
     with database.errors():
-        for doc in database.collection(COLUMNS).find(query).sort("place", 1):
-            found[doc["chunk"]][doc["column"]] = doc["body"]
-    return [_assembled(database, key, found[key[1]], columns) for key in keys]
+        for doc in collection.find(query).sort("place", 1):
+            found[doc["chunk"]][doc["column"]] = doc.get("body")
+    for key in keys:
+        table = _assembled(database, key, found[key[1]], columns)
+        if table.num_rows != key[2]:
+            raise StoreDamaged(
+                f"{database.label}, chunk {key[1]}: it has {table.num_rows:,} rows, not {key[2]:,}"
+            )
+        yield table
 
 
 def _assembled(
@@ -197,6 +243,9 @@ def _assembled(
     if not names:  # the number of rows still counts
         return pa.table({"": pa.nulls(rows)}).select([])
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if part.num_rows != rows or part.column_names != [name]:
+            raise StoreDamaged(f"{where}, column {name!r}: it holds something else")
     schema = pa.schema([part.schema.field(0) for part in parts], metadata=parts[0].schema.metadata)
     return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
 
@@ -230,5 +279,5 @@ def _check_complete(
 
 def read_uids(database: Database, manifest: Manifest) -> list[str]:
     """The uids of the events in a chunk."""
-    table = stored_columns(database, [chunk_key(manifest)], [EVENT.uid])[0]
+    table = next(stored_columns(database, [chunk_key(manifest)], [EVENT.uid]))
     return table.column(0).to_pylist()  # type: ignore[no-any-return]

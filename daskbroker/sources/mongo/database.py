@@ -9,46 +9,55 @@ needed, so unpickling a reader on a worker costs nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pymongo
+from pymongo import ReadPreference
+from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import (
-    AutoReconnect,
     ConfigurationError,
+    DuplicateKeyError,
     InvalidURI,
     OperationFailure,
     PyMongoError,
 )
 
+from ...core.chunks import place_identity
 from ...core.errors import (
     BadDocument,
     ConfigError,
     StoreError,
     StoreReadOnly,
     StoreUnavailable,
-    StoreVersion,
 )
-from ...core.redaction import label_of
+from ...core.forking import Origin, in_children, in_each_process, leave_to_parent
+from ...core.formats import check_format
+from ...core.redaction import address_of, label_of
 from ...core.settings import setting
+from .acknowledgement import (
+    client_options,
+    insert_seconds,
+    is_unavailable,
+    read_concern,
+    write_concern,
+)
 from .bson_documents import CODEC
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
 
-__all__ = ["Database"]
+__all__ = ["Database", "OwnCursor"]
 
 FORMAT_VERSION = 1
 META = "daskbroker_meta"
 RUNS = "daskbroker_run"
 CHUNKS = "event_chunk"
 COLUMNS = "event_chunk_column"
-WAIT_MILLISECONDS = 8000
 LOOK_SECONDS = 1.0
 """What other processes do is learnt within this time, where each look would cost a query."""
 NO_PERMISSION = (13, 18)
@@ -59,13 +68,22 @@ MANY = 16
 CLASSIC: tuple[dict[str, Any], ...] = ({"$unset": "_"},)
 """A stage that does nothing but keep MongoDB 6 from its other engine, which is quicker for many
 rows, but takes 0.14 ms to prepare for each of :data:`MANY` values or more that are asked for."""
-
+ATTEMPTS = 3
+NOBODY = "daskbroker-nobody"
+"""The ``_id`` of no document."""
 KEPT = 16
 """So many databases, opened by readers alone, stay connected on a worker."""
 
 _open: dict[tuple[str, str | None, bool], Database] = {}
 _open_lock = threading.Lock()
-_left_to_parent: list[object] = []
+
+
+def _begin() -> None:
+    global _open_lock
+    _open_lock = threading.Lock()
+
+
+in_children(_begin)
 
 
 class Database:
@@ -92,17 +110,26 @@ class Database:
         self.read_only = read_only
         self.label = label_of(uri)
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
-        self._lock = threading.RLock()
+        self._collections: dict[tuple[str, bool, bool, bool, bool], Collection] = {}
+        in_each_process(self._begin)
         self._closed = False
         self._leases = 0
         self._ready = False
         self._meta: dict[str, Any] | None = None
         self._looked = float("-inf")
-        self._identity: str | None = None
+        self._store_id: str | None = None
+        self._noted_packed = False
+        self._insert_seconds = insert_seconds(uri)
         for one in (uri, assets):
             if one is not None:
                 _database_name(one)
         weakref.finalize(self, _close_all, self._clients)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        leave_to_parent(self._clients.values())  # pymongo's must neither be used nor closed here
+        self._clients.clear()
+        self._collections.clear()
 
     @classmethod
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
@@ -125,21 +152,132 @@ class Database:
 
     # -- collections -------------------------------------------------------------------------
 
-    def collection(self, name: str, *, sure: bool = True) -> Collection[dict[str, Any]]:
+    def collection(
+        self, name: str, *, sure: bool = True, settled: bool = False, nearest: bool = False
+    ) -> Collection[dict[str, Any]]:
         """A collection of the metadata database, or of the assets database if it is one of it.
 
-        A write that need not be ``sure`` does not wait for the server's log: what comes after it
-        and does wait makes it sure as well, or it may be lost.
+        Parameters
+        ----------
+        name
+            Of the collection.
+        sure
+            Writes wait as :mod:`.acknowledgement` says. Otherwise they may be lost, also where a
+            later one that was waited for is not.
+        settled
+            Reads show only what no failover takes away any more.
+        nearest
+            Reads go where the uri's ``readPreference`` says; otherwise to the primary, as what
+            different members show does not fit together.
         """
-        uri = self.uri
+        client = self._client(self._uri_of(name))
+        journaled: bool = setting("mongo-journaled")
+        key = (name, sure, settled, nearest, journaled)
+        found = self._collections.get(key)
+        if found is None or found.database.client is not client:  # closed, or the parent's
+            store = client.get_default_database(codec_options=CODEC)
+            writing = write_concern(store.write_concern, journaled=journaled, sure=sure)
+            found = store.get_collection(
+                name,
+                write_concern=writing,
+                read_concern=read_concern(store.read_concern, writing) if settled else None,
+                read_preference=None if nearest else ReadPreference.PRIMARY,
+            )
+            self._collections[key] = found
+        return found
+
+    def _uri_of(self, name: str) -> str:
         if self.assets_uri is not None and name in ASSET_INDEXES:
-            uri = self.assets_uri
-        found = self._client(uri).get_default_database(codec_options=CODEC)
-        concern = found.write_concern
-        if "j" not in concern.document and concern.acknowledged:
-            journaled = setting("mongo-journaled")
-            concern = pymongo.WriteConcern(**{**concern.document, "j": journaled and sure})
-        return found.get_collection(name, write_concern=concern)
+            return self.assets_uri
+        return self.uri
+
+    # -- what stays --------------------------------------------------------------------------
+
+    def limit(self) -> AbstractContextManager[None]:
+        """A context in which all commands together take no longer than an insert may.
+
+        Where contexts are nested the outer one holds as well.
+        """
+        return pymongo.timeout(self._insert_seconds)
+
+    def session(self) -> AbstractContextManager[ClientSession]:
+        """A session on the metadata database, for :meth:`settle`."""
+        with self.errors():
+            return self._client(self.uri).start_session()
+
+    def settle(self, session: ClientSession) -> None:
+        """Wait until settled reads in a session show all that is there to stay of what it has read.
+
+        A member that has just become primary has all that a majority has confirmed, but for a
+        moment it does not know that, and leaves it out of settled reads.
+        """
+        if session.operation_time is not None:  # a standalone server tells none
+            with self.errors(), self.limit():
+                self.collection(META, settled=True).find_one({"_id": NOBODY}, session=session)
+
+    def confirmed(
+        self, name: str, query: Mapping[str, Any], *, waited: bool = False
+    ) -> list[dict[str, Any]]:
+        """What a query finds, none of which a failover takes away any more.
+
+        Needed where finding something is taken for having stored it: what is there may be of an
+        insert that nobody has confirmed. In the session of :meth:`_confirm` a settled read shows
+        all that is confirmed by then.
+
+        Parameters
+        ----------
+        name, query
+            Collection, and what to look for in it.
+        waited
+            A write that was refused for what is there has just waited for the log: on a standalone
+            server that is enough. (Of a set pymongo does not tell whether it waited in vain.)
+        """
+        with self.errors(), self._client(self._uri_of(name)).start_session() as session:
+            if waited:
+                found = list(self.collection(name).find(query, session=session))
+                if session.operation_time is None:  # a standalone server tells none
+                    return found
+            self._confirm(self.collection(name), session)
+            return list(self.collection(name, settled=True).find(query, session=session))
+
+    @staticmethod
+    def _confirm(
+        collection: Collection[dict[str, Any]], session: ClientSession | None = None
+    ) -> None:
+        """Wait until all that the primary has is confirmed, by a write that changes nothing."""
+        if collection.write_concern.acknowledged:
+            nothing = {"$setOnInsert": {"nobody": True}}
+            collection.update_one({"_id": NOBODY}, nothing, session=session)
+
+    def insert_once(self, name: str, doc: Any, same: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Insert a document, unless one like it is there to stay; that one, if so.
+
+        Parameters
+        ----------
+        name
+            Of the collection.
+        doc
+            As BSON.
+        same
+            Query for such a document.
+        """
+        into = self.collection(name)
+        for last in (False, False, True):
+            # Not every old database has the unique index, so look first.
+            if into.find_one(same, {"_id": 1}) is None:
+                try:
+                    into.insert_one(doc)
+                    return None
+                except DuplicateKeyError:
+                    if last:
+                        raise
+            found = self.confirmed(name, same)
+            if found:
+                return found[0]
+        raise StoreUnavailable(
+            f"{self.label}: its primaries change while a document of {name} is inserted; insert "
+            "it again"
+        )
 
     def collection_names(self) -> list[str]:
         """Names of the collections that there are in the metadata database."""
@@ -152,8 +290,7 @@ class Database:
         with self._lock:
             if uri not in self._clients:
                 options: dict[str, Any] = {"appname": "daskbroker", "tz_aware": True}
-                if "serverselectiontimeoutms" not in uri.lower():
-                    options["serverSelectionTimeoutMS"] = WAIT_MILLISECONDS
+                options |= client_options(uri)
                 try:
                     self._clients[uri] = pymongo.MongoClient(uri, **options)
                 except (InvalidURI, ConfigurationError, ValueError) as error:
@@ -167,25 +304,31 @@ class Database:
 
         Raises
         ------
-        StoreVersion, StoreUnavailable, StoreError
+        StoreVersion, StoreDamaged, StoreUnavailable, StoreError
         """
         with self.errors():
             meta = self.collection(META).find_one({"_id": "store"})
-        if meta is not None and int(meta["format"]) > FORMAT_VERSION:
-            raise StoreVersion(
-                f"{self.label} is of format {meta['format']}; this daskbroker knows formats up to "
-                f"{FORMAT_VERSION}: install a newer daskbroker to open it"
-            )
+        if meta is not None:
+            check_format(f"the store at {self.label}", meta.get("format"), FORMAT_VERSION)
         self._meta = meta
         address = hashlib.blake2b(self.label.encode(), digest_size=16).hexdigest()
-        self._identity = address if meta is None else str(meta["store_id"])
+        self._store_id = address if meta is None else str(meta["store_id"])
 
     @property
     def store_id(self) -> str:
-        """Identity of the store: its own, or that of its address before daskbroker wrote to it."""
-        if self._identity is None:
+        """The store's own identity, or its address' before daskbroker wrote to it.
+
+        A database that was copied to another server has it too.
+        """
+        if self._store_id is None:
             self.check_format()
-        return str(self._identity)
+        return str(self._store_id)
+
+    @property
+    def identity(self) -> str:
+        """Identity of the store at this address, for tokens."""
+        uris = [self.uri, *filter(None, [self.assets_uri])]
+        return place_identity(self.store_id, *map(address_of, uris))
 
     @property
     def is_noted(self) -> bool:
@@ -206,9 +349,10 @@ class Database:
 
     def note_packed(self) -> None:
         """Note that there is such a start or stop, before it is stored."""
-        if not (self._meta or {}).get("packed"):
+        if not self._noted_packed:  # what is merely read may be taken back
             self.collection(META).update_one({"_id": "store"}, {"$set": {"packed": True}})
             self._meta = {**(self._meta or {}), "packed": True}
+            self._noted_packed = True
 
     def prepare_writing(self) -> None:
         """Before the first write: leave our note, and make the indexes that a new store needs.
@@ -222,7 +366,7 @@ class Database:
             return
         if self.read_only:
             raise StoreReadOnly(f"the store at {self.label} was opened to read only")
-        with self._lock, self.errors():
+        with self._lock, self.errors(), self.limit():
             note = {"store_id": uuid.uuid4().hex, "format": FORMAT_VERSION}
             self.collection(META).update_one({"_id": "store"}, {"$setOnInsert": note}, upsert=True)
             self.check_format()
@@ -244,13 +388,28 @@ class Database:
         names
             Of collections; None: all.
         """
-        made = []
+        names = names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]
+        made: dict[str, None] = {}
         with self.errors():
-            for name in names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]:
-                missing = missing_indexes(self.collection(name))
-                if missing:
-                    self.collection(name).create_indexes(missing)
-                    made += [f"{name}.{model.document['name']}" for model in missing]
+            # The majority is waited for once, not for each; if then, as the primary has changed,
+            # some are missing, they are made anew.
+            for _ in range(ATTEMPTS):
+                new = self._make_missing(names)
+                if not new:
+                    break
+                made.update(dict.fromkeys(new))
+                for name in (META, "datum"):
+                    self._confirm(self.collection(name))
+        return list(made)
+
+    def _make_missing(self, names: list[str]) -> list[str]:
+        made = []
+        for name in names:
+            collection = self.collection(name, sure=False)
+            missing = missing_indexes(collection)
+            if missing:
+                collection.create_indexes(missing)
+                made += [f"{name}.{model.document['name']}" for model in missing]
         return made
 
     # -- errors ------------------------------------------------------------------------------
@@ -260,15 +419,16 @@ class Database:
         """Turn pymongo's errors into daskbroker's; ``what`` names the document at hand."""
         try:
             yield
-        except AutoReconnect as error:  # ServerSelectionTimeoutError, NetworkTimeout, NotPrimary
-            raise StoreUnavailable(
-                f"{self.label} does not answer{_about(what)}; what was stored before is safe. "
-                f"Inserting the same document again, when the server is back, is harmless "
-                f"({_short(error)})"
-            ) from error
-        except OperationFailure as error:
-            raise self._translated(error, what) from error
         except PyMongoError as error:
+            if is_unavailable(error):
+                raise StoreUnavailable(
+                    f"{self.label} does not answer{_about(what)}, or not in time; what was stored "
+                    f"before is safe. A document that was being inserted may or may not be "
+                    f"stored; inserting it again, when the server is back, is safe "
+                    f"({_short(error)})"
+                ) from error
+            if isinstance(error, OperationFailure):
+                raise self._translated(error, what) from error
             raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
 
     def _translated(self, error: OperationFailure, what: str) -> Exception:
@@ -296,11 +456,32 @@ class Database:
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
 
-    def _forget_clients(self) -> None:
-        """In a forked child: pymongo's clients must neither be used nor closed here."""
-        _left_to_parent.extend(self._clients.values())
-        self._clients.clear()
-        self._lock = threading.RLock()
+
+class OwnCursor(Iterator[dict[str, Any]]):
+    """A cursor that only the process which began it goes on with, and closes.
+
+    The server has one place for it: a forked child would take what its parent then lacks.
+    """
+
+    def __init__(self, cursor: Any, label: str) -> None:
+        self._cursor = cursor
+        self._label = label
+        self._origin = Origin()
+
+    def __next__(self) -> dict[str, Any]:
+        if not self._origin.is_here():
+            raise StoreError(
+                f"{self._label}: this reading was begun by the process that forked this one; "
+                "begin it anew here"
+            )
+        return next(self._cursor)  # type: ignore[no-any-return]
+
+    def __enter__(self) -> OwnCursor:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._origin.is_here():
+            self._cursor.close()
 
 
 class _Lease:
@@ -339,14 +520,3 @@ def _about(what: str) -> str:
 def _short(error: Exception) -> str:
     text = str(error).split(", Timeout:")[0].split(", full error:")[0]
     return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"
-
-
-def _after_fork() -> None:
-    global _open_lock
-    _open_lock = threading.Lock()
-    for database in _open.values():
-        database._forget_clients()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -86,7 +86,7 @@ class EmbeddedLayoutEventSource(EventSource):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`; one query per descriptor."""
-        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         for place, descriptor in enumerate(descriptors):
             first = 0
             for page in self._survey(descriptor):
@@ -120,7 +120,7 @@ class EmbeddedLayoutEventSource(EventSource):
     ) -> dict[str, ChunkPlan]:
         """See :meth:`EventSource.plan_references`."""
         owners = run_owners(runs)
-        store = self._database.store_id
+        store = self._database.identity
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }

@@ -16,7 +16,7 @@ from ...core.errors import StoreReadOnly
 from ...core.search import Search
 from ..base import HeaderPair, HeaderSource
 from .bson_documents import from_bson, storable
-from .database import Database
+from .database import Database, OwnCursor
 from .filters import start_filter
 
 __all__ = ["EmbeddedLayoutHeaderSource", "refuse_writing"]
@@ -81,10 +81,10 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
         yield from islice(matching, start, stop)
 
     def _pairs(self, cursor: Any) -> Iterator[HeaderPair]:
-        with cursor:
+        with OwnCursor(cursor, self._database.label) as coming:
             while True:
                 with self._database.errors():
-                    found = next(cursor, None)
+                    found = next(coming, None)
                 if found is None:
                     return
                 yield _pair(found)

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError, WriteError
+from pymongo.errors import WriteError
 
 from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.external import datum_keys
+from ...core.forking import in_each_process
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells, rows_of_page
 from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
@@ -69,17 +70,28 @@ class MongoEventSource(EventSource):
         self._database = database
         self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
-        self._lock = threading.RLock()
-        self._writer = EventWriter(database)
         folder = setting("mongo-spool")
         self._folder = Path(folder).expanduser() if folder and not database.read_only else None
         self._sender: Sender | None = None
         self._keep = setting("mongo-keep-journal")
+        in_each_process(self._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._writer = EventWriter(self._database)
         self._descriptors: Remembered[str, Document] = Remembered()
         self._runs: Remembered[str, bool] = Remembered()
         self._owners: Remembered[tuple[str, str, str | None], str] = Remembered()
         self._surveys: Remembered[tuple[str, int, int], list[Range]] = Remembered()
         self._orphans: bool | None = None
+
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """See :meth:`EventSource.insert_prepared`; in the time that an insert may take."""
+        if name == "stop":  # makes chunks, each of which has that time
+            super().insert_prepared(name, doc, run=run)
+        else:
+            with self._database.limit():
+                super().insert_prepared(name, doc, run=run)
 
     # -- runs, descriptors -------------------------------------------------------------------
 
@@ -95,7 +107,7 @@ class MongoEventSource(EventSource):
         """See :meth:`EventSource.has_run`; a run of databroker's is known by its start."""
         if uid not in self._runs:
             query = {"uid": storable(uid)}
-            with self._database.errors():
+            with self._database.limit(), self._database.errors():
                 for name in (RUNS, "run_start"):
                     if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
                         self._runs[uid] = True
@@ -123,17 +135,14 @@ class MongoEventSource(EventSource):
         label = f"descriptor {doc['uid']!r}"
         same = {"uid": storable(doc["uid"])}
         with self._database.errors(label):
-            descriptors = self._database.collection("event_descriptor")
             try:
-                there = descriptors.find_one(same)
-                if there is None:
-                    descriptors.insert_one(check_size(to_bson(doc), label))
-            except DuplicateKeyError:
-                there = descriptors.find_one(same)
+                encoded = check_size(to_bson(doc), label)
+                there = self._database.insert_once("event_descriptor", encoded, same)
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
-                descriptors.insert_one(check_size(sparse_bson(doc), label))
+                sparse = check_size(sparse_bson(doc), label)
+                there = self._database.insert_once("event_descriptor", sparse, same)
         if there is not None and not equal(from_bson(there), doc):
             raise DuplicateUID(f"{label}: a different one is stored under this uid")
         self._descriptors[doc["uid"]] = Document(doc)
@@ -231,7 +240,12 @@ class MongoEventSource(EventSource):
         return found
 
     def _send(self, entries: Sequence[Entry]) -> None:
-        """Store what has waited in the spool, of one descriptor: many rows as a chunk."""
+        """Store what has waited in the spool, of one descriptor, in the time of an insert."""
+        with self._database.limit():
+            self._store(entries)
+
+    def _store(self, entries: Sequence[Entry]) -> None:
+        """Store entries: many rows as a chunk."""
         descriptor = self._known_descriptor(entries[0].owner)
         rows = sum(map(len, entries))
         if not self._keep and (rows >= LEAST_ROWS or any(one.table is not None for one in entries)):
@@ -268,7 +282,7 @@ class MongoEventSource(EventSource):
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""
         self._settle()
-        builder = PlanBuilder(self.reader, EVENT, self._database.store_id, descriptors)
+        builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
         return builder.plan()
 
@@ -325,10 +339,9 @@ class MongoEventSource(EventSource):
             sweep(self._database)
             return made
         with self._lock:
-            return sum(
-                self._seal_descriptor(descriptor, keep=keep_journal)
-                for descriptor in self.list_descriptors([run])
-            )
+            with self._database.limit():
+                descriptors = self.list_descriptors([run])
+            return sum(self._seal_descriptor(one, keep=keep_journal) for one in descriptors)
 
     def _runs_to_seal(self) -> list[str]:
         """Runs with rows in the journal, and those of killed sealers."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
-from pymongo.errors import DuplicateKeyError, WriteError
+from pymongo.errors import WriteError
 
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
@@ -21,7 +22,7 @@ from .bson_documents import (
     storable,
     to_bson,
 )
-from .database import REFUSED, Database
+from .database import REFUSED, Database, OwnCursor
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
 
@@ -60,9 +61,17 @@ class MongoHeaderSource(HeaderSource):
 
     # -- insert ------------------------------------------------------------------------------
 
+    def insert_limit(self) -> AbstractContextManager[None]:
+        """See :meth:`HeaderSource.insert_limit`."""
+        return self._database.limit()
+
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderSource.insert_prepared`."""
-        self._database.prepare_writing()
+        with self._database.limit():
+            self._database.prepare_writing()
+            self._insert_prepared(name, doc)
+
+    def _insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":
             self._insert(name, "run_start", doc, {"uid": storable(doc["uid"])})
             return
@@ -82,21 +91,16 @@ class MongoHeaderSource(HeaderSource):
         label = f"{name} {doc['uid']!r}"
         encoded = check_size(to_bson(doc), label)
         with self._database.errors(label):
-            into = self._database.collection(collection)
             if is_packed(encoded):
                 self._database.note_packed()
             try:
-                # Not every old database has the unique index, so look first.
-                there = into.find_one(same)
-                if there is None:
-                    into.insert_one(encoded)
-            except DuplicateKeyError:
-                there = into.find_one(same)
+                there = self._database.insert_once(collection, encoded, same)
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
                 self._database.note_packed()
-                into.insert_one(check_size(sparse_bson(doc), label))
+                sparse = check_size(sparse_bson(doc), label)
+                there = self._database.insert_once(collection, sparse, same)
         if there is not None and not equal(from_bson(there), doc):
             raise DuplicateUID(f"{label}: a different {name} is stored of this uid or run")
 
@@ -174,10 +178,10 @@ class MongoHeaderSource(HeaderSource):
             warn_of_missing(starts, "time", self._database.label)
             cursor = starts.find(query, batch_size=BATCH).sort([("time", order), ("_id", order)])
             cursor = cursor.skip(offset).limit(limit or 0).allow_disk_use(True)
-        with cursor:
+        with OwnCursor(cursor, self._database.label) as found:
             while True:
                 with self._database.errors():
-                    some = [from_bson(doc) for doc in islice(cursor, size)]
+                    some = [from_bson(doc) for doc in islice(found, size)]
                 yield from self._with_stops(some) if some else ()
                 if len(some) < size:
                     return

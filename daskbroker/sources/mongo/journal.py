@@ -23,6 +23,7 @@ from typing import Any
 import bson
 import pyarrow as pa
 from pymongo import CursorType
+from pymongo.client_session import ClientSession
 
 from ...core.codec import MISSING, encode
 from ...core.layouts import EVENT, encode_rows
@@ -84,7 +85,10 @@ def without_sealed(
     before, after
         The chunks M0 and M of the descriptor.
     """
-    gone = {chunk["_id"] for chunk in before if chunk["journal"] in (GONE, KEPT)}
+    left = (GONE, KEPT)
+    gone = {chunk["_id"] for chunk in before if chunk["journal"] in left}
+    # After a failover J and M may be a little older than M0: then M does not say so.
+    gone &= {chunk["_id"] for chunk in after if chunk["journal"] in left}
     doubtful = [chunk for chunk in after if chunk["_id"] not in gone]
     if not doubtful or not rows:
         return rows
@@ -98,19 +102,22 @@ def row_batches(
     projection: Mapping[str, int] | None,
     *,
     limit: int = 0,
+    session: ClientSession | None = None,
 ) -> Generator[tuple[list[dict[str, Any]], int], None, None]:
     """Journal rows in the order of time, in batches as the server sends them, with their bytes.
+
+    In a session only those that no failover takes away.
 
     A batch is decoded at once, a quarter quicker than row by row, while the server sends the next
     ones unasked, where it can.
     """
     with database.errors():
-        events = database.collection("event")
+        events = database.collection("event", settled=session is not None)
         shown = {"_id": 0, **(projection or {})}
         unasked = not limit and not events.database.client.is_mongos
         kind = CursorType.EXHAUST if unasked else CursorType.NON_TAILABLE
         cursor: Any = events.find_raw_batches(
-            query, shown, batch_size=BATCH_ROWS, limit=limit, cursor_type=kind
+            query, shown, batch_size=BATCH_ROWS, limit=limit, cursor_type=kind, session=session
         )
         with cursor.sort(IN_TIME).allow_disk_use(True) as batches:
             for data in batches:

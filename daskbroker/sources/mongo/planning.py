@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from pymongo.client_session import ClientSession
+
 from ...core.chunks import column_kinds
 from ...core.codec import Kind
 from ...core.documents import Document
 from ...core.planning import PlanBuilder
+from ...core.rounds import Rounds
 from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, CLASSIC, MANY, Database
@@ -84,7 +87,12 @@ class EventPlanner:
 
     def add_all(self) -> None:
         """Add the chunks of all descriptors to the plan, and what the journal still holds."""
-        self._look()
+        with self._database.session() as session:
+            self._look(session)
+            self._database.settle(session)
+            self._add_streams(session)
+
+    def _add_streams(self, session: ClientSession) -> None:
         short, count = [], 0
         for stream in self._streams.values():
             if stream.waiting == 0:
@@ -92,17 +100,17 @@ class EventPlanner:
                 continue
             stream.filter = unsealed(self._database, stream.descriptor["uid"], stream.chunks)
             if stream.is_long:
-                self._add_long(stream)
+                self._add_long(stream, session)
                 continue
             short.append(stream)
             count += stream.waiting
             if count > TOGETHER:
-                self._add_short(short)
+                self._add_short(short, session)
                 short, count = [], 0
         if short:
-            self._add_short(short)
+            self._add_short(short, session)
 
-    def _look(self) -> None:
+    def _look(self, session: ClientSession) -> None:
         """Count journals and list chunks, in this order, with one query."""
         uids = list(self._streams)
         with self._database.errors():
@@ -115,7 +123,8 @@ class EventPlanner:
                     {"$group": {"_id": "$descriptor", "rows": {"$sum": 1}}},
                     {"$project": {"_id": 0, "descriptor": "$_id", "journal": "$rows"}},
                     _chunks_stage(uids),
-                ]
+                ],
+                session=session,
             )
             for doc in found:
                 if "owner" in doc:
@@ -136,14 +145,16 @@ class EventPlanner:
                 facts_of(chunk),
             )
 
-    def _add_short(self, streams: Sequence[_Stream]) -> None:
+    def _add_short(self, streams: Sequence[_Stream], session: ClientSession) -> None:
         """Read the journals of some descriptors, and their chunks after that."""
         rows: dict[str, list[dict[str, Any]]] = {}
         after: dict[str, list[Manifest]] = {}
         uids = [storable(stream.descriptor["uid"]) for stream in streams]
         with self._database.errors():
-            found = self._database.collection("event").aggregate(
-                [{"$match": _any_of(streams)}, _chunks_stage(uids)], batchSize=TOGETHER
+            found = self._database.collection("event", settled=True).aggregate(
+                [{"$match": _any_of(streams)}, _chunks_stage(uids)],
+                batchSize=TOGETHER,
+                session=session,
             )
             for doc in found:
                 if "owner" in doc:
@@ -161,11 +172,11 @@ class EventPlanner:
 
     # -- long journals -----------------------------------------------------------------------
 
-    def _add_long(self, stream: _Stream) -> None:
+    def _add_long(self, stream: _Stream, session: ClientSession) -> None:
         key = (stream.descriptor["uid"], stream.journal, sealed_end(stream.chunks))
         ranges = self._known.get(key)
         if ranges is None:
-            ranges = self._survey(stream)
+            ranges = self._survey(stream, session)
             if sealed_end(stream.chunks) == key[2]:
                 self._known[key] = ranges
         self._add_sealed(stream)
@@ -177,22 +188,25 @@ class EventPlanner:
             self._builder.add_chunk(stream.place, place, first, schema, one.facts)
             first += one.facts.rows
 
-    def _survey(self, stream: _Stream) -> list[Range]:
+    def _survey(self, stream: _Stream, session: ClientSession) -> list[Range]:
         """Cut the journal; anew while a sealer moves rows from under our hands."""
+        uid = stream.descriptor["uid"]
+        rounds = Rounds(f"planning the events of descriptor {uid!r} in {self._database.label}")
         while True:
-            ranges, after = self._walk(stream)
+            rounds.check(len(stream.chunks))
+            ranges, after = self._walk(stream, session)
             before, stream.chunks = stream.chunks, after
             if {c["_id"] for c in before} == {c["_id"] for c in after}:
                 return [self._with_packed(stream, one) for one in ranges]
 
-    def _walk(self, stream: _Stream) -> tuple[list[Range], list[Manifest]]:
+    def _walk(self, stream: _Stream, session: ClientSession) -> tuple[list[Range], list[Manifest]]:
         """One pass over the rows, and the chunks that there are after that."""
         doubtful = [c for c in stream.chunks if c["journal"] == WAITING]
         after: list[Manifest] = []
         descriptor = stream.descriptor
         stage = survey_stage(descriptor) | ({"uid": 1} if doubtful else {})
         with self._database.errors():
-            found = self._database.collection("event").aggregate(
+            found = self._database.collection("event", settled=True).aggregate(
                 [
                     {"$match": stream.filter},
                     {"$sort": dict(IN_TIME)},
@@ -201,6 +215,7 @@ class EventPlanner:
                 ],
                 batchSize=BATCH_ROWS,
                 allowDiskUse=True,
+                session=session,
             )
             rows = self._rows_of(found, after, doubtful)
             ranges = list(cut_ranges(rows, descriptor["data_keys"]))

@@ -75,7 +75,7 @@ class MongoReader(ChunkReader):
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         if key[0] == "chunk":
-            return stored_columns(self.database(), [key], columns)[0]
+            return next(stored_columns(self.database(), [key], columns))
         if key[0] == "datum":
             return datum_range(self.database(), *key[1:], columns=columns)
         if key[0] in ("event_page", "datum_page"):
@@ -145,7 +145,7 @@ def _merged_range(
         if chunk["first"] < position:
             sealed.update(read_uids(database, chunk))
             continue
-        table = stored_columns(database, [chunk_key(chunk)], None)[0]
+        table = next(stored_columns(database, [chunk_key(chunk)], None))
         for doc in decode_rows(EVENT, table, descriptor):
             sealed.add(doc["uid"])
             if begin <= doc["time"] <= end:

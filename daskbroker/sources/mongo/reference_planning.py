@@ -68,7 +68,7 @@ class ReferencePlanner:
 
     def plan(self, layout: Layout) -> ChunkPlan:
         """The chunks of one kind of references."""
-        store = self._database.store_id
+        store = self._database.identity
         builder = PlanBuilder(self._reader, layout, store, run_owners(self._runs))
         docs = self._documents(layout)
         ranges = self._datum_ranges() if layout is DATUM else {}

@@ -101,6 +101,8 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
         collection = database.collection(layout.kind)
         warn_of_missing(collection, layout.uid, database.label)
         found = list(collection.find(query))
+        if found:
+            found = database.confirmed(layout.kind, query)
     if layout.owner == "":
         found = [one for one in found if run_of(one) == storable(run)]
     if not found:

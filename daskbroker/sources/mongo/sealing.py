@@ -6,8 +6,9 @@ time, and stores their columns; (3) makes the chunk known at the position where 
 end, as ``waiting``, or as ``kept`` where the journal is to stay; (4) removes the rows and marks
 the chunk ``gone``. If another sealer has made a chunk known since step 1, step 3 fails on the
 unique key of sequence and position, the columns are thrown away, and all begins anew: so no
-row is ever in two chunks. Killed anywhere, a sealer leaves at worst columns that no chunk names
-(:func:`sweep` removes them) or a chunk that the next one finishes.
+row is ever in two chunks. Each step is sure before the next one begins. Killed anywhere, a sealer
+leaves at worst columns that no chunk names (:func:`sweep` removes them) or a chunk that the next
+one finishes.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from typing import Any
 
 import pyarrow as pa
 from bson.objectid import ObjectId
+from pymongo.client_session import ClientSession
+from pymongo.errors import AutoReconnect
 
 from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows
 from ...core.pages import CHUNK_ROWS, page_parts
+from ...core.rounds import Rounds
 from .bson_documents import from_bson, storable
 from .chunk_store import (
     GONE,
@@ -61,28 +65,40 @@ def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = Fa
         count = database.collection("event").count_documents(query)
     if not count and not chunks_of(database, owner):
         return 0
+    rounds = Rounds(f"sealing the events of descriptor {owner!r} in {database.label}")
     while True:
-        chunks = _finished(database, owner, keep=keep)
-        rows = _next_rows(database, unsealed(database, owner, chunks))
-        if not rows:
-            return made
-        published = seal_rows(
-            database, descriptor, rows, sealed_end(chunks), KEPT if keep else WAITING
-        )
-        if not published:
-            continue
-        made += len(published)
-        done += sum(manifest["rows"] for manifest in published)
-        if not keep:
-            for manifest in published:
-                _remove_rows(database, manifest)
+        # Each round is progress, and has the time of an insert. Rows that a failover may take
+        # away are left: who inserts one again, as its insert has not returned, would have it twice.
+        with database.limit(), database.session() as session:
+            chunks = _finished(database, owner, keep=keep, session=session)
+            rounds.check(sealed_end(chunks))
+            rows = _next_rows(database, unsealed(database, owner, chunks), session)
+            if not rows:
+                return made
+            published = seal_rows(
+                database, descriptor, rows, sealed_end(chunks), KEPT if keep else WAITING
+            )
+            if not published:
+                continue
+            made += len(published)
+            done += sum(manifest["rows"] for manifest in published)
+            if not keep:
+                for manifest in published:
+                    _remove_rows(database, manifest)
         if done >= count:
             return made
 
 
-def _finished(database: Database, owner: str, *, keep: bool) -> list[Manifest]:
-    """The chunks of a sequence, after removing rows that should have left the journal."""
-    chunks = chunks_of(database, owner)
+def _finished(
+    database: Database, owner: str, *, keep: bool, session: ClientSession
+) -> list[Manifest]:
+    """The chunks of a sequence, after removing rows that should have left the journal.
+
+    Only chunks that are there to stay: a position after another one might be taken twice.
+    """
+    chunks = chunks_of(database, owner, session)
+    if session.operation_time is not None:
+        chunks = chunks_of(database, owner, session, settled=True)
     for manifest in chunks:
         if manifest["journal"] == WAITING or (manifest["journal"] == KEPT and not keep):
             _remove_rows(database, manifest)
@@ -90,11 +106,16 @@ def _finished(database: Database, owner: str, *, keep: bool) -> list[Manifest]:
     return chunks
 
 
-def _next_rows(database: Database, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The first rows of the journal, as many as a chunk shall hold."""
+def _next_rows(
+    database: Database, query: Mapping[str, Any], session: ClientSession
+) -> list[dict[str, Any]]:
+    """The first rows of the journal, as many as a chunk shall hold, of those that stay.
+
+    In the session in which the chunks were listed: so no row is seen that has left for one.
+    """
     rows: list[dict[str, Any]] = []
     size = 0
-    batches = row_batches(database, query, None, limit=CHUNK_ROWS)
+    batches = row_batches(database, query, None, limit=CHUNK_ROWS, session=session)
     with closing(batches):
         for some, nbytes in batches:
             rows.extend(some)
@@ -152,11 +173,12 @@ def seal_tables(
                 continue
             manifests.append(manifest)
             first += piece.num_rows
-        if publish(database, manifests):
-            return manifests
     except BaseException:
         discard(database, manifests)
         raise
+    # Where this fails, the chunks may be known all the same: their columns have to stay.
+    if publish(database, manifests):
+        return manifests
     discard(database, manifests)
     return []
 
@@ -177,15 +199,26 @@ def page_tables(descriptor: Document, page: Mapping[str, Any]) -> list[pa.Table]
 
 
 def _remove_rows(database: Database, manifest: Manifest) -> None:
-    """Remove a chunk's rows from the journal, and note that; the next sealer would do it too."""
+    """Remove a chunk's rows from the journal, and note that; the next sealer would do it too.
+
+    That they are gone is sure before it is noted, as rows that came back would be read twice.
+    """
     uids = [storable(uid) for uid in read_uids(database, manifest)]
     with database.errors():
-        events = database.collection("event", sure=False)
         for begin in range(0, len(uids), PIECE):
             some = uids[begin : begin + PIECE]
-            events.delete_many({"uid": {"$in": some}, "descriptor": manifest["owner"]})
+            _remove(database, {"uid": {"$in": some}, "descriptor": manifest["owner"]})
         chunks = database.collection(CHUNKS, sure=False)
         chunks.update_one({"_id": manifest["_id"]}, {"$set": {"journal": GONE}})
+
+
+def _remove(database: Database, query: Mapping[str, Any]) -> None:
+    """Remove rows of the journal; again, if the primary goes, as pymongo does not repeat that."""
+    events = database.collection("event")
+    try:
+        events.delete_many(query)
+    except AutoReconnect:
+        events.delete_many(query)
 
 
 def sweep(database: Database) -> int:

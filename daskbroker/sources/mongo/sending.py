@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import threading
 import time
 import weakref
@@ -23,6 +22,7 @@ import pyarrow as pa
 from ...core.chunks import from_ipc, to_ipc
 from ...core.documents import pack, unpack
 from ...core.errors import BadDocument, DaskbrokerError, StoreError
+from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
 from .spool import SpoolFile, left_behind
 
@@ -112,11 +112,13 @@ class Sender:
         self._folder, self.store = folder, store
         self._send = send
         self._most_rows = most_rows
-        self._begin()
+        self._closed = False
+        in_each_process(self._begin)
         _senders.add(self)
         atexit.register(_at_exit, weakref.ref(self))
 
     def _begin(self) -> None:
+        # In a child nothing waits: what does is the parent's, and so is the file.
         self._changed = threading.Condition()
         self._waiting: deque[Entry] = deque()
         self._rows = 0
@@ -127,7 +129,6 @@ class Sender:
         self._trouble: DaskbrokerError | None = None
         self._refused: list[BadDocument] = []
         self._recovered = False
-        self._closed = False
 
     # -- taking ------------------------------------------------------------------------------
 
@@ -194,12 +195,6 @@ class Sender:
                 self._changed.notify_all()
                 if self._file is not None:
                     self._file.close(remove=not self._waiting)
-
-    def start_anew(self) -> None:
-        """In a child after a fork: what waits is the parent's, and so is the file."""
-        if self._file is not None:
-            self._file.close(remove=False)
-        self._begin()
 
     def _ready(self) -> None:
         if self._closed:
@@ -321,10 +316,15 @@ class Sender:
             try:
                 refused: list[BadDocument] = []
                 self._resend(file, refused)
-                done = not refused
+                done = not refused and not file.unread
                 for error in refused:
                     logger.error("%s: an event in it is refused: %s", file.path, error)
-                if refused:
+                if file.unread:
+                    logger.error(
+                        "%s: its last %d bytes cannot be read; what is before them is stored",
+                        file.path, file.unread,
+                    )  # fmt: skip
+                if not done:
                     file.path.rename(file.path.with_suffix(".refused"))
             except DaskbrokerError as error:
                 logger.warning("%s cannot be sent: %s", file.path, error)
@@ -359,12 +359,3 @@ def _at_exit(reference: weakref.ref[Sender]) -> None:
             sender.close()
         except DaskbrokerError as error:
             logger.error("%s", error)
-
-
-def _after_fork() -> None:
-    for sender in list(_senders):
-        sender.start_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

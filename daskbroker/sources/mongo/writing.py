@@ -20,6 +20,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
 from ...core.layouts import EVENT, iter_rows
+from ...core.rounds import Rounds
 from ...core.settings import setting
 from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
 from .chunk_store import (
@@ -27,6 +28,7 @@ from .chunk_store import (
     Manifest,
     chunk_key,
     chunks_of,
+    confirmed_chunks,
     read_uids,
     sealed_end,
     stored_columns,
@@ -144,7 +146,10 @@ class EventWriter:
             try:
                 events.insert_one(encoded)
             except DuplicateKeyError:
-                self._compare(row, events.find_one({"uid": storable(row["uid"])}))
+                same = {"uid": storable(row["uid"])}
+                found = self._database.confirmed("event", same, waited=True)
+                there = found[0] if found else self._database.insert_once("event", encoded, same)
+                self._compare(row, there)
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
@@ -160,7 +165,7 @@ class EventWriter:
                 events.insert_many(encoded)
             except BulkWriteError as error:
                 codes = {one["code"] for one in error.details["writeErrors"]}
-                if not codes <= {DUPLICATE_KEY, *REFUSED}:
+                if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
                     raise
                 for row in rows:  # another process has stored some of them just now
                     self._insert_one(row, to_bson(row))
@@ -176,7 +181,10 @@ class EventWriter:
         """Those of some rows that the journal does not have."""
         uids = [storable(row["uid"]) for row in rows]
         with self._database.errors():
-            found = self._database.collection("event").find({"uid": {"$in": uids}})
+            query = {"uid": {"$in": uids}}
+            found = list(self._database.collection("event").find(query))
+            if found:
+                found = self._database.confirmed("event", query)
             there = {doc["uid"]: doc for doc in found}
         fresh = []
         for row, uid in zip(rows, uids, strict=True):
@@ -196,9 +204,11 @@ class EventWriter:
         with self._database.errors():
             for there in self._database.collection("event").find({"uid": {"$in": uids}}):
                 self._compare(next(r for r in rows if storable(r["uid"]) == there["uid"]), there)
+        rounds = self._rounds(descriptor)
         while True:
             seal_descriptor(self._database, descriptor)
-            first = sealed_end(chunks_of(self._database, descriptor["uid"]))
+            first = sealed_end(confirmed_chunks(self._database, descriptor["uid"]))
+            rounds.check(first)
             if seal_rows(self._database, descriptor, rows, first, GONE):
                 self.forget(descriptor["uid"])
                 return
@@ -213,6 +223,7 @@ class EventWriter:
         What other processes have sealed since this one looked does not go unnoticed: then the
         position is taken, and all is looked at again.
         """
+        rounds = self._rounds(descriptor)
         while True:
             lane = self._lane(descriptor)
             if len(set(uids)) < len(uids) or lane.may_know(uids).any():
@@ -220,11 +231,12 @@ class EventWriter:
             journal = self._journal_has(descriptor, uids)
             if journal == "some":
                 return False
+            first = sealed_end(lane.chunks)
+            rounds.check((journal, first))
             try:
                 if journal == "others":  # they go first
                     seal_descriptor(self._database, descriptor)
                 else:
-                    first = sealed_end(lane.chunks)
                     made = seal_tables(self._database, descriptor, tables, first, GONE)
                     if made:
                         lane.add(made, uids)
@@ -233,6 +245,10 @@ class EventWriter:
                 self.forget(descriptor["uid"])
                 raise
             self.forget(descriptor["uid"])
+
+    def _rounds(self, descriptor: Document) -> Rounds:
+        uid = descriptor["uid"]
+        return Rounds(f"storing events of descriptor {uid!r} in {self._database.label}")
 
     def _journal_has(self, descriptor: Document, uids: Sequence[str]) -> str:
         """``"some"`` of these events, ``"others"`` of the descriptor, or ``"none"`` of it."""
@@ -266,6 +282,8 @@ class EventWriter:
         """Learn of chunks that were added."""
         known = {chunk["_id"] for chunk in lane.chunks}
         found = chunks_of(self._database, descriptor["uid"])
+        if any(chunk["_id"] not in known for chunk in found):
+            found = confirmed_chunks(self._database, descriptor["uid"])
         new = [chunk for chunk in found if chunk["_id"] not in known]
         uids = [uid for chunk in new for uid in read_uids(self._database, chunk)]
         lane.add(new, uids)
@@ -309,7 +327,7 @@ class EventWriter:
             return known
         if wanted.isdisjoint(read_uids(self._database, chunk)):
             return {}
-        table = stored_columns(self._database, [chunk_key(chunk)], None)[0]
+        table = next(stored_columns(self._database, [chunk_key(chunk)], None))
         docs = iter_rows(EVENT, table, descriptor["uid"])
         self._last_chunk = chunk["_id"], {doc["uid"]: doc for doc in docs}
         return self._last_chunk[1]

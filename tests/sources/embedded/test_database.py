@@ -9,10 +9,17 @@ import subprocess
 import sys
 import threading
 
+import pymongo
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import StoreDamaged, StoreError, StoreNotFound, StoreReadOnly
+from daskbroker.core.errors import (
+    DaskbrokerError,
+    StoreDamaged,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+)
 from daskbroker.sources.embedded import Database
 from daskbroker.testing import assert_documents_equal, make_run
 
@@ -88,7 +95,7 @@ def test_nothing_is_made_when_only_opened(tmp_path):
 
 def test_a_place_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises((StoreError, OSError), match="file"):
+    with pytest.raises(StoreError, match="file"):
         daskbroker.connect(tmp_path / "file")
 
 
@@ -153,6 +160,55 @@ def test_processes_that_make_a_store_at_once_share_it(tmp_path):
     with daskbroker.connect(tmp_path / "new", mode="r") as db:
         assert len(db) == 12
         assert len(db().table("primary").compute()) == 12 * 20
+
+
+CREATORS = """
+import multiprocessing, sys, daskbroker
+context = multiprocessing.get_context("fork")
+rounds, count = int(sys.argv[2]), 24
+
+def work(place, number):
+    together.wait()
+    try:
+        with daskbroker.connect(place) as db:
+            db.insert("start", {"uid": f"run-{number}", "time": 1.0})
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+
+for turn in range(rounds):
+    place = f"{sys.argv[1]}_{turn}"
+    together = context.Barrier(count)
+    processes = [context.Process(target=work, args=(place, number)) for number in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    with daskbroker.connect(place, create=False) as db:
+        print(len(db))
+"""
+
+
+@pytest.mark.parametrize("kind", ["embedded", "mongo"])
+def test_processes_that_open_a_new_store_together_all_succeed(kind, tmp_path, request):
+    place, rounds = tmp_path / "new", 4
+    if kind == "mongo":
+        place, rounds = f"{request.getfixturevalue('mongo_database')}_new", 1
+    command = [sys.executable, "-c", CREATORS, str(place), str(rounds)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240)
+    if kind == "mongo":
+        with pymongo.MongoClient(f"{place}_0") as client:
+            client.drop_database(client.get_default_database().name)
+    assert said.stdout.split("\n") == ["24"] * rounds + [""]
+    assert said.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "loop", "file", "file/sub", "\ud800"])
+@pytest.mark.parametrize("mode", ["a", "r"])
+def test_a_place_where_no_store_can_be(tmp_path, name, mode):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DaskbrokerError):
+        daskbroker.connect(f"{tmp_path}/{name}", mode=mode)
 
 
 def test_reading_while_another_process_writes(tmp_path):

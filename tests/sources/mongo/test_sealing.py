@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import BadDocument, DuplicateUID, StoreDamaged, StoreReadOnly
+from daskbroker.core.errors import (
+    BadDocument,
+    DuplicateUID,
+    StoreDamaged,
+    StoreError,
+    StoreReadOnly,
+)
 from daskbroker.sources.mongo import chunk_store, sealing
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run
+from daskbroker.testing.runs import page_of
 
 
 @pytest.fixture
@@ -244,3 +251,42 @@ def test_a_page_with_a_column_that_is_too_large_is_refused_whole(mongo, raw):
         mongo.insert(*run.documents[-1])
     assert len(mongo[-1].table()) == 0
     assert raw["event_chunk_column"].count_documents({}) == 0
+
+
+# -- loops without progress ------------------------------------------------------------------
+
+
+@pytest.fixture
+def one_chunk(mongo, run, raw):
+    """A store that takes no second chunk of a run, by another program's index."""
+    mongo.seal()
+    raw["event_chunk"].create_index("run", unique=True)
+    return run
+
+
+def test_chunks_that_cannot_be_published_end_sealing(mongo, one_chunk):
+    more = more_events(one_chunk, 5, 2e9)
+    for name, doc in more:
+        mongo.insert(name, doc)
+    with pytest.raises(StoreError, match=r"sealing the events of descriptor .* makes no progress"):
+        mongo.seal()
+    check(mongo, one_chunk + more)
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_pages_that_cannot_be_published_are_refused(mongo, one_chunk, waiting):
+    more = more_events(one_chunk, 2 if waiting else 0, 2e9)
+    for name, doc in more:
+        mongo.insert(name, doc)
+    page = page_of([doc for _, doc in more_events(one_chunk, 1200, 3e9)])
+    with pytest.raises(StoreError, match="makes no progress"):
+        mongo.insert("event_page", page)
+    check(mongo, one_chunk + more)
+
+
+def test_an_event_too_large_for_the_journal_that_cannot_be_published_is_refused(mongo, one_chunk):
+    (event,) = [doc for _, doc in more_events(one_chunk, 1, 2e9)]
+    data = {**event["data"], "x": "ab" * 8_500_000}
+    with pytest.raises(StoreError, match="makes no progress"):
+        mongo.insert("event", {**event, "data": data})
+    check(mongo, one_chunk)

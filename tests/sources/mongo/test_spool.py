@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import json
 import os
 import subprocess
@@ -326,3 +327,26 @@ def test_killed_writers_lose_nothing(mongod_uri, folder):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kills, nothing lost or doubled" in done.stdout
+
+
+def test_a_new_file_is_not_taken_for_one_that_was_left(tmp_path, monkeypatch):
+    """Another process may look for files between the making of one and its lock."""
+    lock, looks = fcntl.flock, []
+
+    def look_first(*arguments):
+        if not looks:
+            looks.append(None)
+            for file in left_behind(tmp_path, "store"):
+                file.close(remove=True)
+        lock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", look_first)
+    file = SpoolFile.new(tmp_path, "store")
+    file.append(b"an event")
+    assert looks
+    assert list(tmp_path.iterdir()) == [file.path]
+    assert list(left_behind(tmp_path, "store")) == []
+    file.close(remove=False)
+    (left,) = left_behind(tmp_path, "store")
+    assert list(left.records()) == [b"an event"]
+    left.close(remove=True)

@@ -1,0 +1,66 @@
+"""Rows of the journal at positions that sealed chunks have already.
+
+An earlier version could store them, in a process that was forked while a run was written. They
+are in no chunk, so nothing of them is lost: they get new positions, after all others.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...core.chunks import from_ipc
+from ...core.documents import unpack
+from ...core.layouts import cells
+from .lanes import POSITIONS, Lane
+from .uid_keys import uid_keys
+
+__all__ = ["move_misplaced"]
+
+logger = logging.getLogger(__name__)
+
+
+def move_misplaced(connection: sqlite3.Connection, lane: Lane, sealed: int) -> None:
+    """Give the rows of a sequence before ``sealed`` new positions, from ``lane.next`` on."""
+    moved = 0
+    for place, rows, body in list(_rows_before(connection, lane, sealed)):
+        new = lane.number * POSITIONS + lane.next
+        connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, place))
+        old = place - lane.number * POSITIONS
+        uids = [unpack(body)[lane.layout.uid]] if rows is None else _page_uids(lane, body)
+        keys = uid_keys(uids, lane.layout.kind, lane.run_number)
+        _note_moved(connection, lane, keys, old)
+        lane.next += rows or 1
+        moved += rows or 1
+    stream = lane.metadata.get("stream", lane.layout.kind)
+    logger.warning(
+        "run %r, stream %r: %d rows of the journal were at positions that sealed chunks have, "
+        "stored so by an earlier version in a forked process; they now come after all others",
+        lane.run, stream, moved,
+    )  # fmt: skip
+
+
+def _rows_before(
+    connection: sqlite3.Connection, lane: Lane, sealed: int
+) -> Iterator[tuple[int, int | None, bytes]]:
+    low = lane.number * POSITIONS
+    query = "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id"
+    return connection.execute(query, (low, low + sealed))
+
+
+def _page_uids(lane: Lane, body: bytes) -> list[str]:
+    return list(cells(from_ipc(body, [lane.layout.uid]), lane.layout.uid))
+
+
+def _note_moved(connection: sqlite3.Connection, lane: Lane, keys: np.ndarray, old: int) -> None:
+    """Those uids that are noted are so at the new positions; those of pages may not be yet."""
+    connection.executemany(
+        "UPDATE document_key SET position = ? WHERE hash = ? AND sequence = ? AND position = ?",
+        [
+            (lane.next + place, key, lane.number, old + place)
+            for place, key in enumerate(keys.tolist())
+        ],
+    )

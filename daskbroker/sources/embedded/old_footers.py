@@ -1,0 +1,115 @@
+"""Footers of Parquet files that have no checksum: compared with what they tell twice.
+
+Parquet's schema and Arrow's, which is kept beside it, tell names and types; the kinds of columns
+tell the types once more. Columns follow each other without a gap, from the file's first bytes to
+the footer. So a flipped bit is noticed unless it changes nothing that is read.
+"""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pyarrow as pa
+
+from ...core.codec import Kind, check_notes, field_kind
+from ...core.errors import StoreDamaged
+from .thrift import read_struct
+
+__all__ = ["check_old_footer", "check_old_table"]
+
+FIRST = 4
+"""Where the first column begins."""
+
+TYPES = {
+    "null": pa.null(),
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "long": pa.int64(),
+    "uint": pa.uint64(),
+    "float": pa.float64(),
+    "number": pa.float64(),
+    "str": pa.string(),
+    "json": pa.string(),
+}
+
+# Numbers of fields, in Parquet's definition of its footer.
+ROWS, ROW_GROUPS, TEXTS = 3, 4, 5
+KEY, VALUE = 1, 2
+COLUMNS = 1
+FACTS = 3
+SIZE, PAGES, DICTIONARY = 7, 9, 11
+
+
+def check_old_footer(data: memoryview, begin: int, schema: pa.Schema) -> None:
+    """Compare what a footer tells with what else it tells.
+
+    Parameters
+    ----------
+    data
+        The file.
+    begin
+        Where its footer begins.
+    schema
+        As Arrow has read it from the footer.
+
+    Raises
+    ------
+    StoreDamaged
+    """
+    footer = read_struct(bytes(data[begin:]))
+    place = FIRST
+    for group in footer[ROW_GROUPS]:
+        if len(group[COLUMNS]) != len(schema.names):
+            raise StoreDamaged("its columns are not as many as its schema has")
+        for column in group[COLUMNS]:
+            facts = column[FACTS]
+            if min(facts[PAGES], facts.get(DICTIONARY, facts[PAGES])) != place:
+                raise StoreDamaged("its columns do not follow each other")
+            place += facts[SIZE]
+    if place != begin:
+        raise StoreDamaged("its columns do not end where the footer begins")
+    texts = {text[KEY]: text.get(VALUE) for text in footer.get(TEXTS, ())}
+    _check_schema(schema, texts.get(b"ARROW:schema"), footer[ROWS])
+
+
+def _check_schema(schema: pa.Schema, noted: bytes | None, rows: int) -> None:
+    """Compare Parquet's schema with Arrow's, which is noted beside it, and with the kinds."""
+    if noted is None:
+        raise StoreDamaged("it has no schema of Arrow")
+    told = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(noted, validate=True)))
+    for one, other in zip(schema, told, strict=True):
+        if (one.name, one.type, one.nullable) != (other.name, other.type, other.nullable):
+            raise StoreDamaged(f"its schemas tell different things of column {other.name!r}")
+        kind, notes = field_kind(one)
+        check_notes(notes, rows)
+        if not _fits(kind, one.type):
+            raise StoreDamaged(f"column {one.name!r} is not of the kind that is noted")
+
+
+def check_old_table(table: pa.Table, rows: int) -> None:
+    """Compare what was read with what the footer told."""
+    if table.num_rows != rows:
+        raise StoreDamaged(f"{table.num_rows:,} rows could be read of {rows:,}")
+    for place, arrow_field in enumerate(table.schema):
+        kind, _ = field_kind(arrow_field)
+        if table.column(place).null_count and not kind.nulls and kind.name != "null":
+            raise StoreDamaged(f"column {arrow_field.name!r} has gaps, and should have none")
+
+
+def _fits(kind: Kind, found: pa.DataType) -> bool:
+    """Whether cells of a kind are of a type."""
+    if kind.name in TYPES:
+        return bool(TYPES[kind.name] == found)
+    if kind.name not in ("array", "list"):
+        return False
+    for size in kind.shape:
+        if not pa.types.is_fixed_size_list(found) or found.list_size != size:
+            return False
+        found = found.value_type
+    if kind.name == "list":
+        if not (pa.types.is_list(found) or pa.types.is_large_list(found)):
+            return False
+        found = found.value_type
+    leaf = pa.string() if kind.dtype == "<U" else pa.from_numpy_dtype(np.dtype(kind.dtype))
+    return bool(leaf == found)

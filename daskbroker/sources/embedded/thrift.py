@@ -1,0 +1,87 @@
+"""Reading Thrift's compact protocol, in which Parquet's footers are written.
+
+Arrow ends the process when it is asked for some columns of a damaged footer (a C++ exception
+that nobody catches), so what is not known to be sound is read here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["read_struct"]
+
+TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+INTEGERS = (4, 5, 6)
+LONG_LIST = 15
+
+
+def read_struct(data: bytes) -> dict[int, Any]:
+    """The fields of a struct by number; structs in it as such mappings, text as bytes.
+
+    Raises
+    ------
+    ValueError, IndexError
+        If the bytes are none.
+    """
+    return _Reader(data).struct()
+
+
+class _Reader:
+    """Reads values one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def struct(self) -> dict[int, Any]:
+        """Fields, up to the byte that ends them."""
+        found: dict[int, Any] = {}
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            kind = head & 15
+            found[number] = kind == TRUE if kind in (TRUE, FALSE) else self._value(kind)
+        return found
+
+    def _value(self, kind: int) -> Any:
+        if kind in INTEGERS:
+            return self._integer()
+        if kind in (TRUE, FALSE, BYTE):  # in lists; of a field, the head tells
+            return self._byte()
+        if kind == DOUBLE:
+            return self._bytes(8)
+        if kind == BINARY:
+            return self._bytes(self._size())
+        if kind in (LIST, SET):
+            head = self._byte()
+            size = head >> 4 if head >> 4 != LONG_LIST else self._size()
+            return [self._value(head & 15) for _ in range(size)]
+        if kind == MAP:
+            size = self._size()
+            kinds = self._byte() if size else 0
+            return [(self._value(kinds >> 4), self._value(kinds & 15)) for _ in range(size)]
+        if kind == STRUCT:
+            return self.struct()
+        raise ValueError(f"there is no type {kind}")
+
+    def _byte(self) -> int:
+        self._at += 1
+        return self._data[self._at - 1]
+
+    def _bytes(self, size: int) -> bytes:
+        self._at += size
+        if self._at > len(self._data):
+            raise ValueError("a value is longer than its bytes")
+        return self._data[self._at - size : self._at]
+
+    def _size(self) -> int:
+        """An integer without sign, seven bits a byte, the lowest first."""
+        value = shift = 0
+        while (byte := self._byte()) & 0x80:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+        return value | byte << shift
+
+    def _integer(self) -> int:
+        value = self._size()
+        return (value >> 1) ^ -(value & 1)

@@ -1,0 +1,100 @@
+"""One flipped bit in a stored column: an error that says where, however it is read."""
+
+from __future__ import annotations
+
+import random
+
+import dask
+import pytest
+from distributed import Client
+
+import daskbroker
+from daskbroker.core.errors import StoreDamaged
+from daskbroker.sources.mongo import chunk_store
+from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
+
+RUN = make_run(keys={"x": [row / 7 for row in range(300)], "s": ["text"] * 300}, uid="the-run")
+READS = {
+    "table": lambda header: header.table().compute(),
+    "column": lambda header: header.table()[["x"]].compute(),
+    "dataset": lambda header: header.dataset().compute(),
+    "documents": lambda header: list(header.documents()),
+}
+
+
+def flip(data, bit):
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+@pytest.fixture(params=[0, 2**20], ids=["columns", "whole"])
+def header(mongo, request, monkeypatch):
+    """A sealed run, its columns apart or together."""
+    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", request.param)
+    insert_all(mongo, RUN)
+    return mongo["the-run"]
+
+
+@pytest.fixture
+def column(header, raw):
+    """The document that has the column x."""
+    return raw.event_chunk_column.find_one({"column": {"$in": ["", "data:x"]}})
+
+
+def test_a_flipped_bit_is_an_error(header, column, raw):
+    for bit in random.Random(5).sample(range(8 * len(column["body"])), 25):
+        body = flip(column["body"], bit)
+        raw.event_chunk_column.update_one({"_id": column["_id"]}, {"$set": {"body": body}})
+        for read in READS.values():
+            with pytest.raises(StoreDamaged) as caught:
+                read(header)
+            for part in ("run 'the-run'", "stream 'primary'", raw.name, column["chunk"]):
+                assert part in str(caught.value)
+    raw.event_chunk_column.replace_one({"_id": column["_id"]}, column)
+    assert_documents_equal(RUN, header.documents())
+
+
+@pytest.mark.parametrize("body", [None, 5, "text", b"", b"abc"])
+def test_a_body_of_another_type(header, column, raw, body):
+    raw.event_chunk_column.update_one({"_id": column["_id"]}, {"$set": {"body": body}})
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match="run 'the-run', stream 'primary'"):
+            read(header)
+
+
+def test_columns_that_were_swapped(mongo, raw, monkeypatch):
+    monkeypatch.setattr(chunk_store, "WHOLE_BYTES", 0)
+    insert_all(mongo, RUN)
+    columns = raw.event_chunk_column
+    other = columns.find_one({"column": "seq_num"})["body"]
+    columns.update_one({"column": "data:x"}, {"$set": {"body": other}})
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match=r"run 'the-run'.*'data:x'.*something else"):
+            read(mongo["the-run"])
+
+
+def test_a_manifest_with_another_number_of_rows(header, raw):
+    raw.event_chunk.update_one({}, {"$bit": {"rows": {"xor": 4}}})
+    for read in READS.values():
+        with pytest.raises(StoreDamaged, match="run 'the-run'"):
+            read(header)
+
+
+def test_a_table_of_many_runs_names_the_damaged_one(mongo, header, column, raw):
+    insert_all(mongo, make_run(20, keys=["x"]))
+    insert_all(mongo, make_run(20, keys=["x"]))
+    body = flip(column["body"], 99)
+    raw.event_chunk_column.update_one({"_id": column["_id"]}, {"$set": {"body": body}})
+    with pytest.raises(StoreDamaged, match="run 'the-run'"):
+        mongo().table()[["x"]].compute()
+
+
+def test_on_worker_processes(header, column, raw, cluster):
+    body = flip(column["body"], 99)
+    raw.event_chunk_column.update_one({"_id": column["_id"]}, {"$set": {"body": body}})
+    with Client(cluster), dask.config.set(scheduler=None):
+        for read in READS.values():
+            with pytest.raises(StoreDamaged, match=r"run 'the-run', stream 'primary'.*checksum"):
+                read(daskbroker.connect(header.db.uri)["the-run"])

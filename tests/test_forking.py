@@ -1,0 +1,168 @@
+"""Processes that fork while they use a store; see :mod:`daskbroker.testing.forks`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import DaskbrokerError, StoreError
+from daskbroker.sources.embedded import fork_gate
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+from daskbroker.workers import as_completed
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+
+SECONDS = 240
+KINDS = ("embedded", "mongo", "mongo with a spool")
+
+
+def play(place, **environment):
+    """In a process of its own, as it forks with threads at work."""
+    command = [sys.executable, "-m", "daskbroker.testing.forks", str(place)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        command, env=environment, timeout=SECONDS, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forked_processes_share_a_store(kind, tmp_path, request):
+    spool = tmp_path / "spool"
+    place = tmp_path / "store"
+    if kind != "embedded":
+        place = request.getfixturevalue("mongo_database")
+    chosen = {"DASK_DASKBROKER__MONGO_SPOOL": str(spool)} if "spool" in kind else {}
+    played = play(place, **chosen)
+    assert "nothing lost or doubled" in played.stdout, played.stdout + played.stderr
+    assert played.stderr == ""
+    assert not chosen or list(spool.iterdir()) == []
+
+
+def answer_of_child(work):
+    """What a forked child gets from a call: its result as text, or the error."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = str(work())
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writing, answer.encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        answer = file.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def test_a_child_of_a_process_whose_thread_stays_in_sqlite_is_told(db, monkeypatch):
+    monkeypatch.setattr(fork_gate, "PATIENCE_SECONDS", 0.2)
+    insert_all(db, make_run(2))
+    database = db.event_sources["embedded"]._database
+    inside, done = threading.Event(), threading.Event()
+
+    def stay():
+        with database.read():
+            inside.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    inside.wait(60)
+    first = answer_of_child(lambda: len(db))
+    second = answer_of_child(
+        lambda: answer_of_child(lambda: len(daskbroker.connect(database.root)))
+    )
+    done.set()
+    thread.join()
+    assert "was forked while a thread" in first
+    assert "was forked while a thread" in second
+    assert answer_of_child(lambda: len(db)) == str(len(db)) == "1"
+
+
+def test_a_fork_in_the_middle_of_a_reading_is_told(db):
+    insert_all(db, make_run(2))
+    with db.event_sources["embedded"]._database.read() as connection:
+        assert "was forked while" in answer_of_child(lambda: len(db))
+        assert connection.execute("SELECT count(*) FROM header").fetchone() == (1,)
+
+
+def test_calls_that_the_parent_has_started_do_not_end_in_a_child(db):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as executor:
+        ended = as_completed(lambda item: executor.submit(int, item), iter("123"), 2)
+        next(ended)
+        assert DaskbrokerError.__name__ in answer_of_child(lambda: list(ended))
+        assert len(list(ended)) == 2
+
+
+def test_runs_of_a_server_that_the_parent_goes_through(mongo_database):
+    with daskbroker.connect(mongo_database) as db:
+        insert_all(db, [("start", {"uid": f"run-{n:04}", "time": float(n)}) for n in range(700)])
+        runs = iter(db)
+        next(runs)
+        assert StoreError.__name__ in answer_of_child(lambda: len(list(runs)))
+        assert len(list(runs)) == 699
+        assert answer_of_child(lambda: len(list(db))) == "700"
+
+
+def test_threads_that_connect_at_once_get_one_broker(tmp_path):
+    got = []
+    threads = [
+        threading.Thread(target=lambda: got.append(daskbroker.connect(tmp_path / "new")))
+        for _ in range(24)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 24
+    assert len(set(map(id, got))) == 1
+    got[0].close()
+
+
+CHILD_OF_CLIENT = """
+import os, signal, sys, warnings
+import daskbroker
+from daskbroker.testing import make_run
+from distributed import Client
+
+warnings.simplefilter("ignore")
+documents = make_run(40)
+with daskbroker.connect(sys.argv[1]) as db, Client(
+    n_workers=1, processes=False, dashboard_address=None
+):
+    for begin, end in ((0, 20), (20, 60)):
+        for name, doc in documents[begin:end]:
+            db.insert(name, doc)
+        db.seal()
+    reading = db[-1].documents()
+    next(reading)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        assert len(list(reading)) == 42
+        assert len(list(db[-1].documents())) == 43
+        try:
+            db[-1].table().compute()
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(list(reading)) == 42
+    assert len(db[-1].table().compute()) == 40
+"""
+
+
+def test_a_client_of_the_parent_is_closed_in_a_child(tmp_path):
+    command = [sys.executable, "-c", CHILD_OF_CLIENT, str(tmp_path / "store")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert said.stdout == "ClosedClientError\n"
