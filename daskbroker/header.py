@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .core.clock import seconds_of, show_time
+from .core.clock import seconds_of, show_time, utc_only
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound, StreamNotFound
 from .core.fields import data_keys_of
@@ -186,6 +186,7 @@ class Header:
         """
         if format not in FORMATS:
             raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        utc_only(timezone)
         if format == "dataset":
             return self.dataset(
                 stream_name,

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from .chunks import ChunkPlan
+from .clock import LEAST, MOST
 from .codec import EXACT_INTEGER, MISSING, Kind, block, decode, field_kind
 from .fields import Field, data_keys_of, project
 from .layouts import whole
@@ -218,8 +219,6 @@ def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
     return np.split(flat[begin : offsets[-1]], offsets[1:-1] - begin) if len(array) else []
 
 
-MOST_SECONDS = 9.2e12
-"""What 64 bits of microseconds hold, to either side of 1970."""
 UNITS = {("s", 1): 1.0, ("ms", 1): 1e3, ("us", 1): 1e6, ("ns", 1): 1e9}
 """Units of ``datetime64``: so many make a second."""
 
@@ -229,10 +228,10 @@ NULLS = {"float64": np.nan, "int64": 0, "uint64": 0, "bool": False}
 def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
     """POSIX seconds as ``datetime64[us, UTC]``, to the nearest microsecond.
 
-    A float of today's size resolves 0.24 microseconds. NaT stands for NaN, and for what 64 bits
-    of microseconds cannot hold (290,000 years).
+    A float of today's size resolves 0.24 microseconds. NaT stands for NaN, and for what is
+    outside the calendars of pandas, Arrow and Dask (the years 1 to 9999).
     """
-    nat = ~(np.abs(seconds) < MOST_SECONDS)  # also of NaN
+    nat = ~((seconds >= LEAST) & (seconds < MOST))  # also of NaN
     micro = np.rint(np.where(nat, 0.0, seconds) * 1e6).astype(np.int64)
     stamps = micro.view("datetime64[us]")
     if nat.any():

@@ -1,9 +1,14 @@
-"""The table as users hold it: dask's DataFrame, that knows where its index begins and ends.
+"""The table as users hold it: dask's DataFrame, but with the right divisions after ``set_index``.
 
-Dask gives the result of ``set_index`` no divisions where it has one partition. Then
-``resample`` fails, and ``merge_asof`` with a frame of several partitions finds no match and does
-not say so. A `DataFrame` of ours sees to it that they are known: from the statistics of the chunks if
-these tell exactly, else by a read of that one column, as dask does for several partitions.
+What dask 2026.8 does with an index of times:
+
+* the divisions of zoned times are right for microseconds in UTC only, and pandas warns of how
+  they are computed; of nanoseconds, and in other zones, rows get lost without an error;
+* the result has no divisions where it has one partition. Then ``resample`` fails, and
+  ``merge_asof`` with a frame of several partitions finds no match and does not say so.
+
+So divisions are found here: from the statistics of the chunks if these tell exactly, else by a
+read of that one column, as dask does.
 """
 
 # dask does not annotate its private API.
@@ -18,10 +23,12 @@ from typing import Any
 import dask.dataframe as dd
 import pandas as pd
 from dask.dataframe.dask_expr import _expr as ex
+from dask.dataframe.dask_expr._collection import new_collection
 from dask.dataframe.dask_expr._repartition import RepartitionToFewer
 from dask.dataframe.dask_expr._shuffle import (
     SetIndex,
     SetIndexBlockwise,
+    SetPartition,
     SortIndexBlockwise,
     _get_divisions,
 )
@@ -55,24 +62,31 @@ def concat(tables: Sequence[DataFrame]) -> DataFrame:
 
 
 class DataFrame(dd.DataFrame):  # type: ignore[misc]
-    """A ``dask.dataframe.DataFrame`` whose ``set_index`` has divisions for one partition, too."""
+    """A ``dask.dataframe.DataFrame`` whose ``set_index`` gives the right divisions."""
 
     def set_index(self, *args: Any, **kwargs: Any) -> DataFrame:
-        """As dask's; the divisions of a single partition are known."""
+        """As dask's; see the module for what differs."""
         result = super().set_index(*args, **kwargs)
         expr = result.expr
-        if type(expr) is SetIndex and _is_one(expr):
-            expr = OneSetIndex(*expr.operands)
+        if type(expr) is SetIndex and _is_ours(expr):
+            expr = OrderedIndex(*expr.operands)
         return DataFrame(expr)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (DataFrame, (self.expr,))
 
 
-def _is_one(expr: SetIndex) -> bool:
-    """Tell whether dask leaves the divisions open, of an index that has a least value."""
-    kind = getattr(expr.other._meta.dtype, "kind", "O")
-    return expr.user_divisions is None and expr._npartitions_input == 1 and kind in "iufM"
+def _is_ours(expr: SetIndex) -> bool:
+    """Tell whether dask computes the divisions, and not as it should."""
+    column = expr.other._meta
+    if expr.user_divisions is not None or not isinstance(column, pd.Series):
+        return False
+    ordered = getattr(column.dtype, "kind", "O") in "iufM"
+    return _is_zoned(column.dtype) or (ordered and expr._npartitions_input == 1)
+
+
+def _is_zoned(dtype: Any) -> bool:
+    return isinstance(dtype, pd.DatetimeTZDtype)
 
 
 def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,37 +107,68 @@ for _name in (
     setattr(DataFrame, _name, _keeping(getattr(dd.DataFrame, _name)))
 
 
-class OneSetIndex(SetIndex):  # type: ignore[misc]
-    """A ``SetIndex`` that makes one partition, and knows what is in it."""
+class OrderedIndex(SetIndex):  # type: ignore[misc]
+    """A ``SetIndex`` on times, or into one partition."""
+
+    def _divisions(self) -> tuple[Any, ...]:
+        return self._found[0]
 
     @functools.cached_property
-    def _limits(self) -> tuple[Any, Any]:
+    def _found(self) -> tuple[tuple[Any, ...], bool]:
+        """The divisions, and whether the partitions are what they are to become."""
+        count = self._npartitions_input
         known = _from_statistics(self)
-        if known is not None:
-            return known
-        _, lows, highs, _ = _get_divisions(self.frame, self.other, self._npartitions_input)
+        if known is not None and count == 1:
+            return (min(known[0]), max(known[1])), self.frame.npartitions == 1
+        if known is not None and len(known[0]) == count and _apart(*known):
+            return (*known[0], known[1][-1]), True
+        divisions, lows, highs, presorted = self._computed(count)
         values = pd.Series([*lows, *highs]).dropna()
-        return (values.min(), values.max()) if len(values) else (None, None)
+        if not len(values):
+            return (None,) * (self.frame.npartitions + 1), True
+        if count == 1:
+            return (values.min(), values.max()), self.frame.npartitions == 1
+        if presorted and len(lows) == count:
+            return (*lows, highs[-1]), count == self.frame.npartitions
+        return tuple(divisions), False
 
-    def _divisions(self) -> tuple[Any, Any]:
-        return self._limits
+    def _computed(self, count: int) -> tuple[Any, ...]:
+        """What dask finds out by reading the column; in UTC and without zone, if it has one."""
+        dtype, column = self.other._meta.dtype, new_collection(self.other)
+        if not _is_zoned(dtype):
+            return _get_divisions(self.frame, self.other, count, upsample=self.upsample)
+        plain = column.dt.tz_convert("UTC").dt.tz_localize(None)
+        *values, presorted = _get_divisions(self.frame, plain.expr, count, upsample=self.upsample)
+        zoned = [pd.Series(some, dtype=f"datetime64[{dtype.unit}]") for some in values]
+        zoned = [some.dt.tz_localize("UTC").dt.tz_convert(dtype.tz) for some in zoned]
+        return (*(some.tolist() for some in zoned), presorted)
 
     def _lower(self) -> ex.Expr:
+        divisions, in_place = self._found
         frame = self.frame
-        if frame.npartitions > 1:
-            frame = RepartitionToFewer(frame, 1)
-        divisions = None if self._limits[0] is None else list(self._limits)
-        set_index = SetIndexBlockwise(frame, self._other, self.drop, divisions, self.append)
-        return SortIndexBlockwise(set_index)
+        if not in_place and len(divisions) == 2:
+            frame, in_place = RepartitionToFewer(frame, 1), True
+        if in_place:
+            known = None if divisions[0] is None else list(divisions)
+            blocks = SetIndexBlockwise(frame, self._other, self.drop, known, self.append)
+            return SortIndexBlockwise(blocks)
+        return SetPartition(
+            frame, self._other, self.drop, None, self.ascending, self.upsample, divisions,
+            self.shuffle_method, self.options,
+        )  # fmt: skip
 
 
-def _from_statistics(expr: SetIndex) -> tuple[Any, Any] | None:
-    """Return the limits of an index that is a table's own column, if its chunks tell them."""
-    bases = [_unprojected(one) for one in (expr.frame, expr.other)]
-    base = bases[0]
-    if not isinstance(base, FromPartitions) or base._filtered or bases[1]._name != base._name:
+def _apart(lows: Sequence[Any], highs: Sequence[Any]) -> bool:
+    """Tell whether each range begins after the one before it has ended."""
+    return all(end < begin for end, begin in zip(highs[:-1], lows[1:], strict=True))
+
+
+def _from_statistics(expr: SetIndex) -> tuple[Sequence[Any], Sequence[Any]] | None:
+    """Return least and greatest value of each partition, if the chunks of a table tell them."""
+    base, of_index = _unprojected(expr.frame), _unprojected(expr.other)
+    if not isinstance(base, FromPartitions) or base._filtered or of_index._name != base._name:
         return None
-    return base._parts.limits(str(expr.other.columns[0]))
+    return base._parts.limits(str(expr.other.columns[0])) if base._parts.npartitions else None
 
 
 def _unprojected(expr: ex.Expr) -> ex.Expr:

@@ -70,8 +70,8 @@ class Partitions(abc.ABC):
             values in UTC (in the column's own clock if that is naive).
         """
 
-    def limits(self, column: str) -> tuple[Any, Any] | None:
-        """Exactly the least and greatest value of `column` in all rows, as scalars of pandas.
+    def limits(self, column: str) -> tuple[Sequence[Any], Sequence[Any]] | None:
+        """Exactly the least and greatest value of `column` in each partition, as scalars.
 
         ``None`` when a read would be needed to know.
         """

@@ -203,13 +203,10 @@ class StreamPartitions(Partitions):
 
     def limits(self, column: str) -> Any:
         """See :class:`Partitions`."""
-        whole = all(group.simple and not group.within for group in self._groups)
-        if column != "time" or not whole or not self._groups:
+        if column != "time" or not all(g.simple and not g.within for g in self._groups):
             return None
-        begin = min(group.time_min for group in self._groups)
-        end = max(group.time_max for group in self._groups)
-        found = posix_to_datetime(np.array([begin, end]))
-        return None if found.hasnans else tuple(found)
+        lows, highs = self._extents(0.0)
+        return None if lows.hasnans or highs.hasnans else (list(lows), list(highs))
 
     def bounds(self, column: str) -> Any:
         """See :class:`Partitions`."""
@@ -222,13 +219,18 @@ class StreamPartitions(Partitions):
             return np.minimum.reduceat(lows, starts), np.maximum.reduceat(highs, starts)
         if column == "time":
             # The table's times are rounded to the microsecond, so leave room for that.
-            begin = np.array([g.time_min for g in self._groups]) - 2e-6
-            end = np.array([g.time_max for g in self._groups]) + 2e-6
-            return (
-                posix_to_datetime(np.minimum.reduceat(begin, starts)),
-                posix_to_datetime(np.maximum.reduceat(end, starts)),
-            )
+            return self._extents(2e-6)
         return None
+
+    def _extents(self, margin: float) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+        """First and last time of each partition, from those of the chunks."""
+        starts = [begin for begin, _ in self._ranges]
+        begin = np.array([g.time_min for g in self._groups]) - margin
+        end = np.array([g.time_max for g in self._groups]) + margin
+        return (
+            posix_to_datetime(np.minimum.reduceat(begin, starts)),
+            posix_to_datetime(np.maximum.reduceat(end, starts)),
+        )
 
     def payload(self, i: int) -> Payload:
         """See :class:`Partitions`."""
