@@ -27,7 +27,7 @@ LEAST, MOST = -62_135_596_800.0, 253_402_300_800.0
 """POSIX seconds of the years that a calendar of Python, pandas and Arrow has: 1 to 9999."""
 LOCAL = ("local", "localtime")
 UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
-_OFFSET = re.compile(r"([+-])(\d{2}):(\d{2})")
+_OFFSET = re.compile(r"([+-])(\d{2}):([0-5]\d)")
 
 
 # -- zones -----------------------------------------------------------------------------------
