@@ -282,7 +282,8 @@ class DataBroker:
             ``"text"`` (all its words), ``"substring"`` or ``"regex"``.
         since, until
             Inclusive; POSIX seconds, datetimes, or ISO text, in the broker's zone unless they
-            have one.
+            have one. In ``until`` a date, and text to the hour, minute or second, mean the
+            last instant of that.
         **query
             A Mongo-style filter on start documents, ``**{"sample.name": "x"}``; ``stop={...}`` and
             ``descriptor={...}`` filter on those.

@@ -88,11 +88,15 @@ class TimeConformance(Conformance):
         """Of one run and of many that overlap, sealed and not, whatever zone the broker has."""
         broker.timezone = zone
         rng = np.random.default_rng(len(zone))
-        with dask.config.set({"daskbroker.seal-rows": 20, "daskbroker.partition-size": size}):
+        with dask.config.set({"daskbroker.partition-size": size}):
             begin = 1.76e9
             for number in range(3):
                 run = timed_run(rng, begin, int(rng.integers(30, 60)), number)
-                insert_all(broker, run if number % 2 else run[:-1])
+                for part in (run[:20], run[20:-1]):  # an open run, of several chunks
+                    insert_all(broker, part)
+                    if number:
+                        broker.seal()
+                insert_all(broker, run[-1:] if number == 1 else ())
                 begin += float(rng.uniform(-20, 200))
             check_time_index(broker().table("primary"), rng)
             check_time_index(broker[-1].table()[["time", "x", "n"]], rng)

@@ -32,8 +32,9 @@ from dask.dataframe.dask_expr._shuffle import (
     SortIndexBlockwise,
     _get_divisions,
 )
-from dask.dataframe.tseries.resample import ResampleReduction
+from dask.dataframe.tseries.resample import ResampleReduction, _resample_bin_and_out_divs
 
+from daskbroker.core.errors import BadQuery
 from daskbroker.views._expr import FromPartitions
 from daskbroker.views._partitions import Partitions
 
@@ -71,6 +72,15 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         if type(expr) is SetIndex and _is_ours(expr):
             expr = OrderedIndex(*expr.operands)
         return DataFrame(expr)
+
+    def resample(self, rule: Any, **kwargs: Any) -> Any:
+        """As dask's; the error says what to do where the divisions are not known."""
+        if not self.known_divisions:
+            raise BadQuery(
+                "resample needs an index whose divisions are known; make one by set_index('time'), "
+                "or set_index('time', sorted=True) where the rows are in the order of time"
+            )
+        return super().resample(rule, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (DataFrame, (self.expr,))
@@ -177,14 +187,21 @@ def _unprojected(expr: ex.Expr) -> ex.Expr:
     return expr
 
 
-class _Resampled:
-    """What dask's resampling lacks."""
-
-    @property
-    def npartitions(self) -> int:
-        return len(self.divisions) - 1  # type: ignore[attr-defined]
+# --- two mistakes of dask's resampling
 
 
-# Dask says that resampling keeps the number of partitions; but wide bins make fewer, and if they
-# make one, computing fails on an assertion.
-ResampleReduction.npartitions = _Resampled.npartitions
+def _npartitions(self: ResampleReduction) -> int:
+    """Wide bins make fewer partitions; dask says that all stay, and fails if one is left."""
+    return len(self.divisions) - 1
+
+
+def _resample_divisions(self: ResampleReduction) -> tuple[Any, Any]:
+    """An index of one instant has two borders, too; dask gives it one, and fails."""
+    borders, labels = _resample_bin_and_out_divs(
+        self.frame.divisions, self.rule, **self.kwargs or {}
+    )
+    return (borders * 2, labels * 2) if len(borders) == 1 else (borders, labels)
+
+
+ResampleReduction.npartitions = property(_npartitions)
+ResampleReduction._resample_divisions = property(_resample_divisions)
