@@ -138,9 +138,13 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
             return (None,) * (self.frame.npartitions + 1), True
         if count == 1:
             return (values.min(), values.max()), self.frame.npartitions == 1
-        if presorted and len(lows) == count:
+        if presorted and len(lows) == count and not self._has_gaps():
             return (*lows, highs[-1]), count == self.frame.npartitions
         return tuple(divisions), False
+
+    def _has_gaps(self) -> bool:
+        """Whether times are missing: these go to the end of the last partition."""
+        return bool(new_collection(self.other).isna().any().compute())
 
     def _computed(self, count: int) -> tuple[Any, ...]:
         """What dask finds out by reading the column; in UTC and without zone, if it has one."""
