@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from .core.clock import seconds_of, show_time, utc_only
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound, StreamNotFound
 from .core.fields import data_keys_of
@@ -63,7 +64,7 @@ class Header:
         """``{stream: [descriptor, ...]}``, in the order of time."""
         found = sorted(
             (d for es in self._sources for d in es.descriptors_given_header(self.uid)),
-            key=lambda d: d["time"],
+            key=seconds_of,
         )
         by_stream: dict[str, list[Document]] = {}
         for descriptor in found:
@@ -164,7 +165,9 @@ class Header:
         duplicates
             Of events that were taken again after a rewind, ``"last"`` or ``"all"``.
         timezone
-            Of the column ``time``; the broker's by default.
+            Of the column ``time``: it is in UTC, because Dask loses rows in other zones. What is
+            computed is converted by :meth:`daskbroker.DataBroker.tz_convert` to the broker's
+            zone, or by ``.dt.tz_convert`` to any.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call; see
             :meth:`daskbroker.DataBroker.register_handler`.
@@ -172,15 +175,18 @@ class Header:
         Returns
         -------
         dask.dataframe.DataFrame or xarray.Dataset
-            Index ``seq_num`` with known divisions; column ``time`` (``datetime64[ns]``, with
-            zone) first. Nothing is read before ``compute``, and then only the columns asked for.
+            Index ``seq_num`` with known divisions; column ``time`` (``datetime64[us,
+            UTC]``) first. Nothing is read before ``compute``, and then only the columns asked for.
 
         Raises
         ------
         StreamNotFound, FieldNotFound
+        BadQuery
+            For another ``timezone`` than UTC.
         """
         if format not in FORMATS:
             raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        utc_only(timezone)
         if format == "dataset":
             return self.dataset(
                 stream_name,
@@ -198,7 +204,7 @@ class Header:
             fields=fields,
             timestamps=timestamps,
             duplicates=duplicates,
-            timezone=timezone or self.db.timezone,
+            timezone=timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
         )
@@ -381,6 +387,7 @@ class Header:
             "uid": self.uid,
             "scan_id": start.get("scan_id", ""),
             "plan_name": start.get("plan_name", ""),
+            "time": show_time(start.get("time"), self.db.timezone),
             "exit_status": "open" if stop is None else stop.get("exit_status", ""),
         }
 

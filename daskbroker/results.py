@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .core.chunks import ChunkPlan
+from .core.clock import seconds_of
 from .core.documents import Document
 from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
 from .core.search import Search
@@ -136,8 +137,6 @@ class Results:
         StreamNotFound
             If none of the runs has the stream.
         """
-        import dask.dataframe as dd
-
         runs = {header.uid: (header.start, header.stop) for header in self}
         handlers = handler_registry, handler_overrides
         tables = [
@@ -149,12 +148,12 @@ class Results:
                 filling=source.filling(plan.descriptors, *handlers) if fill else None,
                 timestamps=timestamps,
                 duplicates=duplicates,
-                timezone=timezone or self._db.timezone,
+                timezone=timezone,
                 with_run=True,
             )
             for source, plan in self._planned(stream_name, runs)
         ]
-        return tables[0] if len(tables) == 1 else dd.concat(tables)
+        return dataframe_view.concat(tables)
 
     def dataset(
         self,
@@ -202,7 +201,7 @@ class Results:
             return self._tree(stream_name, {"fill": fill, **options, **handlers})
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
-        headers = sorted(self, key=lambda header: float(header.start["time"]))
+        headers = sorted(self, key=lambda header: seconds_of(header.start))
         runs = {header.uid: (header.start, header.stop) for header in headers}
         (source, plan), *others = self._planned(stream_name, runs)
         if others:
@@ -323,7 +322,7 @@ class Results:
         return f"<Results of {', '.join(self._search.shown) or 'all runs'}: {len(self)} runs>"
 
     def _repr_html_(self) -> str:
-        heads = ("scan_id", "plan_name", "uid", "exit_status")
+        heads = ("scan_id", "plan_name", "time", "uid", "exit_status")
         shown = list(islice(self, 20))
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(h._facts[k]))}</td>" for k in heads) + "</tr>"

@@ -298,7 +298,7 @@ class NounConformance(Conformance):
         header = put(make_run(2, keys=("x", "y1", "y2"), sample={"name": "Ag"}))
         table = header.table(fields=["x", "time", "start:sample.name"]).compute()
         assert table.columns.tolist() == ["time", "x", "start:sample.name"]
-        assert str(table["time"].dtype) == "datetime64[ns, UTC]"
+        assert str(table["time"].dtype) == "datetime64[us, UTC]"
         assert table["start:sample.name"].tolist() == ["Ag", "Ag"]
         assert header.table(fields="y.").columns.tolist() == ["time", "y1", "y2"]
         with pytest.raises(KeyError, match="absent"):

@@ -70,6 +70,13 @@ class Partitions(abc.ABC):
             values in UTC (in the column's own clock if that is naive).
         """
 
+    def limits(self, column: str) -> tuple[Sequence[Any], Sequence[Any]] | None:
+        """Exactly the least and greatest value of `column` in each partition, as scalars.
+
+        ``None`` when a read would be needed to know.
+        """
+        return None
+
     @abc.abstractmethod
     def payload(self, i: int) -> Any:
         """Describe partition `i` for the reader: small, picklable, no data."""

@@ -140,7 +140,7 @@ def stream_to_table(
     stream
         Which stream to show.
     **options
-        ``fields``, ``timestamps``, ``duplicates``, ``timezone``, as for a header's table.
+        ``fields``, ``timestamps``, ``duplicates``, as for a header's table.
 
     Returns
     -------

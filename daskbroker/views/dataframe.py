@@ -15,22 +15,21 @@ from dask.utils import parse_bytes
 from ..assets.filling import Filling, Target
 from ..assets.shapes import Declared
 from ..core.chunks import ChunkPlan
+from ..core.clock import utc_only
 from ..core.fields import Field, project, select
 from ..core.schema import (
-    TIME,
     TableColumn,
     empty_frame,
     posix_to_datetime,
     stream_attrs,
     table_columns,
 )
-from ..core.timespan import zone_of
-from ._expr import from_partitions
+from ._collection import DataFrame, concat, from_partitions
 from ._partitions import Partitions
 from .rows import Duplicates, RowGroup, coalesce, cut, group_rows
 from .table_reader import Part, Payload, Piece, TableOptions, TableReader
 
-__all__ = ["StreamPartitions", "table", "target_bytes"]
+__all__ = ["StreamPartitions", "concat", "table", "target_bytes"]
 
 UID_BYTES = 40
 MOST_PARTITIONS = 10_000
@@ -56,7 +55,7 @@ def table(
     duplicates: Duplicates = "last",
     timezone: str | None = None,
     with_run: bool = False,
-) -> Any:
+) -> DataFrame:
     """A lazy table of the chunks of one stream, of one run or of many.
 
     Parameters
@@ -74,7 +73,7 @@ def table(
     duplicates
         Of rewound events with one ``seq_num``, show the ``"last"`` or ``"all"``.
     timezone
-        Of the column ``time``; UTC by default.
+        Of the column ``time``, which is in UTC; nothing else is possible.
     with_run
         Add the column ``run``, the uid.
 
@@ -86,15 +85,15 @@ def table(
     Raises
     ------
     FieldNotFound
-    ConfigError
-        For a time zone that there is not.
+    BadQuery
+        For another time zone, which a table can have only when it is computed.
     """
-    zone_of(timezone or "UTC")
+    utc_only(timezone)
     chosen = select(fields, plan.descriptors, timestamps=timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
     columns = table_columns(plan, chosen, runs)
-    options = TableOptions(stream, duplicates, timezone or "UTC", target_bytes())
+    options = TableOptions(stream, duplicates, target_bytes())
     return from_partitions(StreamPartitions(plan, tuple(columns), runs, options, filling))
 
 
@@ -176,13 +175,9 @@ class StreamPartitions(Partitions):
     @cached_property
     def meta(self) -> pd.DataFrame:
         """See :class:`Partitions`."""
-        attrs = stream_attrs(self._plan.descriptors, self._options.stream)
-        frame = empty_frame(self._columns, attrs)
-        frame = frame.astype(
-            {c.name: self._options.time_dtype for c in self._columns if c.dtype == TIME}
+        return empty_frame(
+            self._columns, stream_attrs(self._plan.descriptors, self._options.stream)
         )
-        frame.attrs = attrs
-        return frame
 
     @property
     def npartitions(self) -> int:
@@ -206,6 +201,13 @@ class StreamPartitions(Partitions):
             return None
         return tuple(sum(rows[begin:end]) for begin, end in self._ranges)  # type: ignore[arg-type]
 
+    def limits(self, column: str) -> Any:
+        """See :class:`Partitions`."""
+        if column != "time" or not all(g.simple and not g.within for g in self._groups):
+            return None
+        lows, highs = self._extents(0.0)
+        return None if lows.hasnans or highs.hasnans else (list(lows), list(highs))
+
     def bounds(self, column: str) -> Any:
         """See :class:`Partitions`."""
         if not self._ranges:
@@ -217,13 +219,18 @@ class StreamPartitions(Partitions):
             return np.minimum.reduceat(lows, starts), np.maximum.reduceat(highs, starts)
         if column == "time":
             # The table's times are rounded to the microsecond, so leave room for that.
-            begin = np.array([g.time_min for g in self._groups]) - 2e-6
-            end = np.array([g.time_max for g in self._groups]) + 2e-6
-            return (
-                posix_to_datetime(np.minimum.reduceat(begin, starts)),
-                posix_to_datetime(np.maximum.reduceat(end, starts)),
-            )
+            return self._extents(2e-6)
         return None
+
+    def _extents(self, margin: float) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+        """First and last time of each partition, from those of the chunks."""
+        starts = [begin for begin, _ in self._ranges]
+        begin = np.array([g.time_min for g in self._groups]) - margin
+        end = np.array([g.time_max for g in self._groups]) + margin
+        return (
+            posix_to_datetime(np.minimum.reduceat(begin, starts)),
+            posix_to_datetime(np.maximum.reduceat(end, starts)),
+        )
 
     def payload(self, i: int) -> Payload:
         """See :class:`Partitions`."""

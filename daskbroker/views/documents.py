@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
+from ..core.clock import seconds_of
 from ..core.documents import ALL, Document
 from ..core.external import datum_keys
 from ..core.fields import derive_descriptor, select
@@ -178,7 +179,7 @@ def _track(
     parent = part.plan.descriptors[place]
     change = _Change.of(part, parent, start, stop, fields)
     descriptor = parent if change is None else change.descriptor
-    time = float(descriptor["time"])
+    time = seconds_of(descriptor)
     yield time, "descriptor", descriptor
     frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)

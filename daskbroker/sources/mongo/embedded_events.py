@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.chunks import ChunkPlan, Statistics
+from ...core.clock import seconds_of
 from ...core.codec import Kind
 from ...core.documents import ALL, Document
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows
@@ -67,7 +68,7 @@ class EmbeddedLayoutEventSource(EventSource):
             for header in self._headers(query, {"descriptors": 1})
             for doc in header.get("descriptors", ())
         ]
-        docs.sort(key=lambda doc: (order[storable(doc["run_start"])], doc["time"]))
+        docs.sort(key=lambda d: (order[storable(d["run_start"])], seconds_of(d)))
         return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:

@@ -11,6 +11,7 @@ import dask
 from pymongo.errors import WriteError
 
 from ...core.chunks import ChunkPlan, Statistics
+from ...core.clock import seconds_of
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.external import datum_keys
@@ -172,7 +173,7 @@ class MongoEventSource(EventSource):
             collection = self._database.collection("event_descriptor")
             warn_of_missing(collection, "run_start", self._database.label)
             found = list(collection.find({"run_start": {"$in": list(order)}}))
-        found.sort(key=lambda doc: (order[doc["run_start"]], doc["time"], doc["_id"]))
+        found.sort(key=lambda doc: (order[doc["run_start"]], seconds_of(doc), doc["_id"]))
         docs = map(from_bson, found)
         return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
 
