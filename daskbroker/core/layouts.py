@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from .codec import MISSING, Column, Kind, decode, encode, exact_alone, field_kind
-from .documents import Document, from_json, plain, to_json
+from .documents import Document, from_json, frozen_documents, to_json
+from .frozen import FrozenDict, freeze, freeze_lists
 
 __all__ = [
     "DATUM",
@@ -273,33 +274,26 @@ def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]
     names = tuple(columns)
     rows = zip(*columns.values())
     if not complete:
-        return (Document(zip(names, row)) for row in rows)
-    return (_completed(dict(zip(names, row)), complete) for row in rows)
+        return frozen_documents(map(zip, repeat(names), rows))
+    return frozen_documents(_completed(dict(zip(names, row)), complete) for row in rows)
 
 
-def _completed(row: dict[str, Any], names: Sequence[str]) -> Document:
+def _completed(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """A document without the keys that it lacks, and with those its layout does not know."""
     for name in names:
         value = row.pop(name)
         if value is not MISSING:
             row.update(value if name == EXTRA else {name: value})
-    return Document(row)
+    return row
 
 
 def _values_of_texts(texts: Sequence[str | None]) -> Iterator[Any]:
-    """Values of JSON texts, each a private one; the few different texts are parsed once."""
-    makers: dict[str | None, Callable[[], Any]] = {None: lambda: MISSING}
+    """Frozen values of JSON texts; the few different texts are parsed once."""
+    values: dict[str | None, Any] = {None: MISSING}
     for text in texts:
-        if text not in makers:
-            makers[text] = _maker(from_json(str(text)))
-        yield makers[text]()
-
-
-def _maker(value: Any) -> Callable[[], Any]:
-    """What gives a copy of a JSON-like value each time."""
-    if isinstance(value, dict) and not any(isinstance(v, (dict, list)) for v in value.values()):
-        return value.copy
-    return partial(plain, value)
+        if text not in values:
+            values[text] = freeze(from_json(str(text)))
+        yield values[text]
 
 
 def cells(table: pa.Table, name: str) -> list[Any]:
@@ -318,15 +312,28 @@ def _pylist(table: pa.Table, name: str) -> list[str | None]:
     return table.column(name).to_pylist()  # type: ignore[no-any-return]
 
 
-def _mappings(table: pa.Table, prefix: str) -> Iterator[dict[str, Any]]:
+def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     names = [name for name in table.column_names if name.startswith(prefix)]
     keys = [name[len(prefix) :] for name in names]
     if not names:
-        return ({} for _ in range(table.num_rows))
-    rows = zip(*(cells(table, name) for name in names))
+        return repeat(FrozenDict(), table.num_rows)
+    rows = zip(*(_frozen_cells(table, name) for name in names))
     if not any(_has_missing(table, name) for name in names):
-        return (dict(zip(keys, row)) for row in rows)
-    return ({key: cell for key, cell in zip(keys, row) if cell is not MISSING} for row in rows)
+        return (FrozenDict(zip(keys, row)) for row in rows)
+    return (
+        FrozenDict((key, cell) for key, cell in zip(keys, row) if cell is not MISSING)
+        for row in rows
+    )
+
+
+def _frozen_cells(table: pa.Table, name: str) -> list[Any]:
+    kind, _ = field_kind(table.schema.field(name))
+    found = cells(table, name)
+    if kind.name == "json":
+        return list(map(freeze, found))
+    if kind.name in ("array", "list"):
+        return freeze_lists(found, len(kind.shape) or 1)
+    return found
 
 
 def _has_missing(table: pa.Table, name: str) -> bool:
