@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
@@ -11,7 +12,12 @@ __all__ = ["BrokerConformance"]
 
 
 class BrokerConformance(
-    ModelConformance, PageConformance, NounConformance, FillConformance, FillRuleConformance
+    ModelConformance,
+    PageConformance,
+    CopyConformance,
+    NounConformance,
+    FillConformance,
+    FillRuleConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

@@ -15,6 +15,7 @@ does with a table happens in ``FromPartitions._simplify_up``:
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 import weakref
@@ -136,7 +137,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     @property
     def attrs(self) -> dict[Any, Any]:
         """What ``table.attrs`` shows; computed frames have the same."""
-        return dict(self._meta.attrs)
+        return copy.deepcopy(self._meta.attrs)
 
     @functools.cached_property
     def _shape(self) -> Shape:
