@@ -18,7 +18,7 @@ import numpy as np
 
 from .checksum import seal_bytes, sound_bytes
 from .errors import BadDocument
-from .frozen import FROZEN, FrozenDict, freeze
+from .frozen import FROZEN, FrozenDict, FrozenList, freeze
 
 __all__ = [
     "ALL",
@@ -33,6 +33,7 @@ __all__ = [
     "plain",
     "to_json",
     "unpack",
+    "unpack_document",
 ]
 
 NamedDocument = tuple[str, "Document"]
@@ -333,11 +334,22 @@ def unpack(data: bytes) -> Any:
     StoreDamaged
         If the bytes have changed since.
     """
+    return _unpacked(data)
+
+
+def unpack_document(data: bytes) -> Document:
+    """The document whose content :func:`pack` was given; raises as :func:`unpack`."""
+    content = _unpacked(data, object_pairs_hook=FrozenDict, list_hook=FrozenList)
+    return next(frozen_documents([content]))
+
+
+def _unpacked(data: bytes, **hooks: Any) -> Any:
     return msgpack.unpackb(
         sound_bytes(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
+        **hooks,
     )
 
 
