@@ -26,7 +26,7 @@ __all__ = [
     "NamedDocument",
     "equal",
     "from_json",
-    "frozen_documents",
+    "frozen_document",
     "is_unicode",
     "normalize",
     "pack",
@@ -118,13 +118,11 @@ class Document(FrozenDict):
         return f"Document({dict.__repr__(self)})"
 
 
-def frozen_documents(contents: Iterable[Any]) -> Iterator[Document]:
-    """Documents of items that are frozen already, without a look at each."""
-    make, fill = dict.__new__, dict.update
-    for content in contents:
-        doc = make(Document)
-        fill(doc, content)
-        yield doc
+def frozen_document(content: Any) -> Document:
+    """A document of items that are frozen already, without a look at each."""
+    doc = dict.__new__(Document)
+    dict.update(doc, content)
+    return doc
 
 
 def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> Any:
@@ -339,8 +337,7 @@ def unpack(data: bytes) -> Any:
 
 def unpack_document(data: bytes) -> Document:
     """The document whose content :func:`pack` was given; raises as :func:`unpack`."""
-    content = _unpacked(data, object_pairs_hook=FrozenDict, list_hook=FrozenList)
-    return next(frozen_documents([content]))
+    return frozen_document(_unpacked(data, object_hook=FrozenDict, list_hook=FrozenList))
 
 
 def _unpacked(data: bytes, **hooks: Any) -> Any:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .codec import MISSING, Column, Kind, decode, encode, exact_alone, field_kind
-from .documents import Document, from_json, frozen_documents, to_json
-from .frozen import FrozenDict, freeze, freeze_lists
+from .codec import MISSING, Column, Kind, block, decode, encode, exact_alone, field_kind
+from .documents import Document, from_json, frozen_document, to_json
+from .frozen import FrozenDict, FrozenList, freeze, freeze_lists
 
 __all__ = [
     "DATUM",
@@ -274,8 +274,8 @@ def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]
     names = tuple(columns)
     rows = zip(*columns.values())
     if not complete:
-        return frozen_documents(map(zip, repeat(names), rows))
-    return frozen_documents(_completed(dict(zip(names, row)), complete) for row in rows)
+        return map(frozen_document, map(zip, repeat(names), rows))
+    return (frozen_document(_completed(dict(zip(names, row)), complete)) for row in rows)
 
 
 def _completed(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -312,6 +312,11 @@ def _pylist(table: pa.Table, name: str) -> list[str | None]:
     return table.column(name).to_pylist()  # type: ignore[no-any-return]
 
 
+def _frozen_row(row: np.ndarray) -> FrozenList:
+    """An array as a list. Made when its event is: as objects its numbers are four times larger."""
+    return FrozenList(row.tolist() if row.ndim == 1 else map(_frozen_row, row))
+
+
 def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     names = [name for name in table.column_names if name.startswith(prefix)]
     keys = [name[len(prefix) :] for name in names]
@@ -326,8 +331,10 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     )
 
 
-def _frozen_cells(table: pa.Table, name: str) -> list[Any]:
-    kind, _ = field_kind(table.schema.field(name))
+def _frozen_cells(table: pa.Table, name: str) -> Iterable[Any]:
+    kind, notes = field_kind(table.schema.field(name))
+    if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
+        return map(_frozen_row, block(whole(table.column(name)), kind))
     found = cells(table, name)
     if kind.name == "json":
         return list(map(freeze, found))

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
-from ..core.documents import ALL, Document, frozen_documents
+from ..core.documents import ALL, Document, frozen_document
 from ..core.external import datum_keys
 from ..core.fields import derive_descriptor, select
 from ..core.frozen import FrozenDict, freeze
@@ -276,7 +276,8 @@ class _Change:
         }
         if isinstance(event.get("filled"), dict):
             changed["filled"] = self._kept(event["filled"], {})
-        return next(frozen_documents([changed]))
+        return frozen_document(changed)
 
     def _kept(self, values: Mapping[str, Any], more: dict[str, Any]) -> FrozenDict:
-        return FrozenDict({k: v for k, v in values.items() if k in self.kept} | more)
+        kept = {k: v for k, v in values.items() if k in self.kept}
+        return FrozenDict(kept | more if more else kept)
