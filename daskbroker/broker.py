@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
@@ -242,7 +243,7 @@ class DataBroker:
     @property
     def filters(self) -> list[dict[str, Any]]:
         """What :meth:`add_filter` was given; a copy."""
-        return [dict(arguments) for arguments, _ in self._filters]
+        return [copy.deepcopy(arguments) for arguments, _ in self._filters]
 
     def add_filter(self, **query: Any) -> None:
         """Narrow every search, and ``db[-n]``, from now on; never ``db[uid]``.
@@ -252,6 +253,7 @@ class DataBroker:
         **query
             As for a search, ``since``, ``until``, ``full`` included.
         """
+        query = copy.deepcopy(query)
         self._filters.append((query, self._compile(**query)))
 
     def clear_filters(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
@@ -14,6 +15,7 @@ __all__ = ["BrokerConformance"]
 class BrokerConformance(
     ModelConformance,
     PageConformance,
+    CopyConformance,
     NounConformance,
     TimeConformance,
     FillConformance,

@@ -15,6 +15,7 @@ dask 2026.8). What the optimizer does with a table happens in ``FromPartitions._
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 import weakref
@@ -119,7 +120,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     @property
     def attrs(self) -> dict[Any, Any]:
         """What ``table.attrs`` shows; computed frames have the same."""
-        return dict(self._meta.attrs)
+        return copy.deepcopy(self._meta.attrs)
 
     @functools.cached_property
     def _shape(self) -> Shape:

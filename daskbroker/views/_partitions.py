@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -126,7 +127,7 @@ class Shape(NamedTuple):
             index=index,
             columns=pd.Index(self.columns, dtype="str"),
         )
-        frame.attrs = self.attrs
+        frame.attrs = copy.deepcopy(self.attrs)
         return frame
 
 
@@ -143,7 +144,7 @@ def read_partition(reader: Reader, payload: Any, number: int, shape: Shape) -> p
     """Read one partition and make sure that it is what the table's meta promised."""
     frame = reader(payload, shape.columns)
     _check(frame, number, shape)
-    frame.attrs = dict(shape.attrs)
+    frame.attrs = copy.deepcopy(shape.attrs)  # whoever computes may change them
     return frame
 
 

@@ -16,6 +16,7 @@ import xarray as xr
 
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
+from ..core.documents import plain
 from ..core.errors import FieldNotFound
 from ..core.fields import select
 from ..core.schema import TableColumn, table_columns
@@ -161,8 +162,8 @@ def run_attrs(
         attrs["stream"] = stream
     if plan is not None:
         attrs["descriptors"] = [descriptor["uid"] for descriptor in plan.descriptors]
-    attrs["start"] = dict(start)
-    attrs["stop"] = None if stop is None else dict(stop)
+    attrs["start"] = plain(start)
+    attrs["stop"] = plain(stop)
     return attrs
 
 

@@ -16,7 +16,7 @@ from ...core.documents import ALL, Document
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows
 from ...core.planning import PlanBuilder
 from ..base import EventSource, stream_of
-from .bson_documents import from_bson, storable
+from .bson_documents import document_from_bson, from_bson, storable
 from .database import Database
 from .embedded_headers import refuse_writing
 from .reader import MongoReader
@@ -57,14 +57,14 @@ class EmbeddedLayoutEventSource(EventSource):
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventSource.find_descriptor`."""
         found = self._headers({"descriptors.uid": storable(uid)}, {"descriptors.$": 1})
-        return from_bson(found[0]["descriptors"][0]) if found else None
+        return document_from_bson(found[0]["descriptors"][0]) if found else None
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         """See :meth:`EventSource.list_descriptors`."""
         order = {storable(uid): place for place, uid in enumerate(runs)}
         query = {"start.uid": {"$in": list(order)}}
         docs = [
-            from_bson(doc)
+            document_from_bson(doc)
             for header in self._headers(query, {"descriptors": 1})
             for doc in header.get("descriptors", ())
         ]

@@ -21,7 +21,14 @@ from ...core.pages import is_columnar
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ..base import EventSource, stream_of
-from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
+from .bson_documents import (
+    check_size,
+    document_from_bson,
+    from_bson,
+    sparse_bson,
+    storable,
+    to_bson,
+)
 from .database import REFUSED, RUNS, Database
 from .indexes import warn_of_missing
 from .journal import metadata_of
@@ -162,7 +169,7 @@ class MongoEventSource(EventSource):
                 doc = descriptors.find_one({"uid": storable(uid)})
             if doc is None:
                 return None
-            found = from_bson(doc)
+            found = document_from_bson(doc)
             self._descriptors[uid] = found
         return found
 
@@ -174,7 +181,7 @@ class MongoEventSource(EventSource):
             warn_of_missing(collection, "run_start", self._database.label)
             found = list(collection.find({"run_start": {"$in": list(order)}}))
         found.sort(key=lambda doc: (order[doc["run_start"]], seconds_of(doc), doc["_id"]))
-        docs = map(from_bson, found)
+        docs = map(document_from_bson, found)
         return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
 
     # -- references --------------------------------------------------------------------------
@@ -303,7 +310,7 @@ class MongoEventSource(EventSource):
             builder.add_table(0, 0, encode_rows(layout, docs, metadata))
         return builder.plan()
 
-    def _references(self, layout: Layout, run: str) -> list[Document]:
+    def _references(self, layout: Layout, run: str) -> list[dict[str, Any]]:
         descriptors = self.list_descriptors([run])
         docs = references_of(self._database, layout, run, descriptors)
         if layout in (RESOURCE, DATUM) and self._has_orphans():

@@ -150,7 +150,7 @@ def _of_run(run: str) -> dict[str, Any]:
 
 def references_of(
     database: Database, layout: Layout, run: str, descriptors: Sequence[Document]
-) -> list[Document]:
+) -> list[dict[str, Any]]:
     """A run's documents of one kind, in the order in which they came, each uid once.
 
     Parameters
@@ -174,9 +174,9 @@ def references_of(
     return list({doc[layout.uid]: doc for doc in docs}.values())
 
 
-def _with_uid(layout: Layout, found: Mapping[str, Any]) -> Document:
+def _with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
     doc = from_bson(found)
-    return doc if layout.uid in doc else Document({**doc, layout.uid: str(found["_id"])})
+    return doc if layout.uid in doc else {**doc, layout.uid: str(found["_id"])}
 
 
 # -- datums that are too many to travel with a plan --------------------------------------------
@@ -225,7 +225,7 @@ def has_orphans(database: Database) -> bool:
 
 def orphans_of(
     database: Database, datum_ids: Iterable[str], known: Iterable[str]
-) -> tuple[list[Document], list[Document]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Resources and datums that events refer to, but for those of known resources.
 
     Parameters
@@ -236,13 +236,13 @@ def orphans_of(
         Uids of the resources that name the run.
     """
     skip = set(known)
-    datums: list[Document] = []
+    datums: list[dict[str, Any]] = []
     for some in _pieces(dict.fromkeys(datum_ids), PIECE):
         with database.errors():
             found = database.collection(DATUM.kind).find({"datum_id": {"$in": some}})
             datums.extend(doc for doc in map(from_bson, found) if doc["resource"] not in skip)
     wanted = dict.fromkeys(str(doc["resource"]) for doc in datums)
-    resources: list[Document] = []
+    resources: list[dict[str, Any]] = []
     for some in _pieces(wanted, PIECE):
         numbers = [ObjectId(uid) for uid in some if ObjectId.is_valid(uid)]
         query = {"$or": [{"uid": {"$in": some}}, {"_id": {"$in": numbers}}]}
