@@ -5,10 +5,11 @@ What dask 2026.8 does with an index of times:
 * the divisions of zoned times are right for microseconds in UTC only, and pandas warns of how
   they are computed; of nanoseconds, and in other zones, rows get lost without an error;
 * the result has no divisions where it has one partition. Then ``resample`` fails, and
-  ``merge_asof`` with a frame of several partitions finds no match and does not say so.
+  ``merge_asof`` with a frame of several partitions finds no match and does not say so;
+* ``resample`` fails where its bins are wider than partitions, or the index has one instant.
 
 So divisions are found here: from the statistics of the chunks if these tell exactly, else by a
-read of that one column, as dask does.
+read of that one column, as dask does. Dask's own classes stay as they are.
 """
 
 # dask does not annotate its private API.
@@ -32,7 +33,7 @@ from dask.dataframe.dask_expr._shuffle import (
     SortIndexBlockwise,
     _get_divisions,
 )
-from dask.dataframe.tseries.resample import ResampleReduction, _resample_bin_and_out_divs
+from dask.dataframe.tseries import resample
 
 from daskbroker.core.errors import BadQuery
 from daskbroker.views._expr import FromPartitions
@@ -73,17 +74,23 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
             expr = OrderedIndex(*expr.operands)
         return DataFrame(expr)
 
-    def resample(self, rule: Any, **kwargs: Any) -> Any:
+    def resample(self, rule: Any, **kwargs: Any) -> Resampler:
         """As dask's; the error says what to do where the divisions are not known."""
-        if not self.known_divisions:
-            raise BadQuery(
-                "resample needs an index whose divisions are known; make one by set_index('time'), "
-                "or set_index('time', sorted=True) where the rows are in the order of time"
-            )
-        return super().resample(rule, **kwargs)
+        return _resampler(self, rule, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (DataFrame, (self.expr,))
+
+
+class Series(dd.Series):  # type: ignore[misc]
+    """A column of such a DataFrame."""
+
+    def resample(self, rule: Any, **kwargs: Any) -> Resampler:
+        """See :meth:`DataFrame.resample`."""
+        return _resampler(self, rule, kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Series, (self.expr,))
 
 
 def _is_ours(expr: SetIndex) -> bool:
@@ -103,16 +110,17 @@ def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def kept(self: DataFrame, *args: Any, **kwargs: Any) -> Any:
         result = method(self, *args, **kwargs)
-        return DataFrame(result.expr) if type(result) is dd.DataFrame else result
+        ours = {dd.DataFrame: DataFrame, dd.Series: Series}.get(type(result))
+        return result if ours is None else ours(result.expr)
 
     return kept
 
 
 # What is usually done to a table before its index is set.
 for _name in (
-    "__getitem__", "assign", "astype", "drop", "drop_duplicates", "dropna", "fillna", "join",
-    "map_partitions", "mask", "merge", "persist", "query", "rename", "repartition", "replace",
-    "reset_index", "where",
+    "__getattr__", "__getitem__", "assign", "astype", "drop", "drop_duplicates", "dropna", "fillna",
+    "join", "map_partitions", "mask", "merge", "persist", "query", "rename", "repartition",
+    "replace", "reset_index", "where",
 ):  # fmt: skip
     setattr(DataFrame, _name, _keeping(getattr(dd.DataFrame, _name)))
 
@@ -191,21 +199,40 @@ def _unprojected(expr: ex.Expr) -> ex.Expr:
     return expr
 
 
-# --- two mistakes of dask's resampling
+# --- resampling
 
 
-def _npartitions(self: ResampleReduction) -> int:
-    """Wide bins make fewer partitions; dask says that all stay, and fails if one is left."""
-    return len(self.divisions) - 1
+def _resampler(frame: DataFrame | Series, rule: Any, kwargs: dict[str, Any]) -> Resampler:
+    if not frame.known_divisions:
+        raise BadQuery(
+            "resample needs an index whose divisions are known; make one by set_index('time'), "
+            "or set_index('time', sorted=True) where the rows are in the order of time"
+        )
+    return Resampler(frame, rule, **kwargs)
 
 
-def _resample_divisions(self: ResampleReduction) -> tuple[Any, Any]:
-    """An index of one instant has two borders, too; dask gives it one, and fails."""
-    borders, labels = _resample_bin_and_out_divs(
-        self.frame.divisions, self.rule, **self.kwargs or {}
-    )
-    return (borders * 2, labels * 2) if len(borders) == 1 else (borders, labels)
+class Resampler(resample.Resampler):  # type: ignore[misc]
+    """Dask's, with its two mistakes mended."""
+
+    def _single_agg(self, expr_cls: type, *args: Any, **kwargs: Any) -> Any:
+        return super()._single_agg(MENDED[expr_cls], *args, **kwargs)
 
 
-ResampleReduction.npartitions = property(_npartitions)
-ResampleReduction._resample_divisions = property(_resample_divisions)
+class _Mended:
+    @property
+    def npartitions(self) -> int:
+        # Wide bins make fewer partitions; dask says that all stay, and fails if one is left.
+        return len(self.divisions) - 1  # type: ignore[attr-defined]
+
+    @functools.cached_property
+    def _resample_divisions(self) -> tuple[Any, Any]:
+        borders, labels = super()._resample_divisions  # type: ignore[misc]
+        # An index of one instant has two borders, too; dask gives it one, and fails.
+        return (borders * 2, labels * 2) if len(borders) == 1 else (borders, labels)
+
+
+MENDED: dict[type, type] = {
+    kind: type(kind.__name__, (_Mended, kind), {"__module__": __name__})
+    for kind in resample.ResampleReduction.__subclasses__()
+}
+globals().update((kind.__name__, kind) for kind in MENDED.values())  # as they are pickled by name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import dask
@@ -131,3 +132,17 @@ def test_a_parquet_file_has_the_times(table, tmp_path):
         table.to_parquet(tmp_path / "table")
         again = dd.read_parquet(tmp_path / "table").compute()
     assert again["time"].equals(table.compute()["time"])
+
+
+@pytest.mark.parametrize("column", [lambda t: t["n"], lambda t: t.n, lambda t: t[["n", "x"]]])
+def test_bins_that_are_wider_than_partitions(small_chunks, column):
+    insert_all(small_chunks, make_run(100))
+    indexed = small_chunks[-1].table().set_index("time")
+    assert indexed.npartitions > 2
+    expected = column(indexed.compute()).resample("1D").mean()
+    resampled = column(indexed).resample("1D").mean()
+    for given in (resampled, pickle.loads(pickle.dumps(resampled))):
+        found = given.compute()
+        found.attrs = {}
+        assert found.to_numpy().tolist() == expected.to_numpy().tolist()
+        assert found.index.tolist() == expected.index.tolist()
