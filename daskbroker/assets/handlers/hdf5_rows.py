@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import h5py
 import numpy as np
 
 from .hdf5_bytes import ChunkBytes
+from .hdf5_sizes import file_size, stored_elsewhere
 from .regions import Axis, compose, shape_of, take_region
 
 __all__ = ["RowSource", "read_rows"]
@@ -33,6 +35,32 @@ class RowSource:
         self.dataset = dataset
         self._chunks: ChunkBytes | None = None
         self._looked = False
+        self._others = stored_elsewhere(dataset)
+
+    @property
+    def name(self) -> str:
+        """In its file."""
+        return str(self.dataset.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the rows that there are now."""
+        return tuple(self.dataset.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In the byte order of the file."""
+        return self.dataset.dtype
+
+    @property
+    def files(self) -> list[h5py.File]:
+        """The one that it is in."""
+        return [self.dataset.file]
+
+    def stored(self, rows: np.ndarray | None = None) -> int | None:
+        """Bytes of the files that hold it; None where they are not known."""
+        own = file_size(self.dataset.file)
+        return None if own is None or self._others is None else own + self._others
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`read_rows`."""
@@ -98,8 +126,16 @@ def _read_objects(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis])
     source = dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
     if not len(rows):
         return take_region(source[:0], axes, lead=1)
-    span = source[int(rows[0]) : int(rows[-1]) + 1]
-    return take_region(span[rows - rows[0]], axes, lead=1)
+    parts, done = [], 0
+    for low, high, count in _spans(rows, _row_bytes(dataset)):
+        part = rows[done : done + count] - low
+        parts.append(take_region(source[low:high][part], axes, lead=1))
+        done += count
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    return dataset.dtype.itemsize * prod(dataset.shape[1:])
 
 
 # -- what to read of a row -------------------------------------------------------------------
