@@ -54,7 +54,7 @@ class ReadableRoots:
         raise self._outside(path, real)
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file to read, unbuffered, as :meth:`check` allows; only regular files.
+        """Open a file to read, as :meth:`check` allows; only regular files.
 
         Where roots are set, what was opened is checked once more: a link may have come into
         the way in between.

@@ -7,7 +7,7 @@ from math import prod
 
 from ..core.errors import FillError
 
-__all__ = ["RATIO", "check_block", "check_cell", "is_believable"]
+__all__ = ["RATIO", "SMALL_BLOCK", "check_block", "check_cell", "is_believable"]
 
 RATIO = 1032
 """What deflate makes of a run of zeros; other filters reach it with data that says as little."""

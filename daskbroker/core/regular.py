@@ -21,8 +21,8 @@ _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file to read, unbuffered; links are followed.
+def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
+    """Open a regular file to read; links are followed.
 
     What a path leads to is looked at before it is opened, as opening a device may do something,
     and again afterwards, as it may be another one by then.
@@ -36,7 +36,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     number = os.open(path, _READ | _AT_ONCE)
     try:
         _check(path, os.fstat(number).st_mode)
-        return open(number, "rb", buffering=0)
+        return open(path, "rb", buffering, opener=lambda *_: number)
     except BaseException:
         os.close(number)
         raise

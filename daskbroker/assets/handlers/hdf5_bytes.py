@@ -101,7 +101,7 @@ class ChunkBytes:
     @contextmanager
     def opened(self) -> Iterator[int | None]:
         """The file's descriptor; None if the file has changed or is written."""
-        with open_regular(self.path) as file:
+        with open_regular(self.path, buffering=0) as file:
             number = file.fileno()
             same = _state(number) == self.state and not _is_written(number)
             yield number if same else None
