@@ -22,7 +22,7 @@ from ...core.errors import FillError
 from ...core.regular import open_regular
 from .regions import Axis, as_axis, put_region, shape_of, take_region
 
-__all__ = ["ChunkBytes"]
+__all__ = ["MOST_CHUNKS", "ChunkBytes", "chunk_table"]
 
 FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
 Buffer: TypeAlias = "bytes | memoryview"
@@ -84,13 +84,7 @@ class ChunkBytes:
         state = _state(file)
         if _is_written(file):
             return None
-        table = np.full((*grid, 3), -1, dtype=np.int64)
-
-        def note(info: h5py.h5d.StoreInfo) -> None:
-            place = tuple(at // side for at, side in zip(info.chunk_offset, dataset.chunks))
-            table[place] = info.byte_offset, info.size, info.filter_mask
-
-        dataset.id.chunk_iter(note)
+        table = chunk_table(dataset)
         return cls(
             *(path, state, dataset.shape, dataset.dtype, dataset.chunks),
             dataset.fillvalue,
@@ -174,6 +168,19 @@ def _inflated(data: Buffer, size: int) -> bytes:
         more = "more" if len(found) > size else "fewer" if len(found) < size else "no end after"
         raise ValueError(f"it holds {more} bytes than the {size} of a chunk")
     return found
+
+
+def chunk_table(dataset: h5py.Dataset) -> np.ndarray:
+    """Offset in the file, bytes and filter mask of each chunk of the grid; -1 where none is."""
+    grid = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
+    table = np.full((*grid, 3), -1, dtype=np.int64)
+
+    def note(info: h5py.h5d.StoreInfo) -> None:
+        place = tuple(at // side for at, side in zip(info.chunk_offset, dataset.chunks))
+        table[place] = info.byte_offset, info.size, info.filter_mask
+
+    dataset.id.chunk_iter(note)
+    return table
 
 
 def _filters(dataset: h5py.Dataset) -> tuple[str, ...]:

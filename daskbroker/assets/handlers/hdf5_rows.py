@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from .hdf5_bytes import ChunkBytes
+from .hdf5_guard import ChunkGuard
 from .hdf5_sizes import file_size, stored_elsewhere
 from .regions import Axis, compose, shape_of, take_region
 
@@ -35,6 +36,8 @@ class RowSource:
         self.dataset = dataset
         self._chunks: ChunkBytes | None = None
         self._looked = False
+        self._guard: ChunkGuard | None = None
+        self._guarded = False
         self._others = stored_elsewhere(dataset)
 
     @property
@@ -66,12 +69,20 @@ class RowSource:
         """Read a region of some rows; see :func:`read_rows`."""
         if not self._looked:  # twice at worst, if threads meet here
             self._chunks, self._looked = ChunkBytes.of(self.dataset), True
-        return read_rows(self.dataset, rows, axes, self._chunks)
+        return read_rows(self.dataset, rows, axes, self._chunks, self._check)
+
+    def _check(self, rows: np.ndarray, axes: Sequence[Axis]) -> None:
+        """Look at chunks that HDF5 is about to unpack."""
+        if not self._guarded:
+            self._guard, self._guarded = ChunkGuard.of(self.dataset), True
+        if self._guard is not None:
+            self._guard.check(rows, axes)
 
     def refresh(self) -> None:
         """See the rows that a writer added."""
         self.dataset.refresh()
         self._chunks, self._looked = None, False
+        self._guard, self._guarded = None, False
 
 
 def read_rows(
@@ -79,6 +90,7 @@ def read_rows(
     rows: np.ndarray,
     axes: Sequence[Axis],
     chunks: ChunkBytes | None = None,
+    check: Callable[[np.ndarray, Sequence[Axis]], None] | None = None,
 ) -> np.ndarray:
     """Read a region of some rows.
 
@@ -92,6 +104,8 @@ def read_rows(
         What to read along the others.
     chunks
         Of this dataset, if they can be read past HDF5.
+    check
+        Called with rows and axes before HDF5 unpacks chunks.
 
     Returns
     -------
@@ -100,11 +114,13 @@ def read_rows(
     """
     if len(rows) > 1 and (np.diff(rows) <= 0).any():
         ordered, places = np.unique(rows, return_inverse=True)
-        return read_rows(dataset, ordered, axes, chunks)[places]
+        return read_rows(dataset, ordered, axes, chunks, check)[places]
     if chunks is not None:
         with chunks.opened() as file:
             if file is not None:
                 return chunks.read_rows(file, rows, axes)
+    if check is not None:
+        check(rows, axes)
     return _read_rows(dataset, rows, axes)
 
 
