@@ -29,6 +29,8 @@ SLACK = 2**20
 SUSPICIOUS = 512 * 2**20
 """Bytes that deflate may come to before it is tried out."""
 HEAD = 18
+FEW = 16
+"""Chunks that are looked for one by one."""
 
 
 class ChunkGuard:
@@ -50,8 +52,11 @@ class ChunkGuard:
         self._last = len(filters) - 1
         self._code = filters[-1][0] if filters else 0
         self._values = filters[-1][2] if filters else ()
-        self._table = chunk_table(dataset)
-        self._waiting = self._table[..., 0] >= 0
+        grid = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
+        self._waiting = np.ones(grid, bool)
+        self._left = self._waiting.size
+        self._table: np.ndarray | None = None
+        self._asked = 0
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> ChunkGuard | None:
@@ -63,13 +68,15 @@ class ChunkGuard:
             return None
         return cls(dataset)
 
-    def check(self, rows: np.ndarray, axes: Sequence[Axis]) -> None:
+    def check(self, rows: Axis, axes: Sequence[Axis]) -> None:
         """Look at the chunks that have a region of some rows, as far as none did before.
 
         Raises
         ------
         FillError
         """
+        if not self._left:
+            return
         sides = [
             np.unique(np.atleast_1d(np.asarray(axis, np.int64)) // side)
             for axis, side in zip((rows, *axes), self._dataset.chunks)
@@ -81,9 +88,31 @@ class ChunkGuard:
             if self._waiting[place]:
                 self._check_chunk(file, place)
                 self._waiting[place] = False
+        self._left = int(self._waiting.sum())
+
+    def _where(self, place: tuple[int, ...]) -> tuple[int, int, int]:
+        """Offset, bytes and filter mask of a chunk; the offset is -1 where there is none.
+
+        HDF5 goes through all chunks to find one, so after some it is asked for all at once.
+        """
+        self._asked += 1
+        if self._table is None and self._asked <= FEW:
+            corner = tuple(at * side for at, side in zip(place, self._dataset.chunks))
+            info = self._dataset.id.get_chunk_info_by_coord(corner)
+            return (
+                (-1 if info.byte_offset is None else info.byte_offset),
+                info.size,
+                info.filter_mask,
+            )
+        if self._table is None:
+            self._table = chunk_table(self._dataset)
+        offset, stored, mask = self._table[place].tolist()
+        return offset, stored, mask
 
     def _check_chunk(self, file: int, place: tuple[int, ...]) -> None:
-        offset, stored, mask = self._table[place].tolist()
+        offset, stored, mask = self._where(place)
+        if offset < 0:
+            return
         claimed = stored
         if self._last >= 0 and not mask >> self._last & 1:
             claimed = max(stored, self._unpacked(file, offset, stored))

@@ -32,11 +32,7 @@ class _Entry:
 
     def look(self, path: str) -> dict[str, Identity]:
         """What its files are now, but for the one that the cache of handlers looks at."""
-        names = {file.filename for file in self.rows.files} - {path}
-        return {name: identity(name) for name in names}
-
-    def is_watched(self) -> bool:
-        return all(file.swmr_mode for file in self.rows.files)
+        return {name: identity(name) for name in {*self.rows.paths} - {path}}
 
 
 class OpenDatasets:
@@ -82,7 +78,7 @@ class OpenDatasets:
         if now == known:
             return True
         same = all((now[name] or ())[:2] == (known[name] or ())[:2] for name in now)
-        if not same or not entry.is_watched():
+        if not same or not entry.rows.watched:
             return False
         entry.rows.refresh()
         entry.state = now
@@ -91,7 +87,7 @@ class OpenDatasets:
     def refresh(self) -> bool:
         """See the rows that a writer added; False if the file was not opened to be watched."""
         with self._lock:
-            watched = all(entry.is_watched() for entry in self._open.values())
+            watched = all(entry.rows.watched for entry in self._open.values())
             if watched:
                 for entry in self._open.values():
                     entry.rows.refresh()

@@ -10,15 +10,21 @@ from h5py import h5d
 
 from ...core.errors import FillError
 
-__all__ = ["check_chunk", "file_size", "stored_elsewhere"]
+__all__ = ["SizeOf", "check_chunk", "stored_elsewhere"]
 
 SMALL_CHUNK = 256 * 2**20
 """Bytes that a chunk may always have: HDF5 decodes whole chunks, however little is asked."""
 
 
-def file_size(file: h5py.File) -> int | None:
-    """Size of an open file; None if it is in memory, or in several parts."""
-    return os.fstat(file.id.get_vfd_handle()).st_size if file.driver == "sec2" else None
+class SizeOf:
+    """Tells the size of an open file; None if it is in memory, or in several parts."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file  # keeps the number open
+        self._number = file.id.get_vfd_handle() if file.driver == "sec2" else None
+
+    def __call__(self) -> int | None:
+        return None if self._number is None else os.fstat(self._number).st_size
 
 
 def stored_elsewhere(dataset: h5py.Dataset) -> int | None:

@@ -41,8 +41,12 @@ class Rows(Protocol):
         """In the byte order of the file."""
 
     @property
-    def files(self) -> list[h5py.File]:
-        """Those that hold it, as far as they were opened."""
+    def paths(self) -> list[str]:
+        """Of the files that hold it, as far as they were opened."""
+
+    @property
+    def watched(self) -> bool:
+        """Whether all of them were opened to be watched while they are written."""
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Bytes of the files that hold some rows, or all of them; None: not known."""
@@ -168,10 +172,20 @@ class VirtualRows:
             If a source is missing that has a part of them, or lacks the part.
         """
         wanted = [np.atleast_1d(np.asarray(axis, np.int64)) for axis in (rows, *axes)]
-        dtype = self.dtype.newbyteorder("=")
-        out = np.full([len(axis) for axis in wanted], self._fill, dtype)
+        lengths, dtype = [len(axis) for axis in wanted], self.dtype.newbyteorder("=")
+        out: np.ndarray | None = None
         for mapping in self._touched(rows):
-            self._read_mapping(mapping, wanted, out)
+            met = [meet(axis, places) for axis, places in zip(wanted, mapping.target)]
+            hits = [found for found, _ in met]
+            if not all(map(len, hits)):
+                continue
+            block = self._read_mapping(mapping, [numbers for _, numbers in met])
+            if list(block.shape) == lengths:  # it has all that is wanted
+                out = block.astype(dtype, copy=False)
+                continue
+            out = np.full(lengths, self._fill, dtype) if out is None else out
+            put_region(out, hits, block)
+        out = np.full(lengths, self._fill, dtype) if out is None else out
         return out.reshape(len(rows), *shape_of(axes))
 
     @cached_property
@@ -197,10 +211,11 @@ class VirtualRows:
         ends = np.searchsorted(ordered, self._highs, side="right")
         return [self._mappings[number] for number in np.flatnonzero(begins < ends).tolist()]
 
-    def _read_mapping(self, mapping: _Mapping, wanted: list[np.ndarray], out: np.ndarray) -> None:
-        met = [meet(axis, places) for axis, places in zip(wanted, mapping.target)]
-        if not all(len(hits) for hits, _ in met):
-            return
+    def _read_mapping(self, mapping: _Mapping, numbers: list[np.ndarray]) -> np.ndarray:
+        """Places of a mapping, by their numbers along each dimension of the target.
+
+        Where no dimension of the source runs along one, the result has the length 1 there.
+        """
         label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
         source = self._source(mapping.file, mapping.dataset)
         places = mapping.source or tuple(map(range, source.shape))
@@ -210,31 +225,20 @@ class VirtualRows:
             raise self._refused(
                 f"{label}, of the shape {source.shape}, is mapped to a part of the shape {lengths}"
             )
-        if any(len(p) and max(p[0], p[-1]) >= size for p, size in zip(places, source.shape)):
-            self._check_there(label, places, runs, met, source.shape)
-        first, *others = (
-            _picked(p, None if run is None else met[run][1]) for p, run in zip(places, runs)
-        )
-        rows = np.atleast_1d(np.asarray(first, np.int64))
-        block = source.read(rows, others).reshape(
-            [len(hits) if axis in runs else 1 for axis, (hits, _) in enumerate(met)]
-        )
-        put_region(out, [hits for hits, _ in met], self._converted(block, label))
+        picked = [_picked(p, None if r is None else numbers[r]) for p, r in zip(places, runs)]
+        self._check_there(label, picked, source.shape)
+        rows = np.atleast_1d(np.asarray(picked[0], np.int64))
+        block = source.read(rows, picked[1:])
+        shape = [len(n) if axis in runs else 1 for axis, n in enumerate(numbers)]
+        return self._converted(block.reshape(shape), label)
 
-    def _check_there(
-        self,
-        label: str,
-        places: Selected,
-        runs: Sequence[int | None],
-        met: Sequence[tuple[np.ndarray, np.ndarray]],
-        shape: Sequence[int],
-    ) -> None:
-        for p, run, size in zip(places, runs, shape):
-            last = np.max(_picked(p, None if run is None else met[run][1]))
+    def _check_there(self, label: str, picked: Sequence[Axis], shape: Sequence[int]) -> None:
+        for axis, size in zip(picked, shape):
+            last = int(np.max(axis)) if isinstance(axis, (np.ndarray, int)) else max(axis)
             if last >= size:
                 raise FillError(
                     f"{self._file.path!r}: {label} has the shape {tuple(shape)}, too small for "
-                    f"place {int(last)}, which the virtual dataset {self.name!r} has of it"
+                    f"place {last}, which the virtual dataset {self.name!r} has of it"
                 )
 
     def _converted(self, block: np.ndarray, label: str) -> np.ndarray:
@@ -251,10 +255,17 @@ class VirtualRows:
     # -- files -------------------------------------------------------------------------------
 
     @property
-    def files(self) -> list[h5py.File]:
-        """Its own, and those of the sources that were read so far."""
+    def paths(self) -> list[str]:
+        """Of its own file, and of those of the sources that were read so far."""
         with self._lock:
-            return [self._file.file, *(f for s in self._sources.values() for f in s.files)]
+            return [self._file.path, *(p for s in self._sources.values() for p in s.paths)]
+
+    @property
+    def watched(self) -> bool:
+        """Whether all of them were opened to be watched while they are written."""
+        with self._lock:
+            own = bool(self._file.file.swmr_mode)
+            return own and all(source.watched for source in self._sources.values())
 
     def refresh(self) -> None:
         """See the rows that writers added."""
