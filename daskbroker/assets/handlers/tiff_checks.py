@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import re
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -25,22 +24,19 @@ RATIO = {8: 1032, 32946: 1032, 34925: 8192}
 SLACK = 256 * 2**20
 """Bytes that a segment may have beyond the image: tiles reach over its edge."""
 STEP = 2**20
-_OTHER_FILE = re.compile(r"""FileName\s*=\s*["']([^"']*)["']""")
 
 
 def names_others(tiff: tifffile.TiffFile) -> bool:
     """Whether a file's metadata names other files that have a part of the image.
 
-    It does in OME-TIFF, Micro-Manager and NDTiff.
+    It may in OME-TIFF, Micro-Manager and NDTiff. The file was opened with ``_multifile=False``.
     """
     if tiff.is_ndtiff:
         return True
     if tiff.is_mmstack:
         return bool(tiff.series[0].kind == "mmstack" and None in tiff.series[0]._pages)
-    if not tiff.is_ome:
-        return False
-    named = {name for name in _OTHER_FILE.findall(tiff.ome_metadata or "") if name}
-    return len(named - {tiff.filename}) > 0 or tiff.series[0].kind != "ome"
+    # Where tifffile may open no other file, an OME series that needs some falls back to these.
+    return bool(tiff.is_ome and tiff.series[0].kind in ("generic", "imagej"))
 
 
 def check_image(tiff: tifffile.TiffFile, series: Any) -> None:
