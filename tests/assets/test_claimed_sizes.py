@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import zlib
 from contextlib import suppress
 from functools import lru_cache
@@ -23,7 +24,7 @@ import tifffile
 import daskbroker
 from daskbroker.core.errors import FillError
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.detector_runs import image_claim
+from daskbroker.testing.detector_runs import image_claim, stream_place
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5, write_npys, write_tiffs
 from daskbroker.testing.runs import RunBuilder
 
@@ -347,3 +348,32 @@ def test_claims_are_refused_before_memory_is_taken(told, case):
             continue
         for word in (found["run"], "'primary'", "'img'", CASES[case]):
             assert word in found[view], (view, found[view])
+
+
+@pytest.mark.parametrize("with_events", [True, False])
+def test_frames_that_a_stream_datum_claims(tmp_path, with_events):
+    """Two thousand million of them, of which the file has two."""
+    path = write_hdf5(tmp_path / "f.h5", frames(2))
+    run = RunBuilder()
+    claim = image_claim((1, 6, 8), external="STREAM:")
+    descriptor = run.descriptor({"img": claim, "x": 0.5} if with_events else {"img": claim})
+    found = run.stream_resource("img", **stream_place(path))
+    run.stream_datum(found, descriptor, (0, 2**31))
+    for _ in range(2 if with_events else 0):
+        run.event(descriptor, {"x": 0.5})
+    with daskbroker.temp() as db:
+        insert_all(db, run.stop(num_events={"primary": 2}))
+        header = db[-1]
+        tracemalloc.start()
+        lazy = header.dataset(chunks=None)["img"]
+        np.testing.assert_array_equal(lazy[:2].values, frames(2)[:, None])
+        np.testing.assert_array_equal(lazy[1].values, frames(2)[1:])
+        if not with_events:
+            assert len(lazy) == 2**31
+            with pytest.raises(FillError, match="too few for place"):
+                lazy[-1].values  # noqa: B018
+            with pytest.raises(FillError, match="too few for place"):
+                header.table()["img"].partitions[1].compute()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 2**29
