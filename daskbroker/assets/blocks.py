@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -120,7 +121,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError):
         return f"no such file: {error}"
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return f"there is not enough memory for what is asked: {error or 'MemoryError'}"
     return f"{type(error).__name__}: {error}"
 

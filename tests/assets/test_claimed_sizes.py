@@ -200,6 +200,17 @@ def npy_header(folder):
     return datums("NPY_SEQ", folder, "n", (9000000, 900000), key="index")
 
 
+def more_than_there_is_memory(folder):
+    """The file has it all."""
+    for number in range(2):
+        np.save(folder / f"n_{number}.npy", np.zeros((6, 8), "u1"))
+        path = folder / f"n_{number}.npy"
+        head = path.read_bytes()[:128].replace(b"(6, 8), }  ", b"(2147483648,), }")
+        path.write_bytes(head[:127] + b"\n")
+        os.truncate(path, 128 + 2**31)
+    return datums("NPY_SEQ", folder, "n", (2**31,), key="index")
+
+
 def events_without_values(folder):
     """Nothing is there but the claim."""
     run = RunBuilder()
@@ -272,6 +283,7 @@ CASES = {
     tiff_strip_that_inflates: "unpacks to more than",
     tiff_frames_a_point: "no such file",
     npy_header: "the file claims an array of (9000000, 900000)",
+    more_than_there_is_memory: "there is not enough memory for what is asked",
     events_without_values: "of which none has a value",
     pipe: "is a pipe; only regular files are read",
     pipe_behind_a_link: "is a pipe; only regular files are read",
