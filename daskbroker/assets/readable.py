@@ -66,10 +66,11 @@ class ReadableRoots:
         OSError
             If it cannot be opened, or is a folder, pipe, socket or device.
         """
-        file = open_regular(self.check(path))
+        real = self.check(path)
+        file = open_regular(real)
         if self.roots is not None:
             opened = _path_of(file.fileno())
-            if opened is not None and not self._holds(opened):
+            if opened not in (None, real) and not self._holds(opened):
                 file.close()
                 raise self._outside(path, opened)
         return file

@@ -8,7 +8,6 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.format import (
-    read_array,
     read_array_header_1_0,
     read_array_header_2_0,
     read_magic,
@@ -28,9 +27,8 @@ class _NPY(FileSequence):
     def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
         shape, order, dtype = _header(file)
         if not roi:
-            file.seek(0)
-            whole = read_array(file, allow_pickle=False)
-            return whole.astype(whole.dtype.newbyteorder("="), copy=False)
+            whole = np.fromfile(file, dtype, prod(shape)).reshape(shape, order=order)
+            return whole.astype(dtype.newbyteorder("="), copy=False)
         mapped = np.memmap(file, dtype, "r", file.tell(), shape, order)
         return np.array(take_region(mapped, axes_of(roi, shape)), dtype.newbyteorder("="))
 
