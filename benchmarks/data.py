@@ -42,7 +42,7 @@ def plain_file(path: Path, columns: Columns) -> Path:
     micro = np.rint((FIRST_TIME + np.arange(rows) * 0.01) * 1e6).astype(np.int64)
     arrays = {
         "seq_num": pa.array(np.arange(1, rows + 1)),
-        "time": pa.array(micro * 1000).cast(pa.timestamp("ns", "UTC")),
+        "time": pa.array(micro).cast(pa.timestamp("us", "UTC")),
         **{name: _arrow(values) for name, values in columns.items()},
     }
     pq.write_table(pa.table(arrays), path)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from .assets.access import FileAccess
 from .assets.registry import HandlerRegistry, HandlerType
-from .core import registry
+from .core import clock, registry
 from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange, UnknownReference
 from .core.search import Search, compile_search
-from .core.timespan import zone_of
 from .core.validate import document_label, prepare
 from .header import Header
 from .results import Results
@@ -39,7 +39,8 @@ class DataBroker:
         From a descriptor to the name of the event source that shall take its stream; the
         first by default. References go to every source.
     timezone
-        In which ``since`` and ``until`` without a zone are read, and ``time`` is shown.
+        In which ``since`` and ``until`` without a zone are read, and every time is shown: IANA
+        name or offset, or ``"local"`` for the zone that this machine has now.
     uri
         Where the broker is, to be shown; without password.
     key
@@ -70,10 +71,9 @@ class DataBroker:
             event_sources = {str(place): es for place, es in enumerate(event_sources)}
         if not event_sources:
             raise ConfigError("a broker needs at least one event source")
-        zone_of(timezone)
+        self.timezone = clock.resolved_zone(timezone)
         self.header_source = header_source
         self.event_sources = dict(event_sources)
-        self.timezone = timezone
         self.uri = uri
         self.files = FileAccess(handlers, root_map, readable_roots)
         for source in self.event_sources.values():
@@ -243,7 +243,7 @@ class DataBroker:
     @property
     def filters(self) -> list[dict[str, Any]]:
         """What :meth:`add_filter` was given; a copy."""
-        return [dict(arguments) for arguments, _ in self._filters]
+        return [copy.deepcopy(arguments) for arguments, _ in self._filters]
 
     def add_filter(self, **query: Any) -> None:
         """Narrow every search, and ``db[-n]``, from now on; never ``db[uid]``.
@@ -253,6 +253,7 @@ class DataBroker:
         **query
             As for a search, ``since``, ``until``, ``full`` included.
         """
+        query = copy.deepcopy(query)
         self._filters.append((query, self._compile(**query)))
 
     def clear_filters(self) -> None:
@@ -294,7 +295,8 @@ class DataBroker:
             ``"text"`` (all its words), ``"substring"`` or ``"regex"``.
         since, until
             Inclusive; POSIX seconds, datetimes, or ISO text, in the broker's zone unless they
-            have one.
+            have one. In ``until`` a date, and text to the hour, minute or second, mean the
+            last instant of that.
         **query
             A Mongo-style filter on start documents, ``**{"sample.name": "x"}``; ``stop={...}`` and
             ``descriptor={...}`` filter on those.
@@ -358,6 +360,22 @@ class DataBroker:
 
     def __bool__(self) -> bool:
         return True
+
+    def tz_convert(self, computed: Any) -> Any:
+        """Times in the broker's zone; tables hold them in UTC, whatever the zone is.
+
+        Parameters
+        ----------
+        computed
+            A frame, series or index of pandas: ``db.tz_convert(header.table().compute())``. Of a
+            frame, every column with a zone and the index are converted.
+
+        Raises
+        ------
+        BadQuery
+            For a lazy table, of which Dask would lose rows in another zone than UTC.
+        """
+        return clock.tz_convert(computed, self.timezone)
 
     # -- detector files ----------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from .configuration import (
     target_of,
 )
 from .core import registry
+from .core.clock import resolved_zone
 from .core.errors import ConfigError
 from .core.forking import Origin
 from .core.settings import setting
@@ -66,8 +67,10 @@ def connect(
         ``"a"`` to read and insert, ``"r"`` to read only; by default what the configuration
         says, else ``"a"``.
     timezone
-        IANA name; by default what the configuration says, then ``daskbroker.timezone`` of
-        dask's configuration, else UTC.
+        In which times are shown, and read where they have none: an IANA name, an offset such
+        as ``"+01:00"``, or ``"local"`` for the zone of this machine, which is looked up now and
+        goes to workers by its name. By default what the configuration says, then
+        ``daskbroker.timezone`` of dask's configuration, else UTC.
 
     Raises
     ------
@@ -110,8 +113,9 @@ def _opened(
         raise ConfigError(
             f"mode must be 'a' (read and insert) or 'r' (read), not {settings['mode']!r}"
         )
+    # The same on this machine and its workers: a part of what the broker is known by.
     default = setting("timezone")
-    settings["timezone"] = timezone or settings.get("timezone", default)
+    settings["timezone"] = resolved_zone(timezone or settings.get("timezone", default))
     by_reference = has_secret(settings) and ("named" in request or "file" in request)
     chosen = {"mode": settings["mode"], "timezone": settings["timezone"]}
     key = json.dumps({**request, **chosen} if by_reference else settings, sort_keys=True)

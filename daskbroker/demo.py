@@ -78,7 +78,7 @@ def tour(db: DataBroker, folder: Path, say: Say = print) -> None:
     header = db(plan_name="scan")[0]
     table = header.table()
     say(f"\nA lazy table: db(plan_name='scan')[0].table()\n\n{table}\n")
-    say(f"Its computed head: table.head()\n\n{table.head().to_string()}\n")
+    say(f"Its computed head: table.head()\n\n{db.tz_convert(table.head()).to_string()}\n")
     dataset = header.dataset()
     dataset.attrs = {k: dataset.attrs[k] for k in ("run", "plan_name", "stream")}
     say(f"A dataset: header.dataset() (some attributes shown)\n\n{dataset}\n")

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
+from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
@@ -67,7 +68,7 @@ class Header:
         """``{stream: [descriptor, ...]}``, in the order of time."""
         found = sorted(
             (d for es in self._sources for d in es.descriptors_given_header(self.uid)),
-            key=lambda d: d["time"],
+            key=seconds_of,
         )
         by_stream: dict[str, list[Document]] = {}
         for descriptor in found:
@@ -178,7 +179,9 @@ class Header:
         duplicates
             Of events that were taken again after a rewind, ``"last"`` or ``"all"``.
         timezone
-            Of the column ``time``; the broker's by default.
+            Of the column ``time``: it is in UTC, because Dask loses rows in other zones. What is
+            computed is converted by :meth:`daskbroker.DataBroker.tz_convert` to the broker's
+            zone, or by ``.dt.tz_convert`` to any.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call; see
             :meth:`daskbroker.DataBroker.register_handler`.
@@ -186,31 +189,30 @@ class Header:
         Returns
         -------
         dask.dataframe.DataFrame or xarray.Dataset
-            Index ``seq_num`` with known divisions; column ``time`` (``datetime64[ns]``, with
-            zone) first. Nothing is read before ``compute``, and then only the columns asked for.
+            Index ``seq_num`` with known divisions; column ``time`` (``datetime64[us,
+            UTC]``) first. Nothing is read before ``compute``, and then only the columns asked for.
 
         Raises
         ------
         StreamNotFound, FieldNotFound
+        BadQuery
+            For another ``timezone`` than UTC.
         """
         if format not in FORMATS:
             raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-        if format == "dataset":
-            return self.dataset(
-                stream_name,
-                fields,
-                fill,
-                timestamps=timestamps,
-                duplicates=duplicates,
-                handler_registry=handler_registry,
-                handler_overrides=handler_overrides,
-            )
         options = ViewOptions(
-            fields, fill, timestamps, duplicates, None, handler_registry, handler_overrides
+            fields,
+            fill,
+            timestamps,
+            duplicates,
+            timezone,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
         )
         plan, files = self._planned(stream_name, options)
-        zone = timezone or self.db.timezone
-        return dataframe_view.table(plan, stream_name, self._runs, options, files, timezone=zone)
+        if format == "dataset":
+            return dataset_view.dataset(plan, stream_name, self._runs, options, files)
+        return dataframe_view.table(plan, stream_name, self._runs, options, files)
 
     def dataset(
         self,
@@ -240,7 +242,13 @@ class Header:
             Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare.
         """
         options = ViewOptions(
-            fields, fill, timestamps, duplicates, dtypes, handler_registry, handler_overrides
+            fields,
+            fill,
+            timestamps,
+            duplicates,
+            dtypes=dtypes,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
         )
         plan, files = self._planned(stream_name, options)
         return dataset_view.dataset(plan, stream_name, self._runs, options, files, chunks=chunks)
@@ -396,6 +404,7 @@ class Header:
             "uid": self.uid,
             "scan_id": start.get("scan_id", ""),
             "plan_name": start.get("plan_name", ""),
+            "time": show_time(start.get("time"), self.db.timezone),
             "exit_status": "open" if stop is None else stop.get("exit_status", ""),
         }
 

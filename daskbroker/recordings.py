@@ -21,6 +21,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -28,6 +29,7 @@ import msgpack
 import numpy as np
 
 from .core.errors import BadRecording
+from .core.regular import open_regular
 
 __all__ = ["Recorded", "find_recordings", "read_recording"]
 
@@ -37,6 +39,12 @@ RATIO = 250
 
 DEEPEST = 8
 """Levels of lists and labels around documents."""
+
+MOST_GZIP = 4
+"""Times that a file may be compressed by gzip; one can unpack to itself for ever."""
+
+MOST_EMPTY = 2**16
+"""Empty lists that an array without values may stand for."""
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".msgpack", ".json.txt", ".jsonl.txt")
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
@@ -134,6 +142,10 @@ def read_recording(
                 if name == "start" and isinstance(doc.get("uid"), str):
                     run = doc["uid"]
                 yield Recorded(run, name, doc, where)
+    except MemoryError:
+        raise BadRecording(
+            f"{path}: there is not enough memory for what it says it holds"
+        ) from None
     except (*_UNREADABLE, *_BAD_ZIP) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadRecording(f"{path}: damaged or unreadable: {reason}") from error
@@ -156,21 +168,31 @@ def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[st
 def _values(path: Path, define: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     """Everything that stands where a document, a run or a list of runs should."""
     template = _Template(path.resolve().parent, define)
-    with path.open("rb") as file:
-        packed = path.stat().st_size
+    with open_regular(path) as file:
+        packed = os.fstat(file.fileno()).st_size
+        if packed == 0:  # so are those of /proc, which may have no end
+            raise BadRecording(f"{path}: the file is empty")
         if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
             file.seek(0)
-            yield from _stream_values(str(path), file, packed, template)
+            yield from _stream_values(str(path), file, packed, packed, template)
             return
-    with zipfile.ZipFile(path) as archive:
+        file.seek(0)
+        yield from _zip_values(path, file, packed, template)
+
+
+def _zip_values(
+    path: Path, file: BinaryIO, size: int, template: _Template
+) -> Iterator[tuple[str, Any]]:
+    with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if _is_member(info)]
         if not members:
             raise BadRecording(f"{path}: no recording in this zip file")
         for info in members:
             name = f"{path}!{info.filename}"
             with archive.open(info) as member:
-                bounded = io.BufferedReader(_Bounded(member, name, info.compress_size))
-                yield from _stream_values(name, bounded, info.compress_size, template)
+                packed = min(info.compress_size, size)  # the former is only what the file says
+                bounded = io.BufferedReader(_Bounded(member, name, packed))
+                yield from _stream_values(name, bounded, packed, _most(packed), template)
 
 
 def _is_member(info: zipfile.ZipInfo) -> bool:
@@ -183,20 +205,28 @@ def _is_member(info: zipfile.ZipInfo) -> bool:
 
 
 def _stream_values(
-    name: str, file: Any, packed: int, template: _Template
+    name: str, file: Any, packed: int, most: int, template: _Template, depth: int = 0
 ) -> Iterator[tuple[str, Any]]:
+    """What a file holds that has ``packed`` bytes, and unpacks to at most ``most``."""
     head = file.peek(16)[:16]
     if head[:2] == b"\x1f\x8b":
-        unpacked = _Bounded(gzip.GzipFile(fileobj=file), name, packed)
-        yield from _stream_values(name, io.BufferedReader(unpacked), packed, template)
+        if depth == MOST_GZIP:
+            raise BadRecording(f"{name}: compressed by gzip more than {MOST_GZIP} times")
+        unpacked = io.BufferedReader(_Bounded(gzip.GzipFile(fileobj=file), name, packed))
+        yield from _stream_values(name, unpacked, packed, _most(packed), template, depth + 1)
     elif not head:
         raise BadRecording(f"{name}: the file is empty")
     elif head[0] >> 4 in (8, 9) or 0xDC <= head[0] <= 0xDF:  # a mapping or an array
-        yield from _msgpack_values(name, file)
+        yield from _msgpack_values(name, file, most)
     elif head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[", b""):
         yield from _text_values(name, file, template)
     else:
         raise BadRecording(f"{name}: neither JSON, JSON lines, msgpack, nor gzip or zip of these")
+
+
+def _most(packed: int) -> int:
+    """Bytes that a compressed file of some size may unpack to."""
+    return max(LARGEST, RATIO * packed)
 
 
 class _Bounded(io.RawIOBase):
@@ -204,7 +234,7 @@ class _Bounded(io.RawIOBase):
 
     def __init__(self, file: Any, name: str, packed: int) -> None:
         self._file, self._name = file, name
-        self._left = max(LARGEST, RATIO * packed)
+        self._left = _most(packed)
 
     def readable(self) -> bool:
         return True
@@ -318,8 +348,16 @@ def _elements(text: str) -> Iterator[Any]:
 # -- msgpack ---------------------------------------------------------------------------------
 
 
-def _msgpack_values(name: str, file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    unpacker = msgpack.Unpacker(object_hook=_array, strict_map_key=False, max_buffer_size=2**31 - 1)
+def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str, Any]]:
+    """The items of at most so many bytes: a list takes memory for as many items as it announces."""
+    limit = min(most, 2**31 - 1)
+    unpacker = msgpack.Unpacker(
+        object_hook=_array,
+        strict_map_key=False,
+        max_buffer_size=2**31 - 1,
+        max_array_len=limit,
+        max_map_len=limit // 2,
+    )
     read, end, number, damage = 0, 0, 0, None
     while damage is None:
         data = b""
@@ -354,7 +392,10 @@ def _array(mapping: dict[Any, Any]) -> Any:
         raise ValueError("a pickled object, which is never read")
     values = np.frombuffer(data, dtype)
     if is_array and "shape" in marks:
-        return values.reshape(mapping[marks["shape"]])
+        shape = mapping[marks["shape"]]
+        if not len(values) and prod(shape[: list(shape).index(0)]) > MOST_EMPTY:
+            raise ValueError(f"an array of the shape {shape} without values")
+        return values.reshape(shape)
     if is_array or len(values) != 1:
         raise ValueError("an array without a shape")
     return values[0]

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import pandas as pd
-from dask.utils import funcname, is_dataframe_like
+from dask.utils import funcname, is_dataframe_like, is_series_like
 
 from .broker import DataBroker
 from .core.documents import Document, from_json, normalize, to_json
@@ -83,8 +82,9 @@ def reprocess(
         The runs, such as ``db(plan_name="scan")``.
     func
         Called as ``func(header, **parameters)``. It returns, or yields, any number of tables
-        (pandas or Dask), Datasets, and documents (``(name, doc)``, each run from its start).
-        Each table, each Dataset and each run of documents becomes a run; None becomes none.
+        (pandas or Dask, Series too), Datasets, and documents (``(name, doc)``, each run from its
+        start). Each table, each Dataset and each run of documents becomes a run; None becomes
+        none. The index of a table becomes columns, as :func:`daskbroker.table_to_stream` tells.
     into
         Where the new runs go; may be where the runs come from.
     parameters
@@ -382,7 +382,7 @@ def _is_dataset(product: Any) -> bool:
 
 
 def _is_whole(product: Any) -> bool:
-    return isinstance(product, pd.DataFrame) or is_dataframe_like(product) or _is_dataset(product)
+    return is_dataframe_like(product) or is_series_like(product) or _is_dataset(product)
 
 
 def _refused(result: Any) -> BadDocument:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
+from .core.clock import seconds_of
 from .core.documents import Document
 from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
 from .core.run_plan import RunPlan
@@ -135,20 +136,21 @@ class Results:
         StreamNotFound
             If none of the runs has the stream.
         """
-        import dask.dataframe as dd
-
         options = ViewOptions(
-            fields, fill, timestamps, duplicates, None, handler_registry, handler_overrides
+            fields,
+            fill,
+            timestamps,
+            duplicates,
+            timezone,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
         )
         runs = {header.uid: (header.start, header.stop) for header in self}
-        zone = timezone or self._db.timezone
         tables = [
-            dataframe_view.table(
-                plan, stream_name, runs, options, files, timezone=zone, with_run=True
-            )
+            dataframe_view.table(plan, stream_name, runs, options, files, with_run=True)
             for plan, files in self._planned(stream_name, list(runs), options)
         ]
-        return tables[0] if len(tables) == 1 else dd.concat(tables)
+        return dataframe_view.concat(tables)
 
     def dataset(
         self,
@@ -188,13 +190,19 @@ class Results:
             For another ``combine``, or if the stream is in several event sources.
         """
         options = ViewOptions(
-            fields, fill, timestamps, duplicates, dtypes, handler_registry, handler_overrides
+            fields,
+            fill,
+            timestamps,
+            duplicates,
+            dtypes=dtypes,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
         )
         if combine == "tree":
             return self._tree(stream_name, options, chunks)
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
-        headers = sorted(self, key=lambda header: float(header.start["time"]))
+        headers = sorted(self, key=lambda header: seconds_of(header.start))
         runs = {header.uid: (header.start, header.stop) for header in headers}
         (plan, files), *others = self._planned(stream_name, list(runs), options)
         if others:
@@ -316,7 +324,7 @@ class Results:
         return f"<Results of {', '.join(self._search.shown) or 'all runs'}: {len(self)} runs>"
 
     def _repr_html_(self) -> str:
-        heads = ("scan_id", "plan_name", "uid", "exit_status")
+        heads = ("scan_id", "plan_name", "time", "uid", "exit_status")
         shown = list(islice(self, 20))
         rows = "".join(
             "<tr>" + "".join(f"<td>{html.escape(str(h._facts[k]))}</td>" for k in heads) + "</tr>"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import pickle
+import time
 
+import dask
 import pymongo
 import pytest
 import yaml
@@ -303,6 +306,26 @@ def test_a_name_opens_and_the_same_broker_again(home):
         assert daskbroker.DataBroker.named("mine") is db
         assert daskbroker.connect(db.uri, timezone="Asia/Tokyo") is db
         assert daskbroker.connect({"uri": db.uri, "timezone": "Asia/Tokyo"}) is db
+
+
+def test_the_zone_of_this_machine_is_looked_up_when_it_is_opened(home, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        write(home / ".config/daskbroker", "mine.yml", {"uri": "store", "timezone": "local"})
+        with daskbroker.connect("mine") as db:
+            assert db.timezone == "Asia/Tokyo"
+            assert json.loads(db.key)["timezone"] == "Asia/Tokyo"
+            assert daskbroker.connect(db.uri, timezone="Asia/Tokyo") is db
+            assert pickle.loads(pickle.dumps(db)) is db
+            with dask.config.set({"daskbroker.timezone": "local"}):
+                assert daskbroker.connect(db.uri) is db
+            assert daskbroker.connect(db.uri).timezone == "UTC"
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+    with pytest.raises(ConfigError, match=r"no time zone 'Mars/Base'.*'local'"):
+        daskbroker.connect(home / "store", timezone="Mars/Base")
 
 
 def test_folders_go_before_names_and_slashes_mean_paths(home):

@@ -83,6 +83,16 @@ def test_a_range_of_time_reads_its_chunks(table, reads):
     assert len(reads) == 1
 
 
+def test_an_index_of_time_needs_no_read_to_be_built(table, reads):
+    indexed = table.set_index("time")
+    assert indexed.npartitions == PAGES
+    assert indexed.divisions[0] == pd.Timestamp(1e9, unit="s", tz="UTC")
+    assert reads == []
+    since, until = (pd.Timestamp(1e9 + second, unit="s", tz="UTC") for second in (2100, 2200))
+    assert len(indexed["c"].loc[since:until].compute()) == 101
+    assert len(reads) == 1
+
+
 def test_a_dataset_reads_its_index_and_what_is_asked(header, reads):
     dataset = header.dataset(chunks=None)
     assert {column for _, columns in reads for column in columns} <= {"seq_num", "time"}

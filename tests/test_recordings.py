@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
+import socket
+import tracemalloc
 import zipfile
 
 import msgpack
 import numpy as np
 import pytest
 
+import daskbroker
 from daskbroker.core.errors import BadRecording
+from daskbroker.ingest import ingest
 from daskbroker.recordings import find_recordings, read_recording
 from daskbroker.testing import assert_documents_equal, make_run
 
@@ -210,3 +215,79 @@ def test_finding(tmp_path):
     assert find_recordings(tmp_path / "f.h5") == [tmp_path / "f.h5"]
     with pytest.raises(BadRecording, match="no such file"):
         find_recordings(tmp_path / "absent")
+
+
+# -- what is no file, and what claims to be large --------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pipe", "linked pipe", "socket", "device"])
+def test_only_regular_files_are_read(tmp_path, kind, monkeypatch):
+    """Opening a pipe to read would wait for a writer for ever."""
+    path = tmp_path / "run.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "linked pipe":
+        os.mkfifo(tmp_path / "p")
+        path.symlink_to("p")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        monkeypatch.chdir(tmp_path)
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind("run.json")
+    word = kind.split()[-1]
+    with pytest.raises(BadRecording, match=f"is a {word}; only regular files are read"):
+        list(read_recording(path))
+    with daskbroker.temp() as db:
+        write(tmp_path / "sound.json", TEXT)
+        report = ingest(db, [tmp_path])
+        assert (report.documents, report.refused) == (len(DOCUMENTS), 1)
+        assert "only regular files" in report.refusals[0].reason
+
+
+def test_files_of_the_system_are_empty(tmp_path):
+    (tmp_path / "run.json").symlink_to("/proc/self/mountinfo")
+    with pytest.raises(BadRecording, match="the file is empty"):
+        list(read_recording(tmp_path / "run.json"))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xdd\x7f\xff\xff\xff",  # a list
+        b"\xdf\x7f\xff\xff\xff",  # a mapping
+        b"\x92\xa5event\xdd\x7f\xff\xff\xff",
+        gzip.compress(b"\xdd\x7f\xff\xff\xff"),
+        msgpack.packb(["event", {"nd": True, "type": "<f4", "data": b"", "shape": [2**40, 0]}]),
+    ],
+    ids=["list", "mapping", "inside", "gzip", "empty lists"],
+)
+def test_lists_that_are_announced_take_no_memory(tmp_path, data):
+    path = write(tmp_path / "x", data)
+    tracemalloc.start()
+    with pytest.raises(BadRecording, match="msgpack"):
+        list(read_recording(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**26
+
+
+def test_gzip_that_unpacks_to_gzip_for_ever(tmp_path):
+    data = TEXT
+    for _ in range(40):
+        data = gzip.compress(data)
+    with pytest.raises(BadRecording, match="compressed by gzip more than"):
+        list(read_recording(write(tmp_path / "x", data)))
+
+
+def test_a_zip_that_lies_about_its_size(tmp_path):
+    """What a member may unpack to does not follow from what it says that it has."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", b"[" + b" " * (80 * 2**20))
+    data = bytearray(path.read_bytes())
+    for signature, place in ((b"PK\x01\x02", 20), (b"PK\x03\x04", 18)):
+        at = data.index(signature) + place
+        data[at : at + 4] = (2**31 - 1).to_bytes(4, "little")
+    with pytest.raises(BadRecording, match=r"unpacks to more|damaged"):
+        list(read_recording(write(path, data)))

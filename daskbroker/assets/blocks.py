@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ def read_block(
     *,
     data_key: Mapping[str, Any] | None = None,
     where: str = "",
+    declared: tuple[int, ...] | None = None,
 ) -> Block:
     """Read one region of the cells of some datums, in this process, with its open handlers.
 
@@ -43,6 +45,9 @@ def read_block(
         The descriptor's entry of the data key, wanted for stream resources.
     where
         Begins the message of an error: run, stream and key.
+    declared
+        Shape of a cell that the descriptor declares, for handlers that only know the shape of
+        theirs once they have read one: cells of another shape are not stacked.
 
     Returns
     -------
@@ -55,7 +60,10 @@ def read_block(
         Whatever goes wrong, at once and without another try; it names ``where``, spec and path.
     """
     with _open(resource, factory, data_key, where) as handler:
-        block = handler.read(datums, roi)
+        if isinstance(handler, ClassicHandler):
+            block = handler.read(datums, roi, declared)
+        else:
+            block = handler.read(datums, roi)
         if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
             raise FillError(
                 f"the handler gave a {type(block).__name__} that is no block of {len(datums)} cells"
@@ -101,8 +109,6 @@ def _open(
     cache = open_handlers()
     try:
         yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
-    except MemoryError:
-        raise
     except Exception as error:
         cache.discard(key)
         label = f"{where}, " if where else ""
@@ -115,6 +121,8 @@ def _reason(error: Exception) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError):
         return f"no such file: {error}"
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return f"there is not enough memory for what is asked: {error or 'MemoryError'}"
     return f"{type(error).__name__}: {error}"
 
 

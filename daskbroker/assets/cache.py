@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from ..core.forking import in_each_process, leave_to_parent
+from ..core.regular import Identity, identity
 from ..core.settings import setting
 from .handlers.base import BlockHandler
 
 __all__ = ["HandlerCache", "open_handlers"]
-
-
-Identity: TypeAlias = "tuple[int, int, int, int] | None"
-
-
-def identity(path: str) -> Identity:
-    """What tells a file from one that replaced it, or from itself when it grew; None: no file."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @dataclass(eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ import numpy as np
 from ..core.errors import FillError
 from ..core.external import is_stream_key
 from .blocks import cell_shape, read_block
+from .handlers.regions import axes_of, shape_of
 from .held import Held
 from .readable import ANYWHERE, ReadableRoots
 from .references import Found, ReferenceMissing, References
 from .registry import Factory, HandlerRegistry
 from .resolving import ResolvedResource, normal_spec, resolve
-from .shapes import Declared, Mismatch, Roi, cast, fit, outer_index, reshaped
+from .shapes import Declared, Mismatch, Roi, cast, check, fit, outer_index, reshaped
+from .sizes import SMALL_BLOCK, is_believable
 
 __all__ = ["Filling", "Target"]
 
@@ -147,12 +150,18 @@ class Filling:
         declared = Declared.of([target.claim]).shape
         for found in self._find(target, held, near):
             resource, factory = self._handler(target, found)
-            block = read_block(
-                resource, factory, found.datums, data_key=target.claim, where=target.where
-            )
-            if declared is not None and not self.keep_shapes:
-                with _naming(target, resource):
-                    block = _in_shape(block, declared)
+            more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
+            with _naming(target, resource):
+                if declared is None or self.keep_shapes:
+                    block = read_block(resource, factory, found.datums, **more)
+                else:
+                    given = cell_shape(resource, factory, found.datums, **more)
+                    if given is not None:  # before memory is taken for it
+                        check(declared, given)
+                    block = _in_shape(
+                        read_block(resource, factory, found.datums, declared=declared, **more),
+                        declared,
+                    )
             for place, cell in zip(found.places.tolist(), block, strict=True):
                 out[place] = cell
         return out
@@ -192,7 +201,8 @@ class Filling:
             parts.append((held.valued, _inline(target, held, declared, roi)))
         if len(parts) == 1 and len(parts[0][0]) == len(held):
             return parts[0][1]
-        return _assemble(target, held, declared, roi, parts)
+        with _naming(target):
+            return _assemble(target, held, declared, roi, parts)
 
     def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
         assert declared.shape is not None
@@ -201,7 +211,9 @@ class Filling:
         given = cell_shape(resource, factory, found.datums, **more)
 
         def read(part: Roi) -> np.ndarray:
-            block = read_block(resource, factory, found.datums, part, **more)
+            block = read_block(
+                resource, factory, found.datums, part, declared=declared.shape, **more
+            )
             return block if isinstance(block, np.ndarray) else _stack(block, declared)
 
         with _naming(target, resource):
@@ -251,7 +263,7 @@ class Filling:
 
 
 class _naming:
-    """Turns a :class:`Mismatch` into an error that says where, and how to go on."""
+    """Turns a :class:`Mismatch` or a lack of memory into an error that says where."""
 
     def __init__(self, target: Target, resource: ResolvedResource | None = None) -> None:
         self._target = target
@@ -261,11 +273,15 @@ class _naming:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Mismatch):
+        if not isinstance(error, (Mismatch, MemoryError)):
             return
         label = self._target.where
         if self._resource is not None:
             label += f", spec {self._resource.spec!r}, path {self._resource.path!r}"
+        if isinstance(error, MemoryError):
+            raise FillError(
+                f"{label}: there is not enough memory for what is asked: {error or 'MemoryError'}"
+            ) from None
         raise FillError(
             f"{label}: {error}; a table gives cells as they are with the configuration "
             "daskbroker.shape-mismatch 'keep', and h.dataset(dtypes={key: dtype}) takes another "
@@ -314,7 +330,13 @@ def _assemble(
 ) -> np.ndarray:
     """Parts in the order of the events; events of none are NaN."""
     assert declared.shape is not None
-    cell = outer_index(np.empty((0, *declared.shape), np.bool_), roi).shape[1:]
+    cell = shape_of(axes_of(roi, declared.shape))
+    size = len(held) * prod(cell) * declared.dtype.itemsize
+    if not parts and not is_believable(size, 0, SMALL_BLOCK):
+        raise FillError(
+            f"{target.where}: the descriptor declares cells of {declared.shape}, {size:,} bytes "
+            f"for {len(held)} events of which none has a value"
+        )
     out = np.empty((len(held), *cell), declared.dtype)
     missing = np.ones(len(held), bool)
     for places, block in parts:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from ..core.errors import FillError
+from ..core.regular import open_regular
 
 __all__ = ["ANYWHERE", "ReadableRoots"]
 
@@ -47,18 +49,54 @@ class ReadableRoots:
         if self.roots is None:
             return path
         real = os.path.realpath(path)
-        for root in self.roots:
-            base = os.path.realpath(root)
-            if real == base or real.startswith(base.rstrip(os.sep) + os.sep):
-                return real
-        raise FillError(
-            f"{path!r} is {real!r}, outside the readable roots {', '.join(map(repr, self.roots))}; "
-            "add its folder to readable_roots if it may be read"
+        if self._holds(real):
+            return real
+        raise self._outside(path, real)
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read, as :meth:`check` allows; only regular files.
+
+        Where roots are set, what was opened is checked once more: a link may have come into
+        the way in between.
+
+        Raises
+        ------
+        FillError
+            If the file is outside the roots.
+        OSError
+            If it cannot be opened, or is a folder, pipe, socket or device.
+        """
+        real = self.check(path)
+        file = open_regular(real)
+        if self.roots is not None:
+            opened = _path_of(file.fileno())
+            if opened not in (None, real) and not self._holds(opened):
+                file.close()
+                raise self._outside(path, opened)
+        return file
+
+    def _holds(self, real: str) -> bool:
+        bases = [os.path.realpath(root) for root in self.roots or ()]
+        return any(real == b or real.startswith(b.rstrip(os.sep) + os.sep) for b in bases)
+
+    def _outside(self, path: str, real: str) -> FillError:
+        return FillError(
+            f"{path!r} is {real!r}, outside the readable roots "
+            f"{', '.join(map(repr, self.roots or ()))}; add its folder to readable_roots if it may "
+            "be read"
         )
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file, and it may be opened."""
         return os.path.exists(self.check(path))
+
+
+def _path_of(number: int) -> str | None:
+    """Where an open file is, as the system tells; None where it does not."""
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except OSError:
+        return None
 
 
 ANYWHERE = ReadableRoots()

@@ -18,11 +18,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Declared", "Mismatch", "Roi", "Shape", "cast", "fit", "outer_index", "reshaped"]
+__all__ = [
+    "Declared",
+    "Mismatch",
+    "Roi",
+    "Shape",
+    "cast",
+    "check",
+    "fit",
+    "long_axes",
+    "outer_index",
+    "reshaped",
+]
 
 Shape = tuple[int, ...]
 Roi = tuple[Any, ...]
@@ -79,7 +91,7 @@ class Declared:
         """Size of a cell in memory, guessed where no shape is declared."""
         if self.shape is None:
             return GUESSED_BYTES
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return prod(self.shape) * self.dtype.itemsize
 
     def nullable(self) -> Declared:
         """With a dtype that can say that a cell is missing: integers become ``float64``."""
@@ -151,7 +163,7 @@ def fit(
     """
     if given is None:
         return outer_index(reshaped(read(()), declared), roi)
-    _check(declared, given)
+    check(declared, given)
     asked = list(zip(_padded(roi, declared), declared, strict=True))
     ordered = {axis: _ordered(part, n) for axis, (part, n) in enumerate(asked) if n != 1}
     long = iter(ordered.values())
@@ -169,16 +181,23 @@ def reshaped(block: np.ndarray, declared: Shape) -> np.ndarray:
     ------
     Mismatch
     """
-    _check(declared, block.shape[1:])
+    check(declared, block.shape[1:])
     return block.reshape(len(block), *declared)
 
 
-def _check(declared: Shape, given: Shape) -> None:
-    if declared != given and _long(declared) != _long(given):
+def check(declared: Shape, given: Shape) -> None:
+    """Check that a cell can have the declared shape; see the rule above.
+
+    Raises
+    ------
+    Mismatch
+    """
+    if declared != given and long_axes(declared) != long_axes(given):
         raise Mismatch(f"the descriptor declares the shape {declared}, the file holds {given}")
 
 
-def _long(shape: Shape) -> list[int]:
+def long_axes(shape: Sequence[int]) -> list[int]:
+    """Lengths of the axes that are longer than 1, which is what has to be equal."""
     return [n for n in shape if n != 1]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from .. import __version__
 from ..broker import DataBroker
+from ..core.clock import show_time
 from ..core.errors import BadQuery, DaskbrokerError
 from ..core.redaction import redacted
 from ..header import Header
@@ -52,8 +52,12 @@ Terms = Annotated[
     typer.Argument(help="key=value of the start document; values are JSON, else text."),
 ]
 Full = Annotated[str | None, typer.Option(help="Words to look for in start and stop.")]
-Since = Annotated[str | None, typer.Option(help="Not before, such as 2026-11-23.")]
-Until = Annotated[str | None, typer.Option(help="Not after.")]
+Since = Annotated[
+    str | None, typer.Option(help="Not before, such as 2026-11-23; in the broker's time zone.")
+]
+Until = Annotated[
+    str | None, typer.Option(help="Not after; a day, minute or second is meant to its end.")
+]
 Limit = Annotated[int | None, typer.Option(min=0, help="At most so many runs.")]
 
 
@@ -130,7 +134,7 @@ def find_run(broker: DataBroker, text: str) -> Header:
 def line_of(header: Header) -> str:
     """A run in one line."""
     start, stop = header.start, header.stop
-    when = datetime.fromtimestamp(start["time"]).isoformat(" ", "seconds")
+    when = show_time(start.get("time"), header.db.timezone)
     status = "open" if stop is None else str(stop.get("exit_status", ""))
     plan = str(start.get("plan_name", ""))
     return f"{header.uid}  {start.get('scan_id', '')!s:>6}  {when}  {plan:<16} {status}"

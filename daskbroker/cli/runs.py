@@ -27,6 +27,9 @@ from .app import (
 
 __all__ = ["demo", "export", "ingest", "list_runs", "show"]
 
+LONGEST = 36
+"""Of a cell that is shown: a time with its offset must not be cut."""
+
 
 @app.command()
 def demo(
@@ -112,9 +115,9 @@ def show(
             typer.echo(f"\n{name}: {json.dumps(doc, indent=2, ensure_ascii=False)}")
         for name in header.streams if stream is None else [stream]:
             table = header.table(name, fill=False)
-            head = table.head(rows, npartitions=-1)
+            head = broker.tz_convert(table.head(rows, npartitions=-1))
             typer.echo(f"\n{name}: {len(table):,} rows x {len(table.columns)} columns")
-            typer.echo(head.to_string(max_cols=8, max_colwidth=24))
+            typer.echo(head.to_string(max_cols=8, max_colwidth=LONGEST))
 
 
 @app.command()

@@ -39,6 +39,7 @@ import pyarrow as pa
 
 from .documents import from_json, plain, to_json
 from .errors import StoreDamaged, StoreVersion
+from .frozen import FrozenList
 
 __all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
 
@@ -50,6 +51,8 @@ NOTES = frozenset(("ints", "missing"))
 
 EXACT_INTEGER = 2**53
 """The largest integer up to which every integer is a float of its own."""
+
+LISTS = frozenset({list, FrozenList})
 
 
 class _Missing:
@@ -232,7 +235,7 @@ def _encode_solid(
     if not types:
         count = 0 if valid is None else len(valid)
         return Column(pa.nulls(count), Kind("null", count > 0), notes)
-    if types <= {list, np.ndarray}:
+    if types <= {*LISTS, np.ndarray}:
         return _encode_arrays(solid, types, valid, notes)
     leaves = _leaves(solid, types, notes)
     if leaves is None:
@@ -300,7 +303,7 @@ def _encode_arrays(
         solid = [plain(v) for v in solid]
     shape: list[int] = []
     level: Sequence[Any] = solid
-    while set(map(type, level)) == {list}:
+    while level and LISTS.issuperset(map(type, level)):
         lengths = list(map(len, level))
         level_below = list(chain.from_iterable(level))
         if len(set(lengths)) > 1:

@@ -11,13 +11,14 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any
 
 import msgpack
 import numpy as np
 
 from .checksum import seal_bytes, sound_bytes
 from .errors import BadDocument
+from .frozen import FROZEN, FrozenDict, FrozenList, freeze
 
 __all__ = [
     "ALL",
@@ -25,12 +26,14 @@ __all__ = [
     "NamedDocument",
     "equal",
     "from_json",
+    "frozen_document",
     "is_unicode",
     "normalize",
     "pack",
     "plain",
     "to_json",
     "unpack",
+    "unpack_document",
 ]
 
 NamedDocument = tuple[str, "Document"]
@@ -57,7 +60,7 @@ class _All:
 ALL = _All()
 
 
-class Document(dict[str, Any]):
+class Document(FrozenDict):
     """An immutable mapping with attribute access.
 
     A subclass of :class:`dict`, so it equals the plain dict of the same content, goes through
@@ -65,29 +68,35 @@ class Document(dict[str, Any]):
     ``doc["plan_name"]``; nested mappings come as Documents too. Compared with a dict that
     holds tuples or NumPy values it is equal when their JSON-like forms are.
 
+    What is inside is immutable too: nested mappings are :class:`~.frozen.FrozenDict`, lists
+    :class:`~.frozen.FrozenList`, subclasses of dict and list, and arrays cannot be written to.
+    Copies are plain dicts and lists at every level, to change: :func:`copy.deepcopy` copies
+    arrays too, :func:`copy.copy` and ``doc.copy()`` share them, ``doc.to_dict()`` makes lists of
+    them. ``dict(doc)`` is no such copy: what is inside is that of the document.
+
     Raises
     ------
     TypeError
-        On any attempt to change it. ``doc.to_dict()`` gives a changeable deep copy.
+        On any attempt to change it or what is inside.
     """
 
     __slots__ = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        dict.__init__(self, *args, **kwargs)
+        for key, value in self.items():
+            if type(value) not in FROZEN:
+                dict.__setitem__(self, key, freeze(value))
 
     def __getattr__(self, key: str) -> Any:
         try:
             value = self[key]
         except KeyError:
             raise AttributeError(f"this document has no key {key!r}") from None
-        return Document(value) if type(value) is dict else value
+        return Document(value) if type(value) is FrozenDict else value
 
     def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *(k for k in self if k.isidentifier())]
-
-    def _immutable(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("documents are immutable; doc.to_dict() gives a copy to change")
-
-    __setitem__ = __delitem__ = __setattr__ = __delattr__ = _immutable
-    clear = pop = popitem = setdefault = update = __ior__ = _immutable  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
         return equal(self, other) if isinstance(other, Mapping) else NotImplemented
@@ -98,25 +107,22 @@ class Document(dict[str, Any]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __copy__(self) -> Document:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Document:
-        return self
-
-    def copy(self) -> dict[str, Any]:  # type: ignore[override]
-        """A shallow, changeable copy, as ``dict.copy`` gives."""
-        return dict(self)
-
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Document, (dict(self),))
+        return (Document, (self.copy(),))
 
     def to_dict(self) -> dict[str, Any]:
-        """A deep, plain, changeable copy."""
+        """A deep, plain, changeable copy; arrays become lists."""
         return plain(self)
 
     def __repr__(self) -> str:
         return f"Document({dict.__repr__(self)})"
+
+
+def frozen_document(content: Any) -> Document:
+    """A document of items that are frozen already, without a look at each."""
+    doc = dict.__new__(Document)
+    dict.update(doc, content)
+    return doc
 
 
 def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> Any:
@@ -326,11 +332,21 @@ def unpack(data: bytes) -> Any:
     StoreDamaged
         If the bytes have changed since.
     """
+    return _unpacked(data)
+
+
+def unpack_document(data: bytes) -> Document:
+    """The document whose content :func:`pack` was given; raises as :func:`unpack`."""
+    return frozen_document(_unpacked(data, object_hook=FrozenDict, list_hook=FrozenList))
+
+
+def _unpacked(data: bytes, **hooks: Any) -> Any:
     return msgpack.unpackb(
         sound_bytes(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
+        **hooks,
     )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .clock import seconds_of
 from .documents import ALL, Document
 from .errors import FieldNotFound
 
@@ -272,9 +273,9 @@ def _stamp(
     descriptor: Mapping[str, Any],
 ) -> float:
     if field.role == "stop" and stop is not None:
-        return float(stop["time"])
+        return seconds_of(stop, 0.0)
     if field.role == "config":
         found = _config(descriptor, field.key)
         stamp = None if found is None else found[1]
-        return float(descriptor["time"] if stamp is None else stamp)
-    return float(start["time"])
+        return seconds_of(descriptor, 0.0) if stamp is None else float(stamp)
+    return seconds_of(start, 0.0)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from .codec import MISSING, Column, Kind, decode, encode, exact_alone, field_kind
-from .documents import Document, from_json, plain, to_json
+from .codec import MISSING, Column, Kind, block, decode, encode, exact_alone, field_kind
+from .documents import Document, from_json, frozen_document, to_json
+from .frozen import FrozenDict, FrozenList, freeze, freeze_lists
 
 __all__ = [
     "DATUM",
@@ -273,33 +274,26 @@ def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]
     names = tuple(columns)
     rows = zip(*columns.values())
     if not complete:
-        return (Document(zip(names, row)) for row in rows)
-    return (_completed(dict(zip(names, row)), complete) for row in rows)
+        return map(frozen_document, map(zip, repeat(names), rows))
+    return (frozen_document(_completed(dict(zip(names, row)), complete)) for row in rows)
 
 
-def _completed(row: dict[str, Any], names: Sequence[str]) -> Document:
+def _completed(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """A document without the keys that it lacks, and with those its layout does not know."""
     for name in names:
         value = row.pop(name)
         if value is not MISSING:
             row.update(value if name == EXTRA else {name: value})
-    return Document(row)
+    return row
 
 
 def _values_of_texts(texts: Sequence[str | None]) -> Iterator[Any]:
-    """Values of JSON texts, each a private one; the few different texts are parsed once."""
-    makers: dict[str | None, Callable[[], Any]] = {None: lambda: MISSING}
+    """Frozen values of JSON texts; the few different texts are parsed once."""
+    values: dict[str | None, Any] = {None: MISSING}
     for text in texts:
-        if text not in makers:
-            makers[text] = _maker(from_json(str(text)))
-        yield makers[text]()
-
-
-def _maker(value: Any) -> Callable[[], Any]:
-    """What gives a copy of a JSON-like value each time."""
-    if isinstance(value, dict) and not any(isinstance(v, (dict, list)) for v in value.values()):
-        return value.copy
-    return partial(plain, value)
+        if text not in values:
+            values[text] = freeze(from_json(str(text)))
+        yield values[text]
 
 
 def cells(table: pa.Table, name: str) -> list[Any]:
@@ -318,15 +312,35 @@ def _pylist(table: pa.Table, name: str) -> list[str | None]:
     return table.column(name).to_pylist()  # type: ignore[no-any-return]
 
 
-def _mappings(table: pa.Table, prefix: str) -> Iterator[dict[str, Any]]:
+def _frozen_row(row: np.ndarray) -> FrozenList:
+    """An array as a list. Made when its event is: as objects its numbers are four times larger."""
+    return FrozenList(row.tolist() if row.ndim == 1 else map(_frozen_row, row))
+
+
+def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     names = [name for name in table.column_names if name.startswith(prefix)]
     keys = [name[len(prefix) :] for name in names]
     if not names:
-        return ({} for _ in range(table.num_rows))
-    rows = zip(*(cells(table, name) for name in names))
+        return repeat(FrozenDict(), table.num_rows)
+    rows = zip(*(_frozen_cells(table, name) for name in names))
     if not any(_has_missing(table, name) for name in names):
-        return (dict(zip(keys, row)) for row in rows)
-    return ({key: cell for key, cell in zip(keys, row) if cell is not MISSING} for row in rows)
+        return (FrozenDict(zip(keys, row)) for row in rows)
+    return (
+        FrozenDict((key, cell) for key, cell in zip(keys, row) if cell is not MISSING)
+        for row in rows
+    )
+
+
+def _frozen_cells(table: pa.Table, name: str) -> Iterable[Any]:
+    kind, notes = field_kind(table.schema.field(name))
+    if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
+        return map(_frozen_row, block(whole(table.column(name)), kind))
+    found = cells(table, name)
+    if kind.name == "json":
+        return list(map(freeze, found))
+    if kind.name in ("array", "list"):
+        return freeze_lists(found, len(kind.shape) or 1)
+    return found
 
 
 def _has_missing(table: pa.Table, name: str) -> bool:

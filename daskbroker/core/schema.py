@@ -16,13 +16,16 @@ import pandas as pd
 import pyarrow as pa
 
 from .chunks import ChunkPlan
+from .clock import LEAST, MOST
 from .codec import EXACT_INTEGER, MISSING, Kind, block, decode, field_kind
 from .fields import Field, data_keys_of, project
 from .layouts import whole
 
 __all__ = ["TableColumn", "empty_frame", "table_columns", "to_pandas"]
 
-TIME = "datetime64[ns, UTC]"
+TIME = "datetime64[us, UTC]"
+"""Of each table's ``time``, whatever the zone of the broker: Dask computes the divisions of
+nanoseconds, and of any other zone, wrongly, and loses rows (``set_index``, ``resample``)."""
 NULLABLE = {"int64": "Int64", "bool": "boolean", "uint64": "UInt64"}
 
 
@@ -216,22 +219,36 @@ def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
     return np.split(flat[begin : offsets[-1]], offsets[1:-1] - begin) if len(array) else []
 
 
+UNITS = {("s", 1): 1.0, ("ms", 1): 1e3, ("us", 1): 1e6, ("ns", 1): 1e9}
+"""Units of ``datetime64``: so many make a second."""
+
 NULLS = {"float64": np.nan, "int64": 0, "uint64": 0, "bool": False}
 
 
 def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
-    """POSIX seconds as ``datetime64[ns, UTC]``, to the nearest microsecond; NaN is NaT.
+    """POSIX seconds as ``datetime64[us, UTC]``, to the nearest microsecond.
 
-    A float of today's size resolves 0.24 microseconds; the nanoseconds would be noise.
+    A float of today's size resolves 0.24 microseconds. NaT stands for NaN, and for what is
+    outside the calendars of pandas, Arrow and Dask (the years 1 to 9999).
     """
-    nat = ~np.isfinite(seconds)
-    micro = np.rint(np.where(nat, 0.0, seconds) * 1e6)
-    micro = np.clip(micro, -9.2e15, 9.2e15).astype(np.int64)
-    stamps = (micro * 1000).view("datetime64[ns]")
+    nat = ~((seconds >= LEAST) & (seconds < MOST))  # also of NaN
+    micro = np.rint(np.where(nat, 0.0, seconds) * 1e6).astype(np.int64)
+    stamps = micro.view("datetime64[us]")
     if nat.any():
-        stamps = stamps.copy()
         stamps[nat] = np.datetime64("NaT")
-    return pd.DatetimeIndex(stamps, tz="UTC")
+    return pd.DatetimeIndex(stamps, tz="UTC", copy=False)
+
+
+def datetime_to_posix(times: np.ndarray) -> np.ndarray:
+    """POSIX seconds of ``datetime64`` values of any unit, in UTC; NaT is NaN.
+
+    Each is the float nearest to what is shown, so a time of whole microseconds comes back as it
+    went into :func:`posix_to_datetime`.
+    """
+    if np.datetime_data(times.dtype) not in UNITS:
+        times = times.astype("datetime64[us]")
+    seconds = times.astype(np.int64) / UNITS[np.datetime_data(times.dtype)]
+    return np.where(np.isnat(times), np.nan, seconds)
 
 
 def constant(value: Any, rows: int, dtype: str) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .clock import seconds_of, show_time
 from .errors import BadQuery
 from .query import Query, compile_query
 from .text import TextQuery
@@ -43,9 +45,10 @@ class Search:
 
     def matches(self, start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> bool:
         """Whether a run matches, its descriptors aside."""
-        if self.since is not None and start["time"] < self.since:
+        time = seconds_of(start, math.nan)  # NaN is neither before nor after
+        if self.since is not None and not time >= self.since:
             return False
-        if self.until is not None and start["time"] > self.until:
+        if self.until is not None and not time <= self.until:
             return False
         if self.stop and (stop is None or not all(q.matches(stop) for q in self.stop)):
             return False
@@ -108,7 +111,8 @@ def compile_search(
     shown = [f"{key}={value!r}" for key, value in query.items()]
     if full is not None:
         shown.insert(0, repr(full))
-    shown += [f"since={since!r}"] * (since is not None) + [f"until={until!r}"] * (until is not None)
+    ends = {"since": begin, "until": end}
+    shown += [f"{k}='{show_time(t, timezone)}'" for k, t in ends.items() if t is not None]
     shown += [f"{name}={queries[0].source!r}" for name, queries in parts.items() if queries]
     return Search(
         queries=(compile_query(query),) if query else (),

@@ -6,34 +6,26 @@ import datetime as dt
 import math
 import re
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from .errors import BadQuery, ConfigError
+from .clock import zone_of
+from .errors import BadQuery
 
 __all__ = ["timespan", "timestamp", "zone_of"]
 
-_PARTIAL = re.compile(r"(\d{4})(?:-(\d{1,2})(?:-(\d{1,2}))?)?$")
 EXAMPLES = "'2026-11-23', '2026-11-23 14:30', '2026-11-23T14:30:00+01:00', POSIX seconds"
 
-
-def zone_of(name: str | dt.tzinfo) -> dt.tzinfo:
-    """A time zone by its IANA name.
-
-    Raises
-    ------
-    ConfigError
-        For a name that no zone has.
-    """
-    if isinstance(name, dt.tzinfo):
-        return name
-    try:
-        return ZoneInfo(name)
-    except (OSError, ValueError, TypeError, KeyError):
-        raise ConfigError(
-            f"there is no time zone {name!r}; use a name such as 'Europe/Berlin'"
-        ) from None
+_MONTH = re.compile(r"(\d{4})(?:-(\d{1,2}))?")
+_DAY = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
+_WEEK = re.compile(r"\d{4}-?W\d{2}")
+_SECONDS = re.compile(r"[+-]?(\d{9,}|\d+\.\d*|\d+(\.\d*)?[eE][+-]?\d+)")
+"""A number; short ones of digits alone are years, days or mistakes."""
+_CLOCK = re.compile(r"[T ](\d{2}(?::?\d{2}){0,2})(?:[.,](\d+))?")
+_LENGTHS = {2: 3600.0, 4: 60.0, 6: 1.0}
+"""Seconds that a time stands for, by its digits."""
+_HALF = 4.9e-7
+"""What is written to the microsecond was rounded to it."""
 
 
 def timespan(
@@ -52,12 +44,14 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
     Parameters
     ----------
     value
-        A number of POSIX seconds, a datetime, date, pandas or NumPy timestamp, or ISO text.
-        Without a zone of its own it is local time of ``zone``.
+        A number of POSIX seconds, a datetime, date, pandas or NumPy timestamp, or text: ISO, a
+        number, or what :func:`daskbroker.core.clock.show_time` gives. Without a zone of its own
+        it is local time of ``zone``.
     zone
         Of the broker.
     end
-        A year, month, day or minute stands for its last instant rather than its first.
+        A date, and text to the hour, minute, second or a part of it, stand for the last instant
+        of that rather than the first. Numbers and datetimes are instants.
 
     Raises
     ------
@@ -90,9 +84,7 @@ def _instant(value: Any, tz: dt.tzinfo, end: bool) -> float | None:
     if isinstance(value, np.datetime64):
         if np.isnat(value):
             return None
-        value = dt.datetime(1970, 1, 1) + dt.timedelta(
-            microseconds=int(value.astype("datetime64[us]").astype(np.int64))
-        )
+        value = str(value)
     if isinstance(value, dt.datetime):
         return None if value != value else _posix(value, tz, end)  # NaT differs from itself
     if isinstance(value, dt.date):
@@ -101,18 +93,26 @@ def _instant(value: Any, tz: dt.tzinfo, end: bool) -> float | None:
 
 
 def _from_text(text: str, tz: dt.tzinfo, end: bool) -> float:
-    partial = _PARTIAL.match(text)
-    if partial:
-        year, month, day = (int(part) if part else None for part in partial.groups())
-        return _period(year or 0, month, day, tz, end)
-    if re.fullmatch(r"\d{8}", text):
-        day_meant = dt.date.fromisoformat(text)
-        return _period(day_meant.year, day_meant.month, day_meant.day, tz, end)
+    text = text.partition(" (")[0]  # a hint that show_time gives
+    month = _MONTH.fullmatch(text)
+    if month:
+        return _period(int(month[1]), int(month[2]) if month[2] else None, None, tz, end)
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    day = _DAY.fullmatch(text)
+    if day:
+        return _period(int(day[1]), int(day[2]), int(day[3]), tz, end)
+    clock = _CLOCK.search(text)
+    if clock is None:
+        first = dt.date.fromisoformat(text)
+        last = first + dt.timedelta(days=6 if end and _WEEK.fullmatch(text) else 0)
+        return _period(last.year, last.month, last.day, tz, end)
     moment = _posix(dt.datetime.fromisoformat(text), tz, end)
-    whole_minute = re.search(r"\d{1,2}:\d{2}(?!:?\d)", text) and not re.search(
-        r":\d{2}:\d{2}", text
-    )
-    return math.nextafter(moment + 60, -math.inf) if end and whole_minute else moment
+    digits = clock[2] or ""
+    if len(digits) >= 6:
+        return moment + (_HALF if end else -_HALF)
+    length = 10.0 ** -len(digits) if digits else _LENGTHS[len(clock[1].replace(":", ""))]
+    return math.nextafter(moment + length, -math.inf) if end else moment
 
 
 def _period(year: int, month: int | None, day: int | None, tz: dt.tzinfo, end: bool) -> float:

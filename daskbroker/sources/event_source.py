@@ -371,13 +371,14 @@ class EventSource(Filestore):
             fill,
             timestamps,
             duplicates,
+            timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
         )
         start, stop = _start_and_stop(header)
         plan = self.planned_header(header, stream_name, options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
-        return dataframe_view.table(plan, stream_name, runs, options, self.files, timezone=timezone)
+        return dataframe_view.table(plan, stream_name, runs, options, self.files)
 
 
 def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:

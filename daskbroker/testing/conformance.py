@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
+from .times import TimeConformance
 
 __all__ = ["BrokerConformance"]
 
 
 class BrokerConformance(
-    ModelConformance, PageConformance, NounConformance, FillConformance, FillRuleConformance
+    ModelConformance,
+    PageConformance,
+    CopyConformance,
+    NounConformance,
+    TimeConformance,
+    FillConformance,
+    FillRuleConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import dask
 import dask.array
+import h5py
 import numpy as np
 import pytest
 
@@ -166,6 +167,26 @@ class FillRuleConformance(Conformance):
                 fill()
             spec = "AD_HDF5" if make is datum_run else "application/x-hdf5"
             for word in (header.uid, "primary", "'img'", spec, str(folder)):
+                assert word in str(caught.value)
+
+    @pytest.mark.parametrize("claimed", [(1, *SHAPE), (1, 10**6, 10**6), ()])
+    def test_sizes_that_a_file_claims(self, put: Put, tmp_path: Path, claimed: Any) -> None:
+        """Whatever the descriptor says, no memory is taken for what the file cannot hold."""
+        docs, _ = datum_run(tmp_path, 2, shape=claimed)
+        (tmp_path / "a.h5").unlink()
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("/entry/data/data", (2, 10**6, 10**6), np.uint16)
+        header = put(docs)
+        table, dataset = header.table(), header.dataset()
+        assert table[["x"]].compute()["x"].tolist() == [0.0, 0.5]
+        for fill in (
+            lambda: table["img"].compute(),
+            lambda: dataset["img"].compute(),
+            lambda: list(header.documents()),
+        ):
+            with pytest.raises(FillError, match="1000000") as caught:
+                fill()
+            for word in (header.uid, "primary", "'img'", "a.h5"):
                 assert word in str(caught.value)
 
     # -- the manifesto's methods -------------------------------------------------------------

@@ -102,7 +102,7 @@ class ModelConformance(Conformance):
         table = table_of(header, timestamps=True)
         dataset = header.dataset("primary", fill=False)
         assert table.columns[0] == "time"
-        assert table["time"].dtype == "datetime64[ns, UTC]"
+        assert table["time"].dtype == "datetime64[us, UTC]"
         for key, values in keys.items():
             assert table[shown.get(key, key)].tolist() == values
             assert dataset[shown.get(key, key)].values.tolist() == values
@@ -149,7 +149,7 @@ class ModelConformance(Conformance):
         assert table["y"].dtype == "float64"
         assert table["on"].dtype == "bool"
         assert table["label"].dtype == pd.Series(["a"]).dtype
-        assert table["time"].dtype == "datetime64[ns, UTC]"
+        assert table["time"].dtype == "datetime64[us, UTC]"
         assert len(header.table("primary")) == 0
         dataset = header.dataset("primary", fill=False)
         assert dataset.sizes["time"] == 0

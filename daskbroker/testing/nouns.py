@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from ..core.errors import BadDocument, BadQuery, DuplicateUID, UnknownReference
+from ..views.derive import table_to_stream
 from .base import Conformance, Put, check_run, insert_all
 from .runs import RunBuilder, external_run, interleave, make_run, stream_datum_run
 
@@ -298,7 +299,7 @@ class NounConformance(Conformance):
         header = put(make_run(2, keys=("x", "y1", "y2"), sample={"name": "Ag"}))
         table = header.table(fields=["x", "time", "start:sample.name"]).compute()
         assert table.columns.tolist() == ["time", "x", "start:sample.name"]
-        assert str(table["time"].dtype) == "datetime64[ns, UTC]"
+        assert str(table["time"].dtype) == "datetime64[us, UTC]"
         assert table["start:sample.name"].tolist() == ["Ag", "Ag"]
         assert header.table(fields="y.").columns.tolist() == ["time", "y1", "y2"]
         with pytest.raises(KeyError, match="absent"):
@@ -353,3 +354,19 @@ class NounConformance(Conformance):
             assert [np.asarray(cell).tolist() for cell in table[key]] == values
             assert dataset[key].values.tolist() == values
         assert dataset["seq_num"].values.tolist() == table.index.tolist()
+
+    def test_the_index_of_a_table_comes_back_as_columns(self, put: Put, broker: Any) -> None:
+        """A run that is made of a table keeps its axes."""
+        table = put(make_run(6)).table().compute()
+        curve = table.groupby("x")[["y"]].mean()
+        levels = table.groupby(["x", "n"])[["y"]].max()
+        binned = table.set_index("time")[["y"]].resample("500ms").mean()
+        for pages in (False, True):
+            for number, frame in enumerate((curve, levels, table[["y"]].describe(), binned)):
+                uid = f"made-{pages}-{number}"
+                insert_all(broker, table_to_stream(frame, pages=pages, uid=uid))
+                found = broker[uid].table().compute()
+                expected = frame.reset_index()
+                assert set(found.columns) == {"time", *expected.columns}
+                for name in expected.columns:
+                    assert found[name].tolist() == expected[name].tolist()

@@ -1,7 +1,7 @@
 """A lazy dask DataFrame over partitions that know their lengths and bounds.
 
-The only module that touches dask's private API (written for dask 2026.8). What the optimizer
-does with a table happens in ``FromPartitions._simplify_up``:
+This module and ``_collection`` are the only ones that touch dask's private API (written for
+dask 2026.8). What the optimizer does with a table happens in ``FromPartitions._simplify_up``:
 
 * a projection becomes the `columns` that are read, ``df.index`` a read of no column;
 * ``len`` becomes a number where the lengths are known;
@@ -15,13 +15,13 @@ does with a table happens in ``FromPartitions._simplify_up``:
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, cast
 
-import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 from dask._expr import Expr as BaseExpr
@@ -54,27 +54,11 @@ _COMPARISONS: dict[type[Any], str] = {
 _BETWEEN = {"both": (">=", "<="), "neither": (">", "<"), "left": (">=", "<"), "right": (">", "<=")}
 
 
-def from_partitions(parts: Partitions) -> dd.DataFrame:
-    """Make the lazy table of some partitions; reads nothing.
-
-    Parameters
-    ----------
-    parts : Partitions
-        What the table holds and how a partition of it is read.
-
-    Returns
-    -------
-    dask.dataframe.DataFrame
-        Its partitions have the dtypes of ``parts.meta`` or computing them raises `StoreError`.
-    """
-    return dd.DataFrame(FromPartitions(parts))
-
-
 # --- the expression
 
 
 class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
-    """The expression behind `from_partitions`.
+    """The expression behind a table.
 
     ``_partitions`` are the selected partition numbers (``None``: all). Of these, ``_kept`` may
     hold rows that matter (``None``: all), the others stand there empty; ``_loose`` says that
@@ -136,7 +120,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     @property
     def attrs(self) -> dict[Any, Any]:
         """What ``table.attrs`` shows; computed frames have the same."""
-        return dict(self._meta.attrs)
+        return copy.deepcopy(self._meta.attrs)
 
     @functools.cached_property
     def _shape(self) -> Shape:

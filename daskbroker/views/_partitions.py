@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -70,6 +71,13 @@ class Partitions(abc.ABC):
             values in UTC (in the column's own clock if that is naive).
         """
 
+    def limits(self, column: str) -> tuple[Sequence[Any], Sequence[Any]] | None:
+        """Exactly the least and greatest value of `column` in each partition, as scalars.
+
+        ``None`` when a read would be needed to know.
+        """
+        return None
+
     @abc.abstractmethod
     def payload(self, i: int) -> Any:
         """Describe partition `i` for the reader: small, picklable, no data."""
@@ -119,7 +127,7 @@ class Shape(NamedTuple):
             index=index,
             columns=pd.Index(self.columns, dtype="str"),
         )
-        frame.attrs = self.attrs
+        frame.attrs = copy.deepcopy(self.attrs)
         return frame
 
 
@@ -136,7 +144,7 @@ def read_partition(reader: Reader, payload: Any, number: int, shape: Shape) -> p
     """Read one partition and make sure that it is what the table's meta promised."""
     frame = reader(payload, shape.columns)
     _check(frame, number, shape)
-    frame.attrs = dict(shape.attrs)
+    frame.attrs = copy.deepcopy(shape.attrs)  # whoever computes may change them
     return frame
 
 

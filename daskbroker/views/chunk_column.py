@@ -167,7 +167,7 @@ class ChunkColumn(BackendArray):
         )
 
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        places = np.arange(len(self._rows))[key[0]]
+        places = _places(key[0], len(self._rows))
         values = self._gather(np.atleast_1d(places), key[1:])
         return values[0] if np.ndim(places) == 0 else values  # type: ignore[no-any-return]
 
@@ -194,6 +194,18 @@ class ChunkColumn(BackendArray):
     ) -> np.ndarray:
         place = int(chunks[piece[0]])
         return self._source.read(self._plan, place, _as_slice(rows[piece]), tuple(inner))
+
+
+def _places(item: Any, count: int) -> np.ndarray:
+    """Which rows are meant, of ``count``; a stream may claim more than fit into memory."""
+    if isinstance(item, slice):
+        return np.arange(*item.indices(count))
+    places = np.asarray(item)
+    if places.dtype == bool:
+        return np.flatnonzero(places)
+    if ((places < -count) | (places >= count)).any():
+        raise IndexError(f"row {places!r} is outside {count} rows")
+    return np.where(places < 0, places + count, places)
 
 
 def _as_slice(places: np.ndarray) -> Rows:

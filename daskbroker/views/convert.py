@@ -126,10 +126,9 @@ class RunBuffer:
         plan = self.plan(stream_name)
         start: Mapping[str, Any] = self.start or {"uid": plan.descriptors[0]["run_start"]}
         runs = {d["run_start"]: (start, self.stop) for d in plan.descriptors}
-        timezone = options.pop("timezone", None)
         planned = RunPlan(tuple(runs), plan, {})
         shown = ViewOptions(fill=False, **options)
-        return table(planned, stream_name, runs, shown, FileAccess(), timezone=timezone)
+        return table(planned, stream_name, runs, shown, FileAccess())
 
 
 def stream_to_table(
@@ -144,7 +143,7 @@ def stream_to_table(
     stream
         Which stream to show.
     **options
-        ``fields``, ``timestamps``, ``duplicates``, ``timezone``, as for a header's table.
+        ``fields``, ``timestamps``, ``duplicates``, as for a header's table.
 
     Returns
     -------

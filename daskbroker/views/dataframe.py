@@ -17,7 +17,6 @@ from ..core.chunks import ChunkPlan
 from ..core.fields import Field, project, select
 from ..core.run_plan import RunPlan
 from ..core.schema import (
-    TIME,
     TableColumn,
     empty_frame,
     posix_to_datetime,
@@ -25,14 +24,13 @@ from ..core.schema import (
     table_columns,
 )
 from ..core.settings import setting
-from ..core.timespan import zone_of
-from ._expr import from_partitions
+from ._collection import DataFrame, concat, from_partitions
 from ._partitions import Partitions
 from .options import ViewOptions
 from .rows import RowGroup, coalesce, cut, group_rows
 from .table_reader import Part, Payload, Piece, TableOptions, TableReader
 
-__all__ = ["StreamPartitions", "table", "target_bytes"]
+__all__ = ["StreamPartitions", "concat", "table", "target_bytes"]
 
 UID_BYTES = 40
 MOST_PARTITIONS = 10_000
@@ -54,9 +52,8 @@ def table(
     options: ViewOptions,
     files: FileAccess,
     *,
-    timezone: str | None = None,
     with_run: bool = False,
-) -> Any:
+) -> DataFrame:
     """A lazy table of the chunks of one stream, of one run or of many.
 
     Parameters
@@ -71,8 +68,6 @@ def table(
         All but ``dtypes``.
     files
         How detector files are reached.
-    timezone
-        Of the column ``time``; UTC by default.
     with_run
         Add the column ``run``, the uid.
 
@@ -84,15 +79,12 @@ def table(
     Raises
     ------
     FieldNotFound
-    ConfigError
-        For a time zone that there is not.
     """
-    zone_of(timezone or "UTC")
     chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
     columns = table_columns(plan.events, chosen, runs)
-    reading = TableOptions(stream, options.duplicates, timezone or "UTC", target_bytes())
+    reading = TableOptions(stream, options.duplicates, target_bytes())
     filling = options.filling(plan, files)
     return from_partitions(StreamPartitions(plan.events, tuple(columns), runs, reading, filling))
 
@@ -175,13 +167,9 @@ class StreamPartitions(Partitions):
     @cached_property
     def meta(self) -> pd.DataFrame:
         """See :class:`Partitions`."""
-        attrs = stream_attrs(self._plan.descriptors, self._options.stream)
-        frame = empty_frame(self._columns, attrs)
-        frame = frame.astype(
-            {c.name: self._options.time_dtype for c in self._columns if c.dtype == TIME}
+        return empty_frame(
+            self._columns, stream_attrs(self._plan.descriptors, self._options.stream)
         )
-        frame.attrs = attrs
-        return frame
 
     @property
     def npartitions(self) -> int:
@@ -205,6 +193,13 @@ class StreamPartitions(Partitions):
             return None
         return tuple(sum(rows[begin:end]) for begin, end in self._ranges)  # type: ignore[arg-type]
 
+    def limits(self, column: str) -> Any:
+        """See :class:`Partitions`."""
+        if column != "time" or not all(g.simple and not g.within for g in self._groups):
+            return None
+        lows, highs = self._extents(0.0)
+        return None if lows.hasnans or highs.hasnans else (list(lows), list(highs))
+
     def bounds(self, column: str) -> Any:
         """See :class:`Partitions`."""
         if not self._ranges:
@@ -216,13 +211,18 @@ class StreamPartitions(Partitions):
             return np.minimum.reduceat(lows, starts), np.maximum.reduceat(highs, starts)
         if column == "time":
             # The table's times are rounded to the microsecond, so leave room for that.
-            begin = np.array([g.time_min for g in self._groups]) - 2e-6
-            end = np.array([g.time_max for g in self._groups]) + 2e-6
-            return (
-                posix_to_datetime(np.minimum.reduceat(begin, starts)),
-                posix_to_datetime(np.maximum.reduceat(end, starts)),
-            )
+            return self._extents(2e-6)
         return None
+
+    def _extents(self, margin: float) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+        """First and last time of each partition, from those of the chunks."""
+        starts = [begin for begin, _ in self._ranges]
+        begin = np.array([g.time_min for g in self._groups]) - margin
+        end = np.array([g.time_max for g in self._groups]) + margin
+        return (
+            posix_to_datetime(np.minimum.reduceat(begin, starts)),
+            posix_to_datetime(np.maximum.reduceat(end, starts)),
+        )
 
     def payload(self, i: int) -> Payload:
         """See :class:`Partitions`."""

@@ -17,6 +17,7 @@ import xarray as xr
 from ..assets.access import FileAccess
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
+from ..core.documents import plain
 from ..core.errors import FieldNotFound
 from ..core.external import stream_keys
 from ..core.fields import select
@@ -173,8 +174,8 @@ def run_attrs(
         attrs["stream"] = stream
     if plan is not None:
         attrs["descriptors"] = [descriptor["uid"] for descriptor in plan.descriptors]
-    attrs["start"] = dict(start)
-    attrs["stop"] = None if stop is None else dict(stop)
+    attrs["start"] = plain(start)
+    attrs["stop"] = plain(stop)
     return attrs
 
 

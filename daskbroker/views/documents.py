@@ -21,9 +21,11 @@ from ..assets.access import FileAccess
 from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan
-from ..core.documents import ALL, Document
+from ..core.clock import seconds_of
+from ..core.documents import ALL, Document, frozen_document
 from ..core.external import datum_keys
 from ..core.fields import derive_descriptor, select
+from ..core.frozen import FrozenDict, freeze
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ..core.run_plan import RunPlan, resources_of
 from .options import ViewOptions
@@ -167,7 +169,7 @@ def _track(
     parent = part.plan.descriptors[place]
     change = _Change.of(part, parent, start, stop, fields)
     descriptor = parent if change is None else change.descriptor
-    time = float(descriptor["time"])
+    time = seconds_of(descriptor)
     yield time, "descriptor", descriptor
     frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
@@ -232,8 +234,8 @@ class _Change:
 
     descriptor: Document
     kept: frozenset[str]
-    data: Mapping[str, Any]
-    timestamps: Mapping[str, float]
+    data: FrozenDict
+    timestamps: FrozenDict
 
     @classmethod
     def of(
@@ -253,16 +255,19 @@ class _Change:
         if descriptor["uid"] == parent["uid"]:
             return None
         kept = frozenset(field.key for field in chosen if field.role == "data")
-        return cls(descriptor, kept, data, timestamps)
+        return cls(descriptor, kept, freeze(data), freeze(timestamps))
 
     def apply(self, event: Document) -> Document:
         changed = {
             **event,
             "descriptor": self.descriptor["uid"],
-            "data": {k: v for k, v in event["data"].items() if k in self.kept} | dict(self.data),
-            "timestamps": {k: v for k, v in event["timestamps"].items() if k in self.kept}
-            | dict(self.timestamps),
+            "data": self._kept(event["data"], self.data),
+            "timestamps": self._kept(event["timestamps"], self.timestamps),
         }
         if isinstance(event.get("filled"), dict):
-            changed["filled"] = {k: v for k, v in event["filled"].items() if k in self.kept}
-        return Document(changed)
+            changed["filled"] = self._kept(event["filled"], {})
+        return frozen_document(changed)
+
+    def _kept(self, values: Mapping[str, Any], more: dict[str, Any]) -> FrozenDict:
+        kept = {k: v for k, v in values.items() if k in self.kept}
+        return FrozenDict(kept | more if more else kept)

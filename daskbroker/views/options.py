@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..core.clock import utc_only
 from ..core.external import external_keys
 from ..core.fields import select
 from ..core.run_plan import RunPlan
@@ -24,15 +25,24 @@ class ViewOptions:
 
     The public methods (:meth:`daskbroker.Header.table` and its kin) spell them out and say what
     they mean; each view uses those that concern it.
+
+    Raises
+    ------
+    BadQuery
+        For another ``timezone`` than UTC, which a table can have only when it is computed.
     """
 
     fields: Any = None
     fill: bool = True
     timestamps: bool = False
     duplicates: Duplicates = "last"
+    timezone: str | None = None
     dtypes: Mapping[str, Any] | None = None
     handler_registry: Any = None
     handler_overrides: Any = None
+
+    def __post_init__(self) -> None:
+        utc_only(self.timezone)
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
         """Uids of the runs of which a chosen column is external, so references are needed."""

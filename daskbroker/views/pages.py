@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from ..core.documents import Document, iter_named
+from ..core.frozen import FrozenDict, FrozenList, freeze
 from ..core.layouts import DATUM, EVENT, Layout
 
 __all__ = ["PageBuffer"]
@@ -90,6 +92,7 @@ class _Page:
             if not isinstance(value, (int, float))
         ]
         self.docs: list[Mapping[str, Any]] = []
+        self._frozen = True
         self.cells = 0
 
     def _form_of(self, doc: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -102,6 +105,7 @@ class _Page:
     def add(self, doc: Mapping[str, Any]) -> None:
         """Take a document."""
         self.docs.append(doc)
+        self._frozen = self._frozen and type(doc) is Document
         self.cells += self._small
         for part, key in self._large:
             self.cells += _cells(doc[part][key])
@@ -112,10 +116,16 @@ class _Page:
         page: dict[str, Any] = {self._layout.owner: docs[0][self._layout.owner]}
         for key, first in docs[0].items():
             if key in self._parts:
-                page[key] = {name: [doc[key][name] for doc in docs] for name in first}
+                rows = [doc[key] for doc in docs]
+                page[key] = FrozenDict({name: self._column(rows, name) for name in first})
             elif key != self._layout.owner:
-                page[key] = [doc[key] for doc in docs]
+                page[key] = self._column(docs, key)
         return self._name, Document(page)
+
+    def _column(self, rows: Sequence[Mapping[str, Any]], name: str) -> FrozenList:
+        column = FrozenList(map(itemgetter(name), rows))
+        # What is inside of documents is frozen; anybody may give other mappings.
+        return column if self._frozen else freeze(list(column))
 
 
 def _cells(value: Any) -> int:

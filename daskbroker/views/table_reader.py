@@ -41,21 +41,13 @@ class TableOptions:
         Name, for messages and attrs.
     duplicates
         Of rewound events.
-    timezone
-        Of the column ``time``.
     target
         Bytes of a partition to aim at.
     """
 
     stream: str
     duplicates: Duplicates
-    timezone: str
     target: int
-
-    @property
-    def time_dtype(self) -> str:
-        """Of the column ``time``."""
-        return f"datetime64[ns, {self.timezone}]"
 
 
 class Part(NamedTuple):
@@ -149,8 +141,7 @@ class TableReader:
         """
         chunks = [chunk for piece in pieces for chunk in piece.chunks]
         if not any(len(chunk.seq_num) for chunk in chunks):
-            frame = empty_frame(wanted, {})
-            return frame.astype({c.name: self._dtype(c) for c in wanted})
+            return empty_frame(wanted, {})
         order = _order(pieces)
         index = _index([chunk.seq_num for chunk in chunks], order)
         data: dict[str, Any] = {}
@@ -170,13 +161,8 @@ class TableReader:
             values = of_values([chunk.part.constants[place] for chunk in chunks], column.dtype)
             return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
         if column.dtype == TIME:
-            stamps = posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
-            zone = self.options.timezone
-            return stamps if zone == "UTC" else stamps.tz_convert(zone)
+            return posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
         return _joined([chunk.array(column) for chunk in chunks])
-
-    def _dtype(self, column: TableColumn) -> str:
-        return self.options.time_dtype if column.dtype == TIME else column.dtype
 
     def _physical(
         self, wanted: Sequence[TableColumn], filling: Filling | None, numbered: bool

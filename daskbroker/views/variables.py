@@ -36,7 +36,7 @@ def variable(
 def coordinates(plan: ChunkPlan, rows: DatasetRows, with_run: bool) -> dict[str, xr.Variable]:
     """The coordinates that every stream has, lazily; with the run's uid if it is asked for."""
     sources: dict[str, ColumnSource] = {
-        "time": StoredColumn("time", TIME, np.dtype("datetime64[ns]")),
+        "time": StoredColumn("time", TIME, np.dtype("datetime64[us]")),
         "seq_num": StoredColumn("seq_num", "int64", np.dtype(np.int64)),
     }
     if with_run:

@@ -6,12 +6,14 @@ import pickle
 import threading
 
 import functions  # beside this file; see conftest.py
+import numpy as np
 import pymongo
 import pytest
 
 import daskbroker
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.times import check_time_index
 
 
 @pytest.fixture
@@ -27,6 +29,11 @@ def connections(uri):
     """How many are open, by MongoDB's own count, ours included."""
     with pymongo.MongoClient(uri) as client:
         return client.admin.command("serverStatus")["connections"]["current"]
+
+
+def test_a_time_index_on_workers(mongo, client):
+    table = mongo().table("primary", fields=["x", "start:number"]).rename(columns={"x": "n"})
+    check_time_index(table.rename(columns={"start:number": "x"}), np.random.default_rng(2))
 
 
 def test_a_thousand_headers_are_one_connection_pool(mongo, mongod_uri, client):

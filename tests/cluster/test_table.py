@@ -10,12 +10,14 @@ from pathlib import Path
 
 import cloudpickle
 import dask
+import numpy as np
 import pytest
 
 import daskbroker
 from daskbroker.sources.embedded.packing import pack_small_chunks
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.times import check_time_index
 
 CHUNKS = 80
 
@@ -43,6 +45,25 @@ def test_a_table_on_workers(many_chunks, client):
     assert len(table) == len(expected)
     assert table["x"].sum().compute() == pytest.approx(expected["x"].sum())
     assert table.loc[15:25].compute().equals(expected.loc[15:25])
+
+
+def test_a_time_index_on_workers(many_chunks, client):
+    insert_all(many_chunks, make_run(50))
+    check_time_index(many_chunks().table("primary")[["time", "x", "n"]], np.random.default_rng(1))
+    one = pickle.loads(pickle.dumps(many_chunks[-1].table())).repartition(npartitions=1)
+    indexed = one.persist().set_index("time")
+    counted = indexed["x"].resample("1s").count().compute()
+    assert counted.tolist() == one.compute().set_index("time")["x"].resample("1s").count().tolist()
+
+
+def test_client_and_workers_have_the_same_zone(tmp_path, client):
+    with daskbroker.connect(tmp_path / "store", timezone="Asia/Tokyo") as db:
+        insert_all(db, make_run(3))
+        assert daskbroker.connect(tmp_path / "store") is not db
+        for thing in (db, db[-1], db[-1].portable()):
+            zone = client.submit(lambda it: getattr(it, "db", it).timezone, thing, pure=False)
+            assert zone.result() == "Asia/Tokyo"
+        assert next(iter(db().map(repr))).result() == repr(db[-1])
 
 
 def test_a_dataset_on_workers(many_chunks, client):

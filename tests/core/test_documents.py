@@ -109,9 +109,22 @@ def test_pickle_keeps_content_and_type(protocol: int) -> None:
     assert again == DOC
 
 
-def test_immutable_copies_are_itself() -> None:
-    assert copy.copy(DOC) is DOC
-    assert copy.deepcopy(DOC) is DOC
+def test_copies_are_plain_and_deep_ones_deep() -> None:
+    shallow, deep = copy.copy(DOC), copy.deepcopy(DOC)
+    assert type(shallow) is type(deep) is type(deep["plan"]) is dict
+    assert type(deep["plan"]["args"]) is list
+    assert shallow == deep == DOC
+    shallow["uid"] = deep["plan"]["args"][1]["deep"] = "other"
+    deep["plan"]["args"].append(1)
+    assert DOC == {"uid": "abc", "plan": {"name": "scan", "args": [1, {"deep": 2}]}, "items": 3}
+
+
+def test_a_document_shares_nothing_with_what_it_was_made_of() -> None:
+    inner: dict[str, Any] = {"args": [1, {"deep": 2}]}
+    doc = Document(plan=inner, more=[inner])
+    inner["args"][1]["deep"] = "other"
+    inner["args"].append(3)
+    assert doc == {"plan": {"args": [1, {"deep": 2}]}, "more": [{"args": [1, {"deep": 2}]}]}
 
 
 def test_equality_and_hash() -> None:

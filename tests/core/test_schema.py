@@ -13,6 +13,7 @@ from daskbroker.core.schema import (
     TIME,
     claimed_dtype,
     constant,
+    datetime_to_posix,
     empty_frame,
     posix_to_datetime,
     stream_attrs,
@@ -169,12 +170,27 @@ def test_array_cells_are_arrays_of_their_own_dtype():
 
 
 def test_times_are_rounded_to_microseconds():
-    found = posix_to_datetime(np.array([1.5e9 + 1e-7, float("nan"), -0.5, 1e300]))
+    found = posix_to_datetime(np.array([1.5e9 + 1e-7, float("nan"), -0.5, 1e300, 1.76e12]))
     assert found[0] == pd.Timestamp(1.5e9, unit="s", tz="UTC")
     assert found[1] is pd.NaT
     assert found[2] == pd.Timestamp("1969-12-31 23:59:59.5", tz="UTC")
-    assert found[3].year > 2200
-    assert str(found.dtype) == TIME
+    assert found[3] is found[4] is pd.NaT
+    assert str(found.dtype) == TIME == "datetime64[us, UTC]"
+
+
+@pytest.mark.parametrize("unit", ["us", "ns", "s", "m", "D", "25us"])
+def test_times_become_the_nearest_floats(unit):
+    times = np.array([1_764_115_269_123_450, -500_000, 0], "M8[us]").astype(f"M8[{unit}]")
+    micro = times.astype("M8[us]").astype(np.int64)
+    assert datetime_to_posix(times).tolist() == [int(value) / 1e6 for value in micro]
+    assert np.isnan(datetime_to_posix(np.array(["NaT"], f"M8[{unit}]"))).all()
+
+
+def test_a_time_of_whole_microseconds_comes_back_exactly():
+    rng = np.random.default_rng(1)
+    whole = rng.integers(-(2**51), 2**51, 1000) / 1e6
+    back = datetime_to_posix(posix_to_datetime(whole).tz_localize(None).to_numpy())
+    assert back.tolist() == whole.tolist()
 
 
 @pytest.mark.parametrize(

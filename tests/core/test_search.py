@@ -50,7 +50,12 @@ def test_searches_narrow_each_other():
     both = compile_search(since=10, until=200) & compile_search(since=50, query={"a": 1})
     assert (both.since, both.until) == (50, 200)
     assert [query.source for query in both.queries] == [{"a": 1}]
-    assert both.shown == ("since=10", "until=200", "a=1", "since=50")
+    assert both.shown == (
+        "since='1970-01-01 00:00:10+00:00'",
+        "until='1970-01-01 00:03:20+00:00'",
+        "a=1",
+        "since='1970-01-01 00:00:50+00:00'",
+    )
     assert (Search() & Search()) == Search()
 
 

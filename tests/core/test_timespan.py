@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from daskbroker.core.errors import BadQuery, ConfigError
+from daskbroker.core.schema import posix_to_datetime
 from daskbroker.core.timespan import timespan, timestamp, zone_of
 
 BERLIN = "Europe/Berlin"
@@ -59,6 +60,16 @@ def test_since(value, first):
         (dt.date(2026, 11, 23), utc("2026-11-23 23:00")),
         ("2026-11-23 14:30", utc("2026-11-23 13:31")),
         ("2026-11-23T14:30+01:00", utc("2026-11-23 13:31")),
+        ("2026-11-23T1430", utc("2026-11-23 13:31")),
+        ("2026-11-23T14", utc("2026-11-23 14:00")),
+        ("2026-11-23 14:30:00", utc("2026-11-23 13:30:01")),
+        ("20261123T143000Z", utc("2026-11-23 14:30:01")),
+        ("2026-11-23 14:30:00.25+05:30", utc("2026-11-23 09:00:00.26")),
+        ("2026-W48-1", utc("2026-11-23 23:00")),
+        ("2026-W48", utc("2026-11-29 23:00")),
+        (np.datetime64("2026-11-23"), utc("2026-11-23 23:00")),
+        (np.datetime64("2026-11-23T14:30:00"), utc("2026-11-23 13:30:01")),
+        ("2026-11-23 14:30:00+01:00", utc("2026-11-23 13:30:01")),
         ("2026-03-29", utc("2026-03-29 22:00")),
         ("2026-10-25", utc("2026-10-25 23:00")),
     ],
@@ -73,13 +84,26 @@ def test_until_is_the_last_instant_of_a_period(value, after):
 @pytest.mark.parametrize(
     ("value", "instant"),
     [
-        ("2026-11-23 14:30:00", utc("2026-11-23 13:30")),
         (dt.datetime(2026, 11, 23, 14, 30), utc("2026-11-23 13:30")),
+        (pd.Timestamp("2026-11-23 14:30", tz=BERLIN), utc("2026-11-23 13:30")),
         (5, 5.0),
+        ("1795440600.125", 1795440600.125),
+        ("1795440600", 1795440600.0),
+        ("1e300", 1e300),
+        ("-0.5", -0.5),
+        ("1795440600125.0 (as milliseconds 2026-11-23 14:30:00+01:00)", 1795440600125.0),
     ],
 )
-def test_until_is_an_instant_where_seconds_are_given(value, instant):
-    assert timestamp(value, BERLIN, end=True) == instant
+def test_numbers_and_datetimes_are_instants(value, instant):
+    assert timestamp(value, BERLIN) == timestamp(value, BERLIN, end=True) == instant
+
+
+@pytest.mark.parametrize("seconds", [1795440600.1234567, 1795440600.4999998, 0.1 + 0.2])
+def test_what_a_table_shows_to_the_microsecond_is_found(seconds):
+    shown = posix_to_datetime(np.array([seconds]))
+    for text in (str(shown[0]), str(shown.tz_convert(BERLIN)[0]), shown.tz_convert(None).values[0]):
+        since, until = timespan(text, text, "UTC")
+        assert since <= seconds <= until
 
 
 @pytest.mark.parametrize(
@@ -104,7 +128,7 @@ def test_the_minute_before_a_change_of_the_clocks_ends_with_it():
 def test_of_a_time_shown_twice_since_is_the_earlier_and_until_the_later():
     since, until = timespan("2026-10-25 02:30", "2026-10-25 02:30:00", BERLIN)
     assert since == utc("2026-10-25 00:30")
-    assert until == utc("2026-10-25 01:30")
+    assert until == pytest.approx(utc("2026-10-25 01:30:01"), abs=1e-6)
 
 
 def test_a_day_whose_midnight_was_left_out_begins_after_it():
@@ -116,7 +140,8 @@ def test_a_day_whose_midnight_was_left_out_begins_after_it():
     "value",
     [
         None, True, np.True_, float("nan"), float("inf"), 10**400, "", "someday", "14:30",
-        "2026-02-30", "2026-13", "0000", dt.datetime.min, dt.date.max, pd.NaT,
+        "2026-02-30", "2026-13", "0000", "202611", "2026-W60", "1e999", "12",
+        dt.datetime.min, dt.date.max, pd.NaT,
         np.datetime64("NaT"), np.datetime64("20000-01-01"), dt.time(1), [], b"2026", object(),
     ],
     ids=lambda value: repr(value)[:30],
@@ -135,6 +160,7 @@ def test_zones():
     assert zone_of(BERLIN) == ZoneInfo(BERLIN)
     assert zone_of(dt.UTC) is dt.UTC
     assert timestamp("2026-01-01") == utc("2026-01-01")
-    for name in ("Europe/Nowhere", "", "../../etc/passwd", 5):
+    assert timestamp("2026-01-01", "-03:30") == utc("2026-01-01 03:30")
+    for name in ("Europe/Nowhere", "+25:00", "", "../../etc/passwd", 5):
         with pytest.raises(ConfigError, match="no time zone"):
             zone_of(name)

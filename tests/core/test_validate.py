@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from daskbroker.core.documents import equal
+from daskbroker.core.documents import equal, normalize
 from daskbroker.core.errors import BadDocument
-from daskbroker.core.validate import check_keys, document_label, prepare
+from daskbroker.core.validate import (
+    SCHEMA_CHECKED,
+    _validators,
+    check_keys,
+    document_label,
+    prepare,
+)
 from daskbroker.testing import RunBuilder
 
 
@@ -139,6 +150,23 @@ def test_long_messages_are_cut():
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [
+        ("descriptor", "name", "name: must be text that is not empty, not a mapping of 500 items"),
+        ("descriptor", "data_keys", r"data_keys.key\d+: \d+ is not of type 'object'"),
+        ("start", "group", "group: a mapping of 500 items is not of type 'string'"),
+        ("stop", "exit_status", "exit_status: a mapping of 500 items is not"),
+        ("event", "time", "time: must be a finite number .* not a mapping of 500 items"),
+    ],
+)
+def test_large_values_are_counted_in_messages(name, key, said):
+    doc = {**sound()[name], key: {f"key{n}": n for n in range(500)}}
+    with pytest.raises(BadDocument, match=said) as caught:
+        prepare(name, doc)
+    assert len(str(caught.value)) < 250
+
+
 def test_arrays_of_pages_stay_arrays_and_their_values_the_callers():
     column = np.arange(2.0)
     page = {**sound()["event_page"], "data": {"x": column}}
@@ -152,3 +180,112 @@ def test_undeclared_keys():
     check_keys({"x": 1}, {"x", "y"}, "event 'u'", "d")
     with pytest.raises(BadDocument, match=r"event 'u': the data keys a, b .*'d', which has x"):
         check_keys(["b", "x", "a"], ["x"], "event 'u'", "d")
+    many = [f"key{n:03}" for n in range(500)]
+    with pytest.raises(BadDocument, match=r"keys a are .* has key000, .*key009, … \(500 in all\)$"):
+        check_keys(["a"], many, "event 'u'", "d")
+
+
+# -- the quick check and the thorough one ------------------------------------------------------
+
+names = st.sampled_from(SCHEMA_CHECKED)
+keys = st.sampled_from(
+    ["", "a.b", "a/b", "x\n", "extra", "shape", "limits", "low", "hints", "NX_class", "größe"]
+)
+leaves = st.sampled_from(
+    [None, True, 0, -1, 1.0, 1.5, math.nan, math.inf, 1e300, 2**63, 2**64, -(2**70), 2**2047]
+) | st.sampled_from(
+    ["", "a", "\ud800", "<f8", "<f8\n", "STREAM:", "NXfoo\n", "NXfoo", "number", "posix", "event"]
+)
+values = st.recursive(
+    leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(keys, v, max_size=3), max_leaves=6
+)
+
+
+def full():
+    """Documents with a value of each kind that event-model describes."""
+    docs = sound()
+    limits = {"low": 0.5, "high": None}
+    spec = {
+        "source": "s", "dtype": "number", "shape": [None, 2], "units": "mm", "precision": 3,
+        "dims": ["a"], "object_name": "x", "external": "STREAM:", "choices": ["a"],
+        "dtype_numpy": [["a", "<f8"]],
+        "limits": {"alarm": limits, "display": None, "hysteresis": 1.0,
+        "rds": {"time_difference": 1, "value_difference": 0.5}},
+    }  # fmt: skip
+    configuration = {"data": {"k": 1}, "timestamps": {"k": 1.0}, "data_keys": {"k": spec}}
+    docs["descriptor"] |= {
+        "data_keys": {"x": spec}, "configuration": {"dev": configuration},
+        "hints": {"dev": {"fields": ["x"], "NX_class": "NXmotor"}}, "object_keys": {"dev": ["x"]},
+    }  # fmt: skip
+    projection = {"type": "linked", "location": "event", "stream": "primary", "field": "x"}
+    docs["start"] |= {
+        "hints": {"dimensions": [[["x"], "primary"]]}, "sample": {"name": "Si"}, "scan_id": 5,
+        "projections": [{"name": "p", "version": "1", "configuration": {},
+                         "projection": {"a": projection}}],
+        "data_groups": ["g"], "data_type": {"a": {"b": 1}},
+    }  # fmt: skip
+    docs["stop"] |= {"num_events": {"primary": 3}, "reason": "none", "data_type": 5}
+    docs["resource"] |= {"path_semantics": "posix"}
+    return docs
+
+
+def changed(draw, doc):
+    """The document with another value, or none, at some place."""
+    doc = place = copy.deepcopy(doc)
+    while True:
+        steps = list(range(len(place))) if isinstance(place, list) else [*place, draw(keys)]
+        if not steps:
+            return doc
+        step = draw(st.sampled_from(steps))
+        there = isinstance(place, list) or step in place
+        if there and isinstance(place[step], (dict, list)) and draw(st.integers(0, 3)):
+            place = place[step]
+            continue
+        if there and not draw(st.integers(0, 3)):
+            del place[step]
+        else:
+            place[step] = draw(values)
+        return doc
+
+
+def refusal(check, *arguments):
+    try:
+        check(*arguments)
+    except BadDocument as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", SCHEMA_CHECKED)
+def test_full_documents_are_accepted_at_once(name):
+    quick, thorough = _validators(name)
+    doc = normalize(full()[name])
+    assert quick.is_valid(doc)
+    assert thorough.is_valid(doc)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_the_quick_check_refuses_what_the_thorough_one_refuses(data):
+    name = data.draw(names)
+    doc = changed(data.draw, full()[name])
+    if data.draw(st.booleans()):
+        doc = changed(data.draw, doc)
+    before = copy.deepcopy(doc)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("daskbroker.core.validate._plainly_sound", lambda quick, doc: False)
+        expected = refusal(prepare, name, doc)
+    assert refusal(prepare, name, doc) == expected
+    assert equal(doc, before)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, 2**64, -(2**2047), "\ud800", {"a.b": {"": 1}}, {"\n": 1},
+     np.float32(1), (1,)],
+    ids=repr,
+)  # fmt: skip
+@pytest.mark.parametrize("name", SCHEMA_CHECKED)
+def test_what_json_does_not_know_is_welcome_where_any_value_is(name, value):
+    doc = {**sound()[name], "extra": value, "more": [{"a": value}]}
+    assert equal(prepare(name, doc), normalize(doc))

@@ -11,6 +11,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
+from daskbroker.core.schema import TIME
 from daskbroker.testing import RunBuilder, make_run, rewound_run
 
 
@@ -36,7 +37,7 @@ def test_columns_and_types(header):
     assert frame.index.name == "seq_num"
     assert frame.index.tolist() == [1, 2, 3, 4, 5, 6]
     assert frame.dtypes.astype(str).to_dict() == {
-        "time": "datetime64[ns, UTC]",
+        "time": "datetime64[us, UTC]",
         "x": "float64",
         "n": "int64",
         "label": "str",
@@ -65,19 +66,27 @@ def test_nothing_is_lost_of_where_it_comes_from(header):
     ]
 
 
-def test_times_and_zones(header):
-    first = header.table(timezone="Asia/Tokyo", timestamps=True).compute().iloc[0]
+def test_times(header):
+    first = header.table(timestamps=True).compute().iloc[0]
     event = next(doc for name, doc in header.documents() if name == "event")
     assert first["time"] == pd.Timestamp(event["time"], unit="s", tz="UTC")
-    assert str(first["time"].tz) == "Asia/Tokyo"
     assert first["ts_x"] == event["timestamps"]["x"]
 
 
-def test_the_zone_of_the_broker_is_shown(tmp_path):
+def test_the_zone_of_the_broker_is_for_what_is_computed(tmp_path):
     with daskbroker.connect(tmp_path, timezone="Europe/Berlin") as db:
-        header = insert(db, make_run(1))
-        assert str(header.table()["time"].dtype) == "datetime64[ns, Europe/Berlin]"
-        assert str(db().table("primary").compute()["time"].dt.tz) == "Europe/Berlin"
+        header = insert(db, make_run(3))
+        empty = insert(db, make_run(0))
+        buffer = daskbroker.stream_to_table(header.documents())
+        results = db().table("primary")
+        for table in (header.table(), empty.table(), results, buffer, results[results.x < 0]):
+            computed = table.compute()
+            assert str(table.dtypes["time"]) == str(computed["time"].dtype) == TIME
+            local = db.tz_convert(computed)
+            assert str(local["time"].dtype) == "datetime64[us, Europe/Berlin]"
+            assert local.attrs == computed.attrs
+            assert local["time"].equals(computed["time"].dt.tz_convert("Europe/Berlin"))
+        assert str(header.dataset()["time"].dtype) == "datetime64[us]"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +97,8 @@ def test_the_zone_of_the_broker_is_shown(tmp_path):
         ({"format": "excel"}, BadQuery),
         ({"duplicates": "first"}, BadQuery),
         ({"timezone": "Nowhere/Land"}, ConfigError),
+        ({"timezone": "Asia/Tokyo"}, BadQuery),
+        ({"timezone": "Asia/Tokyo", "format": "dataset"}, BadQuery),
     ],
     ids=repr,
 )
@@ -152,7 +163,6 @@ def test_names_follow_the_content(db):
         {"fields": ["x"]},
         {"timestamps": True},
         {"duplicates": "all"},
-        {"timezone": "Asia/Tokyo"},
         {"fields": ["x", "start:uid"]},
     ]
     names |= {header.table(**option)._name for option in options}

@@ -118,5 +118,7 @@ def test_what_is_given_out_cannot_change_what_comes_next(db):
     for name, doc in header.documents():
         if name == "event":
             assert doc["data"]["v"] == [1, [2]]
-            doc["data"]["v"][1].append(3)
-            doc["filled"]["v"] = True
+            with pytest.raises(TypeError, match="immutable"):
+                doc["data"]["v"][1].append(3)
+            with pytest.raises(TypeError, match="immutable"):
+                doc["filled"]["v"] = True

@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 
 from daskbroker.core.errors import StoreError
-from daskbroker.views._expr import FromPartitions, from_partitions
+from daskbroker.views._collection import from_partitions
+from daskbroker.views._expr import FromPartitions
 from daskbroker.views._partitions import Partitions
 
 ROWS = 10

@@ -126,7 +126,8 @@ class BlockHandler(ABC):
     specs
         The specs or mimetypes it is for.
     readable
-        Set before the first read; :meth:`ReadableRoots.check` every path before opening it.
+        Set before the first read; open files by :meth:`ReadableRoots.open`, or
+        :meth:`ReadableRoots.check` every path before opening it.
     """
 
     specs: ClassVar[frozenset[str]] = frozenset()

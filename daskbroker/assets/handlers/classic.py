@@ -43,7 +43,12 @@ class ClassicHandler(BlockHandler):
         self._lock = threading.Lock()
         self._handler: Any = None
 
-    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+    def read(self, datums: Datums, roi: Roi = (), declared: tuple[int, ...] | None = None) -> Block:
+        """See :meth:`BlockHandler.read`.
+
+        Where the cells do not have the ``declared`` shape, but for axes of length 1, they are
+        not stacked: the block has the first cell only as often as datums, without a copy.
+        """
         with self._lock:
             if self._handler is None:
                 path = self.readable.check(self._path)
@@ -51,7 +56,8 @@ class ClassicHandler(BlockHandler):
                 self._handler = self._factory(path, **self._kwargs)
             if self.readable.roots is not None:
                 self._check_files(datums)
-            return gather((_cell(self._handler(**row), roi) for row in datums.rows()), len(datums))
+            cells = (_cell(self._handler(**row), roi) for row in datums.rows())
+            return gather(cells, len(datums), None if roi else declared)
 
     def _check_files(self, datums: Datums) -> None:
         self._check_texts(datums.rows())

@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ...core.errors import FillError
+from ..sizes import check_block, check_cell
 from .base import Block, BlockHandler, Datums, Roi
-from .hdf5_files import open_dataset
-from .hdf5_rows import RowSource
+from .hdf5_open import OpenDatasets
+from .hdf5_virtual import Rows
 from .layout import EventLayout, parse_slice
 from .regions import Axis, axes_of, compose, shape_of
 
 __all__ = ["AreaDetectorHDF5", "AreaDetectorHDF5SWMR", "FrameHDF5", "StreamHDF5"]
 
 AD_DATASET = "/entry/data/data"
-
-
-class _OpenDatasets:
-    """The datasets of one file that are open, by name. Threads may share it."""
-
-    def __init__(self, path: str, swmr: bool) -> None:
-        self.path, self.swmr = path, swmr
-        self._open: dict[str, RowSource] = {}
-        self._lock = threading.Lock()
-
-    def get(self, name: str, handler: BlockHandler) -> RowSource:
-        with self._lock:
-            if name not in self._open:
-                dataset = open_dataset(self.path, name, swmr=self.swmr, readable=handler.readable)
-                if not dataset.shape:
-                    raise FillError(f"the dataset {name!r} has no dimensions, so no rows of frames")
-                self._open[name] = RowSource(dataset)
-            return self._open[name]
-
-    def refresh(self) -> bool:
-        """See the rows that a writer added; False if the file was not opened to be watched."""
-        with self._lock:
-            watched = all(source.dataset.file.swmr_mode for source in self._open.values())
-            if watched:
-                for source in self._open.values():
-                    source.refresh()
-            return watched
+MOST_PICKED = 2**22
+"""More frames than that are not counted one by one before it is known that files can hold them."""
 
 
 class AreaDetectorHDF5(BlockHandler):
@@ -72,17 +47,17 @@ class AreaDetectorHDF5(BlockHandler):
         self, path: str, /, frame_per_point: int = 1, key: str = AD_DATASET, swmr: bool = False
     ) -> None:
         self._per_point, self._key = int(frame_per_point), key
-        self._datasets = _OpenDatasets(path, swmr)
+        self._datasets = OpenDatasets(path, swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        source = self._datasets.get(self._key, self)
+        source = self._datasets.get(self._key, self.readable)
         places = datums.integers("point_number")
-        axes = axes_of(roi, (self._per_point, *source.dataset.shape[1:]))
-        return _read_events(source, places, self._per_point, axes, _whole(source.dataset))
+        axes = axes_of(roi, (self._per_point, *source.shape[1:]))
+        return _read_events(source, places, self._per_point, axes, _whole(source.shape))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        source = self._datasets.get(self._key, self)
-        return (self._per_point, *source.dataset.shape[1:])
+        source = self._datasets.get(self._key, self.readable)
+        return (self._per_point, *source.shape[1:])
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
@@ -127,26 +102,26 @@ class FrameHDF5(BlockHandler):
         swmr: bool = True,
     ) -> None:
         self._per_point, self._dataset = int(frame_per_point), dataset
-        self._datasets = _OpenDatasets(path, swmr)
+        self._datasets = OpenDatasets(path, swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source, places = self._find(datums)
-        axes = axes_of(roi, (self._per_point, *source.dataset.shape[1:]))
-        return _read_events(source, places, self._per_point, axes, _whole(source.dataset))
+        axes = axes_of(roi, (self._per_point, *source.shape[1:]))
+        return _read_events(source, places, self._per_point, axes, _whole(source.shape))
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
-        return (self._per_point, *self._find(datums)[0].dataset.shape[1:])
+        return (self._per_point, *self._find(datums)[0].shape[1:])
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
 
-    def _find(self, datums: Datums) -> tuple[RowSource, np.ndarray]:
+    def _find(self, datums: Datums) -> tuple[Rows, np.ndarray]:
         columns = dict(datums.columns)
         names = sorted(set(map(str, columns.pop("dataset", [self._dataset]))))
         if len(names) > 1:
             raise FillError(f"datums of one key name several datasets: {', '.join(names)}")
         places = Datums(columns, datums.count).integers("frame", "point_number")
-        return self._datasets.get(names[0] if names else self._dataset, self), places
+        return self._datasets.get(names[0] if names else self._dataset, self.readable), places
 
 
 class StreamHDF5(BlockHandler):
@@ -197,7 +172,7 @@ class StreamHDF5(BlockHandler):
         self._name = str(dataset or path)
         self._layout = EventLayout.of(data_key, join_method, multiplier)
         self._slice, self._squeeze, self._indices = parse_slice(slice), bool(squeeze), indices
-        self._datasets = _OpenDatasets(file, bool(swmr))
+        self._datasets = OpenDatasets(file, bool(swmr))
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source, view = self._view()
@@ -219,10 +194,10 @@ class StreamHDF5(BlockHandler):
     def refresh(self) -> bool:
         return self._datasets.refresh()
 
-    def _view(self) -> tuple[RowSource, tuple[Axis, ...]]:
+    def _view(self) -> tuple[Rows, tuple[Axis, ...]]:
         """The dataset, and what the stream resource means of each of its dimensions."""
-        source = self._datasets.get(self._name, self)
-        view = axes_of(self._slice, source.dataset.shape)
+        source = self._datasets.get(self._name, self.readable)
+        view = axes_of(self._slice, source.shape)
         if isinstance(view[0], int):
             raise FillError("the parameter 'slice' drops the first dimension, that of frames")
         if self._squeeze:
@@ -234,8 +209,8 @@ def _squeezed(axis: Axis) -> Axis:
     return axis if isinstance(axis, int) or len(axis) != 1 else int(axis[0])
 
 
-def _whole(dataset: h5py.Dataset) -> tuple[Axis, ...]:
-    return tuple(range(size) for size in dataset.shape)
+def _whole(shape: Sequence[int]) -> tuple[Axis, ...]:
+    return tuple(map(range, shape))
 
 
 def _rows(view: Sequence[Axis]) -> range:
@@ -245,7 +220,7 @@ def _rows(view: Sequence[Axis]) -> range:
 
 
 def _read_events(
-    source: RowSource,
+    source: Rows,
     places: np.ndarray,
     per_event: int,
     axes: Sequence[Axis],
@@ -256,21 +231,32 @@ def _read_events(
     ``axes`` select along these rows and along the dimensions that the view keeps.
     """
     rows = _rows(view)
-    _check_rows(source.dataset, places, per_event, len(rows))
+    _check_rows(source, places, per_event, len(rows))
     picked = axes[0] if not isinstance(axes[0], int) else [axes[0]]
-    frames = (places[:, None] * per_event + np.asarray(picked, dtype=np.int64)).ravel()
+    few = len(places) * len(picked) <= MOST_PICKED
+    frames = _frames(places, per_event, picked) if few else None
+    stored = source.stored(None if frames is None else rows.start + frames * rows.step)
+    check_cell((per_event, *source.shape[1:]), source.dtype.itemsize, stored)
+    check_block(len(places) * prod(shape_of(axes)) * source.dtype.itemsize, stored)
+    if frames is None:
+        frames = _frames(places, per_event, picked)
     chosen = iter(axes[1:])
     inner = [a if isinstance(a, int) else compose(a, next(chosen)) for a in view[1:]]
     values = source.read(rows.start + frames * rows.step, inner)
     return values.reshape(len(places), *shape_of(axes[:1]), *values.shape[1:])
 
 
-def _check_rows(dataset: h5py.Dataset, places: np.ndarray, per_event: int, count: int) -> None:
+def _check_rows(source: Rows, places: np.ndarray, per_event: int, count: int) -> None:
     """Check that the file has all frames; without a writer at work, missing ones do not come."""
-    outside = places[(places < 0) | ((places + 1) * per_event > count)]
+    whole = count // per_event if per_event else np.iinfo(np.int64).max
+    outside = places[(places < 0) | (places >= whole)]  # no product, which might be too large
     if len(outside):
         first = int(outside[0])
         raise FillError(
-            f"the dataset {dataset.name!r} has {count} frames, too few for place {first} with "
+            f"the dataset {source.name!r} has {count} frames, too few for place {first} with "
             f"{per_event} each: frames {first * per_event} to {(first + 1) * per_event - 1}"
         )
+
+
+def _frames(places: np.ndarray, per_event: int, picked: Sequence[int] | np.ndarray) -> np.ndarray:
+    return (places[:, None] * per_event + np.asarray(picked, dtype=np.int64)).ravel()

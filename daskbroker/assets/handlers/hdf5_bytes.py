@@ -12,15 +12,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import TypeAlias
 
 import h5py
 import numpy as np
 
 from ...core.errors import FillError
-from .regions import Axis, shape_of, take_region
+from ...core.regular import open_regular
+from .regions import Axis, as_axis, put_region, shape_of, take_region
 
-__all__ = ["ChunkBytes"]
+__all__ = ["MOST_CHUNKS", "ChunkBytes", "chunk_table"]
 
 FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
 Buffer: TypeAlias = "bytes | memoryview"
@@ -78,18 +80,11 @@ class ChunkBytes:
         grid = tuple(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks))
         if not 0 < int(np.prod(grid, dtype=object)) <= MOST_CHUNKS:
             return None
-        path = dataset.file.filename
-        with open(path, "rb", buffering=0) as file:
-            state = _state(file.fileno())
-            if _is_written(file.fileno()):
-                return None
-        table = np.full((*grid, 3), -1, dtype=np.int64)
-
-        def note(info: h5py.h5d.StoreInfo) -> None:
-            place = tuple(at // side for at, side in zip(info.chunk_offset, dataset.chunks))
-            table[place] = info.byte_offset, info.size, info.filter_mask
-
-        dataset.id.chunk_iter(note)
+        path, file = dataset.file.filename, dataset.file.id.get_vfd_handle()
+        state = _state(file)
+        if _is_written(file):
+            return None
+        table = chunk_table(dataset)
         return cls(
             *(path, state, dataset.shape, dataset.dtype, dataset.chunks),
             dataset.fillvalue,
@@ -100,7 +95,7 @@ class ChunkBytes:
     @contextmanager
     def opened(self) -> Iterator[int | None]:
         """The file's descriptor; None if the file has changed or is written."""
-        with open(self.path, "rb", buffering=0) as file:
+        with open_regular(self.path, buffering=0) as file:
             number = file.fileno()
             same = _state(number) == self.state and not _is_written(number)
             yield number if same else None
@@ -128,7 +123,7 @@ class ChunkBytes:
         for parts in itertools.product(*sides):
             chunk = self._chunk(file, tuple(part.chunk for part in parts))
             inside = take_region(chunk, [part.inside for part in parts])
-            _put(out, [part.outside for part in parts], inside)
+            put_region(out, [part.outside for part in parts], inside)
         return out.reshape(len(rows), *shape_of(axes))
 
     def _chunk(self, file: int, place: tuple[int, ...]) -> np.ndarray:
@@ -136,8 +131,10 @@ class ChunkBytes:
         offset, size, mask = self.table[place].tolist()
         if offset < 0:
             return np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
-        data: Buffer = os.pread(file, size, offset)
         try:
+            if offset + size > self.state[2]:  # pread would take memory for what is not there
+                raise ValueError("it ends beyond the file")
+            data: Buffer = os.pread(file, size, offset)
             for number, name in reversed(list(enumerate(self.filters))):
                 if not mask >> number & 1:
                     data = self._decoded(name, data)
@@ -147,14 +144,43 @@ class ChunkBytes:
 
     def _decoded(self, name: str, data: Buffer) -> Buffer:
         if name == "deflate":
-            wanted = int(np.prod(self.chunk)) * self.dtype.itemsize
-            return zlib.decompress(data, bufsize=wanted)
+            return _inflated(data, prod(self.chunk) * self.dtype.itemsize)
         # Shuffle puts the first bytes of all elements first, then all second bytes, and so on.
         planes = np.frombuffer(data, np.uint8).reshape(self.dtype.itemsize, -1)
         elements = np.empty((planes.shape[1], len(planes)), np.uint8)
         for number, plane in enumerate(planes):  # six times as fast as a transposed copy
             elements[:, number] = plane
         return elements.data
+
+
+def _inflated(data: Buffer, size: int) -> bytes:
+    """Decompress what is known to have a size, and never more than that.
+
+    Raises
+    ------
+    ValueError, zlib.error
+        If it has another size or is damaged.
+    """
+    inflate = zlib.decompressobj()
+    # One byte more than fits: zlib tells the end of its data, and its checksum, only then.
+    found = inflate.decompress(data, size + 1)
+    if len(found) != size or not inflate.eof:
+        more = "more" if len(found) > size else "fewer" if len(found) < size else "no end after"
+        raise ValueError(f"it holds {more} bytes than the {size} of a chunk")
+    return found
+
+
+def chunk_table(dataset: h5py.Dataset) -> np.ndarray:
+    """Offset in the file, bytes and filter mask of each chunk of the grid; -1 where none is."""
+    grid = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
+    table = np.full((*grid, 3), -1, dtype=np.int64)
+
+    def note(info: h5py.h5d.StoreInfo) -> None:
+        place = tuple(at // side for at, side in zip(info.chunk_offset, dataset.chunks))
+        table[place] = info.byte_offset, info.size, info.filter_mask
+
+    dataset.id.chunk_iter(note)
+    return table
 
 
 def _filters(dataset: h5py.Dataset) -> tuple[str, ...]:
@@ -196,20 +222,5 @@ def _parts(axis: Axis, side: int) -> list[_Part]:
     parts = []
     for chunk in np.unique(chunks).tolist():
         outside = np.flatnonzero(chunks == chunk)
-        parts.append(_Part(chunk, _as_range(places[outside] - chunk * side), outside))
+        parts.append(_Part(chunk, as_axis(places[outside] - chunk * side), outside))
     return parts
-
-
-def _as_range(places: np.ndarray) -> Axis:
-    step = int(places[1] - places[0]) if len(places) > 1 else 1
-    if step and (places[1:] - places[:-1] == step).all():
-        return range(int(places[0]), int(places[0]) + step * len(places), step)
-    return places
-
-
-def _put(out: np.ndarray, places: Sequence[np.ndarray], values: np.ndarray) -> None:
-    slices = [_as_range(p) for p in places]
-    if all(isinstance(part, range) and part.step > 0 for part in slices):
-        out[tuple(slice(p.start, p.stop, p.step) for p in slices if isinstance(p, range))] = values
-    else:
-        out[np.ix_(*places)] = values

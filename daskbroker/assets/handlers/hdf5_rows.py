@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
 
 import h5py
 import numpy as np
 
 from .hdf5_bytes import ChunkBytes
+from .hdf5_guard import ChunkGuard
+from .hdf5_sizes import SizeOf, stored_elsewhere
 from .regions import Axis, compose, shape_of, take_region
 
 __all__ = ["RowSource", "read_rows"]
@@ -18,6 +22,9 @@ GAP = 64 * 1024
 """Bytes that are read and dropped rather than skipped: a read costs as much as this."""
 PIECE = 16 * 2**20
 """Bytes that are read at a time where more is read than wanted."""
+
+
+Check: TypeAlias = "Callable[[range, Sequence[Axis]], None]"
 
 
 class RowSource:
@@ -33,17 +40,52 @@ class RowSource:
         self.dataset = dataset
         self._chunks: ChunkBytes | None = None
         self._looked = False
+        self._guard: ChunkGuard | None = None
+        self._guarded = False
+        self._others = stored_elsewhere(dataset)
+        self._file = dataset.file
+        self._size = SizeOf(self._file)
+        self.paths = [str(self._file.filename)]
+        self.watched = bool(self._file.swmr_mode)
+
+    @property
+    def name(self) -> str:
+        """In its file."""
+        return str(self.dataset.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the rows that there are now."""
+        return tuple(self.dataset.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In the byte order of the file."""
+        return self.dataset.dtype
+
+    def stored(self, rows: np.ndarray | None = None) -> int | None:
+        """Bytes of the files that hold it; None where they are not known."""
+        own = self._size()
+        return None if own is None or self._others is None else own + self._others
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`read_rows`."""
         if not self._looked:  # twice at worst, if threads meet here
             self._chunks, self._looked = ChunkBytes.of(self.dataset), True
-        return read_rows(self.dataset, rows, axes, self._chunks)
+        return read_rows(self.dataset, rows, axes, self._chunks, self._check)
+
+    def _check(self, rows: range, axes: Sequence[Axis]) -> None:
+        """Look at chunks that HDF5 is about to unpack."""
+        if not self._guarded:
+            self._guard, self._guarded = ChunkGuard.of(self.dataset), True
+        if self._guard is not None:
+            self._guard.check(rows, axes)
 
     def refresh(self) -> None:
         """See the rows that a writer added."""
         self.dataset.refresh()
         self._chunks, self._looked = None, False
+        self._guard, self._guarded = None, False
 
 
 def read_rows(
@@ -51,6 +93,7 @@ def read_rows(
     rows: np.ndarray,
     axes: Sequence[Axis],
     chunks: ChunkBytes | None = None,
+    check: Check | None = None,
 ) -> np.ndarray:
     """Read a region of some rows.
 
@@ -64,6 +107,8 @@ def read_rows(
         What to read along the others.
     chunks
         Of this dataset, if they can be read past HDF5.
+    check
+        Called with places along all dimensions before HDF5 reads what is there.
 
     Returns
     -------
@@ -72,34 +117,51 @@ def read_rows(
     """
     if len(rows) > 1 and (np.diff(rows) <= 0).any():
         ordered, places = np.unique(rows, return_inverse=True)
-        return read_rows(dataset, ordered, axes, chunks)[places]
+        return read_rows(dataset, ordered, axes, chunks, check)[places]
     if chunks is not None:
         with chunks.opened() as file:
             if file is not None:
                 return chunks.read_rows(file, rows, axes)
-    return _read_rows(dataset, rows, axes)
+    return _read_rows(dataset, rows, axes, check or _no_check)
 
 
-def _read_rows(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+def _no_check(rows: range, axes: Sequence[Axis]) -> None:
+    """For datasets that are known."""
+
+
+def _read_rows(
+    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
+) -> np.ndarray:
     """Read increasing rows through HDF5."""
     if dataset.dtype.hasobject or dataset.dtype.subdtype is not None:
-        return _read_objects(dataset, rows, axes)
+        return _read_objects(dataset, rows, axes, check)
     if not len(rows) or 0 in shape_of(axes):
         return np.empty((len(rows), *shape_of(axes)), dataset.dtype.newbyteorder("="))
     strides = [dataset.chunks is None and place < len(axes) - 1 for place in range(len(axes))]
     box = [_box(axis, stride) for axis, stride in zip(axes, strides)]
     if all(side.rest is None for side in box):
-        return _read_exactly(dataset, rows, box).reshape(len(rows), *shape_of(axes))
-    return _read_more(dataset, rows, box, axes)
+        return _read_exactly(dataset, rows, box, check).reshape(len(rows), *shape_of(axes))
+    return _read_more(dataset, rows, box, axes, check)
 
 
-def _read_objects(dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+def _read_objects(
+    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
+) -> np.ndarray:
     """Texts, values of varying length and arrays as elements, the way h5py reads them."""
     source = dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
     if not len(rows):
         return take_region(source[:0], axes, lead=1)
-    span = source[int(rows[0]) : int(rows[-1]) + 1]
-    return take_region(span[rows - rows[0]], axes, lead=1)
+    parts, done = [], 0
+    for low, high, count in _spans(rows, _row_bytes(dataset)):
+        check(range(low, high), [range(size) for size in dataset.shape[1:]])
+        part = rows[done : done + count] - low
+        parts.append(take_region(source[low:high][part], axes, lead=1))
+        done += count
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    return dataset.dtype.itemsize * prod(dataset.shape[1:])
 
 
 # -- what to read of a row -------------------------------------------------------------------
@@ -116,6 +178,11 @@ class Side:
     count: int
     step: int
     rest: Axis | None
+
+    @property
+    def places(self) -> range:
+        """All that is read."""
+        return range(self.start, self.start + self.count * self.step, self.step)
 
 
 def _box(axis: Axis, stride: bool) -> Side:
@@ -157,11 +224,14 @@ def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
         yield int(rows[first]), int(rows[last - 1]) + 1, last - first
 
 
-def _read_exactly(dataset: h5py.Dataset, rows: np.ndarray, box: Sequence[Side]) -> np.ndarray:
+def _read_exactly(
+    dataset: h5py.Dataset, rows: np.ndarray, box: Sequence[Side], check: Check
+) -> np.ndarray:
     """Read what the box holds, all of which is wanted."""
     out = np.empty((len(rows), *(side.count for side in box)), dataset.dtype.newbyteorder("="))
     done = 0
     for low, high, count in _spans(rows, out[0].nbytes):
+        check(range(low, high), [side.places for side in box])
         into = out[done : done + count]
         if high - low == count:
             _read_span(dataset, low, box, into)
@@ -174,7 +244,11 @@ def _read_exactly(dataset: h5py.Dataset, rows: np.ndarray, box: Sequence[Side]) 
 
 
 def _read_more(
-    dataset: h5py.Dataset, rows: np.ndarray, box: Sequence[Side], axes: Sequence[Axis]
+    dataset: h5py.Dataset,
+    rows: np.ndarray,
+    box: Sequence[Side],
+    axes: Sequence[Axis],
+    check: Check,
 ) -> np.ndarray:
     """Read a box that holds more than is wanted, piece by piece."""
     dtype = dataset.dtype.newbyteorder("=")
@@ -183,7 +257,7 @@ def _read_more(
     row_bytes = dtype.itemsize * int(np.prod([side.count for side in box], dtype=int))
     step = max(1, PIECE // row_bytes)
     for first in range(0, len(rows), step):
-        piece = _read_exactly(dataset, rows[first : first + step], box)
+        piece = _read_exactly(dataset, rows[first : first + step], box, check)
         out[first : first + step] = take_region(piece, rest, lead=1)
     return out
 

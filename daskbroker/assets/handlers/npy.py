@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+from math import prod
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from numpy.lib.format import open_memmap, read_array
+from numpy.lib.format import (
+    read_array_header_1_0,
+    read_array_header_2_0,
+    read_magic,
+)
 
+from ...core.errors import FillError
 from .base import Block, Datums, Roi
 from .regions import axes_of, take_region
 from .sequences import FileSequence, StreamSequence
@@ -17,17 +24,45 @@ __all__ = ["FrameNPY", "SequenceNPY", "SingleNPY", "StreamNPY"]
 class _NPY(FileSequence):
     """Reads npy files, of a part only its pages of memory."""
 
-    def load(self, path: str, roi: Roi) -> np.ndarray:
+    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+        shape, order, dtype = _header(file)
         if not roi:
-            with open(path, "rb") as file:
-                whole = read_array(file, allow_pickle=False)
-            return whole.astype(whole.dtype.newbyteorder("="), copy=False)
-        mapped = open_memmap(path, mode="r")
-        part = take_region(mapped, axes_of(roi, mapped.shape))
-        return np.array(part, dtype=mapped.dtype.newbyteorder("="))
+            whole = np.fromfile(file, dtype, prod(shape)).reshape(shape, order=order)
+            return whole.astype(dtype.newbyteorder("="), copy=False)
+        mapped = np.memmap(file, dtype, "r", file.tell(), shape, order)
+        return np.array(take_region(mapped, axes_of(roi, shape)), dtype.newbyteorder("="))
 
-    def shape_in(self, path: str) -> tuple[int, ...]:
-        return tuple(open_memmap(path, mode="r").shape)
+    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
+        return _header(file).shape
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+    dtype: np.dtype
+
+
+def _header(file: BinaryIO) -> _Header:
+    """What a file says of its array, once it is known that the file has as much.
+
+    Raises
+    ------
+    FillError
+        For pickled objects, and for a file that is too short.
+    ValueError
+        If it is no npy file.
+    """
+    version = read_magic(file)
+    read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise FillError("the file has pickled objects, which are never read")
+    claimed, there = prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
+    if claimed > there:
+        raise FillError(
+            f"the file claims an array of {shape}, {claimed:,} bytes, and has only {there:,}"
+        )
+    return _Header(shape, "F" if fortran else "C", dtype)
 
 
 class SequenceNPY(_NPY):

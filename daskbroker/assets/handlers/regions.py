@@ -11,7 +11,16 @@ import numpy as np
 from ...core.errors import FillError
 from .base import Roi
 
-__all__ = ["Axis", "as_slice", "axes_of", "compose", "shape_of", "take_region"]
+__all__ = [
+    "Axis",
+    "as_axis",
+    "as_slice",
+    "axes_of",
+    "compose",
+    "put_region",
+    "shape_of",
+    "take_region",
+]
 
 Axis: TypeAlias = "range | np.ndarray | int"
 """What is selected along one dimension: places from 0, or one place, which drops the dimension."""
@@ -69,6 +78,14 @@ def as_slice(places: range) -> slice:
     return slice(places.start, stop, places.step)
 
 
+def as_axis(places: np.ndarray) -> Axis:
+    """Places as a range where they are one."""
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    if len(places) and step and (places[1:] - places[:-1] == step).all():
+        return range(int(places[0]), int(places[0]) + step * len(places), step)
+    return places
+
+
 def compose(base: Axis, axis: Axis) -> Axis:
     """Places of ``axis`` counted among those of ``base``, which drops no dimension."""
     assert not isinstance(base, int)
@@ -76,6 +93,8 @@ def compose(base: Axis, axis: Axis) -> Axis:
         return base[as_slice(axis)]
     if isinstance(axis, int):
         return int(base[axis])
+    if isinstance(base, range):  # it may be as long as a file claims
+        return base.start + np.asarray(axis, dtype=np.int64) * base.step
     return np.asarray(base, dtype=np.int64)[axis]
 
 
@@ -92,6 +111,15 @@ def take_region(array: np.ndarray, axes: Sequence[Axis], lead: int = 0) -> np.nd
             result = result.take(axis, axis=place)
         place += not isinstance(axis, int)
     return np.asanyarray(result)
+
+
+def put_region(out: np.ndarray, places: Sequence[np.ndarray], values: np.ndarray) -> None:
+    """Set what is at all combinations of some places along each dimension."""
+    axes = [as_axis(part) for part in places]
+    if all(isinstance(axis, range) and axis.step > 0 for axis in axes):
+        out[tuple(slice(a.start, a.stop, a.step) for a in axes if isinstance(a, range))] = values
+    else:
+        out[np.ix_(*places)] = values
 
 
 def _basic(axis: range | int) -> slice | int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,12 +22,12 @@ class FileSequence(BlockHandler):
     """Reads sequences of files; a format says how one file is read and what it is called."""
 
     @abstractmethod
-    def load(self, path: str, roi: Roi) -> np.ndarray:
-        """A region of the array in one file, in the byte order of this machine."""
+    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+        """A region of the array in one open file, in the byte order of this machine."""
 
     @abstractmethod
-    def shape_in(self, path: str) -> tuple[int, ...]:
-        """Shape of the array in one file, without reading its values."""
+    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
+        """Shape of the array in one open file, without reading its values."""
 
     @abstractmethod
     def name(self, number: int) -> str:
@@ -35,11 +35,13 @@ class FileSequence(BlockHandler):
 
     def load_number(self, number: int, roi: Roi) -> np.ndarray:
         """A region of the array in the file of a number."""
-        return self.load(self.readable.check(self.name(number)), roi)
+        with self.readable.open(self.name(number)) as file:
+            return self.load(file, roi)
 
     def shape_of_number(self, number: int) -> tuple[int, ...]:
         """Shape of the array in the file of a number."""
-        return self.shape_in(self.readable.check(self.name(number)))
+        with self.readable.open(self.name(number)) as file:
+            return self.shape_in(file)
 
     def read_whole_files(self, numbers: np.ndarray, roi: Roi) -> Block:
         """Cells that are one file each."""
@@ -72,10 +74,12 @@ class FileSequence(BlockHandler):
         self, place: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int
     ) -> Iterator[np.ndarray]:
         """Some frames of an event, those that follow each other in a file together."""
-        frames = int(place) * per_event + np.asarray(picked, dtype=np.int64)
-        if not pages:
-            yield from (self.load_number(n, roi)[None] for n in frames.tolist())
+        first = int(place) * per_event
+        if not pages:  # one by one, as there may be claimed more than can be counted
+            yield from (self.load_number(first + int(n), roi)[None] for n in picked)
             return
+        with self.readable.open(self.name((first + int(picked[-1])) // pages)):
+            frames = first + np.asarray(picked, dtype=np.int64)
         files = frames // pages
         for part in np.split(frames, np.flatnonzero(files[1:] != files[:-1]) + 1):
             number, inside = int(part[0]) // pages, part % pages

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
 
+from ...core.errors import FillError
 from .base import Block, Datums, Roi
 from .file_names import check_percent
 from .regions import axes_of, take_region
 from .sequences import FileSequence, StreamSequence
+from .tiff_checks import check_image, names_others
 
 __all__ = ["AreaDetectorTIFF", "StreamTIFF"]
 
@@ -18,20 +23,36 @@ __all__ = ["AreaDetectorTIFF", "StreamTIFF"]
 class _TIFF(FileSequence):
     """Reads TIFF files: their first series, as tifffile calls it."""
 
-    def load(self, path: str, roi: Roi) -> np.ndarray:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
+    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+        with self._opened(file) as tiff:
+            series = tiff.series[0]
             axes = axes_of(roi, series.shape)
             if roi and series.dataoffset is not None:
-                dtype = np.dtype(file.byteorder + series.dtype.char)
-                whole = np.memmap(path, dtype, "r", series.dataoffset, series.shape)
+                dtype = np.dtype(tiff.byteorder + series.dtype.char)
+                whole = np.memmap(file, dtype, "r", series.dataoffset, series.shape)
                 return np.array(take_region(whole, axes), dtype.newbyteorder("="))
+            check_image(tiff, series)
             whole = series.asarray()
         return take_region(whole, axes).astype(whole.dtype.newbyteorder("="), copy=False)
 
-    def shape_in(self, path: str) -> tuple[int, ...]:
-        with tifffile.TiffFile(path) as file:
-            return tuple(file.series[0].shape)
+    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
+        with self._opened(file) as tiff:
+            return tuple(tiff.series[0].shape)
+
+    @contextmanager
+    def _opened(self, file: BinaryIO) -> Iterator[tifffile.TiffFile]:
+        """The file as TIFF; one that only makes sense with others is refused under roots."""
+        if self.readable.roots is None:
+            with tifffile.TiffFile(file) as tiff:
+                yield tiff
+            return
+        with tifffile.TiffFile(file, _multifile=False) as tiff:
+            if names_others(tiff):
+                raise FillError(
+                    f"{file.name!r} is a part of an image in several files, which tifffile would "
+                    "open by their names; that is not done where readable roots are set"
+                )
+            yield tiff
 
 
 class AreaDetectorTIFF(_TIFF):

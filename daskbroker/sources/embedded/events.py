@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.chunks import ChunkPlan
-from ...core.documents import ALL, Document, equal, pack, unpack
+from ...core.documents import ALL, Document, equal, pack, unpack, unpack_document
 from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
 from ...core.forking import in_each_process
 from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page, rows_of_page
@@ -135,7 +135,7 @@ class EmbeddedEventSource(EventSource):
                 ).fetchone()
             if row is None:
                 return None
-            found = Document(unpack(row[0]))
+            found = unpack_document(row[0])
             self._descriptors[uid] = found
         return found
 
@@ -273,7 +273,7 @@ class EmbeddedEventSource(EventSource):
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
             )
         rows.sort(key=lambda row: order[row[0]])
-        return [Document(unpack(body)) for _, body in rows]
+        return [unpack_document(body) for _, body in rows]
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventSource.plan_events`."""

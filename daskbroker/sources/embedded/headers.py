@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice, repeat
 from typing import Any
 
-from ...core.documents import Document, equal, pack, unpack
+from ...core.documents import equal, pack, unpack, unpack_document
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.search import Search
 from ..base import HeaderPair, HeaderSource
@@ -151,4 +151,4 @@ class EmbeddedHeaderSource(HeaderSource):
 
 def _pair(row: tuple[Any, ...]) -> HeaderPair:
     start, stop = row[:2]
-    return Document(unpack(start)), None if stop is None else Document(unpack(stop))
+    return unpack_document(start), None if stop is None else unpack_document(stop)

@@ -30,6 +30,7 @@ __all__ = [
     "LARGEST",
     "SIDE",
     "check_size",
+    "document_from_bson",
     "from_bson",
     "is_packed",
     "sparse_bson",
@@ -140,14 +141,19 @@ def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, {k: v for k, v in value.items() if k != SIDE and _encoded({k: v})}
 
 
-def from_bson(found: Mapping[str, Any]) -> Document:
-    """The document that was given to :func:`to_bson`, or that suitcase-mongo has stored."""
+def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The content that was given to :func:`to_bson`, or that suitcase-mongo has stored."""
     side = found.get(SIDE)
     if side is None:
-        return Document({k: v for k, v in found.items() if k != "_id"})
+        return {k: v for k, v in found.items() if k != "_id"}
     if "packed" in side:
-        return Document(unpack(side["packed"]))
-    return Document({k: v for k, v in found.items() if k not in ("_id", SIDE)})
+        return dict(unpack(side["packed"]))
+    return {k: v for k, v in found.items() if k not in ("_id", SIDE)}
+
+
+def document_from_bson(found: Mapping[str, Any]) -> Document:
+    """The same as a document, to give out."""
+    return Document(from_bson(found))
 
 
 def check_size(encoded: RawBSONDocument, label: str) -> RawBSONDocument:

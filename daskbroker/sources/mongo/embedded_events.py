@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.chunks import ChunkPlan, Statistics
+from ...core.clock import seconds_of
 from ...core.codec import Kind
 from ...core.documents import ALL, Document
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ..base import EventSource
-from .bson_documents import from_bson, storable
+from .bson_documents import document_from_bson, from_bson, storable
 from .database import Database
 from .embedded_headers import refuse_writing
 from .reader import MongoReader
@@ -57,18 +58,18 @@ class EmbeddedLayoutEventSource(EventSource):
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventSource.find_descriptor`."""
         found = self._headers({"descriptors.uid": storable(uid)}, {"descriptors.$": 1})
-        return from_bson(found[0]["descriptors"][0]) if found else None
+        return document_from_bson(found[0]["descriptors"][0]) if found else None
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         """See :meth:`EventSource.list_descriptors`."""
         order = {storable(uid): place for place, uid in enumerate(runs)}
         query = {"start.uid": {"$in": list(order)}}
         docs = [
-            from_bson(doc)
+            document_from_bson(doc)
             for header in self._headers(query, {"descriptors": 1})
             for doc in header.get("descriptors", ())
         ]
-        docs.sort(key=lambda doc: (order[storable(doc["run_start"])], doc["time"]))
+        docs.sort(key=lambda d: (order[storable(d["run_start"])], seconds_of(d)))
         return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:

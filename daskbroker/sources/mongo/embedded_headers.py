@@ -15,7 +15,7 @@ from pymongo import ASCENDING, DESCENDING
 from ...core.errors import StoreReadOnly
 from ...core.search import Search
 from ..base import HeaderPair, HeaderSource
-from .bson_documents import from_bson, storable
+from .bson_documents import document_from_bson, storable
 from .database import Database, OwnCursor
 from .filters import start_filter
 
@@ -103,7 +103,7 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
 
 def _pair(found: Mapping[str, Any]) -> HeaderPair:
     stops = [stop for stop in found.get("stop", ()) if stop]  # [None] of a run that was cut short
-    return from_bson(found["start"][0]), from_bson(stops[0]) if stops else None
+    return document_from_bson(found["start"][0]), document_from_bson(stops[0]) if stops else None
 
 
 def _filter(search: Search) -> dict[str, Any]:

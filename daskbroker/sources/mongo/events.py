@@ -11,6 +11,7 @@ from typing import Any
 from pymongo.errors import WriteError
 
 from ...core.chunks import ChunkPlan
+from ...core.clock import seconds_of
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.external import datum_keys
@@ -22,7 +23,14 @@ from ...core.remembered import Remembered
 from ...core.run_plan import stream_of
 from ...core.settings import setting
 from ..base import EventSource
-from .bson_documents import check_size, from_bson, sparse_bson, storable, to_bson
+from .bson_documents import (
+    check_size,
+    document_from_bson,
+    from_bson,
+    sparse_bson,
+    storable,
+    to_bson,
+)
 from .database import REFUSED, RUNS, Database
 from .indexes import warn_of_missing
 from .journal import metadata_of
@@ -156,7 +164,7 @@ class MongoEventSource(EventSource):
                 doc = descriptors.find_one({"uid": storable(uid)})
             if doc is None:
                 return None
-            found = from_bson(doc)
+            found = document_from_bson(doc)
             self._descriptors[uid] = found
         return found
 
@@ -174,8 +182,8 @@ class MongoEventSource(EventSource):
                     {"run_start": {"$in": names[begin : begin + RUNS_AT_A_TIME]}}
                 )
             ]
-        found.sort(key=lambda doc: (order[doc["run_start"]], doc["time"], doc["_id"]))
-        docs = list(map(from_bson, found))
+        found.sort(key=lambda doc: (order[doc["run_start"]], seconds_of(doc), doc["_id"]))
+        docs = map(document_from_bson, found)
         return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
 
     # -- references --------------------------------------------------------------------------
@@ -305,7 +313,7 @@ class MongoEventSource(EventSource):
         if unknown:
             with self._database.errors():
                 found = self._database.collection("event_descriptor")
-                for doc in map(from_bson, found.find({"uid": {"$in": unknown}})):
+                for doc in map(document_from_bson, found.find({"uid": {"$in": unknown}})):
                     self._descriptors[doc["uid"]] = doc
         known = {uid: self._descriptors.get(uid) for uid in uids}
         return {uid: str(doc["run_start"]) for uid, doc in known.items() if doc is not None}

@@ -16,6 +16,7 @@ from ...core.search import Search
 from ..base import HeaderPair, HeaderSource
 from .bson_documents import (
     check_size,
+    document_from_bson,
     from_bson,
     is_packed,
     sparse_bson,
@@ -132,7 +133,7 @@ class MongoHeaderSource(HeaderSource):
             }
         for start in starts:
             stop = stops.get(storable(start["uid"]))
-            yield start, None if stop is None else from_bson(stop)
+            yield start, None if stop is None else document_from_bson(stop)
 
     # -- search ------------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class MongoHeaderSource(HeaderSource):
         with OwnCursor(cursor, self._database.label) as found:
             while True:
                 with self._database.errors():
-                    some = [from_bson(doc) for doc in islice(found, size)]
+                    some = [document_from_bson(doc) for doc in islice(found, size)]
                 yield from self._with_stops(some) if some else ()
                 if len(some) < size:
                     return
@@ -226,4 +227,4 @@ class MongoHeaderSource(HeaderSource):
 def _pair(found: dict[str, Any]) -> HeaderPair:
     """Of a start document :data:`WITH_STOP`."""
     stops = found.pop(STOPS)
-    return from_bson(found), from_bson(stops[-1]) if stops else None
+    return document_from_bson(found), document_from_bson(stops[-1]) if stops else None

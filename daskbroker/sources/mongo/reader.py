@@ -140,7 +140,7 @@ def _merged_range(
         events = database.collection("event")
         left = [from_bson(row) for row in events.find(query).sort(IN_TIME).allow_disk_use(True)]
     sealed: set[str] = set()
-    docs = []
+    docs: list[dict[str, Any]] = []
     for chunk in chunks_in(database, key):
         if chunk["first"] < position:
             sealed.update(read_uids(database, chunk))

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from ...core.chunks import ChunkPlan, ChunkReader, Statistics
-from ...core.documents import Document
 from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout, encode_rows
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners
@@ -30,7 +29,7 @@ RANGE_ROWS = 16_384
 DATUM_BYTES = 100
 """About so large is a datum."""
 
-Found = dict[str, list[Document]]
+Found = dict[str, list[dict[str, Any]]]
 """Documents by run."""
 
 

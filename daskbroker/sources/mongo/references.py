@@ -17,7 +17,7 @@ from bson.objectid import ObjectId
 from pymongo.errors import DuplicateKeyError, WriteError
 
 from ...core.chunks import present
-from ...core.documents import Document, equal
+from ...core.documents import equal
 from ...core.errors import DuplicateUID
 from ...core.layouts import DATUM, RESOURCE, Layout, encode_rows
 from .bson_documents import SIDE, check_size, from_bson, sparse_bson, storable, to_bson
@@ -151,10 +151,10 @@ def of_runs(runs: Sequence[str]) -> dict[str, Any]:
     return {"$or": [{"run_start": some}, {f"{SIDE}.run": some}]}
 
 
-def with_uid(layout: Layout, found: Mapping[str, Any]) -> Document:
+def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
     """A reference as it was given; an old one without uid has its ``_id`` for it."""
     doc = from_bson(found)
-    return doc if layout.uid in doc else Document({**doc, layout.uid: str(found["_id"])})
+    return doc if layout.uid in doc else {**doc, layout.uid: str(found["_id"])}
 
 
 def datum_range(
@@ -181,9 +181,9 @@ def has_orphans(database: Database) -> bool:
         return database.collection(RESOURCE.kind).find_one(nobody, {"_id": 1}) is not None
 
 
-def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, Document]:
+def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Datums by datum_id, of those that there are."""
-    found: dict[str, Document] = {}
+    found: dict[str, dict[str, Any]] = {}
     for some in _pieces(datum_ids, PIECE):
         with database.errors():
             docs = database.collection(DATUM.kind).find({"datum_id": {"$in": some}})
@@ -191,9 +191,9 @@ def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, Doc
     return found
 
 
-def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, Document]:
+def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Resources by uid, or by their ``_id`` where they have none."""
-    found: dict[str, Document] = {}
+    found: dict[str, dict[str, Any]] = {}
     for some in _pieces(uids, PIECE):
         numbers = [ObjectId(uid) for uid in some if ObjectId.is_valid(uid)]
         query = {"$or": [{"uid": {"$in": some}}, {"_id": {"$in": numbers}}]}

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...core.documents import Document
 from ...core.fields import shown_names
+from ...core.schema import datetime_to_posix
 
 __all__ = ["DTYPES", "PLAIN", "NewRun", "Pairs", "derived_uid", "posix_seconds"]
 
@@ -134,6 +135,5 @@ def derived_uid(run: str, what: str) -> str:
 
 def posix_seconds(times: np.ndarray, default: float) -> list[float]:
     """POSIX seconds of ``datetime64`` values, the default where one is missing."""
-    values = times.astype("datetime64[ns]").astype(np.int64).tolist()
-    gaps = np.isnat(times).tolist()
-    return [default if gap else value / 1e9 for value, gap in zip(values, gaps, strict=True)]
+    seconds = datetime_to_posix(times)
+    return np.where(np.isnan(seconds), default, seconds).tolist()  # type: ignore[no-any-return]

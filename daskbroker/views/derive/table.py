@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from dask.utils import is_series_like
 
 from ...core.documents import Document, normalize
+from .flat import FlatTable
 from .run import DTYPES, PLAIN, NewRun, Pairs, posix_seconds
 
 __all__ = ["table_to_stream"]
@@ -35,8 +37,11 @@ def table_to_stream(
     Parameters
     ----------
     frame
-        pandas or Dask DataFrame, index ``seq_num``. A Dask one is computed partition by
-        partition. Rows of several runs (column ``run``) are numbered anew.
+        pandas or Dask DataFrame, or Series. A Dask one is computed partition by partition. The
+        index ``seq_num`` numbers the rows; any other becomes columns, each level of it by its
+        name (``index`` where it has none), but for the 0, 1, 2, … that pandas makes by itself.
+        An index of times is the events' time. Rows of several runs (column ``run``) are numbered
+        anew.
     header
         Header, or start document, of the origin; None: only what ``frame.attrs`` tells.
     stream
@@ -56,26 +61,30 @@ def table_to_stream(
     ------
     (name, Document)
         start, descriptor, events, stop. Column ``time`` becomes the events' time, columns
-        ``ts_<key>`` the timestamps; missing cells stay missing.
+        ``ts_<key>`` the timestamps; missing cells stay missing. See
+        :class:`daskbroker.views.derive.flat.FlatTable` for what becomes of intervals, categories,
+        other times than ``time``, and names that are not text.
 
     Raises
     ------
     BadDocument
-        For a cell with no JSON-like form.
+        For a cell with no JSON-like form, and for columns of one name.
     """
+    if is_series_like(frame):
+        frame = frame.to_frame(name="value" if frame.name is None else frame.name)
     attrs = dict(
         getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {})
     )
     run = NewRun.of(attrs, header, stream, uid, time, provenance)
     table = _Table(run)
     yield "start", run.start
-    for part in _parts(frame, scheduler):
+    for part in map(table.flat, _parts(frame, scheduler)):
         if run.descriptor is None:
             yield "descriptor", table.declare(part)
         yield from table.page(part) if pages else table.events(part)
     if run.descriptor is None:
         empty = frame.head(0, compute=True) if hasattr(frame, "dask") else frame
-        yield "descriptor", table.declare(empty)
+        yield "descriptor", table.declare(table.flat(empty))
     yield "stop", run.stop()
 
 
@@ -95,6 +104,7 @@ class _Table:
     """Makes events of the rows of a table."""
 
     run: NewRun
+    flat: FlatTable = field(default_factory=FlatTable)
 
     def declare(self, part: pd.DataFrame) -> Document:
         """The descriptor, from the first rows."""
@@ -107,6 +117,8 @@ class _Table:
 
     def _declared(self, part: pd.DataFrame, name: str) -> dict[str, Any]:
         key = self.run.key_of(name)
+        if name in self.flat.specs:
+            return dict(self.flat.specs[name])
         if key in self.run.known:
             return {k: v for k, v in self.run.known[key].items() if k != "external"}
         present = part[name].dropna()
@@ -172,5 +184,5 @@ def _column(column: pd.Series, name: str) -> Any:
     """The cells of a column without gaps, as an event_page has them."""
     if getattr(column.dtype, "kind", "O") in "fiub":
         plain = getattr(column.dtype, "numpy_dtype", column.dtype)
-        return column.to_numpy(dtype=plain)
+        return column.to_numpy(dtype=plain, copy=True)  # the table stays the caller's
     return normalize(column.tolist(), name)

@@ -64,7 +64,9 @@ def test_order_in_memory_and_of_bytes(tmp_path, reader):
 def test_pickled_objects_are_refused(tmp_path, reader):
     np.save(tmp_path / "f_0.npy", np.array([{}, None], dtype=object), allow_pickle=True)
     for roi in ((), (0,)):
-        with pytest.raises(FillError, match=r"spec 'NPY_SEQ', path '.*/f': ValueError"):
+        with pytest.raises(
+            FillError, match=r"spec 'NPY_SEQ', path '.*/f': the file has pickled objects"
+        ):
             reader.resource("NPY_SEQ", tmp_path / "f", [{"index": 0}], roi)
 
 

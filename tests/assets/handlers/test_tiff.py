@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from area_detector_handlers.handlers import AreaDetectorTiffHandler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -165,3 +166,36 @@ def test_truncated_file(tmp_path, reader):
         for roi in ((), (slice(None), slice(250, 300))):
             with pytest.raises(FillError, match="spec 'multipart/related;type=image/tiff'"):
                 reader.stream(TIFF, folder, (1, 300, 300), [0], roi, template="i_{}.tif")
+
+
+OME = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:a">
+<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16"
+ SizeX="6" SizeY="4" SizeC="1" SizeZ="2" SizeT="1"><Channel ID="C:0" SamplesPerPixel="1"/>
+<TiffData IFD="0" FirstZ="0" PlaneCount="1"><UUID FileName="img_0.tif">urn:uuid:a</UUID></TiffData>
+<TiffData IFD="0" FirstZ="1" PlaneCount="1"><UUID FileName="{}">urn:uuid:b</UUID></TiffData>
+</Pixels></Image></OME>"""
+
+
+@pytest.mark.parametrize("other", ["../out/s.ome.tif", "linked.tif"])
+def test_metadata_that_names_other_files(tmp_path, reader, other):
+    """Of an image in several files tifffile opens the others by itself."""
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    inside.mkdir()
+    outside.mkdir()
+    tifffile.imwrite(outside / "s.ome.tif", np.full((4, 6), 9, np.uint16), ome=True)
+    (inside / "linked.tif").symlink_to(outside / "s.ome.tif")
+    text = OME.format(other)
+    tifffile.imwrite(
+        inside / "img_0.tif", np.ones((4, 6), np.uint16), description=text, metadata=None
+    )
+    whole = np.ones((2, 4, 6), np.uint16)
+    tifffile.imwrite(inside / "ok_0.tif", whole, ome=True, metadata={"axes": "ZYX"})
+    read = lambda name: reader.stream(  # noqa: E731
+        TIFF, f"{inside}/", (2, 4, 6), [0], template=name + "_{}.tif", join_method="stack"
+    )
+    assert read("img")[0, 1].max() == 9  # the trick is one
+    reader.roots = [inside]
+    with pytest.raises(FillError, match="a part of an image in several files"):
+        read("img")
+    np.testing.assert_array_equal(read("ok")[0], whole)

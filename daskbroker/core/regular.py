@@ -1,0 +1,63 @@
+"""Regular files, and nothing else: no pipe that blocks, no device, no socket."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import BinaryIO, TypeAlias
+
+__all__ = ["Identity", "identity", "open_regular"]
+
+Identity: TypeAlias = "tuple[int, int, int, int] | None"
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
+    """Open a regular file to read; links are followed.
+
+    What a path leads to is looked at before it is opened, as opening a device may do something,
+    and again afterwards, as it may be another one by then.
+
+    Raises
+    ------
+    OSError
+        If there is none, or if it is a folder, pipe, socket or device.
+    """
+    _check(path, os.stat(path).st_mode)
+    number = os.open(path, _READ | _AT_ONCE)
+    try:
+        _check(path, os.fstat(number).st_mode)
+        return open(path, "rb", buffering, opener=lambda *_: number)
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def _check(path: str | os.PathLike[str], mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(f"{os.fspath(path)!r} is {kind}; only regular files are read")
+
+
+def identity(file: str | int) -> Identity:
+    """What tells a file from one that replaced it, or from itself when it grew; None: no file.
+
+    Parameters
+    ----------
+    file
+        A path, or the number of an open file.
+    """
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,0 +1,225 @@
+"""Tables made flat: what the index tells, and what JSON has no form for, as plain columns."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...core.documents import equal
+from ...core.errors import BadDocument
+
+__all__ = ["FlatTable"]
+
+EPOCH = {"dtype": "number", "units": "seconds since 1970-01-01T00:00:00Z"}
+SECONDS = {"dtype": "number", "units": "s"}
+TEXT = {"dtype": "string"}
+RESERVED = ("run", "uid", "descriptor", "seq_num")
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+"""Of pandas, so many in a second."""
+ODD = frozenset({pd.Timestamp, pd.Timedelta, pd.Interval, pd.Period})
+
+
+class FlatTable:
+    """Makes the parts of one table flat, all in the same way.
+
+    The first part decides which levels of the index become columns, and under which names:
+
+    - ``seq_num`` numbers the rows and stays, as does the index 0, 1, 2, … that pandas makes by
+      itself, which means nothing.
+    - A level has its own name; one without is ``index``, in a MultiIndex ``level_0`` and so on.
+      A name that a table gives to other things (``run``) is written ``data:run``.
+    - Where a column has the name already, equal values are kept once, others become
+      ``<name>_index``.
+    - A level ``time`` of instants is the column ``time``, as is one of instants without a name.
+
+    Names of columns become text; those of a MultiIndex are joined by ``_``: ``y_mean``. Values of
+    categories are those of their categories. Instants, but for ``time``, become POSIX seconds,
+    without a zone they are UTC; durations become seconds, periods text, intervals text with
+    ``<name>_left`` and ``<name>_right`` beside it.
+
+    Attributes
+    ----------
+    specs
+        What a data key must say of columns whose values have another form than the table's.
+    """
+
+    def __init__(self) -> None:
+        self.specs: dict[str, Mapping[str, Any]] = {}
+        self._names: list[str | None] | None = None
+
+    def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
+        """The part with plain columns, and ``seq_num`` or nothing as its index.
+
+        Raises
+        ------
+        BadDocument
+            If two columns have one name.
+        """
+        part = part.set_axis(_texts(part.columns), axis="columns")
+        if self._names is None:
+            self._names = _level_names(part)
+        levels = self._levels(part, self._names)
+        if not _is_numbering(part.index):
+            part = part.reset_index(drop=True)
+        if not levels and not any(map(_is_odd, map(part.get, part.columns))):
+            return part
+        columns: dict[str, pd.Series] = {}
+        for name, column in [*levels.items(), *part.items()]:
+            for shown, values in self._plain(str(name), column):
+                if shown in columns:
+                    raise BadDocument(f"the table has two columns for {shown!r}; rename one")
+                columns[shown] = values.set_axis(part.index)
+        return pd.DataFrame(columns, index=part.index)
+
+    def _levels(self, part: pd.DataFrame, names: list[str | None]) -> dict[str, pd.Series]:
+        """The levels of the index that become columns."""
+        found: dict[str, pd.Series] = {}
+        for number, name in enumerate(names):
+            if name is None:
+                continue
+            values = part.index.get_level_values(number).to_series()
+            if name not in part.columns:
+                found[name] = values
+            elif not _same(values, part[name]):
+                raise BadDocument(
+                    f"the table has an index {name!r} and a column {name!r}, which differ in some "
+                    "partitions; rename one"
+                )
+        return found
+
+    def _plain(self, name: str, column: pd.Series) -> Iterator[tuple[str, pd.Series]]:
+        """One column in plain values, under the name it has then."""
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            column = column.astype(column.cat.categories.dtype)
+        if name == "time" and isinstance(column.dtype, pd.PeriodDtype):
+            column = column.dt.to_timestamp()
+        dtype = column.dtype
+        if name == "time" and _is_instants(column):
+            yield name, _instants(column)
+            return
+        name = "data:time" if name == "time" else name
+        if isinstance(dtype, pd.IntervalDtype):
+            ends = pd.arrays.IntervalArray(column)
+            yield self._told(name, TEXT, column.astype(object).map(str, na_action="ignore"))
+            for side in ("left", "right"):
+                yield from self._plain(f"{name}_{side}", pd.Series(getattr(ends, side)))
+        elif isinstance(dtype, pd.PeriodDtype):
+            yield self._told(name, TEXT, column.astype(object).map(str, na_action="ignore"))
+        elif _is_instants(column):
+            yield self._told(name, EPOCH, _seconds(_instants(column).dt.tz_localize(None)))
+        elif dtype.kind == "m":
+            yield self._told(name, SECONDS, _seconds(column))
+        elif _has_odd_cells(column):
+            yield self._told(name, {"dtype": "number"}, column.map(_cell))
+        else:
+            yield name, column
+
+    def _told(self, name: str, spec: Mapping[str, Any], values: pd.Series) -> tuple[str, pd.Series]:
+        self.specs[name] = {"source": "derived", "shape": [], **spec}
+        return name, values
+
+
+def _texts(columns: pd.Index) -> list[str]:
+    """Names of columns as texts, of which no two are the same.
+
+    Raises
+    ------
+    BadDocument
+    """
+    names = [
+        "_".join(str(part) for part in label if part != "") if isinstance(label, tuple) else label
+        for label in columns
+    ]
+    texts = [str(name) for name in names]
+    twice = sorted({text for text in texts if texts.count(text) > 1})
+    if twice:
+        raise BadDocument(f"the table has several columns {', '.join(twice)}; rename all but one")
+    return texts
+
+
+def _level_names(part: pd.DataFrame) -> list[str | None]:
+    """Under which name each level of the index becomes a column; None where it does not."""
+    index = part.index
+    if _is_numbering(index) or (index.name is None and _is_default(index)):
+        return [None]
+    single = index.nlevels == 1
+    names: list[str | None] = []
+    for number in range(index.nlevels):
+        level = index.get_level_values(number)
+        taken = {*part.columns, *names}
+        name = _level_name(level, "index" if single else f"level_{number}", taken)
+        if name not in taken or not _same(level.to_series(), part.get(name)):
+            name = _free(name, taken)
+        names.append(name)
+    return names
+
+
+def _level_name(level: pd.Index, default: str, taken: set[str | None]) -> str:
+    if level.name is None:
+        return "time" if _is_instants(level) and "time" not in taken else default
+    label: Hashable = level.name
+    name = "_".join(map(str, label)) if isinstance(label, tuple) else str(label)
+    return f"data:{name}" if name in RESERVED else name
+
+
+def _free(name: str, taken: set[str | None]) -> str:
+    if name not in taken:
+        return name
+    candidates = [f"{name}_index", *(f"{name}_index_{n}" for n in range(2, len(taken) + 3))]
+    return next(candidate for candidate in candidates if candidate not in taken)
+
+
+def _is_numbering(index: pd.Index) -> bool:
+    return index.nlevels == 1 and index.name == "seq_num" and index.dtype.kind in "iu"
+
+
+def _is_default(index: pd.Index) -> bool:
+    """Whether an index only counts rows."""
+    if index.nlevels > 1 or index.dtype.kind not in "iu":
+        return index.nlevels == 1 and len(index) == 0 and index.dtype == object
+    return bool(np.array_equal(index, np.arange(len(index))))
+
+
+def _is_instants(values: Any) -> bool:
+    return bool(pd.api.types.is_datetime64_any_dtype(values.dtype))
+
+
+def _is_odd(column: Any) -> bool:
+    dtype = column.dtype
+    if isinstance(dtype, (pd.CategoricalDtype, pd.IntervalDtype, pd.PeriodDtype)):
+        return True
+    if column.name == "time":
+        return not isinstance(dtype, pd.DatetimeTZDtype)
+    return dtype.kind in "mM" or _has_odd_cells(column)
+
+
+def _has_odd_cells(column: pd.Series) -> bool:
+    return column.dtype.kind == "O" and not ODD.isdisjoint(map(type, column))
+
+
+def _same(values: Any, column: Any) -> bool:
+    return column is not None and equal(values.tolist(), column.tolist())
+
+
+def _instants(column: pd.Series) -> pd.Series:
+    """In UTC; what has no zone is UTC."""
+    zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
+    return column.dt.tz_convert("UTC") if zoned else column.dt.tz_localize("UTC")
+
+
+def _seconds(column: pd.Series) -> pd.Series:
+    """Instants or durations as floats."""
+    counts = column.to_numpy()
+    in_a_second = UNITS[np.datetime_data(counts.dtype)[0]]
+    return pd.Series(np.where(np.isnat(counts), np.nan, counts.astype(np.int64) / in_a_second))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, pd.Timestamp):
+        return (value if value.tzinfo else value.tz_localize("UTC")).timestamp()
+    if isinstance(value, pd.Timedelta):
+        return value.total_seconds()
+    return str(value) if isinstance(value, (pd.Interval, pd.Period)) else value

@@ -1,0 +1,148 @@
+"""What a table's index of time is made of, and what happens where there is none."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import dask
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import BadQuery
+from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.times import check_time_index, timed_run
+
+
+@pytest.fixture
+def table(db):
+    insert_all(db, make_run(50))
+    return db[-1].table()
+
+
+@pytest.fixture
+def small_chunks(tmp_path):
+    settings = {"daskbroker.seal-rows": 20, "daskbroker.partition-size": 1}
+    with dask.config.set(settings), daskbroker.connect(tmp_path / "small") as db:
+        yield db
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_stores(small_chunks, seed):
+    """One run of many partitions, and many runs that overlap."""
+    rng = np.random.default_rng(seed)
+    begin = 1.76e9
+    for number in range(3):
+        insert_all(small_chunks, timed_run(rng, begin, int(rng.integers(30, 100)), number))
+        begin += float(rng.uniform(-20, 200))
+    assert small_chunks[-1].table().npartitions > 1
+    check_time_index(small_chunks[-1].table(), rng)
+    check_time_index(small_chunks().table("primary"), rng)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t[["time", "n"]],
+        lambda t: t[t["n"] > 20],
+        lambda t: t.assign(m=t["n"] * 2).drop(columns="x"),
+        lambda t: t.rename(columns={"x": "z"}).dropna().query("n > 3"),
+        lambda t: t.reset_index(),
+        lambda t: t.persist(),
+        lambda t: t.merge(pd.DataFrame({"n": range(0, 150, 3), "v": 1}), on="n"),
+        lambda t: t.map_partitions(lambda part: part.iloc[5:]),
+    ],
+)
+def test_one_partition_of_what_is_made_of_a_table(table, change):
+    changed = change(table)
+    wanted = changed.compute().set_index("time").sort_index()
+    indexed = changed.set_index("time")
+    assert indexed.divisions == (wanted.index[0], wanted.index[-1])
+    counted = indexed["n"].resample("1s").count().compute()
+    pd.testing.assert_series_equal(counted, wanted["n"].resample("1s").count(), check_freq=False)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Tokyo"])
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_a_zone_that_somebody_made(small_chunks, zone, unit):
+    """Dask's own divisions of such times are wrong, and lose rows."""
+    db = small_chunks
+    rng = np.random.default_rng(3)
+    for number in range(3):
+        insert_all(db, timed_run(rng, 1.76e9 + 5.0 * number, 60, number))
+    table = db().table("primary")
+    made = table.assign(time=table["time"].astype(f"datetime64[{unit}, UTC]").dt.tz_convert(zone))
+    expected = made.compute().set_index("time").sort_index()
+    indexed = made.set_index("time")
+    first, last = expected.index[[40, 120]]
+    assert indexed.index.compute().equals(expected.index)
+    assert len(indexed.loc[first:last]) == len(expected.loc[first:last])
+
+
+def test_an_index_of_a_motor_finds_its_matches(table):
+    """Without divisions dask takes one partition for an empty one, and says nothing."""
+    other = pd.DataFrame({"v": [1, 2, 3]}, index=pd.Index([0, 50, 100], name="n"))
+    indexed = table.set_index("n")
+    assert indexed.divisions == (0, 147)
+    right = dd.from_pandas(other, npartitions=2)
+    found = dd.merge_asof(indexed, right, left_index=True, right_index=True).compute()
+    assert found["v"].value_counts().to_dict() == {1: 17, 2: 17, 3: 16}
+
+
+@pytest.mark.parametrize("events", [0, 1, 2])
+def test_few_events(db, events):
+    insert_all(db, make_run(events))
+    table = db[-1].table()
+    indexed, expected = table.set_index("time"), table.compute().set_index("time")
+    assert indexed.compute().equals(expected)
+    if events:
+        assert len(indexed.loc[expected.index[0] :].compute()) == events
+        counted = indexed["n"].resample("1s").count().compute()
+        assert counted.tolist() == expected["n"].resample("1s").count().tolist()
+
+
+def test_times_that_are_missing_come_last(small_chunks):
+    db = small_chunks
+    builder = RunBuilder(time=1.76e9)
+    descriptor = builder.descriptor({"n": 1})
+    for number in range(70):
+        time = {"time": 1e300} if number == 7 else {}
+        builder.event(descriptor, {"n": number}, **time)
+    insert_all(db, builder.stop())
+    table = db[-1].table()
+    assert table.npartitions > 1
+    numbers = table.set_index("time")["n"].compute().tolist()
+    assert numbers == [*range(7), *range(8, 70), 7]
+
+
+def test_an_unknown_index_says_what_to_do(table):
+    with pytest.raises(BadQuery, match=r"set_index\('time', sorted=True\)"):
+        table.set_index("time", sort=False).resample("1s")
+    known = table.set_index("time", sorted=True)
+    assert int(known["n"].resample("1s").count().compute().sum()) == 50
+
+
+def test_a_parquet_file_has_the_times(table, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # dask's, of `inplace`
+        table.to_parquet(tmp_path / "table")
+        again = dd.read_parquet(tmp_path / "table").compute()
+    assert again["time"].equals(table.compute()["time"])
+
+
+@pytest.mark.parametrize("column", [lambda t: t["n"], lambda t: t.n, lambda t: t[["n", "x"]]])
+def test_bins_that_are_wider_than_partitions(small_chunks, column):
+    insert_all(small_chunks, make_run(100))
+    indexed = small_chunks[-1].table().set_index("time")
+    assert indexed.npartitions > 2
+    expected = column(indexed.compute()).resample("1D").mean()
+    resampled = column(indexed).resample("1D").mean()
+    for given in (resampled, pickle.loads(pickle.dumps(resampled))):
+        found = given.compute()
+        found.attrs = {}
+        assert found.to_numpy().tolist() == expected.to_numpy().tolist()
+        assert found.index.tolist() == expected.index.tolist()
