@@ -19,7 +19,7 @@ import daskbroker
 from benchmarks.data import Run, mixed_columns
 from benchmarks.harness import Against, Case, Sizes, Timed, Workload
 from benchmarks.tables import has_count
-from daskbroker.sources.embedded.packing import pack_small_chunks
+from daskbroker.stores.embedded.packing import pack_small_chunks
 
 __all__ = ["headers", "long_run"]
 
@@ -68,7 +68,7 @@ def long_run(sizes: Sizes, folder: Path) -> Workload:
 
 def _copy_chunks(broker: Any, sizes: Sizes) -> None:
     """Lines of the manifest as if the first chunk had come again and again."""
-    database = broker.header_source._database
+    database = broker.header_source.store._database
     pack_small_chunks(database)
     with database.write() as connection:
         connection.execute(

@@ -6,18 +6,18 @@ import dask
 from dask.utils import parse_bytes
 
 from .broker import DataBroker
-from .config import connect, temp
-from .copying import copy
+from .connect import connect, temp
 from .core.documents import ALL, Document
 from .core.errors import DaskbrokerError
 from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
-from .reprocess import ReprocessReport, reprocess
 from .results import Results
 from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
+from .work.copying import copy
+from .work.reprocess import ReprocessReport, reprocess
 
 look_up_by(lambda key, default: dask.config.get(key, default), parse_bytes)
 

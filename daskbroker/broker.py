@@ -14,10 +14,12 @@ from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange, UnknownReference
 from .core.search import Search, compile_search
 from .core.validate import document_label, prepare
+from .event_source import EventSource
 from .header import Header
+from .header_source import HeaderSource
 from .results import Results
-from .sources.base import EventSource, HeaderSource, expand_bulk, is_whole_number
-from .sources.portable import PortableEventSource, PortableHeaderSource
+from .stores.contract import EventStore, HeaderStore, expand_bulk, is_whole_number
+from .stores.planned import PlannedEventStore, PlannedHeaderStore
 
 __all__ = ["DataBroker"]
 
@@ -32,9 +34,10 @@ class DataBroker:
     Parameters
     ----------
     header_source
-        Holds start and stop documents.
+        Start and stop documents: a source, or the store of one.
     event_sources
-        Hold all else: a mapping from names, or a sequence (then named ``"0"``, ``"1"``, …).
+        All else, sources or their stores: a mapping from names, or a sequence (then named
+        ``"0"``, ``"1"``, …).
     route
         From a descriptor to the name of the event source that shall take its stream; the
         first by default. References go to every source.
@@ -56,8 +59,8 @@ class DataBroker:
 
     def __init__(
         self,
-        header_source: HeaderSource,
-        event_sources: Mapping[str, EventSource] | Sequence[EventSource],
+        header_source: HeaderSource | HeaderStore,
+        event_sources: Mapping[str, EventSource | EventStore] | Sequence[EventSource | EventStore],
         *,
         route: Route | None = None,
         timezone: str = "UTC",
@@ -72,12 +75,17 @@ class DataBroker:
         if not event_sources:
             raise ConfigError("a broker needs at least one event source")
         self.timezone = clock.resolved_zone(timezone)
+        if isinstance(header_source, HeaderStore):
+            header_source = HeaderSource(header_source)
         self.header_source = header_source
-        self.event_sources = dict(event_sources)
+        self.event_sources = {
+            name: EventSource(source) if isinstance(source, EventStore) else source
+            for name, source in event_sources.items()
+        }
         self.uri = uri
         self.files = FileAccess(handlers, root_map, readable_roots)
         for source in self.event_sources.values():
-            source.use_files(self.files)
+            source.files = self.files
         self.closed = False
         self._key = key or uri
         self._route = route
@@ -90,7 +98,7 @@ class DataBroker:
     @property
     def is_in_place(self) -> bool:
         """Whether what was opened is still there, and not replaced, as by a copy of a folder."""
-        return all(source.is_in_place for source in self.event_sources.values())
+        return all(source.store.is_in_place for source in self.event_sources.values())
 
     # -- opening by configuration ------------------------------------------------------------
 
@@ -166,32 +174,32 @@ class DataBroker:
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "start":
-            with self.header_source.insert_limit():
+            with self.header_source.store.insert_limit():
                 self._insert_start(doc)
         elif name == "stop":
-            with self.header_source.insert_limit():
-                known = self.header_source.find_uid(doc["run_start"])
+            with self.header_source.store.insert_limit():
+                known = self.header_source.store.find_uid(doc["run_start"])
             if known is None:
                 raise UnknownReference(
                     f"{document_label(name, doc)}: its run {doc['run_start']!r} is not stored; "
                     "insert its start document first"
                 )
             for source in self.event_sources.values():
-                source.insert_prepared(name, doc)
-            self.header_source.insert_prepared(name, doc)
+                source.store.insert_prepared(name, doc)
+            self.header_source.store.insert_prepared(name, doc)
         elif name == "descriptor":
-            self._source_of(doc).insert_prepared(name, doc)
+            self._source_of(doc).store.insert_prepared(name, doc)
         elif name in ("event", "event_page", "event_rows"):
-            self._holder(doc["descriptor"]).insert_prepared(name, doc)
+            self._holder(doc["descriptor"]).store.insert_prepared(name, doc)
         else:
             self._insert_reference(name, doc, run or self._run)
 
     def _insert_start(self, doc: Mapping[str, Any]) -> None:
-        found = self.header_source.find_uid(doc["uid"])
+        found = self.header_source.store.find_uid(doc["uid"])
         if found is None:
             for source in self.event_sources.values():
-                source.insert_prepared("start", doc)
-        self.header_source.insert_prepared("start", doc)
+                source.store.insert_prepared("start", doc)
+        self.header_source.store.insert_prepared("start", doc)
         self._run = doc["uid"]
 
     def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
@@ -211,16 +219,16 @@ class DataBroker:
         if len(sources) == 1:
             return sources[0]
         for source in sources:
-            if source.find_descriptor(descriptor) is not None:
+            if source.store.find_descriptor(descriptor) is not None:
                 return source
         return sources[0]
 
     def _insert_reference(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "stream_datum":
-            self._holder(doc["descriptor"]).insert_prepared(name, doc, run=run)
+            self._holder(doc["descriptor"]).store.insert_prepared(name, doc, run=run)
             return
         for source in self.event_sources.values():
-            source.insert_prepared(name, doc, run=run)
+            source.store.insert_prepared(name, doc, run=run)
 
     def flush(self) -> None:
         """Return when all that was inserted is where others see it.
@@ -236,7 +244,7 @@ class DataBroker:
             The store takes nothing; the events still wait.
         """
         for source in self.event_sources.values():
-            source.flush()
+            source.store.flush()
 
     # -- filters -----------------------------------------------------------------------------
 
@@ -446,14 +454,14 @@ class DataBroker:
         """
         run = header.uid if isinstance(header, Header) else header
         sources = self.event_sources.values()
-        return sum(source.seal(run, keep_journal=keep_journal) for source in sources)
+        return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
     def close(self) -> None:
         """Let go of the store's connections; safe to call again."""
         self.closed = True
-        self.header_source.close()
+        self.header_source.store.close()
         for source in self.event_sources.values():
-            source.close()
+            source.store.close()
 
     def __enter__(self) -> DataBroker:
         return self
@@ -467,10 +475,12 @@ class DataBroker:
         See :meth:`daskbroker.Header.portable`.
         """
         sources = {
-            name: PortableEventSource(source.plan_runs([header.uid], references=True))
+            name: EventSource(
+                PlannedEventStore(source.store.plan_runs([header.uid], references=True))
+            )
             for name, source in self.event_sources.items()
         }
-        pair = PortableHeaderSource((header.start, header.stop))
+        pair = HeaderSource(PlannedHeaderStore((header.start, header.stop)))
         return DataBroker(pair, sources, **self._options)
 
     @property
@@ -490,21 +500,23 @@ class DataBroker:
         Raises
         ------
         ConfigError
-            For a broker put together by hand without a ``uri``.
+            For a broker put together by hand, without a ``uri`` or with one that no other process
+            could open.
         """
         if self._key is None:
             raise ConfigError(
                 "this broker cannot be pickled: it was made without a uri to open it by"
             )
+        registry.check(self._key)
         return self._key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if isinstance(self.header_source, PortableHeaderSource):
+        if isinstance(self.header_source.store, PlannedHeaderStore):
             return (_assemble, (self.header_source, self.event_sources, self._options))
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
-        return f"<DataBroker {self.uri or type(self.header_source).__name__}>"
+        return f"<DataBroker {self.uri or type(self.header_source.store).__name__}>"
 
 
 def _request(**wanted: Any) -> str:

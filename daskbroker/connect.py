@@ -21,6 +21,7 @@ from .configuration import (
     list_configurations,
     place_settings,
     read_configuration,
+    scheme_of,
     settings_of,
     target_of,
 )
@@ -29,8 +30,9 @@ from .core.clock import resolved_zone
 from .core.errors import ConfigError
 from .core.forking import Origin
 from .core.settings import setting
-from .sources.base import EventSource, HeaderSource
-from .sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
+from .event_source import EventSource
+from .header_source import HeaderSource
+from .stores.openers import opener_of
 
 __all__ = ["connect", "temp"]
 
@@ -148,11 +150,11 @@ def _settings(request: Mapping[str, Any]) -> Settings:
 
 def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
     setting("verify")  # a wrong value is an error now, not when the first chunk is read
-    header_source, event_sources = _sources(settings, create=create)
+    opened = opener_of(scheme_of(settings))(settings, create=create)
     filling = ("handlers", "root_map", "readable_roots")
     return DataBroker(
-        header_source,
-        event_sources,
+        HeaderSource(opened.headers),
+        {name: EventSource(store) for name, store in opened.events.items()},
         timezone=settings["timezone"],
         uri=target_of(settings),
         key=key,
@@ -160,24 +162,28 @@ def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
     )
 
 
-def _sources(settings: Settings, *, create: bool) -> tuple[HeaderSource, dict[str, EventSource]]:
-    if "mongo" in settings:
-        from .sources.mongo import open_sources  # pymongo is slow to import
-
-        return open_sources(settings)
-    read_only = settings["mode"] == "r"
-    database = Database.of(Path(settings["embedded"]), create=create, read_only=read_only)
-    return EmbeddedHeaderSource(database), {"embedded": EmbeddedEventSource(database)}
-
-
 def _open_key(key: str) -> DataBroker:
     """Open what a pickle, or :class:`DataBroker`, names; a pickle makes no folder anew."""
-    request: dict[str, Any] = json.loads(key)
+    request = _request_of_key(key)
     mode, timezone = request.get("mode"), request.get("timezone")
     return _opened(request, mode, timezone, create="embedded" not in request)
 
 
-registry.register_opener(_open_key)
+def _request_of_key(key: str) -> dict[str, Any]:
+    """What a key says: a request as JSON, or the uri of a broker that was put together by hand."""
+    if key.startswith("{"):
+        request: dict[str, Any] = json.loads(key)
+        return request
+    return _request_of(key)
+
+
+def _check_key(key: str) -> None:
+    request = _request_of_key(key)
+    if not request.keys() & {"named", "file", "configuration"}:
+        opener_of(scheme_of(request))
+
+
+registry.register_opener(_open_key, _check_key)
 
 
 def temp(**options: Any) -> DataBroker:

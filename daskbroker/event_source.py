@@ -1,60 +1,163 @@
-"""The part of an event source that follows references: the manifesto's Filestore."""
+"""EventSource: the manifesto's source of streams, over a store of events and detector files."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dask.dataframe as dd
+import pyarrow as pa
 
-from ..assets.access import FileAccess
-from ..assets.filled_events import fill_stream
-from ..assets.filled_tables import fill_frame
-from ..assets.filling import Filling
-from ..core.chunks import ChunkPlan
-from ..core.documents import ALL, Document
-from ..core.external import external_keys
-from ..core.layouts import REFERENCES, Layout
+from .assets.access import FileAccess
+from .assets.filled_events import fill_stream
+from .assets.filled_tables import fill_frame
+from .assets.filling import Filling
+from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
+from .core.documents import ALL, Document
+from .core.errors import StreamNotFound
+from .core.external import external_keys
+from .core.layouts import REFERENCES
+from .core.run_plan import RunPlan, stream_of
+from .stores.contract import EventStore
+from .views import dataframe as dataframe_view
+from .views import documents as documents_view
+from .views.options import ViewOptions
+from .views.rows import Duplicates
 
-__all__ = ["Filestore"]
+if TYPE_CHECKING:
+    from .header import Header
+
+__all__ = ["EventSource", "no_stream"]
 
 
-class Filestore(ABC):
-    """References of runs, and how the files they name are reached."""
+class EventSource:
+    """Descriptors, events and references of runs: the manifesto's methods, over a store.
 
-    @abstractmethod
-    def find_descriptor(self, uid: str) -> Document | None:
-        """A descriptor by uid."""
+    Parameters
+    ----------
+    store
+        Holds the documents as chunks.
+    files
+        Handlers and roots of detector files; a broker gives its own to its sources.
+    """
 
-    @abstractmethod
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """Descriptors of runs, in the order of the runs, within a run in that of time."""
+    def __init__(self, store: EventStore, files: FileAccess | None = None) -> None:
+        self.store = store
+        self.files = files or FileAccess()
 
-    @abstractmethod
-    def plan_references(
-        self, layouts: Sequence[Layout], runs: Sequence[str]
-    ) -> dict[str, ChunkPlan]:
-        """The chunks of references of some kinds, by kind, in the order in which they came.
+    def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """Store a document; see :meth:`daskbroker.stores.contract.EventStore.insert`."""
+        self.store.insert(name, doc, run=run)
 
-        In place of descriptors the plans have an owner for each run, in the given order; see
-        :class:`~daskbroker.core.run_plan.RunPlan`.
+    # -- what there is -----------------------------------------------------------------------
+
+    def stream_names_given_header(self, header: Any) -> set[str]:
+        """Names of the streams of a run."""
+        return {stream_of(d) for d in self.store.list_descriptors([run_of(header)])}
+
+    def descriptors_given_header(self, header: Any, stream_name: Any = ALL) -> list[Document]:
+        """Descriptors of a run, of one stream or of all, in the order of time.
+
+        Raises
+        ------
+        StreamNotFound
+            If a stream is named that the run does not have.
         """
+        run = run_of(header)
+        found = self.store.list_descriptors([run], stream_name)
+        if not found and stream_name is not ALL:
+            raise no_stream(run, stream_name, self.stream_names_given_header(run))
+        return found
 
-    # -- how files are reached ---------------------------------------------------------------
+    def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
+        """Which chunks hold the events of a run; no payload is read."""
+        return self._plan(header, stream_name).events
 
-    @property
-    def files(self) -> FileAccess:
-        """Handlers and roots: the broker's, or the source's own where it has no broker."""
-        return self.__dict__.setdefault("_files", FileAccess())  # type: ignore[no-any-return]
+    def read_chunk(self, chunk: Chunk, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…)."""
+        with damage_of(chunk_label(chunk.descriptor)):
+            return self.store.reader.read(chunk.key, columns)
 
-    def use_files(self, files: FileAccess) -> None:
-        """Reach files as a broker does."""
-        self.__dict__["_files"] = files
+    def _plan(
+        self,
+        header: Any,
+        stream_name: Any,
+        references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
+    ) -> RunPlan:
+        run = run_of(header)
+        plan = self.store.plan_runs([run], stream_name, references)
+        if not plan.descriptors and stream_name is not ALL:
+            raise no_stream(run, stream_name, self.stream_names_given_header(run))
+        return plan
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Where a source travels, its broker does, and says again how files are reached.
-        return {name: value for name, value in self.__dict__.items() if name != "_files"}
+    # -- views -------------------------------------------------------------------------------
+
+    def documents_given_header(
+        self,
+        header: Any,
+        stream_name: Any = ALL,
+        fill: bool = False,
+        fields: Any = None,
+        *,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> Iterator[tuple[str, Document]]:
+        """``(name, doc)`` of everything but start and stop, references before users. Lazy.
+
+        Parameters
+        ----------
+        header
+            A Header, its start document or its uid.
+        stream_name
+            One stream, or ``ALL``.
+        fill
+            Put external data in place of references.
+        fields
+            See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
+        handler_registry, handler_overrides
+            Handlers by spec, and by data key, for this call.
+        """
+        options = ViewOptions(
+            fields,
+            fill,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
+        plan = self._plan(header, stream_name, references=True)
+        start, stop = _start_and_stop(header)
+        return documents_view.stream_documents(
+            [(plan, self.files)], start, stop, options, all_streams=stream_name is ALL
+        )
+
+    def table_given_header(
+        self,
+        header: Any,
+        stream_name: str = "primary",
+        fill: bool = False,
+        fields: Any = None,
+        *,
+        timestamps: bool = False,
+        duplicates: Duplicates = "last",
+        timezone: str | None = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+    ) -> dd.DataFrame:
+        """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
+        options = ViewOptions(
+            fields,
+            fill,
+            timestamps,
+            duplicates,
+            timezone,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+        )
+        start, stop = _start_and_stop(header)
+        plan = self._plan(header, stream_name, options.runs_to_fill)
+        runs = {start["uid"]: (start, stop)}
+        return dataframe_view.table(plan, stream_name, runs, options, self.files)
+
+    # -- filling -----------------------------------------------------------------------------
 
     def filling(
         self,
@@ -78,10 +181,8 @@ class Filestore(ABC):
         runs = dict.fromkeys(d["run_start"] for d in descriptors if external_keys(d))
         if not runs:
             return None
-        references = self.plan_references(REFERENCES, list(runs))
+        references = self.store.plan_references(REFERENCES, list(runs))
         return self.files.filling(references, handler_registry, handler_overrides)
-
-    # -- the manifesto's methods -------------------------------------------------------------
 
     def fill_event(
         self,
@@ -133,7 +234,7 @@ class Filestore(ABC):
             assert found is not None  # asked for where there are external keys
             return found
 
-        return fill_stream(stream, filling_of, self.find_descriptor, in_place, fields)
+        return fill_stream(stream, filling_of, self.store.find_descriptor, in_place, fields)
 
     def fill_table(
         self,
@@ -157,7 +258,7 @@ class Filestore(ABC):
         ------
         FillError
         """
-        descriptors = self.list_descriptors(
+        descriptors = self.store.list_descriptors(
             list(table.attrs.get("runs", ())), table.attrs.get("stream", ALL)
         )
         filling = self.filling(descriptors, handler_registry, handler_overrides)
@@ -167,3 +268,31 @@ class Filestore(ABC):
             meta = {"meta": table._meta, "enforce_metadata": False}
             return table.map_partitions(fill_frame, filling, descriptors, False, fields, **meta)
         return fill_frame(table, filling, descriptors, in_place, fields)
+
+
+def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:
+    """The error for a stream that a run does not have."""
+    return StreamNotFound(
+        f"run {run!r} has no stream {name!r}; it has: {', '.join(sorted(there)) or 'none'}"
+    )
+
+
+def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
+    """The uid of a run, given as a Header, a start document, a pair, or the uid itself."""
+    if isinstance(header, str):
+        return header
+    if isinstance(header, tuple):
+        header = header[0]
+    start = getattr(header, "start", header)
+    if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
+        return str(start["uid"])
+    raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
+
+
+def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    if isinstance(header, tuple):
+        return header[0], header[1]
+    start = getattr(header, "start", header)
+    if isinstance(start, Mapping):
+        return start, getattr(header, "stop", None)
+    return {"uid": header, "time": 0.0}, None

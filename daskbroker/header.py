@@ -13,7 +13,7 @@ from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
 from .core.run_plan import RunPlan, stream_of
-from .sources.base import EventSource, no_stream
+from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
@@ -142,7 +142,7 @@ class Header:
         """What the event source that has a stream has of it, and how its files are reached."""
         references = wanted if isinstance(wanted, bool) else wanted.runs_to_fill
         for source in self._sources:
-            plan = source.plan_runs([self.uid], stream_name, references)
+            plan = source.store.plan_runs([self.uid], stream_name, references)
             if plan.descriptors:
                 return plan, source.files
         raise no_stream(self.uid, stream_name, self.streams)
@@ -260,7 +260,7 @@ class Header:
         options = ViewOptions(fill=fill)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
-            plan = source.plan_runs([self.uid], ALL, options.runs_to_fill)
+            plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill)
             for name in plan.streams:
                 found.setdefault(name, (plan.of_stream(name), source.files))
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
@@ -306,7 +306,7 @@ class Header:
 
     def plans(self) -> list[RunPlan]:
         """What each event source has of the run: descriptors, chunks, references."""
-        return [source.plan_runs([self.uid], references=True) for source in self._sources]
+        return [source.store.plan_runs([self.uid], references=True) for source in self._sources]
 
     def documents_of(
         self, plans: Iterable[RunPlan], options: ViewOptions
@@ -367,7 +367,7 @@ class Header:
         chunks (no data but the unsealed tail): the run as it is now, to read only.
         :meth:`daskbroker.Results.map` sends these by itself.
         """
-        if all(source.opens_on_workers for source in self._sources):
+        if all(source.store.opens_on_workers for source in self._sources):
             return self
         return Header(self.db.portable(self), self.start, self.stop)
 

@@ -1,83 +1,43 @@
-"""The contract of a header source: start and stop documents, and the search over them."""
+"""HeaderSource: the manifesto's source of start and stop documents, over a store of headers."""
 
 from __future__ import annotations
 
-import numbers
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from ..core.documents import Document
-from ..core.errors import AmbiguousUID, OffsetOutOfRange, RunNotFound
-from ..core.search import Search, compile_search
-from ..core.validate import prepare
+from .core.errors import AmbiguousUID, OffsetOutOfRange, RunNotFound
+from .core.search import Search, compile_search
+from .core.validate import prepare
+from .stores.contract import HeaderPair, HeaderStore, is_whole_number
 
-__all__ = ["HeaderPair", "HeaderSource", "is_whole_number"]
+__all__ = ["HeaderSource"]
 
 LEAST_PREFIX = 5
 UID_LENGTH = 36
-"""Of those that a RunEngine makes: what is shorter is looked up as a prefix first."""
-
-HeaderPair = tuple[Document, Document | None]
-"""Start and stop of a run; stop is None while there is none."""
+"""Length of the uids that a RunEngine makes: a shorter one is looked up as a prefix first."""
 
 
-def is_whole_number(key: Any) -> bool:
-    """An int, NumPy's included, but no bool."""
-    return isinstance(key, numbers.Integral) and not isinstance(key, bool)
+class HeaderSource:
+    """Start and stop documents, and the search over them.
 
+    Parameters
+    ----------
+    store
+        Holds the documents.
+    """
 
-class HeaderSource(ABC):
-    """Start and stop documents, and the search over them."""
-
-    # -- primitives --------------------------------------------------------------------------
-
-    @abstractmethod
-    def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Store a checked start or stop."""
-
-    def insert_limit(self) -> AbstractContextManager[None]:
-        """A context for the parts of one insert, which bounds their time together; none here."""
-        return nullcontext()
-
-    @abstractmethod
-    def find_uid(self, uid: str) -> HeaderPair | None:
-        """The run with exactly this uid."""
-
-    @abstractmethod
-    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """The first of the uids that begin so, in order."""
-
-    @abstractmethod
-    def find(
-        self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
-    ) -> Iterator[HeaderPair]:
-        """The runs that a search finds, newest first, from one place to another."""
-
-    @abstractmethod
-    def count(self, search: Search) -> int:
-        """How many runs a search finds."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of connections."""
-
-    def create_indexes(self) -> list[str]:
-        """Make the indexes that are missing; names of those made. Most stores have theirs."""
-        return []
-
-    # -- derived -----------------------------------------------------------------------------
+    def __init__(self, store: HeaderStore) -> None:
+        self.store = store
 
     def insert(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Store a start or stop document; other documents are none of its business.
+        """Store a start or stop document; documents of other names are ignored.
 
         Raises
         ------
         BadDocument, DuplicateUID, UnknownReference
         """
         if name in ("start", "stop"):
-            self.insert_prepared(name, prepare(name, doc))
+            self.store.insert_prepared(name, prepare(name, doc))
 
     def __getitem__(self, key: Any) -> HeaderPair:
         """``hs[uid]``, ``hs[prefix]``, ``hs[scan_id]`` (the newest such), ``hs[-offset]``.
@@ -94,10 +54,10 @@ class HeaderSource(ABC):
 
     def _by_uid(self, uid: str) -> HeaderPair:
         looks_whole = not LEAST_PREFIX <= len(uid) < UID_LENGTH
-        if looks_whole and (found := self.find_uid(uid)) is not None:
+        if looks_whole and (found := self.store.find_uid(uid)) is not None:
             return found
         is_short = len(uid) < LEAST_PREFIX
-        matches = [] if is_short else self.find_prefix(uid)
+        matches = [] if is_short else self.store.find_prefix(uid)
         if not matches:
             hint = f"; a prefix needs {LEAST_PREFIX} characters or more" if is_short else ""
             raise RunNotFound(f"no run has the uid {uid!r}{hint}")
@@ -105,21 +65,21 @@ class HeaderSource(ABC):
             raise AmbiguousUID(
                 f"several runs have uids that begin with {uid!r}: {', '.join(matches)}"
             )
-        pair = self.find_uid(matches[0])
+        pair = self.store.find_uid(matches[0])
         assert pair is not None
         return pair
 
     def _by_scan_id(self, scan_id: int) -> HeaderPair:
-        for pair in self.find(compile_search(query={"scan_id": scan_id}), 0, 1):
+        for pair in self.store.find(compile_search(query={"scan_id": scan_id}), 0, 1):
             return pair
         raise RunNotFound(f"no run has the scan_id {scan_id}")
 
     def by_offset(self, offset: int, search: Search) -> HeaderPair:
         """The run ``-1`` (newest), ``-2`` … of those that a search finds."""
-        for pair in self.find(search, -offset - 1, -offset):
+        for pair in self.store.find(search, -offset - 1, -offset):
             return pair
         raise OffsetOutOfRange(
-            f"there are only {self.count(search)} runs; {offset} is too far back"
+            f"there are only {self.store.count(search)} runs; {offset} is too far back"
         )
 
     def __call__(
@@ -133,10 +93,10 @@ class HeaderSource(ABC):
         **query: Any,
     ) -> Iterator[HeaderPair]:
         """Search; see :meth:`daskbroker.DataBroker.__call__`. Newest first, lazily."""
-        return self.find(compile_search(full, search, since, until, query, timezone))
+        return self.store.find(compile_search(full, search, since, until, query, timezone))
 
     def __iter__(self) -> Iterator[HeaderPair]:
-        return self.find(Search())
+        return self.store.find(Search())
 
     def __len__(self) -> int:
-        return self.count(Search())
+        return self.store.count(Search())

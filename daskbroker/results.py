@@ -47,7 +47,7 @@ class Results:
         self._stop = stop
 
     def __iter__(self) -> Iterator[Header]:
-        source = self._db.header_source
+        source = self._db.header_source.store
         if not self._search.descriptors:
             pairs = source.find(self._search, self._start, self._stop)
             return (Header(self._db, *pair) for pair in pairs)
@@ -58,7 +58,7 @@ class Results:
         """The same runs oldest first; lazily, unless this is a slice."""
         if self._start or self._stop is not None:
             return reversed(list(self))
-        pairs = self._db.header_source.find(self._search, oldest_first=True)
+        pairs = self._db.header_source.store.find(self._search, oldest_first=True)
         headers = (Header(self._db, *pair) for pair in pairs)
         return filter(self._has_descriptors, headers) if self._search.descriptors else headers
 
@@ -69,7 +69,7 @@ class Results:
     def __len__(self) -> int:
         if self._search.descriptors:
             return sum(1 for _ in self)
-        count = self._db.header_source.count(self._search)
+        count = self._db.header_source.store.count(self._search)
         end = count if self._stop is None else min(count, self._stop)
         return max(0, end - self._start)
 
@@ -238,7 +238,7 @@ class Results:
     ) -> list[tuple[RunPlan, FileAccess]]:
         """What each event source that has some of the stream has of it."""
         planned = [
-            (source.plan_runs(runs, stream_name, options.runs_to_fill), source.files)
+            (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.files)
             for source in self._db.event_sources.values()
         ]
         found = [(plan, files) for plan, files in planned if plan.descriptors]

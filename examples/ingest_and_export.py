@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 import daskbroker
-from daskbroker.export import export
-from daskbroker.ingest import ingest
 from daskbroker.testing import make_run
+from daskbroker.work.export import export
+from daskbroker.work.ingest import ingest
 
 with tempfile.TemporaryDirectory() as temporary, daskbroker.temp() as db:
     folder = Path(temporary)

@@ -472,7 +472,7 @@ def test_nothing_that_is_sent_or_shown_holds_the_password(old_configuration, for
         things = [db, header, db(), header.table(), header.dataset(), header.portable()]
         sent = [pickle.dumps(thing) for thing in things]
         shown = [repr(thing) for thing in [*things, db.uri, db.header_source, db.event_sources]]
-        shown.append(repr(db.event_sources["mongo"].reader))
+        shown.append(repr(db.event_sources["mongo"].store.reader))
     for text in [*map(repr, sent), *shown]:
         assert "s3cret" not in text
     table = pickle.loads(sent[3])  # reads the configuration anew

@@ -6,7 +6,7 @@ import pytest
 
 from daskbroker import DataBroker
 from daskbroker.core.errors import BadQuery, ConfigError
-from daskbroker.sources.embedded import Database, EmbeddedEventSource, EmbeddedHeaderSource
+from daskbroker.stores.embedded import Database, EmbeddedEventStore, EmbeddedHeaderStore
 from daskbroker.testing import assert_documents_equal, external_run, make_run
 from daskbroker.testing.base import insert_all
 
@@ -29,8 +29,8 @@ def broker(sources):
         return "far" if far else "near"
 
     db = DataBroker(
-        EmbeddedHeaderSource(sources["near"]),
-        {name: EmbeddedEventSource(database) for name, database in sources.items()},
+        EmbeddedHeaderStore(sources["near"]),
+        {name: EmbeddedEventStore(database) for name, database in sources.items()},
         route=route,
     )
     insert = db.insert
@@ -81,8 +81,8 @@ def test_one_table_of_runs_in_two_sources(broker):
 
 def test_a_route_to_nowhere_is_named(sources):
     db = DataBroker(
-        EmbeddedHeaderSource(sources["near"]),
-        [EmbeddedEventSource(sources["near"])],
+        EmbeddedHeaderStore(sources["near"]),
+        [EmbeddedEventStore(sources["near"])],
         route=lambda descriptor: "moon",
     )
     docs = make_run(1)

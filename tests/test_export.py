@@ -14,9 +14,9 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadQuery, DaskbrokerError
-from daskbroker.export import export, export_jsonl, export_parquet
-from daskbroker.ingest import ingest
 from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
+from daskbroker.work.export import export, export_jsonl, export_parquet
+from daskbroker.work.ingest import ingest
 
 ROWS = 40
 

@@ -120,7 +120,7 @@ def test_no_room_to_seal_is_no_failure_of_an_insert(tmp_path, monkeypatch, caplo
     documents = make_run(keys={"x": ["y" * 5000] * 100}, stop=False)
     with dask.config.set({"daskbroker.seal-rows": 30}), daskbroker.connect(tmp_path) as db:
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "daskbroker"):
-            patch.setattr("daskbroker.sources.embedded.sealing.os.fsync", full)
+            patch.setattr("daskbroker.stores.embedded.sealing.os.fsync", full)
             for name, doc in documents[:72]:
                 db.insert(name, doc)
             with pytest.raises(StoreFull):

@@ -11,7 +11,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import DaskbrokerError, StoreError
-from daskbroker.sources.embedded import fork_gate
+from daskbroker.stores.embedded import fork_gate
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.workers import as_completed
@@ -65,7 +65,7 @@ def answer_of_child(work):
 def test_a_child_of_a_process_whose_thread_stays_in_sqlite_is_told(db, monkeypatch):
     monkeypatch.setattr(fork_gate, "PATIENCE_SECONDS", 0.2)
     insert_all(db, make_run(2))
-    database = db.event_sources["embedded"]._database
+    database = db.event_sources["embedded"].store._database
     inside, done = threading.Event(), threading.Event()
 
     def stay():
@@ -89,7 +89,7 @@ def test_a_child_of_a_process_whose_thread_stays_in_sqlite_is_told(db, monkeypat
 
 def test_a_fork_in_the_middle_of_a_reading_is_told(db):
     insert_all(db, make_run(2))
-    with db.event_sources["embedded"]._database.read() as connection:
+    with db.event_sources["embedded"].store._database.read() as connection:
         assert "was forked while" in answer_of_child(lambda: len(db))
         assert connection.execute("SELECT count(*) FROM header").fetchone() == (1,)
 

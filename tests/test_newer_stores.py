@@ -16,7 +16,7 @@ from daskbroker.core.chunks import from_ipc, to_ipc
 from daskbroker.core.documents import from_json, to_json
 from daskbroker.core.errors import StoreDamaged, StoreVersion
 from daskbroker.core.formats import check_format
-from daskbroker.sources.mongo.spool import SIGNATURE, SpoolFile
+from daskbroker.stores.spool.file import SIGNATURE, SpoolFile
 from daskbroker.testing import assert_documents_equal, make_run
 
 
@@ -119,7 +119,7 @@ def left_behind(mongo_database, tmp_path):
     documents = make_run(20)
     with daskbroker.connect(mongo_database) as db:
         insert(db, documents[:10])
-        store = db.event_sources["mongo"]._database.store_id
+        store = db.event_sources["mongo"].store._database.store_id
     with dask.config.set({"daskbroker.mongo-spool": tmp_path}):
         source = daskbroker.connect(mongo_database)
         insert(source, documents[10:15])

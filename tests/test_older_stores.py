@@ -27,9 +27,9 @@ from bson.raw_bson import RawBSONDocument
 
 import daskbroker
 from daskbroker.core.errors import DuplicateUID, StoreReadOnly
-from daskbroker.sources.embedded import database as embedded_database
-from daskbroker.sources.mongo import database as mongo_database
-from daskbroker.sources.mongo import spool
+from daskbroker.stores.embedded import database as embedded_database
+from daskbroker.stores.mongodb import database as mongo_database
+from daskbroker.stores.mongodb import spool
 from daskbroker.testing import (
     assert_documents_equal,
     assert_references_first,

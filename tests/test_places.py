@@ -113,7 +113,7 @@ def test_unchanged_copies_too_have_other_tokens(places):
         assert one.dataset()["x"].data.name != other.dataset()["x"].data.name
         sources = [header.es_given_stream("primary") for header in (one, other)]
         references = [
-            References.of("the-run", {DATUM.kind: source.plan_references(DATUM, "the-run")})
+            References.of_plans(source.store.plan_references([DATUM], ["the-run"]))["the-run"]
             for source in sources
         ]
         assert references[0].token != references[1].token

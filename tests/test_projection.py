@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from daskbroker.sources.embedded.reader import EmbeddedReader
+from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder
 
 ROWS, PAGES = 2000, 4

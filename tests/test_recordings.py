@@ -16,9 +16,9 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadRecording
-from daskbroker.ingest import ingest
-from daskbroker.recordings import find_recordings, read_recording
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.work.ingest import ingest
+from daskbroker.work.recordings import find_recordings, read_recording
 
 DOCUMENTS = make_run(3, sample={"name": "größe"})
 RUN = DOCUMENTS[0][1]["uid"]

@@ -13,7 +13,7 @@ import pymongo.monitoring
 import pytest
 
 import daskbroker
-from daskbroker.sources.embedded.database import Database
+from daskbroker.stores.embedded.database import Database
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.detector_runs import datum_run, stream_run
 

@@ -37,7 +37,7 @@ def test_documents_and_tables(both, documents, sealed):
     header, other = (db[documents[0][1]["uid"]] for db in both)
     if sealed:
         both[0].seal(header)
-        both[1].event_sources["mongo"].seal(header.uid, keep_journal=sealed == "keep")
+        both[1].event_sources["mongo"].store.seal(header.uid, keep_journal=sealed == "keep")
     assert (header.start, header.stop) == (other.start, other.stop)
     assert header.descriptors == other.descriptors
     received = list(other.documents())

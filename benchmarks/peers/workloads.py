@@ -263,7 +263,7 @@ class _EmptyDatabase:
         self.drop()
         with dask.config.set({"daskbroker.mongo-spool": self._folder.name if spool else None}):
             self.broker = daskbroker.connect(self.uri)
-        self.broker.header_source.create_indexes()
+        self.broker.header_source.store.create_indexes()
 
     def drop(self) -> None:
         """Remove it."""

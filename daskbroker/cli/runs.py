@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import connect
+from ..connect import connect
 from ..core.documents import to_json
 from ..progress import progress_bar
 from .app import (
@@ -56,7 +56,7 @@ def ingest(
     ] = None,
 ) -> None:
     """Bring recorded documents in: JSON, JSON lines, msgpack, gzip and zip of these."""
-    from ..ingest import ingest as ingest_paths
+    from ..work.ingest import ingest as ingest_paths
 
     defined = dict(pair_of(text) for text in define or ())
     with connect(db) as broker, progress_bar(None, " documents") as bar:
@@ -136,7 +136,7 @@ def export(
     ] = None,
 ) -> None:
     """Write runs as JSON lines of documents, or as Parquet files of their tables."""
-    from ..export import export as export_runs
+    from ..work.export import export as export_runs
 
     with connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]

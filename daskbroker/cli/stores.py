@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from ..config import connect
 from ..configuration import list_configurations, search_folders, unreadable_files
-from ..copying import copy as copy_runs
+from ..connect import connect
 from ..core.errors import BadDocument, StoreDamaged
 from ..header import Header
 from ..progress import progress_bar
+from ..work.copying import copy as copy_runs
 from .app import Full, Limit, Since, Store, Terms, Until, app, line_of, search
 
 __all__ = ["config", "copy", "index", "info", "seal"]
@@ -74,9 +74,9 @@ def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
 def index(place: Place = None, db: Store = None) -> None:
     """Make the indexes that a database lacks."""
     with connect(place or db, create=False) as broker:
-        made = broker.header_source.create_indexes()
+        made = broker.header_source.store.create_indexes()
         for source in broker.event_sources.values():
-            made += source.create_indexes()
+            made += source.store.create_indexes()
         for name in made:
             typer.echo(name)
         typer.echo(f"{len(made):,} indexes made in {broker.uri}")

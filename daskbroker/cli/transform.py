@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ..config import connect
+from ..connect import connect
 from ..core.errors import ConfigError
 from ..core.redaction import redacted
-from ..reprocess import reprocess as reprocess_runs
+from ..work.reprocess import reprocess as reprocess_runs
 from .app import Full, Limit, Since, Terms, Until, app, pair_of, search, value_of
 
 __all__ = ["reprocess"]

@@ -1,8 +1,8 @@
 """Configurations: YAML files by name, and what they say as one plain mapping of settings.
 
-Settings are JSON-able: ``{"embedded": folder}`` or ``{"mongo": {"uri", "assets", "layout"}}``,
-with ``mode`` and ``timezone`` and, where given, ``handlers`` (``{spec: "module:Class"}``),
-``root_map`` and ``readable_roots``.
+Settings are JSON-able: ``{"embedded": folder}`` or ``{"mongo": {"uri", "assets", "layout"}}``
+or, of other stores, ``{"uri": …}``, with ``mode`` and ``timezone`` and, where given,
+``handlers`` (``{spec: "module:Class"}``), ``root_map`` and ``readable_roots``.
 """
 
 from .files import (
@@ -14,7 +14,7 @@ from .files import (
     unreadable_files,
 )
 from .forms import settings_of
-from .places import Settings, has_secret, place_settings, target_of
+from .places import Settings, has_secret, place_settings, scheme_of, target_of
 
 __all__ = [
     "Configuration",
@@ -24,6 +24,7 @@ __all__ = [
     "list_configurations",
     "place_settings",
     "read_configuration",
+    "scheme_of",
     "search_folders",
     "settings_of",
     "target_of",

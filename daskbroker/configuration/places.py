@@ -11,8 +11,9 @@ from urllib.parse import parse_qsl, quote_plus, urlsplit, urlunsplit
 
 from ..core.errors import ConfigError
 from ..core.redaction import has_login, redacted
+from ..stores.openers import opener_of
 
-__all__ = ["Settings", "has_secret", "mongo_uri", "place_settings", "target_of"]
+__all__ = ["Settings", "has_secret", "mongo_uri", "place_settings", "scheme_of", "target_of"]
 
 Settings = dict[str, Any]
 
@@ -50,10 +51,10 @@ def place_settings(
         mongo = {"uri": uri, "assets": None if other == uri else other, "layout": layout}
         return {"mongo": mongo}
     if separator and scheme != "file":
-        raise ConfigError(
-            f"{scheme}:// is no store that daskbroker opens; give a folder, or a URI "
-            "mongodb://host/database"
-        )
+        opener_of(scheme)
+        if assets is not None:
+            raise ConfigError(f"{redacted(place)}: only MongoDB has 'assets' apart")
+        return {"uri": place}
     if assets is not None:
         raise ConfigError(f"{place}: a folder holds everything; only MongoDB has 'assets' apart")
     path = rest.removeprefix("localhost") if separator else place
@@ -127,11 +128,19 @@ def _escaped(text: str) -> str:
 
 def has_secret(settings: Settings) -> bool:
     """Whether a password, or what may be one, is in the settings."""
-    return has_login(json.dumps(settings.get("mongo")))
+    return has_login(json.dumps([settings.get("mongo"), settings.get("uri")]))
+
+
+def scheme_of(settings: Settings) -> str:
+    """The scheme of the store that the settings lead to; see :mod:`daskbroker.stores.openers`."""
+    if "embedded" in settings:
+        return "file"
+    uri = settings["mongo"]["uri"] if "mongo" in settings else settings["uri"]
+    return str(uri).partition("://")[0]
 
 
 def target_of(settings: Settings) -> str:
     """Where the settings lead, to be shown: without user names and passwords."""
     if "embedded" in settings:
         return str(settings["embedded"])
-    return redacted(settings["mongo"]["uri"])
+    return redacted(settings["mongo"]["uri"] if "mongo" in settings else settings["uri"])

@@ -30,6 +30,7 @@ __all__ = [
     "decode_rows",
     "encode_page",
     "encode_rows",
+    "event_metadata",
     "iter_rows",
     "join_tables",
     "rows_of_page",
@@ -112,6 +113,16 @@ STREAM_RESOURCE = Layout(kind="stream_resource", owner="", uid="uid", scalars=("
 REFERENCES = (RESOURCE, STREAM_RESOURCE, DATUM, STREAM_DATUM)
 """Of references a run has one sequence a kind; of events there is one a descriptor."""
 LAYOUTS = {layout.kind: layout for layout in (EVENT, *REFERENCES)}
+
+
+def event_metadata(descriptor: Mapping[str, Any]) -> dict[str, str]:
+    """What the schema of the chunks of a descriptor's events carries."""
+    return {
+        "run": str(descriptor["run_start"]),
+        "kind": EVENT.kind,
+        "descriptor": str(descriptor["uid"]),
+        "stream": str(descriptor.get("name") or "primary"),
+    }
 
 
 # -- documents to columns --------------------------------------------------------------------

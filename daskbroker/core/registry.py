@@ -16,6 +16,7 @@ from .forking import in_children
 
 __all__ = [
     "broker_of",
+    "check",
     "known",
     "known_or_opened",
     "opened",
@@ -28,6 +29,7 @@ _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _recent: dict[str, Any] = {}
 _lock = threading.RLock()
 _openers: list[Callable[[str], Any]] = []
+_checks: list[Callable[[str], None]] = []
 
 KEPT = 16
 """So many brokers, opened by unpickling, stay open although nothing refers to them."""
@@ -41,9 +43,15 @@ def _begin() -> None:
 in_children(_begin)
 
 
-def register_opener(opener: Callable[[str], Any]) -> None:
-    """Say what opens a broker from its configuration; the package does it at import."""
+def register_opener(opener: Callable[[str], Any], check: Callable[[str], None]) -> None:
+    """Say what opens a broker by its key, and checks a key; the package does it at import."""
     _openers[:] = [opener]
+    _checks[:] = [check]
+
+
+def check(key: str) -> None:
+    """Raise ConfigError if another process could not open a broker by this key."""
+    _checks[0](key)
 
 
 def remember(key: str, broker: Any) -> None:
@@ -91,4 +99,4 @@ def reader_of(key: str, source: str) -> Any:
     """The reader of an event source of a broker; what a reader pickles as that must not carry
     the password it was made with.
     """
-    return broker_of(key).event_sources[source].reader
+    return broker_of(key).event_sources[source].store.reader

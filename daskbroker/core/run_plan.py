@@ -111,7 +111,7 @@ def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Doc
     """``("resource" | "stream_resource", doc)`` of planned references, in order; they are read."""
     for layout in (RESOURCE, STREAM_RESOURCE):
         plan = references.get(layout.kind)
-        for table in () if plan is None else plan.reader.read_many(plan.keys):
+        for table in () if plan is None else plan.read_all():
             for doc in decode_rows(layout, table, ""):
                 yield layout.kind, doc
 
@@ -127,7 +127,7 @@ def _by_run(plan: ChunkPlan) -> dict[str, list[int]]:
 def frame_spans(plan: ChunkPlan) -> Iterator[tuple[str, range]]:
     """Descriptor and range of ``seq_num`` of each planned stream_datum that is not empty."""
     columns = ["descriptor", "seq_nums:start", "seq_nums:stop"]
-    for table in plan.reader.read_many(plan.keys, columns):
+    for table in plan.read_all(columns):
         for uid, first, last in zip(*table.to_pydict().values(), strict=True):
             if last > first:
                 yield uid, range(first, last)

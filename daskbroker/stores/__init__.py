@@ -1,1 +1,1 @@
-"""Where headers and events are stored; every source implements the contracts of ``base``."""
+"""Stores: where documents are kept. :mod:`.contract` says what one has to do."""

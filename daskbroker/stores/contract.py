@@ -1,56 +1,105 @@
-"""The contract of an event source: a store implements few primitives, the rest is derived here.
+"""The contract of stores: what one has to do, and what follows from that.
 
-The methods are the manifesto's. An :class:`EventSource` holds all of a run but its start and
-stop: descriptors, events, and the references to detector files.
+A store keeps start and stop documents (:class:`HeaderStore`), and all else of runs: descriptors,
+events, and references to detector files (:class:`EventStore`). It knows nothing of Dask, of tables
+and Datasets, or of how detector files are read.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import numbers
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from ..core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
+from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.documents import ALL, Document
-from ..core.errors import BadDocument, StreamNotFound, UnknownReference
-from ..core.layouts import DATUM, EVENT, LAYOUTS, REFERENCES, STREAM_DATUM, Layout
+from ..core.errors import BadDocument, UnknownReference
+from ..core.layouts import (
+    DATUM,
+    EVENT,
+    LAYOUTS,
+    REFERENCES,
+    STREAM_DATUM,
+    Layout,
+    decode_rows,
+    rows_of_page,
+)
 from ..core.planning import with_frames
-from ..core.run_plan import RunPlan, frame_spans, stream_of
+from ..core.run_plan import RunPlan, frame_spans
+from ..core.search import Search
 from ..core.validate import check_keys, document_label, prepare
-from ..views import dataframe as dataframe_view
-from ..views import documents as documents_view
-from ..views.options import ViewOptions
-from ..views.rows import Duplicates
-from .filestore import Filestore
 
-if TYPE_CHECKING:
-    import dask.dataframe as dd
+__all__ = [
+    "EventStore",
+    "HeaderPair",
+    "HeaderStore",
+    "Opened",
+    "expand_bulk",
+    "is_whole_number",
+]
 
-__all__ = ["EventSource", "no_stream", "run_of"]
-
-
-def run_of(header: Any) -> str:
-    """The uid of a run, given as a Header, a start document, a pair, or the uid itself."""
-    if isinstance(header, str):
-        return header
-    if isinstance(header, tuple):
-        header = header[0]
-    start = getattr(header, "start", header)
-    if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
-        return str(start["uid"])
-    raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
+HeaderPair = tuple[Document, Document | None]
+"""Start and stop of a run; stop is None while there is none."""
 
 
-class EventSource(Filestore):
+def is_whole_number(key: Any) -> bool:
+    """An int, NumPy's included, but no bool."""
+    return isinstance(key, numbers.Integral) and not isinstance(key, bool)
+
+
+class HeaderStore(ABC):
+    """Start and stop documents, and the search over them."""
+
+    # -- primitives --------------------------------------------------------------------------
+
+    @abstractmethod
+    def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Store a checked start or stop."""
+
+    def insert_limit(self) -> AbstractContextManager[None]:
+        """A context for the parts of one insert, which bounds their time together; none here."""
+        return nullcontext()
+
+    @abstractmethod
+    def find_uid(self, uid: str) -> HeaderPair | None:
+        """The run with exactly this uid."""
+
+    @abstractmethod
+    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
+        """The first of the uids that begin so, in order."""
+
+    @abstractmethod
+    def find(
+        self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
+    ) -> Iterator[HeaderPair]:
+        """The runs that a search finds, newest first, from one place to another."""
+
+    @abstractmethod
+    def count(self, search: Search) -> int:
+        """How many runs a search finds."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of connections."""
+
+    def create_indexes(self) -> list[str]:
+        """Make the indexes that are missing; names of those made. Most stores have theirs."""
+        return []
+
+
+class EventStore(ABC):
     """Descriptors, events and references of runs, as chunks.
 
-    A store implements the primitives; every method of the manifesto is derived from them.
+    A store implements the primitives. The manifesto's methods are those of
+    :class:`daskbroker.event_source.EventSource`.
     """
 
-    reader: Any
-    """The :class:`~daskbroker.core.chunks.ChunkReader` of its chunks."""
+    reader: ChunkReader
+    """Reads its chunks."""
 
     opens_on_workers: bool = False
     """Whether workers may open the store itself, and not only read chunks by their keys."""
@@ -60,7 +109,25 @@ class EventSource(Filestore):
         """Whether what was opened is still what is there, and not replaced by something else."""
         return True
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether :attr:`store_id` is final; of some stores it is only when something is stored."""
+        return True
+
+    def insert_limit(self) -> AbstractContextManager[None]:
+        """A context for the parts of one insert, which bounds their time together; none here."""
+        return nullcontext()
+
+    def prepare_writing(self) -> None:
+        """Called before events are written; most stores have nothing to prepare."""
+        return
+
     # -- primitives --------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def store_id(self) -> str:
+        """Identity of the store: the same whenever and by whomever it is opened."""
 
     @abstractmethod
     def put_run(self, uid: str) -> None:
@@ -99,13 +166,41 @@ class EventSource(Filestore):
         ``owner`` names the sequence: a descriptor's uid for events, the run's for references.
         """
 
-    @abstractmethod
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
-        """Store a checked page as :meth:`append` stores its rows: all of it, or nothing."""
+        """Store a checked page as :meth:`append` stores its rows: all of it, or nothing.
+
+        A store that can keep columns as they are overrides it.
+        """
+        self.append(layout, owner, rows_of_page(layout, page), run)
+
+    def append_table(self, owner: str, table: pa.Table, run: str) -> None:
+        """Store checked events of a descriptor that are encoded as a chunk.
+
+        A store that can keep a chunk as it is overrides it.
+        """
+        self.append(EVENT, owner, decode_rows(EVENT, table, owner), run)
 
     @abstractmethod
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """The chunks of events of some descriptors, in their order, without reading a payload."""
+
+    @abstractmethod
+    def find_descriptor(self, uid: str) -> Document | None:
+        """A descriptor by uid."""
+
+    @abstractmethod
+    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """Descriptors of runs, in the order of the runs, within a run in that of time."""
+
+    @abstractmethod
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
+        """The chunks of references of some kinds, by kind, in the order in which they came.
+
+        In place of descriptors the plans have an owner for each run, in the given order; see
+        :class:`~daskbroker.core.run_plan.RunPlan`.
+        """
 
     @abstractmethod
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
@@ -162,25 +257,32 @@ class EventSource(Filestore):
             self.insert_prepared(one_name, one, run=run)
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
-        """Store a document that :func:`daskbroker.core.validate.prepare` has checked."""
+        """Store a document that :func:`daskbroker.core.validate.prepare` has checked.
+
+        It takes no longer than :meth:`insert_limit` allows; a stop, which makes chunks, may.
+        """
+        with nullcontext() if name == "stop" else self.insert_limit():
+            self._insert_prepared(name, doc, run)
+
+    def _insert_prepared(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "start":
             self.put_run(doc["uid"])
         elif name == "stop":
-            self._known_run(name, doc, doc["run_start"])
+            self._check_run(name, doc, doc["run_start"])
             self.stop_run(doc["run_start"])
         elif name == "descriptor":
-            self._known_run(name, doc, doc["run_start"])
+            self._check_run(name, doc, doc["run_start"])
             self.put_descriptor(doc)
         elif name in ("resource", "stream_resource"):
             owner = doc.get("run_start") or run or self.current_run()
-            self._known_run(name, doc, owner)
+            self._check_run(name, doc, owner)
             self.put_asset(LAYOUTS[name], doc, str(owner))
         elif name in ("event", "event_page", "event_rows"):
             self._insert_events(name, doc)
         else:
             self._insert_references(name, doc, run)
 
-    def _known_run(self, name: str, doc: Mapping[str, Any], uid: str | None) -> None:
+    def _check_run(self, name: str, doc: Mapping[str, Any], uid: str | None) -> None:
         if uid is None or not self.has_run(uid):
             raise UnknownReference(
                 f"{document_label(name, doc)}: its run {uid!r} is not stored; "
@@ -267,134 +369,20 @@ class EventSource(Filestore):
 
         return RunPlan(tuple(runs), with_frames(events, spans_of), planned)
 
-    # -- the manifesto's methods -------------------------------------------------------------
 
-    def stream_names_given_header(self, header: Any) -> set[str]:
-        """Names of the streams of a run."""
-        return {stream_of(d) for d in self.list_descriptors([run_of(header)])}
+class Opened(NamedTuple):
+    """What opening a place gives; see :mod:`daskbroker.stores.openers`.
 
-    def descriptors_given_header(self, header: Any, stream_name: Any = ALL) -> list[Document]:
-        """Descriptors of a run, of one stream or of all, in the order of time.
+    Attributes
+    ----------
+    headers
+        Start and stop documents.
+    events
+        Stores of events by name; most places have one.
+    """
 
-        Raises
-        ------
-        StreamNotFound
-            If a stream is named that the run does not have.
-        """
-        run = run_of(header)
-        found = self.list_descriptors([run], stream_name)
-        if not found and stream_name is not ALL:
-            raise no_stream(run, stream_name, self.stream_names_given_header(run))
-        return found
-
-    def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
-        """Which chunks hold the events of a run; no payload is read."""
-        return self.planned_header(header, stream_name).events
-
-    def read_chunk(self, chunk: Chunk, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…)."""
-        with damage_of(chunk_label(chunk.descriptor)):
-            return self.reader.read(chunk.key, columns)  # type: ignore[no-any-return]
-
-    def documents_given_header(
-        self,
-        header: Any,
-        stream_name: Any = ALL,
-        fill: bool = False,
-        fields: Any = None,
-        *,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> Iterator[tuple[str, Document]]:
-        """``(name, doc)`` of everything but start and stop, references before users. Lazy.
-
-        Parameters
-        ----------
-        header
-            A Header, its start document or its uid.
-        stream_name
-            One stream, or ``ALL``.
-        fill
-            Put external data in place of references.
-        fields
-            See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
-        handler_registry, handler_overrides
-            Handlers by spec, and by data key, for this call.
-        """
-        options = ViewOptions(
-            fields,
-            fill,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-        )
-        plan = self.planned_header(header, stream_name, references=True)
-        pair = _start_and_stop(header)
-        return documents_view.stream_documents(
-            [(plan, self.files)], *pair, options, all_streams=stream_name is ALL
-        )
-
-    def planned_header(
-        self,
-        header: Any,
-        stream_name: Any = ALL,
-        references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
-    ) -> RunPlan:
-        """See :meth:`plan_runs`, of one run.
-
-        Raises
-        ------
-        StreamNotFound
-            If a stream is named that the run does not have.
-        """
-        run = run_of(header)
-        plan = self.plan_runs([run], stream_name, references)
-        if not plan.descriptors and stream_name is not ALL:
-            raise no_stream(run, stream_name, self.stream_names_given_header(run))
-        return plan
-
-    def table_given_header(
-        self,
-        header: Any,
-        stream_name: str = "primary",
-        fill: bool = False,
-        fields: Any = None,
-        *,
-        timestamps: bool = False,
-        duplicates: Duplicates = "last",
-        timezone: str | None = None,
-        handler_registry: Any = None,
-        handler_overrides: Any = None,
-    ) -> dd.DataFrame:
-        """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
-        options = ViewOptions(
-            fields,
-            fill,
-            timestamps,
-            duplicates,
-            timezone,
-            handler_registry=handler_registry,
-            handler_overrides=handler_overrides,
-        )
-        start, stop = _start_and_stop(header)
-        plan = self.planned_header(header, stream_name, options.runs_to_fill)
-        runs = {start["uid"]: (start, stop)}
-        return dataframe_view.table(plan, stream_name, runs, options, self.files)
-
-
-def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:
-    """The error for a stream that a run does not have."""
-    return StreamNotFound(
-        f"run {run!r} has no stream {name!r}; it has: {', '.join(sorted(there)) or 'none'}"
-    )
-
-
-def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    if isinstance(header, tuple):
-        return header[0], header[1]
-    start = getattr(header, "start", header)
-    if isinstance(start, Mapping):
-        return start, getattr(header, "stop", None)
-    return {"uid": header, "time": 0.0}, None
+    headers: HeaderStore
+    events: Mapping[str, EventStore]
 
 
 def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -18,9 +18,9 @@ from ..core.errors import StoreReadOnly
 from ..core.layouts import Layout
 from ..core.run_plan import RunPlan, resources_of, stream_of
 from ..core.search import Search
-from .base import EventSource, HeaderPair, HeaderSource
+from .contract import EventStore, HeaderPair, HeaderStore
 
-__all__ = ["PortableEventSource", "PortableHeaderSource"]
+__all__ = ["PlannedEventStore", "PlannedHeaderStore"]
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
@@ -28,28 +28,28 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 
 @dataclass(frozen=True, eq=False)
-class PortableHeaderSource(HeaderSource):
+class PlannedHeaderStore(HeaderStore):
     """Start and stop of one run."""
 
     pair: HeaderPair
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderSource.find_uid`."""
+        """See :meth:`HeaderStore.find_uid`."""
         return self.pair if uid == self.pair[0]["uid"] else None
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderSource.find_prefix`."""
+        """See :meth:`HeaderStore.find_prefix`."""
         uid = str(self.pair[0]["uid"])
         return [uid] if uid.startswith(prefix) else []
 
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[HeaderPair]:
-        """See :meth:`HeaderSource.find`."""
+        """See :meth:`HeaderStore.find`."""
         return islice([self.pair] if search.matches(*self.pair) else [], start, stop)
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderSource.count`."""
+        """See :meth:`HeaderStore.count`."""
         return int(search.matches(*self.pair))
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class PortableHeaderSource(HeaderSource):
 
 
 @dataclass(frozen=True, eq=False)
-class PortableEventSource(EventSource):
+class PlannedEventStore(EventStore):
     """What one event source has of a run.
 
     Attributes
@@ -77,40 +77,45 @@ class PortableEventSource(EventSource):
 
     @property
     def reader(self) -> Any:  # type: ignore[override]
-        """See :class:`EventSource`."""
+        """See :class:`EventStore`."""
         return self.plan.events.reader
 
+    @property
+    def store_id(self) -> str:
+        """See :attr:`EventStore.store_id`."""
+        return self.plan.events.store
+
     def has_run(self, uid: str) -> bool:
-        """See :meth:`EventSource.has_run`."""
+        """See :meth:`EventStore.has_run`."""
         return uid == self.run
 
     def current_run(self) -> str | None:
-        """See :meth:`EventSource.current_run`."""
+        """See :meth:`EventStore.current_run`."""
         return self.run
 
     def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventSource.find_descriptor`."""
+        """See :meth:`EventStore.find_descriptor`."""
         return next((d for d in self.plan.descriptors if d["uid"] == uid), None)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventSource.find_asset_run`."""
+        """See :meth:`EventStore.find_asset_run`."""
         found = any(doc["uid"] == uid for _, doc in resources_of(self.plan.references))
         return self.run if found else None
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """See :meth:`EventSource.list_descriptors`."""
+        """See :meth:`EventStore.list_descriptors`."""
         found = self.plan.descriptors if self.run in runs else ()
         return [d for d in found if stream_name is ALL or stream_of(d) == stream_name]
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventSource.plan_events`."""
+        """See :meth:`EventStore.plan_events`."""
         places = {d["uid"]: place for place, d in enumerate(self.plan.descriptors)}
         return self.plan.events.of_descriptors([places[d["uid"]] for d in descriptors])
 
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventSource.plan_references`."""
+        """See :meth:`EventStore.plan_references`."""
         owners = [0] if self.run in runs else []
         return {
             layout.kind: self.plan.references[layout.kind].of_descriptors(owners)
@@ -121,7 +126,7 @@ class PortableEventSource(EventSource):
         """There is nothing to let go of."""
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """See :meth:`EventSource.seal`; there is no journal."""
+        """See :meth:`EventStore.seal`; there is no journal."""
         return 0
 
     insert_prepared = put_run = stop_run = put_descriptor = put_asset = _refuse

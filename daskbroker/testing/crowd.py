@@ -26,7 +26,7 @@ import dask
 import pymongo
 from pymongo.errors import AutoReconnect
 
-from ..config import connect
+from ..connect import connect
 from ..core.errors import StoreUnavailable
 from .kill import AWAY_SECONDS, check_store, until_it_answers, write_until_killed
 from .mongod import ReplicaSet, replica_set

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
-from ..config import connect, temp
+from ..connect import connect, temp
 from .runs import make_run, page_of
 
 __all__ = ["main"]

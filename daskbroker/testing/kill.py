@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import dask
 
-from ..config import connect
+from ..connect import connect
 from ..core.errors import StoreUnavailable
 from .runs import claim
 

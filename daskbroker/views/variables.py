@@ -55,7 +55,7 @@ def loaded_coordinates(
     if not len(plan):
         found = {name: var.load() for name, var in coordinates(plan, rows, with_run).items()}
         return found, xr.indexes.PandasIndex(found["time"].values, "time")
-    tables = list(plan.reader.read_many(plan.keys, ["time", "seq_num"]))
+    tables = list(plan.read_all(["time", "seq_num"]))
     times, numbers = (
         rows.taken_from([table.column(name).to_numpy() for table in tables])
         for name in ("time", "seq_num")

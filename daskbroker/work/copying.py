@@ -10,15 +10,15 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from .assets.transfer import FileTransfer
-from .broker import DataBroker
-from .core.documents import Document, pack, plain
-from .core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
-from .core.layouts import LAYOUTS
-from .core.run_plan import resources_of
-from .header import Header
-from .results import Results
-from .views.pages import PageBuffer
+from ..assets.transfer import FileTransfer
+from ..broker import DataBroker
+from ..core.documents import Document, pack, plain
+from ..core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
+from ..core.layouts import LAYOUTS
+from ..core.run_plan import resources_of
+from ..header import Header
+from ..results import Results
+from ..views.pages import PageBuffer
 
 __all__ = ["CopyReport", "copy"]
 
@@ -170,7 +170,7 @@ def _is_there(
     CopyMismatch
         If it is, but refers to other files; with ``verify``, also if other documents differ.
     """
-    pair = into.header_source.find_uid(header.uid)
+    pair = into.header_source.store.find_uid(header.uid)
     if pair is None or header.stop is None or pair != (header.start, header.stop):
         return False
     there = Header(into, *pair)

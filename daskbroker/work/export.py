@@ -15,11 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .assets.transfer import FileTransfer
-from .core.documents import is_unicode, plain, to_json
-from .core.errors import BadQuery
-from .core.file_names import file_name
-from .header import Header
+from ..assets.transfer import FileTransfer
+from ..core.documents import is_unicode, plain, to_json
+from ..core.errors import BadQuery
+from ..core.file_names import file_name
+from ..header import Header
 
 __all__ = ["FORMATS", "export", "export_jsonl", "export_parquet"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .broker import DataBroker
-from .core.errors import BadDocument, BadRecording
+from ..broker import DataBroker
+from ..core.errors import BadDocument, BadRecording
 from .recordings import find_recordings, read_recording
 
 __all__ = ["IngestReport", "Refusal", "ingest"]

@@ -28,8 +28,8 @@ from typing import Any, BinaryIO, NamedTuple
 import msgpack
 import numpy as np
 
-from .core.errors import BadRecording
-from .core.regular import open_regular
+from ..core.errors import BadRecording
+from ..core.regular import open_regular
 
 __all__ = ["Recorded", "find_recordings", "read_recording"]
 

@@ -21,14 +21,14 @@ from typing import Any
 
 from dask.utils import funcname, is_dataframe_like, is_series_like
 
-from .broker import DataBroker
-from .core.documents import Document, from_json, normalize, to_json
-from .core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
-from .header import Header
-from .progress import progress_bar
-from .views.derive import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
-from .views.pages import PageBuffer
-from .workers import as_completed, open_pool
+from ..broker import DataBroker
+from ..core.documents import Document, from_json, normalize, to_json
+from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
+from ..header import Header
+from ..progress import progress_bar
+from ..views.derive import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
+from ..views.pages import PageBuffer
+from ..workers import as_completed, open_pool
 
 __all__ = ["ReprocessReport", "reprocess"]
 
@@ -155,7 +155,7 @@ def _note(report: ReprocessReport, job: _Job, future: Any, into: DataBroker | No
 
 
 def _opens_on_workers(db: DataBroker) -> bool:
-    return all(source.opens_on_workers for source in db.event_sources.values())
+    return all(source.store.opens_on_workers for source in db.event_sources.values())
 
 
 # -- which runs ------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def _jobs(
     """The runs that are still to do; the others are noted as skipped."""
     for run in results:
         first = recipe.uid_of(run)
-        found = into.header_source.find_uid(first)
+        found = into.header_source.store.find_uid(first)
         if run.stop is None and not unfinished:
             reason = "it has not stopped"
         elif recipe.made(run):

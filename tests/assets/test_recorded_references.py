@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from daskbroker.core.errors import FillError
-from daskbroker.ingest import ingest
-from daskbroker.recordings import read_recording
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.files import write_hdf5, write_tiffs
+from daskbroker.work.ingest import ingest
+from daskbroker.work.recordings import read_recording
 
 CORPORA = Path(os.environ.get("DASKBROKER_CORPORA", Path(__file__).parents[3] / "shared/corpora"))
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 import daskbroker
-from daskbroker.copying import copy
 from daskbroker.core.errors import BadQuery, FillError
-from daskbroker.export import export
-from daskbroker.ingest import ingest
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, image_claim, squares_run, stream_run
 from daskbroker.testing.files import frames, write_hdf5, write_npys, write_tiffs
 from daskbroker.testing.runs import RunBuilder
+from daskbroker.work.copying import copy
+from daskbroker.work.export import export
+from daskbroker.work.ingest import ingest
 
 
 def npy_run(folder):

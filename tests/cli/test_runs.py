@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 import daskbroker
-from daskbroker.ingest import ingest
-from daskbroker.recordings import find_recordings, read_recording
 from daskbroker.testing import assert_documents_equal, assert_references_first, make_run
+from daskbroker.work.ingest import ingest
+from daskbroker.work.recordings import find_recordings, read_recording
 
 CORPORA = Path(os.environ.get("DASKBROKER_CORPORA", Path(__file__).parents[3] / "shared/corpora"))
 

@@ -39,7 +39,7 @@ def test_workers_fill_without_opening_the_store(header_and_frames, client):
     header, data = header_and_frames
 
     def opened(header):
-        from daskbroker.sources.embedded import database
+        from daskbroker.stores.embedded import database
 
         image = header.dataset(chunks=None)["img"].values
         return int(image.sum()), len(database._open)

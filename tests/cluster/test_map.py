@@ -106,7 +106,7 @@ def test_closing_early_cancels(runs, client):
 
 def test_workers_do_not_open_an_embedded_store(runs, client):
     def opened(header):
-        from daskbroker.sources.embedded import database
+        from daskbroker.stores.embedded import database
 
         count = len(header.table().compute(scheduler="synchronous"))
         list(header.documents())

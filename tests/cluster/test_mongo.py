@@ -65,9 +65,9 @@ def test_tables_and_maps(mongo, client):
 
 
 def rows_and_pickle(header):
-    from daskbroker.sources.portable import PortableHeaderSource
+    from daskbroker.stores.planned import PlannedHeaderStore
 
-    portable = isinstance(header.db.header_source, PortableHeaderSource)
+    portable = isinstance(header.db.header_source, PlannedHeaderStore)
     return len(header.table().compute(scheduler="synchronous")), portable
 
 

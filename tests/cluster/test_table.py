@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import daskbroker
-from daskbroker.sources.embedded.packing import pack_small_chunks
+from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.times import check_time_index
@@ -77,7 +77,7 @@ def test_a_dataset_on_workers(many_chunks, client):
 
 def test_sizes_of_graphs_and_pickles(many_chunks):
     # Small chunks are moved from SQLite into packs when there are 4 MiB of them.
-    pack_small_chunks(many_chunks.header_source._database)
+    pack_small_chunks(many_chunks.header_source.store._database)
     header = many_chunks[-1]
     table, dataset = header.table(), header.dataset()
     assert len(pickle.dumps(table)) < 2048 * CHUNKS
@@ -167,7 +167,7 @@ def test_workers_killed_during_a_map(runs, client, kill_worker):
 
 
 def test_a_folder_that_workers_do_not_see(many_chunks, client):
-    pack_small_chunks(many_chunks.header_source._database)
+    pack_small_chunks(many_chunks.header_source.store._database)
     header = many_chunks[-1]
     table, dataset = pickle.loads(pickle.dumps((header.table(), header.dataset())))
     pickled = pickle.dumps(header)
@@ -190,7 +190,7 @@ def test_a_folder_that_workers_do_not_see(many_chunks, client):
 
 
 def test_a_lost_file_is_not_taken_for_a_lost_folder(many_chunks, client):
-    pack_small_chunks(many_chunks.header_source._database)
+    pack_small_chunks(many_chunks.header_source.store._database)
     table = many_chunks[-1].table()
     for file in Path(many_chunks.uri).rglob("pack-*"):
         file.unlink()

@@ -50,10 +50,10 @@ from bson import json_util
 from bson.raw_bson import RawBSONDocument
 
 import daskbroker
-from daskbroker.sources.embedded import database as embedded_database
-from daskbroker.sources.embedded.packing import pack_small_chunks
-from daskbroker.sources.mongo import database as mongo_database
-from daskbroker.sources.mongo import sealing, sending, spool
+from daskbroker.stores.embedded import database as embedded_database
+from daskbroker.stores.embedded.packing import pack_small_chunks
+from daskbroker.stores.mongodb import database as mongo_database
+from daskbroker.stores.mongodb import sealing, sending, spool
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.mongod import mongod
 
@@ -257,7 +257,7 @@ def embedded_packed(folder: Path) -> Written:
         insert(str(folder), some)
         with daskbroker.connect(folder) as db:
             db.seal()
-            pack_small_chunks(db.event_sources["embedded"]._database)
+            pack_small_chunks(db.event_sources["embedded"].store._database)
     insert(str(folder), more[8:])
     return [*documents, *more], rest
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from daskbroker.core.errors import FieldNotFound, StreamNotFound
-from daskbroker.sources.embedded.reader import EmbeddedReader
+from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder, make_run
 
 

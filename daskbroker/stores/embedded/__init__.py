@@ -1,10 +1,10 @@
 """The default store: one folder with an SQLite file and plain Parquet files.
 
-``EmbeddedHeaderSource`` and ``EmbeddedEventSource`` share a ``Database``.
+``EmbeddedHeaderStore`` and ``EmbeddedEventStore`` share a ``Database``.
 """
 
 from .database import Database
-from .events import EmbeddedEventSource
-from .headers import EmbeddedHeaderSource
+from .events import EmbeddedEventStore
+from .headers import EmbeddedHeaderStore
 
-__all__ = ["Database", "EmbeddedEventSource", "EmbeddedHeaderSource"]
+__all__ = ["Database", "EmbeddedEventStore", "EmbeddedHeaderStore"]

@@ -11,14 +11,12 @@ from typing import Any
 from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, equal, pack, unpack, unpack_document
 from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
-from ...core.forking import in_each_process
-from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page, rows_of_page
-from ...core.pages import is_columnar, is_large
+from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page
+from ...core.pages import is_large
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
-from ...core.settings import setting
-from ..base import EventSource
+from ..journalled import JournalledEventStore
 from .database import Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
@@ -27,15 +25,12 @@ from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
 from .sealing import add_chunks, seal_lane, seal_page, sweep
 
-__all__ = ["EmbeddedEventSource"]
-
-LEAST_ROWS = 50
-"""A page of fewer is stored row by row."""
+__all__ = ["EmbeddedEventStore"]
 
 logger = logging.getLogger(__name__)
 
 
-class EmbeddedEventSource(EventSource):
+class EmbeddedEventStore(JournalledEventStore):
     """Events in the journal (SQLite) and in sealed chunks (Parquet, small ones in SQLite).
 
     Parameters
@@ -43,69 +38,61 @@ class EmbeddedEventSource(EventSource):
     database
         Of the store, shared with the header source.
 
-    Notes
-    -----
-    The journal of a descriptor is sealed when it has ``daskbroker.seal-rows`` rows or
-    ``daskbroker.seal-bytes`` bytes (dask's configuration, read when the store is opened), and
-    when the run stops.
     """
+
+    reader: EmbeddedReader
+    least_page_rows = 50
 
     def __init__(self, database: Database) -> None:
         self._database = database
         root = str(database.root)
         self.reader = EmbeddedReader(root, database.read_only, database.identity)
-        self._seal_rows = setting("seal-rows")
-        self._seal_bytes = setting("seal-bytes")
-        in_each_process(self._begin)
+        super().__init__()
 
     def _begin(self) -> None:
+        super()._begin()
         self._journal = Journal(self.reader)
-        self._descriptors: Remembered[str, Document] = Remembered()
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
-        self._runs: Remembered[str, int] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
 
     @property
+    def store_id(self) -> str:
+        """See :attr:`EventStore.store_id`."""
+        return self._database.store_id
+
+    @property
     def is_in_place(self) -> bool:
-        """See :attr:`EventSource.is_in_place`."""
+        """See :attr:`EventStore.is_in_place`."""
         return self._database.is_in_place
 
     # -- runs, descriptors, assets -----------------------------------------------------------
 
     def put_run(self, uid: str) -> None:
-        """See :meth:`EventSource.put_run`."""
+        """See :meth:`EventStore.put_run`."""
         with self._database.write() as connection:
             connection.execute("INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),))
 
-    def has_run(self, uid: str) -> bool:
-        """See :meth:`EventSource.has_run`."""
-        return self._run_number(uid) is not None
-
-    def _run_number(self, uid: str) -> int | None:
-        if uid not in self._runs:
-            with self._database.read() as connection:
-                row = connection.execute(
-                    "SELECT id FROM run WHERE uid = ?", (plain_text(uid),)
-                ).fetchone()
-            if row is None:
-                return None
-            self._runs[uid] = row[0]
-        return self._runs[uid]
+    def _look_up_run(self, uid: str) -> int | None:
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT id FROM run WHERE uid = ?", (plain_text(uid),)
+            ).fetchone()
+        return None if row is None else int(row[0])
 
     def current_run(self) -> str | None:
-        """See :meth:`EventSource.current_run`."""
+        """See :meth:`EventStore.current_run`."""
         with self._database.read() as connection:
             row = connection.execute("SELECT uid FROM run ORDER BY id DESC LIMIT 1").fetchone()
         return None if row is None else str(row[0])
 
     def stop_run(self, uid: str) -> None:
-        """See :meth:`EventSource.stop_run`."""
+        """See :meth:`EventStore.stop_run`."""
         self.seal(uid)
         with self._database.write() as connection:
             connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
-        """See :meth:`EventSource.put_descriptor`."""
+        """See :meth:`EventStore.put_descriptor`."""
         uid = doc["uid"]
         with self._database.write() as connection:
             row = connection.execute(
@@ -116,7 +103,7 @@ class EmbeddedEventSource(EventSource):
                     "INSERT INTO descriptor VALUES (NULL, ?, ?, ?, ?, ?)",
                     (
                         plain_text(uid),
-                        self._run_number(doc["run_start"]),
+                        self._known_run(doc["run_start"]),
                         plain_text(stream_of(doc)),
                         doc["time"],
                         pack(doc),
@@ -125,33 +112,26 @@ class EmbeddedEventSource(EventSource):
             elif not equal(unpack(row[0]), doc):
                 raise DuplicateUID(f"descriptor {uid!r}: a different one is stored under this uid")
 
-    def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventSource.find_descriptor`."""
-        found = self._descriptors.get(uid)
-        if found is None:
-            with self._database.read() as connection:
-                row = connection.execute(
-                    "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
-                ).fetchone()
-            if row is None:
-                return None
-            found = unpack_document(row[0])
-            self._descriptors[uid] = found
-        return found
+    def _look_up_descriptor(self, uid: str) -> Document | None:
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
+            ).fetchone()
+        return None if row is None else unpack_document(row[0])
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventSource.put_asset`."""
+        """See :meth:`EventStore.put_asset`."""
         with self._writing(layout, run, run) as (connection, lane):
             self._journal.append(connection, lane, [doc])
             connection.execute(
                 "INSERT OR IGNORE INTO asset VALUES (NULL, ?, ?, ?)",
-                (plain_text(doc["uid"]), layout.kind, self._run_number(run)),
+                (plain_text(doc["uid"]), layout.kind, self._known_run(run)),
             )
         self._seal_if_full(lane)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventSource.find_asset_run`."""
-        number = None if run is None else self._run_number(run)
+        """See :meth:`EventStore.find_asset_run`."""
+        number = None if run is None else self._known_run(run)
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT run.uid FROM asset JOIN run ON run.id = asset.run "
@@ -166,7 +146,7 @@ class EmbeddedEventSource(EventSource):
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
-        """See :meth:`EventSource.append`."""
+        """See :meth:`EventStore.append`."""
         with self._writing(layout, owner, run) as (connection, lane):
             self._journal.append(connection, lane, rows)
         self._seal_if_full(lane)
@@ -189,18 +169,16 @@ class EmbeddedEventSource(EventSource):
             )  # fmt: skip
             self._put_off[lane.number] = lane.waiting_rows, lane.waiting_bytes
 
-    def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventSource.append_page`."""
-        if not is_columnar(layout, page, LEAST_ROWS):
-            stored = False
-        elif is_large(layout, page):
-            stored = self._append_chunks(layout, owner, page, run)
-        else:
-            stored = self._append_table(layout, owner, page, run)
-        if not stored:
-            self.append(layout, owner, rows_of_page(layout, page), run)
+    def _append_columns(
+        self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
+    ) -> bool:
+        if is_large(layout, page):
+            return self._append_chunks(layout, owner, page, run)
+        return self._append_to_journal(layout, owner, page, run)
 
-    def _append_table(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> bool:
+    def _append_to_journal(
+        self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
+    ) -> bool:
         """Put a page into the journal; False if some of its documents are stored already."""
         try:
             with self._writing(layout, owner, run) as (connection, lane):
@@ -239,7 +217,7 @@ class EmbeddedEventSource(EventSource):
         """The sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._lanes:
-            number = place = self._run_number(run) or 0
+            number = place = self._known_run(run) or 0
             metadata = {"run": run, "kind": layout.kind}
             if layout is EVENT:
                 place = connection.execute(
@@ -258,7 +236,7 @@ class EmbeddedEventSource(EventSource):
     # -- reading -----------------------------------------------------------------------------
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """See :meth:`EventSource.list_descriptors`."""
+        """See :meth:`EventStore.list_descriptors`."""
         order = {plain_text(uid): place for place, uid in enumerate(runs)}
         query = (
             "SELECT run.uid, descriptor.body FROM run JOIN descriptor ON descriptor.run = run.id "
@@ -276,7 +254,7 @@ class EmbeddedEventSource(EventSource):
         return [unpack_document(body) for _, body in rows]
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventSource.plan_events`."""
+        """See :meth:`EventStore.plan_events`."""
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         with self._database.snapshot() as connection:
             found = connection.execute(
@@ -299,7 +277,7 @@ class EmbeddedEventSource(EventSource):
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventSource.plan_references`."""
+        """See :meth:`EventStore.plan_references`."""
         owners, store = run_owners(runs), self._database.identity
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
@@ -324,7 +302,7 @@ class EmbeddedEventSource(EventSource):
     # -- upkeep ------------------------------------------------------------------------------
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """See :meth:`EventSource.seal`. Sealing all also sweeps what killed processes left."""
+        """See :meth:`EventStore.seal`. Sealing all also sweeps what killed processes left."""
         if keep_journal:
             raise BadQuery(
                 f"the journal of the store at {self._database.root} cannot be kept: nothing else "
@@ -353,7 +331,7 @@ class EmbeddedEventSource(EventSource):
         return made
 
     def close(self) -> None:
-        """See :meth:`EventSource.close`."""
+        """See :meth:`EventStore.close`."""
         self._database.close()
 
 
@@ -364,7 +342,7 @@ class _RowByRow(Exception):
 class _Writing:
     """A transaction on one sequence, whose counters are forgotten if it fails."""
 
-    def __init__(self, source: EmbeddedEventSource, layout: Layout, owner: str, run: str) -> None:
+    def __init__(self, source: EmbeddedEventStore, layout: Layout, owner: str, run: str) -> None:
         self._source = source
         self._what = (layout, owner, run)
         self._transaction = source._database.write()

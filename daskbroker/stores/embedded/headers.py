@@ -10,11 +10,11 @@ from typing import Any
 from ...core.documents import equal, pack, unpack, unpack_document
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.search import Search
-from ..base import HeaderPair, HeaderSource
+from ..contract import HeaderPair, HeaderStore
 from .database import Database, plain_text
 from .index import index_document, narrow
 
-__all__ = ["EmbeddedHeaderSource"]
+__all__ = ["EmbeddedHeaderStore"]
 
 BATCHES = (8, 200, 5000)
 """So many rows are read by the first query, the second, and each one after that."""
@@ -22,7 +22,7 @@ BATCH_BYTES = 8 * 2**20
 """A batch ends where its documents exceed this."""
 
 
-class EmbeddedHeaderSource(HeaderSource):
+class EmbeddedHeaderStore(HeaderStore):
     """Headers in SQLite.
 
     Parameters
@@ -35,7 +35,7 @@ class EmbeddedHeaderSource(HeaderSource):
         self._database = database
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """See :meth:`HeaderSource.insert_prepared`."""
+        """See :meth:`HeaderStore.insert_prepared`."""
         with self._database.write() as connection:
             if name == "start":
                 self._insert_start(connection, doc)
@@ -76,7 +76,7 @@ class EmbeddedHeaderSource(HeaderSource):
         index_document(connection, "stop", number, doc)
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderSource.find_uid`."""
+        """See :meth:`HeaderStore.find_uid`."""
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT start, stop FROM header WHERE uid = ?", (plain_text(uid),)
@@ -84,7 +84,7 @@ class EmbeddedHeaderSource(HeaderSource):
         return None if row is None else _pair(row)
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderSource.find_prefix`."""
+        """See :meth:`HeaderStore.find_prefix`."""
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT uid FROM header WHERE uid >= ? AND uid < ? ORDER BY uid LIMIT ?",
@@ -95,7 +95,7 @@ class EmbeddedHeaderSource(HeaderSource):
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[HeaderPair]:
-        """See :meth:`HeaderSource.find`."""
+        """See :meth:`HeaderStore.find`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
         offset = start if narrowed.exact else 0
@@ -133,7 +133,7 @@ class EmbeddedHeaderSource(HeaderSource):
             after = rows[-1][2:]
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderSource.count`."""
+        """See :meth:`HeaderStore.count`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
             if narrowed.exact:
@@ -145,7 +145,7 @@ class EmbeddedHeaderSource(HeaderSource):
         return sum(1 for _ in self.find(search))
 
     def close(self) -> None:
-        """See :meth:`HeaderSource.close`."""
+        """See :meth:`HeaderStore.close`."""
         self._database.close()
 
 

@@ -1,12 +1,12 @@
 """The store on a MongoDB server, in the layout of databroker, with sealed chunks beside it.
 
-``MongoHeaderSource`` and ``MongoEventSource`` share a ``Database``; :func:`open_sources` makes
+``MongoHeaderStore`` and ``MongoEventStore`` share a ``Database``; :func:`open_store` makes
 them from settings.
 """
 
 from .database import Database
-from .events import MongoEventSource
-from .headers import MongoHeaderSource
-from .opening import open_sources
+from .events import MongoEventStore
+from .headers import MongoHeaderStore
+from .opening import open_store
 
-__all__ = ["Database", "MongoEventSource", "MongoHeaderSource", "open_sources"]
+__all__ = ["Database", "MongoEventStore", "MongoHeaderStore", "open_store"]

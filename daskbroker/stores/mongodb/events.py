@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pymongo.errors import WriteError
 
 from ...core.chunks import ChunkPlan
@@ -15,14 +16,13 @@ from ...core.clock import seconds_of
 from ...core.documents import ALL, Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.external import datum_keys
-from ...core.forking import in_each_process
-from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells, rows_of_page
-from ...core.pages import is_columnar
+from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import stream_of
 from ...core.settings import setting
-from ..base import EventSource
+from ..journalled import JournalledEventStore
+from ..spool.sending import flush_all
 from .bson_documents import (
     check_size,
     document_from_bson,
@@ -33,25 +33,21 @@ from .bson_documents import (
 )
 from .database import REFUSED, RUNS, Database
 from .indexes import warn_of_missing
-from .journal import metadata_of
 from .planning import EventPlanner
 from .reader import MongoReader
 from .reference_planning import ReferencePlanner
 from .references import find_run, has_orphans, store_reference
 from .sealing import page_tables, seal_descriptor, sweep
-from .sending import Entry, Sender, flush_all, joined, rows_of
 from .survey import Range
 from .writing import EventWriter
 
-__all__ = ["MongoEventSource"]
+__all__ = ["MongoEventStore"]
 
-LEAST_ROWS = 1000
-"""A page of fewer goes into the journal."""
 RUNS_AT_A_TIME = 5000
 """So many runs are named in one query."""
 
 
-class MongoEventSource(EventSource):
+class MongoEventStore(JournalledEventStore):
     """Events in the journal (the layout of databroker) and in sealed chunks, in MongoDB.
 
     Parameters
@@ -63,69 +59,67 @@ class MongoEventSource(EventSource):
 
     Notes
     -----
-    The journal of a descriptor is sealed when it has ``daskbroker.seal-rows`` rows or
-    ``daskbroker.seal-bytes`` bytes (dask's configuration, read when the store is opened), and
-    when the run stops. With ``daskbroker.mongo-keep-journal`` the rows stay in the journal too,
-    and pages go there, so that databroker reads all that daskbroker inserts.
-
-    With ``daskbroker.mongo-spool``, a folder, an event is inserted when it is in a local file; it
-    is in MongoDB, and others see it, a tenth of a second later (:mod:`.sending`).
+    With ``daskbroker.mongo-keep-journal`` rows that are sealed stay in the journal too, and pages
+    go there, so that databroker reads all that daskbroker inserts.
     """
 
     opens_on_workers = True
+    least_page_rows = 1000
 
     def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
         self._database = database
         self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
-        folder = setting("mongo-spool")
-        self._folder = Path(folder).expanduser() if folder and not database.read_only else None
-        self._sender: Sender | None = None
-        self._keep = setting("mongo-keep-journal")
-        in_each_process(self._begin)
+        self._keep: bool = setting("mongo-keep-journal")
+        super().__init__()
 
     def _begin(self) -> None:
+        super()._begin()
         self._lock = threading.RLock()
-        self._writer = EventWriter(self._database)
-        self._descriptors: Remembered[str, Document] = Remembered()
-        self._runs: Remembered[str, bool] = Remembered()
+        self._writer = EventWriter(self._database, self._seal_rows, self._seal_bytes)
         self._owners: Remembered[tuple[str, str, str | None], str] = Remembered()
         self._surveys: Remembered[tuple[str, int, int], list[Range]] = Remembered()
         self._orphans: bool | None = None
 
-    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
-        """See :meth:`EventSource.insert_prepared`; in the time that an insert may take."""
-        if name == "stop":  # makes chunks, each of which has that time
-            super().insert_prepared(name, doc, run=run)
-        else:
-            with self._database.limit():
-                super().insert_prepared(name, doc, run=run)
+    @property
+    def store_id(self) -> str:
+        """See :attr:`EventStore.store_id`."""
+        return self._database.store_id
+
+    @property
+    def is_noted(self) -> bool:
+        """See :attr:`EventStore.is_noted`."""
+        return self._database.is_noted
+
+    def insert_limit(self) -> AbstractContextManager[None]:
+        """See :meth:`EventStore.insert_limit`."""
+        return self._database.limit()
+
+    def prepare_writing(self) -> None:
+        """See :meth:`EventStore.prepare_writing`."""
+        self._database.prepare_writing()
 
     # -- runs, descriptors -------------------------------------------------------------------
 
     def put_run(self, uid: str) -> None:
-        """See :meth:`EventSource.put_run`."""
+        """See :meth:`EventStore.put_run`."""
         self._database.prepare_writing()
         run = storable(uid)
         with self._database.errors():
             runs = self._database.collection(RUNS)
             runs.update_one({"uid": run}, {"$setOnInsert": {"uid": run}}, upsert=True)
 
-    def has_run(self, uid: str) -> bool:
-        """See :meth:`EventSource.has_run`; a run of databroker's is known by its start."""
-        if uid not in self._runs:
-            query = {"uid": storable(uid)}
-            with self._database.limit(), self._database.errors():
-                for name in (RUNS, "run_start"):
-                    if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
-                        self._runs[uid] = True
-                        break
-                else:
-                    return False
-        return True
+    def _look_up_run(self, uid: str) -> bool | None:
+        """Whether there is such a run; one of databroker's is known by its start."""
+        query = {"uid": storable(uid)}
+        with self._database.limit(), self._database.errors():
+            for name in (RUNS, "run_start"):
+                if self._database.collection(name).find_one(query, {"_id": 1}) is not None:
+                    return True
+        return None
 
     def current_run(self) -> str | None:
-        """See :meth:`EventSource.current_run`."""
+        """See :meth:`EventStore.current_run`."""
         newest: list[tuple[str, str]] = []
         with self._database.errors():
             for name in (RUNS, "run_start"):
@@ -134,11 +128,11 @@ class MongoEventSource(EventSource):
         return max(newest)[1] if newest else None
 
     def stop_run(self, uid: str) -> None:
-        """See :meth:`EventSource.stop_run`."""
+        """See :meth:`EventStore.stop_run`."""
         self.seal(uid, keep_journal=self._keep)
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
-        """See :meth:`EventSource.put_descriptor`."""
+        """See :meth:`EventStore.put_descriptor`."""
         self._database.prepare_writing()
         label = f"descriptor {doc['uid']!r}"
         same = {"uid": storable(doc["uid"])}
@@ -155,21 +149,14 @@ class MongoEventSource(EventSource):
             raise DuplicateUID(f"{label}: a different one is stored under this uid")
         self._descriptors[doc["uid"]] = Document(doc)
 
-    def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventSource.find_descriptor`."""
-        found = self._descriptors.get(uid)
-        if found is None:
-            with self._database.errors():
-                descriptors = self._database.collection("event_descriptor")
-                doc = descriptors.find_one({"uid": storable(uid)})
-            if doc is None:
-                return None
-            found = document_from_bson(doc)
-            self._descriptors[uid] = found
-        return found
+    def _look_up_descriptor(self, uid: str) -> Document | None:
+        with self._database.errors():
+            descriptors = self._database.collection("event_descriptor")
+            doc = descriptors.find_one({"uid": storable(uid)})
+        return None if doc is None else document_from_bson(doc)
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """See :meth:`EventSource.list_descriptors`."""
+        """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): place for place, uid in enumerate(runs)}
         with self._database.errors():
             collection = self._database.collection("event_descriptor")
@@ -189,12 +176,12 @@ class MongoEventSource(EventSource):
     # -- references --------------------------------------------------------------------------
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventSource.put_asset`."""
+        """See :meth:`EventStore.put_asset`."""
         self._database.prepare_writing()
         store_reference(self._database, layout, [doc], run)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventSource.find_asset_run`."""
+        """See :meth:`EventStore.find_asset_run`."""
         key = (layout.kind, uid, run)
         if key not in self._owners:
             found = find_run(self._database, layout, uid, run)
@@ -208,38 +195,38 @@ class MongoEventSource(EventSource):
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
-        """See :meth:`EventSource.append`."""
+        """See :meth:`EventStore.append`."""
         self._database.prepare_writing()
         if layout is not EVENT:
             store_reference(self._database, layout, rows, run)
             return
-        sender = self._spool()
-        if sender is None:
-            self._append(self._known_descriptor(owner), rows)
-        else:
-            sender.put(Entry(owner, rows, None))
-
-    def _append(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
+        descriptor = self._known_descriptor(owner)
         with self._lock:
             self._writer.append(descriptor, rows)
             if self._writer.is_full(descriptor["uid"]):
                 self._seal_descriptor(descriptor, keep=self._keep)
 
-    def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
-        """See :meth:`EventSource.append_page`."""
-        if layout is EVENT and not self._keep and is_columnar(layout, page, LEAST_ROWS):
+    def _append_columns(
+        self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
+    ) -> bool:
+        if layout is not EVENT or self._keep:
+            return False
+        self._database.prepare_writing()
+        descriptor = self._known_descriptor(owner)
+        tables = page_tables(descriptor, page)
+        with self._lock:
+            return self._writer.append_tables(descriptor, tables, page["uid"])
+
+    def append_table(self, owner: str, table: pa.Table, run: str) -> None:
+        """See :meth:`EventStore.append_table`."""
+        if not self._keep:
             self._database.prepare_writing()
             descriptor = self._known_descriptor(owner)
-            tables = page_tables(descriptor, page)
-            sender = self._spool()
-            if sender is not None:
-                for table in tables:
-                    sender.put(Entry(owner, (), table))
-                return
+            uids = cells(table, EVENT.uid)
             with self._lock:
-                if self._writer.append_tables(descriptor, tables, page["uid"]):
+                if self._writer.append_tables(descriptor, [table], uids):
                     return
-        self.append(layout, owner, rows_of_page(layout, page), run)
+        super().append_table(owner, table, run)
 
     def _known_descriptor(self, uid: str) -> Document:
         found = self.find_descriptor(uid)
@@ -247,49 +234,11 @@ class MongoEventSource(EventSource):
             raise UnknownReference(f"descriptor {uid!r} of some events is not stored")
         return found
 
-    def _send(self, entries: Sequence[Entry]) -> None:
-        """Store what has waited in the spool, of one descriptor, in the time of an insert."""
-        with self._database.limit():
-            self._store(entries)
-
-    def _store(self, entries: Sequence[Entry]) -> None:
-        """Store entries: many rows as a chunk."""
-        descriptor = self._known_descriptor(entries[0].owner)
-        rows = sum(map(len, entries))
-        if not self._keep and (rows >= LEAST_ROWS or any(one.table is not None for one in entries)):
-            table = joined(entries, metadata_of(descriptor))
-            uids = cells(table, EVENT.uid)
-            with self._lock:
-                if self._writer.append_tables(descriptor, [table], uids):
-                    return
-        self._append(descriptor, rows_of(entries))
-
-    def _spool(self) -> Sender | None:
-        """Where events wait, if they shall; after the store has its id."""
-        if self._sender is None and self._folder is not None:
-            store, rows = self._database.store_id, self._writer.seal_rows
-            self._sender = Sender(self._folder, store, self._send, rows)
-        return self._sender
-
-    def _settle(self) -> None:
-        """Before reading: what this process has taken is stored, and what dead ones have left."""
-        if self._database.is_noted:
-            self._spool()
-        flush_all(self._database.store_id)
-
-    def flush(self) -> None:
-        """See :meth:`EventSource.flush`."""
-        if self._folder is not None:
-            self._database.prepare_writing()
-        sender = self._spool()
-        if sender is not None:
-            sender.flush()
-
     # -- planning ----------------------------------------------------------------------------
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventSource.plan_events`."""
-        self._settle()
+        """See :meth:`EventStore.plan_events`."""
+        flush_all(self._database.store_id)  # what others in this process have taken for it
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
         return builder.plan()
@@ -297,7 +246,7 @@ class MongoEventSource(EventSource):
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventSource.plan_references`."""
+        """See :meth:`EventStore.plan_references`."""
         orphans = {RESOURCE, DATUM} & set(layouts) and self._has_orphans()
         planner = ReferencePlanner(
             self._database,
@@ -339,9 +288,8 @@ class MongoEventSource(EventSource):
     # -- upkeep ------------------------------------------------------------------------------
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """See :meth:`EventSource.seal`. Sealing all also sweeps what killed processes left."""
+        """See :meth:`EventStore.seal`. Sealing all also sweeps what killed processes left."""
         self._database.prepare_writing()
-        self.flush()
         if run is None:
             made = sum(self.seal(uid, keep_journal=keep_journal) for uid in self._runs_to_seal())
             sweep(self._database)
@@ -367,13 +315,9 @@ class MongoEventSource(EventSource):
             self._writer.forget(descriptor["uid"])
 
     def create_indexes(self) -> list[str]:
-        """See :meth:`EventSource.create_indexes`; those of all collections of the store."""
+        """See :meth:`EventStore.create_indexes`; those of all collections of the store."""
         return self._database.create_indexes()
 
     def close(self) -> None:
-        """See :meth:`EventSource.close`."""
-        try:
-            if self._sender is not None:
-                self._sender.close()
-        finally:
-            self._release()
+        """See :meth:`EventStore.close`."""
+        self._release()

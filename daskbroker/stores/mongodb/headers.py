@@ -13,7 +13,7 @@ from pymongo.errors import WriteError
 from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID, UnknownReference
 from ...core.search import Search
-from ..base import HeaderPair, HeaderSource
+from ..contract import HeaderPair, HeaderStore
 from .bson_documents import (
     check_size,
     document_from_bson,
@@ -27,7 +27,7 @@ from .database import REFUSED, Database, OwnCursor
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
 
-__all__ = ["MongoHeaderSource"]
+__all__ = ["MongoHeaderStore"]
 
 STOPS = "_daskbroker_stops"
 WITH_STOP: dict[str, Any] = {
@@ -47,7 +47,7 @@ MOST_STOPS = 5000
 """So many runs, found by their stop, are looked up by uid; of more, all runs are looked at."""
 
 
-class MongoHeaderSource(HeaderSource):
+class MongoHeaderStore(HeaderStore):
     """Headers in MongoDB, laid out as suitcase-mongo "normalized" does.
 
     Parameters
@@ -63,11 +63,11 @@ class MongoHeaderSource(HeaderSource):
     # -- insert ------------------------------------------------------------------------------
 
     def insert_limit(self) -> AbstractContextManager[None]:
-        """See :meth:`HeaderSource.insert_limit`."""
+        """See :meth:`HeaderStore.insert_limit`."""
         return self._database.limit()
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """See :meth:`HeaderSource.insert_prepared`."""
+        """See :meth:`HeaderStore.insert_prepared`."""
         with self._database.limit():
             self._database.prepare_writing()
             self._insert_prepared(name, doc)
@@ -108,7 +108,7 @@ class MongoHeaderSource(HeaderSource):
     # -- look up -----------------------------------------------------------------------------
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderSource.find_uid`."""
+        """See :meth:`HeaderStore.find_uid`."""
         with self._database.errors():
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "uid", self._database.label)
@@ -116,7 +116,7 @@ class MongoHeaderSource(HeaderSource):
                 return next(map(_pair, found), None)
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderSource.find_prefix`."""
+        """See :meth:`HeaderStore.find_prefix`."""
         begin = storable(prefix)
         query = {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}
         with self._database.errors():
@@ -140,7 +140,7 @@ class MongoHeaderSource(HeaderSource):
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[HeaderPair]:
-        """See :meth:`HeaderSource.find`."""
+        """See :meth:`HeaderStore.find`."""
         narrowed = self._narrow(search)
         wanted = None if stop is None else max(0, stop - start)
         if wanted == 0:
@@ -206,7 +206,7 @@ class MongoHeaderSource(HeaderSource):
         return narrowed
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderSource.count`."""
+        """See :meth:`HeaderStore.count`."""
         narrowed = self._narrow(search)
         if not narrowed.exact:
             return sum(1 for _ in self.find(search))
@@ -216,11 +216,11 @@ class MongoHeaderSource(HeaderSource):
     # -- upkeep ------------------------------------------------------------------------------
 
     def create_indexes(self) -> list[str]:
-        """See :meth:`HeaderSource.create_indexes`; those of all collections of the store."""
+        """See :meth:`HeaderStore.create_indexes`; those of all collections of the store."""
         return self._database.create_indexes()
 
     def close(self) -> None:
-        """See :meth:`HeaderSource.close`."""
+        """See :meth:`HeaderStore.close`."""
         self._release()
 
 

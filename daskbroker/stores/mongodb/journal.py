@@ -37,7 +37,6 @@ __all__ = [
     "event_columns",
     "event_projection",
     "is_simple",
-    "metadata_of",
     "row_batches",
     "unsealed",
     "without_sealed",
@@ -208,13 +207,3 @@ def _cells(mappings: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
         return list(map(itemgetter(key), mappings))  # a quarter of the time of asking each
     except KeyError:
         return [mapping.get(key, MISSING) for mapping in mappings]
-
-
-def metadata_of(descriptor: Mapping[str, Any]) -> dict[str, str]:
-    """For the schema of the chunks of a descriptor."""
-    return {
-        "run": str(descriptor["run_start"]),
-        "kind": EVENT.kind,
-        "descriptor": str(descriptor["uid"]),
-        "stream": str(descriptor.get("name") or "primary"),
-    }

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ...core.errors import ConfigError
-from ..base import EventSource, HeaderSource
+from ...core.settings import setting
+from ..contract import EventStore, Opened
+from ..spool import SpooledEventStore
 from .database import Database
-from .embedded_events import EmbeddedLayoutEventSource
-from .embedded_headers import EmbeddedLayoutHeaderSource
-from .events import MongoEventSource
-from .headers import MongoHeaderSource
+from .events import MongoEventStore
+from .headers import MongoHeaderStore
+from .suitcase_embedded_events import SuitcaseEmbeddedEventStore
+from .suitcase_embedded_headers import SuitcaseEmbeddedHeaderStore
 
-__all__ = ["open_sources"]
+__all__ = ["open_store"]
 
 LAYOUTS = ("auto", "normalized", "embedded")
 NAME = "mongo"
-"""Of the one event source."""
+"""Of the one store of events."""
 
 
-def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, EventSource]]:
-    """Header source and event sources of a store, the latter by name.
+def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
+    """Open the store in a database; see :mod:`daskbroker.stores.openers`.
 
     Parameters
     ----------
@@ -29,6 +32,8 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
         ``{"mongo": {"uri": …, "assets": uri or None, "layout": …}, "mode": "r" or "a"}``; the
         layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks. With
         ``"origin"``, key of the broker, readers pickle as that and not as these uris.
+    create
+        Of no concern: a database is made by the first insert.
 
     Raises
     ------
@@ -42,11 +47,15 @@ def open_sources(settings: Mapping[str, Any]) -> tuple[HeaderSource, dict[str, E
     try:
         database.check_format()
         if _layout(database, mongo.get("layout") or "auto") == "embedded":
-            source = EmbeddedLayoutEventSource(database, origin)
-            return EmbeddedLayoutHeaderSource(database), {NAME: source}
-        return MongoHeaderSource(database), {NAME: MongoEventSource(database, origin)}
+            suitcase = SuitcaseEmbeddedEventStore(database, origin)
+            return Opened(SuitcaseEmbeddedHeaderStore(database), {NAME: suitcase})
+        events: EventStore = MongoEventStore(database, origin)
+        folder = setting("mongo-spool")
+        if folder and not read_only:
+            events = SpooledEventStore(events, Path(folder).expanduser())
+        return Opened(MongoHeaderStore(database), {NAME: events})
     finally:
-        release()  # the sources, if there are any now, have leases of their own
+        release()  # the stores, if there are any now, have leases of their own
 
 
 def _layout(database: Database, layout: str) -> str:

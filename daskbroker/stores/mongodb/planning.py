@@ -17,13 +17,14 @@ from pymongo.client_session import ClientSession
 from ...core.chunks import column_kinds
 from ...core.codec import Kind
 from ...core.documents import Document
+from ...core.layouts import event_metadata
 from ...core.planning import PlanBuilder
 from ...core.rounds import Rounds
 from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
-from .journal import BATCH_ROWS, IN_TIME, event_columns, metadata_of, unsealed, without_sealed
+from .journal import BATCH_ROWS, IN_TIME, event_columns, unsealed, without_sealed
 from .reader import range_key
 from .survey import RANGE_ROWS, Range, cut_ranges, survey_stage
 
@@ -167,7 +168,7 @@ class EventPlanner:
             self._add_sealed(stream)
             if left:
                 left.sort(key=lambda row: (row["time"], row["_id"]))
-                table = event_columns([left], None, metadata_of(stream.descriptor))
+                table = event_columns([left], None, event_metadata(stream.descriptor))
                 self._builder.add_table(stream.place, sealed_end(stream.chunks), table)
 
     # -- long journals -----------------------------------------------------------------------
@@ -239,7 +240,7 @@ class EventPlanner:
         query = {"$and": [stream.filter, times, {f"{SIDE}.packed": {"$exists": True}}]}
         with self._database.errors():
             rows = list(self._database.collection("event").find(query))
-        table = event_columns([rows], None, metadata_of(stream.descriptor))
+        table = event_columns([rows], None, event_metadata(stream.descriptor))
         for name, kind in column_kinds(table).items():
             there = one.kinds.get(name)
             if there is None or there != kind:

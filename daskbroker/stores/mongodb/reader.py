@@ -55,7 +55,7 @@ class MongoReader(ChunkReader):
 
     Keys are ``("chunk", number, rows, whole)`` of a sealed chunk, ``("event", …)`` of a range of
     the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums, and
-    those of :func:`daskbroker.sources.mongo.pages.read_page`.
+    those of :func:`daskbroker.stores.mongodb.pages.read_page`.
     """
 
     uri: str = field(repr=False)

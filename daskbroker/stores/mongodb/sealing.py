@@ -26,7 +26,7 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import AutoReconnect
 
 from ...core.documents import Document
-from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows
+from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
 from ...core.pages import CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from .bson_documents import from_bson, storable
@@ -44,7 +44,7 @@ from .chunk_store import (
     store_columns,
 )
 from .database import CHUNKS, COLUMNS, Database
-from .journal import PIECE, metadata_of, row_batches, unsealed
+from .journal import PIECE, row_batches, unsealed
 
 __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
 
@@ -142,7 +142,7 @@ def seal_rows(
         If a column of a single row is too large.
     """
     docs = [from_bson(row) for row in rows]
-    table = encode_rows(EVENT, docs, metadata_of(descriptor))
+    table = encode_rows(EVENT, docs, event_metadata(descriptor))
     return seal_tables(database, descriptor, [table], first, journal)
 
 
@@ -194,7 +194,7 @@ def _halves(table: pa.Table) -> list[pa.Table]:
 
 def page_tables(descriptor: Document, page: Mapping[str, Any]) -> list[pa.Table]:
     """A page as the chunks that it becomes."""
-    metadata = metadata_of(descriptor)
+    metadata = event_metadata(descriptor)
     return [encode_page(EVENT, part, metadata) for part in page_parts(EVENT, page)]
 
 

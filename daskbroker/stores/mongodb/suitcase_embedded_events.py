@@ -16,17 +16,17 @@ from ...core.documents import ALL, Document
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
-from ..base import EventSource
+from ..contract import EventStore
 from .bson_documents import document_from_bson, from_bson, storable
 from .database import Database
-from .embedded_headers import refuse_writing
 from .reader import MongoReader
+from .suitcase_embedded_headers import refuse_writing
 from .survey import is_array, kind_of, range_facts, type_of, value_of
 
-__all__ = ["EmbeddedLayoutEventSource"]
+__all__ = ["SuitcaseEmbeddedEventStore"]
 
 
-class EmbeddedLayoutEventSource(EventSource):
+class SuitcaseEmbeddedEventStore(EventStore):
     """Events of a database in the layout "embedded".
 
     Parameters
@@ -42,26 +42,31 @@ class EmbeddedLayoutEventSource(EventSource):
         self._release = database.lease()
         self.reader = MongoReader(database.uri, database.assets_uri, database.read_only, origin)
 
+    @property
+    def store_id(self) -> str:
+        """See :attr:`EventStore.store_id`."""
+        return self._database.store_id
+
     # -- what there is -----------------------------------------------------------------------
 
     def has_run(self, uid: str) -> bool:
-        """See :meth:`EventSource.has_run`."""
+        """See :meth:`EventStore.has_run`."""
         return bool(self._headers({"start.uid": storable(uid)}, {"_id": 1}))
 
     def current_run(self) -> str | None:
-        """See :meth:`EventSource.current_run`."""
+        """See :meth:`EventStore.current_run`."""
         with self._database.errors():
             found = self._database.collection("header").find({}, {"start.uid": 1})
             newest = list(found.sort("_id", -1).limit(1))
         return newest[0]["start"][0]["uid"] if newest else None
 
     def find_descriptor(self, uid: str) -> Document | None:
-        """See :meth:`EventSource.find_descriptor`."""
+        """See :meth:`EventStore.find_descriptor`."""
         found = self._headers({"descriptors.uid": storable(uid)}, {"descriptors.$": 1})
         return document_from_bson(found[0]["descriptors"][0]) if found else None
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """See :meth:`EventSource.list_descriptors`."""
+        """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): place for place, uid in enumerate(runs)}
         query = {"start.uid": {"$in": list(order)}}
         docs = [
@@ -73,7 +78,7 @@ class EmbeddedLayoutEventSource(EventSource):
         return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """See :meth:`EventSource.find_asset_run`."""
+        """See :meth:`EventStore.find_asset_run`."""
         if layout is not RESOURCE:
             return None
         found = self._headers({"resources.uid": storable(uid)}, {"start.uid": 1})
@@ -86,7 +91,7 @@ class EmbeddedLayoutEventSource(EventSource):
     # -- planning ----------------------------------------------------------------------------
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventSource.plan_events`; one query per descriptor."""
+        """See :meth:`EventStore.plan_events`; one query per descriptor."""
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         for place, descriptor in enumerate(descriptors):
             first = 0
@@ -119,7 +124,7 @@ class EmbeddedLayoutEventSource(EventSource):
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventSource.plan_references`."""
+        """See :meth:`EventStore.plan_references`."""
         owners = run_owners(runs)
         store = self._database.identity
         builders = {
@@ -160,7 +165,7 @@ class EmbeddedLayoutEventSource(EventSource):
     # -- upkeep ------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """See :meth:`EventSource.close`."""
+        """See :meth:`EventStore.close`."""
         self._release()
 
     def _refuse(self, *_: Any, **__: Any) -> Any:

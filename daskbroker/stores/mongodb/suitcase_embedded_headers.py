@@ -14,12 +14,12 @@ from pymongo import ASCENDING, DESCENDING
 
 from ...core.errors import StoreReadOnly
 from ...core.search import Search
-from ..base import HeaderPair, HeaderSource
+from ..contract import HeaderPair, HeaderStore
 from .bson_documents import document_from_bson, storable
 from .database import Database, OwnCursor
 from .filters import start_filter
 
-__all__ = ["EmbeddedLayoutHeaderSource", "refuse_writing"]
+__all__ = ["SuitcaseEmbeddedHeaderStore", "refuse_writing"]
 
 SHOWN = {"start": 1, "stop": 1}
 
@@ -37,7 +37,7 @@ def refuse_writing(database: Database) -> NoReturn:
     )
 
 
-class EmbeddedLayoutHeaderSource(HeaderSource):
+class SuitcaseEmbeddedHeaderStore(HeaderStore):
     """Headers of a database in the layout "embedded".
 
     Parameters
@@ -51,18 +51,18 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
         self._release = database.lease()
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """See :meth:`HeaderSource.insert_prepared`; refused."""
+        """See :meth:`HeaderStore.insert_prepared`; refused."""
         refuse_writing(self._database)
 
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """See :meth:`HeaderSource.find_uid`."""
+        """See :meth:`HeaderStore.find_uid`."""
         with self._database.errors():
             headers = self._database.collection("header")
             found = headers.find_one({"start.uid": storable(uid)}, SHOWN)
         return None if found is None else _pair(found)
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderSource.find_prefix`."""
+        """See :meth:`HeaderStore.find_prefix`."""
         begin = storable(prefix)
         query = {"start": {"$elemMatch": {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}}}
         with self._database.errors():
@@ -72,7 +72,7 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[HeaderPair]:
-        """See :meth:`HeaderSource.find`."""
+        """See :meth:`HeaderStore.find`."""
         order = ASCENDING if oldest_first else DESCENDING
         with self._database.errors():
             cursor = self._database.collection("header").find(_filter(search), SHOWN)
@@ -90,14 +90,14 @@ class EmbeddedLayoutHeaderSource(HeaderSource):
                 yield _pair(found)
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderSource.count`."""
+        """See :meth:`HeaderStore.count`."""
         if search == Search():
             with self._database.errors():
                 return self._database.collection("header").count_documents({})
         return sum(1 for _ in self.find(search))
 
     def close(self) -> None:
-        """See :meth:`HeaderSource.close`."""
+        """See :meth:`HeaderStore.close`."""
         self._release()
 
 

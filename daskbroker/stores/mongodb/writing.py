@@ -21,7 +21,6 @@ from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID
 from ...core.layouts import EVENT, iter_rows
 from ...core.rounds import Rounds
-from ...core.settings import setting
 from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
 from .chunk_store import (
     GONE,
@@ -87,20 +86,22 @@ class EventWriter:
     ----------
     database
         Of the store.
+    seal_rows, seal_bytes
+        The journal of a descriptor is full when it has so many.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, seal_rows: int, seal_bytes: int) -> None:
         self._database = database
         self._lanes: dict[str, _Lane] = {}
         self._last_chunk: tuple[str, Mapping[str, Document]] = ("", {})
-        self.seal_rows: int = setting("seal-rows")
-        self._seal_bytes: int = setting("seal-bytes")
+        self._seal_rows = seal_rows
+        self._seal_bytes = seal_bytes
 
     def is_full(self, descriptor: str) -> bool:
         """Whether the journal of a descriptor should be sealed."""
         lane = self._lanes.get(descriptor)
         return lane is not None and (
-            lane.waiting_rows >= self.seal_rows or lane.waiting_bytes >= self._seal_bytes
+            lane.waiting_rows >= self._seal_rows or lane.waiting_bytes >= self._seal_bytes
         )
 
     def forget(self, descriptor: str) -> None:
@@ -273,7 +274,7 @@ class EventWriter:
             with self._database.errors():
                 events = self._database.collection("event")
                 query = {"descriptor": storable(uid)}
-                lane.waiting_rows = events.count_documents(query, limit=self.seal_rows)
+                lane.waiting_rows = events.count_documents(query, limit=self._seal_rows)
         if time.monotonic() - lane.looked > LOOK_SECONDS:
             self._look(descriptor, lane)
         return lane

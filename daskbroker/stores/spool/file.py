@@ -1,4 +1,4 @@
-"""A local file in which events wait until MongoDB has them.
+"""A local file in which events wait until a store has them.
 
 A record is there whole or not at all, once :meth:`SpoolFile.append` has returned; the death of
 the process takes nothing from it. While its process lives the file is locked; the file of a dead

@@ -2,7 +2,7 @@
 
 An insert is done when the event is in the local file. The thread collects for a moment, sends
 what there is with one command, or as a chunk where it is much, and empties the file when all of it
-is stored. An event is sent again until MongoDB has it, which is harmless as each is stored once.
+is stored. An event is sent again until the store has it, which is harmless as each is stored once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...core.documents import pack, unpack
 from ...core.errors import BadDocument, DaskbrokerError, StoreError
 from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
-from .spool import SpoolFile, left_behind
+from .file import SpoolFile, left_behind
 
 __all__ = ["Entry", "Sender", "flush_all", "joined", "rows_of"]
 
@@ -88,7 +88,7 @@ def rows_of(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
 
 
 class Sender:
-    """The events of one store that this process has taken and MongoDB may not have yet.
+    """The events of one store that this process has taken and the store may not have yet.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def source(db):
-    return db.event_sources["embedded"]
+    return db.event_sources["embedded"].store
 
 
 @pytest.fixture

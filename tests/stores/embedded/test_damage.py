@@ -12,7 +12,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged
-from daskbroker.sources.embedded import events
+from daskbroker.stores.embedded import events
 from daskbroker.testing import assert_documents_equal, make_run
 
 LARGE = make_run(keys={"x": [[float(n)] * 300 for n in range(60)], "s": ["text"] * 60}, uid="large")

@@ -20,7 +20,7 @@ from daskbroker.core.errors import (
     StoreNotFound,
     StoreReadOnly,
 )
-from daskbroker.sources.embedded import Database
+from daskbroker.stores.embedded import Database
 from daskbroker.testing import assert_documents_equal, make_run
 
 

@@ -10,7 +10,7 @@ import daskbroker
 from daskbroker.core.query import compile_query
 from daskbroker.core.search import compile_search
 from daskbroker.core.text import TextQuery
-from daskbroker.sources.embedded.index import LONGEST_TEXT, MOST_LEAVES, MOST_WORDS, narrow
+from daskbroker.stores.embedded.index import LONGEST_TEXT, MOST_LEAVES, MOST_WORDS, narrow
 
 KEYS = ["a", "b", "a.b", "", ".", "a."]
 values = st.sampled_from(
@@ -53,7 +53,7 @@ def test_a_search_finds_what_plain_evaluation_finds(docs, query):
 
 def narrowed(db, **arguments):
     query = arguments.pop("query", None)
-    with db.header_source._database.read() as connection:
+    with db.header_source.store._database.read() as connection:
         return narrow(connection, compile_search(query=query, **arguments))
 
 

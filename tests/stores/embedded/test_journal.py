@@ -10,9 +10,9 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import DuplicateUID
-from daskbroker.sources.embedded import claims
-from daskbroker.sources.embedded.database import Database
-from daskbroker.sources.embedded.events import EmbeddedEventSource
+from daskbroker.stores.embedded import claims
+from daskbroker.stores.embedded.database import Database
+from daskbroker.stores.embedded.events import EmbeddedEventStore
 from daskbroker.testing import RunBuilder, assert_documents_equal, expand_documents
 
 ROWS = 60
@@ -126,7 +126,7 @@ def test_a_uid_twice_in_a_page(db, run, descriptor):
 
 def other_process(db):
     """The event source of this store as another process has it, with a connection of its own."""
-    return EmbeddedEventSource(Database(Path(str(db.uri))))
+    return EmbeddedEventStore(Database(Path(str(db.uri))))
 
 
 @pytest.mark.parametrize("sealed", [False, True])

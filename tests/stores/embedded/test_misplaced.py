@@ -9,8 +9,8 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import DuplicateUID, StoreError
 from daskbroker.core.layouts import EVENT
-from daskbroker.sources.embedded import Database, journal
-from daskbroker.sources.embedded.packing import pack_small_chunks
+from daskbroker.stores.embedded import Database, journal
+from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all, table_of
 from daskbroker.testing.runs import page_of

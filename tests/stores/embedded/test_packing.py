@@ -11,8 +11,8 @@ import time
 import pytest
 
 import daskbroker
-from daskbroker.sources.embedded.packing import pack_small_chunks
-from daskbroker.sources.embedded.sealing import ORPHAN_SECONDS, sweep
+from daskbroker.stores.embedded.packing import pack_small_chunks
+from daskbroker.stores.embedded.sealing import ORPHAN_SECONDS, sweep
 from daskbroker.testing import assert_documents_equal, make_run
 
 RUNS = [make_run(5, uid=f"run-{number}") for number in range(6)]
@@ -27,7 +27,7 @@ def filled(db):
 
 
 def packs(db):
-    return sorted((db.event_sources["embedded"]._database.root / "chunks").glob("*.arrow"))
+    return sorted((db.event_sources["embedded"].store._database.root / "chunks").glob("*.arrow"))
 
 
 def check(db):
@@ -50,14 +50,14 @@ def test_packing_moves_all_into_one_file(filled, source, rows_of):
 
 
 def test_a_pack_has_a_largest_size(filled, source, monkeypatch):
-    monkeypatch.setattr("daskbroker.sources.embedded.packing.LARGEST_PACK", 4000)
+    monkeypatch.setattr("daskbroker.stores.embedded.packing.LARGEST_PACK", 4000)
     assert pack_small_chunks(source._database) == len(RUNS)
     assert len(packs(filled)) > 1
     check(filled)
 
 
 def test_sealing_packs_when_many_have_come_together(db, rows_of, monkeypatch):
-    monkeypatch.setattr("daskbroker.sources.embedded.events.PACK_BYTES", 10_000)
+    monkeypatch.setattr("daskbroker.stores.embedded.events.PACK_BYTES", 10_000)
     for docs in RUNS:
         for name, doc in docs:
             db.insert(name, doc)
@@ -87,7 +87,7 @@ def test_keys_that_travel_need_no_sqlite(filled, source):
 
 
 def test_killed_before_the_pack_is_known_leaves_an_orphan_that_is_swept(filled, source, kill):
-    with kill("daskbroker.sources.embedded.packing._note"):
+    with kill("daskbroker.stores.embedded.packing._note"):
         pack_small_chunks(source._database)
     (orphan,) = packs(filled)
     check(filled)
@@ -103,7 +103,7 @@ def test_killed_before_the_pack_is_known_leaves_an_orphan_that_is_swept(filled, 
 
 
 def test_killed_while_writing_leaves_nothing_that_is_read(filled, source, kill):
-    with kill("daskbroker.sources.embedded.packing.publish_file"):
+    with kill("daskbroker.stores.embedded.packing.publish_file"):
         pack_small_chunks(source._database)
     assert packs(filled) == []
     check(filled)
@@ -111,10 +111,10 @@ def test_killed_while_writing_leaves_nothing_that_is_read(filled, source, kill):
 
 PACKER = """
 import sys, daskbroker
-from daskbroker.sources.embedded.packing import pack_small_chunks
+from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.testing import make_run
 with daskbroker.connect(sys.argv[1]) as db:
-    database = db.event_sources["embedded"]._database
+    database = db.event_sources["embedded"].store._database
     moved = 0
     for number in range(8):
         for name, doc in make_run(3):

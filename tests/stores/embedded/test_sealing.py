@@ -16,7 +16,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import BadQuery
-from daskbroker.sources.embedded import sealing
+from daskbroker.stores.embedded import sealing
 from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
 
 SPECTRA = {"x": [n / 2 for n in range(60)], "v": [[float(n)] * 300 for n in range(60)]}
@@ -38,7 +38,7 @@ def test_the_journal_is_sealed_when_it_has_grown(tmp_path, setting, value):
     with dask.config.set({setting: value}), daskbroker.connect(tmp_path) as db:
         documents = make_run(keys=SPECTRA, stop=False)
         insert(db, documents)
-        source = db.event_sources["embedded"]
+        source = db.event_sources["embedded"].store
         plan = source.chunks_given_header(db[-1])
         assert plan.records["rows"].tolist()[:2] == [plan.records["rows"][0]] * 2
         assert 15 <= plan.records["rows"][0] <= 20
@@ -116,7 +116,7 @@ def test_killed_while_sealing_loses_and_doubles_nothing(tmp_path, kill, place):
     documents = make_run(keys=SPECTRA)
     with daskbroker.connect(tmp_path) as db:
         insert(db, documents[:-1])
-        with kill(f"daskbroker.sources.embedded.sealing.{place}"):
+        with kill(f"daskbroker.stores.embedded.sealing.{place}"):
             db.seal()
         assert_documents_equal(documents[:-1], db[-1].documents())
     with daskbroker.connect(tmp_path) as db:
@@ -127,7 +127,7 @@ def test_killed_while_sealing_loses_and_doubles_nothing(tmp_path, kill, place):
 
 def test_what_a_killed_process_left_is_swept(db, source, tmp_path, kill):
     insert(db, make_run(keys=SPECTRA, stop=False))
-    with kill("daskbroker.sources.embedded.sealing.publish_file"):
+    with kill("daskbroker.stores.embedded.sealing.publish_file"):
         db.seal()
     (part,) = tmp_path.rglob("*.part")
     db.seal()

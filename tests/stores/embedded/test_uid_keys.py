@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskbroker.sources.embedded.uid_keys import KEY_BITS, uid_key, uid_keys
+from daskbroker.stores.embedded.uid_keys import KEY_BITS, uid_key, uid_keys
 
 texts = st.text(max_size=40) | st.uuids().map(str) | st.text("ab\0", max_size=20)
 

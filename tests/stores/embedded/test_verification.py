@@ -18,8 +18,8 @@ from distributed import Client
 import daskbroker
 from daskbroker.core.errors import ConfigError, StoreDamaged
 from daskbroker.core.layouts import cells
-from daskbroker.sources.embedded import chunk_files, events
-from daskbroker.sources.embedded.chunk_files import MAGIC, read_file
+from daskbroker.stores.embedded import chunk_files, events
+from daskbroker.stores.embedded.chunk_files import MAGIC, read_file
 from daskbroker.testing import assert_documents_equal, make_run
 
 ROWS = 400

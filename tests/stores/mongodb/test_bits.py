@@ -10,7 +10,7 @@ from distributed import Client
 
 import daskbroker
 from daskbroker.core.errors import StoreDamaged
-from daskbroker.sources.mongo import chunk_store
+from daskbroker.stores.mongodb import chunk_store
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 

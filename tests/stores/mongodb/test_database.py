@@ -11,11 +11,11 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import ConfigError, StoreVersion
 from daskbroker.core.query import compile_query
-from daskbroker.sources.mongo import open_sources
-from daskbroker.sources.mongo.bson_documents import CODEC, from_bson, to_bson
-from daskbroker.sources.mongo.database import Database
-from daskbroker.sources.mongo.filters import query_filter
-from daskbroker.sources.mongo.reader import MongoReader
+from daskbroker.stores.mongodb import open_sources
+from daskbroker.stores.mongodb.bson_documents import CODEC, from_bson, to_bson
+from daskbroker.stores.mongodb.database import Database
+from daskbroker.stores.mongodb.filters import query_filter
+from daskbroker.stores.mongodb.reader import MongoReader
 from daskbroker.testing import assert_documents_equal, external_run, make_run
 
 

@@ -69,7 +69,7 @@ def test_searching(raw, mongo_database):
         assert len(db) == 4
         assert db["run-1"].start["scan_id"] == 1
         assert db[2].uid == "run-2"
-        assert db.header_source.find_prefix("run-") == ["run-0", "run-1", "run-2", "run-3"]
+        assert db.header_source.store.find_prefix("run-") == ["run-0", "run-1", "run-2", "run-3"]
 
 
 def test_it_is_read_only_and_can_be_copied(raw, mongo_database, db):

@@ -14,10 +14,10 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import StoreUnavailable
-from daskbroker.sources.mongo import chunk_store, sealing
-from daskbroker.sources.mongo.acknowledgement import insert_seconds
-from daskbroker.sources.mongo.database import CHUNKS, Database
-from daskbroker.sources.mongo.journal import row_batches
+from daskbroker.stores.mongodb import chunk_store, sealing
+from daskbroker.stores.mongodb.acknowledgement import insert_seconds
+from daskbroker.stores.mongodb.database import CHUNKS, Database
+from daskbroker.stores.mongodb.journal import row_batches
 from daskbroker.testing import assert_documents_equal, external_run, make_run, paged_run
 from daskbroker.testing.crowd import main as crowd
 from daskbroker.testing.kill import until_it_answers

@@ -16,7 +16,7 @@ from daskbroker.core.errors import (
     StoreError,
     StoreReadOnly,
 )
-from daskbroker.sources.mongo import chunk_store, sealing
+from daskbroker.stores.mongodb import chunk_store, sealing
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run
 from daskbroker.testing.runs import page_of
 
@@ -81,7 +81,7 @@ def test_of_two_sealers_one_wins(mongo, run, raw, monkeypatch):
 
 
 def test_a_reader_is_overtaken_by_a_sealer(mongo, run, monkeypatch):
-    from daskbroker.sources.mongo import planning
+    from daskbroker.stores.mongodb import planning
 
     unsealed = planning.unsealed
 
@@ -90,14 +90,14 @@ def test_a_reader_is_overtaken_by_a_sealer(mongo, run, monkeypatch):
         return unsealed(*arguments)
 
     monkeypatch.setattr(planning, "unsealed", overtaken)
-    source = mongo.event_sources["mongo"]
+    source = mongo.event_sources["mongo"].store
     plan = source.chunks_given_header("the-run", "primary")
     assert plan.rows == 20
     assert sum(plan.read(place).num_rows for place in range(len(plan))) == 20
 
 
 def test_the_journal_is_kept_and_later_removed(mongo, run, raw):
-    source = mongo.event_sources["mongo"]
+    source = mongo.event_sources["mongo"].store
     assert source.seal(keep_journal=True) == 1
     assert source.seal(keep_journal=True) == 0
     assert raw.event.count_documents({}) == 20
@@ -173,7 +173,7 @@ def test_a_page_with_one_uid_twice_is_kept_once_or_refused_whole(mongo, rows):
 
 
 def test_events_sealed_by_another_process_are_known(mongo, run, mongo_database, monkeypatch):
-    from daskbroker.sources.mongo import writing
+    from daskbroker.stores.mongodb import writing
 
     monkeypatch.setattr(writing, "LOOK_SECONDS", 0.0)
     with daskbroker.connect(mongo_database, mode="a", timezone="Europe/Berlin") as other:

@@ -12,7 +12,7 @@ from suitcase.mongo_normalized import Serializer
 
 import daskbroker
 from daskbroker.core.layouts import DATUM
-from daskbroker.sources.mongo import indexes, planning, reference_planning, survey
+from daskbroker.stores.mongodb import indexes, planning, reference_planning, survey
 from daskbroker.testing import (
     RunBuilder,
     assert_documents_equal,
@@ -135,7 +135,7 @@ def test_planning_takes_few_queries(suitcase, short_ranges, mongo_database, comm
         suitcase(make_run(3, uid=f"short-{number}"))
     suitcase(run_of_many_types())
     with daskbroker.connect(mongo_database, mode="r") as mongo:
-        source = mongo.event_sources["mongo"]
+        source = mongo.event_sources["mongo"].store
         runs = [header.uid for header in mongo]
         descriptors = source.list_descriptors(runs)
         assert len(descriptors) == 6
@@ -205,7 +205,7 @@ def test_many_datums_are_read_in_ranges(suitcase, mongo_database, monkeypatch):
     documents = external_run(5)
     suitcase(documents)
     with daskbroker.connect(mongo_database, mode="r") as db:
-        plan = db.event_sources["mongo"].plan_references([DATUM], [db[-1].uid])["datum"]
+        plan = db.event_sources["mongo"].store.plan_references([DATUM], [db[-1].uid])["datum"]
         assert plan.records["rows"].tolist() == [4, 4, 2]
         check_same(db[-1], documents)
 
@@ -228,9 +228,9 @@ def test_missing_indexes_are_told_of_and_made(raw, mongo_database, caplog):
     with daskbroker.connect(mongo_database) as db:
         assert len(db[-1].table().compute()) == 3
         assert "has no index on 'descriptor'" in caplog.text
-        made = db.header_source.create_indexes()
+        made = db.header_source.store.create_indexes()
         assert "event.uid_1" in made
-        assert db.header_source.create_indexes() == []
+        assert db.header_source.store.create_indexes() == []
     assert "descriptor_-1_time_1" in raw.event.index_information()
 
 

@@ -1,0 +1,84 @@
+"""What stores do alike that keep rows in a journal until these are sealed into chunks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.documents import Document
+from ..core.forking import in_each_process
+from ..core.layouts import Layout, rows_of_page
+from ..core.pages import is_columnar
+from ..core.remembered import Remembered
+from ..core.settings import setting
+from .contract import EventStore
+
+__all__ = ["JournalledEventStore"]
+
+
+class JournalledEventStore(EventStore):
+    """An event store with a journal: what it remembers, when it seals, which pages are columns.
+
+    The journal of a descriptor is sealed when it has ``daskbroker.seal-rows`` rows or
+    ``daskbroker.seal-bytes`` bytes (settings that are read when the store is opened), and when
+    the run stops.
+    """
+
+    least_page_rows: int
+    """A page of fewer rows goes into the journal row by row."""
+
+    def __init__(self) -> None:
+        self._seal_rows: int = setting("seal-rows")
+        self._seal_bytes: int = setting("seal-bytes")
+        in_each_process(self._begin)
+
+    def _begin(self) -> None:
+        """Set up what belongs to one process; a store adds its own."""
+        self._descriptors: Remembered[str, Document] = Remembered()
+        self._runs: Remembered[str, Any] = Remembered()
+
+    # -- what is looked up once --------------------------------------------------------------
+
+    @abstractmethod
+    def _look_up_descriptor(self, uid: str) -> Document | None:
+        """A descriptor, from the store."""
+
+    @abstractmethod
+    def _look_up_run(self, uid: str) -> Any:
+        """What the store knows a run by, None if it does not."""
+
+    def find_descriptor(self, uid: str) -> Document | None:
+        """See :meth:`EventStore.find_descriptor`."""
+        found = self._descriptors.get(uid)
+        if found is None:
+            found = self._look_up_descriptor(uid)
+            if found is not None:
+                self._descriptors[uid] = found
+        return found
+
+    def _known_run(self, uid: str) -> Any:
+        found = self._runs.get(uid)
+        if found is None:
+            found = self._look_up_run(uid)
+            if found is not None:
+                self._runs[uid] = found
+        return found
+
+    def has_run(self, uid: str) -> bool:
+        """See :meth:`EventStore.has_run`."""
+        return self._known_run(uid) is not None
+
+    # -- pages -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _append_columns(
+        self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
+    ) -> bool:
+        """Store a page as columns; False, and nothing is stored, if it has to go row by row."""
+
+    def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
+        """See :meth:`EventStore.append_page`."""
+        columnar = is_columnar(layout, page, self.least_page_rows)
+        if not (columnar and self._append_columns(layout, owner, page, run)):
+            self.append(layout, owner, rows_of_page(layout, page), run)

@@ -1,0 +1,60 @@
+"""How stores are found: by the entry points of group ``daskbroker.stores``.
+
+The name of an entry point is the scheme of a URI (``file`` for folders). What it names is called
+as ``opener(settings, create=…)`` and returns :class:`~daskbroker.stores.contract.Opened`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+from ..core.errors import ConfigError
+from .contract import Opened
+
+__all__ = ["GROUP", "Opener", "opener_of", "schemes"]
+
+GROUP = "daskbroker.stores"
+
+Opener = Callable[..., Opened]
+"""``opener(settings, *, create)``. ``settings`` is a mapping with ``uri`` (in its place, ours have
+``embedded``, a path, and ``mongo``), ``mode`` (``"r"`` or ``"a"``) and, where readers shall
+pickle as the reader of a broker, ``origin``, the broker's key. ``create`` is whether to make a
+store where there is none."""
+
+OURS = {
+    "file": "daskbroker.stores.embedded.opening:open_store",
+    "mongodb": "daskbroker.stores.mongodb.opening:open_store",
+    "mongodb+srv": "daskbroker.stores.mongodb.opening:open_store",
+}
+"""Also among the entry points; here for checkouts that are not installed."""
+
+
+def schemes() -> list[str]:
+    """Every scheme that can be opened, ours first."""
+    return list(dict.fromkeys([*OURS, *(entry.name for entry in entry_points(group=GROUP))]))
+
+
+def opener_of(scheme: str) -> Opener:
+    """What opens the places of a scheme.
+
+    Raises
+    ------
+    ConfigError
+        If nothing does, or what does cannot be imported.
+    """
+    found = [entry for entry in entry_points(group=GROUP) if entry.name == scheme]
+    if not found and scheme in OURS:
+        found = [EntryPoint(scheme, OURS[scheme], GROUP)]
+    if not found:
+        raise ConfigError(
+            f"no store opens {scheme}://; there are: {', '.join(schemes())}. A package adds one by "
+            f"an entry point of the group {GROUP!r}"
+        )
+    try:
+        opener: Opener = found[0].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"the store of {scheme}:// cannot be imported from {found[0].value!r}: {error}"
+        ) from error
+    return opener

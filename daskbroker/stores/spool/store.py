@@ -1,0 +1,204 @@
+"""An event store before which events wait in a spool; it wraps any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from ...core.chunks import ChunkPlan, ChunkReader
+from ...core.documents import ALL, Document
+from ...core.errors import UnknownReference
+from ...core.layouts import EVENT, Layout, encode_page, event_metadata
+from ...core.pages import is_columnar, page_parts
+from ...core.settings import setting
+from ..contract import EventStore
+from .sending import Entry, Sender, flush_all, joined, rows_of
+
+__all__ = ["SpooledEventStore"]
+
+LEAST_ROWS = 1000
+"""So many rows are sent as a table; a page of so many waits as one."""
+
+
+class SpooledEventStore(EventStore):
+    """Events wait in a local file, and are sent to a store many at once (:mod:`.sending`).
+
+    An insert of events is done when they are in the file. They are in the store, and others see
+    them, a tenth of a second later. Everything else goes straight to the store; whatever reads
+    or seals waits until the store has all that this process has taken.
+
+    Parameters
+    ----------
+    store
+        Takes the events; the same ones again must change nothing.
+    folder
+        Of the spool's files; local.
+    """
+
+    def __init__(self, store: EventStore, folder: Path) -> None:
+        self.store = store
+        self._folder = folder
+        self._sender: Sender | None = None
+
+    # -- events ------------------------------------------------------------------------------
+
+    def append(
+        self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
+    ) -> None:
+        """See :meth:`EventStore.append`."""
+        if layout is EVENT:
+            self.prepare_writing()
+            self._spool().put(Entry(owner, rows, None))
+        else:
+            self.store.append(layout, owner, rows, run)
+
+    def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
+        """See :meth:`EventStore.append_page`."""
+        if layout is not EVENT or not is_columnar(layout, page, LEAST_ROWS):
+            super().append_page(layout, owner, page, run)
+            return
+        self.prepare_writing()
+        metadata = event_metadata(self._descriptor(owner))
+        for part in page_parts(EVENT, page):
+            self._spool().put(Entry(owner, (), encode_page(EVENT, part, metadata)))
+
+    def _spool(self) -> Sender:
+        if self._sender is None:
+            rows = setting("seal-rows")
+            self._sender = Sender(self._folder, self.store.store_id, self._send, rows)
+        return self._sender
+
+    def _send(self, entries: Sequence[Entry]) -> None:
+        """Store entries of one descriptor in the time of an insert, many rows as a table."""
+        descriptor = self._descriptor(entries[0].owner)
+        many = sum(map(len, entries)) >= LEAST_ROWS
+        with self.insert_limit():
+            if many or any(entry.table is not None for entry in entries):
+                table = joined(entries, event_metadata(descriptor))
+                self.store.append_table(descriptor["uid"], table, descriptor["run_start"])
+            else:
+                rows = rows_of(entries)
+                self.store.append(EVENT, descriptor["uid"], rows, descriptor["run_start"])
+
+    def _descriptor(self, uid: str) -> Document:
+        found = self.store.find_descriptor(uid)
+        if found is None:
+            raise UnknownReference(f"descriptor {uid!r} of some events is not stored")
+        return found
+
+    def _settle(self) -> None:
+        """Before reading: what this process has taken is stored, and what dead ones have left."""
+        if self.store.is_noted:
+            self._spool()
+        flush_all(self.store.store_id)
+
+    def flush(self) -> None:
+        """See :meth:`EventStore.flush`."""
+        self.prepare_writing()
+        self._spool().flush()
+        self.store.flush()
+
+    # -- what waits for them -----------------------------------------------------------------
+
+    def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        """See :meth:`EventStore.plan_events`."""
+        self._settle()
+        return self.store.plan_events(descriptors)
+
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
+        """See :meth:`EventStore.plan_references`; old ones are found by the events."""
+        self._settle()
+        return self.store.plan_references(layouts, runs)
+
+    def stop_run(self, uid: str) -> None:
+        """See :meth:`EventStore.stop_run`."""
+        self.flush()
+        self.store.stop_run(uid)
+
+    def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
+        """See :meth:`EventStore.seal`."""
+        self.flush()
+        return self.store.seal(run, keep_journal=keep_journal)
+
+    def close(self) -> None:
+        """See :meth:`EventStore.close`."""
+        try:
+            if self._sender is not None:
+                self._sender.close()
+        finally:
+            self.store.close()
+
+    # -- what does not concern them ----------------------------------------------------------
+
+    @property
+    def reader(self) -> ChunkReader:  # type: ignore[override]
+        """See :attr:`EventStore.reader`."""
+        return self.store.reader
+
+    @property
+    def opens_on_workers(self) -> bool:  # type: ignore[override]
+        """See :attr:`EventStore.opens_on_workers`."""
+        return self.store.opens_on_workers
+
+    @property
+    def is_in_place(self) -> bool:
+        """See :attr:`EventStore.is_in_place`."""
+        return self.store.is_in_place
+
+    @property
+    def store_id(self) -> str:
+        """See :attr:`EventStore.store_id`."""
+        return self.store.store_id
+
+    @property
+    def is_noted(self) -> bool:
+        """See :attr:`EventStore.is_noted`."""
+        return self.store.is_noted
+
+    def prepare_writing(self) -> None:
+        """See :meth:`EventStore.prepare_writing`."""
+        self.store.prepare_writing()
+
+    def insert_limit(self) -> AbstractContextManager[None]:
+        """See :meth:`EventStore.insert_limit`."""
+        return self.store.insert_limit()
+
+    def put_run(self, uid: str) -> None:
+        """See :meth:`EventStore.put_run`."""
+        self.store.put_run(uid)
+
+    def has_run(self, uid: str) -> bool:
+        """See :meth:`EventStore.has_run`."""
+        return self.store.has_run(uid)
+
+    def current_run(self) -> str | None:
+        """See :meth:`EventStore.current_run`."""
+        return self.store.current_run()
+
+    def put_descriptor(self, doc: Mapping[str, Any]) -> None:
+        """See :meth:`EventStore.put_descriptor`."""
+        self.store.put_descriptor(doc)
+
+    def find_descriptor(self, uid: str) -> Document | None:
+        """See :meth:`EventStore.find_descriptor`."""
+        return self.store.find_descriptor(uid)
+
+    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """See :meth:`EventStore.list_descriptors`."""
+        return self.store.list_descriptors(runs, stream_name)
+
+    def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
+        """See :meth:`EventStore.put_asset`."""
+        self.store.put_asset(layout, doc, run)
+
+    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
+        """See :meth:`EventStore.find_asset_run`."""
+        return self.store.find_asset_run(layout, uid, run)
+
+    def create_indexes(self) -> list[str]:
+        """See :meth:`EventStore.create_indexes`."""
+        return self.store.create_indexes()

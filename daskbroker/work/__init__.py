@@ -1,0 +1,1 @@
+"""Things that are done with runs: mapping, reprocessing, copying, ingesting, exporting."""
