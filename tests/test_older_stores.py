@@ -29,7 +29,7 @@ import daskbroker
 from daskbroker.core.errors import DuplicateUID, StoreReadOnly
 from daskbroker.stores.embedded import database as embedded_database
 from daskbroker.stores.mongodb import database as mongo_database
-from daskbroker.stores.mongodb import spool
+from daskbroker.stores.spool import file as spool
 from daskbroker.testing import (
     assert_documents_equal,
     assert_references_first,

@@ -53,7 +53,9 @@ import daskbroker
 from daskbroker.stores.embedded import database as embedded_database
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.mongodb import database as mongo_database
-from daskbroker.stores.mongodb import sealing, sending, spool
+from daskbroker.stores.mongodb import sealing
+from daskbroker.stores.spool import file as spool
+from daskbroker.stores.spool import sending
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.mongod import mongod
 

@@ -39,7 +39,7 @@ def test_the_journal_is_sealed_when_it_has_grown(tmp_path, setting, value):
         documents = make_run(keys=SPECTRA, stop=False)
         insert(db, documents)
         source = db.event_sources["embedded"].store
-        plan = source.chunks_given_header(db[-1])
+        plan = source.plan_runs([db[-1].uid]).events
         assert plan.records["rows"].tolist()[:2] == [plan.records["rows"][0]] * 2
         assert 15 <= plan.records["rows"][0] <= 20
         assert_documents_equal(documents, db[-1].documents())

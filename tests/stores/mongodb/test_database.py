@@ -11,7 +11,7 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import ConfigError, StoreVersion
 from daskbroker.core.query import compile_query
-from daskbroker.stores.mongodb import open_sources
+from daskbroker.stores.mongodb import open_store
 from daskbroker.stores.mongodb.bson_documents import CODEC, from_bson, to_bson
 from daskbroker.stores.mongodb.database import Database
 from daskbroker.stores.mongodb.filters import query_filter
@@ -58,7 +58,7 @@ def test_metadata_and_assets_in_two_databases(mongo_database, mongod_uri, raw):
     with pymongo.MongoClient(mongod_uri) as client:
         try:
             settings = {"mongo": {"uri": mongo_database, "assets": assets}, "mode": "a"}
-            headers, events = open_sources(settings)
+            headers, events = open_store(settings)
             with daskbroker.DataBroker(headers, events) as db:
                 for name, doc in documents:
                     db.insert(name, doc)

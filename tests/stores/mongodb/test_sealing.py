@@ -91,7 +91,7 @@ def test_a_reader_is_overtaken_by_a_sealer(mongo, run, monkeypatch):
 
     monkeypatch.setattr(planning, "unsealed", overtaken)
     source = mongo.event_sources["mongo"].store
-    plan = source.chunks_given_header("the-run", "primary")
+    plan = source.plan_runs(["the-run"], "primary").events
     assert plan.rows == 20
     assert sum(plan.read(place).num_rows for place in range(len(plan))) == 20
 

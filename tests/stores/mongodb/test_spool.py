@@ -15,7 +15,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import ConfigError, DuplicateUID, StoreFull, StoreUnavailable
-from daskbroker.stores.mongodb import sending
+from daskbroker.stores.spool import sending
 from daskbroker.stores.spool.file import HEAD, SpoolFile, left_behind
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
 from daskbroker.testing.mongod import Mongod
