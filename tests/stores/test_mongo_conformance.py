@@ -9,5 +9,5 @@ from daskbroker.testing.conformance import BrokerConformance
 
 class TestMongo(BrokerConformance):
     @pytest.fixture
-    def store_place(self, mongo_database):
-        return mongo_database
+    def store_place(self, emptied_database):
+        return emptied_database

@@ -11,6 +11,6 @@ from daskbroker.testing.nouns import NounConformance
 
 class TestMongoSpool(ModelConformance, PageConformance, NounConformance):
     @pytest.fixture
-    def store_place(self, mongo_database, tmp_path):
+    def store_place(self, emptied_database, tmp_path):
         with dask.config.set({"daskbroker.mongo-spool": tmp_path / "spool"}):
-            yield mongo_database
+            yield emptied_database
