@@ -137,6 +137,7 @@ class Prefetcher:
                 # In a forked child no thread is left that would read it.
                 tables = future.result() if origin.is_here() else _read(step.reads)
                 window.popleft()
+                del future  # or the worker keeps what it read while the caller goes through it
                 self._held -= step.size
                 yield step.what, tables
         finally:
