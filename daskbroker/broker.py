@@ -11,14 +11,20 @@ from .assets.access import FileAccess
 from .assets.registry import HandlerRegistry, HandlerType
 from .core import clock, registry
 from .core.documents import Document
-from .core.errors import ConfigError, OffsetOutOfRange, UnknownReference
+from .core.errors import ConfigError, OffsetOutOfRange
 from .core.search import Search, compile_search
 from .core.validate import document_label, prepare
 from .event_source import EventSource
 from .header import Header
 from .header_source import HeaderSource
 from .results import Results
-from .stores.contract import EventStore, HeaderStore, expand_bulk, is_whole_number
+from .stores.contract import (
+    EventStore,
+    HeaderStore,
+    expand_bulk,
+    is_whole_number,
+    unknown_run,
+)
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 
 __all__ = ["DataBroker"]
@@ -180,10 +186,7 @@ class DataBroker:
             with self.header_source.store.insert_limit():
                 known = self.header_source.store.find_uid(doc["run_start"])
             if known is None:
-                raise UnknownReference(
-                    f"{document_label(name, doc)}: its run {doc['run_start']!r} is not stored; "
-                    "insert its start document first"
-                )
+                raise unknown_run(name, doc, doc["run_start"])
             for source in self.event_sources.values():
                 source.store.insert_prepared(name, doc)
             self.header_source.store.insert_prepared(name, doc)
