@@ -45,6 +45,10 @@ class EventSource:
         self.store = store
         self.files = files or FileAccess()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Where a source travels, its broker does, and says again how files are reached.
+        return (EventSource, (self.store,))
+
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document; see :meth:`daskbroker.stores.contract.EventStore.insert`."""
         self.store.insert(name, doc, run=run)

@@ -81,8 +81,18 @@ class Rows:
     layout: Layout
     owner: Document
     chunks: list[tuple[Place, int, dict[str, Any]]] = field(default_factory=list)
-    sealed: int = 0
-    waiting: list[Place] = field(default_factory=list)  # rows that are in no chunk yet
+    sealed: int = 0  # so many rows are in chunks; those behind them wait
+    waiting: list[Place] = field(default_factory=list)
+    waiting_bytes: int = 0
+
+
+@dataclass
+class Run:
+    """What the log has of a run, beside start and stop."""
+
+    descriptors: list[Document] = field(default_factory=list)
+    rows: dict[tuple[str, str], Rows] = field(default_factory=dict)  # by kind and owner
+    places: dict[tuple[str, str], tuple[Place, int]] = field(default_factory=dict)  # kind, uid
 
 
 class Log:
@@ -93,6 +103,9 @@ class Log:
         if create and not read_only:
             folder.mkdir(parents=True, exist_ok=True)
             open(self.path, "ab").close()
+        if not os.path.exists(self.path):
+            raise errors.StoreNotFound(f"there is no {self.path}")
+        self.inode = os.stat(self.path).st_ino
         in_each_process(self._begin)
         if not read_only:
             with self.writing():
@@ -102,13 +115,10 @@ class Log:
 
     def _begin(self) -> None:
         """Nothing is read yet; a forked child begins anew, whatever its parent was doing."""
-        if not os.path.exists(self.path):
-            raise errors.StoreNotFound(f"there is no {self.path}")
-        self.lock, self.inode, self.end = threading.RLock(), os.stat(self.path).st_ino, 0
+        self.lock, self.end, self.id = threading.RLock(), 0, ""
         self.headers: dict[str, HeaderPair] = {}
-        self.descriptors: dict[str, dict[str, Document]] = {}  # by run
-        self.rows: dict[tuple[str, str], Rows] = {}  # by kind and owner
-        self.places: dict[tuple[str, str], dict[str, tuple[Place, int]]] = {}  # kind, uid; run
+        self.runs: dict[str, Run] = {}
+        self.descriptors: dict[str, Document] = {}
         self.rows_at = lru_cache(4)(lambda place: unpack(read_body(self.path, place)))
 
     @contextmanager
@@ -148,13 +158,15 @@ class Log:
     def follow(self) -> None:
         """Take in the records that were appended, by any process, since the last look."""
         size = os.stat(self.path).st_size
-        with damage_of(self.path):
-            while self.end + FRAME.size <= size:
-                head, length = FRAME.unpack(read_body(self.path, (self.end, FRAME.size)))
+        if size <= self.end:
+            return
+        with open(self.path, "rb") as file, damage_of(f"{self.path}, from byte {self.end:,}"):
+            while len(frame := os.pread(file.fileno(), FRAME.size, self.end)) == FRAME.size:
+                head, length = FRAME.unpack(frame)
                 place = (self.end + FRAME.size + head, length)
                 if sum(place) > size:
                     return  # it is being written
-                self._take(unpack(read_body(self.path, (self.end + FRAME.size, head))), place)
+                self._take(unpack(os.pread(file.fileno(), head, place[0] - head)), place)
                 self.end = sum(place)
 
     def _take(self, note: Mapping[str, Any], place: Place) -> None:
@@ -169,22 +181,24 @@ class Log:
                 stop = unpack_document(read_body(self.path, place))
                 self.headers[stop["run_start"]] = (self.headers[stop["run_start"]][0], stop)
             case "run":
-                self.descriptors[note["uid"]] = {}
+                self.runs[note["uid"]] = Run()
             case "descriptor":
                 doc = unpack_document(read_body(self.path, place))
-                self.descriptors[doc["run_start"]][doc["uid"]] = doc
+                self.descriptors[doc["uid"]] = doc
+                self.runs[doc["run_start"]].descriptors.append(doc)
             case "rows":
-                kind, owner, run = note["kind"], note["owner"], note["run"]
-                if (kind, owner) not in self.rows:
-                    has = self.descriptors[run][owner] if kind == "event" else run_owners([run])[0]
-                    self.rows[kind, owner] = Rows(LAYOUTS[kind], has)
-                self.rows[kind, owner].waiting.append(place)
-                for number, uid in enumerate(note["uids"]):
-                    self.places.setdefault((kind, uid), {})[run] = (place, number)
+                run, kind, owner = self.runs[note["run"]], note["kind"], note["owner"]
+                if (kind, owner) not in run.rows:
+                    known = self.descriptors[owner] if kind == "event" else run_owners([owner])[0]
+                    run.rows[kind, owner] = Rows(LAYOUTS[kind], known)
+                run.rows[kind, owner].waiting.append(place)
+                run.rows[kind, owner].waiting_bytes += place[1]
+                run.places |= {(kind, uid): (place, n) for n, uid in enumerate(note["uids"])}
             case "chunk":  # of all rows that waited
-                rows, description = self.rows[note["kind"], note["owner"]], note["description"]
-                rows.chunks.append((place, rows.sealed, description))
-                rows.sealed, rows.waiting = rows.sealed + description["rows"], []
+                rows = self.runs[note["run"]].rows[note["kind"], note["owner"]]
+                rows.chunks.append((place, rows.sealed, note["description"]))
+                rows.sealed += note["description"]["rows"]
+                rows.waiting, rows.waiting_bytes = [], 0
 
 
 @dataclass(frozen=True)
@@ -240,16 +254,16 @@ class LogEventStore(EventStore):
 
     def put_run(self, uid: str) -> None:
         with self._log.writing():
-            if uid not in self._log.descriptors:
+            if uid not in self._log.runs:
                 self._log.append({"is": "run", "uid": uid})
 
     def has_run(self, uid: str) -> bool:
         with self._log.reading():
-            return uid in self._log.descriptors
+            return uid in self._log.runs
 
     def current_run(self) -> str | None:
         with self._log.reading():
-            return next(reversed(self._log.descriptors), None)
+            return next(reversed(self._log.runs), None)
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         with self._log.writing():
@@ -258,53 +272,54 @@ class LogEventStore(EventStore):
 
     def find_descriptor(self, uid: str) -> Document | None:
         with self._log.reading():
-            return next(
-                (d[uid] for d in reversed(self._log.descriptors.values()) if uid in d), None
-            )
+            return self._log.descriptors.get(uid)
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         with self._log.reading():
-            known = [list(self._log.descriptors.get(run, {}).values()) for run in runs]
-        found = [doc for docs in known for doc in sorted(docs, key=lambda doc: doc["time"])]
+            known = [self._log.runs[uid].descriptors for uid in runs if uid in self._log.runs]
+            found = [doc for docs in known for doc in sorted(docs, key=lambda doc: doc["time"])]
         return [doc for doc in found if stream_name is ALL or stream_of(doc) == stream_name]
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         with self._log.reading():
-            runs = self._log.places.get((layout.kind, uid), {})
-            return run if run in runs else next(reversed(runs), None)
+            if run in self._log.runs and (layout.kind, uid) in self._log.runs[run].places:
+                return run
+            newest_first = reversed(self._log.runs.items())
+            return next((one for one, of in newest_first if (layout.kind, uid) in of.places), None)
 
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
         with self._log.writing():
-            new = new_rows(layout, rows, lambda uid: self._row(layout.kind, uid, run))
-            if new:
+            known = self._log.runs[run]
+
+            def stored(uid: str) -> Mapping[str, Any] | None:
+                place, number = known.places.get((layout.kind, uid), (None, 0))
+                return None if place is None else self._log.rows_at(place)[number]
+
+            if new := new_rows(layout, rows, stored):
                 uids = [row[layout.uid] for row in new]
-                note = {"kind": layout.kind, "owner": owner, "run": run, "uids": uids}
+                note = {"run": run, "kind": layout.kind, "owner": owner, "uids": uids}
                 self._log.append({"is": "rows", **note}, pack(new))
-                self._seal_if_large(self._log.rows[layout.kind, owner])
-
-    def _row(self, kind: str, uid: str, run: str) -> Mapping[str, Any] | None:
-        place, number = self._log.places.get((kind, uid), {}).get(run, (None, 0))
-        return None if place is None else self._log.rows_at(place)[number]
-
-    def _seal_if_large(self, rows: Rows) -> None:
-        if sum(length for _, length in rows.waiting) >= setting("seal-bytes"):
-            self._seal(rows)
+                if known.rows[layout.kind, owner].waiting_bytes >= setting("seal-bytes"):
+                    self._seal(known.rows[layout.kind, owner])
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """Rows stay in the log, where nobody looks for them again, with ``keep_journal`` or not."""
         with self._log.writing():
-            wanted = [rows for rows in self._log.rows.values() if rows.waiting]
-            sealed = [rows for rows in wanted if run in (None, rows.owner["run_start"])]
-            for rows in sealed:
+            runs = (
+                list(self._log.runs.values()) if run is None else [self._log.runs.get(run, Run())]
+            )
+            waiting = [rows for has in runs for rows in has.rows.values() if rows.waiting]
+            for rows in waiting:
                 self._seal(rows)
             os.fsync(self._log.file)
-        return len(sealed)
+        return len(waiting)
 
     def _seal(self, rows: Rows) -> None:
-        table = self._encoded(rows)
-        note = {"kind": rows.layout.kind, "owner": rows.owner["uid"]}
+        """Append the chunk of what waits; called while the log is written."""
+        table, owner = self._encoded(rows), rows.owner
+        note = {"run": owner["run_start"], "kind": rows.layout.kind, "owner": owner["uid"]}
         description = describe_chunk(rows.layout, table)
         self._log.append({"is": "chunk", **note, "description": description}, to_ipc(table))
 
@@ -327,7 +342,8 @@ class LogEventStore(EventStore):
         builder = PlanBuilder(self.reader, layout, identity, owners)
         with self._log.reading():
             for number, owner in enumerate(owners):
-                rows = self._log.rows.get((layout.kind, owner["uid"]))
+                run = self._log.runs.get(owner["run_start"], Run())
+                rows = run.rows.get((layout.kind, owner["uid"]))
                 for chunk in rows.chunks if rows else ():
                     builder.add_described(number, *chunk)
                 if rows and rows.waiting:

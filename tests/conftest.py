@@ -72,7 +72,7 @@ def members(running_set):
     running_set.mend()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def log_package(tmp_path_factory):
     """The example of a store, installed: a folder with its module, and metadata that tell of it.
 
