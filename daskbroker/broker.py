@@ -106,6 +106,7 @@ class DataBroker:
         self.closed = False
         self._key = key
         self._place = uri
+        self._made_key: tuple[str, str] | None = None
         self._route = route
         self._owners: dict[str, str] = {}
         self._run: str | None = None
@@ -527,9 +528,12 @@ class DataBroker:
                 f"this broker cannot be pickled: it was put together {why}, so no other process "
                 "could open the same; header.portable() travels without a broker"
             )
-        key = registry.key_of(self._place, **self._configuration)
-        registry.remember(key, self)
-        return key
+        configuration = self._configuration
+        made_of = repr(configuration)  # handlers and roots may have changed since
+        if self._made_key is None or self._made_key[0] != made_of:
+            self._made_key = made_of, registry.key_of(self._place, **configuration)
+        registry.remember(self._made_key[1], self)
+        return self._made_key[1]
 
     @property
     def _configuration(self) -> dict[str, Any]:

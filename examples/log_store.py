@@ -121,6 +121,13 @@ class Log:
         self.descriptors: dict[str, Document] = {}
         self.rows_at = lru_cache(4)(lambda place: unpack(read_body(self.path, place)))
 
+    def run(self, uid: str | None) -> Run:
+        return self.runs.get(uid or "", Run())
+
+    def row(self, run: str, kind: str, uid: str) -> Mapping[str, Any] | None:
+        place, number = self.run(run).places.get((kind, uid), (None, 0))
+        return None if place is None else self.rows_at(place)[number]
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         with self.lock:
@@ -164,8 +171,8 @@ class Log:
             while len(frame := os.pread(file.fileno(), FRAME.size, self.end)) == FRAME.size:
                 head, length = FRAME.unpack(frame)
                 place = (self.end + FRAME.size + head, length)
-                if sum(place) > size:
-                    return  # it is being written
+                if head == 0 or sum(place) > size:
+                    return  # it is being written, or was never finished
                 self._take(unpack(os.pread(file.fileno(), head, place[0] - head)), place)
                 self.end = sum(place)
 
@@ -276,13 +283,13 @@ class LogEventStore(EventStore):
 
     def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
         with self._log.reading():
-            known = [self._log.runs[uid].descriptors for uid in runs if uid in self._log.runs]
+            known = [self._log.run(uid).descriptors for uid in runs]
             found = [doc for docs in known for doc in sorted(docs, key=lambda doc: doc["time"])]
         return [doc for doc in found if stream_name is ALL or stream_of(doc) == stream_name]
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         with self._log.reading():
-            if run in self._log.runs and (layout.kind, uid) in self._log.runs[run].places:
+            if (layout.kind, uid) in self._log.run(run).places:
                 return run
             newest_first = reversed(self._log.runs.items())
             return next((one for one, of in newest_first if (layout.kind, uid) in of.places), None)
@@ -291,26 +298,21 @@ class LogEventStore(EventStore):
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
         with self._log.writing():
-            known = self._log.runs[run]
-
-            def stored(uid: str) -> Mapping[str, Any] | None:
-                place, number = known.places.get((layout.kind, uid), (None, 0))
-                return None if place is None else self._log.rows_at(place)[number]
-
-            if new := new_rows(layout, rows, stored):
+            new = new_rows(layout, rows, lambda uid: self._log.row(run, layout.kind, uid))
+            if new:
                 uids = [row[layout.uid] for row in new]
                 note = {"run": run, "kind": layout.kind, "owner": owner, "uids": uids}
                 self._log.append({"is": "rows", **note}, pack(new))
-                if known.rows[layout.kind, owner].waiting_bytes >= setting("seal-bytes"):
-                    self._seal(known.rows[layout.kind, owner])
+                known = self._log.runs[run].rows[layout.kind, owner]
+                if known.waiting_bytes >= setting("seal-bytes"):
+                    self._seal(known)
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """Rows stay in the log, where nobody looks for them again, with ``keep_journal`` or not."""
         with self._log.writing():
-            runs = (
-                list(self._log.runs.values()) if run is None else [self._log.runs.get(run, Run())]
-            )
-            waiting = [rows for has in runs for rows in has.rows.values() if rows.waiting]
+            runs = list(self._log.runs) if run is None else [run]
+            known = [rows for uid in runs for rows in self._log.run(uid).rows.values()]
+            waiting = [rows for rows in known if rows.waiting]
             for rows in waiting:
                 self._seal(rows)
             os.fsync(self._log.file)
@@ -324,9 +326,8 @@ class LogEventStore(EventStore):
         self._log.append({"is": "chunk", **note, "description": description}, to_ipc(table))
 
     def _encoded(self, rows: Rows) -> pa.Table:
-        documents = [
-            doc for place in rows.waiting for doc in unpack(read_body(self._log.path, place))
-        ]
+        bodies = [read_body(self._log.path, place) for place in rows.waiting]
+        documents = [doc for body in bodies for doc in unpack(body)]
         return encode_rows(rows.layout, documents, chunk_metadata(rows.layout, rows.owner))
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
@@ -342,8 +343,7 @@ class LogEventStore(EventStore):
         builder = PlanBuilder(self.reader, layout, identity, owners)
         with self._log.reading():
             for number, owner in enumerate(owners):
-                run = self._log.runs.get(owner["run_start"], Run())
-                rows = run.rows.get((layout.kind, owner["uid"]))
+                rows = self._log.run(owner["run_start"]).rows.get((layout.kind, owner["uid"]))
                 for chunk in rows.chunks if rows else ():
                     builder.add_described(number, *chunk)
                 if rows and rows.waiting:
