@@ -10,6 +10,7 @@ from typing import Any, Self
 from .assets.access import FileAccess
 from .assets.registry import HandlerRegistry, HandlerType
 from .core import clock, registry
+from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange
 from .core.redaction import redacted
@@ -22,7 +23,6 @@ from .results import Results
 from .stores.contract import (
     EventStore,
     HeaderStore,
-    expand_bulk,
     is_whole_number,
     unknown_run,
 )

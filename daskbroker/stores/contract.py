@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.documents import ALL, Document, equal
-from ..core.errors import BadDocument, DuplicateUID, UnknownReference
+from ..core.errors import DuplicateUID, UnknownReference
 from ..core.layouts import (
     DATUM,
     EVENT,
@@ -38,7 +39,6 @@ __all__ = [
     "HeaderPair",
     "HeaderStore",
     "Opened",
-    "expand_bulk",
     "is_repeated",
     "is_whole_number",
     "new_rows",
@@ -501,42 +501,3 @@ class Opened(NamedTuple):
 
     headers: HeaderStore
     events: Mapping[str, EventStore]
-
-
-def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The deprecated bulk documents as rows that are stored together; anything else as it is.
-
-    Of ``bulk_events`` these are ``("event_rows", {"descriptor", "rows"})`` per descriptor, of
-    ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``.
-    """
-    if name == "bulk_events":
-        yield from _bulk_events(doc)
-    elif name == "bulk_datum":
-        yield from _bulk_datum(doc)
-    else:
-        yield name, doc
-
-
-def _bulk_events(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    by_descriptor: dict[str, list[Mapping[str, Any]]] = {}
-    for events in doc.values():
-        if not isinstance(events, list):
-            raise BadDocument("bulk_events: must map stream names to lists of events")
-        for event in events:
-            row = prepare("event", event)
-            by_descriptor.setdefault(row["descriptor"], []).append(row)
-    for descriptor, rows in by_descriptor.items():
-        yield "event_rows", {"descriptor": descriptor, "rows": rows}
-
-
-def _bulk_datum(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
-    if not isinstance(ids, list) or not isinstance(kwarg_list, list) or len(ids) != len(kwarg_list):
-        raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
-    resource = doc.get("resource")
-    rows = [
-        prepare("datum", {"resource": resource, "datum_id": datum_id, "datum_kwargs": kwargs})
-        for datum_id, kwargs in zip(ids, kwarg_list, strict=True)
-    ]
-    if rows:
-        yield "datum_rows", {"resource": resource, "rows": rows}
