@@ -10,15 +10,22 @@ from typing import Any, Self
 from .assets.access import FileAccess
 from .assets.registry import HandlerRegistry, HandlerType
 from .core import clock, registry
+from .core.bulk import expand_bulk
 from .core.documents import Document
-from .core.errors import ConfigError, OffsetOutOfRange, UnknownReference
+from .core.errors import ConfigError, OffsetOutOfRange
+from .core.redaction import redacted
 from .core.search import Search, compile_search
 from .core.validate import document_label, prepare
 from .event_source import EventSource
 from .header import Header
 from .header_source import HeaderSource
 from .results import Results
-from .stores.contract import EventStore, HeaderStore, expand_bulk, is_whole_number
+from .stores.contract import (
+    EventStore,
+    HeaderStore,
+    is_whole_number,
+    unknown_run,
+)
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 
 __all__ = ["DataBroker"]
@@ -45,9 +52,11 @@ class DataBroker:
         In which ``since`` and ``until`` without a zone are read, and every time is shown: IANA
         name or offset, or ``"local"`` for the zone that this machine has now.
     uri
-        Where the broker is, to be shown; without password.
+        Where the stores are: a folder or URI, as :func:`daskbroker.connect` takes it. It is shown
+        without password. What other processes, such as workers, open the broker by.
     key
-        What brokers are known by in a process, and pickle as; ``uri`` by default.
+        What brokers are known by in a process, and pickle as; :func:`daskbroker.connect` gives
+        it.
     handlers
         ``{spec: "module:Class"}`` of handlers of detector files, beside those found by
         themselves.
@@ -55,6 +64,14 @@ class DataBroker:
         ``{root in the documents: root where the files are now}``.
     readable_roots
         Folders outside which no detector file is opened; None: no such limit.
+
+    Notes
+    -----
+    A broker that was put together by hand, and headers and results of it, pickle as its ``uri``
+    with timezone, handlers, root map and readable roots as they are then, if it has one event
+    source and no ``route``; otherwise pickling raises ConfigError. Another process opens the
+    place with these, to read and insert, as :func:`daskbroker.connect` does. Tables, datasets
+    and :meth:`daskbroker.Header.portable` need no broker and travel from any.
     """
 
     def __init__(
@@ -82,12 +99,14 @@ class DataBroker:
             name: EventSource(source) if isinstance(source, EventStore) else source
             for name, source in event_sources.items()
         }
-        self.uri = uri
+        self.uri = None if uri is None else redacted(uri)
         self.files = FileAccess(handlers, root_map, readable_roots)
         for source in self.event_sources.values():
             source.files = self.files
         self.closed = False
-        self._key = key or uri
+        self._key = key
+        self._place = uri
+        self._made_key: tuple[str, str] | None = None
         self._route = route
         self._owners: dict[str, str] = {}
         self._run: str | None = None
@@ -180,10 +199,7 @@ class DataBroker:
             with self.header_source.store.insert_limit():
                 known = self.header_source.store.find_uid(doc["run_start"])
             if known is None:
-                raise UnknownReference(
-                    f"{document_label(name, doc)}: its run {doc['run_start']!r} is not stored; "
-                    "insert its start document first"
-                )
+                raise unknown_run(name, doc, doc["run_start"])
             for source in self.event_sources.values():
                 source.store.insert_prepared(name, doc)
             self.header_source.store.insert_prepared(name, doc)
@@ -500,15 +516,31 @@ class DataBroker:
         Raises
         ------
         ConfigError
-            For a broker put together by hand, without a ``uri`` or with one that no other process
-            could open.
+            For a broker put together by hand that no other process could open: without a ``uri``,
+            with one that no store opens, with a route or several event sources, or with a
+            handler that is no importable class.
         """
-        if self._key is None:
+        if self._key is not None:
+            return self._key
+        if self._place is None or self._route is not None or len(self.event_sources) > 1:
+            why = "with a route or several event sources" if self._place else "without a uri"
             raise ConfigError(
-                "this broker cannot be pickled: it was made without a uri to open it by"
+                f"this broker cannot be pickled: it was put together {why}, so no other process "
+                "could open the same; header.portable() travels without a broker"
             )
-        registry.check(self._key)
-        return self._key
+        configuration = self._configuration
+        made_of = repr(configuration)  # handlers and roots may have changed since
+        if self._made_key is None or self._made_key[0] != made_of:
+            self._made_key = made_of, registry.key_of(self._place, **configuration)
+        registry.remember(self._made_key[1], self)
+        return self._made_key[1]
+
+    @property
+    def _configuration(self) -> dict[str, Any]:
+        """The options as a configuration file has them."""
+        registered = self.handler_registry.registered()
+        handlers = {spec: factory.reference for spec, factory in registered.items()}
+        return {**self._options, "handlers": handlers}
 
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self.header_source.store, PlannedHeaderStore):

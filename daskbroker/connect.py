@@ -29,6 +29,7 @@ from .core import registry
 from .core.clock import resolved_zone
 from .core.errors import ConfigError
 from .core.forking import Origin
+from .core.redaction import redacted
 from .core.settings import setting
 from .event_source import EventSource
 from .header_source import HeaderSource
@@ -163,27 +164,22 @@ def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
 
 
 def _open_key(key: str) -> DataBroker:
-    """Open what a pickle, or :class:`DataBroker`, names; a pickle makes no folder anew."""
-    request = _request_of_key(key)
+    """Open what a pickle, or :class:`DataBroker`, names; a pickle makes no store anew."""
+    request: dict[str, Any] = json.loads(key)
     mode, timezone = request.get("mode"), request.get("timezone")
-    return _opened(request, mode, timezone, create="embedded" not in request)
+    asked = bool(request.keys() & {"named", "file", "configuration"})
+    return _opened(request, mode, timezone, create=asked)
 
 
-def _request_of_key(key: str) -> dict[str, Any]:
-    """What a key says: a request as JSON, or the uri of a broker that was put together by hand."""
-    if key.startswith("{"):
-        request: dict[str, Any] = json.loads(key)
-        return request
-    return _request_of(key)
+def _key_of(uri: str, **options: Any) -> str:
+    """The key of a broker that was put together by hand: the settings that its options make."""
+    settings = settings_of({"uri": uri, **options}, f"the broker of {redacted(uri)}")
+    opener_of(scheme_of(settings))
+    settings["mode"] = "a"
+    return json.dumps(settings, sort_keys=True)
 
 
-def _check_key(key: str) -> None:
-    request = _request_of_key(key)
-    if not request.keys() & {"named", "file", "configuration"}:
-        opener_of(scheme_of(request))
-
-
-registry.register_opener(_open_key, _check_key)
+registry.register_opener(_open_key, _key_of)
 
 
 def temp(**options: Any) -> DataBroker:

@@ -72,6 +72,25 @@ def members(running_set):
     running_set.mend()
 
 
+@pytest.fixture(scope="module")
+def log_package(tmp_path_factory):
+    """The example of a store, installed: a folder with its module, and metadata that tell of it.
+
+    Processes that are started while a test runs that uses it find it too.
+    """
+    example = Path(__file__).parents[1] / "examples" / "log_store.py"
+    folder = tmp_path_factory.mktemp("site")
+    information = folder / "log_store-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: log-store\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[daskbroker.stores]\nlog = log_store:open_log\n")
+    (folder / example.name).write_text(example.read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        yield folder
+
+
 QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Layout",
     "assemble",
     "cells",
+    "chunk_metadata",
     "decode_rows",
     "encode_page",
     "encode_rows",
@@ -113,6 +114,22 @@ STREAM_RESOURCE = Layout(kind="stream_resource", owner="", uid="uid", scalars=("
 REFERENCES = (RESOURCE, STREAM_RESOURCE, DATUM, STREAM_DATUM)
 """Of references a run has one sequence a kind; of events there is one a descriptor."""
 LAYOUTS = {layout.kind: layout for layout in (EVENT, *REFERENCES)}
+
+
+def chunk_metadata(layout: Layout, owner: Mapping[str, Any]) -> dict[str, str]:
+    """What the schema of the chunks of a sequence carries.
+
+    Parameters
+    ----------
+    layout
+        Of its documents.
+    owner
+        Of events their descriptor; of references what their plan has in its place, see
+        :func:`daskbroker.core.run_plan.run_owners`.
+    """
+    if layout is EVENT:
+        return event_metadata(owner)
+    return {"run": str(owner["run_start"]), "kind": layout.kind}
 
 
 def event_metadata(descriptor: Mapping[str, Any]) -> dict[str, str]:

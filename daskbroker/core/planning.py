@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,25 @@ from .chunks import (
     statistics,
     to_ipc,
 )
-from .codec import Kind
+from .codec import Kind, listed_kinds
 from .documents import Document
 from .external import stream_keys
 from .layouts import EVENT, Layout
 
-__all__ = ["PlanBuilder", "with_frames"]
+__all__ = ["PlanBuilder", "describe_chunk", "with_frames"]
 
 MOST_ROWS = 2**20
 """Of a chunk of rows that only stream_datum documents tell of."""
+
+
+def describe_chunk(layout: Layout, table: pa.Table) -> dict[str, Any]:
+    """What a manifest keeps of a chunk, as text, numbers, lists and mappings.
+
+    :meth:`PlanBuilder.add_described` takes it. A store may keep the same in a form of its own,
+    see :func:`~daskbroker.core.chunks.statistics` and :func:`~daskbroker.core.chunks.column_kinds`.
+    """
+    columns = {name: kind.to_list() for name, kind in column_kinds(table).items()}
+    return {"columns": columns, **asdict(statistics(layout, table))}
 
 
 class PlanBuilder:
@@ -49,6 +59,7 @@ class PlanBuilder:
         self._store = store
         self._descriptors = tuple(descriptors)
         self._schemas: list[Mapping[str, Kind]] = []
+        self._described: dict[str, int] = {}
         self._records: list[tuple[Any, ...]] = []
         self._keys: list[Any] = []
 
@@ -65,6 +76,29 @@ class PlanBuilder:
         )  # fmt: skip
         self._records.append(record)
         self._keys.append(key)
+
+    def add_described(
+        self, place: int, key: Any, first: int, description: Mapping[str, Any]
+    ) -> None:
+        """Add a chunk that is stored, by what :func:`describe_chunk` has told of it.
+
+        Parameters
+        ----------
+        place
+            Of its descriptor, among those of the plan.
+        key
+            What the reader reads it by.
+        first
+            How many rows of its sequence come before it.
+        description
+            As it was kept.
+        """
+        facts = dict(description)
+        columns = facts.pop("columns")
+        label = repr(columns)
+        if label not in self._described:
+            self._described[label] = self.add_schema(listed_kinds(columns))
+        self.add_chunk(place, key, first, self._described[label], Statistics(**facts))
 
     def add_table(self, place: int, first: int, table: pa.Table, key: Any = None) -> None:
         """Add rows in hand; without a key they travel with the plan."""

@@ -16,7 +16,7 @@ from .forking import in_children
 
 __all__ = [
     "broker_of",
-    "check",
+    "key_of",
     "known",
     "known_or_opened",
     "opened",
@@ -29,7 +29,7 @@ _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _recent: dict[str, Any] = {}
 _lock = threading.RLock()
 _openers: list[Callable[[str], Any]] = []
-_checks: list[Callable[[str], None]] = []
+_keys: list[Callable[..., str]] = []
 
 KEPT = 16
 """So many brokers, opened by unpickling, stay open although nothing refers to them."""
@@ -43,15 +43,21 @@ def _begin() -> None:
 in_children(_begin)
 
 
-def register_opener(opener: Callable[[str], Any], check: Callable[[str], None]) -> None:
-    """Say what opens a broker by its key, and checks a key; the package does it at import."""
+def register_opener(opener: Callable[[str], Any], key_of: Callable[..., str]) -> None:
+    """Say what opens a broker by its key, and makes keys; the package does it at import."""
     _openers[:] = [opener]
-    _checks[:] = [check]
+    _keys[:] = [key_of]
 
 
-def check(key: str) -> None:
-    """Raise ConfigError if another process could not open a broker by this key."""
-    _checks[0](key)
+def key_of(uri: str, **options: Any) -> str:
+    """By what another process opens a broker at a place, with options as a YAML file has them.
+
+    Raises
+    ------
+    ConfigError
+        If nothing opens the place, or an option means nothing in another process.
+    """
+    return _keys[0](uri, **options)
 
 
 def remember(key: str, broker: Any) -> None:

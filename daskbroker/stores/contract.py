@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
-from ..core.documents import ALL, Document
-from ..core.errors import BadDocument, UnknownReference
+from ..core.documents import ALL, Document, equal
+from ..core.errors import DuplicateUID, UnknownReference
 from ..core.layouts import (
     DATUM,
     EVENT,
@@ -38,8 +39,10 @@ __all__ = [
     "HeaderPair",
     "HeaderStore",
     "Opened",
-    "expand_bulk",
+    "is_repeated",
     "is_whole_number",
+    "new_rows",
+    "unknown_run",
 ]
 
 HeaderPair = tuple[Document, Document | None]
@@ -51,14 +54,84 @@ def is_whole_number(key: Any) -> bool:
     return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 
 
+def is_repeated(name: str, doc: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:
+    """Whether a document is stored already; every store asks before it puts one.
+
+    Parameters
+    ----------
+    name, doc
+        What comes in.
+    there
+        What is stored under its uid (of a stop: for its run); None if nothing is.
+
+    Raises
+    ------
+    DuplicateUID
+        If a different document is.
+    """
+    if there is None or equal(there, doc):
+        return there is not None
+    of_run = " or for its run" if name == "stop" else ""
+    raise DuplicateUID(
+        f"{document_label(name, doc)}: a different {name} is stored under this uid{of_run}"
+    )
+
+
+def new_rows(
+    layout: Layout,
+    rows: Sequence[Mapping[str, Any]],
+    stored: Callable[[str], Mapping[str, Any] | None],
+) -> list[Mapping[str, Any]]:
+    """Those of some rows that are not stored yet, each once.
+
+    Parameters
+    ----------
+    layout, rows
+        As :meth:`EventStore.append` takes them.
+    stored
+        From a row's identity to the row of the run that is stored under it.
+
+    Raises
+    ------
+    DuplicateUID
+        See :func:`is_repeated`.
+    """
+    new: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        uid = row[layout.uid]
+        if not is_repeated(layout.kind, row, new.get(uid) or stored(uid)):
+            new[uid] = row
+    return list(new.values())
+
+
+def unknown_run(name: str, doc: Mapping[str, Any], run: str | None) -> UnknownReference:
+    """The error for a document of a run that is not stored."""
+    return UnknownReference(
+        f"{document_label(name, doc)}: its run {run!r} is not stored; "
+        "insert its start document first"
+    )
+
+
 class HeaderStore(ABC):
-    """Start and stop documents, and the search over them."""
+    """Start and stop documents, and the search over them.
+
+    A store has :meth:`insert_prepared`, :meth:`find_uid` and :meth:`find`. The other methods work
+    by these; a store that has an index, or connections, overrides them.
+    """
 
     # -- primitives --------------------------------------------------------------------------
 
     @abstractmethod
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Store a checked start or stop."""
+        """Store a checked start or stop durably; the same one again changes nothing.
+
+        Raises
+        ------
+        DuplicateUID
+            A different run has this uid, or the run has a different stop.
+        UnknownReference
+            The run of a stop is not stored.
+        """
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """A context for the parts of one insert, which bounds their time together; none here."""
@@ -69,22 +142,40 @@ class HeaderStore(ABC):
         """The run with exactly this uid."""
 
     @abstractmethod
-    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """The first of the uids that begin so, in order."""
-
-    @abstractmethod
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[HeaderPair]:
-        """The runs that a search finds, newest first, from one place to another."""
+        """The runs that a search finds, newest first, from one place to another.
 
-    @abstractmethod
+        The newest is that of the latest ``time``, among equals that which was inserted last. A
+        store narrows the search as well as it can, and asks :meth:`Search.matches` for the rest.
+        """
+
+    # -- what follows from these -------------------------------------------------------------
+
+    def is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
+        """Whether a start or stop is not stored yet; raises as :meth:`insert_prepared`.
+
+        A store that asks this must see to it that nobody inserts between question and answer.
+        """
+        run = doc["uid"] if name == "start" else doc["run_start"]
+        start, stop = self.find_uid(run) or (None, None)
+        if name == "stop" and start is None:
+            raise unknown_run(name, doc, run)
+        return not is_repeated(name, doc, start if name == "start" else stop)
+
+    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
+        """The first of the uids that begin so, in order. By default every run is looked at."""
+        uids = (str(start["uid"]) for start, _ in self.find(Search()))
+        return sorted(uid for uid in uids if uid.startswith(prefix))[:limit]
+
     def count(self, search: Search) -> int:
-        """How many runs a search finds."""
+        """How many runs a search finds. By default they are found one by one."""
+        return sum(1 for _ in self.find(search))
 
-    @abstractmethod
     def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections; safe to call again. By default there is nothing to let go of."""
+        return
 
     def create_indexes(self) -> list[str]:
         """Make the indexes that are missing; names of those made. Most stores have theirs."""
@@ -94,7 +185,8 @@ class HeaderStore(ABC):
 class EventStore(ABC):
     """Descriptors, events and references of runs, as chunks.
 
-    A store implements the primitives. The manifesto's methods are those of
+    A store implements the primitives, those that are abstract at least; the rules of inserting,
+    and what a plan of runs is, follow here. The manifesto's methods are those of
     :class:`daskbroker.event_source.EventSource`.
     """
 
@@ -131,7 +223,7 @@ class EventStore(ABC):
 
     @abstractmethod
     def put_run(self, uid: str) -> None:
-        """Know of a run, before anything else of it comes."""
+        """Know of a run, before anything else of it comes; one that is known already stays."""
 
     @abstractmethod
     def has_run(self, uid: str) -> bool:
@@ -141,17 +233,24 @@ class EventStore(ABC):
     def current_run(self) -> str | None:
         """The newest run it knows of."""
 
-    @abstractmethod
     def stop_run(self, uid: str) -> None:
-        """The run has stopped: seal what is in the journal of it."""
+        """The run has stopped: seal what is in the journal of it.
+
+        When it has returned, the run survives a loss of power. The stop document is stored after
+        that, so whoever sees it finds all events.
+        """
+        self.seal(uid)
 
     @abstractmethod
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
-        """Store a checked descriptor of a known run."""
+        """Store a checked descriptor of a known run durably; see :func:`is_repeated`."""
 
-    @abstractmethod
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
-        """Store a checked resource or stream_resource of a known run, to be found by uid."""
+        """Store a checked resource or stream_resource of a known run, to be found by uid.
+
+        In plans it is a row like any other. Several runs may have one of the same uid.
+        """
+        self.append(layout, run, [doc], run)
 
     @abstractmethod
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
@@ -161,9 +260,26 @@ class EventStore(ABC):
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
-        """Store checked rows durably, all of them or none.
+        """Store checked rows durably, all of them or none, after those that are there.
 
-        ``owner`` names the sequence: a descriptor's uid for events, the run's for references.
+        Those that the run has already (of the same kind and uid) are left out; see
+        :func:`new_rows`. When it has returned, the rows survive the death of the process.
+
+        Parameters
+        ----------
+        layout
+            Of the rows; ``row[layout.uid]`` is a row's identity.
+        owner
+            Names the sequence: a descriptor's uid for events, the run's for references.
+        rows
+            At least one; cells may be NumPy arrays.
+        run
+            Uid of a known run.
+
+        Raises
+        ------
+        DuplicateUID
+            A different row of the run has the uid of one.
         """
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
@@ -182,7 +298,12 @@ class EventStore(ABC):
 
     @abstractmethod
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """The chunks of events of some descriptors, in their order, without reading a payload."""
+        """The chunks of events of some descriptors, in their order, without reading a payload.
+
+        See :class:`~daskbroker.core.planning.PlanBuilder`. Rows that are in no chunk yet travel
+        with the plan. Each row is in one chunk of the plan, whatever is sealed meanwhile. All is
+        looked up by few requests, however many descriptors there are.
+        """
 
     @abstractmethod
     def find_descriptor(self, uid: str) -> Document | None:
@@ -219,9 +340,9 @@ class EventStore(ABC):
             If the store's journal is nobody else's to read, so that it cannot be kept.
         """
 
-    @abstractmethod
     def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections; safe to call again. By default there is nothing to let go of."""
+        return
 
     def flush(self) -> None:
         """Return when all that was inserted is where others see it. Most stores have it there."""
@@ -284,10 +405,7 @@ class EventStore(ABC):
 
     def _check_run(self, name: str, doc: Mapping[str, Any], uid: str | None) -> None:
         if uid is None or not self.has_run(uid):
-            raise UnknownReference(
-                f"{document_label(name, doc)}: its run {uid!r} is not stored; "
-                "insert its start document first"
-            )
+            raise unknown_run(name, doc, uid)
 
     def _insert_events(self, name: str, doc: Mapping[str, Any]) -> None:
         descriptor = self.find_descriptor(doc["descriptor"])
@@ -383,42 +501,3 @@ class Opened(NamedTuple):
 
     headers: HeaderStore
     events: Mapping[str, EventStore]
-
-
-def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The deprecated bulk documents as rows that are stored together; anything else as it is.
-
-    Of ``bulk_events`` these are ``("event_rows", {"descriptor", "rows"})`` per descriptor, of
-    ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``.
-    """
-    if name == "bulk_events":
-        yield from _bulk_events(doc)
-    elif name == "bulk_datum":
-        yield from _bulk_datum(doc)
-    else:
-        yield name, doc
-
-
-def _bulk_events(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    by_descriptor: dict[str, list[Mapping[str, Any]]] = {}
-    for events in doc.values():
-        if not isinstance(events, list):
-            raise BadDocument("bulk_events: must map stream names to lists of events")
-        for event in events:
-            row = prepare("event", event)
-            by_descriptor.setdefault(row["descriptor"], []).append(row)
-    for descriptor, rows in by_descriptor.items():
-        yield "event_rows", {"descriptor": descriptor, "rows": rows}
-
-
-def _bulk_datum(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
-    if not isinstance(ids, list) or not isinstance(kwarg_list, list) or len(ids) != len(kwarg_list):
-        raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
-    resource = doc.get("resource")
-    rows = [
-        prepare("datum", {"resource": resource, "datum_id": datum_id, "datum_kwargs": kwargs})
-        for datum_id, kwargs in zip(ids, kwarg_list, strict=True)
-    ]
-    if rows:
-        yield "datum_rows", {"resource": resource, "rows": rows}

@@ -37,23 +37,11 @@ class PlannedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find_uid`."""
         return self.pair if uid == self.pair[0]["uid"] else None
 
-    def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """See :meth:`HeaderStore.find_prefix`."""
-        uid = str(self.pair[0]["uid"])
-        return [uid] if uid.startswith(prefix) else []
-
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[HeaderPair]:
         """See :meth:`HeaderStore.find`."""
         return islice([self.pair] if search.matches(*self.pair) else [], start, stop)
-
-    def count(self, search: Search) -> int:
-        """See :meth:`HeaderStore.count`."""
-        return int(search.matches(*self.pair))
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
 
     insert_prepared = _refuse
 
@@ -121,9 +109,6 @@ class PlannedEventStore(EventStore):
             layout.kind: self.plan.references[layout.kind].of_descriptors(owners)
             for layout in layouts
         }
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventStore.seal`; there is no journal."""

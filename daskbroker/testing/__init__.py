@@ -4,7 +4,7 @@
 pytest. ``daskbroker.testing.strategies`` makes any valid run with hypothesis. What this module
 gives needs neither: synthetic runs, and comparisons of documents that say what differs.
 
-A store joins the suite by one test module::
+``docs/writing-a-store.md`` says what a store has to do. It joins the suite by one test module::
 
     import pytest
 
@@ -13,7 +13,7 @@ A store joins the suite by one test module::
 
     class TestMyStore(BrokerConformance):
         @pytest.fixture
-        def broker(self, tmp_path): ...   # a DataBroker on an empty, writable store
+        def broker(self, tmp_path): ...   # connect() to an empty, writable store
 
         @pytest.fixture
         def reopen(self, broker): ...     # a callable: close the store, open it again

@@ -31,7 +31,9 @@ GIVEN: dict[str, Callable[[Any], Any]] = {
     "unpacked": lambda h: {**h.start},
     "attribute": lambda h: h.start.sample,
     "descriptors": lambda h: h.descriptors,
-    "descriptors of the source": lambda h: h.es_given_stream("primary").descriptors_given_header(h),
+    "descriptors of the store": lambda h: h.es_given_stream("primary").store.list_descriptors(
+        [h.uid]
+    ),
     "one descriptor": lambda h: h.es_given_stream("primary").store.find_descriptor(
         h.descriptors["primary"][0]["uid"]
     ),

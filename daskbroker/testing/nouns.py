@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +20,38 @@ import pytest
 from ..core.errors import BadDocument, BadQuery, DuplicateUID, UnknownReference
 from ..views.derive import table_to_stream
 from .base import Conformance, Put, check_run, insert_all
+from .compare import assert_documents_equal
 from .runs import RunBuilder, external_run, interleave, make_run, stream_datum_run
 
 __all__ = ["NounConformance"]
+
+READ_ELSEWHERE = """
+import pickle, sys
+with open(sys.argv[1], "rb") as file:
+    things = pickle.load(file)
+read = {
+    "uids": [header.uid for header in things["broker"]()],
+    "results": [header.uid for header in things["results"]],
+    "documents": [list(header.documents(fill=False)) for header in things["headers"]],
+    "tables": [table.compute() for table in things["tables"]],
+    "datasets": [dataset.compute() for dataset in things["datasets"]],
+    "same": all(header.db is things["broker"] for header in things["headers"]),
+}
+with open(sys.argv[2], "wb") as file:
+    pickle.dump(read, file)
+"""
+"""Reads what was pickled into a file, and pickles into another what it has read."""
+
+
+def read_elsewhere(folder: Path, things: dict[str, Any]) -> dict[str, Any]:
+    """What another Python process, with the same environment, reads of pickled things."""
+    given, taken = folder / "given.pickle", folder / "read.pickle"
+    given.write_bytes(pickle.dumps(things))
+    command = [sys.executable, "-c", READ_ELSEWHERE, str(given), str(taken)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    read: dict[str, Any] = pickle.loads(taken.read_bytes())
+    return read
 
 
 def _uids(headers: Any) -> list[str]:
@@ -276,6 +308,30 @@ class NounConformance(Conformance):
         assert table.compute().equals(header.table().compute())
         dataset = pickle.loads(pickle.dumps(header.dataset()))
         assert dataset.compute().identical(header.dataset().compute())
+
+    def test_pickles_are_read_in_another_process(self, broker: Any, tmp_path: Path) -> None:
+        """Row 37: of a stopped run, of one that goes on, and of references."""
+        runs = [make_run(5), make_run(4, stop=False), external_run(2)]
+        for docs in runs:
+            insert_all(broker, docs)
+        broker.flush()
+        headers = [broker[docs[0][1]["uid"]] for docs in runs]
+        tables = [header.table(fill=False) for header in headers]
+        datasets = [header.dataset(fill=False) for header in headers]
+        results = broker(uid={"$in": [header.uid for header in headers]})
+        tables.append(results.table("primary", fill=False))
+        things = {"broker": broker, "results": results, "headers": headers}
+        read = read_elsewhere(tmp_path, {**things, "tables": tables, "datasets": datasets})
+        assert read["uids"] == _uids(broker())
+        assert read["results"] == _uids(results)
+        assert read["same"]
+        for docs, found in zip(runs, read["documents"], strict=True):
+            assert_documents_equal(docs, found)
+        for table, found in zip(tables, read["tables"], strict=True):
+            assert found.equals(table.compute())
+            assert found.attrs == table.compute().attrs
+        for dataset, found in zip(datasets, read["datasets"], strict=True):
+            assert found.identical(dataset.compute())
 
     def test_hostile_metadata_is_text(self, broker: Any) -> None:
         """Row 38."""

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.chunks import ChunkPlan
-from ...core.documents import ALL, Document, equal, pack, unpack, unpack_document
-from ...core.errors import BadQuery, DuplicateUID, StoreFull, StoreReadOnly
-from ...core.layouts import EVENT, LAYOUTS, Layout, encode_page
+from ...core.documents import ALL, Document, pack, unpack, unpack_document
+from ...core.errors import BadQuery, StoreFull, StoreReadOnly
+from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
+from ..contract import is_repeated
 from ..journalled import JournalledEventStore
 from .database import Database, plain_text
 from .journal import Journal
@@ -98,7 +99,7 @@ class EmbeddedEventStore(JournalledEventStore):
             row = connection.execute(
                 "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-            if row is None:
+            if not is_repeated("descriptor", doc, None if row is None else unpack(row[0])):
                 connection.execute(
                     "INSERT INTO descriptor VALUES (NULL, ?, ?, ?, ?, ?)",
                     (
@@ -109,8 +110,6 @@ class EmbeddedEventStore(JournalledEventStore):
                         pack(doc),
                     ),
                 )
-            elif not equal(unpack(row[0]), doc):
-                raise DuplicateUID(f"descriptor {uid!r}: a different one is stored under this uid")
 
     def _look_up_descriptor(self, uid: str) -> Document | None:
         with self._database.read() as connection:
@@ -218,13 +217,13 @@ class EmbeddedEventStore(JournalledEventStore):
         key = (layout.kind, owner, run)
         if key not in self._lanes:
             number = place = self._known_run(run) or 0
-            metadata = {"run": run, "kind": layout.kind}
+            descriptor = None
             if layout is EVENT:
                 place = connection.execute(
                     "SELECT id FROM descriptor WHERE uid = ?", (plain_text(owner),)
                 ).fetchone()[0]
-                stream = stream_of(self.find_descriptor(owner) or {})
-                metadata |= {"descriptor": owner, "stream": stream}
+                descriptor = self.find_descriptor(owner)
+            metadata = chunk_metadata(layout, descriptor or {"run_start": run})
             values = (layout.kind, place, number)
             connection.execute("INSERT OR IGNORE INTO sequence VALUES (NULL, ?, ?, ?)", values)
             row = connection.execute(

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain, islice, repeat
 from typing import Any
 
-from ...core.documents import equal, pack, unpack, unpack_document
-from ...core.errors import DuplicateUID, UnknownReference
+from ...core.documents import pack, unpack, unpack_document
 from ...core.search import Search
-from ..contract import HeaderPair, HeaderStore
+from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
 from .database import Database, plain_text
 from .index import index_document, narrow
 
@@ -45,10 +44,8 @@ class EmbeddedHeaderStore(HeaderStore):
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         uid = plain_text(doc["uid"])
         row = connection.execute("SELECT start FROM header WHERE uid = ?", (uid,)).fetchone()
-        if row is not None:
-            if equal(unpack(row[0]), doc):
-                return
-            raise DuplicateUID(f"start {doc['uid']!r}: a different run is stored under this uid")
+        if is_repeated("start", doc, None if row is None else unpack(row[0])):
+            return
         scan_id = doc.get("scan_id")
         small = type(scan_id) is int and abs(scan_id) < 2**63
         cursor = connection.execute(
@@ -63,15 +60,10 @@ class EmbeddedHeaderStore(HeaderStore):
             "SELECT id, stop FROM header WHERE uid = ?", (plain_text(run),)
         ).fetchone()
         if row is None:
-            raise UnknownReference(
-                f"stop {doc['uid']!r}: its run {run!r} is not stored; "
-                "insert its start document first"
-            )
+            raise unknown_run("stop", doc, run)
         number, body = row
-        if body is not None:
-            if equal(unpack(body), doc):
-                return
-            raise DuplicateUID(f"stop {doc['uid']!r}: run {run!r} has a different stop already")
+        if is_repeated("stop", doc, None if body is None else unpack(body)):
+            return
         connection.execute("UPDATE header SET stop = ? WHERE id = ?", (pack(doc), number))
         index_document(connection, "stop", number, doc)
 
@@ -120,12 +112,11 @@ class EmbeddedHeaderStore(HeaderStore):
                     f"ORDER BY time {order}, id {order} LIMIT ? OFFSET ?",
                     values,
                 )
-                rows, nbytes = [], 0
-                for row in cursor:
-                    rows.append(row)
-                    nbytes += len(row[0])
-                    if nbytes > BATCH_BYTES:
-                        break
+                rows: list[tuple[Any, ...]] = []
+                nbytes = 0
+                while nbytes <= BATCH_BYTES and (some := cursor.fetchmany(BATCHES[1])):
+                    rows += some
+                    nbytes += sum(len(row[0]) for row in some)
                 cursor.close()
             yield from rows
             if len(rows) < size and nbytes <= BATCH_BYTES:
@@ -142,7 +133,7 @@ class EmbeddedHeaderStore(HeaderStore):
                         f"SELECT count(*) FROM header WHERE {narrowed.where}", narrowed.parameters
                     ).fetchone()[0]
                 )
-        return sum(1 for _ in self.find(search))
+        return super().count(search)
 
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""

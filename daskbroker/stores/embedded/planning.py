@@ -12,7 +12,7 @@ from typing import Any
 from ...core.chunks import Statistics
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
-from ...core.layouts import EVENT, Layout
+from ...core.layouts import EVENT, Layout, chunk_metadata
 from ...core.planning import PlanBuilder
 from .journal import encoded
 from .lanes import POSITIONS, Lane
@@ -111,7 +111,7 @@ def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None
     All of the journal: a row that is there is in no chunk, whatever its position.
     """
     owner = sequence.owner
-    metadata = {"run": owner["run_start"], "kind": sequence.layout.kind}
+    metadata = chunk_metadata(sequence.layout, owner)
     lane = Lane(sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata)
     for position, table in encoded(journal, lane):
         sequence.builder.add_table(sequence.place, position, table)

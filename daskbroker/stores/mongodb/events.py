@@ -13,14 +13,15 @@ from pymongo.errors import WriteError
 
 from ...core.chunks import ChunkPlan
 from ...core.clock import seconds_of
-from ...core.documents import ALL, Document, equal
-from ...core.errors import DuplicateUID, UnknownReference
+from ...core.documents import ALL, Document
+from ...core.errors import UnknownReference
 from ...core.external import datum_keys
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import stream_of
 from ...core.settings import setting
+from ..contract import is_repeated
 from ..journalled import JournalledEventStore
 from ..spool.sending import flush_all
 from .bson_documents import (
@@ -145,8 +146,7 @@ class MongoEventStore(JournalledEventStore):
                     raise
                 sparse = check_size(sparse_bson(doc), label)
                 there = self._database.insert_once("event_descriptor", sparse, same)
-        if there is not None and not equal(from_bson(there), doc):
-            raise DuplicateUID(f"{label}: a different one is stored under this uid")
+        is_repeated("descriptor", doc, None if there is None else from_bson(there))
         self._descriptors[doc["uid"]] = Document(doc)
 
     def _look_up_descriptor(self, uid: str) -> Document | None:

@@ -10,10 +10,9 @@ from typing import Any
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import WriteError
 
-from ...core.documents import Document, equal
-from ...core.errors import DuplicateUID, UnknownReference
+from ...core.documents import Document
 from ...core.search import Search
-from ..contract import HeaderPair, HeaderStore
+from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
 from .bson_documents import (
     check_size,
     document_from_bson,
@@ -80,10 +79,7 @@ class MongoHeaderStore(HeaderStore):
         with self._database.errors():
             known = self._database.collection("run_start").find_one({"uid": run}, {"_id": 1})
         if known is None:
-            raise UnknownReference(
-                f"stop {doc['uid']!r}: its run {doc['run_start']!r} is not stored; "
-                "insert its start document first"
-            )
+            raise unknown_run(name, doc, doc["run_start"])
         self._insert(name, "run_stop", doc, {"$or": [{"run_start": run}, {"uid": doc["uid"]}]})
 
     def _insert(
@@ -102,8 +98,7 @@ class MongoHeaderStore(HeaderStore):
                 self._database.note_packed()
                 sparse = check_size(sparse_bson(doc), label)
                 there = self._database.insert_once(collection, sparse, same)
-        if there is not None and not equal(from_bson(there), doc):
-            raise DuplicateUID(f"{label}: a different {name} is stored of this uid or run")
+        is_repeated(name, doc, None if there is None else from_bson(there))
 
     # -- look up -----------------------------------------------------------------------------
 

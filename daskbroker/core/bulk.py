@@ -1,0 +1,50 @@
+"""The deprecated bulk documents, taken apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .errors import BadDocument
+from .validate import prepare
+
+__all__ = ["expand_bulk"]
+
+
+def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The deprecated bulk documents as rows that are stored together; anything else as it is.
+
+    Of ``bulk_events`` these are ``("event_rows", {"descriptor", "rows"})`` per descriptor, of
+    ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``.
+    """
+    if name == "bulk_events":
+        yield from _bulk_events(doc)
+    elif name == "bulk_datum":
+        yield from _bulk_datum(doc)
+    else:
+        yield name, doc
+
+
+def _bulk_events(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    by_descriptor: dict[str, list[Mapping[str, Any]]] = {}
+    for events in doc.values():
+        if not isinstance(events, list):
+            raise BadDocument("bulk_events: must map stream names to lists of events")
+        for event in events:
+            row = prepare("event", event)
+            by_descriptor.setdefault(row["descriptor"], []).append(row)
+    for descriptor, rows in by_descriptor.items():
+        yield "event_rows", {"descriptor": descriptor, "rows": rows}
+
+
+def _bulk_datum(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    ids, kwarg_list = doc.get("datum_ids"), doc.get("datum_kwarg_list")
+    if not isinstance(ids, list) or not isinstance(kwarg_list, list) or len(ids) != len(kwarg_list):
+        raise BadDocument("bulk_datum: needs datum_ids and datum_kwarg_list of equal length")
+    resource = doc.get("resource")
+    rows = [
+        prepare("datum", {"resource": resource, "datum_id": datum_id, "datum_kwargs": kwargs})
+        for datum_id, kwargs in zip(ids, kwarg_list, strict=True)
+    ]
+    if rows:
+        yield "datum_rows", {"resource": resource, "rows": rows}

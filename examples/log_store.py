@@ -1,0 +1,360 @@
+"""A whole store in one append-only file: a model for a store of your own.
+
+All documents are records in ``documents.log``, in the store's folder. What there is of each run
+is held in memory, as read from the log: the index follows what any process appends, and suits
+some millions of documents. A document that was inserted survives the death of the process; the
+log is synced when a run stops, so that stopped runs survive a loss of power too. It needs a file
+system with locks, and POSIX.
+
+An installed package makes its store known by an entry point, in ``pyproject.toml``::
+
+    [project.entry-points."daskbroker.stores"]
+    log = "log_store:open_log"
+
+Then ``daskbroker.connect("log:///data/beamline")`` opens it, here and on workers.
+``docs/writing-a-store.md`` walks through this file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from daskbroker.core import errors
+from daskbroker.core.chunks import (
+    ChunkPlan,
+    ChunkReader,
+    damage_of,
+    from_ipc,
+    place_identity,
+    to_ipc,
+)  # fmt: skip
+from daskbroker.core.documents import ALL, Document, pack, unpack, unpack_document
+from daskbroker.core.forking import in_each_process
+from daskbroker.core.formats import check_format
+from daskbroker.core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_rows
+from daskbroker.core.planning import PlanBuilder, describe_chunk
+from daskbroker.core.run_plan import run_owners, stream_of
+from daskbroker.core.search import Search
+from daskbroker.core.settings import setting
+from daskbroker.stores.contract import (
+    EventStore,
+    HeaderPair,
+    HeaderStore,
+    Opened,
+    is_repeated,
+    new_rows,
+)  # fmt: skip
+
+FORMAT = 1
+FRAME = struct.Struct("<II")
+"""A record is the lengths of its note and body, the note (what it is), the body (documents)."""
+
+Place = tuple[int, int]
+"""Offset and length of a body in the log."""
+
+
+def read_body(path: str, place: Place) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return os.pread(file.fileno(), place[1], place[0])
+    except FileNotFoundError:
+        raise errors.StoreNotFound(f"{path} is not there{errors.seen_from()}") from None
+
+
+@dataclass
+class Rows:
+    """The events of a descriptor, or the references of one kind of a run."""
+
+    layout: Layout
+    owner: Document
+    chunks: list[tuple[Place, int, dict[str, Any]]] = field(default_factory=list)
+    sealed: int = 0  # so many rows are in chunks; those behind them wait
+    waiting: list[Place] = field(default_factory=list)
+    waiting_bytes: int = 0
+
+
+@dataclass
+class Run:
+    """What the log has of a run, beside start and stop."""
+
+    descriptors: list[Document] = field(default_factory=list)
+    rows: dict[tuple[str, str], Rows] = field(default_factory=dict)  # by kind and owner
+    places: dict[tuple[str, str], tuple[Place, int]] = field(default_factory=dict)  # kind, uid
+
+
+class Log:
+    """The log and what it holds."""
+
+    def __init__(self, folder: Path, *, create: bool, read_only: bool) -> None:
+        self.path, self.read_only = str(folder / "documents.log"), read_only
+        if create and not read_only:
+            folder.mkdir(parents=True, exist_ok=True)
+            open(self.path, "ab").close()
+        if not os.path.exists(self.path):
+            raise errors.StoreNotFound(f"there is no {self.path}")
+        self.inode = os.stat(self.path).st_ino
+        in_each_process(self._begin)
+        if not read_only:
+            with self.writing():
+                if self.end == 0:
+                    self.append({"is": "log", "format": FORMAT, "id": uuid.uuid4().hex})
+        self.follow()
+
+    def _begin(self) -> None:
+        """Nothing is read yet; a forked child begins anew, whatever its parent was doing."""
+        self.lock, self.end, self.id = threading.RLock(), 0, ""
+        self.headers: dict[str, HeaderPair] = {}
+        self.runs: dict[str, Run] = {}
+        self.descriptors: dict[str, Document] = {}
+        self.rows_at = lru_cache(4)(lambda place: unpack(read_body(self.path, place)))
+
+    def run(self, uid: str | None) -> Run:
+        return self.runs.get(uid or "", Run())
+
+    def row(self, run: str, kind: str, uid: str) -> Mapping[str, Any] | None:
+        place, number = self.run(run).places.get((kind, uid), (None, 0))
+        return None if place is None else self.rows_at(place)[number]
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self.lock:
+            self.follow()
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """As :meth:`reading`, and nobody else writes meanwhile."""
+        if self.read_only:
+            raise errors.StoreReadOnly(f"{self.path} was opened to read only")
+        with self.lock, open(self.path, "r+b", buffering=0) as self.file:
+            fcntl.flock(self.file, fcntl.LOCK_EX)
+            try:
+                self.follow()
+                yield
+            finally:
+                fcntl.flock(self.file, fcntl.LOCK_UN)  # forked children have the file open too
+
+    def append(self, note: Mapping[str, Any], body: bytes = b"", *, sync: bool = False) -> None:
+        """Write a record, all of it or nothing that counts; called while :meth:`writing`."""
+        head = pack(note)
+        record = FRAME.pack(len(head), len(body)) + head + body
+        try:
+            self.file.truncate(self.end)  # half a record, of whom was killed or had no room
+            self.file.seek(self.end)
+            if self.file.write(record) < len(record):
+                raise OSError("no room for all of a record")
+            if sync:
+                os.fsync(self.file)
+        except OSError as error:
+            raise errors.StoreFull(f"{self.path} cannot be written: {error}") from error
+        self.follow()
+
+    def follow(self) -> None:
+        """Take in the records that were appended, by any process, since the last look."""
+        size = os.stat(self.path).st_size
+        if size <= self.end:
+            return
+        with open(self.path, "rb") as file, damage_of(f"{self.path}, from byte {self.end:,}"):
+            while len(frame := os.pread(file.fileno(), FRAME.size, self.end)) == FRAME.size:
+                head, length = FRAME.unpack(frame)
+                place = (self.end + FRAME.size + head, length)
+                if head == 0 or sum(place) > size:
+                    return  # it is being written, or was never finished
+                self._take(unpack(os.pread(file.fileno(), head, place[0] - head)), place)
+                self.end = sum(place)
+
+    def _take(self, note: Mapping[str, Any], place: Place) -> None:
+        match note["is"]:
+            case "log":
+                check_format(f"the store at {self.path}", note["format"], FORMAT)
+                self.id = note["id"]
+            case "start":
+                start = unpack_document(read_body(self.path, place))
+                self.headers[start["uid"]] = (start, None)
+            case "stop":
+                stop = unpack_document(read_body(self.path, place))
+                self.headers[stop["run_start"]] = (self.headers[stop["run_start"]][0], stop)
+            case "run":
+                self.runs[note["uid"]] = Run()
+            case "descriptor":
+                doc = unpack_document(read_body(self.path, place))
+                self.descriptors[doc["uid"]] = doc
+                self.runs[doc["run_start"]].descriptors.append(doc)
+            case "rows":
+                run, kind, owner = self.runs[note["run"]], note["kind"], note["owner"]
+                if (kind, owner) not in run.rows:
+                    known = self.descriptors[owner] if kind == "event" else run_owners([owner])[0]
+                    run.rows[kind, owner] = Rows(LAYOUTS[kind], known)
+                run.rows[kind, owner].waiting.append(place)
+                run.rows[kind, owner].waiting_bytes += place[1]
+                run.places |= {(kind, uid): (place, n) for n, uid in enumerate(note["uids"])}
+            case "chunk":  # of all rows that waited
+                rows = self.runs[note["run"]].rows[note["kind"], note["owner"]]
+                rows.chunks.append((place, rows.sealed, note["description"]))
+                rows.sealed += note["description"]["rows"]
+                rows.waiting, rows.waiting_bytes = [], 0
+
+
+@dataclass(frozen=True)
+class LogReader(ChunkReader):
+    """Reads chunks by their places in the log, on any machine that sees the file."""
+
+    path: str
+
+    def read_stored(self, key: Place, columns: Sequence[str] | None) -> pa.Table:
+        with damage_of(f"{self.path}, from byte {key[0]:,}"):
+            return from_ipc(read_body(self.path, key), columns)
+
+
+class LogHeaderStore(HeaderStore):
+    """Start and stop documents."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
+        with self._log.writing():
+            if self.is_new(name, doc):
+                self._log.append({"is": name}, pack(doc), sync=name == "stop")
+
+    def find_uid(self, uid: str) -> HeaderPair | None:
+        with self._log.reading():
+            return self._log.headers.get(uid)
+
+    def find(
+        self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
+    ) -> Iterator[HeaderPair]:
+        with self._log.reading():
+            pairs = sorted(self._log.headers.values(), key=lambda pair: pair[0]["time"])
+        ordered = pairs if oldest_first else reversed(pairs)
+        yield from islice((pair for pair in ordered if search.matches(*pair)), start, stop)
+
+
+class LogEventStore(EventStore):
+    """Descriptors, events and references."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self.reader = LogReader(log.path)
+
+    @property
+    def store_id(self) -> str:
+        return self._log.id
+
+    @property
+    def is_in_place(self) -> bool:
+        path = self._log.path
+        return os.path.exists(path) and os.stat(path).st_ino == self._log.inode
+
+    def put_run(self, uid: str) -> None:
+        with self._log.writing():
+            if uid not in self._log.runs:
+                self._log.append({"is": "run", "uid": uid})
+
+    def has_run(self, uid: str) -> bool:
+        with self._log.reading():
+            return uid in self._log.runs
+
+    def current_run(self) -> str | None:
+        with self._log.reading():
+            return next(reversed(self._log.runs), None)
+
+    def put_descriptor(self, doc: Mapping[str, Any]) -> None:
+        with self._log.writing():
+            if not is_repeated("descriptor", doc, self.find_descriptor(doc["uid"])):
+                self._log.append({"is": "descriptor"}, pack(doc))
+
+    def find_descriptor(self, uid: str) -> Document | None:
+        with self._log.reading():
+            return self._log.descriptors.get(uid)
+
+    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        with self._log.reading():
+            known = [self._log.run(uid).descriptors for uid in runs]
+            found = [doc for docs in known for doc in sorted(docs, key=lambda doc: doc["time"])]
+        return [doc for doc in found if stream_name is ALL or stream_of(doc) == stream_name]
+
+    def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
+        with self._log.reading():
+            if (layout.kind, uid) in self._log.run(run).places:
+                return run
+            newest_first = reversed(self._log.runs.items())
+            return next((one for one, of in newest_first if (layout.kind, uid) in of.places), None)
+
+    def append(
+        self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
+    ) -> None:
+        with self._log.writing():
+            new = new_rows(layout, rows, lambda uid: self._log.row(run, layout.kind, uid))
+            if new:
+                uids = [row[layout.uid] for row in new]
+                note = {"run": run, "kind": layout.kind, "owner": owner, "uids": uids}
+                self._log.append({"is": "rows", **note}, pack(new))
+                known = self._log.runs[run].rows[layout.kind, owner]
+                if known.waiting_bytes >= setting("seal-bytes"):
+                    self._seal(known)
+
+    def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
+        """Rows stay in the log, where nobody looks for them again, with ``keep_journal`` or not."""
+        with self._log.writing():
+            runs = list(self._log.runs) if run is None else [run]
+            known = [rows for uid in runs for rows in self._log.run(uid).rows.values()]
+            waiting = [rows for rows in known if rows.waiting]
+            for rows in waiting:
+                self._seal(rows)
+            os.fsync(self._log.file)
+        return len(waiting)
+
+    def _seal(self, rows: Rows) -> None:
+        """Append the chunk of what waits; called while the log is written."""
+        table, owner = self._encoded(rows), rows.owner
+        note = {"run": owner["run_start"], "kind": rows.layout.kind, "owner": owner["uid"]}
+        description = describe_chunk(rows.layout, table)
+        self._log.append({"is": "chunk", **note, "description": description}, to_ipc(table))
+
+    def _encoded(self, rows: Rows) -> pa.Table:
+        bodies = [read_body(self._log.path, place) for place in rows.waiting]
+        documents = [doc for body in bodies for doc in unpack(body)]
+        return encode_rows(rows.layout, documents, chunk_metadata(rows.layout, rows.owner))
+
+    def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
+        return self._plan(EVENT, descriptors)
+
+    def plan_references(
+        self, layouts: Sequence[Layout], runs: Sequence[str]
+    ) -> dict[str, ChunkPlan]:
+        return {layout.kind: self._plan(layout, run_owners(runs)) for layout in layouts}
+
+    def _plan(self, layout: Layout, owners: Sequence[Document]) -> ChunkPlan:
+        identity = place_identity(self._log.id, self._log.path)
+        builder = PlanBuilder(self.reader, layout, identity, owners)
+        with self._log.reading():
+            for number, owner in enumerate(owners):
+                rows = self._log.run(owner["run_start"]).rows.get((layout.kind, owner["uid"]))
+                for chunk in rows.chunks if rows else ():
+                    builder.add_described(number, *chunk)
+                if rows and rows.waiting:
+                    builder.add_table(number, rows.sealed, self._encoded(rows))
+        return builder.plan()
+
+
+def open_log(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
+    """Open ``log:///path/of/folder``; the entry point ``log`` names this function."""
+    folder = Path(settings["uri"].removeprefix("log://"))
+    if not folder.is_absolute():
+        raise errors.ConfigError(f"{settings['uri']}: a path is needed, log:///path/of/folder")
+    log = Log(folder, create=create, read_only=settings["mode"] == "r")
+    return Opened(LogHeaderStore(log), {"log": LogEventStore(log)})

@@ -1,0 +1,14 @@
+"""The example of a store passes the public conformance suite, found as an installed package is."""
+
+from __future__ import annotations
+
+import pytest
+
+from daskbroker.testing.conformance import BrokerConformance
+
+
+@pytest.mark.usefixtures("log_package")
+class TestLog(BrokerConformance):
+    @pytest.fixture
+    def store_place(self, tmp_path):
+        return f"log://{tmp_path / 'store'}"
