@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from ...core.chunks import Statistics
+from ...core.codec import Kind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata
@@ -86,7 +87,7 @@ class _Schemas:
         """The number in the sequence's plan; nobody asks for the kinds of references."""
         key = (id(sequence.builder), number if sequence.layout is EVENT else 0)
         if key not in self._known:
-            kinds = {}
+            kinds: Mapping[str, Kind] = {}
             if sequence.layout is EVENT:
                 if number not in self._bodies:
                     raise StoreDamaged(f"the store lacks the list of columns number {number}")

@@ -14,13 +14,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
-from ...core.codec import listed_kinds
+from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
@@ -209,8 +210,9 @@ def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
     return int(row[0])
 
 
-def read_schema(body: str) -> dict[str, Any]:
-    """The inverse of what :func:`add_chunk` stores of a chunk's columns."""
+@lru_cache(maxsize=1000)
+def read_schema(body: str) -> Mapping[str, Kind]:
+    """The inverse of what :func:`add_chunk` stores of a chunk's columns; not to be changed."""
     try:
         return listed_kinds(from_json(body))
     except (ValueError, TypeError, AttributeError) as error:
