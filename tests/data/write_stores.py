@@ -54,7 +54,7 @@ from daskbroker.stores.embedded import database as embedded_database
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.mongodb import database as mongo_database
 from daskbroker.stores.mongodb import sealing
-from daskbroker.stores.spool import file as spool_file
+from daskbroker.stores.spool import file as spool
 from daskbroker.stores.spool import sending
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.mongod import mongod
@@ -479,7 +479,7 @@ FIXTURES = (*EMBEDDED, *MONGODB)
 def folder_of(name: str, suffix: str = "") -> Path:
     """Where a fixture goes, by the number that the format has now."""
     if name.endswith("-spool"):
-        number = spool_file.FORMAT_VERSION
+        number = spool.FORMAT_VERSION
     else:
         number = (embedded_database if name in EMBEDDED else mongo_database).FORMAT_VERSION
     return HERE / f"format-{number}" / (f"{name}-{suffix}" if suffix else name)
