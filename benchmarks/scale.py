@@ -147,10 +147,10 @@ def _of_sample(sizes: Sizes) -> int:
 
 def _insert_headers(broker: Any, count: int) -> list[str]:
     """Start documents, ten thousand to a transaction."""
-    source = broker.header_source
+    store = broker.header_source.store
     uids: list[str] = []
     for begin in range(0, count, 10_000):
-        with source._database.write() as connection:
+        with store._database.write() as connection:
             for number in range(begin, min(begin + 10_000, count)):
                 uids.append(str(uuid.uuid4()))
                 start = {
@@ -161,5 +161,5 @@ def _insert_headers(broker: Any, count: int) -> list[str]:
                     "sample": f"s{number % 100}",
                     "note": "quartz" if number % 1000 == 0 else "glass",
                 }
-                source._insert_start(connection, start)
+                store._insert_start(connection, start)
     return uids

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Check the checkout as a whole, in a virtual environment of its own: format, lint, types,
-# layers, then the test command of the README.
+# layers, then the test command of the README. What takes longer is in ci/long.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -43,7 +43,7 @@ def mongod_uri():
     if given:
         yield given.rstrip("/")
     else:
-        with mongod() as server:
+        with mongod(in_memory=True) as server:
             yield server.uri
 
 

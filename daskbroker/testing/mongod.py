@@ -349,8 +349,7 @@ def replica_set() -> Iterator[ReplicaSet]:
 
     The folder is in memory where there is room, as three servers wait for their disk often.
     """
-    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
-    parent = MEMORY if roomy else None
+    parent = _memory_with_room()
     with (
         tempfile.TemporaryDirectory(prefix="daskbroker-set-", dir=parent) as place,
         ReplicaSet(place) as members,
@@ -359,10 +358,26 @@ def replica_set() -> Iterator[ReplicaSet]:
 
 
 @contextmanager
-def mongod() -> Iterator[Mongod]:
-    """A running server in a temporary folder, which is removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="daskbroker-mongod-") as place, Mongod(place) as server:
+def mongod(*, in_memory: bool = False) -> Iterator[Mongod]:
+    """A running server in a temporary folder, which is removed at the end.
+
+    Parameters
+    ----------
+    in_memory
+        Have the folder in memory where there is room: for tests, which then wait for no disk, but
+        not for measurements.
+    """
+    parent = _memory_with_room() if in_memory else None
+    with (
+        tempfile.TemporaryDirectory(prefix="daskbroker-mongod-", dir=parent) as place,
+        Mongod(place) as server,
+    ):
         yield server
+
+
+def _memory_with_room() -> Path | None:
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    return MEMORY if roomy else None
 
 
 def _free_port() -> int:

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# The checks that take long, for the night before a release and for changes to a store.
+#
+#     bash ci/long.sh                    # all stages
+#     bash ci/long.sh kill forks         # these
+#     bash ci/long.sh --short crowd      # a few kills, some seconds: does the stage work at all?
+#
+# Options: --times N (kills, 100), --seconds N (of a crowd, 60), --short (--times 5 --seconds 10),
+# --python PATH (a Python with daskbroker's test extra; otherwise an environment is made, and
+# removed at the end), --list (names of the stages).
+#
+# Each stage is printed with its time and outcome; the end is an error if one of them failed. The
+# stage `recordings` needs DASKBROKER_CORPORA, a folder of recorded runs: without it, it is "not
+# run", and that is a failure only where the stage was asked for by name. The stage `peers` makes
+# the environment of databroker 1.2.5 unless DASKBROKER_PEER_PYTHON names a Python that has it.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+NOT_RUN=77
+times=100
+seconds=60
+python=
+
+# -- stages ----------------------------------------------------------------------------------
+
+beside_mongod() { "$python" ci/beside_mongod.py "$@"; }
+
+stage_kill() { # writers of an embedded store are killed while they journal and seal
+    "$python" -m daskbroker.testing.kill --times "$times"
+}
+
+stage_kill-mongodb() { # the same over MongoDB
+    beside_mongod "$python" -m daskbroker.testing.kill --times "$times" --mongo MONGO
+}
+
+stage_kill-spool() { # the same over MongoDB with a spool
+    DASK_DASKBROKER__MONGO_SPOOL="$scratch/kill-spool" \
+        beside_mongod "$python" -m daskbroker.testing.kill --times "$times" --mongo MONGO
+}
+
+stage_forks() { # processes fork while they use a store: embedded, MongoDB, with a spool
+    "$python" -m daskbroker.testing.forks "$scratch/forks" &&
+        beside_mongod "$python" -m daskbroker.testing.forks MONGO/forks &&
+        DASK_DASKBROKER__MONGO_SPOOL="$scratch/forks-spool" \
+            beside_mongod "$python" -m daskbroker.testing.forks MONGO/forks
+}
+
+stage_crowd() { # a writer, sealers and readers at once, killed every few moments
+    beside_mongod "$python" -m daskbroker.testing.crowd MONGO/crowd --seconds "$seconds"
+}
+
+stage_crowd-spool() { # the same with a spool
+    DASK_DASKBROKER__MONGO_SPOOL="$scratch/crowd-spool" \
+        beside_mongod "$python" -m daskbroker.testing.crowd MONGO/crowd --seconds "$seconds"
+}
+
+stage_crowd-primaries() { # the same over a replica set whose primary is killed
+    "$python" -m daskbroker.testing.crowd --kill-primaries --seconds "$seconds"
+}
+
+stage_peers() { # side by side with databroker 1.2.5 and suitcase-mongo
+    local peer
+    peer=$("$python" -c "from benchmarks.peers.environment import peer_python; print(peer_python())") &&
+        DASKBROKER_PEER_PYTHON="$peer" "$python" -m pytest -q tests/test_peers.py
+}
+
+stage_recordings() { # recorded runs, which are not part of the repository
+    if [[ ! -d "${DASKBROKER_CORPORA:-}" ]]; then
+        echo "DASKBROKER_CORPORA names no folder of recorded runs"
+        return "$NOT_RUN"
+    fi
+    "$python" -m pytest -q tests/assets/test_recorded_references.py tests/cli/test_runs.py
+}
+
+stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judged
+    "$python" -m benchmarks --quick --repeat 2 &&
+        "$python" -m benchmarks.peers --quick --repeat 2
+}
+
+STAGES=(
+    kill kill-mongodb kill-spool forks crowd crowd-spool crowd-primaries peers recordings benchmarks
+)
+
+# -- command line ----------------------------------------------------------------------------
+
+refuse() {
+    echo "ci/long.sh: $1" >&2
+    exit 2
+}
+
+wanted=()
+while (($#)); do
+    case $1 in
+    --times) times=${2:?--times needs a number} && shift ;;
+    --seconds) seconds=${2:?--seconds needs a number} && shift ;;
+    --python) python=${2:?--python needs a path} && shift ;;
+    --short) times=5 seconds=10 ;;
+    --list) printf '%s\n' "${STAGES[@]}" && exit ;;
+    -*) refuse "no option $1; see the head of the file" ;;
+    *)
+        [[ " ${STAGES[*]} " == *" $1 "* ]] || refuse "no stage $1; there are: ${STAGES[*]}"
+        wanted+=("$1")
+        ;;
+    esac
+    shift
+done
+named=${#wanted[@]}
+((named)) || wanted=("${STAGES[@]}")
+
+# -- running ---------------------------------------------------------------------------------
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+if [[ -z "$python" ]]; then
+    "${PYTHON:-python3}" -m venv "$scratch/environment" || exit 1
+    python=$scratch/environment/bin/python
+    "$python" -m pip install --quiet --disable-pip-version-check ".[test]" || exit 1
+fi
+
+failed=0
+summary=()
+for stage in "${wanted[@]}"; do
+    printf '== %s\n' "$stage"
+    began=$SECONDS
+    "stage_$stage"
+    status=$?
+    case $status in
+    0) outcome=passed ;;
+    "$NOT_RUN") outcome="not run" && ((failed += named > 0)) ;;
+    *) outcome="FAILED ($status)" && ((failed += 1)) ;;
+    esac
+    summary+=("$(printf '%-16s %5d s  %s' "$stage" $((SECONDS - began)) "$outcome")")
+    printf '== %s\n\n' "${summary[-1]}"
+done
+printf '%s\n' "${summary[@]}"
+((failed == 0))
