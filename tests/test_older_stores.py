@@ -285,9 +285,10 @@ older_stores.read_as_nobody(Path(sys.argv[2]))
 def read_as_nobody(folder):
     """Check the embedded stores in a folder as a user that may not write there."""
     expected = {name: recorded(name, "documents") for name in EMBEDDED}
-    with daskbroker.temp() as db:  # what is imported late is, while all can be read
-        insert(db, *expected[EMBEDDED[0]])
-        check_store(db, expected[EMBEDDED[0]])
+    for documents in expected.values():  # what is imported late is, while all can be read
+        with daskbroker.temp() as db:
+            insert(db, *documents)
+            check_store(db, documents)
     if os.getuid() == 0:
         os.setgroups([])
         os.setresgid(65534, 65534, 65534)

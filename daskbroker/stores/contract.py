@@ -71,9 +71,10 @@ def is_repeated(name: str, doc: Mapping[str, Any], there: Mapping[str, Any] | No
     """
     if there is None or equal(there, doc):
         return there is not None
+    what = "run" if name == "start" else name
     of_run = " or for its run" if name == "stop" else ""
     raise DuplicateUID(
-        f"{document_label(name, doc)}: a different {name} is stored under this uid{of_run}"
+        f"{document_label(name, doc)}: a different {what} is stored under this uid{of_run}"
     )
 
 
