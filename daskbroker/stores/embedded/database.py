@@ -17,8 +17,9 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...core.chunks import place_identity
 from ...core.errors import (
@@ -124,6 +125,7 @@ class Database:
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
+        self._errors = _Errors(self)
         in_each_process(self._begin)
         gate.add(self)
         self._closed = False
@@ -149,13 +151,20 @@ class Database:
     @classmethod
     def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
         """The database of this folder in this process."""
-        root = Path(root).expanduser().resolve()
         with _open_lock:
+            found = _open.get((str(root), read_only))  # readers give the path as it is known
+            if found is not None and found._is_usable:
+                return found
+            root = Path(root).expanduser().resolve()
             found = _open.get((str(root), read_only))
-            if found is None or found._closed or not found.is_in_place:
+            if found is None or not found._is_usable:
                 found = cls(root, create=create, read_only=read_only)
                 _open[str(root), read_only] = found
             return found
+
+    @property
+    def _is_usable(self) -> bool:
+        return not self._closed and self.is_in_place
 
     @property
     def is_in_place(self) -> bool:
@@ -307,21 +316,21 @@ class Database:
         if self._closed:
             raise StoreError(f"the store at {self.root} has been closed")
 
-    @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> AbstractContextManager[None]:
         """Turn errors of SQLite and of the file system into daskbroker's."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
-        except (StoreError, sqlite3.Warning):
-            raise
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise self._full() from error
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise StoreReadOnly(f"{self.root} cannot be written: {error}") from error
-            raise StoreError(f"the store at {self.root}: {error}") from error
+        return self._errors
+
+    def _told(self, error: BaseException) -> StoreError | None:
+        """What stands for an error of SQLite or of the file system; None for any other."""
+        if isinstance(error, sqlite3.Error):
+            return self._translated(error)
+        if isinstance(error, StoreError) or not isinstance(error, OSError):
+            return None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return self._full()
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return StoreReadOnly(f"{self.root} cannot be written: {error}")
+        return StoreError(f"the store at {self.root}: {error}")
 
     def _full(self) -> StoreFull:
         return StoreFull(
@@ -379,6 +388,23 @@ class Database:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+class _Errors:
+    """The context of :meth:`Database.errors`; a generator would take a tenth of a look-up."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = weakref.ref(database)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        database = self._database() if error is not None else None
+        if database is not None and error is not None:
+            told = database._told(error)
+            if told is not None:
+                raise told from error
 
 
 @contextmanager
