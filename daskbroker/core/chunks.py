@@ -31,6 +31,7 @@ __all__ = [
     "chunk_label",
     "column_kinds",
     "damage_of",
+    "damaged",
     "from_ipc",
     "place_identity",
     "present",
@@ -200,7 +201,12 @@ def damage_of(label: str) -> Iterator[None]:
     try:
         yield
     except StoreDamaged as error:
-        raise StoreDamaged(f"{label}: {error}") from (error.__cause__ or error)
+        raise damaged(label, error) from (error.__cause__ or error)
+
+
+def damaged(label: str, error: StoreDamaged) -> StoreDamaged:
+    """The same error, which says first whose the damaged chunk is."""
+    return StoreDamaged(f"{label}: {error}")
 
 
 def chunk_label(descriptor: Mapping[str, Any]) -> str:
@@ -324,8 +330,10 @@ class ChunkPlan:
 
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
-        with damage_of(self.label(place)):
+        try:  # not damage_of, as the label is wanted of few
             return self.reader.read(self.keys[place], columns)
+        except StoreDamaged as error:
+            raise damaged(self.label(place), error) from (error.__cause__ or error)
 
     def read_all(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read all chunks one after the other, those together that the store can fetch so."""

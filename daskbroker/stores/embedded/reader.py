@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import ChunkReader, damage_of, from_ipc
+from ...core.chunks import ChunkReader, damaged, from_ipc
 from ...core.errors import StoreDamaged, StoreError, StoreNotFound, seen_from
 from .chunk_files import read_file
 from .database import FILE_NAME, Database
@@ -43,10 +43,14 @@ class EmbeddedReader(ChunkReader):
 
     def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
-        if isinstance(key, bytes):  # as SQLite has them, or had when the plan was made
-            with damage_of(str(Path(self.root, FILE_NAME))):
-                return super().read(key, columns)
-        return super().read(key, columns)
+        try:
+            return super().read(key, columns)
+        except StoreDamaged as error:
+            if not isinstance(key, bytes):
+                raise
+            # SQLite has these bytes, or had them when the plan was made.
+            path = str(Path(self.root, FILE_NAME))
+            raise damaged(path, error) from (error.__cause__ or error)
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
