@@ -12,6 +12,8 @@ from .errors import StoreDamaged
 __all__ = ["seal_bytes", "sound_bytes"]
 
 SIZE = 4
+RESIDUE = 0x2144DF1C
+"""The CRC-32 of any bytes that have their own CRC-32 behind them."""
 
 
 def seal_bytes(data: bytes) -> bytes:
@@ -29,7 +31,6 @@ def sound_bytes(data: bytes, what: str) -> memoryview:
     """
     if not isinstance(data, bytes):
         raise StoreDamaged(f"{what} is damaged: bytes are expected, not {type(data).__name__}")
-    body = memoryview(data)[:-SIZE]
-    if len(data) <= SIZE or zlib.crc32(body) != int.from_bytes(data[-SIZE:], "little"):
+    if len(data) <= SIZE or zlib.crc32(data) != RESIDUE:
         raise StoreDamaged(f"{what} is damaged: its checksum is wrong")
-    return body
+    return memoryview(data)[:-SIZE]

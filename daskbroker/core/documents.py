@@ -332,22 +332,25 @@ def unpack(data: bytes) -> Any:
     StoreDamaged
         If the bytes have changed since.
     """
-    return _unpacked(data)
-
-
-def unpack_document(data: bytes) -> Document:
-    """The document whose content :func:`pack` was given; raises as :func:`unpack`."""
-    return frozen_document(_unpacked(data, object_hook=FrozenDict, list_hook=FrozenList))
-
-
-def _unpacked(data: bytes, **hooks: Any) -> Any:
     return msgpack.unpackb(
         sound_bytes(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
-        **hooks,
     )
+
+
+def unpack_document(data: bytes) -> Document:
+    """The document whose content :func:`pack` was given; raises as :func:`unpack`."""
+    content = msgpack.unpackb(
+        sound_bytes(data, "a stored document"),
+        ext_hook=_ext_hook,
+        unicode_errors="surrogatepass",
+        strict_map_key=False,
+        object_hook=FrozenDict,
+        list_hook=FrozenList,
+    )
+    return frozen_document(content)
 
 
 def to_json(value: Any) -> str:
