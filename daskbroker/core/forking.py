@@ -8,11 +8,13 @@ This module alone registers with ``os.register_at_fork`` what a child does.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
-__all__ = ["Origin", "in_children", "in_each_process", "leave_to_parent"]
+__all__ = ["Origin", "ProcessLock", "in_children", "in_each_process", "leave_to_parent"]
 
 Begin = Callable[[], None]
 
@@ -60,6 +62,20 @@ class Origin:
     def is_here(self) -> bool:
         """Whether this is that process, and no child of it."""
         return os.getpid() == self._process
+
+
+class ProcessLock:
+    """A lock, re-entrant, of which every forked child has its own that nobody holds."""
+
+    def __init__(self) -> None:
+        in_each_process(self._begin)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+
+    def held(self) -> AbstractContextManager[bool]:
+        """Hold this process's lock; what was taken before a fork is given back as it was taken."""
+        return self._lock
 
 
 def _after_fork() -> None:

@@ -7,12 +7,11 @@ registry of known DataBroker").
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-from .forking import in_children
+from .forking import ProcessLock
 
 __all__ = [
     "broker_of",
@@ -27,20 +26,12 @@ __all__ = [
 
 _brokers: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _recent: dict[str, Any] = {}
-_lock = threading.RLock()
+_lock = ProcessLock()
 _openers: list[Callable[[str], Any]] = []
 _keys: list[Callable[..., str]] = []
 
 KEPT = 16
 """So many brokers, opened by unpickling, stay open although nothing refers to them."""
-
-
-def _begin() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-in_children(_begin)
 
 
 def register_opener(opener: Callable[[str], Any], key_of: Callable[..., str]) -> None:
@@ -62,13 +53,13 @@ def key_of(uri: str, **options: Any) -> str:
 
 def remember(key: str, broker: Any) -> None:
     """Make a broker known in this process under its configuration."""
-    with _lock:
+    with _lock.held():
         _brokers[key] = broker
 
 
 def known(key: str) -> Any | None:
     """The open broker of a configuration, if there is one in this process."""
-    with _lock:
+    with _lock.held():
         broker = _brokers.get(key)
         return None if broker is None or broker.closed or not broker.is_in_place else broker
 
@@ -78,19 +69,19 @@ def known_or_opened(key: str, open_it: Callable[[], Any]) -> Any:
 
     Threads that ask for one broker get one: while it is opened the others wait.
     """
-    with _lock:
+    with _lock.held():
         return known(key) or open_it()
 
 
 def opened(key: str) -> Any:
     """The broker of a configuration, opened if this process has none yet; the caller holds it."""
-    with _lock:
+    with _lock.held():
         return known(key) or _openers[0](key)
 
 
 def broker_of(key: str) -> Any:
     """The same for brokers that nothing else may hold: the last few stay open."""
-    with _lock:
+    with _lock.held():
         broker = known(key)
         if broker is None:
             broker = opened(key)

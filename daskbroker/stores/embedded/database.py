@@ -30,7 +30,7 @@ from ...core.errors import (
     StoreReadOnly,
     seen_from,
 )
-from ...core.forking import in_children, in_each_process
+from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
 from .fork_gate import gate
 
@@ -91,15 +91,7 @@ CREATE TABLE chunk_body (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """
 
 _open: weakref.WeakValueDictionary[tuple[str, bool], Database] = weakref.WeakValueDictionary()
-_open_lock = threading.Lock()
-
-
-def _begin() -> None:
-    global _open_lock
-    _open_lock = threading.Lock()
-
-
-in_children(_begin)
+_open_lock = ProcessLock()
 
 
 class Database:
@@ -151,7 +143,7 @@ class Database:
     @classmethod
     def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
         """The database of this folder in this process."""
-        with _open_lock:
+        with _open_lock.held():
             found = _open.get((str(root), read_only))  # readers give the path as it is known
             if found is not None and found._is_usable:
                 return found

@@ -37,7 +37,7 @@ from ...core.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from ...core.forking import Origin, in_children, in_each_process, leave_to_parent
+from ...core.forking import Origin, ProcessLock, in_each_process, leave_to_parent
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
 from ...core.settings import setting
@@ -75,15 +75,7 @@ KEPT = 16
 """So many databases, opened by readers alone, stay connected on a worker."""
 
 _open: dict[tuple[str, str | None, bool], Database] = {}
-_open_lock = threading.Lock()
-
-
-def _begin() -> None:
-    global _open_lock
-    _open_lock = threading.Lock()
-
-
-in_children(_begin)
+_open_lock = ProcessLock()
 
 
 class Database:
@@ -135,7 +127,7 @@ class Database:
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
         """The database of these uris in this process."""
         key = (uri, assets, read_only)
-        with _open_lock:
+        with _open_lock.held():
             found = _open.pop(key, None)
             if found is None or found._closed:
                 found = cls(uri, assets, read_only=read_only)
