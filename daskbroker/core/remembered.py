@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 __all__ = ["Remembered"]
@@ -19,3 +20,12 @@ class Remembered(dict[K, V]):
         if len(self) >= MOST and key not in self:
             self.pop(next(iter(self)), None)  # another thread may be quicker
         super().__setitem__(key, value)
+
+    def find(self, key: K, look_up: Callable[[K], V | None]) -> V | None:
+        """What is remembered of a key; else what is looked up, and remembered if there is any."""
+        found = self.get(key)
+        if found is None:
+            found = look_up(key)
+            if found is not None:
+                self[key] = found
+        return found

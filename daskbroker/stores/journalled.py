@@ -50,20 +50,10 @@ class JournalledEventStore(EventStore):
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventStore.find_descriptor`."""
-        found = self._descriptors.get(uid)
-        if found is None:
-            found = self._look_up_descriptor(uid)
-            if found is not None:
-                self._descriptors[uid] = found
-        return found
+        return self._descriptors.find(uid, self._look_up_descriptor)
 
     def _known_run(self, uid: str) -> Any:
-        found = self._runs.get(uid)
-        if found is None:
-            found = self._look_up_run(uid)
-            if found is not None:
-                self._runs[uid] = found
-        return found
+        return self._runs.find(uid, self._look_up_run)
 
     def has_run(self, uid: str) -> bool:
         """See :meth:`EventStore.has_run`."""
