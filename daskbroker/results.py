@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import html
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
+from .core.bad_runs import BadRun, leave_out_bad, take_sound, warn_of_bad
 from .core.clock import seconds_of
 from .core.documents import Document
-from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
+from .core.errors import BadQuery, BadRunWarning, OffsetOutOfRange, StreamNotFound
 from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
+from .stores.contract import FoundHeader
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.options import ViewOptions
@@ -36,6 +40,11 @@ class Results:
     Lazy: nothing is looked up before it is iterated, counted or indexed; each iteration looks
     anew. A slice is a Results of its own. Headers come in batches, so a million of them
     do not have to fit in memory.
+
+    Runs that cannot be read (a damaged row, a document of another writer that makes no sense) are
+    left out with a :class:`daskbroker.BadRunWarning`, of which :attr:`bad` keeps what it says.
+    They do not count, neither in ``len`` nor in places: ``results[0]`` is the newest run that can
+    be read.
     """
 
     def __init__(
@@ -45,30 +54,67 @@ class Results:
         self._search = search
         self._start = start
         self._stop = stop
+        self._bad_headers: list[BadRun] | None = None
+        self._bad_of_tables: dict[str | None, BadRun] = {}
 
     def __iter__(self) -> Iterator[Header]:
-        source = self._db.header_source.store
+        found = self._found()
         if not self._search.descriptors:
-            pairs = source.find(self._search, self._start, self._stop)
-            return (Header(self._db, *pair) for pair in pairs)
-        headers = (Header(self._db, *pair) for pair in source.find(self._search))
-        return islice(filter(self._has_descriptors, headers), self._start, self._stop)
+            return self._headers(found(self._start, self._stop))
+        return self._headers(take_sound(self._having_descriptors(found()), self._start, self._stop))
 
     def __reversed__(self) -> Iterator[Header]:
         """The same runs oldest first; lazily, unless this is a slice."""
         if self._start or self._stop is not None:
             return reversed(list(self))
-        pairs = self._db.header_source.store.find(self._search, oldest_first=True)
-        headers = (Header(self._db, *pair) for pair in pairs)
-        return filter(self._has_descriptors, headers) if self._search.descriptors else headers
+        found = self._found(oldest_first=True)()
+        return self._headers(self._having_descriptors(found) if self._search.descriptors else found)
 
-    def _has_descriptors(self, header: Header) -> bool:
-        found = [d for descriptors in header.descriptors.values() for d in descriptors]
-        return self._search.matches_descriptors(found)
+    def _found(self, **order: bool) -> Callable[..., Iterator[FoundHeader]]:
+        return partial(self._db.header_source.store.find, self._search, **order)
+
+    def _headers(self, found: Iterator[FoundHeader]) -> Iterator[Header]:
+        bad: list[BadRun] = []
+        for pair in leave_out_bad(found, bad):
+            yield Header(self._db, *pair)
+        self._bad_headers = bad
+
+    def _having_descriptors(self, found: Iterator[FoundHeader]) -> Iterator[FoundHeader]:
+        """Those of some runs whose descriptors match; bad ones, and those of bad descriptors."""
+        for one in found:
+            if isinstance(one, BadRun):
+                yield one
+                continue
+            header = Header(self._db, *one)
+            descriptors = [
+                d
+                for source in self._db.event_sources.values()
+                for d in source.store.list_descriptors([header.uid])
+            ]
+            bad = [d for d in descriptors if isinstance(d, BadRun)]
+            if bad:
+                yield bad[0]
+            elif self._search.matches_descriptors(descriptors):
+                yield one
+
+    @property
+    def bad(self) -> list[BadRun]:
+        """The runs that are left out: uid (None where there is none), reason, and where they are.
+
+        Those that lists leave out are known when all have been iterated, which is done here if
+        nobody has; those of which other documents cannot be read, when a table or Dataset was
+        made of these results.
+        """
+        if self._bad_headers is None:
+            for _ in self:
+                pass
+        return [*(self._bad_headers or ()), *self._bad_of_tables.values()]
 
     def __len__(self) -> int:
         if self._search.descriptors:
-            return sum(1 for _ in self)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", BadRunWarning)
+                return sum(1 for _ in self)
         count = self._db.header_source.store.count(self._search)
         end = count if self._stop is None else min(count, self._stop)
         return max(0, end - self._start)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..connect import connect
-from ..core.documents import to_json
+from ..core.json_text import json_form, to_json
 from ..progress import progress_bar
 from .app import (
     Full,
@@ -112,7 +112,9 @@ def show(
         header = find_run(broker, uid)
         typer.echo(line_of(header))
         for name, doc in (("start", header.start), ("stop", header.stop)):
-            typer.echo(f"\n{name}: {json.dumps(doc, indent=2, ensure_ascii=False)}")
+            typer.echo(
+                f"\n{name}: {json.dumps(doc, indent=2, ensure_ascii=False, default=json_form)}"
+            )
         for name in header.streams if stream is None else [stream]:
             table = header.table(name, fill=False)
             head = broker.tz_convert(table.head(rows, npartitions=-1))

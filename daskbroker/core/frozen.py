@@ -13,6 +13,7 @@ them, not to be written to, from a deep one, which has its own.
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ import yaml
 
 __all__ = ["FROZEN", "FrozenDict", "FrozenList", "freeze", "freeze_lists"]
 
-ATOMS = frozenset({float, str, int, bool, type(None)})
+ATOMS = frozenset({float, str, int, bool, type(None), bytes, uuid.UUID})
 
 
 def _immutable(self: Any, *args: Any, **kwargs: Any) -> NoReturn:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ..core.bad_runs import BadRun
 from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.documents import ALL, Document, equal
@@ -36,6 +37,7 @@ from ..core.validate import check_keys, document_label, prepare
 
 __all__ = [
     "EventStore",
+    "FoundHeader",
     "HeaderPair",
     "HeaderStore",
     "Opened",
@@ -47,6 +49,8 @@ __all__ = [
 
 HeaderPair = tuple[Document, Document | None]
 """Start and stop of a run; stop is None while there is none."""
+FoundHeader = HeaderPair | BadRun
+"""What a search finds: a run, or what stands in for one that cannot be read."""
 
 
 def is_whole_number(key: Any) -> bool:
@@ -140,16 +144,26 @@ class HeaderStore(ABC):
 
     @abstractmethod
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """The run with exactly this uid."""
+        """The run with exactly this uid.
+
+        Raises
+        ------
+        StoreDamaged
+            If it cannot be read.
+        """
 
     @abstractmethod
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
-    ) -> Iterator[HeaderPair]:
+    ) -> Iterator[FoundHeader]:
         """The runs that a search finds, newest first, from one place to another.
 
         The newest is that of the latest ``time``, among equals that which was inserted last. A
         store narrows the search as well as it can, and asks :meth:`Search.matches` for the rest.
+
+        In the place of a run that cannot be read, and that the search may mean, comes a
+        :class:`~daskbroker.core.bad_runs.BadRun`. It does not count: from ``start`` to ``stop``
+        are so many runs that can be read, see :func:`~daskbroker.core.bad_runs.take_sound`.
         """
 
     # -- what follows from these -------------------------------------------------------------
@@ -167,12 +181,13 @@ class HeaderStore(ABC):
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """The first of the uids that begin so, in order. By default every run is looked at."""
-        uids = (str(start["uid"]) for start, _ in self.find(Search()))
-        return sorted(uid for uid in uids if uid.startswith(prefix))[:limit]
+        found = self.find(Search())
+        uids = (one.uid if isinstance(one, BadRun) else one[0]["uid"] for one in found)
+        return sorted(uid for uid in uids if uid is not None and uid.startswith(prefix))[:limit]
 
     def count(self, search: Search) -> int:
-        """How many runs a search finds. By default they are found one by one."""
-        return sum(1 for _ in self.find(search))
+        """How many runs a search finds that can be read. By default they are found one by one."""
+        return sum(1 for found in self.find(search) if not isinstance(found, BadRun))
 
     def close(self) -> None:
         """Let go of connections; safe to call again. By default there is nothing to let go of."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from ..assets.transfer import FileTransfer
 from ..broker import DataBroker
-from ..core.documents import Document, pack, plain
+from ..core.documents import Document, pack
 from ..core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
+from ..core.json_text import json_form
 from ..core.layouts import LAYOUTS
 from ..core.run_plan import resources_of
 from ..header import Header
@@ -221,7 +222,7 @@ def _compare(header: Header, given: _Digest, found: _Digest) -> None:
         )
 
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=plain).encode
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=json_form).encode
 
 
 def _row_bytes(doc: Mapping[str, Any]) -> bytes:

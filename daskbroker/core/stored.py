@@ -1,0 +1,175 @@
+"""Documents that somebody else has stored, checked where they are read.
+
+What is inserted is checked by :mod:`daskbroker.core.validate` before a store sees it. A database
+that others write to holds anything: so what is read from there is looked at for what daskbroker
+relies on. That is less than event-model's schemas ask for (old documents break them in places
+that harm nobody), and it costs little: a few types of a start, stop or descriptor, and of events
+and references those of whole columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from .codec import field_kind
+from .errors import BadDocument, StoreDamaged
+from .layouts import EVENT, Layout, encode_page, encode_rows
+from .validate import check_page, check_row
+
+__all__ = ["encode_stored_page", "encode_stored_rows", "fault_of"]
+
+NUMBERS = ("int", "float", "number", "long")
+
+
+def fault_of(name: str, doc: Mapping[str, Any]) -> str | None:
+    """What is wrong with a start, stop or descriptor that daskbroker relies on; None if nothing.
+
+    Parameters
+    ----------
+    name
+        ``"start"``, ``"stop"`` or ``"descriptor"``.
+    doc
+        As it was decoded.
+    """
+    uid, time = doc.get("uid"), doc.get("time")
+    if type(uid) is not str or not uid:
+        return _lacks(name, doc, "uid", "text that is not empty")
+    if (type(time) is not float and type(time) is not int) or not math.isfinite(time):
+        return _lacks(name, doc, "time", "a finite number of POSIX seconds")
+    if name == "start":
+        return None
+    if type(doc.get("run_start")) is not str:
+        return _lacks(name, doc, "run_start", "text")
+    return None if name == "stop" else _fault_of_descriptor(doc)
+
+
+def _fault_of_descriptor(doc: Mapping[str, Any]) -> str | None:
+    keys = doc.get("data_keys")
+    if not isinstance(keys, dict):
+        return _lacks("descriptor", doc, "data_keys", "a mapping")
+    for key, claim in keys.items():
+        if not isinstance(claim, dict):
+            return _must_be("descriptor", f"data_keys.{key}", "a mapping", claim)
+        if not isinstance(claim.get("shape", ()), (list, tuple, type(None))):
+            return _must_be("descriptor", f"data_keys.{key}.shape", "a list", claim["shape"])
+    if not isinstance(doc.get("name", ""), (str, type(None))):
+        return _must_be("descriptor", "name", "text", doc["name"])
+    for part in ("configuration", "object_keys", "hints"):
+        inside = doc.get(part, {})
+        if not isinstance(inside, dict):
+            return _must_be("descriptor", part, "a mapping", inside)
+    for device, found in doc.get("configuration", {}).items():
+        if not isinstance(found, dict) or not isinstance(found.get("data", {}), dict):
+            return _must_be("descriptor", f"configuration.{device}", "a mapping", found)
+    return None
+
+
+def _lacks(name: str, doc: Mapping[str, Any], field: str, wanted: str) -> str:
+    if field not in doc:
+        return f"its {name} document lacks {field!r}"
+    return _must_be(name, field, wanted, doc[field])
+
+
+def _must_be(name: str, field: str, wanted: str, value: Any) -> str:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:40]} … of type {type(value).__name__}"
+    return f"{field} of its {name} document must be {wanted}, not {shown}"
+
+
+# -- events and references -------------------------------------------------------------------
+
+
+def encode_stored_rows(
+    layout: Layout, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
+) -> pa.Table:
+    """As :func:`~.layouts.encode_rows`, of documents that nobody has checked.
+
+    Raises
+    ------
+    StoreDamaged
+        Naming the first document that makes no sense, and its field.
+    """
+
+    def check() -> None:
+        for row in rows:
+            label = f"{layout.kind} {row.get(layout.uid)!r}"
+            check_row(layout, row, label)
+            if not isinstance(row.get("filled", {}), dict):
+                raise BadDocument(f"{label}.filled: must be a mapping")
+
+    return _encoded(layout, lambda: encode_rows(layout, rows, metadata), check)
+
+
+def encode_stored_page(
+    layout: Layout, page: dict[str, Any], metadata: Mapping[str, str]
+) -> pa.Table:
+    """As :func:`~.layouts.encode_page`, of a page that nobody has checked.
+
+    Raises
+    ------
+    StoreDamaged
+        Naming the column that makes no sense.
+    """
+    return _encoded(
+        layout,
+        lambda: encode_page(layout, page, metadata),
+        lambda: check_page(layout, page, f"{layout.kind}_page"),
+    )
+
+
+def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[], None]) -> pa.Table:
+    """What is encoded; only where its columns are not what they should be, rows are checked."""
+    failure: Exception | None = None
+    try:
+        table = encode()
+        if _is_sound(layout, table):
+            return table
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, pa.ArrowException) as e:
+        failure = e
+    try:
+        check()
+    except (BadDocument, TypeError, AttributeError) as error:
+        raise StoreDamaged(str(error)) from None
+    if failure is None:  # odd, but each document is one that could have been inserted
+        return table
+    raise StoreDamaged(f"some {layout.kind}s make no sense: {failure}") from failure
+
+
+def _is_sound(layout: Layout, table: pa.Table) -> bool:
+    """Whether the columns that every document has are of the right kinds, throughout."""
+    for name in layout.columns:
+        kind, notes = field_kind(table.schema.field(name))
+        if kind.nulls or notes or kind.name not in _KINDS.get(name, ("str",)):
+            return False
+    prefixes = dict(layout.mappings)
+    if layout is not EVENT:
+        return _are_counts(
+            table, [prefixes[key] for key in ("indices", "seq_nums") if key in prefixes]
+        )
+    stamps = prefixes["timestamps"]
+    if any(
+        field_kind(field)[0].name not in (*NUMBERS, "null")
+        for field in table.schema
+        if field.name.startswith(stamps)
+    ):
+        return False
+    times = table.column("time").to_numpy()
+    return bool(table.num_rows == 0 or (math.isfinite(times.min()) and math.isfinite(times.max())))
+
+
+_KINDS = {"seq_num": ("int",), "time": NUMBERS}
+
+
+def _are_counts(table: pa.Table, prefixes: Sequence[str]) -> bool:
+    names = [prefix + end for prefix in prefixes for end in ("start", "stop")]
+    present = set(table.column_names)
+    return all(
+        name in present
+        and field_kind(table.schema.field(name))[0].name == "int"
+        and not field_kind(table.schema.field(name))[0].nulls
+        for name in names
+    )
