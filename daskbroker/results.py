@@ -11,10 +11,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
-from .core.bad_runs import BadRun, leave_out_bad, take_sound, warn_of_bad
+from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.clock import seconds_of
 from .core.documents import Document
-from .core.errors import BadQuery, BadRunWarning, OffsetOutOfRange, StreamNotFound
+from .core.errors import (
+    BadQuery,
+    BadRunWarning,
+    OffsetOutOfRange,
+    StoreDamaged,
+    StreamNotFound,
+)
 from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
@@ -55,7 +61,7 @@ class Results:
         self._start = start
         self._stop = stop
         self._bad_headers: list[BadRun] | None = None
-        self._bad_of_tables: dict[str | None, BadRun] = {}
+        self._bad_of_tables: dict[str, BadRun] = {}
 
     def __iter__(self) -> Iterator[Header]:
         found = self._found()
@@ -287,10 +293,21 @@ class Results:
             (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.files)
             for source in self._db.event_sources.values()
         ]
-        found = [(plan, files) for plan, files in planned if plan.descriptors]
+        bad = {run: one for plan, _ in planned for run, one in plan.bad.items()}
+        self._leave_out(bad)
+        sound = [(plan.without(bad), files) for plan, files in planned]
+        found = [(plan, files) for plan, files in sound if plan.descriptors]
         if not found:
-            raise StreamNotFound(f"none of these {len(runs)} runs has a stream {stream_name!r}")
+            left_out = f" that can be read; {len(bad)} cannot, see their `bad`" if bad else ""
+            raise StreamNotFound(
+                f"none of these {len(runs)} runs has a stream {stream_name!r}{left_out}"
+            )
         return found
+
+    def _leave_out(self, bad: Mapping[str, BadRun]) -> None:
+        for _ in leave_out_bad(bad.values()):
+            pass
+        self._bad_of_tables.update(bad)
 
     def documents(
         self,
@@ -312,13 +329,21 @@ class Results:
             handler_overrides=handler_overrides,
         )
         with Prefetcher() as ahead:
-            planned = ((header, header.plans()) for header in self)
             for (header, plans), chunks in ahead.runs(
-                (pair, [chunks for plan in pair[1] for chunks in plan.plans]) for pair in planned
+                (pair, [chunks for plan in pair[1] for chunks in plan.plans])
+                for pair in self._planned_one_by_one()
             ):
                 coming = iter(chunks)
                 read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
                 yield from header.documents_of(read, options)
+
+    def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
+        """The runs, with what each event source has of them; those that cannot be read left out."""
+        for header in self:
+            try:
+                yield header, header.plans()
+            except StoreDamaged as error:
+                self._leave_out({header.uid: BadRun(header.uid, str(error))})
 
     # -- work --------------------------------------------------------------------------------
 

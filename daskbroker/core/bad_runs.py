@@ -11,7 +11,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 from .errors import BadRunWarning, StoreDamaged
@@ -44,7 +43,8 @@ class BadRun:
 
     def __str__(self) -> str:
         name = "a run without uid" if self.uid is None else f"run {self.uid!r}"
-        return f"{name}: {self.reason}" + (f" ({self.where})" if self.where else "")
+        text = self.reason if self.reason.startswith(name) else f"{name}: {self.reason}"
+        return text + (f" ({self.where})" if self.where else "")
 
     def error(self) -> StoreDamaged:
         """What whoever asks for this run gets."""
@@ -90,13 +90,10 @@ def take_sound(found: Iterator[T | BadRun], start: int, stop: int | None) -> Ite
         return
     place = 0
     while stop is None or place < stop:
-        for one in islice(found, 1):
-            break
-        else:
+        one = next(found, None)
+        if one is None:
             return
-        if isinstance(one, BadRun):
+        sound = not isinstance(one, BadRun)
+        if place >= start or not sound:
             yield one
-            continue
-        if place >= start:
-            yield one
-        place += 1
+        place += sound

@@ -3,8 +3,8 @@
 A column is what the events of one chunk hold under one key. :func:`encode` looks at the
 values, never at what a descriptor claims, and picks the plainest Arrow type that gives them
 back exactly. What the Arrow type alone cannot tell (which numbers were integers, which cells
-were missing rather than ``None``, the shape of arrays, that a text stands for bytes) is noted in the field's metadata, so a
-Parquet file stays plain for other readers.
+were missing rather than ``None``, the shape of arrays, that a text stands for bytes) is noted
+in the field's metadata, so a Parquet file stays plain for other readers.
 
 ======== ============================================ ==========================
 kind     values                                       Arrow type

@@ -10,17 +10,18 @@ and references those of whole columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from .codec import field_kind
+from .codec import KINDS, Kind, field_kind
 from .errors import BadDocument, StoreDamaged
-from .layouts import EVENT, Layout, encode_page, encode_rows
+from .layouts import EVENT, STREAM_DATUM, Layout, encode_page, encode_rows
 from .validate import check_page, check_row
 
-__all__ = ["encode_stored_page", "encode_stored_rows", "fault_of"]
+__all__ = ["check_column", "encode_stored_page", "encode_stored_rows", "fault_of"]
 
 NUMBERS = ("int", "float", "number", "long")
 
@@ -139,37 +140,54 @@ def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[],
     raise StoreDamaged(f"some {layout.kind}s make no sense: {failure}") from failure
 
 
+def check_column(name: str, kind: Kind) -> None:
+    """Check a column of events that was read without the others.
+
+    Raises
+    ------
+    StoreDamaged
+    """
+    wrong = kind.nulls if name in EVENT.columns else False
+    if wrong or kind.name not in _kinds_of(name):
+        part, _, key = name.partition(":")
+        field = f"timestamps.{key}" if part == "ts" else name
+        raise StoreDamaged(f"some events have no sound {field}: its values are of kind {kind.name}")
+
+
+def _kinds_of(name: str) -> Collection[str]:
+    """The kinds that a column of events, or of references, may have."""
+    if name.startswith("ts:"):
+        return (*NUMBERS, "null")
+    if name in ("time", "seq_num", "uid"):
+        return {"time": NUMBERS, "seq_num": ("int", "long")}.get(name, ("str",))
+    return KINDS
+
+
 def _is_sound(layout: Layout, table: pa.Table) -> bool:
     """Whether the columns that every document has are of the right kinds, throughout."""
     for name in layout.columns:
-        kind, notes = field_kind(table.schema.field(name))
-        if kind.nulls or notes or kind.name not in _KINDS.get(name, ("str",)):
+        kind = field_kind(table.schema.field(name))[0]
+        if kind.nulls or kind.name not in _OWN_KINDS.get(name, ("str",)):
             return False
-    prefixes = dict(layout.mappings)
+    if layout is STREAM_DATUM:
+        return _has_counts(table)
     if layout is not EVENT:
-        return _are_counts(
-            table, [prefixes[key] for key in ("indices", "seq_nums") if key in prefixes]
-        )
-    stamps = prefixes["timestamps"]
-    if any(
-        field_kind(field)[0].name not in (*NUMBERS, "null")
-        for field in table.schema
-        if field.name.startswith(stamps)
-    ):
+        return True
+    for field in table.schema:
+        if field.name.startswith("ts:") and field_kind(field)[0].name not in (*NUMBERS, "null"):
+            return False
+    filled = table.column("filled") if "filled" in table.column_names else None
+    if filled is not None and pc.all(pc.starts_with(filled, "{")).as_py() is False:
         return False
     times = table.column("time").to_numpy()
-    return bool(table.num_rows == 0 or (math.isfinite(times.min()) and math.isfinite(times.max())))
+    return not len(times) or (math.isfinite(times.min()) and math.isfinite(times.max()))
 
 
-_KINDS = {"seq_num": ("int",), "time": NUMBERS}
+_OWN_KINDS = {"seq_num": ("int",), "time": NUMBERS}
 
 
-def _are_counts(table: pa.Table, prefixes: Sequence[str]) -> bool:
-    names = [prefix + end for prefix in prefixes for end in ("start", "stop")]
-    present = set(table.column_names)
-    return all(
-        name in present
-        and field_kind(table.schema.field(name))[0].name == "int"
-        and not field_kind(table.schema.field(name))[0].nulls
-        for name in names
-    )
+def _has_counts(table: pa.Table) -> bool:
+    names = [f"{part}:{end}" for part in ("indices", "seq_nums") for end in ("start", "stop")]
+    there = set(table.column_names)
+    kinds = [field_kind(table.schema.field(name))[0] for name in names if name in there]
+    return len(kinds) == len(names) and all(k.name == "int" and not k.nulls for k in kinds)

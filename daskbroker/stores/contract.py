@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -316,7 +316,8 @@ class EventStore(ABC):
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """The chunks of events of some descriptors, in their order, without reading a payload.
 
-        See :class:`~daskbroker.core.planning.PlanBuilder`. Rows that are in no chunk yet travel
+        See :class:`~daskbroker.core.planning.PlanBuilder`, which also takes a note of runs of which
+        something cannot be read. Rows that are in no chunk yet travel
         with the plan. Each row is in one chunk of the plan, whatever is sealed meanwhile. All is
         looked up by few requests, however many descriptors there are.
         """
@@ -326,8 +327,14 @@ class EventStore(ABC):
         """A descriptor by uid."""
 
     @abstractmethod
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """Descriptors of runs, in the order of the runs, within a run in that of time."""
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
+        """Descriptors of runs, in the order of the runs, within a run in that of time.
+
+        In the place of one that cannot be read comes a :class:`~daskbroker.core.bad_runs.BadRun`
+        with the uid of its run.
+        """
 
     @abstractmethod
     def plan_references(
@@ -346,12 +353,15 @@ class EventStore(ABC):
         Parameters
         ----------
         run
-            Uid; None: every run.
+            Uid; None: every run. Those that cannot be read are left as they are, each with a
+            :class:`daskbroker.BadRunWarning`.
         keep_journal
             Leave the rows in the journal too, for other readers of it.
 
         Raises
         ------
+        StoreDamaged
+            If this run cannot be read, or not all of it.
         BadQuery
             If the store's journal is nobody else's to read, so that it cannot be kept.
         """
@@ -462,6 +472,21 @@ class EventStore(ABC):
 
     # -- planning ----------------------------------------------------------------------------
 
+    def descriptors_of(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """As :meth:`list_descriptors`.
+
+        Raises
+        ------
+        StoreDamaged
+            If one of them cannot be read.
+        """
+        found: list[Document] = []
+        for one in self.list_descriptors(runs, stream_name):
+            if isinstance(one, BadRun):
+                raise one.error()
+            found.append(one)
+        return found
+
     def plan_runs(
         self,
         runs: Sequence[str],
@@ -484,9 +509,16 @@ class EventStore(ABC):
         -------
         RunPlan
             A descriptor without events, of whose frames stream_datum documents tell, has a row
-            for each ``seq_num`` that they name; its time is not known.
+            for each ``seq_num`` that they name; its time is not known. It says which of the runs
+            cannot be read.
         """
-        descriptors = self.list_descriptors(runs, stream_name)
+        listed = self.list_descriptors(runs, stream_name)
+        unlisted = {str(one.uid): one for one in listed if isinstance(one, BadRun)}
+        descriptors = [
+            one
+            for one in listed
+            if not isinstance(one, BadRun) and one["run_start"] not in unlisted
+        ]
         events = self.plan_events(descriptors)
         # References come before the events that need them, so they are planned after these.
         if callable(references):
@@ -495,13 +527,14 @@ class EventStore(ABC):
             chosen = list(runs) if references else []
         planned = self.plan_references(REFERENCES, chosen) if chosen else {}
 
-        def spans_of(some: Sequence[str]) -> Iterator[tuple[str, range]]:
+        def spans_of(some: Sequence[str]) -> Iterable[tuple[str, range]]:
             known = planned if set(some) <= set(chosen) else None
-            return frame_spans(
-                (known or self.plan_references((STREAM_DATUM,), some))["stream_datum"]
-            )
+            plan = (known or self.plan_references((STREAM_DATUM,), some))["stream_datum"]
+            spans, bad = frame_spans(plan)
+            unlisted.update(bad)
+            return spans
 
-        return RunPlan(tuple(runs), with_frames(events, spans_of), planned)
+        return RunPlan(tuple(runs), with_frames(events, spans_of), planned, unlisted)
 
 
 class Opened(NamedTuple):

@@ -29,6 +29,7 @@ from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
 from ...core.pages import CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
+from ...core.stored import encode_stored_rows
 from .bson_documents import from_bson, storable
 from .chunk_store import (
     GONE,
@@ -142,7 +143,7 @@ def seal_rows(
         If a column of a single row is too large.
     """
     docs = [from_bson(row) for row in rows]
-    table = encode_rows(EVENT, docs, event_metadata(descriptor))
+    table = encode_stored_rows(EVENT, docs, event_metadata(descriptor))
     return seal_tables(database, descriptor, [table], first, journal)
 
 

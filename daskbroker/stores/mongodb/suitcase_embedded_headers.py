@@ -95,10 +95,8 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
                 yield self._pair(found)
 
     def _pair(self, found: Mapping[str, Any]) -> FoundHeader:
-        name = "start"
         try:
             start = checked_from_bson("start", _only("start", found))
-            name = "stop"
             stop = _only("stop", found)
             return start, None if stop is None else checked_from_bson("stop", stop)
         except StoreDamaged as error:

@@ -23,6 +23,8 @@ from .journal import is_simple
 
 __all__ = [
     "RANGE_ROWS",
+    "SOUND",
+    "OddEvent",
     "Range",
     "cut_ranges",
     "is_array",
@@ -40,6 +42,24 @@ _TYPES = re.compile(
     r"minKey|maxKey"
 )
 _LEAVES = {"double": "<f8", "int": "<i8", "long": "<i8", "bool": "|b1", "string": "<U"}
+
+
+ESSENTIAL = {
+    "uid": ("string",),
+    "time": ("double", "int", "long", "decimal"),
+    "seq_num": ("int", "long"),
+    "data": ("object",),
+    "timestamps": ("object",),
+}
+"""What every event has, and of which types."""
+SOUND = {
+    name: {"$type": list(types), "$not": {"$type": "array"}} for name, types in ESSENTIAL.items()
+}
+"""The same as a filter."""
+
+
+class OddEvent(Exception):
+    """An event lacks something that every event has, or has it of another type."""
 
 
 @dataclass
@@ -67,7 +87,7 @@ class Range:
 
 def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
-    types = [{"$type": f"${SIDE}.packed"}]
+    types = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", *ESSENTIAL)]
     for key, claim in descriptor["data_keys"].items():
         types.append(type_of(value_of(key), array=is_array(claim)))
     return {
@@ -122,6 +142,8 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
     types: set[str] = set()
     size = 0
     for row in rows:
+        if not _is_sound(row["k"]):
+            raise OddEvent(f"an event of time {row.get('t')!r} makes no sense")
         time = row["t"]
         full = len(times) >= RANGE_ROWS or size >= CHUNK_BYTES
         if full and time > times[-1]:
@@ -141,7 +163,7 @@ def _range(
     facts = range_facts(times, numbers, size)
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(_parsed, types), strict=True))
-    for key, found in zip(keys, by_column[1:], strict=True):
+    for key, found in zip(keys, by_column[1 + len(ESSENTIAL) :], strict=True):
         kind = kind_of(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
@@ -159,6 +181,17 @@ def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics
         len(seq), size, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
         distinct, ordered,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=10_000)
+def _is_sound(text: str) -> bool:
+    """Whether a row has what every event has; of what is packed only what it is found by shows."""
+    packed, *found = _parsed(text)[: 1 + len(ESSENTIAL)]
+    hidden = ("data", "timestamps") if packed != "missing" else ()
+    return all(
+        kind in ESSENTIAL[name] or (name in hidden and kind == "missing")
+        for name, kind in zip(ESSENTIAL, found, strict=True)
+    )
 
 
 @lru_cache(maxsize=10_000)
