@@ -28,7 +28,7 @@ from .mapping import Outcome, map_runs
 from .stores.contract import FoundHeader
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
-from .views.options import ViewOptions
+from .views.options import Errors, ViewOptions
 from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
@@ -167,6 +167,7 @@ class Results:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         timezone: str | None = None,
+        errors: Errors = "raise",
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Any:
@@ -174,12 +175,17 @@ class Results:
 
         The first column, ``run``, is the uid of the run. Small runs share partitions. Where runs
         have the stream in different event sources, the sources follow one another.
-        Runs without such a stream have no rows. The runs are those found now.
+        Runs without such a stream have no rows. The runs are those found now. Runs of which a
+        document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
 
         Parameters
         ----------
         stream_name, fields, fill, timestamps, duplicates, timezone
             As for :meth:`daskbroker.Header.table`.
+        errors
+            Of a chunk that turns out to be damaged when it is computed: ``"raise"``
+            :class:`StoreDamaged`, which names the run, or ``"skip"`` its rows, with a
+            :class:`daskbroker.BadRunWarning` in the process that reads it. ``len`` then reads.
         handler_registry, handler_overrides
             As for :meth:`daskbroker.Header.table`.
 
@@ -196,6 +202,7 @@ class Results:
             timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            errors=errors,
         )
         runs = {header.uid: (header.start, header.stop) for header in self}
         tables = [
@@ -215,12 +222,14 @@ class Results:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
+        errors: Errors = "raise",
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> xr.Dataset | xr.DataTree:
         """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
-        Runs without such a stream are left out. The runs are those found now.
+        Runs without such a stream are left out. The runs are those found now. Runs of which a
+        document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
 
         Parameters
         ----------
@@ -233,6 +242,10 @@ class Results:
             ``run``, the uid. Cells that differ in shape from run to run make a variable of
             objects. ``"tree"``: a DataTree with a Dataset per run, named by its uid (``/`` as
             ``%2F``), in the order of the results.
+        errors
+            ``"skip"``: leave out runs, too, of which ``time`` or ``seq_num`` is in a damaged chunk.
+            These are read for that; a chunk of which other columns are damaged is an error when
+            these are computed.
 
         Raises
         ------
@@ -249,6 +262,7 @@ class Results:
             dtypes=dtypes,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            errors=errors,
         )
         if combine == "tree":
             return self._tree(stream_name, options, chunks)
@@ -256,7 +270,7 @@ class Results:
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         headers = sorted(self, key=lambda header: seconds_of(header.start))
         runs = {header.uid: (header.start, header.stop) for header in headers}
-        (plan, files), *others = self._planned(stream_name, list(runs), options)
+        (plan, files), *others = self._planned(stream_name, list(runs), options, rows_needed=True)
         if others:
             raise BadQuery(
                 f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "
@@ -271,7 +285,7 @@ class Results:
 
         runs = {header.uid: (header.start, header.stop) for header in self}
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
-        for plan, files in self._planned(stream_name, list(runs), options):
+        for plan, files in self._planned(stream_name, list(runs), options, rows_needed=True):
             for uid in dict.fromkeys(d["run_start"] for d in plan.descriptors):
                 found.setdefault(uid, (plan.of_run(uid), files))
         nodes: dict[str, xr.Dataset] = {}
@@ -286,14 +300,25 @@ class Results:
         return xr.DataTree.from_dict({"/": root, **nodes}, name=stream_name)
 
     def _planned(
-        self, stream_name: str, runs: Sequence[str], options: ViewOptions
+        self,
+        stream_name: str,
+        runs: Sequence[str],
+        options: ViewOptions,
+        *,
+        rows_needed: bool = False,
     ) -> list[tuple[RunPlan, FileAccess]]:
-        """What each event source that has some of the stream has of it."""
+        """What each event source that has some of the stream has of it.
+
+        With ``rows_needed`` all rows that it has can be counted; see ``errors`` of :meth:`dataset`.
+        """
         planned = [
             (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.files)
             for source in self._db.event_sources.values()
         ]
         bad = {run: one for plan, _ in planned for run, one in plan.bad.items()}
+        if rows_needed and options.errors == "skip":
+            for plan, _ in planned:
+                bad |= plan.without(bad).unreadable(["seq_num", "time"])
         self._leave_out(bad)
         sound = [(plan.without(bad), files) for plan, files in planned]
         found = [(plan, files) for plan, files in sound if plan.descriptors]

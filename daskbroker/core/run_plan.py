@@ -76,6 +76,18 @@ class RunPlan:
             raise bad.error()
         return self
 
+    def unreadable(self, columns: Sequence[str]) -> dict[str, BadRun]:
+        """By uid, the runs of which these columns are in a damaged chunk of events; they are read."""
+        bad: dict[str, BadRun] = {}
+        for place, descriptor in enumerate(self.descriptors):
+            run = descriptor["run_start"]
+            try:
+                for _ in self.events.of_descriptors([place]).read_all(columns):
+                    pass
+            except StoreDamaged as error:
+                bad.setdefault(run, BadRun(run, str(error)))
+        return bad
+
     def without(self, runs: Collection[str]) -> RunPlan:
         """The plan of the other runs."""
         if not runs:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -85,9 +86,19 @@ def _must_be(name: str, field: str, wanted: str, value: Any) -> str:
 
 
 def encode_stored_rows(
-    layout: Layout, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
+    layout: Layout,
+    rows: Sequence[Mapping[str, Any]],
+    metadata: Mapping[str, str],
+    places: Sequence[Any] | None = None,
 ) -> pa.Table:
     """As :func:`~.layouts.encode_rows`, of documents that nobody has checked.
+
+    Parameters
+    ----------
+    layout, rows, metadata
+        As for :func:`~.layouts.encode_rows`.
+    places
+        Where each is stored, such as its ``_id``: for messages of those without uid.
 
     Raises
     ------
@@ -96,13 +107,24 @@ def encode_stored_rows(
     """
 
     def check() -> None:
-        for row in rows:
-            label = f"{layout.kind} {row.get(layout.uid)!r}"
+        for number, row in enumerate(rows):
+            uid = row.get(layout.uid)
+            named = isinstance(uid, str) or places is None
+            name = repr(uid) if named else f"of _id {places[number]!r}"  # type: ignore[index]
+            label = f"{layout.kind} {name}"
             check_row(layout, row, label)
             if not isinstance(row.get("filled", {}), dict):
                 raise BadDocument(f"{label}.filled: must be a mapping")
 
-    return _encoded(layout, lambda: encode_rows(layout, rows, metadata), check)
+    return _encoded(layout, lambda: _encoded_rows(layout, rows, metadata), check)
+
+
+def _encoded_rows(
+    layout: Layout, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
+) -> pa.Table:
+    if layout.owner and not {str} >= set(map(type, map(itemgetter(layout.owner), rows))):
+        raise TypeError(f"{layout.owner} must be text")
+    return encode_rows(layout, rows, metadata)
 
 
 def encode_stored_page(

@@ -531,7 +531,7 @@ class EventStore(ABC):
             known = planned if set(some) <= set(chosen) else None
             plan = (known or self.plan_references((STREAM_DATUM,), some))["stream_datum"]
             spans, bad = frame_spans(plan)
-            unlisted.update(bad)
+            unlisted.update({**plan.bad, **bad})
             return spans
 
         return RunPlan(tuple(runs), with_frames(events, spans_of), planned, unlisted)

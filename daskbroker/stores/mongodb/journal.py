@@ -37,6 +37,7 @@ __all__ = [
     "BATCH_ROWS",
     "IN_TIME",
     "event_columns",
+    "event_from_bson",
     "event_projection",
     "is_simple",
     "row_batches",
@@ -96,6 +97,15 @@ def without_sealed(
         return rows
     sealed = {storable(uid) for chunk in doubtful for uid in read_uids(database, chunk)}
     return [row for row in rows if uid_of(row) not in sealed]
+
+
+def event_from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
+    """As :func:`from_bson`; what is wrong with an event says which it is."""
+    try:
+        return from_bson(found)
+    except StoreDamaged as error:
+        name = found.get("uid") or found.get("_id")
+        raise StoreDamaged(f"event {name!r}: {error}") from None
 
 
 def uid_of(row: Mapping[str, Any]) -> str | None:
@@ -175,10 +185,11 @@ def event_columns(
         Of the chunk's schema.
     """
     if columns is None or not all(name in EVENT.columns or ":" in name for name in columns):
-        rows = [from_bson(row) for batch in batches for row in batch]
-        if not rows:
+        found = [row for batch in batches for row in batch]
+        if not found:
             return pa.table({})
-        table = encode_stored_rows(EVENT, rows, metadata)
+        places = [row.get("_id") for row in found]
+        table = encode_stored_rows(EVENT, list(map(event_from_bson, found)), metadata, places)
         if columns is None:
             return table
         return table.select([name for name in columns if name in table.column_names])
@@ -207,7 +218,7 @@ def _collected(
     count = 0
     for batch in batches:
         count += len(batch)
-        rows = [from_bson(row) if SIDE in row else row for row in batch]
+        rows = [event_from_bson(row) if SIDE in row else row for row in batch]
         parts = {part: [row.get(part, {}) for row in rows] for part in PARTS}
         for name, prefix, key in places:
             part = PARTS_OF.get(prefix)

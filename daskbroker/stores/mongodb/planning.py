@@ -24,11 +24,18 @@ from ...core.layouts import EVENT, event_metadata
 from ...core.planning import PlanBuilder
 from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
-from .bson_documents import SIDE, from_bson, storable
+from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
-from .journal import BATCH_ROWS, IN_TIME, event_columns, unsealed, without_sealed
+from .journal import (
+    BATCH_ROWS,
+    IN_TIME,
+    event_columns,
+    event_from_bson,
+    unsealed,
+    without_sealed,
+)
 from .reader import range_key
 from .survey import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 
@@ -143,6 +150,10 @@ class EventPlanner:
                     self._streams[doc["owner"]].chunks.append(doc)
                 elif isinstance(doc["descriptor"], str):
                     self._streams[doc["descriptor"]].journal = doc["journal"]
+                else:  # found by one of a list
+                    for uid in self._streams.keys() & set(map(str, doc["descriptor"])):
+                        place = self._streams[uid].place
+                        self._builder.note_bad(place, "events whose descriptor is a list")
 
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
@@ -247,7 +258,8 @@ class EventPlanner:
         except OddEvent as error:
             odd = self._database.collection("event").find_one({**stream.filter, "$nor": [SOUND]})
             if odd is not None:
-                encode_stored_rows(EVENT, [from_bson(odd)], event_metadata(stream.descriptor))
+                metadata = event_metadata(stream.descriptor)
+                encode_stored_rows(EVENT, [event_from_bson(odd)], metadata, [odd["_id"]])
             raise StoreDamaged(str(error)) from None
 
     def _rows_of(

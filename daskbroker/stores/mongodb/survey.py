@@ -50,11 +50,12 @@ ESSENTIAL = {
     "seq_num": ("int", "long"),
     "data": ("object",),
     "timestamps": ("object",),
+    "descriptor": ("string",),
 }
 """What every event has, and of which types."""
-SOUND = {
+SOUND: dict[str, Any] = {
     name: {"$type": list(types), "$not": {"$type": "array"}} for name, types in ESSENTIAL.items()
-}
+} | {"$or": [{SIDE: None}, {SIDE: {"$type": "object"}}]}
 """The same as a filter."""
 
 
@@ -87,7 +88,7 @@ class Range:
 
 def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
-    types = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", *ESSENTIAL)]
+    types = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", SIDE, *ESSENTIAL)]
     for key, claim in descriptor["data_keys"].items():
         types.append(type_of(value_of(key), array=is_array(claim)))
     return {
@@ -163,7 +164,7 @@ def _range(
     facts = range_facts(times, numbers, size)
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(_parsed, types), strict=True))
-    for key, found in zip(keys, by_column[1 + len(ESSENTIAL) :], strict=True):
+    for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
         kind = kind_of(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
@@ -186,9 +187,9 @@ def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics
 @lru_cache(maxsize=10_000)
 def _is_sound(text: str) -> bool:
     """Whether a row has what every event has; of what is packed only what it is found by shows."""
-    packed, *found = _parsed(text)[: 1 + len(ESSENTIAL)]
+    packed, side, *found = _parsed(text)[: 2 + len(ESSENTIAL)]
     hidden = ("data", "timestamps") if packed != "missing" else ()
-    return all(
+    return side in ("missing", "null", "object") and all(
         kind in ESSENTIAL[name] or (name in hidden and kind == "missing")
         for name, kind in zip(ESSENTIAL, found, strict=True)
     )
