@@ -19,6 +19,7 @@ from .app import (
     Terms,
     Until,
     app,
+    every_run,
     find_run,
     line_of,
     pair_of,
@@ -140,7 +141,7 @@ def export(
     """Write runs as JSON lines of documents, or as Parquet files of their tables."""
     from ..work.export import export as export_runs
 
-    with connect(db, create=False, mode="r") as broker:
+    with every_run(), connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
         bar = progress_bar(headers, " runs")

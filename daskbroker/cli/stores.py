@@ -13,7 +13,19 @@ from ..core.errors import BadDocument, StoreDamaged
 from ..header import Header
 from ..progress import progress_bar
 from ..work.copying import copy as copy_runs
-from .app import Full, Limit, Since, Store, Terms, Until, app, line_of, search
+from .app import (
+    Full,
+    Limit,
+    Since,
+    Store,
+    Terms,
+    Until,
+    app,
+    every_run,
+    line_of,
+    name_failed,
+    search,
+)
 
 __all__ = ["config", "copy", "index", "info", "seal"]
 
@@ -49,18 +61,17 @@ def seal(
 ) -> None:
     """Pack journalled events into columnar chunks, run by run; may be interrupted and repeated."""
     place, terms = _place_and_terms(words or [])
-    made, failed = 0, []
-    with connect(place or db, create=False) as broker:
+    made = 0
+    with every_run(), connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
         for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
             except (BadDocument, StoreDamaged) as error:
-                failed.append(f"{header.uid}: {error}")
+                name_failed(header.uid, error)
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run
         typer.echo(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
-    _report_failed(failed)
 
 
 def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
@@ -99,7 +110,11 @@ def copy(
     ] = False,
 ) -> None:
     """Copy runs between any two stores, checking each; may be interrupted and repeated."""
-    with connect(source, create=False, mode="r") as origin, connect(target) as into:
+    with (
+        every_run(),
+        connect(source, create=False, mode="r") as origin,
+        connect(target) as into,
+    ):
         found = search(origin, terms, full, since, until)
         runs = found if limit is None else found[:limit]
         bar = progress_bar(reversed(runs), " runs", of=runs)
@@ -109,7 +124,8 @@ def copy(
 
         report = copy_runs(bar, into, files=files, verify=verify, progress=progress)
         typer.echo(f"{report} from {origin.uri} into {into.uri}")
-    _report_failed([f"{uid}: {reason}" for uid, reason in report.failed.items()])
+        for uid, reason in report.failed.items():
+            name_failed(uid, reason)
 
 
 @app.command()
@@ -132,10 +148,3 @@ def config(
         typer.echo("there is no configuration; --folders shows where they are looked for")
     for message in unreadable_files():
         typer.echo(f"not readable: {message}", err=True)
-
-
-def _report_failed(messages: list[str]) -> None:
-    for message in messages:
-        typer.echo(f"failed: {message}", err=True)
-    if messages:
-        raise typer.Exit(1)

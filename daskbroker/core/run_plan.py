@@ -77,7 +77,7 @@ class RunPlan:
         return self
 
     def unreadable(self, columns: Sequence[str]) -> dict[str, BadRun]:
-        """By uid, the runs of which these columns are in a damaged chunk of events; they are read."""
+        """By uid, the runs of which these columns are in a damaged chunk; they are read for it."""
         bad: dict[str, BadRun] = {}
         for place, descriptor in enumerate(self.descriptors):
             run = descriptor["run_start"]

@@ -2,9 +2,9 @@
 
 What is inserted is checked by :mod:`daskbroker.core.validate` before a store sees it. A database
 that others write to holds anything: so what is read from there is looked at for what daskbroker
-relies on. That is less than event-model's schemas ask for (old documents break them in places
-that harm nobody), and it costs little: a few types of a start, stop or descriptor, and of events
-and references those of whole columns.
+relies on. That is less than event-model's schemas ask for: old documents break them in places
+that harm nobody (a start or descriptor without ``time`` is shown as such). It costs little: a few
+types of a start, stop or descriptor, and of events and references those of whole columns.
 """
 
 from __future__ import annotations
@@ -37,16 +37,19 @@ def fault_of(name: str, doc: Mapping[str, Any]) -> str | None:
     doc
         As it was decoded.
     """
-    uid, time = doc.get("uid"), doc.get("time")
+    uid = doc.get("uid")
     if type(uid) is not str or not uid:
         return _lacks(name, doc, "uid", "text that is not empty")
-    if (type(time) is not float and type(time) is not int) or not math.isfinite(time):
-        return _lacks(name, doc, "time", "a finite number of POSIX seconds")
     if name == "start":
         return None
     if type(doc.get("run_start")) is not str:
         return _lacks(name, doc, "run_start", "text")
-    return None if name == "stop" else _fault_of_descriptor(doc)
+    if name == "descriptor":
+        return _fault_of_descriptor(doc)
+    time = doc.get("time")
+    if (type(time) is not float and type(time) is not int) or not math.isfinite(time):
+        return _lacks(name, doc, "time", "a finite number of POSIX seconds")
+    return None
 
 
 def _fault_of_descriptor(doc: Mapping[str, Any]) -> str | None:

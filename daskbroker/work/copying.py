@@ -41,7 +41,8 @@ class CopyReport:
     skipped
         Uids of those that were there already.
     failed
-        ``{uid: reason}`` of those that are not, or not wholly, there.
+        ``{uid: reason}`` of those that are not, or not wholly, there; runs that cannot be read
+        included, those without uid under what names them.
     documents
         How many were read and inserted.
     files
@@ -107,7 +108,8 @@ def copy(
     """
     report = CopyReport()
     transfers: dict[int, FileTransfer] = {}
-    for header in _oldest_first(runs):
+    found = runs() if isinstance(runs, DataBroker) else runs
+    for header in _oldest_first(found):
         if header.db is into:
             raise ConfigError(f"{into!r} cannot be copied into itself")
         transfer = None
@@ -125,15 +127,16 @@ def copy(
             if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
                 raise
             report.failed[header.uid] = str(error)
+    if isinstance(found, Results):
+        for bad in found.bad:
+            report.failed.setdefault(bad.uid or str(bad), str(bad))
     report.files = sum(transfer.copied for transfer in transfers.values())
     return report
 
 
-def _oldest_first(runs: DataBroker | Results | Header | Iterable[Header]) -> Iterator[Header]:
+def _oldest_first(runs: Results | Header | Iterable[Header]) -> Iterator[Header]:
     if isinstance(runs, Header):
         return iter([runs])
-    if isinstance(runs, DataBroker):
-        runs = runs()
     return reversed(runs) if isinstance(runs, Results) else iter(runs)
 
 

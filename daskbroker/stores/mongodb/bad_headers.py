@@ -32,7 +32,7 @@ _NUMBER = {"$gte": -sys.float_info.max, "$lte": sys.float_info.max, "$not": {"$t
 _TEXT = {"$type": "string", "$ne": "", "$not": {"$type": "array"}}
 _SIDE = {"$or": [{SIDE: {"$exists": False}}, {SIDE: None}, {SIDE: {"$type": "object"}}]}
 SOUND = {
-    "run_start": {"uid": _TEXT, "time": _NUMBER, **_SIDE},
+    "run_start": {"uid": _TEXT, **_SIDE},
     "run_stop": {"uid": _TEXT, "time": _NUMBER, "run_start": _TEXT, **_SIDE},
 }
 """What :func:`daskbroker.core.stored.fault_of` asks for, as filters. What is packed is not seen."""
