@@ -93,6 +93,7 @@ _level: ContextVar[str] = ContextVar("level", default="warning")
 def _naming_bad_runs() -> Iterator[None]:
     """Each run that is left out is a line on stderr, once."""
     _named.set(set())
+    _level.set("warning")
     with warnings.catch_warnings():
         warnings.simplefilter("always", BadRunWarning)
         show_other = warnings.showwarning
@@ -118,6 +119,8 @@ def _name_once(name: str, line: str) -> None:
 def every_run() -> Iterator[None]:
     """A command that should do its work on each run ends with status 1 if some were left out."""
     _level.set("error")
+    if _named.get(None) is None:  # not called by :func:`main`
+        _named.set(set())
     yield
     if _named.get():
         raise typer.Exit(1)

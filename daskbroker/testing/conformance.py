@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from .bad_runs import BadRunConformance
 from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 from .times import TimeConformance
+from .values import ValueConformance
 
-__all__ = ["BrokerConformance"]
+__all__ = ["BadRunConformance", "BrokerConformance"]
 
 
 class BrokerConformance(
@@ -18,10 +20,13 @@ class BrokerConformance(
     CopyConformance,
     NounConformance,
     TimeConformance,
+    ValueConformance,
     FillConformance,
     FillRuleConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
+
+    :class:`BadRunConformance` is for stores that say how a document of theirs is damaged.
 
     A subclass gives the fixtures ``broker`` and ``reopen``, see
     :class:`daskbroker.testing.base.Conformance`.
