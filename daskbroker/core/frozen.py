@@ -121,7 +121,7 @@ def freeze(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.flags.writeable:
         value = value.view()
         value.flags.writeable = False
-    return value
+    return str(value) if isinstance(value, str) else value  # plain, of a store's own kind
 
 
 def _frozen_items(values: Any) -> Iterable[Any]:

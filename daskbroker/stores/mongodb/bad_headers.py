@@ -59,12 +59,16 @@ class BadHeaders:
         self._latest: dict[str, Any] = {}
         self._suspects: list[Any] = []
 
+    def expect(self) -> None:
+        """Somebody has come across a bad run: look again before others are counted."""
+        self._looked = float("-inf")
+
     def left_out(self, query: dict[str, Any]) -> tuple[dict[str, Any], list[BadRun]]:
         """The filter for the runs that can be read, and those of the others that it finds."""
         with self._lock:
             if time.monotonic() - self._looked > LOOK_SECONDS:
                 self._look()
-                self._looked = time.monotonic()
+                self._looked = time.monotonic()  # also after what it has come across itself
             suspects = list(self._suspects)
         if not suspects:
             return query, []

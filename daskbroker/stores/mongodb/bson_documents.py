@@ -55,6 +55,15 @@ ROUTING = ("uid", "datum_id", "run_start", "descriptor", "resource", "stream_res
 UNENCODABLE = (OverflowError, UnicodeError, BSONError, RecursionError)
 
 
+class ForeignText(str):
+    """Text that stands for a value that documents lack; no identity can be made of it.
+
+    Documents that are given out have plain text in its place.
+    """
+
+    __slots__ = ()
+
+
 def _decoder(kind: type, convert: Callable[[Any], Any]) -> TypeDecoder:
     def transform(self: Any, value: Any) -> Any:
         return convert(value)
@@ -79,6 +88,21 @@ def _pattern(value: Regex[str]) -> str:
     return f"/{value.pattern}/" + "".join(k for k, flag in letters.items() if value.flags & flag)
 
 
+def _foreign(text: Callable[[Any], str]) -> Callable[[Any], ForeignText]:
+    return lambda value: ForeignText(text(value))
+
+
+FOREIGN: dict[type, Callable[[Any], str]] = {
+    datetime.datetime: datetime.datetime.isoformat,
+    DatetimeMS: lambda value: f"{int(value)} ms after 1970",  # out of Python's range
+    Timestamp: lambda value: str(value.as_datetime().isoformat()),
+    DBRef: lambda value: str(value.id),
+    ObjectId: str,
+    Regex: _pattern,
+    Code: str.__str__,
+    MinKey: lambda value: "MinKey",
+    MaxKey: lambda value: "MaxKey",
+}
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True,
     unicode_decode_error_handler="replace",
@@ -89,16 +113,8 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
             _decoder(Int64, int),
             _decoder(Binary, _binary),
             # Never written by bluesky, but seen in old databases.
-            _decoder(datetime.datetime, lambda value: value.isoformat()),
-            _decoder(DatetimeMS, lambda value: f"{int(value)} ms after 1970"),  # out of range
-            _decoder(Timestamp, lambda value: value.as_datetime().isoformat()),
             _decoder(Decimal128, _decimal),
-            _decoder(DBRef, lambda value: str(value.id)),
-            _decoder(ObjectId, str),
-            _decoder(Regex, _pattern),
-            _decoder(Code, lambda value: str.__str__(value)),
-            _decoder(MinKey, lambda value: "MinKey"),
-            _decoder(MaxKey, lambda value: "MaxKey"),
+            *(_decoder(kind, _foreign(text)) for kind, text in FOREIGN.items()),
         ]
     ),
 )

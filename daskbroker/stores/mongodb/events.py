@@ -12,7 +12,7 @@ import pyarrow as pa
 from pymongo.errors import WriteError
 
 from ...core.bad_runs import BadRun
-from ...core.chunks import ChunkPlan, damage_of
+from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
 from ...core.documents import ALL, Document
 from ...core.errors import StoreDamaged, UnknownReference
@@ -344,7 +344,8 @@ class MongoEventStore(JournalledEventStore):
         if isinstance(descriptor, BadRun):
             raise descriptor.error()
         try:
-            return seal_descriptor(self._database, descriptor, keep=keep)
+            with damage_of(chunk_label(descriptor)):
+                return seal_descriptor(self._database, descriptor, keep=keep)
         finally:
             self._writer.forget(descriptor["uid"])
 

@@ -151,6 +151,7 @@ class MongoHeaderStore(HeaderStore):
         except StoreDamaged as error:
             uid = start.get("uid")
             where = f"{self._database.label}, run_{name}, _id {at_hand.get('_id')!r}"
+            self._bad.expect()
             return BadRun(uid if isinstance(uid, str) and uid else None, str(error), where)
 
     # -- search ------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ exact as those of a sealed chunk, and every partition of a table has the same dt
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -162,6 +163,8 @@ def _range(
     times: list[float], numbers: list[int], types: set[str], size: int, keys: tuple[str, ...]
 ) -> Range:
     facts = range_facts(times, numbers, size)
+    if not (math.isfinite(facts.time_min) and math.isfinite(facts.time_max)):
+        raise OddEvent("an event has a time that is not finite")
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(_parsed, types), strict=True))
     for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
