@@ -15,7 +15,15 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["from_json", "has_marks", "json_form", "marked_json", "of_marked_json", "to_json"]
+__all__ = [
+    "from_extended_json",
+    "from_json",
+    "has_marks",
+    "json_form",
+    "marked_json",
+    "of_marked_json",
+    "to_json",
+]
 
 BYTES, UUID = "\0bytes", "\0uuid"
 MARK = '"\\u0000'
@@ -54,6 +62,27 @@ def to_json(value: Any) -> str:
 def from_json(text: str) -> Any:
     """The value of a JSON text, NaN and Infinity included."""
     return json.loads(text)
+
+
+def from_extended_json(text: str) -> Any:
+    """The value of a JSON text of another program, with what :func:`json_form` makes undone."""
+    if '"$binary"' in text or '"$uuid"' in text:
+        return json.loads(text, object_hook=_of_form)
+    return json.loads(text)
+
+
+def _of_form(found: dict[str, Any]) -> Any:
+    """Bytes or a UUID, where a mapping is their form; else the mapping."""
+    if len(found) == 1:
+        inside = found.get("$binary")
+        try:
+            if "$uuid" in found:
+                return uuid.UUID(found["$uuid"])
+            if isinstance(inside, dict) and inside.keys() == {"base64", "subType"}:
+                return base64.b64decode(inside["base64"], validate=True)
+        except (ValueError, TypeError, AttributeError):
+            pass
+    return found
 
 
 # -- exactly ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import daskbroker
 
 from ..work.export import export_jsonl
+from ..work.ingest import ingest
 from .base import Conformance, Put, check_run, insert_all, inserted, table_of
 from .runs import RunBuilder
 
@@ -94,6 +95,16 @@ class ValueConformance(Conformance):
             "token": {"$uuid": str(TOKEN)},
             "key": {"$binary": {"base64": "AAE=", "subType": "00"}},
         }
+
+    def test_they_are_ingested_from_json(self, broker: Any, tmp_path: Any) -> None:
+        """A mapping of a user that looks like the form of a UUID, but is none, stays one."""
+        documents = run_of_bytes()
+        insert_all(broker, documents)
+        path = export_jsonl(broker[documents[0][1]["uid"]], tmp_path)
+        with daskbroker.temp() as other:
+            report = ingest(other, [path])
+            assert not report.refusals
+            check_run(other[documents[0][1]["uid"]], documents)
 
     @pytest.mark.parametrize(
         "kind", [bytearray, memoryview, np.bytes_], ids=lambda kind: kind.__name__

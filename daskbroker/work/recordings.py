@@ -29,6 +29,7 @@ import msgpack
 import numpy as np
 
 from ..core.errors import BadRecording
+from ..core.json_text import from_extended_json
 from ..core.regular import open_regular
 
 __all__ = ["Recorded", "find_recordings", "read_recording"]
@@ -276,7 +277,7 @@ def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tup
     """JSON lines if the first line is complete by itself, else one JSON text."""
     first = _decoded(name, 1, file.readline()).removeprefix("\ufeff")
     try:
-        value = json.loads(template.fill(first))
+        value = from_extended_json(template.fill(first))
     except (ValueError, RecursionError):
         rest = _read_rest(file)
         yield from _whole_text(name, template.fill(first + _decoded(name, 2, rest[0])))
@@ -310,7 +311,7 @@ def _decoded(name: str, line: int, data: bytes) -> str:
 
 def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any:
     try:
-        return json.loads(template.fill(_decoded(name, number, line)))
+        return from_extended_json(template.fill(_decoded(name, number, line)))
     except json.JSONDecodeError as error:
         what = "truncated" if not line.endswith(b"\n") else "damaged"
         raise BadRecording(f"{name}, line {number}: {what} JSON: {error.msg}") from None
@@ -321,7 +322,7 @@ def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any
 def _whole_text(name: str, text: str) -> Iterator[tuple[str, Any]]:
     """The value of a JSON text; of a damaged array, its complete elements and an error."""
     try:
-        yield name, json.loads(text)
+        yield name, from_extended_json(text)
         return
     except json.JSONDecodeError as error:
         what = "truncated" if error.pos >= len(text.rstrip()) else "damaged"

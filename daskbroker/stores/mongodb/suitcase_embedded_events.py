@@ -120,7 +120,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
             for page in self._survey(descriptor):
                 try:
                     facts = range_facts(page["t"], page["s"], page["b"])
-                except (KeyError, TypeError, ValueError, OverflowError) as error:
+                except (LookupError, TypeError, ValueError, OverflowError) as error:
                     builder.note_bad(place, f"event page, _id {page['_id']!r}: {error!r}")
                     continue
                 schema = builder.add_schema(_kinds(descriptor, page["k"]))
