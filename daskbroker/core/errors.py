@@ -89,12 +89,12 @@ class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
 
 
-class BadRunWarning(UserWarning):
+class BadRunWarning(DaskbrokerError, UserWarning):
     """A run is left out of a list, a search or a table, as a document of it cannot be read.
 
     The message names the run (or, where it has no uid, where the store has it), the document and
     the field. :attr:`daskbroker.Results.bad` keeps what was left out; ``db[uid]`` of such a run
-    raises :class:`StoreDamaged`.
+    raises :class:`StoreDamaged`. It is a warning; as an error where warnings are turned into such.
     """
 
 
