@@ -146,7 +146,7 @@ def changes_of_bytes(draw):
     return change
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_changed_row_of_an_embedded_store(embedded, tmp_path_factory, data):
     source, runs = data.draw(st.sampled_from(embedded))
@@ -211,7 +211,7 @@ def changed(draw, doc, kept):
         return doc
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_changed_document_of_a_mongodb(mongo, data):
     db, raw = mongo

@@ -201,9 +201,10 @@ def _is_sound(layout: Layout, table: pa.Table) -> bool:
     for field in table.schema:
         if field.name.startswith("ts:") and field_kind(field)[0].name not in (*NUMBERS, "null"):
             return False
-    filled = table.column("filled") if "filled" in table.column_names else None
-    if filled is not None and pc.all(pc.starts_with(filled, "{")).as_py() is False:
-        return False
+    if "filled" in table.column_names:
+        texts, notes = table.column("filled"), field_kind(table.schema.field("filled"))[1]
+        if "marked" in notes or pc.all(pc.starts_with(texts, "{")).as_py() is False:
+            return False
     times = table.column("time").to_numpy()
     return not len(times) or (math.isfinite(times.min()) and math.isfinite(times.max()))
 

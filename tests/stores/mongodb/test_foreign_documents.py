@@ -63,6 +63,7 @@ EVENTS = [
         "descriptors": {"descriptor": ["{run}-d"]},
         "timestamp": {"timestamps": {"x": "text", "w": 1.0}},
         "filled": {"filled": 5},
+        "filled bytes": {"filled": b"x"},
     }.items()
 ]
 DESCRIPTORS = [
