@@ -17,11 +17,12 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ...core.chunks import place_identity
+from ...core.durable_files import DurableFolders, make_folder, sync_folder
 from ...core.errors import (
     StoreDamaged,
     StoreError,
@@ -118,6 +119,7 @@ class Database:
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._errors = _Errors(self)
+        self.folders = DurableFolders(root)
         in_each_process(self._begin)
         gate.add(self)
         self._closed = False
@@ -128,7 +130,7 @@ class Database:
             if read_only or not create:
                 raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
             with self.errors():
-                root.mkdir(parents=True, exist_ok=True)
+                make_folder(root)
         with gate.passed(), self.errors():
             self._check_or_create()
         state = self.path.stat()
@@ -183,11 +185,21 @@ class Database:
                 return
             if self.read_only:
                 raise StoreNotFound(f"the store at {self.root} is empty")
+            self._sync_names()
             with _transaction(connection, "BEGIN IMMEDIATE"):
                 if not self._is_made(connection):  # another process may have been first
                     _create(connection)
         finally:
             connection.close()
+
+    def _sync_names(self) -> None:
+        """Before the store counts as made: its file and its folder keep their names.
+
+        Also where another process has made them, as it may have died before it synced them.
+        """
+        sync_folder(self.root)
+        with suppress(PermissionError):  # a folder that others made, and that we may not read
+            sync_folder(self.root.parent)
 
     def _is_made(self, connection: sqlite3.Connection) -> bool:
         """Whether the file has our tables, in a format that we know; in one transaction."""

@@ -1,10 +1,10 @@
 """Sealing: rows leave the journal for immutable chunks, safely at any moment.
 
-A large chunk is written to a temporary file, synced, renamed, its folder synced; then one
-transaction adds the chunk to the manifest and removes the rows from the journal. Killed
-before that transaction, a process leaves the rows in the journal and at worst a file that
-nothing names, which :func:`sweep` removes. A small chunk goes into SQLite with the same
-transaction.
+A large chunk is written to a temporary file, synced, renamed, its folder synced, and the folder
+above where that one is new; then one transaction adds the chunk to the manifest and removes the
+rows from the journal. Killed before that transaction, a process leaves the rows in the journal
+and at worst a file that nothing names, which :func:`sweep` removes. A small chunk goes into
+SQLite with the same transaction.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import pyarrow as pa
 from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
 from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
+from ...core.durable_files import publish, sync_file
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
@@ -32,7 +33,7 @@ from .chunk_files import encoded_file
 from .database import Database
 from .journal import Journal, check_place, waiting_tables
 from .lanes import POSITIONS, Lane, sealed_end
-from .packing import CHUNK_FOLDER, publish_file
+from .packing import CHUNK_FOLDER
 
 __all__ = ["seal_lane", "seal_page", "sweep"]
 
@@ -86,12 +87,11 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         if pa.types.is_string(field.type) and field.name not in ("uid", "datum_id")
     ]
     with database.errors():
-        folder.mkdir(parents=True, exist_ok=True)
+        database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
                 file.writelines(encoded_file(table, texts))
-                file.flush()
-                os.fsync(file.fileno())
+                sync_file(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -170,7 +170,7 @@ def _move(temporary: Path | None, lane: Lane, first: int, rows: int) -> Path | N
     if temporary is None:
         return None
     final = _final_path(temporary, lane, first, rows)
-    publish_file(temporary, final)
+    publish(temporary, final)
     return final
 
 
