@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from .remembered import Remembered
 
-__all__ = ["DurableFolders", "make_folder", "publish", "replacing", "sync_file", "sync_folder"]
+__all__ = ["DurableFolders", "make_folder", "publish_file", "replacing", "sync_file", "sync_folder"]
 
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
 """What file systems answer that sync names by themselves, or not at all."""
@@ -53,7 +53,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def publish(temporary: Path, final: Path) -> None:
+def publish_file(temporary: Path, final: Path) -> None:
     """Give a synced file of the same folder its name, so that it has it after a crash too."""
     os.replace(temporary, final)
     sync_folder(final.parent)
@@ -71,7 +71,7 @@ def replacing(target: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             sync_file(file)
-        publish(temporary, target)
+        publish_file(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -12,7 +12,7 @@ import sqlite3
 import uuid
 from pathlib import Path
 
-from ...core.durable_files import publish, sync_file
+from ...core.durable_files import publish_file, sync_file
 from ...core.rounds import Rounds
 from .database import Database
 
@@ -72,7 +72,7 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
                 for _, body in chunks:
                     file.write(body)
                 sync_file(file)
-            publish(temporary, folder / name)
+            publish_file(temporary, folder / name)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -23,7 +23,7 @@ import pyarrow as pa
 from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
 from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
-from ...core.durable_files import publish, sync_file
+from ...core.durable_files import publish_file, sync_file
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
@@ -170,7 +170,7 @@ def _move(temporary: Path | None, lane: Lane, first: int, rows: int) -> Path | N
     if temporary is None:
         return None
     final = _final_path(temporary, lane, first, rows)
-    publish(temporary, final)
+    publish_file(temporary, final)
     return final
 
 
