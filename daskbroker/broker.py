@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from .assets.access import FileAccess
@@ -164,7 +165,9 @@ class DataBroker:
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document; ``RE.subscribe(db.insert)``.
 
-        When it has returned, the document survives the death of the process. The same document
+        When it has returned, the document survives the death of the process. When the insert of a
+        stop has returned, the whole run survives a loss of power; of an open run that costs the
+        last second at most, in an embedded store (``daskbroker.sync-interval``). The same document
         again changes nothing.
 
         Parameters
@@ -193,16 +196,12 @@ class DataBroker:
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "start":
-            with self.header_source.store.insert_limit():
+            headers = self.header_source.store
+            with headers.one_sync(), headers.insert_limit():
                 self._insert_start(doc)
         elif name == "stop":
-            with self.header_source.store.insert_limit():
-                known = self.header_source.store.find_uid(doc["run_start"])
-            if known is None:
-                raise unknown_run(name, doc, doc["run_start"])
-            for source in self.event_sources.values():
-                source.store.insert_prepared(name, doc)
-            self.header_source.store.insert_prepared(name, doc)
+            with self.header_source.store.one_sync():
+                self._insert_stop(doc)
         elif name == "descriptor":
             self._source_of(doc).store.insert_prepared(name, doc)
         elif name in ("event", "event_page", "event_rows"):
@@ -217,6 +216,15 @@ class DataBroker:
                 source.store.insert_prepared("start", doc)
         self.header_source.store.insert_prepared("start", doc)
         self._run = doc["uid"]
+
+    def _insert_stop(self, doc: Mapping[str, Any]) -> None:
+        with self.header_source.store.insert_limit():
+            known = self.header_source.store.find_uid(doc["run_start"])
+        if known is None:
+            raise unknown_run("stop", doc, doc["run_start"])
+        for source in self.event_sources.values():
+            source.store.insert_prepared("stop", doc)
+        self.header_source.store.insert_prepared("stop", doc)
 
     def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
         if self._route is None:
@@ -250,7 +258,8 @@ class DataBroker:
         """Return when all that was inserted is where others see it.
 
         That takes a moment where events wait in a local spool (``daskbroker.mongo-spool``);
-        otherwise it is so when :meth:`insert` returns.
+        otherwise it is so when :meth:`insert` returns. In an embedded store all of it survives a
+        loss of power then.
 
         Raises
         ------
@@ -261,6 +270,16 @@ class DataBroker:
         """
         for source in self.event_sources.values():
             source.store.flush()
+
+    def batch(self) -> AbstractContextManager[None]:
+        """A block in which stops are not synced one by one, but together at its end.
+
+        Many short runs are inserted faster so. When the block has ended, all of it survives a
+        loss of power; until then that costs the last second at most, runs that have stopped
+        included. It concerns inserts of this thread into an embedded store, and nothing where
+        ``daskbroker.sync-interval`` is 0.
+        """
+        return self.header_source.store.one_sync(batch=True)
 
     # -- filters -----------------------------------------------------------------------------
 

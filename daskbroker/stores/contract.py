@@ -138,6 +138,20 @@ class HeaderStore(ABC):
         """A context for the parts of one insert, which bounds their time together; none here."""
         return nullcontext()
 
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """A context at whose end all survives a loss of power that each stop in it promises.
+
+        A store that syncs a file for that may do so once, at the end, also for events that it
+        keeps in the same file. What is inserted in it by other threads is not concerned.
+
+        Parameters
+        ----------
+        batch
+            It has many inserts, and not the parts of one: a store that is told to sync every
+            insert does so all the same.
+        """
+        return nullcontext()
+
     @abstractmethod
     def find_uid(self, uid: str) -> HeaderPair | None:
         """The run with exactly this uid."""

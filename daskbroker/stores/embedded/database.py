@@ -2,8 +2,8 @@
 
 One :class:`Database` serves a store in this process, shared by its sources and readers.
 There is one connection that writes, and a few that read. SQLite's write-ahead log lets them
-read while it, or another process, writes. ``synchronous=NORMAL`` with the log means that what
-is committed survives the death of the process at any moment.
+read while it, or another process, writes. What is committed survives the death of the process at
+any moment; :mod:`.log_sync` sees to it that it survives a loss of power.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from ...core.errors import (
 )
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
+from ...core.settings import setting
 from .fork_gate import gate
+from .log_sync import LogSync
 
 __all__ = ["FILE_NAME", "Database", "plain_text"]
 
@@ -120,6 +122,7 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         self._errors = _Errors(self)
         self.folders = DurableFolders(root)
+        self.log = LogSync(self._log, setting("sync-interval"))
         in_each_process(self._begin)
         gate.add(self)
         self._closed = False
@@ -288,16 +291,23 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is stored when the block ends, or nothing of it."""
+    def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is stored when the block ends, or nothing of it.
+
+        It survives a loss of power then if it is to be ``durable`` or all inserts are
+        (``daskbroker.sync-interval`` is 0), else an interval later.
+        """
         self.check_writable()
+        self.log.wait_if_behind()
         entered = gate.enter()
         try:
             with self._lock, self.errors():
                 self._check_open()
                 if self._writer is None:
                     self._writer = self._connect(write=True)
+                    self.log.open()
                 connection = self._writer
+                self.log.check(connection)
                 # As _transaction does it, whose context would cost a twentieth of an insert.
                 connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -307,9 +317,12 @@ class Database:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     raise
+                number = self.log.note()
         finally:
             if entered:
                 gate.leave()
+        if durable or not self.log.interval:
+            self.log.promise(number)  # while other threads write
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
@@ -380,10 +393,27 @@ class Database:
         return limit != resource.RLIM_INFINITY
 
     def close(self) -> None:
-        """Close all connections; whoever still reads gets a StoreError."""
-        with gate.passed(), self._lock:
-            self._closed = True
-            self.disconnect()
+        """Bring all to disk and close all connections; whoever still reads gets a StoreError."""
+        try:
+            self.bring_to_disk()
+        finally:
+            self.log.end()
+            with gate.passed(), self._lock:
+                self._closed = True
+                self.disconnect()
+
+    def bring_to_disk(self) -> None:
+        """Return when all that was stored here survives a loss of power.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be told to.
+        """
+        with gate.passed(), self._lock, self.errors():
+            if self._writer is not None:
+                self.log.mend(self._writer)
+        self.log.sync_all()
 
     def disconnect(self) -> None:
         """Close all connections that are not in use; new ones are made when they are needed."""
@@ -392,6 +422,7 @@ class Database:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self.log.close()
 
 
 class _Errors:

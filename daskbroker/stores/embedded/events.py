@@ -89,7 +89,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def stop_run(self, uid: str) -> None:
         """See :meth:`EventStore.stop_run`."""
         self.seal(uid)
-        with self._database.write() as connection:
+        with self._database.write(durable=True) as connection:
             connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
@@ -328,6 +328,10 @@ class EmbeddedEventStore(JournalledEventStore):
         if run is None:
             sweep(self._database)
         return made
+
+    def flush(self) -> None:
+        """See :meth:`EventStore.flush`; all of it survives a loss of power then."""
+        self._database.bring_to_disk()
 
     def close(self) -> None:
         """See :meth:`EventStore.close`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice, repeat
 from typing import Any
 
@@ -35,11 +36,16 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
-        with self._database.write() as connection:
+        with self._database.write(durable=name == "stop") as connection:
             if name == "start":
                 self._insert_start(connection, doc)
             else:
                 self._insert_stop(connection, doc)
+
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """See :meth:`HeaderStore.one_sync`."""
+        log = self._database.log
+        return nullcontext() if batch and not log.interval else log.once()
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         uid = plain_text(doc["uid"])
