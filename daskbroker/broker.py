@@ -210,8 +210,7 @@ class DataBroker:
             self._insert_reference(name, doc, run or self._run)
 
     def _insert_start(self, doc: Mapping[str, Any]) -> None:
-        found = self.header_source.store.find_uid(doc["uid"])
-        if found is None:
+        if not self.header_source.store.has_uid(doc["uid"]):
             for source in self.event_sources.values():
                 source.store.insert_prepared("start", doc)
         self.header_source.store.insert_prepared("start", doc)
@@ -219,8 +218,8 @@ class DataBroker:
 
     def _insert_stop(self, doc: Mapping[str, Any]) -> None:
         with self.header_source.store.insert_limit():
-            known = self.header_source.store.find_uid(doc["run_start"])
-        if known is None:
+            known = self.header_source.store.has_uid(doc["run_start"])
+        if not known:
             raise unknown_run("stop", doc, doc["run_start"])
         for source in self.event_sources.values():
             source.store.insert_prepared("stop", doc)

@@ -122,7 +122,12 @@ class Column:
     def arrow_field(self, name: str) -> pa.Field:
         """The Arrow field that carries kind and notes in its metadata."""
         note = _noted(self.kind, self.notes) if self.notes else _noted_kind(self.kind)
-        return pa.field(name, self.array.type, metadata={b"daskbroker": note})
+        return _field(name, self.array.type, note)
+
+
+@lru_cache(maxsize=4096)
+def _field(name: str, kind: pa.DataType, note: bytes) -> pa.Field:
+    return pa.field(name, kind, metadata={b"daskbroker": note})
 
 
 def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:

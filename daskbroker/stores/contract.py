@@ -168,6 +168,10 @@ class HeaderStore(ABC):
 
     # -- what follows from these -------------------------------------------------------------
 
+    def has_uid(self, uid: str) -> bool:
+        """Whether there is a run with exactly this uid."""
+        return self.find_uid(uid) is not None
+
     def is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
         """Whether a start or stop is not stored yet; raises as :meth:`insert_prepared`.
 

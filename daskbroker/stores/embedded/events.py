@@ -21,10 +21,10 @@ from ..journalled import JournalledEventStore
 from .database import Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
-from .packing import PACK_BYTES, pack_small_chunks
+from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
-from .sealing import add_chunks, seal_lane, seal_page, sweep
+from .sealing import INLINE_BYTES, add_chunks, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -55,6 +55,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._journal = Journal(self.reader)
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
+        self._room_for_small = 0
 
     @property
     def store_id(self) -> str:
@@ -321,13 +322,26 @@ class EmbeddedEventStore(JournalledEventStore):
             ).fetchall()
         made = 0
         for kind, uid, owner in rows:
-            with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
-                pass
+            lane = self._lanes.get((kind, owner, uid))
+            if lane is None:
+                with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
+                    pass
             made += seal_lane(self._database, self._journal, lane)
-        pack_small_chunks(self._database, PACK_BYTES)
+        self._pack_if_many(made)
         if run is None:
             sweep(self._database)
         return made
+
+    def _pack_if_many(self, made: int) -> None:
+        """Pack small chunks; their size is looked up only when it may have become too much."""
+        self._room_for_small -= made * INLINE_BYTES
+        if self._room_for_small > 0:
+            return
+        size = size_of_small_chunks(self._database)
+        if size > PACK_BYTES:
+            pack_small_chunks(self._database, PACK_BYTES)
+            size = 0
+        self._room_for_small = PACK_BYTES - size
 
     def flush(self) -> None:
         """See :meth:`EventStore.flush`; all of it survives a loss of power then."""

@@ -81,6 +81,12 @@ class EmbeddedHeaderStore(HeaderStore):
             ).fetchone()
         return None if row is None else _pair(row)
 
+    def has_uid(self, uid: str) -> bool:
+        """See :meth:`HeaderStore.has_uid`."""
+        with self._database.read() as connection:
+            query = "SELECT 1 FROM header WHERE uid = ?"
+            return connection.execute(query, (plain_text(uid),)).fetchone() is not None
+
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
         with self._database.read() as connection:

@@ -16,7 +16,7 @@ from ...core.durable_files import publish_file, sync_file
 from ...core.rounds import Rounds
 from .database import Database
 
-__all__ = ["CHUNK_FOLDER", "PACK_BYTES", "pack_small_chunks"]
+__all__ = ["CHUNK_FOLDER", "PACK_BYTES", "pack_small_chunks", "size_of_small_chunks"]
 
 CHUNK_FOLDER = "chunks"
 PACK_BYTES = 4 * 2**20
@@ -46,9 +46,20 @@ def pack_small_chunks(database: Database, allowed: int = 0) -> int:
             moved += _note(connection, path.relative_to(database.root).as_posix(), waiting)
 
 
+def size_of_small_chunks(database: Database) -> int:
+    """Bytes of the small chunks in SQLite; all of them are looked at."""
+    with database.read() as connection:
+        return _size(connection)
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT total(length(body)) FROM chunk_body").fetchone()
+    return int(row[0])
+
+
 def _waiting(connection: sqlite3.Connection, allowed: int) -> list[tuple[int, bytes]]:
     """Number and bytes of the oldest small chunks, at most a pack of them."""
-    total = connection.execute("SELECT total(length(body)) FROM chunk_body").fetchone()[0]
+    total = _size(connection)
     if not total or total <= allowed:
         return []
     some: list[tuple[int, bytes]] = []

@@ -58,7 +58,10 @@ def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
                 journal.refresh(connection, lane)  # moves them
             continue
         table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
-        made += _publish(database, journal, lane, waiting[0][0], table)
+        known, complete = _publish(database, journal, lane, waiting[0][0], table)
+        made += known
+        if complete:
+            return made
 
 
 def seal_page(
@@ -131,8 +134,17 @@ def sweep(database: Database) -> int:
 # -- manifest --------------------------------------------------------------------------------
 
 
-def _publish(database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table) -> int:
-    """Make a chunk of journal rows known, and drop the rows; 0 if another process was first."""
+def _publish(
+    database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table
+) -> tuple[int, bool]:
+    """Make a chunk of journal rows known, and drop the rows.
+
+    Returns
+    -------
+    tuple
+        How many chunks were made known, none if another process was first; and whether the
+        journal has no more rows of the sequence.
+    """
     temporary = _write(database, lane, table)
     final = _move(temporary, lane, first, table.num_rows)
     rows = table.num_rows
@@ -144,12 +156,16 @@ def _publish(database: Database, journal: Journal, lane: Lane, first: int, table
         ).fetchone()[0]
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
-            return 0  # the file has the same rows as the other's, or is an orphan to sweep
+            return 0, False  # the file has the same rows as the other's, or is an orphan to sweep
         journal.claims.note_pages(connection, lane, first, rows)
         add_chunk(connection, database, lane, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
         journal.forget(lane.number)
-    return 1
+        more = connection.execute(
+            "SELECT 1 FROM journal WHERE id >= ? AND id < ? LIMIT 1",
+            (lane.number * POSITIONS, (lane.number + 1) * POSITIONS),
+        ).fetchone()
+    return 1, more is None
 
 
 def add_chunks(
@@ -205,8 +221,11 @@ def _as_row(facts: Statistics) -> tuple[Any, ...]:
 def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
     """The number of this set of columns in the table of those that occur."""
     body = to_json({name: kind.to_list() for name, kind in column_kinds(table).items()})
-    connection.execute("INSERT OR IGNORE INTO chunk_schema VALUES (NULL, ?)", (body,))
-    row = connection.execute("SELECT id FROM chunk_schema WHERE body = ?", (body,)).fetchone()
+    query = "SELECT id FROM chunk_schema WHERE body = ?"
+    row = connection.execute(query, (body,)).fetchone()
+    if row is None:
+        insert = connection.execute("INSERT INTO chunk_schema VALUES (NULL, ?)", (body,))
+        return int(insert.lastrowid or 0)
     return int(row[0])
 
 
