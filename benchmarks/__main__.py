@@ -18,12 +18,14 @@ from benchmarks.reference import NOTE
 from benchmarks.report import lines, to_json
 from benchmarks.runs import runs
 from benchmarks.scale import headers, long_run
+from benchmarks.short_inserts import short_inserts
 from benchmarks.spectra import spectra
 from benchmarks.tables import table, wide
 
 WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "table": table,
     "insert": insert,
+    "short-inserts": short_inserts,
     "wide": wide,
     "runs": runs,
     "spectra": spectra,

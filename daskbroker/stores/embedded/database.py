@@ -125,6 +125,8 @@ class Database:
         self.log = LogSync(self._log, setting("sync-interval"))
         in_each_process(self._begin)
         gate.add(self)
+        self.small_bytes = 0
+        """Size of the small chunks that were put into SQLite here since it was opened."""
         self._closed = False
         self._frozen: tuple[int, ...] | None = None
         with self.errors():

@@ -24,7 +24,7 @@ from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
-from .sealing import INLINE_BYTES, add_chunks, seal_lane, seal_page, sweep
+from .sealing import add_chunks, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -55,7 +55,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._journal = Journal(self.reader)
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
-        self._room_for_small = 0
+        self._small_bytes_then = 0
 
     @property
     def store_id(self) -> str:
@@ -72,7 +72,11 @@ class EmbeddedEventStore(JournalledEventStore):
     def put_run(self, uid: str) -> None:
         """See :meth:`EventStore.put_run`."""
         with self._database.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),))
+            done = connection.execute(
+                "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
+            )
+        if done.rowcount == 1:  # now that it is committed
+            self._runs[uid] = int(done.lastrowid or 0)
 
     def _look_up_run(self, uid: str) -> int | None:
         with self._database.read() as connection:
@@ -95,12 +99,13 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""
-        uid = doc["uid"]
+        uid, body = doc["uid"], pack(doc)
         with self._database.write() as connection:
             row = connection.execute(
                 "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-            if not is_repeated("descriptor", doc, None if row is None else unpack(row[0])):
+            is_new = not is_repeated("descriptor", doc, None if row is None else unpack(row[0]))
+            if is_new:
                 connection.execute(
                     "INSERT INTO descriptor VALUES (NULL, ?, ?, ?, ?, ?)",
                     (
@@ -108,9 +113,11 @@ class EmbeddedEventStore(JournalledEventStore):
                         self._known_run(doc["run_start"]),
                         plain_text(stream_of(doc)),
                         doc["time"],
-                        pack(doc),
+                        body,
                     ),
                 )
+        if is_new:  # now that it is committed
+            self._descriptors[uid] = unpack_document(body)
 
     def _look_up_descriptor(self, uid: str) -> Document | None:
         with self._database.read() as connection:
@@ -327,21 +334,20 @@ class EmbeddedEventStore(JournalledEventStore):
                 with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
                     pass
             made += seal_lane(self._database, self._journal, lane)
-        self._pack_if_many(made)
+        self._pack_if_many()
         if run is None:
             sweep(self._database)
         return made
 
-    def _pack_if_many(self, made: int) -> None:
+    def _pack_if_many(self) -> None:
         """Pack small chunks; their size is looked up only when it may have become too much."""
-        self._room_for_small -= made * INLINE_BYTES
-        if self._room_for_small > 0:
+        if self._database.small_bytes < self._small_bytes_then:
             return
         size = size_of_small_chunks(self._database)
         if size > PACK_BYTES:
             pack_small_chunks(self._database, PACK_BYTES)
             size = 0
-        self._room_for_small = PACK_BYTES - size
+        self._small_bytes_then = self._database.small_bytes + PACK_BYTES - size
 
     def flush(self) -> None:
         """See :meth:`EventStore.flush`; all of it survives a loss of power then."""

@@ -206,9 +206,9 @@ def add_chunk(
         (lane.number, first, *_as_row(facts), _schema_number(connection, table), place),
     )
     if path is None:
-        connection.execute(
-            "INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, to_ipc(table))
-        )
+        body = to_ipc(table)
+        connection.execute("INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, body))
+        database.small_bytes += len(body)
 
 
 def _as_row(facts: Statistics) -> tuple[Any, ...]:
