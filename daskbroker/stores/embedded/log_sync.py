@@ -269,7 +269,8 @@ class LogSync:
         try:
             fdatasync(self._duplicate)
             if not self._is_named:
-                sync_folder(self._path.parent)
+                with suppress(FileNotFoundError):  # the store has been removed
+                    sync_folder(self._path.parent)
                 self._is_named = True
         finally:
             handle, self._duplicate = self._duplicate, -1
@@ -311,11 +312,15 @@ class LogSync:
         with self._changed:
             if self._since is None:
                 self._since = time.monotonic()
-            if self._thread is None and self.interval:
-                self._thread = threading.Thread(
-                    target=self._run, name="daskbroker-sync", daemon=True
-                )
+            if self._thread is not None or not self.interval:
+                return
+            self._thread = threading.Thread(target=self._run, name="daskbroker-sync", daemon=True)
+            try:
                 self._thread.start()
+                return
+            except RuntimeError:  # there are too many, or the program ends
+                self._thread = None
+        self.sync()
 
     def _run(self) -> None:
         """Sync what nobody else does, until for an interval there is nothing."""

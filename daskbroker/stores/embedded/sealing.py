@@ -220,13 +220,18 @@ def _as_row(facts: Statistics) -> tuple[Any, ...]:
 
 def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
     """The number of this set of columns in the table of those that occur."""
-    body = to_json({name: kind.to_list() for name, kind in column_kinds(table).items()})
+    body = _written_schema(tuple(column_kinds(table).items()))
     query = "SELECT id FROM chunk_schema WHERE body = ?"
     row = connection.execute(query, (body,)).fetchone()
     if row is None:
         insert = connection.execute("INSERT INTO chunk_schema VALUES (NULL, ?)", (body,))
         return int(insert.lastrowid or 0)
     return int(row[0])
+
+
+@lru_cache(maxsize=1000)
+def _written_schema(kinds: tuple[tuple[str, Kind], ...]) -> str:
+    return to_json({name: kind.to_list() for name, kind in kinds})
 
 
 @lru_cache(maxsize=1000)
