@@ -16,7 +16,7 @@ import xarray as xr
 from distributed import Client
 
 import daskbroker
-from daskbroker.core.errors import ConfigError, StoreDamaged
+from daskbroker.core.errors import ConfigError, StoreDamaged, StoreVersion
 from daskbroker.core.layouts import cells
 from daskbroker.stores.embedded import chunk_files, events
 from daskbroker.stores.embedded.chunk_files import MAGIC, read_file
