@@ -230,11 +230,14 @@ assert not path.exists()
 CONNECTED = """
 db.flush()
 before = opened("socket:")
+(source,) = db.event_sources.values()
+database = source.store._database
 for work in sys.argv[2:]:
     child = os.fork()
     if child == 0:
         signal.alarm(60)
         assert not opened(sys.argv[1])  # an embedded store's files
+        assert not getattr(database, "_clients", None)  # pymongo's are of one process
         exec(work)
         gc.collect()
         sys.exit()

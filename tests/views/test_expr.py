@@ -497,6 +497,48 @@ def test_two_tables_below_one_filter(df, parts, whole, tmp_path, use):
     assert column(result).add(1).sum().compute() == column(expected).add(1).sum()
 
 
+def read_negative(payload, columns):
+    frame = read(payload, tuple({*columns, "a"}))
+    return frame.assign(a=-frame["a"])[list(columns)]
+
+
+class Negative(Recorded):
+    """The same rows, with all of ``a`` below zero."""
+
+    def bounds(self, column):
+        found = super().bounds(column)
+        return (-found[1], -found[0]) if column == "a" else found
+
+    @property
+    def reader(self):
+        return read_negative
+
+
+ONE_EACH = [
+    ("by the other", lambda a, b: a[b.a < -5]),
+    ("by the other, nothing", lambda a, b: a[b.a > 5]),
+    ("summed", lambda a, b: (a.a + b.a)[a.a > 5]),
+    ("summed, by the other", lambda a, b: (a.a + b.b)[b.a < -5]),
+    ("and", lambda a, b: a[(a.a > 3) & (b.a < -5)]),
+    ("or", lambda a, b: a[(a.a > 8) | (b.a > -2)]),
+    ("filtered, then summed", lambda a, b: a[a.a > 5].a + b[b.a < -5].b),
+    ("filtered by what others match", lambda a, b: a[a.a > 5].a + b[b.a > 5].b),
+    ("filtered, and the other whole", lambda a, b: a[a.a > 99].a.add(b.a, fill_value=0)),
+    ("assigned", lambda a, b: a.assign(c=b.a)[a.a > 5]),
+]
+
+
+@pytest.mark.parametrize("use", [one[1] for one in ONE_EACH], ids=[one[0] for one in ONE_EACH])
+def test_two_tables_of_one_partition_below_one_filter(tmp_path, use):
+    """Dask puts these together without aligning them."""
+    first, second = Recorded(tmp_path / "first", 1), Negative(tmp_path / "second", 1)
+    result = use(from_partitions(first), from_partitions(second))
+    rows = make(0, ROWS)
+    expected = use(rows, rows.assign(a=-rows.a))
+    same(result.compute(), expected)
+    assert len(result) == len(expected)
+
+
 AFTER = [
     ("columns summed", lambda d: (lambda f: (f.a + f.b) * 2 - f.a)(d[d.a > 35]), [3, 4]),
     ("chain", lambda d: d[d.a > 35].a.add(1).mul(2).sub(3).clip(upper=95), [3, 4]),
@@ -525,6 +567,26 @@ def test_several_operations_after_a_filter(df, parts, whole, use, numbers):
     else:
         assert found == pytest.approx(expected)
     assert sorted(set(parts.numbers)) == numbers
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda f: f.a.add(1),
+        lambda f: f.a.add(1).mul(2).abs(),
+        lambda f: f.assign(c=f.a + 1)[["c"]].rename(columns={"c": "d"}),
+        lambda f: f[f.b < 99].assign(c=1).a.sub(1),
+    ],
+)
+def test_partition_numbers_are_seen_through_several_operations(df, parts, whole, after):
+    late, expected = after(df[df.a > 35]), after(whole[whole.a > 35])
+    counts = late.map_partitions(len, meta=(None, "int64"))
+    assert counts.compute().sum() == counts.sum().compute() == len(expected)
+    assert counts.compute().tolist()[:3] == [0, 0, 0]
+    assert len(counts.compute()) == 5
+    same(late.partitions[3].compute(), expected.loc[:40])
+    assert [len(part) for part in dask.compute(*late.to_delayed())][:3] == [0, 0, 0]
+    assert sorted(set(parts.numbers)) == [3, 4]
 
 
 def test_a_table_also_used_unfiltered_is_read_whole_and_once(df, parts, whole):

@@ -83,3 +83,20 @@ def test_a_run_of_none_but_such_values(mongo):
     insert_all(mongo, run.documents)
     assert mongo[-1].table().compute()["x"].tolist() == [2**80 + row for row in range(25)]
     assert mongo[-1].dataset()["x"].values.tolist() == [2**80 + row for row in range(25)]
+
+
+@pytest.mark.parametrize("last", [(14, 14), (15, 15), (10, 12)], ids=str)
+def test_a_rewound_run(mongo, last):
+    """As many numbers as the range from first to last has, and some of them are the same."""
+    numbers = [*range(1, 13), *last]
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0})
+    for place, number in enumerate(numbers):
+        run.event(descriptor, {"x": place}, number)
+    insert_all(mongo, run.documents)
+    latest = dict(sorted({number: x for x, number in enumerate(numbers)}.items()))
+    for table in (mongo[-1].table(), mongo[-1].table()[["time"]]):
+        assert len(table) == len(latest)
+        assert table.compute().index.tolist() == list(latest)
+    assert mongo[-1].table().compute()["x"].tolist() == list(latest.values())
+    assert mongo[-1].dataset()["x"].values.tolist() == list(latest.values())
