@@ -236,12 +236,14 @@ def test_opens_reads_equal_and_takes_inserts(name, place):
         db.flush()  # whoever only reads does not send what is in a spool
         with daskbroker.connect(place, create=False, mode="r") as reader:
             check_store(reader, documents)
-            with pytest.raises(StoreReadOnly):
+            with pytest.raises(StoreReadOnly, match="was opened to read only"):
                 reader.insert(*new[0])
 
         insert(db, *copy.deepcopy(documents))
         for kind, doc in dict(documents).items():
-            with pytest.raises(DuplicateUID):
+            with pytest.raises(
+                DuplicateUID, match=f"{kind} .*: a different .* is stored under this uid"
+            ):
                 insert(db, (kind, changed(kind, doc)))
         insert(db, *rest[:-1])
         uid = rest[-1][1]["run_start"]

@@ -113,7 +113,7 @@ def _dtype(claim: Mapping[str, Any]) -> np.dtype:
         if claim.get(name):
             try:
                 return np.dtype(_description(claim[name]))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, SyntaxError):  # of "(2, i4"
                 continue
     return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64"))
 

@@ -171,7 +171,7 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
         return _parsed_short(note) if len(note) < SHORT else _parsed(note)
     except StoreVersion as error:
         raise StoreVersion(f"column {arrow_field.name!r} of a chunk: {error}") from None
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
 
 

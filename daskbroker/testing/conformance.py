@@ -7,6 +7,7 @@ from .filling import FillConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
+from .repeats import RepeatConformance
 from .times import TimeConformance
 
 __all__ = ["BrokerConformance"]
@@ -17,6 +18,7 @@ class BrokerConformance(
     PageConformance,
     CopyConformance,
     NounConformance,
+    RepeatConformance,
     TimeConformance,
     FillConformance,
     FillRuleConformance,
