@@ -110,8 +110,8 @@ while (($#)); do
     --times) times=${2:?--times needs a number} && shift ;;
     --seconds) seconds=${2:?--seconds needs a number} && shift ;;
     --python) python=${2:?--python needs a path} && shift ;;
-        --mutations) mutations=${2:?--mutations needs a number} && shift ;;
-        --short) times=5 seconds=10 mutations=1 short=--short ;;
+    --mutations) mutations=${2:?--mutations needs a number} && shift ;;
+    --short) times=5 seconds=10 mutations=1 short=--short ;;
     --list) printf '%s\n' "${STAGES[@]}" && exit ;;
     -*) refuse "no option $1; see the head of the file" ;;
     *)
