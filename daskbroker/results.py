@@ -16,6 +16,7 @@ from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
+from .stores.checking import CheckedHeader
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.options import ViewOptions
@@ -65,6 +66,31 @@ class Results:
     def _has_descriptors(self, header: Header) -> bool:
         found = [d for descriptors in header.descriptors.values() for d in descriptors]
         return self._search.matches_descriptors(found)
+
+    def checked(self) -> Iterator[CheckedHeader]:
+        """Each run with what is damaged of its start and stop documents, for a check.
+
+        Runs whose documents cannot be read are among them, where a search cannot rule them out.
+        """
+        found = self._db.header_source.store.check(self._search)
+        if self._search.descriptors:
+            found = filter(self._may_have_descriptors, found)
+        return islice(found, self._start, self._stop)
+
+    def _may_have_descriptors(self, checked: CheckedHeader) -> bool:
+        if checked.damages or checked.start is None:
+            return True
+        return self._has_descriptors(Header(self._db, Document(checked.start), None))
+
+    def is_all_of(self, db: DataBroker) -> bool:
+        """Whether these are all runs of a broker."""
+        whole = (self._start, self._stop) == (0, None)
+        return self._db is db and whole and self._search == Search()
+
+    @property
+    def db(self) -> DataBroker:
+        """The broker that is searched."""
+        return self._db
 
     def __len__(self) -> int:
         if self._search.descriptors:

@@ -9,15 +9,27 @@ import typer
 
 from ..configuration import list_configurations, search_folders, unreadable_files
 from ..connect import connect
+from ..core.documents import to_json
 from ..core.errors import BadDocument, StoreDamaged
 from ..header import Header
 from ..progress import progress_bar
+from ..work.backup import backup as back_up
+from ..work.checking import Check
+from ..work.checking import check as check_runs
 from ..work.copying import copy as copy_runs
 from .app import Full, Limit, Since, Store, Terms, Until, app, line_of, search
 
-__all__ = ["config", "copy", "index", "info", "seal"]
+__all__ = ["backup", "check", "config", "copy", "index", "info", "seal"]
 
 Place = Annotated[str | None, typer.Argument(help="Store, in place of --db.", metavar="[PLACE]")]
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Store, in place of --db; then key=value of the start documents.",
+        metavar="[PLACE] [KEY=VALUE]...",
+    ),
+]
 
 
 @app.command()
@@ -32,13 +44,7 @@ def info(place: Place = None, db: Store = None) -> None:
 
 @app.command()
 def seal(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Store, in place of --db; then key=value of the start documents.",
-            metavar="[PLACE] [KEY=VALUE]...",
-        ),
-    ] = None,
+    words: Words = None,
     db: Store = None,
     full: Full = None,
     since: Since = None,
@@ -61,6 +67,51 @@ def seal(
             made += broker.seal()  # what killed processes left, also of no run
         typer.echo(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
     _report_failed(failed)
+
+
+@app.command()
+def check(
+    words: Words = None,
+    db: Store = None,
+    full: Full = None,
+    since: Since = None,
+    until: Until = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Read also the frames in detector files.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a damage.")] = False,
+) -> None:
+    """Look for what is damaged, and name it; changes nothing. Status 1 if something is."""
+    place, terms = _place_and_terms(words or [])
+    with (
+        connect(place or db, create=False, mode="r") as broker,
+        progress_bar(None, " runs") as bar,
+    ):
+        chosen = bool(terms or full or since or until)
+        runs = search(broker, terms, full, since, until) if chosen else broker
+
+        def progress(checked: Check) -> None:
+            bar.update(checked.runs - bar.n)
+
+        checked = check_runs(runs, files=files, progress=progress)
+        for damage in checked:
+            typer.echo(to_json(damage.to_dict()) if as_json else f"damaged: {damage}")
+        bar.close()
+        typer.echo(f"{checked} in {broker.uri}", err=as_json)
+    if checked.damages:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Of the backup; must not be there.")],
+    db: Store = None,
+) -> None:
+    """Copy an embedded store as it is at one instant, while it is written."""
+    with connect(db, create=False, mode="r") as broker:
+        report = back_up(broker, folder)
+        typer.echo(f"{report} from {broker.uri}")
+    _report_failed([str(damage) for damage in report.damages])
 
 
 def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:

@@ -69,6 +69,10 @@ class StoreNotFound(StoreError, FileNotFoundError):
     """Nothing is stored at this place."""
 
 
+class StoreExists(StoreError, FileExistsError):
+    """Something is there already, where a new store was to be made."""
+
+
 class StoreReadOnly(StoreError, PermissionError):
     """The store can be read but not written."""
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
+from ..core.damage import Damage
 from ..core.documents import ALL, Document, equal
 from ..core.errors import DuplicateUID, UnknownReference
 from ..core.layouts import (
@@ -33,6 +34,8 @@ from ..core.planning import with_frames
 from ..core.run_plan import RunPlan, frame_spans
 from ..core.search import Search
 from ..core.validate import check_keys, document_label, prepare
+from .backing_up import BackupSource
+from .checking import CheckedHeader, check_document, check_headers
 
 __all__ = [
     "EventStore",
@@ -153,6 +156,17 @@ class HeaderStore(ABC):
         """
 
     # -- what follows from these -------------------------------------------------------------
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """Runs with what is damaged of their start and stop documents.
+
+        A store that gives no run of which a document is damaged overrides it, so that those are
+        named too; whether they match the search, where nobody can tell, does not count.
+        """
+        return check_headers(self.find(search))
+
+    backup_source: BackupSource | None = None
+    """What makes a backup of the store while it is written; None: nothing of ours does."""
 
     def is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
         """Whether a start or stop is not stored yet; raises as :meth:`insert_prepared`.
@@ -352,6 +366,39 @@ class EventStore(ABC):
     def create_indexes(self) -> list[str]:
         """Make the indexes that are missing; names of those made. Most stores have theirs."""
         return []
+
+    backup_source: BackupSource | None = None
+    """See :attr:`HeaderStore.backup_source`; equal to that of the headers if it is one store."""
+
+    # -- check: what plans and chunks do not show; see :mod:`.checking` ------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """The descriptors of a run, with what is wrong in place of those that are not sound.
+
+        A store in which one damaged descriptor hides the others overrides it.
+        """
+        for doc in self.list_descriptors([run]):
+            yield check_document("descriptor", doc) or doc
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """What is damaged of the rows of a run that are in no chunk yet, row by row."""
+        return iter(())
+
+    def check_rest(self) -> Iterator[Damage]:
+        """What is damaged of that which belongs to no run in particular."""
+        return iter(())
+
+    def list_runs(self) -> Iterator[str]:
+        """Uids of all runs of which it has descriptors; none where it cannot tell."""
+        return iter(())
+
+    def path_of(self, key: Any) -> str | None:
+        """Where a chunk is, by its key in a plan: a file or collection, for messages."""
+        return None
+
+    def tells_kinds(self, key: Any) -> bool:
+        """Whether a plan tells of a chunk exactly which columns it has."""
+        return not isinstance(key, range)
 
     # -- insert ------------------------------------------------------------------------------
 
