@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from itertools import chain, repeat
+from itertools import islice
 from typing import Any
 
 from ...core.chunks import from_ipc
 from ...core.damage import Damage
 from ...core.documents import Document, unpack, unpack_document
 from ...core.errors import StoreDamaged
-from ...core.layouts import LAYOUTS
+from ...core.layouts import EVENT, LAYOUTS
 from ...core.run_plan import stream_of
 from ...core.search import Search
 from ..checking import MOST, CheckedHeader, check_document, told
 from .database import Database, plain_text
 from .index import narrow
-from .lanes import POSITIONS
+from .lanes import POSITIONS, sealed_end
 
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 
@@ -142,31 +142,36 @@ def check_journal(database: Database, run: str) -> Iterator[Damage]:
     path = str(database.path)
     with database.read() as connection:
         sequences = connection.execute(
-            "SELECT sequence.id, kind, stream FROM run JOIN sequence ON sequence.run = run.id "
+            "SELECT sequence.id, kind, descriptor.uid, stream FROM run "
+            "JOIN sequence ON sequence.run = run.id "
             "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner WHERE run.uid = ?",
             (plain_text(run),),
         ).fetchall()
-    for number, kind, stream in sequences:
-        for position, problem in _damaged_rows(database, number, kind):
-            yield Damage(f"{kind} {position:,}: {problem}", stream=stream, path=path)
+    for number, kind, descriptor, stream in sequences:
+        if kind == EVENT.kind and descriptor is None:
+            yield Damage("there are events whose descriptor is not stored", path=path)
+        # At once, as rows may be sealed meanwhile; there are never many.
+        with database.snapshot() as connection:
+            damages = list(islice(_damaged_rows(connection, number, kind), MOST))
+        for problem in damages:
+            yield Damage(problem, stream=stream, path=path)
 
 
-def _damaged_rows(database: Database, number: int, kind: str) -> Iterator[tuple[int, str]]:
-    """Positions in the journal that cannot be read, and why."""
-    low = after = number * POSITIONS
-    for size in chain((1,), repeat(BATCH)):  # most have none
-        with database.read() as connection:
-            rows = connection.execute(
-                "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-                (after, low + POSITIONS, size),
-            ).fetchall()
-        for place, count, body in rows:
-            problem = _problem(kind, count, body)
-            if problem is not None:
-                yield place - low, problem
-        if len(rows) < size:
-            return
-        after = rows[-1][0] + 1
+def _damaged_rows(connection: sqlite3.Connection, number: int, kind: str) -> Iterator[str]:
+    """What the journal has of a sequence and cannot be read, and what it lacks."""
+    low = number * POSITIONS
+    expected = sealed_end(connection, number)
+    rows = connection.execute(
+        "SELECT id - ?, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
+        (low, low, low + POSITIONS),
+    )
+    for position, count, body in rows:
+        if position > expected:
+            yield f"the {kind}s {expected:,} to {position - 1:,} are missing"
+        problem = _problem(kind, count, body)
+        if problem is not None:
+            yield f"{kind} {position:,}: {problem}"
+        expected = max(expected, position + (count or 1))
 
 
 def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
