@@ -12,11 +12,13 @@ from .assets.access import FileAccess
 from .core.clock import seconds_of
 from .core.documents import Document
 from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
+from .core.printable import printable
 from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
 from .stores.checking import CheckedHeader
+from .stores.contract import FARTHEST
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.options import ViewOptions
@@ -44,8 +46,8 @@ class Results:
     ) -> None:
         self._db = db
         self._search = search
-        self._start = start
-        self._stop = stop
+        self._start = min(start, FARTHEST)
+        self._stop = None if stop is None else min(stop, FARTHEST)
 
     def __iter__(self) -> Iterator[Header]:
         source = self._db.header_source.store
@@ -347,13 +349,16 @@ class Results:
         return (Results, (self._db, self._search, self._start, self._stop))
 
     def __repr__(self) -> str:
-        return f"<Results of {', '.join(self._search.shown) or 'all runs'}: {len(self)} runs>"
+        asked = printable(", ".join(self._search.shown) or "all runs")
+        return f"<Results of {asked}: {len(self)} runs>"
 
     def _repr_html_(self) -> str:
         heads = ("scan_id", "plan_name", "time", "uid", "exit_status")
         shown = list(islice(self, 20))
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(h._facts[k]))}</td>" for k in heads) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{html.escape(printable(h._facts[k]))}</td>" for k in heads)
+            + "</tr>"
             for h in shown
         )
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")

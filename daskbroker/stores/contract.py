@@ -38,6 +38,7 @@ from .backing_up import BackupSource
 from .checking import CheckedHeader, check_document, check_headers
 
 __all__ = [
+    "FARTHEST",
     "EventStore",
     "HeaderPair",
     "HeaderStore",
@@ -47,6 +48,9 @@ __all__ = [
     "new_rows",
     "unknown_run",
 ]
+
+FARTHEST = 2**62
+"""No store has so many runs; what SQLite and MongoDB take for a number of them."""
 
 HeaderPair = tuple[Document, Document | None]
 """Start and stop of a run; stop is None while there is none."""
