@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 
+import dask
 import h5py
 import numpy as np
 import pymongo
@@ -139,6 +140,16 @@ def test_a_damaged_file_is_named(store, suffix, run, how):
     found = only(damages(store))
     assert (found.run, found.stream, found.path) == (run, "primary", str(path))
     assert state_of(store) == before
+
+
+@pytest.mark.parametrize("verify", ["first", "never"])
+def test_checksums_are_compared_whatever_the_setting(store, verify):
+    path = next(store.rglob("*.parquet"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 8
+    path.write_bytes(data)
+    with dask.config.set({"daskbroker.verify": verify}):
+        assert only(damages(store)).path == str(path)
 
 
 FACTS = {

@@ -21,6 +21,7 @@ from ..core.documents import plain
 from ..core.errors import FieldNotFound
 from ..core.external import stream_keys
 from ..core.fields import select
+from ..core.graph_names import graph_name
 from ..core.layouts import STREAM_RESOURCE
 from ..core.listing import listed
 from ..core.run_plan import RunPlan, resources_of
@@ -28,7 +29,6 @@ from ..core.schema import TableColumn, table_columns
 from .chunk_column import ColumnSource, ExternalColumn
 from .dataframe import Runs, target_bytes
 from .dataset_rows import DatasetRows
-from .graph_names import graph_name
 from .options import ViewOptions
 from .variables import (
     chunk_length,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
+import dask
 import numpy as np
 import pyarrow as pa
 
@@ -157,7 +158,8 @@ class Check(Iterator[Damage]):
         self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
     ) -> list[Damage]:
         """What is damaged of a run, as far as that is named."""
-        found = list(islice(self._look(sources, checked, count), MOST + 1))
+        with dask.config.set({"daskbroker.verify": "always"}):
+            found = list(islice(self._look(sources, checked, count), MOST + 1))
         if len(found) > MOST:
             found[MOST] = Damage(f"more than {MOST:,} things are damaged", checked.uid)
         return found
