@@ -268,6 +268,15 @@ def test_a_pattern_of_fields_that_takes_for_ever_is_an_error(db, pattern):
         assert isinstance(caught.value, BadQuery)
 
 
+def test_documents_of_many_runs_end_at_such_a_pattern(db):
+    for _ in range(20):
+        insert_all(db, make_run(keys={"a" * 60 + "!": [1.0]}))
+    began = time.monotonic()
+    with pytest.raises(FieldNotFound, match="took longer"):
+        list(db().documents(fields=["(a|a)+$"]))
+    assert time.monotonic() - began < 10
+
+
 def test_patterns_of_fields_mean_what_they_did(db):
     insert_all(db, make_run(keys={"det_a": [1.0], "det_b": [1.0], "Motor": [1.0]}))
     header = db[-1]
