@@ -260,10 +260,10 @@ def test_variables_keep_their_names_and_attributes(script_run):
 )
 def test_a_pattern_of_fields_that_takes_for_ever_is_an_error(db, pattern):
     insert_all(db, make_run(keys={"a" * 60 + "!": [1.0], "a" * 61 + "!": [1.0]}))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(FieldNotFound, match=r"took longer|matches no data key") as caught:
         db[-1].table(fields=[pattern])
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     if "|" in getattr(pattern, "pattern", pattern):  # others are quick in this engine
         assert isinstance(caught.value, BadQuery)
 
@@ -271,10 +271,10 @@ def test_a_pattern_of_fields_that_takes_for_ever_is_an_error(db, pattern):
 def test_documents_of_many_runs_end_at_such_a_pattern(db):
     for _ in range(20):
         insert_all(db, make_run(keys={"a" * 60 + "!": [1.0]}))
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(FieldNotFound, match="took longer"):
         list(db().documents(fields=["(a|a)+$"]))
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_patterns_of_fields_mean_what_they_did(db):
@@ -289,10 +289,10 @@ def test_patterns_of_fields_mean_what_they_did(db):
 
 def test_templates_of_files_need_no_backtracking():
     literals = _literals({"template": "folder/" + "%d" * 40 + "!"})
-    began = time.monotonic()
+    began = time.process_time()
     assert not _is_made_of("1" * 200, literals)
     assert _is_made_of("1" * 200 + "!", literals)
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
     for template, name, found in (
         ("img_%05d.tif", "img_00001.tif", True),
         ("img_%05d.tif", "img_.tiff", False),
