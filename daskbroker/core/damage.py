@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from .printable import printable
+
 __all__ = ["Damage"]
 
 
@@ -49,4 +51,5 @@ class Damage:
         ]
         where = ", ".join(places)
         path = f" ({self.path})" if self.path and self.path not in self.problem else ""
-        return f"{where}: {self.problem}{path}" if where else f"{self.problem}{path}"
+        text = f"{self.problem}{path}"
+        return printable(f"{where}: {text}" if where else text)
