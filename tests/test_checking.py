@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 
+import bson
 import dask
 import h5py
 import numpy as np
@@ -405,8 +406,20 @@ def test_a_wrong_manifest_is_named(mongo_database, database):
         ({"$set": {"time": "noon"}}, "time"),
         ({"$set": {"data.x": 1.0, "data.unknown": 1}}, None),
         ({"$set": {"_daskbroker": 5}}, None),
+        ({"$set": {"data.x": bson.MinKey()}}, "data.x"),
+        ({"$set": {"data.x": bson.Timestamp(1, 1)}}, "data.x"),
     ],
-    ids=["data", "timestamps", "seq_num", "uid", "time", "undeclared", "_daskbroker"],
+    ids=[
+        "data",
+        "timestamps",
+        "seq_num",
+        "uid",
+        "time",
+        "undeclared",
+        "_daskbroker",
+        "MinKey",
+        "Timestamp",
+    ],
 )
 def test_a_foreign_event_is_named(mongo_database, database, change, field):
     events = database["event"]
