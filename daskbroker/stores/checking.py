@@ -7,7 +7,7 @@ read whole, which compares the checksums that it has, and counted anew.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import islice
@@ -31,6 +31,7 @@ __all__ = [
     "MOST",
     "CheckedHeader",
     "CheckedPlan",
+    "EventChecks",
     "check_chunks",
     "check_document",
     "check_headers",
@@ -62,6 +63,30 @@ def check_document(name: str, doc: Mapping[str, Any]) -> Damage | None:
         named = FIELD.match(str(error).removeprefix(document_label(name, doc)))
         return Damage(str(error), key=next(filter(None, named.groups()), None) if named else None)
     return None
+
+
+class EventChecks:
+    """What a store of events may tell a check beside its plans; by default nothing."""
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """What is damaged of the rows of a run that are in no chunk yet, row by row."""
+        return iter(())
+
+    def check_rest(self) -> Iterator[Damage]:
+        """What is damaged of that which belongs to no run in particular."""
+        return iter(())
+
+    def list_runs(self) -> Iterator[str]:
+        """Uids of all runs of which it has descriptors; none where it cannot tell."""
+        return iter(())
+
+    def path_of(self, key: Any) -> str | None:
+        """Where a chunk is, by its key in a plan: a file or collection, for messages."""
+        return None
+
+    def tells_kinds(self, key: Any) -> bool:
+        """Whether a plan tells of a chunk exactly which columns it has."""
+        return not isinstance(key, range)
 
 
 class CheckedHeader(NamedTuple):

@@ -35,7 +35,7 @@ from ..core.run_plan import RunPlan, frame_spans
 from ..core.search import Search
 from ..core.validate import check_keys, document_label, prepare
 from .backing_up import BackupSource
-from .checking import CheckedHeader, check_document, check_headers
+from .checking import CheckedHeader, EventChecks, check_document, check_headers
 
 __all__ = [
     "FARTHEST",
@@ -201,7 +201,7 @@ class HeaderStore(ABC):
         return []
 
 
-class EventStore(ABC):
+class EventStore(EventChecks, ABC):
     """Descriptors, events and references of runs, as chunks.
 
     A store implements the primitives, those that are abstract at least; the rules of inserting,
@@ -383,26 +383,6 @@ class EventStore(ABC):
         """
         for doc in self.list_descriptors([run]):
             yield check_document("descriptor", doc) or doc
-
-    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """What is damaged of the rows of a run that are in no chunk yet, row by row."""
-        return iter(())
-
-    def check_rest(self) -> Iterator[Damage]:
-        """What is damaged of that which belongs to no run in particular."""
-        return iter(())
-
-    def list_runs(self) -> Iterator[str]:
-        """Uids of all runs of which it has descriptors; none where it cannot tell."""
-        return iter(())
-
-    def path_of(self, key: Any) -> str | None:
-        """Where a chunk is, by its key in a plan: a file or collection, for messages."""
-        return None
-
-    def tells_kinds(self, key: Any) -> bool:
-        """Whether a plan tells of a chunk exactly which columns it has."""
-        return not isinstance(key, range)
 
     # -- insert ------------------------------------------------------------------------------
 
