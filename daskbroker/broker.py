@@ -14,10 +14,12 @@ from .core import clock, registry
 from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange
+from .core.listing import listed
+from .core.printable import printable
 from .core.redaction import redacted
 from .core.search import Search, compile_search
 from .core.validate import document_label, prepare
-from .event_source import EventSource
+from .event_source import EventSource, run_of
 from .header import Header
 from .header_source import HeaderSource
 from .results import Results
@@ -232,7 +234,7 @@ class DataBroker:
         if name not in self.event_sources:
             raise ConfigError(
                 f"{document_label('descriptor', descriptor)}: route gave {name!r}; event sources "
-                f"are {', '.join(self.event_sources)}"
+                f"are {listed(self.event_sources, name)}"
             )
         return self.event_sources[name]
 
@@ -468,7 +470,9 @@ class DataBroker:
 
     # -- upkeep ------------------------------------------------------------------------------
 
-    def seal(self, header: Header | str | None = None, *, keep_journal: bool = False) -> int:
+    def seal(
+        self, header: Header | Mapping[str, Any] | str | None = None, *, keep_journal: bool = False
+    ) -> int:
         """Pack what is in the journal into chunks, of one run or of all; how many were made.
 
         Needed for databases that databroker has written, for what came after a run's stop, and
@@ -477,7 +481,7 @@ class DataBroker:
         Parameters
         ----------
         header
-            A run, or its uid; None: all.
+            A run, its start document or its uid; None: all.
         keep_journal
             Leave the events in the journal too, where databroker goes on to read them.
 
@@ -486,7 +490,7 @@ class DataBroker:
         BadQuery
             If nothing else can read the journal, so that keeping it makes no sense.
         """
-        run = header.uid if isinstance(header, Header) else header
+        run = None if header is None else run_of(header)
         sources = self.event_sources.values()
         return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
@@ -566,7 +570,8 @@ class DataBroker:
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
-        return f"<DataBroker {self.uri or type(self.header_source.store).__name__}>"
+        place = self.uri or type(self.header_source.store).__name__
+        return f"<DataBroker {printable(place)}>"
 
 
 def _request(**wanted: Any) -> str:

@@ -111,6 +111,13 @@ def test_every_format_has_its_fixtures(prefix, known, kinds):
         assert {f"format-{number}/{prefix}-{kind}" for kind in kinds} <= set(FIXTURES)
 
 
+def test_nothing_is_damaged(place):
+    with daskbroker.connect(place, mode="r") as db:
+        check = daskbroker.check(db)
+        assert list(map(str, check)) == []
+        assert check.runs == len(db)
+
+
 # -- what is expected, from the documents alone ----------------------------------------------
 
 

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -156,17 +156,38 @@ def _files(resource: ResolvedResource) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
-        pattern = _pattern(resource.kwargs)
-        yield from sorted(p for p in path.rglob("*") if p.is_file() and pattern.fullmatch(p.name))
+        literals = _literals(resource.kwargs)
+        yield from sorted(
+            p for p in path.rglob("*") if p.is_file() and _is_made_of(p.name, literals)
+        )
     elif path.parent.is_dir():
         yield from sorted(p for p in path.parent.iterdir() if p.name.startswith(path.name))
 
 
-def _pattern(kwargs: Mapping[str, Any]) -> re.Pattern[str]:
-    """Names that a template can make; any name where there is none."""
+def _literals(kwargs: Mapping[str, Any]) -> list[str]:
+    """What stands between the numbers of a template; of no template, nothing around one."""
     template = str(kwargs.get("template") or "").rsplit("/", 1)[-1]
-    literal = [re.escape(part) for part in _NUMBER.split(template)]
-    return re.compile(".*".join(literal) if template else ".*", re.DOTALL)
+    return _NUMBER.split(template) if template else ["", ""]
+
+
+def _is_made_of(name: str, literals: Sequence[str]) -> bool:
+    """Whether a template can make a name, anything being a number.
+
+    Not by a regular expression: a template of many numbers would take it for ever.
+    """
+    first, *middle = literals
+    if not middle:
+        return name == first
+    last = middle.pop()
+    if not name.startswith(first) or not name.endswith(last):
+        return False
+    place, end = len(first), len(name) - len(last)
+    for literal in middle:
+        found = name.find(literal, place, end)
+        if found < 0:
+            return False
+        place = found + len(literal)
+    return place <= end
 
 
 def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.chunks import ChunkPlan
+from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreFull, StoreReadOnly
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
@@ -16,9 +17,12 @@ from ...core.pages import is_large
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
+from ..backing_up import BackupSource
 from ..contract import is_repeated
 from ..journalled import JournalledEventStore
-from .database import Database, plain_text
+from .backup import EmbeddedBackup
+from .checking import check_descriptors, check_journal, check_rest, list_runs
+from .database import FILE_NAME, Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
@@ -353,6 +357,36 @@ class EmbeddedEventStore(JournalledEventStore):
     def flush(self) -> None:
         """See :meth:`EventStore.flush`; all of it survives a loss of power then."""
         self._database.bring_to_disk()
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`EventStore.backup_source`."""
+        return EmbeddedBackup(self._database)
+
+    # -- check -------------------------------------------------------------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        return check_descriptors(self._database, run)
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        return check_journal(self._database, run)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`."""
+        return check_rest(self._database)
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`."""
+        return list_runs(self._database)
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        if isinstance(key, range):
+            return None
+        name = key if isinstance(key, str) else key[0] if isinstance(key, tuple) else FILE_NAME
+        return str(self._database.root / name)
 
     def close(self) -> None:
         """See :meth:`EventStore.close`."""

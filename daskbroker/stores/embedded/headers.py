@@ -10,7 +10,11 @@ from typing import Any
 
 from ...core.documents import pack, unpack, unpack_document
 from ...core.search import Search
+from ..backing_up import BackupSource
+from ..checking import CheckedHeader
 from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
+from .backup import EmbeddedBackup
+from .checking import check_headers
 from .database import Database, plain_text
 from .index import Narrowed, index_document, narrow
 
@@ -153,6 +157,15 @@ class EmbeddedHeaderStore(HeaderStore):
                     ).fetchone()[0]
                 )
         return super().count(search)
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, search)
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`HeaderStore.backup_source`."""
+        return EmbeddedBackup(self._database)
 
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""
