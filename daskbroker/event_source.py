@@ -278,7 +278,7 @@ class EventSource:
 def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:
     """The error for a stream that a run does not have."""
     return StreamNotFound(
-        f"run {run!r} has no stream {name!r}; it has: {listed(sorted(there), name)}"
+        f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
     )
 
 

@@ -61,7 +61,7 @@ class HeaderSource:
         matches = [] if is_short else self.store.find_prefix(uid)
         if not matches:
             hint = f"; a prefix needs {LEAST_PREFIX} characters or more" if is_short else ""
-            raise RunNotFound(f"no run has the uid {uid!r}{hint}")
+            raise RunNotFound(f"no run has the uid {uid!r:.200}{hint}")
         if len(matches) > 1 and matches[0] != uid:
             raise AmbiguousUID(
                 f"several runs have uids that begin with {uid!r}: {listed(matches, uid)}"

@@ -191,6 +191,19 @@ def test_no_error_lists_500_names(db, wide):
         wide.table(fields=["detector_400_stat"])
 
 
+def test_what_was_asked_for_is_cut_too(db, wide):
+    long = dict.fromkeys((f"key-{n}" for n in range(500)), 1)
+    for wrong in (
+        lambda: wide.table(long),
+        lambda: wide.table(fields=[long]),
+        lambda: wide.table(fields=["x" * 900]),
+        lambda: db["x" * 100_000],
+    ):
+        with pytest.raises(DaskbrokerError) as caught:
+            wrong()
+        assert len(str(caught.value)) < 1000
+
+
 def test_of_many_streams_the_nearest_are_named(db):
     documents = make_run(1, uid="streams", stop=False)
     insert_all(db, documents)

@@ -199,7 +199,7 @@ def _match(
     if isinstance(item, re.Pattern):
         return _by_pattern(item, keys, names, str(item.pattern))
     if not isinstance(item, str):
-        raise FieldNotFound(f"the field {item!r} is neither text nor a compiled pattern")
+        raise FieldNotFound(f"the field {item!r:.200} is neither text nor a compiled pattern")
     if item in RESERVED:
         return [] if item == "seq_num" else [Field(item, "", item)]
     if item in names:
@@ -222,7 +222,7 @@ def _by_pattern(pattern: Any, keys: list[str], names: dict[str, str], shown: str
     chosen = _full_matches(pattern, keys)
     if not chosen:
         raise FieldNotFound(
-            f"the field {shown!r} matches no data key; there are: {listed(keys, shown)}"
+            f"the field {shown!r:.200} matches no data key; there are: {listed(keys, shown)}"
         )
     return [Field("data", key, names[key]) for key in chosen]
 

@@ -19,7 +19,7 @@ from ..assets.shapes import Declared
 from ..broker import DataBroker
 from ..core.damage import Damage
 from ..core.documents import Document
-from ..core.errors import FillError, StoreError, StoreUnavailable
+from ..core.errors import FillError, StoreDamaged, StoreError, StoreUnavailable
 from ..core.external import external_keys, is_stream_key
 from ..core.layouts import (
     DATUM,
@@ -135,7 +135,7 @@ class Check(Iterator[Damage]):
     def _without_start(self, db: DataBroker, source: EventSource) -> Iterator[Damage]:
         """Runs whose events are there, and whose start document is not."""
         for run in source.store.list_runs():
-            if hash(run) not in self._seen and db.header_source.store.find_uid(run) is None:
+            if hash(run) not in self._seen and not _has_start(db, run):
                 yield Damage("its start document is not stored, though descriptors are", run)
 
     # -- one run -----------------------------------------------------------------------------
@@ -183,6 +183,13 @@ class Check(Iterator[Damage]):
                 raise
             except StoreError as error:  # as of rows that came while others were read
                 yield Damage(str(error), run)
+
+
+def _has_start(db: DataBroker, run: str) -> bool:
+    try:
+        return db.header_source.store.find_uid(run) is not None
+    except StoreDamaged:  # which was named among the others
+        return True
 
 
 def _place(damage: Damage) -> tuple[str | None, ...]:
