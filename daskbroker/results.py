@@ -6,6 +6,7 @@ import html
 import operator
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
@@ -21,11 +22,14 @@ from .core.errors import (
     StoreDamaged,
     StreamNotFound,
 )
+from .core.fields import FieldsOfRuns
+from .core.printable import printable
 from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
-from .stores.contract import FoundHeader
+from .stores.checking import CheckedHeader
+from .stores.contract import FARTHEST, FoundHeader
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.options import Errors, ViewOptions
@@ -58,8 +62,8 @@ class Results:
     ) -> None:
         self._db = db
         self._search = search
-        self._start = start
-        self._stop = stop
+        self._start = min(start, FARTHEST)
+        self._stop = None if stop is None else min(stop, FARTHEST)
         self._bad_headers: list[BadRun] | None = None
         self._bad_of_tables: dict[str, BadRun] = {}
 
@@ -91,17 +95,16 @@ class Results:
             if isinstance(one, BadRun):
                 yield one
                 continue
-            header = Header(self._db, *one)
-            descriptors = [
-                d
-                for source in self._db.event_sources.values()
-                for d in source.store.list_descriptors([header.uid])
-            ]
+            descriptors = self._descriptors_of(one[0]["uid"])
             bad = [d for d in descriptors if isinstance(d, BadRun)]
             if bad:
                 yield bad[0]
             elif self._search.matches_descriptors(descriptors):
                 yield one
+
+    def _descriptors_of(self, run: str) -> list[Document | BadRun]:
+        sources = self._db.event_sources.values()
+        return [one for source in sources for one in source.store.list_descriptors([run])]
 
     @property
     def bad(self) -> list[BadRun]:
@@ -115,6 +118,33 @@ class Results:
             for _ in self:
                 pass
         return [*(self._bad_headers or ()), *self._bad_of_tables.values()]
+
+    def checked(self) -> Iterator[CheckedHeader]:
+        """Each run with what is damaged of its start and stop documents, for a check.
+
+        Runs whose documents cannot be read are among them, where a search cannot rule them out.
+        """
+        found = self._db.header_source.store.check(self._search)
+        if self._search.descriptors:
+            found = filter(self._may_have_descriptors, found)
+        return islice(found, self._start, self._stop)
+
+    def _may_have_descriptors(self, checked: CheckedHeader) -> bool:
+        if checked.damages or checked.start is None:
+            return True
+        descriptors = self._descriptors_of(str(checked.start["uid"]))
+        bad = any(isinstance(one, BadRun) for one in descriptors)
+        return bad or self._search.matches_descriptors(descriptors)
+
+    def is_all_of(self, db: DataBroker) -> bool:
+        """Whether these are all runs of a broker."""
+        whole = (self._start, self._stop) == (0, None)
+        return self._db is db and whole and self._search == Search()
+
+    @property
+    def db(self) -> DataBroker:
+        """The broker that is searched."""
+        return self._db
 
     def __len__(self) -> int:
         if self._search.descriptors:
@@ -346,6 +376,16 @@ class Results:
 
         With an active Client the next runs are read ahead on the workers, within the bounds
         that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
+
+        Parameters
+        ----------
+        fill, fields, handler_registry, handler_overrides
+            As for :meth:`Header.documents`. A run that has none of the fields is left out.
+
+        Raises
+        ------
+        FieldNotFound
+            For a field that none of the runs has, after the last of them.
         """
         options = ViewOptions(
             fields,
@@ -353,6 +393,7 @@ class Results:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
         )
+        selection = FieldsOfRuns(fields)
         with Prefetcher() as ahead:
             for (header, plans), chunks in ahead.runs(
                 (pair, [chunks for plan in pair[1] for chunks in plan.plans])
@@ -360,7 +401,10 @@ class Results:
             ):
                 coming = iter(chunks)
                 read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
-                yield from header.documents_of(read, options)
+                there = selection.there([d for plan in read for d in plan.descriptors])
+                if there is not None:
+                    yield from header.documents_of(read, replace(options, fields=there))
+        selection.check()
 
     def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
         """The runs, with what each event source has of them; those that cannot be read left out."""
@@ -417,13 +461,16 @@ class Results:
         return (Results, (self._db, self._search, self._start, self._stop))
 
     def __repr__(self) -> str:
-        return f"<Results of {', '.join(self._search.shown) or 'all runs'}: {len(self)} runs>"
+        asked = printable(", ".join(self._search.shown) or "all runs")
+        return f"<Results of {asked}: {len(self)} runs>"
 
     def _repr_html_(self) -> str:
         heads = ("scan_id", "plan_name", "time", "uid", "exit_status")
         shown = list(islice(self, 20))
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(h._facts[k]))}</td>" for k in heads) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{html.escape(printable(h._facts[k]))}</td>" for k in heads)
+            + "</tr>"
             for h in shown
         )
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")

@@ -17,6 +17,7 @@ from .. import __version__
 from ..broker import DataBroker
 from ..core.clock import show_time
 from ..core.errors import BadQuery, BadRunWarning, DaskbrokerError
+from ..core.printable import printable
 from ..core.redaction import redacted
 from ..header import Header
 from ..results import Results
@@ -35,6 +36,8 @@ __all__ = [
     "main",
     "name_failed",
     "pair_of",
+    "say",
+    "say_lines",
     "search",
     "value_of",
 ]
@@ -77,7 +80,7 @@ def main() -> None:
         sys.exit(0)
     except (DaskbrokerError, OSError, MemoryError) as error:
         text = redacted(" ".join(str(error).split())) or type(error).__name__
-        sys.stderr.write(f"daskbroker: error: {text}\n")
+        say(f"daskbroker: error: {text}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("daskbroker: interrupted\n")
@@ -112,7 +115,7 @@ def _naming_bad_runs() -> Iterator[None]:
 def _name_once(name: str, line: str) -> None:
     if name not in _named.get():
         _named.get().add(name)
-        typer.echo(redacted(" ".join(line.split())), err=True)
+        say(redacted(" ".join(line.split())), err=True)
 
 
 @contextmanager
@@ -129,6 +132,17 @@ def every_run() -> Iterator[None]:
 def name_failed(uid: str, error: Exception | str) -> None:
     """Say of a run that a command could not do its work on it, unless that was said before."""
     _name_once(f"run {uid!r}", f"failed: {uid}: {error}")
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Show one line; of what documents hold nothing has an effect on the terminal."""
+    typer.echo(printable(text), err=err)
+
+
+def say_lines(text: str) -> None:
+    """Show a text whose newlines are ours."""
+    for line in text.split("\n"):
+        say(line)
 
 
 def _show_version(wanted: bool) -> None:

@@ -25,6 +25,7 @@ from .app import (
     every_run,
     name_failed,
     pair_of,
+    say,
     search,
     value_of,
 )
@@ -65,7 +66,7 @@ def reprocess(
         found = search(db, terms, full, since, until)
         runs = found if limit is None else found[:limit]
         report = reprocess_runs(runs, func, into, parameters=parameters, name=name, dataset=dataset)
-        typer.echo(f"{report} in {into.uri}")
+        say(f"{report} in {into.uri}")
         for uid, error in report.failed.items():
             name_failed(f"run {uid}", f"{type(error).__name__}: {error}")
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .bad_runs import BadRunConformance
+from .checks import CheckConformance
 from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
+from .repeats import RepeatConformance
 from .times import TimeConformance
 from .values import ValueConformance
 
@@ -18,7 +20,9 @@ class BrokerConformance(
     ModelConformance,
     PageConformance,
     CopyConformance,
+    CheckConformance,
     NounConformance,
+    RepeatConformance,
     TimeConformance,
     ValueConformance,
     FillConformance,

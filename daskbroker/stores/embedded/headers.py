@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, repeat
 from typing import Any
 
@@ -13,7 +14,11 @@ from ...core.checksum import sound_bytes
 from ...core.documents import pack, unpack, unpack_document
 from ...core.errors import StoreDamaged
 from ...core.search import Search
+from ..backing_up import BackupSource
+from ..checking import CheckedHeader
 from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from .backup import EmbeddedBackup
+from .checking import check_headers
 from .database import Database, plain_text
 from .index import Narrowed, index_document, narrow
 
@@ -45,11 +50,16 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
-        with self._database.write() as connection:
+        with self._database.write(durable=name == "stop") as connection:
             if name == "start":
                 self._insert_start(connection, doc)
             else:
                 self._insert_stop(connection, doc)
+
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """See :meth:`HeaderStore.one_sync`."""
+        log = self._database.log
+        return nullcontext() if batch and not log.interval else log.once()
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         uid = plain_text(doc["uid"])
@@ -89,6 +99,12 @@ class EmbeddedHeaderStore(HeaderStore):
             return _pair(row)
         except StoreDamaged as error:
             raise BadRun(uid, _damage(*row[:2]), str(self._database.path)).error() from error
+
+    def has_uid(self, uid: str) -> bool:
+        """See :meth:`HeaderStore.has_uid`."""
+        with self._database.read() as connection:
+            query = "SELECT 1 FROM header WHERE uid = ?"
+            return connection.execute(query, (plain_text(uid),)).fetchone() is not None
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
@@ -212,6 +228,15 @@ class EmbeddedHeaderStore(HeaderStore):
         for row in damaged:
             self._note_bad(*row)
         self._looked = newest
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, search)
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`HeaderStore.backup_source`."""
+        return EmbeddedBackup(self._database)
 
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""

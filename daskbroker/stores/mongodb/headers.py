@@ -13,6 +13,7 @@ from pymongo.errors import WriteError
 from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged
 from ...core.search import Search
+from ..checking import CheckedHeader
 from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
 from .bad_headers import BadHeaders
 from .bson_documents import (
@@ -24,6 +25,7 @@ from .bson_documents import (
     storable,
     to_bson,
 )
+from .checking import check_headers
 from .database import REFUSED, Database, OwnCursor
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
@@ -257,6 +259,10 @@ class MongoHeaderStore(HeaderStore):
             return self._database.collection("run_start").count_documents(query)
 
     # -- upkeep ------------------------------------------------------------------------------
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, self._narrow(search), search)
 
     def create_indexes(self) -> list[str]:
         """See :meth:`HeaderStore.create_indexes`; those of all collections of the store."""
