@@ -20,6 +20,7 @@ cd "$(dirname "$0")/.." || exit 1
 NOT_RUN=77
 times=100
 seconds=60
+short=
 mutations=4
 python=
 
@@ -42,6 +43,10 @@ stage_kill-mongodb() { # the same over MongoDB
 stage_kill-spool() { # the same over MongoDB with a spool
     DASK_DASKBROKER__MONGO_SPOOL="$scratch/kill-spool" \
         beside_mongod "$python" -m daskbroker.testing.kill --times "$times" --mongo MONGO
+}
+
+stage_powerloss() { # the disk under a writer of an embedded store loses power
+    "$python" -m daskbroker.testing.powerloss $short
 }
 
 stage_forks() { # processes fork while they use a store: embedded, MongoDB, with a spool
@@ -88,8 +93,8 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 }
 
 STAGES=(
-    kill kill-mongodb kill-spool forks crowd crowd-spool crowd-primaries peers recordings mutations
-    benchmarks
+    kill kill-mongodb kill-spool powerloss forks crowd crowd-spool crowd-primaries peers recordings
+    mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------
@@ -106,7 +111,7 @@ while (($#)); do
     --seconds) seconds=${2:?--seconds needs a number} && shift ;;
     --python) python=${2:?--python needs a path} && shift ;;
     --mutations) mutations=${2:?--mutations needs a number} && shift ;;
-    --short) times=5 seconds=10 mutations=1 ;;
+    --short) times=5 seconds=10 mutations=1 short=--short ;;
     --list) printf '%s\n' "${STAGES[@]}" && exit ;;
     -*) refuse "no option $1; see the head of the file" ;;
     *)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .checks import CheckConformance
 from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_rules import FillRuleConformance
@@ -17,6 +18,7 @@ class BrokerConformance(
     ModelConformance,
     PageConformance,
     CopyConformance,
+    CheckConformance,
     NounConformance,
     RepeatConformance,
     TimeConformance,
