@@ -8,9 +8,10 @@ import h5py
 import hdf5plugin  # noqa: F401  (the import makes HDF5 know its filters)
 
 from ...core.errors import FillError
+from ...core.regular import Identity, identity
 from ..readable import ReadableRoots
 
-__all__ = ["offer", "open_dataset", "open_file"]
+__all__ = ["offer", "open_dataset", "open_file", "state_of"]
 
 SHOWN = 8
 """So many datasets of a file an error names."""
@@ -57,6 +58,11 @@ def _open(path: str, swmr: bool) -> h5py.File:
             return h5py.File(path, "r", swmr=not swmr)
         except OSError:
             raise error from None
+
+
+def state_of(file: h5py.File) -> Identity:
+    """What an open file is now, even if another one has its name by then."""
+    return identity(file.id.get_vfd_handle() if file.driver == "sec2" else str(file.filename))
 
 
 def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:

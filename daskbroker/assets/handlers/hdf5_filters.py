@@ -7,6 +7,7 @@ or steps that a header asks for.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from math import prod
 from typing import Any, TypeAlias
 
 import h5py
+import hdf5plugin
 import imagecodecs
 import numpy as np
 
@@ -22,6 +24,8 @@ __all__ = ["Damaged", "Filters"]
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 BZIP2, LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 307, 32000, 32001, 32004, 32008, 32015
+LZ4_INSIDE, ZSTD_INSIDE = 2, 3
+"""How bitshuffle compresses, as its values tell."""
 CHECKSUM = 4
 """Bytes that fletcher32 adds."""
 SLACK = 2**20
@@ -90,7 +94,9 @@ class Filters:
         applied = [place for place in range(len(self.codes)) if not mask >> place & 1]
         for place in reversed(applied):
             last = place == applied[0]
-            size = self.size + CHECKSUM * sum(self.codes[p] == FLETCHER32 for p in applied if p < place)
+            size = self.size + CHECKSUM * sum(
+                self.codes[p] == FLETCHER32 for p in applied if p < place
+            )
             if self.codes[place] == FLETCHER32:
                 data = _checked(data)
                 continue
@@ -98,17 +104,24 @@ class Filters:
             try:
                 _DECODERS[self.codes[place]](data, into, self.values[place])
             except (RuntimeError, ValueError, struct.error) as error:
-                raise Damaged(f"it does not unpack to the {size} bytes of a chunk: {error}") from None
+                raise Damaged(
+                    f"it does not unpack to the {size} bytes of a chunk: {error}"
+                ) from None
             data = into
         if data is not out:
             if len(data) != len(out):
-                raise Damaged(f"it has {len(data)} bytes in place of the {len(out)} bytes of a chunk")
+                raise Damaged(
+                    f"it has {len(data)} bytes in place of the {len(out)} bytes of a chunk"
+                )
             out[:] = np.frombuffer(data, np.uint8)
 
 
 def _is_known(code: int, values: tuple[int, ...]) -> bool:
-    if code == BITSHUFFLE:  # what no compression or LZ4, Zstd is, and the size of an element
-        return len(values) >= 3 and values[2] > 0 and _packing(values) in (0, 2, 3)
+    if code == BITSHUFFLE:
+        if len(values) < 3 or not values[2] or _packing(values) not in (0, LZ4_INSIDE, ZSTD_INSIDE):
+            return False
+        packing = _packing(values)
+        return not packing or _dectris() is not None or _bitshuffle(packing) is not None
     if code == SHUFFLE:
         return len(values) >= 1 and values[0] > 0
     return code in _DECODERS or code == FLETCHER32
@@ -127,7 +140,7 @@ def _is_packing(code: int, values: tuple[int, ...]) -> bool:
 
 
 def _packing(values: tuple[int, ...]) -> int:
-    """How bitshuffle compresses: 0 not, 2 by LZ4, 3 by Zstd."""
+    """How bitshuffle compresses; 0: not at all."""
     return values[4] if len(values) > 4 else 0
 
 
@@ -195,6 +208,8 @@ def _header(form: str, data: Bytes, start: int = 0) -> tuple[int, ...]:
 
 # -- bitshuffle ------------------------------------------------------------------------------
 
+_HEADER = 12
+"""Bytes of sizes before the first block."""
 GROUP = 8
 """Elements that are shuffled together; those that are left over stay as they are."""
 _LENGTH = struct.Struct(">I").unpack_from
@@ -217,17 +232,16 @@ def _unbitshuffle(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None
         raise Damaged(f"its header tells of blocks of {block} bytes")
     fast = _dectris()
     if fast is not None:
-        found = fast(bytes(data), "bslz4" if packing == 2 else "bszstd", elem_size=width)
+        found = fast(bytes(data), "bslz4" if packing == LZ4_INSIDE else "bszstd", elem_size=width)
         _expect(len(found), len(out))
         out[:] = np.frombuffer(found, np.uint8)
         return
-    rest = size % (GROUP * width)
-    packed = np.empty(size - rest, np.uint8)
-    end = _unpack_blocks(data, packed, block, packing)
-    if len(data) < end + rest:
-        raise Damaged("its last elements are cut off")
-    _unshuffle_bits(packed, out, width, block // width, rest)
-    out[size - rest :] = np.frombuffer(data, np.uint8)[end : end + rest]
+    _check_blocks(data, size - size % (GROUP * width), block, size % (GROUP * width))
+    undo, stored = _bitshuffle(packing), np.frombuffer(data, np.uint8)
+    assert undo is not None
+    start = stored.ctypes.data + _HEADER
+    if undo(start, out.ctypes.data, size // width, width, block // width) < 0:
+        raise Damaged("a block is damaged")
 
 
 def _unshuffle_bits(data: Bytes, out: np.ndarray, width: int, block: int, rest: int) -> None:
@@ -237,33 +251,34 @@ def _unshuffle_bits(data: Bytes, out: np.ndarray, width: int, block: int, rest: 
     imagecodecs.bitshuffle_decode(stored, itemsize=width, blocksize=block, out=whole)
 
 
-def _unpack_blocks(data: Bytes, out: np.ndarray, block: int, packing: int) -> int:
-    """Decompress block after block, each behind its length; gives where the last one ends."""
-    count = -(-len(out) // block)
+def _check_blocks(data: Bytes, size: int, block: int, rest: int) -> None:
+    """Check that all blocks, each behind its length, and what follows them are there.
+
+    The decoder is not told where its data ends.
+    """
+    count = -(-size // block)
     if 5 * count > len(data):
         raise Damaged(f"it is too short for {count} blocks")
-    at, lengths = 12, []
+    at = _HEADER
     for _ in range(count):
-        lengths.append(_LENGTH(data, at)[0])
-        at += 4 + lengths[-1]
-    if at > len(data):
+        at += 4 + _LENGTH(data, at)[0]
+    if at + rest > len(data):
         raise Damaged("its last block is cut off")
-    # LZ4 of HDF5 is laid out like this, but takes a block as not compressed if it is as long as
-    # what comes out of it.
-    if packing == 2 and block not in lengths and (len(out) % block) not in lengths[-1:]:
-        stream = data[:at]
-        if len(out) != _header(">Q", data)[0]:
-            stream = struct.pack(">Q", len(out)) + bytes(data[8:at])
-        _expect(len(imagecodecs.lz4h5_decode(stream, out=out)), len(out))
-        return at
-    decode = imagecodecs.lz4_decode if packing == 2 else imagecodecs.zstd_decode
-    view, start = memoryview(data), 12
-    for number, length in enumerate(lengths):
-        start += 4
-        into = out[number * block : (number + 1) * block]
-        _expect(len(decode(view[start : start + length], out=into)), len(into))
-        start += length
-    return at
+
+
+@lru_cache(4)
+def _bitshuffle(packing: int) -> Callable[..., int] | None:
+    """The decoder in hdf5plugin's library, called without HDF5; None where it shows none."""
+    try:
+        library = ctypes.CDLL(hdf5plugin.get_config().registered_filters["bshuf"])
+        undo = (
+            library.bshuf_decompress_lz4 if packing == LZ4_INSIDE else library.bshuf_decompress_zstd
+        )
+    except (KeyError, OSError, AttributeError):
+        return None
+    undo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
+    undo.restype = ctypes.c_int64
+    return undo
 
 
 @lru_cache(1)

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from .hdf5_bytes import ChunkBytes
+from .hdf5_files import state_of
 from .hdf5_guard import ChunkGuard
 from .hdf5_sizes import SizeOf, stored_elsewhere
 from .regions import Axis, compose, shape_of, take_region
@@ -45,7 +46,7 @@ class RowSource:
         self._others = stored_elsewhere(dataset)
         self._file = dataset.file
         self._size = SizeOf(self._file)
-        self.paths = [str(self._file.filename)]
+        self.opened = {str(self._file.filename): state_of(self._file)}
         self.watched = bool(self._file.swmr_mode)
 
     @property

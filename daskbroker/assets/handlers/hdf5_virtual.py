@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 
 from ...core.errors import FillError
+from ...core.regular import Identity
+from .hdf5_files import state_of
 from .hdf5_links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .hdf5_selections import Selected, Unlimited, meet, paired, selected
 from .regions import Axis, as_axis, put_region, shape_of
@@ -41,8 +43,8 @@ class Rows(Protocol):
         """In the byte order of the file."""
 
     @property
-    def paths(self) -> list[str]:
-        """Of the files that hold it, as far as they were opened."""
+    def opened(self) -> dict[str, Identity]:
+        """The files that hold it, as far as they were opened, and what they were then."""
 
     @property
     def watched(self) -> bool:
@@ -99,6 +101,7 @@ class VirtualRows:
         self._lock = threading.RLock()
         self._sources: dict[tuple[str, str], Rows] = {}
         self.name, self.dtype = dataset.name, dataset.dtype
+        self._state = state_of(file.file)
         if self.dtype.hasobject or self.dtype.subdtype is not None:
             raise self._refused("its elements are texts or lists")
         self._map()
@@ -160,6 +163,31 @@ class VirtualRows:
                     where = self._files.open_named(file, self._file, VIRTUAL_PREFIX)
                 self._sources[key] = self._open_rows(where, dataset)
             return self._sources[key]
+
+    # -- what it is put together of ----------------------------------------------------------
+
+    @property
+    def grows(self) -> bool:
+        """Whether mappings have no end, so that sources tell the shape."""
+        return self._grows
+
+    def selections(self) -> list[tuple[Selected, Selected | None]]:
+        """Of each mapping, the places in the target and in the source; None: all there is."""
+        return [(mapping.target, mapping.source) for mapping in self._mappings]
+
+    def is_as_mapped(self, rows: np.ndarray) -> bool:
+        """Whether all sources of some rows are there, with the frames and dtype of the target."""
+        for mapping in self._touched(rows):
+            try:
+                source = self._source(mapping.file, mapping.dataset)
+            except (FillError, OSError):
+                return False
+            needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
+            if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
+                return False
+            if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
+                return False
+        return True
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -255,10 +283,13 @@ class VirtualRows:
     # -- files -------------------------------------------------------------------------------
 
     @property
-    def paths(self) -> list[str]:
-        """Of its own file, and of those of the sources that were read so far."""
+    def opened(self) -> dict[str, Identity]:
+        """Its own file and those of the sources that were read so far, as they were opened."""
         with self._lock:
-            return [self._file.path, *(p for s in self._sources.values() for p in s.paths)]
+            found = {self._file.path: self._state}
+            for source in self._sources.values():
+                found.update(source.opened)
+            return found
 
     @property
     def watched(self) -> bool:
