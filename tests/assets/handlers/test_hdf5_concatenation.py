@@ -74,9 +74,7 @@ def test_external_links_of_a_master(tmp_path, reader):
     sources(tmp_path)
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["entry/data/data_000002"] = h5py.ExternalLink("series_data_000002.h5", AD_DATASET)
-    got = reader.resource(
-        "AD_HDF5", tmp_path / "f.h5", points(0, 3), key="/entry/data/data_000002"
-    )
+    got = reader.resource("AD_HDF5", tmp_path / "f.h5", points(0, 3), key="/entry/data/data_000002")
     np.testing.assert_array_equal(got[:, 0], DATA[[4, 7]])
 
 
