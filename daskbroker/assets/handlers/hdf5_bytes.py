@@ -165,7 +165,7 @@ class ChunkBytes:
             # pread would take memory for what is not there
             if offset + size > self.state[2] or size > self.filters.most:
                 raise Damaged(f"it takes {size:,} bytes, more than there are or can be")
-            self.filters.decode(os.pread(file, size, offset), mask, out)
+            self.filters.decode(memoryview(os.pread(file, size, offset)), mask, out)
         except Damaged as error:
             raise FillError(f"the chunk {place} of the dataset is damaged: {error}") from None
 
@@ -191,7 +191,6 @@ def _is_plain(dataset: h5py.Dataset) -> bool:
         and dtype.metadata is None
         and dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True))
         and dataset.file.userblock_size == 0
-        and dataset.file.driver == "sec2"
     )
 
 

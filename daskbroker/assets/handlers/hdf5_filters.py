@@ -31,8 +31,7 @@ CHECKSUM = 4
 SLACK = 2**20
 """Bytes that a stored chunk may have beyond twice its size: headers and what does not compress."""
 
-Bytes: TypeAlias = "bytes | np.ndarray"
-Decoder: TypeAlias = "Callable[[Bytes, np.ndarray, tuple[int, ...]], None]"
+Decoder: TypeAlias = "Callable[[memoryview, np.ndarray, tuple[int, ...]], None]"
 """Called with what is stored, the place for exactly what comes out, and the filter's values."""
 
 
@@ -74,7 +73,7 @@ class Filters:
         """Bytes that a stored chunk may have."""
         return 2 * self.size + SLACK
 
-    def decode(self, data: Bytes, mask: int, out: np.ndarray) -> None:
+    def decode(self, data: memoryview, mask: int, out: np.ndarray) -> None:
         """Undo the filters of one chunk.
 
         Parameters
@@ -107,8 +106,8 @@ class Filters:
                 raise Damaged(
                     f"it does not unpack to the {size} bytes of a chunk: {error}"
                 ) from None
-            data = into
-        if data is not out:
+            data = into.data
+        if not applied or self.codes[applied[0]] == FLETCHER32:
             if len(data) != len(out):
                 raise Damaged(
                     f"it has {len(data)} bytes in place of the {len(out)} bytes of a chunk"
@@ -147,7 +146,7 @@ def _packing(values: tuple[int, ...]) -> int:
 # -- checksum and shuffle --------------------------------------------------------------------
 
 
-def _checked(data: Bytes) -> Bytes:
+def _checked(data: memoryview) -> memoryview:
     """What a checksum is of, if it is right; old versions of HDF5 wrote its bytes in pairs."""
     content, stored = data[:-CHECKSUM], bytes(data[-CHECKSUM:])
     if len(stored) != CHECKSUM:
@@ -158,7 +157,7 @@ def _checked(data: Bytes) -> Bytes:
     return content
 
 
-def _unshuffle(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None:
+def _unshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
     """The first bytes of all elements, then all second bytes, and so on; a rest as it is."""
     _expect(len(data), len(out))
     width = values[0]
@@ -182,18 +181,18 @@ def _expect(found: int, size: int) -> None:
 def _by(decode: Callable[..., Any]) -> Decoder:
     """By a function that stops where its place ends, and tells how far it came."""
 
-    def decoder(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None:
+    def decoder(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
         _expect(len(decode(data, out=out)), len(out))
 
     return decoder
 
 
-def _unlz4(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None:
-    _expect(*_header(">Q", data), len(out))
+def _unlz4(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
+    _expect(_header(">Q", data)[0], len(out))
     _expect(len(imagecodecs.lz4h5_decode(data, out=out)), len(out))
 
 
-def _unblosc(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None:
+def _unblosc(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
     """The header tells how much is read, and how much memory is taken for a block."""
     size, block, stored = _header("<III", data, 4)
     _expect(size, len(out))
@@ -202,7 +201,7 @@ def _unblosc(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None:
     _expect(len(imagecodecs.blosc_decode(data, out=out, numthreads=1)), len(out))
 
 
-def _header(form: str, data: Bytes, start: int = 0) -> tuple[int, ...]:
+def _header(form: str, data: memoryview, start: int = 0) -> tuple[int, ...]:
     return struct.unpack_from(form, data, start)
 
 
@@ -215,7 +214,7 @@ GROUP = 8
 _LENGTH = struct.Struct(">I").unpack_from
 
 
-def _unbitshuffle(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None:
+def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
     width, packing = values[2], _packing(values)
     if len(out) % width:
         raise Damaged(f"its size is no multiple of {width}, its elements'")
@@ -232,7 +231,7 @@ def _unbitshuffle(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None
         raise Damaged(f"its header tells of blocks of {block} bytes")
     fast = _dectris()
     if fast is not None:
-        found = fast(bytes(data), "bslz4" if packing == LZ4_INSIDE else "bszstd", elem_size=width)
+        found = fast(data, "bslz4" if packing == LZ4_INSIDE else "bszstd", elem_size=width)
         _expect(len(found), len(out))
         out[:] = np.frombuffer(found, np.uint8)
         return
@@ -244,14 +243,14 @@ def _unbitshuffle(data: Bytes, out: np.ndarray, values: tuple[int, ...]) -> None
         raise Damaged("a block is damaged")
 
 
-def _unshuffle_bits(data: Bytes, out: np.ndarray, width: int, block: int, rest: int) -> None:
+def _unshuffle_bits(data: memoryview, out: np.ndarray, width: int, block: int, rest: int) -> None:
     """Elements whose bits lie plane by plane, block by block."""
     whole = out[: len(out) - rest]
-    stored = memoryview(data)[: len(whole)]  # of an array, the width would be that of its dtype
+    stored = data[: len(whole)]  # of an array, the width would be that of its dtype
     imagecodecs.bitshuffle_decode(stored, itemsize=width, blocksize=block, out=whole)
 
 
-def _check_blocks(data: Bytes, size: int, block: int, rest: int) -> None:
+def _check_blocks(data: memoryview, size: int, block: int, rest: int) -> None:
     """Check that all blocks, each behind its length, and what follows them are there.
 
     The decoder is not told where its data ends.

@@ -18,8 +18,7 @@ import h5py
 import numpy as np
 
 from ...core.errors import FillError
-from ...core.regular import Identity
-from .hdf5_files import state_of
+from ...core.regular import Identity, identity
 from .hdf5_links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .hdf5_selections import Selected, Unlimited, meet, paired, selected
 from .regions import Axis, as_axis, put_region, shape_of
@@ -101,7 +100,7 @@ class VirtualRows:
         self._lock = threading.RLock()
         self._sources: dict[tuple[str, str], Rows] = {}
         self.name, self.dtype = dataset.name, dataset.dtype
-        self._state = state_of(file.file)
+        self._state = identity(file.file.id.get_vfd_handle())
         if self.dtype.hasobject or self.dtype.subdtype is not None:
             raise self._refused("its elements are texts or lists")
         self._map()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import h5py
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ DATA = frames(sum(COUNTS), (20, 30))
 def sources(folder, **options):
     """Data files as an Eiger writes them, some frames each."""
     starts = np.cumsum((0, *COUNTS))
-    for number, (low, high) in enumerate(zip(starts[:-1], starts[1:]), 1):
+    for number, (low, high) in enumerate(itertools.pairwise(starts), 1):
         path = folder / f"series_data_{number:06d}.h5"
         write_hdf5(path, DATA[low:high], compression="bitshuffle", **options)
     return folder
