@@ -29,6 +29,18 @@ OWN: dict[str, str] = {
     "AD_HDF5": f"{_HANDLERS}.hdf5:AreaDetectorHDF5",
     "AD_HDF5_SWMR": f"{_HANDLERS}.hdf5:AreaDetectorHDF5SWMR",
     "AD_HDF5_SWMR_STREAM": f"{_HANDLERS}.hdf5:FrameHDF5",
+    **dict.fromkeys(
+        ("AD_EIGER", "AD_EIGER2", "AD_EIGER_SLICE"), f"{_HANDLERS}.hdf5_detectors:Eiger"
+    ),
+    "AD_HDF5_SINGLE": f"{_HANDLERS}.hdf5_detectors:SingleHDF5",
+    "AD_HDF5_SWMR_TS": f"{_HANDLERS}.hdf5_detectors:AreaDetectorTimesSWMR",
+    "AD_HDF5_TS": f"{_HANDLERS}.hdf5_detectors:AreaDetectorTimes",
+    "TPX_HDF5": f"{_HANDLERS}.hdf5_detectors:Timepix",
+    "XSP3": f"{_HANDLERS}.hdf5_detectors:Xspress3",
+    **dict.fromkeys(
+        ("XSP3_FLY", "XPS3_FLY", "DEXELA_FLY_V1", "MERLIN_FLY", "MERLIN_FLY_STREAM_V1"),
+        f"{_HANDLERS}.hdf5_detectors:FlyScan",
+    ),
     "AD_TIFF": f"{_HANDLERS}.tiff:AreaDetectorTIFF",
     "NPY_SEQ": f"{_HANDLERS}.npy:SequenceNPY",
     "RWFS_NPY": f"{_HANDLERS}.npy:SequenceNPY",
@@ -36,6 +48,11 @@ OWN: dict[str, str] = {
     "npy_FRAMEWISE": f"{_HANDLERS}.npy:FrameNPY",
     "application/x-hdf5": f"{_HANDLERS}.hdf5:StreamHDF5",
     "multipart/related;type=application/x-npy": f"{_HANDLERS}.npy:StreamNPY",
+    "image/tiff": f"{_HANDLERS}.tiff_pages:StreamPages",
+    "multipart/related;type=image/jpeg": f"{_HANDLERS}.jpeg:StreamJPEG",
+    "text/csv": f"{_HANDLERS}.csv:StreamCSVWithNames",
+    "text/csv;header=absent": f"{_HANDLERS}.csv:StreamCSV",
+    "text/csv;header=present": f"{_HANDLERS}.csv:StreamCSVWithNames",
     "multipart/related;type=image/tiff": f"{_HANDLERS}.tiff:StreamTIFF",
 }
 """Our own block handlers, by name so that h5py and tifffile load where a file is read."""

@@ -15,7 +15,8 @@ from .hdf5_concatenation import ConcatenatedRows
 from .hdf5_files import open_dataset, open_file
 from .hdf5_links import LinkedFile, LinkedFiles
 from .hdf5_rows import RowSource
-from .hdf5_virtual import Rows, VirtualRows
+from .hdf5_virtual import VirtualRows
+from .rows import Rows
 
 __all__ = ["OpenDatasets"]
 

@@ -80,6 +80,11 @@ class RowSource:
         """With the rows that there are now."""
         return tuple(self.dataset.shape)
 
+    @property
+    def maximum(self) -> tuple[int | None, ...]:
+        """How far each dimension may grow; None: without limit."""
+        return tuple(self.dataset.maxshape)
+
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Bytes of the files that hold it; None where they are not known."""
         own = os.fstat(self._file.get_vfd_handle()).st_size

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import h5py
 import numpy as np
@@ -22,41 +21,9 @@ from ...core.regular import Identity, identity
 from .hdf5_links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .hdf5_selections import Selected, Unlimited, meet, paired, selected
 from .regions import Axis, as_axis, put_region, shape_of
+from .rows import Rows
 
-__all__ = ["Rows", "VirtualRows"]
-
-
-class Rows(Protocol):
-    """A dataset that is read by rows."""
-
-    @property
-    def name(self) -> str:
-        """In its file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """With the rows that there are now."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """In the byte order of the file."""
-
-    @property
-    def opened(self) -> dict[str, Identity]:
-        """The files that hold it, as far as they were opened, and what they were then."""
-
-    @property
-    def watched(self) -> bool:
-        """Whether all of them were opened to be watched while they are written."""
-
-    def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the files that hold some rows, or all of them; None: not known."""
-
-    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
-
-    def refresh(self) -> None:
-        """See the rows that a writer added."""
+__all__ = ["VirtualRows"]
 
 
 OpenRows = Callable[[LinkedFile, str], Rows]
