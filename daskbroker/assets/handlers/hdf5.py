@@ -73,7 +73,7 @@ def _is_one_frame(source: Rows) -> bool:
     So area detectors' plugins write it that have one frame a file ("Single"); where they have
     many, the dimension of frames has no limit.
     """
-    return len(source.shape) == 2 and getattr(source, "maximum", (0,))[0] is not None
+    return len(source.shape) == 2 and getattr(source, "maximum", (None,))[0] is not None
 
 
 class AreaDetectorHDF5SWMR(AreaDetectorHDF5):
