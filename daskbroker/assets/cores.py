@@ -45,10 +45,14 @@ class _Helpers:
             self._busy += helping
             return helping
 
-    def leave(self, count: int) -> None:
-        """Count a call, or helpers, no longer."""
+    def leave(self) -> None:
+        """Count a call, or a helper, no longer."""
         with self._lock:
-            self._busy -= count
+            self._busy -= 1
+
+    def too_many(self, most: int) -> bool:
+        """Whether calls have come since for which there is no core."""
+        return self._busy > most
 
     def submit(self, work: Callable[[], None]) -> Future[None] | None:
         """Have a helper begin; None while the interpreter ends."""
@@ -98,41 +102,43 @@ def divide(work: Callable[[Item], None], items: Iterable[Item], alone: bool = Fa
         Without help: the work is not worth it.
     """
     waiting = deque(items)
-    helping = 0 if alone or len(waiting) < 2 else most_threads() - 1
-    if not helping:
+    most = 1 if alone or len(waiting) < 2 else most_threads()
+    if most == 1:
         _drain(work, waiting)
         return
-    helping = _helpers.enter(min(helping, len(waiting) - 1), helping + 1)
+    helping = _helpers.enter(len(waiting) - 1, most)
 
     def help_out() -> None:
         try:
-            _drain(work, waiting)
+            _drain(work, waiting, lambda: _helpers.too_many(most))
         finally:
-            _helpers.leave(1)
+            _helpers.leave()
 
     begun: list[Future[None]] = []
     try:
         for _ in range(helping):
             future = _helpers.submit(help_out)
             if future is None:
-                _helpers.leave(1)
+                _helpers.leave()
             else:
                 begun.append(future)
         _drain(work, waiting)
     finally:
         waiting.clear()
-        _helpers.leave(1)
+        _helpers.leave()
         for future in begun:
             if future.cancel():  # it did not begin
-                _helpers.leave(1)
+                _helpers.leave()
         failed = [future.exception() for future in begun if not future.cancelled()]
     for error in failed:
         if error is not None:
             raise error
 
 
-def _drain(work: Callable[[Item], None], waiting: deque[Item]) -> None:
-    while True:
+def _drain(
+    work: Callable[[Item], None], waiting: deque[Item], stop: Callable[[], bool] = lambda: False
+) -> None:
+    while not stop():
         try:
             item = waiting.popleft()
         except IndexError:
