@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.building import build
 from benchmarks.cluster import cluster
+from benchmarks.compressed import compressed
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
@@ -32,6 +33,7 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "spectra": spectra,
     "build": build,
     "fill": fill,
+    "compressed": compressed,
     "references": references,
     "cluster": cluster,
     "long-run": long_run,
