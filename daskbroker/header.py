@@ -255,8 +255,6 @@ class Header:
 
     def tree(self, fill: bool = True, *, chunks: Any = "auto") -> xr.DataTree:
         """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
-        import xarray as xr
-
         options = ViewOptions(fill=fill)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
@@ -270,8 +268,7 @@ class Header:
             )
             for name in began
         }
-        root = xr.Dataset(attrs=dataset_view.run_attrs(self.start, self.stop))
-        return xr.DataTree.from_dict({"/": root, **nodes}, name=self.uid)
+        return dataset_view.tree(nodes, dataset_view.run_attrs(self.start, self.stop), self.uid)
 
     def documents(
         self,

@@ -1,45 +1,34 @@
-"""A stream as a lazy xarray Dataset along ``time``.
+"""From a plan to a lazy Dataset along ``time``.
 
-One :class:`~daskbroker.views.chunk_column.ChunkColumn` per variable serves with dask and
-without: indexing reads only the chunks, the columns and the cells that are asked for. Opening a
-Dataset reads nothing but ``time`` and ``seq_num``, and no detector file.
+Opening one reads what is in memory (:mod:`.loading`), and no detector file. All else is Dask's, cut
+alike along ``time`` (:mod:`.cutting`), or xarray's own lazy arrays.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import xarray as xr
 
-from ..assets.access import FileAccess
-from ..assets.filling import Filling
-from ..core.chunks import ChunkPlan
-from ..core.documents import plain
-from ..core.errors import FieldNotFound
-from ..core.external import stream_keys
-from ..core.fields import select
-from ..core.layouts import STREAM_RESOURCE
-from ..core.run_plan import RunPlan, resources_of
-from ..core.schema import TableColumn, table_columns
-from .chunk_column import ColumnSource, ExternalColumn
-from .dataframe import Runs, target_bytes
-from .dataset_rows import DatasetRows
-from .options import ViewOptions
-from .variables import (
-    chunk_length,
-    coordinates,
-    loaded_coordinates,
-    variable,
-    variable_source,
-)
+from ...assets.access import FileAccess
+from ...assets.filling import Filling
+from ...core.chunks import ChunkPlan
+from ...core.documents import plain
+from ...core.errors import FieldNotFound
+from ...core.fields import select
+from ...core.run_plan import RunPlan
+from ...core.schema import TableColumn, table_columns
+from ..dataframe import Runs
+from ..options import ViewOptions
+from .assembly import Assembly
+from .loading import load
+from .rows import DatasetRows
+from .variables import coordinate_sources, variable_source
 
-__all__ = ["dataset", "run_attrs"]
-
-MOST_CHUNKS_FOR_INDEX = 1000
-"""Up to so many chunks are read for the index of ``time``; beyond, ``time`` stays lazy."""
+__all__ = ["assembly", "dataset", "run_attrs"]
 
 
 def dataset(
@@ -69,10 +58,10 @@ def dataset(
     files
         How detector files are reached.
     chunks
-        ``"auto"``: dask arrays, of what is stored cut where chunks end, of external cells in
-        blocks of about the partition size, aligned to the files' own chunks where
-        stream_resources tell of them; so variables may be cut differently along ``time``. None:
-        xarray's own lazy arrays. Anything else as :meth:`xarray.Dataset.chunk` takes it.
+        ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time``; a block
+        of the largest has about the partition size. None: xarray's own lazy arrays.
+        ``{"time": n}``, ``{name: n}``: so many events a block, for all variables, or for one.
+        Anything else as :meth:`xarray.Dataset.chunk` takes it.
     with_run
         Add the coordinate ``run``, the uid.
 
@@ -81,46 +70,51 @@ def dataset(
     xarray.Dataset
         Dimension ``time`` (UTC, without zone, as xarray has none), then the data key's own
         ``dims`` or ``<key>_dim_N``. Coordinates ``time``, ``seq_num`` and the scanned motors of
-        ``start.hints.dimensions``. Variables have the names of the table's columns. Numbers
+        ``start.hints.dimensions``, which are in memory, as are all stored variables if they are
+        small together. Variables have the names of the table's columns. Numbers
         with gaps are floats; cells of no common shape are objects. External variables have the
         declared shape and dtype (``float64`` where none is declared).
     """
+    filling = options.filling(plan, files)
+    made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
+    (loaded,) = load([made.loading])
+    return made.dataset(loaded)
+
+
+def assembly(
+    plan: RunPlan,
+    stream: str,
+    runs: Runs,
+    options: ViewOptions,
+    filling: Filling | None,
+    *,
+    chunks: Any = "auto",
+    with_run: bool = False,
+) -> Assembly:
+    """What :func:`dataset` puts together, before anything is in memory."""
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
     events, dtypes = plan.events, options.dtypes or {}
-    rows = DatasetRows.of(events, options.duplicates)
     columns = {column.name: column for column in table_columns(events, chosen, runs)}
     _check_names(dtypes, columns)
-    filling = options.filling(plan, files)
-    sources = {
+    shown = coordinate_sources(events, with_run)
+    sources = shown | {
         name: variable_source(events, column, runs, filling, dtypes)
         for name, column in columns.items()
+        if name not in shown
     }
-    variables = {
-        name: variable(events, rows, columns[name], source) for name, source in sources.items()
-    }
-    indexes: dict[Hashable, xr.indexes.PandasIndex] = {}
-    if len(events) > MOST_CHUNKS_FOR_INDEX:
-        shown = coordinates(events, rows, with_run)
-    else:
-        shown, indexes["time"] = loaded_coordinates(events, rows, with_run)
-    token = _token(events, stream, runs, filling, options)
-    if chunks in ("auto", {}):
-        cuts = _cuts(plan, rows, sources)
-        variables = _chunked(variables, cuts, token)
-        if not indexes:
-            shown = _chunked(shown, dict.fromkeys(shown, rows.cuts(target_bytes())), token)
-    scanned = [name for name in _scanned(runs, stream) if name in variables]
-    shown |= {name: variables.pop(name) for name in scanned}
-    result = xr.Dataset(
-        variables,
-        # As a mapping, a lazy coordinate ``time`` would be read for an index.
-        coords=xr.Coordinates(shown, indexes=indexes),
-        attrs=_attrs(events, stream, runs, with_run),
+    scanned = [name for name in _scanned(runs, stream) if name in columns]
+    return Assembly(
+        plan,
+        DatasetRows.of(events, options.duplicates),
+        columns,
+        sources,
+        (*shown, *scanned),
+        _attrs(events, stream, runs, with_run),
+        stream,
+        _token(events, stream, runs, filling, options),
+        chunks,
     )
-    if chunks is None or chunks in ("auto", {}):
-        return result
-    return result.chunk(chunks, token=token, name_prefix="daskbroker-")
 
 
 def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) -> None:
@@ -130,33 +124,6 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             raise FieldNotFound(
                 f"dtypes names {name!r}, which is no variable; there are: {', '.join(columns)}"
             )
-
-
-def _cuts(
-    plan: RunPlan, rows: DatasetRows, sources: Mapping[str, ColumnSource]
-) -> dict[str, tuple[int, ...]]:
-    """Lengths along ``time`` of the dask chunks of each variable."""
-    stored, target = rows.cuts(target_bytes()), target_bytes()
-    streams = {key for d in plan.descriptors for key in stream_keys(d)}
-    used = streams & {s.key for s in sources.values() if isinstance(s, ExternalColumn)}
-    references = {STREAM_RESOURCE.kind: plan.references[STREAM_RESOURCE.kind]} if used else {}
-    resources = [doc for _, doc in resources_of(references)]
-    cuts = {}
-    for name, source in sources.items():
-        cuts[name] = stored
-        if isinstance(source, ExternalColumn):
-            align = chunk_length(source, plan.events, resources)
-            cuts[name] = rows.external_cuts(target, source.declared.cell_bytes, align)
-    return cuts
-
-
-def _chunked(
-    lazy: Mapping[str, xr.Variable], cuts: Mapping[str, tuple[int, ...]], token: str
-) -> dict[str, xr.Variable]:
-    return {
-        name: found.chunk({"time": cuts[name]}, name=f"daskbroker-{name}-{token}")
-        for name, found in lazy.items()
-    }
 
 
 def run_attrs(
