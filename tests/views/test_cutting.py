@@ -96,7 +96,7 @@ def test_columns_that_are_read_together(sizes, rows):
     assert [name for group in groups for name in group] == list(named)
     for group in groups:
         assert 1 <= len(group) <= 64
-        assert len(group) == 1 or rows * sum(named[name] for name in group) <= 4 * 2**20
+        assert len(group) == 1 or rows * sum(named[name] for name in group) <= 8 * 2**20
 
 
 def huge_run(events=100_000):

@@ -32,6 +32,7 @@ from ...core.chunks import present
 from ...core.errors import StoreDamaged
 from ...core.settings import setting
 from .old_footers import check_old_footer, check_old_table
+from .open_files import State, opened, state_of
 
 __all__ = ["encoded_file", "read_file"]
 
@@ -45,9 +46,6 @@ FOOTERS = 256
 
 FILES = 10_000
 """Of so many files it is remembered which columns were checked."""
-
-State = tuple[int, ...]
-"""What changes when a file is replaced or written to: device, inode, size, times."""
 
 DECODING = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError)
 """What decoding of damaged bytes may end in."""
@@ -136,7 +134,7 @@ def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None
     mode = setting("verify")
     data, state = _mapped(path)
     try:
-        return _read(data, str(path), state, columns, rows, mode)
+        return _read(data, path, state, columns, rows, mode)
     except StoreDamaged as error:
         raise StoreDamaged(f"{path} is damaged: {error}") from error.__cause__
     except MemoryError:
@@ -150,9 +148,7 @@ def _mapped(path: Path) -> tuple[memoryview, State]:
     handle = os.open(path, os.O_RDONLY)
     try:
         found = os.fstat(handle)
-        state = (
-            found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns,
-        )  # fmt: skip
+        state = state_of(found)
         if not found.st_size:
             return memoryview(b""), state
         return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ)), state
@@ -162,16 +158,16 @@ def _mapped(path: Path) -> tuple[memoryview, State]:
 
 def _read(
     data: memoryview,
-    path: str,
+    path: Path,
     state: State,
     columns: Sequence[str] | None,
     rows: int | None,
     mode: str,
 ) -> pa.Table:
-    footer = None if mode == "always" else _known_footers(path, state).get(0)
+    footer = None if mode == "always" else _known_footers(str(path), state).get(0)
     if footer is None:
         footer = _read_footer(data)
-        _known_footers(path, state)[0] = footer
+        _known_footers(str(path), state)[0] = footer
     count = footer.metadata.num_rows
     if rows is not None and rows != count:
         raise StoreDamaged(f"it has {count:,} rows, not {rows:,}")
@@ -179,21 +175,28 @@ def _read(
     if not names:  # the number of rows still counts
         return pa.table({"": pa.nulls(count)}).select([])
     places = footer.places(names)
-    checked = _checked_columns(path, state)
+    checked = _checked_columns(str(path), state)
     wanted = {"first": places - checked, "always": places, "never": set()}[mode]
     if footer.checksums is not None:
         _check(data, footer, wanted)
-    old = footer.checksums is None
-    with pq.ParquetFile(
-        pa.BufferReader(pa.py_buffer(data)),
-        metadata=footer.metadata,
-        page_checksum_verification=bool(wanted) and old,
-    ) as file:
-        table = file.read(columns=None if columns is None else names)
-    if old:
-        check_old_table(table, count)
+    asked = None if columns is None else names
+    if footer.checksums is not None and mode != "always":
+        with opened(path, state) as mine:
+            mine.file = mine.file or _parquet(data, footer)
+            table = mine.file.read(columns=asked)
+    else:
+        old = footer.checksums is None
+        with _parquet(data, footer, page_checksum_verification=bool(wanted) and old) as file:
+            table = file.read(columns=asked)
+        if old:
+            check_old_table(table, count)
     checked |= wanted
     return table if columns is None else table.select(names)
+
+
+def _parquet(data: memoryview, footer: _Footer, **options: Any) -> pq.ParquetFile:
+    reader = pa.BufferReader(pa.py_buffer(data))
+    return pq.ParquetFile(reader, metadata=footer.metadata, **options)
 
 
 def _check(data: memoryview, footer: _Footer, places: set[int]) -> None:

@@ -21,7 +21,7 @@ from .columns import ColumnSource, StoredColumn
 
 __all__ = ["column_groups", "even_cut", "given_cut", "is_cut", "regular_length", "row_bytes"]
 
-GROUP_BYTES = 4 * 2**20
+GROUP_BYTES = 8 * 2**20
 """Of columns that one task reads together, as far as that is more than one column."""
 MOST_IN_GROUP = 64
 OBJECT_BYTES = 56
