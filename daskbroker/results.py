@@ -163,6 +163,7 @@ class Results:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
+        roi: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> xr.Dataset | xr.DataTree:
@@ -172,7 +173,7 @@ class Results:
 
         Parameters
         ----------
-        stream_name, fields, fill, chunks, timestamps, duplicates, dtypes
+        stream_name, fields, fill, chunks, timestamps, duplicates, dtypes, roi
             As for :meth:`daskbroker.Header.dataset`.
         handler_registry, handler_overrides
             As for :meth:`daskbroker.Header.dataset`.
@@ -195,6 +196,7 @@ class Results:
             timestamps,
             duplicates,
             dtypes=dtypes,
+            roi=roi,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
         )

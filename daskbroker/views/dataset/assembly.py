@@ -119,8 +119,8 @@ class Assembly:
     def usual_lengths(self) -> tuple[int, ...]:
         """Lengths of blocks along ``time`` where nothing else is asked for."""
         if self.external:
-            largest = max(self.external.values(), key=lambda source: source.declared.cell_bytes)
-            row, align = largest.declared.cell_bytes, self._frames_of_a_chunk(largest)
+            largest = max(self.external.values(), key=lambda source: source.cell_bytes)
+            row, align = largest.cell_bytes, self._frames_of_a_chunk(largest)
         else:
             row = sum(size for name, size in self.sizes.items() if name not in self.coordinates)
             align = regular_length(self.rows.lengths)
@@ -201,7 +201,11 @@ class Assembly:
             array = lazy_array(plan, self.rows, source)
         if column is None or name in SHARED:
             return xr.Variable(("time",), array, fastpath=True)
-        dims = dimensions(plan, column, len(source.cell_shape))
+        if isinstance(source, ExternalColumn):
+            whole = dimensions(plan, column, len(source.declared.shape or ()))
+            dims = ("time", *(whole[1 + axis] for axis in source.axes))
+        else:
+            dims = dimensions(plan, column, len(source.cell_shape))
         return xr.Variable(dims, array, variable_attrs(plan, column.field), fastpath=True)
 
 

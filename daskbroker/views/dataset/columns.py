@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from ...core.codec import block as block_of
 from ...core.codec import field_kind
 from ...core.layouts import whole
 from ...core.schema import TIME, constant, to_pandas
+from .regions import Region, region_shape, within
 from .rows import DatasetRows, Rows, as_slice, by_chunk
 
 __all__ = [
@@ -343,11 +345,14 @@ class ExternalColumn(ColumnSource):
         How.
     targets
         What is filled, one a descriptor.
+    region
+        What of each cell is shown; None: all of it.
     """
 
     declared: Declared
     filling: Filling
     targets: tuple[Target, ...]
+    region: Region | None = None
 
     @classmethod
     def of(
@@ -377,8 +382,21 @@ class ExternalColumn(ColumnSource):
 
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of a cell; () where cells are objects."""
-        return self.declared.shape or ()
+        """Of what is shown of a cell; () where cells are objects."""
+        return region_shape(self.region) if self.region is not None else self.declared.shape or ()
+
+    @property
+    def cell_bytes(self) -> int:
+        """Of what is shown of a cell, in memory."""
+        if self.region is None:
+            return self.declared.cell_bytes
+        return max(1, prod(self.cell_shape) * self.dtype.itemsize)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Those of a whole cell that are shown."""
+        parts = self.region or tuple(map(range, self.declared.shape or ()))
+        return tuple(axis for axis, part in enumerate(parts) if isinstance(part, range))
 
     def of_owners(self, places: Sequence[int]) -> ExternalColumn:
         """See :meth:`ColumnSource.of_owners`."""
@@ -388,11 +406,15 @@ class ExternalColumn(ColumnSource):
 
     def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
-        return self._filled(block, tables, ())
+        return self._filled(block, tables, self._whole_index(()))
 
     def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """See :meth:`ColumnSource.read`; of a file only the region is read, in one call."""
-        return block.arranged(self._filled(block, self._tables(block), inner))
+        index = self._whole_index(inner)
+        return block.arranged(self._filled(block, self._tables(block), index))
+
+    def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
+        return inner if self.region is None else within(self.region, inner)
 
     def _tables(self, block: Block) -> Sequence[pa.Table]:
         if len(block.pieces) != 1:
@@ -421,7 +443,7 @@ class ExternalColumn(ColumnSource):
             else:
                 parts.append(self.filling.array(target, held, self.declared, inner, near))
         if not parts:
-            return outer_index(np.empty((0, *self.cell_shape), self.dtype), inner)
+            return outer_index(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 

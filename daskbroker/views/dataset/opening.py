@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
@@ -24,7 +25,9 @@ from ...core.schema import TableColumn, table_columns
 from ..dataframe import Runs
 from ..options import ViewOptions
 from .assembly import Assembly
+from .columns import ColumnSource, ExternalColumn
 from .loading import load
+from .regions import check_names, region_of
 from .rows import DatasetRows
 from .variables import coordinate_sources, variable_source
 
@@ -103,6 +106,7 @@ def assembly(
         for name, column in columns.items()
         if name not in shown
     }
+    sources |= _regions(options.roi or {}, sources)
     scanned = [name for name in _scanned(runs, stream) if name in columns]
     return Assembly(
         plan,
@@ -115,6 +119,18 @@ def assembly(
         _token(events, stream, runs, filling, options),
         chunks,
     )
+
+
+def _regions(
+    roi: Mapping[str, Any], sources: Mapping[str, ColumnSource]
+) -> dict[str, ColumnSource]:
+    """The variables of which only a region of each cell is to be shown."""
+    external = {name: s for name, s in sources.items() if isinstance(s, ExternalColumn)}
+    check_names(roi, {name: source.declared.shape for name, source in external.items()})
+    return {
+        name: replace(external[name], region=region_of(name, part, external[name].cell_shape))
+        for name, part in roi.items()
+    }
 
 
 def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) -> None:
@@ -165,7 +181,8 @@ def _token(
     stops = [stop and stop["uid"] for _, stop in runs.values()]
     fill = filling and filling.token
     chosen = {key: str(dtype) for key, dtype in (options.dtypes or {}).items()}
-    note = json.dumps([plan.token, stream, stops, fill, options.duplicates, chosen])
+    regions = repr(sorted((options.roi or {}).items(), key=lambda pair: pair[0]))
+    note = json.dumps([plan.token, stream, stops, fill, options.duplicates, chosen, regions])
     return hashlib.blake2b(note.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
 
 
