@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.building import build
 from benchmarks.cluster import cluster
+from benchmarks.datasets import columns, legacy, tree
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
@@ -28,6 +29,9 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "runs": runs,
     "spectra": spectra,
     "build": build,
+    "columns": columns,
+    "tree": tree,
+    "legacy": legacy,
     "fill": fill,
     "references": references,
     "cluster": cluster,
