@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import daskbroker
+from daskbroker.assets import filling
+from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.detector_runs import datum_run, stream_run
 from daskbroker.testing.runs import RunBuilder
 from daskbroker.views.dataset.cutting import column_groups, even_cut
 from daskbroker.views.rows import RowGroup, coalesce, cut
@@ -141,6 +144,52 @@ def test_what_travels_is_small(huge):
     lazy = huge.dataset(chunks=None)["img"].variable._data
     assert max(map(len, payloads)) < 6000
     assert len(pickle.dumps(lazy)) < 20_000
+
+
+def test_a_task_of_a_dataset_carries_its_own_rows(huge):
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset = huge.dataset()
+    for name in ("img", "x"):
+        array = dataset[name].data[:10]
+        graph = dict(dask.optimize(array)[0].dask)
+        assert len(graph) <= 3
+        assert max(len(pickle.dumps(task)) for task in graph.values()) < 7000
+        assert {name.split("-")[0] for name in array.dask.layers} == {"daskbroker", "getitem"}
+    assert dataset["x"].data[40:50].compute().tolist() == [n * 0.5 for n in range(40, 50)]
+
+
+@pytest.mark.parametrize("make", [datum_run, stream_run], ids=["datum", "stream"])
+def test_a_block_reads_a_file_in_one_call_whatever_chunks_events_are_in(
+    make, tmp_path, monkeypatch
+):
+    calls = []
+    read = filling.read_block
+    monkeypatch.setattr(
+        filling, "read_block", lambda *args, **more: calls.append(args) or read(*args, **more)
+    )
+    docs, data = make(tmp_path, 14)
+    with dask.config.set({"daskbroker.seal-rows": 4}), daskbroker.temp() as db:
+        insert_all(db, docs)
+        header = db[-1]
+        assert len(header.es_given_stream("primary").chunks_given_header(header, "primary")) > 2
+        with dask.config.set({"daskbroker.partition-size": 700}):  # seven frames
+            image = header.dataset()["img"]
+        assert image.chunks[0] == (7, 7)
+        np.testing.assert_array_equal(image.values, data.reshape(image.shape))
+    assert len(calls) == 2
+
+
+def test_large_columns_are_read_together_in_groups_of_their_own(db):
+    keys = {f"x{n}": [float(n), n + 0.5] for n in range(200)}
+    insert_all(db, make_run(keys=keys))
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset, again = db[-1].dataset(), db[-1].dataset(fields=["x3", "x150"])
+    layers = {name for name in dataset.__dask_graph__().layers if "-read-" in name}
+    assert len(layers) == 4
+    few = dataset[["x3", "x150"]]
+    assert set(few.__dask_graph__().layers) <= set(dataset.__dask_graph__().layers)
+    assert {n for n in few.__dask_graph__().layers if "-read-" in n} < layers
+    assert again.compute().equals(few.compute())
 
 
 def test_a_column_that_is_stored_is_read_from_any_partition(huge):

@@ -33,6 +33,7 @@ from ...core.errors import (
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
 from .fork_gate import gate
+from .open_files import close_below
 
 __all__ = ["FILE_NAME", "Database", "plain_text"]
 
@@ -372,6 +373,7 @@ class Database:
         with gate.passed(), self._lock:
             self._closed = True
             self.disconnect()
+        close_below(self.root)
 
     def disconnect(self) -> None:
         """Close all connections that are not in use; new ones are made when they are needed."""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ...core.forking import in_each_process
 
-__all__ = ["State", "opened", "state_of"]
+__all__ = ["State", "close_below", "opened", "state_of"]
 
 MOST_OPEN = 128
 """So many files stay open in a process."""
@@ -66,3 +66,10 @@ def opened(path: Path, state: State) -> Iterator[Opened]:
             _waiting[key] = (state, mine.file)
             while len(_waiting) > MOST_OPEN:
                 _waiting.popitem(last=False)
+
+
+def close_below(folder: Path) -> None:
+    """Close the files of a store that is closed; those that are in use stay open after it."""
+    with _lock:
+        for key in [key for key in _waiting if folder in Path(key).parents]:
+            del _waiting[key]
