@@ -41,6 +41,7 @@ class Sizes:
     baseline_keys: int = 2_000
     columns: int = 300
     column_events: int = 200_000
+    stored_bytes: int = 300_000_000
     quick: bool = False
 
 
@@ -66,6 +67,7 @@ QUICK = Sizes(
     baseline_keys=50,
     columns=12,
     column_events=2_000,
+    stored_bytes=1_000_000,
     quick=True,
 )
 """Sizes to try the benchmarks with; the goals say nothing about them."""

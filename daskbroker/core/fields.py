@@ -18,9 +18,19 @@ from typing import Any
 
 from .clock import seconds_of
 from .documents import ALL, Document
-from .errors import FieldNotFound
+from .errors import BadField, BadQuery, FieldNotFound
+from .listing import listed
+from .query import full_matches
 
-__all__ = ["Field", "derive_descriptor", "project", "select", "shown_names"]
+__all__ = [
+    "Field",
+    "FieldsOfRuns",
+    "derive_descriptor",
+    "project",
+    "select",
+    "select_there",
+    "shown_names",
+]
 
 RESERVED = frozenset({"time", "seq_num", "uid", "descriptor", "run"})
 PROJECTIONS = ("start", "stop", "config")
@@ -84,7 +94,8 @@ def select(
     Raises
     ------
     FieldNotFound
-        For a field that matches nothing, naming what there is.
+        For a field that matches nothing, naming what there is. It is also a BadQuery where it is
+        no pattern, or one that takes too long.
     """
     keys = data_keys_of(descriptors)
     names = shown_names(keys)
@@ -102,9 +113,83 @@ def select(
     return list(found.values())
 
 
+def select_there(fields: Any, descriptors: Sequence[Mapping[str, Any]]) -> list[Any] | None:
+    """The part of a selection that some descriptors have, where others may have the rest.
+
+    Parameters
+    ----------
+    fields, descriptors
+        As for :func:`select`; fields that match nothing are dropped.
+
+    Returns
+    -------
+    list or None
+        Items for :func:`select`. None if the selection names something that a stream has of its
+        own (data keys, configuration), and these descriptors have none of it: metadata of the
+        run, and the columns that every stream has, are no reason to show a stream.
+    """
+    items = _as_list(fields)
+    there = [item for item in items if _is_there(item, descriptors)]
+    own = [item for item in items if not _is_in_every_stream(item)]
+    return None if own and not any(item in there for item in own) else there
+
+
+class FieldsOfRuns:
+    """A selection for many runs, of which each may lack some of the fields.
+
+    Parameters
+    ----------
+    fields
+        As for :func:`select`.
+    """
+
+    def __init__(self, fields: Any) -> None:
+        self._all = fields is None or fields is ALL
+        self._fields = [] if self._all else _as_list(fields)
+        self._unseen = [item for item in self._fields if not _is_in_every_stream(item)]
+        self._latest: Sequence[Mapping[str, Any]] = ()
+
+    def there(self, descriptors: Sequence[Mapping[str, Any]]) -> Any:
+        """The part for a run of these descriptors; None if the run is to be left out."""
+        if self._all:
+            return ALL
+        self._latest = descriptors
+        self._unseen = [item for item in self._unseen if not _is_there(item, descriptors)]
+        return select_there(self._fields, descriptors)
+
+    def check(self) -> None:
+        """Check, after the last run, that some run had each of the fields.
+
+        Raises
+        ------
+        FieldNotFound
+        """
+        for item in self._unseen:
+            try:
+                select([item], self._latest)
+            except FieldNotFound as error:
+                raise FieldNotFound(f"none of the runs has it; in the last one {error}") from None
+
+
+def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
+    try:
+        select([item], descriptors)
+    except BadField:  # of which no other descriptor knows more
+        raise
+    except FieldNotFound:
+        return False
+    return True
+
+
+def _is_in_every_stream(item: Any) -> bool:
+    return isinstance(item, str) and (item in RESERVED or item.startswith(("start:", "stop:")))
+
+
 def _as_list(fields: Any) -> list[Any]:
     if isinstance(fields, (str, re.Pattern)):
         return [fields]
+    if not isinstance(fields, Iterable):
+        raise FieldNotFound(f"fields takes names and patterns, not {fields!r:.100}")
     return list(fields)
 
 
@@ -112,9 +197,9 @@ def _match(
     item: Any, keys: list[str], names: dict[str, str], descriptors: Sequence[Mapping[str, Any]]
 ) -> list[Field]:
     if isinstance(item, re.Pattern):
-        return _by_pattern(item, keys, names, item.pattern)
+        return _by_pattern(item, keys, names, str(item.pattern))
     if not isinstance(item, str):
-        raise FieldNotFound(f"the field {item!r} is neither text nor a compiled pattern")
+        raise FieldNotFound(f"the field {item!r:.200} is neither text nor a compiled pattern")
     if item in RESERVED:
         return [] if item == "seq_num" else [Field(item, "", item)]
     if item in names:
@@ -137,19 +222,20 @@ def _by_pattern(pattern: Any, keys: list[str], names: dict[str, str], shown: str
     chosen = _full_matches(pattern, keys)
     if not chosen:
         raise FieldNotFound(
-            f"the field {shown!r} matches no data key; there are: {', '.join(keys) or 'none'}"
+            f"the field {shown!r:.200} matches no data key; there are: {listed(keys, shown)}"
         )
     return [Field("data", key, names[key]) for key in chosen]
 
 
 def _full_matches(pattern: Any, keys: list[str]) -> list[str]:
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise FieldNotFound(
-            f"the field {pattern!r} is no data key and no regular expression: {error}"
+        return full_matches(pattern, keys, "fields")
+    except BadQuery as error:
+        shown = str(getattr(pattern, "pattern", pattern))
+        raise BadField(
+            f"the field {shown:.100} is no data key, and no regular expression that can be used: "
+            f"{error}; there are: {listed(keys, shown)}"
         ) from None
-    return [key for key in keys if compiled.fullmatch(key)]
 
 
 def _projection(
@@ -159,7 +245,7 @@ def _projection(
         devices = sorted({device for d in descriptors for device in d.get("configuration", {})})
         raise FieldNotFound(
             f"the field {item!r} names no configuration; use config:<device>:<key>, "
-            f"devices are: {', '.join(devices) or 'none'}"
+            f"devices are: {listed(devices, path.partition(':')[0])}"
         )
     return Field(space, path, item)
 

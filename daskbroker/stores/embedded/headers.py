@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice, repeat
 from typing import Any
 
 from ...core.documents import pack, unpack, unpack_document
 from ...core.search import Search
+from ..backing_up import BackupSource
+from ..checking import CheckedHeader
 from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
+from .backup import EmbeddedBackup
+from .checking import check_headers
 from .database import Database, plain_text
-from .index import index_document, narrow
+from .index import Narrowed, index_document, narrow
 
 __all__ = ["EmbeddedHeaderStore"]
 
@@ -35,11 +40,16 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
-        with self._database.write() as connection:
+        with self._database.write(durable=name == "stop") as connection:
             if name == "start":
                 self._insert_start(connection, doc)
             else:
                 self._insert_stop(connection, doc)
+
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """See :meth:`HeaderStore.one_sync`."""
+        log = self._database.log
+        return nullcontext() if batch and not log.interval else log.once()
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         uid = plain_text(doc["uid"])
@@ -75,6 +85,12 @@ class EmbeddedHeaderStore(HeaderStore):
             ).fetchone()
         return None if row is None else _pair(row)
 
+    def has_uid(self, uid: str) -> bool:
+        """See :meth:`HeaderStore.has_uid`."""
+        with self._database.read() as connection:
+            query = "SELECT 1 FROM header WHERE uid = ?"
+            return connection.execute(query, (plain_text(uid),)).fetchone() is not None
+
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
         with self._database.read() as connection:
@@ -90,22 +106,29 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
-        offset = start if narrowed.exact else 0
-        rows = self._pages(narrowed.where, narrowed.parameters, offset, oldest_first)
-        pairs: Iterator[HeaderPair] = map(_pair, rows)
-        if not narrowed.exact:
-            pairs = islice((pair for pair in pairs if search.matches(*pair)), start, None)
-        yield from islice(pairs, None if stop is None else max(0, stop - start))
+        most = None if stop is None else max(0, stop - start)
+        if narrowed.exact:
+            rows = self._pages(narrowed, start, most, oldest_first)
+            yield from islice(map(_pair, rows), most)
+        else:
+            pairs = map(_pair, self._pages(narrowed, 0, None, oldest_first))
+            found = (pair for pair in pairs if search.matches(*pair))
+            yield from islice(found, start, None if most is None else start + most)
 
     def _pages(
-        self, where: str, parameters: list[Any], offset: int, oldest_first: bool
+        self, narrowed: Narrowed, offset: int, most: int | None, oldest_first: bool
     ) -> Iterator[tuple[Any, ...]]:
-        """Rows in batches that begin small, each continued from the last row of the one before."""
+        """Rows in batches that begin small, each continued from the last row of the one before.
+
+        ``most`` is the number of rows that the caller will take at most.
+        """
         order, sign = ("ASC", ">") if oldest_first else ("DESC", "<")
         after: tuple[float, int] | None = None
-        for size in chain(BATCHES, repeat(BATCHES[-1])):
+        where = narrowed.where
+        for batch in chain(BATCHES, repeat(BATCHES[-1])):
+            size = batch if most is None else min(batch, most)
             clause = where if after is None else f"({where}) AND (time, id) {sign} (?, ?)"
-            values = [*parameters, *(after or ()), size, offset if after is None else 0]
+            values = [*narrowed.parameters, *(after or ()), size, offset if after is None else 0]
             with self._database.read() as connection:
                 cursor = connection.execute(
                     f"SELECT start, stop, time, id FROM header WHERE {clause} "
@@ -134,6 +157,15 @@ class EmbeddedHeaderStore(HeaderStore):
                     ).fetchone()[0]
                 )
         return super().count(search)
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, search)
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`HeaderStore.backup_source`."""
+        return EmbeddedBackup(self._database)
 
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ...core.external import stream_keys
+from ...core.graph_names import graph_name
 from ...core.layouts import STREAM_RESOURCE
 from ...core.run_plan import RunPlan, resources_of
 from ...core.schema import TableColumn
@@ -161,7 +161,7 @@ class Assembly:
         """Of the tasks of a variable, as the dashboard shows it, and what tells it from others."""
         note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
         token = hashlib.blake2b(note, digest_size=16).hexdigest()
-        return "-".join(["daskbroker", _clean(self.stream), _clean(name), token])
+        return "-".join(["daskbroker", graph_name(self.stream), graph_name(name), token])
 
     # -- what is put together ----------------------------------------------------------------
 
@@ -193,7 +193,11 @@ class Assembly:
         chunks = self.chunks
         if isinstance(chunks, Mapping):
             chunks = {"time": self.usual_lengths, **chunks}
-        return lazy.chunk(chunks, token=self.token, name_prefix="daskbroker-")
+        clean = {name: graph_name(str(name)) for name in self.sources}
+        renamed = {name: new for name, new in clean.items() if name != new}
+        prefix = f"daskbroker-{graph_name(self.stream)}-"
+        cut = lazy.rename(renamed).chunk(chunks, token=self.token, name_prefix=prefix)
+        return cut.rename({new: name for name, new in renamed.items()})
 
     def _variable(self, name: str, source: ColumnSource, array: Any) -> xr.Variable:
         plan, column = self.plan.events, self.columns.get(name)
@@ -207,7 +211,3 @@ class Assembly:
         else:
             dims = dimensions(plan, column, len(source.cell_shape))
         return xr.Variable(dims, array, variable_attrs(plan, column.field), fastpath=True)
-
-
-def _clean(name: str) -> str:
-    return re.sub(r"\W+", "_", name)

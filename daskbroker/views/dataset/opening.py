@@ -20,6 +20,7 @@ from ...core.chunks import ChunkPlan
 from ...core.documents import plain
 from ...core.errors import FieldNotFound
 from ...core.fields import select
+from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..dataframe import Runs
@@ -138,7 +139,7 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
     for name in dtypes:
         if name not in known:
             raise FieldNotFound(
-                f"dtypes names {name!r}, which is no variable; there are: {', '.join(columns)}"
+                f"dtypes names {name!r}, which is no variable; there are: {listed(columns, name)}"
             )
 
 
