@@ -40,6 +40,9 @@ class Sizes:
     frame: tuple[int, int] = (256, 256)
     rows_in_chunk: int = 10_000
     headers: int = 50_000
+    baseline_keys: int = 2_000
+    columns: int = 300
+    column_events: int = 200_000
     stored_bytes: int = 300_000_000
     quick: bool = False
 
@@ -65,6 +68,9 @@ QUICK = Sizes(
     frame=(8, 8),
     rows_in_chunk=100,
     headers=300,
+    baseline_keys=50,
+    columns=12,
+    column_events=2_000,
     stored_bytes=1_000_000,
     quick=True,
 )

@@ -38,6 +38,11 @@ SETTINGS: dict[str, Setting] = {
     "partition-size": Setting(
         "64 MiB", "bytes", "Size of a partition of a table, and of a block of a dataset."
     ),
+    "loaded-size": Setting(
+        "8 MiB",
+        "bytes",
+        "What is stored of a dataset is in memory if all of it together has this size at most.",
+    ),
     "prefetch": Setting(8, "int", "Number of reads that a stream of documents is ahead."),
     "prefetch-bytes": Setting(
         "128 MiB", "bytes", "Size of all that a stream of documents has read ahead."
