@@ -226,6 +226,7 @@ class Header:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
+        roi: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> xr.Dataset:
@@ -238,10 +239,16 @@ class Header:
         stream_name, fields, fill, timestamps, duplicates, handler_registry, handler_overrides
             As for :meth:`table`.
         chunks
-            ``"auto"``: dask arrays, cut where chunks end, of about the partition size; None:
-            xarray's own lazy arrays; anything else as :meth:`xarray.Dataset.chunk` takes it.
+            ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
+            blocks of about the partition size; None: xarray's own lazy arrays; ``{"time": n}``
+            or ``{name: n}``: so many events a block, for all variables or for one; anything else
+            as :meth:`xarray.Dataset.chunk` takes it.
         dtypes
             Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare.
+        roi
+            Of external variables, the region of each cell that is shown and ever read:
+            ``{"img": np.s_[..., 10:20, :]}``. Unlike a slice after other steps, it reaches the file
+            whatever is made of the variable.
         """
         options = ViewOptions(
             fields,
@@ -249,6 +256,7 @@ class Header:
             timestamps,
             duplicates,
             dtypes=dtypes,
+            roi=roi,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
         )
@@ -257,8 +265,6 @@ class Header:
 
     def tree(self, fill: bool = True, *, chunks: Any = "auto") -> xr.DataTree:
         """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
-        import xarray as xr
-
         options = ViewOptions(fill=fill)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
@@ -272,8 +278,7 @@ class Header:
             )
             for name in began
         }
-        root = xr.Dataset(attrs=dataset_view.run_attrs(self.start, self.stop))
-        return xr.DataTree.from_dict({"/": root, **nodes}, name=self.uid)
+        return dataset_view.tree(nodes, dataset_view.run_attrs(self.start, self.stop), self.uid)
 
     def documents(
         self,

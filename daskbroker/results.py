@@ -253,6 +253,7 @@ class Results:
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
         errors: Errors = "raise",
+        roi: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> xr.Dataset | xr.DataTree:
@@ -263,7 +264,7 @@ class Results:
 
         Parameters
         ----------
-        stream_name, fields, fill, chunks, timestamps, duplicates, dtypes
+        stream_name, fields, fill, chunks, timestamps, duplicates, dtypes, roi
             As for :meth:`daskbroker.Header.dataset`.
         handler_registry, handler_overrides
             As for :meth:`daskbroker.Header.dataset`.
@@ -290,12 +291,15 @@ class Results:
             timestamps,
             duplicates,
             dtypes=dtypes,
+            roi=roi,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             errors=errors,
         )
         if combine == "tree":
-            return self._tree(stream_name, options, chunks)
+            pairs = {header.uid: (header.start, header.stop) for header in self}
+            planned = self._planned(stream_name, list(pairs), options, rows_needed=True)
+            return dataset_view.tree_of_runs(planned, stream_name, pairs, options, chunks)
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         headers = sorted(self, key=lambda header: seconds_of(header.start))
@@ -309,25 +313,6 @@ class Results:
         return dataset_view.dataset(
             plan, stream_name, runs, options, files, chunks=chunks, with_run=True
         )
-
-    def _tree(self, stream_name: str, options: ViewOptions, chunks: Any) -> xr.DataTree:
-        import xarray as xr
-
-        runs = {header.uid: (header.start, header.stop) for header in self}
-        found: dict[str, tuple[RunPlan, FileAccess]] = {}
-        for plan, files in self._planned(stream_name, list(runs), options, rows_needed=True):
-            for uid in dict.fromkeys(d["run_start"] for d in plan.descriptors):
-                found.setdefault(uid, (plan.of_run(uid), files))
-        nodes: dict[str, xr.Dataset] = {}
-        for uid, pair in runs.items():
-            if uid in found:
-                plan, files = found[uid]
-                name = uid.replace("%", "%25").replace("/", "%2F")
-                nodes[name] = dataset_view.dataset(
-                    plan, stream_name, {uid: pair}, options, files, chunks=chunks
-                )
-        root = xr.Dataset(attrs={"stream": stream_name})
-        return xr.DataTree.from_dict({"/": root, **nodes}, name=stream_name)
 
     def _planned(
         self,

@@ -330,6 +330,33 @@ class ChunkPlan:
             keys=tuple(self.keys[place] for place in chosen.tolist()),
         )
 
+    def by_run(self) -> dict[str, ChunkPlan]:
+        """The plan of each run that has a descriptor, as :meth:`of_descriptors` would make it."""
+        places: dict[str, list[int]] = {}
+        for place, descriptor in enumerate(self.descriptors):
+            places.setdefault(descriptor["run_start"], []).append(place)
+        run = np.empty(len(self.descriptors), np.int64)
+        within = np.empty(len(self.descriptors), np.int64)
+        for number, some in enumerate(places.values()):
+            run[some], within[some] = number, np.arange(len(some))
+        owners = self.records["descriptor"]
+        order = np.lexsort((within[owners], run[owners]))
+        records = self.records[order]
+        ends = np.cumsum(np.bincount(run[owners], minlength=len(places))).tolist()
+        records["descriptor"] = within[records["descriptor"]]
+        keys = [self.keys[place] for place in order.tolist()]
+        plans = {}
+        for uid, begin, end in zip(places, [0, *ends], ends):
+            part, schemas = records[begin:end], self.schemas
+            if len(schemas) > 1:
+                used, numbers = np.unique(part["schema"], return_inverse=True)
+                part["schema"] = numbers
+                schemas = tuple(schemas[number] for number in used.tolist())
+            own = tuple(self.descriptors[place] for place in places[uid])
+            some_keys = tuple(keys[begin:end])
+            plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store)
+        return plans
+
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
         try:  # not damage_of, as the label is wanted of few

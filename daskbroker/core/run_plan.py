@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from .bad_runs import BadRun
@@ -132,26 +131,15 @@ class RunPlan:
         places = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
         return replace(self, events=self.events.of_descriptors(places))
 
-    def of_run(self, run: str) -> RunPlan:
-        """The part of one run."""
-
-        def part(plan: ChunkPlan, places: Sequence[int]) -> ChunkPlan:
-            return replace(plan.of_descriptors(places), bad=_only(run, plan.bad))
-
-        references = {
-            kind: part(plan, self._owners[kind].get(run, ()))
-            for kind, plan in self.references.items()
+    def by_run(self) -> dict[str, RunPlan]:
+        """The part of each run that has a descriptor of events."""
+        references = {kind: plan.by_run() for kind, plan in self.references.items()}
+        return {
+            uid: RunPlan(
+                (uid,), events, {kind: of[uid] for kind, of in references.items() if uid in of}
+            )
+            for uid, events in self.events.by_run().items()
         }
-        events = part(self.events, self._places.get(run, ()))
-        return RunPlan((run,), events, references, _only(run, self.unlisted))
-
-    @cached_property
-    def _places(self) -> dict[str, list[int]]:
-        return _by_run(self.events)
-
-    @cached_property
-    def _owners(self) -> dict[str, dict[str, list[int]]]:
-        return {kind: _by_run(plan) for kind, plan in self.references.items()}
 
     def sizes(self) -> dict[str, int]:
         """Number of events by descriptor uid, and of references by kind. Nothing is read."""
@@ -177,18 +165,6 @@ def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Doc
         for table in () if plan is None else plan.read_all():
             for doc in decode_rows(layout, table, ""):
                 yield layout.kind, doc
-
-
-def _only(run: str, bad: Mapping[str, BadRun]) -> dict[str, BadRun]:
-    return {run: bad[run]} if run in bad else {}
-
-
-def _by_run(plan: ChunkPlan) -> dict[str, list[int]]:
-    """Places of the descriptors of each run."""
-    places: dict[str, list[int]] = {}
-    for place, descriptor in enumerate(plan.descriptors):
-        places.setdefault(descriptor["run_start"], []).append(place)
-    return places
 
 
 def frame_spans(plan: ChunkPlan) -> tuple[list[tuple[str, range]], dict[str, BadRun]]:

@@ -43,6 +43,7 @@ class ViewOptions:
     duplicates: Duplicates = "last"
     timezone: str | None = None
     dtypes: Mapping[str, Any] | None = None
+    roi: Mapping[str, Any] | None = None
     handler_registry: Any = None
     handler_overrides: Any = None
     errors: Errors = "raise"
