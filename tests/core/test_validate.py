@@ -70,7 +70,7 @@ def test_sound_documents_pass_unchanged_as_a_copy(name):
         ("event", "seq_num", 2**63, "seq_num"),
         ("event", "time", None, "time"),
         ("event", "data", [], "data"),
-        ("event", "data", {"x": b"1"}, "data.x"),
+        ("event", "data", {"x": 1j}, "data.x"),
         ("event", "timestamps", {"x": "1"}, "timestamps.x"),
         ("event", "filled", {"x": 1}, "filled.x"),
         ("event", "filled", None, "filled"),
