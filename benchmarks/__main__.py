@@ -11,6 +11,8 @@ from pathlib import Path
 
 from benchmarks.building import build
 from benchmarks.cluster import cluster
+from benchmarks.compressed import compressed
+from benchmarks.datasets import columns, legacy, tree
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
@@ -31,7 +33,11 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "runs": runs,
     "spectra": spectra,
     "build": build,
+    "columns": columns,
+    "tree": tree,
+    "legacy": legacy,
     "fill": fill,
+    "compressed": compressed,
     "references": references,
     "cluster": cluster,
     "long-run": long_run,

@@ -89,11 +89,20 @@ class StoreUnavailable(StoreError, ConnectionError):
 
 
 class StoreDamaged(StoreError):
-    """A file of the store is missing, truncated or not what it should be."""
+    """A file or document of the store is missing, damaged or not what it should be."""
 
 
 class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
+
+
+class BadRunWarning(DaskbrokerError, UserWarning):
+    """A run is left out of a list, a search or a table, as a document of it cannot be read.
+
+    The message names the run (or, where it has no uid, where the store has it), the document and
+    the field. :attr:`daskbroker.Results.bad` keeps what was left out; ``db[uid]`` of such a run
+    raises :class:`StoreDamaged`. It is a warning; as an error where warnings are turned into such.
+    """
 
 
 class CopyMismatch(DaskbrokerError):

@@ -38,6 +38,11 @@ SETTINGS: dict[str, Setting] = {
     "partition-size": Setting(
         "64 MiB", "bytes", "Size of a partition of a table, and of a block of a dataset."
     ),
+    "loaded-size": Setting(
+        "8 MiB",
+        "bytes",
+        "What is stored of a dataset is in memory if all of it together has this size at most.",
+    ),
     "prefetch": Setting(8, "int", "Number of reads that a stream of documents is ahead."),
     "prefetch-bytes": Setting(
         "128 MiB", "bytes", "Size of all that a stream of documents has read ahead."
@@ -51,6 +56,12 @@ SETTINGS: dict[str, Setting] = {
         "What becomes of cells in tables and documents that have another shape than declared.",
     ),
     "handler-cache": Setting(64, "int", "Number of handlers of detector files that stay open."),
+    "decode-threads": Setting(
+        0,
+        "int",
+        "Number of threads of a process that decode frames at once; 0: as many as a Dask worker "
+        "has, else as there are cores.",
+    ),
     "seal-rows": Setting(
         16_384, "int", "The journal of a descriptor is sealed when it has so many rows."
     ),

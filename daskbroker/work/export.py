@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..assets.transfer import FileTransfer
+from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import is_unicode, plain, to_json
 from ..core.durable_files import replacing
-from ..core.errors import BadQuery
+from ..core.errors import BadQuery, StoreDamaged
 from ..core.file_names import file_name
 from ..header import Header
 
@@ -52,7 +53,9 @@ def export(
     Yields
     ------
     Path
-        Each file, complete, and synced with its name: it survives a loss of power.
+        Each file, complete, and synced with its name: it survives a loss of power. Runs that
+        cannot be read are left out, each with a :class:`daskbroker.BadRunWarning`; of such a run
+        some files may be there.
 
     Raises
     ------
@@ -64,10 +67,13 @@ def export(
     if files is not None and format != "jsonl":
         raise BadQuery(f"detector files travel with documents (jsonl), not with {format}")
     for header in headers:
-        if format == "jsonl":
-            yield export_jsonl(header, folder, fill=fill, files=files)
-        else:
-            yield from export_parquet(header, folder, fill=fill)
+        try:
+            if format == "jsonl":
+                yield export_jsonl(header, folder, fill=fill, files=files)
+            else:
+                yield from export_parquet(header, folder, fill=fill)
+        except StoreDamaged as error:
+            warn_of_bad(BadRun(header.uid, str(error)))
 
 
 def export_jsonl(

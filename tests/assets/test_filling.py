@@ -19,7 +19,8 @@ def filling_of(header, **handlers):
 
 
 def names(header, **options):
-    return header.table(**options)._name, header.dataset(**options)["img"].data.name
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        return header.table(**options)._name, header.dataset(**options)["img"].data.name
 
 
 def test_the_same_work_has_the_same_name(db):

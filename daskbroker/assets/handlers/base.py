@@ -54,6 +54,22 @@ class Datums:
         """Those of consecutive events of a stream resource."""
         return cls({"index": np.arange(start, stop)}, stop - start)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Datums]) -> Datums:
+        """Those of several that have the same keywords, one after the other."""
+        columns: dict[str, np.ndarray | Sequence[Any]] = {}
+        for name in parts[0].columns:
+            values = [part.columns[name] for part in parts]
+            if all(isinstance(some, np.ndarray) for some in values):
+                columns[name] = np.concatenate(values)
+            else:
+                columns[name] = [
+                    value
+                    for some in values
+                    for value in (some.tolist() if isinstance(some, np.ndarray) else some)
+                ]
+        return cls(columns, sum(map(len, parts)))
+
     def __len__(self) -> int:
         return self.count
 

@@ -36,6 +36,7 @@ from ...core.formats import check_format
 from ...core.settings import setting
 from .fork_gate import gate
 from .log_sync import LogSync
+from .open_files import close_below
 
 __all__ = ["FILE_NAME", "Database", "plain_text"]
 
@@ -403,6 +404,7 @@ class Database:
             with gate.passed(), self._lock:
                 self._closed = True
                 self.disconnect()
+            close_below(self.root)
 
     def bring_to_disk(self) -> None:
         """Return when all that was stored here survives a loss of power.

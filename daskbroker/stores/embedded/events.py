@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...core.chunks import ChunkPlan
+from ...core.bad_runs import BadRun
+from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
-from ...core.errors import BadQuery, StoreFull, StoreReadOnly
+from ...core.errors import BadQuery, StoreDamaged, StoreFull, StoreReadOnly
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
 from ...core.planning import PlanBuilder
@@ -128,7 +129,8 @@ class EmbeddedEventStore(JournalledEventStore):
             row = connection.execute(
                 "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-        return None if row is None else unpack_document(row[0])
+        with damage_of(f"descriptor {uid!r}"):
+            return None if row is None else unpack_document(row[0])
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventStore.put_asset`."""
@@ -246,11 +248,14 @@ class EmbeddedEventStore(JournalledEventStore):
 
     # -- reading -----------------------------------------------------------------------------
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {plain_text(uid): place for place, uid in enumerate(runs)}
         query = (
-            "SELECT run.uid, descriptor.body FROM run JOIN descriptor ON descriptor.run = run.id "
+            "SELECT run.uid, descriptor.uid, body "
+            "FROM run JOIN descriptor ON descriptor.run = run.id "
             "WHERE run.uid IN (SELECT value FROM json_each(?))"
         )
         values = [json.dumps(list(order))]
@@ -262,7 +267,13 @@ class EmbeddedEventStore(JournalledEventStore):
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
             )
         rows.sort(key=lambda row: order[row[0]])
-        return [unpack_document(body) for _, body in rows]
+        return [self._listed(runs[order[run]], uid, body) for run, uid, body in rows]
+
+    def _listed(self, run: str, uid: str, body: bytes) -> Document | BadRun:
+        try:
+            return unpack_document(body)
+        except StoreDamaged as error:
+            return BadRun(run, f"descriptor {uid!r}: {error}", str(self._database.path))
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
@@ -332,17 +343,21 @@ class EmbeddedEventStore(JournalledEventStore):
                 f"{POSITIONS}) {where}",
                 values,
             ).fetchall()
-        made = 0
-        for kind, uid, owner in rows:
-            lane = self._lanes.get((kind, owner, uid))
-            if lane is None:
-                with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
-                    pass
-            made += seal_lane(self._database, self._journal, lane)
+        sequences = ((uid, (kind, uid, owner)) for kind, uid, owner in rows)
+        made = self._seal_each(sequences, self._seal_sequence, one_run=run is not None)
         self._pack_if_many()
         if run is None:
             sweep(self._database)
         return made
+
+    def _seal_sequence(self, sequence: tuple[str, str, str]) -> int:
+        kind, run, owner = sequence
+        lane = self._lanes.get((kind, owner, run))
+        if lane is None:
+            with self._writing(LAYOUTS[kind], owner, run) as (_, lane):
+                pass
+        with damage_of(f"{kind}s of run {run!r}"):
+            return seal_lane(self._database, self._journal, lane)
 
     def _pack_if_many(self) -> None:
         """Pack small chunks; their size is looked up only when it may have become too much."""

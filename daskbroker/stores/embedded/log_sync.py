@@ -80,7 +80,7 @@ class LogSync:
         self._synced = -1  # whether what lies in the log from before is on disk is not known
         self._since: float | None = None
         self._syncing_since: float | None = None
-        self._syncing = False
+        self._syncing = 0  # the thread that does
         self._thread: threading.Thread | None = None
         self._trouble: StoreError | None = None
         self._told = False
@@ -218,15 +218,18 @@ class LogSync:
         """
         wanted = self._written if number is None else number
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._syncing)
-                if self._synced >= wanted:
-                    return
-                if self._trouble is not None:
-                    self._told = True
-                    raise self._trouble
-                self._syncing = True
-            self._sync_now()
+            try:
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._syncing)
+                    if self._synced >= wanted:
+                        return
+                    if self._trouble is not None:
+                        self._told = True
+                        raise self._trouble
+                    self._syncing = threading.get_ident()
+                self._sync_now()
+            finally:
+                self._let_others()
 
     def sync_all(self) -> None:
         """Bring to disk what this process has written, if that is not done."""
@@ -254,7 +257,16 @@ class LogSync:
                 self._synced = max(self._synced, reached)
             else:
                 self._trouble, self._told = trouble, False
-            self._syncing, self._syncing_since = False, None
+            self._syncing_since = None
+        self._let_others()
+
+    def _let_others(self) -> None:
+        """Another thread may sync; after an interrupt (Ctrl-C) too, when nothing is sure."""
+        if self._syncing != threading.get_ident():
+            return
+        with self._changed:
+            self._since = self._since or self._syncing_since
+            self._syncing, self._syncing_since = 0, None
             self._changed.notify_all()
 
     def _bring_to_disk(self) -> None:
@@ -337,7 +349,7 @@ class LogSync:
                 due = self._since is not None and self._since + delay <= time.monotonic()
                 if not due or self._syncing:
                     continue
-                self._syncing = True
+                self._syncing = threading.get_ident()
             self._sync_now()
 
 
