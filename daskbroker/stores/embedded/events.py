@@ -10,7 +10,7 @@ from typing import Any
 
 from ...core.chunks import ChunkPlan
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
-from ...core.errors import BadQuery, StoreFull, StoreReadOnly
+from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
 from ...core.planning import PlanBuilder
@@ -24,7 +24,7 @@ from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
-from .sealing import add_chunks, seal_lane, seal_page, sweep
+from .sealing import add_chunks, discard_temporary, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -151,7 +151,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._seal_if_full(lane)
 
     def _seal_if_full(self, lane: Lane) -> None:
-        """Seal what waits. Where there is no room, it stays in the journal: it is stored."""
+        """Seal what waits. Where that fails, it stays in the journal: it is stored."""
         rows, nbytes = self._put_off.get(lane.number, (0, 0))
         if (
             lane.waiting_rows - rows < self._seal_rows
@@ -161,10 +161,12 @@ class EmbeddedEventStore(JournalledEventStore):
         try:
             seal_lane(self._database, self._journal, lane)
             self._put_off.pop(lane.number, None)
-        except (StoreFull, StoreReadOnly) as error:
+        except StoreDamaged:
+            raise
+        except StoreError as error:
             logger.warning(
-                "no room for chunks in the store at %s: %d rows of run %r stay in the journal (%s)",
-                self._database.root, lane.waiting_rows, lane.run, error.__cause__,
+                "no chunk can be made in the store at %s: %d rows of run %r stay in the journal "
+                "(%s)", self._database.root, lane.waiting_rows, lane.run, error,
             )  # fmt: skip
             self._put_off[lane.number] = lane.waiting_rows, lane.waiting_bytes
 
@@ -203,10 +205,9 @@ class EmbeddedEventStore(JournalledEventStore):
                     raise _RowByRow
                 add_chunks(connection, self._database, lane, written)
         except _RowByRow:
-            for _, temporary in written:
-                if temporary is not None:
-                    temporary.unlink(missing_ok=True)
             return False
+        finally:
+            discard_temporary(written)
         return True
 
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:

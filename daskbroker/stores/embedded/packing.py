@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
+from ...core.errors import naming
 from ...core.rounds import Rounds
-from .database import Database
+from .database import CHUNK_FOLDER, Database
 
 __all__ = ["PACK_BYTES", "pack_small_chunks", "publish_file"]
 
-CHUNK_FOLDER = "chunks"
 PACK_BYTES = 4 * 2**20
 """So much of small chunks may stay in SQLite."""
 
@@ -65,7 +66,8 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
     folder = database.root / CHUNK_FOLDER
     name = f"pack-{uuid.uuid4().hex}.arrow"
     temporary = folder / f".{name}.part"
-    with database.errors():
+    with database.errors(), naming(temporary):
+        database.check_place()
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -75,7 +77,8 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
                 os.fsync(file.fileno())
             publish_file(temporary, folder / name)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise
     return folder / name
 
