@@ -24,7 +24,7 @@ from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
-from .sealing import add_chunks, discard_temporary, seal_lane, seal_page, sweep
+from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -207,7 +207,7 @@ class EmbeddedEventStore(JournalledEventStore):
         except _RowByRow:
             return False
         finally:
-            discard_temporary(written)
+            discard_files(written)
         return True
 
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:

@@ -72,17 +72,17 @@ def seal_page(
             table = encode_page(lane.layout, part, lane.metadata)
             written.append((table, _write(database, lane, table)))
     except BaseException:
-        discard_temporary(written)
+        discard_files(written)
         raise
     return written
 
 
-def discard_temporary(written: Iterable[tuple[pa.Table, Path | None]]) -> None:
-    """Remove files of :func:`seal_page` that have got no name; what stays is swept later."""
-    for _, temporary in written:
-        if temporary is not None:
+def discard_files(written: Iterable[tuple[pa.Table, Path | None]]) -> None:
+    """Remove files that no chunk names; what stays is swept later."""
+    for _, path in written:
+        if path is not None:
             with suppress(OSError):
-                temporary.unlink()
+                path.unlink()
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -163,7 +163,8 @@ def _publish(database: Database, journal: Journal, lane: Lane, first: int, table
         ).fetchone()[0]
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
-            return 0  # the file is an orphan to sweep
+            discard_files([(table, final)])
+            return 0
         journal.claims.note_pages(connection, lane, first, rows)
         add_chunk(connection, database, lane, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
