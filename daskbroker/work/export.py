@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ..assets.transfer import FileTransfer
 from ..core.documents import is_unicode, plain, to_json
-from ..core.errors import BadQuery
+from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
 from ..core.file_names import file_name
 from ..header import Header
 
@@ -59,6 +59,8 @@ def export(
     ------
     BadQuery
         For an unknown format, or ``files`` with another than ``"jsonl"``.
+    StoreFull, StoreReadOnly, StoreError
+        If a file cannot be written; then it is not there, or is the one that was there before.
     """
     if format not in FORMATS:
         raise BadQuery(f"the format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -83,7 +85,11 @@ def export_jsonl(
     ``daskbroker ingest`` reads it back.
     """
     target = Path(folder, f"{file_name(header.uid)}.jsonl")
-    with _replacing(target) as temporary, temporary.open("w", encoding="utf8") as file:
+    with (
+        _storing(target),
+        _replacing(target) as temporary,
+        temporary.open("w", encoding="utf8") as file,
+    ):
         documents: Iterable[tuple[str, Any]] = header.documents(fill=fill)
         if files is not None:
             documents = FileTransfer(Path(files), header.db.files).carry(documents)
@@ -102,7 +108,7 @@ def export_parquet(
     """
     for stream in header.streams:
         target = Path(folder, file_name(header.uid), f"{file_name(stream)}.parquet")
-        with _replacing(target) as temporary:
+        with _storing(target), _replacing(target) as temporary:
             _write_parquet(header, stream, temporary, fill)
         yield target
 
@@ -165,6 +171,18 @@ def _arrow(frame: pd.DataFrame, types: dict[str, pa.DataType | None]) -> pa.Tabl
             cells = [plain(cell) if np.ndim(cell) > 1 else cell for cell in frame[name]]
             columns[name] = pa.array(cells, types[name])
     return pa.table(columns)
+
+
+@contextmanager
+def _storing(target: Path) -> Iterator[None]:
+    """Errors of the file system that a file meets are StoreErrors that name it."""
+    try:
+        with naming(target):
+            yield
+    except OSError as error:
+        if isinstance(error, DaskbrokerError):
+            raise
+        raise file_error(error, f"the export {target}") from error
 
 
 @contextmanager

@@ -164,7 +164,7 @@ def test_a_folder_that_is_gone_while_the_store_takes_events(sender, store, tmp_p
     change(tmp_path / "spool")
     sender.put(entry(2))
     assert store.entries[:1] == [1]
-    assert sender._file.is_in_place
+    assert sender._file.is_in_place()
     sender.flush()
     assert store.entries == [1, 2]
 

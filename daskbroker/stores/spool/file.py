@@ -89,7 +89,7 @@ class SpoolFile:
             if isinstance(error, BlockingIOError):
                 raise
             raise file_error(error, f"the spool {path}") from error
-        self._identity = state.st_dev, state.st_ino
+        self._device, self._inode, self._name = state.st_dev, state.st_ino, str(path)
         self.size = state.st_size
         self.unread = 0
         self._whole = True
@@ -105,17 +105,16 @@ class SpoolFile:
         except OSError as error:
             file.close(remove=True)
             raise file_error(error, f"the spool {final}") from error
-        file.path = final
+        file.path, file._name = final, str(final)
         return file
 
-    @property
     def is_in_place(self) -> bool:
         """Whether the file is still at its path, where another process would find it."""
         try:
-            state = os.stat(self.path)
+            state = os.stat(self._name)
         except OSError:
             return False
-        return (state.st_dev, state.st_ino) == self._identity
+        return state.st_ino == self._inode and state.st_dev == self._device
 
     def append(self, body: bytes) -> None:
         """Add a record.
@@ -190,7 +189,7 @@ class SpoolFile:
 
         One that cannot be removed is sent again, which changes nothing.
         """
-        if remove and self.is_in_place:
+        if remove and self.is_in_place():
             with suppress(OSError):
                 self.path.unlink()
         try:

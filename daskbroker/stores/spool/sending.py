@@ -154,7 +154,7 @@ class Sender:
                 self._wait_until_sent()
                 self._send([entry])
                 return
-            if self._file is not None and not self._file.is_in_place:
+            if self._file is not None and not self._file.is_in_place():
                 self._abandon_file(self._file)
             if self._file is None:
                 self._file = SpoolFile.new(self._folder, self.store)
@@ -165,7 +165,7 @@ class Sender:
                 self._since = time.monotonic()
             self._rows += len(entry)
             self._waiting.append(entry)
-            if self._thread is None or not self._thread.is_alive():
+            if self._thread is None:
                 self._start()
             elif self._rows >= self._most_rows or len(self._waiting) == 1:
                 self._changed.notify_all()
@@ -225,6 +225,8 @@ class Sender:
                 raise
 
     def _report(self) -> None:
+        if not self._refused:
+            return
         with self._lock:
             refused, self._refused = self._refused, []
         if refused:
@@ -238,7 +240,7 @@ class Sender:
         if not self._waiting:
             return
         self._trouble = None
-        if self._thread is None or not self._thread.is_alive():
+        if self._thread is None:
             self._start()
         try:
             self._hurry += 1
@@ -254,7 +256,11 @@ class Sender:
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="daskbroker-spool", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None
+            raise
 
     def _is_sender(self) -> bool:
         """Whether this thread is the one that sends; an interrupted start may have left another."""
