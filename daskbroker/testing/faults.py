@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import dask
 
-from ..core.errors import FillError, StoreError
+from ..core.errors import FillError, StoreError, UnknownReference
 from .fault_sessions import SESSIONS, Session
 
 __all__ = ["main"]
@@ -117,6 +117,9 @@ def _attempt(session: Session, folder: Path, once: bool) -> dict[str, Any]:
                 report["errors"] += 1
                 if str(folder) not in str(error):
                     report["wrong"].append(f"{name}: no path in {error}")
+            except UnknownReference as error:
+                if once or not report["errors"]:  # otherwise what it refers to was refused
+                    report["wrong"].append(f"{name}: {error}")
             except BaseException as error:
                 report["wrong"].append(f"{name}: {type(error).__name__}: {error}")
             else:

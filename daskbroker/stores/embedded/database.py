@@ -146,6 +146,7 @@ class Database:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # connections are closed before a fork
+        self._begun = 0
 
     @classmethod
     def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
@@ -235,11 +236,17 @@ class Database:
             uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
             check_same_thread=False, cached_statements=256,
         )  # fmt: skip
-        if sure:
-            self._connections.add(connection)
-            if write:
+        try:
+            if sure:
+                self._connections.add(connection)
+            if write and sure:
                 _log_ahead(connection)
-        connection.execute("PRAGMA cache_size=-32000")
+            connection.execute("PRAGMA cache_size=-32000")
+        except BaseException:
+            if sure:
+                self._disconnect(connection)
+            connection.close()
+            raise
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
@@ -321,19 +328,30 @@ class Database:
                     self._place.check()
                     self._writer = self._connect(write=True)
                 connection = self._writer
+                begun = self._begun = self._begun + 1
+                if connection.in_transaction:  # of a block that was interrupted as it ended
+                    connection.execute("ROLLBACK")
                 # As _transaction does it, whose context would cost a twentieth of an insert.
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                     self._place.check()
                     yield connection
                     connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
+                except BaseException as error:
+                    if connection.in_transaction and self._begun == begun:
                         connection.execute("ROLLBACK")
+                    if isinstance(error, sqlite3.OperationalError):
+                        # SQLite may have opened a file to read only, as it failed to open it.
+                        self._drop_writer()
                     raise
         finally:
             if entered:
                 gate.leave()
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            self._disconnect(writer)
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
@@ -409,9 +427,7 @@ class Database:
         """Close all connections that are not in use; new ones are made when they are needed."""
         while self._readers:
             self._disconnect(self._readers.pop())
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            self._disconnect(writer)
+        self._drop_writer()
 
 
 class _Errors:

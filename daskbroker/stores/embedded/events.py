@@ -55,6 +55,8 @@ class EmbeddedEventStore(JournalledEventStore):
         self._journal = Journal(self.reader)
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
+        self._unsure = False
+        """Whether a transaction on a sequence has not come to its end, as it was interrupted."""
 
     @property
     def store_id(self) -> str:
@@ -350,6 +352,9 @@ class _Writing:
     def __enter__(self) -> tuple[sqlite3.Connection, Lane]:
         connection = self._transaction.__enter__()
         try:
+            if self._source._unsure:
+                self._forget()
+            self._source._unsure = True
             lane = self._source._lane(connection, *self._what)
             return connection, self._source._journal.refresh(connection, lane)
         except BaseException as error:
@@ -361,6 +366,7 @@ class _Writing:
         if exception[0] is not None:
             self._forget()
         try:
+            self._source._unsure = False
             self._transaction.__exit__(*exception)
         except BaseException:
             self._forget()
