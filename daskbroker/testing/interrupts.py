@@ -30,19 +30,28 @@ def interrupted_calls(
         Numbers of the calls that returned, and of those that ended in KeyboardInterrupt.
     """
     choose = random.Random(seed)
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    armed = False
+
+    def interrupt(*_: object) -> None:
+        if armed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
     done: list[int] = []
     interrupted: list[int] = []
     try:
         for number, call in enumerate(calls):
             try:
+                armed = True
                 signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-6, microseconds * 1e-6))
                 call()
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                armed = False
             except KeyboardInterrupt:
                 interrupted.append(number)
             else:
                 done.append(number)
+            finally:
+                armed = False
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
