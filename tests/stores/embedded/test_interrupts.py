@@ -50,12 +50,12 @@ def other_threads_go_on(db):
 
 
 def test_at_any_moment(tmp_path):
-    """Forty runs: with counters that survive an interrupt, one in five has events twice."""
-    runs = [run() for _ in range(40)]
+    """Fifteen runs: with counters that survive an interrupt, one in five has events twice."""
+    runs = [run() for _ in range(15)]
     with dask.config.set({"daskbroker.seal-rows": 10}), daskbroker.connect(tmp_path) as db:
         interrupts = sum(insert_interrupted(db, one, seed) for seed, one in enumerate(runs))
         other_threads_go_on(db)
-    assert interrupts > 400
+    assert interrupts > 100
     with daskbroker.connect(tmp_path) as db:
         for one in runs:
             assert_documents_equal(one, db[one[0][1]["uid"]].documents())
