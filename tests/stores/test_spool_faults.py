@@ -120,6 +120,8 @@ def test_an_error_of_cutting_off_is_no_error_of_what_comes_after(sender, store, 
     assert killed(sender) == [1, 4]
 
 
+# An interrupt that meets a function called by the collector of garbage is only printed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupted_at_any_moment(tmp_path):
     """Signals at random times; what was put is sent, or is found, and other threads go on."""
     for seed in range(40):
