@@ -38,6 +38,7 @@ class Sizes:
     frame: tuple[int, int] = (256, 256)
     rows_in_chunk: int = 10_000
     headers: int = 50_000
+    stored_bytes: int = 300_000_000
     quick: bool = False
 
 
@@ -60,6 +61,7 @@ QUICK = Sizes(
     frame=(8, 8),
     rows_in_chunk=100,
     headers=300,
+    stored_bytes=1_000_000,
     quick=True,
 )
 """Sizes to try the benchmarks with; the goals say nothing about them."""

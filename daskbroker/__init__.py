@@ -16,6 +16,8 @@ from .results import Results
 from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
+from .work.backup import backup
+from .work.checking import check
 from .work.copying import copy
 from .work.reprocess import ReprocessReport, reprocess
 
@@ -37,6 +39,8 @@ __all__ = [
     "ReprocessReport",
     "Results",
     "RunBuffer",
+    "backup",
+    "check",
     "connect",
     "copy",
     "dataset_to_stream",

@@ -17,6 +17,7 @@ from .core.documents import ALL, Document
 from .core.errors import StreamNotFound
 from .core.external import external_keys
 from .core.layouts import REFERENCES
+from .core.listing import listed
 from .core.run_plan import RunPlan, stream_of
 from .stores.contract import EventStore
 from .views import dataframe as dataframe_view
@@ -277,7 +278,7 @@ class EventSource:
 def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:
     """The error for a stream that a run does not have."""
     return StreamNotFound(
-        f"run {run!r} has no stream {name!r}; it has: {', '.join(sorted(there)) or 'none'}"
+        f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
     )
 
 

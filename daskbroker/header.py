@@ -12,6 +12,8 @@ from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
+from .core.listing import listed
+from .core.printable import printable
 from .core.run_plan import RunPlan, stream_of
 from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
@@ -88,7 +90,7 @@ class Header:
             Naming the streams there are.
         """
         for source in self._sources:
-            if stream_name in source.stream_names_given_header(self.uid):
+            if stream_name in list(source.stream_names_given_header(self.uid)):
                 return source
         raise no_stream(self.uid, stream_name, self.streams)
 
@@ -117,13 +119,13 @@ class Header:
         for stream, descriptors in self.descriptors.items():
             for descriptor in descriptors:
                 configuration = descriptor.get("configuration", {})
-                if device_name in configuration:
+                if device_name in list(configuration):
                     data = configuration[device_name].get("data", {})
                     found.setdefault(stream, []).append(dict(data))
-        if not found and device_name not in self.devices():
+        if not found and device_name not in list(self.devices()):
             raise FieldNotFound(
                 f"run {self.uid!r} has no device {device_name!r}; it has: "
-                f"{', '.join(sorted(self.devices())) or 'none'}"
+                f"{listed(sorted(self.devices()), device_name)}"
             )
         return found
 
@@ -423,8 +425,8 @@ class Header:
     def _repr_html_(self) -> str:
         facts = {**self._facts, "streams": ", ".join(self.streams)}
         rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
-            f"<td>{html.escape(str(value))}</td></tr>"
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
+            f"<td>{html.escape(printable(value))}</td></tr>"
             for key, value in facts.items()
         )
         return f"<table><caption>daskbroker Header</caption>{rows}</table>"

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .core.errors import AmbiguousUID, OffsetOutOfRange, RunNotFound
+from .core.listing import listed
 from .core.search import Search, compile_search
 from .core.validate import prepare
-from .stores.contract import HeaderPair, HeaderStore, is_whole_number
+from .stores.contract import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 
 __all__ = ["HeaderSource"]
 
@@ -60,10 +61,10 @@ class HeaderSource:
         matches = [] if is_short else self.store.find_prefix(uid)
         if not matches:
             hint = f"; a prefix needs {LEAST_PREFIX} characters or more" if is_short else ""
-            raise RunNotFound(f"no run has the uid {uid!r}{hint}")
+            raise RunNotFound(f"no run has the uid {uid!r:.200}{hint}")
         if len(matches) > 1 and matches[0] != uid:
             raise AmbiguousUID(
-                f"several runs have uids that begin with {uid!r}: {', '.join(matches)}"
+                f"several runs have uids that begin with {uid!r}: {listed(matches, uid)}"
             )
         pair = self.store.find_uid(matches[0])
         assert pair is not None
@@ -76,7 +77,8 @@ class HeaderSource:
 
     def by_offset(self, offset: int, search: Search) -> HeaderPair:
         """The run ``-1`` (newest), ``-2`` … of those that a search finds."""
-        for pair in self.store.find(search, -offset - 1, -offset):
+        place = min(-offset, FARTHEST)
+        for pair in self.store.find(search, place - 1, place):
             return pair
         raise OffsetOutOfRange(
             f"there are only {self.store.count(search)} runs; {offset} is too far back"

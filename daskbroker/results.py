@@ -14,10 +14,13 @@ from .core.clock import seconds_of
 from .core.documents import Document
 from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
 from .core.fields import FieldsOfRuns
+from .core.printable import printable
 from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
+from .stores.checking import CheckedHeader
+from .stores.contract import FARTHEST
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.options import ViewOptions
@@ -45,8 +48,8 @@ class Results:
     ) -> None:
         self._db = db
         self._search = search
-        self._start = start
-        self._stop = stop
+        self._start = min(start, FARTHEST)
+        self._stop = None if stop is None else min(stop, FARTHEST)
 
     def __iter__(self) -> Iterator[Header]:
         source = self._db.header_source.store
@@ -67,6 +70,31 @@ class Results:
     def _has_descriptors(self, header: Header) -> bool:
         found = [d for descriptors in header.descriptors.values() for d in descriptors]
         return self._search.matches_descriptors(found)
+
+    def checked(self) -> Iterator[CheckedHeader]:
+        """Each run with what is damaged of its start and stop documents, for a check.
+
+        Runs whose documents cannot be read are among them, where a search cannot rule them out.
+        """
+        found = self._db.header_source.store.check(self._search)
+        if self._search.descriptors:
+            found = filter(self._may_have_descriptors, found)
+        return islice(found, self._start, self._stop)
+
+    def _may_have_descriptors(self, checked: CheckedHeader) -> bool:
+        if checked.damages or checked.start is None:
+            return True
+        return self._has_descriptors(Header(self._db, Document(checked.start), None))
+
+    def is_all_of(self, db: DataBroker) -> bool:
+        """Whether these are all runs of a broker."""
+        whole = (self._start, self._stop) == (0, None)
+        return self._db is db and whole and self._search == Search()
+
+    @property
+    def db(self) -> DataBroker:
+        """The broker that is searched."""
+        return self._db
 
     def __len__(self) -> int:
         if self._search.descriptors:
@@ -337,13 +365,16 @@ class Results:
         return (Results, (self._db, self._search, self._start, self._stop))
 
     def __repr__(self) -> str:
-        return f"<Results of {', '.join(self._search.shown) or 'all runs'}: {len(self)} runs>"
+        asked = printable(", ".join(self._search.shown) or "all runs")
+        return f"<Results of {asked}: {len(self)} runs>"
 
     def _repr_html_(self) -> str:
         heads = ("scan_id", "plan_name", "time", "uid", "exit_status")
         shown = list(islice(self, 20))
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(h._facts[k]))}</td>" for k in heads) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{html.escape(printable(h._facts[k]))}</td>" for k in heads)
+            + "</tr>"
             for h in shown
         )
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")

@@ -14,7 +14,7 @@ from benchmarks.harness import Against, Case, Timed, Workload, measure
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
     "table", "insert", "wide", "runs", "spectra", "build",
-    "cluster", "long-run", "headers", "fill", "references",
+    "cluster", "long-run", "headers", "fill", "references", "upkeep",
 )  # fmt: skip
 
 

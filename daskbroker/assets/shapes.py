@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.dtypes import dtype_of
+
 __all__ = [
     "Declared",
     "Mismatch",
@@ -112,7 +114,7 @@ def _dtype(claim: Mapping[str, Any]) -> np.dtype:
     for name in ("dtype_descr", "dtype_numpy", "dtype_str"):
         if claim.get(name):
             try:
-                return np.dtype(_description(claim[name]))
+                return dtype_of(_description(claim[name]))
             except (TypeError, ValueError):
                 continue
     return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64"))

@@ -13,6 +13,7 @@ from .. import __version__
 from ..broker import DataBroker
 from ..core.clock import show_time
 from ..core.errors import BadQuery, DaskbrokerError
+from ..core.printable import printable
 from ..core.redaction import redacted
 from ..header import Header
 from ..results import Results
@@ -29,6 +30,8 @@ __all__ = [
     "line_of",
     "main",
     "pair_of",
+    "say",
+    "say_lines",
     "search",
     "value_of",
 ]
@@ -70,11 +73,22 @@ def main() -> None:
         sys.exit(0)
     except (DaskbrokerError, OSError, MemoryError) as error:
         text = redacted(" ".join(str(error).split())) or type(error).__name__
-        sys.stderr.write(f"daskbroker: error: {text}\n")
+        say(f"daskbroker: error: {text}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("daskbroker: interrupted\n")
         sys.exit(130)
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Show one line; of what documents hold nothing has an effect on the terminal."""
+    typer.echo(printable(text), err=err)
+
+
+def say_lines(text: str) -> None:
+    """Show a text whose newlines are ours."""
+    for line in text.split("\n"):
+        say(line)
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ from ..connect import connect
 from ..core.errors import ConfigError
 from ..core.redaction import redacted
 from ..work.reprocess import reprocess as reprocess_runs
-from .app import Full, Limit, Since, Terms, Until, app, pair_of, search, value_of
+from .app import Full, Limit, Since, Terms, Until, app, pair_of, say, search, value_of
 
 __all__ = ["reprocess"]
 
@@ -49,10 +49,10 @@ def reprocess(
         found = search(db, terms, full, since, until)
         runs = found if limit is None else found[:limit]
         report = reprocess_runs(runs, func, into, parameters=parameters, name=name, dataset=dataset)
-        typer.echo(f"{report} in {into.uri}")
+        say(f"{report} in {into.uri}")
     for uid, error in report.failed.items():
         reason = redacted(f"{type(error).__name__}: {error}")
-        typer.echo(f"failed: run {uid}: {reason}", err=True)
+        say(f"failed: run {uid}: {reason}", err=True)
     if report.failed:
         raise typer.Exit(1)
 

@@ -40,6 +40,7 @@ import pyarrow as pa
 from .documents import from_json, plain, to_json
 from .errors import StoreDamaged, StoreVersion
 from .frozen import FrozenList
+from .listing import listed
 
 __all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
 
@@ -122,7 +123,12 @@ class Column:
     def arrow_field(self, name: str) -> pa.Field:
         """The Arrow field that carries kind and notes in its metadata."""
         note = _noted(self.kind, self.notes) if self.notes else _noted_kind(self.kind)
-        return pa.field(name, self.array.type, metadata={b"daskbroker": note})
+        return _field(name, self.array.type, note)
+
+
+@lru_cache(maxsize=4096)
+def _field(name: str, kind: pa.DataType, note: bytes) -> pa.Field:
+    return pa.field(name, kind, metadata={b"daskbroker": note})
 
 
 def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:
@@ -166,7 +172,7 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
         return _parsed_short(note) if len(note) < SHORT else _parsed(note)
     except StoreVersion as error:
         raise StoreVersion(f"column {arrow_field.name!r} of a chunk: {error}") from None
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
 
 
@@ -175,7 +181,7 @@ def _parsed(note: bytes) -> tuple[Kind, Mapping[str, str]]:
     kind = Kind.from_list(notes.pop("kind"))
     if not notes.keys() <= NOTES:
         raise StoreVersion(
-            f"it has notes ({', '.join(sorted(notes.keys() - NOTES))}) that this daskbroker does "
+            f"it has notes ({listed(sorted(notes.keys() - NOTES))}) that this daskbroker does "
             "not know: install a newer daskbroker to read it"
         )
     return kind, notes
@@ -420,7 +426,7 @@ def _pack_mask(mask: np.ndarray) -> str:
 def check_notes(notes: Mapping[str, str], rows: int) -> None:
     """Raise StoreDamaged if the notes of a column of so many rows are not what they should be."""
     if not notes.keys() <= {"missing", "ints"}:
-        raise StoreDamaged(f"a column has unknown notes: {', '.join(notes)}")
+        raise StoreDamaged(f"a column has unknown notes: {listed(notes)}")
     if notes.get("missing", "all") != "all":
         _unpack_mask(notes["missing"], rows)
     if "ints" in notes:

@@ -17,6 +17,7 @@ import msgpack
 import numpy as np
 
 from .checksum import seal_bytes, sound_bytes
+from .dtypes import plain_dtype
 from .errors import BadDocument
 from .frozen import FROZEN, FrozenDict, FrozenList, freeze
 
@@ -154,6 +155,10 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
     except _NoSuchForm as error:
         path = ".".join([where, *reversed(error.path)])
         raise BadDocument(f"{path}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of an object that stands for a mapping, list or number
+        raise BadDocument(f"{where}: a value cannot be read: {_named(error)}") from error
 
 
 _ATOMS = frozenset({float, str, bool, type(None)})
@@ -248,8 +253,17 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _NoSuchForm(f"a {type(value).__name__} makes no array: {_named(error)}") from error
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind not in "biufUO" or (kind == "f" and size > 8):
         what = "array" if array.ndim else "value"
@@ -316,7 +330,7 @@ def _ext_hook(code: int, data: bytes) -> Any:
     unpacker = msgpack.Unpacker()
     unpacker.feed(data)
     dtype, shape = unpacker.unpack()
-    return np.frombuffer(data, np.dtype(dtype), offset=unpacker.tell()).reshape(shape)
+    return np.frombuffer(data, plain_dtype(dtype), offset=unpacker.tell()).reshape(shape)
 
 
 def pack(value: Any) -> bytes:

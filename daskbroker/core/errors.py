@@ -16,13 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .printable import printable
+
 
 class DaskbrokerError(Exception):
     """Base of all errors that daskbroker raises on purpose."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument, quotes and escapes included.
-        return Exception.__str__(self)
+        # KeyError would show the repr of its argument, quotes included. Names of documents may
+        # be in it.
+        return printable(Exception.__str__(self))
 
 
 class BadDocument(DaskbrokerError, ValueError):
@@ -73,6 +76,10 @@ class StoreNotFound(StoreError, FileNotFoundError):
     """Nothing is stored at this place."""
 
 
+class StoreExists(StoreError, FileExistsError):
+    """Something is there already, where a new store was to be made."""
+
+
 class StoreReadOnly(StoreError, PermissionError):
     """The store can be read but not written."""
 
@@ -107,6 +114,10 @@ class HandlerNotFound(FillError, LookupError):
 
 class HandlerExists(DaskbrokerError, ValueError):
     """Another handler is registered for this spec already."""
+
+
+class BadField(FieldNotFound, BadQuery):
+    """A field that is no data key, and no regular expression that can be used."""
 
 
 class ConfigError(DaskbrokerError, ValueError):

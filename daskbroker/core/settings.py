@@ -23,8 +23,8 @@ class Setting:
     default
         The value where the configuration says nothing.
     kind
-        ``"int"``, ``"bytes"`` (a number, or text such as ``"64 MiB"``), ``"bool"``, ``"text"``, or
-        the values that are possible.
+        ``"int"``, ``"seconds"``, ``"bytes"`` (a number, or text such as ``"64 MiB"``),
+        ``"bool"``, ``"text"``, or the values that are possible.
     help
         What it does, in one sentence.
     """
@@ -56,6 +56,12 @@ SETTINGS: dict[str, Setting] = {
     ),
     "seal-bytes": Setting(
         16 * 2**20, "bytes", "The journal of a descriptor is sealed when it has this size."
+    ),
+    "sync-interval": Setting(
+        1.0,
+        "seconds",
+        "An insert into an embedded store survives a loss of power after so long; 0: when it has "
+        "returned, as a stop always does.",
     ),
     "verify": Setting(
         "first",
@@ -107,6 +113,11 @@ def setting(name: str) -> Any:
 def _typed(known: Setting, value: Any) -> Any:
     if known.kind == "int":
         return int(value)
+    if known.kind == "seconds":
+        seconds = float(value)
+        if not 0 <= seconds < float("inf"):
+            raise ValueError
+        return seconds
     if known.kind == "bytes":
         return int(_parse_bytes(value))
     if known.kind == "bool":

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
+from ..core.damage import Damage
 from ..core.documents import ALL, Document, equal
 from ..core.errors import DuplicateUID, UnknownReference
 from ..core.layouts import (
@@ -33,8 +34,11 @@ from ..core.planning import with_frames
 from ..core.run_plan import RunPlan, frame_spans
 from ..core.search import Search
 from ..core.validate import check_keys, document_label, prepare
+from .backing_up import BackupSource
+from .checking import CheckedHeader, EventChecks, check_document, check_headers
 
 __all__ = [
+    "FARTHEST",
     "EventStore",
     "HeaderPair",
     "HeaderStore",
@@ -44,6 +48,9 @@ __all__ = [
     "new_rows",
     "unknown_run",
 ]
+
+FARTHEST = 2**62
+"""No store has so many runs; what SQLite and MongoDB take for a number of them."""
 
 HeaderPair = tuple[Document, Document | None]
 """Start and stop of a run; stop is None while there is none."""
@@ -138,6 +145,20 @@ class HeaderStore(ABC):
         """A context for the parts of one insert, which bounds their time together; none here."""
         return nullcontext()
 
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """A context at whose end all survives a loss of power that each stop in it promises.
+
+        A store that syncs a file for that may do so once, at the end, also for events that it
+        keeps in the same file. What is inserted in it by other threads is not concerned.
+
+        Parameters
+        ----------
+        batch
+            It has many inserts, and not the parts of one: a store that is told to sync every
+            insert does so all the same.
+        """
+        return nullcontext()
+
     @abstractmethod
     def find_uid(self, uid: str) -> HeaderPair | None:
         """The run with exactly this uid."""
@@ -153,6 +174,21 @@ class HeaderStore(ABC):
         """
 
     # -- what follows from these -------------------------------------------------------------
+
+    def has_uid(self, uid: str) -> bool:
+        """Whether there is a run with exactly this uid."""
+        return self.find_uid(uid) is not None
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """Runs with what is damaged of their start and stop documents.
+
+        A store that gives no run of which a document is damaged overrides it, so that those are
+        named too; whether they match the search, where nobody can tell, does not count.
+        """
+        return check_headers(self.find(search))
+
+    backup_source: BackupSource | None = None
+    """What makes a backup of the store while it is written; None: nothing of ours does."""
 
     def is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
         """Whether a start or stop is not stored yet; raises as :meth:`insert_prepared`.
@@ -183,7 +219,7 @@ class HeaderStore(ABC):
         return []
 
 
-class EventStore(ABC):
+class EventStore(EventChecks, ABC):
     """Descriptors, events and references of runs, as chunks.
 
     A store implements the primitives, those that are abstract at least; the rules of inserting,
@@ -352,6 +388,19 @@ class EventStore(ABC):
     def create_indexes(self) -> list[str]:
         """Make the indexes that are missing; names of those made. Most stores have theirs."""
         return []
+
+    backup_source: BackupSource | None = None
+    """See :attr:`HeaderStore.backup_source`; equal to that of the headers if it is one store."""
+
+    # -- check: what plans and chunks do not show; see :mod:`.checking` ------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """The descriptors of a run, with what is wrong in place of those that are not sound.
+
+        A store in which one damaged descriptor hides the others overrides it.
+        """
+        for doc in self.list_descriptors([run]):
+            yield check_document("descriptor", doc) or doc
 
     # -- insert ------------------------------------------------------------------------------
 

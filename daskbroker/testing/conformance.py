@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .checks import CheckConformance
 from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
+from .repeats import RepeatConformance
 from .times import TimeConformance
 
 __all__ = ["BrokerConformance"]
@@ -16,7 +18,9 @@ class BrokerConformance(
     ModelConformance,
     PageConformance,
     CopyConformance,
+    CheckConformance,
     NounConformance,
+    RepeatConformance,
     TimeConformance,
     FillConformance,
     FillRuleConformance,

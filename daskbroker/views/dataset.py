@@ -21,7 +21,9 @@ from ..core.documents import plain
 from ..core.errors import FieldNotFound
 from ..core.external import stream_keys
 from ..core.fields import select
+from ..core.graph_names import graph_name
 from ..core.layouts import STREAM_RESOURCE
+from ..core.listing import listed
 from ..core.run_plan import RunPlan, resources_of
 from ..core.schema import TableColumn, table_columns
 from .chunk_column import ColumnSource, ExternalColumn
@@ -120,7 +122,10 @@ def dataset(
     )
     if chunks is None or chunks in ("auto", {}):
         return result
-    return result.chunk(chunks, token=token, name_prefix="daskbroker-")
+    clean = {name: graph_name(str(name)) for name in (*variables, *scanned)}
+    renamed = {name: new for name, new in clean.items() if name != new}
+    cut = result.rename(renamed).chunk(chunks, token=token, name_prefix="daskbroker-")
+    return cut.rename({new: name for name, new in renamed.items()})
 
 
 def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) -> None:
@@ -128,7 +133,7 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
     for name in dtypes:
         if name not in known:
             raise FieldNotFound(
-                f"dtypes names {name!r}, which is no variable; there are: {', '.join(columns)}"
+                f"dtypes names {name!r}, which is no variable; there are: {listed(columns, name)}"
             )
 
 
@@ -154,7 +159,7 @@ def _chunked(
     lazy: Mapping[str, xr.Variable], cuts: Mapping[str, tuple[int, ...]], token: str
 ) -> dict[str, xr.Variable]:
     return {
-        name: found.chunk({"time": cuts[name]}, name=f"daskbroker-{name}-{token}")
+        name: found.chunk({"time": cuts[name]}, name=f"daskbroker-{graph_name(name)}-{token}")
         for name, found in lazy.items()
     }
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from ..assets.filling import Filling, Target
 from ..assets.held import Held
-from ..core.chunks import ChunkReader, damage_of
+from ..core.chunks import ChunkReader, damage_of, damaged
+from ..core.errors import StoreDamaged
 from ..core.schema import (
     TIME,
     TableColumn,
@@ -183,7 +184,7 @@ class TableReader:
                 for part, table in zip(piece.parts, tables, strict=True)
             ]
         chunks = [
-            _Chunk(self, payload.filling, part, piece.near, table, _chosen(seq_num, some), some)
+            _Chunk(self, payload.filling, part, piece, table, _chosen(seq_num, some), some)
             for part, table, seq_num, some in zip(
                 piece.parts, tables, seq_nums, self._rows(piece, seq_nums), strict=True
             )
@@ -225,7 +226,7 @@ class _Chunk:
     reader: TableReader
     filling: Filling | None
     part: Part
-    near: float
+    piece: Piece
     table: pa.Table
     seq_num: Numbers
     rows: slice | np.ndarray
@@ -241,8 +242,11 @@ class _Chunk:
             place = self.reader.external_names.index(column.name)
             target = self.part.targets[place]
             held = Held.of_table(self.table, target.key, self.rows, external=target.external)
-            return self.filling.cells(target, held, self.near)
-        return to_pandas(self.table, column.physical, column.dtype)[self.rows]
+            return self.filling.cells(target, held, self.piece.near)
+        try:
+            return to_pandas(self.table, column.physical, column.dtype)[self.rows]
+        except StoreDamaged as error:
+            raise damaged(self.reader._label(self.piece), error) from error
 
 
 class _Piece(NamedTuple):

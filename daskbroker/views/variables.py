@@ -156,9 +156,9 @@ def chunk_length(
     found = 1
     for resource in resources:
         chunk = (resource.get("parameters") or {}).get("chunk_shape")
-        if resource.get("data_key") != source.key or not chunk:
+        if resource.get("data_key") != source.key or not isinstance(chunk, list) or not chunk:
             continue
-        if not all(isinstance(n, int) and n > 0 for n in chunk):
+        if not all(type(n) is int and n > 0 for n in chunk):
             continue
         frames = shape[0] if shape and len(shape) == len(chunk) else 1
         found = max(found, chunk[0] // gcd(chunk[0], frames))

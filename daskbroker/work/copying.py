@@ -77,6 +77,9 @@ def copy(
     skipped, what is half there is continued. Runs that are still open are copied as far as they
     are. Of detector files, by default, only what refers to them is copied.
 
+    All of it survives a loss of power when this has returned; until then that may cost the last
+    second, of runs that count as copied too (:meth:`daskbroker.DataBroker.batch`).
+
     Parameters
     ----------
     runs
@@ -106,24 +109,25 @@ def copy(
     """
     report = CopyReport()
     transfers: dict[int, FileTransfer] = {}
-    for header in _oldest_first(runs):
-        if header.db is into:
-            raise ConfigError(f"{into!r} cannot be copied into itself")
-        transfer = None
-        if files is not None:  # one for each broker that runs come from
-            transfer = transfers.setdefault(
-                id(header.db), FileTransfer(Path(files), header.db.files)
-            )
-        try:
-            if _is_there(header, into, verify, transfer):
-                report.skipped.append(header.uid)
-            else:
-                report.documents += _copy_run(header, into, progress, transfer)
-                report.copied.append(header.uid)
-        except DaskbrokerError as error:
-            if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
-                raise
-            report.failed[header.uid] = str(error)
+    with into.batch():
+        for header in _oldest_first(runs):
+            if header.db is into:
+                raise ConfigError(f"{into!r} cannot be copied into itself")
+            transfer = None
+            if files is not None:  # one for each broker that runs come from
+                transfer = transfers.setdefault(
+                    id(header.db), FileTransfer(Path(files), header.db.files)
+                )
+            try:
+                if _is_there(header, into, verify, transfer):
+                    report.skipped.append(header.uid)
+                else:
+                    report.documents += _copy_run(header, into, progress, transfer)
+                    report.copied.append(header.uid)
+            except DaskbrokerError as error:
+                if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
+                    raise
+                report.failed[header.uid] = str(error)
     report.files = sum(transfer.copied for transfer in transfers.values())
     return report
 

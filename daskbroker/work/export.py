@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ..assets.transfer import FileTransfer
 from ..core.documents import is_unicode, plain, to_json
+from ..core.durable_files import replacing
 from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
 from ..core.file_names import file_name
 from ..header import Header
@@ -53,7 +53,7 @@ def export(
     Yields
     ------
     Path
-        Each file, complete.
+        Each file, complete, and synced with its name: it survives a loss of power.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def export_jsonl(
     target = Path(folder, f"{file_name(header.uid)}.jsonl")
     with (
         _storing(target),
-        _replacing(target) as temporary,
+        replacing(target) as temporary,
         temporary.open("w", encoding="utf8") as file,
     ):
         documents: Iterable[tuple[str, Any]] = header.documents(fill=fill)
@@ -108,7 +108,7 @@ def export_parquet(
     """
     for stream in header.streams:
         target = Path(folder, file_name(header.uid), f"{file_name(stream)}.parquet")
-        with _storing(target), _replacing(target) as temporary:
+        with _storing(target), replacing(target) as temporary:
             _write_parquet(header, stream, temporary, fill)
         yield target
 
@@ -183,15 +183,3 @@ def _storing(target: Path) -> Iterator[None]:
         if isinstance(error, DaskbrokerError):
             raise
         raise file_error(error, f"the export {target}") from error
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary path that becomes the target when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may export the same run
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

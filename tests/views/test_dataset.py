@@ -89,9 +89,9 @@ def test_fields_timestamps_and_projections(header):
     assert set(dataset.data_vars) == {"n", "start:plan_name", "uid", "ts_n"}
     assert dataset["start:plan_name"].values.tolist() == ["scan"] * 5
     assert dataset["ts_n"].dtype == np.float64
-    with pytest.raises(FieldNotFound):
+    with pytest.raises(FieldNotFound, match="the field 'absent' matches no data key"):
         header.dataset(fields=["absent"])
-    with pytest.raises(StreamNotFound):
+    with pytest.raises(StreamNotFound, match="has no stream 'absent'"):
         header.dataset("absent")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core.codec import MISSING
 from ...core.errors import FillError
+from ...core.listing import listed
 from ..readable import ANYWHERE, ReadableRoots
 
 __all__ = ["Block", "BlockHandler", "Datums", "Roi"]
@@ -100,7 +101,7 @@ class Datums:
 
 
 def _also(unknown: Sequence[str]) -> str:
-    return f"; they have {', '.join(map(repr, unknown))}" if unknown else ""
+    return f"; they have {listed(map(repr, unknown))}" if unknown else ""
 
 
 def _is_place(value: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
+from ...core.listing import listed
 from ..sizes import check_block, check_cell
 from .base import Block, BlockHandler, Datums, Roi
 from .hdf5_open import OpenDatasets
@@ -119,7 +120,7 @@ class FrameHDF5(BlockHandler):
         columns = dict(datums.columns)
         names = sorted(set(map(str, columns.pop("dataset", [self._dataset]))))
         if len(names) > 1:
-            raise FillError(f"datums of one key name several datasets: {', '.join(names)}")
+            raise FillError(f"datums of one key name several datasets: {listed(map(repr, names))}")
         places = Datums(columns, datums.count).integers("frame", "point_number")
         return self._datasets.get(names[0] if names else self._dataset, self.readable), places
 

@@ -15,7 +15,6 @@ as it tells nearly everything twice, and pages are checked by Arrow (:mod:`.old_
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import zlib
@@ -146,18 +145,24 @@ def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None
 
 
 def _mapped(path: Path) -> tuple[memoryview, State]:
-    """The bytes of a file, and what tells it from others: of one and the same file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        found = os.fstat(handle)
-        state = (
-            found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns,
-        )  # fmt: skip
-        if not found.st_size:
-            return memoryview(b""), state
-        return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ)), state
-    finally:
-        os.close(handle)
+    """The bytes of a file, and what tells it from others: of one and the same file.
+
+    They are mapped by Arrow and not by Python. Arrow's threads may hold them a moment longer than
+    a read lasts, and to let go of an object of Python, while Python ends, ends in an abort.
+    """
+    while True:
+        state = _state(path)
+        if not state[2]:
+            return memoryview(pa.py_buffer(b"")), state
+        with pa.memory_map(str(path)) as file:
+            data = file.read_buffer()
+        if _state(path) == state:  # it was not replaced in between
+            return memoryview(data).cast("B"), state
+
+
+def _state(path: Path) -> State:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read(
@@ -185,7 +190,7 @@ def _read(
         _check(data, footer, wanted)
     old = footer.checksums is None
     with pq.ParquetFile(
-        pa.BufferReader(pa.py_buffer(data)),
+        pa.BufferReader(data.obj),
         metadata=footer.metadata,
         page_checksum_verification=bool(wanted) and old,
     ) as file:
@@ -223,7 +228,7 @@ def _read_footer(data: memoryview) -> _Footer:
     checksums = _checksums(data, begin)
     if checksums is not None and zlib.crc32(data[begin:]) != checksums[-1]:
         raise StoreDamaged("the checksum of its footer is wrong")
-    with pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))) as file:
+    with pq.ParquetFile(pa.BufferReader(data.obj)) as file:
         metadata, schema = file.metadata, file.schema_arrow
     if checksums is None:
         check_old_footer(data, begin, schema)

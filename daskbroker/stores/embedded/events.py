@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.chunks import ChunkPlan
+from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
@@ -16,12 +17,15 @@ from ...core.pages import is_large
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
+from ..backing_up import BackupSource
 from ..contract import is_repeated
 from ..journalled import JournalledEventStore
-from .database import Database, plain_text
+from .backup import EmbeddedBackup
+from .checking import check_descriptors, check_journal, check_rest, list_runs
+from .database import FILE_NAME, Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
-from .packing import PACK_BYTES, pack_small_chunks
+from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
 from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
@@ -57,6 +61,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._put_off: dict[int, tuple[int, int]] = {}
         self._unsure = False
         """Whether a transaction on a sequence has not come to its end, as it was interrupted."""
+        self._small_bytes_then = 0
 
     @property
     def store_id(self) -> str:
@@ -73,7 +78,11 @@ class EmbeddedEventStore(JournalledEventStore):
     def put_run(self, uid: str) -> None:
         """See :meth:`EventStore.put_run`."""
         with self._database.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),))
+            done = connection.execute(
+                "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
+            )
+        if done.rowcount == 1:  # now that it is committed
+            self._runs[uid] = int(done.lastrowid or 0)
 
     def _look_up_run(self, uid: str) -> int | None:
         with self._database.read() as connection:
@@ -91,17 +100,18 @@ class EmbeddedEventStore(JournalledEventStore):
     def stop_run(self, uid: str) -> None:
         """See :meth:`EventStore.stop_run`."""
         self.seal(uid)
-        with self._database.write() as connection:
+        with self._database.write(durable=True) as connection:
             connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""
-        uid = doc["uid"]
+        uid, body = doc["uid"], pack(doc)
         with self._database.write() as connection:
             row = connection.execute(
                 "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-            if not is_repeated("descriptor", doc, None if row is None else unpack(row[0])):
+            is_new = not is_repeated("descriptor", doc, None if row is None else unpack(row[0]))
+            if is_new:
                 connection.execute(
                     "INSERT INTO descriptor VALUES (NULL, ?, ?, ?, ?, ?)",
                     (
@@ -109,9 +119,11 @@ class EmbeddedEventStore(JournalledEventStore):
                         self._known_run(doc["run_start"]),
                         plain_text(stream_of(doc)),
                         doc["time"],
-                        pack(doc),
+                        body,
                     ),
                 )
+        if is_new:  # now that it is committed
+            self._descriptors[uid] = unpack_document(body)
 
     def _look_up_descriptor(self, uid: str) -> Document | None:
         with self._database.read() as connection:
@@ -163,9 +175,9 @@ class EmbeddedEventStore(JournalledEventStore):
         try:
             seal_lane(self._database, self._journal, lane)
             self._put_off.pop(lane.number, None)
-        except StoreDamaged:
-            raise
         except StoreError as error:
+            if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
+                raise
             logger.warning(
                 "no chunk can be made in the store at %s: %d rows of run %r stay in the journal "
                 "(%s)", self._database.root, lane.waiting_rows, lane.run, error,
@@ -325,13 +337,59 @@ class EmbeddedEventStore(JournalledEventStore):
             ).fetchall()
         made = 0
         for kind, uid, owner in rows:
-            with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
-                pass
+            lane = self._lanes.get((kind, owner, uid))
+            if lane is None:
+                with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
+                    pass
             made += seal_lane(self._database, self._journal, lane)
-        pack_small_chunks(self._database, PACK_BYTES)
+        self._pack_if_many()
         if run is None:
             sweep(self._database)
         return made
+
+    def _pack_if_many(self) -> None:
+        """Pack small chunks; their size is looked up only when it may have become too much."""
+        if self._database.small_bytes < self._small_bytes_then:
+            return
+        size = size_of_small_chunks(self._database)
+        if size > PACK_BYTES:
+            pack_small_chunks(self._database, PACK_BYTES)
+            size = 0
+        self._small_bytes_then = self._database.small_bytes + PACK_BYTES - size
+
+    def flush(self) -> None:
+        """See :meth:`EventStore.flush`; all of it survives a loss of power then."""
+        self._database.bring_to_disk()
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`EventStore.backup_source`."""
+        return EmbeddedBackup(self._database)
+
+    # -- check -------------------------------------------------------------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        return check_descriptors(self._database, run)
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        return check_journal(self._database, run)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`."""
+        return check_rest(self._database)
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`."""
+        return list_runs(self._database)
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        if isinstance(key, range):
+            return None
+        name = key if isinstance(key, str) else key[0] if isinstance(key, tuple) else FILE_NAME
+        return str(self._database.root / name)
 
     def close(self) -> None:
         """See :meth:`EventStore.close`."""

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, islice, repeat
 from typing import Any
 
 from ...core.documents import pack, unpack, unpack_document
 from ...core.search import Search
+from ..backing_up import BackupSource
+from ..checking import CheckedHeader
 from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
+from .backup import EmbeddedBackup
+from .checking import check_headers
 from .database import Database, plain_text
 from .index import Narrowed, index_document, narrow
 
@@ -35,11 +40,16 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
-        with self._database.write() as connection:
+        with self._database.write(durable=name == "stop") as connection:
             if name == "start":
                 self._insert_start(connection, doc)
             else:
                 self._insert_stop(connection, doc)
+
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """See :meth:`HeaderStore.one_sync`."""
+        log = self._database.log
+        return nullcontext() if batch and not log.interval else log.once()
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         uid = plain_text(doc["uid"])
@@ -74,6 +84,12 @@ class EmbeddedHeaderStore(HeaderStore):
                 "SELECT start, stop FROM header WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
         return None if row is None else _pair(row)
+
+    def has_uid(self, uid: str) -> bool:
+        """See :meth:`HeaderStore.has_uid`."""
+        with self._database.read() as connection:
+            query = "SELECT 1 FROM header WHERE uid = ?"
+            return connection.execute(query, (plain_text(uid),)).fetchone() is not None
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
@@ -141,6 +157,15 @@ class EmbeddedHeaderStore(HeaderStore):
                     ).fetchone()[0]
                 )
         return super().count(search)
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, search)
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`HeaderStore.backup_source`."""
+        return EmbeddedBackup(self._database)
 
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""

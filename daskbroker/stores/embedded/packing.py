@@ -8,17 +8,17 @@ transaction that makes it known and removes the bytes from SQLite.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from ...core.durable_files import publish_file, sync_file
 from ...core.errors import naming
 from ...core.rounds import Rounds
 from .database import CHUNK_FOLDER, Database
 
-__all__ = ["PACK_BYTES", "pack_small_chunks", "publish_file"]
+__all__ = ["CHUNK_FOLDER", "PACK_BYTES", "pack_small_chunks", "size_of_small_chunks"]
 
 PACK_BYTES = 4 * 2**20
 """So much of small chunks may stay in SQLite."""
@@ -47,9 +47,20 @@ def pack_small_chunks(database: Database, allowed: int = 0) -> int:
             moved += _note(connection, path.relative_to(database.root).as_posix(), waiting)
 
 
+def size_of_small_chunks(database: Database) -> int:
+    """Bytes of the small chunks in SQLite; all of them are looked at."""
+    with database.read() as connection:
+        return _size(connection)
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT total(length(body)) FROM chunk_body").fetchone()
+    return int(row[0])
+
+
 def _waiting(connection: sqlite3.Connection, allowed: int) -> list[tuple[int, bytes]]:
     """Number and bytes of the oldest small chunks, at most a pack of them."""
-    total = connection.execute("SELECT total(length(body)) FROM chunk_body").fetchone()[0]
+    total = _size(connection)
     if not total or total <= allowed:
         return []
     some: list[tuple[int, bytes]] = []
@@ -68,29 +79,18 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
     temporary = folder / f".{name}.part"
     with database.errors(), naming(temporary):
         database.check_place()
-        folder.mkdir(parents=True, exist_ok=True)
+        database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
                 for _, body in chunks:
                     file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
+                sync_file(file)
             publish_file(temporary, folder / name)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
     return folder / name
-
-
-def publish_file(temporary: Path, final: Path) -> None:
-    """Give a synced file its name, so that it is there after a crash too."""
-    os.replace(temporary, final)
-    handle = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _note(connection: sqlite3.Connection, path: str, chunks: list[tuple[int, bytes]]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from pymongo.errors import WriteError
 
 from ...core.chunks import ChunkPlan
 from ...core.clock import seconds_of
+from ...core.damage import Damage
 from ...core.documents import ALL, Document
 from ...core.errors import UnknownReference
 from ...core.external import datum_keys
@@ -32,7 +33,8 @@ from .bson_documents import (
     storable,
     to_bson,
 )
-from .database import REFUSED, RUNS, Database
+from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
+from .database import COLUMNS, REFUSED, RUNS, Database
 from .indexes import warn_of_missing
 from .planning import EventPlanner
 from .reader import MongoReader
@@ -317,6 +319,34 @@ class MongoEventStore(JournalledEventStore):
     def create_indexes(self) -> list[str]:
         """See :meth:`EventStore.create_indexes`; those of all collections of the store."""
         return self._database.create_indexes()
+
+    # -- check -------------------------------------------------------------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        return check_descriptors(self._database, run)
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        return check_journal(self._database, run, descriptors)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`."""
+        return check_rest(self._database)
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`."""
+        return list_runs(self._database)
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        if not isinstance(key, tuple):  # what travels with a plan is of one journal or another
+            return None
+        return path_in(self._database, COLUMNS if key[0] == "chunk" else key[0])
+
+    def tells_kinds(self, key: Any) -> bool:
+        """See :meth:`EventStore.tells_kinds`; of a range of the journal it is a guess."""
+        return isinstance(key, tuple) and key[0] == "chunk"
 
     def close(self) -> None:
         """See :meth:`EventStore.close`."""

@@ -12,6 +12,7 @@ from pymongo.errors import WriteError
 
 from ...core.documents import Document
 from ...core.search import Search
+from ..checking import CheckedHeader
 from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
 from .bson_documents import (
     check_size,
@@ -22,6 +23,7 @@ from .bson_documents import (
     storable,
     to_bson,
 )
+from .checking import check_headers
 from .database import REFUSED, Database, OwnCursor
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
@@ -209,6 +211,10 @@ class MongoHeaderStore(HeaderStore):
             return self._database.collection("run_start").count_documents(narrowed.query)
 
     # -- upkeep ------------------------------------------------------------------------------
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, self._narrow(search), search)
 
     def create_indexes(self) -> list[str]:
         """See :meth:`HeaderStore.create_indexes`; those of all collections of the store."""

@@ -18,6 +18,7 @@ from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ..contract import EventStore
 from .bson_documents import document_from_bson, from_bson, storable
+from .checking import path_in
 from .database import Database
 from .reader import MongoReader
 from .suitcase_embedded_headers import refuse_writing
@@ -46,6 +47,14 @@ class SuitcaseEmbeddedEventStore(EventStore):
     def store_id(self) -> str:
         """See :attr:`EventStore.store_id`."""
         return self._database.store_id
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        return path_in(self._database, key[0].removesuffix("_page")) if _is_page(key) else None
+
+    def tells_kinds(self, key: Any) -> bool:
+        """See :meth:`EventStore.tells_kinds`; it looks at one page only."""
+        return not _is_page(key)
 
     # -- what there is -----------------------------------------------------------------------
 
@@ -193,3 +202,7 @@ def _kinds(descriptor: Document, types: Sequence[Sequence[str]]) -> dict[str, Ki
             kinds[f"data:{key}"] = kind_of(set(found)) or Kind("null", True)
             kinds[f"ts:{key}"] = Kind("float", nulls=True)
     return kinds
+
+
+def _is_page(key: Any) -> bool:
+    return isinstance(key, tuple)
