@@ -73,7 +73,9 @@ class LogSync:
         _logs.add(self)
 
     def _begin(self) -> None:
-        self._changed = threading.Condition()
+        # Held by `with self._lock`, which no interrupt leaves locked, as it may a Condition.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._own = threading.local()
         self._end = threading.Event()
         self._written = 0
@@ -106,7 +108,7 @@ class LogSync:
 
     def close(self) -> None:
         """Let go of the log."""
-        with self._changed:
+        with self._lock:
             handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
@@ -133,7 +135,7 @@ class LogSync:
             return
         if time.monotonic() - oldest < MOST_INTERVALS * self.interval:
             return
-        with self._changed:
+        with self._lock:
             ticket = self._synced + 1
             if not self._changed.wait_for(
                 lambda: self._synced >= ticket or self._trouble is not None, PATIENCE_SECONDS
@@ -223,7 +225,7 @@ class LogSync:
         """
         wanted = self._written if number is None else number
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: not self._syncing)
                 if self._synced >= wanted:
                     return
@@ -254,7 +256,13 @@ class LogSync:
             trouble.__cause__ = error
             with suppress(OSError):
                 self._mark.touch()
-        with self._changed:
+        except BaseException:  # interrupted: the next one syncs
+            with self._lock:
+                self._since = self._since or self._syncing_since
+                self._syncing, self._syncing_since = False, None
+                self._changed.notify_all()
+            raise
+        with self._lock:
             if trouble is None:
                 self._synced = max(self._synced, reached)
             else:
@@ -263,7 +271,7 @@ class LogSync:
             self._changed.notify_all()
 
     def _bring_to_disk(self) -> None:
-        with self._changed:  # a handle that is closed and opened again meanwhile is another file
+        with self._lock:  # a handle that is closed and opened again meanwhile is another file
             if self._handle >= 0:
                 self._duplicate = os.dup(self._handle)
             else:
@@ -299,7 +307,7 @@ class LogSync:
             self._mark.unlink(missing_ok=True)
         except OSError as error:
             raise self._error(str(error)) from error
-        with self._changed:
+        with self._lock:
             self._trouble = None
             self._synced = self._written
             self._since = None
@@ -314,7 +322,7 @@ class LogSync:
     # -- the thread --------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._since is None:
                 self._since = time.monotonic()
             if self._thread is not None or not self.interval:
@@ -325,6 +333,9 @@ class LogSync:
                 return
             except RuntimeError:  # there are too many, or the program ends
                 self._thread = None
+            except BaseException:  # interrupted
+                self._thread = self._since = None
+                raise
         self.sync()
 
     def _run(self) -> None:
@@ -334,7 +345,7 @@ class LogSync:
             since = self._since
             wait = delay if since is None else max(0.0, since + delay - time.monotonic())
             ended = self._end.wait(wait)
-            with self._changed:
+            with self._lock:
                 idle = since is None and self._since is None
                 if ended or idle or self._trouble is not None:
                     self._thread = None
