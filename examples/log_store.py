@@ -17,6 +17,7 @@ Then ``daskbroker.connect("log:///data/beamline")`` opens it, here and on worker
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -66,12 +67,19 @@ Place = tuple[int, int]
 """Offset and length of a body in the log."""
 
 
-def read_body(path: str, place: Place) -> bytes:
+def read_body(path: str, inode: int, place: Place) -> bytes:
     try:
         with open(path, "rb") as file:
+            check_inode(path, inode, os.fstat(file.fileno()))
             return os.pread(file.fileno(), place[1], place[0])
     except FileNotFoundError:
         raise errors.StoreNotFound(f"{path} is not there{errors.seen_from()}") from None
+
+
+def check_inode(path: str, inode: int, found: os.stat_result) -> None:
+    """What replaces a file that is open, such as a copy of it, has other documents."""
+    if found.st_ino != inode:
+        raise errors.StoreError(f"{path} was replaced since it was opened; open the store anew")
 
 
 @dataclass
@@ -119,7 +127,10 @@ class Log:
         self.headers: dict[str, HeaderPair] = {}
         self.runs: dict[str, Run] = {}
         self.descriptors: dict[str, Document] = {}
-        self.rows_at = lru_cache(4)(lambda place: unpack(read_body(self.path, place)))
+        self.rows_at = lru_cache(4)(lambda place: unpack(self.body(place)))
+
+    def body(self, place: Place) -> bytes:
+        return read_body(self.path, self.inode, place)
 
     def run(self, uid: str | None) -> Run:
         return self.runs.get(uid or "", Run())
@@ -139,32 +150,39 @@ class Log:
         """As :meth:`reading`, and nobody else writes meanwhile."""
         if self.read_only:
             raise errors.StoreReadOnly(f"{self.path} was opened to read only")
-        with self.lock, open(self.path, "r+b", buffering=0) as self.file:
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-            try:
-                self.follow()
-                yield
-            finally:
-                fcntl.flock(self.file, fcntl.LOCK_UN)  # forked children have the file open too
+        try:
+            with self.lock, open(self.path, "r+b", buffering=0) as self.file:
+                fcntl.flock(self.file, fcntl.LOCK_EX)
+                try:
+                    self.follow()
+                    yield
+                finally:
+                    fcntl.flock(self.file, fcntl.LOCK_UN)  # forked children have it open too
+        except OSError as error:
+            if isinstance(error, errors.DaskbrokerError):
+                raise
+            raise errors.file_error(error, self.path) from error
 
     def append(self, note: Mapping[str, Any], body: bytes = b"", *, sync: bool = False) -> None:
         """Write a record, all of it or nothing that counts; called while :meth:`writing`."""
         head = pack(note)
         record = FRAME.pack(len(head), len(body)) + head + body
-        try:
-            self.file.truncate(self.end)  # half a record, of whom was killed or had no room
-            self.file.seek(self.end)
-            if self.file.write(record) < len(record):
-                raise OSError("no room for all of a record")
-            if sync:
-                os.fsync(self.file)
-        except OSError as error:
-            raise errors.StoreFull(f"{self.path} cannot be written: {error}") from error
+        self.file.truncate(self.end)  # half a record, of whom was killed or had no room
+        self.file.seek(self.end)
+        if self.file.write(record) < len(record):
+            raise OSError(errno.ENOSPC, "no room for all of a record", self.path)
+        if sync:
+            os.fsync(self.file)
         self.follow()
 
     def follow(self) -> None:
         """Take in the records that were appended, by any process, since the last look."""
-        size = os.stat(self.path).st_size
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise errors.StoreNotFound(f"{self.path} is not there") from None
+        check_inode(self.path, self.inode, found)
+        size = found.st_size
         if size <= self.end:
             return
         with open(self.path, "rb") as file, damage_of(f"{self.path}, from byte {self.end:,}"):
@@ -182,15 +200,15 @@ class Log:
                 check_format(f"the store at {self.path}", note["format"], FORMAT)
                 self.id = note["id"]
             case "start":
-                start = unpack_document(read_body(self.path, place))
+                start = unpack_document(self.body(place))
                 self.headers[start["uid"]] = (start, None)
             case "stop":
-                stop = unpack_document(read_body(self.path, place))
+                stop = unpack_document(self.body(place))
                 self.headers[stop["run_start"]] = (self.headers[stop["run_start"]][0], stop)
             case "run":
                 self.runs[note["uid"]] = Run()
             case "descriptor":
-                doc = unpack_document(read_body(self.path, place))
+                doc = unpack_document(self.body(place))
                 self.descriptors[doc["uid"]] = doc
                 self.runs[doc["run_start"]].descriptors.append(doc)
             case "rows":
@@ -213,10 +231,11 @@ class LogReader(ChunkReader):
     """Reads chunks by their places in the log, on any machine that sees the file."""
 
     path: str
+    inode: int
 
     def read_stored(self, key: Place, columns: Sequence[str] | None) -> pa.Table:
         with damage_of(f"{self.path}, from byte {key[0]:,}"):
-            return from_ipc(read_body(self.path, key), columns)
+            return from_ipc(read_body(self.path, self.inode, key), columns)
 
 
 class LogHeaderStore(HeaderStore):
@@ -248,7 +267,7 @@ class LogEventStore(EventStore):
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.reader = LogReader(log.path)
+        self.reader = LogReader(log.path, log.inode)
 
     @property
     def store_id(self) -> str:
@@ -326,7 +345,7 @@ class LogEventStore(EventStore):
         self._log.append({"is": "chunk", **note, "description": description}, to_ipc(table))
 
     def _encoded(self, rows: Rows) -> pa.Table:
-        bodies = [read_body(self._log.path, place) for place in rows.waiting]
+        bodies = [self._log.body(place) for place in rows.waiting]
         documents = [doc for body in bodies for doc in unpack(body)]
         return encode_rows(rows.layout, documents, chunk_metadata(rows.layout, rows.owner))
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from daskbroker.core.documents import pack
 from daskbroker.core.errors import (
     ConfigError,
     StoreDamaged,
+    StoreError,
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
@@ -270,6 +272,33 @@ def test_a_folder_that_was_replaced_is_opened_anew(uri, log):
         with daskbroker.connect(uri) as other:
             assert other is not db
             assert len(other) == 0
+
+
+@pytest.mark.parametrize("how", ["moved", "a copy"])
+def test_nothing_is_written_or_read_once_the_log_is_not_in_its_place(uri, log, how):
+    docs = make_run(3)
+    with daskbroker.connect(uri) as db:
+        insert_all(db, docs[:3])
+        db.seal()
+        table = db[-1].table()
+        aside = log.with_name("aside")
+        os.rename(log, aside)
+        if how == "a copy":
+            shutil.copy(aside, log)
+        before = [path.read_bytes() for path in sorted(log.parent.iterdir())]
+        for call in (
+            lambda: insert_all(db, docs[3:4]),
+            lambda: db.insert(*docs[-1]),
+            lambda: list(db()),
+            lambda: db.seal(),
+            table.compute,
+        ):
+            with pytest.raises(StoreError, match=re.escape(str(log))):
+                call()
+        assert [path.read_bytes() for path in sorted(log.parent.iterdir())] == before
+        os.replace(aside, log)
+        insert_all(db, docs)
+        check_run(db[-1], docs)
 
 
 def test_a_forked_child_reads_and_inserts(uri):
