@@ -27,6 +27,7 @@ from daskbroker.core.errors import (
     StoreVersion,
 )
 from daskbroker.stores.openers import schemes
+from daskbroker.stores.record_file import FRAME
 from daskbroker.testing import external_run, make_run, stream_datum_run
 from daskbroker.testing.base import check_run, insert_all
 
@@ -255,8 +256,6 @@ def test_damage_is_told_with_file_and_place(uri, log):
 
 
 def test_a_newer_format_is_refused(uri, log):
-    from log_store import FRAME
-
     with daskbroker.connect(uri):
         pass
     note = pack({"is": "log", "format": 2, "id": "newer"})
