@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.building import build
 from benchmarks.cluster import cluster
+from benchmarks.compressed import compressed
 from benchmarks.datasets import columns, legacy, tree
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
@@ -36,6 +37,7 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "tree": tree,
     "legacy": legacy,
     "fill": fill,
+    "compressed": compressed,
     "references": references,
     "cluster": cluster,
     "long-run": long_run,

@@ -34,6 +34,8 @@ class Sizes:
     files: int = 1_000
     workers: tuple[int, ...] = (1, 2, 4)
     image_runs: int = 20
+    compressed_frames: int = 64
+    compressed_side: int = 1_024
     frames: int = 200
     frame: tuple[int, int] = (256, 256)
     rows_in_chunk: int = 10_000
@@ -60,6 +62,8 @@ QUICK = Sizes(
     files=4,
     workers=(1, 2),
     image_runs=2,
+    compressed_frames=4,
+    compressed_side=64,
     frames=4,
     frame=(8, 8),
     rows_in_chunk=100,

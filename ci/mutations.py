@@ -45,8 +45,11 @@ TESTS = {
     "assets/resolving": ["tests/assets/test_resolving.py"],
     "assets/shapes": ["tests/assets/test_shapes.py"],
     "assets/transfer": ["tests/assets/test_transfer.py"],
-    "views/rows": ["tests/views/test_cutting.py", EMBEDDED, "-k", "cutting or rewound or gaps"],
-    "views/prefetch": ["tests/views/test_prefetch.py"],
+    "views/rows": [
+        "tests/views/test_cutting.py", "tests/test_many_runs.py", EMBEDDED,
+        "-k", "cutting or many_runs or rewound or gaps",
+    ],
+    "views/prefetch": ["tests/views/test_prefetch.py", "tests/cluster/test_documents.py"],
     "views/_expr": ["tests/views/test_expr.py"],
     "stores/embedded/claims": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
     "stores/embedded/journal": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],

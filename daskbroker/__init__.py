@@ -8,7 +8,7 @@ from dask.utils import parse_bytes
 from .broker import DataBroker
 from .connect import connect, temp
 from .core.documents import ALL, Document
-from .core.errors import DaskbrokerError
+from .core.errors import BadRunWarning, DaskbrokerError
 from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
@@ -30,6 +30,7 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 
 __all__ = [
     "ALL",
+    "BadRunWarning",
     "DaskbrokerError",
     "DataBroker",
     "Document",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .assets.access import FileAccess
 from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
-from .core.errors import BadQuery, FieldNotFound
+from .core.errors import BadQuery, FieldNotFound, StoreDamaged
 from .core.fields import data_keys_of
 from .core.listing import listed
 from .core.printable import printable
@@ -144,7 +144,7 @@ class Header:
         """What the event source that has a stream has of it, and how its files are reached."""
         references = wanted if isinstance(wanted, bool) else wanted.runs_to_fill
         for source in self._sources:
-            plan = source.store.plan_runs([self.uid], stream_name, references)
+            plan = source.store.plan_runs([self.uid], stream_name, references).checked()
             if plan.descriptors:
                 return plan, source.files
         raise no_stream(self.uid, stream_name, self.streams)
@@ -268,7 +268,7 @@ class Header:
         options = ViewOptions(fill=fill)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
-            plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill)
+            plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill).checked()
             for name in plan.streams:
                 found.setdefault(name, (plan.of_stream(name), source.files))
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
@@ -318,8 +318,17 @@ class Header:
         yield from self.documents_of(self.plans(), options)
 
     def plans(self) -> list[RunPlan]:
-        """What each event source has of the run: descriptors, chunks, references."""
-        return [source.store.plan_runs([self.uid], references=True) for source in self._sources]
+        """What each event source has of the run: descriptors, chunks, references.
+
+        Raises
+        ------
+        StoreDamaged
+            If some of it cannot be read.
+        """
+        return [
+            source.store.plan_runs([self.uid], references=True).checked()
+            for source in self._sources
+        ]
 
     def documents_of(
         self, plans: Iterable[RunPlan], options: ViewOptions
@@ -428,7 +437,10 @@ class Header:
         return "<Header " + " ".join(f"{k}={v!r}" for k, v in self._facts.items() if v != "") + ">"
 
     def _repr_html_(self) -> str:
-        facts = {**self._facts, "streams": ", ".join(self.streams)}
+        try:
+            facts = {**self._facts, "streams": ", ".join(self.streams)}
+        except StoreDamaged as error:  # a list of runs is shown all the same
+            facts = {**self._facts, "streams": str(error)}
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
             f"<td>{html.escape(printable(value))}</td></tr>"

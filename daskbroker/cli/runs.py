@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..connect import connect
-from ..core.documents import to_json
+from ..core.json_text import json_form, to_json
 from ..core.printable import printable
 from ..progress import progress_bar
 from .app import (
@@ -20,6 +20,7 @@ from .app import (
     Terms,
     Until,
     app,
+    every_run,
     find_run,
     line_of,
     pair_of,
@@ -115,7 +116,8 @@ def show(
         header = find_run(broker, uid)
         say(line_of(header))
         for name, doc in (("start", header.start), ("stop", header.stop)):
-            say_lines(f"\n{name}: {json.dumps(doc, indent=2, ensure_ascii=False)}")
+            text = json.dumps(doc, indent=2, ensure_ascii=False, default=json_form)
+            say_lines(f"\n{name}: {text}")
         for name in header.streams if stream is None else [stream]:
             table = header.table(name, fill=False)
             head = broker.tz_convert(table.head(rows, npartitions=-1)).rename(columns=printable)
@@ -142,7 +144,7 @@ def export(
     """Write runs as JSON lines of documents, or as Parquet files of their tables."""
     from ..work.export import export as export_runs
 
-    with connect(db, create=False, mode="r") as broker:
+    with every_run(), connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
         bar = progress_bar(headers, " runs")

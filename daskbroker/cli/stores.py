@@ -18,7 +18,20 @@ from ..work.backup import backup as back_up
 from ..work.checking import Check
 from ..work.checking import check as check_runs
 from ..work.copying import copy as copy_runs
-from .app import Full, Limit, Since, Store, Terms, Until, app, line_of, say, search
+from .app import (
+    Full,
+    Limit,
+    Since,
+    Store,
+    Terms,
+    Until,
+    app,
+    every_run,
+    line_of,
+    name_failed,
+    say,
+    search,
+)
 
 __all__ = ["backup", "check", "config", "copy", "index", "info", "seal"]
 
@@ -56,18 +69,17 @@ def seal(
 ) -> None:
     """Pack journalled events into columnar chunks, run by run; may be interrupted and repeated."""
     place, terms = _place_and_terms(words or [])
-    made, failed = 0, []
-    with connect(place or db, create=False) as broker:
+    made = 0
+    with every_run(), connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
         for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
             except (BadDocument, StoreDamaged) as error:
-                failed.append(f"{header.uid}: {error}")
+                name_failed(header.uid, error)
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run
         say(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
-    _report_failed(failed)
 
 
 @app.command()
@@ -151,7 +163,11 @@ def copy(
     ] = False,
 ) -> None:
     """Copy runs between any two stores, checking each; may be interrupted and repeated."""
-    with connect(source, create=False, mode="r") as origin, connect(target) as into:
+    with (
+        every_run(),
+        connect(source, create=False, mode="r") as origin,
+        connect(target) as into,
+    ):
         found = search(origin, terms, full, since, until)
         runs = found if limit is None else found[:limit]
         bar = progress_bar(reversed(runs), " runs", of=runs)
@@ -161,7 +177,8 @@ def copy(
 
         report = copy_runs(bar, into, files=files, verify=verify, progress=progress)
         say(f"{report} from {origin.uri} into {into.uri}")
-    _report_failed([f"{uid}: {reason}" for uid, reason in report.failed.items()])
+        for uid, reason in report.failed.items():
+            name_failed(uid, reason)
 
 
 @app.command()

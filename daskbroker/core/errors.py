@@ -8,8 +8,12 @@ written for databroker goes on working.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .printable import printable
@@ -89,11 +93,20 @@ class StoreUnavailable(StoreError, ConnectionError):
 
 
 class StoreDamaged(StoreError):
-    """A file of the store is missing, truncated or not what it should be."""
+    """A file or document of the store is missing, damaged or not what it should be."""
 
 
 class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
+
+
+class BadRunWarning(DaskbrokerError, UserWarning):
+    """A run is left out of a list, a search or a table, as a document of it cannot be read.
+
+    The message names the run (or, where it has no uid, where the store has it), the document and
+    the field. :attr:`daskbroker.Results.bad` keeps what was left out; ``db[uid]`` of such a run
+    raises :class:`StoreDamaged`. It is a warning; as an error where warnings are turned into such.
+    """
 
 
 class CopyMismatch(DaskbrokerError):
@@ -118,6 +131,32 @@ class BadField(FieldNotFound, BadQuery):
 
 class ConfigError(DaskbrokerError, ValueError):
     """A broker configuration that is missing or makes no sense."""
+
+
+def file_error(error: OSError, where: str) -> StoreError:
+    """What stands for an error of the file system; ``where`` names what could not be written.
+
+    An error that names no file gets the path by :func:`naming`.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFull(
+            f"no space left for {where}; nothing of this document was kept, what was stored before "
+            f"is safe: {error}"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreReadOnly(f"{where} cannot be written: {error}")
+    return StoreError(f"{where}: {error}")
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an error of the file system this path, where it has none: calls with a handle do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def this_worker() -> Any | None:

@@ -6,12 +6,14 @@ whatever shows, fills, sends or copies the runs; nothing asks the store again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .bad_runs import BadRun
 from .chunks import ChunkPlan
 from .documents import ALL, Document
+from .errors import StoreDamaged
 from .layouts import REFERENCES, RESOURCE, STREAM_RESOURCE, decode_rows
 
 __all__ = ["RunPlan", "frame_spans", "resources_of", "run_owners", "stream_of"]
@@ -38,16 +40,72 @@ class RunPlan:
         The chunks of references by kind of document (``"resource"``, ``"datum"``, …). In place
         of descriptors they have owners, ``{"uid": run, "run_start": run}``, one for each run
         whose references are planned. Empty if none are.
+    unlisted
+        By uid, the runs of which a descriptor cannot be read.
     """
 
     runs: tuple[str, ...]
     events: ChunkPlan
     references: Mapping[str, ChunkPlan]
+    unlisted: Mapping[str, BadRun] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> tuple[Document, ...]:
         """The descriptors of the planned streams, run by run, within a run in order of time."""
         return self.events.descriptors
+
+    @property
+    def bad(self) -> dict[str, BadRun]:
+        """By uid, the runs of which something cannot be read: the plan has not all of them."""
+        found = dict(self.unlisted)
+        for plan in self.plans:
+            for run, bad in plan.bad.items():
+                found.setdefault(run, bad)
+        return found
+
+    def checked(self) -> RunPlan:
+        """The plan, if all its runs can be read.
+
+        Raises
+        ------
+        StoreDamaged
+            Naming the first that cannot.
+        """
+        for bad in self.bad.values():
+            raise bad.error()
+        return self
+
+    def unreadable(self, columns: Sequence[str]) -> dict[str, BadRun]:
+        """By uid, the runs of which these columns are in a damaged chunk; they are read for it."""
+        bad: dict[str, BadRun] = {}
+        for place, descriptor in enumerate(self.descriptors):
+            run = descriptor["run_start"]
+            try:
+                for _ in self.events.of_descriptors([place]).read_all(columns):
+                    pass
+            except StoreDamaged as error:
+                bad.setdefault(run, BadRun(run, str(error)))
+        return bad
+
+    def without(self, runs: Collection[str]) -> RunPlan:
+        """The plan of the other runs."""
+        if not runs:
+            return self
+        plans = [
+            replace(
+                plan.of_descriptors(
+                    [n for n, d in enumerate(plan.descriptors) if d["run_start"] not in runs]
+                ),
+                bad={run: bad for run, bad in plan.bad.items() if run not in runs},
+            )
+            for plan in self.plans
+        ]
+        left = replace(
+            self,
+            runs=tuple(run for run in self.runs if run not in runs),
+            unlisted={run: bad for run, bad in self.unlisted.items() if run not in runs},
+        )
+        return left.with_plans(plans)
 
     @property
     def streams(self) -> set[str]:
@@ -71,7 +129,7 @@ class RunPlan:
         if name is ALL:
             return self
         places = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
-        return RunPlan(self.runs, self.events.of_descriptors(places), self.references)
+        return replace(self, events=self.events.of_descriptors(places))
 
     def by_run(self) -> dict[str, RunPlan]:
         """The part of each run that has a descriptor of events."""
@@ -109,8 +167,25 @@ def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Doc
                 yield layout.kind, doc
 
 
-def frame_spans(plan: ChunkPlan) -> Iterator[tuple[str, range]]:
-    """Descriptor and range of ``seq_num`` of each planned stream_datum that is not empty."""
+def frame_spans(plan: ChunkPlan) -> tuple[list[tuple[str, range]], dict[str, BadRun]]:
+    """Descriptor and range of ``seq_num`` of each planned stream_datum that is not empty.
+
+    Also, by uid, the runs whose stream_datums cannot be read.
+    """
+    try:
+        return list(_spans(plan)), {}
+    except StoreDamaged:  # of some run; the others are read one by one
+        spans: list[tuple[str, range]] = []
+        bad: dict[str, BadRun] = {}
+        for place, owner in enumerate(plan.descriptors):
+            try:
+                spans += _spans(plan.of_descriptors([place]))
+            except StoreDamaged as error:
+                bad[owner["run_start"]] = BadRun(owner["run_start"], str(error))
+        return spans, bad
+
+
+def _spans(plan: ChunkPlan) -> Iterator[tuple[str, range]]:
     columns = ["descriptor", "seq_nums:start", "seq_nums:stop"]
     for table in plan.read_all(columns):
         for uid, first, last in zip(*table.to_pydict().values(), strict=True):

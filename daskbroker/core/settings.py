@@ -56,6 +56,12 @@ SETTINGS: dict[str, Setting] = {
         "What becomes of cells in tables and documents that have another shape than declared.",
     ),
     "handler-cache": Setting(64, "int", "Number of handlers of detector files that stay open."),
+    "decode-threads": Setting(
+        0,
+        "int",
+        "Number of threads of a process that decode frames at once; 0: as many as a Dask worker "
+        "has, else as there are cores.",
+    ),
     "seal-rows": Setting(
         16_384, "int", "The journal of a descriptor is sealed when it has so many rows."
     ),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
+from ..core.bad_runs import BadRun
 from ..core.chunks import ChunkPlan, Statistics, column_kinds, statistics
 from ..core.damage import Damage
 from ..core.documents import Document, equal
@@ -25,7 +26,7 @@ from ..core.run_plan import frame_spans, stream_of
 from ..core.validate import document_label, prepare
 
 if TYPE_CHECKING:
-    from .contract import EventStore, HeaderPair
+    from .contract import EventStore, FoundHeader
 
 __all__ = [
     "MOST",
@@ -108,10 +109,15 @@ class CheckedHeader(NamedTuple):
     damages: list[Damage]
 
 
-def check_headers(pairs: Iterable[HeaderPair]) -> Iterator[CheckedHeader]:
-    """Check start and stop documents that could be read; an error of theirs ends it."""
+def check_headers(runs: Iterable[FoundHeader]) -> Iterator[CheckedHeader]:
+    """Check start and stop documents, those that could be read; an error of theirs ends it."""
     try:
-        for start, stop in pairs:
+        for run in runs:
+            if isinstance(run, BadRun):
+                damage = Damage(run.reason, run=run.uid, path=run.where or None)
+                yield CheckedHeader(run.uid, None, None, [damage])
+                continue
+            start, stop = run
             found = [check_document("start", start)]
             if stop is not None:
                 found.append(check_document("stop", stop))
@@ -160,18 +166,33 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
     # As in plan_runs: events first, what they refer to after that.
     for descriptor in found.descriptors:
         with _noted(found, stream=stream_of(descriptor)):
-            found.events.append((descriptor, store.plan_events([descriptor])))
+            events = sound_plan(store.plan_events([descriptor]))
+            found.events.append((descriptor, events))
     for layout in REFERENCES:
         with _noted(found):
-            found.references.update(store.plan_references((layout,), [run]))
+            for kind, references in store.plan_references((layout,), [run]).items():
+                found.references[kind] = sound_plan(references)
     if "stream_datum" in found.references:
         spans = found.references["stream_datum"]
         for place, (descriptor, plan) in enumerate(found.events):
             with _noted(found, stream=stream_of(descriptor)):
-                framed = with_frames(plan, lambda _: frame_spans(spans))
+                framed = with_frames(plan, lambda _: frame_spans(spans)[0])
                 found.events[place] = descriptor, framed
     found.damages = [damage.within(run=run) for damage in found.damages]
     return found
+
+
+def sound_plan(plan: ChunkPlan) -> ChunkPlan:
+    """A plan of one run.
+
+    Raises
+    ------
+    StoreDamaged
+        If it has not all of it.
+    """
+    for bad in plan.bad.values():
+        raise bad.error()
+    return plan
 
 
 @contextmanager

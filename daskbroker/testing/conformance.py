@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
 from .filling import FillConformance
@@ -10,8 +11,9 @@ from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 from .repeats import RepeatConformance
 from .times import TimeConformance
+from .values import ValueConformance
 
-__all__ = ["BrokerConformance"]
+__all__ = ["BadRunConformance", "BrokerConformance"]
 
 
 class BrokerConformance(
@@ -22,10 +24,13 @@ class BrokerConformance(
     NounConformance,
     RepeatConformance,
     TimeConformance,
+    ValueConformance,
     FillConformance,
     FillRuleConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
+
+    :class:`BadRunConformance` is for stores that say how a document of theirs is damaged.
 
     A subclass gives the fixtures ``broker`` and ``reopen``, see
     :class:`daskbroker.testing.base.Conformance`.

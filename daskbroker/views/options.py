@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..core.clock import utc_only
+from ..core.errors import BadQuery
 from ..core.external import external_keys
 from ..core.fields import select
 from ..core.run_plan import RunPlan
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from ..assets.access import FileAccess
     from ..assets.filling import Filling
 
-__all__ = ["ViewOptions"]
+__all__ = ["Errors", "ViewOptions"]
+
+Errors = Literal["raise", "skip"]
+"""What a table of many runs does with a chunk that is damaged."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class ViewOptions:
     Raises
     ------
     BadQuery
-        For another ``timezone`` than UTC, which a table can have only when it is computed.
+        For another ``timezone`` than UTC, which a table can have only when it is computed, or
+        unknown ``errors``.
     """
 
     fields: Any = None
@@ -41,9 +46,12 @@ class ViewOptions:
     roi: Mapping[str, Any] | None = None
     handler_registry: Any = None
     handler_overrides: Any = None
+    errors: Errors = "raise"
 
     def __post_init__(self) -> None:
         utc_only(self.timezone)
+        if self.errors not in get_args(Errors):
+            raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
         """Uids of the runs of which a chosen column is external, so references are needed."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ..assets.filling import Filling, Target
 from ..assets.held import Held
+from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.chunks import ChunkReader, damage_of, damaged
 from ..core.errors import StoreDamaged
 from ..core.schema import (
@@ -44,11 +45,14 @@ class TableOptions:
         Of rewound events.
     target
         Bytes of a partition to aim at.
+    skip_damaged
+        Leave the rows of damaged chunks out, with a warning.
     """
 
     stream: str
     duplicates: Duplicates
     target: int
+    skip_damaged: bool = False
 
 
 class Part(NamedTuple):
@@ -124,13 +128,34 @@ class TableReader:
     def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
         """The partition with exactly these columns."""
         wanted = [self.columns[name] for name in names]
-        keys = [part.key for piece in payload.pieces for part in piece.parts]
-        known = all(piece.numbers is not None for piece in payload.pieces)
-        labels = [self._label(piece) for piece in payload.pieces for _ in piece.parts]
+        try:
+            return self._frame(self._pieces(payload, payload.pieces, wanted), wanted)
+        except StoreDamaged:
+            if not self.options.skip_damaged:
+                raise
+        return self._frame(list(self._sound_pieces(payload, wanted)), wanted)
+
+    def _pieces(
+        self, payload: Payload, some: Sequence[Piece], wanted: Sequence[TableColumn]
+    ) -> list[_Piece]:
+        """Pieces of the partition, read together."""
+        keys = [part.key for piece in some for part in piece.parts]
+        known = all(piece.numbers is not None for piece in some)
+        labels = [self._label(piece) for piece in some for _ in piece.parts]
         physical = self._physical(wanted, payload.filling, known)
         tables = payload.reader.read_labelled(keys, labels, physical)
-        pieces = [self._read(tables, piece, payload) for piece in payload.pieces]
-        return self._frame(pieces, wanted)
+        return [self._read(tables, piece, payload) for piece in some]
+
+    def _sound_pieces(self, payload: Payload, wanted: Sequence[TableColumn]) -> Iterator[_Piece]:
+        """The pieces that can be read, one by one."""
+        for piece in payload.pieces:
+            try:
+                read = self._pieces(payload, [piece], wanted)
+                self._frame(read, wanted)  # what else may be damaged, such as references
+            except StoreDamaged as error:
+                warn_of_bad(BadRun(piece.run, str(error)))
+            else:
+                yield from read
 
     def _label(self, piece: Piece) -> str:
         """Whose chunks are read, for messages."""

@@ -30,6 +30,7 @@ import numpy as np
 
 from ..core.dtypes import plain_dtype
 from ..core.errors import BadRecording
+from ..core.json_text import from_extended_json
 from ..core.regular import open_regular
 
 __all__ = ["Recorded", "find_recordings", "read_recording"]
@@ -282,7 +283,7 @@ def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tup
     while first and not first.strip():
         begin, first = begin + 1, _decoded(name, begin + 1, file.readline())
     try:
-        value = json.loads(template.fill(first))
+        value = from_extended_json(template.fill(first))
     except (ValueError, RecursionError):
         rest = _read_rest(file)
         text = "\n" * (begin - 1) + first + _decoded(name, begin + 1, rest[0])
@@ -317,7 +318,7 @@ def _decoded(name: str, line: int, data: bytes) -> str:
 
 def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any:
     try:
-        return json.loads(template.fill(_decoded(name, number, line)))
+        return from_extended_json(template.fill(_decoded(name, number, line)))
     except json.JSONDecodeError as error:
         what = "truncated" if not line.endswith(b"\n") else "damaged"
         raise BadRecording(f"{name}, line {number}: {what} JSON: {error.msg}") from None
@@ -328,7 +329,7 @@ def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any
 def _whole_text(name: str, text: str) -> Iterator[tuple[str, Any]]:
     """The value of a JSON text; of a damaged array, its complete elements and an error."""
     try:
-        yield name, json.loads(text)
+        yield name, from_extended_json(text)
         return
     except json.JSONDecodeError as error:
         what = "truncated" if error.pos >= len(text.rstrip()) else "damaged"

@@ -215,7 +215,6 @@ def test_kept_arrays_are_native_and_contiguous(array: np.ndarray, dtype: str) ->
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (b"raw", "bytes"),
         ({1, 2}, "set"),
         (datetime.datetime(2026, 1, 1), "datetime"),
         (1j, "complex"),

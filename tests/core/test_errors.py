@@ -29,6 +29,7 @@ from daskbroker.core import errors
         (errors.StoreReadOnly, PermissionError),
         (errors.StoreFull, OSError),
         (errors.FillError, RuntimeError),
+        (errors.BadRunWarning, UserWarning),
     ],
 )
 def test_each_is_also_the_builtin_one(error, builtin):

