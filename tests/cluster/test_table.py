@@ -31,6 +31,12 @@ def many_chunks(tmp_path):
         yield db
 
 
+def cut_dataset(header):
+    """A Dataset of which nothing but coordinates is in memory."""
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        return header.dataset()
+
+
 def in_graph(collection):
     """Bytes of the graph that goes to the scheduler."""
     return len(cloudpickle.dumps(collection.__dask_graph__()))
@@ -67,11 +73,11 @@ def test_client_and_workers_have_the_same_zone(tmp_path, client):
 
 
 def test_a_dataset_on_workers(many_chunks, client):
-    dataset = many_chunks[-1].dataset()
+    dataset = cut_dataset(many_chunks[-1])
     with dask.config.set(scheduler="synchronous"):
         expected = dataset.compute()
     assert dataset.compute().identical(expected)
-    both = many_chunks().dataset()
+    both = cut_dataset(many_chunks())
     assert both.drop_vars("run").compute()["x"].identical(expected["x"])
 
 
@@ -79,7 +85,7 @@ def test_sizes_of_graphs_and_pickles(many_chunks):
     # Small chunks are moved from SQLite into packs when there are 4 MiB of them.
     pack_small_chunks(many_chunks.header_source.store._database)
     header = many_chunks[-1]
-    table, dataset = header.table(), header.dataset()
+    table, dataset = header.table(), cut_dataset(header)
     assert len(pickle.dumps(table)) < 2048 * CHUNKS
     assert len(pickle.dumps(dataset["x"])) < 2048 * CHUNKS
     assert in_graph(table.optimize()) < 2048 * CHUNKS
@@ -94,7 +100,7 @@ def test_the_same_table_twice_is_one_computation(many_chunks, client):
     assert first.dask.keys() == again.dask.keys()
     futures = client.compute(first), client.compute(again)
     assert futures[0].key == futures[1].key
-    datasets = many_chunks[-1].dataset(), many_chunks[-1].dataset()
+    datasets = cut_dataset(many_chunks[-1]), cut_dataset(many_chunks[-1])
     keys = [set(dict(dataset["x"].data.dask)) for dataset in datasets]
     assert keys[0] == keys[1]
     assert futures[0].result().equals(futures[1].result())
@@ -169,7 +175,7 @@ def test_workers_killed_during_a_map(runs, client, kill_worker):
 def test_a_folder_that_workers_do_not_see(many_chunks, client):
     pack_small_chunks(many_chunks.header_source.store._database)
     header = many_chunks[-1]
-    table, dataset = pickle.loads(pickle.dumps((header.table(), header.dataset())))
+    table, dataset = pickle.loads(pickle.dumps((header.table(), cut_dataset(header))))
     pickled = pickle.dumps(header)
     folder = many_chunks.uri
     hidden = folder + "-hidden"

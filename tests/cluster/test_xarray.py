@@ -14,6 +14,7 @@ from daskbroker.testing import RunBuilder
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, image_claim
 from daskbroker.testing.files import frames, write_hdf5
+from daskbroker.views.dataset import assembly
 
 EVENTS = (15, 14, 9)
 FRAME = 2 * SHAPE[0] * SHAPE[1]
@@ -40,22 +41,30 @@ def scan(folder, number):
     return run.stop(), data[:events, None]
 
 
-@pytest.fixture(params=["threads", "processes"])
-def scheduler(request):
+@pytest.fixture(params=["in memory", "lazy", "cut"])
+def stored(request):
+    """How stored variables are held: xarray's way, on threads, or Dask's, on worker processes."""
+    return request.param
+
+
+@pytest.fixture
+def scheduler(request, stored):
     """Where tasks run."""
-    if request.param == "threads":
-        with dask.config.set(scheduler="threads"):
-            yield
-    else:
+    if stored == "cut":
         request.getfixturevalue("client")
         yield
+    else:
+        with dask.config.set(scheduler="threads"):
+            yield
 
 
-@pytest.fixture(params=["8 MiB", 0], ids=["in memory", "cut"])
-def loaded(request):
+@pytest.fixture
+def loaded(stored, monkeypatch):
     """Whether what is stored is in memory."""
-    with dask.config.set({"daskbroker.loaded-size": request.param}):
-        yield bool(request.param)
+    if stored == "lazy":  # as where it would be too many tasks
+        monkeypatch.setattr(assembly, "MOST_TASKS", 0)
+    with dask.config.set({"daskbroker.loaded-size": "8 MiB" if stored == "in memory" else 0}):
+        yield stored == "in memory"
 
 
 @pytest.fixture(params=[1, 3], ids=["one run", "many runs"])
@@ -75,13 +84,13 @@ def opened(request, db, tmp_path, scheduler, loaded):
     return open_stream(), open_stream, np.concatenate(data)
 
 
-def test_one_cut_for_all(opened, loaded):
+def test_one_cut_for_all(opened, stored):
     dataset, _, data = opened
     lengths = dataset.chunks["time"]
     assert sum(lengths) == len(data)
     assert len(set(lengths[:-1])) == 1
     assert lengths[-1] <= lengths[0] <= 4
-    assert (dataset["x"].chunks is None) == loaded
+    assert (dataset["x"].chunks is None) == (stored != "cut")
     assert dataset["motor"].chunks is None
     np.testing.assert_array_equal(dataset["img"].values, data)
 

@@ -136,7 +136,8 @@ class Assembly:
 
     def _dask_arrays(self, lengths: Mapping[str, tuple[int, ...]]) -> dict[str, da.Array]:
         """Dask's arrays of some variables; those that would be too many tasks are left out."""
-        stored = [name for name in lengths if name in self.stored]
+        named = self.chunks if isinstance(self.chunks, Mapping) else {}
+        stored = [name for name in lengths if name in self.stored and name not in named]
         tasks = sum(len(lengths[name]) for name in stored)
         left_out = stored if self.external and tasks > MOST_TASKS else []
         arrays: dict[str, da.Array] = {}
