@@ -11,13 +11,14 @@ import numpy as np
 
 from ..core.documents import to_json
 from ..core.errors import FillError
-from .cache import open_handlers
+from ..core.peeks import Cell
+from .cache import HandlerCache, open_handlers
 from .handlers.base import Block, BlockHandler, Datums, Roi
 from .handlers.classic import ClassicHandler
 from .registry import Factory
 from .resolving import ResolvedResource
 
-__all__ = ["cell_shape", "read_block"]
+__all__ = ["cell_shape", "look_at_cell", "read_block"]
 
 
 def read_block(
@@ -92,12 +93,50 @@ def cell_shape(
         return handler.cell_shape(datums)
 
 
+def look_at_cell(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+    keep_open: bool = True,
+) -> Cell:
+    """Shape and dtype of the first of some cells, without reading values if its handler can tell.
+
+    Otherwise that one cell is read.
+
+    Parameters
+    ----------
+    resource, factory, datums, data_key, where
+        As for :func:`read_block`.
+    keep_open
+        Keep the handler, as who looks will probably read.
+
+    Raises
+    ------
+    FillError
+        As :func:`read_block` does.
+    """
+    one = datums.take(slice(0, 1))
+    cache = open_handlers() if keep_open else HandlerCache(0)
+    with _open(resource, factory, data_key, where, cache) as handler:
+        shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+        if shape is None or dtype is None:
+            (value,) = handler.read(one)
+            if not isinstance(value, (np.ndarray, np.generic)):
+                return Cell(None, np.dtype(object))
+            shape, dtype = value.shape, value.dtype
+        return Cell(tuple(map(int, shape)), dtype.newbyteorder("="))
+
+
 @contextmanager
 def _open(
     resource: ResolvedResource,
     factory: Factory,
     data_key: Mapping[str, Any] | None,
     where: str,
+    cache: HandlerCache | None = None,
 ) -> Iterator[BlockHandler]:
     """The open handler of a resource. One that fails is not kept, and the error says where."""
     path = resource.path
@@ -106,7 +145,7 @@ def _open(
         to_json(resource.kwargs),
         to_json(data_key) if resource.stream else "",
     )
-    cache = open_handlers()
+    cache = open_handlers() if cache is None else cache
     try:
         yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
     except Exception as error:

@@ -12,6 +12,7 @@ from ...core.errors import FillError
 from ..sizes import check_block, check_cell
 from .base import Block, BlockHandler, Datums, Roi
 from .hdf5_open import OpenDatasets
+from .hdf5_rows import dtype_as_read
 from .hdf5_virtual import Rows
 from .layout import EventLayout, parse_slice
 from .regions import Axis, axes_of, compose, shape_of
@@ -58,6 +59,9 @@ class AreaDetectorHDF5(BlockHandler):
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         source = self._datasets.get(self._key, self.readable)
         return (self._per_point, *source.shape[1:])
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return dtype_as_read(self._datasets.get(self._key, self.readable).dtype)
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
@@ -111,6 +115,9 @@ class FrameHDF5(BlockHandler):
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return (self._per_point, *self._find(datums)[0].shape[1:])
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return dtype_as_read(self._find(datums)[0].dtype)
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
@@ -190,6 +197,9 @@ class StreamHDF5(BlockHandler):
         frame = shape_of(self._view()[1][1:])
         per_event = self._layout.frames_per_event(1 + len(frame))
         return frame if per_event is None else (per_event, *frame)
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return dtype_as_read(self._view()[0].dtype)
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
