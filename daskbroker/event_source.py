@@ -11,7 +11,8 @@ import pyarrow as pa
 from .assets.access import FileAccess
 from .assets.filled_events import fill_stream
 from .assets.filled_tables import fill_frame
-from .assets.filling import Filling
+from .assets.filling import Filling, Target
+from .assets.peek.peeking import PeekMode, remembered
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from .core.documents import ALL, Document
 from .core.errors import StreamNotFound
@@ -44,6 +45,11 @@ class EventSource:
     def __init__(self, store: EventStore, files: FileAccess | None = None) -> None:
         self.store = store
         self.files = files or FileAccess()
+
+    @property
+    def reach(self) -> FileAccess:
+        """How detector files are reached; what is found in them is remembered in the store."""
+        return self.files.remembering(self.store)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where a source travels, its broker does, and says again how files are reached.
@@ -105,6 +111,7 @@ class EventSource:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of everything but start and stop, references before users. Lazy.
 
@@ -120,17 +127,20 @@ class EventSource:
             See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
+        peek
+            See :meth:`daskbroker.Header.table`.
         """
         options = ViewOptions(
             fields,
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         plan = self._plan(header, stream_name, references=True)
         start, stop = _start_and_stop(header)
         return documents_view.stream_documents(
-            [(plan, self.files)], start, stop, options, all_streams=stream_name is ALL
+            [(plan, self.reach)], start, stop, options, all_streams=stream_name is ALL
         )
 
     def table_given_header(
@@ -145,6 +155,7 @@ class EventSource:
         timezone: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> dd.DataFrame:
         """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
         options = ViewOptions(
@@ -155,11 +166,12 @@ class EventSource:
             timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         start, stop = _start_and_stop(header)
         plan = self._plan(header, stream_name, options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
-        return dataframe_view.table(plan, stream_name, runs, options, self.files)
+        return dataframe_view.table(plan, stream_name, runs, options, self.reach)
 
     # -- filling -----------------------------------------------------------------------------
 
@@ -186,7 +198,9 @@ class EventSource:
         if not runs:
             return None
         references = self.store.plan_references(REFERENCES, list(runs))
-        return self.files.filling(references, handler_registry, handler_overrides)
+        found = self.files.filling(references, handler_registry, handler_overrides)
+        targets = [Target.of(d, key) for d in descriptors for key in external_keys(d)]
+        return remembered(found, targets, self.store.list_peeks(list(runs)))
 
     def fill_event(
         self,

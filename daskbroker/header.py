@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
+from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound
@@ -144,7 +145,7 @@ class Header:
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], stream_name, references)
             if plan.descriptors:
-                return plan, source.files
+                return plan, source.reach
         raise no_stream(self.uid, stream_name, self.streams)
 
     def table(
@@ -159,6 +160,7 @@ class Header:
         timezone: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Any:
         """One stream as a lazy table: a partition is one or more chunks.
 
@@ -185,6 +187,10 @@ class Header:
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call; see
             :meth:`daskbroker.DataBroker.register_handler`.
+        peek
+            Whether detector files are looked into for shape and dtype, if nobody has before: None,
+            where the descriptor leaves them open; True, wherever; False, nowhere; ``"each"``, those
+            of each run, where several runs are opened and otherwise share what some of them hold.
 
         Returns
         -------
@@ -208,6 +214,7 @@ class Header:
             timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         plan, files = self._planned(stream_name, options)
         if format == "dataset":
@@ -226,6 +233,7 @@ class Header:
         dtypes: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> xr.Dataset:
         """One stream as a lazy Dataset along ``time``.
 
@@ -233,13 +241,16 @@ class Header:
 
         Parameters
         ----------
-        stream_name, fields, fill, timestamps, duplicates, handler_registry, handler_overrides
+        stream_name, fields, fill, timestamps, duplicates
+            As for :meth:`table`.
+        handler_registry, handler_overrides, peek
             As for :meth:`table`.
         chunks
             ``"auto"``: dask arrays, cut where chunks end, of about the partition size; None:
             xarray's own lazy arrays; anything else as :meth:`xarray.Dataset.chunk` takes it.
         dtypes
-            Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare.
+            Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare and
+            files hold.
         """
         options = ViewOptions(
             fields,
@@ -249,20 +260,23 @@ class Header:
             dtypes=dtypes,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         plan, files = self._planned(stream_name, options)
         return dataset_view.dataset(plan, stream_name, self._runs, options, files, chunks=chunks)
 
-    def tree(self, fill: bool = True, *, chunks: Any = "auto") -> xr.DataTree:
+    def tree(
+        self, fill: bool = True, *, chunks: Any = "auto", peek: PeekMode = None
+    ) -> xr.DataTree:
         """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
         import xarray as xr
 
-        options = ViewOptions(fill=fill)
+        options = ViewOptions(fill=fill, peek=peek)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill)
             for name in plan.streams:
-                found.setdefault(name, (plan.of_stream(name), source.files))
+                found.setdefault(name, (plan.of_stream(name), source.reach))
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
         nodes = {
             name: dataset_view.dataset(
@@ -280,6 +294,7 @@ class Header:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """Every document of the run as ``(name, doc)``: start first, stop last.
 
@@ -293,7 +308,7 @@ class Header:
             :func:`daskbroker.assets.filled_events.fill_events` for what events then hold.
         fields
             Select data keys or add projections; descriptors then carry a new uid.
-        handler_registry, handler_overrides
+        handler_registry, handler_overrides, peek
             As for :meth:`table`.
         """
         options = ViewOptions(
@@ -301,6 +316,7 @@ class Header:
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         yield from self.documents_of(self.plans(), options)
 
@@ -312,7 +328,7 @@ class Header:
         self, plans: Iterable[RunPlan], options: ViewOptions
     ) -> Iterator[tuple[str, Document]]:
         """The documents, as :meth:`documents` gives them, of plans that are at hand."""
-        files = [source.files for source in self._sources]
+        files = [source.reach for source in self._sources]
         sources = list(zip(plans, files, strict=True))
         return self._with_start_and_stop(
             documents_view.stream_documents(sources, self.start, self.stop, options)
@@ -332,6 +348,7 @@ class Header:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy.
 
@@ -342,6 +359,7 @@ class Header:
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         sources = [self._planned(stream_name, True)]
         return self._with_start_and_stop(

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
+from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of
 from .core.documents import Document
 from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
@@ -117,6 +118,7 @@ class Results:
         timezone: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Any:
         """One stream of all these runs as one lazy table.
 
@@ -128,7 +130,7 @@ class Results:
         ----------
         stream_name, fields, fill, timestamps, duplicates, timezone
             As for :meth:`daskbroker.Header.table`.
-        handler_registry, handler_overrides
+        handler_registry, handler_overrides, peek
             As for :meth:`daskbroker.Header.table`.
 
         Raises
@@ -144,6 +146,7 @@ class Results:
             timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         runs = {header.uid: (header.start, header.stop) for header in self}
         tables = [
@@ -165,6 +168,7 @@ class Results:
         dtypes: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> xr.Dataset | xr.DataTree:
         """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
@@ -174,7 +178,7 @@ class Results:
         ----------
         stream_name, fields, fill, chunks, timestamps, duplicates, dtypes
             As for :meth:`daskbroker.Header.dataset`.
-        handler_registry, handler_overrides
+        handler_registry, handler_overrides, peek
             As for :meth:`daskbroker.Header.dataset`.
         combine
             ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
@@ -197,6 +201,7 @@ class Results:
             dtypes=dtypes,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         if combine == "tree":
             return self._tree(stream_name, options, chunks)
@@ -238,7 +243,7 @@ class Results:
     ) -> list[tuple[RunPlan, FileAccess]]:
         """What each event source that has some of the stream has of it."""
         planned = [
-            (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.files)
+            (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.reach)
             for source in self._db.event_sources.values()
         ]
         found = [(plan, files) for plan, files in planned if plan.descriptors]
@@ -253,6 +258,7 @@ class Results:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
 
@@ -264,6 +270,7 @@ class Results:
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         with Prefetcher() as ahead:
             planned = ((header, header.plans()) for header in self)

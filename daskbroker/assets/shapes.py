@@ -143,25 +143,28 @@ def has_dtype(claim: Mapping[str, Any]) -> bool:
     return _numpy_dtype(claim) is not None
 
 
-def contradicts(claim: Mapping[str, Any], cells: Sequence[Cell]) -> bool:
-    """Whether the file says something else than a claim; lengths that are left open fit any."""
-    lengths, dtype = claim.get("shape"), _numpy_dtype(claim)
-    for cell in cells:
-        if cell.shape is None:
-            return bool(lengths)
-        if lengths and not _meets(lengths, cell.shape):
-            return True
-        if not lengths and claim.get("dtype") != "array" and cell.shape != ():
-            return True
-        if dtype is not None and dtype.newbyteorder("=") != cell.dtype:
-            return True
-    return False
+def contradicts(claim: Mapping[str, Any], cell: Cell, *, loosely: bool = False) -> bool:
+    """Whether a file says something else than a claim; lengths that are left open fit any.
 
-
-def _meets(lengths: Sequence[Any], shape: Shape) -> bool:
-    if len(lengths) != len(shape):
-        return not any(map(_is_length, lengths))
-    return all(not _is_length(one) or one == n for one, n in zip(lengths, shape, strict=True))
+    Parameters
+    ----------
+    claim, cell
+        The descriptor's entry, and what the file holds.
+    loosely
+        Axes of length 1 do not count.
+    """
+    lengths, dtype = claim.get("shape") or (), _numpy_dtype(claim)
+    if cell.shape is None:
+        return bool(lengths)
+    if dtype is not None and dtype.newbyteorder("=") != cell.dtype:
+        return True
+    if not lengths:
+        return claim.get("dtype") != "array" and cell.shape != ()
+    if loosely:
+        return long_axes(lengths) != long_axes(cell.shape)
+    if len(lengths) != len(cell.shape):
+        return any(map(_is_length, lengths))
+    return any(_is_length(one) and one != n for one, n in zip(lengths, cell.shape, strict=True))
 
 
 def _is_length(given: Any) -> bool:

@@ -89,6 +89,10 @@ class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
 
 
+class ClaimWarning(UserWarning):
+    """A detector file holds other cells than its descriptor declares, or cannot be seen."""
+
+
 class CopyMismatch(DaskbrokerError):
     """What a copied run holds is not what the original gave; says of which kind of document."""
 

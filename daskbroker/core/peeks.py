@@ -101,7 +101,7 @@ class Peek:
 
     @classmethod
     def of_body(cls, run: str, descriptor: str, key: str, sort: str, body: str) -> Peek | None:
-        """From :meth:`body`; None for one that makes no sense here, which is as if there were none."""
+        """From :meth:`body`; None for one that makes no sense here, as if there were none."""
         try:
             told = from_json(body)
             cells = tuple(

@@ -14,6 +14,7 @@ from typing import Any
 from .chunks import ChunkPlan
 from .documents import ALL, Document
 from .layouts import REFERENCES, RESOURCE, STREAM_RESOURCE, decode_rows
+from .peeks import Peek
 
 __all__ = ["RunPlan", "frame_spans", "resources_of", "run_owners", "stream_of"]
 
@@ -39,11 +40,14 @@ class RunPlan:
         The chunks of references by kind of document (``"resource"``, ``"datum"``, …). In place
         of descriptors they have owners, ``{"uid": run, "run_start": run}``, one for each run
         whose references are planned. Empty if none are.
+    peeks
+        What is remembered of the detector files of the runs whose references are planned.
     """
 
     runs: tuple[str, ...]
     events: ChunkPlan
     references: Mapping[str, ChunkPlan]
+    peeks: tuple[Peek, ...] = ()
 
     @property
     def descriptors(self) -> tuple[Document, ...]:
@@ -72,7 +76,7 @@ class RunPlan:
         if name is ALL:
             return self
         places = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
-        return RunPlan(self.runs, self.events.of_descriptors(places), self.references)
+        return replace(self, events=self.events.of_descriptors(places))
 
     def of_run(self, run: str) -> RunPlan:
         """The part of one run."""
@@ -80,7 +84,9 @@ class RunPlan:
             kind: plan.of_descriptors(self._owners[kind].get(run, ()))
             for kind, plan in self.references.items()
         }
-        return RunPlan((run,), self.events.of_descriptors(self._places.get(run, ())), references)
+        events = self.events.of_descriptors(self._places.get(run, ()))
+        peeks = tuple(peek for peek in self.peeks if peek.run == run)
+        return RunPlan((run,), events, references, peeks)
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
