@@ -17,8 +17,9 @@ from .handlers.base import Block, BlockHandler, Datums, Roi
 from .handlers.classic import ClassicHandler
 from .registry import Factory
 from .resolving import ResolvedResource
+from .shapes import Declared
 
-__all__ = ["cell_shape", "look_at_cell", "read_block"]
+__all__ = ["cell_shape", "look_at_cells", "read_block"]
 
 
 def read_block(
@@ -93,7 +94,7 @@ def cell_shape(
         return handler.cell_shape(datums)
 
 
-def look_at_cell(
+def look_at_cells(
     resource: ResolvedResource,
     factory: Factory,
     datums: Datums,
@@ -101,15 +102,15 @@ def look_at_cell(
     data_key: Mapping[str, Any] | None = None,
     where: str = "",
     keep_open: bool = True,
-) -> Cell:
-    """Shape and dtype of the first of some cells, without reading values if its handler can tell.
+) -> list[Cell]:
+    """Shape and dtype of some cells, without reading values if their handler can tell.
 
-    Otherwise that one cell is read.
+    Otherwise they are read: all of a claim that does not say their shape, else the first.
 
     Parameters
     ----------
     resource, factory, datums, data_key, where
-        As for :func:`read_block`.
+        As for :func:`read_block`; few datums.
     keep_open
         Keep the handler, as who looks will probably read.
 
@@ -118,16 +119,26 @@ def look_at_cell(
     FillError
         As :func:`read_block` does.
     """
-    one = datums.take(slice(0, 1))
     cache = open_handlers() if keep_open else HandlerCache(0)
     with _open(resource, factory, data_key, where, cache) as handler:
-        shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
-        if shape is None or dtype is None:
-            (value,) = handler.read(one)
-            if not isinstance(value, (np.ndarray, np.generic)):
-                return Cell(None, np.dtype(object))
-            shape, dtype = value.shape, value.dtype
-        return Cell(tuple(map(int, shape)), dtype.newbyteorder("="))
+        cells = []
+        for place in range(len(datums)):
+            one = datums.take(slice(place, place + 1))
+            shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+            if shape is None or dtype is None:
+                cells.append(_read_cell(handler, one))
+                if Declared.of([data_key or {}]).shape is not None:
+                    break
+            else:
+                cells.append(Cell(tuple(map(int, shape)), dtype.newbyteorder("=")))
+        return cells
+
+
+def _read_cell(handler: BlockHandler, datums: Datums) -> Cell:
+    (value,) = handler.read(datums)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return Cell(value.shape, value.dtype.newbyteorder("="))
+    return Cell(None, np.dtype(object))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 from ..core.errors import FillError
 from ..core.external import is_stream_key
 from ..core.peeks import Cell
-from .blocks import cell_shape, look_at_cell, read_block
+from .blocks import cell_shape, look_at_cells, read_block
 from .handlers.base import Datums
 from .handlers.regions import axes_of, shape_of
 from .held import Held
@@ -277,7 +277,8 @@ class Filling:
             given = cell_shape(resource, factory, found.datums, **more)
             try:
                 if known is not None and given is not None and not known.has_shape(given):
-                    known.meet(look_at_cell(resource, factory, found.datums, **more))
+                    first = found.datums.take(slice(0, 1))
+                    known.meet(*look_at_cells(resource, factory, first, **more))
                 return cast(fit(read, given, declared.shape, roi), declared.dtype)
             except Differs as differs:
                 raise self._unforeseen(target, resource, differs.cell) from None

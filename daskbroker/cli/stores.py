@@ -46,20 +46,27 @@ def seal(
     keep_journal: Annotated[
         bool, typer.Option("--keep-journal", help="Leave events for databroker to read, too.")
     ] = False,
+    peek: Annotated[
+        bool,
+        typer.Option("--peek", help="Look into detector files for shape and dtype, and remember."),
+    ] = False,
 ) -> None:
     """Pack journalled events into columnar chunks, run by run; may be interrupted and repeated."""
     place, terms = _place_and_terms(words or [])
-    made, failed = 0, []
+    made, peeked, failed = 0, 0, []
     with connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
         for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
+                peeked += broker.peek(header) if peek else 0
             except (BadDocument, StoreDamaged) as error:
                 failed.append(f"{header.uid}: {error}")
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run
         typer.echo(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
+        if peek:
+            typer.echo(f"{peeked:,} detector keys looked into")
     _report_failed(failed)
 
 
@@ -71,8 +78,19 @@ def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 @app.command()
-def index(place: Place = None, db: Store = None) -> None:
-    """Make the indexes that a database lacks."""
+def index(
+    place: Place = None,
+    db: Store = None,
+    peek: Annotated[
+        bool,
+        typer.Option(
+            "--peek/--no-peek",
+            help="Look into the detector files of all runs, too, for shape and dtype.",
+        ),
+    ] = True,
+) -> None:
+    """Make the indexes that a database lacks, and remember what its detector files hold."""
+    failed = []
     with connect(place or db, create=False) as broker:
         made = broker.header_source.store.create_indexes()
         for source in broker.event_sources.values():
@@ -80,6 +98,14 @@ def index(place: Place = None, db: Store = None) -> None:
         for name in made:
             typer.echo(name)
         typer.echo(f"{len(made):,} indexes made in {broker.uri}")
+        peeked = 0
+        for header in progress_bar(broker(), " runs") if peek else ():
+            try:
+                peeked += broker.peek(header)
+            except (BadDocument, StoreDamaged) as error:
+                failed.append(f"{header.uid}: {error}")
+        typer.echo(f"{peeked:,} detector keys looked into")
+    _report_failed(failed)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .copies import CopyConformance
 from .filling import FillConformance
+from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
@@ -20,6 +21,7 @@ class BrokerConformance(
     TimeConformance,
     FillConformance,
     FillRuleConformance,
+    FillClaimConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

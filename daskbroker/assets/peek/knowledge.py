@@ -96,7 +96,8 @@ def known_of(
     if loosely and _are_alike(declared, claimed):
         declared = Declared(claimed.shape, declared.dtype)
     wrong = ""
-    if any(contradicts(claim, cell, loosely=loosely) for cell in found):
+    contradictions = [contradicts(claim, cell, loosely=loosely) for cell in found]
+    if all(contradictions) if guessed else any(contradictions):
         wrong = f"the descriptor declares {claim_text(claim)}, the file holds {cells_text(found)}"
     return Known(found, declared, guessed, wrong, refused=strict and bool(wrong))
 

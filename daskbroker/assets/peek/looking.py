@@ -14,7 +14,7 @@ from ...core.errors import FillError
 from ...core.external import external_keys, is_stream_key
 from ...core.peeks import Cell, FileState, Peek
 from ...core.run_plan import RunPlan
-from ..blocks import look_at_cell
+from ..blocks import look_at_cells
 from ..filling import Filling, Target
 from ..handlers.base import Datums
 from ..held import COLUMNS, Held
@@ -77,7 +77,7 @@ def place_of(group: Group, filling: Filling) -> Place | None:
 
 
 class Look(NamedTuple):
-    """One look into a file, by whoever sees it: small and picklable."""
+    """One look into a resource, by whoever sees it: small and picklable."""
 
     resource: ResolvedResource
     factory: Factory
@@ -87,9 +87,9 @@ class Look(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What was found: a cell, and the file as it was, None where there is no single one."""
+    """What was found: cells, and the file as it was, None where there is no single one."""
 
-    cell: Cell
+    cells: list[Cell]
     state: FileState | None
 
 
@@ -101,12 +101,14 @@ def look(one: Look, keep_open: bool = True) -> Looked:
     FillError
     """
     resource, factory, datums, claim, where = one
-    cell = look_at_cell(resource, factory, datums, data_key=claim, where=where, keep_open=keep_open)
-    return Looked(cell, file_state(resource.path))
+    cells = look_at_cells(
+        resource, factory, datums, data_key=claim, where=where, keep_open=keep_open
+    )
+    return Looked(cells, file_state(resource.path))
 
 
 def looks_of(group: Group, filling: Filling) -> list[Look]:
-    """What to look at of a group: its first and its last resource, or the one that it has.
+    """What to look at of a group: its first cell, and its last one, which may be of one resource.
 
     Raises
     ------
@@ -120,10 +122,13 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
         raise FillError(f"{target.where}: {error}") from None
     looks: dict[str, Look] = {}
     for found in ends:
-        if found is not None and str(found.resource["uid"]) not in looks:
-            resource, factory = filling.handler(target, found)
-            one = Look(resource, factory, found.datums, target.claim, target.where)
-            looks[str(found.resource["uid"])] = one
+        if found is None:
+            continue
+        resource, factory = filling.handler(target, found)
+        before = looks.get(resource.uid)
+        rows = [] if before is None else [*before.datums.rows()]
+        rows += [row for row in found.datums.rows() if row not in rows]
+        looks[resource.uid] = Look(resource, factory, Datums.of(rows), target.claim, target.where)
     if not looks:
         raise FillError(f"{target.where}: the events have no references")
     return list(looks.values())
@@ -154,7 +159,8 @@ def _held(group: Group, places: Sequence[int]) -> Iterator[Held]:
 def peek_of(group: Group, filling: Filling, sort: str, looked: Sequence[Looked], spec: str) -> Peek:
     """What was found of a group, with what computing has found before."""
     place = place_of(group, filling)
-    cells = (*(one.cell for one in looked), *(() if place is None else cells_noted(place)))
+    noted = () if place is None else cells_noted(place)
+    cells = (*(cell for one in looked for cell in one.cells), *noted)
     return Peek(
         run=group.target.run,
         descriptor=group.target.descriptor,

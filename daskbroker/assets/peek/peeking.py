@@ -7,9 +7,11 @@ sort are, and what they hold is the guess for the others; a block that differs f
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Literal
 
 from ...core.errors import ClaimWarning, FillError, StoreError
@@ -23,7 +25,7 @@ from .memory import Memory, is_unchanged
 from .sharing import Labels, samples_of, sorts_of
 from .workers import look_on_workers
 
-__all__ = ["PeekMode", "look_into", "peeked", "remembered"]
+__all__ = ["PeekMode", "peek_all", "peeked", "remembered"]
 
 PeekMode = bool | Literal["each"] | None
 """Whether files are looked into: None, where claims are open; True, wherever; False, nowhere;
@@ -81,6 +83,28 @@ def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek
     return replace(filling, known=opening.known)
 
 
+def peek_all(
+    filling: Filling, plan: RunPlan, seconds: float | None = None, keep_open: bool = True
+) -> list[Peek]:
+    """Look into the files of all groups that are not remembered, or have changed since.
+
+    Parameters
+    ----------
+    filling, plan
+        Of the same runs.
+    seconds
+        No look begins later than that; None: all are made.
+    keep_open
+        Keep files open, for who goes on to read them.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    groups = groups_of(plan)
+    wanted = _Opening(filling, None, True, frozenset()).recognize(groups, plan.peeks)
+    sorts = sorts_of(plan, wanted) if wanted else {}
+    in_time = takewhile(lambda _: end is None or time.monotonic() < end, wanted)
+    return list(look_into(in_time, filling, sorts, keep_open=keep_open)[0].values())
+
+
 def look_into(
     groups: Iterable[Group], filling: Filling, sorts: Labels, *, keep_open: bool = True
 ) -> tuple[dict[Label, Peek], dict[Label, Unseen]]:
@@ -93,7 +117,8 @@ def look_into(
             looks = looks_of(group, filling)
             looked = [look(one, keep_open) for one in looks]
         except FillError as error:
-            unseen[group.label] = Unseen(group, looks, str(error))
+            reason = str(error).removeprefix(f"{group.target.where}, ")
+            unseen[group.label] = Unseen(group, looks, reason)
             continue
         spec = looks[0].resource.spec
         found[group.label] = peek_of(group, filling, sorts[group.label], looked, spec)
