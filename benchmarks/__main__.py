@@ -14,6 +14,7 @@ from benchmarks.cluster import cluster
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
+from benchmarks.legacy import legacy, legacy_runs
 from benchmarks.reference import NOTE
 from benchmarks.report import lines, to_json
 from benchmarks.runs import runs
@@ -30,6 +31,8 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "build": build,
     "fill": fill,
     "references": references,
+    "legacy": legacy,
+    "legacy-runs": legacy_runs,
     "cluster": cluster,
     "long-run": long_run,
     "headers": headers,

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
     "table", "insert", "wide", "runs", "spectra", "build",
     "cluster", "long-run", "headers", "fill", "references",
+    "legacy", "legacy-runs",
 )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -158,7 +157,9 @@ class Filling:
             self.readable,
             self.mismatch,
             sorted(
-                (run, sorted(known.items(), key=itemgetter(0))) for run, known in self.known.items()
+                (run, label, one.token)
+                for run, known in self.known.items()
+                for label, one in known.items()
             ),
         )
         return hashlib.blake2b(repr(parts).encode("utf8", "replace"), digest_size=16).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ...core.errors import FillError
@@ -46,6 +47,11 @@ class Known:
     guessed: bool = False
     wrong: str = ""
     refused: bool = False
+
+    @cached_property
+    def token(self) -> str:
+        """Changes with what is made of it; not with how it is known."""
+        return repr((self.cells, self.declared, self.refused))
 
     def meet(self, cell: Cell) -> None:
         """Check that a cell is one of those that are known.

@@ -67,7 +67,8 @@ def peeked(
     opening = _Opening(filling, memory, mode, frozenset(dtypes))
     wanted = opening.recognize(groups, plan.peeks)
     if wanted:
-        opening.find_out(wanted, sorts_of(plan, wanted))
+        most = len(wanted) if mode == "each" else MOST_LOOKS
+        opening.find_out(wanted, sorts_of(plan, wanted, most))
     opening.warn()
     return replace(filling, known=opening.known)
 
@@ -100,7 +101,7 @@ def peek_all(
     end = None if seconds is None else time.monotonic() + seconds
     groups = groups_of(plan)
     wanted = _Opening(filling, None, True, frozenset()).recognize(groups, plan.peeks)
-    sorts = sorts_of(plan, wanted) if wanted else {}
+    sorts = sorts_of(plan, wanted, len(wanted))
     in_time = takewhile(lambda _: end is None or time.monotonic() < end, wanted)
     return list(look_into(in_time, filling, sorts, keep_open=keep_open)[0].values())
 
@@ -210,11 +211,18 @@ class _Opening:
         _warn_of_unseen(missing, unseen)
 
     def _chosen(self, wanted: Sequence[Group], sorts: Labels) -> list[Group]:
-        """Those to look into: all if they are few, or if that is asked for; else some."""
+        """Those to look into: all if they are few, or if that is asked for; else some.
+
+        Of a sort of which something is remembered, none: then all who open them think the same.
+        """
         if self.mode == "each" or len(wanted) <= MOST_LOOKS:
             return list(wanted)
         noted = [group for group in wanted if self._noted(group)][:MOST_LOOKS]
-        others = [group for group in wanted if not self._noted(group)]
+        others = [
+            group
+            for group in wanted
+            if not self._noted(group) and sorts[group.label] not in self._alike
+        ]
         return noted + samples_of(others, sorts, max(2, MOST_LOOKS - len(noted)))
 
     def _seen_by_others(self, unseen: Mapping[Label, Unseen], sorts: Labels) -> dict[Label, Peek]:

@@ -20,12 +20,32 @@ Labels = Mapping[tuple[str, str], str]
 """Sort of each group, by descriptor and data key."""
 
 
-def sorts_of(plan: RunPlan, groups: Sequence[Group]) -> Labels:
-    """Sort of each group, by descriptor and key. The resources of their runs are read.
+def sorts_of(plan: RunPlan, groups: Sequence[Group], most: int) -> Labels:
+    """Sort of each group.
 
-    Which resources a key's datums are of would take a look into all datums, so those that have
+    To know it the resources of its run are read. Of more groups than ``most``, only some of each
+    claim are; if these are of one sort, all of that claim are taken to be.
+
+    Which resources a key's datums are of would take a look into all datums, so keys that have
     datums have the specs of all resources of the run.
     """
+    if len(groups) <= most:
+        return _read_sorts(plan, groups)
+    claims = {g.label: claim_sort((), g.target.key, g.target.claim) for g in groups}
+    samples = samples_of(groups, claims, most)
+    sorts = _read_sorts(plan, samples)
+    found: dict[str, set[str]] = {}
+    for group in samples:
+        found.setdefault(claims[group.label], set()).add(sorts[group.label])
+    alike = {claim: next(iter(some)) for claim, some in found.items() if len(some) == 1}
+    others = [group for group in groups if claims[group.label] not in alike]
+    read = _read_sorts(plan, others)
+    return {label: alike.get(claim) or read[label] for label, claim in claims.items()}
+
+
+def _read_sorts(plan: RunPlan, groups: Sequence[Group]) -> dict[tuple[str, str], str]:
+    if not groups:
+        return {}
     specs = _specs(plan, {group.target.run for group in groups})
     sorts = {}
     for group in groups:
