@@ -2,7 +2,8 @@
 
 One :class:`~daskbroker.views.chunk_column.ChunkColumn` per variable serves with dask and
 without: indexing reads only the chunks, the columns and the cells that are asked for. Opening a
-Dataset reads nothing but ``time`` and ``seq_num``, and no detector file.
+Dataset reads nothing but ``time`` and ``seq_num``, and of detector files only what descriptors
+leave open (:mod:`daskbroker.assets.peek`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def dataset(
         Start and stop of each run, for attrs and projections.
     options
         What is shown, and how it is filled. ``dtypes`` are those of external variables, in place
-        of the declared ones.
+        of those that are declared or that files have.
     files
         How detector files are reached.
     chunks
@@ -83,7 +84,7 @@ def dataset(
         ``dims`` or ``<key>_dim_N``. Coordinates ``time``, ``seq_num`` and the scanned motors of
         ``start.hints.dimensions``. Variables have the names of the table's columns. Numbers
         with gaps are floats; cells of no common shape are objects. External variables have the
-        declared shape and dtype (``float64`` where none is declared).
+        shape and dtype that is declared, or that their files have where somebody has looked.
     """
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]

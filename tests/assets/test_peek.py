@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import threading
 import time
 
@@ -250,6 +251,40 @@ def test_a_forked_child_leaves_it_to_its_parent(quick):
     wait_until(lambda: seen == ["a"])
 
 
+def test_a_fork_waits_for_a_look(quick):
+    """In the child nobody would give back the lock that the look has taken."""
+    lock, begun = threading.Lock(), threading.Event()
+
+    def look(run):
+        with lock:
+            begun.set()
+            time.sleep(0.3)
+
+    peeker = BackgroundPeeker(look)
+    peeker.add("a")
+    assert begun.wait(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if lock.acquire(timeout=5) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_look_may_fork(quick):
+    seen = []
+
+    def look(run):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        seen.append(os.waitpid(child, 0)[1])
+
+    begin = time.monotonic()
+    BackgroundPeeker(look).add("a")
+    wait_until(lambda: seen)
+    assert seen == [0]
+    assert time.monotonic() - begin < 5
+
+
 def test_children_are_forked_while_files_are_looked_into(quick, place, tmp_path):
     """Neither parent nor child waits for a lock that nobody holds."""
     with dask.config.set({"daskbroker.peek-after-stop": True}), daskbroker.connect(place) as db:
@@ -263,6 +298,7 @@ def test_children_are_forked_while_files_are_looked_into(quick, place, tmp_path)
             time.sleep(0.06)
             child = os.fork()
             if child == 0:
+                signal.alarm(60)
                 image = db[uids[-1]].dataset()["img"].values
                 os._exit(0 if image.dtype == np.uint16 and image.shape == (4, 1, *SHAPE) else 1)
             assert os.waitpid(child, 0)[1] == 0

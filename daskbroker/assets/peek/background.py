@@ -1,4 +1,8 @@
-"""Looking into the files of runs that have stopped, in a thread, while nobody waits for it."""
+"""Looking into the files of runs that have stopped, in a thread, while nobody waits for it.
+
+A process that forks waits for a look that is under way: the child would have locks of libraries,
+and of Python's own cached properties, that nobody gives back.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 
-from ...core.forking import in_each_process
+from ...core.forking import ForkBarrier, in_each_process
 
 __all__ = ["BackgroundPeeker"]
 
@@ -23,7 +28,22 @@ MOST_WAITING = 256
 CLOSE_SECONDS = 5.0
 """So long a look that is under way is waited for when its store is closed."""
 
+FORK_SECONDS = 10.0
+"""So long a fork waits for a look."""
+
 _peekers: weakref.WeakSet[BackgroundPeeker] = weakref.WeakSet()
+
+
+@lru_cache
+def _barrier() -> ForkBarrier:
+    """One for all looks of the process, made when the first begins.
+
+    What is registered last is done first before a fork. h5py waits there for its own lock, and
+    keeps it; so h5py has to come before.
+    """
+    import h5py  # noqa: F401
+
+    return ForkBarrier(FORK_SECONDS)
 
 
 class BackgroundPeeker:
@@ -75,10 +95,11 @@ class BackgroundPeeker:
             if run is None:
                 self._woken.wait(pause)
                 continue
-            try:
-                self._peek(run)
-            except Exception as error:
-                logger.debug("the files of run %r were not looked into: %s", run, error)
+            with _barrier().held():
+                try:
+                    self._peek(run)
+                except Exception as error:
+                    logger.debug("the files of run %r were not looked into: %s", run, error)
 
     def close(self) -> None:
         """Begin nothing more; wait a moment for what is under way."""
