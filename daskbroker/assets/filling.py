@@ -206,7 +206,7 @@ class Filling:
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         known = self.known_of(target)
         if known is not None and known.refused:
-            raise Mismatch(known.wrong)
+            raise self._refused(target, resource, known)
         if self.mismatch == "keep" or is_open(target.claim):
             return read_block(resource, factory, datums, **more)
         if known is not None:
@@ -274,7 +274,7 @@ class Filling:
 
         with _naming(target, resource):
             if known is not None and known.refused:
-                raise Mismatch(known.wrong)
+                raise self._refused(target, resource, known)
             given = cell_shape(resource, factory, found.datums, **more)
             try:
                 if known is not None and given is not None and not known.has_shape(given):
@@ -283,6 +283,13 @@ class Filling:
                 return cast(fit(read, given, declared.shape, roi), declared.dtype)
             except Differs as differs:
                 raise self._unforeseen(target, resource, differs.cell) from None
+
+    @staticmethod
+    def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
+        return FillError(
+            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.wrong}; "
+            "daskbroker.shape-mismatch 'warn' would take the file's word"
+        )
 
     def _unforeseen(
         self, target: Target, resource: ResolvedResource, cell: Cell

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..broker import DataBroker
 from ..configuration import list_configurations, search_folders, unreadable_files
 from ..connect import connect
 from ..core.errors import BadDocument, StoreDamaged
@@ -90,7 +91,7 @@ def index(
     ] = True,
 ) -> None:
     """Make the indexes that a database lacks, and remember what its detector files hold."""
-    failed = []
+    failed: list[str] = []
     with connect(place or db, create=False) as broker:
         made = broker.header_source.store.create_indexes()
         for source in broker.event_sources.values():
@@ -98,14 +99,21 @@ def index(
         for name in made:
             typer.echo(name)
         typer.echo(f"{len(made):,} indexes made in {broker.uri}")
-        peeked = 0
-        for header in progress_bar(broker(), " runs") if peek else ():
-            try:
-                peeked += broker.peek(header)
-            except (BadDocument, StoreDamaged) as error:
-                failed.append(f"{header.uid}: {error}")
-        typer.echo(f"{peeked:,} detector keys looked into")
+        if peek:
+            failed = _look_into_all(broker)
     _report_failed(failed)
+
+
+def _look_into_all(broker: DataBroker) -> list[str]:
+    """Look into the detector files of all runs; what went wrong."""
+    peeked, failed = 0, []
+    for header in progress_bar(broker(), " runs"):
+        try:
+            peeked += broker.peek(header)
+        except (BadDocument, StoreDamaged) as error:
+            failed.append(f"{header.uid}: {error}")
+    typer.echo(f"{peeked:,} detector keys looked into")
+    return failed
 
 
 @app.command()

@@ -118,6 +118,19 @@ class FillClaimConformance(Conformance):
         with _warned("img"):
             _check_alike(header, data.reshape(-1, 2, *SHAPE))
 
+    def test_values_that_are_in_the_events(self, put: Put) -> None:
+        """There is no file to look into, and no reason to warn."""
+        run = RunBuilder()
+        claim = image_claim([1, *SHAPE])
+        del claim["dtype_numpy"]
+        descriptor = run.descriptor({"img": claim})
+        data = frames(3, (1, *SHAPE))
+        for cell in data:
+            run.event(descriptor, {"img": cell.tolist()}, filled={"img": True})
+        header = put(run.stop())
+        np.testing.assert_array_equal(header.dataset()["img"].values, data)
+        np.testing.assert_array_equal(stacked(header.table().compute()["img"]), data)
+
     # -- full claims -------------------------------------------------------------------------
 
     def test_a_full_claim_opens_no_file(self, put: Put, tmp_path: Path) -> None:

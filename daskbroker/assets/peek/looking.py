@@ -110,10 +110,12 @@ def look(one: Look, keep_open: bool = True) -> Looked:
 def looks_of(group: Group, filling: Filling) -> list[Look]:
     """What to look at of a group: its first cell, and its last one, which may be of one resource.
 
+    It is nothing where events have values, or nothing, in place of references.
+
     Raises
     ------
     FillError
-        If there is no reference, one leads nowhere, or no handler is known.
+        If a reference leads nowhere, or no handler is known.
     """
     target, places = group.target, group.places.tolist()
     try:
@@ -129,8 +131,6 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
         rows = [] if before is None else [*before.datums.rows()]
         rows += [row for row in found.datums.rows() if row not in rows]
         looks[resource.uid] = Look(resource, factory, Datums.of(rows), target.claim, target.where)
-    if not looks:
-        raise FillError(f"{target.where}: the events have no references")
     return list(looks.values())
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Literal
 
-from ...core.errors import ClaimWarning, FillError, StoreError
+from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
 from ..filling import Filling, Target
@@ -117,12 +117,13 @@ def look_into(
         try:
             looks = looks_of(group, filling)
             looked = [look(one, keep_open) for one in looks]
-        except FillError as error:
+        except (FillError, StoreDamaged) as error:
             reason = str(error).removeprefix(f"{group.target.where}, ")
             unseen[group.label] = Unseen(group, looks, reason)
             continue
-        spec = looks[0].resource.spec
-        found[group.label] = peek_of(group, filling, sorts[group.label], looked, spec)
+        if looks:
+            spec = looks[0].resource.spec
+            found[group.label] = peek_of(group, filling, sorts[group.label], looked, spec)
     return found, unseen
 
 
@@ -283,17 +284,19 @@ class _Opening:
 
 
 def _warn_of_unseen(missing: Sequence[Group], unseen: Mapping[Label, Unseen]) -> None:
-    """One warning a key of whose files nothing is known."""
+    """One warning a key of whose files nothing is known, as those that were tried are not seen."""
     by_key: dict[str, dict[str, Group]] = {}
     for group in missing:
         by_key.setdefault(group.target.key, {}).setdefault(group.target.run, group)
     for key, groups in by_key.items():
-        group = next((g for g in groups.values() if g.label in unseen), next(iter(groups.values())))
-        reason = unseen[group.label].reason if group.label in unseen else ""
+        tried = [group for group in groups.values() if group.label in unseen]
+        if not tried:
+            continue
+        group = tried[0]
         _warn(
             f"{group.target.where}{_more(groups)}: its files tell neither shape nor dtype here, so "
             f"it is as the descriptor declares, float64 where that says nothing; dtypes={{{key!r}: "
-            f"'uint16'}} says it{': ' if reason else ''}{reason}"
+            f"'uint16'}} says it: {unseen[group.label].reason}"
         )
 
 

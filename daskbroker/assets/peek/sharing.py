@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from ...core.chunks import ChunkPlan
+from ...core.errors import StoreDamaged
 from ...core.external import is_stream_key
 from ...core.layouts import RESOURCE, STREAM_RESOURCE, decode_rows
 from ...core.peeks import claim_sort
@@ -64,13 +68,25 @@ def _specs(plan: RunPlan, runs: Collection[str]) -> dict[tuple[str, str], set[st
             continue
         owners = [owner["run_start"] for owner in planned.descriptors]
         wanted = planned.of_descriptors([n for n, run in enumerate(owners) if run in runs])
-        places = wanted.records["descriptor"].tolist()
-        for place, table in zip(places, wanted.read_all()):
+        for place, table in _tables(wanted):
             run = wanted.descriptors[place]["run_start"]
             for doc in decode_rows(layout, table, ""):
                 key = str(doc.get("data_key", "")) if layout is STREAM_RESOURCE else ""
                 found.setdefault((run, key), set()).add(_spec(doc))
     return found
+
+
+def _tables(plan: ChunkPlan) -> Iterator[tuple[int, pa.Table]]:
+    """Owner and content of each chunk; damaged ones are left out, they are errors when read."""
+    owners = plan.records["descriptor"].tolist()
+    done = 0
+    with suppress(StoreDamaged):
+        for table in plan.read_all():
+            yield owners[done], table
+            done += 1
+    for place in range(done, len(plan)):
+        with suppress(StoreDamaged):
+            yield owners[place], plan.read(place)
 
 
 def _spec(doc: Mapping[str, Any]) -> str:
