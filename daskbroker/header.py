@@ -307,9 +307,15 @@ class Header:
             Put external data in place of references, many at a time; see
             :func:`daskbroker.assets.filled_events.fill_events` for what events then hold.
         fields
-            Select data keys or add projections; descriptors then carry a new uid.
+            Select data keys or add projections; descriptors then carry a new uid. A stream
+            without any of the data keys or configuration asked for is left out.
         handler_registry, handler_overrides, peek
             As for :meth:`table`.
+
+        Raises
+        ------
+        FieldNotFound
+            For a field that no stream of the run has.
         """
         options = ViewOptions(
             fields,
@@ -342,7 +348,7 @@ class Header:
 
     def stream(
         self,
-        stream_name: str = "primary",
+        stream_name: Any = ALL,
         fill: bool = True,
         fields: Any = None,
         *,
@@ -352,7 +358,8 @@ class Header:
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy.
 
-        Parameters are as for :meth:`documents`.
+        Without a name, of every stream: that is :meth:`documents`. The other parameters are as
+        there.
         """
         options = ViewOptions(
             fields,
@@ -361,6 +368,8 @@ class Header:
             handler_overrides=handler_overrides,
             peek=peek,
         )
+        if stream_name is ALL:
+            return self.documents_of(self.plans(), options)
         sources = [self._planned(stream_name, True)]
         return self._with_start_and_stop(
             documents_view.stream_documents(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,6 +14,7 @@ from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of
 from .core.documents import Document
 from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
+from .core.fields import FieldsOfRuns
 from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
@@ -225,6 +227,7 @@ class Results:
         runs = {header.uid: (header.start, header.stop) for header in self}
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for plan, files in self._planned(stream_name, list(runs), options):
+            files = files.knowing(options.filling(plan, files))  # shared by all of them
             for uid in dict.fromkeys(d["run_start"] for d in plan.descriptors):
                 found.setdefault(uid, (plan.of_run(uid), files))
         nodes: dict[str, xr.Dataset] = {}
@@ -264,6 +267,16 @@ class Results:
 
         With an active Client the next runs are read ahead on the workers, within the bounds
         that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
+
+        Parameters
+        ----------
+        fill, fields, handler_registry, handler_overrides
+            As for :meth:`Header.documents`. A run that has none of the fields is left out.
+
+        Raises
+        ------
+        FieldNotFound
+            For a field that none of the runs has, after the last of them.
         """
         options = ViewOptions(
             fields,
@@ -272,6 +285,7 @@ class Results:
             handler_overrides=handler_overrides,
             peek=peek,
         )
+        selection = FieldsOfRuns(fields)
         with Prefetcher() as ahead:
             planned = ((header, header.plans()) for header in self)
             for (header, plans), chunks in ahead.runs(
@@ -279,7 +293,10 @@ class Results:
             ):
                 coming = iter(chunks)
                 read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
-                yield from header.documents_of(read, options)
+                there = selection.there([d for plan in read for d in plan.descriptors])
+                if there is not None:
+                    yield from header.documents_of(read, replace(options, fields=there))
+        selection.check()
 
     # -- work --------------------------------------------------------------------------------
 

@@ -140,6 +140,38 @@ def test_one_run_of_two_streams_as_a_tree(counted, tmp_path):
     assert number <= ONE_RUN + 4, what  # and the rows of each stream's time
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_one_run_costs_the_same_among_many(db, monkeypatch, sealed):
+    """Counted in steps of SQLite's virtual machine: a scan of a table is some for each row."""
+    steps = Counter()
+    read = Database.read
+
+    @contextmanager
+    def counted(self):
+        with read(self) as connection:
+            connection.set_progress_handler(lambda: steps.update(["step"]), 1)
+            yield connection
+            connection.set_progress_handler(None, 0)
+
+    monkeypatch.setattr(Database, "read", counted)
+    first = image_run(0)
+    store(db, first.stop() if sealed else first.documents)
+    uid = db[-1].uid
+    calls = {
+        "by uid": lambda: db[uid],
+        "by prefix": lambda: db[uid[:8]],
+        "newest": lambda: db[-1],
+        "table": lambda: db[uid].table(),
+        "dataset": lambda: db[uid].dataset(),
+        "documents": lambda: list(db[uid].documents(fill=False)),
+    }
+    alone = {name: count(steps, call)[0] for name, call in calls.items()}
+    for number in range(1, 200):
+        store(db, image_run(number).stop())
+    among = {name: count(steps, call)[0] for name, call in calls.items()}
+    assert alone == pytest.approx(among, rel=0.25)
+
+
 @pytest.mark.parametrize("call", ["table", "table of numbers", "dataset"])
 def test_one_run_that_is_open(counted, call):
     db, counts = counted

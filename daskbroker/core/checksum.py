@@ -21,8 +21,12 @@ def seal_bytes(data: bytes) -> bytes:
     return data + zlib.crc32(data).to_bytes(SIZE, "little")
 
 
-def sound_bytes(data: bytes, what: str) -> memoryview:
-    """What :func:`seal_bytes` was given, without a copy.
+SMALL = 4096
+"""So many bytes are copied faster than a view of them is made."""
+
+
+def sound_bytes(data: bytes, what: str) -> bytes | memoryview:
+    """What :func:`seal_bytes` was given; a view of it where a copy would take longer.
 
     Raises
     ------
@@ -33,4 +37,4 @@ def sound_bytes(data: bytes, what: str) -> memoryview:
         raise StoreDamaged(f"{what} is damaged: bytes are expected, not {type(data).__name__}")
     if len(data) <= SIZE or zlib.crc32(data) != RESIDUE:
         raise StoreDamaged(f"{what} is damaged: its checksum is wrong")
-    return memoryview(data)[:-SIZE]
+    return data[:-SIZE] if len(data) < SMALL else memoryview(data)[:-SIZE]

@@ -350,7 +350,9 @@ def unpack_document(data: bytes) -> Document:
         object_hook=FrozenDict,
         list_hook=FrozenList,
     )
-    return frozen_document(content)
+    # The outermost mapping is nobody else's, so it need not be copied to be a Document.
+    object.__setattr__(content, "__class__", Document)
+    return content  # type: ignore[no-any-return]
 
 
 def to_json(value: Any) -> str:

@@ -20,7 +20,15 @@ from .clock import seconds_of
 from .documents import ALL, Document
 from .errors import FieldNotFound
 
-__all__ = ["Field", "derive_descriptor", "project", "select", "shown_names"]
+__all__ = [
+    "Field",
+    "FieldsOfRuns",
+    "derive_descriptor",
+    "project",
+    "select",
+    "select_there",
+    "shown_names",
+]
 
 RESERVED = frozenset({"time", "seq_num", "uid", "descriptor", "run"})
 PROJECTIONS = ("start", "stop", "config")
@@ -100,6 +108,76 @@ def select(
         for match in [f for f in found.values() if f.role == "data"]:
             found[f"ts_{match.key}"] = Field("ts", match.key, f"ts_{match.key}")
     return list(found.values())
+
+
+def select_there(fields: Any, descriptors: Sequence[Mapping[str, Any]]) -> list[Any] | None:
+    """The part of a selection that some descriptors have, where others may have the rest.
+
+    Parameters
+    ----------
+    fields, descriptors
+        As for :func:`select`; fields that match nothing are dropped.
+
+    Returns
+    -------
+    list or None
+        Items for :func:`select`. None if the selection names something that a stream has of its
+        own (data keys, configuration), and these descriptors have none of it: metadata of the
+        run, and the columns that every stream has, are no reason to show a stream.
+    """
+    items = _as_list(fields)
+    there = [item for item in items if _is_there(item, descriptors)]
+    own = [item for item in items if not _is_in_every_stream(item)]
+    return None if own and not any(item in there for item in own) else there
+
+
+class FieldsOfRuns:
+    """A selection for many runs, of which each may lack some of the fields.
+
+    Parameters
+    ----------
+    fields
+        As for :func:`select`.
+    """
+
+    def __init__(self, fields: Any) -> None:
+        self._all = fields is None or fields is ALL
+        self._fields = [] if self._all else _as_list(fields)
+        self._unseen = [item for item in self._fields if not _is_in_every_stream(item)]
+        self._latest: Sequence[Mapping[str, Any]] = ()
+
+    def there(self, descriptors: Sequence[Mapping[str, Any]]) -> Any:
+        """The part for a run of these descriptors; None if the run is to be left out."""
+        if self._all:
+            return ALL
+        self._latest = descriptors
+        self._unseen = [item for item in self._unseen if not _is_there(item, descriptors)]
+        return select_there(self._fields, descriptors)
+
+    def check(self) -> None:
+        """Check, after the last run, that some run had each of the fields.
+
+        Raises
+        ------
+        FieldNotFound
+        """
+        for item in self._unseen:
+            try:
+                select([item], self._latest)
+            except FieldNotFound as error:
+                raise FieldNotFound(f"none of the runs has it; in the last one {error}") from None
+
+
+def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
+    try:
+        select([item], descriptors)
+    except FieldNotFound:
+        return False
+    return True
+
+
+def _is_in_every_stream(item: Any) -> bool:
+    return isinstance(item, str) and (item in RESERVED or item.startswith(("start:", "stop:")))
 
 
 def _as_list(fields: Any) -> list[Any]:

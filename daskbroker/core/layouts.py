@@ -350,8 +350,9 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     keys = [name[len(prefix) :] for name in names]
     if not names:
         return repeat(FrozenDict(), table.num_rows)
-    rows = zip(*(_frozen_cells(table, name) for name in names))
-    if not any(_has_missing(table, name) for name in names):
+    kinds = [field_kind(table.schema.field(name)) for name in names]
+    rows = zip(*(_frozen_cells(table, name, *kind) for name, kind in zip(names, kinds)))
+    if not any("missing" in notes or (kind.name == "json" and kind.nulls) for kind, notes in kinds):
         return (FrozenDict(zip(keys, row)) for row in rows)
     return (
         FrozenDict((key, cell) for key, cell in zip(keys, row) if cell is not MISSING)
@@ -359,8 +360,9 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     )
 
 
-def _frozen_cells(table: pa.Table, name: str) -> Iterable[Any]:
-    kind, notes = field_kind(table.schema.field(name))
+def _frozen_cells(
+    table: pa.Table, name: str, kind: Kind, notes: Mapping[str, str]
+) -> Iterable[Any]:
     if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
         return map(_frozen_row, block(whole(table.column(name)), kind))
     found = cells(table, name)
@@ -369,8 +371,3 @@ def _frozen_cells(table: pa.Table, name: str) -> Iterable[Any]:
     if kind.name in ("array", "list"):
         return freeze_lists(found, len(kind.shape) or 1)
     return found
-
-
-def _has_missing(table: pa.Table, name: str) -> bool:
-    kind, notes = field_kind(table.schema.field(name))
-    return "missing" in notes or (kind.name == "json" and kind.nulls)

@@ -6,7 +6,7 @@ import os
 import stat
 from typing import BinaryIO, TypeAlias
 
-__all__ = ["Identity", "identity", "open_regular"]
+__all__ = ["Identity", "check_regular", "identity", "open_regular"]
 
 Identity: TypeAlias = "tuple[int, int, int, int] | None"
 
@@ -32,7 +32,7 @@ def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
     OSError
         If there is none, or if it is a folder, pipe, socket or device.
     """
-    _check(path, os.stat(path).st_mode)
+    check_regular(path)
     number = os.open(path, _READ | _AT_ONCE)
     try:
         _check(path, os.fstat(number).st_mode)
@@ -40,6 +40,17 @@ def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
     except BaseException:
         os.close(number)
         raise
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Check what a path leads to, without opening it.
+
+    Raises
+    ------
+    OSError
+        As :func:`open_regular` does.
+    """
+    _check(path, os.stat(path).st_mode)
 
 
 def _check(path: str | os.PathLike[str], mode: int) -> None:

@@ -235,6 +235,10 @@ class FillClaimConformance(Conformance):
             image = results.dataset()["img"]
         assert len(opened) <= 20
         assert (image.dtype, image.shape) == (np.uint16, (60, 1, *SHAPE))
+        with _opened(tmp_path) as opened:
+            tree = results.dataset(combine="tree")
+        assert len(opened) <= 20
+        assert {tree[uid]["img"].dtype for uid in uids} == {np.dtype(np.uint16)}
         cells = results.table().compute()
         assert {cell.dtype for cell in cells["img"][cells["run"] == odd]} == {np.dtype(dtype)}
         with pytest.raises(FillError, match="peek='each'") as caught:

@@ -24,10 +24,10 @@ from ..core.chunks import ChunkPlan
 from ..core.clock import seconds_of
 from ..core.documents import ALL, Document, frozen_document
 from ..core.external import datum_keys
-from ..core.fields import derive_descriptor, select
+from ..core.fields import Field, derive_descriptor, select, select_there
 from ..core.frozen import FrozenDict, freeze
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
-from ..core.run_plan import RunPlan, resources_of
+from ..core.run_plan import RunPlan, resources_of, stream_of
 from .options import ViewOptions
 from .prefetch import Prefetcher
 
@@ -71,17 +71,26 @@ def stream_documents(
     start, stop
         Of the run, for projections.
     options
-        ``fields`` (descriptors change with them), ``fill`` and the handlers.
+        ``fields`` (descriptors change with them, and a stream that has none of them is left
+        out), ``fill`` and the handlers.
     all_streams
         False if only some streams are planned; then only their references are given.
+
+    Raises
+    ------
+    FieldNotFound
+        For a field that no stream has.
     """
+    fields = None if options.fields is ALL else options.fields
+    if fields is not None:
+        select(fields, [d for plan, _ in sources for d in plan.descriptors])
     parts = [_Source(plan, all_streams, options.filling(plan, files)) for plan, files in sources]
     with Prefetcher() as ahead:
         yield from _references(parts, ahead)
         tracks = [
-            _track(part, place, start, stop, options.fields, ahead)
+            _track(part, place, change, ahead)
             for part in parts
-            for place in range(len(part.plan.descriptors))
+            for place, change in sorted(_changes(part, start, stop, fields).items())
         ]
         if len(tracks) == 1:
             merged: Iterable[Any] = tracks[0]
@@ -158,16 +167,10 @@ def _in_order(
 
 
 def _track(
-    part: _Source,
-    place: int,
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
-    fields: Any,
-    ahead: Prefetcher,
+    part: _Source, place: int, change: _Change | None, ahead: Prefetcher
 ) -> Iterator[tuple[float, str, Document]]:
     """One descriptor, its events, and its stream_datums between them."""
     parent = part.plan.descriptors[place]
-    change = _Change.of(part, parent, start, stop, fields)
     descriptor = parent if change is None else change.descriptor
     time = seconds_of(descriptor)
     yield time, "descriptor", descriptor
@@ -228,6 +231,28 @@ def _decoded(
         yield iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
 
 
+def _changes(
+    part: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
+) -> dict[int, _Change | None]:
+    """What a selection changes, by the places of the descriptors whose stream has some of it."""
+    descriptors = part.plan.descriptors
+    if fields is None:
+        return dict.fromkeys(range(len(descriptors)))
+    streams: dict[str, list[int]] = {}
+    for place, descriptor in enumerate(descriptors):
+        streams.setdefault(stream_of(descriptor), []).append(place)
+    changes: dict[int, _Change | None] = {}
+    for places in streams.values():
+        same_stream = [descriptors[place] for place in places]
+        there = select_there(fields, same_stream)
+        if there is not None:
+            chosen = select(there, same_stream)
+            changes |= {
+                place: _Change.of(descriptors[place], chosen, start, stop) for place in places
+            }
+    return changes
+
+
 @dataclass(frozen=True)
 class _Change:
     """What a selection of fields does to the events of one descriptor."""
@@ -240,17 +265,11 @@ class _Change:
     @classmethod
     def of(
         cls,
-        part: _Source,
         parent: Document,
+        chosen: Sequence[Field],
         start: Mapping[str, Any],
         stop: Mapping[str, Any] | None,
-        fields: Any,
     ) -> _Change | None:
-        if fields is None or fields is ALL:
-            return None
-        name = parent.get("name")
-        same_stream = [d for d in part.plan.descriptors if d.get("name") == name]
-        chosen = select(fields, same_stream)
         descriptor, data, timestamps = derive_descriptor(parent, chosen, start, stop)
         if descriptor["uid"] == parent["uid"]:
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..assets.peek.peeking import PeekMode, peeked
@@ -77,6 +77,9 @@ class ViewOptions:
         if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
             return None
         found = files.filling(plan.references, self.handler_registry, self.handler_overrides)
+        if files.known is not None:
+            known = {run: files.known[run] for run in plan.runs if run in files.known}
+            return replace(found, known=known)
         return peeked(
             found,
             plan,

@@ -122,3 +122,56 @@ def test_what_is_given_out_cannot_change_what_comes_next(db):
                 doc["data"]["v"][1].append(3)
             with pytest.raises(TypeError, match="immutable"):
                 doc["filled"]["v"] = True
+
+
+def run_with_baseline(key="det"):
+    run = RunBuilder()
+    baseline = run.descriptor({"motor": 0.5}, stream="baseline")
+    run.event(baseline, {"motor": 1.5})
+    descriptor = run.descriptor({key: 0.5})
+    run.event(descriptor, {key: 2.5})
+    run.event(baseline, {"motor": 3.5})
+    return run.stop()
+
+
+def data_of(documents):
+    return [doc["data"] for name, doc in documents if name == "event"]
+
+
+@pytest.mark.parametrize(
+    "fields, expected",
+    [
+        (["det"], [{"det": 2.5}]),
+        (["motor"], [{"motor": 1.5}, {"motor": 3.5}]),
+        ("d.*", [{"det": 2.5}]),
+        (["det", "motor"], [{"motor": 1.5}, {"det": 2.5}, {"motor": 3.5}]),
+        (["start:scan_id", "det"], [{"start:scan_id": 7, "det": 2.5}]),
+        (["time"], [{}, {}, {}]),
+    ],
+)
+def test_a_stream_without_any_of_the_fields_is_left_out(db, fields, expected):
+    documents = run_with_baseline()
+    documents[0][1]["scan_id"] = 7
+    header = insert(db, documents)
+    found = list(header.documents(fields=fields))
+    assert data_of(found) == expected
+    assert found[0][0] == "start" and found[-1][0] == "stop"
+    descriptors = {doc["uid"] for name, doc in found if name == "descriptor"}
+    assert descriptors == {doc["descriptor"] for name, doc in found if name == "event"}
+
+
+def test_a_run_without_any_of_the_fields_is_left_out(db):
+    insert(db, run_with_baseline("det"))
+    other = insert(db, run_with_baseline("other"))
+    found = list(db().documents(fields=["other"]))
+    assert data_of(found) == [{"other": 2.5}]
+    assert [doc["uid"] for name, doc in found if name == "start"] == [other.uid]
+    assert len(data_of(db().documents(fields=["det", "other"]))) == 2
+    with pytest.raises(FieldNotFound, match="none of the runs has it.*'absent'"):
+        list(db().documents(fields=["det", "absent"]))
+
+
+def test_without_a_name_every_stream(db):
+    header = insert(db, run_with_baseline())
+    assert_documents_equal(header.documents(), header.stream())
+    assert data_of(header.stream("baseline")) == [{"motor": 1.5}, {"motor": 3.5}]

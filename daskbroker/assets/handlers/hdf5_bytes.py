@@ -200,7 +200,6 @@ def _is_plain(dataset: h5py.Dataset) -> bool:
         and dtype.metadata is None
         and dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True))
         and dataset.file.userblock_size == 0
-        and dataset.file.driver == "sec2"
     )
 
 

@@ -8,7 +8,10 @@ import h5py
 import hdf5plugin  # noqa: F401  (the import makes HDF5 know its filters)
 
 from ...core.errors import FillError
+from ...core.regular import check_regular
 from ..readable import ReadableRoots
+
+DRIVER = "sec2"
 
 __all__ = ["offer", "open_dataset", "open_file"]
 
@@ -29,7 +32,8 @@ def open_file(path: str, swmr: bool, readable: ReadableRoots) -> h5py.File:
         Expect a writer that is at work (single writer, multiple readers). Either way the other
         mode is tried too: HDF5 does not let one process open a file in both.
     readable
-        Checked for the path, and once more for the file that HDF5 then has open.
+        Checked for the path, and once more for the file that HDF5 then has open, where roots
+        are set.
 
     Raises
     ------
@@ -38,23 +42,27 @@ def open_file(path: str, swmr: bool, readable: ReadableRoots) -> h5py.File:
     OSError
         If there is no such file, or it is no sound HDF5 file.
     """
+    if readable.roots is None:
+        check_regular(path)
+        return _open(path, swmr)
     with readable.open(path) as ours:
         file = _open(readable.check(path), swmr)
-        if file.driver == "sec2":
-            theirs, known = os.fstat(file.id.get_vfd_handle()), os.fstat(ours.fileno())
-            if (theirs.st_dev, theirs.st_ino) != (known.st_dev, known.st_ino):
-                raise FillError(f"{path!r} was replaced while it was opened")
+        theirs, known = os.fstat(file.id.get_vfd_handle()), os.fstat(ours.fileno())
+        if (theirs.st_dev, theirs.st_ino) != (known.st_dev, known.st_ino):
+            raise FillError(f"{path!r} was replaced while it was opened")
     return file
 
 
 def _open(path: str, swmr: bool) -> h5py.File:
+    # The driver is HDF5's usual one, whatever the environment says: the others have no number of
+    # an open file by which it could be looked at.
     try:
-        return h5py.File(path, "r", swmr=swmr)
+        return h5py.File(path, "r", swmr=swmr, driver=DRIVER)
     except FileNotFoundError:
         raise
     except OSError as error:
         try:
-            return h5py.File(path, "r", swmr=not swmr)
+            return h5py.File(path, "r", swmr=not swmr, driver=DRIVER)
         except OSError:
             raise error from None
 

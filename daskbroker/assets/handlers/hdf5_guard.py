@@ -64,9 +64,7 @@ class ChunkGuard:
         if dataset.chunks is None or not dataset.id.get_create_plist().get_nfilters():
             return None
         grid = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
-        if dataset.file.driver != "sec2" or not 0 < prod(grid) <= MOST_CHUNKS:
-            return None
-        return cls(dataset)
+        return cls(dataset) if 0 < prod(grid) <= MOST_CHUNKS else None
 
     def check(self, rows: Axis, axes: Sequence[Axis]) -> None:
         """Look at the chunks that have a region of some rows, as far as none did before.

@@ -14,7 +14,6 @@ from ..readable import ReadableRoots
 from .hdf5_files import open_dataset, open_file
 from .hdf5_links import LinkedFile, LinkedFiles
 from .hdf5_rows import RowSource
-from .hdf5_sizes import check_chunk
 from .hdf5_virtual import Rows, VirtualRows
 
 __all__ = ["OpenDatasets"]
@@ -122,5 +121,4 @@ def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth:
 def _rows_of(dataset: h5py.Dataset) -> RowSource:
     if not dataset.shape:
         raise FillError(f"the dataset {dataset.name!r} has no dimensions, so no rows of frames")
-    check_chunk(dataset)
     return RowSource(dataset)

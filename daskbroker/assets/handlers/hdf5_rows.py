@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,10 +11,11 @@ from typing import TypeAlias
 
 import h5py
 import numpy as np
+from h5py import h5d, h5f, h5i
 
 from .hdf5_bytes import ChunkBytes
 from .hdf5_guard import ChunkGuard
-from .hdf5_sizes import SizeOf, stored_elsewhere
+from .hdf5_sizes import check_chunk, stored_elsewhere
 from .regions import Axis, compose, shape_of, take_region
 
 __all__ = ["RowSource", "dtype_as_read", "read_rows"]
@@ -34,19 +36,37 @@ class RowSource:
     ----------
     dataset
         Kept open as long as this lives.
+
+    Attributes
+    ----------
+    dtype
+        Of its values, in the byte order of the file.
+    paths
+        Of the files that are looked at for changes.
+    watched
+        Whether it was opened to be watched while it is written.
+
+    Raises
+    ------
+    FillError
+        If its chunks are out of proportion; see :func:`~.hdf5_sizes.check_chunk`.
     """
 
     def __init__(self, dataset: h5py.Dataset) -> None:
+        # h5py looks up each of these anew whenever it is asked.
         self.dataset = dataset
+        self.dtype = dataset.dtype
+        plist = dataset.id.get_create_plist()
+        self._filtered = plist.get_layout() == h5d.CHUNKED and plist.get_nfilters() > 0
+        check_chunk(dataset, plist, self.dtype.itemsize)
         self._chunks: ChunkBytes | None = None
-        self._looked = False
+        self._looked = not self._filtered
         self._guard: ChunkGuard | None = None
-        self._guarded = False
-        self._others = stored_elsewhere(dataset)
-        self._file = dataset.file
-        self._size = SizeOf(self._file)
-        self.paths = [str(self._file.filename)]
-        self.watched = bool(self._file.swmr_mode)
+        self._guarded = not self._filtered
+        self._others = stored_elsewhere(dataset, plist)
+        self._file = h5i.get_file_id(dataset.id)
+        self.paths = [os.fsdecode(h5f.get_name(dataset.id))]
+        self.watched = bool(self._file.get_intent() & h5f.ACC_SWMR_READ)
 
     @property
     def name(self) -> str:
@@ -58,15 +78,10 @@ class RowSource:
         """With the rows that there are now."""
         return tuple(self.dataset.shape)
 
-    @property
-    def dtype(self) -> np.dtype:
-        """In the byte order of the file."""
-        return self.dataset.dtype
-
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Bytes of the files that hold it; None where they are not known."""
-        own = self._size()
-        return None if own is None or self._others is None else own + self._others
+        own = os.fstat(self._file.get_vfd_handle()).st_size
+        return None if self._others is None else own + self._others
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`read_rows`."""
@@ -84,8 +99,8 @@ class RowSource:
     def refresh(self) -> None:
         """See the rows that a writer added."""
         self.dataset.refresh()
-        self._chunks, self._looked = None, False
-        self._guard, self._guarded = None, False
+        self._chunks, self._looked = None, not self._filtered
+        self._guard, self._guarded = None, not self._filtered
 
 
 def read_rows(

@@ -6,34 +6,24 @@ import os
 from math import prod
 
 import h5py
-from h5py import h5d
+from h5py import h5d, h5p
 
 from ...core.errors import FillError
 
-__all__ = ["SizeOf", "check_chunk", "stored_elsewhere"]
+__all__ = ["check_chunk", "stored_elsewhere"]
 
 SMALL_CHUNK = 256 * 2**20
 """Bytes that a chunk may always have: HDF5 decodes whole chunks, however little is asked."""
 
 
-class SizeOf:
-    """Tells the size of an open file; None if it is in memory, or in several parts."""
-
-    def __init__(self, file: h5py.File) -> None:
-        self._file = file  # keeps the number open
-        self._number = file.id.get_vfd_handle() if file.driver == "sec2" else None
-
-    def __call__(self) -> int | None:
-        return None if self._number is None else os.fstat(self._number).st_size
-
-
-def stored_elsewhere(dataset: h5py.Dataset) -> int | None:
+def stored_elsewhere(dataset: h5py.Dataset, plist: h5p.PropDCID) -> int | None:
     """Bytes of the other files that hold a dataset's values; None where they are not known.
 
     Of a virtual dataset that HDF5 itself puts together, these are the files that it names, if
     all are there.
     """
-    plist = dataset.id.get_create_plist()
+    if plist.get_layout() != h5d.VIRTUAL and not plist.get_external_count():
+        return 0
     folder = os.path.dirname(dataset.file.filename)
     names: set[str | bytes] = set()
     if plist.get_layout() == h5d.VIRTUAL:
@@ -46,19 +36,26 @@ def stored_elsewhere(dataset: h5py.Dataset) -> int | None:
         return None
 
 
-def check_chunk(dataset: h5py.Dataset) -> None:
+def check_chunk(dataset: h5py.Dataset, plist: h5p.PropDCID, itemsize: int) -> None:
     """Refuse a dataset whose chunks are out of proportion to its rows.
+
+    Parameters
+    ----------
+    dataset, plist
+        With the properties that it was made with.
+    itemsize
+        Of its dtype.
 
     Raises
     ------
     FillError
     """
-    if dataset.chunks is None:
+    if plist.get_layout() != h5d.CHUNKED:
         return
-    itemsize = dataset.dtype.itemsize
-    chunk, row = (prod(sides) * itemsize for sides in (dataset.chunks, dataset.shape[1:]))
+    sides = plist.get_chunk()
+    chunk, row = prod(sides) * itemsize, prod(dataset.shape[1:]) * itemsize
     if chunk > max(SMALL_CHUNK, 2 * row):
         raise FillError(
-            f"the dataset {dataset.name!r} has chunks of {dataset.chunks}, {chunk:,} bytes, for "
+            f"the dataset {dataset.name!r} has chunks of {sides}, {chunk:,} bytes, for "
             f"rows of {row:,} bytes"
         )

@@ -11,7 +11,7 @@ from ...core.documents import pack, unpack, unpack_document
 from ...core.search import Search
 from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
 from .database import Database, plain_text
-from .index import index_document, narrow
+from .index import Narrowed, index_document, narrow
 
 __all__ = ["EmbeddedHeaderStore"]
 
@@ -90,22 +90,29 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
-        offset = start if narrowed.exact else 0
-        rows = self._pages(narrowed.where, narrowed.parameters, offset, oldest_first)
-        pairs: Iterator[HeaderPair] = map(_pair, rows)
-        if not narrowed.exact:
-            pairs = islice((pair for pair in pairs if search.matches(*pair)), start, None)
-        yield from islice(pairs, None if stop is None else max(0, stop - start))
+        most = None if stop is None else max(0, stop - start)
+        if narrowed.exact:
+            rows = self._pages(narrowed, start, most, oldest_first)
+            yield from islice(map(_pair, rows), most)
+        else:
+            pairs = map(_pair, self._pages(narrowed, 0, None, oldest_first))
+            found = (pair for pair in pairs if search.matches(*pair))
+            yield from islice(found, start, None if most is None else start + most)
 
     def _pages(
-        self, where: str, parameters: list[Any], offset: int, oldest_first: bool
+        self, narrowed: Narrowed, offset: int, most: int | None, oldest_first: bool
     ) -> Iterator[tuple[Any, ...]]:
-        """Rows in batches that begin small, each continued from the last row of the one before."""
+        """Rows in batches that begin small, each continued from the last row of the one before.
+
+        ``most`` is the number of rows that the caller will take at most.
+        """
         order, sign = ("ASC", ">") if oldest_first else ("DESC", "<")
         after: tuple[float, int] | None = None
-        for size in chain(BATCHES, repeat(BATCHES[-1])):
+        where = narrowed.where
+        for batch in chain(BATCHES, repeat(BATCHES[-1])):
+            size = batch if most is None else min(batch, most)
             clause = where if after is None else f"({where}) AND (time, id) {sign} (?, ?)"
-            values = [*parameters, *(after or ()), size, offset if after is None else 0]
+            values = [*narrowed.parameters, *(after or ()), size, offset if after is None else 0]
             with self._database.read() as connection:
                 cursor = connection.execute(
                     f"SELECT start, stop, time, id FROM header WHERE {clause} "

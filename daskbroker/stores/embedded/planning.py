@@ -52,6 +52,8 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
     The number of statements does not depend on how many sequences there are. They should see one
     snapshot of the database.
     """
+    if not sequences:
+        return
     numbers = json.dumps([sequence.number for sequence in sequences])
     chunks: dict[int, list[tuple[Any, ...]]] = {}
     for row in connection.execute(CHUNKS, (numbers,)):

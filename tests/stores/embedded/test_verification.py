@@ -16,7 +16,7 @@ import xarray as xr
 from distributed import Client
 
 import daskbroker
-from daskbroker.core.errors import ConfigError, StoreDamaged
+from daskbroker.core.errors import ConfigError, StoreDamaged, StoreVersion
 from daskbroker.core.layouts import cells
 from daskbroker.stores.embedded import chunk_files, events
 from daskbroker.stores.embedded.chunk_files import MAGIC, read_file
@@ -129,6 +129,10 @@ def test_a_flipped_bit_in_a_file_is_an_error_or_changes_nothing(copy, parquet, o
                     found["damaged"] += 1
                     for part in ("run 'large-run'", "stream 'primary'", str(parquet)):
                         assert part in str(error)
+                except StoreVersion:
+                    # Of a kind of column that nobody knows; only a checksum tells it from a newer.
+                    assert old
+                    found["damaged"] += 1
                 else:
                     found["sound"] += 1
                     assert_same(sound[name], received)
@@ -151,6 +155,9 @@ def test_many_flipped_bits(parquet, old):
                 assert cells_of(read_file(parquet, columns, ROWS)) == expected
             except StoreDamaged as error:
                 assert str(parquet) in str(error)
+                damaged += 1
+            except StoreVersion:
+                assert old
                 damaged += 1
     assert damaged > 100
 
