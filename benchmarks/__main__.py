@@ -10,32 +10,42 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.building import build
+from benchmarks.claims import claimed_runs, claims
 from benchmarks.cluster import cluster
+from benchmarks.compressed import compressed
+from benchmarks.datasets import columns, legacy, tree
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
-from benchmarks.legacy import legacy, legacy_runs
 from benchmarks.reference import NOTE
 from benchmarks.report import lines, to_json
 from benchmarks.runs import runs
 from benchmarks.scale import headers, long_run
+from benchmarks.short_inserts import short_inserts
 from benchmarks.spectra import spectra
 from benchmarks.tables import table, wide
+from benchmarks.upkeep import upkeep
 
 WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "table": table,
     "insert": insert,
+    "short-inserts": short_inserts,
     "wide": wide,
     "runs": runs,
     "spectra": spectra,
     "build": build,
-    "fill": fill,
-    "references": references,
+    "columns": columns,
+    "tree": tree,
     "legacy": legacy,
-    "legacy-runs": legacy_runs,
+    "fill": fill,
+    "compressed": compressed,
+    "references": references,
+    "claims": claims,
+    "claimed-runs": claimed_runs,
     "cluster": cluster,
     "long-run": long_run,
     "headers": headers,
+    "upkeep": upkeep,
 }
 
 
@@ -44,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     sizes = QUICK if options.quick else Sizes()
     if options.full:
-        sizes = replace(sizes, headers=1_000_000)
+        sizes = replace(sizes, headers=1_000_000, stored_bytes=2_000_000_000)
     results: list[Result] = []
     for name in options.only or WORKLOADS:
         print(f"{name} …", file=sys.stderr, flush=True)
@@ -73,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"only these workloads: {', '.join(WORKLOADS)}",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
-    parser.add_argument("--full", action="store_true", help="a million headers; takes long")
+    parser.add_argument(
+        "--full", action="store_true", help="a million headers, a store of 2 GB; takes long"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes; no goal is judged")
     return parser
 

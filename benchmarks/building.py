@@ -115,7 +115,7 @@ class Views:
 
 
 def _each_alone() -> Any:
-    return dask.config.set({"daskbroker.partition-size": 1})
+    return dask.config.set({"daskbroker.partition-size": 1, "daskbroker.loaded-size": 0})
 
 
 def _byte_cases(

@@ -16,6 +16,7 @@ from distributed import Client, LocalCluster
 
 import daskbroker
 from benchmarks.building import Views
+from benchmarks.compressed import FILTERS, dark_frames, write_run
 from benchmarks.data import Run, insert_all, mixed_columns
 from benchmarks.harness import Against, Case, Sizes, Timed, Workload
 from daskbroker.testing import RunBuilder, make_run
@@ -32,9 +33,11 @@ def cluster(sizes: Sizes, folder: Path) -> Workload:
     for _ in range(sizes.runs_in_table):
         Run(mixed_columns(200)).insert(short, 200)
     images, expected = _images(stack, folder, sizes)
+    dark = _dark(stack, folder, sizes)
     cases = [_submit(stack, folder, clients[max(clients)], sizes)]
     for count, client in clients.items():
         cases += _cases(count, client, short, images, expected, sizes)
+        cases.append(_dark_case(count, client, *dark, sizes))
     return Workload(cases, stack.close)
 
 
@@ -144,6 +147,29 @@ def _images(stack: ExitStack, folder: Path, sizes: Sizes) -> tuple[Callable[[], 
         insert_all(broker, _image_run(path, sizes))
         total += data.sum(0, dtype=np.float64)
     return partial(broker), total / (sizes.image_runs * sizes.frames)
+
+
+def _dark(stack: ExitStack, folder: Path, sizes: Sizes) -> tuple[Callable[[], Any], np.ndarray]:
+    """A run of compressed frames of 2 MB: its image, and the mean over all frames."""
+    broker = stack.enter_context(daskbroker.connect(folder / "dark"))
+    data = dark_frames(4, sizes.compressed_side, "<u2")
+    count = 4 * sizes.compressed_frames
+    uid = write_run(broker, folder / "dark.h5", data, FILTERS["bitshuffle-LZ4"], count)
+    return lambda: broker[uid].dataset()["img"][:, 0], data.mean(0)
+
+
+def _dark_case(
+    count: int, client: Client, image: Callable[[], Any], expected: np.ndarray, sizes: Sizes
+) -> Case:
+    label = "mean of compressed frames, {}"
+    return Case(
+        label.format("1 worker" if count == 1 else f"{count} workers"),
+        lambda: np.asarray(image().mean("time").compute(scheduler=client)),
+        lambda found: np.testing.assert_allclose(found, expected),
+        (Against(label.format("1 worker"), times_faster=1.7),) if count == 2 else (),
+        4 * sizes.compressed_frames,
+        "frames",
+    )
 
 
 def _image_run(path: Path, sizes: Sizes) -> Any:

@@ -34,10 +34,16 @@ class Sizes:
     files: int = 1_000
     workers: tuple[int, ...] = (1, 2, 4)
     image_runs: int = 20
+    compressed_frames: int = 64
+    compressed_side: int = 1_024
     frames: int = 200
     frame: tuple[int, int] = (256, 256)
     rows_in_chunk: int = 10_000
     headers: int = 50_000
+    baseline_keys: int = 2_000
+    columns: int = 300
+    column_events: int = 200_000
+    stored_bytes: int = 300_000_000
     quick: bool = False
 
 
@@ -56,10 +62,16 @@ QUICK = Sizes(
     files=4,
     workers=(1, 2),
     image_runs=2,
+    compressed_frames=4,
+    compressed_side=64,
     frames=4,
     frame=(8, 8),
     rows_in_chunk=100,
     headers=300,
+    baseline_keys=50,
+    columns=12,
+    column_events=2_000,
+    stored_bytes=1_000_000,
     quick=True,
 )
 """Sizes to try the benchmarks with; the goals say nothing about them."""

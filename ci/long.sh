@@ -5,9 +5,10 @@
 #     bash ci/long.sh kill forks         # these
 #     bash ci/long.sh --short crowd      # a few kills, some seconds: does the stage work at all?
 #
-# Options: --times N (kills, 100), --seconds N (of a crowd, 60), --short (--times 5 --seconds 10),
-# --python PATH (a Python with daskbroker's test extra; otherwise an environment is made, and
-# removed at the end), --list (names of the stages).
+# Options: --times N (kills, 100), --seconds N (of a crowd, 60), --mutations N (of each module, 4;
+# 0: all), --short (--times 5 --seconds 10 --mutations 1), --python PATH (a Python with daskbroker's
+# test extra; otherwise an environment is made, and removed at the end), --list (names of the
+# stages).
 #
 # Each stage is printed with its time and outcome; the end is an error if one of them failed. The
 # stage `recordings` needs DASKBROKER_CORPORA, a folder of recorded runs: without it, it is "not
@@ -19,11 +20,17 @@ cd "$(dirname "$0")/.." || exit 1
 NOT_RUN=77
 times=100
 seconds=60
+short=
+mutations=4
 python=
 
 # -- stages ----------------------------------------------------------------------------------
 
 beside_mongod() { "$python" ci/beside_mongod.py "$@"; }
+
+none_skipped() { # run tests that are skipped elsewhere; one that is skipped here too is an error
+    "$python" -m pytest -q -rs "$@" | tee "$scratch/tests" && ! grep -q '^SKIPPED' "$scratch/tests"
+}
 
 stage_kill() { # writers of an embedded store are killed while they journal and seal
     "$python" -m daskbroker.testing.kill --times "$times"
@@ -36,6 +43,10 @@ stage_kill-mongodb() { # the same over MongoDB
 stage_kill-spool() { # the same over MongoDB with a spool
     DASK_DASKBROKER__MONGO_SPOOL="$scratch/kill-spool" \
         beside_mongod "$python" -m daskbroker.testing.kill --times "$times" --mongo MONGO
+}
+
+stage_powerloss() { # the disk under a writer of an embedded store loses power
+    "$python" -m daskbroker.testing.powerloss $short
 }
 
 stage_forks() { # processes fork while they use a store: embedded, MongoDB, with a spool
@@ -61,7 +72,7 @@ stage_crowd-primaries() { # the same over a replica set whose primary is killed
 stage_peers() { # side by side with databroker 1.2.5 and suitcase-mongo
     local peer
     peer=$("$python" -c "from benchmarks.peers.environment import peer_python; print(peer_python())") &&
-        DASKBROKER_PEER_PYTHON="$peer" "$python" -m pytest -q tests/test_peers.py
+        DASKBROKER_PEER_PYTHON="$peer" none_skipped tests/test_peers.py
 }
 
 stage_recordings() { # recorded runs, which are not part of the repository
@@ -69,7 +80,11 @@ stage_recordings() { # recorded runs, which are not part of the repository
         echo "DASKBROKER_CORPORA names no folder of recorded runs"
         return "$NOT_RUN"
     fi
-    "$python" -m pytest -q tests/assets/test_recorded_references.py tests/cli/test_runs.py
+    none_skipped tests/assets/test_recorded_references.py tests/cli/test_runs.py
+}
+
+stage_mutations() { # one place of the code is changed at a time: do its tests notice?
+    "$python" ci/mutations.py --each "$mutations"
 }
 
 stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judged
@@ -78,7 +93,8 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 }
 
 STAGES=(
-    kill kill-mongodb kill-spool forks crowd crowd-spool crowd-primaries peers recordings benchmarks
+    kill kill-mongodb kill-spool powerloss forks crowd crowd-spool crowd-primaries peers recordings
+    mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------
@@ -94,7 +110,8 @@ while (($#)); do
     --times) times=${2:?--times needs a number} && shift ;;
     --seconds) seconds=${2:?--seconds needs a number} && shift ;;
     --python) python=${2:?--python needs a path} && shift ;;
-    --short) times=5 seconds=10 ;;
+    --mutations) mutations=${2:?--mutations needs a number} && shift ;;
+    --short) times=5 seconds=10 mutations=1 short=--short ;;
     --list) printf '%s\n' "${STAGES[@]}" && exit ;;
     -*) refuse "no option $1; see the head of the file" ;;
     *)

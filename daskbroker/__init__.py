@@ -8,7 +8,7 @@ from dask.utils import parse_bytes
 from .broker import DataBroker
 from .connect import connect, temp
 from .core.documents import ALL, Document
-from .core.errors import DaskbrokerError
+from .core.errors import BadRunWarning, DaskbrokerError
 from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
@@ -16,6 +16,8 @@ from .results import Results
 from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
+from .work.backup import backup
+from .work.checking import check
 from .work.copying import copy
 from .work.reprocess import ReprocessReport, reprocess
 
@@ -28,6 +30,7 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 
 __all__ = [
     "ALL",
+    "BadRunWarning",
     "DaskbrokerError",
     "DataBroker",
     "Document",
@@ -37,6 +40,8 @@ __all__ = [
     "ReprocessReport",
     "Results",
     "RunBuffer",
+    "backup",
+    "check",
     "connect",
     "copy",
     "dataset_to_stream",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from .assets.access import FileAccess
@@ -14,12 +15,14 @@ from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange
 from .core.external import external_keys
+from .core.listing import listed
+from .core.printable import printable
 from .core.redaction import redacted
 from .core.remembered import Remembered
 from .core.search import Search, compile_search
 from .core.settings import setting
 from .core.validate import document_label, prepare
-from .event_source import EventSource
+from .event_source import EventSource, run_of
 from .header import Header
 from .header_source import HeaderSource
 from .results import Results
@@ -168,7 +171,9 @@ class DataBroker:
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document; ``RE.subscribe(db.insert)``.
 
-        When it has returned, the document survives the death of the process. The same document
+        When it has returned, the document survives the death of the process. When the insert of a
+        stop has returned, the whole run survives a loss of power; of an open run that costs the
+        last second at most, in an embedded store (``daskbroker.sync-interval``). The same document
         again changes nothing.
 
         Parameters
@@ -197,17 +202,12 @@ class DataBroker:
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         if name == "start":
-            with self.header_source.store.insert_limit():
+            headers = self.header_source.store
+            with headers.one_sync(), headers.insert_limit():
                 self._insert_start(doc)
         elif name == "stop":
-            with self.header_source.store.insert_limit():
-                known = self.header_source.store.find_uid(doc["run_start"])
-            if known is None:
-                raise unknown_run(name, doc, doc["run_start"])
-            for source in self.event_sources.values():
-                source.store.insert_prepared(name, doc)
-            self.header_source.store.insert_prepared(name, doc)
-            self._peek_later(doc["run_start"])
+            with self.header_source.store.one_sync():
+                self._insert_stop(doc)
         elif name == "descriptor":
             source = self._source_of(doc)
             source.store.insert_prepared(name, doc)
@@ -225,12 +225,21 @@ class DataBroker:
                 source.peek_later(run)
 
     def _insert_start(self, doc: Mapping[str, Any]) -> None:
-        found = self.header_source.store.find_uid(doc["uid"])
-        if found is None:
+        if not self.header_source.store.has_uid(doc["uid"]):
             for source in self.event_sources.values():
                 source.store.insert_prepared("start", doc)
         self.header_source.store.insert_prepared("start", doc)
         self._run = doc["uid"]
+
+    def _insert_stop(self, doc: Mapping[str, Any]) -> None:
+        with self.header_source.store.insert_limit():
+            known = self.header_source.store.has_uid(doc["run_start"])
+        if not known:
+            raise unknown_run("stop", doc, doc["run_start"])
+        for source in self.event_sources.values():
+            source.store.insert_prepared("stop", doc)
+        self.header_source.store.insert_prepared("stop", doc)
+        self._peek_later(doc["run_start"])
 
     def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
         if self._route is None:
@@ -239,7 +248,7 @@ class DataBroker:
         if name not in self.event_sources:
             raise ConfigError(
                 f"{document_label('descriptor', descriptor)}: route gave {name!r}; event sources "
-                f"are {', '.join(self.event_sources)}"
+                f"are {listed(self.event_sources, name)}"
             )
         return self.event_sources[name]
 
@@ -264,7 +273,8 @@ class DataBroker:
         """Return when all that was inserted is where others see it.
 
         That takes a moment where events wait in a local spool (``daskbroker.mongo-spool``);
-        otherwise it is so when :meth:`insert` returns.
+        otherwise it is so when :meth:`insert` returns. In an embedded store all of it survives a
+        loss of power then.
 
         Raises
         ------
@@ -275,6 +285,16 @@ class DataBroker:
         """
         for source in self.event_sources.values():
             source.store.flush()
+
+    def batch(self) -> AbstractContextManager[None]:
+        """A block in which stops are not synced one by one, but together at its end.
+
+        Many short runs are inserted faster so. When the block has ended, all of it survives a
+        loss of power; until then that costs the last second at most, runs that have stopped
+        included. It concerns inserts of this thread into an embedded store, and nothing where
+        ``daskbroker.sync-interval`` is 0.
+        """
+        return self.header_source.store.one_sync(batch=True)
 
     # -- filters -----------------------------------------------------------------------------
 
@@ -464,7 +484,9 @@ class DataBroker:
 
     # -- upkeep ------------------------------------------------------------------------------
 
-    def seal(self, header: Header | str | None = None, *, keep_journal: bool = False) -> int:
+    def seal(
+        self, header: Header | Mapping[str, Any] | str | None = None, *, keep_journal: bool = False
+    ) -> int:
         """Pack what is in the journal into chunks, of one run or of all; how many were made.
 
         Needed for databases that databroker has written, for what came after a run's stop, and
@@ -473,7 +495,7 @@ class DataBroker:
         Parameters
         ----------
         header
-            A run, or its uid; None: all.
+            A run, its start document or its uid; None: all.
         keep_journal
             Leave the events in the journal too, where databroker goes on to read them.
 
@@ -482,7 +504,7 @@ class DataBroker:
         BadQuery
             If nothing else can read the journal, so that keeping it makes no sense.
         """
-        run = header.uid if isinstance(header, Header) else header
+        run = None if header is None else run_of(header)
         sources = self.event_sources.values()
         return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
@@ -580,7 +602,8 @@ class DataBroker:
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
-        return f"<DataBroker {self.uri or type(self.header_source.store).__name__}>"
+        place = self.uri or type(self.header_source.store).__name__
+        return f"<DataBroker {printable(place)}>"
 
 
 def _request(**wanted: Any) -> str:

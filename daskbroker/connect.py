@@ -16,6 +16,7 @@ import platformdirs
 from .broker import DataBroker
 from .configuration import (
     Settings,
+    check_place,
     find_configuration,
     has_secret,
     list_configurations,
@@ -29,6 +30,7 @@ from .core import registry
 from .core.clock import resolved_zone
 from .core.errors import ConfigError
 from .core.forking import Origin
+from .core.listing import listed
 from .core.redaction import redacted
 from .core.settings import setting
 from .event_source import EventSource
@@ -94,6 +96,7 @@ def _request_of(place: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, 
     if isinstance(place, Mapping):
         return {"configuration": place}
     path = os.fspath(place)
+    check_place(path)
     if "://" in path:
         return place_settings(path)
     if path.partition("#")[0].endswith((".yml", ".yaml")) and not Path(path).is_dir():
@@ -141,9 +144,9 @@ def _settings(request: Mapping[str, Any]) -> Settings:
     name = request["named"]
     found = find_configuration(name)
     if found is None:
-        names = ", ".join(dict.fromkeys(c.name for c in list_configurations()))
+        names = listed(dict.fromkeys(c.name for c in list_configurations()), name)
         raise ConfigError(
-            f"there is no configuration {name!r} on this machine; there are: {names or 'none'} "
+            f"there is no configuration {name!r} on this machine; there are: {names} "
             "('daskbroker config --folders' shows where they are looked for)"
         )
     return found.settings()

@@ -20,6 +20,7 @@ from .core.documents import ALL, Document
 from .core.errors import StreamNotFound
 from .core.external import external_keys
 from .core.layouts import REFERENCES
+from .core.listing import listed
 from .core.run_plan import RunPlan, stream_of
 from .stores.contract import EventStore
 from .views import dataframe as dataframe_view
@@ -69,7 +70,7 @@ class EventSource:
 
     def stream_names_given_header(self, header: Any) -> set[str]:
         """Names of the streams of a run."""
-        return {stream_of(d) for d in self.store.list_descriptors([run_of(header)])}
+        return {stream_of(d) for d in self.store.descriptors_of([run_of(header)])}
 
     def descriptors_given_header(self, header: Any, stream_name: Any = ALL) -> list[Document]:
         """Descriptors of a run, of one stream or of all, in the order of time.
@@ -80,7 +81,7 @@ class EventSource:
             If a stream is named that the run does not have.
         """
         run = run_of(header)
-        found = self.store.list_descriptors([run], stream_name)
+        found = self.store.descriptors_of([run], stream_name)
         if not found and stream_name is not ALL:
             raise no_stream(run, stream_name, self.stream_names_given_header(run))
         return found
@@ -101,7 +102,7 @@ class EventSource:
         references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
     ) -> RunPlan:
         run = run_of(header)
-        plan = self.store.plan_runs([run], stream_name, references)
+        plan = self.store.plan_runs([run], stream_name, references).checked()
         if not plan.descriptors and stream_name is not ALL:
             raise no_stream(run, stream_name, self.stream_names_given_header(run))
         return plan
@@ -325,7 +326,7 @@ class EventSource:
         ------
         FillError
         """
-        descriptors = self.store.list_descriptors(
+        descriptors = self.store.descriptors_of(
             list(table.attrs.get("runs", ())), table.attrs.get("stream", ALL)
         )
         filling = self.filling(descriptors, handler_registry, handler_overrides)
@@ -340,7 +341,7 @@ class EventSource:
 def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:
     """The error for a stream that a run does not have."""
     return StreamNotFound(
-        f"run {run!r} has no stream {name!r}; it has: {', '.join(sorted(there)) or 'none'}"
+        f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
     )
 
 

@@ -11,8 +11,10 @@ from .assets.access import FileAccess
 from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
-from .core.errors import BadQuery, FieldNotFound
+from .core.errors import BadQuery, FieldNotFound, StoreDamaged
 from .core.fields import data_keys_of
+from .core.listing import listed
+from .core.printable import printable
 from .core.run_plan import RunPlan, stream_of
 from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
@@ -89,7 +91,7 @@ class Header:
             Naming the streams there are.
         """
         for source in self._sources:
-            if stream_name in source.stream_names_given_header(self.uid):
+            if stream_name in list(source.stream_names_given_header(self.uid)):
                 return source
         raise no_stream(self.uid, stream_name, self.streams)
 
@@ -118,13 +120,13 @@ class Header:
         for stream, descriptors in self.descriptors.items():
             for descriptor in descriptors:
                 configuration = descriptor.get("configuration", {})
-                if device_name in configuration:
+                if device_name in list(configuration):
                     data = configuration[device_name].get("data", {})
                     found.setdefault(stream, []).append(dict(data))
-        if not found and device_name not in self.devices():
+        if not found and device_name not in list(self.devices()):
             raise FieldNotFound(
                 f"run {self.uid!r} has no device {device_name!r}; it has: "
-                f"{', '.join(sorted(self.devices())) or 'none'}"
+                f"{listed(sorted(self.devices()), device_name)}"
             )
         return found
 
@@ -143,7 +145,7 @@ class Header:
         """What the event source that has a stream has of it, and how its files are reached."""
         references = wanted if isinstance(wanted, bool) else wanted.runs_to_fill
         for source in self._sources:
-            plan = source.store.plan_runs([self.uid], stream_name, references)
+            plan = source.store.plan_runs([self.uid], stream_name, references).checked()
             if plan.descriptors:
                 return plan, source.reach
         raise no_stream(self.uid, stream_name, self.streams)
@@ -231,6 +233,7 @@ class Header:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
+        roi: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
@@ -246,11 +249,17 @@ class Header:
         handler_registry, handler_overrides, peek
             As for :meth:`table`.
         chunks
-            ``"auto"``: dask arrays, cut where chunks end, of about the partition size; None:
-            xarray's own lazy arrays; anything else as :meth:`xarray.Dataset.chunk` takes it.
+            ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
+            blocks of about the partition size; None: xarray's own lazy arrays; ``{"time": n}``
+            or ``{name: n}``: so many events a block, for all variables or for one; anything else
+            as :meth:`xarray.Dataset.chunk` takes it.
         dtypes
             Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare and
             files hold.
+        roi
+            Of external variables, the region of each cell that is shown and ever read:
+            ``{"img": np.s_[..., 10:20, :]}``. Unlike a slice after other steps, it reaches the file
+            whatever is made of the variable.
         """
         options = ViewOptions(
             fields,
@@ -258,6 +267,7 @@ class Header:
             timestamps,
             duplicates,
             dtypes=dtypes,
+            roi=roi,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
@@ -269,12 +279,10 @@ class Header:
         self, fill: bool = True, *, chunks: Any = "auto", peek: PeekMode = None
     ) -> xr.DataTree:
         """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
-        import xarray as xr
-
         options = ViewOptions(fill=fill, peek=peek)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
-            plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill)
+            plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill).checked()
             for name in plan.streams:
                 found.setdefault(name, (plan.of_stream(name), source.reach))
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
@@ -284,8 +292,7 @@ class Header:
             )
             for name in began
         }
-        root = xr.Dataset(attrs=dataset_view.run_attrs(self.start, self.stop))
-        return xr.DataTree.from_dict({"/": root, **nodes}, name=self.uid)
+        return dataset_view.tree(nodes, dataset_view.run_attrs(self.start, self.stop), self.uid)
 
     def documents(
         self,
@@ -327,8 +334,17 @@ class Header:
         yield from self.documents_of(self.plans(), options)
 
     def plans(self) -> list[RunPlan]:
-        """What each event source has of the run: descriptors, chunks, references."""
-        return [source.store.plan_runs([self.uid], references=True) for source in self._sources]
+        """What each event source has of the run: descriptors, chunks, references.
+
+        Raises
+        ------
+        StoreDamaged
+            If some of it cannot be read.
+        """
+        return [
+            source.store.plan_runs([self.uid], references=True).checked()
+            for source in self._sources
+        ]
 
     def documents_of(
         self, plans: Iterable[RunPlan], options: ViewOptions
@@ -439,10 +455,13 @@ class Header:
         return "<Header " + " ".join(f"{k}={v!r}" for k, v in self._facts.items() if v != "") + ">"
 
     def _repr_html_(self) -> str:
-        facts = {**self._facts, "streams": ", ".join(self.streams)}
+        try:
+            facts = {**self._facts, "streams": ", ".join(self.streams)}
+        except StoreDamaged as error:  # a list of runs is shown all the same
+            facts = {**self._facts, "streams": str(error)}
         rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(str(key))}</th>"
-            f"<td>{html.escape(str(value))}</td></tr>"
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
+            f"<td>{html.escape(printable(value))}</td></tr>"
             for key, value in facts.items()
         )
         return f"<table><caption>daskbroker Header</caption>{rows}</table>"

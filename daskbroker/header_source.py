@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .core.bad_runs import leave_out_bad
 from .core.errors import AmbiguousUID, OffsetOutOfRange, RunNotFound
+from .core.listing import listed
 from .core.search import Search, compile_search
 from .core.validate import prepare
-from .stores.contract import HeaderPair, HeaderStore, is_whole_number
+from .stores.contract import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 
 __all__ = ["HeaderSource"]
 
@@ -19,6 +21,8 @@ UID_LENGTH = 36
 
 class HeaderSource:
     """Start and stop documents, and the search over them.
+
+    Runs that cannot be read are left out, each with a :class:`daskbroker.BadRunWarning`.
 
     Parameters
     ----------
@@ -45,6 +49,8 @@ class HeaderSource:
         Raises
         ------
         RunNotFound, AmbiguousUID, OffsetOutOfRange
+        StoreDamaged
+            The run of this uid cannot be read.
         """
         if isinstance(key, str):
             return self._by_uid(key)
@@ -60,23 +66,24 @@ class HeaderSource:
         matches = [] if is_short else self.store.find_prefix(uid)
         if not matches:
             hint = f"; a prefix needs {LEAST_PREFIX} characters or more" if is_short else ""
-            raise RunNotFound(f"no run has the uid {uid!r}{hint}")
+            raise RunNotFound(f"no run has the uid {uid!r:.200}{hint}")
         if len(matches) > 1 and matches[0] != uid:
             raise AmbiguousUID(
-                f"several runs have uids that begin with {uid!r}: {', '.join(matches)}"
+                f"several runs have uids that begin with {uid!r}: {listed(matches, uid)}"
             )
         pair = self.store.find_uid(matches[0])
         assert pair is not None
         return pair
 
     def _by_scan_id(self, scan_id: int) -> HeaderPair:
-        for pair in self.store.find(compile_search(query={"scan_id": scan_id}), 0, 1):
+        for pair in self._found(compile_search(query={"scan_id": scan_id}), 0, 1):
             return pair
         raise RunNotFound(f"no run has the scan_id {scan_id}")
 
     def by_offset(self, offset: int, search: Search) -> HeaderPair:
         """The run ``-1`` (newest), ``-2`` … of those that a search finds."""
-        for pair in self.store.find(search, -offset - 1, -offset):
+        place = min(-offset, FARTHEST)
+        for pair in self._found(search, place - 1, place):
             return pair
         raise OffsetOutOfRange(
             f"there are only {self.store.count(search)} runs; {offset} is too far back"
@@ -93,10 +100,15 @@ class HeaderSource:
         **query: Any,
     ) -> Iterator[HeaderPair]:
         """Search; see :meth:`daskbroker.DataBroker.__call__`. Newest first, lazily."""
-        return self.store.find(compile_search(full, search, since, until, query, timezone))
+        return self._found(compile_search(full, search, since, until, query, timezone))
 
     def __iter__(self) -> Iterator[HeaderPair]:
-        return self.store.find(Search())
+        return self._found(Search())
+
+    def _found(
+        self, search: Search, start: int = 0, stop: int | None = None
+    ) -> Iterator[HeaderPair]:
+        return leave_out_bad(self.store.find(search, start, stop))
 
     def __len__(self) -> int:
         return self.store.count(Search())

@@ -9,6 +9,7 @@ from typing import Any
 from dask.utils import funcname
 
 from .core.errors import ConfigError
+from .core.printable import printable
 from .header import Header
 from .progress import progress_bar
 from .workers import Pool, as_completed, open_pool
@@ -58,7 +59,7 @@ class Outcome:
 
     def __repr__(self) -> str:
         state = "result" if self.error is None else f"error {self.error!r}"
-        return f"<Outcome of run {self.uid}: {state}>"
+        return f"<Outcome of run {printable(self.uid)}: {state}>"
 
 
 def map_runs(

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import html
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
 from .assets.peek.peeking import PeekMode
+from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.clock import seconds_of
 from .core.documents import Document
-from .core.errors import BadQuery, OffsetOutOfRange, StreamNotFound
+from .core.errors import (
+    BadQuery,
+    BadRunWarning,
+    OffsetOutOfRange,
+    StoreDamaged,
+    StreamNotFound,
+)
 from .core.fields import FieldsOfRuns
+from .core.printable import printable
 from .core.run_plan import RunPlan
 from .core.search import Search
 from .header import Header
 from .mapping import Outcome, map_runs
+from .stores.checking import CheckedHeader
+from .stores.contract import FARTHEST, FoundHeader
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
-from .views.options import ViewOptions
+from .views.options import Errors, ViewOptions
 from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
@@ -39,6 +51,11 @@ class Results:
     Lazy: nothing is looked up before it is iterated, counted or indexed; each iteration looks
     anew. A slice is a Results of its own. Headers come in batches, so a million of them
     do not have to fit in memory.
+
+    Runs that cannot be read (a damaged row, a document of another writer that makes no sense) are
+    left out with a :class:`daskbroker.BadRunWarning`, of which :attr:`bad` keeps what it says.
+    They do not count, neither in ``len`` nor in places: ``results[0]`` is the newest run that can
+    be read.
     """
 
     def __init__(
@@ -46,32 +63,95 @@ class Results:
     ) -> None:
         self._db = db
         self._search = search
-        self._start = start
-        self._stop = stop
+        self._start = min(start, FARTHEST)
+        self._stop = None if stop is None else min(stop, FARTHEST)
+        self._bad_headers: list[BadRun] | None = None
+        self._bad_of_tables: dict[str, BadRun] = {}
 
     def __iter__(self) -> Iterator[Header]:
-        source = self._db.header_source.store
+        found = self._found()
         if not self._search.descriptors:
-            pairs = source.find(self._search, self._start, self._stop)
-            return (Header(self._db, *pair) for pair in pairs)
-        headers = (Header(self._db, *pair) for pair in source.find(self._search))
-        return islice(filter(self._has_descriptors, headers), self._start, self._stop)
+            return self._headers(found(self._start, self._stop))
+        return self._headers(take_sound(self._having_descriptors(found()), self._start, self._stop))
 
     def __reversed__(self) -> Iterator[Header]:
         """The same runs oldest first; lazily, unless this is a slice."""
         if self._start or self._stop is not None:
             return reversed(list(self))
-        pairs = self._db.header_source.store.find(self._search, oldest_first=True)
-        headers = (Header(self._db, *pair) for pair in pairs)
-        return filter(self._has_descriptors, headers) if self._search.descriptors else headers
+        found = self._found(oldest_first=True)()
+        return self._headers(self._having_descriptors(found) if self._search.descriptors else found)
 
-    def _has_descriptors(self, header: Header) -> bool:
-        found = [d for descriptors in header.descriptors.values() for d in descriptors]
-        return self._search.matches_descriptors(found)
+    def _found(self, **order: bool) -> Callable[..., Iterator[FoundHeader]]:
+        return partial(self._db.header_source.store.find, self._search, **order)
+
+    def _headers(self, found: Iterator[FoundHeader]) -> Iterator[Header]:
+        bad: list[BadRun] = []
+        for pair in leave_out_bad(found, bad):
+            yield Header(self._db, *pair)
+        self._bad_headers = bad
+
+    def _having_descriptors(self, found: Iterator[FoundHeader]) -> Iterator[FoundHeader]:
+        """Those of some runs whose descriptors match; bad ones, and those of bad descriptors."""
+        for one in found:
+            if isinstance(one, BadRun):
+                yield one
+                continue
+            descriptors = self._descriptors_of(one[0]["uid"])
+            bad = [d for d in descriptors if isinstance(d, BadRun)]
+            if bad:
+                yield bad[0]
+            elif self._search.matches_descriptors(descriptors):
+                yield one
+
+    def _descriptors_of(self, run: str) -> list[Document | BadRun]:
+        sources = self._db.event_sources.values()
+        return [one for source in sources for one in source.store.list_descriptors([run])]
+
+    @property
+    def bad(self) -> list[BadRun]:
+        """The runs that are left out: uid (None where there is none), reason, and where they are.
+
+        Those that lists leave out are known when all have been iterated, which is done here if
+        nobody has; those of which other documents cannot be read, when a table or Dataset was
+        made of these results.
+        """
+        if self._bad_headers is None:
+            for _ in self:
+                pass
+        return [*(self._bad_headers or ()), *self._bad_of_tables.values()]
+
+    def checked(self) -> Iterator[CheckedHeader]:
+        """Each run with what is damaged of its start and stop documents, for a check.
+
+        Runs whose documents cannot be read are among them, where a search cannot rule them out.
+        """
+        found = self._db.header_source.store.check(self._search)
+        if self._search.descriptors:
+            found = filter(self._may_have_descriptors, found)
+        return islice(found, self._start, self._stop)
+
+    def _may_have_descriptors(self, checked: CheckedHeader) -> bool:
+        if checked.damages or checked.start is None:
+            return True
+        descriptors = self._descriptors_of(str(checked.start["uid"]))
+        bad = any(isinstance(one, BadRun) for one in descriptors)
+        return bad or self._search.matches_descriptors(descriptors)
+
+    def is_all_of(self, db: DataBroker) -> bool:
+        """Whether these are all runs of a broker."""
+        whole = (self._start, self._stop) == (0, None)
+        return self._db is db and whole and self._search == Search()
+
+    @property
+    def db(self) -> DataBroker:
+        """The broker that is searched."""
+        return self._db
 
     def __len__(self) -> int:
         if self._search.descriptors:
-            return sum(1 for _ in self)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", BadRunWarning)
+                return sum(1 for _ in self)
         count = self._db.header_source.store.count(self._search)
         end = count if self._stop is None else min(count, self._stop)
         return max(0, end - self._start)
@@ -118,6 +198,7 @@ class Results:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         timezone: str | None = None,
+        errors: Errors = "raise",
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
@@ -126,12 +207,17 @@ class Results:
 
         The first column, ``run``, is the uid of the run. Small runs share partitions. Where runs
         have the stream in different event sources, the sources follow one another.
-        Runs without such a stream have no rows. The runs are those found now.
+        Runs without such a stream have no rows. The runs are those found now. Runs of which a
+        document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
 
         Parameters
         ----------
         stream_name, fields, fill, timestamps, duplicates, timezone
             As for :meth:`daskbroker.Header.table`.
+        errors
+            Of a chunk that turns out to be damaged when it is computed: ``"raise"``
+            :class:`StoreDamaged`, which names the run, or ``"skip"`` its rows, with a
+            :class:`daskbroker.BadRunWarning` in the process that reads it. ``len`` then reads.
         handler_registry, handler_overrides, peek
             As for :meth:`daskbroker.Header.table`.
 
@@ -149,6 +235,7 @@ class Results:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            errors=errors,
         )
         runs = {header.uid: (header.start, header.stop) for header in self}
         tables = [
@@ -168,17 +255,20 @@ class Results:
         timestamps: bool = False,
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
+        errors: Errors = "raise",
+        roi: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
     ) -> xr.Dataset | xr.DataTree:
         """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
-        Runs without such a stream are left out. The runs are those found now.
+        Runs without such a stream are left out. The runs are those found now. Runs of which a
+        document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
 
         Parameters
         ----------
-        stream_name, fields, fill, chunks, timestamps, duplicates, dtypes
+        stream_name, fields, fill, chunks, timestamps, duplicates, dtypes, roi
             As for :meth:`daskbroker.Header.dataset`.
         handler_registry, handler_overrides, peek
             As for :meth:`daskbroker.Header.dataset`.
@@ -187,6 +277,10 @@ class Results:
             ``run``, the uid. Cells that differ in shape from run to run make a variable of
             objects. ``"tree"``: a DataTree with a Dataset per run, named by its uid (``/`` as
             ``%2F``), in the order of the results.
+        errors
+            ``"skip"``: leave out runs, too, of which ``time`` or ``seq_num`` is in a damaged chunk.
+            These are read for that; a chunk of which other columns are damaged is an error when
+            these are computed.
 
         Raises
         ------
@@ -201,17 +295,21 @@ class Results:
             timestamps,
             duplicates,
             dtypes=dtypes,
+            roi=roi,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            errors=errors,
         )
         if combine == "tree":
-            return self._tree(stream_name, options, chunks)
+            pairs = {header.uid: (header.start, header.stop) for header in self}
+            planned = self._planned(stream_name, list(pairs), options, rows_needed=True)
+            return dataset_view.tree_of_runs(planned, stream_name, pairs, options, chunks)
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         headers = sorted(self, key=lambda header: seconds_of(header.start))
         runs = {header.uid: (header.start, header.stop) for header in headers}
-        (plan, files), *others = self._planned(stream_name, list(runs), options)
+        (plan, files), *others = self._planned(stream_name, list(runs), options, rows_needed=True)
         if others:
             raise BadQuery(
                 f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "
@@ -221,38 +319,40 @@ class Results:
             plan, stream_name, runs, options, files, chunks=chunks, with_run=True
         )
 
-    def _tree(self, stream_name: str, options: ViewOptions, chunks: Any) -> xr.DataTree:
-        import xarray as xr
-
-        runs = {header.uid: (header.start, header.stop) for header in self}
-        found: dict[str, tuple[RunPlan, FileAccess]] = {}
-        for plan, files in self._planned(stream_name, list(runs), options):
-            files = files.knowing(options.filling(plan, files))  # shared by all of them
-            for uid in dict.fromkeys(d["run_start"] for d in plan.descriptors):
-                found.setdefault(uid, (plan.of_run(uid), files))
-        nodes: dict[str, xr.Dataset] = {}
-        for uid, pair in runs.items():
-            if uid in found:
-                plan, files = found[uid]
-                name = uid.replace("%", "%25").replace("/", "%2F")
-                nodes[name] = dataset_view.dataset(
-                    plan, stream_name, {uid: pair}, options, files, chunks=chunks
-                )
-        root = xr.Dataset(attrs={"stream": stream_name})
-        return xr.DataTree.from_dict({"/": root, **nodes}, name=stream_name)
-
     def _planned(
-        self, stream_name: str, runs: Sequence[str], options: ViewOptions
+        self,
+        stream_name: str,
+        runs: Sequence[str],
+        options: ViewOptions,
+        *,
+        rows_needed: bool = False,
     ) -> list[tuple[RunPlan, FileAccess]]:
-        """What each event source that has some of the stream has of it."""
+        """What each event source that has some of the stream has of it.
+
+        With ``rows_needed`` all rows that it has can be counted; see ``errors`` of :meth:`dataset`.
+        """
         planned = [
             (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.reach)
             for source in self._db.event_sources.values()
         ]
-        found = [(plan, files) for plan, files in planned if plan.descriptors]
+        bad = {run: one for plan, _ in planned for run, one in plan.bad.items()}
+        if rows_needed and options.errors == "skip":
+            for plan, _ in planned:
+                bad |= plan.without(bad).unreadable(["seq_num", "time"])
+        self._leave_out(bad)
+        sound = [(plan.without(bad), files) for plan, files in planned]
+        found = [(plan, files) for plan, files in sound if plan.descriptors]
         if not found:
-            raise StreamNotFound(f"none of these {len(runs)} runs has a stream {stream_name!r}")
+            left_out = f" that can be read; {len(bad)} cannot, see their `bad`" if bad else ""
+            raise StreamNotFound(
+                f"none of these {len(runs)} runs has a stream {stream_name!r}{left_out}"
+            )
         return found
+
+    def _leave_out(self, bad: Mapping[str, BadRun]) -> None:
+        for _ in leave_out_bad(bad.values()):
+            pass
+        self._bad_of_tables.update(bad)
 
     def documents(
         self,
@@ -287,9 +387,9 @@ class Results:
         )
         selection = FieldsOfRuns(fields)
         with Prefetcher() as ahead:
-            planned = ((header, header.plans()) for header in self)
             for (header, plans), chunks in ahead.runs(
-                (pair, [chunks for plan in pair[1] for chunks in plan.plans]) for pair in planned
+                (pair, [chunks for plan in pair[1] for chunks in plan.plans])
+                for pair in self._planned_one_by_one()
             ):
                 coming = iter(chunks)
                 read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
@@ -297,6 +397,14 @@ class Results:
                 if there is not None:
                     yield from header.documents_of(read, replace(options, fields=there))
         selection.check()
+
+    def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
+        """The runs, with what each event source has of them; those that cannot be read left out."""
+        for header in self:
+            try:
+                yield header, header.plans()
+            except StoreDamaged as error:
+                self._leave_out({header.uid: BadRun(header.uid, str(error))})
 
     # -- work --------------------------------------------------------------------------------
 
@@ -345,13 +453,16 @@ class Results:
         return (Results, (self._db, self._search, self._start, self._stop))
 
     def __repr__(self) -> str:
-        return f"<Results of {', '.join(self._search.shown) or 'all runs'}: {len(self)} runs>"
+        asked = printable(", ".join(self._search.shown) or "all runs")
+        return f"<Results of {asked}: {len(self)} runs>"
 
     def _repr_html_(self) -> str:
         heads = ("scan_id", "plan_name", "time", "uid", "exit_status")
         shown = list(islice(self, 20))
         rows = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(h._facts[k]))}</td>" for k in heads) + "</tr>"
+            "<tr>"
+            + "".join(f"<td>{html.escape(printable(h._facts[k]))}</td>" for k in heads)
+            + "</tr>"
             for h in shown
         )
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")

@@ -26,6 +26,7 @@ from dask.system import CPU_COUNT
 
 from .core.errors import ConfigError, DaskbrokerError, this_worker
 from .core.forking import Origin, in_children
+from .core.graph_names import graph_name
 
 __all__ = ["Pool", "as_completed", "current_client", "open_pool"]
 
@@ -107,7 +108,8 @@ def open_pool(client: Any = None) -> Iterator[Pool]:
 
         def submit(name: str, func: Callable[..., Any], *args: Any) -> Any:
             # Never pure: what a function does to its run may differ from call to call.
-            return client.submit(func, *args, key=f"{name}-{uuid.uuid4().hex}", pure=False)
+            key = f"{graph_name(name.strip('<>'))}-{uuid.uuid4().hex}"  # of a <lambda>, too
+            return client.submit(func, *args, key=key, pure=False)
 
         yield Pool(submit, max(LEAST_AHEAD, 2 * threads), True)
         return

@@ -9,12 +9,17 @@ import uuid
 from pathlib import Path
 
 import dask
+import hypothesis
 import pymongo
 import pytest
 
 import daskbroker
 
 pytest.register_assert_rewrite("daskbroker.testing")
+
+# How long an example takes says nothing on a machine that does other work as well.
+hypothesis.settings.register_profile("daskbroker", deadline=None)
+hypothesis.settings.load_profile("daskbroker")
 
 
 # Benchmarks are not installed; at the end, so that the installed daskbroker is what is tested.
@@ -94,7 +99,7 @@ def log_package(tmp_path_factory):
         yield folder
 
 
-QUIET = ("distributed.nanny", "distributed.scheduler", "distributed.worker")
+QUIET = ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker")
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +110,8 @@ def cluster():
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = {
+        # Of the workers. `silence_logs` would silence pytest's own handlers too, for all tests.
+        "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
         "distributed.scheduler.allowed-failures": 30,
         "distributed.comm.timeouts.connect": "10s",
         "distributed.admin.tick.limit": "1h",
@@ -113,7 +120,7 @@ def cluster():
         dask.config.set(settings),
         LocalCluster(
             n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0",
-            silence_logs=logging.CRITICAL, memory_limit=0,
+            silence_logs=False, memory_limit=0,
         ) as cluster,
     ):  # fmt: skip
         yield cluster

@@ -14,8 +14,8 @@ from benchmarks.harness import Against, Case, Timed, Workload, measure
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
     "table", "insert", "wide", "runs", "spectra", "build",
-    "cluster", "long-run", "headers", "fill", "references",
-    "legacy", "legacy-runs",
+    "cluster", "long-run", "headers", "fill", "references", "upkeep",
+    "columns", "tree", "legacy", "claims", "claimed-runs",
 )  # fmt: skip
 
 

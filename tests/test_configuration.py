@@ -353,7 +353,10 @@ def test_mode_of_the_configuration_holds_unless_another_is_given(home):
         pass
     config = {"uri": str(home / "store"), "mode": "r"}
     name, doc = make_run(1)[0]
-    with daskbroker.DataBroker.from_config(config) as db, pytest.raises(StoreReadOnly):
+    with (
+        daskbroker.DataBroker.from_config(config) as db,
+        pytest.raises(StoreReadOnly, match="was opened to read only"),
+    ):
         db.insert(name, doc)
     with daskbroker.DataBroker.from_config(config, mode="a") as db:
         db.insert(name, doc)
@@ -423,7 +426,9 @@ def test_no_malformed_uri_shows_its_password(uri):
 
 def test_errors_and_reprs_hide_passwords(home):
     for uri in ("mongodb://u:s3cret@h", "mongodb://u:s3cr/et@h/d", "redis://u:s3cret@h/0"):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(
+            ConfigError, match=r"a MongoDB URI with a database is needed|no store opens redis://"
+        ) as caught:
             daskbroker.connect(uri)
         assert "s3cr" not in str(caught.value)
     login = {"database": "d", "mongo_user": "u", "mongo_pwd": "s3cret"}
@@ -491,7 +496,9 @@ def test_a_worker_without_the_configuration_says_what_it_lacks(old_configuration
 def test_a_wrong_password_is_not_repeated(old_configuration):
     text = old_configuration.read_text().replace("s3cret/pass", "s3cret/wrong")
     old_configuration.write_text(text)
-    with pytest.raises(StoreError) as caught:
+    with pytest.raises(
+        StoreError, match="the server refuses access; check user, password and roles"
+    ) as caught:
         daskbroker.connect("facility")
     assert "user, password and roles" in str(caught.value)
     assert "s3cret" not in str(caught.value)

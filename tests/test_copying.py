@@ -154,7 +154,7 @@ def test_into_itself_or_a_reader_is_refused(source, tmp_path):
     daskbroker.connect(tmp_path / "there").close()
     with (
         daskbroker.connect(tmp_path / "there", mode="r") as reader,
-        pytest.raises(StoreReadOnly),
+        pytest.raises(StoreReadOnly, match="was opened to read only"),
     ):
         daskbroker.copy(source, reader)
 

@@ -137,6 +137,6 @@ def test_an_unknown_format_is_refused_before_anything_is_written(db, tmp_path):
 @pytest.mark.parametrize("write", [export_jsonl, lambda *a, **k: list(export_parquet(*a, **k))])
 def test_what_fails_leaves_no_file(db, tmp_path, write):
     header = insert(db, external_run(2))
-    with pytest.raises(DaskbrokerError):
+    with pytest.raises(DaskbrokerError, match="datums lack 'index'"):
         write(header, tmp_path / "out", fill=True)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []

@@ -123,7 +123,7 @@ def test_no_room_to_seal_is_no_failure_of_an_insert(tmp_path, monkeypatch, caplo
             patch.setattr("daskbroker.stores.embedded.sealing.os.fsync", full)
             for name, doc in documents[:72]:
                 db.insert(name, doc)
-            with pytest.raises(StoreFull):
+            with pytest.raises(StoreFull, match="no space left for the store at"):
                 db.seal()
         assert [record.args[1] for record in caplog.records] == [30, 60]
         assert not list(tmp_path.rglob("*.p*"))

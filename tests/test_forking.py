@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 
+import dask
 import pytest
 
 import daskbroker
@@ -166,3 +168,135 @@ def test_a_client_of_the_parent_is_closed_in_a_child(tmp_path):
     command = [sys.executable, "-c", CHILD_OF_CLIENT, str(tmp_path / "store")]
     said = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     assert said.stdout == "ClosedClientError\n"
+
+
+# -- what is the parent's ----------------------------------------------------------------------
+
+CHILDREN = ["pass", "db.close()", "list(db[-1].documents())", "insert(make_run(3))", "del db"]
+"""What forked children do before they end as a script does, with all that is due at its exit."""
+
+BEGIN = """
+import gc, os, signal, subprocess, sys, warnings
+from pathlib import Path
+
+import daskbroker
+from daskbroker.stores.spool import sending
+from daskbroker.testing import make_run
+
+warnings.simplefilter("ignore")
+sending.COLLECT_SECONDS = 100  # what is inserted waits in the spool until it is asked for
+documents = make_run(20)
+db = daskbroker.connect(sys.argv[1])
+
+def insert(some):
+    for name, doc in some:
+        db.insert(name, doc)
+
+def opened(kind):
+    names = map(link, os.listdir("/proc/self/fd"))
+    return {name for name in names if kind in name}
+
+def link(number):
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except FileNotFoundError:  # that of the list itself
+        return ""
+
+insert(documents[:10])
+"""
+
+SPOOLED = """
+(path,) = Path(sys.argv[2]).glob("*.spool")
+before = path.read_bytes()
+for work in sys.argv[3:]:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        assert not opened(".spool")
+        exec(work)
+        gc.collect()
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0, work
+    assert path.read_bytes() == before != b"", work
+look = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+looked = subprocess.run([sys.executable, "-c", look, path], capture_output=True)
+assert b"BlockingIOError" in looked.stderr
+insert(documents[10:])
+assert len(list(db[documents[0][1]["uid"]].documents())) == len(documents)
+db.close()
+assert not path.exists()
+"""
+
+CONNECTED = """
+db.flush()
+before = opened("socket:")
+(source,) = db.event_sources.values()
+database = source.store._database
+for work in sys.argv[2:]:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        assert not opened(sys.argv[1])  # an embedded store's files
+        assert not getattr(database, "_clients", None)  # pymongo's are of one process
+        exec(work)
+        gc.collect()
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0, work
+insert(documents[10:])
+assert len(list(db[documents[0][1]["uid"]].documents())) == len(documents)
+assert opened("socket:") == before
+"""
+
+OUTLIVED = """
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    signal.alarm(60)
+    signal.pause()
+signal.pause()
+"""
+
+
+def script(text, *arguments, **environment):
+    """A process that runs one of the scripts above."""
+    command = [sys.executable, "-c", BEGIN + text, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**os.environ, **environment}, **pipes)
+
+
+def test_children_leave_the_spool_of_their_parent_alone(mongo_database, tmp_path):
+    """The file keeps its records, and is taken by nobody, until the parent has sent them."""
+    environment = {"DASK_DASKBROKER__MONGO_SPOOL": str(tmp_path)}
+    process = script(SPOOLED, mongo_database, tmp_path, *CHILDREN, **environment)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_a_child_that_outlives_its_parent_does_not_keep_the_spool(mongo_database, tmp_path):
+    """What waits in it is sent by the next process that uses the store."""
+    environment = {"DASK_DASKBROKER__MONGO_SPOOL": str(tmp_path)}
+    process = script(OUTLIVED, mongo_database, tmp_path, **environment)
+    child = int(process.stdout.readline())
+    try:
+        process.kill()
+        process.wait()
+        assert len(list(tmp_path.glob("*.spool"))) == 1
+        with (
+            dask.config.set({"daskbroker.mongo-spool": tmp_path}),
+            daskbroker.connect(mongo_database) as db,
+        ):
+            assert len([name for name, _ in db[-1].documents() if name == "event"]) == 8
+            assert list(tmp_path.iterdir()) == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.parametrize("kind", ["embedded", "mongo"])
+def test_children_leave_the_connections_of_their_parent_alone(kind, tmp_path, request):
+    """They serve the parent as before, and a child makes its own."""
+    place = tmp_path / "store"
+    if kind == "mongo":
+        place = request.getfixturevalue("mongo_database")
+    process = script(CONNECTED, place, *CHILDREN)
+    _, errors = process.communicate(timeout=SECONDS)
+    assert (process.returncode, errors) == (0, "")

@@ -206,7 +206,9 @@ def test_bulk_events_of_which_one_is_bad_leave_no_trace(db):
         run.row(descriptor, {"unknown": 2.5}),
         {**good, "data": {"x": 99.0}},
     ):
-        with pytest.raises(BadDocument):
+        with pytest.raises(
+            BadDocument, match=r"must be an integer of 0 or more|are not declared|a different event"
+        ):
             db.insert("bulk_events", {"primary": [good, bad]})
         assert_documents_equal(run.documents, db[-1].documents())
 
@@ -217,7 +219,7 @@ def test_bulk_datum_of_which_one_is_bad_leaves_no_trace(db):
         db.insert(*pair)
     resource = documents[1][1]["uid"]
     bulk = {"resource": resource, "datum_ids": ["a", "a"], "datum_kwarg_list": [{"n": 1}, {"n": 2}]}
-    with pytest.raises(BadDocument):
+    with pytest.raises(BadDocument, match="datum 'a': a different datum"):
         db.insert("bulk_datum", bulk)
     assert_documents_equal(documents, db[-1].documents(fill=False))
 

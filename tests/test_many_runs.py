@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from daskbroker.core.chunks import ChunkPlan
+from daskbroker.core.chunks import ChunkReader
 from daskbroker.testing import RunBuilder, make_run, rewound_run
 from daskbroker.testing.base import insert_all
-from daskbroker.views import dataset as dataset_view
+from daskbroker.views.dataset import loading
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def test_one_dataset_along_time(three):
 
 
 def test_it_is_lazy_and_groups_by_run(three):
-    whole = three.dataset()
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        whole = three.dataset()
     assert whole["x"].chunks is not None
     means = whole["x"].groupby("run").mean().compute()
     table = three.table(fields="x").compute().groupby("run")["x"].mean()
@@ -93,7 +94,8 @@ def test_shapes_that_differ_make_objects(db):
 
 
 def test_names_are_deterministic_and_pickles_work(three):
-    first, again = three.dataset(), three.dataset()
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        first, again = three.dataset(), three.dataset()
     assert dask.base.tokenize(first["x"].data) == dask.base.tokenize(again["x"].data)
     assert dict(first["x"].data.dask).keys() == dict(again["x"].data.dask).keys()
     assert pickle.loads(pickle.dumps(first)).compute().identical(again.compute())
@@ -102,11 +104,11 @@ def test_names_are_deterministic_and_pickles_work(three):
 @pytest.mark.parametrize("many", [False, True], ids=["one run", "many runs"])
 @pytest.mark.parametrize("chunks", ["auto", None, {"time": 4}], ids=repr)
 def test_beyond_so_many_chunks_nothing_is_read_to_open(three, monkeypatch, many, chunks):
-    monkeypatch.setattr(dataset_view, "MOST_CHUNKS_FOR_INDEX", 0)
+    monkeypatch.setattr(loading, "MOST_CHUNKS", 0)
     reads = []
-    read = ChunkPlan.read
+    read = ChunkReader.read
     monkeypatch.setattr(
-        ChunkPlan, "read", lambda plan, *args: reads.append(args) or read(plan, *args)
+        ChunkReader, "read", lambda reader, *args: reads.append(args) or read(reader, *args)
     )
     opened = three.dataset(chunks=chunks) if many else three[0].dataset(chunks=chunks)
     assert reads == []

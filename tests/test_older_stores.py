@@ -111,6 +111,13 @@ def test_every_format_has_its_fixtures(prefix, known, kinds):
         assert {f"format-{number}/{prefix}-{kind}" for kind in kinds} <= set(FIXTURES)
 
 
+def test_nothing_is_damaged(place):
+    with daskbroker.connect(place, mode="r") as db:
+        check = daskbroker.check(db)
+        assert list(map(str, check)) == []
+        assert check.runs == len(db)
+
+
 # -- what is expected, from the documents alone ----------------------------------------------
 
 
@@ -236,12 +243,15 @@ def test_opens_reads_equal_and_takes_inserts(name, place):
         db.flush()  # whoever only reads does not send what is in a spool
         with daskbroker.connect(place, create=False, mode="r") as reader:
             check_store(reader, documents)
-            with pytest.raises(StoreReadOnly):
+            with pytest.raises(StoreReadOnly, match="was opened to read only"):
                 reader.insert(*new[0])
 
         insert(db, *copy.deepcopy(documents))
         for kind, doc in dict(documents).items():
-            with pytest.raises(DuplicateUID):
+            row = kind.removesuffix("_page")  # a page is refused for one of its rows
+            with pytest.raises(
+                DuplicateUID, match=f"{row} .*: a different .* is stored under this uid"
+            ):
                 insert(db, (kind, changed(kind, doc)))
         insert(db, *rest[:-1])
         uid = rest[-1][1]["run_start"]

@@ -90,9 +90,12 @@ def test_callbacks_run_over_them(documents, capsys):
 
 def test_a_consumer_may_copy_and_change_what_is_inside(documents):
     (resource,) = (doc for name, doc in documents if name == "resource")
+    before = resource.to_dict()
     for copied in (copy.copy(resource), copy.deepcopy(resource)):
         copied["parameters"] = copied.pop("resource_kwargs")
         copied["parameters"]["dataset"] = copied["parameters"].pop("path", "")
+        assert copied.keys() - resource.keys() == {"parameters"}
+        assert resource.to_dict() == before
 
 
 def test_suitcase_stores_them(documents, mongod_uri):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -94,8 +95,9 @@ def test_an_index_of_time_needs_no_read_to_be_built(table, reads):
 
 
 def test_a_dataset_reads_its_index_and_what_is_asked(header, reads):
-    dataset = header.dataset(chunks=None)
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset = header.dataset(chunks=None)
     assert {column for _, columns in reads for column in columns} <= {"seq_num", "time"}
     reads.clear()
     assert dataset["d"][2100:2200].values[0] == 2100
-    assert [columns for _, columns in reads] == [["data:d"]]
+    assert [columns for _, columns in reads] == [("data:d",)]

@@ -85,7 +85,7 @@ def test_rewound_scan_keeps_every_event(db, engine):
                 yield from bps.pause()
         yield from bps.close_run()
 
-    with pytest.raises(RunEngineInterrupted):
+    with pytest.raises(RunEngineInterrupted, match="is entering a paused state"):
         engine(plan())
     engine.resume()
     header = check(db, engine)
@@ -101,7 +101,7 @@ def test_aborted_plan(db, engine):
         yield from bps.trigger_and_read([det])
         yield from bps.pause()
 
-    with pytest.raises(RunEngineInterrupted):
+    with pytest.raises(RunEngineInterrupted, match="is entering a paused state"):
         engine(plan())
     engine.abort("enough")
     header = check(db, engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from benchmarks.data import Run, insert_all, mixed_columns, wide_columns
 from benchmarks.harness import Against, Case, Sizes, Workload
 from benchmarks.peers.process import Peer
 from benchmarks.runs import EVENTS, is_wanted, places_of, short_run
+from benchmarks.short_inserts import DOCUMENTS, NewStores, memory_folder, short_documents
 from benchmarks.tables import count_events, has_count, holds
 from daskbroker import DataBroker
 
@@ -249,6 +251,52 @@ def inserting(bench: Bench) -> Workload:
     return Workload(cases, database.remove)
 
 
+def short_inserting(bench: Bench) -> Workload:
+    """5,000 runs of 13 documents: suitcase-mongo, and an embedded store in memory and on disk.
+
+    suitcase-mongo does not wait for any disk. How many syncs of the disk a run costs is measured
+    by ``python -m benchmarks --only short-inserts``.
+    """
+    runs = [short_documents(number) for number in range(bench.sizes.runs)]
+    count = len(runs) * DOCUMENTS
+    file = bench.recorded("short-inserts", itertools.chain.from_iterable(runs))
+    database = _EmptyDatabase(bench.server)
+    memory = memory_folder()
+    stores = {"on disk": NewStores(bench.folder)}
+    if memory is not None:
+        stores["in memory"] = NewStores(Path(memory))
+
+    def theirs() -> Any:
+        return bench.peer.ask("write", file=file, uri=database.uri)
+
+    def has_all(broker: DataBroker) -> None:
+        if len(broker) != len(runs):
+            raise AssertionError(f"{len(broker):,} of {len(runs):,} runs are there")
+
+    cases = [Case("suitcase-mongo", theirs, None, (), count, "documents", prepare=database.renew)]
+    for where, new in stores.items():
+        goal = 2.0 if where == "in memory" else None
+        cases.append(
+            Case(
+                f"daskbroker, embedded, {where}",
+                lambda new=new: new.insert(runs),
+                has_all,
+                (Against("suitcase-mongo", times_faster=goal),),
+                count,
+                "documents",
+            )
+        )
+
+    def close() -> None:
+        database.remove()
+        for new in stores.values():
+            new.close()
+        if memory is not None:
+            shutil.rmtree(memory)
+
+    return Workload(cases, close)
+
+
 class _EmptyDatabase:
     """A database that is dropped before each use, and a broker on it."""
 
@@ -310,5 +358,6 @@ WORKLOADS: dict[str, Callable[[Bench], Workload]] = {
     "long": long_run,
     "short": short_runs,
     "insert": inserting,
+    "short-insert": short_inserting,
     "wide": wide,
 }

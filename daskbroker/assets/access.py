@@ -10,7 +10,6 @@ from ..core.chunks import ChunkPlan
 from ..core.run_plan import resources_of
 from ..core.settings import setting
 from .filling import Filling
-from .peek.knowledge import KnownOfRun
 from .peek.memory import Memory
 from .readable import ReadableRoots
 from .references import References
@@ -29,8 +28,7 @@ Handlers = HandlerRegistry | Mapping[str, HandlerType] | None
 class FileAccess:
     """Handlers and roots, shared by a broker and its event sources.
 
-    :attr:`memory` is where what is found in files is remembered, see :meth:`remembering`;
-    :attr:`known` is what is known of them, None where that is to be found out.
+    :attr:`memory` is where what is found in files is remembered, see :meth:`remembering`.
 
     Parameters
     ----------
@@ -54,18 +52,11 @@ class FileAccess:
             None if readable_roots is None else [fspath(root) for root in readable_roots]
         )
         self.memory: Memory | None = None
-        self.known: Mapping[str, KnownOfRun] | None = None
 
     def remembering(self, memory: Memory) -> FileAccess:
         """The same access, sharing handlers and roots, that remembers what it finds in files."""
         found = copy.copy(self)
         found.memory = memory
-        return found
-
-    def knowing(self, filling: Filling | None) -> FileAccess:
-        """The same access, which takes what a filling knows of files, and looks into none."""
-        found = copy.copy(self)
-        found.known = {} if filling is None else filling.known
         return found
 
     def filling(

@@ -114,6 +114,33 @@ class Held:
         return cls._of_cells(seq_nums, [_no_nan(value) for value in values], [None] * len(values))
 
     @classmethod
+    def joined(cls, parts: Sequence[Held]) -> Held:
+        """Of all events of several, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        begins = np.cumsum([0, *map(len, parts[:-1])])
+        values = [part.values for part in parts if len(part.valued)]
+        arrays = [block for block in values if isinstance(block, np.ndarray)]
+        alike = len({(block.dtype, block.shape[1:]) for block in arrays}) == 1
+        together: np.ndarray | list[Any]
+        if len(arrays) == len(values) and alike:
+            together = np.concatenate(arrays)
+        else:
+            together = [value for block in values for value in block]
+
+        def shifted(name: str) -> np.ndarray:
+            return np.concatenate([getattr(p, name) + n for p, n in zip(parts, begins.tolist())])
+
+        return cls(
+            np.concatenate([part.seq_nums for part in parts]),
+            pa.concat_arrays([part.references.cast(pa.string()) for part in parts]),
+            shifted("referring"),
+            together,
+            shifted("valued"),
+            shifted("bare"),
+        )
+
+    @classmethod
     def _of_cells(cls, seq_nums: np.ndarray, values: list[Any], states: list[Any]) -> Held:
         kinds = np.fromiter(map(_kind, values, states), np.int64, len(values))
         referring, valued, bare = (np.flatnonzero(kinds == kind) for kind in range(3))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..core.errors import FillError
+from ..core.listing import listed
 from ..core.regular import open_regular
 
 __all__ = ["ANYWHERE", "ReadableRoots"]
@@ -82,8 +83,8 @@ class ReadableRoots:
     def _outside(self, path: str, real: str) -> FillError:
         return FillError(
             f"{path!r} is {real!r}, outside the readable roots "
-            f"{', '.join(map(repr, self.roots or ()))}; add its folder to readable_roots if it may "
-            "be read"
+            f"{listed(map(repr, self.roots or ()), path)}; add its folder to readable_roots if it "
+            "may be read"
         )
 
     def exists(self, path: str) -> bool:

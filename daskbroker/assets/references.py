@@ -8,7 +8,7 @@ with Arrow and NumPy: a million datum documents never become as many Python obje
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -125,6 +125,10 @@ class References:
         ReferenceMissing
             Naming the first datum_id, or resource, that the run does not have.
         """
+        yield from _by_file(self._find(datum_ids, near))
+
+    def _find(self, datum_ids: pa.Array, near: float) -> Iterator[Found]:
+        """The same, chunk by chunk of the datums."""
         places = np.arange(len(datum_ids))
         for key in self._from(near):
             if not len(places):
@@ -207,3 +211,19 @@ class References:
     def _named(self) -> AbstractContextManager[None]:
         """Errors of damaged chunks say whose references they are."""
         return damage_of(chunk_label({"run_start": self.run}))
+
+
+def _by_file(parts: Iterable[Found]) -> Iterator[Found]:
+    """What chunks of datums tell of one resource as one, so that its file is read in one call."""
+    found: dict[tuple[str, tuple[str, ...]], list[Found]] = {}
+    for part in parts:
+        names = tuple(sorted(part.datums.columns))
+        found.setdefault((part.resource["uid"], names), []).append(part)
+    for some in found.values():
+        if len(some) == 1:
+            yield some[0]
+            continue
+        places = np.concatenate([part.places for part in some])
+        order = np.argsort(places, kind="stable")
+        datums = Datums.joined([part.datums for part in some]).take(order)
+        yield Found(some[0].resource, datums, places[order], some[0].indices)

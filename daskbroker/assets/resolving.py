@@ -148,9 +148,13 @@ def normal_spec(spec: str) -> str:
 
 def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, ...]:
     """The path of a ``file:`` uri, %-escapes undone, its root translated."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+    except ValueError as error:
+        raise FillError(f"{label}: its uri is malformed: {error}") from None
     if parts.scheme.lower() != "file" or parts.netloc.lower() not in ("", "localhost"):
-        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"  # may hold a password
+        shown = f"{parts.scheme}://{host or ''}{parts.path}"  # may hold a password
         raise FillError(
             f"{label}: {shown!r} is no file of this machine; only file: uris can be read"
         )

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.dtypes import dtype_of
 from ..core.peeks import Cell
 
 __all__ = [
@@ -187,7 +188,7 @@ def _numpy_dtype(claim: Mapping[str, Any]) -> np.dtype | None:
     for name in ("dtype_descr", "dtype_numpy", "dtype_str"):
         if claim.get(name):
             try:
-                return np.dtype(_description(claim[name]))
+                return dtype_of(_description(claim[name]))
             except (TypeError, ValueError):
                 continue
     return None

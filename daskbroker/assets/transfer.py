@@ -4,7 +4,8 @@ A file goes below the new root under its whole old path (``/data/a.h5`` becomes
 ``<root>/data/a.h5``), so files of equal names stay apart and relative links between files stay
 true; the documents that refer to it are rewritten. Files are copied beside their place, read back,
 compared by size and checksum, and only then put there: what is there is whole, and a transfer that
-was interrupted goes on where it was.
+was interrupted goes on where it was. Files and their names are synced before a document that refers
+to them is given on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..core.documents import Document
+from ..core.durable_files import DurableFolders, make_folder, sync_file, sync_folder
 from ..core.errors import FillError
 from .access import FileAccess
 from .readable import ReadableRoots
@@ -60,6 +62,8 @@ class FileTransfer:
 
     def __post_init__(self) -> None:
         self.root = Path(os.path.abspath(self.root))
+        self._folders = DurableFolders(self.root)
+        self._unsynced: set[Path] = set()
 
     def carry(self, stream: Iterable[Named]) -> Iterator[Named]:
         """The same documents, their resources rewritten once the files are copied. Lazy.
@@ -116,6 +120,10 @@ class FileTransfer:
             for path in found:
                 for one in (path, *_linked(path, label, resolved.readable)):
                     self._copy(one, label, resolved.readable)
+            while self._unsynced:  # before anybody is told of the files
+                folder = next(iter(self._unsynced))
+                sync_folder(folder)
+                self._unsynced.remove(folder)
         except (OSError, ValueError) as error:  # what no file system takes is a ValueError
             raise FillError(
                 f"{label}: {resolved.path!r} cannot be copied below {str(self.root)!r}: {error}"
@@ -129,8 +137,11 @@ class FileTransfer:
         if _is_whole(source, target):
             self.kept += 1
         else:
+            make_folder(self.root)
+            self._folders.make(target.parent)
             self.bytes += _copy_checked(source, target, label)
             self.copied += 1
+        self._unsynced.add(target.parent)  # of a kept one too, as its copier may have died
         self._done.add(target)
 
 
@@ -145,17 +156,38 @@ def _files(resource: ResolvedResource) -> Iterator[Path]:
     if path.is_file():
         yield path
     elif path.is_dir():
-        pattern = _pattern(resource.kwargs)
-        yield from sorted(p for p in path.rglob("*") if p.is_file() and pattern.fullmatch(p.name))
+        literals = _literals(resource.kwargs)
+        yield from sorted(
+            p for p in path.rglob("*") if p.is_file() and _is_made_of(p.name, literals)
+        )
     elif path.parent.is_dir():
         yield from sorted(p for p in path.parent.iterdir() if p.name.startswith(path.name))
 
 
-def _pattern(kwargs: Mapping[str, Any]) -> re.Pattern[str]:
-    """Names that a template can make; any name where there is none."""
+def _literals(kwargs: Mapping[str, Any]) -> list[str]:
+    """What stands between the numbers of a template; of no template, nothing around one."""
     template = str(kwargs.get("template") or "").rsplit("/", 1)[-1]
-    literal = [re.escape(part) for part in _NUMBER.split(template)]
-    return re.compile(".*".join(literal) if template else ".*", re.DOTALL)
+    return _NUMBER.split(template) if template else ["", ""]
+
+
+def _is_made_of(name: str, literals: Sequence[str]) -> bool:
+    """Whether a template can make a name, anything being a number.
+
+    Not by a regular expression: a template of many numbers would take it for ever.
+    """
+    first, *middle = literals
+    if not middle:
+        return name == first
+    last = middle.pop()
+    if not name.startswith(first) or not name.endswith(last):
+        return False
+    place, end = len(first), len(name) - len(last)
+    for literal in middle:
+        found = name.find(literal, place, end)
+        if found < 0:
+            return False
+        place = found + len(literal)
+    return place <= end
 
 
 def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
@@ -225,14 +257,18 @@ def _is_whole(source: Path, target: Path) -> bool:
 
 
 def _copy_checked(source: Path, target: Path, label: str) -> int:
-    """Copy, read back, compare, and put in place; how many bytes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """Copy, read back, compare, and put in place; how many bytes.
+
+    The name is not synced yet.
+    """
     temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may copy the same file
     try:
         with source.open("rb") as reader, temporary.open("wb") as writer:
             digest = _digest(reader, writer)
             writer.flush()
-            os.fsync(writer.fileno())
+            state = os.fstat(reader.fileno())  # the copy is known by its time: that is synced too
+            os.utime(writer.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))
+            sync_file(writer)
         with temporary.open("rb") as reader:
             if _digest(reader) != digest:
                 raise FillError(f"{label}: the copy of {str(source)!r} is not what was written")

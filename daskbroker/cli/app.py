@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +16,8 @@ import typer
 from .. import __version__
 from ..broker import DataBroker
 from ..core.clock import show_time
-from ..core.errors import BadQuery, DaskbrokerError
+from ..core.errors import BadQuery, BadRunWarning, DaskbrokerError
+from ..core.printable import printable
 from ..core.redaction import redacted
 from ..header import Header
 from ..results import Results
@@ -25,10 +30,14 @@ __all__ = [
     "Terms",
     "Until",
     "app",
+    "every_run",
     "find_run",
     "line_of",
     "main",
+    "name_failed",
     "pair_of",
+    "say",
+    "say_lines",
     "search",
     "value_of",
 ]
@@ -64,17 +73,76 @@ Limit = Annotated[int | None, typer.Option(min=0, help="At most so many runs.")]
 def main() -> None:
     """Run the command line; any error is one line on stderr, and status 1."""
     try:
-        app()
+        with _naming_bad_runs():
+            app()
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (DaskbrokerError, OSError, MemoryError) as error:
         text = redacted(" ".join(str(error).split())) or type(error).__name__
-        sys.stderr.write(f"daskbroker: error: {text}\n")
+        say(f"daskbroker: error: {text}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("daskbroker: interrupted\n")
         sys.exit(130)
+
+
+_named: ContextVar[set[str]] = ContextVar("named")
+"""Runs that the command has named as bad."""
+_level: ContextVar[str] = ContextVar("level", default="warning")
+
+
+@contextmanager
+def _naming_bad_runs() -> Iterator[None]:
+    """Each run that is left out is a line on stderr, once."""
+    _named.set(set())
+    _level.set("warning")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BadRunWarning)
+        show_other = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, BadRunWarning):
+                text = str(message)
+                _name_once(text.partition(": ")[0], f"daskbroker: {_level.get()}: {text}")
+            else:
+                show_other(message, category, *rest, **more)
+
+        warnings.showwarning = show
+        yield
+
+
+def _name_once(name: str, line: str) -> None:
+    if name not in _named.get():
+        _named.get().add(name)
+        say(redacted(" ".join(line.split())), err=True)
+
+
+@contextmanager
+def every_run() -> Iterator[None]:
+    """A command that should do its work on each run ends with status 1 if some were left out."""
+    _level.set("error")
+    if _named.get(None) is None:  # not called by :func:`main`
+        _named.set(set())
+    yield
+    if _named.get():
+        raise typer.Exit(1)
+
+
+def name_failed(uid: str, error: Exception | str) -> None:
+    """Say of a run that a command could not do its work on it, unless that was said before."""
+    _name_once(f"run {uid!r}", f"failed: {uid}: {error}")
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Show one line; of what documents hold nothing has an effect on the terminal."""
+    typer.echo(printable(text), err=err)
+
+
+def say_lines(text: str) -> None:
+    """Show a text whose newlines are ours."""
+    for line in text.split("\n"):
+        say(line)
 
 
 def _show_version(wanted: bool) -> None:

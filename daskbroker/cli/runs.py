@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ..connect import connect
-from ..core.documents import to_json
+from ..core.json_text import json_form, to_json
+from ..core.printable import printable
 from ..progress import progress_bar
 from .app import (
     Full,
@@ -19,9 +20,12 @@ from .app import (
     Terms,
     Until,
     app,
+    every_run,
     find_run,
     line_of,
     pair_of,
+    say,
+    say_lines,
     search,
 )
 
@@ -42,9 +46,9 @@ def demo(
 
     with connect(folder / "store") as db:
         maker = make_runs(db)
-        typer.echo(f"Runs made by {maker}, stored in {folder / 'store'}.\n")
-        tour(db, folder, typer.echo)
-    typer.echo(f"\nGo on with:  daskbroker ls --db {folder / 'store'}")
+        say_lines(f"Runs made by {maker}, stored in {folder / 'store'}.\n")
+        tour(db, folder, say_lines)
+    say_lines(f"\nGo on with:  daskbroker ls --db {folder / 'store'}")
 
 
 @app.command()
@@ -62,17 +66,17 @@ def ingest(
     with connect(db) as broker, progress_bar(None, " documents") as bar:
 
         def progress(file: Path, documents: int) -> None:
-            bar.set_postfix_str(file.name[-40:], refresh=False)
+            bar.set_postfix_str(printable(file.name[-40:]), refresh=False)
             bar.update(documents - bar.n)
 
         report = ingest_paths(broker, paths, defined, progress)
         bar.close()
-        typer.echo(f"{report} into {broker.uri}")
+        say(f"{report} into {broker.uri}")
         for refusal in report.refusals:
             place = "" if refusal.reason.startswith(refusal.where) else f"{refusal.where}: "
-            typer.echo(f"refused: {place}{refusal.reason}", err=True)
+            say(f"refused: {place}{refusal.reason}", err=True)
         if report.refused > len(report.refusals):
-            typer.echo(f"refused: and {report.refused - len(report.refusals):,} more", err=True)
+            say(f"refused: and {report.refused - len(report.refusals):,} more", err=True)
     if report.refused:
         raise typer.Exit(1)
 
@@ -92,12 +96,12 @@ def list_runs(
         results = search(broker, terms, full, since, until)
         for header in results[:limit]:
             if as_json:
-                typer.echo(to_json({"start": header.start, "stop": header.stop}))
+                say(to_json({"start": header.start, "stop": header.stop}))
             else:
-                typer.echo(line_of(header))
+                say(line_of(header))
         count = len(results)
         if not as_json and limit is not None and count > limit:
-            typer.echo(f"… {count - limit:,} more; --limit shows them")
+            say(f"… {count - limit:,} more; --limit shows them")
 
 
 @app.command(context_settings={"ignore_unknown_options": True})  # -1 is an offset
@@ -110,14 +114,16 @@ def show(
     """Show a run: its metadata, and the head of each stream's table."""
     with connect(db, create=False, mode="r") as broker:
         header = find_run(broker, uid)
-        typer.echo(line_of(header))
+        say(line_of(header))
         for name, doc in (("start", header.start), ("stop", header.stop)):
-            typer.echo(f"\n{name}: {json.dumps(doc, indent=2, ensure_ascii=False)}")
+            text = json.dumps(doc, indent=2, ensure_ascii=False, default=json_form)
+            say_lines(f"\n{name}: {text}")
         for name in header.streams if stream is None else [stream]:
             table = header.table(name, fill=False)
-            head = broker.tz_convert(table.head(rows, npartitions=-1))
-            typer.echo(f"\n{name}: {len(table):,} rows x {len(table.columns)} columns")
-            typer.echo(head.to_string(max_cols=8, max_colwidth=LONGEST))
+            head = broker.tz_convert(table.head(rows, npartitions=-1)).rename(columns=printable)
+            say("")
+            say(f"{name}: {len(table):,} rows x {len(table.columns)} columns")
+            say_lines(head.to_string(max_cols=8, max_colwidth=LONGEST))
 
 
 @app.command()
@@ -138,9 +144,9 @@ def export(
     """Write runs as JSON lines of documents, or as Parquet files of their tables."""
     from ..work.export import export as export_runs
 
-    with connect(db, create=False, mode="r") as broker:
+    with every_run(), connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
         bar = progress_bar(headers, " runs")
         written = sum(1 for _ in export_runs(bar, folder, format, files=files))
-        typer.echo(f"{written:,} files of {len(headers):,} runs in {folder}")
+        say(f"{written:,} files of {len(headers):,} runs in {folder}")

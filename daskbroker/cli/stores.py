@@ -10,15 +10,41 @@ import typer
 from ..broker import DataBroker
 from ..configuration import list_configurations, search_folders, unreadable_files
 from ..connect import connect
+from ..core.documents import to_json
 from ..core.errors import BadDocument, StoreDamaged
+from ..core.printable import printable
 from ..header import Header
 from ..progress import progress_bar
+from ..work.backup import backup as back_up
+from ..work.checking import Check
+from ..work.checking import check as check_runs
 from ..work.copying import copy as copy_runs
-from .app import Full, Limit, Since, Store, Terms, Until, app, line_of, search
+from .app import (
+    Full,
+    Limit,
+    Since,
+    Store,
+    Terms,
+    Until,
+    app,
+    every_run,
+    line_of,
+    name_failed,
+    say,
+    search,
+)
 
-__all__ = ["config", "copy", "index", "info", "seal"]
+__all__ = ["backup", "check", "config", "copy", "index", "info", "seal"]
 
 Place = Annotated[str | None, typer.Argument(help="Store, in place of --db.", metavar="[PLACE]")]
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Store, in place of --db; then key=value of the start documents.",
+        metavar="[PLACE] [KEY=VALUE]...",
+    ),
+]
 
 
 @app.command()
@@ -26,20 +52,14 @@ def info(place: Place = None, db: Store = None) -> None:
     """Say what a store holds."""
     with connect(place or db, create=False, mode="r") as broker:
         runs = len(broker)
-        typer.echo(f"{broker.uri}: {runs:,} runs")
+        say(f"{broker.uri}: {runs:,} runs")
         if runs:
-            typer.echo(f"newest: {line_of(broker[-1])}")
+            say(f"newest: {line_of(broker[-1])}")
 
 
 @app.command()
 def seal(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Store, in place of --db; then key=value of the start documents.",
-            metavar="[PLACE] [KEY=VALUE]...",
-        ),
-    ] = None,
+    words: Words = None,
     db: Store = None,
     full: Full = None,
     since: Since = None,
@@ -54,21 +74,65 @@ def seal(
 ) -> None:
     """Pack journalled events into columnar chunks, run by run; may be interrupted and repeated."""
     place, terms = _place_and_terms(words or [])
-    made, peeked, failed = 0, 0, []
-    with connect(place or db, create=False) as broker:
+    made, peeked = 0, 0
+    with every_run(), connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
         for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
                 peeked += broker.peek(header) if peek else 0
             except (BadDocument, StoreDamaged) as error:
-                failed.append(f"{header.uid}: {error}")
+                name_failed(header.uid, error)
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run
-        typer.echo(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
+        say(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
         if peek:
-            typer.echo(f"{peeked:,} detector keys looked into")
-    _report_failed(failed)
+            say(f"{peeked:,} detector keys looked into")
+
+
+@app.command()
+def check(
+    words: Words = None,
+    db: Store = None,
+    full: Full = None,
+    since: Since = None,
+    until: Until = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Read also the frames in detector files.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a damage.")] = False,
+) -> None:
+    """Look for what is damaged, and name it; changes nothing. Status 1 if something is."""
+    place, terms = _place_and_terms(words or [])
+    with (
+        connect(place or db, create=False, mode="r") as broker,
+        progress_bar(None, " runs") as bar,
+    ):
+        chosen = bool(terms or full or since or until)
+        runs = search(broker, terms, full, since, until) if chosen else broker
+
+        def progress(checked: Check) -> None:
+            bar.update(checked.runs - bar.n)
+
+        checked = check_runs(runs, files=files, progress=progress)
+        for damage in checked:
+            say(to_json(damage.to_dict()) if as_json else f"damaged: {damage}")
+        bar.close()
+        say(f"{checked} in {broker.uri}", err=as_json)
+    if checked.damages:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Of the backup; must not be there.")],
+    db: Store = None,
+) -> None:
+    """Copy an embedded store as it is at one instant, while it is written."""
+    with connect(db, create=False, mode="r") as broker:
+        report = back_up(broker, folder)
+        say(f"{report} from {broker.uri}")
+    _report_failed([str(damage) for damage in report.damages])
 
 
 def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
@@ -91,29 +155,26 @@ def index(
     ] = True,
 ) -> None:
     """Make the indexes that a database lacks, and remember what its detector files hold."""
-    failed: list[str] = []
     with connect(place or db, create=False) as broker:
         made = broker.header_source.store.create_indexes()
         for source in broker.event_sources.values():
             made += source.store.create_indexes()
         for name in made:
-            typer.echo(name)
-        typer.echo(f"{len(made):,} indexes made in {broker.uri}")
+            say(name)
+        say(f"{len(made):,} indexes made in {broker.uri}")
         if peek:
-            failed = _look_into_all(broker)
-    _report_failed(failed)
+            _look_into_all(broker)
 
 
-def _look_into_all(broker: DataBroker) -> list[str]:
-    """Look into the detector files of all runs; what went wrong."""
-    peeked, failed = 0, []
+def _look_into_all(broker: DataBroker) -> None:
+    """Look into the detector files of all runs."""
+    peeked = 0
     for header in progress_bar(broker(), " runs"):
         try:
             peeked += broker.peek(header)
         except (BadDocument, StoreDamaged) as error:
-            failed.append(f"{header.uid}: {error}")
-    typer.echo(f"{peeked:,} detector keys looked into")
-    return failed
+            name_failed(header.uid, error)
+    say(f"{peeked:,} detector keys looked into")
 
 
 @app.command()
@@ -133,17 +194,22 @@ def copy(
     ] = False,
 ) -> None:
     """Copy runs between any two stores, checking each; may be interrupted and repeated."""
-    with connect(source, create=False, mode="r") as origin, connect(target) as into:
+    with (
+        every_run(),
+        connect(source, create=False, mode="r") as origin,
+        connect(target) as into,
+    ):
         found = search(origin, terms, full, since, until)
         runs = found if limit is None else found[:limit]
         bar = progress_bar(reversed(runs), " runs", of=runs)
 
         def progress(header: Header, documents: int) -> None:
-            bar.set_postfix_str(f"{header.uid[:8]}: {documents:,} documents")
+            bar.set_postfix_str(printable(f"{header.uid[:8]}: {documents:,} documents"))
 
         report = copy_runs(bar, into, files=files, verify=verify, progress=progress)
-        typer.echo(f"{report} from {origin.uri} into {into.uri}")
-    _report_failed([f"{uid}: {reason}" for uid, reason in report.failed.items()])
+        say(f"{report} from {origin.uri} into {into.uri}")
+        for uid, reason in report.failed.items():
+            name_failed(uid, reason)
 
 
 @app.command()
@@ -155,21 +221,21 @@ def config(
     """List the configurations that can be opened by name."""
     if folders:
         for folder in search_folders():
-            typer.echo(f"{folder}{'' if folder.exists() else '  (not there)'}")
+            say(f"{folder}{'' if folder.exists() else '  (not there)'}")
         return
     seen: set[str] = set()
     for found in list_configurations():
         hidden = "  (hidden by the first of this name)" if found.name in seen else ""
         seen.add(found.name)
-        typer.echo(f"{found.name:<20} {found.kind:<10} {found.target()}  {found.file}{hidden}")
+        say(f"{found.name:<20} {found.kind:<10} {found.target()}  {found.file}{hidden}")
     if not seen:
-        typer.echo("there is no configuration; --folders shows where they are looked for")
+        say("there is no configuration; --folders shows where they are looked for")
     for message in unreadable_files():
-        typer.echo(f"not readable: {message}", err=True)
+        say(f"not readable: {message}", err=True)
 
 
 def _report_failed(messages: list[str]) -> None:
     for message in messages:
-        typer.echo(f"failed: {message}", err=True)
+        say(f"failed: {message}", err=True)
     if messages:
         raise typer.Exit(1)

@@ -14,9 +14,21 @@ import typer
 
 from ..connect import connect
 from ..core.errors import ConfigError
-from ..core.redaction import redacted
 from ..work.reprocess import reprocess as reprocess_runs
-from .app import Full, Limit, Since, Terms, Until, app, pair_of, search, value_of
+from .app import (
+    Full,
+    Limit,
+    Since,
+    Terms,
+    Until,
+    app,
+    every_run,
+    name_failed,
+    pair_of,
+    say,
+    search,
+    value_of,
+)
 
 __all__ = ["reprocess"]
 
@@ -45,16 +57,18 @@ def reprocess(
     """Make new runs of runs with a function of yours; again makes nothing twice."""
     func = _function(function)
     parameters = {key: value_of(value) for key, value in map(pair_of, param or ())}
-    with connect(source, create=False) as db, connect(target) as into, _cluster(scheduler):
+    with (
+        every_run(),
+        connect(source, create=False) as db,
+        connect(target) as into,
+        _cluster(scheduler),
+    ):
         found = search(db, terms, full, since, until)
         runs = found if limit is None else found[:limit]
         report = reprocess_runs(runs, func, into, parameters=parameters, name=name, dataset=dataset)
-        typer.echo(f"{report} in {into.uri}")
-    for uid, error in report.failed.items():
-        reason = redacted(f"{type(error).__name__}: {error}")
-        typer.echo(f"failed: run {uid}: {reason}", err=True)
-    if report.failed:
-        raise typer.Exit(1)
+        say(f"{report} in {into.uri}")
+        for uid, error in report.failed.items():
+            name_failed(f"run {uid}", f"{type(error).__name__}: {error}")
 
 
 def _function(text: str) -> Callable[..., Any]:

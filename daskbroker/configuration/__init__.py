@@ -14,11 +14,12 @@ from .files import (
     unreadable_files,
 )
 from .forms import settings_of
-from .places import Settings, has_secret, place_settings, scheme_of, target_of
+from .places import Settings, check_place, has_secret, place_settings, scheme_of, target_of
 
 __all__ = [
     "Configuration",
     "Settings",
+    "check_place",
     "find_configuration",
     "has_secret",
     "list_configurations",

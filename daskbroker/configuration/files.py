@@ -13,6 +13,7 @@ import platformdirs
 import yaml
 
 from ..core.errors import ConfigError
+from ..core.listing import listed
 from .forms import kind_of, settings_of, sources_of
 from .places import Settings, target_of
 
@@ -162,7 +163,7 @@ def read_configuration(path: str | os.PathLike[str]) -> Configuration:
     if chosen:
         if chosen not in (sources or {}):
             raise ConfigError(
-                f"{file}: has no source {chosen!r}; it has: {', '.join(sources or ()) or 'none'}"
+                f"{file}: has no source {chosen!r}; it has: {listed(sources or (), chosen)}"
             )
         content = (sources or {})[chosen]
     return Configuration(chosen or file.stem, kind_of(content, str(file)), file, content)

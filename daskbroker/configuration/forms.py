@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
+from ..core.listing import listed
 from .places import Settings, mongo_uri, place_settings
 
 __all__ = ["kind_of", "settings_of", "sources_of"]
@@ -110,9 +111,7 @@ def _is_recordings(driver: str) -> bool:
 def _own(content: Mapping[str, Any], where: str, folder: Path | None) -> Settings:
     unknown = [str(key) for key in content if key not in OWN]
     if unknown:
-        raise ConfigError(
-            f"{where}: {', '.join(unknown)} means nothing; there may be {', '.join(OWN)}"
-        )
+        raise ConfigError(f"{where}: {listed(unknown)} means nothing; there may be {listed(OWN)}")
     options = {key: _text(content, key, where) for key in ("assets", "layout") if key in content}
     settings = place_settings(_text(content, "uri", where), folder=folder, **options)
     for key in ("mode", "timezone"):
@@ -125,7 +124,7 @@ def _databroker(content: Mapping[str, Any], where: str, folder: Path | None) -> 
     parts = {part: _store(content, part, where) for part in STORES}
     ignored = [key for key in ("event_sources", "transforms") if content.get(key)]
     if ignored:
-        warnings.warn(f"{where}: {', '.join(ignored)} is not applied by daskbroker", stacklevel=2)
+        warnings.warn(f"{where}: {listed(ignored)} is not applied by daskbroker", stacklevel=2)
     settings = place_settings(
         parts["metadatastore"], assets=parts["assets"], layout="normalized", folder=folder
     )
@@ -168,7 +167,7 @@ def _catalog(source: Mapping[str, Any], where: str, folder: Path | None) -> Sett
     if sources is not None:
         if len(sources) != 1:
             raise ConfigError(
-                f"{where}: has the sources {', '.join(sources) or 'none'}; say which, as in "
+                f"{where}: has the sources {listed(sources)}; say which, as in "
                 f"'{where}#{next(iter(sources), 'name')}'"
             )
         source = next(iter(sources.values()))

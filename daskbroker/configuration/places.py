@@ -13,12 +13,27 @@ from ..core.errors import ConfigError
 from ..core.redaction import has_login, redacted
 from ..stores.openers import opener_of
 
-__all__ = ["Settings", "has_secret", "mongo_uri", "place_settings", "scheme_of", "target_of"]
+__all__ = [
+    "Settings",
+    "check_place",
+    "has_secret",
+    "mongo_uri",
+    "place_settings",
+    "scheme_of",
+    "target_of",
+]
 
 Settings = dict[str, Any]
 
 LAYOUTS = ("auto", "normalized", "embedded")
 MONGO = ("mongodb", "mongodb+srv")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
+_MISTYPED = re.compile(
+    r"\s*(mongodb\+srv|mongodb|mongo|file|https?|[A-Za-z][A-Za-z0-9+.\-]+(?=:[/\\]))(?:[:;][/\\]?|//)",
+    re.IGNORECASE,
+)
+"""A known scheme before a colon, or any of two letters or more before a colon and a slash."""
+_LOGIN = re.compile(r"/{0,2}[^/@]*:[^/@]*@")
 _ESCAPED = re.compile(r"(?:[^:/?#\[\]@%\s]|%[0-9A-Fa-f]{2})*")
 
 
@@ -43,6 +58,7 @@ def place_settings(
     ConfigError
         For a scheme that no store has, or a URI without a database.
     """
+    check_place(place)
     scheme, separator, rest = place.partition("://")
     if separator and scheme in MONGO:
         if layout not in LAYOUTS:
@@ -57,11 +73,39 @@ def place_settings(
         return {"uri": place}
     if assets is not None:
         raise ConfigError(f"{place}: a folder holds everything; only MongoDB has 'assets' apart")
-    path = rest.removeprefix("localhost") if separator else place
+    path = "/" + rest.partition("/")[2] if separator else place
     try:
         return {"embedded": str(Path(folder or "", os.path.expanduser(path)).resolve())}
     except (OSError, ValueError, RuntimeError) as error:  # the latter for links that go round
         raise ConfigError(f"{path!r} can be no folder: {error}") from error
+
+
+def check_place(place: str) -> None:
+    """Refuse what is neither a path nor a URI, but looks like a URI that was mistyped.
+
+    As a path it would make a folder, named by the password that may be in it; so nothing of it is
+    repeated but its scheme.
+
+    Raises
+    ------
+    ConfigError
+    """
+    scheme, separator, rest = place.partition("://")
+    if separator and _SCHEME.fullmatch(scheme):
+        host = rest.partition("/")[0]
+        if scheme == "file" and (host.lower() not in ("", "localhost") or "/" not in rest):
+            raise ConfigError(
+                f"{redacted(f'file://{host}/…')}: a file: URI of this machine is needed, "
+                "file:///folder"
+            )
+        return
+    mistyped = _MISTYPED.match(place)
+    if (mistyped or _LOGIN.match(place)) and not os.path.isdir(place):
+        shown = f"{mistyped[1]}:…" if mistyped else "a place with a user name or password"
+        raise ConfigError(
+            f"{shown} is neither a path nor a URI; a URI is scheme://host/…, and a folder of such "
+            "a name is given as ./name"
+        )
 
 
 def _with_database(uri: str) -> str:

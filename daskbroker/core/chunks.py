@@ -11,12 +11,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from .bad_runs import BadRun
 from .checksum import seal_bytes, sound_bytes
 from .codec import Kind, encode, field_kind
 from .documents import Document
@@ -258,6 +259,9 @@ class ChunkPlan:
         What the reader wants to know, one per chunk.
     store
         Identity of the store at its place (:func:`place_identity`), part of the token.
+    bad
+        By uid, the runs of which something was found that cannot be read; the plan has not all
+        of them.
     """
 
     reader: ChunkReader
@@ -266,6 +270,7 @@ class ChunkPlan:
     records: np.ndarray
     keys: tuple[Any, ...]
     store: str
+    bad: Mapping[str, BadRun] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -305,9 +310,7 @@ class ChunkPlan:
         """The plan of some of the chunks, in the given order."""
         chosen = np.asarray(places, dtype=np.intp)
         keys = tuple(self.keys[place] for place in chosen.tolist())
-        return ChunkPlan(
-            self.reader, self.descriptors, self.schemas, self.records[chosen], keys, self.store
-        )
+        return replace(self, records=self.records[chosen], keys=keys)
 
     def of_descriptors(self, places: Sequence[int]) -> ChunkPlan:
         """The plan of some of the descriptors, by their places, in the given order."""
@@ -319,14 +322,40 @@ class ChunkPlan:
         records = self.records[chosen]
         records["descriptor"] = owners[chosen]
         used, records["schema"] = np.unique(records["schema"], return_inverse=True)
-        return ChunkPlan(
-            reader=self.reader,
+        return replace(
+            self,
             descriptors=tuple(self.descriptors[place] for place in places),
             schemas=tuple(self.schemas[number] for number in used.tolist()),
             records=records,
             keys=tuple(self.keys[place] for place in chosen.tolist()),
-            store=self.store,
         )
+
+    def by_run(self) -> dict[str, ChunkPlan]:
+        """The plan of each run that has a descriptor, as :meth:`of_descriptors` would make it."""
+        places: dict[str, list[int]] = {}
+        for place, descriptor in enumerate(self.descriptors):
+            places.setdefault(descriptor["run_start"], []).append(place)
+        run = np.empty(len(self.descriptors), np.int64)
+        within = np.empty(len(self.descriptors), np.int64)
+        for number, some in enumerate(places.values()):
+            run[some], within[some] = number, np.arange(len(some))
+        owners = self.records["descriptor"]
+        order = np.lexsort((within[owners], run[owners]))
+        records = self.records[order]
+        ends = np.cumsum(np.bincount(run[owners], minlength=len(places))).tolist()
+        records["descriptor"] = within[records["descriptor"]]
+        keys = [self.keys[place] for place in order.tolist()]
+        plans = {}
+        for uid, begin, end in zip(places, [0, *ends], ends):
+            part, schemas = records[begin:end], self.schemas
+            if len(schemas) > 1:
+                used, numbers = np.unique(part["schema"], return_inverse=True)
+                part["schema"] = numbers
+                schemas = tuple(schemas[number] for number in used.tolist())
+            own = tuple(self.descriptors[place] for place in places[uid])
+            some_keys = tuple(keys[begin:end])
+            plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store)
+        return plans
 
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
@@ -347,7 +376,7 @@ class ChunkPlan:
     def __reduce__(self) -> tuple[Any, ...]:
         keys = tuple(self.reader.portable(self.keys))
         fields = (self.reader, self.descriptors, self.schemas, self.records, keys, self.store)
-        return (ChunkPlan, fields)
+        return (ChunkPlan, (*fields, self.bad))
 
 
 def ranges_table(numbers: range) -> pa.Table:

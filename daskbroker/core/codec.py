@@ -3,8 +3,8 @@
 A column is what the events of one chunk hold under one key. :func:`encode` looks at the
 values, never at what a descriptor claims, and picks the plainest Arrow type that gives them
 back exactly. What the Arrow type alone cannot tell (which numbers were integers, which cells
-were missing rather than ``None``, the shape of arrays) is noted in the field's metadata, so a
-Parquet file stays plain for other readers.
+were missing rather than ``None``, the shape of arrays, that a text stands for bytes) is noted
+in the field's metadata, so a Parquet file stays plain for other readers.
 
 ======== ============================================ ==========================
 kind     values                                       Arrow type
@@ -19,7 +19,7 @@ number   integers up to 2**53 and floats              double
 str      text                                         string
 array    arrays of one shape and type                 nested fixed_size_list
 list     flat arrays of one type, differing lengths   list
-json     anything else                                string (JSON)
+json     anything else, bytes and UUIDs too           string (JSON)
 ======== ============================================ ==========================
 """
 
@@ -28,7 +28,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -37,16 +37,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .documents import from_json, plain, to_json
+from .documents import DEEPEST, plain
 from .errors import StoreDamaged, StoreVersion
 from .frozen import FrozenList
+from .json_text import from_json, has_marks, marked_json, of_marked_json
+from .listing import listed
 
 __all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
 
 KINDS = frozenset(
     ("null", "bool", "int", "long", "uint", "float", "number", "str", "array", "list", "json")
 )
-NOTES = frozenset(("ints", "missing"))
+NOTES = frozenset(("ints", "missing", "marked"))
 """What may stand beside the kind in a field's metadata."""
 
 EXACT_INTEGER = 2**53
@@ -122,7 +124,12 @@ class Column:
     def arrow_field(self, name: str) -> pa.Field:
         """The Arrow field that carries kind and notes in its metadata."""
         note = _noted(self.kind, self.notes) if self.notes else _noted_kind(self.kind)
-        return pa.field(name, self.array.type, metadata={b"daskbroker": note})
+        return _field(name, self.array.type, note)
+
+
+@lru_cache(maxsize=4096)
+def _field(name: str, kind: pa.DataType, note: bytes) -> pa.Field:
+    return pa.field(name, kind, metadata={b"daskbroker": note})
 
 
 def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:
@@ -166,7 +173,7 @@ def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
         return _parsed_short(note) if len(note) < SHORT else _parsed(note)
     except StoreVersion as error:
         raise StoreVersion(f"column {arrow_field.name!r} of a chunk: {error}") from None
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
 
 
@@ -175,7 +182,7 @@ def _parsed(note: bytes) -> tuple[Kind, Mapping[str, str]]:
     kind = Kind.from_list(notes.pop("kind"))
     if not notes.keys() <= NOTES:
         raise StoreVersion(
-            f"it has notes ({', '.join(sorted(notes.keys() - NOTES))}) that this daskbroker does "
+            f"it has notes ({listed(sorted(notes.keys() - NOTES))}) that this daskbroker does "
             "not know: install a newer daskbroker to read it"
         )
     return kind, notes
@@ -312,6 +319,8 @@ def _encode_arrays(
             flat = _flat(level_below)
             return None if flat is None else _encode_ragged(flat, lengths, valid, notes)
         shape.append(lengths[0])
+        if len(shape) > DEEPEST:  # of a foreign writer; Arrow ends soon after
+            return None
         level = level_below
     flat = _flat(level)
     if flat is None:
@@ -401,9 +410,19 @@ def _encode_ragged(
 
 
 def _encode_json(values: Sequence[Any]) -> Column:
-    texts = [None if v is MISSING else to_json(v) for v in values]
+    return text_column([None if v is MISSING else marked_json(v) for v in values])
+
+
+def text_column(texts: Sequence[str | None]) -> Column:
+    """A column of texts of :func:`~.json_text.marked_json`; None where a cell is missing."""
     array = pa.array(texts, pa.string())
-    return Column(array, Kind("json", array.null_count > 0))
+    marked = any(text is not None and has_marks(text) for text in texts)
+    return Column(array, Kind("json", array.null_count > 0), {"marked": "all"} if marked else {})
+
+
+def text_reader(notes: Mapping[str, str]) -> Callable[[str], Any]:
+    """What reads the texts of a column of :func:`text_column`."""
+    return of_marked_json if "marked" in notes else from_json
 
 
 def _with_nulls(cells: list[Any], valid: np.ndarray | None) -> list[Any]:
@@ -419,8 +438,8 @@ def _pack_mask(mask: np.ndarray) -> str:
 
 def check_notes(notes: Mapping[str, str], rows: int) -> None:
     """Raise StoreDamaged if the notes of a column of so many rows are not what they should be."""
-    if not notes.keys() <= {"missing", "ints"}:
-        raise StoreDamaged(f"a column has unknown notes: {', '.join(notes)}")
+    if not notes.keys() <= NOTES:
+        raise StoreDamaged(f"a column has unknown notes: {listed(notes)}")
     if notes.get("missing", "all") != "all":
         _unpack_mask(notes["missing"], rows)
     if "ints" in notes:
@@ -454,7 +473,8 @@ def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     """The cells that :func:`encode` was given, arrays as lists, missing ones as ``MISSING``."""
     kind, notes = field_kind(arrow_field)
     if kind.name == "json":
-        return [MISSING if text is None else from_json(text) for text in array.to_pylist()]
+        read = text_reader(notes)
+        return [MISSING if text is None else read(text) for text in array.to_pylist()]
     cells = _decode_cells(array, kind, notes)
     if "missing" in notes:
         if notes["missing"] == "all":

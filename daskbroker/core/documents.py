@@ -1,4 +1,4 @@
-"""Documents: immutable mappings of JSON-like values.
+"""Documents: immutable mappings of JSON-like values, bytes and UUIDs.
 
 The vocabulary is event-model's (https://blueskyproject.io/event-model). A document is taken
 in by :func:`normalize`, which makes a private, plain copy of what the caller gave (so that a
@@ -7,8 +7,8 @@ dict or array reused after ``insert`` changes nothing), and given out as a :clas
 
 from __future__ import annotations
 
-import json
 import math
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -17,8 +17,10 @@ import msgpack
 import numpy as np
 
 from .checksum import seal_bytes, sound_bytes
+from .dtypes import plain_dtype
 from .errors import BadDocument
 from .frozen import FROZEN, FrozenDict, FrozenList, freeze
+from .json_text import from_json, to_json
 
 __all__ = [
     "ALL",
@@ -130,7 +132,7 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
 
     Mappings become dicts, tuples and other sequences lists, NumPy scalars Python scalars,
     NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays), cells that a
-    masked array masks ``None``.
+    masked array masks ``None``. Bytes and UUIDs stay what they are.
 
     Parameters
     ----------
@@ -145,18 +147,22 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
     Raises
     ------
     BadDocument
-        For a value that has no JSON-like form (bytes, sets, datetimes, complex numbers,
-        objects), an integer of more than 2048 bits, a key that is not valid text, or more
-        than `DEEPEST` levels. The message names the path to it.
+        For a value that has no JSON-like form (sets, datetimes, complex numbers, objects), an
+        integer of more than 2048 bits, a key that is not valid text, or more than `DEEPEST`
+        levels. The message names the path to it.
     """
     try:
         return _normalize(value, arrays, DEEPEST)
     except _NoSuchForm as error:
         path = ".".join([where, *reversed(error.path)])
         raise BadDocument(f"{path}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # of an object that stands for a mapping, list or number
+        raise BadDocument(f"{where}: a value cannot be read: {_named(error)}") from error
 
 
-_ATOMS = frozenset({float, str, bool, type(None)})
+_ATOMS = frozenset({float, str, bool, type(None), bytes, uuid.UUID})
 _PLAIN = _ATOMS | {int}
 
 DEEPEST = 50
@@ -211,9 +217,13 @@ def _normalize(value: Any, arrays: bool, levels: int) -> Any:
     for base in (int, float, str):
         if isinstance(value, base):
             return _normalize(base(value), arrays, levels)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, uuid.UUID):
+        return uuid.UUID(int=value.int)
     raise _NoSuchForm(
         f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; "
-        "use numbers, text, booleans, None, lists, arrays and mappings of these"
+        "use numbers, text, booleans, None, bytes, UUIDs, lists, arrays and mappings of these"
     )
 
 
@@ -248,10 +258,19 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _NoSuchForm(f"a {type(value).__name__} makes no array: {_named(error)}") from error
     kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind not in "biufUO" or (kind == "f" and size > 8):
+    if kind not in "biufUSO" or (kind == "f" and size > 8):
         what = "array" if array.ndim else "value"
         raise _NoSuchForm(f"an {what} of dtype {array.dtype} has no JSON-like form")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -299,6 +318,7 @@ def equal(a: Any, b: Any) -> bool:
 
 _EXT_INTEGER = 1
 _EXT_ARRAY = 2
+_EXT_UUID = 3
 
 
 def _default(value: Any) -> Any:
@@ -307,16 +327,20 @@ def _default(value: Any) -> Any:
         return msgpack.ExtType(_EXT_ARRAY, head + value.tobytes())
     if isinstance(value, int):  # beyond 64 bits
         return msgpack.ExtType(_EXT_INTEGER, str(value).encode())
+    if isinstance(value, uuid.UUID):
+        return msgpack.ExtType(_EXT_UUID, value.bytes)
     raise TypeError(type(value))
 
 
 def _ext_hook(code: int, data: bytes) -> Any:
     if code == _EXT_INTEGER:
         return int(data)
+    if code == _EXT_UUID:
+        return uuid.UUID(bytes=data)
     unpacker = msgpack.Unpacker()
     unpacker.feed(data)
     dtype, shape = unpacker.unpack()
-    return np.frombuffer(data, np.dtype(dtype), offset=unpacker.tell()).reshape(shape)
+    return np.frombuffer(data, plain_dtype(dtype), offset=unpacker.tell()).reshape(shape)
 
 
 def pack(value: Any) -> bytes:
@@ -353,16 +377,6 @@ def unpack_document(data: bytes) -> Document:
     # The outermost mapping is nobody else's, so it need not be copied to be a Document.
     object.__setattr__(content, "__class__", Document)
     return content  # type: ignore[no-any-return]
-
-
-def to_json(value: Any) -> str:
-    """A normalized value as JSON text (Python's dialect: NaN and Infinity as such names)."""
-    return json.dumps(value, separators=(",", ":"), default=plain)
-
-
-def from_json(text: str) -> Any:
-    """The value of a JSON text, NaN and Infinity included."""
-    return json.loads(text)
 
 
 def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple[str, Any]]:

@@ -12,13 +12,16 @@ import socket
 import sys
 from typing import Any
 
+from .printable import printable
+
 
 class DaskbrokerError(Exception):
     """Base of all errors that daskbroker raises on purpose."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument, quotes and escapes included.
-        return Exception.__str__(self)
+        # KeyError would show the repr of its argument, quotes included. Names of documents may
+        # be in it.
+        return printable(Exception.__str__(self))
 
 
 class BadDocument(DaskbrokerError, ValueError):
@@ -69,6 +72,10 @@ class StoreNotFound(StoreError, FileNotFoundError):
     """Nothing is stored at this place."""
 
 
+class StoreExists(StoreError, FileExistsError):
+    """Something is there already, where a new store was to be made."""
+
+
 class StoreReadOnly(StoreError, PermissionError):
     """The store can be read but not written."""
 
@@ -82,7 +89,7 @@ class StoreUnavailable(StoreError, ConnectionError):
 
 
 class StoreDamaged(StoreError):
-    """A file of the store is missing, truncated or not what it should be."""
+    """A file or document of the store is missing, damaged or not what it should be."""
 
 
 class StoreVersion(StoreError):
@@ -91,6 +98,15 @@ class StoreVersion(StoreError):
 
 class ClaimWarning(UserWarning):
     """A detector file holds other cells than its descriptor declares, or cannot be seen."""
+
+
+class BadRunWarning(DaskbrokerError, UserWarning):
+    """A run is left out of a list, a search or a table, as a document of it cannot be read.
+
+    The message names the run (or, where it has no uid, where the store has it), the document and
+    the field. :attr:`daskbroker.Results.bad` keeps what was left out; ``db[uid]`` of such a run
+    raises :class:`StoreDamaged`. It is a warning; as an error where warnings are turned into such.
+    """
 
 
 class CopyMismatch(DaskbrokerError):
@@ -107,6 +123,10 @@ class HandlerNotFound(FillError, LookupError):
 
 class HandlerExists(DaskbrokerError, ValueError):
     """Another handler is registered for this spec already."""
+
+
+class BadField(FieldNotFound, BadQuery):
+    """A field that is no data key, and no regular expression that can be used."""
 
 
 class ConfigError(DaskbrokerError, ValueError):

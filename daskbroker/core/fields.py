@@ -18,7 +18,9 @@ from typing import Any
 
 from .clock import seconds_of
 from .documents import ALL, Document
-from .errors import FieldNotFound
+from .errors import BadField, BadQuery, FieldNotFound
+from .listing import listed
+from .query import full_matches
 
 __all__ = [
     "Field",
@@ -92,7 +94,8 @@ def select(
     Raises
     ------
     FieldNotFound
-        For a field that matches nothing, naming what there is.
+        For a field that matches nothing, naming what there is. It is also a BadQuery where it is
+        no pattern, or one that takes too long.
     """
     keys = data_keys_of(descriptors)
     names = shown_names(keys)
@@ -171,6 +174,8 @@ class FieldsOfRuns:
 def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
     try:
         select([item], descriptors)
+    except BadField:  # of which no other descriptor knows more
+        raise
     except FieldNotFound:
         return False
     return True
@@ -183,6 +188,8 @@ def _is_in_every_stream(item: Any) -> bool:
 def _as_list(fields: Any) -> list[Any]:
     if isinstance(fields, (str, re.Pattern)):
         return [fields]
+    if not isinstance(fields, Iterable):
+        raise FieldNotFound(f"fields takes names and patterns, not {fields!r:.100}")
     return list(fields)
 
 
@@ -190,9 +197,9 @@ def _match(
     item: Any, keys: list[str], names: dict[str, str], descriptors: Sequence[Mapping[str, Any]]
 ) -> list[Field]:
     if isinstance(item, re.Pattern):
-        return _by_pattern(item, keys, names, item.pattern)
+        return _by_pattern(item, keys, names, str(item.pattern))
     if not isinstance(item, str):
-        raise FieldNotFound(f"the field {item!r} is neither text nor a compiled pattern")
+        raise FieldNotFound(f"the field {item!r:.200} is neither text nor a compiled pattern")
     if item in RESERVED:
         return [] if item == "seq_num" else [Field(item, "", item)]
     if item in names:
@@ -215,19 +222,20 @@ def _by_pattern(pattern: Any, keys: list[str], names: dict[str, str], shown: str
     chosen = _full_matches(pattern, keys)
     if not chosen:
         raise FieldNotFound(
-            f"the field {shown!r} matches no data key; there are: {', '.join(keys) or 'none'}"
+            f"the field {shown!r:.200} matches no data key; there are: {listed(keys, shown)}"
         )
     return [Field("data", key, names[key]) for key in chosen]
 
 
 def _full_matches(pattern: Any, keys: list[str]) -> list[str]:
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise FieldNotFound(
-            f"the field {pattern!r} is no data key and no regular expression: {error}"
+        return full_matches(pattern, keys, "fields")
+    except BadQuery as error:
+        shown = str(getattr(pattern, "pattern", pattern))
+        raise BadField(
+            f"the field {shown:.100} is no data key, and no regular expression that can be used: "
+            f"{error}; there are: {listed(keys, shown)}"
         ) from None
-    return [key for key in keys if compiled.fullmatch(key)]
 
 
 def _projection(
@@ -237,7 +245,7 @@ def _projection(
         devices = sorted({device for d in descriptors for device in d.get("configuration", {})})
         raise FieldNotFound(
             f"the field {item!r} names no configuration; use config:<device>:<key>, "
-            f"devices are: {', '.join(devices) or 'none'}"
+            f"devices are: {listed(devices, path.partition(':')[0])}"
         )
     return Field(space, path, item)
 

@@ -13,6 +13,7 @@ them, not to be written to, from a deep one, which has its own.
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ import yaml
 
 __all__ = ["FROZEN", "FrozenDict", "FrozenList", "freeze", "freeze_lists"]
 
-ATOMS = frozenset({float, str, int, bool, type(None)})
+ATOMS = frozenset({float, str, int, bool, type(None), bytes, uuid.UUID})
 
 
 def _immutable(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
@@ -120,7 +121,7 @@ def freeze(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.flags.writeable:
         value = value.view()
         value.flags.writeable = False
-    return value
+    return str(value) if isinstance(value, str) else value  # plain, of a store's own kind
 
 
 def _frozen_items(values: Any) -> Iterable[Any]:

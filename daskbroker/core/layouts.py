@@ -12,9 +12,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .codec import MISSING, Column, Kind, block, decode, encode, exact_alone, field_kind
-from .documents import Document, from_json, frozen_document, to_json
+from .codec import (
+    MISSING,
+    Column,
+    Kind,
+    block,
+    decode,
+    encode,
+    exact_alone,
+    field_kind,
+    text_column,
+    text_reader,
+)
+from .documents import Document, frozen_document
 from .frozen import FrozenDict, FrozenList, freeze, freeze_lists
+from .json_text import marked_json
 
 __all__ = [
     "DATUM",
@@ -258,10 +270,9 @@ def _texts(values: Sequence[Any]) -> Column:
             continue
         label = repr(value)
         if label not in known:
-            known[label] = to_json(value)
+            known[label] = marked_json(value)
         texts.append(known[label])
-    array = pa.array(texts, pa.string())
-    return Column(array, Kind("json", array.null_count > 0))
+    return text_column(texts)
 
 
 def assemble(columns: Mapping[str, Column], metadata: Mapping[str, str]) -> pa.Table:
@@ -298,7 +309,7 @@ def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]
         if key in table.column_names and table.column(key).null_count < table.num_rows:
             if key == EXTRA or table.column(key).null_count:
                 complete.append(key)
-            columns[key] = _values_of_texts(_pylist(table, key))
+            columns[key] = _values_of_texts(table, key)
     names = tuple(columns)
     rows = zip(*columns.values())
     if not complete:
@@ -315,12 +326,13 @@ def _completed(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return row
 
 
-def _values_of_texts(texts: Sequence[str | None]) -> Iterator[Any]:
-    """Frozen values of JSON texts; the few different texts are parsed once."""
+def _values_of_texts(table: pa.Table, name: str) -> Iterator[Any]:
+    """Frozen values of a column of JSON texts; the few different texts are parsed once."""
+    read = text_reader(field_kind(table.schema.field(name))[1])
     values: dict[str | None, Any] = {None: MISSING}
-    for text in texts:
+    for text in table.column(name).to_pylist():
         if text not in values:
-            values[text] = freeze(from_json(str(text)))
+            values[text] = freeze(read(str(text)))
         yield values[text]
 
 
@@ -334,10 +346,6 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     return column.combine_chunks()
-
-
-def _pylist(table: pa.Table, name: str) -> list[str | None]:
-    return table.column(name).to_pylist()  # type: ignore[no-any-return]
 
 
 def _frozen_row(row: np.ndarray) -> FrozenList:

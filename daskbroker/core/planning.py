@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .bad_runs import BadRun
 from .chunks import (
     CHUNK_RECORD,
     ChunkPlan,
@@ -23,6 +24,7 @@ from .codec import Kind, listed_kinds
 from .documents import Document
 from .external import stream_keys
 from .layouts import EVENT, Layout
+from .run_plan import stream_of
 
 __all__ = ["PlanBuilder", "describe_chunk", "with_frames"]
 
@@ -62,6 +64,7 @@ class PlanBuilder:
         self._described: dict[str, int] = {}
         self._records: list[tuple[Any, ...]] = []
         self._keys: list[Any] = []
+        self._bad: dict[str, BadRun] = {}
 
     def add_schema(self, kinds: Mapping[str, Kind]) -> int:
         """Note a set of columns that chunks have; its number, for :meth:`add_chunk`."""
@@ -106,6 +109,21 @@ class PlanBuilder:
         schema = self.add_schema(column_kinds(table))
         self.add_chunk(place, to_ipc(table) if key is None else key, first, schema, facts)
 
+    def note_bad(self, place: int, reason: str) -> None:
+        """Something of a run cannot be read: whoever asks for the run is told so.
+
+        Parameters
+        ----------
+        place
+            Of a descriptor of the run, among those of the plan.
+        reason
+            Which document, which field, and what is wrong.
+        """
+        descriptor = self._descriptors[place]
+        run = descriptor["run_start"]
+        stream = f"stream {stream_of(descriptor)!r}, " if "data_keys" in descriptor else ""
+        self._bad.setdefault(run, BadRun(run, stream + reason))
+
     def plan(self) -> ChunkPlan:
         """What was added, in the order of the descriptors."""
         records = np.array(self._records, dtype=CHUNK_RECORD)
@@ -117,6 +135,7 @@ class PlanBuilder:
             records=records[order],
             keys=tuple(self._keys[place] for place in order.tolist()),
             store=self._store,
+            bad=self._bad,
         )
 
 

@@ -6,13 +6,14 @@ whatever shows, fills, sends or copies the runs; nothing asks the store again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .bad_runs import BadRun
 from .chunks import ChunkPlan
 from .documents import ALL, Document
+from .errors import StoreDamaged
 from .layouts import REFERENCES, RESOURCE, STREAM_RESOURCE, decode_rows
 from .peeks import Peek
 
@@ -42,17 +43,73 @@ class RunPlan:
         whose references are planned. Empty if none are.
     peeks
         What is remembered of the detector files of the runs whose references are planned.
+    unlisted
+        By uid, the runs of which a descriptor cannot be read.
     """
 
     runs: tuple[str, ...]
     events: ChunkPlan
     references: Mapping[str, ChunkPlan]
     peeks: tuple[Peek, ...] = ()
+    unlisted: Mapping[str, BadRun] = field(default_factory=dict)
 
     @property
     def descriptors(self) -> tuple[Document, ...]:
         """The descriptors of the planned streams, run by run, within a run in order of time."""
         return self.events.descriptors
+
+    @property
+    def bad(self) -> dict[str, BadRun]:
+        """By uid, the runs of which something cannot be read: the plan has not all of them."""
+        found = dict(self.unlisted)
+        for plan in self.plans:
+            for run, bad in plan.bad.items():
+                found.setdefault(run, bad)
+        return found
+
+    def checked(self) -> RunPlan:
+        """The plan, if all its runs can be read.
+
+        Raises
+        ------
+        StoreDamaged
+            Naming the first that cannot.
+        """
+        for bad in self.bad.values():
+            raise bad.error()
+        return self
+
+    def unreadable(self, columns: Sequence[str]) -> dict[str, BadRun]:
+        """By uid, the runs of which these columns are in a damaged chunk; they are read for it."""
+        bad: dict[str, BadRun] = {}
+        for place, descriptor in enumerate(self.descriptors):
+            run = descriptor["run_start"]
+            try:
+                for _ in self.events.of_descriptors([place]).read_all(columns):
+                    pass
+            except StoreDamaged as error:
+                bad.setdefault(run, BadRun(run, str(error)))
+        return bad
+
+    def without(self, runs: Collection[str]) -> RunPlan:
+        """The plan of the other runs."""
+        if not runs:
+            return self
+        plans = [
+            replace(
+                plan.of_descriptors(
+                    [n for n, d in enumerate(plan.descriptors) if d["run_start"] not in runs]
+                ),
+                bad={run: bad for run, bad in plan.bad.items() if run not in runs},
+            )
+            for plan in self.plans
+        ]
+        left = replace(
+            self,
+            runs=tuple(run for run in self.runs if run not in runs),
+            unlisted={run: bad for run, bad in self.unlisted.items() if run not in runs},
+        )
+        return left.with_plans(plans)
 
     @property
     def streams(self) -> set[str]:
@@ -78,23 +135,21 @@ class RunPlan:
         places = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
         return replace(self, events=self.events.of_descriptors(places))
 
-    def of_run(self, run: str) -> RunPlan:
-        """The part of one run."""
-        references = {
-            kind: plan.of_descriptors(self._owners[kind].get(run, ()))
-            for kind, plan in self.references.items()
+    def by_run(self) -> dict[str, RunPlan]:
+        """The part of each run that has a descriptor of events."""
+        references = {kind: plan.by_run() for kind, plan in self.references.items()}
+        peeks: dict[str, list[Peek]] = {}
+        for peek in self.peeks:
+            peeks.setdefault(peek.run, []).append(peek)
+        return {
+            uid: RunPlan(
+                (uid,),
+                events,
+                {kind: of[uid] for kind, of in references.items() if uid in of},
+                tuple(peeks.get(uid, ())),
+            )
+            for uid, events in self.events.by_run().items()
         }
-        events = self.events.of_descriptors(self._places.get(run, ()))
-        peeks = tuple(peek for peek in self.peeks if peek.run == run)
-        return RunPlan((run,), events, references, peeks)
-
-    @cached_property
-    def _places(self) -> dict[str, list[int]]:
-        return _by_run(self.events)
-
-    @cached_property
-    def _owners(self) -> dict[str, dict[str, list[int]]]:
-        return {kind: _by_run(plan) for kind, plan in self.references.items()}
 
     def sizes(self) -> dict[str, int]:
         """Number of events by descriptor uid, and of references by kind. Nothing is read."""
@@ -122,16 +177,25 @@ def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Doc
                 yield layout.kind, doc
 
 
-def _by_run(plan: ChunkPlan) -> dict[str, list[int]]:
-    """Places of the descriptors of each run."""
-    places: dict[str, list[int]] = {}
-    for place, descriptor in enumerate(plan.descriptors):
-        places.setdefault(descriptor["run_start"], []).append(place)
-    return places
+def frame_spans(plan: ChunkPlan) -> tuple[list[tuple[str, range]], dict[str, BadRun]]:
+    """Descriptor and range of ``seq_num`` of each planned stream_datum that is not empty.
+
+    Also, by uid, the runs whose stream_datums cannot be read.
+    """
+    try:
+        return list(_spans(plan)), {}
+    except StoreDamaged:  # of some run; the others are read one by one
+        spans: list[tuple[str, range]] = []
+        bad: dict[str, BadRun] = {}
+        for place, owner in enumerate(plan.descriptors):
+            try:
+                spans += _spans(plan.of_descriptors([place]))
+            except StoreDamaged as error:
+                bad[owner["run_start"]] = BadRun(owner["run_start"], str(error))
+        return spans, bad
 
 
-def frame_spans(plan: ChunkPlan) -> Iterator[tuple[str, range]]:
-    """Descriptor and range of ``seq_num`` of each planned stream_datum that is not empty."""
+def _spans(plan: ChunkPlan) -> Iterator[tuple[str, range]]:
     columns = ["descriptor", "seq_nums:start", "seq_nums:stop"]
     for table in plan.read_all(columns):
         for uid, first, last in zip(*table.to_pydict().values(), strict=True):

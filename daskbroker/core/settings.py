@@ -23,8 +23,8 @@ class Setting:
     default
         The value where the configuration says nothing.
     kind
-        ``"int"``, ``"bytes"`` (a number, or text such as ``"64 MiB"``), ``"bool"``, ``"text"``, or
-        the values that are possible.
+        ``"int"``, ``"seconds"``, ``"bytes"`` (a number, or text such as ``"64 MiB"``),
+        ``"bool"``, ``"text"``, or the values that are possible.
     help
         What it does, in one sentence.
     """
@@ -37,6 +37,11 @@ class Setting:
 SETTINGS: dict[str, Setting] = {
     "partition-size": Setting(
         "64 MiB", "bytes", "Size of a partition of a table, and of a block of a dataset."
+    ),
+    "loaded-size": Setting(
+        "8 MiB",
+        "bytes",
+        "What is stored of a dataset is in memory if all of it together has this size at most.",
     ),
     "prefetch": Setting(8, "int", "Number of reads that a stream of documents is ahead."),
     "prefetch-bytes": Setting(
@@ -56,11 +61,23 @@ SETTINGS: dict[str, Setting] = {
         True, "bool", "Whether the detector files of a run are looked into after it has stopped."
     ),
     "handler-cache": Setting(64, "int", "Number of handlers of detector files that stay open."),
+    "decode-threads": Setting(
+        0,
+        "int",
+        "Number of threads of a process that decode frames at once; 0: as many as a Dask worker "
+        "has, else as there are cores.",
+    ),
     "seal-rows": Setting(
         16_384, "int", "The journal of a descriptor is sealed when it has so many rows."
     ),
     "seal-bytes": Setting(
         16 * 2**20, "bytes", "The journal of a descriptor is sealed when it has this size."
+    ),
+    "sync-interval": Setting(
+        1.0,
+        "seconds",
+        "An insert into an embedded store survives a loss of power after so long; 0: when it has "
+        "returned, as a stop always does.",
     ),
     "verify": Setting(
         "first",
@@ -112,6 +129,11 @@ def setting(name: str) -> Any:
 def _typed(known: Setting, value: Any) -> Any:
     if known.kind == "int":
         return int(value)
+    if known.kind == "seconds":
+        seconds = float(value)
+        if not 0 <= seconds < float("inf"):
+            raise ValueError
+        return seconds
     if known.kind == "bytes":
         return int(_parse_bytes(value))
     if known.kind == "bool":

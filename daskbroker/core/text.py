@@ -21,7 +21,7 @@ def words(text: str) -> list[str]:
 
 
 def leaf_texts(value: Any) -> Iterator[str]:
-    """Every text and number among the values, numbers as Python writes them."""
+    """Every text, number and UUID among the values, as Python writes them."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -30,7 +30,7 @@ def leaf_texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from leaf_texts(item)
-    elif value is not None and not isinstance(value, bool):
+    elif value is not None and not isinstance(value, (bool, bytes)):
         yield str(value)
 
 

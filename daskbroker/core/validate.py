@@ -21,6 +21,7 @@ from .codec import EXACT_INTEGER
 from .documents import is_unicode, normalize
 from .errors import BadDocument
 from .layouts import DATUM, EVENT, STREAM_DATUM, Layout
+from .listing import listed
 
 __all__ = ["check_keys", "check_page", "check_row", "document_label", "prepare"]
 
@@ -111,11 +112,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)} items"
     return f"{text[:45]} … {text[-45:]}"
-
-
-def _listed(keys: Collection[str]) -> str:
-    shown = ", ".join(sorted(keys)[:10]) or "none"
-    return shown if len(keys) <= 10 else f"{shown}, … ({len(keys)} in all)"
 
 
 def _message(error: Any) -> str:
@@ -219,8 +215,8 @@ def check_keys(data: Collection[str], known: Collection[str], label: str, descri
     unknown = [key for key in data if key not in known]
     if unknown:
         raise BadDocument(
-            f"{label}: the data keys {_listed(unknown)} are not declared by descriptor "
-            f"{descriptor!r}, which has {_listed(known)}"
+            f"{label}: the data keys {listed(sorted(unknown))} are not declared by descriptor "
+            f"{descriptor!r}, which has {listed(sorted(known), unknown[0])}"
         )
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from ..core.bad_runs import BadRun
 from ..core.bulk import expand_bulk
 from ..core.chunks import ChunkPlan, ChunkReader
+from ..core.damage import Damage
 from ..core.documents import ALL, Document, equal
 from ..core.errors import DuplicateUID, UnknownReference
 from ..core.external import external_keys
@@ -35,9 +37,13 @@ from ..core.planning import with_frames
 from ..core.run_plan import RunPlan, frame_spans
 from ..core.search import Search
 from ..core.validate import check_keys, document_label, prepare
+from .backing_up import BackupSource
+from .checking import CheckedHeader, EventChecks, check_document, check_headers
 
 __all__ = [
+    "FARTHEST",
     "EventStore",
+    "FoundHeader",
     "HeaderPair",
     "HeaderStore",
     "Opened",
@@ -47,8 +53,13 @@ __all__ = [
     "unknown_run",
 ]
 
+FARTHEST = 2**62
+"""No store has so many runs; what SQLite and MongoDB take for a number of them."""
+
 HeaderPair = tuple[Document, Document | None]
 """Start and stop of a run; stop is None while there is none."""
+FoundHeader = HeaderPair | BadRun
+"""What a search finds: a run, or what stands in for one that cannot be read."""
 
 
 def is_whole_number(key: Any) -> bool:
@@ -140,21 +151,60 @@ class HeaderStore(ABC):
         """A context for the parts of one insert, which bounds their time together; none here."""
         return nullcontext()
 
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """A context at whose end all survives a loss of power that each stop in it promises.
+
+        A store that syncs a file for that may do so once, at the end, also for events that it
+        keeps in the same file. What is inserted in it by other threads is not concerned.
+
+        Parameters
+        ----------
+        batch
+            It has many inserts, and not the parts of one: a store that is told to sync every
+            insert does so all the same.
+        """
+        return nullcontext()
+
     @abstractmethod
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """The run with exactly this uid."""
+        """The run with exactly this uid.
+
+        Raises
+        ------
+        StoreDamaged
+            If it cannot be read.
+        """
 
     @abstractmethod
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
-    ) -> Iterator[HeaderPair]:
+    ) -> Iterator[FoundHeader]:
         """The runs that a search finds, newest first, from one place to another.
 
         The newest is that of the latest ``time``, among equals that which was inserted last. A
         store narrows the search as well as it can, and asks :meth:`Search.matches` for the rest.
+
+        In the place of a run that cannot be read, and that the search may mean, comes a
+        :class:`~daskbroker.core.bad_runs.BadRun`. It does not count: from ``start`` to ``stop``
+        are so many runs that can be read, see :func:`~daskbroker.core.bad_runs.take_sound`.
         """
 
     # -- what follows from these -------------------------------------------------------------
+
+    def has_uid(self, uid: str) -> bool:
+        """Whether there is a run with exactly this uid."""
+        return self.find_uid(uid) is not None
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """Runs with what is damaged of their start and stop documents.
+
+        A store that gives no run of which a document is damaged overrides it, so that those are
+        named too; whether they match the search, where nobody can tell, does not count.
+        """
+        return check_headers(self.find(search))
+
+    backup_source: BackupSource | None = None
+    """What makes a backup of the store while it is written; None: nothing of ours does."""
 
     def is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
         """Whether a start or stop is not stored yet; raises as :meth:`insert_prepared`.
@@ -169,12 +219,13 @@ class HeaderStore(ABC):
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """The first of the uids that begin so, in order. By default every run is looked at."""
-        uids = (str(start["uid"]) for start, _ in self.find(Search()))
-        return sorted(uid for uid in uids if uid.startswith(prefix))[:limit]
+        found = self.find(Search())
+        uids = (one.uid if isinstance(one, BadRun) else one[0]["uid"] for one in found)
+        return sorted(uid for uid in uids if uid is not None and uid.startswith(prefix))[:limit]
 
     def count(self, search: Search) -> int:
-        """How many runs a search finds. By default they are found one by one."""
-        return sum(1 for _ in self.find(search))
+        """How many runs a search finds that can be read. By default they are found one by one."""
+        return sum(1 for found in self.find(search) if not isinstance(found, BadRun))
 
     def close(self) -> None:
         """Let go of connections; safe to call again. By default there is nothing to let go of."""
@@ -185,7 +236,7 @@ class HeaderStore(ABC):
         return []
 
 
-class EventStore(ABC):
+class EventStore(EventChecks, ABC):
     """Descriptors, events and references of runs, as chunks.
 
     A store implements the primitives, those that are abstract at least; the rules of inserting,
@@ -303,7 +354,8 @@ class EventStore(ABC):
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """The chunks of events of some descriptors, in their order, without reading a payload.
 
-        See :class:`~daskbroker.core.planning.PlanBuilder`. Rows that are in no chunk yet travel
+        See :class:`~daskbroker.core.planning.PlanBuilder`, which also takes a note of runs of which
+        something cannot be read. Rows that are in no chunk yet travel
         with the plan. Each row is in one chunk of the plan, whatever is sealed meanwhile. All is
         looked up by few requests, however many descriptors there are.
         """
@@ -313,8 +365,14 @@ class EventStore(ABC):
         """A descriptor by uid."""
 
     @abstractmethod
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """Descriptors of runs, in the order of the runs, within a run in that of time."""
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
+        """Descriptors of runs, in the order of the runs, within a run in that of time.
+
+        In the place of one that cannot be read comes a :class:`~daskbroker.core.bad_runs.BadRun`
+        with the uid of its run.
+        """
 
     @abstractmethod
     def plan_references(
@@ -333,12 +391,15 @@ class EventStore(ABC):
         Parameters
         ----------
         run
-            Uid; None: every run.
+            Uid; None: every run. Those that cannot be read are left as they are, each with a
+            :class:`daskbroker.BadRunWarning`.
         keep_journal
             Leave the rows in the journal too, for other readers of it.
 
         Raises
         ------
+        StoreDamaged
+            If this run cannot be read, or not all of it.
         BadQuery
             If the store's journal is nobody else's to read, so that it cannot be kept.
         """
@@ -371,6 +432,22 @@ class EventStore(ABC):
     def create_indexes(self) -> list[str]:
         """Make the indexes that are missing; names of those made. Most stores have theirs."""
         return []
+
+    backup_source: BackupSource | None = None
+    """See :attr:`HeaderStore.backup_source`; equal to that of the headers if it is one store."""
+
+    # -- check: what plans and chunks do not show; see :mod:`.checking` ------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """The descriptors of a run, with what is wrong in place of those that are not sound.
+
+        A store in which one damaged descriptor hides the others overrides it.
+        """
+        for one in self.list_descriptors([run]):
+            if isinstance(one, BadRun):
+                yield Damage(one.reason, run=one.uid, path=one.where or None)
+            else:
+                yield check_document("descriptor", one) or one
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -466,6 +543,21 @@ class EventStore(ABC):
 
     # -- planning ----------------------------------------------------------------------------
 
+    def descriptors_of(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+        """As :meth:`list_descriptors`.
+
+        Raises
+        ------
+        StoreDamaged
+            If one of them cannot be read.
+        """
+        found: list[Document] = []
+        for one in self.list_descriptors(runs, stream_name):
+            if isinstance(one, BadRun):
+                raise one.error()
+            found.append(one)
+        return found
+
     def plan_runs(
         self,
         runs: Sequence[str],
@@ -488,9 +580,16 @@ class EventStore(ABC):
         -------
         RunPlan
             A descriptor without events, of whose frames stream_datum documents tell, has a row
-            for each ``seq_num`` that they name; its time is not known.
+            for each ``seq_num`` that they name; its time is not known. It says which of the runs
+            cannot be read.
         """
-        descriptors = self.list_descriptors(runs, stream_name)
+        listed = self.list_descriptors(runs, stream_name)
+        unlisted = {str(one.uid): one for one in listed if isinstance(one, BadRun)}
+        descriptors = [
+            one
+            for one in listed
+            if not isinstance(one, BadRun) and one["run_start"] not in unlisted
+        ]
         events = self.plan_events(descriptors)
         # References come before the events that need them, so they are planned after these.
         if callable(references):
@@ -499,14 +598,15 @@ class EventStore(ABC):
             chosen = list(runs) if references else []
         planned = self.plan_references(REFERENCES, chosen) if chosen else {}
 
-        def spans_of(some: Sequence[str]) -> Iterator[tuple[str, range]]:
+        def spans_of(some: Sequence[str]) -> Iterable[tuple[str, range]]:
             known = planned if set(some) <= set(chosen) else None
-            return frame_spans(
-                (known or self.plan_references((STREAM_DATUM,), some))["stream_datum"]
-            )
+            plan = (known or self.plan_references((STREAM_DATUM,), some))["stream_datum"]
+            spans, bad = frame_spans(plan)
+            unlisted.update({**plan.bad, **bad})
+            return spans
 
         peeks = self.list_peeks(chosen) if chosen and any(map(external_keys, descriptors)) else []
-        return RunPlan(tuple(runs), with_frames(events, spans_of), planned, tuple(peeks))
+        return RunPlan(tuple(runs), with_frames(events, spans_of), planned, tuple(peeks), unlisted)
 
 
 class Opened(NamedTuple):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import Document
+from ..core.errors import BadDocument, StoreDamaged
 from ..core.forking import in_each_process
 from ..core.layouts import Layout, rows_of_page
 from ..core.pages import is_columnar
@@ -15,6 +17,8 @@ from ..core.settings import setting
 from .contract import EventStore
 
 __all__ = ["JournalledEventStore"]
+
+T = TypeVar("T")
 
 
 class JournalledEventStore(EventStore):
@@ -58,6 +62,41 @@ class JournalledEventStore(EventStore):
     def has_run(self, uid: str) -> bool:
         """See :meth:`EventStore.has_run`."""
         return self._known_run(uid) is not None
+
+    # -- sealing -----------------------------------------------------------------------------
+
+    def _seal_each(
+        self, parts: Iterable[tuple[str, T]], seal: Callable[[T], int], *, one_run: bool
+    ) -> int:
+        """Seal parts of runs; what cannot be read or stored of one does not stop the others.
+
+        Parameters
+        ----------
+        parts
+            ``(uid of the run, part)``.
+        seal
+            Seals a part; how many chunks it made.
+        one_run
+            All are of one run, which was asked for. Of many, those that are not sealed, or not
+            wholly, are warned of.
+
+        Raises
+        ------
+        StoreDamaged, BadDocument
+            Of a part of this one run, after all others of it were sealed.
+        """
+        made = 0
+        failed: dict[str, Exception] = {}
+        for run, part in parts:
+            try:
+                made += seal(part)
+            except (StoreDamaged, BadDocument) as error:
+                failed.setdefault(run, error)
+        for run, problem in failed.items():
+            if one_run:
+                raise problem
+            warn_of_bad(BadRun(run, str(problem)))
+        return made
 
     # -- pages -------------------------------------------------------------------------------
 

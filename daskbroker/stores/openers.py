@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 from ..core.errors import ConfigError
+from ..core.listing import listed
 from .contract import Opened
 
 __all__ = ["GROUP", "Opener", "opener_of", "schemes"]
@@ -48,8 +49,8 @@ def opener_of(scheme: str) -> Opener:
         found = [EntryPoint(scheme, OURS[scheme], GROUP)]
     if not found:
         raise ConfigError(
-            f"no store opens {scheme}://; there are: {', '.join(schemes())}. A package adds one by "
-            f"an entry point of the group {GROUP!r}"
+            f"no store opens {scheme}://; there are: {listed(schemes(), scheme)}. A package adds "
+            f"one by an entry point of the group {GROUP!r}"
         )
     try:
         opener: Opener = found[0].load()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn
 
+from ..core.bad_runs import BadRun
 from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
 from ..core.errors import StoreReadOnly
@@ -91,9 +92,15 @@ class PlannedEventStore(EventStore):
         found = any(doc["uid"] == uid for _, doc in resources_of(self.plan.references))
         return self.run if found else None
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        found = self.plan.descriptors if self.run in runs else ()
+        if self.run not in runs:
+            return []
+        if self.run in self.plan.unlisted:
+            return [self.plan.unlisted[self.run]]
+        found = self.plan.descriptors
         return [d for d in found if stream_name is ALL or stream_of(d) == stream_name]
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:

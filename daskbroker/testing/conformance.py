@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from .bad_runs import BadRunConformance
+from .checks import CheckConformance
 from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
+from .repeats import RepeatConformance
 from .times import TimeConformance
+from .values import ValueConformance
 
-__all__ = ["BrokerConformance"]
+__all__ = ["BadRunConformance", "BrokerConformance"]
 
 
 class BrokerConformance(
     ModelConformance,
     PageConformance,
     CopyConformance,
+    CheckConformance,
     NounConformance,
+    RepeatConformance,
     TimeConformance,
+    ValueConformance,
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
+
+    :class:`BadRunConformance` is for stores that say how a document of theirs is damaged.
 
     A subclass gives the fixtures ``broker`` and ``reopen``, see
     :class:`daskbroker.testing.base.Conformance`.

@@ -128,10 +128,45 @@ class FillConformance(Conformance):
             lambda: header.dataset()["img"].values,
             lambda: list(header.documents()),
         ):
-            with pytest.raises(FillError) as caught:
+            with pytest.raises(FillError, match="nowhere/1") as caught:
                 fill()
             for word in (header.uid, "primary", "img", "nowhere/1"):
                 assert word in str(caught.value)
+
+    @pytest.mark.parametrize("missing", ["datum", "all datums", "below another"])
+    def test_datums_that_did_not_come(self, put: Put, tmp_path: Path, missing: str) -> None:
+        """The others of the run are read; what needs a missing one is an error that names it."""
+        docs, data = datum_run(tmp_path, 4)
+        ids = [doc["datum_id"] for name, doc in docs if name == "datum"]
+        lost = ids if missing == "all datums" else ids[2:3]
+        if missing != "below another":
+            docs = [pair for pair in docs if pair[1].get("datum_id") not in lost]
+        else:  # its id begins with that of one that came
+            for name, doc in docs:
+                if name == "event" and doc["data"]["img"] in lost:
+                    doc["data"]["img"] = lost[0] = f"{lost[0]}/of-another"
+        header = put(docs)
+        there = [n for n, uid in enumerate(ids) if n != 2] if len(lost) == 1 else []
+        image = header.dataset(chunks=None)["img"]
+        if there:
+            np.testing.assert_array_equal(image.isel(time=there).values[:, 0], data[there])
+        source = header.es_given_stream("primary")
+        events = [doc for name, doc in header.documents(fill=False) if name == "event"]
+        for fill in (
+            lambda: header.table()["img"].compute(),
+            lambda: header.db(uid=header.uid).table("primary")["img"].compute(),
+            lambda: header.dataset()["img"].values,
+            lambda: image[2].values,
+            lambda: list(header.documents()),
+            lambda: list(header.stream("primary")),
+            lambda: source.fill_event(events[2]),
+            lambda: source.fill_table(header.table(fill=False).compute()),
+        ):
+            with pytest.raises(FillError, match="is not stored with this run") as caught:
+                fill()
+            named = [uid for uid in lost if uid in str(caught.value)]
+            assert len(named) == 1
+            assert header.uid in str(caught.value)
 
     def test_an_event_that_no_stream_datum_tells_of(self, put: Put, tmp_path: Path) -> None:
         docs, _ = stream_run(tmp_path, 4, step=1)

@@ -61,6 +61,31 @@ class ModelConformance(Conformance):
         assert dataset["seq_num"].values.tolist() == [1, 2, 3]
         assert dataset["x"].values.tolist() == [1, 20, 3]
 
+    @pytest.mark.parametrize(
+        "numbers", [(1, 3, 3), (2, 2), (1, 1, 3), (3, 1, 2, 3), (1, 2, 3, 2, 3, 5, 5)], ids=str
+    )
+    def test_rewound_numbers_with_gaps(self, put: Put, numbers: tuple[int, ...]) -> None:
+        """Row 1: as many numbers as the range has, but not those; the latest of each counts."""
+        run = RunBuilder()
+        descriptor = run.descriptor({"x": 0})
+        for place, number in enumerate(numbers):
+            run.event(descriptor, {"x": place}, number)
+        docs = run.stop()
+        header = put(docs)
+        check_run(header, inserted(header, docs))
+        latest = dict(sorted({number: x for x, number in enumerate(numbers)}.items()))
+        for table in (header.table(), header.table()[["time"]], header.table(fields=["x"])):
+            assert len(table) == len(latest)
+            assert table.compute().index.tolist() == list(latest)
+        assert table_of(header)["x"].tolist() == list(latest.values())
+        assert table_of(header, duplicates="all").index.tolist() == sorted(numbers)
+        assert header.table().loc[3:3].compute()["x"].tolist() == [
+            x for number, x in latest.items() if number == 3
+        ]
+        dataset = header.dataset("primary", fill=False)
+        assert dataset["seq_num"].values.tolist() == list(latest)
+        assert dataset["x"].values.tolist() == list(latest.values())
+
     def test_late_event_keeps_its_own_descriptor_and_configuration(self, put: Put) -> None:
         """Row 2."""
         run = RunBuilder()

@@ -14,6 +14,7 @@ from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.documents import Document, iter_named, normalize
 from ..core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
 from ..core.layouts import EVENT, encode_rows, rows_of_page
+from ..core.listing import listed
 from ..core.planning import PlanBuilder, with_frames
 from ..core.run_plan import RunPlan, stream_of
 from ..core.validate import check_keys, document_label, prepare
@@ -111,7 +112,7 @@ class RunBuffer:
         if not chosen:
             raise StreamNotFound(
                 f"there is no stream {stream_name!r}; "
-                f"there are: {', '.join(self.streams) or 'none'}"
+                f"there are: {listed(self.streams, stream_name)}"
             )
         builder = PlanBuilder(MemoryReader(), EVENT, f"memory-{uuid.uuid4()}", chosen)
         for place, descriptor in enumerate(chosen):

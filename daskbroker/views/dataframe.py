@@ -84,7 +84,8 @@ def table(
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
     columns = table_columns(plan.events, chosen, runs)
-    reading = TableOptions(stream, options.duplicates, target_bytes())
+    skip_damaged = options.errors == "skip"
+    reading = TableOptions(stream, options.duplicates, target_bytes(), skip_damaged)
     filling = options.filling(plan, files)
     return from_partitions(StreamPartitions(plan.events, tuple(columns), runs, reading, filling))
 
@@ -202,7 +203,7 @@ class StreamPartitions(Partitions):
     def lengths(self) -> tuple[int, ...] | None:
         """See :class:`Partitions`."""
         rows = [group.rows for group in self._groups]
-        if None in rows:
+        if None in rows or self._options.skip_damaged:
             return None
         return tuple(sum(rows[begin:end]) for begin, end in self._ranges)  # type: ignore[arg-type]
 

@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 from ..assets.access import FileAccess
 from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
-from ..core.chunks import ChunkPlan
+from ..core.chunks import ChunkPlan, damaged
 from ..core.clock import seconds_of
 from ..core.documents import ALL, Document, frozen_document
+from ..core.errors import StoreDamaged
 from ..core.external import datum_keys
 from ..core.fields import Field, derive_descriptor, select, select_there
 from ..core.frozen import FrozenDict, freeze
@@ -228,7 +229,11 @@ def _decoded(
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     owners = plan.records["descriptor"]
     for place, table in zip(places, ahead.tables(plan, places)):
-        yield iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
+        try:  # not damage_of, as the label is wanted of few
+            rows = iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
+        except StoreDamaged as error:
+            raise damaged(plan.label(place), error) from error
+        yield rows
 
 
 def _changes(

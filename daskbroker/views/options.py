@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..assets.peek.peeking import PeekMode, peeked
 from ..core.clock import utc_only
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from ..assets.access import FileAccess
     from ..assets.filling import Filling
 
-__all__ = ["ViewOptions"]
+__all__ = ["Errors", "ViewOptions"]
+
+Errors = Literal["raise", "skip"]
+"""What a table of many runs does with a chunk that is damaged."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class ViewOptions:
     Raises
     ------
     BadQuery
-        For another ``timezone`` than UTC, which a table can have only when it is computed.
+        For another ``timezone`` than UTC, which a table can have only when it is computed, or
+        unknown ``errors``.
     """
 
     fields: Any = None
@@ -40,14 +44,18 @@ class ViewOptions:
     duplicates: Duplicates = "last"
     timezone: str | None = None
     dtypes: Mapping[str, Any] | None = None
+    roi: Mapping[str, Any] | None = None
     handler_registry: Any = None
     handler_overrides: Any = None
     peek: PeekMode = None
+    errors: Errors = "raise"
 
     def __post_init__(self) -> None:
         utc_only(self.timezone)
         if self.peek not in (None, True, False, "each"):
             raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
+        if self.errors not in get_args(Errors):
+            raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
         """Uids of the runs of which a chosen column is external, so references are needed."""
@@ -77,9 +85,6 @@ class ViewOptions:
         if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
             return None
         found = files.filling(plan.references, self.handler_registry, self.handler_overrides)
-        if files.known is not None:
-            known = {run: files.known[run] for run in plan.runs if run in files.known}
-            return replace(found, known=known)
         return peeked(
             found,
             plan,

@@ -14,7 +14,9 @@ import pyarrow as pa
 
 from ..assets.filling import Filling, Target
 from ..assets.held import Held
-from ..core.chunks import ChunkReader, damage_of
+from ..core.bad_runs import BadRun, warn_of_bad
+from ..core.chunks import ChunkReader, damage_of, damaged
+from ..core.errors import StoreDamaged
 from ..core.schema import (
     TIME,
     TableColumn,
@@ -43,11 +45,14 @@ class TableOptions:
         Of rewound events.
     target
         Bytes of a partition to aim at.
+    skip_damaged
+        Leave the rows of damaged chunks out, with a warning.
     """
 
     stream: str
     duplicates: Duplicates
     target: int
+    skip_damaged: bool = False
 
 
 class Part(NamedTuple):
@@ -123,13 +128,34 @@ class TableReader:
     def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
         """The partition with exactly these columns."""
         wanted = [self.columns[name] for name in names]
-        keys = [part.key for piece in payload.pieces for part in piece.parts]
-        known = all(piece.numbers is not None for piece in payload.pieces)
-        labels = [self._label(piece) for piece in payload.pieces for _ in piece.parts]
+        try:
+            return self._frame(self._pieces(payload, payload.pieces, wanted), wanted)
+        except StoreDamaged:
+            if not self.options.skip_damaged:
+                raise
+        return self._frame(list(self._sound_pieces(payload, wanted)), wanted)
+
+    def _pieces(
+        self, payload: Payload, some: Sequence[Piece], wanted: Sequence[TableColumn]
+    ) -> list[_Piece]:
+        """Pieces of the partition, read together."""
+        keys = [part.key for piece in some for part in piece.parts]
+        known = all(piece.numbers is not None for piece in some)
+        labels = [self._label(piece) for piece in some for _ in piece.parts]
         physical = self._physical(wanted, payload.filling, known)
         tables = payload.reader.read_labelled(keys, labels, physical)
-        pieces = [self._read(tables, piece, payload) for piece in payload.pieces]
-        return self._frame(pieces, wanted)
+        return [self._read(tables, piece, payload) for piece in some]
+
+    def _sound_pieces(self, payload: Payload, wanted: Sequence[TableColumn]) -> Iterator[_Piece]:
+        """The pieces that can be read, one by one."""
+        for piece in payload.pieces:
+            try:
+                read = self._pieces(payload, [piece], wanted)
+                self._frame(read, wanted)  # what else may be damaged, such as references
+            except StoreDamaged as error:
+                warn_of_bad(BadRun(piece.run, str(error)))
+            else:
+                yield from read
 
     def _label(self, piece: Piece) -> str:
         """Whose chunks are read, for messages."""
@@ -183,7 +209,7 @@ class TableReader:
                 for part, table in zip(piece.parts, tables, strict=True)
             ]
         chunks = [
-            _Chunk(self, payload.filling, part, piece.near, table, _chosen(seq_num, some), some)
+            _Chunk(self, payload.filling, part, piece, table, _chosen(seq_num, some), some)
             for part, table, seq_num, some in zip(
                 piece.parts, tables, seq_nums, self._rows(piece, seq_nums), strict=True
             )
@@ -225,7 +251,7 @@ class _Chunk:
     reader: TableReader
     filling: Filling | None
     part: Part
-    near: float
+    piece: Piece
     table: pa.Table
     seq_num: Numbers
     rows: slice | np.ndarray
@@ -241,8 +267,11 @@ class _Chunk:
             place = self.reader.external_names.index(column.name)
             target = self.part.targets[place]
             held = Held.of_table(self.table, target.key, self.rows, external=target.external)
-            return self.filling.cells(target, held, self.near)
-        return to_pandas(self.table, column.physical, column.dtype)[self.rows]
+            return self.filling.cells(target, held, self.piece.near)
+        try:
+            return to_pandas(self.table, column.physical, column.dtype)[self.rows]
+        except StoreDamaged as error:
+            raise damaged(self.reader._label(self.piece), error) from error
 
 
 class _Piece(NamedTuple):

@@ -12,8 +12,9 @@ from typing import Any
 
 from ..assets.transfer import FileTransfer
 from ..broker import DataBroker
-from ..core.documents import Document, pack, plain
+from ..core.documents import Document, pack
 from ..core.errors import ConfigError, CopyMismatch, DaskbrokerError, StoreDamaged, StoreError
+from ..core.json_text import json_form
 from ..core.layouts import LAYOUTS
 from ..core.run_plan import resources_of
 from ..header import Header
@@ -40,7 +41,8 @@ class CopyReport:
     skipped
         Uids of those that were there already.
     failed
-        ``{uid: reason}`` of those that are not, or not wholly, there.
+        ``{uid: reason}`` of those that are not, or not wholly, there; runs that cannot be read
+        included, those without uid under what names them.
     documents
         How many were read and inserted.
     files
@@ -77,6 +79,9 @@ def copy(
     skipped, what is half there is continued. Runs that are still open are copied as far as they
     are. Of detector files, by default, only what refers to them is copied.
 
+    All of it survives a loss of power when this has returned; until then that may cost the last
+    second, of runs that count as copied too (:meth:`daskbroker.DataBroker.batch`).
+
     Parameters
     ----------
     runs
@@ -106,33 +111,36 @@ def copy(
     """
     report = CopyReport()
     transfers: dict[int, FileTransfer] = {}
-    for header in _oldest_first(runs):
-        if header.db is into:
-            raise ConfigError(f"{into!r} cannot be copied into itself")
-        transfer = None
-        if files is not None:  # one for each broker that runs come from
-            transfer = transfers.setdefault(
-                id(header.db), FileTransfer(Path(files), header.db.files)
-            )
-        try:
-            if _is_there(header, into, verify, transfer):
-                report.skipped.append(header.uid)
-            else:
-                report.documents += _copy_run(header, into, progress, transfer)
-                report.copied.append(header.uid)
-        except DaskbrokerError as error:
-            if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
-                raise
-            report.failed[header.uid] = str(error)
+    found = runs() if isinstance(runs, DataBroker) else runs
+    with into.batch():
+        for header in _oldest_first(found):
+            if header.db is into:
+                raise ConfigError(f"{into!r} cannot be copied into itself")
+            transfer = None
+            if files is not None:  # one for each broker that runs come from
+                transfer = transfers.setdefault(
+                    id(header.db), FileTransfer(Path(files), header.db.files)
+                )
+            try:
+                if _is_there(header, into, verify, transfer):
+                    report.skipped.append(header.uid)
+                else:
+                    report.documents += _copy_run(header, into, progress, transfer)
+                    report.copied.append(header.uid)
+            except DaskbrokerError as error:
+                if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
+                    raise
+                report.failed[header.uid] = str(error)
+    if isinstance(found, Results):
+        for bad in found.bad:
+            report.failed.setdefault(bad.uid or str(bad), str(bad))
     report.files = sum(transfer.copied for transfer in transfers.values())
     return report
 
 
-def _oldest_first(runs: DataBroker | Results | Header | Iterable[Header]) -> Iterator[Header]:
+def _oldest_first(runs: Results | Header | Iterable[Header]) -> Iterator[Header]:
     if isinstance(runs, Header):
         return iter([runs])
-    if isinstance(runs, DataBroker):
-        runs = runs()
     return reversed(runs) if isinstance(runs, Results) else iter(runs)
 
 
@@ -221,7 +229,7 @@ def _compare(header: Header, given: _Digest, found: _Digest) -> None:
         )
 
 
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=plain).encode
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=json_form).encode
 
 
 def _row_bytes(doc: Mapping[str, Any]) -> bytes:

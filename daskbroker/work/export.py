@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..assets.transfer import FileTransfer
+from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import is_unicode, plain, to_json
-from ..core.errors import BadQuery
+from ..core.durable_files import replacing
+from ..core.errors import BadQuery, StoreDamaged
 from ..core.file_names import file_name
 from ..header import Header
 
@@ -53,7 +53,9 @@ def export(
     Yields
     ------
     Path
-        Each file, complete.
+        Each file, complete, and synced with its name: it survives a loss of power. Runs that
+        cannot be read are left out, each with a :class:`daskbroker.BadRunWarning`; of such a run
+        some files may be there.
 
     Raises
     ------
@@ -65,10 +67,13 @@ def export(
     if files is not None and format != "jsonl":
         raise BadQuery(f"detector files travel with documents (jsonl), not with {format}")
     for header in headers:
-        if format == "jsonl":
-            yield export_jsonl(header, folder, fill=fill, files=files)
-        else:
-            yield from export_parquet(header, folder, fill=fill)
+        try:
+            if format == "jsonl":
+                yield export_jsonl(header, folder, fill=fill, files=files)
+            else:
+                yield from export_parquet(header, folder, fill=fill)
+        except StoreDamaged as error:
+            warn_of_bad(BadRun(header.uid, str(error)))
 
 
 def export_jsonl(
@@ -83,7 +88,7 @@ def export_jsonl(
     ``daskbroker ingest`` reads it back.
     """
     target = Path(folder, f"{file_name(header.uid)}.jsonl")
-    with _replacing(target) as temporary, temporary.open("w", encoding="utf8") as file:
+    with replacing(target) as temporary, temporary.open("w", encoding="utf8") as file:
         documents: Iterable[tuple[str, Any]] = header.documents(fill=fill)
         if files is not None:
             documents = FileTransfer(Path(files), header.db.files).carry(documents)
@@ -102,7 +107,7 @@ def export_parquet(
     """
     for stream in header.streams:
         target = Path(folder, file_name(header.uid), f"{file_name(stream)}.parquet")
-        with _replacing(target) as temporary:
+        with replacing(target) as temporary:
             _write_parquet(header, stream, temporary, fill)
         yield target
 
@@ -165,15 +170,3 @@ def _arrow(frame: pd.DataFrame, types: dict[str, pa.DataType | None]) -> pa.Tabl
             cells = [plain(cell) if np.ndim(cell) > 1 else cell for cell in frame[name]]
             columns[name] = pa.array(cells, types[name])
     return pa.table(columns)
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A temporary path that becomes the target when all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may export the same run
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

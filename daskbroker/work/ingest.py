@@ -67,6 +67,9 @@ def ingest(
 ) -> IngestReport:
     """Insert the documents of files and folders; again does no harm.
 
+    All of it survives a loss of power when this has returned; until then that may cost the last
+    second, of runs that have stopped too (:meth:`daskbroker.DataBroker.batch`).
+
     Parameters
     ----------
     db
@@ -89,16 +92,17 @@ def ingest(
         If the store cannot take any more.
     """
     report = IngestReport()
-    for path in paths:
-        try:
-            files = find_recordings(path)
-        except BadRecording as error:
-            report.refuse(str(path), error)
-            continue
-        if not files:
-            report.refuse(str(path), f"{path}: no recording below this folder")
-        for file in files:
-            _ingest_file(db, file, define, report, progress)
+    with db.batch():
+        for path in paths:
+            try:
+                files = find_recordings(path)
+            except BadRecording as error:
+                report.refuse(str(path), error)
+                continue
+            if not files:
+                report.refuse(str(path), f"{path}: no recording below this folder")
+            for file in files:
+                _ingest_file(db, file, define, report, progress)
     return report
 
 

@@ -28,7 +28,9 @@ from typing import Any, BinaryIO, NamedTuple
 import msgpack
 import numpy as np
 
+from ..core.dtypes import plain_dtype
 from ..core.errors import BadRecording
+from ..core.json_text import from_extended_json
 from ..core.regular import open_regular
 
 __all__ = ["Recorded", "find_recordings", "read_recording"]
@@ -273,18 +275,24 @@ class _Template:
 
 
 def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tuple[str, Any]]:
-    """JSON lines if the first line is complete by itself, else one JSON text."""
-    first = _decoded(name, 1, file.readline()).removeprefix("\ufeff")
+    """JSON lines if the first line is complete by itself, else one JSON text.
+
+    The first line is the first that is not blank; those before it still count.
+    """
+    begin, first = 1, _decoded(name, 1, file.readline()).removeprefix("\ufeff")
+    while first and not first.strip():
+        begin, first = begin + 1, _decoded(name, begin + 1, file.readline())
     try:
-        value = json.loads(template.fill(first))
+        value = from_extended_json(template.fill(first))
     except (ValueError, RecursionError):
         rest = _read_rest(file)
-        yield from _whole_text(name, template.fill(first + _decoded(name, 2, rest[0])))
+        text = "\n" * (begin - 1) + first + _decoded(name, begin + 1, rest[0])
+        yield from _whole_text(name, template.fill(text))
         if rest[1] is not None:
             raise rest[1] from None
         return
-    yield f"{name}, line 1", value
-    for number, line in enumerate(file, 2):
+    yield f"{name}, line {begin}", value
+    for number, line in enumerate(file, begin + 1):
         if line.strip():
             yield f"{name}, line {number}", _line_value(name, number, line, template)
 
@@ -310,7 +318,7 @@ def _decoded(name: str, line: int, data: bytes) -> str:
 
 def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any:
     try:
-        return json.loads(template.fill(_decoded(name, number, line)))
+        return from_extended_json(template.fill(_decoded(name, number, line)))
     except json.JSONDecodeError as error:
         what = "truncated" if not line.endswith(b"\n") else "damaged"
         raise BadRecording(f"{name}, line {number}: {what} JSON: {error.msg}") from None
@@ -321,7 +329,7 @@ def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any
 def _whole_text(name: str, text: str) -> Iterator[tuple[str, Any]]:
     """The value of a JSON text; of a damaged array, its complete elements and an error."""
     try:
-        yield name, json.loads(text)
+        yield name, from_extended_json(text)
         return
     except json.JSONDecodeError as error:
         what = "truncated" if error.pos >= len(text.rstrip()) else "damaged"
@@ -387,9 +395,9 @@ def _array(mapping: dict[Any, Any]) -> Any:
     if not {"nd", "type", "data"} <= marks.keys():
         return mapping
     is_array, kind, data = (mapping[marks[key]] for key in ("nd", "type", "data"))
-    dtype = np.dtype(kind.decode() if isinstance(kind, bytes) else kind)
-    if not isinstance(data, bytes) or dtype.hasobject:
-        raise ValueError("a pickled object, which is never read")
+    if not isinstance(data, bytes):
+        raise ValueError("an array whose data are no bytes")
+    dtype = plain_dtype(kind.decode() if isinstance(kind, bytes) else kind)
     values = np.frombuffer(data, dtype)
     if is_array and "shape" in marks:
         shape = mapping[marks["shape"]]

@@ -118,12 +118,18 @@ def reprocess(
     The start document of a new run repeats the source's, and its ``derived_from`` holds the
     source's uid, function, parameters, and versions. Documents are made on the workers. This
     process inserts them where workers cannot open ``into`` (an embedded store), else they do.
+    All of them survive a loss of power when this has returned; until then that may cost those of
+    the last second (:meth:`daskbroker.DataBroker.batch`).
     A new run is in memory as a whole while it is inserted. What the function uses besides its
     own source and its parameters (other functions, files) does not tell jobs apart.
     """
     recipe = _Recipe.of(func, parameters, name, dataset)
     report = ReprocessReport()
-    with open_pool(client) as pool, progress_bar(results, " runs", progress) as bar:
+    with (
+        into.batch(),
+        open_pool(client) as pool,
+        progress_bar(results, " runs", progress) as bar,
+    ):
         inserting = pool.remote and _opens_on_workers(into)
 
         def start(job: _Job) -> Any:

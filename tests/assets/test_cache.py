@@ -146,7 +146,7 @@ def test_a_thousand_files_few_open(tmp_path, reader):
 
 def test_one_that_failed_is_not_kept(tmp_path, reader):
     path = write_hdf5(tmp_path / "f.h5", frames(2))
-    with pytest.raises(FillError):
+    with pytest.raises(FillError, match="has 2 frames, too few for place 2"):
         reader.resource("AD_HDF5", path, [{"point_number": 2}])
     assert len(open_handlers()) == 0
 

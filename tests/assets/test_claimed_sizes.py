@@ -117,8 +117,8 @@ def points_that_overflow(folder):
 
 
 def chunks_that_inflate(folder):
-    """Each chunk unpacks to 1 GB, and should to 32 KB; first a sound part of it."""
-    inflating(folder / "f.h5", zlib.compress(bytes(2**20), 9) + _zeros(2**30))
+    """Each chunk unpacks to 128 MB, and should to 32 KB."""
+    inflating(folder / "f.h5", _zeros(2**27))
     return datums("AD_HDF5", folder, "f.h5", (1, 128, 128))
 
 
@@ -129,14 +129,19 @@ def _zeros(size):
     return b"".join(deflate.compress(piece) for _ in range(size // 2**24)) + deflate.flush()
 
 
+def chunks_that_are_stored_too_large(folder):
+    """They would unpack to 1 GB; first a sound part of it."""
+    inflating(folder / "f.h5", zlib.compress(bytes(2**20), 9) + _zeros(2**30))
+    return datums("AD_HDF5", folder, "f.h5", (1, 128, 128))
+
+
 def chunks_that_inflate_at_once(folder):
     inflating(folder / "f.h5", _zeros(2**30))
     return datums("AD_HDF5", folder, "f.h5", (1, 128, 128))
 
 
 def chunks_with_a_checksum_that_inflate(folder):
-    """HDF5 itself would unpack them."""
-    inflating(folder / "f.h5", _zeros(2**30), mask=0b10, fletcher32=True)
+    inflating(folder / "f.h5", _zeros(2**27), mask=0b10, fletcher32=True)
     return datums("AD_HDF5", folder, "f.h5", (1, 128, 128))
 
 
@@ -274,9 +279,10 @@ CASES = {
     stream_of_same_shape: "are claimed of a file of",
     many_frames_a_point: "are claimed of a file of",
     points_that_overflow: "too few for place",
-    chunks_that_inflate: "more bytes than the 32768 of a chunk",
-    chunks_that_inflate_at_once: "more bytes than the 32768 of a chunk",
-    chunks_with_a_checksum_that_inflate: "than the 32768 of a chunk",
+    chunks_that_inflate: "unpack to the 32768 bytes of a chunk",
+    chunks_that_are_stored_too_large: "more than there are or can be",
+    chunks_that_inflate_at_once: "more than there are or can be",
+    chunks_with_a_checksum_that_inflate: "unpack to the 32768 bytes of a chunk",
     chunk_larger_than_the_dataset: "for rows of 96 bytes",
     tiff_header: "declares the shape (1, 64, 64), the file holds",
     tiff_header_that_is_claimed: "",

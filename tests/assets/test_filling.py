@@ -19,7 +19,8 @@ def filling_of(header, **handlers):
 
 
 def names(header, **options):
-    return header.table(**options)._name, header.dataset(**options)["img"].data.name
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        return header.table(**options)._name, header.dataset(**options)["img"].data.name
 
 
 def test_the_same_work_has_the_same_name(db):
@@ -79,12 +80,14 @@ def test_a_setting_that_makes_no_sense(db, tmp_path):
 
 def test_registering_handlers_of_a_broker(db):
     db.register_handler("A", Squares)
-    with pytest.raises(HandlerExists):
+    with pytest.raises(
+        HandlerExists, match="is registered for this spec; overwrite=True replaces it"
+    ):
         db.register_handler("A", LazySquares)
     db.register_handler("A", LazySquares, overwrite=True)
     assert db.handler_registry.specs()["A"].endswith(":LazySquares")
     db.deregister_handler("A")
-    with pytest.raises(HandlerNotFound):
+    with pytest.raises(HandlerNotFound, match="no handler is registered for spec 'A'"):
         db.deregister_handler("A")
 
 

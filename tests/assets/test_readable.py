@@ -85,7 +85,7 @@ def test_what_is_inside_is_read(folders, reader):
 def test_a_root_is_a_folder_and_no_beginning_of_a_name(tmp_path):
     roots = ReadableRoots.of([tmp_path / "data"])
     (tmp_path / "data-of-others").mkdir()
-    with pytest.raises(FillError):
+    with pytest.raises(FillError, match=r"data-of-others.*outside the readable roots"):
         roots.check(str(tmp_path / "data-of-others" / "f.h5"))
     assert roots.check(str(tmp_path / "data" / "f.h5")) == str(tmp_path / "data" / "f.h5")
     assert ReadableRoots.of(tmp_path) == ReadableRoots.of([str(tmp_path)])
@@ -95,5 +95,5 @@ def test_a_root_is_a_folder_and_no_beginning_of_a_name(tmp_path):
 def test_no_roots_no_limit():
     assert ReadableRoots.of(None) is ANYWHERE
     assert ANYWHERE.check("../a") == "../a"
-    with pytest.raises(FillError):
+    with pytest.raises(FillError, match="'/etc', outside the readable roots"):
         ReadableRoots.of([]).check("/etc")

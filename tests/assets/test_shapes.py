@@ -39,8 +39,16 @@ def claim(shape, dtype="array", **more):
         (claim([25, 27, 0]), None, "object"),
         (claim([-1]), None, "object"),
         (claim([3], dtype_descr=[["x", "<f8"], ["y", "<i2", [2]]]), (3,), None),
+        *(
+            (claim([4], dtype_descr=unusable, dtype_numpy="<u2", dtype_str="<f4"), (4,), "uint16")
+            for unusable in (
+                "no such", 5, [1], [[]], [["x"]], [["x", "no such"]], [["x", "<f8", -1]],
+                [["x", "<f8"], ["x", "<f8"]], {"x": 1}, "(2, i4", [["x", "(2, i4"]],
+            )
+        ),
+        (claim([4], dtype_descr=[1], dtype_numpy="no such", dtype_str="<f4"), (4,), "float32"),
     ],
-)
+)  # fmt: skip
 def test_what_a_descriptor_declares(given_claim, shape, dtype):
     declared = Declared.of([given_claim])
     assert declared.shape == shape
@@ -79,11 +87,11 @@ def test_axes_of_length_one_do_not_matter(shape):
 @pytest.mark.parametrize("shape", [(5, 4), (2, 4, 5), (20,), (4, 5, 2)])
 def test_other_shapes_are_refused_naming_both(shape):
     block = np.zeros((3, *shape))
-    with pytest.raises(Mismatch) as caught:
+    with pytest.raises(Mismatch, match=r"declares the shape \(4, 5\), the file holds") as caught:
         reshaped(block, (4, 5))
     assert "(4, 5)" in str(caught.value)
     assert str(shape) in str(caught.value)
-    with pytest.raises(Mismatch):
+    with pytest.raises(Mismatch, match=r"declares the shape \(4, 5\), the file holds"):
         fit(lambda roi: outer_index(block, roi), shape, (4, 5))
 
 
@@ -162,7 +170,7 @@ def test_values_that_survive_take_the_declared_dtype(values, dtype):
     ],
 )
 def test_values_that_would_change_are_refused_naming_both(values, dtype):
-    with pytest.raises(Mismatch) as caught:
+    with pytest.raises(Mismatch, match=r"declares the dtype .*, the file holds") as caught:
         cast(values, np.dtype(dtype))
     assert str(np.dtype(dtype)) in str(caught.value)
     assert str(values.dtype) in str(caught.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 
 import daskbroker
+from daskbroker.assets.access import FileAccess
+from daskbroker.assets.resolving import resolve
+from daskbroker.assets.transfer import FileTransfer
 from daskbroker.core.errors import BadQuery, FillError
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, image_claim, squares_run, stream_run
@@ -80,6 +84,66 @@ def test_a_copy_does_without_the_original_files(db, into, tmp_path, old, make):
     assert all(str(new) in f"{d.get('root')} {d.get('uri')}" for d in resources)
 
 
+PLACES = {
+    "uri": (
+        {"uri": "file://localhost{old}/a%20b.h5", "mimetype": "application/x-hdf5"},
+        {"uri": "file://localhost{new}{old}/a%20b.h5"},
+    ),
+    "uri of a folder": (
+        {"uri": "file:{old}/t/", "mimetype": "multipart/related;type=image/tiff"},
+        {"uri": "file://localhost{new}{old}/t/"},
+    ),
+    "root": (
+        {"spec": "AD_HDF5_SWMR_STREAM", "root": "{old}", "resource_path": "a b.h5"},
+        {"root": "{new}", "resource_path": "{below}/a b.h5", "path_semantics": "posix"},
+    ),
+    "path alone": (
+        {"spec": "AD_HDF5_SWMR_STREAM", "resource_path": "{old}/a b.h5"},
+        {"root": "{new}", "resource_path": "{below}/a b.h5", "path_semantics": "posix"},
+    ),
+    "both": (
+        {
+            "uri": "file://localhost{old}/a%20b.h5",
+            "mimetype": "application/x-hdf5",
+            "root": "/elsewhere",
+            "resource_path": "other.h5",
+            "path_semantics": "windows",
+        },
+        {
+            "uri": "file://localhost{new}{old}/a%20b.h5",
+            "root": "{new}",
+            "resource_path": "{below}/a b.h5",
+            "path_semantics": "posix",
+        },
+    ),
+    "of no file": ({"spec": "SIMULATED", "root": "", "resource_path": ""}, {}),
+}
+
+
+@pytest.mark.parametrize(("given", "changed"), PLACES.values(), ids=PLACES)
+def test_a_carried_stream_resource_is_the_same_but_for_its_place(tmp_path, old, given, changed):
+    (old / "a b.h5").write_bytes(b"frames")
+    (old / "t").mkdir()
+    (old / "t" / "0.tif").write_bytes(b"frames")
+    new = tmp_path / "new"
+    places = {"old": old, "new": new, "below": str(old).lstrip("/")}
+    resource = {
+        "uid": "s",
+        "run_start": "run-1",
+        "data_key": "img",
+        "parameters": {"dataset": "/entry/data", "chunk_shape": [1, 2], "extra": {"a": None}},
+        "resource_kwargs": {"frame_per_point": 1},
+        "unknown": ["to", {"us": 1}],
+        **{key: text.format(**places) for key, text in given.items()},
+    }
+    (carried,) = FileTransfer(new, FileAccess()).carry([("stream_resource", resource)])
+    moved = {key: text.format(**places) for key, text in changed.items()}
+    assert carried == ("stream_resource", {**resource, **moved})
+    assert resolve(carried[1]).kwargs == resolve(resource).kwargs
+    copied = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
+    assert len(copied) == bool(changed)
+
+
 def test_again_and_after_an_interruption(db, into, tmp_path, old):
     insert_all(db, npy_run(old)[0])
     new = tmp_path / "new"
@@ -99,7 +163,8 @@ def test_a_damaged_copy_is_not_put_in_place(db, into, tmp_path, old, monkeypatch
     sound = os.fsync
 
     def damage(handle):
-        os.pwrite(handle, b"xxxx", 100)
+        if stat.S_ISREG(os.fstat(handle).st_mode):  # folders are synced too
+            os.pwrite(handle, b"xxxx", 100)
         sound(handle)
 
     monkeypatch.setattr(os, "fsync", damage)

@@ -140,10 +140,11 @@ def test_the_client_is_closed_before_the_generator(many_chunks, cluster):
     with dask.config.set(scheduler="dask.distributed"):
         with Client(cluster), dask.config.set(SMALL):
             documents = many_chunks[-1].documents()
-            next(documents)
-            next(documents)
-            next(documents)
+            names = [next(documents)[0] for _ in range(4)]
+        assert names == ["start", "descriptor", "descriptor", "event"]
         documents.close()
+        assert list(documents) == []
+    assert len(locally(many_chunks[-1].documents)) == 2 * EVENTS + 4
 
 
 def test_in_a_task_there_is_no_reading_ahead_on_other_workers(many_chunks, client):

@@ -123,6 +123,55 @@ def test_all_that_a_function_may_give(db, into, anywhere):
     assert "must return or yield tables" in str(*refused.failed.values())
 
 
+def test_whole_runs_as_pairs_one_after_the_other(db, into, anywhere):
+    """Each start begins a run, whether the one before has stopped or not."""
+    insert_all(db, make_run(4))
+    given = [make_run(2, sample="a"), make_run(3, stop=False, sample="b"), make_run(1, sample="c")]
+
+    def pairs(header):
+        for documents in given[:2]:
+            yield from documents
+        yield header.table()
+        yield None
+        yield from map(list, given[2])
+
+    report = daskbroker.reprocess(db(), pairs, into, name="pairs")
+    assert report.failed == {}
+    (uids,) = report.done.values()
+    made = [into[uid] for uid in uids]
+    assert [len(header.table().compute(scheduler="synchronous")) for header in made] == [2, 3, 4, 1]
+    assert [header.start.get("sample") for header in made] == ["a", "b", None, "c"]
+    assert [header.start["derived_from"]["number"] for header in made] == [0, 1, 2, 3]
+    assert all(header.stop is not None for header in made)
+    assert len(into) == 4
+    for documents, header in zip(given, [made[0], made[1], made[3]], strict=True):
+        x = [doc["data"]["x"] for name, doc in documents if name == "event"]
+        assert header.table().compute(scheduler="synchronous")["x"].tolist() == x
+
+
+def test_a_named_job_goes_on_when_its_function_has_moved(runs, into, anywhere):
+    """And is another job without the name, or with other parameters."""
+
+    def moved(header, factor=2):
+        return functions.doubled(header, factor)
+
+    moved.__module__ = "elsewhere.functions"
+    first = daskbroker.reprocess(runs[:4], functions.doubled, into, name="double")
+    again = daskbroker.reprocess(runs, moved, into, name="double")
+    assert (len(first.done), len(again.done), len(again.skipped)) == (4, 6, 4)
+    assert set(again.skipped) == set(first.done)
+    names = {header.start["derived_from"]["function"].partition(":")[0] for header in into()}
+    assert names == {"functions", "elsewhere.functions"}
+    jobs = {header.start["derived_from"]["job"] for header in into()}
+    assert len(jobs) == 1
+    assert not daskbroker.reprocess(into(), moved, into, name="double").done
+    other = daskbroker.reprocess(runs[:1], moved, into, name="double", parameters={"factor": 3})
+    unnamed = daskbroker.reprocess(runs[:1], functions.doubled, into)
+    renamed = daskbroker.reprocess(runs[:1], functions.doubled, into, name="twice")
+    assert len(other.done) == len(unnamed.done) == len(renamed.done) == 1
+    assert len(into) == 13
+
+
 def test_a_function_of_datasets(runs, into, anywhere):
     def mean(dataset, weight):
         return dataset[["x"]].mean("time") * weight

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from daskbroker.core.codec import MISSING, Column, Kind, block, decode, encode, field_kind
 from daskbroker.core.documents import plain
+from daskbroker.core.errors import StoreDamaged, StoreVersion
 from daskbroker.testing import difference
 
 NAN = float("nan")
@@ -289,3 +290,29 @@ def test_block_of_numbers_is_no_copy() -> None:
     column = encode(np.zeros((4, 3)))
     first, second = block(column.array, column.kind), block(column.array, column.kind)
     assert np.shares_memory(first, second)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        None, {}, {"other": "note"},
+        *({"daskbroker": note} for note in (
+            "", "no json", "5", "[]", "null", '"text"', "{}", '{"kind": 5}', '{"kind": []}',
+            '{"kind": ["int"]}', '{"kind": ["int", 0, "", 5]}', '{"kind": [[], 0, "", []]}',
+        )),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_column_without_its_metadata(metadata):
+    """Of a file that another tool has written anew, say; nothing tells what its values were."""
+    lost = pa.field("data:x", pa.int64(), metadata=metadata)
+    for use in (field_kind, lambda field: decode(pa.array([1, 2]), field)):
+        with pytest.raises(StoreDamaged, match="the column 'data:x' of a chunk is damaged"):
+            use(lost)
+
+
+def test_a_column_with_the_metadata_of_a_newer_version():
+    for note in ('{"kind": ["decimal", 0, "", []]}', '{"kind": ["int", 0, "", []], "unit": "m"}'):
+        newer = pa.field("data:x", pa.int64(), metadata={"daskbroker": note})
+        with pytest.raises(StoreVersion, match=r"column 'data:x' of a chunk: .* newer daskbroker"):
+            field_kind(newer)

@@ -133,7 +133,7 @@ def test_equality_and_hash() -> None:
     assert Document({"a": 1}) != {"a": 2}
     assert Document({"a": 1}) != [("a", 1)]
     assert Document({"a": NAN}) == {"a": float("nan")}
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="unhashable type: 'Document'"):
         hash(DOC)
 
 
@@ -215,7 +215,6 @@ def test_kept_arrays_are_native_and_contiguous(array: np.ndarray, dtype: str) ->
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (b"raw", "bytes"),
         ({1, 2}, "set"),
         (datetime.datetime(2026, 1, 1), "datetime"),
         (1j, "complex"),
@@ -311,7 +310,7 @@ def test_packed_arrays_keep_dtype_and_shape(array: np.ndarray) -> None:
 
 
 def test_packing_anything_else_is_refused() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="object"):
         pack({"a": object()})
 
 

@@ -22,16 +22,20 @@ from daskbroker.core import errors
         (errors.BadQuery, ValueError),
         (errors.BadRecording, ValueError),
         (errors.ConfigError, ValueError),
+        (errors.BadField, errors.FieldNotFound),
+        (errors.BadField, errors.BadQuery),
         (errors.StoreNotFound, FileNotFoundError),
+        (errors.StoreExists, FileExistsError),
         (errors.StoreReadOnly, PermissionError),
         (errors.StoreFull, OSError),
         (errors.FillError, RuntimeError),
+        (errors.BadRunWarning, UserWarning),
     ],
 )
 def test_each_is_also_the_builtin_one(error, builtin):
     assert issubclass(error, builtin)
     assert issubclass(error, errors.DaskbrokerError)
-    assert str(error("a 'quoted' text\n")) == "a 'quoted' text\n"
+    assert str(error("a 'quoted' text\n")) == "a 'quoted' text\\n"
 
 
 def test_all_errors_are_daskbrokers():

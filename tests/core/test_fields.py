@@ -90,8 +90,8 @@ def test_keys_of_several_descriptors_in_their_order():
         ([], ["time"]),
         ("y.", ["time", "y1", "y2"]),
         (re.compile("Y.", re.IGNORECASE), ["time", "y1", "y2"]),
-        (["y"], None),
-        ("y", None),
+        (["y"], "the field 'y' matches no data key; there are: x, y1, y2, time"),
+        ("y", "the field 'y' matches no data key; there are: x, y1, y2, time"),
         (["time", "seq_num", "uid", "run", "descriptor"], ["time", "uid", "run", "descriptor"]),
         ("data:time", ["time", "data:time"]),
         ("data:y.", ["time", "y1", "y2"]),
@@ -100,18 +100,18 @@ def test_keys_of_several_descriptors_in_their_order():
         ("start:sample.name", ["time", "start:sample.name"]),
         ("stop:anything", ["time", "stop:anything"]),
         ("config:det:exposure", ["time", "config:det:exposure"]),
-        ("config:det:absent", None),
-        ("config:absent:x", None),
-        ("start:", None),
-        ("(", None),
-        ("data:absent", None),
-        ([5], None),
+        ("config:det:absent", "names no configuration; use .* devices are: det"),
+        ("config:absent:x", "names no configuration; use .* devices are: det"),
+        ("start:", "the field 'start:' matches no data key"),
+        ("(", r"'\(' is no data key and no regular expression: missing"),
+        ("data:absent", "the field 'data:absent' matches no data key"),
+        ([5], "the field 5 is neither text nor a compiled pattern"),
     ],
     ids=repr,
 )
 def test_select(fields, found):
-    if found is None:
-        with pytest.raises(FieldNotFound):
+    if isinstance(found, str):  # what is wrong
+        with pytest.raises(FieldNotFound, match=found):
             select(fields, [DESCRIPTOR])
     else:
         assert names(fields) == found

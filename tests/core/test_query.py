@@ -132,47 +132,47 @@ def test_conditions():
 
 
 @pytest.mark.parametrize(
-    "query",
+    ("query", "message"),
     [
-        {"$where": "sleep(1000)"},
-        {"a": {"$where": "1"}},
-        {"$expr": {"$gt": ["$a", 1]}},
-        {"a": {"$function": {"body": "f"}}},
-        {"$jsonSchema": {}},
-        {"$text": {"$search": "x"}},
-        {"a": {"$gt": 1, "b": 2}},
-        {"a": {"$not": 1}},
-        {"a": {"$gt": [1]}},
-        {"a": {"$in": 1}},
-        {"a": {"$in": [{"$gt": 1}]}},
-        {"a": {"$size": -1}},
-        {"a": {"$size": True}},
-        {"a": {"$mod": [0, 1]}},
-        {"a": {"$mod": [2]}},
-        {"a": {"$exists": "yes"}},
-        {"a": {"$type": "javascript"}},
-        {"a": {"$elemMatch": 1}},
-        {"a": {"$regex": "("}},
-        {"a": {"$regex": 5}},
-        {"a": {"$regex": "x" * 2000}},
-        {"a": {"$regex": "x", "$options": "q"}},
-        {"a": {"$options": "i"}},
-        {"a": re.compile(b"x")},
-        {"a": datetime.datetime(2026, 1, 1)},
-        {"a": object()},
-        {"a": b"x"},
-        {5: 1},
-        {"\ud800": 1},
-        {"$or": []},
-        {"$or": {"a": 1}},
-        {"$and": [1]},
-        [1],
-        "a",
+        ({"$where": "sleep(1000)"}, r"'\$where' is not allowed here"),
+        ({"a": {"$where": "1"}}, r"the operator '\$where' is not allowed"),
+        ({"$expr": {"$gt": ["$a", 1]}}, r"'\$expr' is not allowed here"),
+        ({"a": {"$function": {"body": "f"}}}, r"the operator '\$function' is not allowed"),
+        ({"$jsonSchema": {}}, r"'\$jsonSchema' is not allowed here"),
+        ({"$text": {"$search": "x"}}, r"'\$text' is not allowed here"),
+        ({"a": {"$gt": 1, "b": 2}}, "the operator 'b' is not allowed"),
+        ({"a": {"$not": 1}}, r"\$not needs operators, such as"),
+        ({"a": {"$gt": [1]}}, r"\$gt compares numbers, text or booleans, not \[1\]"),
+        ({"a": {"$in": 1}}, r"\$in needs a list, not 1"),
+        ({"a": {"$in": [{"$gt": 1}]}}, r"\$in takes values and patterns, not operators"),
+        ({"a": {"$size": -1}}, r"\$size needs an integer of 0 or more, not -1"),
+        ({"a": {"$size": True}}, r"\$size needs an integer of 0 or more, not True"),
+        ({"a": {"$mod": [0, 1]}}, r"\$mod needs \[divisor, remainder\], not \[0, 1\]"),
+        ({"a": {"$mod": [2]}}, r"\$mod needs \[divisor, remainder\], not \[2\]"),
+        ({"a": {"$exists": "yes"}}, r"\$exists needs true or false, not 'yes'"),
+        ({"a": {"$type": "javascript"}}, r"\$type takes number, int, .*, not 'javascript'"),
+        ({"a": {"$elemMatch": 1}}, r"\$elemMatch needs a query, not 1"),
+        ({"a": {"$regex": "("}}, r"'\(' is no regular expression: missing"),
+        ({"a": {"$regex": 5}}, "a pattern is text of at most 1000 characters"),
+        ({"a": {"$regex": "x" * 2000}}, "a pattern is text of at most 1000 characters"),
+        ({"a": {"$regex": "x", "$options": "q"}}, r"\$options takes the letters imsx, not 'q'"),
+        ({"a": {"$options": "i"}}, r"\$options goes with \$regex"),
+        ({"a": re.compile(b"x")}, r"query\.a: a pattern must be of text, not bytes"),
+        ({"a": datetime.datetime(2026, 1, 1)}, r"query\.a: the datetime .* has no zone; give one"),
+        ({"a": ...}, r"query\.a: a builtins\.ellipsis is no JSON-like value"),
+        ({"a": b"x"}, r"query\.a: a builtins\.bytes is no JSON-like value"),
+        ({5: 1}, "the key 5 is of type int; keys must be text"),
+        ({"\ud800": 1}, "is no valid Unicode text"),
+        ({"$or": []}, r"\$or needs a list of queries, not \[\]"),
+        ({"$or": {"a": 1}}, r"\$or needs a list of queries, not \{'a': 1\}"),
+        ({"$and": [1]}, "a query is a mapping, not 1"),
+        ([1], "a query is a mapping, not list"),
+        ("a", "a query is a mapping, not str"),
     ],
-    ids=lambda query: repr(query)[:40],
+    ids=lambda given: repr(given)[:40],
 )
-def test_refused(query):
-    with pytest.raises(BadQuery):
+def test_refused(query, message):
+    with pytest.raises(BadQuery, match=message):
         compile_query(query)
 
 
@@ -208,10 +208,10 @@ def test_the_message_names_the_allowed_operators_and_the_query():
 
 def test_a_pattern_that_takes_for_ever_is_given_up():
     query = compile_query({"a": {"$regex": "^(a|aa)+$"}})
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BadQuery, match="took longer"):
         query.matches({"a": "a" * 60 + "b"})
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_values_are_copied_and_made_plain():

@@ -89,6 +89,9 @@ def test_sound_documents_pass_unchanged_as_a_copy(name):
         ("event_page", "time", [1, 2**60], r"time\[1\]"),
         ("event_page", "time", np.array([1.0, np.nan]), r"time\[1\]"),
         ("event_page", "seq_num", [1, -1], r"seq_num\[1\]"),
+        ("event_page", "seq_num", np.array([[1], [2]]), r"seq_num\[0\]"),
+        ("event_page", "time", np.array([[1.0], [2.0]]), r"time\[0\]"),
+        ("event_page", "time", np.array([[1.0, 2.0]] * 2), r"time\[0\]"),
         ("event_page", "seq_num", np.array([1.0, 2.0]), "seq_num"),
         ("event_page", "seq_num", [[1], [2]], "seq_num"),
         ("event_page", "data", {"x": [1.0]}, "data.x"),
@@ -132,7 +135,7 @@ def test_each_key_that_is_needed_is_missed(name):
 
 @pytest.mark.parametrize(("name", "doc"), [("odd", {}), (5, {}), ("start", None), ("event", [1])])
 def test_what_is_no_document(name, doc):
-    with pytest.raises(BadDocument):
+    with pytest.raises(BadDocument, match=r"is no name of a document|a document is a mapping"):
         prepare(name, doc)
 
 
@@ -145,7 +148,9 @@ def test_labels():
 
 def test_long_messages_are_cut():
     doc = {**sound()["descriptor"], "data_keys": {"x": {"note": "y" * 10_000}}}
-    with pytest.raises(BadDocument) as caught:
+    with pytest.raises(
+        BadDocument, match=r"data_keys\.x: 'dtype' is a required property"
+    ) as caught:
         prepare("descriptor", doc)
     assert len(str(caught.value)) < 600
 

@@ -7,9 +7,10 @@ import pytest
 
 from daskbroker.testing.model import ModelConformance, PageConformance
 from daskbroker.testing.nouns import NounConformance
+from daskbroker.testing.repeats import RepeatConformance
 
 
-class TestMongoSpool(ModelConformance, PageConformance, NounConformance):
+class TestMongoSpool(ModelConformance, PageConformance, NounConformance, RepeatConformance):
     @pytest.fixture
     def store_place(self, emptied_database, tmp_path):
         with dask.config.set({"daskbroker.mongo-spool": tmp_path / "spool"}):

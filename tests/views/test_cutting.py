@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import daskbroker
+from daskbroker.assets import filling
+from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.detector_runs import datum_run, stream_run
 from daskbroker.testing.runs import RunBuilder
-from daskbroker.views.dataset_rows import DatasetRows
+from daskbroker.views.dataset.cutting import column_groups, even_cut
 from daskbroker.views.rows import RowGroup, coalesce, cut
 
 
@@ -69,22 +72,34 @@ def test_partitions_are_as_large_as_what_the_table_shows():
         assert db[-1].table(timestamps=True).npartitions == 4  # of 3.4 MB
 
 
-@given(
-    st.lists(st.integers(0, 500), max_size=8),
-    st.integers(1, 10**6),
-    st.integers(10**3, 10**7),
-    st.integers(1, 50),
-)
-def test_dask_chunks_of_external_cells(counts, row_bytes, target, align):
-    rows = DatasetRows((), np.cumsum(np.array(counts, np.int64)), {}, np.zeros(0, np.int64))
-    cuts = rows.external_cuts(target, row_bytes, align)
-    assert sum(cuts) == sum(counts)
-    assert all(cut > 0 for cut in cuts) or cuts == (0,)
-    most = max(1, target // row_bytes)
-    assert max(cuts) <= most
-    if most > align:
-        ends = set(np.cumsum(cuts).tolist())
-        assert all(end % align == 0 for end in ends - set(rows.ends.tolist()))
+@given(st.integers(0, 100_000), st.integers(0, 3000), st.integers(1, 200))
+def test_a_cut_is_even_and_ends_where_chunks_of_files_do(count, most, align):
+    cut = even_cut(count, most, align)
+    assert sum(cut) == count
+    most = max(1, most)
+    assert max(cut) <= most
+    assert cut == (0,) or min(cut) > 0
+    assert len(set(cut[:-1])) <= 1  # as Zarr needs it
+    assert cut[-1] <= cut[0]
+    if align <= most:
+        assert all(length % align == 0 for length in cut[:-1])
+    elif count:
+        assert len(cut) <= -(-count // most)  # no more blocks than there have to be
+        assert len(cut) < 2 or cut[0] - cut[-1] < len(cut)  # no short tail
+
+
+def test_three_runs_of_150_frames_make_four_even_blocks():
+    assert even_cut(450, 128) == (113, 113, 113, 111)
+
+
+@given(st.lists(st.integers(1, 2000), max_size=90), st.integers(1, 100_000))
+def test_columns_that_are_read_together(sizes, rows):
+    named = {f"x{place}": size for place, size in enumerate(sizes)}
+    groups = column_groups(named, rows)
+    assert [name for group in groups for name in group] == list(named)
+    for group in groups:
+        assert 1 <= len(group) <= 64
+        assert len(group) == 1 or rows * sum(named[name] for name in group) <= 8 * 2**20
 
 
 def huge_run(events=100_000):
@@ -117,7 +132,9 @@ def test_a_large_run_is_planned_quickly_in_blocks_of_bounded_size(huge):
     cuts = dataset["img"].chunks[0]
     assert max(cuts) == 30  # 64 MiB
     assert all(end % 10 == 0 for end in np.cumsum(cuts))  # ten frames are a chunk of the file
-    assert len(dataset["x"].chunks[0]) < 10
+    assert isinstance(dataset["x"].variable._data, np.ndarray)  # 800 kB
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        assert huge.dataset().chunks["time"] == cuts  # one cut for all
     assert table[["x"]].npartitions == table.npartitions
 
 
@@ -127,6 +144,52 @@ def test_what_travels_is_small(huge):
     lazy = huge.dataset(chunks=None)["img"].variable._data
     assert max(map(len, payloads)) < 6000
     assert len(pickle.dumps(lazy)) < 20_000
+
+
+def test_a_task_of_a_dataset_carries_its_own_rows(huge):
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset = huge.dataset()
+    for name in ("img", "x"):
+        array = dataset[name].data[:10]
+        graph = dict(dask.optimize(array)[0].dask)
+        assert len(graph) <= 3
+        assert max(len(pickle.dumps(task)) for task in graph.values()) < 7000
+        assert {name.split("-")[0] for name in array.dask.layers} == {"daskbroker", "getitem"}
+    assert dataset["x"].data[40:50].compute().tolist() == [n * 0.5 for n in range(40, 50)]
+
+
+@pytest.mark.parametrize("make", [datum_run, stream_run], ids=["datum", "stream"])
+def test_a_block_reads_a_file_in_one_call_whatever_chunks_events_are_in(
+    make, tmp_path, monkeypatch
+):
+    calls = []
+    read = filling.read_block
+    monkeypatch.setattr(
+        filling, "read_block", lambda *args, **more: calls.append(args) or read(*args, **more)
+    )
+    docs, data = make(tmp_path, 14)
+    with dask.config.set({"daskbroker.seal-rows": 4}), daskbroker.temp() as db:
+        insert_all(db, docs)
+        header = db[-1]
+        assert len(header.es_given_stream("primary").chunks_given_header(header, "primary")) > 2
+        with dask.config.set({"daskbroker.partition-size": 700}):  # seven frames
+            image = header.dataset()["img"]
+        assert image.chunks[0] == (7, 7)
+        np.testing.assert_array_equal(image.values, data.reshape(image.shape))
+    assert len(calls) == 2
+
+
+def test_large_columns_are_read_together_in_groups_of_their_own(db):
+    keys = {f"x{n}": [float(n), n + 0.5] for n in range(200)}
+    insert_all(db, make_run(keys=keys))
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset, again = db[-1].dataset(), db[-1].dataset(fields=["x3", "x150"])
+    layers = {name for name in dataset.__dask_graph__().layers if "-read-" in name}
+    assert len(layers) == 4
+    few = dataset[["x3", "x150"]]
+    assert set(few.__dask_graph__().layers) <= set(dataset.__dask_graph__().layers)
+    assert {n for n in few.__dask_graph__().layers if "-read-" in n} < layers
+    assert again.compute().equals(few.compute())
 
 
 def test_a_column_that_is_stored_is_read_from_any_partition(huge):

@@ -90,20 +90,20 @@ def test_the_zone_of_the_broker_is_for_what_is_computed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error"),
+    ("arguments", "error", "message"),
     [
-        ({"stream_name": "absent"}, StreamNotFound),
-        ({"fields": ["absent"]}, FieldNotFound),
-        ({"format": "excel"}, BadQuery),
-        ({"duplicates": "first"}, BadQuery),
-        ({"timezone": "Nowhere/Land"}, ConfigError),
-        ({"timezone": "Asia/Tokyo"}, BadQuery),
-        ({"timezone": "Asia/Tokyo", "format": "dataset"}, BadQuery),
+        ({"stream_name": "absent"}, StreamNotFound, "has no stream 'absent'; it has: primary"),
+        ({"fields": ["absent"]}, FieldNotFound, "the field 'absent' matches no data key"),
+        ({"format": "excel"}, BadQuery, "format must be one of dataframe, dataset, not 'excel'"),
+        ({"duplicates": "first"}, BadQuery, "duplicates must be 'last' or 'all'"),
+        ({"timezone": "Nowhere/Land"}, ConfigError, "no time zone 'Nowhere/Land'"),
+        ({"timezone": "Asia/Tokyo"}, BadQuery, "compute first, then convert"),
+        ({"timezone": "Asia/Tokyo", "format": "dataset"}, BadQuery, "compute first, then convert"),
     ],
     ids=repr,
 )
-def test_mistakes_are_told_at_once(header, arguments, error):
-    with pytest.raises(error):
+def test_mistakes_are_told_at_once(header, arguments, error, message):
+    with pytest.raises(error, match=message):
         header.table(**arguments)
 
 

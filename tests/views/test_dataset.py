@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import dask
 import numpy as np
 import pytest
 
@@ -89,9 +90,9 @@ def test_fields_timestamps_and_projections(header):
     assert set(dataset.data_vars) == {"n", "start:plan_name", "uid", "ts_n"}
     assert dataset["start:plan_name"].values.tolist() == ["scan"] * 5
     assert dataset["ts_n"].dtype == np.float64
-    with pytest.raises(FieldNotFound):
+    with pytest.raises(FieldNotFound, match="the field 'absent' matches no data key"):
         header.dataset(fields=["absent"])
-    with pytest.raises(StreamNotFound):
+    with pytest.raises(StreamNotFound, match="has no stream 'absent'"):
         header.dataset("absent")
 
 
@@ -127,7 +128,8 @@ def test_opening_reads_time_and_seq_num_and_indexing_what_is_indexed(header, mon
         return read(self, key, columns)
 
     monkeypatch.setattr(EmbeddedReader, "read", noted)
-    dataset = header.dataset()
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        dataset = header.dataset(fields="img")
     assert {column for columns in made for column in columns} <= {"time", "seq_num"}
     made.clear()
     assert dataset["img"].shape == (5, 2, 3)
@@ -136,7 +138,29 @@ def test_opening_reads_time_and_seq_num_and_indexing_what_is_indexed(header, mon
     assert {tuple(columns) for columns in made} == {("data:img",)}
 
 
+def test_a_small_stream_is_in_memory_read_in_one_pass(header, monkeypatch):
+    made = []
+    read = EmbeddedReader.read
+
+    def noted(self, key, columns=None):
+        made.append(columns)
+        return read(self, key, columns)
+
+    monkeypatch.setattr(EmbeddedReader, "read", noted)
+    dataset = header.dataset()
+    assert len(made) == 1
+    assert dataset.chunks == {}
+    assert dataset["label"].dtype == "<U2"
+    assert dataset.compute().identical(dataset)
+    assert len(made) == 1
+
+
 def test_pickles_and_names(header):
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        _pickles_and_names(header)
+
+
+def _pickles_and_names(header):
     dataset = header.dataset()
     again = pickle.loads(pickle.dumps(dataset))
     assert again.compute().identical(dataset.compute())
@@ -150,7 +174,8 @@ def test_names_follow_events_and_stop(db):
     for place, pair in enumerate(documents):
         db.insert(*pair)
         if place:
-            dataset = db[-1].dataset(fields=["x", "stop:exit_status"])
-            names.add(dataset["stop:exit_status"].data.name)
+            with dask.config.set({"daskbroker.loaded-size": 0}):
+                dataset = db[-1].dataset(fields=["x", "stop:exit_status"])
+            names.add(dask.base.tokenize(dataset["stop:exit_status"].data))
     assert len(names) == len(documents) - 1
     assert dataset["stop:exit_status"].values.tolist() == ["success"] * 3

@@ -139,7 +139,7 @@ def data_of(documents):
 
 
 @pytest.mark.parametrize(
-    "fields, expected",
+    ("fields", "expected"),
     [
         (["det"], [{"det": 2.5}]),
         (["motor"], [{"motor": 1.5}, {"motor": 3.5}]),
@@ -155,7 +155,8 @@ def test_a_stream_without_any_of_the_fields_is_left_out(db, fields, expected):
     header = insert(db, documents)
     found = list(header.documents(fields=fields))
     assert data_of(found) == expected
-    assert found[0][0] == "start" and found[-1][0] == "stop"
+    assert found[0][0] == "start"
+    assert found[-1][0] == "stop"
     descriptors = {doc["uid"] for name, doc in found if name == "descriptor"}
     assert descriptors == {doc["descriptor"] for name, doc in found if name == "event"}
 
@@ -167,7 +168,7 @@ def test_a_run_without_any_of_the_fields_is_left_out(db):
     assert data_of(found) == [{"other": 2.5}]
     assert [doc["uid"] for name, doc in found if name == "start"] == [other.uid]
     assert len(data_of(db().documents(fields=["det", "other"]))) == 2
-    with pytest.raises(FieldNotFound, match="none of the runs has it.*'absent'"):
+    with pytest.raises(FieldNotFound, match=r"none of the runs has it.*'absent'"):
         list(db().documents(fields=["det", "absent"]))
 
 

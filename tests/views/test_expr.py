@@ -470,6 +470,125 @@ def test_partitions_of_two_tables_stay_aligned(df, parts, whole, tmp_path):
     assert parts.numbers == [3, 4]
 
 
+TWO = [
+    ("summed", lambda a, b: (a.a + b.b)[a.a > 35]),
+    ("condition of both", lambda a, b: a[a.a + b.a > 70]),
+    ("compared", lambda a, b: a[a.a > b.b]),
+    ("and", lambda a, b: a[(a.a > 15) & (b.a < 25)]),
+    ("or", lambda a, b: a[(a.a > 35) | (b.a < 5)]),
+    ("condition of the other", lambda a, b: a[b.a > 35]),
+    ("series by the other", lambda a, b: a.b[b.time > T]),
+    ("assigned", lambda a, b: a.assign(other=b.b)[a.a > 35]),
+    ("filtered, then summed", lambda a, b: a[a.a > 35].a + b[b.a > 35].b),
+    ("filtered differently", lambda a, b: a[a.a > 35].a + b[b.a > 25].b),
+]
+
+
+@pytest.mark.parametrize("use", [one[1] for one in TWO], ids=[one[0] for one in TWO])
+def test_two_tables_below_one_filter(df, parts, whole, tmp_path, use):
+    """What the filter says of one of them tells nothing of the other's partitions."""
+    other = Recorded(tmp_path / "other")
+    result, expected = use(df, from_partitions(other)), use(whole, whole)
+    same(result.compute(), expected)
+    for table in (parts, other):
+        sorted_numbers(table)
+    assert len(result) == len(expected)
+    column = (lambda frame: frame.a) if result.ndim == 2 else lambda series: series
+    assert column(result).add(1).sum().compute() == column(expected).add(1).sum()
+
+
+def read_negative(payload, columns):
+    frame = read(payload, tuple({*columns, "a"}))
+    return frame.assign(a=-frame["a"])[list(columns)]
+
+
+class Negative(Recorded):
+    """The same rows, with all of ``a`` below zero."""
+
+    def bounds(self, column):
+        found = super().bounds(column)
+        return (-found[1], -found[0]) if column == "a" else found
+
+    @property
+    def reader(self):
+        return read_negative
+
+
+ONE_EACH = [
+    ("by the other", lambda a, b: a[b.a < -5]),
+    ("by the other, nothing", lambda a, b: a[b.a > 5]),
+    ("summed", lambda a, b: (a.a + b.a)[a.a > 5]),
+    ("summed, by the other", lambda a, b: (a.a + b.b)[b.a < -5]),
+    ("and", lambda a, b: a[(a.a > 3) & (b.a < -5)]),
+    ("or", lambda a, b: a[(a.a > 8) | (b.a > -2)]),
+    ("filtered, then summed", lambda a, b: a[a.a > 5].a + b[b.a < -5].b),
+    ("filtered by what others match", lambda a, b: a[a.a > 5].a + b[b.a > 5].b),
+    ("filtered, and the other whole", lambda a, b: a[a.a > 99].a.add(b.a, fill_value=0)),
+    ("assigned", lambda a, b: a.assign(c=b.a)[a.a > 5]),
+]
+
+
+@pytest.mark.parametrize("use", [one[1] for one in ONE_EACH], ids=[one[0] for one in ONE_EACH])
+def test_two_tables_of_one_partition_below_one_filter(tmp_path, use):
+    """Dask puts these together without aligning them."""
+    first, second = Recorded(tmp_path / "first", 1), Negative(tmp_path / "second", 1)
+    result = use(from_partitions(first), from_partitions(second))
+    rows = make(0, ROWS)
+    expected = use(rows, rows.assign(a=-rows.a))
+    same(result.compute(), expected)
+    assert len(result) == len(expected)
+
+
+AFTER = [
+    ("columns summed", lambda d: (lambda f: (f.a + f.b) * 2 - f.a)(d[d.a > 35]), [3, 4]),
+    ("chain", lambda d: d[d.a > 35].a.add(1).mul(2).sub(3).clip(upper=95), [3, 4]),
+    ("sum of a chain", lambda d: d[d.a > 35].a.add(1).mul(2).abs().sum(), [3, 4]),
+    ("mean of a chain", lambda d: (lambda f: (f.a + f.b).fillna(0).mean())(d[d.a > 35]), [3, 4]),
+    ("filtered thrice", lambda d: (lambda e: e[e.a < 39])((lambda e: e[e.b < 9])(d[d.a > 15])),
+     [1, 2, 3]),
+    ("assigned twice", lambda d: d[d.a > 35].assign(c=1).assign(c=lambda f: f.c + f.a).c, [3, 4]),
+    ("renamed and chosen", lambda d: d[d.a > 35].rename(columns={"a": "z"})[["z", "b"]], [3, 4]),
+    ("filter of what is computed", lambda d: (lambda f: f[f.a + f.b > 45])(d[d.a > 35]), [3, 4]),
+    ("index of a chain", lambda d: d[d.a > 35].a.add(1).to_frame().index.to_series(), [3, 4]),
+    ("cumulated after a chain", lambda d: d[d.a > 35].a.add(1).cumsum().mul(2), [3, 4]),
+    ("grouped after a chain", lambda d: (lambda f: f.assign(k=f.a % 3).groupby("k").b.sum())(
+        d[d.a > 35]), [3, 4]),
+    ("used twice", lambda d: (lambda f: f.a.sum() + f.a.add(1).max())(d[d.a > 35]), [3, 4]),
+    ("reduced and taken away", lambda d: (lambda f: (f.a - f.a.mean()).abs())(d[d.a > 35]),
+     [3, 4]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("use", "numbers"), [f[1:] for f in AFTER], ids=[f[0] for f in AFTER])
+def test_several_operations_after_a_filter(df, parts, whole, use, numbers):
+    found, expected = use(df).compute(), use(whole)
+    if isinstance(expected, (pd.Series, pd.DataFrame)):
+        same(found.sort_index(), expected.sort_index())
+    else:
+        assert found == pytest.approx(expected)
+    assert sorted(set(parts.numbers)) == numbers
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        lambda f: f.a.add(1),
+        lambda f: f.a.add(1).mul(2).abs(),
+        lambda f: f.assign(c=f.a + 1)[["c"]].rename(columns={"c": "d"}),
+        lambda f: f[f.b < 99].assign(c=1).a.sub(1),
+    ],
+)
+def test_partition_numbers_are_seen_through_several_operations(df, parts, whole, after):
+    late, expected = after(df[df.a > 35]), after(whole[whole.a > 35])
+    counts = late.map_partitions(len, meta=(None, "int64"))
+    assert counts.compute().sum() == counts.sum().compute() == len(expected)
+    assert counts.compute().tolist()[:3] == [0, 0, 0]
+    assert len(counts.compute()) == 5
+    same(late.partitions[3].compute(), expected.loc[:40])
+    assert [len(part) for part in dask.compute(*late.to_delayed())][:3] == [0, 0, 0]
+    assert sorted(set(parts.numbers)) == [3, 4]
+
+
 def test_a_table_also_used_unfiltered_is_read_whole_and_once(df, parts, whole):
     result = df[df.a > 35].a.add(df.b, fill_value=0)
     same(result.compute().sort_index(), whole[whole.a > 35].a.add(whole.b, fill_value=0))
@@ -496,7 +615,7 @@ def test_repartition_by_divisions_of_a_filter(df, parts, whole):
 
 
 def test_naive_time_against_utc_is_pandas_error(df, parts):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="Invalid comparison between dtype"):
         df[df.time > pd.Timestamp("2026-01-01")].compute()
 
 

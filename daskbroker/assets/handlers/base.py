@@ -11,6 +11,7 @@ import numpy as np
 
 from ...core.codec import MISSING
 from ...core.errors import FillError
+from ...core.listing import listed
 from ..readable import ANYWHERE, ReadableRoots
 
 __all__ = ["Block", "BlockHandler", "Datums", "Roi"]
@@ -52,6 +53,22 @@ class Datums:
     def range(cls, start: int, stop: int) -> Datums:
         """Those of consecutive events of a stream resource."""
         return cls({"index": np.arange(start, stop)}, stop - start)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Datums]) -> Datums:
+        """Those of several that have the same keywords, one after the other."""
+        columns: dict[str, np.ndarray | Sequence[Any]] = {}
+        for name in parts[0].columns:
+            values = [part.columns[name] for part in parts]
+            if all(isinstance(some, np.ndarray) for some in values):
+                columns[name] = np.concatenate(values)
+            else:
+                columns[name] = [
+                    value
+                    for some in values
+                    for value in (some.tolist() if isinstance(some, np.ndarray) else some)
+                ]
+        return cls(columns, sum(map(len, parts)))
 
     def __len__(self) -> int:
         return self.count
@@ -100,7 +117,7 @@ class Datums:
 
 
 def _also(unknown: Sequence[str]) -> str:
-    return f"; they have {', '.join(map(repr, unknown))}" if unknown else ""
+    return f"; they have {listed(map(repr, unknown))}" if unknown else ""
 
 
 def _is_place(value: Any) -> bool:

@@ -1,33 +1,36 @@
 """Chunks of HDF5 datasets read as bytes, so that threads decompress at the same time.
 
 HDF5 lets one thread in at a time, decompression included. Here it only tells, once, where the
-chunks lie; the rest is ``os.pread`` and zlib, which hold no lock. What comes out is the same.
+chunks lie; the rest is ``os.pread`` and :mod:`~.hdf5_filters`, which hold no lock. What comes out
+is the same.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
-from typing import TypeAlias
 
 import h5py
 import numpy as np
 
 from ...core.errors import FillError
 from ...core.regular import open_regular
+from ..cores import divide
+from .hdf5_filters import Damaged, Filters
 from .regions import Axis, as_axis, put_region, shape_of, take_region
 
 __all__ = ["MOST_CHUNKS", "ChunkBytes", "chunk_table"]
 
-FILTERS = {h5py.h5z.FILTER_DEFLATE: "deflate", h5py.h5z.FILTER_SHUFFLE: "shuffle"}
-Buffer: TypeAlias = "bytes | memoryview"
 MOST_CHUNKS = 2**17
 """Beyond that, finding out where each lies takes too long."""
+WORTH = 2**16
+"""Bytes that chunks have if other threads are to help with them."""
+DONT_FILTER_EDGES = 2
+"""As HDF5 counts it."""
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
@@ -53,7 +56,7 @@ class ChunkBytes:
     shape, dtype, chunk, fill
         Of the dataset; ``dtype`` with the byte order of the file.
     filters
-        In the order in which they were applied.
+        By which chunks are coded.
     table
         ``(offset, bytes, mask)`` of each chunk of the grid, offset -1 where there is none.
     """
@@ -64,18 +67,18 @@ class ChunkBytes:
     dtype: np.dtype
     chunk: tuple[int, ...]
     fill: object
-    filters: tuple[str, ...]
+    filters: Filters
     table: np.ndarray
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> ChunkBytes | None:
         """From an open dataset; None where its chunks cannot or need not be read this way.
 
-        They can if they are compressed by gzip, with or without shuffle, hold plain numbers,
+        They can if :class:`~.hdf5_filters.Filters` knows how they are coded, hold plain numbers,
         and lie in one file that nobody writes.
         """
-        filters = _filters(dataset)
-        if "deflate" not in filters or not _is_plain(dataset):
+        filters = Filters.of(dataset)
+        if filters is None or not _is_plain(dataset) or not _is_coded_to_its_edge(dataset):
             return None
         grid = tuple(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks))
         if not 0 < int(np.prod(grid, dtype=object)) <= MOST_CHUNKS:
@@ -120,54 +123,51 @@ class ChunkBytes:
         sides = [_parts(axis, side) for axis, side in zip((rows, *axes), self.chunk)]
         lengths = [len(rows), *(1 if isinstance(axis, int) else len(axis) for axis in axes)]
         out = np.empty(lengths, self.dtype.newbyteorder("="))
-        for parts in itertools.product(*sides):
-            chunk = self._chunk(file, tuple(part.chunk for part in parts))
-            inside = take_region(chunk, [part.inside for part in parts])
-            put_region(out, [part.outside for part in parts], inside)
+        divide(
+            lambda parts: self._read_chunk(file, parts, out),
+            itertools.product(*sides),
+            alone=self.filters.size < WORTH,
+        )
         return out.reshape(len(rows), *shape_of(axes))
+
+    def _read_chunk(self, file: int, parts: tuple[_Part, ...], out: np.ndarray) -> None:
+        """What one chunk has, put where it belongs; decoded there if all of it is wanted."""
+        place = tuple(part.chunk for part in parts)
+        into = self._whole(parts, out)
+        if into is not None and self.table[place][0] >= 0:
+            self._decode(file, place, into.reshape(-1).view(np.uint8))
+            return
+        inside = take_region(self._chunk(file, place), [part.inside for part in parts])
+        put_region(out, [part.outside for part in parts], inside)
+
+    def _whole(self, parts: tuple[_Part, ...], out: np.ndarray) -> np.ndarray | None:
+        """The part of the result that a chunk is as it is; None where there is none."""
+        whole = (
+            isinstance(part.inside, range) and part.inside == range(side)
+            for part, side in zip(parts, self.chunk)
+        )
+        if out.dtype != self.dtype or not all(whole):
+            return None
+        into = out[tuple(slice(part.outside[0], part.outside[-1] + 1) for part in parts)]
+        return into if into.flags.c_contiguous and into.shape == self.chunk else None
 
     def _chunk(self, file: int, place: tuple[int, ...]) -> np.ndarray:
         """One chunk, decoded."""
-        offset, size, mask = self.table[place].tolist()
-        if offset < 0:
+        if self.table[place][0] < 0:
             return np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
+        data = np.empty(self.filters.size, np.uint8)
+        self._decode(file, place, data)
+        return data.view(self.dtype).reshape(self.chunk)
+
+    def _decode(self, file: int, place: tuple[int, ...], out: np.ndarray) -> None:
+        offset, size, mask = self.table[place].tolist()
         try:
-            if offset + size > self.state[2]:  # pread would take memory for what is not there
-                raise ValueError("it ends beyond the file")
-            data: Buffer = os.pread(file, size, offset)
-            for number, name in reversed(list(enumerate(self.filters))):
-                if not mask >> number & 1:
-                    data = self._decoded(name, data)
-            return np.frombuffer(data, self.dtype).reshape(self.chunk)
-        except (zlib.error, ValueError) as error:
-            raise FillError(f"the chunk {place} of the dataset is damaged: {error}") from error
-
-    def _decoded(self, name: str, data: Buffer) -> Buffer:
-        if name == "deflate":
-            return _inflated(data, prod(self.chunk) * self.dtype.itemsize)
-        # Shuffle puts the first bytes of all elements first, then all second bytes, and so on.
-        planes = np.frombuffer(data, np.uint8).reshape(self.dtype.itemsize, -1)
-        elements = np.empty((planes.shape[1], len(planes)), np.uint8)
-        for number, plane in enumerate(planes):  # six times as fast as a transposed copy
-            elements[:, number] = plane
-        return elements.data
-
-
-def _inflated(data: Buffer, size: int) -> bytes:
-    """Decompress what is known to have a size, and never more than that.
-
-    Raises
-    ------
-    ValueError, zlib.error
-        If it has another size or is damaged.
-    """
-    inflate = zlib.decompressobj()
-    # One byte more than fits: zlib tells the end of its data, and its checksum, only then.
-    found = inflate.decompress(data, size + 1)
-    if len(found) != size or not inflate.eof:
-        more = "more" if len(found) > size else "fewer" if len(found) < size else "no end after"
-        raise ValueError(f"it holds {more} bytes than the {size} of a chunk")
-    return found
+            # pread would take memory for what is not there
+            if offset + size > self.state[2] or size > self.filters.most:
+                raise Damaged(f"it takes {size:,} bytes, more than there are or can be")
+            self.filters.decode(memoryview(os.pread(file, size, offset)), mask, out)
+        except Damaged as error:
+            raise FillError(f"the chunk {place} of the dataset is damaged: {error}") from None
 
 
 def chunk_table(dataset: h5py.Dataset) -> np.ndarray:
@@ -183,15 +183,6 @@ def chunk_table(dataset: h5py.Dataset) -> np.ndarray:
     return table
 
 
-def _filters(dataset: h5py.Dataset) -> tuple[str, ...]:
-    """Names of the dataset's filters; none where it has no chunks or other filters."""
-    if dataset.chunks is None:
-        return ()
-    plist = dataset.id.get_create_plist()
-    codes = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-    return tuple(FILTERS[code] for code in codes) if set(codes) <= FILTERS.keys() else ()
-
-
 def _is_plain(dataset: h5py.Dataset) -> bool:
     """Numbers as NumPy has them, in a file without a block of a user's own before it."""
     dtype = dataset.dtype
@@ -201,6 +192,23 @@ def _is_plain(dataset: h5py.Dataset) -> bool:
         and dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True))
         and dataset.file.userblock_size == 0
     )
+
+
+def _is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
+    """Whether chunks that reach over an edge are coded as others, as far as that can be told.
+
+    Files of the newer formats may leave them as they are; the chunks' filter masks do not tell.
+    """
+    if all(size % side == 0 for size, side in zip(dataset.shape, dataset.chunks)):
+        return True
+    options, plist = ctypes.c_uint(), dataset.id.get_create_plist()
+    with h5py._objects.phil:
+        try:
+            ask = ctypes.CDLL(h5py.h5z.__file__).H5Pget_chunk_opts
+        except (OSError, AttributeError):
+            return False
+        ask.argtypes = [ctypes.c_int64, ctypes.POINTER(ctypes.c_uint)]
+        return bool(ask(plist.id, options) >= 0 and not options.value & DONT_FILTER_EDGES)
 
 
 def _state(file: int) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (the import makes HDF5 know its filters)
 
 from ...core.errors import FillError
+from ...core.listing import listed
 from ...core.regular import check_regular
 from ..readable import ReadableRoots
 
@@ -94,4 +95,4 @@ def offer(file: h5py.File) -> str:
         return len(names) >= SHOWN or None
 
     file.visititems(visit)
-    return f"it has {', '.join(map(repr, names)) or 'no datasets'}"
+    return f"it has {listed(map(repr, names), none='no datasets')}"

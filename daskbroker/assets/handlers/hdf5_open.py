@@ -10,11 +10,13 @@ from h5py import h5d
 
 from ...core.errors import FillError
 from ...core.regular import Identity, identity
-from ..readable import ReadableRoots
+from ..readable import ANYWHERE, ReadableRoots
+from .hdf5_concatenation import ConcatenatedRows
 from .hdf5_files import open_dataset, open_file
 from .hdf5_links import LinkedFile, LinkedFiles
 from .hdf5_rows import RowSource
-from .hdf5_virtual import Rows, VirtualRows
+from .hdf5_virtual import VirtualRows
+from .rows import Rows
 
 __all__ = ["OpenDatasets"]
 
@@ -31,7 +33,7 @@ class _Entry:
 
     def look(self, path: str) -> dict[str, Identity]:
         """What its files are now, but for the one that the cache of handlers looks at."""
-        return {name: identity(name) for name in {*self.rows.paths} - {path}}
+        return {name: identity(name) for name in {*self.rows.opened} - {path}}
 
 
 class OpenDatasets:
@@ -67,13 +69,13 @@ class OpenDatasets:
             entry = self._open.get(name)
             if entry is None or not self._is_current(entry):
                 entry = self._open[name] = _Entry(_open_rows(self.path, name, self._swmr, readable))
-                entry.state = entry.look(self.path)
             return entry.rows
 
     def _is_current(self, entry: _Entry) -> bool:
         """Whether it is as it was, or could be refreshed, where other files hold it."""
         now = entry.look(self.path)
-        known = {name: entry.state.setdefault(name, state) for name, state in now.items()}
+        opened = entry.rows.opened
+        known = {name: entry.state.setdefault(name, opened[name]) for name in now}
         if now == known:
             return True
         same = all((now[name] or ())[:2] == (known[name] or ())[:2] for name in now)
@@ -95,8 +97,25 @@ class OpenDatasets:
 
 def _open_rows(path: str, name: str, swmr: bool, readable: ReadableRoots) -> Rows:
     if readable.roots is None:
-        return _rows_of(open_dataset(open_file(path, swmr, readable), name))
+        return _open_anywhere(open_file(path, swmr, readable), name, swmr, DEEPEST)
     return _open_linked(LinkedFiles(path, swmr, readable), None, name, DEEPEST)
+
+
+def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> Rows:
+    """A dataset found by HDF5; a concatenation of others read from these."""
+    dataset = open_dataset(file, name)
+    whole = _rows_of(dataset)
+    if depth == 0 or dataset.id.get_create_plist().get_layout() != h5d.VIRTUAL:
+        return whole
+    try:
+        files = LinkedFiles(str(dataset.file.filename), swmr, ANYWHERE)
+        parts = VirtualRows(
+            *(files, files.first, dataset),
+            lambda where, of: _open_anywhere(where.file, of, swmr, depth - 1),
+        )
+    except FillError:  # put together in a way that HDF5 alone knows
+        return whole
+    return ConcatenatedRows.of(whole, parts) or whole
 
 
 def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> Rows:

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5f, h5i
 
+from ...core.regular import identity
 from .hdf5_bytes import ChunkBytes
 from .hdf5_guard import ChunkGuard
 from .hdf5_sizes import check_chunk, stored_elsewhere
@@ -65,7 +66,8 @@ class RowSource:
         self._guarded = not self._filtered
         self._others = stored_elsewhere(dataset, plist)
         self._file = h5i.get_file_id(dataset.id)
-        self.paths = [os.fsdecode(h5f.get_name(dataset.id))]
+        path = os.fsdecode(h5f.get_name(dataset.id))
+        self.opened = {path: identity(self._file.get_vfd_handle())}
         self.watched = bool(self._file.get_intent() & h5f.ACC_SWMR_READ)
 
     @property
@@ -77,6 +79,11 @@ class RowSource:
     def shape(self) -> tuple[int, ...]:
         """With the rows that there are now."""
         return tuple(self.dataset.shape)
+
+    @property
+    def maximum(self) -> tuple[int | None, ...]:
+        """How far each dimension may grow; None: without limit."""
+        return tuple(self.dataset.maxshape)
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Bytes of the files that hold it; None where they are not known."""

@@ -12,50 +12,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import h5py
 import numpy as np
 
 from ...core.errors import FillError
+from ...core.regular import Identity, identity
 from .hdf5_links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .hdf5_selections import Selected, Unlimited, meet, paired, selected
 from .regions import Axis, as_axis, put_region, shape_of
+from .rows import Rows
 
-__all__ = ["Rows", "VirtualRows"]
-
-
-class Rows(Protocol):
-    """A dataset that is read by rows."""
-
-    @property
-    def name(self) -> str:
-        """In its file."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """With the rows that there are now."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """In the byte order of the file."""
-
-    @property
-    def paths(self) -> list[str]:
-        """Of the files that hold it, as far as they were opened."""
-
-    @property
-    def watched(self) -> bool:
-        """Whether all of them were opened to be watched while they are written."""
-
-    def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the files that hold some rows, or all of them; None: not known."""
-
-    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
-
-    def refresh(self) -> None:
-        """See the rows that a writer added."""
+__all__ = ["VirtualRows"]
 
 
 OpenRows = Callable[[LinkedFile, str], Rows]
@@ -99,6 +67,7 @@ class VirtualRows:
         self._lock = threading.RLock()
         self._sources: dict[tuple[str, str], Rows] = {}
         self.name, self.dtype = dataset.name, dataset.dtype
+        self._state = identity(file.file.id.get_vfd_handle())
         if self.dtype.hasobject or self.dtype.subdtype is not None:
             raise self._refused("its elements are texts or lists")
         self._map()
@@ -160,6 +129,31 @@ class VirtualRows:
                     where = self._files.open_named(file, self._file, VIRTUAL_PREFIX)
                 self._sources[key] = self._open_rows(where, dataset)
             return self._sources[key]
+
+    # -- what it is put together of ----------------------------------------------------------
+
+    @property
+    def grows(self) -> bool:
+        """Whether mappings have no end, so that sources tell the shape."""
+        return self._grows
+
+    def selections(self) -> list[tuple[Selected, Selected | None]]:
+        """Of each mapping, the places in the target and in the source; None: all there is."""
+        return [(mapping.target, mapping.source) for mapping in self._mappings]
+
+    def is_as_mapped(self, rows: np.ndarray) -> bool:
+        """Whether all sources of some rows are there, with the frames and dtype of the target."""
+        for mapping in self._touched(rows):
+            try:
+                source = self._source(mapping.file, mapping.dataset)
+            except (FillError, OSError):
+                return False
+            needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
+            if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
+                return False
+            if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
+                return False
+        return True
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -255,10 +249,13 @@ class VirtualRows:
     # -- files -------------------------------------------------------------------------------
 
     @property
-    def paths(self) -> list[str]:
-        """Of its own file, and of those of the sources that were read so far."""
+    def opened(self) -> dict[str, Identity]:
+        """Its own file and those of the sources that were read so far, as they were opened."""
         with self._lock:
-            return [self._file.path, *(p for s in self._sources.values() for p in s.paths)]
+            found = {self._file.path: self._state}
+            for source in self._sources.values():
+                found.update(source.opened)
+            return found
 
     @property
     def watched(self) -> bool:

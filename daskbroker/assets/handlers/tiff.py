@@ -11,20 +11,21 @@ import numpy as np
 import tifffile
 
 from ...core.errors import FillError
+from ..readable import ReadableRoots
 from .base import Block, Datums, Roi
 from .file_names import check_percent
 from .regions import axes_of, take_region
 from .sequences import FileSequence, StreamSequence
 from .tiff_checks import check_image, names_others
 
-__all__ = ["AreaDetectorTIFF", "StreamTIFF"]
+__all__ = ["AreaDetectorTIFF", "StreamTIFF", "opened_tiff"]
 
 
 class _TIFF(FileSequence):
     """Reads TIFF files: their first series, as tifffile calls it."""
 
     def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
-        with self._opened(file) as tiff:
+        with opened_tiff(file, self.readable) as tiff:
             series = tiff.series[0]
             axes = axes_of(roi, series.shape)
             if roi and series.dataoffset is not None:
@@ -36,24 +37,30 @@ class _TIFF(FileSequence):
         return take_region(whole, axes).astype(whole.dtype.newbyteorder("="), copy=False)
 
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-        with self._opened(file) as tiff:
+        with opened_tiff(file, self.readable) as tiff:
             series = tiff.series[0]
             return tuple(series.shape), np.dtype(series.dtype)
 
-    @contextmanager
-    def _opened(self, file: BinaryIO) -> Iterator[tifffile.TiffFile]:
-        """The file as TIFF; one that only makes sense with others is refused under roots."""
-        if self.readable.roots is None:
-            with tifffile.TiffFile(file) as tiff:
-                yield tiff
-            return
-        with tifffile.TiffFile(file, _multifile=False) as tiff:
-            if names_others(tiff):
-                raise FillError(
-                    f"{file.name!r} is a part of an image in several files, which tifffile would "
-                    "open by their names; that is not done where readable roots are set"
-                )
+
+@contextmanager
+def opened_tiff(file: BinaryIO, readable: ReadableRoots) -> Iterator[tifffile.TiffFile]:
+    """An open file as TIFF; one that only makes sense with others is refused under roots.
+
+    Raises
+    ------
+    FillError
+    """
+    if readable.roots is None:
+        with tifffile.TiffFile(file) as tiff:
             yield tiff
+        return
+    with tifffile.TiffFile(file, _multifile=False) as tiff:
+        if names_others(tiff):
+            raise FillError(
+                f"{file.name!r} is a part of an image in several files, which tifffile would "
+                "open by their names; that is not done where readable roots are set"
+            )
+        yield tiff
 
 
 class AreaDetectorTIFF(_TIFF):

@@ -15,7 +15,6 @@ as it tells nearly everything twice, and pages are checked by Arrow (:mod:`.old_
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import zlib
@@ -32,6 +31,7 @@ from ...core.chunks import present
 from ...core.errors import StoreDamaged
 from ...core.settings import setting
 from .old_footers import check_old_footer, check_old_table
+from .open_files import State, opened, state_of
 
 __all__ = ["encoded_file", "read_file"]
 
@@ -45,9 +45,6 @@ FOOTERS = 256
 
 FILES = 10_000
 """Of so many files it is remembered which columns were checked."""
-
-State = tuple[int, ...]
-"""What changes when a file is replaced or written to: device, inode, size, times."""
 
 DECODING = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError)
 """What decoding of damaged bytes may end in."""
@@ -136,7 +133,7 @@ def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None
     mode = setting("verify")
     data, state = _mapped(path)
     try:
-        return _read(data, str(path), state, columns, rows, mode)
+        return _read(data, path, state, columns, rows, mode)
     except StoreDamaged as error:
         raise StoreDamaged(f"{path} is damaged: {error}") from error.__cause__
     except MemoryError:
@@ -146,32 +143,33 @@ def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None
 
 
 def _mapped(path: Path) -> tuple[memoryview, State]:
-    """The bytes of a file, and what tells it from others: of one and the same file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        found = os.fstat(handle)
-        state = (
-            found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns,
-        )  # fmt: skip
-        if not found.st_size:
-            return memoryview(b""), state
-        return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_READ)), state
-    finally:
-        os.close(handle)
+    """The bytes of a file, and what tells it from others: of one and the same file.
+
+    They are mapped by Arrow and not by Python. Arrow's threads may hold them a moment longer than
+    a read lasts, and to let go of an object of Python, while Python ends, ends in an abort.
+    """
+    while True:
+        state = state_of(os.stat(path))
+        if not state[2]:
+            return memoryview(pa.py_buffer(b"")), state
+        with pa.memory_map(str(path)) as file:
+            data = file.read_buffer()
+        if state_of(os.stat(path)) == state:  # it was not replaced in between
+            return memoryview(data).cast("B"), state
 
 
 def _read(
     data: memoryview,
-    path: str,
+    path: Path,
     state: State,
     columns: Sequence[str] | None,
     rows: int | None,
     mode: str,
 ) -> pa.Table:
-    footer = None if mode == "always" else _known_footers(path, state).get(0)
+    footer = None if mode == "always" else _known_footers(str(path), state).get(0)
     if footer is None:
         footer = _read_footer(data)
-        _known_footers(path, state)[0] = footer
+        _known_footers(str(path), state)[0] = footer
     count = footer.metadata.num_rows
     if rows is not None and rows != count:
         raise StoreDamaged(f"it has {count:,} rows, not {rows:,}")
@@ -179,21 +177,28 @@ def _read(
     if not names:  # the number of rows still counts
         return pa.table({"": pa.nulls(count)}).select([])
     places = footer.places(names)
-    checked = _checked_columns(path, state)
+    checked = _checked_columns(str(path), state)
     wanted = {"first": places - checked, "always": places, "never": set()}[mode]
     if footer.checksums is not None:
         _check(data, footer, wanted)
-    old = footer.checksums is None
-    with pq.ParquetFile(
-        pa.BufferReader(pa.py_buffer(data)),
-        metadata=footer.metadata,
-        page_checksum_verification=bool(wanted) and old,
-    ) as file:
-        table = file.read(columns=None if columns is None else names)
-    if old:
-        check_old_table(table, count)
+    asked = None if columns is None else names
+    if footer.checksums is not None and mode != "always":
+        with opened(path, state) as mine:
+            mine.file = mine.file or _parquet(data, footer)
+            table = mine.file.read(columns=asked)
+    else:
+        old = footer.checksums is None
+        with _parquet(data, footer, page_checksum_verification=bool(wanted) and old) as file:
+            table = file.read(columns=asked)
+        if old:
+            check_old_table(table, count)
     checked |= wanted
     return table if columns is None else table.select(names)
+
+
+def _parquet(data: memoryview, footer: _Footer, **options: Any) -> pq.ParquetFile:
+    reader = pa.BufferReader(data.obj)
+    return pq.ParquetFile(reader, metadata=footer.metadata, **options)
 
 
 def _check(data: memoryview, footer: _Footer, places: set[int]) -> None:
@@ -223,7 +228,7 @@ def _read_footer(data: memoryview) -> _Footer:
     checksums = _checksums(data, begin)
     if checksums is not None and zlib.crc32(data[begin:]) != checksums[-1]:
         raise StoreDamaged("the checksum of its footer is wrong")
-    with pq.ParquetFile(pa.BufferReader(pa.py_buffer(data))) as file:
+    with pq.ParquetFile(pa.BufferReader(data.obj)) as file:
         metadata, schema = file.metadata, file.schema_arrow
     if checksums is None:
         check_old_footer(data, begin, schema)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -228,7 +229,8 @@ def _waiting_pages(
         f"WHERE rows IS NOT NULL AND {where}",
         values,
     )
-    for kind, number, place, body in found:
-        layout = LAYOUTS[kind]
-        page = replace(lane, layout=layout, number=number, next=place - number * POSITIONS)
-        yield page, cells(from_ipc(body, [layout.uid]), layout.uid)
+    with closing(found):
+        for kind, number, place, body in found:
+            layout = LAYOUTS[kind]
+            page = replace(lane, layout=layout, number=number, next=place - number * POSITIONS)
+            yield page, cells(from_ipc(body, [layout.uid]), layout.uid)

@@ -2,8 +2,8 @@
 
 One :class:`Database` serves a store in this process, shared by its sources and readers.
 There is one connection that writes, and a few that read. SQLite's write-ahead log lets them
-read while it, or another process, writes. ``synchronous=NORMAL`` with the log means that what
-is committed survives the death of the process at any moment.
+read while it, or another process, writes. What is committed survives the death of the process at
+any moment; :mod:`.log_sync` sees to it that it survives a loss of power.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import time
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ...core.chunks import place_identity
+from ...core.durable_files import DurableFolders, make_folder, sync_folder
 from ...core.errors import (
     StoreDamaged,
     StoreError,
@@ -32,7 +33,10 @@ from ...core.errors import (
 )
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
+from ...core.settings import setting
 from .fork_gate import gate
+from .log_sync import LogSync
+from .open_files import close_below
 
 __all__ = ["FILE_NAME", "Database", "plain_text"]
 
@@ -118,8 +122,12 @@ class Database:
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._errors = _Errors(self)
+        self.folders = DurableFolders(root)
+        self.log = LogSync(self._log, setting("sync-interval"))
         in_each_process(self._begin)
         gate.add(self)
+        self.small_bytes = 0
+        """Size of the small chunks that were put into SQLite here since it was opened."""
         self._closed = False
         self._frozen: tuple[int, ...] | None = None
         with self.errors():
@@ -128,7 +136,7 @@ class Database:
             if read_only or not create:
                 raise StoreNotFound(f"there is no daskbroker store at {root}{seen_from()}")
             with self.errors():
-                root.mkdir(parents=True, exist_ok=True)
+                make_folder(root)
         with gate.passed(), self.errors():
             self._check_or_create()
         state = self.path.stat()
@@ -183,11 +191,21 @@ class Database:
                 return
             if self.read_only:
                 raise StoreNotFound(f"the store at {self.root} is empty")
+            self._sync_names()
             with _transaction(connection, "BEGIN IMMEDIATE"):
                 if not self._is_made(connection):  # another process may have been first
                     _create(connection)
         finally:
             connection.close()
+
+    def _sync_names(self) -> None:
+        """Before the store counts as made: its file and its folder keep their names.
+
+        Also where another process has made them, as it may have died before it synced them.
+        """
+        sync_folder(self.root)
+        with suppress(PermissionError):  # a folder that others made, and that we may not read
+            sync_folder(self.root.parent)
 
     def _is_made(self, connection: sqlite3.Connection) -> bool:
         """Whether the file has our tables, in a format that we know; in one transaction."""
@@ -276,16 +294,23 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: all of it is stored when the block ends, or nothing of it."""
+    def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is stored when the block ends, or nothing of it.
+
+        It survives a loss of power then if it is to be ``durable`` or all inserts are
+        (``daskbroker.sync-interval`` is 0), else an interval later.
+        """
         self.check_writable()
+        self.log.wait_if_behind()
         entered = gate.enter()
         try:
             with self._lock, self.errors():
                 self._check_open()
                 if self._writer is None:
                     self._writer = self._connect(write=True)
+                    self.log.open()
                 connection = self._writer
+                self.log.check(connection)
                 # As _transaction does it, whose context would cost a twentieth of an insert.
                 connection.execute("BEGIN IMMEDIATE")
                 try:
@@ -295,9 +320,12 @@ class Database:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     raise
+                number = self.log.note()
         finally:
             if entered:
                 gate.leave()
+        if durable or not self.log.interval:
+            self.log.promise(number)  # while other threads write
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
@@ -368,10 +396,28 @@ class Database:
         return limit != resource.RLIM_INFINITY
 
     def close(self) -> None:
-        """Close all connections; whoever still reads gets a StoreError."""
-        with gate.passed(), self._lock:
-            self._closed = True
-            self.disconnect()
+        """Bring all to disk and close all connections; whoever still reads gets a StoreError."""
+        try:
+            self.bring_to_disk()
+        finally:
+            self.log.end()
+            with gate.passed(), self._lock:
+                self._closed = True
+                self.disconnect()
+            close_below(self.root)
+
+    def bring_to_disk(self) -> None:
+        """Return when all that was stored here survives a loss of power.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be told to.
+        """
+        with gate.passed(), self._lock, self.errors():
+            if self._writer is not None:
+                self.log.mend(self._writer)
+        self.log.sync_all()
 
     def disconnect(self) -> None:
         """Close all connections that are not in use; new ones are made when they are needed."""
@@ -380,6 +426,7 @@ class Database:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self.log.close()
 
 
 class _Errors:

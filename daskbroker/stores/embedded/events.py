@@ -5,24 +5,29 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...core.chunks import ChunkPlan
+from ...core.bad_runs import BadRun
+from ...core.chunks import ChunkPlan, damage_of
+from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
-from ...core.errors import BadQuery, StoreFull, StoreReadOnly
+from ...core.errors import BadQuery, StoreDamaged, StoreFull, StoreReadOnly
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
 from ...core.peeks import Peek
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
+from ..backing_up import BackupSource
 from ..contract import is_repeated
 from ..journalled import JournalledEventStore
-from .database import Database, plain_text
+from .backup import EmbeddedBackup
+from .checking import check_descriptors, check_journal, check_rest, list_runs
+from .database import FILE_NAME, Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
-from .packing import PACK_BYTES, pack_small_chunks
+from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
@@ -57,6 +62,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._journal = Journal(self.reader)
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
+        self._small_bytes_then = 0
 
     @property
     def store_id(self) -> str:
@@ -73,7 +79,11 @@ class EmbeddedEventStore(JournalledEventStore):
     def put_run(self, uid: str) -> None:
         """See :meth:`EventStore.put_run`."""
         with self._database.write() as connection:
-            connection.execute("INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),))
+            done = connection.execute(
+                "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
+            )
+        if done.rowcount == 1:  # now that it is committed
+            self._runs[uid] = int(done.lastrowid or 0)
 
     def _look_up_run(self, uid: str) -> int | None:
         with self._database.read() as connection:
@@ -91,17 +101,18 @@ class EmbeddedEventStore(JournalledEventStore):
     def stop_run(self, uid: str) -> None:
         """See :meth:`EventStore.stop_run`."""
         self.seal(uid)
-        with self._database.write() as connection:
+        with self._database.write(durable=True) as connection:
             connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""
-        uid = doc["uid"]
+        uid, body = doc["uid"], pack(doc)
         with self._database.write() as connection:
             row = connection.execute(
                 "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-            if not is_repeated("descriptor", doc, None if row is None else unpack(row[0])):
+            is_new = not is_repeated("descriptor", doc, None if row is None else unpack(row[0]))
+            if is_new:
                 connection.execute(
                     "INSERT INTO descriptor VALUES (NULL, ?, ?, ?, ?, ?)",
                     (
@@ -109,16 +120,19 @@ class EmbeddedEventStore(JournalledEventStore):
                         self._known_run(doc["run_start"]),
                         plain_text(stream_of(doc)),
                         doc["time"],
-                        pack(doc),
+                        body,
                     ),
                 )
+        if is_new:  # now that it is committed
+            self._descriptors[uid] = unpack_document(body)
 
     def _look_up_descriptor(self, uid: str) -> Document | None:
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-        return None if row is None else unpack_document(row[0])
+        with damage_of(f"descriptor {uid!r}"):
+            return None if row is None else unpack_document(row[0])
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventStore.put_asset`."""
@@ -236,11 +250,14 @@ class EmbeddedEventStore(JournalledEventStore):
 
     # -- reading -----------------------------------------------------------------------------
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {plain_text(uid): place for place, uid in enumerate(runs)}
         query = (
-            "SELECT run.uid, descriptor.body FROM run JOIN descriptor ON descriptor.run = run.id "
+            "SELECT run.uid, descriptor.uid, body "
+            "FROM run JOIN descriptor ON descriptor.run = run.id "
             "WHERE run.uid IN (SELECT value FROM json_each(?))"
         )
         values = [json.dumps(list(order))]
@@ -252,7 +269,13 @@ class EmbeddedEventStore(JournalledEventStore):
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
             )
         rows.sort(key=lambda row: order[row[0]])
-        return [unpack_document(body) for _, body in rows]
+        return [self._listed(runs[order[run]], uid, body) for run, uid, body in rows]
+
+    def _listed(self, run: str, uid: str, body: bytes) -> Document | BadRun:
+        try:
+            return unpack_document(body)
+        except StoreDamaged as error:
+            return BadRun(run, f"descriptor {uid!r}: {error}", str(self._database.path))
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
@@ -337,15 +360,65 @@ class EmbeddedEventStore(JournalledEventStore):
                 f"{POSITIONS}) {where}",
                 values,
             ).fetchall()
-        made = 0
-        for kind, uid, owner in rows:
-            with self._writing(LAYOUTS[kind], owner, uid) as (_, lane):
-                pass
-            made += seal_lane(self._database, self._journal, lane)
-        pack_small_chunks(self._database, PACK_BYTES)
+        sequences = ((uid, (kind, uid, owner)) for kind, uid, owner in rows)
+        made = self._seal_each(sequences, self._seal_sequence, one_run=run is not None)
+        self._pack_if_many()
         if run is None:
             sweep(self._database)
         return made
+
+    def _seal_sequence(self, sequence: tuple[str, str, str]) -> int:
+        kind, run, owner = sequence
+        lane = self._lanes.get((kind, owner, run))
+        if lane is None:
+            with self._writing(LAYOUTS[kind], owner, run) as (_, lane):
+                pass
+        with damage_of(f"{kind}s of run {run!r}"):
+            return seal_lane(self._database, self._journal, lane)
+
+    def _pack_if_many(self) -> None:
+        """Pack small chunks; their size is looked up only when it may have become too much."""
+        if self._database.small_bytes < self._small_bytes_then:
+            return
+        size = size_of_small_chunks(self._database)
+        if size > PACK_BYTES:
+            pack_small_chunks(self._database, PACK_BYTES)
+            size = 0
+        self._small_bytes_then = self._database.small_bytes + PACK_BYTES - size
+
+    def flush(self) -> None:
+        """See :meth:`EventStore.flush`; all of it survives a loss of power then."""
+        self._database.bring_to_disk()
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`EventStore.backup_source`."""
+        return EmbeddedBackup(self._database)
+
+    # -- check -------------------------------------------------------------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        return check_descriptors(self._database, run)
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        return check_journal(self._database, run)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`."""
+        return check_rest(self._database)
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`."""
+        return list_runs(self._database)
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        if isinstance(key, range):
+            return None
+        name = key if isinstance(key, str) else key[0] if isinstance(key, tuple) else FILE_NAME
+        return str(self._database.root / name)
 
     def close(self) -> None:
         """See :meth:`EventStore.close`."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
-from itertools import chain, islice, repeat
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, repeat
 from typing import Any
 
+from ...core.bad_runs import BadRun, take_sound
+from ...core.checksum import sound_bytes
 from ...core.documents import pack, unpack, unpack_document
+from ...core.errors import StoreDamaged
 from ...core.search import Search
-from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..backing_up import BackupSource
+from ..checking import CheckedHeader
+from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from .backup import EmbeddedBackup
+from .checking import check_headers
 from .database import Database, plain_text
 from .index import Narrowed, index_document, narrow
 
@@ -19,6 +28,10 @@ BATCHES = (8, 200, 5000)
 """So many rows are read by the first query, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20
 """A batch ends where its documents exceed this."""
+NEAR = 8
+"""Up to so many runs before those that are asked for are read; more are counted in the index."""
+LOOKED_AT = 20_000
+"""So many of the rows that nobody has looked at are checked before others are counted."""
 
 
 class EmbeddedHeaderStore(HeaderStore):
@@ -32,14 +45,21 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._looked = 0
+        self._bad: dict[int, BadRun] = {}
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
-        with self._database.write() as connection:
+        with self._database.write(durable=name == "stop") as connection:
             if name == "start":
                 self._insert_start(connection, doc)
             else:
                 self._insert_stop(connection, doc)
+
+    def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
+        """See :meth:`HeaderStore.one_sync`."""
+        log = self._database.log
+        return nullcontext() if batch and not log.interval else log.once()
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         uid = plain_text(doc["uid"])
@@ -73,7 +93,18 @@ class EmbeddedHeaderStore(HeaderStore):
             row = connection.execute(
                 "SELECT start, stop FROM header WHERE uid = ?", (plain_text(uid),)
             ).fetchone()
-        return None if row is None else _pair(row)
+        if row is None:
+            return None
+        try:
+            return _pair(row)
+        except StoreDamaged as error:
+            raise BadRun(uid, _damage(*row[:2]), str(self._database.path)).error() from error
+
+    def has_uid(self, uid: str) -> bool:
+        """See :meth:`HeaderStore.has_uid`."""
+        with self._database.read() as connection:
+            query = "SELECT 1 FROM header WHERE uid = ?"
+            return connection.execute(query, (plain_text(uid),)).fetchone() is not None
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
@@ -86,31 +117,51 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
-    ) -> Iterator[HeaderPair]:
+    ) -> Iterator[FoundHeader]:
         """See :meth:`HeaderStore.find`."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
-        most = None if stop is None else max(0, stop - start)
-        if narrowed.exact:
-            rows = self._pages(narrowed, start, most, oldest_first)
-            yield from islice(map(_pair, rows), most)
-        else:
-            pairs = map(_pair, self._pages(narrowed, 0, None, oldest_first))
-            found = (pair for pair in pairs if search.matches(*pair))
-            yield from islice(found, start, None if most is None else start + most)
+        end = stop
+        if not narrowed.exact:
+            found = self._pairs(self._pages(narrowed, 0, None, oldest_first))
+            matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
+            yield from take_sound(matching, start, end)
+            return
+        offset = 0
+        if start > NEAR:
+            narrowed, bad = self._without_bad(narrowed)
+            yield from bad
+            offset, start, end = start, 0, None if end is None else end - start
+        rows = self._pages(narrowed, offset, end, oldest_first)
+        yield from take_sound(self._pairs(rows), start, end)
+
+    def _pairs(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[FoundHeader]:
+        for row in rows:
+            try:
+                yield _pair(row)
+            except StoreDamaged:
+                yield self._note_bad(row[3], row[0], row[1])
+
+    def _note_bad(self, number: int, start: bytes, stop: bytes | None) -> BadRun:
+        """Remember that a row cannot be read."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT uid FROM header WHERE id = ?", (number,)).fetchone()
+        uid = None if row is None else str(row[0])
+        bad = self._bad[number] = BadRun(uid, _damage(start, stop), str(self._database.path))
+        return bad
 
     def _pages(
         self, narrowed: Narrowed, offset: int, most: int | None, oldest_first: bool
     ) -> Iterator[tuple[Any, ...]]:
         """Rows in batches that begin small, each continued from the last row of the one before.
 
-        ``most`` is the number of rows that the caller will take at most.
+        ``most`` is the number of rows that the caller will take, if all can be read.
         """
         order, sign = ("ASC", ">") if oldest_first else ("DESC", "<")
         after: tuple[float, int] | None = None
         where = narrowed.where
         for batch in chain(BATCHES, repeat(BATCHES[-1])):
-            size = batch if most is None else min(batch, most)
+            size = batch if most is None or after is not None else min(batch, most)
             clause = where if after is None else f"({where}) AND (time, id) {sign} (?, ?)"
             values = [*narrowed.parameters, *(after or ()), size, offset if after is None else 0]
             with self._database.read() as connection:
@@ -131,20 +182,76 @@ class EmbeddedHeaderStore(HeaderStore):
             after = rows[-1][2:]
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderStore.count`."""
+        """See :meth:`HeaderStore.count`; by the index, less what :meth:`_look` knows of."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
-            if narrowed.exact:
-                return int(
-                    connection.execute(
-                        f"SELECT count(*) FROM header WHERE {narrowed.where}", narrowed.parameters
-                    ).fetchone()[0]
-                )
-        return super().count(search)
+        if not narrowed.exact:
+            return super().count(search)
+        narrowed, _ = self._without_bad(narrowed)
+        query = f"SELECT count(*) FROM header WHERE {narrowed.where}"
+        with self._database.read() as connection:
+            return int(connection.execute(query, narrowed.parameters).fetchone()[0])
+
+    # -- what cannot be read -----------------------------------------------------------------
+
+    def _without_bad(self, narrowed: Narrowed) -> tuple[Narrowed, list[BadRun]]:
+        """The clause for the runs that can be read, and those of the others that it found."""
+        self._look()
+        if not self._bad:
+            return narrowed, []
+        numbers = json.dumps(list(self._bad))
+        these = "(SELECT value FROM json_each(?))"
+        query = f"SELECT id FROM header WHERE ({narrowed.where}) AND id IN {these}"
+        with self._database.read() as connection:
+            found = connection.execute(query, [*narrowed.parameters, numbers]).fetchall()
+        where = f"({narrowed.where}) AND id NOT IN {these}"
+        bad = [self._bad[number] for (number,) in found if number in self._bad]
+        return Narrowed(where, [*narrowed.parameters, numbers], True), bad
+
+    def _look(self) -> None:
+        """Check the rows that are new to this process, and those that were bad.
+
+        Each is looked at once, at most :data:`LOOKED_AT` at a time, the newest: so of a store of
+        more runs than that, a bad one that nobody has come across may be counted.
+        """
+        with self._database.read() as connection:
+            newest = connection.execute("SELECT max(id) FROM header").fetchone()[0] or 0
+            if newest == self._looked and not self._bad:
+                return
+            first = max(self._looked, newest - LOOKED_AT)
+            query = "SELECT id, start, stop FROM header WHERE id > ? OR id IN "
+            rows = connection.execute(
+                f"{query}(SELECT value FROM json_each(?))", (first, json.dumps(list(self._bad)))
+            )
+            damaged = [row for row in rows if _damage(*row[1:])]
+        self._bad = {}
+        for row in damaged:
+            self._note_bad(*row)
+        self._looked = newest
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, search)
+
+    @property
+    def backup_source(self) -> BackupSource:  # type: ignore[override]
+        """See :attr:`HeaderStore.backup_source`."""
+        return EmbeddedBackup(self._database)
 
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""
         self._database.close()
+
+
+def _damage(start: bytes, stop: bytes | None) -> str:
+    """What is wrong with the bytes of start and stop; empty if nothing is."""
+    for name, body in (("start", start), ("stop", stop)):
+        try:
+            if body is not None:
+                sound_bytes(body, f"its {name} document")
+        except StoreDamaged as error:
+            return str(error)
+    return ""
 
 
 def _pair(row: tuple[Any, ...]) -> HeaderPair:

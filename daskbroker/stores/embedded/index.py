@@ -83,7 +83,7 @@ def _stored(value: Any) -> Any:
         return "s" + value if len(value) <= LONGEST_TEXT and is_unicode(value) else None
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else None
-    return value if math.isfinite(value) else None
+    return value if isinstance(value, float) and math.isfinite(value) else None
 
 
 @dataclass(frozen=True)

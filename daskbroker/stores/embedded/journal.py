@@ -142,8 +142,10 @@ def waiting_tables(
         "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
         (low + first, low + POSITIONS),
     )
-    yield from encoded(cursor, lane, most_rows, most_bytes)
-    cursor.close()
+    try:
+        yield from encoded(cursor, lane, most_rows, most_bytes)
+    finally:  # else the connection goes on to see what there was, as long as an error is kept
+        cursor.close()
 
 
 def encoded(

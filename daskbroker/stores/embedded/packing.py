@@ -8,15 +8,15 @@ transaction that makes it known and removes the bytes from SQLite.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import uuid
 from pathlib import Path
 
+from ...core.durable_files import publish_file, sync_file
 from ...core.rounds import Rounds
 from .database import Database
 
-__all__ = ["PACK_BYTES", "pack_small_chunks", "publish_file"]
+__all__ = ["CHUNK_FOLDER", "PACK_BYTES", "pack_small_chunks", "size_of_small_chunks"]
 
 CHUNK_FOLDER = "chunks"
 PACK_BYTES = 4 * 2**20
@@ -46,9 +46,20 @@ def pack_small_chunks(database: Database, allowed: int = 0) -> int:
             moved += _note(connection, path.relative_to(database.root).as_posix(), waiting)
 
 
+def size_of_small_chunks(database: Database) -> int:
+    """Bytes of the small chunks in SQLite; all of them are looked at."""
+    with database.read() as connection:
+        return _size(connection)
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT total(length(body)) FROM chunk_body").fetchone()
+    return int(row[0])
+
+
 def _waiting(connection: sqlite3.Connection, allowed: int) -> list[tuple[int, bytes]]:
     """Number and bytes of the oldest small chunks, at most a pack of them."""
-    total = connection.execute("SELECT total(length(body)) FROM chunk_body").fetchone()[0]
+    total = _size(connection)
     if not total or total <= allowed:
         return []
     some: list[tuple[int, bytes]] = []
@@ -66,28 +77,17 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
     name = f"pack-{uuid.uuid4().hex}.arrow"
     temporary = folder / f".{name}.part"
     with database.errors():
-        folder.mkdir(parents=True, exist_ok=True)
+        database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
                 for _, body in chunks:
                     file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
+                sync_file(file)
             publish_file(temporary, folder / name)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     return folder / name
-
-
-def publish_file(temporary: Path, final: Path) -> None:
-    """Give a synced file its name, so that it is there after a crash too."""
-    os.replace(temporary, final)
-    handle = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _note(connection: sqlite3.Connection, path: str, chunks: list[tuple[int, bytes]]) -> int:

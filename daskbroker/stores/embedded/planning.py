@@ -62,10 +62,13 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
     waiting = {number: [row[1:] for row in rows] for number, rows in journal}
     schemas = _Schemas(connection, chunks, sequences)
     for sequence in sequences:
-        for chunk in chunks.get(sequence.number, ()):
-            _add_sealed(sequence, chunk, schemas)
-        if sequence.number in waiting:
-            _add_tail(sequence, waiting[sequence.number])
+        try:
+            for chunk in chunks.get(sequence.number, ()):
+                _add_sealed(sequence, chunk, schemas)
+            if sequence.number in waiting:
+                _add_tail(sequence, waiting[sequence.number])
+        except StoreDamaged as error:  # costs its run, and no other
+            sequence.builder.note_bad(sequence.place, f"{sequence.layout.kind}s: {error}")
 
 
 class _Schemas:

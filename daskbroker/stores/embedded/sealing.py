@@ -1,10 +1,10 @@
 """Sealing: rows leave the journal for immutable chunks, safely at any moment.
 
-A large chunk is written to a temporary file, synced, renamed, its folder synced; then one
-transaction adds the chunk to the manifest and removes the rows from the journal. Killed
-before that transaction, a process leaves the rows in the journal and at worst a file that
-nothing names, which :func:`sweep` removes. A small chunk goes into SQLite with the same
-transaction.
+A large chunk is written to a temporary file, synced, renamed, its folder synced, and the folder
+above where that one is new; then one transaction adds the chunk to the manifest and removes the
+rows from the journal. Killed before that transaction, a process leaves the rows in the journal
+and at worst a file that nothing names, which :func:`sweep` removes. A small chunk goes into
+SQLite with the same transaction.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import pyarrow as pa
 from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
 from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
+from ...core.durable_files import publish_file, sync_file
 from ...core.errors import StoreDamaged
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
@@ -32,7 +33,7 @@ from .chunk_files import encoded_file
 from .database import Database
 from .journal import Journal, check_place, waiting_tables
 from .lanes import POSITIONS, Lane, sealed_end
-from .packing import CHUNK_FOLDER, publish_file
+from .packing import CHUNK_FOLDER
 
 __all__ = ["seal_lane", "seal_page", "sweep"]
 
@@ -57,7 +58,10 @@ def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
                 journal.refresh(connection, lane)  # moves them
             continue
         table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
-        made += _publish(database, journal, lane, waiting[0][0], table)
+        known, complete = _publish(database, journal, lane, waiting[0][0], table)
+        made += known
+        if complete:
+            return made
 
 
 def seal_page(
@@ -86,12 +90,11 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         if pa.types.is_string(field.type) and field.name not in ("uid", "datum_id")
     ]
     with database.errors():
-        folder.mkdir(parents=True, exist_ok=True)
+        database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
                 file.writelines(encoded_file(table, texts))
-                file.flush()
-                os.fsync(file.fileno())
+                sync_file(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -131,8 +134,17 @@ def sweep(database: Database) -> int:
 # -- manifest --------------------------------------------------------------------------------
 
 
-def _publish(database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table) -> int:
-    """Make a chunk of journal rows known, and drop the rows; 0 if another process was first."""
+def _publish(
+    database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table
+) -> tuple[int, bool]:
+    """Make a chunk of journal rows known, and drop the rows.
+
+    Returns
+    -------
+    tuple
+        How many chunks were made known, none if another process was first; and whether the
+        journal has no more rows of the sequence.
+    """
     temporary = _write(database, lane, table)
     final = _move(temporary, lane, first, table.num_rows)
     rows = table.num_rows
@@ -144,12 +156,16 @@ def _publish(database: Database, journal: Journal, lane: Lane, first: int, table
         ).fetchone()[0]
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
-            return 0  # the file has the same rows as the other's, or is an orphan to sweep
+            return 0, False  # the file has the same rows as the other's, or is an orphan to sweep
         journal.claims.note_pages(connection, lane, first, rows)
         add_chunk(connection, database, lane, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
         journal.forget(lane.number)
-    return 1
+        more = connection.execute(
+            "SELECT 1 FROM journal WHERE id >= ? AND id < ? LIMIT 1",
+            (lane.number * POSITIONS, (lane.number + 1) * POSITIONS),
+        ).fetchone()
+    return 1, more is None
 
 
 def add_chunks(
@@ -190,9 +206,9 @@ def add_chunk(
         (lane.number, first, *_as_row(facts), _schema_number(connection, table), place),
     )
     if path is None:
-        connection.execute(
-            "INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, to_ipc(table))
-        )
+        body = to_ipc(table)
+        connection.execute("INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, body))
+        database.small_bytes += len(body)
 
 
 def _as_row(facts: Statistics) -> tuple[Any, ...]:
@@ -204,10 +220,18 @@ def _as_row(facts: Statistics) -> tuple[Any, ...]:
 
 def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
     """The number of this set of columns in the table of those that occur."""
-    body = to_json({name: kind.to_list() for name, kind in column_kinds(table).items()})
-    connection.execute("INSERT OR IGNORE INTO chunk_schema VALUES (NULL, ?)", (body,))
-    row = connection.execute("SELECT id FROM chunk_schema WHERE body = ?", (body,)).fetchone()
+    body = _written_schema(tuple(column_kinds(table).items()))
+    query = "SELECT id FROM chunk_schema WHERE body = ?"
+    row = connection.execute(query, (body,)).fetchone()
+    if row is None:
+        insert = connection.execute("INSERT INTO chunk_schema VALUES (NULL, ?)", (body,))
+        return int(insert.lastrowid or 0)
     return int(row[0])
+
+
+@lru_cache(maxsize=1000)
+def _written_schema(kinds: tuple[tuple[str, Kind], ...]) -> str:
+    return to_json({name: kind.to_list() for name, kind in kinds})
 
 
 @lru_cache(maxsize=1000)

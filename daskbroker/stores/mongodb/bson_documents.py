@@ -9,27 +9,36 @@ no reader of ours gives out.
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import bson
-from bson.binary import Binary
-from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.binary import OLD_UUID_SUBTYPE, Binary, UuidRepresentation
+from bson.code import Code
+from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
+from bson.datetime_ms import DatetimeMS
 from bson.dbref import DBRef
 from bson.decimal128 import Decimal128
 from bson.errors import BSONError
 from bson.int64 import Int64
+from bson.max_key import MaxKey
+from bson.min_key import MinKey
 from bson.objectid import ObjectId
 from bson.raw_bson import RawBSONDocument
+from bson.regex import Regex
+from bson.timestamp import Timestamp
 
 from ...core.documents import Document, pack, plain, unpack
-from ...core.errors import BadDocument
+from ...core.errors import BadDocument, StoreDamaged
+from ...core.stored import fault_of
 
 __all__ = [
     "CODEC",
     "LARGEST",
     "SIDE",
     "check_size",
+    "checked_from_bson",
     "document_from_bson",
     "from_bson",
     "is_packed",
@@ -46,6 +55,15 @@ ROUTING = ("uid", "datum_id", "run_start", "descriptor", "resource", "stream_res
 UNENCODABLE = (OverflowError, UnicodeError, BSONError, RecursionError)
 
 
+class ForeignText(str):
+    """Text that stands for a value that documents lack; no identity can be made of it.
+
+    Documents that are given out have plain text in its place.
+    """
+
+    __slots__ = ()
+
+
 def _decoder(kind: type, convert: Callable[[Any], Any]) -> TypeDecoder:
     def transform(self: Any, value: Any) -> Any:
         return convert(value)
@@ -54,21 +72,56 @@ def _decoder(kind: type, convert: Callable[[Any], Any]) -> TypeDecoder:
     return type(name, (TypeDecoder,), {"bson_type": kind, "transform_bson": transform})()
 
 
+def _binary(value: Binary) -> Any:
+    if value.subtype == OLD_UUID_SUBTYPE and len(value) == 16:
+        return value.as_uuid(UuidRepresentation.PYTHON_LEGACY)
+    return bytes(value)
+
+
+def _decimal(value: Decimal128) -> float:
+    number = value.to_decimal()
+    return math.nan if number.is_nan() else float(number)
+
+
+def _pattern(value: Regex[str]) -> str:
+    letters = {"i": 2, "m": 8, "s": 16, "x": 64}  # as re has them
+    return f"/{value.pattern}/" + "".join(k for k, flag in letters.items() if value.flags & flag)
+
+
+def _foreign(text: Callable[[Any], str]) -> Callable[[Any], ForeignText]:
+    return lambda value: ForeignText(text(value))
+
+
+FOREIGN: dict[type, Callable[[Any], str]] = {
+    datetime.datetime: datetime.datetime.isoformat,
+    DatetimeMS: lambda value: f"{int(value)} ms after 1970",  # out of Python's range
+    Timestamp: lambda value: str(value.as_datetime().isoformat()),
+    DBRef: lambda value: str(value.id),
+    ObjectId: str,
+    Regex: _pattern,
+    Code: str.__str__,
+    MinKey: lambda value: "MinKey",
+    MaxKey: lambda value: "MaxKey",
+}
 CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
     tz_aware=True,
     unicode_decode_error_handler="replace",
+    uuid_representation=UuidRepresentation.STANDARD,
+    datetime_conversion=DatetimeConversion.DATETIME_AUTO,
     type_registry=TypeRegistry(
         [
             _decoder(Int64, int),
-            # Not JSON-like: never written by bluesky, but seen in old databases.
-            _decoder(datetime.datetime, lambda value: value.isoformat()),
-            _decoder(Decimal128, lambda value: float(value.to_decimal())),
-            _decoder(DBRef, lambda value: str(value.id)),
-            _decoder(ObjectId, str),
+            _decoder(Binary, _binary),
+            # Never written by bluesky, but seen in old databases.
+            _decoder(Decimal128, _decimal),
+            *(_decoder(kind, _foreign(text)) for kind, text in FOREIGN.items()),
         ]
     ),
 )
-"""How documents are decoded: to JSON-like values and nothing else."""
+"""How documents are decoded: to values that documents have, and nothing else."""
+ENCODING: CodecOptions[dict[str, Any]] = CodecOptions(
+    uuid_representation=UuidRepresentation.STANDARD
+)
 
 
 def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
@@ -89,7 +142,7 @@ def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
     if encoded is None:
         side["packed"] = Binary(pack(doc))
         simple = dict(_holdable(simple))
-    return RawBSONDocument(bson.encode({**simple, SIDE: side}))
+    return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
 
 
 def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
@@ -97,7 +150,7 @@ def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocume
     kept = ("time", "seq_num", "scan_id", "plan_name", "name")
     simple = {k: v for k, v in _holdable(plain(doc)) if k in ROUTING or k in kept}
     side = {"packed": Binary(pack(doc))} | ({} if run is None else {"run": storable(run)})
-    return RawBSONDocument(bson.encode({**simple, SIDE: side}))
+    return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
 
 
 def is_packed(doc: Mapping[str, Any]) -> bool:
@@ -113,7 +166,7 @@ def storable(text: str) -> str:
 def _encoded(doc: dict[str, Any]) -> bytes | None:
     """The document as BSON, or None if it would not come back as it is."""
     try:
-        encoded = bson.encode(doc)
+        encoded = bson.encode(doc, codec_options=ENCODING)
     except UNENCODABLE:
         return None
     if SIDE in doc or "_id" in doc or (b"$" in encoded and _has_signs(doc)):
@@ -142,18 +195,47 @@ def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The content that was given to :func:`to_bson`, or that suitcase-mongo has stored."""
+    """The content that was given to :func:`to_bson`, or that suitcase-mongo has stored.
+
+    Raises
+    ------
+    StoreDamaged
+        If what is under the key ``_daskbroker`` is not ours, or was changed.
+    """
     side = found.get(SIDE)
     if side is None:
         return {k: v for k, v in found.items() if k != "_id"}
+    if not isinstance(side, dict):
+        raise StoreDamaged(f"{SIDE} must be a mapping, not {side!r:.60}")
     if "packed" in side:
-        return dict(unpack(side["packed"]))
+        content = unpack(side["packed"])
+        if not isinstance(content, dict):
+            raise StoreDamaged(f"{SIDE}.packed holds no document")
+        return content
     return {k: v for k, v in found.items() if k not in ("_id", SIDE)}
 
 
 def document_from_bson(found: Mapping[str, Any]) -> Document:
-    """The same as a document, to give out."""
+    """The same as a document, to give out; raises as :func:`from_bson`."""
     return Document(from_bson(found))
+
+
+def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
+    """A start, stop or descriptor of whoever has stored it.
+
+    Raises
+    ------
+    StoreDamaged
+        See :func:`daskbroker.core.stored.fault_of`.
+    """
+    try:
+        doc = document_from_bson(found)
+    except StoreDamaged as error:
+        raise StoreDamaged(f"{name} document: {error}") from None
+    fault = fault_of(name, doc)
+    if fault is not None:
+        raise StoreDamaged(fault)
+    return doc
 
 
 def check_size(encoded: RawBSONDocument, label: str) -> RawBSONDocument:

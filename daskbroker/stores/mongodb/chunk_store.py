@@ -30,6 +30,7 @@ from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
+from ...core.listing import listed
 from .bson_documents import LARGEST, storable
 from .database import CHUNKS, COLUMNS, Database
 
@@ -273,7 +274,7 @@ def _check_complete(
     if lost:
         raise StoreDamaged(
             f"{database.label}: chunk {chunk} of descriptor {manifest['owner']!r} lacks its "
-            f"columns {', '.join(map(repr, lost[:5]))}"
+            f"columns {listed(map(repr, lost))}"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 from pymongo.errors import WriteError
 
-from ...core.chunks import ChunkPlan
+from ...core.bad_runs import BadRun
+from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
+from ...core.damage import Damage
 from ...core.documents import ALL, Document
-from ...core.errors import UnknownReference
+from ...core.errors import StoreDamaged, UnknownReference
 from ...core.external import datum_keys
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.peeks import Peek
@@ -26,14 +28,16 @@ from ..contract import is_repeated
 from ..journalled import JournalledEventStore
 from ..spool.sending import flush_all
 from .bson_documents import (
+    SIDE,
     check_size,
-    document_from_bson,
+    checked_from_bson,
     from_bson,
     sparse_bson,
     storable,
     to_bson,
 )
-from .database import REFUSED, RUNS, Database
+from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
+from .database import COLUMNS, REFUSED, RUNS, Database
 from .indexes import warn_of_missing
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
@@ -46,6 +50,7 @@ from .writing import EventWriter
 
 __all__ = ["MongoEventStore"]
 
+NAMED = {"uid": {"$type": "string"}}
 RUNS_AT_A_TIME = 5000
 """So many runs are named in one query."""
 
@@ -126,8 +131,8 @@ class MongoEventStore(JournalledEventStore):
         newest: list[tuple[str, str]] = []
         with self._database.errors():
             for name in (RUNS, "run_start"):
-                found = self._database.collection(name).find({}, {"uid": 1})
-                newest.extend((doc["_id"], doc["uid"]) for doc in found.sort("_id", -1).limit(1))
+                found = self._database.collection(name).find(NAMED, {"uid": 1})
+                newest += [(str(d["_id"]), str(d["uid"])) for d in found.sort("_id", -1).limit(1)]
         return max(newest)[1] if newest else None
 
     def stop_run(self, uid: str) -> None:
@@ -155,9 +160,12 @@ class MongoEventStore(JournalledEventStore):
         with self._database.errors():
             descriptors = self._database.collection("event_descriptor")
             doc = descriptors.find_one({"uid": storable(uid)})
-        return None if doc is None else document_from_bson(doc)
+        with damage_of(f"descriptor {uid!r}"):
+            return None if doc is None else checked_from_bson("descriptor", doc)
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): place for place, uid in enumerate(runs)}
         with self._database.errors():
@@ -171,9 +179,24 @@ class MongoEventStore(JournalledEventStore):
                     {"run_start": {"$in": names[begin : begin + RUNS_AT_A_TIME]}}
                 )
             ]
-        found.sort(key=lambda doc: (order[doc["run_start"]], seconds_of(doc), doc["_id"]))
-        docs = map(document_from_bson, found)
-        return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
+        found = [doc for doc in found if isinstance(doc["run_start"], str)]
+        found.sort(key=lambda doc: (order[doc["run_start"]], seconds_of(doc), str(doc["_id"])))
+        if stream_name is not ALL:
+            found = [doc for doc in found if _may_be_of(doc, str(stream_name))]
+        docs = [self._checked(doc, runs[order[doc["run_start"]]]) for doc in found]
+        return [
+            d
+            for d in docs
+            if stream_name is ALL or isinstance(d, BadRun) or stream_of(d) == str(stream_name)
+        ]
+
+    def _checked(self, found: dict[str, Any], run: str) -> Document | BadRun:
+        """A descriptor that was found by the uid of its run."""
+        try:
+            return checked_from_bson("descriptor", found)
+        except StoreDamaged as error:
+            where = f"{self._database.label}, event_descriptor, _id {found['_id']!r}"
+            return BadRun(run, str(error), where)
 
     # -- references --------------------------------------------------------------------------
 
@@ -260,14 +283,16 @@ class MongoEventStore(JournalledEventStore):
         return {layout.kind: planner.plan(layout) for layout in layouts}
 
     def _runs_of_descriptors(self, uids: set[str]) -> dict[str, str]:
-        unknown = [storable(uid) for uid in uids if uid not in self._descriptors]
+        known = ((uid, self._descriptors.get(uid)) for uid in uids)
+        named = {uid: str(doc["run_start"]) for uid, doc in known if doc is not None}
+        unknown = [storable(uid) for uid in uids if uid not in named]
         if unknown:
             with self._database.errors():
                 found = self._database.collection("event_descriptor")
-                for doc in map(document_from_bson, found.find({"uid": {"$in": unknown}})):
-                    self._descriptors[doc["uid"]] = doc
-        known = {uid: self._descriptors.get(uid) for uid in uids}
-        return {uid: str(doc["run_start"]) for uid, doc in known.items() if doc is not None}
+                for doc in found.find({"uid": {"$in": unknown}}):
+                    if isinstance(doc["uid"], str) and isinstance(doc.get("run_start"), str):
+                        named[doc["uid"]] = doc["run_start"]
+        return named
 
     def _has_orphans(self) -> bool:
         if self._orphans is None:
@@ -276,7 +301,8 @@ class MongoEventStore(JournalledEventStore):
 
     def _datum_ids(self, runs: Sequence[str]) -> dict[str, set[str]]:
         """The text in the external columns of each run's events."""
-        descriptors = [d for d in self.list_descriptors(runs) if datum_keys(d)]
+        listed = self.list_descriptors(runs)
+        descriptors = [d for d in listed if not isinstance(d, BadRun) and datum_keys(d)]
         columns = sorted({f"data:{key}" for d in descriptors for key in datum_keys(d)})
         plan = self.plan_events(descriptors)
         found: dict[str, set[str]] = {}
@@ -308,13 +334,20 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.seal`. Sealing all also sweeps what killed processes left."""
         self._database.prepare_writing()
         if run is None:
-            made = sum(self.seal(uid, keep_journal=keep_journal) for uid in self._runs_to_seal())
+            runs = ((uid, uid) for uid in self._runs_to_seal())
+            made = self._seal_each(
+                runs, lambda uid: self.seal(uid, keep_journal=keep_journal), one_run=False
+            )
             sweep(self._database)
             return made
         with self._lock:
             with self._database.limit():
                 descriptors = self.list_descriptors([run])
-            return sum(self._seal_descriptor(one, keep=keep_journal) for one in descriptors)
+            return self._seal_each(
+                ((run, one) for one in descriptors),
+                lambda one: self._seal_descriptor(one, keep=keep_journal),
+                one_run=True,
+            )
 
     def _runs_to_seal(self) -> list[str]:
         """Runs with rows in the journal, and those of killed sealers."""
@@ -323,11 +356,15 @@ class MongoEventStore(JournalledEventStore):
             uids = [doc["_id"] for doc in events.aggregate([{"$group": {"_id": "$descriptor"}}])]
             descriptors = self._database.collection("event_descriptor")
             found = descriptors.find({"uid": {"$in": uids}}, {"run_start": 1}).sort("time", 1)
-            return list(dict.fromkeys(doc["run_start"] for doc in found))
+            runs = (doc.get("run_start") for doc in found)
+            return list(dict.fromkeys(run for run in runs if isinstance(run, str)))
 
-    def _seal_descriptor(self, descriptor: Document, *, keep: bool) -> int:
+    def _seal_descriptor(self, descriptor: Document | BadRun, *, keep: bool) -> int:
+        if isinstance(descriptor, BadRun):
+            raise descriptor.error()
         try:
-            return seal_descriptor(self._database, descriptor, keep=keep)
+            with damage_of(chunk_label(descriptor)):
+                return seal_descriptor(self._database, descriptor, keep=keep)
         finally:
             self._writer.forget(descriptor["uid"])
 
@@ -335,6 +372,40 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.create_indexes`; those of all collections of the store."""
         return self._database.create_indexes()
 
+    # -- check -------------------------------------------------------------------------------
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        return check_descriptors(self._database, run)
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        return check_journal(self._database, run, descriptors)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`."""
+        return check_rest(self._database)
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`."""
+        return list_runs(self._database)
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        if not isinstance(key, tuple):  # what travels with a plan is of one journal or another
+            return None
+        return path_in(self._database, COLUMNS if key[0] == "chunk" else key[0])
+
+    def tells_kinds(self, key: Any) -> bool:
+        """See :meth:`EventStore.tells_kinds`; of a range of the journal it is a guess."""
+        return isinstance(key, tuple) and key[0] == "chunk"
+
     def close(self) -> None:
         """See :meth:`EventStore.close`."""
         self._release()
+
+
+def _may_be_of(found: Mapping[str, Any], stream: str) -> bool:
+    """Whether a descriptor is of a stream, or too odd to tell."""
+    name = found.get("name")
+    return SIDE in found or bool(name and not isinstance(name, str)) or stream_of(found) == stream

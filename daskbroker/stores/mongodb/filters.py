@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -120,7 +121,7 @@ def _same_value(path: str, value: Any) -> bool:
         return math.isfinite(value)
     if isinstance(value, list):
         return all(_same_value(path, item) and item is not None for item in value)
-    if isinstance(value, dict):
+    if isinstance(value, (dict, bytes, uuid.UUID)):
         return False
     try:
         bson.encode({"": value})

@@ -10,18 +10,22 @@ from typing import Any
 from pymongo import ASCENDING, DESCENDING
 from pymongo.errors import WriteError
 
-from ...core.documents import Document
+from ...core.bad_runs import BadRun, take_sound
+from ...core.errors import StoreDamaged
 from ...core.search import Search
-from ..contract import HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..checking import CheckedHeader
+from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from .bad_headers import BadHeaders
 from .bson_documents import (
     check_size,
-    document_from_bson,
+    checked_from_bson,
     from_bson,
     is_packed,
     sparse_bson,
     storable,
     to_bson,
 )
+from .checking import check_headers
 from .database import REFUSED, Database, OwnCursor
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
@@ -44,6 +48,8 @@ MOST_STOPS_AT_ONCE = 5000
 """Of more runs the stops are looked up in batches that grow to this size."""
 MOST_STOPS = 5000
 """So many runs, found by their stop, are looked up by uid; of more, all runs are looked at."""
+NEAR = 8
+"""Up to so many runs before those that are asked for are read; more are counted by the server."""
 
 
 class MongoHeaderStore(HeaderStore):
@@ -58,6 +64,7 @@ class MongoHeaderStore(HeaderStore):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._release = database.lease()
+        self._bad = BadHeaders(database, self._found_by)
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -108,7 +115,10 @@ class MongoHeaderStore(HeaderStore):
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "uid", self._database.label)
             with starts.aggregate([{"$match": {"uid": storable(uid)}}, WITH_STOP]) as found:
-                return next(map(_pair, found), None)
+                pair = next(map(self._pair, found), None)
+        if isinstance(pair, BadRun):
+            raise pair.error()
+        return pair
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
@@ -116,40 +126,79 @@ class MongoHeaderStore(HeaderStore):
         query = {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}
         with self._database.errors():
             found = self._database.collection("run_start").find(query, {"uid": 1}).sort("uid")
-            return [doc["uid"] for doc in found.limit(limit)]
+            return [doc["uid"] for doc in found.limit(limit) if isinstance(doc["uid"], str)]
 
-    def _with_stops(self, starts: list[Document]) -> Iterator[HeaderPair]:
+    def _with_stops(self, starts: list[dict[str, Any]]) -> Iterator[FoundHeader]:
+        uids = [start["uid"] for start in starts if isinstance(start.get("uid"), str)]
         with self._database.errors():
-            stops = {
-                doc["run_start"]: doc
-                for doc in self._database.collection("run_stop").find(
-                    {"run_start": {"$in": [storable(start["uid"]) for start in starts]}}
-                )
-            }
+            found = self._database.collection("run_stop").find({"run_start": {"$in": uids}})
+            stops = {doc["run_start"]: doc for doc in found if isinstance(doc["run_start"], str)}
         for start in starts:
-            stop = stops.get(storable(start["uid"]))
-            yield start, None if stop is None else document_from_bson(stop)
+            uid = start.get("uid")
+            yield self._checked(start, stops.get(uid) if isinstance(uid, str) else None)
+
+    def _pair(self, found: dict[str, Any]) -> FoundHeader:
+        """Of a start document :data:`WITH_STOP`."""
+        stops = found.pop(STOPS)
+        return self._checked(found, stops[-1] if stops else None)
+
+    def _checked(self, start: dict[str, Any], stop: dict[str, Any] | None) -> FoundHeader:
+        at_hand, name = start, "start"
+        try:
+            first = checked_from_bson("start", start)
+            if stop is None:
+                return first, None
+            at_hand, name = stop, "stop"
+            return first, checked_from_bson("stop", stop)
+        except StoreDamaged as error:
+            uid = start.get("uid")
+            where = f"{self._database.label}, run_{name}, _id {at_hand.get('_id')!r}"
+            self._bad.expect()
+            return BadRun(uid if isinstance(uid, str) and uid else None, str(error), where)
 
     # -- search ------------------------------------------------------------------------------
 
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
-    ) -> Iterator[HeaderPair]:
+    ) -> Iterator[FoundHeader]:
         """See :meth:`HeaderStore.find`."""
-        narrowed = self._narrow(search)
-        wanted = None if stop is None else max(0, stop - start)
-        if wanted == 0:
+        if stop is not None and stop <= start:
             return
-        offset = start if narrowed.exact else 0
-        limit = wanted if narrowed.exact else None
-        pairs = self._pairs(narrowed.query, offset, limit, oldest_first)
+        narrowed = self._narrow(search)
         if not narrowed.exact:
-            pairs = islice((pair for pair in pairs if search.matches(*pair)), start, None)
-        yield from islice(pairs, wanted)
+            found = self._pairs(narrowed.query, 0, None, oldest_first)
+            matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
+            yield from take_sound(matching, start, stop)
+            return
+        query, offset = narrowed.query, 0
+        if start > NEAR:
+            query, bad = self._bad.left_out(query)
+            yield from bad
+            offset, start, stop = start, 0, None if stop is None else stop - start
+        yield from take_sound(self._enough(query, offset, stop, oldest_first), start, stop)
+
+    def _enough(
+        self, query: dict[str, Any], offset: int, wanted: int | None, oldest_first: bool
+    ) -> Iterator[FoundHeader]:
+        """Runs until so many can be read; of the first query, if all can."""
+        while True:
+            seen = bad = 0
+            for one in self._pairs(query, offset, wanted, oldest_first):
+                seen += 1
+                bad += isinstance(one, BadRun)
+                yield one
+            if wanted is None or seen < wanted or not bad:
+                return
+            offset, wanted = offset + seen, max(bad, BATCH)
+
+    def _found_by(self, query: dict[str, Any]) -> list[FoundHeader]:
+        with self._database.errors():
+            found = self._database.collection("run_start").aggregate([{"$match": query}, WITH_STOP])
+            return list(map(self._pair, found))
 
     def _few(
         self, query: dict[str, Any], offset: int, limit: int, order: Mapping[str, int]
-    ) -> list[HeaderPair]:
+    ) -> list[FoundHeader]:
         """Runs with their stops, by one query."""
         pipeline: list[dict[str, Any]] = [{"$match": query}, {"$sort": order}]
         pipeline += [{"$skip": offset}] if offset else []
@@ -158,11 +207,11 @@ class MongoHeaderStore(HeaderStore):
             starts = self._database.collection("run_start")
             warn_of_missing(starts, "time", self._database.label)
             with starts.aggregate(pipeline, allowDiskUse=True) as found:
-                return list(map(_pair, found))
+                return list(map(self._pair, found))
 
     def _pairs(
         self, query: dict[str, Any], offset: int, limit: int | None, oldest_first: bool
-    ) -> Iterator[HeaderPair]:
+    ) -> Iterator[FoundHeader]:
         """Runs in batches that begin small and grow."""
         order = ASCENDING if oldest_first else DESCENDING
         if limit is not None and limit <= FEW:
@@ -177,7 +226,7 @@ class MongoHeaderStore(HeaderStore):
         with OwnCursor(cursor, self._database.label) as found:
             while True:
                 with self._database.errors():
-                    some = [document_from_bson(doc) for doc in islice(found, size)]
+                    some = list(islice(found, size))
                 yield from self._with_stops(some) if some else ()
                 if len(some) < size:
                     return
@@ -194,7 +243,7 @@ class MongoHeaderStore(HeaderStore):
                 if self._database.has_packed():
                     query = {"$or": [query, {"_daskbroker.packed": {"$exists": True}}]}
                 found = stops.find(query, {"run_start": 1}).limit(MOST_STOPS + 1)
-                runs = [doc["run_start"] for doc in found]
+                runs = [doc.get("run_start") for doc in found]
             if len(runs) <= MOST_STOPS:
                 both = [{"uid": {"$in": runs}}, *([narrowed.query] if narrowed.query else [])]
                 return Filter({"$and": both}, False)
@@ -204,11 +253,16 @@ class MongoHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.count`."""
         narrowed = self._narrow(search)
         if not narrowed.exact:
-            return sum(1 for _ in self.find(search))
+            return super().count(search)
+        query, _ = self._bad.left_out(narrowed.query)
         with self._database.errors():
-            return self._database.collection("run_start").count_documents(narrowed.query)
+            return self._database.collection("run_start").count_documents(query)
 
     # -- upkeep ------------------------------------------------------------------------------
+
+    def check(self, search: Search) -> Iterator[CheckedHeader]:
+        """See :meth:`HeaderStore.check`."""
+        return check_headers(self._database, self._narrow(search), search)
 
     def create_indexes(self) -> list[str]:
         """See :meth:`HeaderStore.create_indexes`; those of all collections of the store."""
@@ -217,9 +271,3 @@ class MongoHeaderStore(HeaderStore):
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""
         self._release()
-
-
-def _pair(found: dict[str, Any]) -> HeaderPair:
-    """Of a start document :data:`WITH_STOP`."""
-    stops = found.pop(STOPS)
-    return document_from_bson(found), document_from_bson(stops[-1]) if stops else None

@@ -26,7 +26,9 @@ from pymongo import CursorType
 from pymongo.client_session import ClientSession
 
 from ...core.codec import MISSING, encode
-from ...core.layouts import EVENT, encode_rows
+from ...core.errors import StoreDamaged
+from ...core.layouts import EVENT
+from ...core.stored import check_column, encode_stored_rows
 from .bson_documents import CODEC, SIDE, from_bson, storable
 from .chunk_store import GONE, KEPT, Manifest, read_uids
 from .database import Database
@@ -35,9 +37,11 @@ __all__ = [
     "BATCH_ROWS",
     "IN_TIME",
     "event_columns",
+    "event_from_bson",
     "event_projection",
     "is_simple",
     "row_batches",
+    "uid_of",
     "unsealed",
     "without_sealed",
 ]
@@ -65,7 +69,7 @@ def unsealed(database: Database, owner: str, chunks: Sequence[Manifest]) -> dict
             return later
         uids = {storable(uid) for chunk in kept for uid in read_uids(database, chunk)}
         rows = events.find(covered, {"uid": 1, "_id": 0})
-        late = [row["uid"] for row in rows if row["uid"] not in uids]
+        late = [row.get("uid") for row in rows if uid_of(row) not in uids]
     return {"$or": [later, {**query, "uid": {"$in": late}}]}
 
 
@@ -92,7 +96,22 @@ def without_sealed(
     if not doubtful or not rows:
         return rows
     sealed = {storable(uid) for chunk in doubtful for uid in read_uids(database, chunk)}
-    return [row for row in rows if row["uid"] not in sealed]
+    return [row for row in rows if uid_of(row) not in sealed]
+
+
+def event_from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
+    """As :func:`from_bson`; what is wrong with an event says which it is."""
+    try:
+        return from_bson(found)
+    except StoreDamaged as error:
+        name = found.get("uid") or found.get("_id")
+        raise StoreDamaged(f"event {name!r}: {error}") from None
+
+
+def uid_of(row: Mapping[str, Any]) -> str | None:
+    """The uid of a row as it is stored; None if it is no text."""
+    uid = row.get("uid")
+    return uid if isinstance(uid, str) else None
 
 
 def row_batches(
@@ -166,18 +185,23 @@ def event_columns(
         Of the chunk's schema.
     """
     if columns is None or not all(name in EVENT.columns or ":" in name for name in columns):
-        rows = [from_bson(row) for batch in batches for row in batch]
-        if not rows:
+        found = [row for batch in batches for row in batch]
+        if not found:
             return pa.table({})
-        table = encode_rows(EVENT, rows, metadata)
+        places = [row.get("_id") for row in found]
+        table = encode_stored_rows(EVENT, list(map(event_from_bson, found)), metadata, places)
         if columns is None:
             return table
         return table.select([name for name in columns if name in table.column_names])
-    count, cells = _collected(batches, columns)
+    try:
+        count, cells = _collected(batches, columns)
+    except (AttributeError, TypeError) as error:
+        raise StoreDamaged(f"events of descriptor {metadata['descriptor']!r}: {error}") from error
     arrays, fields = [], []
     for name, values in cells.items():
         if any(value is not MISSING for value in values):
             column = encode(values)
+            check_column(name, column.kind)
             arrays.append(column.array)
             fields.append(column.arrow_field(name))
     if not arrays:
@@ -194,7 +218,7 @@ def _collected(
     count = 0
     for batch in batches:
         count += len(batch)
-        rows = [from_bson(row) if SIDE in row else row for row in batch]
+        rows = [event_from_bson(row) if SIDE in row else row for row in batch]
         parts = {part: [row.get(part, {}) for row in rows] for part in PARTS}
         for name, prefix, key in places:
             part = PARTS_OF.get(prefix)

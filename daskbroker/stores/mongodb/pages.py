@@ -10,7 +10,8 @@ from bson.objectid import ObjectId
 
 from ...core.chunks import present
 from ...core.errors import StoreDamaged
-from ...core.layouts import DATUM, EVENT, Layout, encode_page
+from ...core.layouts import DATUM, EVENT, Layout
+from ...core.stored import encode_stored_page
 from .bson_documents import from_bson
 from .database import Database
 from .journal import event_projection
@@ -43,25 +44,30 @@ def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa
     if found is None:
         raise StoreDamaged(f"{database.label}: run {key[1]!r} has lost a page of {layout.kind}s")
     page = _cleaned(layout, found, f"{database.label}: run {key[1]!r}")
-    table = encode_page(layout, page, {"run": key[1], "kind": layout.kind})
+    table = encode_stored_page(layout, page, {"run": key[1], "kind": layout.kind})
     return table if columns is None else table.select(present(table.schema, columns))
 
 
 def _cleaned(layout: Layout, found: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The page alone, with all its columns of one length."""
     page = {key: value for key, value in from_bson(found).items() if key not in BOOKKEEPING}
-    rows = len(page[layout.uid])
+    listed = page.get(layout.uid)
+    if not isinstance(listed, list):
+        raise StoreDamaged(f"{where}: {layout.uid} of a page of {layout.kind}s must be a list")
+    rows = len(listed)
     for key, _ in layout.mappings:
-        page.setdefault(key, {})
+        if not isinstance(page.setdefault(key, {}), dict):
+            raise StoreDamaged(f"{where}: {key} of a page of {layout.kind}s must be a mapping")
         for name, cells in page[key].items():
-            if len(cells) != rows:
+            if not isinstance(cells, list) or len(cells) != rows:
                 # suitcase packs events of differing keys so that their values shift.
                 raise StoreDamaged(
-                    f"{where}: {key}.{name} has {len(cells)} values in a page of {rows} "
+                    f"{where}: {key}.{name} has not one value for each event in a page of {rows} "
                     f"{layout.kind}s; which belong to which cannot be told"
                 )
     if layout is EVENT:  # an empty ``filled`` leaves no trace in this layout
         filled = page.get("filled", {})
-        whole = all(len(cells) == rows for cells in filled.values())
+        filled = filled if isinstance(filled, dict) else {}
+        whole = all(isinstance(c, list) and len(c) == rows for c in filled.values())
         page["filled"] = filled if whole else {}
     return page

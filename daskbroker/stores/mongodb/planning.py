@@ -7,7 +7,8 @@ a long one is surveyed by a query of its own and read in ranges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -15,18 +16,28 @@ from typing import Any
 from pymongo.client_session import ClientSession
 
 from ...core.chunks import column_kinds
+from ...core.clock import seconds_of
 from ...core.codec import Kind
 from ...core.documents import Document
-from ...core.layouts import event_metadata
+from ...core.errors import StoreDamaged
+from ...core.layouts import EVENT, event_metadata
 from ...core.planning import PlanBuilder
 from ...core.rounds import Rounds
+from ...core.stored import encode_stored_rows
 from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
-from .journal import BATCH_ROWS, IN_TIME, event_columns, unsealed, without_sealed
+from .journal import (
+    BATCH_ROWS,
+    IN_TIME,
+    event_columns,
+    event_from_bson,
+    unsealed,
+    without_sealed,
+)
 from .reader import range_key
-from .survey import RANGE_ROWS, Range, cut_ranges, survey_stage
+from .survey import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 
 __all__ = ["EventPlanner"]
 
@@ -97,11 +108,11 @@ class EventPlanner:
         short, count = [], 0
         for stream in self._streams.values():
             if stream.waiting == 0:
-                self._add_sealed(stream)
+                self._add(stream, self._add_sealed, stream)
                 continue
             stream.filter = unsealed(self._database, stream.descriptor["uid"], stream.chunks)
             if stream.is_long:
-                self._add_long(stream, session)
+                self._add(stream, self._add_long, stream, session)
                 continue
             short.append(stream)
             count += stream.waiting
@@ -110,6 +121,13 @@ class EventPlanner:
                 short, count = [], 0
         if short:
             self._add_short(short, session)
+
+    def _add(self, stream: _Stream, add: Callable[..., None], *arguments: Any) -> None:
+        """Add a stream to the plan; what cannot be read of it costs its run, and no other."""
+        try:
+            add(*arguments)
+        except StoreDamaged as error:
+            self._builder.note_bad(stream.place, str(error))
 
     def _look(self, session: ClientSession) -> None:
         """Count journals and list chunks, in this order, with one query."""
@@ -130,8 +148,12 @@ class EventPlanner:
             for doc in found:
                 if "owner" in doc:
                     self._streams[doc["owner"]].chunks.append(doc)
-                else:
+                elif isinstance(doc["descriptor"], str):
                     self._streams[doc["descriptor"]].journal = doc["journal"]
+                else:  # found by one of a list
+                    for uid in self._streams.keys() & set(map(str, doc["descriptor"])):
+                        place = self._streams[uid].place
+                        self._builder.note_bad(place, "events whose descriptor is a list")
 
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
@@ -160,16 +182,22 @@ class EventPlanner:
             for doc in found:
                 if "owner" in doc:
                     after.setdefault(doc["owner"], []).append(doc)
-                else:
+                elif isinstance(doc["descriptor"], str):
                     rows.setdefault(doc["descriptor"], []).append(doc)
         for stream, uid in zip(streams, uids, strict=True):
             before, stream.chunks = stream.chunks, _ordered(after.get(uid, []))
-            left = without_sealed(self._database, rows.get(uid, []), before, stream.chunks)
-            self._add_sealed(stream)
-            if left:
-                left.sort(key=lambda row: (row["time"], row["_id"]))
-                table = event_columns([left], None, event_metadata(stream.descriptor))
-                self._builder.add_table(stream.place, sealed_end(stream.chunks), table)
+            self._add(stream, self._add_rows, stream, rows.get(uid, []), before)
+
+    def _add_rows(
+        self, stream: _Stream, rows: list[dict[str, Any]], before: Sequence[Manifest]
+    ) -> None:
+        """Add the chunks of a stream, and the rows of its journal that none of them holds."""
+        left = without_sealed(self._database, rows, before, stream.chunks)
+        self._add_sealed(stream)
+        if left:
+            left.sort(key=lambda row: (seconds_of(row), str(row["_id"])))
+            table = event_columns([left], None, event_metadata(stream.descriptor))
+            self._builder.add_table(stream.place, sealed_end(stream.chunks), table)
 
     # -- long journals -----------------------------------------------------------------------
 
@@ -206,7 +234,7 @@ class EventPlanner:
         after: list[Manifest] = []
         descriptor = stream.descriptor
         stage = survey_stage(descriptor) | ({"uid": 1} if doubtful else {})
-        with self._database.errors():
+        with self._database.errors(), self._named(stream):
             found = self._database.collection("event", settled=True).aggregate(
                 [
                     {"$match": stream.filter},
@@ -221,6 +249,18 @@ class EventPlanner:
             rows = self._rows_of(found, after, doubtful)
             ranges = list(cut_ranges(rows, descriptor["data_keys"]))
         return ranges, _ordered(after)
+
+    @contextmanager
+    def _named(self, stream: _Stream) -> Iterator[None]:
+        """Of an event that the survey finds to make no sense, say which and why."""
+        try:
+            yield
+        except OddEvent as error:
+            odd = self._database.collection("event").find_one({**stream.filter, "$nor": [SOUND]})
+            if odd is not None:
+                metadata = event_metadata(stream.descriptor)
+                encode_stored_rows(EVENT, [event_from_bson(odd)], metadata, [odd["_id"]])
+            raise StoreDamaged(str(error)) from None
 
     def _rows_of(
         self, found: Any, after: list[Manifest], doubtful: Sequence[Manifest]

@@ -9,14 +9,16 @@ from typing import Any
 import pyarrow as pa
 
 from ...core.chunks import ChunkReader
+from ...core.clock import seconds_of
 from ...core.errors import StoreDamaged, StoreError
-from ...core.layouts import EVENT, decode_rows, encode_rows
+from ...core.layouts import EVENT, decode_rows
 from ...core.redaction import label_of
 from ...core.registry import reader_of
+from ...core.stored import encode_stored_rows
 from .bson_documents import from_bson, storable
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database
-from .journal import IN_TIME, event_columns, event_projection, row_batches
+from .journal import IN_TIME, event_columns, event_projection, row_batches, uid_of
 from .pages import read_page
 from .references import datum_range
 
@@ -150,15 +152,15 @@ def _merged_range(
             sealed.add(doc["uid"])
             if begin <= doc["time"] <= end:
                 docs.append(doc)
-    docs += [doc for doc in left if doc["uid"] not in sealed]
-    docs.sort(key=lambda doc: doc["time"])
+    docs += [doc for doc in left if uid_of(doc) not in sealed]
+    docs.sort(key=seconds_of)
     if len(docs) != rows:
         problem = StoreDamaged if len(docs) < rows else StoreError
         raise problem(
             f"run {run!r}, descriptor {descriptor!r}: {rows} events were found from "
             f"{begin} to {end}, now there are {len(docs)}; make the table or dataset anew"
         )
-    table = encode_rows(EVENT, docs, metadata)
+    table = encode_stored_rows(EVENT, docs, metadata)
     if columns is None:
         return table
     return table.select([name for name in columns if name in table.column_names])

@@ -11,9 +11,11 @@ from functools import cached_property
 from typing import Any
 
 from ...core.chunks import ChunkPlan, ChunkReader, Statistics
-from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout, encode_rows
+from ...core.errors import StoreDamaged
+from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners
+from ...core.stored import encode_stored_rows
 from .bson_documents import storable
 from .database import CLASSIC, MANY, Database
 from .indexes import warn_of_missing
@@ -64,6 +66,7 @@ class ReferencePlanner:
         self._run_of_descriptors = run_of_descriptors
         self._datum_ids = datum_ids
         self._owned: dict[str, Found] = {}
+        self._faults: dict[tuple[str, str], str] = {}
 
     def plan(self, layout: Layout) -> ChunkPlan:
         """The chunks of one kind of references."""
@@ -79,10 +82,30 @@ class ReferencePlanner:
                 builder.add_chunk(place, ("datum", run, begin, end), first, schema, facts)
                 first += rows
             each_once = list({doc[layout.uid]: doc for doc in docs.get(run, ())}.values())
-            if each_once:
-                metadata = {"run": run, "kind": layout.kind}
-                builder.add_table(place, first, encode_rows(layout, each_once, metadata))
+            try:
+                if (run, layout.kind) in self._faults:
+                    raise StoreDamaged(self._faults[run, layout.kind])
+                if each_once:
+                    metadata = {"run": run, "kind": layout.kind}
+                    table = encode_stored_rows(layout, each_once, metadata)
+                    builder.add_table(place, first, table)
+            except StoreDamaged as error:
+                builder.note_bad(place, str(error))
         return builder.plan()
+
+    def _take(
+        self, layout: Layout, found: Found, runs: Iterable[str], doc: Mapping[str, Any]
+    ) -> None:
+        """Note a document, as stored, as one of some runs; or that it makes no sense."""
+        try:
+            taken = with_uid(layout, doc)
+        except StoreDamaged as error:
+            where = f"{self._database.label}, {layout.kind}, _id {doc['_id']!r}"
+            for run in runs:
+                self._faults.setdefault((run, layout.kind), f"{layout.kind}: {error} ({where})")
+            return
+        for run in runs:
+            found.setdefault(run, []).append(taken)
 
     def _documents(self, layout: Layout) -> Found:
         if layout is DATUM:
@@ -115,8 +138,8 @@ class ReferencePlanner:
             found: Found = {}
             names = list(self._by_name)
             for doc in self._find(layout, map(of_runs, _pieces(names))):
-                run = self._by_name[str(run_of(doc))]
-                found.setdefault(run, []).append(with_uid(layout, doc))
+                run = self._by_name.get(str(run_of(doc)))
+                self._take(layout, found, () if run is None else (run,), doc)
             self._owned[layout.kind] = found
         return self._owned[layout.kind]
 
@@ -146,13 +169,16 @@ class ReferencePlanner:
         few = [run for run in self._runs if run not in self._many]
         found: Found = {}
         for doc in self._find(DATUM, self._owner_queries(DATUM, few)):
-            datum = with_uid(DATUM, doc)
-            for run in self._resources[doc[DATUM.owner]]:
-                if run not in self._many:
-                    found.setdefault(run, []).append(datum)
+            runs = self._runs_of(doc)
+            self._take(DATUM, found, [run for run in runs if run not in self._many], doc)
         for run, docs in self._orphans[1].items():
             found.setdefault(run, []).extend(docs)
         return found
+
+    def _runs_of(self, datum: Mapping[str, Any]) -> list[str]:
+        """The runs that have the resource of a datum as stored."""
+        owner = datum.get(DATUM.owner)
+        return self._resources.get(owner, []) if isinstance(owner, str) else []
 
     @cached_property
     def _resources(self) -> dict[str, list[str]]:
@@ -172,7 +198,7 @@ class ReferencePlanner:
                 datums = self._database.collection(DATUM.kind)
                 warn_of_missing(datums, DATUM.owner, self._database.label)
                 for doc in datums.aggregate(stages):
-                    for run in self._resources[doc["_id"]]:
+                    for run in self._runs_of({DATUM.owner: doc["_id"]}):
                         counts[run] = counts.get(run, 0) + doc["rows"]
         return {run for run, rows in counts.items() if rows > INLINE_DATUMS}
 
@@ -185,7 +211,7 @@ class ReferencePlanner:
         queries = self._owner_queries(DATUM, self._many)
         for doc in self._find(DATUM, queries, {"_id": 1, DATUM.owner: 1}):
             number = str(doc["_id"])
-            for run in self._many.intersection(self._resources[doc[DATUM.owner]]):
+            for run in self._many.intersection(self._runs_of(doc)):
                 so_far = ranges.setdefault(run, [])
                 if not so_far or so_far[-1][2] == RANGE_ROWS:
                     so_far.append((number, number, 1))
@@ -198,16 +224,16 @@ class ReferencePlanner:
 
     def _stream_datums(self) -> Found:
         runs_of = self._runs_of_owners(STREAM_DATUM)
-        docs = [
-            with_uid(STREAM_DATUM, doc)
-            for doc in self._find(STREAM_DATUM, self._owner_queries(STREAM_DATUM, self._runs))
-        ]
-        named = self._run_of_descriptors({doc["descriptor"] for doc in docs})
+        docs = list(self._find(STREAM_DATUM, self._owner_queries(STREAM_DATUM, self._runs)))
+        owners = [doc.get("descriptor") for doc in docs]
+        named = self._run_of_descriptors({uid for uid in owners if isinstance(uid, str)})
         found: Found = {}
-        for doc in docs:
-            run = named.get(doc["descriptor"])
-            if run in runs_of[storable(doc["stream_resource"])]:
-                found.setdefault(run, []).append(doc)
+        for doc, owner in zip(docs, owners, strict=True):
+            resource = doc.get(STREAM_DATUM.owner)
+            having = runs_of.get(resource, []) if isinstance(resource, str) else []
+            if isinstance(owner, str):
+                having = [run for run in having if run == named.get(owner)]
+            self._take(STREAM_DATUM, found, having, doc)
         return found
 
     # -- legacy ------------------------------------------------------------------------------
@@ -219,14 +245,16 @@ class ReferencePlanner:
             return {}, {}
         of_run = self._datum_ids()
         datums = orphan_datums(self._database, set().union(*of_run.values()))
-        resources = orphan_resources(self._database, {str(d["resource"]) for d in datums.values()})
+        resources = orphan_resources(
+            self._database, {str(d.get("resource")) for d in datums.values()}
+        )
         found_resources: Found = {}
         found_datums: Found = {}
         for run, ids in of_run.items():
             known = {doc["uid"] for doc in self._owners(RESOURCE).get(run, ())}
             mine = [datums[one] for one in ids if one in datums]
-            mine = [doc for doc in mine if doc["resource"] not in known]
-            used = dict.fromkeys(str(doc["resource"]) for doc in mine)
+            mine = [doc for doc in mine if str(doc.get("resource")) not in known]
+            used = dict.fromkeys(str(doc.get("resource")) for doc in mine)
             found_datums[run] = mine
             found_resources[run] = [resources[uid] for uid in used if uid in resources]
         return found_resources, found_datums

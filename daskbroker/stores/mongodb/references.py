@@ -9,6 +9,7 @@ ones (some without ``uid``, referred to by their ``_id``) the events of a run te
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
@@ -18,8 +19,9 @@ from pymongo.errors import DuplicateKeyError, WriteError
 
 from ...core.chunks import present
 from ...core.documents import equal
-from ...core.errors import DuplicateUID
-from ...core.layouts import DATUM, RESOURCE, Layout, encode_rows
+from ...core.errors import DuplicateUID, StoreDamaged
+from ...core.layouts import DATUM, RESOURCE, Layout
+from ...core.stored import encode_stored_rows
 from .bson_documents import SIDE, check_size, from_bson, sparse_bson, storable, to_bson
 from .database import REFUSED, Database
 from .indexes import warn_of_missing
@@ -116,7 +118,8 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
 
 def run_of(found: Mapping[str, Any]) -> str | None:
     """The run that a resource, as stored, belongs to; None if it names none."""
-    run = found.get(SIDE, {}).get("run") or found.get("run_start")
+    side = found.get(SIDE)
+    run = (side.get("run") if isinstance(side, dict) else None) or found.get("run_start")
     return None if run is None else str(run)
 
 
@@ -152,9 +155,19 @@ def of_runs(runs: Sequence[str]) -> dict[str, Any]:
 
 
 def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
-    """A reference as it was given; an old one without uid has its ``_id`` for it."""
+    """A reference as it was given; an old resource without uid has its ``_id`` for it.
+
+    Raises
+    ------
+    StoreDamaged
+        If it has another, or is none of ours and says so.
+    """
     doc = from_bson(found)
-    return doc if layout.uid in doc else {**doc, layout.uid: str(found["_id"])}
+    if layout.uid not in doc and not layout.owner:
+        return {**doc, layout.uid: str(found["_id"])}
+    if not isinstance(doc.get(layout.uid), str):
+        raise StoreDamaged(f"{layout.uid} must be text, not {doc.get(layout.uid)!r:.60}")
+    return doc
 
 
 def datum_range(
@@ -166,8 +179,9 @@ def datum_range(
         "_id": {"$gte": ObjectId(first), "$lte": ObjectId(last)},
     }
     with database.errors():
-        docs = [from_bson(doc) for doc in database.collection(DATUM.kind).find(query).sort("_id")]
-    table = encode_rows(DATUM, docs, {"run": run, "kind": DATUM.kind})
+        found = database.collection(DATUM.kind).find(query).sort("_id")
+        docs = [with_uid(DATUM, doc) for doc in found]
+    table = encode_stored_rows(DATUM, docs, {"run": run, "kind": DATUM.kind})
     return table if columns is None else table.select(present(table.schema, columns))
 
 
@@ -186,8 +200,10 @@ def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, dic
     found: dict[str, dict[str, Any]] = {}
     for some in _pieces(datum_ids, PIECE):
         with database.errors():
-            docs = database.collection(DATUM.kind).find({"datum_id": {"$in": some}})
-            found.update((doc["datum_id"], doc) for doc in map(from_bson, docs))
+            for doc in database.collection(DATUM.kind).find({"datum_id": {"$in": some}}):
+                with suppress(StoreDamaged):  # it is as if it were not there
+                    datum = with_uid(DATUM, doc)
+                    found[datum[DATUM.uid]] = datum
     return found
 
 
@@ -199,8 +215,9 @@ def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, dict[
         query = {"$or": [{"uid": {"$in": some}}, {"_id": {"$in": numbers}}]}
         with database.errors():
             for doc in database.collection(RESOURCE.kind).find(query):
-                resource = with_uid(RESOURCE, doc)
-                found[resource["uid"]] = resource
+                with suppress(StoreDamaged):
+                    resource = with_uid(RESOURCE, doc)
+                    found[resource["uid"]] = resource
     return found
 
 

@@ -29,7 +29,8 @@ from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
 from ...core.pages import CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
-from .bson_documents import from_bson, storable
+from ...core.stored import encode_stored_rows
+from .bson_documents import storable
 from .chunk_store import (
     GONE,
     KEPT,
@@ -44,7 +45,7 @@ from .chunk_store import (
     store_columns,
 )
 from .database import CHUNKS, COLUMNS, Database
-from .journal import PIECE, row_batches, unsealed
+from .journal import PIECE, event_from_bson, row_batches, unsealed
 
 __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
 
@@ -141,8 +142,8 @@ def seal_rows(
     TooLarge
         If a column of a single row is too large.
     """
-    docs = [from_bson(row) for row in rows]
-    table = encode_rows(EVENT, docs, event_metadata(descriptor))
+    docs = list(map(event_from_bson, rows))
+    table = encode_stored_rows(EVENT, docs, event_metadata(descriptor))
     return seal_tables(database, descriptor, [table], first, journal)
 
 

@@ -9,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...core.chunks import ChunkPlan, Statistics
+from ...core.bad_runs import BadRun
+from ...core.chunks import ChunkPlan, Statistics, damage_of
 from ...core.clock import seconds_of
 from ...core.codec import Kind
 from ...core.documents import ALL, Document
-from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, encode_rows
+from ...core.errors import StoreDamaged
+from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
+from ...core.stored import encode_stored_rows
 from ..contract import EventStore
-from .bson_documents import document_from_bson, from_bson, storable
+from .bson_documents import checked_from_bson, storable
+from .checking import path_in
 from .database import Database
 from .reader import MongoReader
-from .suitcase_embedded_headers import refuse_writing
+from .references import with_uid
+from .suitcase_embedded_headers import refuse_writing, uid_of
 from .survey import is_array, kind_of, range_facts, type_of, value_of
 
 __all__ = ["SuitcaseEmbeddedEventStore"]
@@ -47,6 +52,14 @@ class SuitcaseEmbeddedEventStore(EventStore):
         """See :attr:`EventStore.store_id`."""
         return self._database.store_id
 
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        return path_in(self._database, key[0].removesuffix("_page")) if _is_page(key) else None
+
+    def tells_kinds(self, key: Any) -> bool:
+        """See :meth:`EventStore.tells_kinds`; it looks at one page only."""
+        return not _is_page(key)
+
     # -- what there is -----------------------------------------------------------------------
 
     def has_run(self, uid: str) -> bool:
@@ -56,33 +69,51 @@ class SuitcaseEmbeddedEventStore(EventStore):
     def current_run(self) -> str | None:
         """See :meth:`EventStore.current_run`."""
         with self._database.errors():
-            found = self._database.collection("header").find({}, {"start.uid": 1})
+            begun = {"start.uid": {"$type": "string"}}
+            found = self._database.collection("header").find(begun, {"start.uid": 1})
             newest = list(found.sort("_id", -1).limit(1))
-        return newest[0]["start"][0]["uid"] if newest else None
+        return uid_of(newest[0]) if newest else None
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventStore.find_descriptor`."""
         found = self._headers({"descriptors.uid": storable(uid)}, {"descriptors.$": 1})
-        return document_from_bson(found[0]["descriptors"][0]) if found else None
+        with damage_of(f"descriptor {uid!r}"):
+            return checked_from_bson("descriptor", found[0]["descriptors"][0]) if found else None
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {storable(uid): place for place, uid in enumerate(runs)}
         query = {"start.uid": {"$in": list(order)}}
-        docs = [
-            document_from_bson(doc)
-            for header in self._headers(query, {"descriptors": 1})
-            for doc in header.get("descriptors", ())
+        found: list[tuple[int, float, Document | BadRun]] = []
+        for header in self._headers(query, {"descriptors": 1, "start.uid": 1}):
+            uid = uid_of(header)
+            if uid in order:
+                place = order[uid]
+                docs = (self._checked(doc, runs[place]) for doc in _listed(header, "descriptors"))
+                found += [(place, 0.0 if isinstance(d, BadRun) else seconds_of(d), d) for d in docs]
+        found.sort(key=lambda one: one[:2])
+        return [
+            d
+            for *_, d in found
+            if stream_name is ALL or isinstance(d, BadRun) or stream_of(d) == str(stream_name)
         ]
-        docs.sort(key=lambda d: (order[storable(d["run_start"])], seconds_of(d)))
-        return [d for d in docs if stream_name is ALL or stream_of(d) == str(stream_name)]
+
+    def _checked(self, doc: Any, run: str) -> Document | BadRun:
+        try:
+            if not isinstance(doc, dict):
+                raise StoreDamaged(f"a descriptor must be a mapping, not {doc!r:.60}")
+            return checked_from_bson("descriptor", doc)
+        except StoreDamaged as error:
+            return BadRun(run, str(error), f"{self._database.label}, header")
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         """See :meth:`EventStore.find_asset_run`."""
         if layout is not RESOURCE:
             return None
         found = self._headers({"resources.uid": storable(uid)}, {"start.uid": 1})
-        return found[0]["start"][0]["uid"] if found else None
+        return uid_of(found[0]) if found else None
 
     def _headers(self, query: Mapping[str, Any], shown: Mapping[str, Any]) -> list[dict[str, Any]]:
         with self._database.errors():
@@ -96,7 +127,11 @@ class SuitcaseEmbeddedEventStore(EventStore):
         for place, descriptor in enumerate(descriptors):
             first = 0
             for page in self._survey(descriptor):
-                facts = range_facts(page["t"], page["s"], page["b"])
+                try:
+                    facts = range_facts(page["t"], page["s"], page["b"])
+                except (LookupError, TypeError, ValueError, OverflowError) as error:
+                    builder.note_bad(place, f"event page, _id {page['_id']!r}: {error!r}")
+                    continue
                 schema = builder.add_schema(_kinds(descriptor, page["k"]))
                 key = ("event_page", descriptor["run_start"], page["_id"], facts.rows)
                 builder.add_chunk(place, key, first, schema, facts)
@@ -133,20 +168,39 @@ class SuitcaseEmbeddedEventStore(EventStore):
         places = {storable(run): place for place, run in enumerate(runs)}
         shown = {"resources": 1, "start.uid": 1}
         for header in self._headers({"start.uid": {"$in": list(places)}}, shown):
-            place = places[header["start"][0]["uid"]]
-            resources = [from_bson(doc) for doc in header.get("resources", ())]
-            if RESOURCE in layouts and resources:
-                table = encode_rows(RESOURCE, resources, {"run": runs[place]})
-                builders[RESOURCE.kind].add_table(place, 0, table)
-            if DATUM in layouts and resources:
-                uids = [storable(doc["uid"]) for doc in resources]
-                self._add_datum_pages(builders[DATUM.kind], place, runs[place], uids)
+            place = places.get(uid_of(header) or "")
+            if place is None:
+                continue
+            try:
+                self._add_references(builders, place, runs[place], header)
+            except StoreDamaged as error:
+                for builder in builders.values():
+                    builder.note_bad(place, str(error))
         return {kind: builder.plan() for kind, builder in builders.items()}
+
+    def _add_references(
+        self,
+        builders: Mapping[str, PlanBuilder],
+        place: int,
+        run: str,
+        header: Mapping[str, Any],
+    ) -> None:
+        found = _listed(header, "resources")
+        resources = [with_uid(RESOURCE, doc) for doc in found if isinstance(doc, dict)]
+        if len(resources) < len(found):
+            raise StoreDamaged("a resource of the run is no mapping")
+        if RESOURCE.kind in builders and resources:
+            table = encode_stored_rows(RESOURCE, resources, {"run": run})
+            builders[RESOURCE.kind].add_table(place, 0, table)
+        if DATUM.kind in builders and resources:
+            uids = [storable(doc["uid"]) for doc in resources]
+            self._add_datum_pages(builders[DATUM.kind], place, run, uids)
 
     def _add_datum_pages(
         self, builder: PlanBuilder, place: int, run: str, resources: list[str]
     ) -> None:
-        told = {"rows": {"$size": "$datum_id"}, "size": {"$bsonSize": "$$ROOT"}}
+        rows = {"$cond": [{"$isArray": "$datum_id"}, {"$size": "$datum_id"}, -1]}
+        told = {"rows": rows, "size": {"$bsonSize": "$$ROOT"}}
         with self._database.errors():
             pages = self._database.collection("datum").aggregate(
                 [
@@ -158,6 +212,8 @@ class SuitcaseEmbeddedEventStore(EventStore):
             )
             schema, first = builder.add_schema({}), 0  # nobody asks for the kinds of references
             for page in pages:
+                if page["rows"] < 0:
+                    raise StoreDamaged(f"datum page, _id {page['_id']!r}: lacks 'datum_id'")
                 facts = Statistics(page["rows"], page["size"])
                 builder.add_chunk(place, ("datum_page", run, page["_id"]), first, schema, facts)
                 first += page["rows"]
@@ -175,9 +231,14 @@ class SuitcaseEmbeddedEventStore(EventStore):
     append = append_page = seal = _refuse
 
 
+def _listed(header: Mapping[str, Any], name: str) -> list[Any]:
+    found = header.get(name)
+    return found if isinstance(found, list) else [] if found is None else [found]
+
+
 def _types_in(values: Any, *, array: bool) -> dict[str, Any]:
     """The expression for the different types in a column of a page."""
-    cells = {"$ifNull": [values, []]}
+    cells = {"$cond": [{"$isArray": [values]}, values, []]}
     return {
         "$setUnion": [
             {"$map": {"input": cells, "as": "cell", "in": type_of("$$cell", array=array)}},
@@ -193,3 +254,7 @@ def _kinds(descriptor: Document, types: Sequence[Sequence[str]]) -> dict[str, Ki
             kinds[f"data:{key}"] = kind_of(set(found)) or Kind("null", True)
             kinds[f"ts:{key}"] = Kind("float", nulls=True)
     return kinds
+
+
+def _is_page(key: Any) -> bool:
+    return isinstance(key, tuple)

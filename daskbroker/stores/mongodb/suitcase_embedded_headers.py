@@ -7,19 +7,19 @@ each), ``descriptors`` and ``resources`` inside.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, NoReturn
 
 from pymongo import ASCENDING, DESCENDING
 
-from ...core.errors import StoreReadOnly
+from ...core.bad_runs import BadRun, take_sound
+from ...core.errors import StoreDamaged, StoreReadOnly
 from ...core.search import Search
-from ..contract import HeaderPair, HeaderStore
-from .bson_documents import document_from_bson, storable
+from ..contract import FoundHeader, HeaderPair, HeaderStore
+from .bson_documents import checked_from_bson, storable
 from .database import Database, OwnCursor
 from .filters import start_filter
 
-__all__ = ["SuitcaseEmbeddedHeaderStore", "refuse_writing"]
+__all__ = ["SuitcaseEmbeddedHeaderStore", "refuse_writing", "uid_of"]
 
 SHOWN = {"start": 1, "stop": 1}
 
@@ -49,6 +49,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._release = database.lease()
+        self._bad: int | None = None
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`; refused."""
@@ -59,7 +60,10 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         with self._database.errors():
             headers = self._database.collection("header")
             found = headers.find_one({"start.uid": storable(uid)}, SHOWN)
-        return None if found is None else _pair(found)
+        pair = None if found is None else self._pair(found)
+        if isinstance(pair, BadRun):
+            raise pair.error()
+        return pair
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
@@ -67,43 +71,75 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         query = {"start": {"$elemMatch": {"uid": {"$gte": begin, "$lt": begin + "\U0010ffff"}}}}
         with self._database.errors():
             found = self._database.collection("header").find(query, {"start.uid": 1})
-            return [doc["start"][0]["uid"] for doc in found.sort("start.uid", 1).limit(limit)]
+            return [str(uid_of(doc)) for doc in found.sort("start.uid", 1).limit(limit)]
 
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
-    ) -> Iterator[HeaderPair]:
+    ) -> Iterator[FoundHeader]:
         """See :meth:`HeaderStore.find`."""
         order = ASCENDING if oldest_first else DESCENDING
         with self._database.errors():
             cursor = self._database.collection("header").find(_filter(search), SHOWN)
             cursor = cursor.sort([("start.time", order), ("_id", order)]).allow_disk_use(True)
-        matching = (pair for pair in self._pairs(cursor) if search.matches(*pair))
-        yield from islice(matching, start, stop)
+        found = self._pairs(cursor)
+        matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
+        yield from take_sound(matching, start, stop)
 
-    def _pairs(self, cursor: Any) -> Iterator[HeaderPair]:
+    def _pairs(self, cursor: Any) -> Iterator[FoundHeader]:
         with OwnCursor(cursor, self._database.label) as coming:
             while True:
                 with self._database.errors():
                     found = next(coming, None)
                 if found is None:
                     return
-                yield _pair(found)
+                yield self._pair(found)
+
+    def _pair(self, found: Mapping[str, Any]) -> FoundHeader:
+        try:
+            start = checked_from_bson("start", _only("start", found))
+            stop = _only("stop", found)
+            return start, None if stop is None else checked_from_bson("stop", stop)
+        except StoreDamaged as error:
+            where = f"{self._database.label}, header, _id {found.get('_id')!r}"
+            return BadRun(uid_of(found), str(error), where)
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderStore.count`."""
-        if search == Search():
-            with self._database.errors():
-                return self._database.collection("header").count_documents({})
-        return sum(1 for _ in self.find(search))
+        """See :meth:`HeaderStore.count`; nobody writes this layout any more, so one look lasts."""
+        if search != Search():
+            return super().count(search)
+        if self._bad is None:
+            self._bad = sum(isinstance(one, BadRun) for one in self.find(search))
+        with self._database.errors():
+            found = self._database.collection("header").count_documents(_filter(search))
+        return found - self._bad
 
     def close(self) -> None:
         """See :meth:`HeaderStore.close`."""
         self._release()
 
 
-def _pair(found: Mapping[str, Any]) -> HeaderPair:
-    stops = [stop for stop in found.get("stop", ()) if stop]  # [None] of a run that was cut short
-    return document_from_bson(found["start"][0]), document_from_bson(stops[0]) if stops else None
+def uid_of(header: Mapping[str, Any]) -> str | None:
+    """The uid of the run of a document of ``header``; None if it has none."""
+    starts = header.get("start")
+    start = starts[0] if isinstance(starts, list) and starts else None
+    uid = start.get("uid") if isinstance(start, dict) else None
+    return uid if isinstance(uid, str) and uid else None
+
+
+def _only(name: str, found: Mapping[str, Any]) -> Any:
+    """The one document in a list; None of a run that was cut short, which has ``[None]``.
+
+    Raises
+    ------
+    StoreDamaged
+    """
+    listed = found.get(name, [])
+    listed = [doc for doc in listed if doc] if isinstance(listed, list) else [listed]
+    if not listed and name == "stop":
+        return None
+    if not listed or not isinstance(listed[0], dict):
+        raise StoreDamaged(f"its {name} document must be a mapping in a list, not {listed!r:.60}")
+    return listed[0]
 
 
 def _filter(search: Search) -> dict[str, Any]:

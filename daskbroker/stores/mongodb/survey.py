@@ -7,6 +7,7 @@ exact as those of a sealed chunk, and every partition of a table has the same dt
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from .journal import is_simple
 
 __all__ = [
     "RANGE_ROWS",
+    "SOUND",
+    "OddEvent",
     "Range",
     "cut_ranges",
     "is_array",
@@ -40,6 +43,25 @@ _TYPES = re.compile(
     r"minKey|maxKey"
 )
 _LEAVES = {"double": "<f8", "int": "<i8", "long": "<i8", "bool": "|b1", "string": "<U"}
+
+
+ESSENTIAL = {
+    "uid": ("string",),
+    "time": ("double", "int", "long", "decimal"),
+    "seq_num": ("int", "long"),
+    "data": ("object",),
+    "timestamps": ("object",),
+    "descriptor": ("string",),
+}
+"""What every event has, and of which types."""
+SOUND: dict[str, Any] = {
+    name: {"$type": list(types), "$not": {"$type": "array"}} for name, types in ESSENTIAL.items()
+} | {"$or": [{SIDE: None}, {SIDE: {"$type": "object"}}]}
+"""The same as a filter."""
+
+
+class OddEvent(Exception):
+    """An event lacks something that every event has, or has it of another type."""
 
 
 @dataclass
@@ -67,7 +89,7 @@ class Range:
 
 def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
-    types = [{"$type": f"${SIDE}.packed"}]
+    types = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", SIDE, *ESSENTIAL)]
     for key, claim in descriptor["data_keys"].items():
         types.append(type_of(value_of(key), array=is_array(claim)))
     return {
@@ -122,6 +144,8 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
     types: set[str] = set()
     size = 0
     for row in rows:
+        if not _is_sound(row["k"]):
+            raise OddEvent(f"an event of time {row.get('t')!r} makes no sense")
         time = row["t"]
         full = len(times) >= RANGE_ROWS or size >= CHUNK_BYTES
         if full and time > times[-1]:
@@ -139,9 +163,11 @@ def _range(
     times: list[float], numbers: list[int], types: set[str], size: int, keys: tuple[str, ...]
 ) -> Range:
     facts = range_facts(times, numbers, size)
+    if not (math.isfinite(facts.time_min) and math.isfinite(facts.time_max)):
+        raise OddEvent("an event has a time that is not finite")
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(_parsed, types), strict=True))
-    for key, found in zip(keys, by_column[1:], strict=True):
+    for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
         kind = kind_of(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
@@ -159,6 +185,17 @@ def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics
         len(seq), size, int(seq.min()), int(seq.max()), float(min(times)), float(max(times)),
         distinct, ordered,
     )  # fmt: skip
+
+
+@lru_cache(maxsize=10_000)
+def _is_sound(text: str) -> bool:
+    """Whether a row has what every event has; of what is packed only what it is found by shows."""
+    packed, side, *found = _parsed(text)[: 2 + len(ESSENTIAL)]
+    hidden = ("data", "timestamps") if packed != "missing" else ()
+    return side in ("missing", "null", "object") and all(
+        kind in ESSENTIAL[name] or (name in hidden and kind == "missing")
+        for name, kind in zip(ESSENTIAL, found, strict=True)
+    )
 
 
 @lru_cache(maxsize=10_000)

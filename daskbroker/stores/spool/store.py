@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, ChunkReader
+from ...core.damage import Damage
 from ...core.documents import ALL, Document
 from ...core.errors import UnknownReference
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
 from ...core.pages import is_columnar, page_parts
 from ...core.peeks import Peek
 from ...core.settings import setting
+from ..backing_up import BackupSource
 from ..contract import EventStore
 from .sending import Entry, Sender, flush_all, joined, rows_of
 
@@ -188,7 +191,9 @@ class SpooledEventStore(EventStore):
         """See :meth:`EventStore.find_descriptor`."""
         return self.store.find_descriptor(uid)
 
-    def list_descriptors(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
+    def list_descriptors(
+        self, runs: Sequence[str], stream_name: Any = ALL
+    ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         return self.store.list_descriptors(runs, stream_name)
 
@@ -215,3 +220,33 @@ class SpooledEventStore(EventStore):
     def create_indexes(self) -> list[str]:
         """See :meth:`EventStore.create_indexes`."""
         return self.store.create_indexes()
+
+    def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
+        """See :meth:`EventStore.check_descriptors`."""
+        return self.store.check_descriptors(run)
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_journal`."""
+        self._settle()
+        return self.store.check_journal(run, descriptors)
+
+    def check_rest(self) -> Iterator[Damage]:
+        """See :meth:`EventStore.check_rest`."""
+        return self.store.check_rest()
+
+    def list_runs(self) -> Iterator[str]:
+        """See :meth:`EventStore.list_runs`."""
+        return self.store.list_runs()
+
+    def path_of(self, key: Any) -> str | None:
+        """See :meth:`EventStore.path_of`."""
+        return self.store.path_of(key)
+
+    def tells_kinds(self, key: Any) -> bool:
+        """See :meth:`EventStore.tells_kinds`."""
+        return self.store.tells_kinds(key)
+
+    @property
+    def backup_source(self) -> BackupSource | None:  # type: ignore[override]
+        """See :attr:`EventStore.backup_source`."""
+        return self.store.backup_source

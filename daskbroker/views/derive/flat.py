@@ -10,6 +10,7 @@ import pandas as pd
 
 from ...core.documents import equal
 from ...core.errors import BadDocument
+from ...core.listing import listed
 
 __all__ = ["FlatTable"]
 
@@ -136,7 +137,7 @@ def _texts(columns: pd.Index) -> list[str]:
     texts = [str(name) for name in names]
     twice = sorted({text for text in texts if texts.count(text) > 1})
     if twice:
-        raise BadDocument(f"the table has several columns {', '.join(twice)}; rename all but one")
+        raise BadDocument(f"the table has several columns {listed(twice)}; rename all but one")
     return texts
 
 

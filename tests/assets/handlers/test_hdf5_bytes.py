@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from dask import config
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daskbroker.assets.handlers import hdf5_filters
 from daskbroker.assets.handlers.hdf5_bytes import ChunkBytes
 from daskbroker.assets.handlers.hdf5_rows import RowSource, read_rows
 from daskbroker.assets.handlers.regions import axes_of
@@ -17,32 +22,84 @@ from daskbroker.testing.files import frames, write_hdf5
 DATASET = "/entry/data/data"
 
 
+FILTERS = {
+    "gzip": {"compression": "gzip"},
+    "gzip, shuffled": {"compression": "gzip", "shuffle": True},
+    "gzip, shuffled, checksum": {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    "shuffled": {"shuffle": True},
+    "checksum": {"fletcher32": True},
+    "lzf": {"compression": "lzf", "shuffle": True},
+    "lz4": hdf5plugin.LZ4(),
+    "lz4, small blocks": hdf5plugin.LZ4(nbytes=64),
+    "zstd": hdf5plugin.Zstd(),
+    "zstd, checksum": {**hdf5plugin.Zstd(), "fletcher32": True},
+    "bzip2": hdf5plugin.BZip2(),
+    "bitshuffle": hdf5plugin.Bitshuffle(cname="none"),
+    "bitshuffle, LZ4": hdf5plugin.Bitshuffle(),
+    "bitshuffle, LZ4, blocks": hdf5plugin.Bitshuffle(nelems=16),
+    "bitshuffle, Zstd": hdf5plugin.Bitshuffle(cname="zstd", nelems=8),
+    **{
+        f"blosc {name}, shuffle {shuffle}": hdf5plugin.Blosc(cname=name, shuffle=shuffle)
+        for name, shuffle in [("lz4", 2), ("lz4hc", 1), ("zstd", 0), ("blosclz", 1), ("zlib", 1)]
+    },
+}
+
+
+WAYS = [
+    (name, way)
+    for name in FILTERS
+    for way in (["dectris", "hdf5plugin"] if name.startswith("bitshuffle,") else ["hdf5plugin"])
+]
+
+
+@pytest.fixture(params=WAYS, ids=", by ".join)
+def name(request, monkeypatch):
+    """Of a filter; bitshuffle is undone in two ways, as dectris-compression may not be there."""
+    name, way = request.param
+    if way == "hdf5plugin":
+        monkeypatch.setattr(hdf5_filters, "_dectris", lambda: None)
+    else:
+        assert hdf5_filters._dectris() is not None
+    return name
+
+
 @given(
     shape=st.tuples(st.integers(1, 9), st.integers(1, 6), st.integers(1, 7)),
     chunk=st.tuples(st.integers(1, 9), st.integers(1, 6), st.integers(1, 7)),
     dtype=st.sampled_from(["u1", "<u2", ">u2", "<i4", "<f8", ">f4", "<c8"]),
-    shuffle=st.booleans(),
+    version=st.sampled_from(["earliest", "latest"]),
+    grows=st.booleans(),
     data=st.data(),
 )
-@settings(deadline=None, max_examples=150)
-def test_the_same_as_through_hdf5(tmp_path_factory, shape, chunk, dtype, shuffle, data):
-    values = frames(shape[0], shape[1:]).astype(dtype)
+@settings(
+    deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_the_same_as_through_hdf5(
+    tmp_path_factory, name, shape, chunk, dtype, version, grows, data
+):
+    """Whatever the filter, the kind of index of chunks, and the region."""
+    random = np.random.default_rng(data.draw(st.integers(0, 9)))
+    values = random.integers(0, data.draw(st.sampled_from([2, 250])), shape).astype(dtype)
     chunk = tuple(map(min, chunk, shape))
     path = tmp_path_factory.mktemp("bytes") / "f.h5"
-    write_hdf5(path, values, chunks=chunk, compression="gzip", shuffle=shuffle)
+    with h5py.File(path, "w", libver=version) as file:
+        more = {"maxshape": (None, *shape[1:])} if grows else {}
+        file.create_dataset("d", data=values, chunks=chunk, **FILTERS[name], **more)
     rows = np.array(data.draw(st.lists(st.integers(0, shape[0] - 1), max_size=6)), np.int64)
+    rows = data.draw(st.sampled_from([rows, np.arange(shape[0])]))
     ends = st.none() | st.integers(-8, 8)
     steps = st.sampled_from([None, 1, 2, -1, -3])
     roi = tuple(
         data.draw(
-            st.builds(slice, ends, ends, steps)
+            st.just(slice(None))
+            | st.builds(slice, ends, ends, steps)
             | st.integers(0, size - 1)
             | st.lists(st.integers(0, size - 1), max_size=4).map(lambda v: np.array(v, np.int64))
         )
         for size in shape[1:]
     )
     with h5py.File(path) as file:
-        dataset = file[DATASET]
+        dataset = file["d"]
         chunks = ChunkBytes.of(dataset)
         assert chunks is not None
         axes = axes_of(roi, shape[1:])
@@ -50,6 +107,19 @@ def test_the_same_as_through_hdf5(tmp_path_factory, shape, chunk, dtype, shuffle
         expected = read_rows(dataset, rows, axes)
     np.testing.assert_array_equal(got, expected)
     assert got.dtype == expected.dtype == np.dtype(dtype).newbyteorder("=")
+
+
+@pytest.mark.parametrize("random", [False, True])
+def test_large_chunks(tmp_path, name, random):
+    """Of many blocks, by several threads; what does not compress, too."""
+    values = np.random.default_rng(0).integers(0, 2**16 if random else 3, (6, 301, 201), "<u2")
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("d", data=values, chunks=(1, 301, 201), **FILTERS[name])
+    with h5py.File(tmp_path / "f.h5") as file:
+        chunks = ChunkBytes.of(file["d"])
+        with config.set({"daskbroker.decode-threads": 3}):
+            got = read_rows(file["d"], np.arange(6), (range(301), range(201)), chunks)
+    np.testing.assert_array_equal(got, values)
 
 
 def test_chunks_that_were_never_written(tmp_path):
@@ -76,14 +146,32 @@ def test_chunks_that_skip_a_filter(tmp_path):
     np.testing.assert_array_equal(got, values)
 
 
+def test_chunks_at_the_edge_that_skip_all_filters(tmp_path):
+    """Newer formats may; no mask tells it."""
+    values = frames(5)
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((2, 4, 5))
+    plist.set_shuffle()
+    setter = ctypes.CDLL(h5py.h5z.__file__).H5Pset_chunk_opts
+    assert setter(ctypes.c_int64(plist.id), ctypes.c_uint(2)) >= 0
+    with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
+        space = h5py.h5s.create_simple(values.shape)
+        h5py.h5d.create(file.id, b"d", h5py.h5t.STD_U16LE, space, plist)
+        file["d"][...] = values
+    with h5py.File(tmp_path / "f.h5") as file:
+        source = RowSource(file["d"])
+        np.testing.assert_array_equal(source.read(np.arange(5), axes_of((), (6, 8))), values)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {},
         {"chunks": (1, 6, 8)},
-        {"chunks": (1, 6, 8), "fletcher32": True, "compression": "gzip"},
-        {"compression": "lzf"},
         {"scaleoffset": 4},
+        {"scaleoffset": 4, "compression": "gzip"},
+        {"chunks": (1, 6, 8), **hdf5plugin.Blosc2()},
+        {"chunks": (1, 6, 8), **hdf5plugin.FciDecomp()},
     ],
 )
 def test_other_layouts_are_left_to_hdf5(tmp_path, options):

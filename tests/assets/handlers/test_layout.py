@@ -52,7 +52,7 @@ def test_slices_as_text(text, region):
 
 @pytest.mark.parametrize("text", ["1 2", "a", ",", "1::2::3", "__import__('os')", "..."])
 def test_texts_that_are_no_slice(text):
-    with pytest.raises(FillError):
+    with pytest.raises(FillError, match=r"the parameter 'slice'.* is none; write for example"):
         parse_slice(text)
 
 

@@ -235,7 +235,7 @@ def test_a_failed_insert_leaves_counters_right(db, run, descriptor):
     insert(db, run.documents)
     bad = run.event_page(descriptor, [{"x": 0.5, "label": "new"}] * ROWS)
     bad["uid"][-1] = bad["uid"][0]
-    with pytest.raises(DuplicateUID):
+    with pytest.raises(DuplicateUID, match=r"a different event of run .* is stored under this uid"):
         db.insert("event_page", bad)
     del run.documents[-1]
     run.event(descriptor, {"x": 0.5, "label": "after"}, ROWS + 1)

@@ -77,7 +77,9 @@ def test_they_are_in_every_view_and_sealing_moves_them(misplaced, documents, cap
         db.seal()
         check(db, documents)
         for _, doc in (documents[20], documents[120], documents[180]):
-            with pytest.raises(DuplicateUID):
+            with pytest.raises(
+                DuplicateUID, match=r"a different event of run .* is stored under this uid"
+            ):
                 db.insert("event", {**doc, "seq_num": 999})
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
+from itertools import islice
 
 import dask
 import pyarrow as pa
@@ -16,6 +17,7 @@ import xarray as xr
 from distributed import Client
 
 import daskbroker
+from daskbroker.core.chunks import from_ipc, to_ipc
 from daskbroker.core.errors import ConfigError, StoreDamaged, StoreVersion
 from daskbroker.core.layouts import cells
 from daskbroker.stores.embedded import chunk_files, events
@@ -191,10 +193,72 @@ def test_a_flipped_bit_in_a_small_chunk_is_an_error(store, tmp_path, kind):
             connection.close()
         with daskbroker.connect(folder) as db:
             for read in READS.values():
-                with pytest.raises(StoreDamaged) as caught:
+                with pytest.raises(
+                    StoreDamaged, match="a chunk is damaged: its checksum is wrong"
+                ) as caught:
                     read(db["small-run"])
                 for part in ("run 'small-run'", "stream 'primary'", str(path)):
                     assert part in str(caught.value)
+
+
+MANY_READS = {
+    **READS,
+    "documents of a stream": lambda header: list(header.stream("primary")),
+    "documents of a search": lambda header: list(header.db(uid=header.uid).documents()),
+    "some fields": lambda header: list(header.documents(fields=["x"])),
+    "after the first": lambda header: list(islice(header.documents(), 2, None)),
+}
+
+
+@pytest.mark.parametrize("size", [1, 2000], ids=["small chunks", "files"])
+@pytest.mark.parametrize("read", MANY_READS.values(), ids=MANY_READS)
+def test_a_flipped_bit_in_one_of_many_chunks_is_an_error(tmp_path, read, size):
+    """Whoever reads them one after the other; what comes before is given out."""
+    run = make_run(keys={"x": [[row / 7] * size for row in range(60)]}, uid="long-run")
+    with daskbroker.connect(tmp_path) as db:
+        for begin in range(0, 60, 10):
+            for name, doc in run[begin + bool(begin) * 2 : begin + 12]:
+                db.insert(name, doc)
+            db.seal()
+    if size == 1:
+        with sqlite3.connect(tmp_path / "daskbroker.sqlite") as connection:
+            ((number, body),) = connection.execute("SELECT id, body FROM chunk_body WHERE id = 4")
+            body = flip(body, 4 * len(body))
+            connection.execute("UPDATE chunk_body SET body = ? WHERE id = ?", (body, number))
+        connection.close()
+    else:
+        damage(next(tmp_path.rglob("primary-1-30-10.parquet")), "data:x")
+    with daskbroker.connect(tmp_path) as db:
+        with pytest.raises(StoreDamaged, match=r"run 'long-run', stream 'primary': .*checksum"):
+            read(db["long-run"])
+        documents, found = db["long-run"].documents(), []
+        with pytest.raises(StoreDamaged, match="run 'long-run', stream 'primary'"):
+            found.extend(documents)
+        assert 12 <= len(found) <= 32
+        assert_documents_equal(run[: len(found)], found)
+
+
+@pytest.mark.parametrize("column", ["data:x", "ts:y", "seq_num", "time"])
+def test_a_column_without_its_metadata(tmp_path, column):
+    """As in a file that another tool has read and written."""
+    folder = tmp_path / "store"
+    with daskbroker.connect(folder) as db:
+        for name, doc in SMALL:
+            db.insert(name, doc)
+    with sqlite3.connect(folder / "daskbroker.sqlite") as connection:
+        ((body,),) = connection.execute("SELECT body FROM chunk_body")
+        table = from_ipc(body)
+        place = table.schema.get_field_index(column)
+        bare = table.schema.set(place, table.schema.field(place).remove_metadata())
+        lost = to_ipc(pa.table(table.columns, bare))
+        connection.execute("UPDATE chunk_body SET body = ?", (lost,))
+    connection.close()
+    reads = READS if column == "data:x" else {"documents": READS["documents"]}
+    with daskbroker.connect(folder) as db:
+        for name, read in reads.items():
+            whose = "" if name == "dataset" else "run 'small-run', stream 'primary': .*"
+            with pytest.raises(StoreDamaged, match=rf"{whose}column '{column}' of a chunk"):
+                read(db["small-run"])
 
 
 def damage(parquet, column):
@@ -263,7 +327,7 @@ def test_always_and_never(parquet, checks):
     with dask.config.set({"daskbroker.verify": "never"}):
         read_file(parquet, ["data:a.b"])
         assert checks() == 0
-    with pytest.raises(StoreDamaged):
+    with pytest.raises(StoreDamaged, match="the checksum of column 'data:x' is wrong"):
         read_file(parquet, ["data:x"])
 
 

@@ -33,6 +33,7 @@ def test_runs_are_read(raw, mongo_database, make):
         received = list(db[-1].documents(fill=False))
         assert_references_first(received)
         assert_documents_equal(documents, received)
+        assert list(map(str, daskbroker.check(db))) == []
 
 
 def test_pages_are_chunks_and_tables_agree(raw, mongo_database, db):
@@ -54,6 +55,7 @@ def test_pages_are_chunks_and_tables_agree(raw, mongo_database, db):
         assert table.compute().equals(expected.compute())
         assert table[["x"]].compute().equals(expected[["x"]].compute())
         assert header.dataset().compute().identical(db[7].dataset().compute())
+        assert list(map(str, daskbroker.check(mongo))) == []
 
 
 def test_searching(raw, mongo_database):

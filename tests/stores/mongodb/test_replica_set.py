@@ -168,7 +168,7 @@ def test_a_lost_answer_does_not_cost_a_chunk_its_columns(members, name, monkeypa
             return publish(database, manifests)
 
         monkeypatch.setattr(sealing, "publish", held)
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable, match="does not answer, or not in time"):
             db.insert(*documents[-1])
         members.release_secondaries()
         insert_until_stored(db, documents[-1:])

@@ -52,7 +52,7 @@ def more_events(documents, count, time):
 def test_a_seal_that_was_cut_short_is_finished(mongo, run, raw, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sealing, "_remove_rows", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError, match="division by zero"):
             mongo.seal()
     assert raw.event.count_documents({}) == 20
     assert raw.event_chunk.find_one()["journal"] == "waiting"
@@ -165,7 +165,7 @@ def test_a_page_with_one_uid_twice_is_kept_once_or_refused_whole(mongo, rows):
     page = paged([*documents[2:], documents[3]])
     other = copy.deepcopy(page)
     other["data"]["x"][-1] = -1.0
-    with pytest.raises(DuplicateUID):
+    with pytest.raises(DuplicateUID, match="a different event is stored under this uid"):
         mongo.insert("event_page", other)
     check(mongo, documents[:2])
     mongo.insert("event_page", page)
@@ -180,7 +180,7 @@ def test_events_sealed_by_another_process_are_known(mongo, run, mongo_database, 
         other.seal()
     for name, doc in run:
         mongo.insert(name, doc)
-    with pytest.raises(DuplicateUID):
+    with pytest.raises(DuplicateUID, match="a different event is stored under this uid"):
         mongo.insert("event", {**events(run)[3], "seq_num": 1000})
     check(mongo, run)
 
@@ -235,7 +235,7 @@ def test_columns_that_no_chunk_names_are_swept(mongo, run, raw, monkeypatch):
 def test_a_store_opened_to_read_is_not_written(mongo, run, mongo_database, raw):
     with daskbroker.connect(mongo_database, mode="r") as db:
         for use in (lambda: db.insert(*run[0]), lambda: db.insert(*run[3]), db.seal):
-            with pytest.raises(StoreReadOnly):
+            with pytest.raises(StoreReadOnly, match="was opened to read only"):
                 use()
         check(db, run)
 

@@ -69,6 +69,17 @@ def test_documents_and_tables_are_those_of_an_embedded_store(suitcase, mongo_dat
             assert table.dtypes.equals(expected.table(stream, fill=False).dtypes)
 
 
+@pytest.mark.parametrize("make", [make_run, external_run, rewound_run])
+def test_check_finds_nothing(suitcase, raw, mongo_database, short_ranges, make):
+    suitcase(make(50) if make is not rewound_run else make())
+    before = {name: list(raw[name].find()) for name in raw.list_collection_names()}
+    with daskbroker.connect(mongo_database, mode="r") as mongo:
+        check = daskbroker.check(mongo)
+        assert list(map(str, check)) == []
+        assert check.runs == 1
+    assert before == {name: list(raw[name].find()) for name in raw.list_collection_names()}
+
+
 def test_opening_and_reading_changes_nothing(suitcase, raw, mongo_database):
     suitcase(make_run(3))
     before = {name: list(raw[name].find()) for name in raw.list_collection_names()}

@@ -22,7 +22,7 @@ from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import frames, write_hdf5
 from daskbroker.testing.runs import Documents
 
-__all__ = ["legacy", "legacy_runs"]
+__all__ = ["claimed_runs", "claims"]
 
 SIDE = 16
 """Of the frames of many runs."""
@@ -55,7 +55,7 @@ def _run(claim: Mapping[str, Any], path: Path, count: int) -> RunBuilder:
 # -- one run ---------------------------------------------------------------------------------
 
 
-def legacy(sizes: Sizes, folder: Path) -> Workload:
+def claims(sizes: Sizes, folder: Path) -> Workload:
     """1,000 frames of 512 x 512 uint16 in one file, of which descriptors say more or less."""
     side, count = sizes.frame_side, sizes.file_frames
     data = frames(count, (side, side))
@@ -113,7 +113,7 @@ _WAYS = {"values": _values, "mean": _mean, "memory of values": _memory}
 # -- many runs -------------------------------------------------------------------------------
 
 
-def legacy_runs(sizes: Sizes, folder: Path) -> Workload:
+def claimed_runs(sizes: Sizes, folder: Path) -> Workload:
     """5,000 runs of three frames, each in a file of its own, of a full claim and of an old one."""
     claims = _claims(SIDE)
     first = write_hdf5(folder / "0.h5", frames(3, (SIDE, SIDE)))

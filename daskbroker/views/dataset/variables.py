@@ -7,34 +7,31 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from xarray.core import indexing
 
-from ..assets.filling import Filling
-from ..assets.shapes import Declared
-from ..core.chunks import ChunkPlan
-from ..core.codec import Kind
-from ..core.external import is_stream_key
-from ..core.fields import Field, project
-from ..core.schema import TIME, TableColumn, posix_to_datetime
-from .chunk_column import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
-from .dataframe import Runs, common_cells
-from .dataset_rows import DatasetRows
+from ...assets.filling import Filling
+from ...assets.shapes import Declared
+from ...core.chunks import ChunkPlan
+from ...core.codec import Kind
+from ...core.external import is_stream_key
+from ...core.fields import Field, project
+from ...core.schema import TIME, TableColumn
+from ..dataframe import Runs, common_cells
+from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
+from .rows import DatasetRows
 
-__all__ = ["chunk_length", "coordinates", "loaded_coordinates", "variable", "variable_source"]
-
-
-def variable(
-    plan: ChunkPlan, rows: DatasetRows, column: TableColumn, source: ColumnSource
-) -> xr.Variable:
-    """A lazy variable along ``time``."""
-    lazy = indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source))
-    dims = _dims(plan, column, len(source.cell_shape))
-    return xr.Variable(dims, lazy, _variable_attrs(plan, column.field))
+__all__ = [
+    "chunk_length",
+    "coordinate_sources",
+    "dimensions",
+    "lazy_array",
+    "variable_attrs",
+    "variable_source",
+]
 
 
-def coordinates(plan: ChunkPlan, rows: DatasetRows, with_run: bool) -> dict[str, xr.Variable]:
-    """The coordinates that every stream has, lazily; with the run's uid if it is asked for."""
+def coordinate_sources(plan: ChunkPlan, with_run: bool) -> dict[str, ColumnSource]:
+    """The coordinates that every stream has; with the run's uid if it is asked for."""
     sources: dict[str, ColumnSource] = {
         "time": StoredColumn("time", TIME, np.dtype("datetime64[us]")),
         "seq_num": StoredColumn("seq_num", "int64", np.dtype(np.int64)),
@@ -42,33 +39,12 @@ def coordinates(plan: ChunkPlan, rows: DatasetRows, with_run: bool) -> dict[str,
     if with_run:
         uids = tuple(descriptor["run_start"] for descriptor in plan.descriptors)
         sources["run"] = Constants(uids, np.dtype(object))
-    return {
-        name: xr.Variable(("time",), indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source)))
-        for name, source in sources.items()
-    }
+    return sources
 
 
-def loaded_coordinates(
-    plan: ChunkPlan, rows: DatasetRows, with_run: bool
-) -> tuple[dict[str, xr.Variable], xr.indexes.PandasIndex]:
-    """The same coordinates in memory, read in one pass, and the index of ``time``."""
-    if not len(plan):
-        found = {name: var.load() for name, var in coordinates(plan, rows, with_run).items()}
-        return found, xr.indexes.PandasIndex(found["time"].values, "time")
-    tables = list(plan.read_all(["time", "seq_num"]))
-    times, numbers = (
-        rows.taken_from([table.column(name).to_numpy() for table in tables])
-        for name in ("time", "seq_num")
-    )
-    index = xr.indexes.PandasIndex(posix_to_datetime(times).tz_localize(None), "time")
-    found = dict(index.create_variables())
-    found["seq_num"] = xr.Variable(("time",), numbers)
-    if with_run:
-        uids = np.array([d["run_start"] for d in plan.descriptors], dtype=object)
-        of_chunks = uids[plan.records["descriptor"]]
-        column = rows.taken_from([np.repeat(uid, n) for uid, n in zip(of_chunks, rows.lengths)])
-        found["run"] = xr.Variable(("time",), column)
-    return found, index
+def lazy_array(plan: ChunkPlan, rows: DatasetRows, source: ColumnSource) -> Any:
+    """Xarray's own lazy array of a column."""
+    return indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source))
 
 
 # -- what a variable is read from ------------------------------------------------------------
@@ -88,7 +64,7 @@ def variable_source(
     if column.external and filling is not None:
         chosen = dtypes.get(column.name, dtypes.get(column.field.key))
         declared = _declared(plan, column, filling, chosen)
-        return ExternalColumn(column.field.key, declared, filling)
+        return ExternalColumn.of(plan.descriptors, column.field.key, declared, filling)
     if column.dtype == "object":
         found = _common_block(plan, column.physical)
         if found is not None:
@@ -153,13 +129,13 @@ def chunk_length(
     """How many events have one chunk in the files, as stream_resources tell; else 1."""
     if not any(is_stream_key(claim) for claim in _claims(plan, source.key)):
         return 1
-    shape = source.cell_shape
+    shape = source.declared.shape
     found = 1
     for resource in resources:
         chunk = (resource.get("parameters") or {}).get("chunk_shape")
-        if resource.get("data_key") != source.key or not chunk:
+        if resource.get("data_key") != source.key or not isinstance(chunk, list) or not chunk:
             continue
-        if not all(isinstance(n, int) and n > 0 for n in chunk):
+        if not all(type(n) is int and n > 0 for n in chunk):
             continue
         frames = shape[0] if shape and len(shape) == len(chunk) else 1
         found = max(found, chunk[0] // gcd(chunk[0], frames))
@@ -169,7 +145,8 @@ def chunk_length(
 # -- dimensions and attributes ---------------------------------------------------------------
 
 
-def _dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...]:
+def dimensions(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...]:
+    """Names of the dimensions of a variable, of which cells have ``inner``."""
     claims = _claims(plan, column.field.key) if column.field.role == "data" else []
     named = claims[0].get("dims") if claims else None
     if isinstance(named, list) and len(named) == inner and len({*named, "time"}) == inner + 1:
@@ -177,7 +154,8 @@ def _dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...]:
     return ("time", *(f"{column.name}_dim_{n}" for n in range(inner)))
 
 
-def _variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
+def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
+    """What descriptors say of a data key, for readers."""
     if field.role != "data":
         return {}
     descriptor = next(d for d in plan.descriptors if field.key in d["data_keys"])

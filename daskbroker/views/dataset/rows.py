@@ -1,17 +1,20 @@
-"""The rows of a Dataset: where they are, and how dask's chunks cut them."""
+"""Where the rows of a Dataset are: in which chunks, and which of these are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from ..core.chunks import ChunkPlan
-from .rows import Duplicates, RowGroup, coalesce, group_rows, keep
+from ...core.chunks import ChunkPlan
+from ..rows import Duplicates, RowGroup, group_rows, keep
 
-__all__ = ["DatasetRows"]
+__all__ = ["DatasetRows", "Rows", "as_slice", "by_chunk"]
+
+Rows = slice | np.ndarray
+"""Some rows of a chunk: a slice where they are consecutive, so that no copy is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,49 +81,52 @@ class DatasetRows:
             rows[here] = among - np.concatenate([[0], ends[:-1]])[which]
         return chunks, rows
 
-    def taken_from(self, columns: Sequence[np.ndarray]) -> np.ndarray:
-        """The shown rows of a column, given as it is in each chunk of the plan."""
-        chunks, rows = self.locate(np.arange(len(self)))
-        begins = np.cumsum(self.lengths) - self.lengths
-        return np.concatenate(columns)[begins[chunks] + rows]
+    def pieces(self, begin: int, end: int) -> tuple[list[tuple[int, Rows]], np.ndarray | None]:
+        """The rows from ``begin`` to before ``end``, chunk by chunk; see :func:`by_chunk`."""
+        first = int(np.searchsorted(self.ends, begin, side="right"))
+        last = int(np.searchsorted(self.ends, end, side="left")) + 1
+        numbers = range(first, min(last, len(self.groups))) if begin < end else range(0)
+        if any(number in self.taken for number in numbers):
+            return by_chunk(*self.locate(np.arange(begin, end)))
+        found: list[tuple[int, Rows]] = []
+        for number in numbers:
+            low, high = int(self._begins[number]), int(self.ends[number])
+            if high > low:
+                rows = slice(max(begin, low) - low, min(end, high) - low)
+                found.append((self.groups[number].places[0], rows))
+        return found, None
 
-    def cuts(self, target: int) -> tuple[int, ...]:
-        """Lengths of dask's chunks for what is stored: whole groups, about ``target`` bytes."""
-        ranges = coalesce(self.groups, target)
-        ends = self.ends.tolist()
-        return tuple(ends[end - 1] - (ends[b - 1] if b else 0) for b, end in ranges) or (0,)
 
-    def external_cuts(self, target: int, row_bytes: int, align: int = 1) -> tuple[int, ...]:
-        """Lengths of dask's chunks for external cells.
+def by_chunk(
+    chunks: np.ndarray, rows: np.ndarray
+) -> tuple[list[tuple[int, Rows]], np.ndarray | None]:
+    """Rows, given by chunk and row in the chunk, as they are read: each chunk once.
 
-        Parameters
-        ----------
-        target
-            Bytes to aim at; never more, but for single rows.
-        row_bytes
-            Of a cell.
-        align
-            So many events have one chunk in the file: blocks end where such a chunk does, as far
-            as that fits into the target and rows are in the file as they are here.
-        """
-        most = max(1, target // max(1, row_bytes))
-        aligned = most > align
-        if aligned:
-            most -= most % align
-        lengths: list[int] = []
-        waiting = begin = 0
-        for count in np.diff(self.ends, prepend=0).tolist():
-            if waiting and waiting + count > most:
-                lengths.append(waiting)
-                waiting = 0
-            if count > most:
-                first = most - begin % align if aligned else most
-                whole, waiting = divmod(count - first, most)
-                lengths += [first] + [most] * whole
-            else:
-                waiting += count
-            begin += count
-        return (*lengths, waiting) if waiting or not lengths else tuple(lengths)
+    Returns
+    -------
+    pieces
+        ``(chunk, its rows)``.
+    order
+        Where each row is among the rows of all pieces; None: they are in order.
+    """
+    if not len(chunks):
+        return [], None
+    order = None
+    if (np.diff(chunks) < 0).any():
+        sort = np.argsort(chunks, kind="stable")
+        chunks, rows = chunks[sort], rows[sort]
+        order = np.empty_like(sort)
+        order[sort] = np.arange(len(sort))
+    parts = np.split(rows, np.flatnonzero(np.diff(chunks)) + 1)
+    firsts = chunks[np.cumsum([0, *map(len, parts[:-1])])]
+    return [(chunk, as_slice(part)) for chunk, part in zip(firsts.tolist(), parts)], order
+
+
+def as_slice(places: np.ndarray) -> Rows:
+    """A slice where the places, of which there are some, are consecutive."""
+    if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
 
 
 def _seq_nums(plan: ChunkPlan, group: RowGroup) -> np.ndarray:

@@ -1,0 +1,130 @@
+"""Inserting thousands of short runs, beside the syncs of the disk that they are stored on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import daskbroker
+from benchmarks.data import Run, insert_all, mixed_columns
+from benchmarks.harness import Against, Case, Sizes, Timed, Workload
+from daskbroker import DataBroker
+from daskbroker.testing import RunBuilder
+
+__all__ = ["DOCUMENTS", "NewStores", "memory_folder", "short_documents", "short_inserts"]
+
+EVENTS = 10
+DOCUMENTS = EVENTS + 3
+MEMORY = Path("/dev/shm")
+
+
+def short_documents(number: int) -> list[tuple[str, dict[str, Any]]]:
+    """A run of 13 documents: ten events of three numbers."""
+    builder = RunBuilder(scan_id=number + 1, plan_name="scan", sample="x", motors=["m"])
+    descriptor = builder.descriptor({"m": 1.0, "x": 1.0, "y": 1.0})
+    for place in range(EVENTS):
+        builder.event(descriptor, {"m": float(place), "x": number * 0.5, "y": place * 0.25})
+    return builder.stop()
+
+
+def memory_folder() -> str | None:
+    """A folder in memory, where syncs cost nothing; None where the system has none."""
+    return tempfile.mkdtemp(prefix="daskbroker-benchmark-", dir=MEMORY) if MEMORY.is_dir() else None
+
+
+class NewStores:
+    """Stores in a folder, each removed when the next one is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._broker: DataBroker | None = None
+
+    def insert(self, runs: list[list[tuple[str, Any]]]) -> Timed:
+        """The time of inserting runs into a new store, and its broker."""
+        self.close()
+        self._broker = daskbroker.connect(self._folder / f"store-{next(self._numbers)}")
+        begin = time.perf_counter()
+        for documents in runs:
+            insert_all(self._broker, documents)
+        return Timed(time.perf_counter() - begin, self._broker)
+
+    def close(self) -> None:
+        """Remove the present one."""
+        if self._broker is not None:
+            self._broker.close()
+            shutil.rmtree(str(self._broker.uri))
+            self._broker = None
+
+
+def short_inserts(sizes: Sizes, folder: Path) -> Workload:
+    """5,000 runs of 13 documents, in memory and on disk; an insert while the log is synced."""
+    runs = [short_documents(number) for number in range(sizes.runs)]
+    count = len(runs) * DOCUMENTS
+    memory = memory_folder()
+    in_memory, on_disk = NewStores(Path(memory or folder)), NewStores(folder)
+
+    def has_all(broker: DataBroker) -> None:
+        if len(broker) != len(runs):
+            raise AssertionError(f"{len(broker):,} of {len(runs):,} runs are there")
+
+    def syncs_of_a_run() -> float:
+        """What a run costs more on disk than in memory, in syncs of that disk."""
+        costs = on_disk.insert(runs).seconds - in_memory.insert(runs).seconds
+        return 100 * costs / sync_many(folder, len(runs))
+
+    events = Run(mixed_columns(sizes.single_events))
+    long = [*events.head, *events.events(sizes.single_events)]
+    cases = [
+        Case("in memory", lambda: in_memory.insert(runs), has_all, (), count, "documents"),
+        Case("on disk", lambda: on_disk.insert(runs), has_all, (), count, "documents"),
+        Case("as many syncs", lambda: sync_many(folder, len(runs)), None, (), len(runs), "syncs"),
+        Case(
+            "a run's part in a sync",
+            syncs_of_a_run,
+            None,
+            (Against("", at_most=120),),
+            unit="% of a sync",
+        ),
+        Case("insert of an event, median", lambda: _quantile(on_disk, long, 0.5)),
+        Case("insert of an event, 99 %", lambda: _quantile(on_disk, long, 0.99)),
+    ]
+
+    def close() -> None:
+        in_memory.close()
+        on_disk.close()
+        if memory is not None:
+            shutil.rmtree(memory)
+
+    return Workload(cases, close)
+
+
+def sync_many(folder: Path, count: int) -> float:
+    """Seconds of writing 4 KiB to the end of a file and syncing them, so many times."""
+    path = folder / "synced"
+    with path.open("wb", buffering=0) as file:
+        begin = time.perf_counter()
+        for _ in range(count):
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+        seconds = time.perf_counter() - begin
+    path.unlink()
+    return seconds
+
+
+def _quantile(stores: NewStores, documents: list[tuple[str, Any]], part: float) -> Timed:
+    """Of the times of inserts into an open run, while the log is synced every second."""
+    broker = stores.insert([documents[:2]]).value
+    insert: Callable[..., None] = broker.insert
+    times = []
+    for name, doc in documents[2:]:
+        begin = time.perf_counter()
+        insert(name, doc)
+        times.append(time.perf_counter() - begin)
+    return Timed(sorted(times)[int(part * len(times))], None)

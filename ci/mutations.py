@@ -1,0 +1,253 @@
+"""Would the tests notice? One place of the code is changed at a time, and its tests are run.
+
+    python ci/mutations.py                 # the fixed sample
+    python ci/mutations.py --each 20       # a larger one; --each 0: all of them
+    python ci/mutations.py --list          # what the sample is, without running it
+    python ci/mutations.py core/rows core/query    # of these modules only
+
+Mutations are made from the syntax tree: comparisons, conditions, numbers, signs, calls whose result
+nobody uses. Which of them are the sample follows from their text alone, so it stays the same while
+other code changes. Each is run in a copy of this checkout against the tests that TESTS names for
+its module. Those that survive and are not in ci/known_survivors.txt make the end an error; a line
+there says why no test can, or need, notice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import copy
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+KNOWN = ROOT / "ci" / "known_survivors.txt"
+COPIED = ("daskbroker", "tests", "examples", "benchmarks", "docs", "pyproject.toml", "README.md")
+
+EMBEDDED = "tests/stores/test_embedded_conformance.py"
+MONGO = "tests/stores/test_mongo_conformance.py"
+AGAIN = ("-k", "again or at_once or same or Row or rewound or sealing or packing or journal")
+TESTS = {
+    "core/query": ["tests/core/test_query.py"],
+    "core/codec": ["tests/core/test_codec.py"],
+    "core/chunks": ["tests/core/test_chunks.py", "tests/core/test_planning.py"],
+    "core/documents": ["tests/core/test_documents.py"],
+    "core/validate": ["tests/core/test_validate.py"],
+    "assets/resolving": ["tests/assets/test_resolving.py"],
+    "assets/shapes": ["tests/assets/test_shapes.py"],
+    "assets/transfer": ["tests/assets/test_transfer.py"],
+    "views/rows": [
+        "tests/views/test_cutting.py", "tests/test_many_runs.py", EMBEDDED,
+        "-k", "cutting or many_runs or rewound or gaps",
+    ],
+    "views/prefetch": ["tests/views/test_prefetch.py", "tests/cluster/test_documents.py"],
+    "views/_expr": ["tests/views/test_expr.py"],
+    "stores/embedded/claims": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
+    "stores/embedded/journal": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
+    "stores/embedded/sealing": ["tests/stores/embedded/test_sealing.py", EMBEDDED, *AGAIN],
+    "stores/embedded/packing": ["tests/stores/embedded/test_packing.py"],
+    "stores/embedded/database": [
+        "tests/stores/embedded/test_database.py", "tests/stores/embedded/test_opening.py",
+    ],
+    "stores/mongodb/writing": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
+    "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
+                               "filters or queries"],
+    "stores/spool/sending": ["tests/stores/mongodb/test_spool.py"],
+}  # fmt: skip
+"""What is run against mutations of a module: arguments of pytest."""
+
+OTHER: dict[type, type] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.And: ast.Or, ast.Or: ast.And, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One place of a module, changed.
+
+    Attributes
+    ----------
+    module, function
+        Where it is.
+    before, after
+        Text of the place.
+    number
+        Which of the places in the function that have this text.
+    begin, end
+        Of the place in the file, in bytes.
+    """
+
+    module: str
+    function: str
+    before: str
+    after: str
+    number: int
+    begin: int
+    end: int
+
+    def __str__(self) -> str:
+        again = f" [{self.number}]" if self.number else ""
+        return f"{self.module}: {self.function}: {self.before} -> {self.after}{again}"
+
+
+def changed(node: ast.AST) -> Iterator[ast.AST]:
+    """The node as it might be by mistake."""
+    new = copy.deepcopy(node)
+    if isinstance(new, ast.Compare) and type(new.ops[0]) in OTHER:
+        new.ops[0] = OTHER[type(new.ops[0])]()
+        yield new
+    elif isinstance(new, (ast.BoolOp, ast.BinOp)) and type(new.op) in OTHER:
+        new.op = OTHER[type(new.op)]()
+        yield new
+    elif isinstance(new, ast.UnaryOp) and isinstance(new.op, ast.Not):
+        yield new.operand
+    elif isinstance(new, ast.Constant) and type(new.value) in (bool, int):
+        new.value = not new.value if type(new.value) is bool else new.value + 1
+        yield new
+    elif isinstance(new, ast.IfExp):
+        new.body, new.orelse = new.orelse, new.body
+        yield new
+    elif isinstance(new, (ast.Break, ast.Continue)):
+        yield ast.Continue() if isinstance(new, ast.Break) else ast.Break()
+    elif isinstance(new, ast.Expr) and isinstance(new.value, ast.Call):
+        yield ast.Pass()
+
+
+def evaluated(statement: ast.AST) -> Iterator[ast.AST]:
+    """What is inside a statement, but for annotations, which nothing evaluates."""
+    for node in ast.walk(statement):
+        if isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Name("Any")
+        if hasattr(node, "lineno"):
+            yield node
+
+
+def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
+    """All functions by their dotted names; what is inside one belongs to it."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield name + node.name, node
+        elif isinstance(node, ast.ClassDef):
+            yield from functions(node, f"{name}{node.name}.")
+
+
+def mutations(module: str) -> Iterator[Mutation]:
+    """All mutations of a module's functions."""
+    source = (ROOT / "daskbroker" / f"{module}.py").read_bytes()
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for name, function in functions(ast.parse(source)):
+        seen: Counter[tuple[str, str]] = Counter()
+        for statement in function.body:
+            for node in evaluated(statement):
+                for new in changed(node):
+                    begin = starts[node.lineno - 1] + node.col_offset
+                    end = starts[node.end_lineno - 1] + node.end_col_offset
+                    texts = ast.unparse(node), ast.unparse(new)
+                    yield Mutation(module, name, *texts, seen[texts], begin, end)
+                    seen[texts] += 1
+
+
+def sample(module: str, count: int) -> list[Mutation]:
+    """Some of them, chosen by their text; all, if ``count`` is 0."""
+    found = list(mutations(module))
+    found.sort(key=lambda one: hashlib.sha256(str(one).encode()).digest())
+    return found[: count or None]
+
+
+def known_survivors() -> dict[str, str]:
+    """``{mutation: why it may survive}``."""
+    lines = KNOWN.read_text(encoding="utf8").splitlines()
+    entries = [line for line in lines if line.strip() and not line.startswith("#")]
+    return dict(line.split("  # ", 1) for line in entries)
+
+
+class Bench:
+    """A copy of the checkout in which mutations are run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in COPIED:
+            here, there = ROOT / name, folder / name
+            if here.is_dir():
+                shutil.copytree(here, there, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(here, there)
+        self._seconds: dict[str, float] = {}
+
+    def run(self, module: str, timeout: float | None = None) -> int:
+        """The exit status of the module's tests; 1, if they take too long."""
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            return subprocess.run(
+                [*command, *TESTS[module]], cwd=self.folder, env=environment, timeout=timeout,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return 1
+
+    def notices(self, mutation: Mutation) -> bool:
+        """Whether the tests fail."""
+        module = mutation.module
+        if module not in self._seconds:
+            began = time.monotonic()
+            if self.run(module) != 0:
+                raise SystemExit(f"{module}: its tests fail without a mutation")
+            self._seconds[module] = time.monotonic() - began
+        path = self.folder / "daskbroker" / f"{module}.py"
+        source = path.read_bytes()
+        new = mutation.after if mutation.after in ("pass", "break", "continue") else (
+            f"({mutation.after})"
+        )  # fmt: skip
+        path.write_bytes(source[: mutation.begin] + new.encode() + source[mutation.end :])
+        try:
+            return self.run(module, 60 + 5 * self._seconds[module]) != 0
+        finally:
+            path.write_bytes(source)
+
+
+def main() -> None:
+    """Run the sample, and say which mutations survive."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(TESTS))
+    parser.add_argument("--each", type=int, default=4, help="so many of each module (4)")
+    parser.add_argument("--list", action="store_true", help="do not run them")
+    options = parser.parse_args()
+    unknown = set(options.modules) - TESTS.keys()
+    if unknown:
+        parser.error(f"no tests are named for {', '.join(sorted(unknown))}")
+    chosen = [one for name in options.modules or TESTS for one in sample(name, options.each)]
+    if options.list:
+        print(*chosen, sep="\n")
+        return
+    known, survivors = known_survivors(), []
+    with tempfile.TemporaryDirectory(prefix="daskbroker-mutations-") as folder:
+        bench = Bench(Path(folder))
+        for mutation in chosen:
+            noticed = bench.notices(mutation)
+            outcome = "noticed" if noticed else "known" if str(mutation) in known else "SURVIVED"
+            print(f"{outcome:8}  {mutation}", flush=True)
+            survivors += [] if noticed else [str(mutation)]
+    new = [one for one in survivors if one not in known]
+    print(
+        f"{len(chosen)} mutations: {len(chosen) - len(survivors)} noticed, "
+        f"{len(survivors) - len(new)} known survivors, {len(new)} new ones"
+    )
+    raise SystemExit(bool(new))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Numbers in text files, separated by commas."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv
+
+from ...core.errors import FillError
+from ...core.regular import Identity, identity
+from .rows import ArrayRows, Rows
+from .stream_rows import StreamRows
+
+__all__ = ["StreamCSV", "StreamCSVWithNames"]
+
+
+class StreamCSV(StreamRows):
+    """Mimetype ``text/csv;header=absent``: a file whose lines are the frames of all events.
+
+    Parameters
+    ----------
+    file
+        Path.
+    delimiter
+        Between the numbers of a line.
+    **others
+        See :class:`~.stream_rows.StreamRows`.
+    """
+
+    specs = frozenset({"text/csv;header=absent"})
+    skipped = 0
+    """Lines before the first one of numbers."""
+
+    def __init__(self, file: str, /, *, delimiter: str = ",", **others: Any) -> None:
+        super().__init__(**others)
+        self._path, self._delimiter = file, delimiter
+        self._lock = threading.Lock()
+        self._read: tuple[Identity, Rows] | None = None
+
+    def source(self) -> Rows:
+        """The numbers; a file that changed is read anew."""
+        with self._lock, self.readable.open(self._path) as file:
+            state = identity(file.fileno())
+            if self._read is None or self._read[0] != state:
+                size = os.fstat(file.fileno()).st_size
+                self._read = state, ArrayRows(self._numbers(file), self._path, size)
+            return self._read[1]
+
+    def _numbers(self, file: Any) -> np.ndarray:
+        try:
+            table = csv.read_csv(
+                file,
+                csv.ReadOptions(
+                    autogenerate_column_names=True, skip_rows=self.skipped, use_threads=False
+                ),
+                csv.ParseOptions(delimiter=self._delimiter),
+            )
+        except pa.ArrowInvalid as error:
+            raise FillError(f"the file is no table of numbers: {error}") from None
+        columns = [_numbers_of(column, place) for place, column in enumerate(table.columns)]
+        return np.column_stack(columns)
+
+
+def _numbers_of(column: pa.ChunkedArray, place: int) -> np.ndarray:
+    values: np.ndarray = column.to_numpy()
+    if values.dtype.kind not in "biuf":
+        raise FillError(f"column {place} of the file has other values than numbers")
+    return values
+
+
+class StreamCSVWithNames(StreamCSV):
+    """Mimetypes ``text/csv`` and ``text/csv;header=present``: the first line names columns."""
+
+    specs = frozenset({"text/csv", "text/csv;header=present"})
+    skipped = 1

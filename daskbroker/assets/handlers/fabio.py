@@ -1,0 +1,164 @@
+"""Sequences of CBF and EDF files, by the package fabio."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from importlib import import_module
+from math import prod
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+
+from ...core.errors import FillError
+from ..sizes import check_cell
+from .base import Block, Datums, Roi
+from .file_names import check_percent
+from .regions import axes_of, take_region
+from .sequences import FileSequence, StreamSequence
+
+__all__ = ["AreaDetectorCBF", "StreamCBF", "StreamEDF"]
+
+HEAD = 2**16
+"""Bytes in which a header ends."""
+_CBF = {
+    "size": re.compile(rb"X-Binary-Size:\s*(\d+)", re.I),
+    "fast": re.compile(rb"X-Binary-Size-Fastest-Dimension:\s*(\d+)", re.I),
+    "slow": re.compile(rb"X-Binary-Size-Second-Dimension:\s*(\d+)", re.I),
+}
+_CBF_START = b"\x0c\x1a\x04\xd5"
+_CBF_TYPES = {b"8-bit": 1, b"16-bit": 2, b"32-bit": 4, b"64-bit": 8}
+_EDF_ITEM = re.compile(rb"(\w+)\s*=\s*([^;]*?)\s*;")
+_EDF_TYPES = {
+    **{b"SignedByte": "i1", b"UnsignedByte": "u1", b"SignedShort": "i2", b"UnsignedShort": "u2"},
+    **{b"SignedInteger": "i4", b"UnsignedInteger": "u4", b"SignedLong": "i4"},
+    **{b"UnsignedLong": "u4", b"Signed64": "i8", b"Unsigned64": "u8"},
+    **{b"FloatValue": "f4", b"Float": "f4", b"DoubleValue": "f8"},
+}
+
+
+def _reader(module: str, name: str) -> Callable[[], Any]:
+    try:
+        return getattr(import_module(f"fabio.{module}"), name)
+    except ImportError:
+        raise FillError(
+            "CBF and EDF files are read by the package 'fabio', which is not installed here"
+        ) from None
+
+
+def _look_in_cbf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    """What the header says, once it is known that the file has as much."""
+    head = file.read(HEAD)
+    found = {name: pattern.search(head) for name, pattern in _CBF.items()}
+    start = head.find(_CBF_START)
+    if start < 0 or not all(found.values()):
+        raise FillError("it is no CBF image, or its header tells no size")
+    size, fast, slow = (int(match[1]) for match in found.values() if match)
+    there = os.fstat(file.fileno()).st_size
+    if start + len(_CBF_START) + size > there:
+        raise FillError(f"the image of {size:,} bytes is cut off: the file has {there:,}")
+    kind = re.search(rb'Element-Type:\s*"?(un)?signed (\d+-bit)', head, re.I)
+    width = _CBF_TYPES.get(kind[2].lower(), 4) if kind else 4
+    check_cell((slow, fast), width, there)
+    return (slow, fast), np.dtype(f"{'u' if kind and kind[1] else 'i'}{width}")
+
+
+def _look_in_edf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+    head = file.read(HEAD)
+    end = head.find(b"}")
+    items = dict(_EDF_ITEM.findall(head[:end])) if head.lstrip().startswith(b"{") else {}
+    dtype = _EDF_TYPES.get(items.get(b"DataType", b""))
+    if dtype is None or end < 0 or b"Dim_1" not in items or b"Compression" in items:
+        raise FillError("it is no plain EDF image, or its header tells no size")
+    shape = (int(items.get(b"Dim_2", b"1")), int(items[b"Dim_1"]))
+    there, size = os.fstat(file.fileno()).st_size, prod(shape) * np.dtype(dtype).itemsize
+    if end + 1 + size > there:
+        raise FillError(f"the image of {size:,} bytes is cut off: the file has {there:,}")
+    return shape, np.dtype(dtype)
+
+
+class _Fabio(FileSequence):
+    """Reads files of one image each, which a class of fabio knows."""
+
+    reader: ClassVar[tuple[str, str]]
+
+    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+        shape, _ = self.look_in(file)
+        image = _reader(*self.reader)().read(file.name)
+        try:
+            whole = np.asarray(image.data)
+        finally:
+            image.close()
+        if whole.shape != shape:
+            raise FillError(f"the header tells of {shape}, the image is {whole.shape}")
+        native = whole.astype(whole.dtype.newbyteorder("="), copy=False)
+        return take_region(native, axes_of(roi, shape))
+
+    def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype that the header tells of."""
+        return (_look_in_cbf if self.reader[0] == "cbfimage" else _look_in_edf)(file)
+
+
+class AreaDetectorCBF(_Fabio):
+    """Spec ``AD_CBF``: a file a frame, some of them a point.
+
+    A datum has the keyword ``point_number``; its cell is ``(n, height, width)`` of the files with
+    numbers from ``initial_number + point_number * n``.
+
+    Parameters
+    ----------
+    path
+        Of the folder.
+    template, filename
+        In C's style, for folder, file name and number; what it calls the file name.
+    frame_per_point
+        That is n.
+    initial_number
+        Of the first file.
+    """
+
+    specs = frozenset({"AD_CBF"})
+    reader = ("cbfimage", "CbfImage")
+
+    def __init__(
+        self,
+        path: str,
+        /,
+        template: str,
+        filename: str,
+        frame_per_point: int = 1,
+        initial_number: int = 1,
+    ) -> None:
+        self._folder, self._filename = os.path.join(path, ""), filename
+        self._template, self._per_point = check_percent(template), int(frame_per_point)
+        self._initial = int(initial_number)
+
+    def name(self, number: int) -> str:
+        return self._template % (self._folder, self._filename, self._initial + number)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        return self.read_frames(datums.integers("point_number"), self._per_point, roi)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        number = self.first_file(datums)
+        return None if number is None else (self._per_point, *self.shape_of_number(number))
+
+    def first_file(self, datums: Datums) -> int | None:
+        """Number of the first file of the first of some datums."""
+        places = datums.integers("point_number")
+        return int(places[0]) * self._per_point if len(places) and self._per_point else None
+
+
+class StreamCBF(StreamSequence, _Fabio):
+    """Mimetype ``multipart/related;type=image/x-cbf``; see :class:`~.sequences.StreamSequence`."""
+
+    specs = frozenset({"multipart/related;type=image/x-cbf"})
+    reader = ("cbfimage", "CbfImage")
+
+
+class StreamEDF(StreamSequence, _Fabio):
+    """Mimetype ``multipart/related;type=image/x-edf``; see :class:`~.sequences.StreamSequence`."""
+
+    specs = frozenset({"multipart/related;type=image/x-edf"})
+    reader = ("edfimage", "EdfImage")

@@ -1,0 +1,302 @@
+"""HDF5's filters undone outside HDF5, by decoders that stop at the known size of a chunk.
+
+A decoder gets the bytes that are stored and the place for what comes out, never more and never
+less. What a chunk's header says is compared with that place first, so that no decoder takes memory
+or steps that a header asks for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any, TypeAlias
+
+import h5py
+import hdf5plugin
+import imagecodecs
+import numpy as np
+
+__all__ = ["Damaged", "Filters"]
+
+DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
+BZIP2, LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 307, 32000, 32001, 32004, 32008, 32015
+LZ4_INSIDE, ZSTD_INSIDE = 2, 3
+"""How bitshuffle compresses, as its values tell."""
+CHECKSUM = 4
+"""Bytes that fletcher32 adds."""
+SLACK = 2**20
+"""Bytes that a stored chunk may have beyond twice its size: headers and what does not compress."""
+
+Decoder: TypeAlias = "Callable[[memoryview, np.ndarray, tuple[int, ...]], None]"
+"""Called with what is stored, the place for exactly what comes out, and the filter's values."""
+
+
+class Damaged(ValueError):
+    """A chunk that is not what a filter makes."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The filters of a dataset, all of which can be undone here.
+
+    Attributes
+    ----------
+    codes, values
+        Of each filter, in the order in which they were applied.
+    size
+        Bytes of a chunk.
+    """
+
+    codes: tuple[int, ...]
+    values: tuple[tuple[int, ...], ...]
+    size: int
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset) -> Filters | None:
+        """Of a dataset; None where there are none, or where one cannot be undone here."""
+        if dataset.chunks is None:
+            return None
+        plist = dataset.id.get_create_plist()
+        found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
+        codes = tuple(code for code, *_ in found)
+        values = tuple(tuple(values) for _, _, values, *_ in found)
+        if not codes or not all(map(_is_known, codes, values)) or not _is_sized(codes, values):
+            return None
+        return cls(codes, values, prod(dataset.chunks) * dataset.dtype.itemsize)
+
+    @property
+    def most(self) -> int:
+        """Bytes that a stored chunk may have."""
+        return 2 * self.size + SLACK
+
+    def decode(self, data: memoryview, mask: int, out: np.ndarray) -> None:
+        """Undo the filters of one chunk.
+
+        Parameters
+        ----------
+        data
+            As it is stored.
+        mask
+            Bit i is set if filter i was not applied.
+        out
+            Where the chunk goes: its bytes, contiguous.
+
+        Raises
+        ------
+        Damaged
+            If the chunk is not as large as it should be, or is not what a filter makes.
+        """
+        applied = [place for place in range(len(self.codes)) if not mask >> place & 1]
+        for place in reversed(applied):
+            last = place == applied[0]
+            size = self.size + CHECKSUM * sum(
+                self.codes[p] == FLETCHER32 for p in applied if p < place
+            )
+            if self.codes[place] == FLETCHER32:
+                data = _checked(data)
+                continue
+            into = out if last else np.empty(size, np.uint8)
+            try:
+                _DECODERS[self.codes[place]](data, into, self.values[place])
+            except (RuntimeError, ValueError, struct.error) as error:
+                raise Damaged(
+                    f"it does not unpack to the {size} bytes of a chunk: {error}"
+                ) from None
+            data = into.data
+        if not applied or self.codes[applied[0]] == FLETCHER32:
+            if len(data) != len(out):
+                raise Damaged(
+                    f"it has {len(data)} bytes in place of the {len(out)} bytes of a chunk"
+                )
+            out[:] = np.frombuffer(data, np.uint8)
+
+
+def _is_known(code: int, values: tuple[int, ...]) -> bool:
+    if code == BITSHUFFLE:
+        if len(values) < 3 or not values[2] or _packing(values) not in (0, LZ4_INSIDE, ZSTD_INSIDE):
+            return False
+        packing = _packing(values)
+        return not packing or _dectris() is not None or _bitshuffle(packing) is not None
+    if code == SHUFFLE:
+        return len(values) >= 1 and values[0] > 0
+    return code in _DECODERS or code == FLETCHER32
+
+
+def _is_sized(codes: Sequence[int], values: Sequence[tuple[int, ...]]) -> bool:
+    """Whether the size of what each filter gives is known: only a checksum follows compression."""
+    packed = [_is_packing(code, each) for code, each in zip(codes, values)]
+    return True not in packed or set(codes[packed.index(True) + 1 :]) <= {FLETCHER32}
+
+
+def _is_packing(code: int, values: tuple[int, ...]) -> bool:
+    if code == BITSHUFFLE:
+        return _packing(values) != 0
+    return code not in (SHUFFLE, FLETCHER32)
+
+
+def _packing(values: tuple[int, ...]) -> int:
+    """How bitshuffle compresses; 0: not at all."""
+    return values[4] if len(values) > 4 else 0
+
+
+# -- checksum and shuffle --------------------------------------------------------------------
+
+
+def _checked(data: memoryview) -> memoryview:
+    """What a checksum is of, if it is right; old versions of HDF5 wrote its bytes in pairs."""
+    content, stored = data[:-CHECKSUM], bytes(data[-CHECKSUM:])
+    if len(stored) != CHECKSUM:
+        raise Damaged("it is too short for its checksum")
+    found = int(imagecodecs.h5checksum_fletcher32(content)).to_bytes(CHECKSUM, "little")
+    if stored not in (found, bytes(found[place] for place in (1, 0, 3, 2))):
+        raise Damaged("it has another checksum than is stored with it")
+    return content
+
+
+def _unshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
+    """The first bytes of all elements, then all second bytes, and so on; a rest as it is."""
+    _expect(len(data), len(out))
+    width = values[0]
+    count = len(out) // width
+    stored = np.frombuffer(data, np.uint8)
+    planes = stored[: width * count].reshape(width, count)
+    elements = out[: width * count].reshape(count, width)
+    for number, plane in enumerate(planes):  # six times as fast as a transposed copy
+        elements[:, number] = plane
+    out[width * count :] = stored[width * count :]
+
+
+# -- compression -----------------------------------------------------------------------------
+
+
+def _expect(found: int, size: int) -> None:
+    if found != size:
+        raise Damaged(f"{found} come out")
+
+
+def _by(decode: Callable[..., Any]) -> Decoder:
+    """By a function that stops where its place ends, and tells how far it came."""
+
+    def decoder(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
+        _expect(len(decode(data, out=out)), len(out))
+
+    return decoder
+
+
+def _unlz4(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
+    _expect(_header(">Q", data)[0], len(out))
+    _expect(len(imagecodecs.lz4h5_decode(data, out=out)), len(out))
+
+
+def _unblosc(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
+    """The header tells how much is read, and how much memory is taken for a block."""
+    size, block, stored = _header("<III", data, 4)
+    _expect(size, len(out))
+    if stored > len(data) or block > size:
+        raise Damaged("its header tells of more than there is")
+    _expect(len(imagecodecs.blosc_decode(data, out=out, numthreads=1)), len(out))
+
+
+def _header(form: str, data: memoryview, start: int = 0) -> tuple[int, ...]:
+    return struct.unpack_from(form, data, start)
+
+
+# -- bitshuffle ------------------------------------------------------------------------------
+
+_HEADER = 12
+"""Bytes of sizes before the first block."""
+GROUP = 8
+"""Elements that are shuffled together; those that are left over stay as they are."""
+_LENGTH = struct.Struct(">I").unpack_from
+
+
+def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
+    width, packing = values[2], _packing(values)
+    if len(out) % width:
+        raise Damaged(f"its size is no multiple of {width}, its elements'")
+    if not packing:
+        _expect(len(data), len(out))
+        block = values[3] if len(values) > 3 else 0
+        rest = len(out) % (GROUP * width)
+        _unshuffle_bits(data, out, width, block, rest)
+        out[len(out) - rest :] = np.frombuffer(data, np.uint8)[len(out) - rest :]
+        return
+    size, block = _header(">QI", data)
+    _expect(size, len(out))
+    if not block or block % (GROUP * width) or block > max(size, 2**16):
+        raise Damaged(f"its header tells of blocks of {block} bytes")
+    fast = _dectris()
+    if fast is not None:
+        found = fast(data, "bslz4" if packing == LZ4_INSIDE else "bszstd", elem_size=width)
+        _expect(len(found), len(out))
+        out[:] = np.frombuffer(found, np.uint8)
+        return
+    _check_blocks(data, size - size % (GROUP * width), block, size % (GROUP * width))
+    undo, stored = _bitshuffle(packing), np.frombuffer(data, np.uint8)
+    assert undo is not None
+    start = stored.ctypes.data + _HEADER
+    if undo(start, out.ctypes.data, size // width, width, block // width) < 0:
+        raise Damaged("a block is damaged")
+
+
+def _unshuffle_bits(data: memoryview, out: np.ndarray, width: int, block: int, rest: int) -> None:
+    """Elements whose bits lie plane by plane, block by block."""
+    whole = out[: len(out) - rest]
+    stored = data[: len(whole)]  # of an array, the width would be that of its dtype
+    imagecodecs.bitshuffle_decode(stored, itemsize=width, blocksize=block, out=whole)
+
+
+def _check_blocks(data: memoryview, size: int, block: int, rest: int) -> None:
+    """Check that all blocks, each behind its length, and what follows them are there.
+
+    The decoder is not told where its data ends.
+    """
+    count = -(-size // block)
+    if 5 * count > len(data):
+        raise Damaged(f"it is too short for {count} blocks")
+    at = _HEADER
+    for _ in range(count):
+        at += 4 + _LENGTH(data, at)[0]
+    if at + rest > len(data):
+        raise Damaged("its last block is cut off")
+
+
+@lru_cache(4)
+def _bitshuffle(packing: int) -> Callable[..., int] | None:
+    """The decoder in hdf5plugin's library, called without HDF5; None where it shows none."""
+    try:
+        library = ctypes.CDLL(hdf5plugin.get_config().registered_filters["bshuf"])
+        undo = (
+            library.bshuf_decompress_lz4 if packing == LZ4_INSIDE else library.bshuf_decompress_zstd
+        )
+    except (KeyError, OSError, AttributeError):
+        return None
+    undo.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_size_t] * 3]
+    undo.restype = ctypes.c_int64
+    return undo
+
+
+@lru_cache(1)
+def _dectris() -> Callable[..., bytes] | None:
+    """The decoder of dectris-compression, where it is installed: it takes 2/3 of the time."""
+    try:
+        from dectris.compression import decompress
+    except ImportError:
+        return None
+    return decompress
+
+
+_DECODERS: dict[int, Decoder] = {
+    DEFLATE: _by(imagecodecs.deflate_decode),
+    SHUFFLE: _unshuffle,
+    BZIP2: _by(imagecodecs.bz2_decode),
+    LZF: _by(imagecodecs.lzf_decode),
+    BLOSC: _unblosc,
+    LZ4: _unlz4,
+    BITSHUFFLE: _unbitshuffle,
+    ZSTD: _by(imagecodecs.zstd_decode),
+}

@@ -1,0 +1,71 @@
+"""Sequences of JPEG files."""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO
+
+import imagecodecs
+import numpy as np
+
+from ...core.errors import FillError
+from ..sizes import check_cell
+from .base import Roi
+from .regions import axes_of, take_region
+from .sequences import FileSequence, StreamSequence
+
+__all__ = ["StreamJPEG", "jpeg_shape"]
+
+STARTS_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+END = b"\xff\xd9"
+ALONE = {0x01, *range(0xD0, 0xD8)}
+"""Markers without a length behind them."""
+
+
+def jpeg_shape(data: bytes) -> tuple[int, ...]:
+    """Height, width and, if there are several, channels that a JPEG image tells of.
+
+    Raises
+    ------
+    FillError
+        If it tells none.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        raise FillError("it is no JPEG image")
+    at = 2
+    while at + 9 < len(data):
+        marker = data[at + 1]
+        if data[at] != 0xFF:
+            break
+        if marker in STARTS_OF_FRAME:
+            bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
+            if bits == 8 and height and width:
+                return (height, width) if channels == 1 else (height, width, channels)
+            break
+        filling = marker == 0xFF
+        at += 1 if filling else 2 if marker in ALONE else 2 + int.from_bytes(data[at + 2 : at + 4])
+    raise FillError("the JPEG image tells no size, or is none of 8 bits")
+
+
+class _JPEG(FileSequence):
+    """Reads JPEG files: ``(height, width)`` of grey ones, else ``(height, width, channels)``."""
+
+    def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
+        data = file.read()
+        shape = jpeg_shape(data)
+        check_cell(shape, 1, len(data))
+        if END not in data[len(data) // 2 :]:  # the decoder would fill up what is missing
+            raise FillError("the JPEG image is cut off")
+        whole = imagecodecs.jpeg8_decode(data)
+        if whole.shape != shape:
+            raise FillError(f"the JPEG image tells of {shape} and is {whole.shape}")
+        return take_region(whole, axes_of(roi, shape))
+
+    def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+        return jpeg_shape(file.read()), np.dtype(np.uint8)
+
+
+class StreamJPEG(StreamSequence, _JPEG):
+    """Mimetype ``multipart/related;type=image/jpeg``; see :class:`~.sequences.StreamSequence`."""
+
+    specs = frozenset({"multipart/related;type=image/jpeg"})

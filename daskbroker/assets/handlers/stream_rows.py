@@ -1,0 +1,89 @@
+"""Stream resources of one file whose rows are the frames of all events."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import FillError
+from .base import Block, BlockHandler, Datums, Roi
+from .layout import EventLayout, parse_slice
+from .regions import Axis, axes_of, shape_of
+from .rows import Rows, read_events, rows_of
+
+__all__ = ["StreamRows"]
+
+
+class StreamRows(BlockHandler):
+    """Reads events as rows of one dataset; a format says what the dataset is.
+
+    How frames make events is told by :class:`~.layout.EventLayout`.
+
+    Parameters
+    ----------
+    data_key
+        The descriptor's entry.
+    slice
+        Text such as ``":, 5, :"``: the part of the dataset that is meant.
+    squeeze
+        Drop dimensions of one place, but that of rows.
+    join_method, multiplier, indices
+        See :class:`~.layout.EventLayout`.
+    **others
+        ``chunk_shape``, ``join_chunks`` and what else writers tell; the file itself knows.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_key: Mapping[str, Any],
+        slice: str | Sequence[str] = "",
+        squeeze: bool = False,
+        join_method: str = "concat",
+        multiplier: int | None = None,
+        indices: tuple[int, int] = (0, 0),
+        **others: Any,
+    ) -> None:
+        self._layout = EventLayout.of(data_key, join_method, multiplier)
+        self._slice, self._squeeze, self._indices = parse_slice(slice), bool(squeeze), indices
+
+    @abstractmethod
+    def source(self) -> Rows:
+        """The dataset, with the rows that there are now."""
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        source, view = self._view()
+        frame = shape_of(view[1:])
+        per_event = self._layout.frames_per_event(1 + len(frame))
+        first = self._layout.first_index(self._indices, len(rows_of(view)), per_event)
+        places = datums.integers("index") - first
+        if per_event is None:
+            axes = (0, *axes_of(roi, frame))
+            return read_events(source, places, 1, axes, view)
+        axes = axes_of(roi, (per_event, *frame))
+        return read_events(source, places, per_event, axes, view)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
+        frame = shape_of(self._view()[1][1:])
+        per_event = self._layout.frames_per_event(1 + len(frame))
+        return frame if per_event is None else (per_event, *frame)
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return self._view()[0].dtype.newbyteorder("=")
+
+    def _view(self) -> tuple[Rows, tuple[Axis, ...]]:
+        """The dataset, and what the stream resource means of each of its dimensions."""
+        source = self.source()
+        view = axes_of(self._slice, source.shape)
+        if isinstance(view[0], int):
+            raise FillError("the parameter 'slice' drops the first dimension, that of frames")
+        if self._squeeze:
+            view = (view[0], *(_squeezed(axis) for axis in view[1:]))
+        return source, view
+
+
+def _squeezed(axis: Axis) -> Axis:
+    return axis if isinstance(axis, int) or len(axis) != 1 else int(axis[0])

@@ -1,0 +1,101 @@
+"""TIFF files of many pages, each a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import FillError
+from ...core.regular import Identity, identity
+from ..readable import ReadableRoots
+from .regions import Axis, shape_of, take_region
+from .rows import ArrayRows, Rows
+from .stream_rows import StreamRows
+from .tiff import opened_tiff
+from .tiff_checks import check_pages
+
+__all__ = ["StreamPages"]
+
+
+class StreamPages(StreamRows):
+    """Mimetype ``image/tiff``: one file whose pages are the frames of all events.
+
+    Parameters
+    ----------
+    file
+        Path.
+    **others
+        See :class:`~.stream_rows.StreamRows`.
+    """
+
+    specs = frozenset({"image/tiff"})
+
+    def __init__(self, file: str, /, **others: Any) -> None:
+        super().__init__(**others)
+        self._path = file
+        self._found: tuple[Identity, Rows] | None = None
+
+    def source(self) -> Rows:
+        """The pages; a file that changed is looked at anew."""
+        found, state = self._found, identity(self.readable.check(self._path))
+        if found is None or found[0] != state:
+            found = state, _rows_of(self._path, self.readable)
+            self._found = found
+        return found[1]
+
+
+def _rows_of(path: str, readable: ReadableRoots) -> Rows:
+    with readable.open(path) as file, opened_tiff(file, readable) as tiff:
+        series = tiff.series[0]
+        frame = tuple(series.keyframe.shape)
+        size = tiff.filehandle.size
+        count = series.size // max(1, series.keyframe.size)
+        dtype = np.dtype(tiff.byteorder + series.dtype.char)
+        if series.dataoffset is None:
+            return _Pages(path, readable, (len(series.pages), *frame), dtype, size)
+        mapped = np.memmap(file, dtype, "r", series.dataoffset, (count, *frame))
+        return ArrayRows(mapped, path, size)
+
+
+class _Pages:
+    """Pages that have to be decoded, or lie apart."""
+
+    watched = False
+
+    def __init__(
+        self,
+        path: str,
+        readable: ReadableRoots,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        stored: int,
+    ) -> None:
+        self.name, self.shape, self.dtype = path, shape, dtype
+        self._readable, self._stored = readable, stored
+        self.opened: dict[str, Identity] = {}
+
+    def stored(self, rows: np.ndarray | None = None) -> int | None:
+        """Bytes of the file."""
+        return self._stored
+
+    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        out = np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
+        with self._open() as file, opened_tiff(file, self._readable) as tiff:
+            pages = tiff.series[0].pages
+            for place, number in enumerate(rows.tolist()):
+                page = pages[number]
+                if page is None or tuple(page.shape) != self.shape[1:]:
+                    raise FillError(f"page {number} of the file is missing or of another shape")
+                check_pages(tiff, [page])
+                out[place] = take_region(page.asarray(), axes)
+        return out
+
+    def _open(self) -> AbstractContextManager[Any]:
+        return self._readable.open(self.name)
+
+    def refresh(self) -> None:
+        """Nothing: who has it builds another one."""

@@ -1,0 +1,136 @@
+"""Arrays in folders of the Zarr format, versions 2 and 3, by the package zarr."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import FillError
+from ...core.regular import Identity, check_regular, identity
+from ..readable import ReadableRoots
+from .hdf5_sizes import SMALL_CHUNK
+from .regions import Axis, shape_of, take_region
+from .rows import Rows
+from .stream_rows import StreamRows
+
+__all__ = ["StreamZarr"]
+
+METADATA = ("zarr.json", ".zarray")
+
+
+class StreamZarr(StreamRows):
+    """Mimetype ``application/x-zarr``: an array whose rows are the frames of all events.
+
+    Parameters
+    ----------
+    folder
+        Path.
+    dataset
+        Path of the array in it, if it is not at its top; ``path`` is another name for it.
+    swmr
+        Changes nothing.
+    **others
+        See :class:`~.stream_rows.StreamRows`.
+    """
+
+    specs = frozenset({"application/x-zarr"})
+
+    def __init__(
+        self, folder: str, /, *, dataset: str = "", path: str = "", swmr: bool = True, **others: Any
+    ) -> None:
+        super().__init__(**others)
+        name = str(dataset or path).strip("/")
+        if ".." in name.split("/"):
+            raise FillError(f"the name {name!r} leads out of the folder")
+        self._folder, self._name = folder, name
+        self._found: tuple[list[Identity], Rows] | None = None
+
+    def source(self) -> Rows:
+        """The array; one whose metadata changed is opened anew."""
+        files = [os.path.join(self._folder, self._name, name) for name in METADATA]
+        state = [identity(self.readable.check(path)) for path in files]
+        if self._found is None or self._found[0] != state:
+            self._found = state, _ZarrRows(self._folder, self._name, self.readable)
+        return self._found[1]
+
+    def refresh(self) -> bool:
+        return True
+
+
+class _ZarrRows:
+    """An array, read by rows."""
+
+    watched = False
+
+    def __init__(self, folder: str, name: str, readable: ReadableRoots) -> None:
+        zarr = _package()
+        try:
+            array = zarr.open_array(store=_store(folder, readable), path=name, mode="r")
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+            raise FillError(f"there is no Zarr array {name!r} in the folder: {error}") from None
+        self.name, self.shape = name or folder, tuple(array.shape)
+        self.dtype = np.dtype(array.dtype)
+        self.opened: dict[str, Identity] = {}
+        if not self.shape:
+            raise FillError(f"the array {self.name!r} has no dimensions, so no rows of frames")
+        if self.dtype.hasobject:
+            raise FillError(f"the array {self.name!r} has other elements than numbers")
+        chunk, row = (prod(s) * self.dtype.itemsize for s in (array.chunks, self.shape[1:]))
+        if chunk > max(SMALL_CHUNK, 2 * row):
+            raise FillError(f"the array {self.name!r} has chunks of {chunk:,} bytes")
+        self._array = array
+
+    def stored(self, rows: np.ndarray | None = None) -> int | None:
+        """It is not known, but for what no chunk can hold."""
+        return None
+
+    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        if not len(rows) or 0 in shape_of(axes):
+            return np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
+        boxes, rest = zip(*map(_box, (rows, *axes)))
+        block = np.asarray(self._array.oindex[boxes])
+        return take_region(block, rest).astype(self.dtype.newbyteorder("="), copy=False)
+
+    def refresh(self) -> None:
+        """Nothing: who has it builds another one."""
+
+
+def _box(axis: Axis) -> tuple[slice | np.ndarray, Axis]:
+    """What is read along a dimension, in order and once, and what is picked of that."""
+    if isinstance(axis, int):
+        return slice(axis, axis + 1), 0
+    if isinstance(axis, range) and axis.step > 0:
+        return slice(axis.start, axis.stop, axis.step), range(len(axis))
+    places, back = np.unique(np.asarray(axis, np.int64), return_inverse=True)
+    if places[-1] - places[0] == len(places) - 1:
+        return slice(int(places[0]), int(places[-1]) + 1), back
+    return places, back
+
+
+def _package() -> Any:
+    try:
+        import zarr
+    except ImportError:
+        raise FillError(
+            "Zarr arrays are read by the package 'zarr', which is not installed here"
+        ) from None
+    return zarr
+
+
+def _store(folder: str, readable: ReadableRoots) -> Any:
+    """A folder as Zarr's store, of which only regular files below the readable roots are read."""
+    from zarr.storage import LocalStore
+
+    class Checked(LocalStore):  # type: ignore[misc]
+        async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+            path = os.path.join(os.fspath(self.root), key)
+            if os.path.lexists(path):
+                check_regular(readable.check(path))
+            return await super().get(key, *args, **kwargs)
+
+    return Checked(readable.check(folder), read_only=True)

@@ -1,0 +1,55 @@
+"""What a check finds damaged, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from .printable import printable
+
+__all__ = ["Damage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One thing that is not as it should be.
+
+    Attributes
+    ----------
+    problem
+        What it is.
+    run
+        Uid of the run; None of what belongs to no run.
+    stream, key
+        Name of the stream; data key, or field of a document. None where it is no one's.
+    path
+        File of the store, collection of a database, or detector file.
+    """
+
+    problem: str
+    run: str | None = None
+    stream: str | None = None
+    key: str | None = None
+    path: str | None = None
+
+    def within(self, **place: str | None) -> Damage:
+        """The same, with what it does not say yet of its place."""
+        unknown = {name: value for name, value in place.items() if getattr(self, name) is None}
+        return replace(self, **unknown)  # type: ignore[arg-type]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __str__(self) -> str:
+        # Errors that were caught name some of this themselves.
+        places = [
+            f"{name} {value!r}"
+            for name in ("run", "stream", "key")
+            if (value := getattr(self, name)) is not None
+            and f"{name} {value!r}" not in self.problem
+        ]
+        where = ", ".join(places)
+        path = f" ({self.path})" if self.path and self.path not in self.problem else ""
+        text = f"{self.problem}{path}"
+        return printable(f"{where}: {text}" if where else text)

@@ -1,0 +1,133 @@
+"""Documents as JSON text: for other programs, and, exactly, inside the columns of chunks.
+
+Bytes and UUIDs have no form in JSON. For other programs they are written as MongoDB's Extended
+JSON has them, ``{"$binary": {"base64": …, "subType": "00"}}`` and ``{"$uuid": …}``. Inside a
+column they are marked by keys that begin with NUL, so that no mapping of a user is taken for
+one; a column that has such marks says so in its notes, see :mod:`daskbroker.core.codec`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "from_extended_json",
+    "from_json",
+    "has_marks",
+    "json_form",
+    "marked_json",
+    "of_marked_json",
+    "to_json",
+]
+
+BYTES, UUID = "\0bytes", "\0uuid"
+MARK = '"\\u0000'
+"""How a key that begins with NUL begins in JSON text."""
+
+
+def json_form(value: Any) -> Any:
+    """What stands for a value that JSON lacks; the ``default`` of :func:`json.dumps`.
+
+    Raises
+    ------
+    TypeError
+        If nothing does.
+    """
+    if isinstance(value, bytes):
+        return {"$binary": {"base64": base64.b64encode(value).decode(), "subType": "00"}}
+    if isinstance(value, uuid.UUID):
+        return {"$uuid": str(value)}
+    return _array_form(value)
+
+
+def _array_form(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    kind = type(value)
+    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} has no form in JSON")
+
+
+def to_json(value: Any) -> str:
+    """A normalized value as JSON text (Python's dialect: NaN and Infinity as such names)."""
+    return json.dumps(value, separators=(",", ":"), default=json_form)
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text, NaN and Infinity included."""
+    return json.loads(text)
+
+
+def from_extended_json(text: str) -> Any:
+    """The value of a JSON text of another program, with what :func:`json_form` makes undone."""
+    if '"$binary"' in text or '"$uuid"' in text:
+        return json.loads(text, object_hook=_of_form)
+    return json.loads(text)
+
+
+def _of_form(found: dict[str, Any]) -> Any:
+    """Bytes or a UUID, where a mapping is their form; else the mapping."""
+    if len(found) == 1:
+        inside = found.get("$binary")
+        try:
+            if "$uuid" in found:
+                return uuid.UUID(found["$uuid"])
+            if isinstance(inside, dict) and inside.keys() == {"base64", "subType"}:
+                return base64.b64decode(inside["base64"], validate=True)
+        except (ValueError, TypeError, AttributeError):
+            pass
+    return found
+
+
+# -- exactly ---------------------------------------------------------------------------------
+
+
+def marked_json(value: Any) -> str:
+    """A normalized value as JSON text of which :func:`of_marked_json` makes the same value."""
+    text = json.dumps(value, separators=(",", ":"), default=_marked)
+    if has_marks(text):  # some of the keys may be the user's
+        text = json.dumps(_escaped(value), separators=(",", ":"), default=_marked)
+    return text
+
+
+def has_marks(text: str) -> bool:
+    """Whether a text of :func:`marked_json` needs :func:`of_marked_json` to be read."""
+    return MARK in text
+
+
+def of_marked_json(text: str) -> Any:
+    """The value that :func:`marked_json` was given."""
+    return json.loads(text, object_hook=_unmarked)
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return {BYTES: base64.b64encode(value).decode()}
+    if isinstance(value, uuid.UUID):
+        return {UUID: value.hex}
+    return _array_form(value)
+
+
+def _escaped(value: Any) -> Any:
+    """The value, with another NUL before keys that begin with one."""
+    if isinstance(value, dict):
+        return {("\0" + k if k.startswith("\0") else k): _escaped(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_escaped(item) for item in value]
+    return value
+
+
+def _unmarked(found: dict[str, Any]) -> Any:
+    if len(found) == 1:
+        ((key, value),) = found.items()
+        if key == BYTES:
+            return base64.b64decode(value)
+        if key == UUID:
+            return uuid.UUID(value)
+    return {(k[1:] if k.startswith("\0") else k): v for k, v in found.items()}

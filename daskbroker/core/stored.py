@@ -1,0 +1,239 @@
+"""Documents that somebody else has stored, checked where they are read.
+
+What is inserted is checked by :mod:`daskbroker.core.validate` before a store sees it. A database
+that others write to holds anything: so what is read from there is looked at for what daskbroker
+relies on. That is less than event-model's schemas ask for: old documents break them in places
+that harm nobody (a start or descriptor without ``time`` is shown as such). It costs little: a few
+types of a start, stop or descriptor, and of events and references those of whole columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import pyarrow as pa
+
+from .codec import KINDS, Kind, field_kind
+from .errors import BadDocument, StoreDamaged
+from .layouts import EVENT, STREAM_DATUM, Layout, encode_page, encode_rows
+from .validate import check_page, check_row
+
+__all__ = ["check_column", "encode_stored_page", "encode_stored_rows", "fault_of"]
+
+NUMBERS = ("int", "float", "number", "long")
+FEW = 16
+
+
+def fault_of(name: str, doc: Mapping[str, Any]) -> str | None:
+    """What is wrong with a start, stop or descriptor that daskbroker relies on; None if nothing.
+
+    Parameters
+    ----------
+    name
+        ``"start"``, ``"stop"`` or ``"descriptor"``.
+    doc
+        As it was decoded.
+    """
+    uid = doc.get("uid")
+    if type(uid) is not str or not uid:
+        return _lacks(name, doc, "uid", "text that is not empty")
+    if name == "start":
+        return None
+    if type(doc.get("run_start")) is not str:
+        return _lacks(name, doc, "run_start", "text")
+    if name == "descriptor":
+        return _fault_of_descriptor(doc)
+    time = doc.get("time")
+    if (type(time) is not float and type(time) is not int) or not math.isfinite(time):
+        return _lacks(name, doc, "time", "a finite number of POSIX seconds")
+    return None
+
+
+def _fault_of_descriptor(doc: Mapping[str, Any]) -> str | None:
+    keys = doc.get("data_keys")
+    if not isinstance(keys, dict):
+        return _lacks("descriptor", doc, "data_keys", "a mapping")
+    for key, claim in keys.items():
+        if not isinstance(claim, dict):
+            return _must_be("descriptor", f"data_keys.{key}", "a mapping", claim)
+        if not isinstance(claim.get("shape", ()), (list, tuple, type(None))):
+            return _must_be("descriptor", f"data_keys.{key}.shape", "a list", claim["shape"])
+    if not isinstance(doc.get("name", ""), (str, type(None))):
+        return _must_be("descriptor", "name", "text", doc["name"])
+    for part in ("configuration", "object_keys", "hints"):
+        inside = doc.get(part, {})
+        if not isinstance(inside, dict):
+            return _must_be("descriptor", part, "a mapping", inside)
+    for device, found in doc.get("configuration", {}).items():
+        if not isinstance(found, dict) or not isinstance(found.get("data", {}), dict):
+            return _must_be("descriptor", f"configuration.{device}", "a mapping", found)
+    return None
+
+
+def _lacks(name: str, doc: Mapping[str, Any], field: str, wanted: str) -> str:
+    if field not in doc:
+        return f"its {name} document lacks {field!r}"
+    return _must_be(name, field, wanted, doc[field])
+
+
+def _must_be(name: str, field: str, wanted: str, value: Any) -> str:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:40]} … of type {type(value).__name__}"
+    return f"{field} of its {name} document must be {wanted}, not {shown}"
+
+
+# -- events and references -------------------------------------------------------------------
+
+
+def encode_stored_rows(
+    layout: Layout,
+    rows: Sequence[Mapping[str, Any]],
+    metadata: Mapping[str, str],
+    places: Sequence[Any] | None = None,
+) -> pa.Table:
+    """As :func:`~.layouts.encode_rows`, of documents that nobody has checked.
+
+    Parameters
+    ----------
+    layout, rows, metadata
+        As for :func:`~.layouts.encode_rows`.
+    places
+        Where each is stored, such as its ``_id``: for messages of those without uid.
+
+    Raises
+    ------
+    StoreDamaged
+        Naming the first document that makes no sense, and its field.
+    """
+
+    def check() -> None:
+        for number, row in enumerate(rows):
+            uid = row.get(layout.uid)
+            named = isinstance(uid, str) or places is None
+            name = repr(uid) if named else f"of _id {places[number]!r}"  # type: ignore[index]
+            label = f"{layout.kind} {name}"
+            check_row(layout, row, label)
+            if not isinstance(row.get("filled", {}), dict):
+                raise BadDocument(f"{label}.filled: must be a mapping")
+
+    if layout is EVENT and len(rows) <= FEW and all(map(_is_plain, rows)):
+        return encode_rows(layout, rows, metadata)
+    return _encoded(layout, lambda: _encoded_rows(layout, rows, metadata), check)
+
+
+def _is_plain(event: Mapping[str, Any]) -> bool:
+    """Whether an event is sound in every way; of a few, quicker to tell than of their columns."""
+    get = event.get
+    time, stamps = get("time"), get("timestamps")
+    return (
+        type(get("uid")) is str
+        and type(get("descriptor")) is str
+        and type(get("seq_num")) is int
+        and type(time) is float
+        and math.isfinite(time)
+        and type(get("data")) is dict
+        and type(stamps) is dict
+        and {float, int}.issuperset(map(type, stamps.values()))
+        and type(get("filled", {})) is dict
+        and not get("filled")
+    )
+
+
+def _encoded_rows(
+    layout: Layout, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
+) -> pa.Table:
+    if layout.owner and not {str}.issuperset(map(type, map(itemgetter(layout.owner), rows))):
+        raise TypeError(f"{layout.owner} must be text")
+    if not {dict}.issuperset(type(row["filled"]) for row in rows if "filled" in row):
+        raise TypeError("filled must be a mapping")
+    return encode_rows(layout, rows, metadata)
+
+
+def encode_stored_page(
+    layout: Layout, page: dict[str, Any], metadata: Mapping[str, str]
+) -> pa.Table:
+    """As :func:`~.layouts.encode_page`, of a page that nobody has checked.
+
+    Raises
+    ------
+    StoreDamaged
+        Naming the column that makes no sense.
+    """
+    return _encoded(
+        layout,
+        lambda: encode_page(layout, page, metadata),
+        lambda: check_page(layout, page, f"{layout.kind}_page"),
+    )
+
+
+def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[], None]) -> pa.Table:
+    """What is encoded; only where its columns are not what they should be, rows are checked."""
+    failure: Exception | None = None
+    try:
+        table = encode()
+        if _is_sound(layout, table):
+            return table
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, pa.ArrowException) as e:
+        failure = e
+    try:
+        check()
+    except (BadDocument, TypeError, AttributeError) as error:
+        raise StoreDamaged(str(error)) from None
+    if failure is None:  # odd, but each document is one that could have been inserted
+        return table
+    raise StoreDamaged(f"some {layout.kind}s make no sense: {failure}") from failure
+
+
+def check_column(name: str, kind: Kind) -> None:
+    """Check a column of events that was read without the others.
+
+    Raises
+    ------
+    StoreDamaged
+    """
+    wrong = kind.nulls if name in EVENT.columns else False
+    if wrong or kind.name not in _kinds_of(name):
+        part, _, key = name.partition(":")
+        field = f"timestamps.{key}" if part == "ts" else name
+        raise StoreDamaged(f"some events have no sound {field}: its values are of kind {kind.name}")
+
+
+def _kinds_of(name: str) -> Collection[str]:
+    """The kinds that a column of events, or of references, may have."""
+    if name.startswith("ts:"):
+        return (*NUMBERS, "null")
+    if name in ("time", "seq_num", "uid"):
+        return {"time": NUMBERS, "seq_num": ("int", "long")}.get(name, ("str",))
+    return KINDS
+
+
+def _is_sound(layout: Layout, table: pa.Table) -> bool:
+    """Whether the columns that every document has are of the right kinds, throughout."""
+    for name in layout.columns:
+        kind = field_kind(table.schema.field(name))[0]
+        if kind.nulls or kind.name not in _OWN_KINDS.get(name, ("str",)):
+            return False
+    if layout is STREAM_DATUM:
+        return _has_counts(table)
+    if layout is not EVENT:
+        return True
+    for field in table.schema:
+        if field.name.startswith("ts:") and field_kind(field)[0].name not in (*NUMBERS, "null"):
+            return False
+    if "filled" in table.column_names and field_kind(table.schema.field("filled"))[1]:
+        return False  # it holds what is neither true, false nor text
+    times = table.column("time").to_numpy()
+    return not len(times) or (math.isfinite(times.min()) and math.isfinite(times.max()))
+
+
+_OWN_KINDS = {"seq_num": ("int",), "time": NUMBERS}
+
+
+def _has_counts(table: pa.Table) -> bool:
+    names = [f"{part}:{end}" for part in ("indices", "seq_nums") for end in ("start", "stop")]
+    there = set(table.column_names)
+    kinds = [field_kind(table.schema.field(name))[0] for name in names if name in there]
+    return len(kinds) == len(names) and all(k.name == "int" and not k.nulls for k in kinds)

@@ -1,0 +1,279 @@
+"""Looking for damage in a store of events: what every store is asked, run by run.
+
+All is read, and nothing is changed. A plan tells what the store says it has; each of its chunks is
+read whole, which compares the checksums that it has, and counted anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+
+from ..core.bad_runs import BadRun
+from ..core.chunks import ChunkPlan, Statistics, column_kinds, statistics
+from ..core.damage import Damage
+from ..core.documents import Document, equal
+from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError
+from ..core.layouts import EVENT, LAYOUTS, REFERENCES, Layout
+from ..core.planning import with_frames
+from ..core.run_plan import frame_spans, stream_of
+from ..core.validate import document_label, prepare
+
+if TYPE_CHECKING:
+    from .contract import EventStore, FoundHeader
+
+__all__ = [
+    "MOST",
+    "CheckedHeader",
+    "CheckedPlan",
+    "EventChecks",
+    "check_chunks",
+    "check_document",
+    "check_headers",
+    "plan_for_check",
+    "told",
+]
+
+FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property")
+"""How messages of bad documents name the field, after the document."""
+MOST = 1000
+"""So much damage is named of one run."""
+
+COUNTED = tuple(f.name for f in fields(Statistics) if f.name != "bytes")
+"""What is counted anew; the size in memory depends on how a chunk came about."""
+
+
+def told(error: Exception) -> str:
+    """An error as the problem of a :class:`Damage`; one that nobody expected says its kind."""
+    if isinstance(error, DaskbrokerError):
+        return str(error)
+    return f"cannot be read: {type(error).__name__}: {error}"
+
+
+def check_document(name: str, doc: Mapping[str, Any]) -> Damage | None:
+    """What an insert of a stored document would complain of; the key is the field."""
+    try:
+        prepare(name, doc)
+    except BadDocument as error:
+        named = FIELD.match(str(error).removeprefix(document_label(name, doc)))
+        return Damage(str(error), key=next(filter(None, named.groups()), None) if named else None)
+    return None
+
+
+class EventChecks:
+    """What a store of events may tell a check beside its plans; by default nothing."""
+
+    def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
+        """What is damaged of the rows of a run that are in no chunk yet, row by row."""
+        return iter(())
+
+    def check_rest(self) -> Iterator[Damage]:
+        """What is damaged of that which belongs to no run in particular."""
+        return iter(())
+
+    def list_runs(self) -> Iterator[str]:
+        """Uids of all runs of which it has descriptors; none where it cannot tell."""
+        return iter(())
+
+    def path_of(self, key: Any) -> str | None:
+        """Where a chunk is, by its key in a plan: a file or collection, for messages."""
+        return None
+
+    def tells_kinds(self, key: Any) -> bool:
+        """Whether a plan tells of a chunk exactly which columns it has."""
+        return not isinstance(key, range)
+
+
+class CheckedHeader(NamedTuple):
+    """A run, as its start and stop documents tell of it.
+
+    Attributes
+    ----------
+    uid
+        Of the run; None of a start that has none.
+    start, stop
+        Those that could be read.
+    damages
+        What is wrong with the two.
+    """
+
+    uid: str | None
+    start: Mapping[str, Any] | None
+    stop: Mapping[str, Any] | None
+    damages: list[Damage]
+
+
+def check_headers(runs: Iterable[FoundHeader]) -> Iterator[CheckedHeader]:
+    """Check start and stop documents, those that could be read; an error of theirs ends it."""
+    try:
+        for run in runs:
+            if isinstance(run, BadRun):
+                damage = Damage(run.reason, run=run.uid, path=run.where or None)
+                yield CheckedHeader(run.uid, None, None, [damage])
+                continue
+            start, stop = run
+            found = [check_document("start", start)]
+            if stop is not None:
+                found.append(check_document("stop", stop))
+            uid = str(start["uid"])
+            damages = [damage.within(run=uid) for damage in found if damage is not None]
+            yield CheckedHeader(uid, start, stop, damages)
+    except StoreDamaged as error:
+        problem = f"no more runs can be listed: {error}"
+        yield CheckedHeader(None, None, None, [Damage(problem)])
+
+
+@dataclass
+class CheckedPlan:
+    """What a store says that it has of one run.
+
+    Attributes
+    ----------
+    run
+        Its uid.
+    descriptors
+        Those that are sound.
+    events
+        Of each of them, if it could be planned.
+    references
+        By kind, those that could be planned.
+    damages
+        What was found so far.
+    """
+
+    run: str
+    descriptors: list[Document] = field(default_factory=list)
+    events: list[tuple[Document, ChunkPlan]] = field(default_factory=list)
+    references: dict[str, ChunkPlan] = field(default_factory=dict)
+    damages: list[Damage] = field(default_factory=list)
+
+
+def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
+    """Plan a run piece by piece, so that what is damaged hides nothing that is not."""
+    found = CheckedPlan(run)
+    for one in store.check_descriptors(run):
+        if isinstance(one, Damage):
+            found.damages.append(one)
+        else:
+            found.descriptors.append(one)
+    found.damages += islice(store.check_journal(run, found.descriptors), MOST)
+    # As in plan_runs: events first, what they refer to after that.
+    for descriptor in found.descriptors:
+        with _noted(found, stream=stream_of(descriptor)):
+            events = sound_plan(store.plan_events([descriptor]))
+            found.events.append((descriptor, events))
+    for layout in REFERENCES:
+        with _noted(found):
+            for kind, references in store.plan_references((layout,), [run]).items():
+                found.references[kind] = sound_plan(references)
+    if "stream_datum" in found.references:
+        spans = found.references["stream_datum"]
+        for place, (descriptor, plan) in enumerate(found.events):
+            with _noted(found, stream=stream_of(descriptor)):
+                framed = with_frames(plan, lambda _: frame_spans(spans)[0])
+                found.events[place] = descriptor, framed
+    found.damages = [damage.within(run=run) for damage in found.damages]
+    return found
+
+
+def sound_plan(plan: ChunkPlan) -> ChunkPlan:
+    """A plan of one run.
+
+    Raises
+    ------
+    StoreDamaged
+        If it has not all of it.
+    """
+    for bad in plan.bad.values():
+        raise bad.error()
+    return plan
+
+
+@contextmanager
+def _noted(found: CheckedPlan, **place: str) -> Iterator[None]:
+    """Note an error that is raised inside, unless the store as a whole cannot be read."""
+    try:
+        yield
+    except StoreDamaged as error:
+        found.damages.append(Damage(str(error), **place))
+    except (StoreError, MemoryError):
+        raise
+    except Exception as error:  # documents of others may be anything
+        found.damages.append(Damage(told(error), **place))
+
+
+Visit = Callable[[Layout, Document, pa.Table, float], Iterable[Damage]]
+"""What else to look at in each chunk: its layout, its descriptor or owner, its rows, and where in
+the sequence it is, from 0 to 1."""
+
+
+def check_chunks(store: EventStore, plan: CheckedPlan, visit: Visit) -> Iterator[Damage | int]:
+    """Read all chunks of a plan; the bytes of each, after what is damaged in it."""
+    for descriptor, events in plan.events:
+        stream = stream_of(descriptor)
+        for one in _check_plan(store, EVENT, events, visit):
+            yield one if isinstance(one, int) else one.within(run=plan.run, stream=stream)
+    for kind, references in plan.references.items():
+        for one in _check_plan(store, LAYOUTS[kind], references, visit):
+            yield one if isinstance(one, int) else one.within(run=plan.run)
+
+
+def _check_plan(
+    store: EventStore, layout: Layout, plan: ChunkPlan, visit: Visit
+) -> Iterator[Damage | int]:
+    """Of the chunks of one sequence."""
+    expected = 0
+    for place in range(len(plan)):
+        chunk, key = plan[place], plan.keys[place]
+        path = store.path_of(key)
+        label = f"{layout.kind}s {chunk.first:,} to {chunk.first + chunk.rows - 1:,}"
+        if chunk.first > expected and not isinstance(key, range):
+            problem = f"the {layout.kind}s {expected:,} to {chunk.first - 1:,} are missing"
+            yield Damage(problem, path=path)
+        elif chunk.first < expected and not isinstance(key, (range, bytes)):
+            yield Damage(f"two chunks hold the {label}", path=path)
+        expected = max(expected, chunk.first + chunk.rows)
+        try:
+            table = plan.reader.read(key)
+            yield from (
+                one.within(path=path) for one in _compare(store, layout, plan, place, table)
+            )
+            yield from visit(layout, chunk.descriptor, table, place / len(plan))
+            yield table.nbytes
+        except StoreDamaged as error:
+            yield Damage(f"{label}: {error}", path=path)
+        except (StoreError, MemoryError):
+            raise
+        except Exception as error:
+            yield Damage(f"{label}: {told(error)}", path=path)
+
+
+def _compare(
+    store: EventStore, layout: Layout, plan: ChunkPlan, place: int, table: pa.Table
+) -> Iterator[Damage]:
+    """A chunk against what the store's list of chunks tells of it."""
+    record, kinds = plan.records[place], plan.schemas[plan.records["schema"][place]]
+    if isinstance(plan.keys[place], range):
+        return
+    facts = statistics(layout, table)
+    wrong = [
+        f"{name} {record[name].item()!r} in place of {getattr(facts, name)!r}"
+        for name in (COUNTED if layout is EVENT else ("rows",))
+        if not equal(record[name].item(), getattr(facts, name))
+    ]
+    label = f"{layout.kind}s {record['first']:,} to {record['first'] + record['rows'] - 1:,}"
+    if wrong:
+        yield Damage(f"{label}: the list of chunks says {', '.join(wrong)}")
+    if layout is not EVENT or not store.tells_kinds(plan.keys[place]):
+        return
+    there = column_kinds(table)
+    for name in dict.fromkeys((*kinds, *there)):
+        if kinds.get(name) != there.get(name):
+            key = name.partition(":")[2] or None
+            yield Damage(f"{label}: the list of chunks has another column {name!r}", key=key)

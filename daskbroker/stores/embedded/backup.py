@@ -1,0 +1,188 @@
+"""A backup of an embedded store, made while it is written.
+
+First the SQLite file is copied, by SQLite, as it is at one instant: writers go on, into the log.
+Then the files that this copy names are copied. They never change, and none that a chunk names is
+ever removed, so they are as they were at that instant; what was written since is not named.
+
+All is written into a folder beside the wanted one, synced, and that folder renamed: a backup that
+was interrupted is not taken for one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ...core.damage import Damage
+from ...core.errors import StoreError, StoreExists, StoreFull, StoreReadOnly
+from ..backing_up import BackupReport
+from .database import FILE_NAME, Database
+
+__all__ = ["EmbeddedBackup"]
+
+BATCH = 1000
+PIECE = 2**20
+OF_TARGET = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedBackup:
+    """Backs an embedded store up; see :class:`daskbroker.stores.backing_up.BackupSource`."""
+
+    database: Database
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EmbeddedBackup) and self.database is other.database
+
+    def __hash__(self) -> int:
+        return id(self.database)
+
+    def back_up(self, folder: Path) -> BackupReport:
+        """See :meth:`daskbroker.stores.backing_up.BackupSource.back_up`."""
+        target = folder.expanduser().resolve()
+        if os.path.lexists(folder) or os.path.lexists(target):
+            raise StoreExists(f"there is something at {target} already; it was left alone")
+        if target.is_relative_to(self.database.root):
+            raise StoreError(f"{target} is inside of the store at {self.database.root}")
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        report = BackupReport(target)
+        try:
+            with _target_errors(target):
+                _make_folder(temporary)
+            self._fill(temporary, report)
+            with _target_errors(target):
+                _publish(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return report
+
+    def _fill(self, folder: Path, report: BackupReport) -> None:
+        database = folder / FILE_NAME
+        self._copy_database(database, report.folder)
+        written = [database]
+        folders = {folder}
+        for name in _named(database):
+            path = folder / name
+            with _target_errors(report.folder):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            if self._copy_file(name, path, report):
+                written.append(path)
+                folders.update((path.parent, path.parent.parent))
+        with _target_errors(report.folder):
+            for path in written:
+                report.bytes += _sync(path)
+            for path in sorted(folders, reverse=True):  # what is in a folder, before its name
+                _sync(path)
+        report.files = len(written)
+
+    def _copy_database(self, path: Path, folder: Path) -> None:
+        """Copy the SQLite file as it is now; a writer does not make it begin anew."""
+        with (
+            self.database.read() as source,
+            _target_errors(folder),
+            closing(sqlite3.connect(path, isolation_level=None)) as target,
+        ):
+            target.execute("PRAGMA synchronous=OFF")  # it is synced as a whole afterwards
+            target.execute("PRAGMA journal_mode=OFF")
+            source.backup(target)
+
+    def _copy_file(self, name: str, path: Path, report: BackupReport) -> bool:
+        """Copy a file of chunks; False if the store lacks it, which is noted."""
+        origin = self.database.root / name
+        try:
+            with origin.open("rb") as reader, _target_errors(report.folder), path.open("xb") as to:
+                while piece := _read(reader):
+                    to.write(piece)
+        except _Unreadable as error:
+            path.unlink(missing_ok=True)
+            problem = f"{origin} cannot be read: {error}"
+            report.damages.append(Damage(problem, path=str(origin)))
+            return False
+        except StoreError:
+            raise
+        except OSError as error:
+            problem = "is missing" if isinstance(error, FileNotFoundError) else str(error)
+            report.damages.append(Damage(f"{origin} {problem}", path=str(origin)))
+            return False
+        return True
+
+
+class _Unreadable(Exception):
+    """A file of the store cannot be read any further."""
+
+
+def _read(reader: BinaryIO) -> bytes:
+    """The next piece of a file of the store; what fails here is not the backup's disk."""
+    try:
+        return reader.read(PIECE)
+    except OSError as error:
+        raise _Unreadable(str(error)) from error
+
+
+def _named(database: Path) -> Iterator[str]:
+    """The files that a copied SQLite file names."""
+    with closing(sqlite3.connect(f"{database.as_uri()}?immutable=1", uri=True)) as connection:
+        cursor = connection.execute("SELECT DISTINCT path FROM chunk WHERE path IS NOT NULL")
+        while rows := cursor.fetchmany(BATCH):
+            yield from (row[0] for row in rows)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Give the finished folder its name, unless somebody else has taken it."""
+    target.mkdir()  # fails where there is something; a rename would take an empty folder's place
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            target.rmdir()
+        raise
+    _sync(target.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing; these are there after a crash, too."""
+    missing = [one for one in folder.parents if not one.exists()]
+    folder.mkdir(parents=True)
+    for one in missing:
+        _sync(one.parent)
+
+
+def _sync(path: Path) -> int:
+    """Sync a file or folder; its size."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+        return os.fstat(handle).st_size
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _target_errors(target: Path) -> Iterator[None]:
+    """Errors of the file system where the backup goes, as daskbroker's."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except FileExistsError as error:
+        raise StoreExists(f"{target}: {error}") from error
+    except (OSError, sqlite3.Error) as error:
+        name = getattr(error, "sqlite_errorname", None) or ""
+        if isinstance(error, sqlite3.Error) and not name.startswith(OF_TARGET):
+            raise  # of the store's own file
+        text = f"the backup at {target} cannot be written: {error}; the store is not concerned"
+        if name.startswith("SQLITE_FULL") or getattr(error, "errno", None) in FULL:
+            raise StoreFull(text) from error
+        forbidden = getattr(error, "errno", None) in FORBIDDEN
+        raise (StoreReadOnly if forbidden else StoreError)(text) from error

@@ -1,0 +1,220 @@
+"""Looking for damage in an embedded store, in what plans and chunks do not show."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from ...core.chunks import from_ipc
+from ...core.damage import Damage
+from ...core.documents import Document, unpack, unpack_document
+from ...core.errors import StoreDamaged
+from ...core.layouts import EVENT, LAYOUTS
+from ...core.run_plan import stream_of
+from ...core.search import Search
+from ..checking import MOST, CheckedHeader, check_document, told
+from .database import Database, plain_text
+from .index import narrow
+from .lanes import POSITIONS, sealed_end
+
+__all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
+
+BATCH = 200
+"""So many rows are read at a time, so that no log of SQLite has to wait long for a reader."""
+
+LOST = (
+    ("the run of a descriptor", "descriptor", "run", "run"),
+    ("the run of a reference", "asset", "run", "run"),
+    ("the run of a sequence of documents", "sequence", "run", "run"),
+    ("the sequence of a chunk", "chunk", "sequence", "sequence"),
+    ("the columns of a chunk", "chunk", "schema", "chunk_schema"),
+    ("the chunk of some bytes", "chunk_body", "id", "chunk"),
+    ("the sequence of a document's number", "document_key", "sequence", "sequence"),
+    ("the run of a word of the index", "word", "header", "header"),
+    ("the run of a value of the index", "leaf", "header", "header"),
+)
+"""References between tables: what is referred to, from which table and column, to which table."""
+
+
+# -- start and stop --------------------------------------------------------------------------
+
+
+def check_headers(database: Database, search: Search) -> Iterator[CheckedHeader]:
+    """See :meth:`HeaderStore.check`."""
+    with database.read() as connection:
+        narrowed = narrow(connection, search)
+    last: tuple[float, int] | None = None
+    while True:
+        where = narrowed.where if last is None else f"({narrowed.where}) AND (time, id) < (?, ?)"
+        with database.read() as connection:
+            rows = connection.execute(
+                f"SELECT time, id, uid, start, stop FROM header WHERE {where} "
+                "ORDER BY time DESC, id DESC LIMIT ?",
+                [*narrowed.parameters, *(last or ()), BATCH],
+            ).fetchall()
+        for *_, uid, start, stop in rows:
+            checked = _checked_header(str(database.path), uid, start, stop)
+            if checked.damages or narrowed.exact or _matches(search, checked):
+                yield checked
+        if len(rows) < BATCH:
+            return
+        last = rows[-1][:2]
+
+
+def _matches(search: Search, checked: CheckedHeader) -> bool:
+    return checked.start is None or search.matches(checked.start, checked.stop)
+
+
+def _checked_header(path: str, uid: str, start: bytes, stop: bytes | None) -> CheckedHeader:
+    damages: list[Damage] = []
+    docs: dict[str, Document | None] = {}
+    for name, key, body in (("start", "uid", start), ("stop", "run_start", stop)):
+        docs[name] = None if body is None else _document(name, body, damages)
+        found = docs[name]
+        if found is not None and plain_text(str(found.get(key))) != uid:
+            damages.append(Damage(f"its {name} document is of another run, {found.get(key)!r}"))
+    damages = [damage.within(run=uid, path=path) for damage in damages]
+    known = docs["start"]
+    name = uid if known is None else str(known.get("uid", uid))
+    return CheckedHeader(name, known, docs["stop"], damages)
+
+
+def _document(name: str, body: bytes, damages: list[Damage]) -> Document | None:
+    """A document from its bytes, checked; None, with the reason, if they cannot be read."""
+    try:
+        doc = unpack_document(body)
+    except StoreDamaged as error:
+        damages.append(Damage(f"its {name} document: {error}"))
+        return None
+    wrong = check_document(name, doc)
+    if wrong is not None:
+        damages.append(wrong)
+    return doc
+
+
+# -- runs ------------------------------------------------------------------------------------
+
+
+def list_runs(database: Database) -> Iterator[str]:
+    """See :meth:`EventStore.list_runs`."""
+    last = 0
+    while True:
+        with database.read() as connection:
+            rows = connection.execute(
+                "SELECT id, uid FROM run WHERE id > ? AND EXISTS "
+                "(SELECT 1 FROM descriptor WHERE run = run.id) ORDER BY id LIMIT ?",
+                (last, BATCH),
+            ).fetchall()
+        yield from (uid for _, uid in rows)
+        if len(rows) < BATCH:
+            return
+        last = rows[-1][0]
+
+
+def check_descriptors(database: Database, run: str) -> Iterator[Document | Damage]:
+    """See :meth:`EventStore.check_descriptors`."""
+    path = str(database.path)
+    with database.read() as connection:
+        rows = connection.execute(
+            "SELECT descriptor.uid, stream, body FROM run JOIN descriptor ON run = run.id "
+            "WHERE run.uid = ? ORDER BY descriptor.time, descriptor.id",
+            (plain_text(run),),
+        ).fetchall()
+    for uid, stream, body in rows:
+        damages: list[Damage] = []
+        doc = _document("descriptor", body, damages)
+        for damage in damages:
+            problem = damage.problem.replace("its descriptor", f"its descriptor {uid!r}", 1)
+            yield Damage(problem, stream=stream, path=path)
+        if doc is None or damages:
+            continue
+        told_by = (plain_text(doc["uid"]), doc["run_start"], plain_text(stream_of(doc)))
+        if told_by != (uid, run, stream):
+            yield Damage(f"descriptor {uid!r} holds another one", stream=stream, path=path)
+        else:
+            yield doc
+
+
+def check_journal(database: Database, run: str) -> Iterator[Damage]:
+    """See :meth:`EventStore.check_journal`."""
+    path = str(database.path)
+    with database.read() as connection:
+        sequences = connection.execute(
+            "SELECT sequence.id, kind, descriptor.uid, stream FROM run "
+            "JOIN sequence ON sequence.run = run.id "
+            "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner WHERE run.uid = ?",
+            (plain_text(run),),
+        ).fetchall()
+    for number, kind, descriptor, stream in sequences:
+        if kind == EVENT.kind and descriptor is None:
+            yield Damage("there are events whose descriptor is not stored", path=path)
+        # At once, as rows may be sealed meanwhile; there are never many.
+        with database.snapshot() as connection:
+            damages = list(islice(_damaged_rows(connection, number, kind), MOST))
+        for problem in damages:
+            yield Damage(problem, stream=stream, path=path)
+
+
+def _damaged_rows(connection: sqlite3.Connection, number: int, kind: str) -> Iterator[str]:
+    """What the journal has of a sequence and cannot be read, and what it lacks."""
+    low = number * POSITIONS
+    expected = sealed_end(connection, number)
+    rows = connection.execute(
+        "SELECT id - ?, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
+        (low, low, low + POSITIONS),
+    )
+    for position, count, body in rows:
+        if position > expected:
+            yield f"the {kind}s {expected:,} to {position - 1:,} are missing"
+        problem = _problem(kind, count, body)
+        if problem is not None:
+            yield f"{kind} {position:,}: {problem}"
+        expected = max(expected, position + (count or 1))
+
+
+def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
+    """What is wrong with a row of the journal."""
+    try:
+        if rows is None:
+            uid = _mapping(unpack(body)).get(LAYOUTS[kind].uid)
+            return None if isinstance(uid, str) else "it has no uid"
+        found = from_ipc(body).num_rows
+        return None if found == rows else f"it has {found:,} rows, not {rows:,}"
+    except StoreDamaged as error:
+        return str(error)
+    except Exception as error:  # what a document of the journal may be after a checksum that fits
+        return told(error)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise StoreDamaged(f"a document is a mapping, not {type(value).__name__}")
+    return value
+
+
+# -- the rest --------------------------------------------------------------------------------
+
+
+def check_rest(database: Database) -> Iterator[Damage]:
+    """See :meth:`EventStore.check_rest`: SQLite's own check, and references between its tables.
+
+    They are looked at one by one, so that a writer's log does not grow for the time of all.
+    """
+    path = str(database.path)
+    with database.read() as connection:
+        for (line,) in connection.execute(f"PRAGMA integrity_check({MOST})"):
+            if line != "ok":
+                yield Damage(f"SQLite says: {line}", path=path)
+    for what, table, column, target in LOST:
+        with database.read() as connection:
+            lost = _lost(connection, table, column, target)
+        if lost:
+            problem = f"{what} is not there, of {lost:,} rows of {table}"
+            yield Damage(problem, key=column, path=path)
+
+
+def _lost(connection: sqlite3.Connection, table: str, column: str, target: str) -> int:
+    query = f"SELECT count(*) FROM {table} WHERE {column} NOT IN (SELECT id FROM {target})"
+    return int(connection.execute(query).fetchone()[0])

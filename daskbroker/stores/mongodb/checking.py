@@ -1,0 +1,218 @@
+"""Looking for damage in a MongoDB store, in what plans and chunks do not show.
+
+Documents are looked at as they are stored, one by one: others may have written them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from pymongo import DESCENDING
+
+from ...core.damage import Damage
+from ...core.documents import Document
+from ...core.errors import BadDocument, StoreDamaged
+from ...core.layouts import DATUM, EVENT, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
+from ...core.run_plan import stream_of
+from ...core.search import Search
+from ...core.validate import check_keys, document_label
+from ..checking import CheckedHeader, check_document, told
+from .bson_documents import from_bson, storable
+from .database import CHUNKS, Database, OwnCursor
+from .filters import Filter
+from .references import of_runs, with_uid
+
+__all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
+
+BATCH = 500
+
+LOST = (
+    ("run_stop", "run_start", "run_start", "uid"),
+    ("event_descriptor", "run_start", "run_start", "uid"),
+    ("event", "descriptor", "event_descriptor", "uid"),
+    (CHUNKS, "owner", "event_descriptor", "uid"),
+)
+"""References that every run has: of a collection's field, to a collection's field."""
+
+Raw = Mapping[str, Any]
+
+
+def path_in(database: Database, name: str) -> str:
+    """A collection, as messages name it."""
+    return f"{database.label}.{name}"
+
+
+def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
+    """A document as it was given, checked; None, with the reason, if it cannot be read."""
+    number = found.get("_id")
+    try:
+        doc = Document(from_bson(found))
+        damage = check_document(name, doc)
+    except (StoreDamaged, BadDocument) as error:
+        into.append(Damage(f"{name} with _id {number!r}: {error}"))
+        return None
+    except Exception as error:  # a foreign document may be anything
+        into.append(Damage(f"{name} with _id {number!r} {told(error)}"))
+        return None
+    if damage is not None:
+        into.append(damage if isinstance(doc.get("uid"), str) else _with_number(damage, number))
+    return doc
+
+
+def _with_number(damage: Damage, number: Any) -> Damage:
+    """Of a document without uid: the one by which an administrator finds it."""
+    return Damage(f"{damage.problem} (its _id is {number!r})", key=damage.key)
+
+
+# -- start and stop --------------------------------------------------------------------------
+
+
+def check_headers(database: Database, narrowed: Filter, search: Search) -> Iterator[CheckedHeader]:
+    """See :meth:`HeaderStore.check`."""
+    with database.errors():
+        starts = database.collection("run_start")
+        cursor = starts.find(narrowed.query, batch_size=BATCH)
+        cursor = cursor.sort([("time", DESCENDING), ("_id", DESCENDING)]).allow_disk_use(True)
+    with OwnCursor(cursor, database.label) as found:
+        while some := _next(database, found):
+            stops = _stops(database, [doc.get("uid") for doc in some])
+            for start in some:
+                uid = start.get("uid")
+                own = stops.get(uid, []) if isinstance(uid, str) else []
+                checked = _header(database, start, own)
+                sound = not checked.damages and checked.start is not None
+                if not sound or narrowed.exact or search.matches(checked.start, checked.stop):  # type: ignore[arg-type]
+                    yield checked
+
+
+def _next(database: Database, cursor: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    with database.errors():
+        return list(islice(cursor, BATCH))
+
+
+def _stops(database: Database, uids: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
+    stops: dict[str, list[dict[str, Any]]] = {}
+    with database.errors():
+        query = {"run_start": {"$in": [uid for uid in uids if isinstance(uid, str)]}}
+        for doc in database.collection("run_stop").find(query):
+            stops.setdefault(doc["run_start"], []).append(doc)
+    return stops
+
+
+def _header(database: Database, start: Raw, stops: Sequence[Raw]) -> CheckedHeader:
+    found: list[Damage] = []
+    doc = _read("start", start, found)
+    damages = [damage.within(path=path_in(database, "run_start")) for damage in found]
+    found = []
+    read = [_read("stop", stop, found) for stop in stops]
+    if len(stops) > 1:
+        found.append(Damage(f"it has {len(stops)} stop documents"))
+    damages += [damage.within(path=path_in(database, "run_stop")) for damage in found]
+    named = (doc or start).get("uid")
+    uid = named if isinstance(named, str) else None
+    stop = next((one for one in read if one is not None), None)
+    return CheckedHeader(uid, doc, stop, [damage.within(run=uid) for damage in damages])
+
+
+# -- runs ------------------------------------------------------------------------------------
+
+
+def list_runs(database: Database) -> Iterator[str]:
+    """See :meth:`EventStore.list_runs`; those without a start, which are all that is asked for."""
+    for run in _lost(database, "event_descriptor", "run_start", "run_start", "uid"):
+        if isinstance(run, str):
+            yield run
+
+
+def check_descriptors(database: Database, run: str) -> Iterator[Document | Damage]:
+    """See :meth:`EventStore.check_descriptors`."""
+    path = path_in(database, "event_descriptor")
+    with database.errors():
+        query = {"run_start": storable(run)}
+        found = list(database.collection("event_descriptor").find(query).sort("time", 1))
+    for raw in found:
+        damages: list[Damage] = []
+        doc = _read("descriptor", raw, damages)
+        name = raw.get("name")
+        stream = name if isinstance(name, str) else None
+        yield from (damage.within(stream=stream, path=path) for damage in damages)
+        if doc is not None and not damages:
+            yield doc
+
+
+def check_journal(
+    database: Database, run: str, descriptors: Sequence[Document]
+) -> Iterator[Damage]:
+    """See :meth:`EventStore.check_journal`."""
+    for descriptor in descriptors:
+        query = {"descriptor": storable(descriptor["uid"])}
+        for damage in _check_each(database, EVENT, query, descriptor):
+            yield damage.within(stream=stream_of(descriptor))
+    for resource, datum in ((RESOURCE, DATUM), (STREAM_RESOURCE, STREAM_DATUM)):
+        with database.errors():
+            shown = {"uid": 1, "resource_id": 1, "_daskbroker": 1}
+            owners = database.collection(resource.kind).find(of_runs([storable(run)]), shown)
+            uids = [_uid_of(resource, doc) for doc in owners]
+        for begin in range(0, len(uids), BATCH):
+            some = {"$in": uids[begin : begin + BATCH]}
+            yield from _check_each(database, datum, {datum.owner: some})
+
+
+def _uid_of(layout: Layout, found: Raw) -> str:
+    return storable(str(with_uid(layout, found).get("uid")))
+
+
+def _check_each(
+    database: Database, layout: Layout, query: Raw, descriptor: Document | None = None
+) -> Iterator[Damage]:
+    """Documents that match a query, one by one."""
+    path = path_in(database, layout.kind)
+    with database.errors():
+        cursor = database.collection(layout.kind).find(query, batch_size=BATCH)
+    with OwnCursor(cursor, database.label) as found:
+        while some := _next(database, found):
+            for raw in some:
+                damages: list[Damage] = []
+                doc = _read(layout.kind, raw, damages)
+                if doc is not None and descriptor is not None and not damages:
+                    damages += _undeclared(doc, descriptor)
+                yield from (damage.within(path=path) for damage in damages)
+
+
+def _undeclared(event: Document, descriptor: Document) -> Iterable[Damage]:
+    known = descriptor["data_keys"].keys()
+    for part in ("data", "timestamps"):
+        try:
+            check_keys(event[part], known, document_label("event", event), descriptor["uid"])
+        except BadDocument as error:
+            yield Damage(str(error))
+
+
+# -- the rest --------------------------------------------------------------------------------
+
+
+def check_rest(database: Database) -> Iterator[Damage]:
+    """See :meth:`EventStore.check_rest`: references to what is not there."""
+    for name, field, target, key in LOST:
+        if target == "run_start" and name == "event_descriptor":
+            continue  # of runs
+        for value in _lost(database, name, field, target, key):
+            problem = f"documents of {name} have the {field} {value!r}, which is not stored"
+            yield Damage(problem, key=field, path=path_in(database, name))
+
+
+def _lost(database: Database, name: str, field: str, target: str, key: str) -> Iterator[Any]:
+    """Different values of a field that no document of another collection has."""
+    pipeline: list[dict[str, Any]] = [
+        {"$group": {"_id": f"${field}"}},
+        {"$lookup": {"from": target, "localField": "_id", "foreignField": key, "as": "found"}},
+        {"$match": {"found": []}},
+        {"$project": {"_id": 1}},
+    ]
+    with (
+        database.errors(),
+        database.collection(name).aggregate(pipeline, allowDiskUse=True) as found,
+    ):
+        yield from (doc["_id"] for doc in found)

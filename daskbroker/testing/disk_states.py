@@ -1,0 +1,201 @@
+"""What a disk may hold after a loss of power, by the calls that were made before it.
+
+By POSIX, what was synced survives, and nothing else has to: not the bytes of a file that was only
+written, not its name before its folder was synced, not a folder whose own name was not. Whatever
+was not synced may survive all the same, each part by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .call_recorder import Call
+
+__all__ = ["Disk", "Loss"]
+
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How much of what was not synced survives.
+
+    Attributes
+    ----------
+    bytes
+        Part of the blocks of 4 KiB of each write.
+    names
+        Part of the changes of each folder: files that were made, renamed, removed.
+    """
+
+    bytes: float
+    names: float
+
+    def __str__(self) -> str:
+        return f"{self.bytes:.0%} of unsynced blocks, {self.names:.0%} of unsynced names"
+
+
+@dataclass
+class _File:
+    """Bytes on disk, and changes that may not be: ``(order, place, data)``, None for a new size."""
+
+    synced: bytearray = field(default_factory=bytearray)
+    pending: list[tuple[int, int, bytes | None]] = field(default_factory=list)
+
+
+@dataclass
+class _Folder:
+    """Names on disk, and changes that may not be: ``(order, {name: what or None})``."""
+
+    synced: dict[str, _File | _Folder] = field(default_factory=dict)
+    pending: list[tuple[int, dict[str, _File | _Folder | None]]] = field(default_factory=list)
+
+    def now(self) -> dict[str, _File | _Folder]:
+        return _renamed(self.synced, (change for _, change in self.pending))
+
+
+class Disk:
+    """A disk that calls are made on, one after the other.
+
+    Parameters
+    ----------
+    root
+        Folder that is there, and durable.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._top = _Folder()
+        self._inodes: dict[int, _File] = {}
+
+    def apply(self, call: Call) -> None:
+        """Make a call."""
+        order = call.ended
+        if call.kind in ("create", "open"):
+            self._open(call)
+        elif call.kind == "write":
+            self._file(call.inode).pending.append((order, call.place, call.data))
+        elif call.kind == "truncate":
+            self._file(call.inode).pending.append((order, call.place, None))
+        elif call.kind == "sync":
+            self._sync(call)
+        elif call.kind == "mkdir":
+            self._change(call.path, _Folder(), order)
+        elif call.kind in ("unlink", "rmdir"):
+            self._change(call.path, None, order)
+        elif call.kind == "rename":
+            self._rename(call)
+
+    def give_up(self, path: str) -> None:
+        """Lose for good what was written to a file and not synced, as after a sync that failed."""
+        found = self._find(path)
+        if isinstance(found, _File):
+            found.pending.clear()
+
+    def _open(self, call: Call) -> None:
+        if call.kind == "create":
+            made = self._inodes[call.inode] = _File()  # numbers of removed files are used again
+            self._change(call.path, made, call.ended)
+        if call.place == -1:
+            self._file(call.inode).pending.append((call.ended, 0, None))
+
+    def _sync(self, call: Call) -> None:
+        found = self._find(call.path)
+        if isinstance(found, _Folder):
+            early = [change for order, change in found.pending if order < call.began]
+            found.synced = _renamed(found.synced, early)
+            found.pending = [item for item in found.pending if item[0] >= call.began]
+            return
+        file = self._file(call.inode)
+        for _, place, data in (item for item in file.pending if item[0] < call.began):
+            _put(file.synced, place, data)
+        file.pending = [item for item in file.pending if item[0] >= call.began]
+
+    def _rename(self, call: Call) -> None:
+        what = self._find(call.path)
+        above, name = os.path.split(call.path)
+        new_above, new_name = os.path.split(call.other)
+        if above == new_above:  # one step, on any file system
+            self._folder(above).pending.append((call.ended, {name: None, new_name: what}))
+        else:
+            self._change(call.other, what, call.ended)
+            self._change(call.path, None, call.ended)
+
+    def _change(self, path: str, what: _File | _Folder | None, order: int) -> None:
+        above, name = os.path.split(path)
+        self._folder(above).pending.append((order, {name: what}))
+
+    def _file(self, inode: int) -> _File:
+        return self._inodes[inode]
+
+    def _folder(self, path: str) -> _Folder:
+        found = self._find(path)
+        assert isinstance(found, _Folder), path
+        return found
+
+    def _find(self, path: str) -> _File | _Folder | None:
+        found: _File | _Folder | None = self._top
+        for name in Path(path).relative_to(self._root).parts:
+            found = found.now().get(name) if isinstance(found, _Folder) else None
+        return found
+
+    # -- a state -----------------------------------------------------------------------------
+
+    def write_state(self, target: Path, loss: Loss, choose: random.Random) -> None:
+        """Make a folder that holds what has survived, at random where it may or may not have."""
+        self._write_folder(self._top, target, loss, choose)
+
+    def _write_folder(
+        self, folder: _Folder, target: Path, loss: Loss, choose: random.Random
+    ) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        kept = [change for _, change in folder.pending if choose.random() < loss.names]
+        for name, what in _renamed(folder.synced, kept).items():
+            if isinstance(what, _Folder):
+                self._write_folder(what, target / name, loss, choose)
+            elif not name.endswith("-shm"):  # SQLite makes it anew after a crash
+                (target / name).write_bytes(_survived(what, loss, choose))
+
+
+def _renamed(
+    names: dict[str, _File | _Folder], changes: Iterable[dict[str, _File | _Folder | None]]
+) -> dict[str, _File | _Folder]:
+    """Names after some changes."""
+    names = dict(names)
+    for change in changes:
+        for name, what in change.items():
+            if what is None:
+                names.pop(name, None)
+            else:
+                names[name] = what
+    return names
+
+
+def _survived(file: _File, loss: Loss, choose: random.Random) -> bytes:
+    data = bytearray(file.synced)
+    for _, place, new in file.pending:
+        if new is None:
+            if choose.random() < loss.bytes:
+                _put(data, place, None)
+            continue
+        begin = 0
+        while begin < len(new):  # blocks are those of the file
+            end = min(len(new), begin + BLOCK - (place + begin) % BLOCK)
+            if choose.random() < loss.bytes:
+                _put(data, place + begin, new[begin:end])
+            begin = end
+    return bytes(data)
+
+
+def _put(data: bytearray, place: int, new: bytes | None) -> None:
+    """Write into bytes, or, without new ones, give them this size."""
+    if len(data) < place:
+        data.extend(bytes(place - len(data)))
+    if new is None:
+        del data[place:]
+    else:
+        data[place : place + len(new)] = new

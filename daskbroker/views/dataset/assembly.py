@@ -1,0 +1,213 @@
+"""A Dataset while it is made: what is in memory, how the rest is cut, and what comes of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from ...core.external import stream_keys
+from ...core.graph_names import graph_name
+from ...core.layouts import STREAM_RESOURCE
+from ...core.run_plan import RunPlan, resources_of
+from ...core.schema import TableColumn
+from ..dataframe import target_bytes
+from .columns import ColumnSource, ExternalColumn
+from .cutting import column_groups, even_cut, given_cut, is_cut, regular_length, row_bytes
+from .graphs import Blocks, external_array, stored_arrays
+from .loading import Loading, names_to_load
+from .rows import DatasetRows
+from .variables import chunk_length, dimensions, lazy_array, variable_attrs
+
+__all__ = ["Assembly"]
+
+SHARED = ("time", "seq_num", "run")
+"""Coordinates that no data key is shown as."""
+
+MOST_TASKS = 10_000
+"""Beside external variables, stored ones that would need more are xarray's own lazy arrays."""
+
+USUAL: tuple[Any, ...] = (None, "auto", {})
+"""Values of ``chunks`` that leave to us what is in memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Assembly:
+    """A Dataset while it is made.
+
+    Attributes
+    ----------
+    plan, rows
+        The chunks; which rows are shown.
+    columns
+        Of the stream's table, those that are shown.
+    sources
+        What each variable is read from, coordinates first.
+    coordinates
+        Names of those that are coordinates.
+    attrs
+        Of the Dataset.
+    stream, token
+        For the names of tasks.
+    chunks
+        As they were asked for.
+    """
+
+    plan: RunPlan
+    rows: DatasetRows
+    columns: Mapping[str, TableColumn]
+    sources: Mapping[str, ColumnSource]
+    coordinates: Collection[str]
+    attrs: Mapping[str, Any]
+    stream: str
+    token: str
+    chunks: Any
+
+    @cached_property
+    def external(self) -> dict[str, ExternalColumn]:
+        """Variables that are filled."""
+        return {n: s for n, s in self.sources.items() if isinstance(s, ExternalColumn)}
+
+    @cached_property
+    def stored(self) -> dict[str, ColumnSource]:
+        """All others."""
+        return {n: s for n, s in self.sources.items() if not isinstance(s, ExternalColumn)}
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of a cell of each stored variable."""
+        return row_bytes(self.plan.events, self.stored)
+
+    @cached_property
+    def loading(self) -> Loading:
+        """What has to be in memory."""
+        names = names_to_load(
+            self.plan.events,
+            len(self.rows),
+            self.sizes,
+            [name for name in self.coordinates if name in self.stored],
+            variables=self.chunks in USUAL,
+        )
+        sources = {name: self.stored[name] for name in names}
+        return Loading(self.plan.events, self.rows, sources)
+
+    # -- the cut -----------------------------------------------------------------------------
+
+    @cached_property
+    def lengths(self) -> dict[str, tuple[int, ...]] | None:
+        """Lengths of the blocks of each variable along ``time``.
+
+        None if more than that is asked for: then xarray has to cut.
+        """
+        chunks = {} if self.chunks == "auto" else self.chunks
+        if not isinstance(chunks, Mapping):
+            return None
+        if not all(n in ("time", *self.sources) and is_cut(cut) for n, cut in chunks.items()):
+            return None
+        count = len(self.rows)
+        all_alike = given_cut(chunks["time"], count) if "time" in chunks else self.usual_lengths
+        own = {name: given_cut(cut, count) for name, cut in chunks.items() if name != "time"}
+        return dict.fromkeys(self.sources, all_alike) | own
+
+    @cached_property
+    def usual_lengths(self) -> tuple[int, ...]:
+        """Lengths of blocks along ``time`` where nothing else is asked for."""
+        if self.external:
+            largest = max(self.external.values(), key=lambda source: source.cell_bytes)
+            row, align = largest.cell_bytes, self._frames_of_a_chunk(largest)
+        else:
+            row = sum(size for name, size in self.sizes.items() if name not in self.coordinates)
+            align = regular_length(self.rows.lengths)
+        return even_cut(len(self.rows), target_bytes() // max(1, row), align)
+
+    def _frames_of_a_chunk(self, source: ExternalColumn) -> int:
+        """How many events have one chunk in the files, as stream_resources tell."""
+        if not any(source.key in stream_keys(d) for d in self.plan.descriptors):
+            return 1
+        kind = STREAM_RESOURCE.kind
+        resources = resources_of({kind: self.plan.references[kind]})
+        return chunk_length(source, self.plan.events, [doc for _, doc in resources])
+
+    def _dask_arrays(self, lengths: Mapping[str, tuple[int, ...]]) -> dict[str, da.Array]:
+        """Dask's arrays of some variables; those that would be too many tasks are left out."""
+        stored = [name for name in lengths if name in self.stored]
+        tasks = sum(len(lengths[name]) for name in stored)
+        left_out = stored if self.external and tasks > MOST_TASKS else []
+        arrays: dict[str, da.Array] = {}
+        for cut in dict.fromkeys(lengths.values()):
+            blocks = Blocks(self.plan.events, self.rows, cut)
+            names = [name for name in lengths if lengths[name] == cut and name not in left_out]
+            for name in names:
+                if name in self.external:
+                    task_name = self._task_name(name, cut)
+                    arrays[name] = external_array(task_name, blocks, self.external[name])
+            sizes = {name: self.sizes[name] for name in names if name in self.stored}
+            for group in column_groups(sizes, cut[0]):
+                arrays |= stored_arrays(
+                    self._task_name("read", cut, *group),
+                    {name: self._task_name(name, cut, *group) for name in group},
+                    blocks,
+                    {name: self.stored[name] for name in group},
+                )
+        return arrays
+
+    def _task_name(self, name: str, *content: Any) -> str:
+        """Of the tasks of a variable, as the dashboard shows it, and what tells it from others."""
+        note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
+        token = hashlib.blake2b(note, digest_size=16).hexdigest()
+        return "-".join(["daskbroker", graph_name(self.stream), graph_name(name), token])
+
+    # -- what is put together ----------------------------------------------------------------
+
+    def dataset(self, loaded: Mapping[str, np.ndarray]) -> xr.Dataset:
+        """The Dataset, with what is in memory."""
+        arrays: dict[str, Any] = dict(loaded)
+        if self.chunks is not None and self.lengths is not None:
+            rest = {name: cut for name, cut in self.lengths.items() if name not in loaded}
+            arrays |= self._dask_arrays(rest)
+        variables = {
+            name: self._variable(name, source, arrays.get(name))
+            for name, source in self.sources.items()
+        }
+        indexes = {}
+        if "time" in loaded:
+            indexes["time"] = xr.indexes.PandasIndex(loaded["time"], "time")
+            variables |= indexes["time"].create_variables()
+        coordinates = {name: variables.pop(name) for name in self.coordinates}
+        result = xr.Dataset(
+            variables,
+            # As a mapping, a lazy coordinate ``time`` would be read for an index.
+            coords=xr.Coordinates(coordinates, indexes=indexes),
+            attrs=self.attrs,
+        )
+        return result if self.chunks is None or self.lengths is not None else self._cut(result)
+
+    def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
+        """By xarray, as it was asked for."""
+        chunks = self.chunks
+        if isinstance(chunks, Mapping):
+            chunks = {"time": self.usual_lengths, **chunks}
+        clean = {name: graph_name(str(name)) for name in self.sources}
+        renamed = {name: new for name, new in clean.items() if name != new}
+        prefix = f"daskbroker-{graph_name(self.stream)}-"
+        cut = lazy.rename(renamed).chunk(chunks, token=self.token, name_prefix=prefix)
+        return cut.rename({new: name for name, new in renamed.items()})
+
+    def _variable(self, name: str, source: ColumnSource, array: Any) -> xr.Variable:
+        plan, column = self.plan.events, self.columns.get(name)
+        if array is None:
+            array = lazy_array(plan, self.rows, source)
+        if column is None or name in SHARED:
+            return xr.Variable(("time",), array, fastpath=True)
+        if isinstance(source, ExternalColumn):
+            whole = dimensions(plan, column, len(source.declared.shape or ()))
+            dims = ("time", *(whole[1 + axis] for axis in source.axes))
+        else:
+            dims = dimensions(plan, column, len(source.cell_shape))
+        return xr.Variable(dims, array, variable_attrs(plan, column.field), fastpath=True)

@@ -1,0 +1,524 @@
+"""How some rows of a column are read: from chunks, and of external cells from their files.
+
+A :class:`Block` is what a task carries of the plan: which rows of which chunks. xarray's own lazy
+arrays hold the whole plan as one (:class:`ChunkColumn`); a task of Dask has one of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from ...assets.filling import Filling, Target
+from ...assets.held import COLUMNS, Held, held_table
+from ...assets.shapes import Declared, outer_index
+from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
+from ...core.codec import block as block_of
+from ...core.codec import field_kind
+from ...core.layouts import whole
+from ...core.schema import TIME, constant, to_pandas
+from .regions import Region, region_shape, within
+from .rows import DatasetRows, Rows, as_slice, by_chunk
+
+__all__ = [
+    "Block",
+    "BlockColumn",
+    "ChunkColumn",
+    "ColumnSource",
+    "Constants",
+    "ExternalColumn",
+    "StoredColumn",
+    "planned_block",
+    "read_columns",
+]
+
+NOTED = ("object", "array")
+"""Kinds of columns for which a chunk has notes of its rows, so that each chunk is converted alone;
+of other kinds, those of many small chunks are converted together."""
+
+
+class Piece(NamedTuple):
+    """Some rows of a chunk.
+
+    Attributes
+    ----------
+    key
+        Of the chunk.
+    owner
+        Which descriptor's events they are, by its place among those that sources know.
+    rows
+        Which.
+    near
+        Where in the plan the chunk is, from 0 to 1, to find datums quickly.
+    """
+
+    key: Any
+    owner: int
+    rows: Rows
+    near: float
+
+    @property
+    def length(self) -> int:
+        """How many rows these are."""
+        rows = self.rows
+        return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Rows of a stream, chunk by chunk.
+
+    Attributes
+    ----------
+    reader, store
+        As a plan has them.
+    pieces
+        The rows.
+    order
+        Where each row of the block is among those of all pieces; None: they are in order.
+    labels
+        Whose the chunks of each owner are, for messages.
+    """
+
+    reader: ChunkReader
+    store: str
+    pieces: tuple[Piece, ...]
+    order: np.ndarray | None
+    labels: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return sum(piece.length for piece in self.pieces)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        portable = self.reader.portable([piece.key for piece in self.pieces])
+        pieces = tuple(p._replace(key=key) for p, key in zip(self.pieces, portable))
+        return (Block, (self.reader, self.store, pieces, self.order, self.labels))
+
+    def take(self, places: slice | np.ndarray) -> Block:
+        """The block of some of its rows, in this order."""
+        count = len(self)
+        if isinstance(places, slice) and places.indices(count) == (0, count, 1):
+            return self
+        wanted = np.arange(count)[places] if isinstance(places, slice) else places
+        if self.order is not None:
+            wanted = self.order[wanted]
+        ends = np.cumsum(np.array([piece.length for piece in self.pieces], np.int64))
+        numbers = np.searchsorted(ends, wanted, side="right")
+        begins = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        found, order = by_chunk(numbers, wanted - begins[numbers])
+        pieces = tuple(
+            self.pieces[number]._replace(rows=_chosen(self.pieces[number].rows, rows))
+            for number, rows in found
+        )
+        return replace(self, pieces=pieces, order=order)
+
+    def followed_by(self, others: Sequence[Block]) -> Block:
+        """The rows of several blocks of one store, all of them in order."""
+        pieces = list(self.pieces)
+        labels = list(self.labels)
+        for other in others:
+            pieces += [p._replace(owner=p.owner + len(labels)) for p in other.pieces]
+            labels += other.labels
+        return replace(self, pieces=tuple(pieces), labels=tuple(labels))
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Physical columns of the pieces' chunks, whole."""
+        keys = [piece.key for piece in self.pieces]
+        labels = [self.labels[piece.owner] for piece in self.pieces]
+        return self.reader.read_labelled(keys, labels, columns)
+
+    def arranged(self, values: np.ndarray) -> np.ndarray:
+        """Values of the pieces' rows in the block's order."""
+        return values if self.order is None else values[self.order]
+
+
+def planned_block(
+    plan: ChunkPlan,
+    pieces: Sequence[tuple[int, Rows]],
+    order: np.ndarray | None,
+    owners: Sequence[int] | None = None,
+) -> Block:
+    """The block of some rows of a plan.
+
+    Parameters
+    ----------
+    plan, pieces, order
+        Rows by the chunk's place in the plan.
+    owners
+        Places of the descriptors that sources will know (:meth:`ColumnSource.of_owners`); None:
+        all of the plan.
+    """
+    descriptors = plan.records["descriptor"]
+    known = range(len(plan.descriptors)) if owners is None else owners
+    number_of = {place: number for number, place in enumerate(known)}
+    labels = tuple(chunk_label(plan.descriptors[place]) for place in known)
+    found = tuple(
+        Piece(
+            plan.keys[place],
+            number_of[int(descriptors[place])],
+            rows,
+            (place + 0.5) / len(plan),
+        )
+        for place, rows in pieces
+    )
+    return Block(plan.reader, plan.store, found, order, labels)
+
+
+def _chosen(rows: Rows, among: Rows) -> Rows:
+    """Rows of rows."""
+    if isinstance(rows, slice) and isinstance(among, slice):
+        return slice(rows.start + among.start, rows.start + among.stop)
+    every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+    return as_slice(every[among])
+
+
+# -- sources ---------------------------------------------------------------------------------
+
+
+class ColumnSource(ABC):
+    """What a variable is read from.
+
+    Attributes
+    ----------
+    cell_shape, dtype
+        Of the variable's cells.
+    """
+
+    cell_shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """The columns of chunks that are read."""
+        return ()
+
+    def of_owners(self, places: Sequence[int]) -> ColumnSource:
+        """The same, knowing of only some descriptors, in this order."""
+        return self
+
+    @abstractmethod
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """Whole cells of the rows of a block, in the order of its pieces.
+
+        Parameters
+        ----------
+        block
+            The rows.
+        tables
+            Of each piece its chunk, with :attr:`physical` as far as the chunk has them.
+        """
+
+    def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
+        """One region of the cells of a block: ``(rows, *cell[inner])``."""
+        tables = list(block.tables(self.physical))
+        return outer_index(block.arranged(self.cells(block, tables)), inner)
+
+
+@dataclass(frozen=True)
+class Constants(ColumnSource):
+    """One value per descriptor, which no chunk holds."""
+
+    values: tuple[Any, ...]
+    dtype: np.dtype
+    cell_shape: tuple[int, ...] = ()
+
+    def of_owners(self, places: Sequence[int]) -> Constants:
+        """See :meth:`ColumnSource.of_owners`."""
+        return replace(self, values=tuple(self.values[place] for place in places))
+
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """See :meth:`ColumnSource.cells`."""
+        values = np.empty(len(self.values), dtype=self.dtype)
+        for place, value in enumerate(self.values):
+            values[place] = np.nan if value is None and self.dtype.kind != "O" else value
+        owners = np.array([piece.owner for piece in block.pieces], np.int64)
+        return values[
+            np.repeat(owners, np.array([piece.length for piece in block.pieces], np.int64))
+        ]
+
+    def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
+        """See :meth:`ColumnSource.read`."""
+        return block.arranged(self.cells(block, ()))
+
+
+@dataclass(frozen=True)
+class StoredColumn(ColumnSource):
+    """A physical column.
+
+    Attributes
+    ----------
+    name
+        Of the column.
+    kind
+        A table's dtype by name, or ``"array"`` where all cells are arrays of one shape.
+    """
+
+    name: str
+    kind: str
+    dtype: np.dtype
+    cell_shape: tuple[int, ...] = ()
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """See :attr:`ColumnSource.physical`."""
+        return (self.name,)
+
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """See :meth:`ColumnSource.cells`."""
+        if self.kind in NOTED:
+            parts = [
+                self._whole(table)[piece.rows]
+                for table, piece in zip(tables, block.pieces, strict=True)
+            ]
+        else:
+            parts = [_numpy(values, self.kind) for values in self._joined(tables, block.pieces)]
+        if not parts:
+            return np.empty((0, *self.cell_shape), self.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _whole(self, table: pa.Table) -> np.ndarray:
+        """The cells of a whole chunk."""
+        if self.kind == "array":
+            kind = field_kind(table.schema.field(self.name))[0]
+            return block_of(whole(table.column(self.name)), kind)
+        return to_pandas(table, self.name, self.kind)
+
+    def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[Piece]) -> Iterator[Any]:
+        """The chosen rows as a table has them; those of chunks with one type together."""
+        if len(pieces) == 1:
+            yield to_pandas(tables[0], self.name, self.kind)[pieces[0].rows]
+            return
+        pairs = zip(tables, pieces, strict=True)
+        for (there, field), alike in groupby(pairs, lambda pair: _field(pair[0], self.name)):
+            if not there:
+                yield constant(None, sum(piece.length for _, piece in alike), self.kind)
+                continue
+            columns = [_rows_of(table.column(self.name), piece.rows) for table, piece in alike]
+            chunks = [chunk for column in columns for chunk in column.chunks]
+            column = pa.chunked_array(chunks, columns[0].type)
+            yield to_pandas(pa.table([column], pa.schema([field])), self.name, self.kind)
+
+
+def _field(table: pa.Table, name: str) -> tuple[bool, pa.Field | None]:
+    """Whether the table has a column, and which: Arrow compares no field with None."""
+    place = table.schema.get_field_index(name)
+    return place >= 0, None if place < 0 else table.schema.field(place)
+
+
+def _rows_of(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
+    if isinstance(rows, slice):
+        return column.slice(rows.start, rows.stop - rows.start)
+    return column.take(pa.array(rows))
+
+
+def _numpy(values: Any, kind: str) -> np.ndarray:
+    """A table's column as a variable has it."""
+    if kind == TIME:
+        return values.tz_localize(None).to_numpy()
+    if kind == "Int64":
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    if isinstance(values, np.ndarray):
+        return values
+    out = np.array(values, dtype=object)
+    out[np.asarray(values.isna())] = None
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class ExternalColumn(ColumnSource):
+    """References, filled as they are read.
+
+    Attributes
+    ----------
+    declared
+        Shape and dtype of a cell; without a shape, cells are objects.
+    filling
+        How.
+    targets
+        What is filled, one a descriptor.
+    region
+        What of each cell is shown; None: all of it.
+    """
+
+    declared: Declared
+    filling: Filling
+    targets: tuple[Target, ...]
+    region: Region | None = None
+
+    @classmethod
+    def of(
+        cls,
+        descriptors: Sequence[Mapping[str, Any]],
+        key: str,
+        declared: Declared,
+        filling: Filling,
+    ) -> ExternalColumn:
+        """A data key of some descriptors."""
+        return cls(declared, filling, tuple(Target.of(d, key) for d in descriptors))
+
+    @property
+    def key(self) -> str:
+        """Data key."""
+        return self.targets[0].key
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """See :attr:`ColumnSource.physical`."""
+        return (f"data:{self.key}", *COLUMNS)
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        """Of the cells' elements."""
+        return self.declared.dtype
+
+    @property
+    def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Of what is shown of a cell; () where cells are objects."""
+        return region_shape(self.region) if self.region is not None else self.declared.shape or ()
+
+    @property
+    def cell_bytes(self) -> int:
+        """Of what is shown of a cell, in memory."""
+        if self.region is None:
+            return self.declared.cell_bytes
+        return max(1, prod(self.cell_shape) * self.dtype.itemsize)
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Those of a whole cell that are shown."""
+        parts = self.region or tuple(map(range, self.declared.shape or ()))
+        return tuple(axis for axis, part in enumerate(parts) if isinstance(part, range))
+
+    def of_owners(self, places: Sequence[int]) -> ExternalColumn:
+        """See :meth:`ColumnSource.of_owners`."""
+        targets = tuple(self.targets[place] for place in places)
+        filling = self.filling.of_runs({target.run for target in targets})
+        return replace(self, targets=targets, filling=filling)
+
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """See :meth:`ColumnSource.cells`."""
+        return self._filled(block, tables, self._whole_index(()))
+
+    def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
+        """See :meth:`ColumnSource.read`; of a file only the region is read, in one call."""
+        index = self._whole_index(inner)
+        return block.arranged(self._filled(block, self._tables(block), index))
+
+    def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
+        return inner if self.region is None else within(self.region, inner)
+
+    def _tables(self, block: Block) -> Sequence[pa.Table]:
+        if len(block.pieces) != 1:
+            return list(block.tables(self.physical))
+        (piece,) = block.pieces
+        with damage_of(block.labels[piece.owner]):
+            return [held_table(block.store, block.reader, piece.key, self.key)]
+
+    def _filled(
+        self, block: Block, tables: Sequence[pa.Table], inner: tuple[Any, ...]
+    ) -> np.ndarray:
+        parts = []
+        pairs = zip(tables, block.pieces, strict=True)
+        for owner, some in groupby(pairs, lambda pair: pair[1].owner):
+            pieces = list(some)
+            target = self.targets[owner]
+            held = Held.joined(
+                [
+                    Held.of_table(table, target.key, piece.rows, external=target.external)
+                    for table, piece in pieces
+                ]
+            )
+            near = pieces[0][1].near
+            if self.declared.shape is None:
+                parts.append(self.filling.cells(target, held, near))
+            else:
+                parts.append(self.filling.array(target, held, self.declared, inner, near))
+        if not parts:
+            return outer_index(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def read_columns(block: Block, sources: Sequence[ColumnSource]) -> list[np.ndarray]:
+    """Several columns of a block, whole cells; each chunk is read once."""
+    physical = dict.fromkeys(name for source in sources for name in source.physical)
+    tables = list(block.tables(tuple(physical))) if physical else ()
+    return [block.arranged(source.cells(block, tables)) for source in sources]
+
+
+class ChunkColumn(BackendArray):
+    """One column of a stream, as xarray's backends are.
+
+    Parameters
+    ----------
+    plan, rows, source
+        Where the chunks are, which rows are shown, what is read.
+    """
+
+    def __init__(self, plan: ChunkPlan, rows: DatasetRows, source: ColumnSource) -> None:
+        self._plan = plan
+        self._rows = rows
+        self._source = source
+        self.shape = (len(rows), *source.cell_shape)
+        self.dtype = source.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        places = row_places(key[0], len(self._rows))
+        pieces, order = by_chunk(*self._rows.locate(np.atleast_1d(places)))
+        owners = np.unique(self._plan.records["descriptor"][[place for place, _ in pieces]])
+        block = planned_block(self._plan, pieces, order, owners.tolist())
+        values = self._source.of_owners(owners.tolist()).read(block, key[1:])
+        return values[0] if np.ndim(places) == 0 else values
+
+
+class BlockColumn:
+    """One column of a block, as an array that Dask's tasks index: see :mod:`.graphs`.
+
+    Parameters
+    ----------
+    block, source
+        The rows, what is read of them.
+    """
+
+    def __init__(self, block: Block, source: ColumnSource) -> None:
+        self._block = block
+        self._source = source
+        self.shape = (len(block), *source.cell_shape)
+        self.dtype = source.dtype
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Each axis for itself; ``key`` may leave out axes at the end."""
+        if isinstance(key[0], slice):
+            return self._source.read(self._block.take(key[0]), tuple(key[1:]))
+        places = row_places(key[0], len(self._block))
+        values = self._source.read(self._block.take(np.atleast_1d(places)), tuple(key[1:]))
+        return values[0] if places.ndim == 0 else values
+
+
+def row_places(item: Any, count: int) -> np.ndarray:
+    """Which rows are meant, of ``count``; a stream may claim more than fit into memory."""
+    if isinstance(item, slice):
+        return np.arange(*item.indices(count))
+    places = np.asarray(item)
+    if places.dtype == bool:
+        return np.flatnonzero(places)
+    if ((places < -count) | (places >= count)).any():
+        raise IndexError(f"row {places!r} is outside {count} rows")
+    return np.where(places < 0, places + count, places)

@@ -1,0 +1,170 @@
+"""Dask's arrays of a Dataset, and what their tasks carry.
+
+A block of an external variable is one task, which reads it. Stored variables share reads: one
+task a block reads a group of columns, others take theirs of it. Layers are blockwise, so that
+nothing is made of a block before it is needed, and tasks carry their own rows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask._task_spec import Task, TaskRef
+from dask.array.core import getter
+from dask.blockwise import Blockwise, BlockwiseDep, blockwise_token
+from dask.highlevelgraph import HighLevelGraph
+
+from ...core.chunks import ChunkPlan
+from .columns import Block, BlockColumn, ColumnSource, planned_block, read_columns
+from .rows import DatasetRows
+
+__all__ = ["Blocks", "external_array", "stored_arrays"]
+
+
+class Blocks:
+    """The blocks of a cut along ``time``.
+
+    Parameters
+    ----------
+    plan, rows
+        Of the Dataset.
+    lengths
+        Rows of each block.
+    """
+
+    def __init__(self, plan: ChunkPlan, rows: DatasetRows, lengths: tuple[int, ...]) -> None:
+        self._plan = plan
+        self._rows = rows
+        self.lengths = lengths
+        self._ends = list(accumulate(lengths))
+        self._made: dict[int, tuple[Block, tuple[int, ...]]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Blocks, (self._plan, self._rows, self.lengths))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> tuple[Block, tuple[int, ...]]:
+        """A block, made once for all columns, and the places of its descriptors in the plan."""
+        if number not in self._made:
+            end = self._ends[number]
+            pieces, order = self._rows.pieces(end - self.lengths[number], end)
+            owners = self._plan.records["descriptor"][[place for place, _ in pieces]]
+            known = tuple(dict.fromkeys(owners.tolist()))
+            self._made[number] = (planned_block(self._plan, pieces, order, known), known)
+        return self._made[number]
+
+
+class _Columns(BlockwiseDep):
+    """Of each block of a variable, the array that its task indexes."""
+
+    produces_tasks = False
+
+    def __init__(self, name: str, blocks: Blocks, source: ColumnSource) -> None:
+        self._parts = (name, blocks, source)
+        self.numblocks = (len(blocks), *(1 for _ in source.cell_shape))
+
+    def __getitem__(self, idx: tuple[int, ...]) -> BlockColumn:
+        _, blocks, source = self._parts
+        block, owners = blocks[idx[0]]
+        return BlockColumn(block, source.of_owners(owners))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_Columns, self._parts)
+
+    def __dask_tokenize__(self) -> Any:
+        return (type(self).__name__, self._parts[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What a task carries that reads several columns of a block."""
+
+    block: Block
+    sources: tuple[ColumnSource, ...]
+
+
+class _Reads(BlockwiseDep):
+    """Of each block, what is read of a group of columns."""
+
+    produces_tasks = False
+
+    def __init__(self, name: str, blocks: Blocks, sources: Sequence[ColumnSource]) -> None:
+        self._parts = (name, blocks, sources)
+        self.numblocks = (len(blocks),)
+
+    def __getitem__(self, idx: tuple[int, ...]) -> Any:
+        _, blocks, sources = self._parts
+        block, owners = blocks[idx[0]]
+        return _Read(block, tuple(source.of_owners(owners) for source in sources))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_Reads, self._parts)
+
+    def __dask_tokenize__(self) -> Any:
+        return (type(self).__name__, self._parts[0])
+
+
+def external_array(name: str, blocks: Blocks, source: ColumnSource) -> da.Array:
+    """An array whose tasks each read one block, or what is left of it after slicing."""
+    axes = tuple(range(1 + len(source.cell_shape)))
+    # ``getter`` is what Dask fuses slices into; it then asks the array for less.
+    task = Task(
+        name, getter, TaskRef(blockwise_token(0)), (slice(None),) * len(axes), _data_producer=True
+    )
+    layer = Blockwise(name, axes, task, [(_Columns(name, blocks, source), axes)], {})
+    return _array(HighLevelGraph.from_collections(name, layer), name, blocks, source)
+
+
+def stored_arrays(
+    read: str, names: Mapping[str, str], blocks: Blocks, sources: Mapping[str, ColumnSource]
+) -> dict[str, da.Array]:
+    """Arrays of a group of columns, of which each block is read by one task.
+
+    Parameters
+    ----------
+    read
+        Name of the reading tasks.
+    names
+        Of the arrays, by column.
+    blocks, sources
+        What is read.
+    """
+    task = Task(read, _read, TaskRef(blockwise_token(0)), _data_producer=True)
+    dep = _Reads(read, blocks, tuple(sources.values()))
+    reads = Blockwise(read, (0,), task, [(dep, (0,))], {})
+    arrays = {}
+    for place, (column, source) in enumerate(sources.items()):
+        name = names[column]
+        axes = tuple(range(1 + len(source.cell_shape)))
+        layer = Blockwise(
+            name,
+            axes,
+            Task(name, _column_of, TaskRef(blockwise_token(0)), place),
+            [(read, (0,))],
+            {read: (len(blocks),)},
+            new_axes=dict(zip(axes[1:], source.cell_shape)),
+        )
+        graph = HighLevelGraph({read: reads, name: layer}, {read: set(), name: {read}})
+        arrays[column] = _array(graph, name, blocks, source)
+    return arrays
+
+
+def _read(read: _Read) -> list[np.ndarray]:
+    return read_columns(read.block, read.sources)
+
+
+def _column_of(columns: list[np.ndarray], place: int) -> np.ndarray:
+    return columns[place]
+
+
+def _array(graph: HighLevelGraph, name: str, blocks: Blocks, source: ColumnSource) -> da.Array:
+    chunks = (blocks.lengths, *((length,) for length in source.cell_shape))
+    meta = np.empty((0,) * len(chunks), source.dtype)
+    return da.Array(graph, name, chunks, meta=meta)

@@ -1,0 +1,93 @@
+"""Regions of cells: what ``roi`` asks for, and regions of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import BadQuery
+
+__all__ = ["Region", "region_of", "region_shape", "within"]
+
+Region = tuple[int | range, ...]
+"""Of each axis of a cell, what is shown: one place, so that the axis is gone, or a range."""
+
+
+def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
+    """What an index of a cell, such as ``np.s_[10:20, :]``, is of a shape.
+
+    Parameters
+    ----------
+    name
+        Of the variable, for messages.
+    asked
+        Slices and integers, one an axis from the first on; ``...`` stands for all others.
+    shape
+        Of a cell.
+
+    Raises
+    ------
+    BadQuery
+        For other indices, more than there are axes, and places that are outside.
+    """
+    parts = list(asked) if isinstance(asked, tuple) else [asked]
+    if parts.count(Ellipsis) == 1:
+        place = parts.index(Ellipsis)
+        parts[place : place + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
+    shown = f"roi of {name!r} is {asked!r}, cells have the shape {tuple(shape)}"
+    if len(parts) > len(shape):
+        raise BadQuery(f"{shown}: these are more indices than axes")
+    parts += [slice(None)] * (len(shape) - len(parts))
+    region: list[int | range] = []
+    for part, length in zip(parts, shape):
+        if isinstance(part, slice):
+            region.append(range(length)[part])
+        elif isinstance(part, (int, np.integer)) and not isinstance(part, bool):
+            if not -length <= part < length:
+                raise BadQuery(f"{shown}: {part} is outside")
+            region.append(range(length)[int(part)])
+        else:
+            raise BadQuery(f"{shown}: an index is a slice or an integer, not {part!r}")
+    return tuple(region)
+
+
+def region_shape(region: Region) -> tuple[int, ...]:
+    """Shape of the shown part of a cell."""
+    return tuple(len(part) for part in region if isinstance(part, range))
+
+
+def within(region: Region, inner: Sequence[Any]) -> tuple[Any, ...]:
+    """An index of the shown part, each axis for itself, as one of whole cells."""
+    asked = iter(inner)
+    return tuple(
+        part if isinstance(part, int) else _of_range(part, next(asked, slice(None)))
+        for part in region
+    )
+
+
+def _of_range(shown: range, part: Any) -> Any:
+    if not isinstance(part, slice):
+        return np.asarray(shown)[part]
+    places = shown[part]
+    if not places:
+        return slice(0, 0)
+    stop = places.stop if places.stop >= 0 else None
+    return slice(places.start, stop, places.step)
+
+
+def check_names(roi: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """Check that every name of ``roi`` is a variable whose cells have a shape.
+
+    Raises
+    ------
+    BadQuery
+    """
+    for name in roi:
+        if not shapes.get(name):
+            there = ", ".join(found for found, shape in shapes.items() if shape)
+            raise BadQuery(
+                f"roi names {name!r}, of which no cells with a shape are read from files; "
+                f"there are: {there or 'none'}"
+            )

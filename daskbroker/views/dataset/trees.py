@@ -1,0 +1,63 @@
+"""Trees of Datasets: the streams of a run, or one stream of many runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from ...assets.access import FileAccess
+from ...core.run_plan import RunPlan
+from ..dataframe import Runs
+from ..options import ViewOptions
+from .assembly import Assembly
+from .loading import load
+from .opening import assembly
+
+__all__ = ["tree", "tree_of_runs"]
+
+
+def tree(
+    nodes: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], name: str | None
+) -> xr.DataTree:
+    """A tree of one level, with these attributes of its root."""
+    root = xr.DataTree(xr.Dataset(attrs=attrs), name=name)
+    # ``DataTree.from_dict`` and the parameter ``children`` would copy each node twice.
+    root.children = {key: xr.DataTree(node) for key, node in nodes.items()}
+    return root
+
+
+def tree_of_runs(
+    planned: list[tuple[RunPlan, FileAccess]],
+    stream: str,
+    runs: Runs,
+    options: ViewOptions,
+    chunks: Any,
+) -> xr.DataTree:
+    """A Dataset for each run that has the stream, in the order of the runs.
+
+    Parameters
+    ----------
+    planned
+        What each event source has of the stream; of a run the first that has some counts.
+    stream, runs, options, chunks
+        As for :func:`daskbroker.views.dataset.dataset`.
+    """
+    found: dict[str, Assembly] = {}
+    for plan, files in planned:
+        filling = options.filling(plan, files)
+        for uid, part in plan.by_run().items():
+            if uid not in found:
+                own = filling and filling.of_runs({uid})
+                run = {uid: runs[uid]}
+                found[uid] = assembly(part, stream, run, options, own, chunks=chunks)
+    made = {_node_name(uid): found[uid] for uid in runs if uid in found}
+    loaded = load([one.loading for one in made.values()])
+    nodes = {name: one.dataset(values) for (name, one), values in zip(made.items(), loaded)}
+    return tree(nodes, {"stream": stream}, stream)
+
+
+def _node_name(uid: str) -> str:
+    """A uid as the name of a node, which has no slashes."""
+    return uid.replace("%", "%25").replace("/", "%2F")

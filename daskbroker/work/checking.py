@@ -1,0 +1,320 @@
+"""Looking for damage: every checksum, row count and reference of runs, and their detector files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+
+import dask
+import numpy as np
+import pyarrow as pa
+
+from ..assets.access import FileAccess
+from ..assets.filled_events import BLOCK_BYTES
+from ..assets.filling import Filling, Target
+from ..assets.held import Held
+from ..assets.references import Found, ReferenceMissing, References
+from ..assets.resolving import resolve
+from ..assets.shapes import Declared
+from ..broker import DataBroker
+from ..core.damage import Damage
+from ..core.documents import Document
+from ..core.errors import FillError, StoreDamaged, StoreError, StoreUnavailable
+from ..core.external import external_keys, is_stream_key
+from ..core.layouts import (
+    DATUM,
+    EVENT,
+    RESOURCE,
+    STREAM_DATUM,
+    STREAM_RESOURCE,
+    Layout,
+    decode_rows,
+)
+from ..event_source import EventSource
+from ..header import Header
+from ..results import Results
+from ..stores.checking import (
+    MOST,
+    CheckedHeader,
+    CheckedPlan,
+    check_chunks,
+    check_document,
+    check_headers,
+    plan_for_check,
+    told,
+)
+
+__all__ = ["Check", "check"]
+
+Runs = DataBroker | Results | Header | Iterable[Header]
+
+
+def check(
+    runs: Runs, *, files: bool = False, progress: Callable[[Check], None] | None = None
+) -> Check:
+    """Look for what is damaged. Lazy: iterate to make it happen; nothing is changed by it.
+
+    Of each run every document and chunk is read, which compares its checksum; chunks are counted,
+    and compared with what the store's list of them says; each reference is looked up. Of a broker
+    also what belongs to no run is looked at. A store may be written meanwhile: what is found is
+    looked at twice.
+
+    Parameters
+    ----------
+    runs
+        A broker (all its runs), search results, a header, or several.
+    files
+        Read also what events refer to in detector files, block by block.
+    progress
+        Called after each run with the check itself, which has the numbers.
+
+    Returns
+    -------
+    Check
+        An iterator of :class:`~daskbroker.core.damage.Damage`.
+
+    Examples
+    --------
+    >>> for damage in daskbroker.check(db):  # doctest: +SKIP
+    ...     print(damage.run, damage.stream, damage.key, damage.path, damage.problem)
+    """
+    return Check(runs, files, progress)
+
+
+class Check(Iterator[Damage]):
+    """What :func:`check` finds, one by one.
+
+    Attributes
+    ----------
+    runs, chunks, bytes
+        How much was looked at so far; the bytes are those of chunks in memory.
+    damages
+        How much was found damaged.
+    """
+
+    def __init__(
+        self, runs: Runs, files: bool, progress: Callable[[Check], None] | None = None
+    ) -> None:
+        self.runs = self.chunks = self.bytes = self.damages = 0
+        self._files = files
+        self._progress = progress
+        self._seen: set[int] = set()
+        self._found = self._of_broker(runs) if isinstance(runs, DataBroker) else self._of_runs(runs)
+
+    def __next__(self) -> Damage:
+        damage = next(self._found)
+        self.damages += 1
+        return damage
+
+    def __str__(self) -> str:
+        return (
+            f"{self.runs:,} runs, {self.chunks:,} chunks, {self.bytes:,} bytes: "
+            f"{self.damages:,} damaged"
+        )
+
+    # -- which runs --------------------------------------------------------------------------
+
+    def _of_broker(self, db: DataBroker) -> Iterator[Damage]:
+        runs = db()
+        yield from self._of_runs(runs)
+        if not runs.is_all_of(db):  # filters narrow what is looked at
+            return
+        for source in db.event_sources.values():
+            yield from _rest(source)
+            yield from self._without_start(db, source)
+
+    def _of_runs(self, runs: Results | Header | Iterable[Header]) -> Iterator[Damage]:
+        if isinstance(runs, Results):
+            for checked in runs.checked():
+                yield from self._run(runs.db, checked)
+            return
+        for header in [runs] if isinstance(runs, Header) else runs:
+            for checked in check_headers([(header.start, header.stop)]):
+                yield from self._run(header.db, checked)
+
+    def _without_start(self, db: DataBroker, source: EventSource) -> Iterator[Damage]:
+        """Runs whose events are there, and whose start document is not."""
+        for run in source.store.list_runs():
+            if hash(run) not in self._seen and not _has_start(db, run):
+                yield Damage("its start document is not stored, though descriptors are", run)
+
+    # -- one run -----------------------------------------------------------------------------
+
+    def _run(self, db: DataBroker, checked: CheckedHeader) -> Iterator[Damage]:
+        yield from checked.damages
+        if checked.uid is not None:
+            self._seen.add(hash(checked.uid))
+            sources = db.event_sources.values()
+            found = self._found_of(sources, checked, count=True)
+            if found:  # it may have been moved while it was read
+                known = {_place(damage) for damage in found}
+                again = self._found_of(sources, checked, count=False)
+                yield from (damage for damage in again if _place(damage) in known)
+        self.runs += 1
+        if self._progress is not None:
+            self._progress(self)
+
+    def _found_of(
+        self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
+    ) -> list[Damage]:
+        """What is damaged of a run, as far as that is named."""
+        with dask.config.set({"daskbroker.verify": "always"}):
+            found = list(islice(self._look(sources, checked, count), MOST + 1))
+        if len(found) > MOST:
+            found[MOST] = Damage(f"more than {MOST:,} things are damaged", checked.uid)
+        return found
+
+    def _look(
+        self, sources: Iterable[EventSource], checked: CheckedHeader, count: bool
+    ) -> Iterator[Damage]:
+        run = str(checked.uid)
+        for source in sources:
+            try:
+                plan = plan_for_check(source.store, run)
+                yield from plan.damages
+                more = _References(plan, checked.stop, source.files if self._files else None)
+                for one in check_chunks(source.store, plan, more.look):
+                    if isinstance(one, Damage):
+                        yield one
+                    elif count:
+                        self.chunks += 1
+                        self.bytes += one
+            except StoreUnavailable:
+                raise
+            except StoreError as error:  # as of rows that came while others were read
+                yield Damage(str(error), run)
+
+
+def _has_start(db: DataBroker, run: str) -> bool:
+    try:
+        return db.header_source.store.find_uid(run) is not None
+    except StoreDamaged:  # which was named among the others
+        return True
+
+
+def _place(damage: Damage) -> tuple[str | None, ...]:
+    return damage.run, damage.stream, damage.key, damage.path
+
+
+def _rest(source: EventSource) -> Iterator[Damage]:
+    try:
+        yield from source.store.check_rest()
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        yield Damage(str(error))
+
+
+# -- references and files --------------------------------------------------------------------
+
+
+class _References:
+    """Looks up what the chunks of one run refer to."""
+
+    def __init__(
+        self, plan: CheckedPlan, stop: Mapping[str, object] | None, files: FileAccess | None
+    ) -> None:
+        self._plan = plan
+        self._stopped = stop is not None
+        self._references = References.of_plans(plan.references).get(plan.run)
+        self._filling = None if files is None else files.filling(plan.references)
+        self._known: dict[str, set[str]] = {}
+        self._unreadable: set[tuple[str, str | None]] = set()
+
+    def look(
+        self, layout: Layout, owner: Document, table: pa.Table, near: float
+    ) -> Iterator[Damage]:
+        """What is damaged of that which the rows of a chunk refer to."""
+        if layout is EVENT:
+            for key in external_keys(owner):
+                yield from self._look_at_cells(Target.of(owner, key), table, near)
+        elif layout in (RESOURCE, STREAM_RESOURCE):
+            for doc in decode_rows(layout, table, ""):
+                damage = check_document(layout.kind, doc)
+                if damage is not None:
+                    yield damage
+        else:
+            yield from self._lost_owners(layout, table)
+
+    def _lost_owners(self, layout: Layout, table: pa.Table) -> Iterator[Damage]:
+        """Resources, and descriptors, that datums name and the run does not have."""
+        owner = RESOURCE if layout is DATUM else STREAM_RESOURCE
+        named = [(owner.kind, layout.owner)]
+        if layout is STREAM_DATUM:
+            named.append(("descriptor", "descriptor"))
+        for kind, column in named:
+            for uid in table.column(column).unique().to_pylist():
+                if uid not in self._uids(kind):
+                    yield Damage(f"{layout.kind}s refer to the {kind} {uid!r}, which is not stored")
+
+    def _uids(self, kind: str) -> set[str]:
+        if kind not in self._known:
+            if kind == "descriptor":
+                self._known[kind] = {doc["uid"] for doc in self._plan.descriptors}
+            else:
+                plan = self._plan.references.get(kind)
+                tables = () if plan is None else plan.read_all(["uid"])
+                self._known[kind] = {u for t in tables for u in t.column("uid").to_pylist()}
+        return self._known[kind]
+
+    # -- cells -------------------------------------------------------------------------------
+
+    def _look_at_cells(self, target: Target, table: pa.Table, near: float) -> Iterator[Damage]:
+        if self._references is None:
+            return
+        if is_stream_key(target.claim) and not self._stopped:
+            return  # a stream_datum may come after the events of which it tells
+        rows = table.num_rows
+        if self._filling is not None:
+            size = max(1, Declared.of([target.claim]).cell_bytes)
+            rows = max(1, min(rows, BLOCK_BYTES // size))
+        for begin in range(0, table.num_rows, rows):
+            held = Held.of_table(table, target.key, slice(begin, begin + rows))
+            yield from self._look_at_block(target, held, near)
+
+    def _look_at_block(self, target: Target, held: Held, near: float) -> Iterator[Damage]:
+        assert self._references is not None
+        try:
+            for found, part in _parts(self._references, target, held, near):
+                if self._filling is not None:
+                    yield from self._look_at_file(self._filling, target, found, part, near)
+        except ReferenceMissing as error:
+            yield Damage(str(error), key=target.key)
+
+    def _look_at_file(
+        self, filling: Filling, target: Target, found: Found, held: Held, near: float
+    ) -> Iterator[Damage]:
+        """Read what some events of one resource refer to; a file is named once for each key."""
+        path = None
+        try:
+            path = resolve(
+                found.resource,
+                root_map=filling.root_map,
+                readable_roots=filling.readable,
+                stream=found.indices is not None,
+                where=target.where,
+            ).path
+            if (target.key, path) not in self._unreadable:
+                filling.cells(target, held, near)
+        except (FillError, OSError, MemoryError) as error:
+            if (target.key, path) not in self._unreadable:
+                yield Damage(told(error), stream=target.stream, key=target.key, path=path)
+            self._unreadable.add((target.key, path))
+
+
+def _parts(
+    references: References, target: Target, held: Held, near: float
+) -> Iterator[tuple[Found, Held]]:
+    """What events refer to, resource by resource, with these events alone."""
+    none = np.zeros(0, np.int64)
+    empty = pa.array([], pa.string())
+    if len(held.references):
+        for found in references.find(held.references, near):
+            taken = held.references.take(pa.array(found.places))
+            seq_nums = held.seq_nums[held.referring[found.places]]
+            yield found, Held(seq_nums, taken, np.arange(len(taken)), [], none, none)
+    if len(held.bare) and is_stream_key(target.claim):
+        seq_nums = held.seq_nums[held.bare]
+        for found in references.find_frames(target.descriptor, target.key, seq_nums):
+            some = seq_nums[found.places]
+            yield found, Held(some, empty, none, [], none, np.arange(len(some)))

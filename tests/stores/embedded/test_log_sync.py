@@ -1,0 +1,364 @@
+"""When what is inserted is on disk: who syncs the log, how often, and what a failure means."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import dask
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import ConfigError, StoreError
+from daskbroker.stores.embedded import log_sync
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+from daskbroker.work.copying import copy
+
+
+class Syncs:
+    """Each sync of a log: counted, delayed, or failing; else it is the system's."""
+
+    def __init__(self):
+        self.count = 0
+        self.delay = 0.0
+        self.failing = 0
+
+    def __call__(self, handle):
+        self.count += 1
+        time.sleep(self.delay)
+        if self.failing:
+            self.failing -= 1
+            raise OSError(errno.EIO, "the disk failed")
+        os.fdatasync(handle)
+
+
+@pytest.fixture
+def syncs(monkeypatch):
+    syncs = Syncs()
+    monkeypatch.setattr(log_sync, "fdatasync", syncs)
+    return syncs
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens stores with an interval, and closes them."""
+    brokers = []
+
+    def opened(interval, name="store"):
+        with dask.config.set({"daskbroker.sync-interval": interval}):
+            brokers.append(daskbroker.connect(tmp_path / name))
+        return brokers[-1]
+
+    yield opened
+    for broker in brokers:
+        broker.close()
+
+
+def log_of(broker):
+    return broker.event_sources["embedded"].store._database.log
+
+
+def until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def open_run(uid, events=3):
+    return make_run(events, uid=uid)[:-1]
+
+
+def test_a_run_that_stops_is_one_sync(opened, syncs):
+    db = opened(60)
+    for number in range(5):
+        documents = make_run(3, uid=f"run-{number}")
+        insert_all(db, documents[:-1])
+        assert syncs.count == number
+        db.insert(*documents[-1])
+        assert syncs.count == number + 1
+
+
+def test_the_same_stop_again_is_synced_too(opened, syncs):
+    db = opened(60)
+    documents = make_run(3, uid="run")
+    insert_all(db, documents)
+    db.insert(*documents[-1])  # it may be in the log of a process that died
+    assert syncs.count == 2
+
+
+def test_an_open_run_is_synced_within_the_interval_and_nothing_while_idle(opened, syncs):
+    db = opened(0.3)
+    began = time.monotonic()
+    insert_all(db, open_run("run"))
+    until(lambda: syncs.count == 1)
+    assert time.monotonic() - began < 3  # an interval, on a machine with other work
+    until(lambda: log_of(db)._thread is None)
+    assert syncs.count == 1
+    assert not [t for t in threading.enumerate() if t.name == "daskbroker-sync"]
+
+
+def test_one_thread_syncs_while_a_run_goes_on(opened, syncs):
+    db = opened(0.1)
+    documents = make_run(400, uid="run")
+    began = time.monotonic()
+    for name, doc in documents[:-1]:
+        db.insert(name, doc)
+        time.sleep(0.001)
+        assert len([t for t in threading.enumerate() if t.name == "daskbroker-sync"]) <= 1
+    assert 3 <= syncs.count <= (time.monotonic() - began) / 0.08 + 1
+
+
+def test_an_interval_of_0_syncs_every_insert_once(opened, syncs):
+    db = opened(0)
+    for place, (name, doc) in enumerate(make_run(6, uid="run")):
+        db.insert(name, doc)
+        if name != "stop":
+            assert syncs.count == place + 1
+    with db.batch():
+        before = syncs.count
+        insert_all(db, make_run(2, uid="other"))
+    assert syncs.count >= before + 5
+    assert log_of(db)._thread is None
+
+
+@pytest.mark.parametrize("value", [-1, "soon", float("nan")])
+def test_an_interval_that_is_none_is_refused(opened, value):
+    with pytest.raises(ConfigError, match="sync-interval"):
+        opened(value)
+
+
+def test_threads_that_stop_runs_share_syncs(opened, syncs):
+    db = opened(60)
+    runs = [make_run(2, uid=f"run-{number}") for number in range(8)]
+    for documents in runs:
+        insert_all(db, documents[:-1])
+    syncs.delay = 0.3
+    threads = [threading.Thread(target=db.insert, args=documents[-1]) for documents in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= syncs.count <= 4
+    assert len(list(db())) == 8
+
+
+def test_a_batch_is_synced_at_its_end(opened, syncs):
+    db = opened(60)
+    with db.batch():
+        for number in range(5):
+            insert_all(db, make_run(3, uid=f"run-{number}"))
+        assert syncs.count == 0
+        other = threading.Thread(target=insert_all, args=(db, make_run(3, uid="other")))
+        other.start()
+        other.join()
+        assert syncs.count == 1  # another thread is not in it
+        insert_all(db, make_run(3, uid="last"))
+    assert syncs.count == 2
+
+
+def test_copies_are_synced_at_their_end(opened, syncs):
+    db, into = opened(60), opened(60, "into")
+    with db.batch():
+        for number in range(5):
+            insert_all(db, make_run(3, uid=f"run-{number}"))
+    syncs.count = 0
+    assert len(copy(db, into).copied) == 5
+    assert syncs.count == 1
+
+
+def test_flush_and_close_sync_what_is_left(opened, syncs):
+    db = opened(60)
+    insert_all(db, open_run("run"))
+    db.flush()
+    assert syncs.count == 1
+    db.flush()
+    assert syncs.count == 1
+    insert_all(db, open_run("other"))
+    db.close()
+    assert syncs.count == 2
+
+
+# -- failures --------------------------------------------------------------------------------
+
+
+def test_a_sync_in_the_background_that_fails_is_an_error_of_the_next_insert(opened, syncs):
+    db = opened(0.2)
+    documents = make_run(4, uid="run")
+    syncs.failing = 1
+    insert_all(db, documents[:3])
+    until(lambda: log_of(db)._trouble is not None)
+    with pytest.raises(StoreError, match=r"sqlite-wal could not be synced.*the disk failed"):
+        db.insert(*documents[3])
+    assert len([pair for pair in db["run"].documents() if pair[0] == "event"]) == 1
+
+
+def test_after_a_failed_sync_the_log_is_written_again(opened, syncs, monkeypatch):
+    db = opened(60)
+    documents = make_run(4, uid="run")
+    insert_all(db, documents[:-1])
+    syncs.failing = 2
+    with pytest.raises(StoreError, match="could not be synced"):
+        db.insert(*documents[-1])
+    written = []
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda *a: written.append(a[1]) or pwrite(*a))
+    with pytest.raises(StoreError, match="could not be synced"):
+        db.insert(*documents[-1])  # tried, and failed again
+    assert written
+    written.clear()
+    log = log_of(db)._path.read_bytes()
+    db.insert(*documents[-1])
+    assert b"".join(written) == log
+    assert not log_of(db)._mark.exists()
+    assert list(db["run"].documents())[-1] == documents[-1]
+
+
+def test_a_log_that_a_dead_process_could_not_sync_is_written_again(opened, syncs, tmp_path):
+    program = """
+import errno, os, sys, daskbroker
+from daskbroker.stores.embedded import log_sync
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+def fail(handle):
+    raise OSError(errno.EIO, "the disk failed")
+log_sync.fdatasync = fail
+db = daskbroker.connect(sys.argv[1])
+try:
+    insert_all(db, make_run(3, uid="run"))
+except daskbroker.core.errors.StoreError:
+    os._exit(7)
+"""
+    place = tmp_path / "store"
+    done = subprocess.run([sys.executable, "-c", program, str(place)], check=False)
+    assert done.returncode == 7
+    mark = place / log_sync.MARK
+    assert mark.exists()
+    db = opened(60)
+    insert_all(db, make_run(3, uid="other"))
+    assert syncs.count == 2  # once the bytes that were there, once the stop
+    assert not mark.exists()
+    assert sorted(header.uid for header in db) == ["other", "run"]
+
+
+def test_threads_that_share_a_failed_sync_all_get_the_error(opened, syncs):
+    db = opened(60)
+    runs = [make_run(2, uid=f"run-{number}") for number in range(4)]
+    for documents in runs:
+        insert_all(db, documents[:-1])
+    syncs.delay, syncs.failing = 0.3, 10
+    errors = []
+
+    def stop(documents):
+        try:
+            db.insert(*documents[-1])
+        except StoreError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=stop, args=(documents,)) for documents in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 4
+
+
+def test_inserts_go_on_while_a_sync_is_slow_up_to_ten_intervals(opened, syncs):
+    db = opened(0.1)
+    documents = make_run(6000, uid="run")
+    insert_all(db, documents[:3])
+    syncs.delay = 3.0
+    db.insert(*documents[3])
+    until(lambda: log_of(db)._syncing)
+    began = time.monotonic()
+    slowest, count = 0.0, 0
+    for name, doc in documents[4:]:
+        before = time.monotonic()
+        db.insert(name, doc)
+        slowest, count = max(slowest, time.monotonic() - before), count + 1
+        if slowest > 0.9:
+            break
+    assert count > 20  # went on
+    assert 0.9 < time.monotonic() - began < 10  # and waited for the sync then
+    syncs.delay = 0.0
+
+
+def test_a_disk_that_does_not_answer_is_an_error(opened, syncs, monkeypatch):
+    monkeypatch.setattr(log_sync, "PATIENCE_SECONDS", 0.2)
+    db = opened(0.05)
+    documents = make_run(5000, uid="run")
+    syncs.delay = 3.0
+    with pytest.raises(StoreError, match="has not been synced for"):
+        insert_all(db, documents[:-1])
+    syncs.delay = 0.0
+
+
+def test_an_interrupt_while_the_log_is_synced_stops_nobody_else(opened, syncs, monkeypatch):
+    db = opened(60)
+    documents = make_run(3, uid="run")
+    insert_all(db, documents[:-1])
+
+    def interrupted(handle):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_sync, "fdatasync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            db.insert(*documents[-1])
+    other = threading.Thread(target=db.insert, args=documents[-1])
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+    assert syncs.count == 1
+
+
+# -- processes -------------------------------------------------------------------------------
+
+
+def test_parent_and_forked_child_sync_for_themselves(opened, syncs):
+    db = opened(0.2)
+    insert_all(db, open_run("parent"))
+    child = os.fork()
+    if child == 0:
+        syncs.count = 0
+        try:
+            insert_all(db, make_run(3, uid="child"))
+            insert_all(db, open_run("open"))
+            until(lambda: syncs.count == 2)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    before = syncs.count
+    insert_all(db, make_run(3, uid="after"))
+    assert syncs.count > before
+    assert {header.uid for header in db} == {"parent", "child", "open", "after"}
+    until(lambda: log_of(db)._thread is None)
+
+
+def test_what_is_inserted_last_is_synced_when_the_program_ends(tmp_path):
+    program = """
+import os, sys, daskbroker
+from daskbroker.stores.embedded import log_sync
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+def told(handle):
+    os.fdatasync(handle)
+    print("synced", flush=True)
+log_sync.fdatasync = told
+db = daskbroker.connect(sys.argv[1])
+insert_all(db, make_run(3, uid="run")[:-1])
+print("inserted", flush=True)
+"""
+    environment = {**os.environ, "DASK_DASKBROKER__SYNC_INTERVAL": "60"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "store")],
+        check=True, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert done.stdout.split() == ["inserted", "synced"]

@@ -1,0 +1,425 @@
+"""Documents that other programs have put into a database: one that makes no sense costs its run."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import sys
+import uuid
+import warnings
+from types import SimpleNamespace
+
+import bson
+import pymongo
+import pytest
+from bson import DBRef, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
+from bson.binary import Binary, UuidRepresentation
+from bson.code import Code
+from bson.datetime_ms import DatetimeMS
+
+import daskbroker
+from daskbroker import BadRunWarning
+from daskbroker.cli import main
+from daskbroker.core.errors import DaskbrokerError, StoreDamaged
+from daskbroker.stores.mongodb import bad_headers, planning, reference_planning, survey
+
+TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
+NUMBER = ObjectId()
+VALUES = {
+    "bytes": (b"\0\1", b"\0\1"),
+    "UUID": (Binary.from_uuid(TOKEN), TOKEN),
+    "legacy UUID": (Binary.from_uuid(TOKEN, UuidRepresentation.PYTHON_LEGACY), TOKEN),
+    "binary of a user": (Binary(b"x", 128), b"x"),
+    "date": (datetime.datetime(2026, 1, 1), "2026-01-01T00:00:00+00:00"),
+    "date out of range": (DatetimeMS(2**60), f"{2**60} ms after 1970"),
+    "timestamp": (Timestamp(5, 3), "1970-01-01T00:00:05+00:00"),
+    "decimal": (Decimal128("1.5"), 1.5),
+    "decimal out of range": (Decimal128("1E6000"), math.inf),
+    "regex": (Regex("a.c", "im"), "/a.c/im"),
+    "code": (Code("f()"), "f()"),
+    "code with scope": (Code("f()", {"x": 1}), "f()"),
+    "ObjectId": (NUMBER, str(NUMBER)),
+    "reference": (DBRef("other", NUMBER), str(NUMBER)),
+    "MinKey": (MinKey(), "MinKey"),
+    "MaxKey": (MaxKey(), "MaxKey"),
+    "long": (Int64(2**60), 2**60),
+    "nested": ({"a": [MinKey(), {"b": b"x"}]}, {"a": ["MinKey", {"b": b"x"}]}),
+    "deep": (bson.decode(bson.encode({"a": 1})), {"a": 1}),
+}
+ODD = (None, 5, "text", [1], {"a": 1}, MinKey(), b"x", math.nan, math.inf, 2**60, True, ...)
+SOUND_VALUES = {"uid": ("text",), "seq_num": (5, 2**60), "time": (5,), "data": ({"a": 1},),
+                "timestamps": ({"a": 1},)}  # fmt: skip
+EVENTS = [
+    pytest.param({field: value}, id=f"{field}-{'absent' if value is ... else value!r}")
+    for field, sound in SOUND_VALUES.items()
+    for value in ODD
+    if value not in sound
+] + [
+    pytest.param(change, id=name)
+    for name, change in {
+        "_daskbroker": {"_daskbroker": 5},
+        "packed": {"_daskbroker": {"packed": b"xx"}},
+        "descriptors": {"descriptor": ["{run}-d"]},
+        "timestamp": {"timestamps": {"x": "text", "w": 1.0}},
+        "filled": {"filled": 5},
+        "filled bytes": {"filled": b"x"},
+    }.items()
+]
+DESCRIPTORS = [
+    pytest.param(change, id=name)
+    for name, change in {
+        "no data_keys": {"data_keys": ...},
+        "data_keys": {"data_keys": [1]},
+        "data_key": {"data_keys": {"x": 5}},
+        "shape": {"data_keys": {"x": {"shape": 5}}},
+        "no uid": {"uid": ...},
+        "uid": {"uid": 5},
+        "name": {"name": 5},
+        "configuration": {"configuration": 5},
+        "device": {"configuration": {"camera": 5}},
+        "hints": {"hints": "x"},
+        "_daskbroker": {"_daskbroker": "x"},
+        "packed": {"_daskbroker": {"packed": b"x"}},
+    }.items()
+]
+
+
+@pytest.fixture(scope="module")
+def place(mongod_uri):
+    name = f"test_{uuid.uuid4().hex}"
+    yield f"{mongod_uri}/{name}"
+    with pymongo.MongoClient(mongod_uri) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def db(place, raw, monkeypatch):
+    monkeypatch.setattr(bad_headers, "LOOK_SECONDS", 0.0)
+    with daskbroker.connect(place) as db:
+        yield db
+
+
+@pytest.fixture(scope="module")
+def raw(place):
+    with pymongo.MongoClient(place) as client:
+        database = client.get_default_database()
+        database.event.create_index("uid")  # not unique, as an old database may have it
+        with daskbroker.connect(place) as db:
+            db.header_source.store.create_indexes()
+        yield database
+
+
+def changed(doc, change):
+    return {key: value for key, value in {**doc, **change}.items() if value is not ...}
+
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def three(raw, db):
+    """Three runs as another program writes them, the second with changes."""
+
+    def three(event=None, descriptor=None, start=None, stop=None, value=0.5):
+        number = next(numbers)
+        uids = [f"{name}-{number}" for name in ("good", "bad", "late")]
+        for place, uid in enumerate(uids):
+            mine = place == 1
+            claim = {"source": "a", "dtype": "number", "shape": []}
+            docs = {
+                "run_start": {"uid": uid, "time": number * 10.0 + place, "batch": number},
+                "event_descriptor": {"uid": f"{uid}-d", "run_start": uid, "time": 1.0,
+                                     "name": "primary", "data_keys": {"x": claim, "w": claim}},
+                "run_stop": {"uid": f"{uid}-s", "run_start": uid, "time": 3.0,
+                             "exit_status": "success"},
+            }  # fmt: skip
+            changes = {"run_start": start, "event_descriptor": descriptor, "run_stop": stop}
+            for name, doc in docs.items():
+                raw[name].insert_one(changed(doc, (mine and changes[name]) or {}))
+            for seq_num in range(1, 6):
+                row = {"uid": f"{uid}-e{seq_num}", "descriptor": f"{uid}-d", "seq_num": seq_num,
+                       "time": float(seq_num), "data": {"x": seq_num * 1.0, "w": 0.5},
+                       "timestamps": {"x": 1.0, "w": 1.0}}  # fmt: skip
+                if mine and seq_num == 3:
+                    if event == {"descriptor": ["{run}-d"]}:
+                        event = {"descriptor": [f"{uid}-d"]}
+                    row = changed(row, event or {"data": {"x": 3.0, "w": value}})
+                raw.event.insert_one(row)
+        return SimpleNamespace(good=uids[0], bad=uids[1], late=uids[2], runs=db(batch=number))
+
+    return three
+
+
+@pytest.fixture(params=["short", "long"])
+def journals(request, monkeypatch):
+    """Journals that travel with plans, and such as are surveyed and read in ranges."""
+    if request.param == "long":
+        monkeypatch.setattr(planning, "RANGE_ROWS", 2)
+        monkeypatch.setattr(survey, "RANGE_ROWS", 2)
+    return request.param
+
+
+@pytest.mark.usefixtures("journals")
+@pytest.mark.parametrize("name", VALUES)
+def test_values_that_json_lacks_are_read(three, db, name):
+    stored, expected = VALUES[name]
+    run = three(value=stored)
+    header = db[run.bad]
+    assert header.table()[["x"]].compute()["x"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert header.table()["w"].compute()[3] == expected
+    assert header.dataset()["w"].values[2] == expected
+    events = [doc for name, doc in header.documents() if name == "event"]
+    assert events[2]["data"]["w"] == expected
+    assert len(run.runs.table().compute()) == 15
+    assert db.seal(run.bad) == 1
+    assert header.table()["w"].compute()[3] == expected
+    with daskbroker.temp() as other:
+        assert not daskbroker.copy(run.runs, other).failed
+        assert other[run.bad].table()["w"].compute()[3] == expected
+
+
+def test_lists_nested_deeper_than_arrow_goes(three, db):
+    value = 1.0
+    for _ in range(80):
+        value = [value]
+    run = three(value=value)
+    assert db[run.bad].table()["w"].compute()[3] == value
+    assert len(run.runs.table().compute()) == 15
+    assert db.seal(run.bad) == 1
+    assert db[run.bad].table()["w"].compute()[3] == value
+
+
+@pytest.mark.parametrize("change", EVENTS)
+def test_an_odd_event_costs_its_run(three, db, change):
+    run = three(event=change)
+    assert [header.uid for header in run.runs] == [run.late, run.bad, run.good]
+    with pytest.warns(BadRunWarning, match=rf"run '{run.bad}': stream 'primary'"):
+        frame = run.runs.table().compute()
+    assert sorted(frame["run"].unique()) == [run.good, run.late]
+    with pytest.warns(BadRunWarning):
+        assert run.runs.dataset().sizes["time"] == 10
+    for ask in (db[run.bad].table, db[run.bad].dataset, lambda: list(db[run.bad].documents())):
+        with pytest.raises(StoreDamaged, match=rf"run '{run.bad}'"):
+            ask()
+    with daskbroker.temp() as other:
+        report = daskbroker.copy(run.runs, other)
+        assert (sorted(report.copied), list(report.failed)) == ([run.good, run.late], [run.bad])
+
+
+@pytest.mark.parametrize("change", EVENTS)
+def test_an_odd_event_of_a_long_journal_costs_its_run(three, db, change, monkeypatch):
+    """Planned or read, it is named; other runs are read whatever it is."""
+    monkeypatch.setattr(planning, "RANGE_ROWS", 2)
+    monkeypatch.setattr(survey, "RANGE_ROWS", 2)
+    run = three(event=change)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BadRunWarning)
+        frame = run.runs.table(errors="skip").compute()
+        assert {run.good, run.late} <= set(frame["run"])
+        try:
+            assert db.seal(run.bad) == 1
+        except StoreDamaged as error:
+            assert run.bad in str(error)
+        assert db.seal(run.good) == db.seal(run.late) == 1
+        assert {run.good, run.late} <= set(run.runs.table().compute()["run"])
+    try:
+        assert len(list(db[run.bad].documents())) == 8
+    except StoreDamaged as error:
+        assert run.bad in str(error)
+
+
+@pytest.mark.parametrize("change", DESCRIPTORS)
+def test_an_odd_descriptor_costs_its_run(three, db, change):
+    run = three(descriptor=change)
+    assert [header.uid for header in run.runs] == [run.late, run.bad, run.good]
+    with pytest.warns(BadRunWarning, match=rf"run '{run.bad}'.*descriptor"):
+        frame = run.runs.table().compute()
+    assert sorted(frame["run"].unique()) == [run.good, run.late]
+    for ask in (lambda h: h.table(), lambda h: h.streams, lambda h: list(h.documents())):
+        with pytest.raises(StoreDamaged, match=rf"run '{run.bad}'.*descriptor"):
+            ask(db[run.bad])
+    assert db.seal(run.good) == 1
+
+
+def test_a_descriptor_that_names_no_run_is_nobodys(three, db):
+    run = three(descriptor={"run_start": ...})
+    assert db[run.bad].streams == []
+    assert len(run.runs.table().compute()) == 10
+    db.insert("start", {"uid": f"after-{run.bad}", "time": 1.0})
+
+
+STOPS = {
+    "no uid": {"uid": ...},
+    "no time": {"time": ...},
+    "time": {"time": "later"},
+    "infinite time": {"time": math.inf},
+    "_daskbroker": {"_daskbroker": [1]},
+    "packed": {"_daskbroker": {"packed": b"xx"}},
+}
+
+
+@pytest.mark.parametrize("change", STOPS.values(), ids=STOPS)
+def test_an_odd_stop_costs_its_run(three, db, change):
+    run = three(stop=change)
+    packed = "packed" in str(change)  # what is packed the server cannot look into
+    assert len(run.runs) == (3 if packed else 2)
+    with pytest.warns(BadRunWarning, match=rf"run '{run.bad}'.*stop.*run_stop, _id"):
+        assert [header.uid for header in run.runs] == [run.late, run.good]
+    with pytest.raises(StoreDamaged, match=rf"run '{run.bad}'.*stop"):
+        db[run.bad]
+
+
+STARTS = {
+    "no uid": {"uid": ...},
+    "uid": {"uid": 5},
+    "empty uid": {"uid": ""},
+    "uids": {"uid": ["a", "b"]},
+    "_daskbroker": {"_daskbroker": 5},
+}
+
+
+@pytest.mark.parametrize("change", STARTS.values(), ids=STARTS)
+def test_an_odd_start_costs_its_run(three, db, change):
+    run = three(start=change)
+    assert len(run.runs) == 2
+    with pytest.warns(BadRunWarning, match="start.*run_start, _id") as caught:
+        assert [header.uid for header in run.runs] == [run.late, run.good]
+    assert len(caught) == 1
+    (bad,) = run.runs.bad
+    assert bad.uid == (run.bad if "_daskbroker" in change else None)
+    with pytest.warns(BadRunWarning):
+        assert len(run.runs.table().compute()) == 10
+    db.insert("start", {"uid": f"after-{run.bad}", "time": 1.0})
+
+
+def test_what_was_put_right_is_there_again(three, db, raw):
+    run = three(stop={"time": "later"})
+    assert len(run.runs) == 2
+    raw.run_stop.update_one({"run_start": run.bad}, {"$set": {"time": 3.0}})
+    assert len(run.runs) == len(list(run.runs)) == 3
+
+
+def test_many_bad_ones_are_named_within_bounds(mongo_database):
+    with pymongo.MongoClient(mongo_database) as client:
+        starts = client.get_default_database().run_start
+        starts.insert_many([{"time": float(n)} for n in range(500)])
+        starts.insert_one({"uid": "sound", "time": -1.0})
+    with daskbroker.connect(mongo_database) as db:
+        assert len(db) == 1
+        results = db()
+        with pytest.warns(BadRunWarning) as caught:
+            assert [header.uid for header in results] == ["sound"]
+        assert len(caught) == 11
+        assert "results' attribute `bad`" in str(caught[-1].message)
+        assert len(results.bad) == 500
+        with pytest.warns(BadRunWarning):
+            assert db[-1].uid == "sound"
+
+
+# -- references ------------------------------------------------------------------------------
+
+RESOURCES = {
+    "resource": [("resource", {"uid": 5}), ("resource", {"_daskbroker": 5})],
+    "datum": [
+        ("datum", {"datum_id": ...}), ("datum", {"datum_id": 5}), ("datum", {"datum_kwargs": ...}),
+        ("datum", {"datum_kwargs": 5}), ("datum", {"_daskbroker": 5}),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ranges", [False, True], ids=["inline", "ranges"])
+@pytest.mark.parametrize(
+    ("kind", "change"), [pair for some in RESOURCES.values() for pair in some], ids=str
+)
+def test_odd_references_cost_their_run(mongo_database, kind, change, ranges, monkeypatch):
+    if ranges:
+        monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 2)
+    from daskbroker.testing import external_run
+    from daskbroker.testing.base import insert_all
+
+    runs = [external_run(3), external_run(3), external_run(3)]
+    with daskbroker.connect(mongo_database) as db:
+        for docs in runs:
+            insert_all(db, docs)
+        first = next(doc for name, doc in runs[1] if name == kind)
+        key = "uid" if kind == "resource" else "datum_id"
+        with pymongo.MongoClient(mongo_database) as client:
+            sets = {k: v for k, v in change.items() if v is not ...}
+            unset = {k: 1 for k, v in change.items() if v is ...}
+            client.get_default_database()[kind].update_one(
+                {key: first[key]}, {"$set": sets} if sets else {"$unset": unset}
+            )
+        bad = runs[1][0][1]["uid"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BadRunWarning)
+            starts = []
+            for header in db():
+                try:
+                    list(header.documents(fill=False))
+                    starts.append(header.uid)
+                except StoreDamaged as error:
+                    assert bad in str(error)
+            assert {docs[0][1]["uid"] for docs in runs} - set(starts) <= {bad}
+            assert len(db().table(fill=False).compute()) == 9
+            with daskbroker.temp() as other:
+                copied = daskbroker.copy(db(), other)
+            assert len(copied.copied) >= 2
+            assert set(copied.failed) <= {bad}
+
+
+# -- the command line ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_command(monkeypatch, capfd):
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["daskbroker", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        return SimpleNamespace(status=ended.value.code, out=printed.out, err=printed.err)
+
+    return run_command
+
+
+@pytest.mark.parametrize("command", ["seal", "copy", "jsonl", "parquet"])
+def test_commands_go_on_and_name_it_once(three, place, run_command, tmp_path, command):
+    run = three(event={"data": ...})
+    term = f"batch={run.runs[0].start['batch']}"
+    arguments = {
+        "seal": ("seal", place, term),
+        "copy": ("copy", place, tmp_path / "copy", term),
+        "jsonl": ("export", tmp_path, term, "--db", place),
+        "parquet": ("export", tmp_path, term, "--db", place, "--format", "parquet"),
+    }[command]
+    done = run_command(*arguments)
+    assert done.status == 1
+    (line,) = done.err.strip().splitlines()
+    assert run.bad in line
+    assert "lacks 'data'" in line
+    said = {"seal": "2 chunks", "copy": "2 runs", "jsonl": "2 files", "parquet": "2 files"}
+    assert said[command] in done.out
+
+
+def test_ls_and_info_leave_it_out(three, place, run_command):
+    run = three(stop={"time": ...})
+    listed = run_command("ls", "--db", place, f"batch={run.runs[0].start['batch']}")
+    assert listed.status == 0
+    assert [line.split()[0] for line in listed.out.splitlines()] == [run.late, run.good]
+    (line,) = listed.err.strip().splitlines()
+    assert line.startswith("daskbroker: warning: ")
+    assert run.bad in line
+    assert run_command("info", place).status == 0
+    shown = run_command("show", run.bad, "--db", place)
+    assert shown.status == 1
+    assert "stop document lacks 'time'" in shown.err
+
+
+def test_no_error_is_somebody_elses(three, db):
+    """Whatever is wrong, it is an error of daskbroker that names the run."""
+    run = three(event={"data": ...})
+    for ask in (db[run.bad].table, db[run.bad].tree, lambda: db.seal(run.bad)):
+        with pytest.raises(DaskbrokerError, match=run.bad):
+            ask()

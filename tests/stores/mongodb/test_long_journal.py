@@ -1,0 +1,102 @@
+"""A journal that is too long to travel with its plan: surveyed by the server, read in ranges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from daskbroker.stores.mongodb import planning, survey
+from daskbroker.testing import RunBuilder, assert_documents_equal
+from daskbroker.testing.base import insert_all
+
+ROWS = 60
+
+
+@pytest.fixture(autouse=True)
+def _ranges_of_ten_rows(monkeypatch):
+    monkeypatch.setattr(planning, "RANGE_ROWS", 10)
+    monkeypatch.setattr(survey, "RANGE_ROWS", 10)
+
+
+def values(row):
+    """What BSON can hold, but in the second, third, fourth and last of six ranges."""
+    return {
+        "large": 2**70 + row if row in (15, 16) else row,
+        "negative": -(2**65) if row == 59 else row,
+        "unsigned": 2**63 + row if 30 <= row < 40 else row,
+        "text": "\ud800" if row == 25 else f"t{row}",
+        "object": {"$set": row, "a\0b": 1} if row == 33 else {"n": row},
+        "array": [2**64, row] if row == 38 else [1, row],
+        "number": 2**66 if row == 12 else row / 2,
+        "always": 2**64 + row,
+        "plain": row / 3,
+    }
+
+
+@pytest.fixture
+def documents():
+    run = RunBuilder()
+    descriptor = run.descriptor(values(0))
+    for row in range(ROWS):
+        run.event(descriptor, values(row))
+    return run.documents
+
+
+def same(cell, value):
+    if isinstance(cell, np.ndarray):
+        cell = cell.tolist()
+    return cell == value
+
+
+@pytest.mark.parametrize("sealed", [0, 25, ROWS], ids=["journal", "both", "sealed"])
+def test_values_that_bson_cannot_hold(mongo, documents, sealed):
+    insert_all(mongo, documents[: 2 + sealed])
+    if sealed:
+        mongo.seal()
+    insert_all(mongo, documents[2 + sealed :])
+    header = mongo[-1]
+    if sealed < ROWS:
+        plan = header.es_given_stream("primary").store.plan_runs([header.uid]).events
+        assert len(plan) == (ROWS - sealed + 9) // 10 + bool(sealed)
+    assert_documents_equal(documents, header.documents())
+    table = header.table()
+    for number in range(table.npartitions):
+        partition = table.partitions[number].compute()
+        assert partition.dtypes.to_dict() == table.dtypes.to_dict()
+    whole, dataset = table.compute(), header.dataset()
+    for key in values(0):
+        expected = [values(row)[key] for row in range(ROWS)]
+        for frame in (whole, table[[key]].compute()):
+            assert frame.index.tolist() == list(range(1, ROWS + 1))
+            wrong = [n for n in range(ROWS) if not same(frame[key].iloc[n], expected[n])]
+            assert wrong == [], key
+        cells = dataset[key].values
+        assert all(map(same, cells, expected)), key
+
+
+def test_a_run_of_none_but_such_values(mongo):
+    """The plain form of its events lacks the column in every row."""
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 1})
+    for row in range(25):
+        run.event(descriptor, {"x": 2**80 + row})
+    insert_all(mongo, run.documents)
+    assert mongo[-1].table().compute()["x"].tolist() == [2**80 + row for row in range(25)]
+    assert mongo[-1].dataset()["x"].values.tolist() == [2**80 + row for row in range(25)]
+
+
+@pytest.mark.parametrize("last", [(14, 14), (15, 15), (10, 12)], ids=str)
+def test_a_rewound_run(mongo, last):
+    """As many numbers as the range from first to last has, and some of them are the same."""
+    numbers = [*range(1, 13), *last]
+    run = RunBuilder()
+    descriptor = run.descriptor({"x": 0})
+    for place, number in enumerate(numbers):
+        run.event(descriptor, {"x": place}, number)
+    insert_all(mongo, run.documents)
+    latest = dict(sorted({number: x for x, number in enumerate(numbers)}.items()))
+    for table in (mongo[-1].table(), mongo[-1].table()[["time"]]):
+        assert len(table) == len(latest)
+        assert table.compute().index.tolist() == list(latest)
+    assert mongo[-1].table().compute()["x"].tolist() == list(latest.values())
+    assert mongo[-1].dataset()["x"].values.tolist() == list(latest.values())
