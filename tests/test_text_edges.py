@@ -119,7 +119,9 @@ def test_errors_and_reprs_are_plain_lines(evil_store):
             lambda: db(**{EVIL["escape"]: {"$where": 1}}),
             lambda: db[EVIL["escape"]],
         ):
-            with pytest.raises(DaskbrokerError) as caught:
+            with pytest.raises(
+                DaskbrokerError, check=lambda error: str(error).isprintable()
+            ) as caught:
                 wrong()
             errors.append(str(caught.value))
         shown = [repr(header), repr(db(plan_name=EVIL["escape"])), repr(db), *errors]
@@ -130,7 +132,7 @@ def test_errors_and_reprs_are_plain_lines(evil_store):
 
 def test_warnings_are_plain_lines(tmp_path):
     content = {"uri": str(tmp_path / "store"), f"odd{EVIL['escape']}": 1}
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, check=lambda error: str(error).isprintable()) as caught:
         daskbroker.DataBroker.from_config(content)
     assert str(caught.value).isprintable()
     old = {
@@ -183,7 +185,7 @@ def test_no_error_lists_500_names(db, wide):
         lambda: wide.table(fields=["("]),
         lambda: wide.dataset(dtypes={"detector_400_stat": "f8"}),
     ):
-        with pytest.raises(DaskbrokerError) as caught:
+        with pytest.raises(DaskbrokerError, match="500 in all") as caught:
             wrong()
         assert len(str(caught.value)) < 600
         assert "500 in all" in str(caught.value)
@@ -199,7 +201,7 @@ def test_what_was_asked_for_is_cut_too(db, wide):
         lambda: wide.table(fields=["x" * 900]),
         lambda: db["x" * 100_000],
     ):
-        with pytest.raises(DaskbrokerError) as caught:
+        with pytest.raises(DaskbrokerError, check=lambda error: len(str(error)) < 1000) as caught:
             wrong()
         assert len(str(caught.value)) < 1000
 
@@ -210,7 +212,7 @@ def test_of_many_streams_the_nearest_are_named(db):
     descriptor = next(doc for name, doc in documents if name == "descriptor")
     for number in range(60):
         db.insert("descriptor", {**descriptor, "uid": f"d{number}", "name": f"stream-{number}"})
-    with pytest.raises(StreamNotFound) as caught:
+    with pytest.raises(StreamNotFound, match="has: stream-33, ") as caught:
         db["streams"].table("stream_33")
     assert "has: stream-33, " in str(caught.value)
     assert len(str(caught.value)) < 500
@@ -352,7 +354,7 @@ def test_a_claimed_dtype_that_numpy_cannot_parse(db, kind):
                 key: {**claim, "dtype_str": kind} for key, claim in doc["data_keys"].items()
             }
     insert_all(db, documents)
-    db[-1].dataset()
+    assert "img" in db[-1].dataset()
 
 
 # -- numbers, places, objects ----------------------------------------------------------------
@@ -384,7 +386,7 @@ def test_numbers_that_no_store_has(two_runs):
     assert [h.uid for h in db[-BIG:]] == [h.uid for h in db()[:BIG]] == ["run-1-abc", "run-0-abc"]
     assert db[:-BIG] == list(db()[BIG:]) == list(db()[BIG : 2 * BIG]) == []
     assert len(db()[BIG:]) == 0
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no run has the scan_id"):
         db[BIG]
 
 
@@ -450,7 +452,10 @@ def test_a_chunk_shape_of_any_kind(db, shape):
     insert_all(db, documents)
     dataset = db[-1].dataset()
     external = next(name for name in dataset.data_vars if dataset[name].ndim > 1)
-    with dask.config.set(scheduler="synchronous"), pytest.raises(DaskbrokerError):
+    with (
+        dask.config.set(scheduler="synchronous"),
+        pytest.raises(DaskbrokerError, match="no such file"),
+    ):
         dataset[external].compute()  # there is no file
 
 
@@ -491,7 +496,7 @@ def test_strange_places_are_refused(tmp_path, monkeypatch, place):
         lambda: daskbroker.connect(place),
         lambda: daskbroker.connect({"uri": place}),
     ):
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(ConfigError, check=lambda error: "s3cret" not in str(error)) as caught:
             make()
         assert "s3cret" not in str(caught.value)
     assert os.listdir(tmp_path) == []

@@ -65,8 +65,8 @@ def test_a_run_is_a_tree(place):
 
 def test_what_is_not_there_is_an_error(place, tmp_path):
     folder, uid, _ = place
-    with pytest.raises(StoreNotFound):
+    with pytest.raises(StoreNotFound, match="there is no daskbroker store at"):
         xr.open_dataset(tmp_path / "nothing", engine=DaskbrokerEntrypoint)
-    with pytest.raises(StreamNotFound):
+    with pytest.raises(StreamNotFound, match="has no stream 'dark'"):
         xr.open_dataset(folder, engine=DaskbrokerEntrypoint, run=uid, stream="dark")
     assert not (tmp_path / "nothing").exists()

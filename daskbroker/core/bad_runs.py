@@ -43,8 +43,8 @@ class BadRun:
 
     def __str__(self) -> str:
         name = "a run without uid" if self.uid is None else f"run {self.uid!r}"
-        text = self.reason if self.reason.startswith(name) else f"{name}: {self.reason}"
-        return text + (f" ({self.where})" if self.where else "")
+        reason = self.reason.removeprefix(name).removeprefix(", ").removeprefix(": ")
+        return f"{name}: {reason}" + (f" ({self.where})" if self.where else "")
 
     def error(self) -> StoreDamaged:
         """What whoever asks for this run gets."""

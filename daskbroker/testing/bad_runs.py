@@ -37,6 +37,13 @@ def named(*uids: str) -> Iterator[None]:
     assert sorted(text.partition(":")[0] for text in texts) == sorted(f"run {u!r}" for u in uids)
 
 
+def _is_read(header: Any, stream: str) -> bool:
+    try:
+        return len(header.table(stream).compute()) == 1
+    except StoreDamaged:
+        return False
+
+
 class BadRunConformance(Conformance):
     """Lists, searches, tables, copies and sealing where some runs cannot be read.
 
@@ -208,7 +215,7 @@ class BadRunConformance(Conformance):
         db = reopen()
         with named("bad"):
             assert db.seal() >= 4
-        assert len(db["bad"].table("baseline").compute()) == 1
+        assert sum(_is_read(db["bad"], stream) for stream in ("primary", "baseline")) == 1
         with pytest.raises(StoreDamaged, match="bad"):
             db.seal("bad")
         with named():

@@ -119,5 +119,8 @@ def test_how_many_threads():
         assert most_threads() == cores.CPU_COUNT
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             assert pool.apply(_told) == 1  # there are as many processes as cores
-    with config.set({"daskbroker.decode-threads": "many"}), pytest.raises(ConfigError):
+    with (
+        config.set({"daskbroker.decode-threads": "many"}),
+        pytest.raises(ConfigError, match="decode-threads"),
+    ):
         most_threads()

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 
 import h5py
 import numpy as np
@@ -21,12 +22,11 @@ from ...core.errors import FillError
 from ...core.regular import open_regular
 from ..cores import divide
 from .hdf5_filters import Damaged, Filters
+from .hdf5_index import MOST_CHUNKS, ChunkIndex, StoredChunk, grid_of
 from .regions import Axis, as_axis, put_region, shape_of, take_region
 
-__all__ = ["MOST_CHUNKS", "ChunkBytes", "chunk_table"]
+__all__ = ["ChunkBytes"]
 
-MOST_CHUNKS = 2**17
-"""Beyond that, finding out where each lies takes too long."""
 WORTH = 2**16
 """Bytes that chunks have if other threads are to help with them."""
 DONT_FILTER_EDGES = 2
@@ -57,8 +57,8 @@ class ChunkBytes:
         Of the dataset; ``dtype`` with the byte order of the file.
     filters
         By which chunks are coded.
-    table
-        ``(offset, bytes, mask)`` of each chunk of the grid, offset -1 where there is none.
+    index
+        Tells where chunks lie.
     """
 
     path: str
@@ -68,7 +68,7 @@ class ChunkBytes:
     chunk: tuple[int, ...]
     fill: object
     filters: Filters
-    table: np.ndarray
+    index: ChunkIndex
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> ChunkBytes | None:
@@ -80,19 +80,17 @@ class ChunkBytes:
         filters = Filters.of(dataset)
         if filters is None or not _is_plain(dataset) or not _is_coded_to_its_edge(dataset):
             return None
-        grid = tuple(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks))
-        if not 0 < int(np.prod(grid, dtype=object)) <= MOST_CHUNKS:
+        if not 0 < prod(grid_of(dataset)) <= MOST_CHUNKS:
             return None
         path, file = dataset.file.filename, dataset.file.id.get_vfd_handle()
         state = _state(file)
         if _is_written(file):
             return None
-        table = chunk_table(dataset)
         return cls(
             *(path, state, dataset.shape, dataset.dtype, dataset.chunks),
             dataset.fillvalue,
             filters,
-            table,
+            ChunkIndex(dataset),
         )
 
     @contextmanager
@@ -123,21 +121,33 @@ class ChunkBytes:
         sides = [_parts(axis, side) for axis, side in zip((rows, *axes), self.chunk)]
         lengths = [len(rows), *(1 if isinstance(axis, int) else len(axis) for axis in axes)]
         out = np.empty(lengths, self.dtype.newbyteorder("="))
+        wanted = list(itertools.product(*sides))
+        stored = self.index.find([tuple(part.chunk for part in parts) for parts in wanted])
         divide(
-            lambda parts: self._read_chunk(file, parts, out),
-            itertools.product(*sides),
+            lambda item: self._read_chunk(file, *item, out),
+            zip(wanted, stored),
             alone=self.filters.size < WORTH,
         )
         return out.reshape(len(rows), *shape_of(axes))
 
-    def _read_chunk(self, file: int, parts: tuple[_Part, ...], out: np.ndarray) -> None:
+    def _read_chunk(
+        self, file: int, parts: tuple[_Part, ...], stored: StoredChunk, out: np.ndarray
+    ) -> None:
         """What one chunk has, put where it belongs; decoded there if all of it is wanted."""
-        place = tuple(part.chunk for part in parts)
-        into = self._whole(parts, out)
-        if into is not None and self.table[place][0] >= 0:
-            self._decode(file, place, into.reshape(-1).view(np.uint8))
-            return
-        inside = take_region(self._chunk(file, place), [part.inside for part in parts])
+        if stored.offset < 0:
+            chunk = np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
+        else:
+            into = self._whole(parts, out)
+            data = np.empty(self.filters.size, np.uint8) if into is None else _bytes_of(into)
+            try:
+                self._decode(file, stored, data)
+            except Damaged as error:
+                place = tuple(part.chunk for part in parts)
+                raise FillError(f"the chunk {place} of the dataset is damaged: {error}") from None
+            if into is not None:
+                return
+            chunk = data.view(self.dtype).reshape(self.chunk)
+        inside = take_region(chunk, [part.inside for part in parts])
         put_region(out, [part.outside for part in parts], inside)
 
     def _whole(self, parts: tuple[_Part, ...], out: np.ndarray) -> np.ndarray | None:
@@ -151,36 +161,16 @@ class ChunkBytes:
         into = out[tuple(slice(part.outside[0], part.outside[-1] + 1) for part in parts)]
         return into if into.flags.c_contiguous and into.shape == self.chunk else None
 
-    def _chunk(self, file: int, place: tuple[int, ...]) -> np.ndarray:
-        """One chunk, decoded."""
-        if self.table[place][0] < 0:
-            return np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
-        data = np.empty(self.filters.size, np.uint8)
-        self._decode(file, place, data)
-        return data.view(self.dtype).reshape(self.chunk)
-
-    def _decode(self, file: int, place: tuple[int, ...], out: np.ndarray) -> None:
-        offset, size, mask = self.table[place].tolist()
-        try:
-            # pread would take memory for what is not there
-            if offset + size > self.state[2] or size > self.filters.most:
-                raise Damaged(f"it takes {size:,} bytes, more than there are or can be")
-            self.filters.decode(memoryview(os.pread(file, size, offset)), mask, out)
-        except Damaged as error:
-            raise FillError(f"the chunk {place} of the dataset is damaged: {error}") from None
+    def _decode(self, file: int, stored: StoredChunk, out: np.ndarray) -> None:
+        # pread would take memory for what is not there
+        if stored.offset + stored.size > self.state[2] or stored.size > self.filters.most:
+            raise Damaged(f"it takes {stored.size:,} bytes, more than there are or can be")
+        data = os.pread(file, stored.size, stored.offset)
+        self.filters.decode(memoryview(data), stored.mask, out)
 
 
-def chunk_table(dataset: h5py.Dataset) -> np.ndarray:
-    """Offset in the file, bytes and filter mask of each chunk of the grid; -1 where none is."""
-    grid = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
-    table = np.full((*grid, 3), -1, dtype=np.int64)
-
-    def note(info: h5py.h5d.StoreInfo) -> None:
-        place = tuple(at // side for at, side in zip(info.chunk_offset, dataset.chunks))
-        table[place] = info.byte_offset, info.size, info.filter_mask
-
-    dataset.id.chunk_iter(note)
-    return table
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
 
 
 def _is_plain(dataset: h5py.Dataset) -> bool:

@@ -90,29 +90,28 @@ class Filters:
         Damaged
             If the chunk is not as large as it should be, or is not what a filter makes.
         """
-        applied = [place for place in range(len(self.codes)) if not mask >> place & 1]
-        for place in reversed(applied):
-            last = place == applied[0]
-            size = self.size + CHECKSUM * sum(
-                self.codes[p] == FLETCHER32 for p in applied if p < place
-            )
-            if self.codes[place] == FLETCHER32:
+        pairs = list(zip(self.codes, self.values))
+        applied = [pair for place, pair in enumerate(pairs) if not mask >> place & 1]
+        for number in reversed(range(len(applied))):
+            code, values = applied[number]
+            if code == FLETCHER32:
                 data = _checked(data)
                 continue
-            into = out if last else np.empty(size, np.uint8)
-            try:
-                _DECODERS[self.codes[place]](data, into, self.values[place])
-            except (RuntimeError, ValueError, struct.error) as error:
-                raise Damaged(
-                    f"it does not unpack to the {size} bytes of a chunk: {error}"
-                ) from None
+            sums = sum(before == FLETCHER32 for before, _ in applied[:number])
+            into = np.empty(self.size + CHECKSUM * sums, np.uint8) if number else out
+            _undo(code, values, data, into)
             data = into.data
-        if not applied or self.codes[applied[0]] == FLETCHER32:
+        if not applied or applied[0][0] == FLETCHER32:  # nothing was decoded into its place
             if len(data) != len(out):
-                raise Damaged(
-                    f"it has {len(data)} bytes in place of the {len(out)} bytes of a chunk"
-                )
+                raise Damaged(f"it has {len(data)} bytes, not the {len(out)} bytes of a chunk")
             out[:] = np.frombuffer(data, np.uint8)
+
+
+def _undo(code: int, values: tuple[int, ...], data: memoryview, out: np.ndarray) -> None:
+    try:
+        _DECODERS[code](data, out, values)
+    except (RuntimeError, ValueError, struct.error) as error:
+        raise Damaged(f"it does not unpack to the {len(out)} bytes of a chunk: {error}") from None
 
 
 def _is_known(code: int, values: tuple[int, ...]) -> bool:

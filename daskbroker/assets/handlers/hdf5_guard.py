@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from ...core.errors import FillError
-from .hdf5_bytes import MOST_CHUNKS, chunk_table
+from .hdf5_index import MOST_CHUNKS, ChunkIndex, grid_of
 from .regions import Axis
 
 __all__ = ["ChunkGuard"]
@@ -29,8 +29,6 @@ SLACK = 2**20
 SUSPICIOUS = 512 * 2**20
 """Bytes that deflate may come to before it is tried out."""
 HEAD = 18
-FEW = 16
-"""Chunks that are looked for one by one."""
 
 
 class ChunkGuard:
@@ -52,19 +50,16 @@ class ChunkGuard:
         self._last = len(filters) - 1
         self._code = filters[-1][0] if filters else 0
         self._values = filters[-1][2] if filters else ()
-        grid = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
-        self._waiting = np.ones(grid, bool)
+        self._waiting = np.ones(grid_of(dataset), bool)
         self._left = self._waiting.size
-        self._table: np.ndarray | None = None
-        self._asked = 0
+        self._index = ChunkIndex(dataset)
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> ChunkGuard | None:
         """For an open dataset; None where nothing is unpacked, or chunks are too many."""
         if dataset.chunks is None or not dataset.id.get_create_plist().get_nfilters():
             return None
-        grid = [-(-size // side) for size, side in zip(dataset.shape, dataset.chunks)]
-        return cls(dataset) if 0 < prod(grid) <= MOST_CHUNKS else None
+        return cls(dataset) if 0 < prod(grid_of(dataset)) <= MOST_CHUNKS else None
 
     def check(self, rows: Axis, axes: Sequence[Axis]) -> None:
         """Look at the chunks that have a region of some rows, as far as none did before.
@@ -88,27 +83,8 @@ class ChunkGuard:
                 self._waiting[place] = False
         self._left = int(self._waiting.sum())
 
-    def _where(self, place: tuple[int, ...]) -> tuple[int, int, int]:
-        """Offset, bytes and filter mask of a chunk; the offset is -1 where there is none.
-
-        HDF5 goes through all chunks to find one, so after some it is asked for all at once.
-        """
-        self._asked += 1
-        if self._table is None and self._asked <= FEW:
-            corner = tuple(at * side for at, side in zip(place, self._dataset.chunks))
-            info = self._dataset.id.get_chunk_info_by_coord(corner)
-            return (
-                (-1 if info.byte_offset is None else info.byte_offset),
-                info.size,
-                info.filter_mask,
-            )
-        if self._table is None:
-            self._table = chunk_table(self._dataset)
-        offset, stored, mask = self._table[place].tolist()
-        return offset, stored, mask
-
     def _check_chunk(self, file: int, place: tuple[int, ...]) -> None:
-        offset, stored, mask = self._where(place)
+        offset, stored, mask = self._index.find([place])[0]
         if offset < 0:
             return
         claimed = stored

@@ -40,6 +40,7 @@ __all__ = [
     "check_size",
     "checked_from_bson",
     "document_from_bson",
+    "foreign_values",
     "from_bson",
     "is_packed",
     "sparse_bson",
@@ -86,6 +87,16 @@ def _decimal(value: Decimal128) -> float:
 def _pattern(value: Regex[str]) -> str:
     letters = {"i": 2, "m": 8, "s": 16, "x": 64}  # as re has them
     return f"/{value.pattern}/" + "".join(k for k, flag in letters.items() if value.flags & flag)
+
+
+def foreign_values(value: Any) -> Iterator[tuple[str, str]]:
+    """``(path, text)`` of what text stands for in a document as it was decoded."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in inside:
+        if isinstance(item, ForeignText):
+            yield str(key), str(item)
+        elif isinstance(item, (dict, list)):
+            yield from ((f"{key}.{path}", text) for path, text in foreign_values(item))
 
 
 def _foreign(text: Callable[[Any], str]) -> Callable[[Any], ForeignText]:

@@ -19,10 +19,10 @@ from ...core.run_plan import stream_of
 from ...core.search import Search
 from ...core.validate import check_keys, document_label
 from ..checking import CheckedHeader, check_document, told
-from .bson_documents import from_bson, storable
+from .bson_documents import foreign_values, from_bson, storable
 from .database import CHUNKS, Database, OwnCursor
 from .filters import Filter
-from .references import of_runs, with_uid
+from .references import of_runs
 
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 
@@ -48,8 +48,9 @@ def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
     """A document as it was given, checked; None, with the reason, if it cannot be read."""
     number = found.get("_id")
     try:
-        doc = Document(from_bson(found))
-        damage = check_document(name, doc)
+        content = from_bson(found)
+        doc = Document(content)
+        damage = check_document(name, doc) or _foreign(name, content)
     except (StoreDamaged, BadDocument) as error:
         into.append(Damage(f"{name} with _id {number!r}: {error}"))
         return None
@@ -59,6 +60,14 @@ def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
     if damage is not None:
         into.append(damage if isinstance(doc.get("uid"), str) else _with_number(damage, number))
     return doc
+
+
+def _foreign(name: str, content: Raw) -> Damage | None:
+    """A value that no document could have been inserted with, which is shown as text."""
+    for field, text in foreign_values(content):
+        problem = f"holds a value that documents lack, shown as the text {text!r}"
+        return Damage(f"{document_label(name, content)}.{field}: {problem}", key=field)
+    return None
 
 
 def _with_number(damage: Damage, number: Any) -> Damage:
@@ -161,7 +170,7 @@ def check_journal(
 
 
 def _uid_of(layout: Layout, found: Raw) -> str:
-    return storable(str(with_uid(layout, found).get("uid")))
+    return storable(str(found.get(layout.uid, found["_id"])))
 
 
 def _check_each(

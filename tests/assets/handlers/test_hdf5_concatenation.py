@@ -114,7 +114,7 @@ def test_a_source_that_is_too_short(tmp_path, reader):
     sources(tmp_path)
     path.unlink()
     write_hdf5(path, DATA[:2], compression="bitshuffle")
-    with pytest.raises(FillError):
+    with pytest.raises(FillError, match=r"run 'r', stream 's', key 'k', spec .*, path "):
         reader.resource("AD_HDF5", master(tmp_path), points(*range(11)))
 
 

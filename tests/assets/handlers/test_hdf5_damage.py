@@ -93,10 +93,9 @@ def read_all(name, way, folder):
         hdf5_filters._dectris = lambda: None
     path = Path(folder) / f"{name}.h5"
     pixels = write(path, FILTERS[name])
-    with h5py.File(path) as file:
-        chunks = ChunkBytes.of(file["d"])
     axes = tuple(map(range, SHAPE))
-    with chunks.opened() as number:
+    with h5py.File(path) as file, ChunkBytes.of(file["d"]).opened() as number:
+        chunks = ChunkBytes.of(file["d"])
         got = chunks.read_rows(number, np.array([CHUNKS]), axes)
         np.testing.assert_array_equal(got[0], pixels)
         with open("/proc/self/statm") as file:

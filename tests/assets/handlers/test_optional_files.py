@@ -109,7 +109,7 @@ def test_damaged_images(tmp_path, reader, kind):
     huge = sound.replace(size, size.replace(b"64", b"99999999"))
     for content in (b"", b"none", sound[:100], sound[:-5000], huge):
         path.write_bytes(content)
-        with pytest.raises(FillError):
+        with pytest.raises(FillError, match=r"spec 'multipart.*', path '"):
             reader.stream(
                 *(f"multipart/related;type=image/x-{kind}", f"{tmp_path}/", (1, 64, 64), [0]),
                 template=f"i_{{}}.{kind}",

@@ -127,7 +127,7 @@ def test_parts_of_an_image_that_are_larger_than_it(tmp_path, reader):
         path = tmp_path / f"{name}_0.tif"
         tifffile.imwrite(path, np.zeros((64, 64), np.uint8), compression=name)
         _replace_strip(path, data)
-        with pytest.raises(FillError):
+        with pytest.raises(FillError, match=r"spec 'multipart.*', path '"):
             reader.stream(
                 "multipart/related;type=image/tiff",
                 *(f"{tmp_path}/", (1, 64, 64), [0]),
@@ -174,7 +174,7 @@ def test_damaged_jpeg_files(tmp_path, reader):
     }
     for name, content in bad.items():
         (tmp_path / f"{name}_0.jpg").write_bytes(content)
-        with pytest.raises(FillError):
+        with pytest.raises(FillError, match=r"spec 'multipart.*', path '"):
             reader.stream(JPEG, f"{tmp_path}/", (1, 64, 64), [0], template=name + "_{}.jpg")
 
 

@@ -1,0 +1,80 @@
+"""Where the chunks of an HDF5 dataset lie in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+
+__all__ = ["MOST_CHUNKS", "ChunkIndex", "StoredChunk", "grid_of"]
+
+MOST_CHUNKS = 2**17
+"""Beyond that, finding out where each lies takes too long."""
+FEW = 16
+"""Chunks that are looked for one by one."""
+
+Place = tuple[int, ...]
+
+
+class StoredChunk(NamedTuple):
+    """A chunk in its file; the offset is -1 where it was never written."""
+
+    offset: int
+    size: int
+    mask: int
+
+
+class ChunkIndex:
+    """Finds chunks by their places in the grid. Threads may share it.
+
+    HDF5 goes through all chunks to find one, so after some it is asked for all at once.
+
+    Parameters
+    ----------
+    dataset
+        Open, with chunks.
+    """
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self._dataset = dataset
+        self._known: dict[Place, StoredChunk] = {}
+        self._table: np.ndarray | None = None
+
+    def find(self, places: Sequence[Place]) -> list[StoredChunk]:
+        """What is stored at some places."""
+        if self._table is None:
+            new = [place for place in places if place not in self._known]
+            if len(self._known) + len(new) <= FEW:
+                for place in new:
+                    self._known[place] = self._ask(place)
+                return [self._known[place] for place in places]
+            self._table = _table(self._dataset)
+        return [StoredChunk(*self._table[place].tolist()) for place in places]
+
+    def _ask(self, place: Place) -> StoredChunk:
+        corner = tuple(at * side for at, side in zip(place, self._dataset.chunks))
+        info = self._dataset.id.get_chunk_info_by_coord(corner)
+        offset = -1 if info.byte_offset is None else info.byte_offset
+        return StoredChunk(offset, info.size, info.filter_mask)
+
+
+def grid_of(dataset: h5py.Dataset) -> tuple[int, ...]:
+    """Number of chunks along each dimension."""
+    return tuple(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks))
+
+
+def _table(dataset: h5py.Dataset) -> np.ndarray:
+    """Offset, size and filter mask of each chunk of the grid."""
+    table = np.full((*grid_of(dataset), 3), -1, dtype=np.int64)
+    found: list[Iterable[int]] = []
+
+    def note(info: h5py.h5d.StoreInfo) -> None:
+        found.append((*info.chunk_offset, info.byte_offset, info.size, info.filter_mask))
+
+    dataset.id.chunk_iter(note)
+    if found:
+        rows = np.array(found, dtype=np.int64)
+        table[tuple((rows[:, :-3] // dataset.chunks).T)] = rows[:, -3:]
+    return table
