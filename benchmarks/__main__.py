@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.building import build
+from benchmarks.claims import claimed_runs, claims
 from benchmarks.cluster import cluster
 from benchmarks.compressed import compressed
 from benchmarks.datasets import columns, legacy, tree
@@ -39,6 +40,8 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "fill": fill,
     "compressed": compressed,
     "references": references,
+    "claims": claims,
+    "claimed-runs": claimed_runs,
     "cluster": cluster,
     "long-run": long_run,
     "headers": headers,

@@ -20,7 +20,7 @@ from daskbroker.stores.embedded.database import Database
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
-__all__ = ["fill", "references"]
+__all__ = ["close_to", "count_of", "equals", "fill", "image_key", "opened", "references"]
 
 
 def image_key(side: int) -> dict[str, Any]:
@@ -87,12 +87,12 @@ class _Views:
 def _block_cases(views: _Views, data: np.ndarray) -> list[Case]:
     old = Against("databroker fill")
     return [
-        Case("h5py", views.plain, _equals(data), (), len(data), "frames"),
-        Case("h5py, in blocks", views.plain_blocks, _equals(data), (Against("h5py"),)),
+        Case("h5py", views.plain, equals(data), (), len(data), "frames"),
+        Case("h5py, in blocks", views.plain_blocks, equals(data), (Against("h5py"),)),
         Case(
             "dataset, lazy without dask",
             lambda: views.image(None).to_numpy(),
-            _equals(data),
+            equals(data),
             (Against("h5py", at_most=1.2), old),
             len(data),
             "frames",
@@ -100,15 +100,15 @@ def _block_cases(views: _Views, data: np.ndarray) -> list[Case]:
         Case(
             "dataset",
             lambda: views.image("auto").to_numpy(),
-            _equals(data),
+            equals(data),
             (Against("h5py", at_most=1.8), Against("h5py, in blocks"), old),
         ),
         Case("table", views.table, _cells(data), (Against("h5py"), old)),
-        Case("mean, one thread", lambda: views.mean(1), _close(data.mean(0))),
+        Case("mean, one thread", lambda: views.mean(1), close_to(data.mean(0))),
         Case(
             "mean, two threads",
             lambda: views.mean(2),
-            _close(data.mean(0)),
+            close_to(data.mean(0)),
             (Against("mean, one thread"),),
         ),
     ]
@@ -118,14 +118,14 @@ def _row_cases(views: _Views, data: np.ndarray, row: int) -> list[Case]:
     expected = data[:, row]
     goal = (Against("h5py, a row", at_most=1.5), Against("databroker row"))
     return [
-        Case("h5py, a row", lambda: views.plain(slice(None), row), _equals(expected)),
+        Case("h5py, a row", lambda: views.plain(slice(None), row), equals(expected)),
         Case(
             "a row, lazy without dask",
             lambda: views.image(None, row).to_numpy(),
-            _equals(expected),
+            equals(expected),
             goal,
         ),
-        Case("a row", lambda: views.image("auto", row).to_numpy(), _equals(expected), goal),
+        Case("a row", lambda: views.image("auto", row).to_numpy(), equals(expected), goal),
     ]
 
 
@@ -162,12 +162,12 @@ def references(sizes: Sizes, folder: Path) -> Workload:
             len(data),
             "datums",
         ),
-        Case("fill", lambda: image().to_numpy(), _equals(data), (), len(data), "datums"),
+        Case("fill", lambda: image().to_numpy(), equals(data), (), len(data), "datums"),
         Case("tasks", lambda: len(dask.optimize(image().data)[0].dask), unit=""),
-        Case("queries to plan", lambda: _count(_queries, image), unit=""),
+        Case("queries to plan", lambda: count_of(_queries, image), unit=""),
         Case(
             "files opened to fill",
-            lambda: _count(_opened, lambda: image().to_numpy()),
+            lambda: count_of(opened, lambda: image().to_numpy()),
             None,
             (Against(at_most=float(sizes.files)),),
             unit="",
@@ -177,7 +177,7 @@ def references(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, broker.close)
 
 
-def _count(counting: Callable[[list[Any]], Any], work: Callable[[], Any]) -> int:
+def count_of(counting: Callable[[list[Any]], Any], work: Callable[[], Any]) -> int:
     seen: list[Any] = []
     with counting(seen):
         work()
@@ -185,7 +185,7 @@ def _count(counting: Callable[[list[Any]], Any], work: Callable[[], Any]) -> int
 
 
 @contextmanager
-def _opened(seen: list[Any]) -> Iterator[None]:
+def opened(seen: list[Any]) -> Iterator[None]:
     """Note each HDF5 file that is opened by name."""
     original = h5py.File.__init__
 
@@ -219,7 +219,7 @@ def _queries(seen: list[Any]) -> Iterator[None]:
 # -- checks ----------------------------------------------------------------------------------
 
 
-def _equals(expected: np.ndarray) -> Callable[[Any], None]:
+def equals(expected: np.ndarray) -> Callable[[Any], None]:
     def check(found: Any) -> None:
         if not np.array_equal(found, expected):
             raise AssertionError("other frames than were written")
@@ -227,7 +227,7 @@ def _equals(expected: np.ndarray) -> Callable[[Any], None]:
     return check
 
 
-def _close(expected: np.ndarray) -> Callable[[Any], None]:
+def close_to(expected: np.ndarray) -> Callable[[Any], None]:
     def check(found: Any) -> None:
         np.testing.assert_allclose(found, expected)
 

@@ -14,10 +14,13 @@ from .core import clock, registry
 from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError, OffsetOutOfRange
+from .core.external import external_keys
 from .core.listing import listed
 from .core.printable import printable
 from .core.redaction import redacted
+from .core.remembered import Remembered
 from .core.search import Search, compile_search
+from .core.settings import setting
 from .core.validate import document_label, prepare
 from .event_source import EventSource, run_of
 from .header import Header
@@ -112,6 +115,7 @@ class DataBroker:
         self._made_key: tuple[str, str] | None = None
         self._route = route
         self._owners: dict[str, str] = {}
+        self._with_files: Remembered[str, set[EventSource]] = Remembered()
         self._run: str | None = None
         self._filters: list[tuple[dict[str, Any], Search]] = []
         if self._key is not None:
@@ -208,11 +212,20 @@ class DataBroker:
             with self.header_source.store.one_sync():
                 self._insert_stop(doc)
         elif name == "descriptor":
-            self._source_of(doc).store.insert_prepared(name, doc)
+            source = self._source_of(doc)
+            source.store.insert_prepared(name, doc)
+            if external_keys(doc):
+                self._with_files.setdefault(doc["run_start"], set()).add(source)
         elif name in ("event", "event_page", "event_rows"):
             self._holder(doc["descriptor"]).store.insert_prepared(name, doc)
         else:
             self._insert_reference(name, doc, run or self._run)
+
+    def _peek_later(self, run: str) -> None:
+        """Of a run that has stopped, and whose descriptors came by here."""
+        for source in self._with_files.pop(run, ()):
+            if setting("peek-after-stop"):
+                source.peek_later(run)
 
     def _insert_start(self, doc: Mapping[str, Any]) -> None:
         if not self.header_source.store.has_uid(doc["uid"]):
@@ -229,6 +242,7 @@ class DataBroker:
         for source in self.event_sources.values():
             source.store.insert_prepared("stop", doc)
         self.header_source.store.insert_prepared("stop", doc)
+        self._peek_later(doc["run_start"])
 
     def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
         if self._route is None:
@@ -497,12 +511,30 @@ class DataBroker:
         sources = self.event_sources.values()
         return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
+    def peek(self, header: Header | str) -> int:
+        """Look into the detector files of a run for shape and dtype, and remember what they say.
+
+        That is done in the background when a run has stopped, and when it is opened first. See
+        :meth:`daskbroker.event_source.EventSource.peek`.
+
+        Parameters
+        ----------
+        header
+            A run, or its uid.
+
+        Returns
+        -------
+        int
+            Number of external keys, of each descriptor, that are remembered now and were not.
+        """
+        return sum(source.peek(header) for source in self.event_sources.values())
+
     def close(self) -> None:
         """Let go of the store's connections; safe to call again."""
         self.closed = True
-        self.header_source.store.close()
         for source in self.event_sources.values():
-            source.store.close()
+            source.close()
+        self.header_source.store.close()
 
     def __enter__(self) -> DataBroker:
         return self

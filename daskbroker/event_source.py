@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dask.dataframe as dd
@@ -11,7 +12,9 @@ import pyarrow as pa
 from .assets.access import FileAccess
 from .assets.filled_events import fill_stream
 from .assets.filled_tables import fill_frame
-from .assets.filling import Filling
+from .assets.filling import Filling, Target
+from .assets.peek.background import BackgroundPeeker
+from .assets.peek.peeking import PeekMode, peek_all, remembered
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from .core.documents import ALL, Document
 from .core.errors import StreamNotFound
@@ -30,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EventSource", "no_stream"]
 
+BACKGROUND_SECONDS = 10.0
+"""Of looks into the files of one run that has stopped; what is left, its first reader does."""
+
 
 class EventSource:
     """Descriptors, events and references of runs: the manifesto's methods, over a store.
@@ -45,6 +51,12 @@ class EventSource:
     def __init__(self, store: EventStore, files: FileAccess | None = None) -> None:
         self.store = store
         self.files = files or FileAccess()
+        self._peeker: BackgroundPeeker | None = None
+
+    @property
+    def reach(self) -> FileAccess:
+        """How detector files are reached; what is found in them is remembered in the store."""
+        return self.files.remembering(self.store)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where a source travels, its broker does, and says again how files are reached.
@@ -106,6 +118,7 @@ class EventSource:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of everything but start and stop, references before users. Lazy.
 
@@ -121,17 +134,20 @@ class EventSource:
             See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
+        peek
+            See :meth:`daskbroker.Header.table`.
         """
         options = ViewOptions(
             fields,
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         plan = self._plan(header, stream_name, references=True)
         start, stop = _start_and_stop(header)
         return documents_view.stream_documents(
-            [(plan, self.files)], start, stop, options, all_streams=stream_name is ALL
+            [(plan, self.reach)], start, stop, options, all_streams=stream_name is ALL
         )
 
     def table_given_header(
@@ -146,6 +162,7 @@ class EventSource:
         timezone: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> dd.DataFrame:
         """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
         options = ViewOptions(
@@ -156,11 +173,55 @@ class EventSource:
             timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         start, stop = _start_and_stop(header)
         plan = self._plan(header, stream_name, options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
-        return dataframe_view.table(plan, stream_name, runs, options, self.files)
+        return dataframe_view.table(plan, stream_name, runs, options, self.reach)
+
+    # -- what detector files say -------------------------------------------------------------
+
+    def peek(self, header: Any, *, seconds: float | None = None, keep_open: bool = True) -> int:
+        """Look into the detector files of a run for shape and dtype, and remember what they say.
+
+        Of each external key the first and the last resource are looked into, unless they were
+        before and have not changed. Files that cannot be seen are left out.
+
+        Parameters
+        ----------
+        header
+            A Header, its start document or its uid.
+        seconds
+            No look begins later than that; None: all are made.
+        keep_open
+            Keep files open, for who goes on to read them.
+
+        Returns
+        -------
+        int
+            Number of external keys, of each descriptor, that are remembered now and were not.
+        """
+        plan = self.store.plan_runs([run_of(header)], ALL, ViewOptions().runs_to_fill)
+        if not plan.references:
+            return 0
+        found = peek_all(self.files.filling(plan.references), plan, seconds, keep_open)
+        if found:
+            self.store.put_peeks(found)
+        return len(found)
+
+    def peek_later(self, run: str) -> None:
+        """Look into the files of a run that has stopped, in a thread, for a bounded time."""
+        if self._peeker is None:
+            look = partial(self.peek, seconds=BACKGROUND_SECONDS, keep_open=False)
+            self._peeker = BackgroundPeeker(look)
+        self._peeker.add(run)
+
+    def close(self) -> None:
+        """Let go of the store's connections; safe to call again."""
+        if self._peeker is not None:
+            self._peeker.close()
+        self.store.close()
 
     # -- filling -----------------------------------------------------------------------------
 
@@ -187,7 +248,9 @@ class EventSource:
         if not runs:
             return None
         references = self.store.plan_references(REFERENCES, list(runs))
-        return self.files.filling(references, handler_registry, handler_overrides)
+        found = self.files.filling(references, handler_registry, handler_overrides)
+        targets = [Target.of(d, key) for d in descriptors for key in external_keys(d)]
+        return remembered(found, targets, self.store.list_peeks(list(runs)))
 
     def fill_event(
         self,

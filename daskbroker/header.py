@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
+from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound, StoreDamaged
@@ -146,7 +147,7 @@ class Header:
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], stream_name, references).checked()
             if plan.descriptors:
-                return plan, source.files
+                return plan, source.reach
         raise no_stream(self.uid, stream_name, self.streams)
 
     def table(
@@ -161,6 +162,7 @@ class Header:
         timezone: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Any:
         """One stream as a lazy table: a partition is one or more chunks.
 
@@ -187,6 +189,10 @@ class Header:
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call; see
             :meth:`daskbroker.DataBroker.register_handler`.
+        peek
+            Whether detector files are looked into for shape and dtype, if nobody has before: None,
+            where the descriptor leaves them open; True, wherever; False, nowhere; ``"each"``, those
+            of each run, where several runs are opened and otherwise share what some of them hold.
 
         Returns
         -------
@@ -210,6 +216,7 @@ class Header:
             timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         plan, files = self._planned(stream_name, options)
         if format == "dataset":
@@ -229,6 +236,7 @@ class Header:
         roi: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> xr.Dataset:
         """One stream as a lazy Dataset along ``time``.
 
@@ -236,7 +244,9 @@ class Header:
 
         Parameters
         ----------
-        stream_name, fields, fill, timestamps, duplicates, handler_registry, handler_overrides
+        stream_name, fields, fill, timestamps, duplicates
+            As for :meth:`table`.
+        handler_registry, handler_overrides, peek
             As for :meth:`table`.
         chunks
             ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
@@ -244,7 +254,8 @@ class Header:
             or ``{name: n}``: so many events a block, for all variables or for one; anything else
             as :meth:`xarray.Dataset.chunk` takes it.
         dtypes
-            Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare.
+            Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare and
+            files hold.
         roi
             Of external variables, the region of each cell that is shown and ever read:
             ``{"img": np.s_[..., 10:20, :]}``. Unlike a slice after other steps, it reaches the file
@@ -259,18 +270,21 @@ class Header:
             roi=roi,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         plan, files = self._planned(stream_name, options)
         return dataset_view.dataset(plan, stream_name, self._runs, options, files, chunks=chunks)
 
-    def tree(self, fill: bool = True, *, chunks: Any = "auto") -> xr.DataTree:
+    def tree(
+        self, fill: bool = True, *, chunks: Any = "auto", peek: PeekMode = None
+    ) -> xr.DataTree:
         """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
-        options = ViewOptions(fill=fill)
+        options = ViewOptions(fill=fill, peek=peek)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill).checked()
             for name in plan.streams:
-                found.setdefault(name, (plan.of_stream(name), source.files))
+                found.setdefault(name, (plan.of_stream(name), source.reach))
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
         nodes = {
             name: dataset_view.dataset(
@@ -287,6 +301,7 @@ class Header:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """Every document of the run as ``(name, doc)``: start first, stop last.
 
@@ -301,7 +316,7 @@ class Header:
         fields
             Select data keys or add projections; descriptors then carry a new uid. A stream
             without any of the data keys or configuration asked for is left out.
-        handler_registry, handler_overrides
+        handler_registry, handler_overrides, peek
             As for :meth:`table`.
 
         Raises
@@ -314,6 +329,7 @@ class Header:
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         yield from self.documents_of(self.plans(), options)
 
@@ -334,7 +350,7 @@ class Header:
         self, plans: Iterable[RunPlan], options: ViewOptions
     ) -> Iterator[tuple[str, Document]]:
         """The documents, as :meth:`documents` gives them, of plans that are at hand."""
-        files = [source.files for source in self._sources]
+        files = [source.reach for source in self._sources]
         sources = list(zip(plans, files, strict=True))
         return self._with_start_and_stop(
             documents_view.stream_documents(sources, self.start, self.stop, options)
@@ -354,6 +370,7 @@ class Header:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy.
 
@@ -365,6 +382,7 @@ class Header:
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         if stream_name is ALL:
             return self.documents_of(self.plans(), options)

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
+from .assets.peek.peeking import PeekMode
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.clock import seconds_of
 from .core.documents import Document
@@ -200,6 +201,7 @@ class Results:
         errors: Errors = "raise",
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Any:
         """One stream of all these runs as one lazy table.
 
@@ -216,7 +218,7 @@ class Results:
             Of a chunk that turns out to be damaged when it is computed: ``"raise"``
             :class:`StoreDamaged`, which names the run, or ``"skip"`` its rows, with a
             :class:`daskbroker.BadRunWarning` in the process that reads it. ``len`` then reads.
-        handler_registry, handler_overrides
+        handler_registry, handler_overrides, peek
             As for :meth:`daskbroker.Header.table`.
 
         Raises
@@ -232,6 +234,7 @@ class Results:
             timezone,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
             errors=errors,
         )
         runs = {header.uid: (header.start, header.stop) for header in self}
@@ -256,6 +259,7 @@ class Results:
         roi: Mapping[str, Any] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> xr.Dataset | xr.DataTree:
         """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
@@ -266,7 +270,7 @@ class Results:
         ----------
         stream_name, fields, fill, chunks, timestamps, duplicates, dtypes, roi
             As for :meth:`daskbroker.Header.dataset`.
-        handler_registry, handler_overrides
+        handler_registry, handler_overrides, peek
             As for :meth:`daskbroker.Header.dataset`.
         combine
             ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
@@ -294,6 +298,7 @@ class Results:
             roi=roi,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
             errors=errors,
         )
         if combine == "tree":
@@ -327,7 +332,7 @@ class Results:
         With ``rows_needed`` all rows that it has can be counted; see ``errors`` of :meth:`dataset`.
         """
         planned = [
-            (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.files)
+            (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.reach)
             for source in self._db.event_sources.values()
         ]
         bad = {run: one for plan, _ in planned for run, one in plan.bad.items()}
@@ -356,6 +361,7 @@ class Results:
         *,
         handler_registry: Any = None,
         handler_overrides: Any = None,
+        peek: PeekMode = None,
     ) -> Iterator[tuple[str, Document]]:
         """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
 
@@ -377,6 +383,7 @@ class Results:
             fill,
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
+            peek=peek,
         )
         selection = FieldsOfRuns(fields)
         with Prefetcher() as ahead:

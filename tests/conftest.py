@@ -28,8 +28,11 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 @pytest.fixture(autouse=True)
 def _synchronous():
-    """Small computations need no threads, and errors are plainer without."""
-    with dask.config.set(scheduler="synchronous"):
+    """Small computations need no threads, and errors are plainer without; nor is anything done in
+    the background, but where that is what is tested.
+    """
+    settings = {"scheduler": "synchronous", "daskbroker.peek-after-stop": False}
+    with dask.config.set(settings):
         yield
 
 

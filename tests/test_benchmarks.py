@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = (
     "table", "insert", "wide", "runs", "spectra", "build",
     "cluster", "long-run", "headers", "fill", "references", "upkeep",
-    "columns", "tree", "legacy", "compressed", "short-inserts",
+    "columns", "tree", "legacy", "compressed", "short-inserts", "claims", "claimed-runs",
 )  # fmt: skip
 
 

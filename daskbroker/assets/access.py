@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 
@@ -9,6 +10,7 @@ from ..core.chunks import ChunkPlan
 from ..core.run_plan import resources_of
 from ..core.settings import setting
 from .filling import Filling
+from .peek.memory import Memory
 from .readable import ReadableRoots
 from .references import References
 from .registry import Factory, HandlerRegistry, HandlerType
@@ -25,6 +27,8 @@ Handlers = HandlerRegistry | Mapping[str, HandlerType] | None
 
 class FileAccess:
     """Handlers and roots, shared by a broker and its event sources.
+
+    :attr:`memory` is where what is found in files is remembered, see :meth:`remembering`.
 
     Parameters
     ----------
@@ -47,6 +51,13 @@ class FileAccess:
         self.readable_roots = (
             None if readable_roots is None else [fspath(root) for root in readable_roots]
         )
+        self.memory: Memory | None = None
+
+    def remembering(self, memory: Memory) -> FileAccess:
+        """The same access, sharing handlers and roots, that remembers what it finds in files."""
+        found = copy.copy(self)
+        found.memory = memory
+        return found
 
     def filling(
         self,
@@ -68,7 +79,7 @@ class FileAccess:
         Raises
         ------
         ConfigError
-            If ``daskbroker.shape-mismatch`` is neither ``raise`` nor ``keep``.
+            If ``daskbroker.shape-mismatch`` is neither ``warn``, ``raise`` nor ``keep``.
         """
         by_run = References.of_plans(references)
         factories = self.registry.registered(handler_registry)
@@ -85,5 +96,5 @@ class FileAccess:
             },
             root_map=dict(self.root_map),
             readable=ReadableRoots.of(self.readable_roots),
-            keep_shapes=setting("shape-mismatch") == "keep",
+            mismatch=setting("shape-mismatch"),
         )

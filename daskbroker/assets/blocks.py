@@ -11,13 +11,15 @@ import numpy as np
 
 from ..core.documents import to_json
 from ..core.errors import FillError
-from .cache import open_handlers
+from ..core.peeks import Cell
+from .cache import HandlerCache, open_handlers
 from .handlers.base import Block, BlockHandler, Datums, Roi
 from .handlers.classic import ClassicHandler
 from .registry import Factory
 from .resolving import ResolvedResource
+from .shapes import Declared
 
-__all__ = ["cell_shape", "read_block"]
+__all__ = ["cell_shape", "look_at_cells", "read_block"]
 
 
 def read_block(
@@ -92,12 +94,60 @@ def cell_shape(
         return handler.cell_shape(datums)
 
 
+def look_at_cells(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+    keep_open: bool = True,
+) -> list[Cell]:
+    """Shape and dtype of some cells, without reading values if their handler can tell.
+
+    Otherwise they are read: all of a claim that does not say their shape, else the first.
+
+    Parameters
+    ----------
+    resource, factory, datums, data_key, where
+        As for :func:`read_block`; few datums.
+    keep_open
+        Keep the handler, as who looks will probably read.
+
+    Raises
+    ------
+    FillError
+        As :func:`read_block` does.
+    """
+    cache = open_handlers() if keep_open else HandlerCache(0)
+    with _open(resource, factory, data_key, where, cache) as handler:
+        cells = []
+        for place in range(len(datums)):
+            one = datums.take(slice(place, place + 1))
+            shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+            if shape is None or dtype is None:
+                cells.append(_read_cell(handler, one))
+                if Declared.of([data_key or {}]).shape is not None:
+                    break
+            else:
+                cells.append(Cell(tuple(map(int, shape)), dtype.newbyteorder("=")))
+        return cells
+
+
+def _read_cell(handler: BlockHandler, datums: Datums) -> Cell:
+    (value,) = handler.read(datums)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return Cell(value.shape, value.dtype.newbyteorder("="))
+    return Cell(None, np.dtype(object))
+
+
 @contextmanager
 def _open(
     resource: ResolvedResource,
     factory: Factory,
     data_key: Mapping[str, Any] | None,
     where: str,
+    cache: HandlerCache | None = None,
 ) -> Iterator[BlockHandler]:
     """The open handler of a resource. One that fails is not kept, and the error says where."""
     path = resource.path
@@ -106,7 +156,7 @@ def _open(
         to_json(resource.kwargs),
         to_json(data_key) if resource.stream else "",
     )
-    cache = open_handlers()
+    cache = open_handlers() if cache is None else cache
     try:
         yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
     except Exception as error:

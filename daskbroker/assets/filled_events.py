@@ -10,7 +10,6 @@ from ..core.documents import Document
 from ..core.external import external_keys, is_stream_key
 from .filling import Filling, Target
 from .held import Held
-from .shapes import Declared
 
 __all__ = ["fill_events", "fill_stream", "wanted_keys"]
 
@@ -53,7 +52,7 @@ def fill_events(
     FillError
     """
     targets = [Target.of(descriptor, key) for key in keys]
-    size = sum(Declared.of([target.claim]).cell_bytes for target in targets)
+    size = sum(filling.declared(target).cell_bytes for target in targets)
     count = max(1, BLOCK_BYTES // max(1, size))
     coming = iter(events)
     while block := list(islice(coming, count)):

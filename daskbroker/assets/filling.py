@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -16,14 +16,28 @@ import numpy as np
 
 from ..core.errors import FillError
 from ..core.external import is_stream_key
-from .blocks import cell_shape, read_block
+from ..core.peeks import Cell
+from .blocks import cell_shape, look_at_cells, read_block
+from .handlers.base import Datums
 from .handlers.regions import axes_of, shape_of
 from .held import Held
+from .peek.knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .readable import ANYWHERE, ReadableRoots
 from .references import Found, ReferenceMissing, References
 from .registry import Factory, HandlerRegistry
 from .resolving import ResolvedResource, normal_spec, resolve
-from .shapes import Declared, Mismatch, Roi, cast, check, fit, outer_index, reshaped
+from .shapes import (
+    Declared,
+    Mismatch,
+    Roi,
+    cast,
+    check,
+    fit,
+    is_open,
+    long_axes,
+    outer_index,
+    reshaped,
+)
 from .sizes import SMALL_BLOCK, is_believable
 
 __all__ = ["Filling", "Target"]
@@ -89,9 +103,12 @@ class Filling:
         From roots in documents to folders here.
     readable
         Which files may be opened.
-    keep_shapes
-        In tables and documents, cells whose shape is not what is declared stay as they are;
-        otherwise they are an error. Variables of a dataset always have the declared shape.
+    mismatch
+        ``daskbroker.shape-mismatch`` as it was: with ``"raise"`` a file that contradicts its claim
+        is an error; with ``"keep"`` tables and documents have the cells of files that nobody has
+        looked into as they are; otherwise, ``"warn"``, such cells must be what is declared.
+    known
+        What is known of the detector files, by run, descriptor and data key.
     """
 
     references: Mapping[str, References]
@@ -99,14 +116,35 @@ class Filling:
     overrides: Mapping[str, Factory]
     root_map: Mapping[str, str]
     readable: ReadableRoots = ANYWHERE
-    keep_shapes: bool = False
+    mismatch: str = "warn"
+    known: Mapping[str, KnownOfRun] = field(default_factory=dict)
 
     def of_runs(self, runs: Collection[str]) -> Filling:
         """The same with the references of only some runs, of those that have any."""
         if all(run in runs for run in self.references):
             return self
         found = {run: self.references[run] for run in runs if run in self.references}
-        return replace(self, references=found)
+        known = {run: self.known[run] for run in runs if run in self.known}
+        return replace(self, references=found, known=known)
+
+    def known_of(self, target: Target) -> Known | None:
+        """What is known of the files of a target, None where nobody has looked."""
+        return self.known.get(target.run, {}).get((target.descriptor, target.key))
+
+    def declared(self, target: Target) -> Declared:
+        """What is believed of the cells of a target."""
+        known = self.known_of(target) if target.external else None
+        return Declared.of([target.claim]) if known is None else known.declared
+
+    def handler_reference(self, spec: str, key: str) -> str:
+        """What would read a spec now, as text that tells it from others; "" if nothing would."""
+        try:
+            reference = self._factory(spec, key, "").reference
+        except FillError:
+            return ""
+        if isinstance(reference, str):
+            return reference
+        return hashlib.blake2b(reference, digest_size=16).hexdigest()
 
     @property
     def token(self) -> str:
@@ -117,7 +155,12 @@ class Filling:
             sorted((key, factory.reference) for key, factory in self.overrides.items()),
             sorted(self.root_map.items()),
             self.readable,
-            self.keep_shapes,
+            self.mismatch,
+            sorted(
+                (run, label, one.token)
+                for run, known in self.known.items()
+                for label, one in known.items()
+            ),
         )
         return hashlib.blake2b(repr(parts).encode("utf8", "replace"), digest_size=16).hexdigest()
 
@@ -136,8 +179,9 @@ class Filling:
         Returns
         -------
         numpy.ndarray
-            Of dtype ``object``, one cell an event: what the handler gives, in the declared
-            shape; None for an event that has neither value nor reference.
+            Of dtype ``object``, one cell an event: what the handler gives, of a full claim that
+            nobody has looked into in the declared shape and dtype; None for an event that has
+            neither value nor reference.
 
         Raises
         ------
@@ -147,24 +191,34 @@ class Filling:
         out = np.empty(len(held), dtype=object)
         for place, value in zip(held.valued.tolist(), held.values, strict=True):
             out[place] = value
-        declared = Declared.of([target.claim]).shape
         for found in self._find(target, held, near):
-            resource, factory = self._handler(target, found)
-            more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
+            resource, factory = self.handler(target, found)
             with _naming(target, resource):
-                if declared is None or self.keep_shapes:
-                    block = read_block(resource, factory, found.datums, **more)
-                else:
-                    given = cell_shape(resource, factory, found.datums, **more)
-                    if given is not None:  # before memory is taken for it
-                        check(declared, given)
-                    block = _in_shape(
-                        read_block(resource, factory, found.datums, declared=declared, **more),
-                        declared,
-                    )
+                block = self._as_shown(target, resource, factory, found.datums)
             for place, cell in zip(found.places.tolist(), block, strict=True):
                 out[place] = cell
         return out
+
+    def _as_shown(
+        self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
+    ) -> Any:
+        """A block of cells as tables and documents have them."""
+        more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
+        known = self.known_of(target)
+        if known is not None and known.refused:
+            raise self._refused(target, resource, known)
+        if self.mismatch == "keep" or is_open(target.claim):
+            return read_block(resource, factory, datums, **more)
+        if known is not None:
+            block = read_block(resource, factory, datums, **more)
+            return _in_shape_if_it_fits(block, known.declared.shape)
+        declared = Declared.of([target.claim])
+        assert declared.shape is not None
+        given = cell_shape(resource, factory, datums, **more)
+        if given is not None:  # before memory is taken for it
+            check(declared.shape, given)
+        block = read_block(resource, factory, datums, declared=declared.shape, **more)
+        return _as_declared(block, declared.shape, declared.dtype)
 
     # -- arrays of a variable ----------------------------------------------------------------
 
@@ -206,18 +260,55 @@ class Filling:
 
     def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
         assert declared.shape is not None
-        resource, factory = self._handler(target, found)
+        resource, factory = self.handler(target, found)
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
-        given = cell_shape(resource, factory, found.datums, **more)
+        known = self.known_of(target)
 
         def read(part: Roi) -> np.ndarray:
             block = read_block(
                 resource, factory, found.datums, part, declared=declared.shape, **more
             )
+            if known is not None:
+                _meet(known, block, given)
             return block if isinstance(block, np.ndarray) else _stack(block, declared)
 
         with _naming(target, resource):
-            return cast(fit(read, given, declared.shape, roi), declared.dtype)
+            if known is not None and known.refused:
+                raise self._refused(target, resource, known)
+            given = cell_shape(resource, factory, found.datums, **more)
+            try:
+                if known is not None and given is not None and not known.has_shape(given):
+                    first = found.datums.take(slice(0, 1))
+                    known.meet(*look_at_cells(resource, factory, first, **more))
+                return cast(fit(read, given, declared.shape, roi), declared.dtype)
+            except Differs as differs:
+                raise self._unforeseen(target, resource, differs.cell) from None
+
+    @staticmethod
+    def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
+        return FillError(
+            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.wrong}; "
+            "daskbroker.shape-mismatch 'warn' would take the file's word"
+        )
+
+    def _unforeseen(
+        self, target: Target, resource: ResolvedResource, cell: Cell
+    ) -> UnforeseenCells:
+        known = self.known_of(target)
+        assert known is not None
+        if known.guessed:
+            why = (
+                f"nobody has looked into the files of this run; those of others of its kind hold "
+                f"{cells_text(known.cells)}. peek='each' looks into those of each run"
+            )
+        else:
+            why = f"the first and the last resource of this run hold {cells_text(known.cells)}"
+        return UnforeseenCells(
+            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: the file holds "
+            f"{cell}; {why}. It is noted: opened again, this run is right",
+            (self.references[target.run].store, target.descriptor, target.key),
+            cell,
+        )
 
     # -- common ------------------------------------------------------------------------------
 
@@ -246,7 +337,13 @@ class Filling:
         except KeyError:
             raise ReferenceMissing("the references of this run are not at hand") from None
 
-    def _handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
+    def handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
+        """What reads some cells: a resource, and the handler for it.
+
+        Raises
+        ------
+        FillError
+        """
         resource = resolve(
             found.resource,
             root_map=self.root_map,
@@ -256,10 +353,13 @@ class Filling:
         )
         if found.indices is not None and found.indices[0] > 0:  # its file may begin there
             resource = replace(resource, kwargs={**resource.kwargs, "indices": found.indices})
-        factory = self.overrides.get(target.key) or self.factories.get(normal_spec(resource.spec))
+        return resource, self._factory(resource.spec, target.key, target.where)
+
+    def _factory(self, spec: str, key: str, where: str) -> Factory:
+        factory = self.overrides.get(key) or self.factories.get(normal_spec(spec))
         if factory is None:
-            factory = _FOUND_BY_THEMSELVES.find(resource.spec, where=target.where)
-        return resource, factory
+            factory = _FOUND_BY_THEMSELVES.find(spec, where=where)
+        return factory
 
 
 class _naming:
@@ -283,17 +383,44 @@ class _naming:
                 f"{label}: there is not enough memory for what is asked: {error or 'MemoryError'}"
             ) from None
         raise FillError(
-            f"{label}: {error}; a table gives cells as they are with the configuration "
-            "daskbroker.shape-mismatch 'keep', and h.dataset(dtypes={key: dtype}) takes another "
-            "dtype than the declared one"
+            f"{label}: {error}; peek=True looks into the files and believes them, a table gives "
+            "cells as they are with the configuration daskbroker.shape-mismatch 'keep', and "
+            "h.dataset(dtypes={key: dtype}) takes another dtype than the declared one"
         ) from None
 
 
-def _in_shape(block: Any, declared: tuple[int, ...]) -> Any:
-    """Cells in the declared shape; those that are no arrays as they are."""
+def _as_declared(block: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Cells in the declared shape and dtype; those that are no arrays as they are."""
     if isinstance(block, np.ndarray):
-        return reshaped(block, declared)
-    return [reshaped(c[None], declared)[0] if isinstance(c, np.ndarray) else c for c in block]
+        return cast(reshaped(block, shape), dtype)
+    return [
+        cast(reshaped(c[None], shape)[0], dtype) if isinstance(c, np.ndarray) else c for c in block
+    ]
+
+
+def _in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
+    """Cells in a shape that differs by axes of length 1; all others as they are."""
+    if shape is None or not isinstance(block, np.ndarray):
+        return block
+    if long_axes(block.shape[1:]) != long_axes(shape):
+        return block
+    return block.reshape(len(block), *shape)
+
+
+def _meet(known: Known, block: Any, given: tuple[int, ...] | None) -> None:
+    """Check a block, which is of whole cells where ``given``, their shape, is not known.
+
+    Raises
+    ------
+    Differs
+    """
+    if isinstance(block, np.ndarray):
+        shape = block.shape[1:] if given is None else given
+        known.meet(Cell(shape, block.dtype.newbyteorder("=")))
+        return
+    for cell in block:
+        array = isinstance(cell, (np.ndarray, np.generic))
+        known.meet(Cell(cell.shape, cell.dtype) if array else Cell(None, np.dtype(object)))
 
 
 def _stack(cells: Any, declared: Declared) -> np.ndarray:

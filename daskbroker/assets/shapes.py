@@ -1,5 +1,10 @@
 """The shape rule: what a descriptor declares of a cell, what a handler gives, how they meet.
 
+A claim is *full* if it has a NumPy dtype (``dtype_numpy``, ``dtype_descr``, ``dtype_str``) and a
+shape of positive lengths; otherwise it is *open*. Of an open claim, and wherever a file was looked
+into (:mod:`daskbroker.assets.peek`), the file decides. A full claim of which nobody has looked into
+the file is believed, and compared with what is read:
+
 1. Shapes are equal: nothing to do.
 2. They are equal once axes of length 1 are left out (``(512, 512)`` and ``(1, 512, 512)``): the
    cell is reshaped to what is declared.
@@ -24,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..core.dtypes import dtype_of
+from ..core.peeks import Cell
 
 __all__ = [
     "Declared",
@@ -32,7 +38,10 @@ __all__ = [
     "Shape",
     "cast",
     "check",
+    "contradicts",
     "fit",
+    "has_dtype",
+    "is_open",
     "long_axes",
     "outer_index",
     "reshaped",
@@ -55,19 +64,22 @@ class Mismatch(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What descriptors say of the cells of one key.
+    """What is believed of the cells of one key: what descriptors, or the files, say.
 
     Attributes
     ----------
     shape
-        Of a cell; None where lengths are not declared, or where descriptors disagree.
+        Of a cell; None where lengths are not known, or differ.
     dtype
         Of a cell's elements; ``object`` where ``shape`` is None, ``float64`` where it is not
-        declared.
+        known.
+    measured
+        Bytes of the largest cell that is known of, where ``shape`` is None; 0: none is.
     """
 
     shape: Shape | None
     dtype: np.dtype
+    measured: int = 0
 
     @classmethod
     def of(cls, claims: Sequence[Mapping[str, Any]], dtype: Any = None) -> Declared:
@@ -88,11 +100,31 @@ class Declared:
             return cls(shape, np.dtype(dtype))
         return cls(shape, _common([_dtype(claim) for claim in claims]))
 
+    @classmethod
+    def of_cells(cls, cells: Sequence[Cell]) -> Declared:
+        """What one or more cells that files hold have in common."""
+        first, *others = (cell.shape for cell in cells)
+        if first is None or any(shape != first for shape in others):
+            return cls(None, np.dtype(object), max(cell.nbytes for cell in cells))
+        return cls(first, _common([cell.dtype for cell in cells]))
+
+    @classmethod
+    def common(cls, parts: Sequence[Declared], dtype: Any = None) -> Declared:
+        """What parts of a variable have in common, with the given dtype if there is one."""
+        shapes = {part.shape for part in parts}
+        shape = shapes.pop() if len(shapes) == 1 else None
+        if shape is None:
+            sizes = [part.cell_bytes for part in parts if part.shape is not None or part.measured]
+            return cls(None, np.dtype(object), max(sizes, default=0))
+        if dtype is not None:
+            return cls(shape, np.dtype(dtype))
+        return cls(shape, _common([part.dtype for part in parts]))
+
     @property
     def cell_bytes(self) -> int:
-        """Size of a cell in memory, guessed where no shape is declared."""
+        """Size of a cell in memory, guessed where no shape is known and none was measured."""
         if self.shape is None:
-            return GUESSED_BYTES
+            return self.measured or GUESSED_BYTES
         return prod(self.shape) * self.dtype.itemsize
 
     def nullable(self) -> Declared:
@@ -102,22 +134,64 @@ class Declared:
         return self if self.dtype.kind in "fcO" else Declared(self.shape, np.dtype(object))
 
 
+def is_open(claim: Mapping[str, Any]) -> bool:
+    """Whether a claim leaves dtype or shape to the file."""
+    return not has_dtype(claim) or _shape(claim) is None
+
+
+def has_dtype(claim: Mapping[str, Any]) -> bool:
+    """Whether a claim has a dtype that NumPy knows."""
+    return _numpy_dtype(claim) is not None
+
+
+def contradicts(claim: Mapping[str, Any], cell: Cell, *, loosely: bool = False) -> bool:
+    """Whether a file says something else than a claim; lengths that are left open fit any.
+
+    Parameters
+    ----------
+    claim, cell
+        The descriptor's entry, and what the file holds.
+    loosely
+        Axes of length 1 do not count.
+    """
+    lengths, dtype = claim.get("shape") or (), _numpy_dtype(claim)
+    if cell.shape is None:
+        return bool(lengths)
+    if dtype is not None and dtype.newbyteorder("=") != cell.dtype:
+        return True
+    if not lengths:
+        return claim.get("dtype") != "array" and cell.shape != ()
+    if loosely:
+        return long_axes(lengths) != long_axes(cell.shape)
+    if len(lengths) != len(cell.shape):
+        return any(map(_is_length, lengths))
+    return any(_is_length(one) and one != n for one, n in zip(lengths, cell.shape, strict=True))
+
+
+def _is_length(given: Any) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and given > 0
+
+
 def _shape(claim: Mapping[str, Any]) -> Shape | None:
     lengths = claim.get("shape")
     if not lengths:
         return None if claim.get("dtype") == "array" else ()
-    whole = [isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in lengths]
-    return tuple(lengths) if all(whole) else None
+    return tuple(lengths) if all(map(_is_length, lengths)) else None
 
 
 def _dtype(claim: Mapping[str, Any]) -> np.dtype:
+    dtype = _numpy_dtype(claim)
+    return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64")) if dtype is None else dtype
+
+
+def _numpy_dtype(claim: Mapping[str, Any]) -> np.dtype | None:
     for name in ("dtype_descr", "dtype_numpy", "dtype_str"):
         if claim.get(name):
             try:
                 return dtype_of(_description(claim[name]))
             except (TypeError, ValueError):
                 continue
-    return np.dtype(_BY_NAME.get(str(claim.get("dtype")), "float64"))
+    return None
 
 
 def _description(given: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..broker import DataBroker
 from ..configuration import list_configurations, search_folders, unreadable_files
 from ..connect import connect
 from ..core.documents import to_json
@@ -66,20 +67,27 @@ def seal(
     keep_journal: Annotated[
         bool, typer.Option("--keep-journal", help="Leave events for databroker to read, too.")
     ] = False,
+    peek: Annotated[
+        bool,
+        typer.Option("--peek", help="Look into detector files for shape and dtype, and remember."),
+    ] = False,
 ) -> None:
     """Pack journalled events into columnar chunks, run by run; may be interrupted and repeated."""
     place, terms = _place_and_terms(words or [])
-    made = 0
+    made, peeked = 0, 0
     with every_run(), connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
         for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
+                peeked += broker.peek(header) if peek else 0
             except (BadDocument, StoreDamaged) as error:
                 name_failed(header.uid, error)
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run
         say(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
+        if peek:
+            say(f"{peeked:,} detector keys looked into")
 
 
 @app.command()
@@ -135,8 +143,18 @@ def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
 
 
 @app.command()
-def index(place: Place = None, db: Store = None) -> None:
-    """Make the indexes that a database lacks."""
+def index(
+    place: Place = None,
+    db: Store = None,
+    peek: Annotated[
+        bool,
+        typer.Option(
+            "--peek/--no-peek",
+            help="Look into the detector files of all runs, too, for shape and dtype.",
+        ),
+    ] = True,
+) -> None:
+    """Make the indexes that a database lacks, and remember what its detector files hold."""
     with connect(place or db, create=False) as broker:
         made = broker.header_source.store.create_indexes()
         for source in broker.event_sources.values():
@@ -144,6 +162,19 @@ def index(place: Place = None, db: Store = None) -> None:
         for name in made:
             say(name)
         say(f"{len(made):,} indexes made in {broker.uri}")
+        if peek:
+            _look_into_all(broker)
+
+
+def _look_into_all(broker: DataBroker) -> None:
+    """Look into the detector files of all runs."""
+    peeked = 0
+    for header in progress_bar(broker(), " runs"):
+        try:
+            peeked += broker.peek(header)
+        except (BadDocument, StoreDamaged) as error:
+            name_failed(header.uid, error)
+    say(f"{peeked:,} detector keys looked into")
 
 
 @app.command()

@@ -100,6 +100,10 @@ class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
 
 
+class ClaimWarning(UserWarning):
+    """A detector file holds other cells than its descriptor declares, or cannot be seen."""
+
+
 class BadRunWarning(DaskbrokerError, UserWarning):
     """A run is left out of a list, a search or a table, as a document of it cannot be read.
 

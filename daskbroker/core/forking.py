@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
-__all__ = ["Origin", "ProcessLock", "in_children", "in_each_process", "leave_to_parent"]
+__all__ = [
+    "ForkBarrier",
+    "Origin",
+    "ProcessLock",
+    "in_children",
+    "in_each_process",
+    "leave_to_parent",
+]
 
 Begin = Callable[[], None]
 
@@ -76,6 +83,37 @@ class ProcessLock:
     def held(self) -> AbstractContextManager[bool]:
         """Hold this process's lock; what was taken before a fork is given back as it was taken."""
         return self._lock
+
+
+class ForkBarrier:
+    """Work of other threads during which the process does not fork, for a while at least.
+
+    Parameters
+    ----------
+    seconds
+        So long a fork waits for the work to end.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._forking = threading.local()
+        in_each_process(self._begin)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._close, after_in_parent=self._open)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+
+    def held(self) -> AbstractContextManager[bool]:
+        """Do work, one thread after the other."""
+        return self._lock
+
+    def _close(self) -> None:
+        self._forking.closed = self._lock.acquire(timeout=self._seconds)
+
+    def _open(self) -> None:
+        if self._forking.closed:
+            self._lock.release()
 
 
 def _after_fork() -> None:

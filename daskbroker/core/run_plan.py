@@ -15,6 +15,7 @@ from .chunks import ChunkPlan
 from .documents import ALL, Document
 from .errors import StoreDamaged
 from .layouts import REFERENCES, RESOURCE, STREAM_RESOURCE, decode_rows
+from .peeks import Peek
 
 __all__ = ["RunPlan", "frame_spans", "resources_of", "run_owners", "stream_of"]
 
@@ -40,6 +41,8 @@ class RunPlan:
         The chunks of references by kind of document (``"resource"``, ``"datum"``, …). In place
         of descriptors they have owners, ``{"uid": run, "run_start": run}``, one for each run
         whose references are planned. Empty if none are.
+    peeks
+        What is remembered of the detector files of the runs whose references are planned.
     unlisted
         By uid, the runs of which a descriptor cannot be read.
     """
@@ -47,6 +50,7 @@ class RunPlan:
     runs: tuple[str, ...]
     events: ChunkPlan
     references: Mapping[str, ChunkPlan]
+    peeks: tuple[Peek, ...] = ()
     unlisted: Mapping[str, BadRun] = field(default_factory=dict)
 
     @property
@@ -134,9 +138,15 @@ class RunPlan:
     def by_run(self) -> dict[str, RunPlan]:
         """The part of each run that has a descriptor of events."""
         references = {kind: plan.by_run() for kind, plan in self.references.items()}
+        peeks: dict[str, list[Peek]] = {}
+        for peek in self.peeks:
+            peeks.setdefault(peek.run, []).append(peek)
         return {
             uid: RunPlan(
-                (uid,), events, {kind: of[uid] for kind, of in references.items() if uid in of}
+                (uid,),
+                events,
+                {kind: of[uid] for kind, of in references.items() if uid in of},
+                tuple(peeks.get(uid, ())),
             )
             for uid, events in self.events.by_run().items()
         }

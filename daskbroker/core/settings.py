@@ -51,9 +51,14 @@ SETTINGS: dict[str, Setting] = {
         "UTC", "text", "IANA name of the time zone of a broker that is opened without one."
     ),
     "shape-mismatch": Setting(
-        "raise",
-        ("raise", "keep"),
-        "What becomes of cells in tables and documents that have another shape than declared.",
+        "warn",
+        ("warn", "raise", "keep"),
+        "What becomes of cells that are not what is declared: where somebody has looked into the "
+        "file it is right, with a warning, or an error; where nobody has they are an error, or "
+        "kept in tables and documents.",
+    ),
+    "peek-after-stop": Setting(
+        True, "bool", "Whether the detector files of a run are looked into after it has stopped."
     ),
     "handler-cache": Setting(64, "int", "Number of handlers of detector files that stay open."),
     "decode-threads": Setting(

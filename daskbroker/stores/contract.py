@@ -21,6 +21,7 @@ from ..core.chunks import ChunkPlan, ChunkReader
 from ..core.damage import Damage
 from ..core.documents import ALL, Document, equal
 from ..core.errors import DuplicateUID, UnknownReference
+from ..core.external import external_keys
 from ..core.layouts import (
     DATUM,
     EVENT,
@@ -31,6 +32,7 @@ from ..core.layouts import (
     decode_rows,
     rows_of_page,
 )
+from ..core.peeks import Peek
 from ..core.planning import with_frames
 from ..core.run_plan import RunPlan, frame_spans
 from ..core.search import Search
@@ -402,6 +404,23 @@ class EventStore(EventChecks, ABC):
             If the store's journal is nobody else's to read, so that it cannot be kept.
         """
 
+    # -- what detector files say -------------------------------------------------------------
+
+    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
+        """What is remembered of the detector files of runs. By default nothing is."""
+        return []
+
+    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
+        """One of each sort that some run has, as far as one is remembered."""
+        return []
+
+    def put_peeks(self, peeks: Sequence[Peek]) -> None:
+        """Remember what was found in detector files, in place of what was remembered of it.
+
+        Nothing else changes. A store that cannot be written, or keeps none, does nothing.
+        """
+        return
+
     def close(self) -> None:
         """Let go of connections; safe to call again. By default there is nothing to let go of."""
         return
@@ -586,7 +605,8 @@ class EventStore(EventChecks, ABC):
             unlisted.update({**plan.bad, **bad})
             return spans
 
-        return RunPlan(tuple(runs), with_frames(events, spans_of), planned, unlisted)
+        peeks = self.list_peeks(chosen) if chosen and any(map(external_keys, descriptors)) else []
+        return RunPlan(tuple(runs), with_frames(events, spans_of), planned, tuple(peeks), unlisted)
 
 
 class Opened(NamedTuple):

@@ -17,6 +17,7 @@ from ..core.chunks import ChunkPlan
 from ..core.documents import ALL, Document
 from ..core.errors import StoreReadOnly
 from ..core.layouts import Layout
+from ..core.peeks import Peek
 from ..core.run_plan import RunPlan, resources_of, stream_of
 from ..core.search import Search
 from .contract import EventStore, HeaderPair, HeaderStore
@@ -116,6 +117,10 @@ class PlannedEventStore(EventStore):
             layout.kind: self.plan.references[layout.kind].of_descriptors(owners)
             for layout in layouts
         }
+
+    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.list_peeks`."""
+        return [peek for peek in self.plan.peeks if peek.run in runs]
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
         """See :meth:`EventStore.seal`; there is no journal."""

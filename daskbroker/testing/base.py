@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import dask
 import pytest
 
 from .compare import assert_documents_equal, assert_references_first
@@ -45,6 +46,12 @@ class Conformance:
         A callable without arguments: closes the store and returns a broker on it, as another
         process would open it.
     """
+
+    @pytest.fixture(autouse=True)
+    def _nothing_in_the_background(self) -> Iterator[None]:
+        """What is known of detector files would else depend on which thread is quicker."""
+        with dask.config.set({"daskbroker.peek-after-stop": False}):
+            yield
 
     @pytest.fixture(params=STATES)
     def put(self, request: pytest.FixtureRequest, broker: Any) -> Put:

@@ -6,6 +6,7 @@ from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
 from .filling import FillConformance
+from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
@@ -27,6 +28,7 @@ class BrokerConformance(
     ValueConformance,
     FillConformance,
     FillRuleConformance,
+    FillClaimConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

@@ -216,7 +216,7 @@ class FillConformance(Conformance):
     def test_cells_of_no_declared_shape(self, put: Put, tmp_path: Path) -> None:
         """Row 12."""
         run = RunBuilder()
-        descriptor = run.descriptor({"img": image_claim((None,))})
+        descriptor = run.descriptor({"img": image_claim((None,), dtype_numpy="<i8")})
         resource = run.resource("NPY_SEQ", root=str(tmp_path), resource_path="f")
         data = [np.arange(n) for n in (4, 3, 0)]
         for n, cell in enumerate(data):

@@ -90,6 +90,23 @@ def table(
     return from_partitions(StreamPartitions(plan.events, tuple(columns), runs, reading, filling))
 
 
+def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None) -> Declared:
+    """What the cells of an external key have in common, of those descriptors that have events.
+
+    Parameters
+    ----------
+    dtype
+        Taken in place of theirs.
+    """
+    owners = [d for d in plan.descriptors if key in d["data_keys"]]
+    having = set(plan.records["descriptor"].tolist())
+    used = [
+        d for n, d in enumerate(plan.descriptors) if n in having and key in d["data_keys"]
+    ] or owners
+    parts = dict.fromkeys(filling.declared(Target.of(d, key)) for d in used)
+    return Declared.common(list(parts), dtype)
+
+
 class StreamPartitions(Partitions):
     """The partitions of a stream's table, planned without reading a chunk."""
 
@@ -119,11 +136,7 @@ class StreamPartitions(Partitions):
         if self._filling is None:
             return 0
         keys = [column.field.key for column in self._columns if column.external]
-        claims = [
-            [d["data_keys"][key] for d in self._plan.descriptors if key in d["data_keys"]]
-            for key in keys
-        ]
-        return sum(Declared.of(claim).cell_bytes for claim in claims)
+        return sum(common_cells(self._plan, key, self._filling).cell_bytes for key in keys)
 
     def _hidden_bytes(self) -> int:
         """Of a row's uid and timestamps, if the table does not have them."""

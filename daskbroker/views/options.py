@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from ..assets.peek.peeking import PeekMode, peeked
 from ..core.clock import utc_only
 from ..core.errors import BadQuery
 from ..core.external import external_keys
@@ -46,10 +47,13 @@ class ViewOptions:
     roi: Mapping[str, Any] | None = None
     handler_registry: Any = None
     handler_overrides: Any = None
+    peek: PeekMode = None
     errors: Errors = "raise"
 
     def __post_init__(self) -> None:
         utc_only(self.timezone)
+        if self.peek not in (None, True, False, "each"):
+            raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
         if self.errors not in get_args(Errors):
             raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
 
@@ -57,11 +61,7 @@ class ViewOptions:
         """Uids of the runs of which a chosen column is external, so references are needed."""
         if not self.fill or not descriptors:
             return []
-        if self.fields is None:
-            chosen = None
-        else:
-            fields = select(self.fields, descriptors, timestamps=self.timestamps)
-            chosen = {field.key for field in fields if field.role == "data"}
+        chosen = self._keys(descriptors)
         runs = (
             d["run_start"]
             for d in descriptors
@@ -69,8 +69,27 @@ class ViewOptions:
         )
         return list(dict.fromkeys(runs))
 
+    def _keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
+        """The chosen data keys; None: all."""
+        if self.fields is None:
+            return None
+        fields = select(self.fields, descriptors, timestamps=self.timestamps)
+        return {field.key for field in fields if field.role == "data"}
+
     def filling(self, plan: RunPlan, files: FileAccess) -> Filling | None:
-        """How the planned events are filled; None if they are not, or have nothing external."""
+        """How the planned events are filled; None if they are not, or have nothing external.
+
+        Files are looked into as :attr:`peek` says. A
+        :class:`~daskbroker.core.errors.ClaimWarning` tells where they are not what is declared.
+        """
         if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
             return None
-        return files.filling(plan.references, self.handler_registry, self.handler_overrides)
+        found = files.filling(plan.references, self.handler_registry, self.handler_overrides)
+        return peeked(
+            found,
+            plan,
+            files.memory,
+            self.peek,
+            keys=self._keys(plan.descriptors),
+            dtypes=self.dtypes or (),
+        )

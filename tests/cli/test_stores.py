@@ -7,7 +7,9 @@ import pytest
 import suitcase.mongo_normalized
 
 import daskbroker
+from daskbroker.core.errors import ClaimWarning
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.filling_claims import LEGACY, claim_run
 
 OLD = """
 metadatastore:
@@ -190,3 +192,29 @@ def test_a_server_that_does_not_answer_is_one_line(run):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "s3cret" not in done.stderr
+
+
+def test_seal_and_index_look_into_detector_files(run, tmp_path):
+    """Plain seal does not; what was found is remembered, so the second time there is nothing."""
+    docs, _ = claim_run(tmp_path, [1, 8, 6], **LEGACY)
+    (tmp_path / "more").mkdir()
+    more, _ = claim_run(tmp_path / "more", [1, 6, 8])
+    store = tmp_path / "store"
+    with daskbroker.connect(store) as db:
+        for pair in docs:
+            db.insert(*pair)
+    uid = docs[0][1]["uid"]
+    assert "detector" not in run("seal", store).stdout
+    with daskbroker.connect(store, mode="r") as db:
+        (source,) = db.event_sources.values()
+        assert source.store.list_peeks([uid]) == []
+    assert "1 detector keys looked into" in run("seal", store, "--peek").stdout
+    assert "0 detector keys looked into" in run("seal", store, "--peek").stdout
+    with daskbroker.connect(store) as db:
+        for pair in more:
+            db.insert(*pair)
+    assert "detector" not in run("index", store, "--no-peek").stdout
+    assert "1 detector keys looked into" in run("index", store).stdout
+    (tmp_path / "a.h5").unlink()
+    with daskbroker.connect(store, mode="r") as db, pytest.warns(ClaimWarning, match="8, 6"):
+        assert db[uid].dataset()["img"].shape == (4, 1, 6, 8)

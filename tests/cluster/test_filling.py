@@ -10,9 +10,12 @@ import dask
 import numpy as np
 import pytest
 
-from daskbroker.core.errors import FillError
+from daskbroker.assets.peek import workers as peek_workers
+from daskbroker.core.errors import ClaimWarning, FillError
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import Squares, datum_run, squares, squares_run, stream_run
+from daskbroker.testing.files import frames
+from daskbroker.testing.filling_claims import LEGACY, claim_run_of_squares, run_of_parts
 
 BLOCK = {"daskbroker.partition-size": 400}  # bytes: four frames
 
@@ -79,6 +82,58 @@ def test_a_missing_file_is_an_error_at_once(db, tmp_path, client):
         db[-1].table().compute()
     assert time.monotonic() - begin < 2
     assert len(db[-1].table()[["x"]].compute()) == 5
+
+
+class OnWorkers(Squares):
+    """What only workers see."""
+
+    def __call__(self, n):
+        from daskbroker.core.errors import this_worker
+
+        if this_worker() is None:
+            raise FileNotFoundError("not here")
+        return super().__call__(n).astype("f4")
+
+
+def test_files_that_only_workers_see(db, client):
+    docs = claim_run_of_squares()
+    insert_all(db, docs)
+    db.register_handler("SQUARES", OnWorkers)
+    header = db[-1]
+    image, table = header.dataset()["img"], header.table()
+    assert (image.dtype, image.shape) == (np.float32, (4, 6, 8))
+    values = image.values
+    assert values.dtype == np.float32
+    assert values[3, 0, 0] == 9
+    assert {cell.dtype for cell in table.compute()["img"]} == {np.dtype("f4")}
+    with dask.config.set(scheduler="synchronous"):  # it is remembered
+        assert header.dataset()["img"].dtype == np.float32
+
+
+def test_workers_that_have_no_time_to_look(db, client, monkeypatch):
+    """Opening does not wait for ever."""
+    monkeypatch.setattr(peek_workers, "SECONDS", 0.5)
+    insert_all(db, claim_run_of_squares())
+    db.register_handler("SQUARES", OnWorkers)
+    busy = client.map(time.sleep, [4.0] * 4, pure=False)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    with pytest.warns(ClaimWarning, match="dtypes="):
+        image = db[-1].dataset()["img"]
+    assert time.monotonic() - begin < 3
+    assert image.dtype == object
+    client.cancel(busy)
+
+
+def test_what_workers_find_to_differ_is_known_to_the_client(db, tmp_path, client):
+    parts = [frames(2, (6, 8), dtype, start=2 * n) for n, dtype in enumerate(("u1", "u4", "u1"))]
+    insert_all(db, run_of_parts(tmp_path, parts, [1, 6, 8], **LEGACY))
+    header = db[-1]
+    with dask.config.set(BLOCK), pytest.raises(FillError, match="uint32"):
+        header.dataset()["img"].compute()
+    image = header.dataset()["img"]
+    assert image.dtype == np.uint32
+    np.testing.assert_array_equal(image.values[:, 0], np.concatenate(parts))
 
 
 def test_a_worker_that_dies_while_filling(db, client, kill_worker):

@@ -103,7 +103,10 @@ def test_keys_of_several_descriptors_in_their_order():
         ("config:det:absent", "names no configuration; use .* devices are: det"),
         ("config:absent:x", "names no configuration; use .* devices are: det"),
         ("start:", "the field 'start:' matches no data key"),
-        ("(", r"'\(' is no data key and no regular expression: missing"),
+        (
+            "(",
+            r"the field \( is no data key, and no regular expression that can be used: .*: missing",
+        ),
         ("data:absent", "the field 'data:absent' matches no data key"),
         ([5], "the field 5 is neither text nor a compiled pattern"),
     ],

@@ -9,6 +9,8 @@ from daskbroker.testing.conformance import BrokerConformance
 
 @pytest.mark.usefixtures("log_package")
 class TestLog(BrokerConformance):
+    remembers_peeks = False
+
     @pytest.fixture
     def store_place(self, tmp_path):
         return f"log://{tmp_path / 'store'}"

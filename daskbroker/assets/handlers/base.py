@@ -181,6 +181,10 @@ class BlockHandler(ABC):
         """
         return None
 
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        """Dtype of the cells of these datums, without reading their values; None: see above."""
+        return None
+
     def refresh(self) -> bool:
         """Take notice that the file changed in place; False: build a new handler instead."""
         return False

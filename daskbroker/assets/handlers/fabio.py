@@ -99,9 +99,6 @@ class _Fabio(FileSequence):
         """Shape and dtype that the header tells of."""
         return (_look_in_cbf if self.reader[0] == "cbfimage" else _look_in_edf)(file)
 
-    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
-        return self.look_in(file)[0]
-
 
 class AreaDetectorCBF(_Fabio):
     """Spec ``AD_CBF``: a file a frame, some of them a point.

@@ -11,6 +11,7 @@ from ...core.errors import FillError
 from ...core.listing import listed
 from .base import Block, BlockHandler, Datums, Roi
 from .hdf5_open import OpenDatasets
+from .hdf5_rows import dtype_as_read
 from .regions import axes_of
 from .rows import OneFrame, Rows, read_events, whole
 from .stream_rows import StreamRows
@@ -57,7 +58,7 @@ class AreaDetectorHDF5(BlockHandler):
         return (self._per_point, *self._frames().shape[1:])
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
-        return self._frames().dtype.newbyteorder("=")
+        return dtype_as_read(self._frames().dtype)
 
     def _frames(self) -> Rows:
         """The dataset; a single frame as the first of one."""
@@ -125,6 +126,9 @@ class FrameHDF5(BlockHandler):
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return (self._per_point, *self._find(datums)[0].shape[1:])
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return dtype_as_read(self._find(datums)[0].dtype)
 
     def refresh(self) -> bool:
         return self._datasets.refresh()

@@ -19,7 +19,7 @@ from .hdf5_guard import ChunkGuard
 from .hdf5_sizes import check_chunk, stored_elsewhere
 from .regions import Axis, compose, shape_of, take_region
 
-__all__ = ["RowSource", "read_rows"]
+__all__ = ["RowSource", "dtype_as_read", "read_rows"]
 
 GAP = 64 * 1024
 """Bytes that are read and dropped rather than skipped: a read costs as much as this."""
@@ -145,6 +145,16 @@ def read_rows(
             if file is not None:
                 return chunks.read_rows(file, rows, axes)
     return _read_rows(dataset, rows, axes, check or _no_check)
+
+
+def dtype_as_read(dtype: np.dtype) -> np.dtype | None:
+    """Of what is read of a dataset of a dtype; None where elements are arrays themselves."""
+    if dtype.subdtype is not None:
+        return None
+    if dtype.hasobject:
+        return np.dtype(object)
+    plain = dtype if dtype.fields else np.dtype(dtype.str)  # without what h5py notes in it
+    return plain.newbyteorder("=")
 
 
 def _no_check(rows: range, axes: Sequence[Axis]) -> None:

@@ -64,9 +64,6 @@ class _JPEG(FileSequence):
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         return jpeg_shape(file.read()), np.dtype(np.uint8)
 
-    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
-        return self.look_in(file)[0]
-
 
 class StreamJPEG(StreamSequence, _JPEG):
     """Mimetype ``multipart/related;type=image/jpeg``; see :class:`~.sequences.StreamSequence`."""

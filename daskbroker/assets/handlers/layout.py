@@ -51,8 +51,11 @@ class EventLayout:
         if join_method not in JOINS:
             raise FillError(f"join_method {join_method!r} is none of {', '.join(JOINS)}")
         shape = tuple((data_key or {}).get("shape") or ())
-        if not all(size is None or (isinstance(size, int) and size >= 0) for size in shape):
+        if not all(size is None or isinstance(size, int) for size in shape):
             raise FillError(f"the data key's shape {shape!r} is none")
+        if 0 in shape[1:]:
+            shape = ()  # as [width, height, 0] of old, whose first length counts no frames
+        shape = tuple(size if size is not None and size > 0 else None for size in shape)
         if multiplier and shape[:1] != (multiplier,):
             rest = shape[1:] if shape[:1] == (1,) else shape
             shape = (int(multiplier), *rest)

@@ -32,8 +32,9 @@ class _NPY(FileSequence):
         mapped = np.memmap(file, dtype, "r", file.tell(), shape, order)
         return np.array(take_region(mapped, axes_of(roi, shape)), dtype.newbyteorder("="))
 
-    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
-        return _header(file).shape
+    def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+        header = _header(file)
+        return header.shape, header.dtype
 
 
 class _Header(NamedTuple):
@@ -88,8 +89,12 @@ class SequenceNPY(_NPY):
         return self.read_whole_files(datums.integers("index"), roi)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        number = self.first_file(datums)
+        return None if number is None else self.shape_of_number(number)
+
+    def first_file(self, datums: Datums) -> int | None:
         places = datums.integers("index")
-        return self.shape_of_number(int(places[0])) if len(places) else None
+        return int(places[0]) if len(places) else None
 
 
 class SingleNPY(_NPY):
@@ -119,6 +124,9 @@ class SingleNPY(_NPY):
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return self.shape_of_number(0)
+
+    def first_file(self, datums: Datums) -> int | None:
+        return 0
 
 
 class FrameNPY(SingleNPY):

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...core.errors import FillError
+from ...core.regular import identity
 from .base import Block, BlockHandler, Datums, Roi
 from .file_names import numbered_name
 from .gathering import gather
@@ -21,13 +22,16 @@ __all__ = ["FileSequence", "StreamSequence"]
 class FileSequence(BlockHandler):
     """Reads sequences of files; a format says how one file is read and what it is called."""
 
+    _looked: tuple[Any, tuple[tuple[int, ...], np.dtype]] | None = None
+    """What was found in the file that was looked into last, and which that is."""
+
     @abstractmethod
     def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
         """A region of the array in one open file, in the byte order of this machine."""
 
     @abstractmethod
-    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
-        """Shape of the array in one open file, without reading its values."""
+    def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype of the array in one open file, without reading its values."""
 
     @abstractmethod
     def name(self, number: int) -> str:
@@ -38,10 +42,29 @@ class FileSequence(BlockHandler):
         with self.readable.open(self.name(number)) as file:
             return self.load(file, roi)
 
+    def look(self, number: int) -> tuple[tuple[int, ...], np.dtype]:
+        """Shape and dtype of the array in the file of a number."""
+        path = self.name(number)
+        known = path, self.readable, identity(path)
+        if self._looked is not None and self._looked[0] == known and known[2] is not None:
+            return self._looked[1]
+        with self.readable.open(path) as file:
+            shape, dtype = self.look_in(file)
+        found = tuple(shape), dtype.newbyteorder("=")
+        self._looked = known, found
+        return found
+
     def shape_of_number(self, number: int) -> tuple[int, ...]:
         """Shape of the array in the file of a number."""
-        with self.readable.open(self.name(number)) as file:
-            return self.shape_in(file)
+        return self.look(number)[0]
+
+    def first_file(self, datums: Datums) -> int | None:
+        """Number of the first file of the first of some datums."""
+        return None
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        number = self.first_file(datums)
+        return None if number is None else self.look(number)[1]
 
     def read_whole_files(self, numbers: np.ndarray, roi: Roi) -> Block:
         """Cells that are one file each."""
@@ -163,13 +186,18 @@ class StreamSequence(FileSequence):
         return self.read_frames(places, self._per_event, roi, pages=pages)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
-        places = self._places(datums)
-        if not len(places):
+        number = self.first_file(datums)
+        if number is None:
             return None
-        shape = self.shape_of_number(int(places[0]) * self._files_per_event)
+        shape = self.shape_of_number(number)
         if self._per_event is None:
             return shape
-        return (self._per_event, *(shape[1:] if self._has_pages(int(places[0])) else shape))
+        place = number // self._files_per_event
+        return (self._per_event, *(shape[1:] if self._has_pages(place) else shape))
+
+    def first_file(self, datums: Datums) -> int | None:
+        places = self._places(datums)
+        return int(places[0]) * self._files_per_event if len(places) else None
 
     @property
     def _files_per_event(self) -> int:

@@ -36,9 +36,10 @@ class _TIFF(FileSequence):
             whole = series.asarray()
         return take_region(whole, axes).astype(whole.dtype.newbyteorder("="), copy=False)
 
-    def shape_in(self, file: BinaryIO) -> tuple[int, ...]:
+    def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         with opened_tiff(file, self.readable) as tiff:
-            return tuple(tiff.series[0].shape)
+            series = tiff.series[0]
+            return tuple(series.shape), np.dtype(series.dtype)
 
 
 @contextmanager
@@ -95,10 +96,12 @@ class AreaDetectorTIFF(_TIFF):
         return self.read_frames(datums.integers("point_number"), self._per_point, roi)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        number = self.first_file(datums)
+        return None if number is None else (self._per_point, *self.shape_of_number(number))
+
+    def first_file(self, datums: Datums) -> int | None:
         places = datums.integers("point_number")
-        if not len(places) or not self._per_point:
-            return None
-        return (self._per_point, *self.shape_of_number(int(places[0]) * self._per_point))
+        return int(places[0]) * self._per_point if len(places) and self._per_point else None
 
 
 class StreamTIFF(StreamSequence, _TIFF):

@@ -15,6 +15,7 @@ from ...core.documents import ALL, Document, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
+from ...core.peeks import Peek
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
@@ -27,6 +28,7 @@ from .database import FILE_NAME, Database, plain_text
 from .journal import Journal
 from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
+from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
 from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
@@ -324,6 +326,21 @@ class EmbeddedEventStore(JournalledEventStore):
             ]
             add_sequences(connection, sequences)
         return {kind: builder.plan() for kind, builder in builders.items()}
+
+    # -- what detector files say -------------------------------------------------------------
+
+    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.list_peeks`."""
+        return list_peeks(self._database, runs)
+
+    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.find_peeks`."""
+        return find_peeks(self._database, sorts)
+
+    def put_peeks(self, peeks: Sequence[Peek]) -> None:
+        """See :meth:`EventStore.put_peeks`."""
+        if not self._database.read_only:
+            put_peeks(self._database, peeks)
 
     # -- upkeep ------------------------------------------------------------------------------
 

@@ -58,6 +58,7 @@ META = "daskbroker_meta"
 RUNS = "daskbroker_run"
 CHUNKS = "event_chunk"
 COLUMNS = "event_chunk_column"
+PEEKS = "daskbroker_peek"
 LOOK_SECONDS = 1.0
 """What other processes do is learnt within this time, where each look would cost a query."""
 NO_PERMISSION = (13, 18)

@@ -19,6 +19,7 @@ from ...core.documents import ALL, Document
 from ...core.errors import StoreDamaged, UnknownReference
 from ...core.external import datum_keys
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
+from ...core.peeks import Peek
 from ...core.planning import PlanBuilder
 from ...core.remembered import Remembered
 from ...core.run_plan import stream_of
@@ -38,6 +39,7 @@ from .bson_documents import (
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
 from .database import COLUMNS, REFUSED, RUNS, Database
 from .indexes import warn_of_missing
+from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
 from .reader import MongoReader
 from .reference_planning import ReferencePlanner
@@ -310,6 +312,21 @@ class MongoEventStore(JournalledEventStore):
             for column in table.columns:
                 ids.update(one for one in column.to_pylist() if isinstance(one, str))
         return found
+
+    # -- what detector files say -------------------------------------------------------------
+
+    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.list_peeks`."""
+        return list_peeks(self._database, runs)
+
+    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.find_peeks`."""
+        return find_peeks(self._database, sorts)
+
+    def put_peeks(self, peeks: Sequence[Peek]) -> None:
+        """See :meth:`EventStore.put_peeks`."""
+        if not self._database.read_only:
+            put_peeks(self._database, peeks)
 
     # -- upkeep ------------------------------------------------------------------------------
 

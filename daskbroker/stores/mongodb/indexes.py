@@ -67,6 +67,12 @@ ASSET_INDEXES: dict[str, list[IndexModel]] = {
 }
 OWN_INDEXES: dict[str, list[IndexModel]] = {
     "daskbroker_run": [IndexModel("uid", unique=True)],
+    "daskbroker_peek": [
+        IndexModel(
+            [("run", ASCENDING), ("descriptor", ASCENDING), ("key", ASCENDING)], unique=True
+        ),
+        IndexModel("sort"),
+    ],
     "event_chunk": [IndexModel([("owner", ASCENDING), ("first", ASCENDING)], unique=True)],
     "event_chunk_column": [IndexModel([("chunk", ASCENDING), ("column", ASCENDING)], unique=True)],
 }

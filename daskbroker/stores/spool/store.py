@@ -14,6 +14,7 @@ from ...core.documents import ALL, Document
 from ...core.errors import UnknownReference
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
 from ...core.pages import is_columnar, page_parts
+from ...core.peeks import Peek
 from ...core.settings import setting
 from ..backing_up import BackupSource
 from ..contract import EventStore
@@ -203,6 +204,18 @@ class SpooledEventStore(EventStore):
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         """See :meth:`EventStore.find_asset_run`."""
         return self.store.find_asset_run(layout, uid, run)
+
+    def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.list_peeks`."""
+        return self.store.list_peeks(runs)
+
+    def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
+        """See :meth:`EventStore.find_peeks`."""
+        return self.store.find_peeks(sorts)
+
+    def put_peeks(self, peeks: Sequence[Peek]) -> None:
+        """See :meth:`EventStore.put_peeks`."""
+        self.store.put_peeks(peeks)
 
     def create_indexes(self) -> list[str]:
         """See :meth:`EventStore.create_indexes`."""

@@ -1,7 +1,8 @@
 """From a plan to a lazy Dataset along ``time``.
 
-Opening one reads what is in memory (:mod:`.loading`), and no detector file. All else is Dask's, cut
-alike along ``time`` (:mod:`.cutting`), or xarray's own lazy arrays.
+Opening one reads what is in memory (:mod:`.loading`), and of detector files only what descriptors
+leave open (:mod:`daskbroker.assets.peek`). All else is Dask's, cut alike along ``time``
+(:mod:`.cutting`), or xarray's own lazy arrays.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def dataset(
         Start and stop of each run, for attrs and projections.
     options
         What is shown, and how it is filled. ``dtypes`` are those of external variables, in place
-        of the declared ones.
+        of those that are declared or that files have.
     files
         How detector files are reached.
     chunks
@@ -77,7 +78,7 @@ def dataset(
         ``start.hints.dimensions``, which are in memory, as are all stored variables if they are
         small together. Variables have the names of the table's columns. Numbers
         with gaps are floats; cells of no common shape are objects. External variables have the
-        declared shape and dtype (``float64`` where none is declared).
+        shape and dtype that is declared, or that their files have where somebody has looked.
     """
     filling = options.filling(plan, files)
     made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)

@@ -16,7 +16,7 @@ from ...core.codec import Kind
 from ...core.external import is_stream_key
 from ...core.fields import Field, project
 from ...core.schema import TIME, TableColumn
-from ..dataframe import Runs
+from ..dataframe import Runs, common_cells
 from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .rows import DatasetRows
 
@@ -63,9 +63,8 @@ def variable_source(
         return Constants(constants, _numpy_dtype(column.dtype))
     if column.external and filling is not None:
         chosen = dtypes.get(column.name, dtypes.get(column.field.key))
-        return ExternalColumn.of(
-            plan.descriptors, column.field.key, _declared(plan, column, chosen), filling
-        )
+        declared = _declared(plan, column, filling, chosen)
+        return ExternalColumn.of(plan.descriptors, column.field.key, declared, filling)
     if column.dtype == "object":
         found = _common_block(plan, column.physical)
         if found is not None:
@@ -105,9 +104,9 @@ def _claims(plan: ChunkPlan, key: str) -> list[Mapping[str, Any]]:
     return [d["data_keys"][key] for d in plan.descriptors if key in d["data_keys"]]
 
 
-def _declared(plan: ChunkPlan, column: TableColumn, dtype: Any) -> Declared:
-    """What descriptors say of external cells, made fit for events that lack them."""
-    declared = Declared.of(_claims(plan, column.field.key), dtype)
+def _declared(plan: ChunkPlan, column: TableColumn, filling: Filling, dtype: Any) -> Declared:
+    """What is believed of external cells, made fit for events that lack them."""
+    declared = common_cells(plan, column.field.key, filling, dtype)
     return declared.nullable() if dtype is None and _may_lack(plan, column) else declared
 
 

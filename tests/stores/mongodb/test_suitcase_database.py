@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 
+import bson
 import pymongo
 import pytest
 from bson.objectid import ObjectId
+from bson.raw_bson import RawBSONDocument
 from suitcase.mongo_normalized import Serializer
 
 import daskbroker
+from daskbroker.core.errors import ClaimWarning
 from daskbroker.core.layouts import DATUM
 from daskbroker.stores.mongodb import indexes, planning, reference_planning, survey
 from daskbroker.testing import (
@@ -21,6 +24,7 @@ from daskbroker.testing import (
     make_run,
     rewound_run,
 )
+from daskbroker.testing.filling_claims import LEGACY, claim_run
 
 
 @pytest.fixture
@@ -265,3 +269,40 @@ def test_what_is_journalled_is_what_suitcase_would_have_written(suitcase, raw, m
                 )
         finally:
             client.drop_database(other)
+
+
+def test_what_files_hold_is_kept_beside_the_collections_of_databroker(
+    suitcase, raw, mongo_database, tmp_path
+):
+    """They stay as they are, byte for byte; plain seal opens no file, to read makes no index."""
+    documents, data = claim_run(tmp_path, [8, 6, 0], **LEGACY)
+    suitcase(documents)
+    before = _content_of(raw)
+    with daskbroker.connect(mongo_database) as db:
+        with pytest.warns(ClaimWarning, match="8, 6, 0"):
+            image = db[-1].dataset()["img"]
+        assert (image.dtype, image.shape) == ("uint16", (4, 1, 6, 8))
+        assert (image.values == data[:, None]).all()
+    after = _content_of(raw)
+    assert len(after.pop("daskbroker_peek")[0]) == 1
+    assert after == before
+
+
+def test_plain_seal_opens_no_file(suitcase, raw, mongo_database, tmp_path):
+    documents, _ = claim_run(tmp_path, [8, 6, 0], **LEGACY)
+    suitcase(documents)
+    with daskbroker.connect(mongo_database) as db:
+        db.seal()
+    assert raw["daskbroker_peek"].find_one() is None
+
+
+def _content_of(database):
+    """Documents and indexes of each collection, as bytes."""
+    raw = database.with_options(bson.CodecOptions(document_class=RawBSONDocument))
+    return {
+        name: (
+            sorted(doc.raw for doc in raw[name].find()),
+            sorted(str(one) for one in database[name].index_information()),
+        )
+        for name in raw.list_collection_names()
+    }

@@ -1,0 +1,193 @@
+"""Claims of old: no dtype, lengths left open, width and height exchanged; beside full claims."""
+
+from __future__ import annotations
+
+import shutil
+import tracemalloc
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+
+import daskbroker
+from benchmarks.data import insert_all
+from benchmarks.filling import close_to, count_of, equals, image_key, opened
+from benchmarks.harness import Against, Case, Sizes, Workload
+from daskbroker.assets.cache import open_handlers
+from daskbroker.core.errors import ClaimWarning
+from daskbroker.testing import RunBuilder
+from daskbroker.testing.files import frames, write_hdf5
+from daskbroker.testing.runs import Documents
+
+__all__ = ["claimed_runs", "claims"]
+
+SIDE = 16
+"""Of the frames of many runs."""
+
+
+def _claims(side: int) -> dict[str, dict[str, Any]]:
+    """What descriptors of different age say of a frame, the full claim first."""
+    full = image_key(side)
+    old = {name: value for name, value in full.items() if name != "dtype_numpy"}
+    return {
+        "declared": full,
+        "no dtype": old,
+        "nothing": {**old, "shape": []},
+        "width, height, 0": {**old, "shape": [side, side, 0]},
+        "None": {**full, "shape": [None, side, side]},
+    }
+
+
+def _run(claim: Mapping[str, Any], path: Path, count: int) -> RunBuilder:
+    run = RunBuilder()
+    descriptor = run.descriptor({"img": dict(claim), "x": 0.5})
+    resource = run.resource("AD_HDF5", root=str(path.parent), resource_path=path.name)
+    for place in range(count):
+        datum = run.datum(resource, point_number=place)
+        run.event(descriptor, {"img": datum, "x": place * 0.5}, filled={"img": False})
+    run.stop()
+    return run
+
+
+# -- one run ---------------------------------------------------------------------------------
+
+
+def claims(sizes: Sizes, folder: Path) -> Workload:
+    """1,000 frames of 512 x 512 uint16 in one file, of which descriptors say more or less."""
+    side, count = sizes.frame_side, sizes.file_frames
+    data = frames(count, (side, side))
+    path = write_hdf5(folder / "frames.h5", data, chunks=(1, side, side))
+    with daskbroker.connect(folder / "store") as writer:
+        uids = {}
+        for name, claim in _claims(side).items():
+            run = _run(claim, path, count)
+            insert_all(writer, run.documents)
+            uids[name] = run.uid
+    broker = daskbroker.connect(folder / "store", mode="r")  # so that nothing is remembered
+
+    def image(name: str) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ClaimWarning)  # some claims are wrong
+            return broker[uids[name]].dataset()["img"][:, 0]
+
+    checks = {"values": equals(data), "mean": close_to(data.mean(0))}
+    cases = []
+    for name in uids:
+        for what, work in _WAYS.items():
+            beside = () if name == "declared" else (Against(f"{what}, declared", at_most=1.1),)
+            unit = "B" if "memory" in what else "s"
+            run = _bound(work, image, name)
+            cases.append(Case(f"{what}, {name}", run, checks.get(what), beside, unit=unit))
+    return Workload(cases, broker.close)
+
+
+def _bound(work: Callable[[Any], Any], image: Callable[[str], Any], name: str) -> Callable[[], Any]:
+    return lambda: work(lambda: image(name))
+
+
+def _values(image: Callable[[], Any]) -> np.ndarray:
+    return image().to_numpy()
+
+
+def _mean(image: Callable[[], Any]) -> np.ndarray:
+    with dask.config.set(scheduler="threads", num_workers=2):
+        return image().mean("time").to_numpy()
+
+
+def _memory(image: Callable[[], Any]) -> int:
+    """Most that is allocated at a time while all is read."""
+    tracemalloc.start()
+    try:
+        image().to_numpy()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+_WAYS = {"values": _values, "mean": _mean, "memory of values": _memory}
+
+
+# -- many runs -------------------------------------------------------------------------------
+
+
+def claimed_runs(sizes: Sizes, folder: Path) -> Workload:
+    """5,000 runs of three frames, each in a file of its own, of a full claim and of an old one."""
+    claims = _claims(SIDE)
+    first = write_hdf5(folder / "0.h5", frames(3, (SIDE, SIDE)))
+    documents: dict[str, list[Documents]] = {"declared": [], "no dtype": []}
+    for number in range(sizes.runs):
+        path = folder / f"{number}.h5"
+        if number:
+            shutil.copyfile(first, path)
+        for name, some in documents.items():
+            some.append(_run(claims[name], path, 3).documents)
+    brokers = {}
+    for name, some in documents.items():
+        with (
+            dask.config.set({"daskbroker.peek-after-stop": False}),
+            daskbroker.connect(folder / name) as writer,
+        ):
+            for docs in some:
+                insert_all(writer, docs)
+        brokers[name] = daskbroker.connect(folder / name, mode="r")
+    cases = [
+        Case(
+            "open, declared", lambda: brokers["declared"]().dataset(), None, (), sizes.runs, "runs"
+        ),
+        Case(
+            "open, no dtype",
+            lambda: brokers["no dtype"]().dataset(),
+            _has_dtype(np.uint16),
+            (Against("open, declared"),),
+            sizes.runs,
+            "runs",
+        ),
+        Case(
+            "files opened, no dtype",
+            lambda: count_of(opened, lambda: brokers["no dtype"]().dataset()),
+            None,
+            (Against(at_most=20.0),),
+            unit="",
+            prepare=open_handlers().clear,
+        ),
+        *_insert_cases(documents["no dtype"][: sizes.image_runs], folder),
+    ]
+
+    def close() -> None:
+        for broker in brokers.values():
+            broker.close()
+
+    return Workload(cases, close)
+
+
+def _insert_cases(runs: list[Documents], folder: Path) -> list[Case]:
+    """Runs that stop one after the other, with and without a look into their files afterwards."""
+
+    def insert(after: bool) -> None:
+        place = folder / "inserted"
+        shutil.rmtree(place, ignore_errors=True)
+        with (
+            dask.config.set({"daskbroker.peek-after-stop": after}),
+            daskbroker.connect(place) as broker,
+        ):
+            for docs in runs:
+                insert_all(broker, docs)
+
+    goal = (Against("insert, nothing in the background", at_most=1.1),)
+    return [
+        Case(
+            "insert, nothing in the background", lambda: insert(False), None, (), len(runs), "runs"
+        ),
+        Case("insert", lambda: insert(True), None, goal, len(runs), "runs"),
+    ]
+
+
+def _has_dtype(dtype: Any) -> Callable[[Any], None]:
+    def check(dataset: Any) -> None:
+        if dataset["img"].dtype != dtype:
+            raise AssertionError(f"the frames are {dataset['img'].dtype}, not {dtype}")
+
+    return check

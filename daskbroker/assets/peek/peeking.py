@@ -1,0 +1,309 @@
+"""Which files are looked into when runs are opened, and what is then known of all of them.
+
+Files are looked into where the claim is open, or where that is asked for, and nothing is
+remembered. Up to :data:`MOST_LOOKS` groups are looked into each for itself. Of more, some of each
+sort are, and what they hold is the guess for the others; a block that differs from it is an error.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from typing import Literal
+
+from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
+from ...core.peeks import Cell, Peek
+from ...core.run_plan import RunPlan
+from ..filling import Filling, Target
+from ..shapes import is_open
+from .knowledge import Known, cells_noted, known_of
+from .looking import Group, Look, groups_of, look, looks_of, peek_of, place_of
+from .memory import Memory, is_unchanged
+from .sharing import Labels, samples_of, sorts_of
+from .workers import look_on_workers
+
+__all__ = ["PeekMode", "peek_all", "peeked", "remembered"]
+
+PeekMode = bool | Literal["each"] | None
+"""Whether files are looked into: None, where claims are open; True, wherever; False, nowhere;
+``"each"``, into those of each run, however many there are."""
+
+MOST_LOOKS = 10
+"""So many groups are looked into when runs are opened. A handler may open a file twice."""
+MOST_CHECKED = 20
+"""Of so many groups it is asked whether their files have changed since."""
+
+Label = tuple[str, str]
+
+
+def peeked(
+    filling: Filling,
+    plan: RunPlan,
+    memory: Memory | None,
+    mode: PeekMode = None,
+    *,
+    keys: Collection[str] | None = None,
+    dtypes: Collection[str] = (),
+) -> Filling:
+    """The same filling, that knows what the files of planned events hold.
+
+    Parameters
+    ----------
+    filling, plan
+        Of the same runs.
+    memory
+        Where what is found is remembered; None: nowhere.
+    mode
+        See :data:`PeekMode`.
+    keys
+        Only these data keys; None: all.
+    dtypes
+        Keys whose dtype is given, so that only a shape can be open.
+    """
+    groups = [group for group in groups_of(plan) if keys is None or group.target.key in keys]
+    opening = _Opening(filling, memory, mode, frozenset(dtypes))
+    wanted = opening.recognize(groups, plan.peeks)
+    if wanted:
+        most = len(wanted) if mode == "each" else MOST_LOOKS
+        opening.find_out(wanted, sorts_of(plan, wanted, most))
+    opening.warn()
+    return replace(filling, known=opening.known)
+
+
+def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]) -> Filling:
+    """The same filling, that knows what is remembered of some targets; nothing is looked into."""
+    opening = _Opening(filling, None, False, frozenset())
+    peek_of_label = {(peek.descriptor, peek.key): peek for peek in peeks}
+    for target in targets:
+        peek = peek_of_label.get((target.descriptor, target.key))
+        if peek is not None and _has_handler(peek, filling):
+            opening.know(target, peek.cells, peek.sort)
+    return replace(filling, known=opening.known)
+
+
+def peek_all(
+    filling: Filling, plan: RunPlan, seconds: float | None = None, keep_open: bool = True
+) -> list[Peek]:
+    """Look into the files of all groups that are not remembered, or have changed since.
+
+    Parameters
+    ----------
+    filling, plan
+        Of the same runs.
+    seconds
+        No look begins later than that; None: all are made.
+    keep_open
+        Keep files open, for who goes on to read them.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    groups = groups_of(plan)
+    wanted = _Opening(filling, None, True, frozenset()).recognize(groups, plan.peeks)
+    sorts = sorts_of(plan, wanted, len(wanted))
+    in_time = takewhile(lambda _: end is None or time.monotonic() < end, wanted)
+    return list(look_into(in_time, filling, sorts, keep_open=keep_open)[0].values())
+
+
+def look_into(
+    groups: Iterable[Group], filling: Filling, sorts: Labels, *, keep_open: bool = True
+) -> tuple[dict[Label, Peek], dict[Label, Unseen]]:
+    """Look into the files of some groups: what was found, and what could not be seen."""
+    found: dict[Label, Peek] = {}
+    unseen: dict[Label, Unseen] = {}
+    for group in groups:
+        looks: list[Look] = []
+        try:
+            looks = looks_of(group, filling)
+            looked = [look(one, keep_open) for one in looks]
+        except (FillError, StoreDamaged) as error:
+            reason = str(error).removeprefix(f"{group.target.where}, ")
+            unseen[group.label] = Unseen(group, looks, reason)
+            continue
+        if looks:
+            spec = looks[0].resource.spec
+            found[group.label] = peek_of(group, filling, sorts[group.label], looked, spec)
+    return found, unseen
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A group whose files this process does not see: what to look at, and why it could not."""
+
+    group: Group
+    looks: Sequence[Look]
+    reason: str
+
+
+def _has_handler(peek: Peek, filling: Filling) -> bool:
+    return peek.handler == filling.handler_reference(peek.spec, peek.key)
+
+
+@dataclass(eq=False)
+class _Opening:
+    """One opening of runs."""
+
+    filling: Filling
+    memory: Memory | None
+    mode: PeekMode
+    dtypes: frozenset[str]
+    known: dict[str, dict[Label, Known]] = field(default_factory=dict)
+    _alike: dict[str, dict[Cell, None]] = field(default_factory=dict)
+    _made: dict[tuple[str, tuple[Cell, ...], bool], Known] = field(default_factory=dict)
+    _wrong: dict[str, dict[str, Target]] = field(default_factory=dict)
+
+    # -- what is remembered ------------------------------------------------------------------
+
+    def recognize(self, groups: Sequence[Group], peeks: Iterable[Peek]) -> list[Group]:
+        """Know what is remembered of some groups; those that are to be looked into."""
+        there = {(peek.descriptor, peek.key): peek for peek in peeks}
+        few = len(groups) <= MOST_CHECKED
+        wanted = []
+        for group in groups:
+            peek = there.get(group.label)
+            if peek is not None and self._holds(peek, group, few):
+                self.know(group.target, peek.cells, peek.sort)
+                self._note_alike(peek)
+            elif self._is_wanted(group):
+                wanted.append(group)
+        return wanted
+
+    def _holds(self, peek: Peek, group: Group, few: bool) -> bool:
+        return (
+            peek.rows == group.rows
+            and _has_handler(peek, self.filling)
+            and set(self._noted(group)) <= set(peek.cells)
+            and not (few and self.mode is not False and not is_unchanged(peek))
+        )
+
+    def _noted(self, group: Group) -> tuple[Cell, ...]:
+        place = place_of(group, self.filling)
+        return () if place is None else cells_noted(place)
+
+    def _is_wanted(self, group: Group) -> bool:
+        if self.mode is not None:
+            return bool(self.mode)
+        claim = group.target.claim
+        if group.target.key in self.dtypes:
+            claim = {**claim, "dtype_numpy": "float64"}
+        return is_open(claim) or bool(self._noted(group))
+
+    # -- what is found out -------------------------------------------------------------------
+
+    def find_out(self, wanted: Sequence[Group], sorts: Labels) -> None:
+        """Look into files of some groups, and know of all of them what can be known."""
+        found, unseen = look_into(self._chosen(wanted, sorts), self.filling, sorts)
+        for peek in found.values():
+            self._note_alike(peek)
+        if unseen:
+            found |= self._seen_by_others(unseen, sorts)
+        self._remember(list(found.values()))
+        missing = []
+        for group in wanted:
+            sort = sorts[group.label]
+            if group.label in found:
+                self.know(group.target, found[group.label].cells, sort)
+            elif sort in self._alike:
+                cells = dict.fromkeys((*self._alike[sort], *self._noted(group)))
+                self.know(group.target, cells, sort, guessed=True)
+            else:
+                missing.append(group)
+        _warn_of_unseen(missing, unseen)
+
+    def _chosen(self, wanted: Sequence[Group], sorts: Labels) -> list[Group]:
+        """Those to look into: all if they are few, or if that is asked for; else some.
+
+        Of a sort of which something is remembered, none: then all who open them think the same.
+        """
+        if self.mode == "each" or len(wanted) <= MOST_LOOKS:
+            return list(wanted)
+        noted = [group for group in wanted if self._noted(group)][:MOST_LOOKS]
+        others = [
+            group
+            for group in wanted
+            if not self._noted(group) and sorts[group.label] not in self._alike
+        ]
+        return noted + samples_of(others, sorts, max(2, MOST_LOOKS - len(noted)))
+
+    def _seen_by_others(self, unseen: Mapping[Label, Unseen], sorts: Labels) -> dict[Label, Peek]:
+        """What other runs of the same sorts are remembered to hold; else what workers see."""
+        asked = {sorts[label] for label in unseen} - set(self._alike)
+        for peek in self.memory.find_peeks(sorted(asked)) if self.memory and asked else ():
+            if _has_handler(peek, self.filling):
+                self._note_alike(peek)
+        blind = [one for label, one in unseen.items() if sorts[label] not in self._alike]
+        blind = [one for one in blind if one.looks]
+        found = {}
+        for one, looked in zip(blind, look_on_workers([one.looks for one in blind])):
+            if looked:
+                label, spec = one.group.label, one.looks[0].resource.spec
+                found[label] = peek_of(one.group, self.filling, sorts[label], looked, spec)
+                self._note_alike(found[label])
+        return found
+
+    def _note_alike(self, peek: Peek) -> None:
+        self._alike.setdefault(peek.sort, {}).update(dict.fromkeys(peek.cells))
+
+    def _remember(self, peeks: Sequence[Peek]) -> None:
+        if self.memory is None or not peeks:
+            return
+        try:
+            self.memory.put_peeks(peeks)
+        except StoreError:  # who may only read finds it out again next time
+            return
+
+    # -- what is known -----------------------------------------------------------------------
+
+    def know(self, target: Target, cells: Iterable[Cell], sort: str, guessed: bool = False) -> None:
+        """Know what the files of a target hold."""
+        key = sort, tuple(cells), guessed
+        if key not in self._made:
+            self._made[key] = known_of(
+                target.claim,
+                key[1],
+                guessed=guessed,
+                asked=self.mode in (True, "each"),
+                strict=self.filling.mismatch == "raise",
+            )
+        known = self._made[key]
+        self.known.setdefault(target.run, {})[target.descriptor, target.key] = known
+        if known.wrong:
+            self._wrong.setdefault(target.key, {}).setdefault(target.run, target)
+
+    def warn(self) -> None:
+        """One warning a key whose claims the files contradict."""
+        for targets in self._wrong.values():
+            target = next(iter(targets.values()))
+            known = self.known[target.run][target.descriptor, target.key]
+            if not known.refused:
+                _warn(
+                    f"{target.where}{_more(targets)}: {known.wrong}; the file is right. "
+                    "daskbroker.shape-mismatch 'raise' makes that an error"
+                )
+
+
+def _warn_of_unseen(missing: Sequence[Group], unseen: Mapping[Label, Unseen]) -> None:
+    """One warning a key of whose files nothing is known, as those that were tried are not seen."""
+    by_key: dict[str, dict[str, Group]] = {}
+    for group in missing:
+        by_key.setdefault(group.target.key, {}).setdefault(group.target.run, group)
+    for key, groups in by_key.items():
+        tried = [group for group in groups.values() if group.label in unseen]
+        if not tried:
+            continue
+        group = tried[0]
+        _warn(
+            f"{group.target.where}{_more(groups)}: its files tell neither shape nor dtype here, so "
+            f"it is as the descriptor declares, float64 where that says nothing; dtypes={{{key!r}: "
+            f"'uint16'}} says it: {unseen[group.label].reason}"
+        )
+
+
+def _more(runs: Collection[str]) -> str:
+    others = len(runs) - 1
+    return f" (and {others:,} more run{'s' if others > 1 else ''})" if others else ""
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ClaimWarning, stacklevel=2)

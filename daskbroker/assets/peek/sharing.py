@@ -1,0 +1,110 @@
+"""Runs that nobody has looked into share what is found in some of them, by sort."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...core.chunks import ChunkPlan
+from ...core.errors import StoreDamaged
+from ...core.external import is_stream_key
+from ...core.layouts import RESOURCE, STREAM_RESOURCE, decode_rows
+from ...core.peeks import claim_sort
+from ...core.run_plan import RunPlan
+from ..resolving import normal_spec
+from .looking import Group
+
+__all__ = ["Labels", "samples_of", "sorts_of"]
+
+Labels = Mapping[tuple[str, str], str]
+"""Sort of each group, by descriptor and data key."""
+
+
+def sorts_of(plan: RunPlan, groups: Sequence[Group], most: int) -> Labels:
+    """Sort of each group.
+
+    To know it the resources of its run are read. Of more groups than ``most``, only some of each
+    claim are; if these are of one sort, all of that claim are taken to be.
+
+    Which resources a key's datums are of would take a look into all datums, so keys that have
+    datums have the specs of all resources of the run.
+    """
+    if len(groups) <= most:
+        return _read_sorts(plan, groups)
+    claims = {g.label: claim_sort((), g.target.key, g.target.claim) for g in groups}
+    samples = samples_of(groups, claims, most)
+    sorts = _read_sorts(plan, samples)
+    found: dict[str, set[str]] = {}
+    for group in samples:
+        found.setdefault(claims[group.label], set()).add(sorts[group.label])
+    alike = {claim: next(iter(some)) for claim, some in found.items() if len(some) == 1}
+    others = [group for group in groups if claims[group.label] not in alike]
+    read = _read_sorts(plan, others)
+    return {label: alike.get(claim) or read[label] for label, claim in claims.items()}
+
+
+def _read_sorts(plan: RunPlan, groups: Sequence[Group]) -> dict[tuple[str, str], str]:
+    if not groups:
+        return {}
+    specs = _specs(plan, {group.target.run for group in groups})
+    sorts = {}
+    for group in groups:
+        target = group.target
+        key = target.key if is_stream_key(target.claim) else ""
+        sorts[group.label] = claim_sort(specs.get((target.run, key), ()), target.key, target.claim)
+    return sorts
+
+
+def _specs(plan: RunPlan, runs: Collection[str]) -> dict[tuple[str, str], set[str]]:
+    """Specs of the resources of each run, under ""; of stream_resources under their data key."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for layout in (RESOURCE, STREAM_RESOURCE):
+        planned = plan.references.get(layout.kind)
+        if planned is None:
+            continue
+        owners = [owner["run_start"] for owner in planned.descriptors]
+        wanted = planned.of_descriptors([n for n, run in enumerate(owners) if run in runs])
+        for place, table in _tables(wanted):
+            run = wanted.descriptors[place]["run_start"]
+            for doc in decode_rows(layout, table, ""):
+                key = str(doc.get("data_key", "")) if layout is STREAM_RESOURCE else ""
+                found.setdefault((run, key), set()).add(_spec(doc))
+    return found
+
+
+def _tables(plan: ChunkPlan) -> Iterator[tuple[int, pa.Table]]:
+    """Owner and content of each chunk; damaged ones are left out, they are errors when read."""
+    owners = plan.records["descriptor"].tolist()
+    done = 0
+    with suppress(StoreDamaged):
+        for table in plan.read_all():
+            yield owners[done], table
+            done += 1
+    for place in range(done, len(plan)):
+        with suppress(StoreDamaged):
+            yield owners[place], plan.read(place)
+
+
+def _spec(doc: Mapping[str, Any]) -> str:
+    return normal_spec(str(doc.get("mimetype") or doc.get("spec") or ""))
+
+
+def samples_of(groups: Sequence[Group], sorts: Labels, most: int) -> list[Group]:
+    """Some groups of each sort, about ``most`` in all: the first, the last, and between them.
+
+    Where there are more sorts than that, those that most groups have.
+    """
+    by_sort: dict[str, list[Group]] = {}
+    for group in groups:
+        by_sort.setdefault(sorts[group.label], []).append(group)
+    largest = sorted(by_sort.values(), key=len, reverse=True)[:most]
+    chosen: list[Group] = []
+    for place, alike in enumerate(largest):
+        count = min(len(alike), (most - len(chosen)) // (len(largest) - place))
+        places = np.unique(np.linspace(0, len(alike) - 1, count).round().astype(int))
+        chosen.extend(alike[number] for number in places.tolist())
+    return chosen

@@ -1,0 +1,73 @@
+"""What detector files say, in a table of its own that an embedded store gets when it is wanted.
+
+Stores of older versions lack it, and older versions do not mind it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from ...core.peeks import Peek
+from .database import Database, plain_text
+
+__all__ = ["find_peeks", "list_peeks", "put_peeks"]
+
+TABLE = """
+CREATE TABLE IF NOT EXISTS peek (
+    run TEXT NOT NULL, descriptor TEXT NOT NULL, key TEXT NOT NULL, sort TEXT NOT NULL,
+    body TEXT NOT NULL, PRIMARY KEY (run, descriptor, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS peek_sort ON peek (sort)
+"""
+NAMES = "run, descriptor, key, sort, body"
+
+
+def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
+    """Those of some runs."""
+    names = {plain_text(uid): uid for uid in runs}
+    found = _select(database, "run IN (SELECT value FROM json_each(?))", [*names])
+    return _peeks((names[run], *rest) for run, *rest in found)
+
+
+def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
+    """One of each sort."""
+    found = _select(database, "sort IN (SELECT value FROM json_each(?)) GROUP BY sort", list(sorts))
+    return _peeks(found)
+
+
+def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
+    """Put some in place of those that there are."""
+    with database.write() as connection:
+        for statement in TABLE.split(";"):
+            connection.execute(statement)
+        connection.executemany(
+            f"INSERT OR REPLACE INTO peek ({NAMES}) VALUES (?, ?, ?, ?, ?)",
+            [
+                (
+                    plain_text(peek.run),
+                    plain_text(peek.descriptor),
+                    plain_text(peek.key),
+                    peek.sort,
+                    peek.body(),
+                )
+                for peek in peeks
+            ],
+        )
+
+
+def _select(database: Database, where: str, values: list[str]) -> list[tuple[str, ...]]:
+    with database.read() as connection:
+        try:
+            query = f"SELECT {NAMES} FROM peek WHERE {where}"
+            return connection.execute(query, [json.dumps(values)]).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+
+
+def _peeks(rows: Iterable[Sequence[str]]) -> list[Peek]:
+    made = (Peek.of_body(*row) for row in rows)
+    return [peek for peek in made if peek is not None]

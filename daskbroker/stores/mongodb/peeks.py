@@ -1,0 +1,62 @@
+"""What detector files say, in a collection of our own beside those of databroker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pymongo import ReplaceOne
+
+from ...core.peeks import Peek
+from .bson_documents import storable
+from .database import PEEKS, Database
+
+__all__ = ["find_peeks", "list_peeks", "put_peeks"]
+
+RUNS_AT_A_TIME = 5000
+"""So many runs are named in one query."""
+
+
+def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
+    """Those of some runs."""
+    names = {storable(uid): uid for uid in runs}
+    asked = list(names)
+    with database.errors():
+        collection = database.collection(PEEKS)
+        found = [
+            {**doc, "run": names[doc["run"]]}
+            for begin in range(0, len(asked), RUNS_AT_A_TIME)
+            for doc in collection.find({"run": {"$in": asked[begin : begin + RUNS_AT_A_TIME]}})
+        ]
+    return _peeks(found)
+
+
+def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
+    """One of each sort."""
+    with database.errors():
+        collection = database.collection(PEEKS)
+        found = [collection.find_one({"sort": sort}) for sort in sorts]
+    return _peeks(doc for doc in found if doc is not None)
+
+
+def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
+    """Put some in place of those that there are. That they survive a failover is not waited for."""
+    changes = [ReplaceOne(_place_of(peek), _document_of(peek), upsert=True) for peek in peeks]
+    with database.limit(), database.errors():
+        database.create_indexes([PEEKS])
+        database.collection(PEEKS, sure=False).bulk_write(changes, ordered=False)
+
+
+def _place_of(peek: Peek) -> dict[str, str]:
+    names = {"run": peek.run, "descriptor": peek.descriptor, "key": peek.key}
+    return {name: storable(value) for name, value in names.items()}
+
+
+def _document_of(peek: Peek) -> dict[str, str]:
+    return {**_place_of(peek), "sort": peek.sort, "body": peek.body()}
+
+
+def _peeks(documents: Iterable[Mapping[str, Any]]) -> list[Peek]:
+    names = ("run", "descriptor", "key", "sort", "body")
+    made = (Peek.of_body(*(str(doc.get(name)) for name in names)) for doc in documents)
+    return [peek for peek in made if peek is not None]
