@@ -147,13 +147,13 @@ class FillClaimConformance(Conformance):
         shape, more = WRONG_CLAIMS[name]
         docs, data = claim_run(tmp_path, shape, 10, **more)
         header = put(docs)
-        with pytest.raises(FillError) as caught:
+        with pytest.raises(FillError, match="peek=True") as caught:
             header.dataset()["img"].compute()
         with pytest.raises(FillError, match="peek=True"):
             header.table().compute()
         with pytest.raises(FillError, match="peek=True"):
             list(header.documents())
-        for word in (header.uid, "primary", "'img'", "a.h5", "peek=True"):
+        for word in (header.uid, "primary", "'img'", "a.h5"):
             assert word in str(caught.value)
         with _warned("img"):
             _check_alike(header, data[:, None], peek=True)
@@ -169,9 +169,9 @@ class FillClaimConformance(Conformance):
                 lambda: dataset["img"].compute(),
                 lambda: list(documents),
             ):
-                with pytest.raises(FillError) as caught:
+                with pytest.raises(FillError, match="key 'img'") as caught:
                     fill()
-                for word in (header.uid, "'img'", str([WIDTH, HEIGHT, 0]), str((1, *SHAPE))):
+                for word in (header.uid, str([WIDTH, HEIGHT, 0]), str((1, *SHAPE))):
                     assert word in str(caught.value)
 
     def test_nothing_is_looked_into(self, put: Put, tmp_path: Path) -> None:

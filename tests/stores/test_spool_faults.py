@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import threading
 
@@ -98,10 +99,9 @@ def test_half_a_record_hides_nothing_that_comes_after_it(
     store.there = False
     sender.put(entry(1))
     monkeypatch.setattr(os, "pwrite", partly(os.pwrite, error))
-    with pytest.raises(raised) as caught:
+    where = re.escape(str(tmp_path / "spool")) if issubclass(raised, StoreError) else "^$"
+    with pytest.raises(raised, match=where):
         sender.put(entry(2))
-    if issubclass(raised, StoreError):
-        assert str(tmp_path / "spool") in str(caught.value)
     sender.put(entry(3))
     sender.put(entry(4))
     assert killed(sender) == [1, 3, 4]
