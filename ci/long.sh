@@ -56,6 +56,10 @@ stage_forks() { # processes fork while they use a store: embedded, MongoDB, with
             beside_mongod "$python" -m daskbroker.testing.forks MONGO/forks
 }
 
+stage_faults() { # calls of the system fail, one after the other, SQLite's too
+    "$python" -m daskbroker.testing.faults --most "$((times * 2))"
+}
+
 stage_crowd() { # a writer, sealers and readers at once, killed every few moments
     beside_mongod "$python" -m daskbroker.testing.crowd MONGO/crowd --seconds "$seconds"
 }
@@ -93,8 +97,8 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 }
 
 STAGES=(
-    kill kill-mongodb kill-spool powerloss forks crowd crowd-spool crowd-primaries peers recordings
-    mutations benchmarks
+    kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
+    recordings mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------

@@ -193,6 +193,9 @@ class DataBroker:
         DuplicateUID
             A different document has this uid.
         StoreFull, StoreReadOnly
+        StoreError
+            A call of the system failed, or the store was moved, deleted or replaced since it was
+            opened; the message names the path.
         StoreUnavailable
             The store does not answer, or not in time. The document may or may not be stored;
             inserting it again is safe.

@@ -3,8 +3,8 @@
 All documents are records in ``documents.log``, in the store's folder. What there is of each run
 is held in memory, as read from the log: the index follows what any process appends, and suits
 some millions of documents. A document that was inserted survives the death of the process; the
-log is synced when a run stops, so that stopped runs survive a loss of power too. It needs a file
-system with locks, and POSIX.
+log is synced when a run stops, so that stopped runs survive a loss of power too. The file itself
+(locks, half records, forks) is a :class:`daskbroker.stores.record_file.RecordFile`.
 
 An installed package makes its store known by an entry point, in ``pyproject.toml``::
 
@@ -17,13 +17,7 @@ Then ``daskbroker.connect("log:///data/beamline")`` opens it, here and on worker
 
 from __future__ import annotations
 
-import fcntl
-import os
-import struct
-import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -32,18 +26,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from daskbroker.core import errors
-from daskbroker.core.chunks import (
-    ChunkPlan,
-    ChunkReader,
-    damage_of,
-    from_ipc,
-    place_identity,
-    to_ipc,
-)  # fmt: skip
+from daskbroker.core.chunks import ChunkPlan, place_identity, to_ipc
 from daskbroker.core.documents import ALL, Document, pack, unpack, unpack_document
-from daskbroker.core.forking import in_each_process
-from daskbroker.core.formats import check_format
+from daskbroker.core.errors import ConfigError
 from daskbroker.core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_rows
 from daskbroker.core.planning import PlanBuilder, describe_chunk
 from daskbroker.core.run_plan import run_owners, stream_of
@@ -57,21 +42,7 @@ from daskbroker.stores.contract import (
     is_repeated,
     new_rows,
 )  # fmt: skip
-
-FORMAT = 1
-FRAME = struct.Struct("<II")
-"""A record is the lengths of its note and body, the note (what it is), the body (documents)."""
-
-Place = tuple[int, int]
-"""Offset and length of a body in the log."""
-
-
-def read_body(path: str, place: Place) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return os.pread(file.fileno(), place[1], place[0])
-    except FileNotFoundError:
-        raise errors.StoreNotFound(f"{path} is not there{errors.seen_from()}") from None
+from daskbroker.stores.record_file import Place, RecordFile, RecordReader
 
 
 @dataclass
@@ -95,31 +66,14 @@ class Run:
     places: dict[tuple[str, str], tuple[Place, int]] = field(default_factory=dict)  # kind, uid
 
 
-class Log:
-    """The log and what it holds."""
+class Log(RecordFile):
+    """The log, and what it holds."""
 
-    def __init__(self, folder: Path, *, create: bool, read_only: bool) -> None:
-        self.path, self.read_only = str(folder / "documents.log"), read_only
-        if create and not read_only:
-            folder.mkdir(parents=True, exist_ok=True)
-            open(self.path, "ab").close()
-        if not os.path.exists(self.path):
-            raise errors.StoreNotFound(f"there is no {self.path}")
-        self.inode = os.stat(self.path).st_ino
-        in_each_process(self._begin)
-        if not read_only:
-            with self.writing():
-                if self.end == 0:
-                    self.append({"is": "log", "format": FORMAT, "id": uuid.uuid4().hex})
-        self.follow()
-
-    def _begin(self) -> None:
-        """Nothing is read yet; a forked child begins anew, whatever its parent was doing."""
-        self.lock, self.end, self.id = threading.RLock(), 0, ""
+    def begin(self) -> None:
         self.headers: dict[str, HeaderPair] = {}
         self.runs: dict[str, Run] = {}
         self.descriptors: dict[str, Document] = {}
-        self.rows_at = lru_cache(4)(lambda place: unpack(read_body(self.path, place)))
+        self.rows_at = lru_cache(4)(lambda place: unpack(self.body(place)))
 
     def run(self, uid: str | None) -> Run:
         return self.runs.get(uid or "", Run())
@@ -128,69 +82,18 @@ class Log:
         place, number = self.run(run).places.get((kind, uid), (None, 0))
         return None if place is None else self.rows_at(place)[number]
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        with self.lock:
-            self.follow()
-            yield
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """As :meth:`reading`, and nobody else writes meanwhile."""
-        if self.read_only:
-            raise errors.StoreReadOnly(f"{self.path} was opened to read only")
-        with self.lock, open(self.path, "r+b", buffering=0) as self.file:
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-            try:
-                self.follow()
-                yield
-            finally:
-                fcntl.flock(self.file, fcntl.LOCK_UN)  # forked children have the file open too
-
-    def append(self, note: Mapping[str, Any], body: bytes = b"", *, sync: bool = False) -> None:
-        """Write a record, all of it or nothing that counts; called while :meth:`writing`."""
-        head = pack(note)
-        record = FRAME.pack(len(head), len(body)) + head + body
-        try:
-            self.file.truncate(self.end)  # half a record, of whom was killed or had no room
-            self.file.seek(self.end)
-            if self.file.write(record) < len(record):
-                raise OSError("no room for all of a record")
-            if sync:
-                os.fsync(self.file)
-        except OSError as error:
-            raise errors.StoreFull(f"{self.path} cannot be written: {error}") from error
-        self.follow()
-
-    def follow(self) -> None:
-        """Take in the records that were appended, by any process, since the last look."""
-        size = os.stat(self.path).st_size
-        if size <= self.end:
-            return
-        with open(self.path, "rb") as file, damage_of(f"{self.path}, from byte {self.end:,}"):
-            while len(frame := os.pread(file.fileno(), FRAME.size, self.end)) == FRAME.size:
-                head, length = FRAME.unpack(frame)
-                place = (self.end + FRAME.size + head, length)
-                if head == 0 or sum(place) > size:
-                    return  # it is being written, or was never finished
-                self._take(unpack(os.pread(file.fileno(), head, place[0] - head)), place)
-                self.end = sum(place)
-
-    def _take(self, note: Mapping[str, Any], place: Place) -> None:
+    def take(self, note: Mapping[str, Any], place: Place) -> None:
         match note["is"]:
-            case "log":
-                check_format(f"the store at {self.path}", note["format"], FORMAT)
-                self.id = note["id"]
             case "start":
-                start = unpack_document(read_body(self.path, place))
+                start = unpack_document(self.body(place))
                 self.headers[start["uid"]] = (start, None)
             case "stop":
-                stop = unpack_document(read_body(self.path, place))
+                stop = unpack_document(self.body(place))
                 self.headers[stop["run_start"]] = (self.headers[stop["run_start"]][0], stop)
             case "run":
                 self.runs[note["uid"]] = Run()
             case "descriptor":
-                doc = unpack_document(read_body(self.path, place))
+                doc = unpack_document(self.body(place))
                 self.descriptors[doc["uid"]] = doc
                 self.runs[doc["run_start"]].descriptors.append(doc)
             case "rows":
@@ -206,17 +109,6 @@ class Log:
                 rows.chunks.append((place, rows.sealed, note["description"]))
                 rows.sealed += note["description"]["rows"]
                 rows.waiting, rows.waiting_bytes = [], 0
-
-
-@dataclass(frozen=True)
-class LogReader(ChunkReader):
-    """Reads chunks by their places in the log, on any machine that sees the file."""
-
-    path: str
-
-    def read_stored(self, key: Place, columns: Sequence[str] | None) -> pa.Table:
-        with damage_of(f"{self.path}, from byte {key[0]:,}"):
-            return from_ipc(read_body(self.path, key), columns)
 
 
 class LogHeaderStore(HeaderStore):
@@ -248,7 +140,7 @@ class LogEventStore(EventStore):
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self.reader = LogReader(log.path)
+        self.reader = RecordReader(log.path, log.inode)
 
     @property
     def store_id(self) -> str:
@@ -256,8 +148,7 @@ class LogEventStore(EventStore):
 
     @property
     def is_in_place(self) -> bool:
-        path = self._log.path
-        return os.path.exists(path) and os.stat(path).st_ino == self._log.inode
+        return self._log.is_in_place
 
     def put_run(self, uid: str) -> None:
         with self._log.writing():
@@ -315,7 +206,7 @@ class LogEventStore(EventStore):
             waiting = [rows for rows in known if rows.waiting]
             for rows in waiting:
                 self._seal(rows)
-            os.fsync(self._log.file)
+            self._log.sync()
         return len(waiting)
 
     def _seal(self, rows: Rows) -> None:
@@ -326,7 +217,7 @@ class LogEventStore(EventStore):
         self._log.append({"is": "chunk", **note, "description": description}, to_ipc(table))
 
     def _encoded(self, rows: Rows) -> pa.Table:
-        bodies = [read_body(self._log.path, place) for place in rows.waiting]
+        bodies = [self._log.body(place) for place in rows.waiting]
         documents = [doc for body in bodies for doc in unpack(body)]
         return encode_rows(rows.layout, documents, chunk_metadata(rows.layout, rows.owner))
 
@@ -355,6 +246,6 @@ def open_log(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
     """Open ``log:///path/of/folder``; the entry point ``log`` names this function."""
     folder = Path(settings["uri"].removeprefix("log://"))
     if not folder.is_absolute():
-        raise errors.ConfigError(f"{settings['uri']}: a path is needed, log:///path/of/folder")
-    log = Log(folder, create=create, read_only=settings["mode"] == "r")
+        raise ConfigError(f"{settings['uri']}: a path is needed, log:///path/of/folder")
+    log = Log(folder / "documents.log", create=create, read_only=settings["mode"] == "r")
     return Opened(LogHeaderStore(log), {"log": LogEventStore(log)})

@@ -243,3 +243,20 @@ def test_missing_chunk_file_is_named(tmp_path):
         file.unlink()
         with pytest.raises(StoreDamaged, match=file.name):
             db[-1].table().compute()
+
+
+def test_a_clock_that_goes_backwards(tmp_path, monkeypatch):
+    """Nothing that is stored depends on the time of the machine; nor is anything swept by it."""
+    now = [2e9]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    runs = [make_run(keys={"x": [[0.5] * 2000] * 8}) for _ in range(3)]
+    with dask.config.set({"daskbroker.seal-rows": 3}), daskbroker.connect(tmp_path) as db:
+        for documents in runs:
+            for pair in documents:
+                now[0] -= 86_400
+                db.insert(*pair)
+            db.seal()
+        now[0] = 3e9
+        db.seal()
+        for documents in runs:
+            assert_documents_equal(documents, db[documents[0][1]["uid"]].documents())

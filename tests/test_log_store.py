@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,14 @@ from daskbroker.core.documents import pack
 from daskbroker.core.errors import (
     ConfigError,
     StoreDamaged,
+    StoreError,
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
     StoreVersion,
 )
 from daskbroker.stores.openers import schemes
+from daskbroker.stores.record_file import FRAME
 from daskbroker.testing import external_run, make_run, stream_datum_run
 from daskbroker.testing.base import check_run, insert_all
 
@@ -253,8 +256,6 @@ def test_damage_is_told_with_file_and_place(uri, log):
 
 
 def test_a_newer_format_is_refused(uri, log):
-    from log_store import FRAME
-
     with daskbroker.connect(uri):
         pass
     note = pack({"is": "log", "format": 2, "id": "newer"})
@@ -270,6 +271,33 @@ def test_a_folder_that_was_replaced_is_opened_anew(uri, log):
         with daskbroker.connect(uri) as other:
             assert other is not db
             assert len(other) == 0
+
+
+@pytest.mark.parametrize("how", ["moved", "a copy"])
+def test_nothing_is_written_or_read_once_the_log_is_not_in_its_place(uri, log, how):
+    docs = make_run(3)
+    with daskbroker.connect(uri) as db:
+        insert_all(db, docs[:3])
+        db.seal()
+        table = db[-1].table()
+        aside = log.with_name("aside")
+        os.rename(log, aside)
+        if how == "a copy":
+            shutil.copy(aside, log)
+        before = [path.read_bytes() for path in sorted(log.parent.iterdir())]
+        for call in (
+            lambda: insert_all(db, docs[3:4]),
+            lambda: db.insert(*docs[-1]),
+            lambda: list(db()),
+            lambda: db.seal(),
+            table.compute,
+        ):
+            with pytest.raises(StoreError, match=re.escape(str(log))):
+                call()
+        assert [path.read_bytes() for path in sorted(log.parent.iterdir())] == before
+        os.replace(aside, log)
+        insert_all(db, docs)
+        check_run(db[-1], docs)
 
 
 def test_a_forked_child_reads_and_inserts(uri):

@@ -8,8 +8,12 @@ written for databroker goes on working.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .printable import printable
@@ -131,6 +135,32 @@ class BadField(FieldNotFound, BadQuery):
 
 class ConfigError(DaskbrokerError, ValueError):
     """A broker configuration that is missing or makes no sense."""
+
+
+def file_error(error: OSError, where: str) -> StoreError:
+    """What stands for an error of the file system; ``where`` names what could not be written.
+
+    An error that names no file gets the path by :func:`naming`.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFull(
+            f"no space left for {where}; nothing of this document was kept, what was stored before "
+            f"is safe: {error}"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StoreReadOnly(f"{where} cannot be written: {error}")
+    return StoreError(f"{where}: {error}")
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Give an error of the file system this path, where it has none: calls with a handle do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def this_worker() -> Any | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..assets.transfer import FileTransfer
 from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import is_unicode, plain, to_json
 from ..core.durable_files import replacing
-from ..core.errors import BadQuery, StoreDamaged
+from ..core.errors import BadQuery, DaskbrokerError, StoreDamaged, file_error, naming
 from ..core.file_names import file_name
 from ..header import Header
 
@@ -61,6 +62,8 @@ def export(
     ------
     BadQuery
         For an unknown format, or ``files`` with another than ``"jsonl"``.
+    StoreFull, StoreReadOnly, StoreError
+        If a file cannot be written; then it is not there, or is the one that was there before.
     """
     if format not in FORMATS:
         raise BadQuery(f"the format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -88,7 +91,11 @@ def export_jsonl(
     ``daskbroker ingest`` reads it back.
     """
     target = Path(folder, f"{file_name(header.uid)}.jsonl")
-    with replacing(target) as temporary, temporary.open("w", encoding="utf8") as file:
+    with (
+        _storing(target),
+        replacing(target) as temporary,
+        temporary.open("w", encoding="utf8") as file,
+    ):
         documents: Iterable[tuple[str, Any]] = header.documents(fill=fill)
         if files is not None:
             documents = FileTransfer(Path(files), header.db.files).carry(documents)
@@ -107,7 +114,7 @@ def export_parquet(
     """
     for stream in header.streams:
         target = Path(folder, file_name(header.uid), f"{file_name(stream)}.parquet")
-        with replacing(target) as temporary:
+        with _storing(target), replacing(target) as temporary:
             _write_parquet(header, stream, temporary, fill)
         yield target
 
@@ -170,3 +177,15 @@ def _arrow(frame: pd.DataFrame, types: dict[str, pa.DataType | None]) -> pa.Tabl
             cells = [plain(cell) if np.ndim(cell) > 1 else cell for cell in frame[name]]
             columns[name] = pa.array(cells, types[name])
     return pa.table(columns)
+
+
+@contextmanager
+def _storing(target: Path) -> Iterator[None]:
+    """Errors of the file system that a file meets are StoreErrors that name it."""
+    try:
+        with naming(target):
+            yield
+    except OSError as error:
+        if isinstance(error, DaskbrokerError):
+            raise
+        raise file_error(error, f"the export {target}") from error

@@ -8,7 +8,6 @@ any moment; :mod:`.log_sync` sees to it that it survives a loss of power.
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import sqlite3
@@ -16,7 +15,7 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,20 +28,25 @@ from ...core.errors import (
     StoreFull,
     StoreNotFound,
     StoreReadOnly,
+    file_error,
     seen_from,
 )
 from ...core.forking import ProcessLock, in_each_process
 from ...core.formats import check_format
+from ...core.interrupts import interruptible
 from ...core.settings import setting
 from .fork_gate import gate
 from .log_sync import LogSync
 from .open_files import close_below
+from .place import Place
 
 __all__ = ["FILE_NAME", "Database", "plain_text"]
 
 FILE_NAME = "daskbroker.sqlite"
+CHUNK_FOLDER = "chunks"
 FORMAT_VERSION = 1
 APPLICATION_ID = 0x6461736B  # "dask"
+LOG_ENDS = ("-wal", "-shm")
 BUSY_SECONDS = 60.0
 IDLE_READERS = 8
 
@@ -120,6 +124,7 @@ class Database:
         self.read_only = read_only
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
+        self._connections: set[sqlite3.Connection] = set()
         self._readers: list[sqlite3.Connection] = []
         self._errors = _Errors(self)
         self.folders = DurableFolders(root)
@@ -139,14 +144,17 @@ class Database:
                 make_folder(root)
         with gate.passed(), self.errors():
             self._check_or_create()
-        state = self.path.stat()
-        self._place = state.st_dev, state.st_ino
+        log = tuple(FILE_NAME + end for end in LOG_ENDS)
+        with self.errors():
+            self._place = Place(root, (FILE_NAME, CHUNK_FOLDER), log)
+            inode = self.path.stat().st_ino
         self.store_id = self.meta("store_id")
-        self.identity = place_identity(self.store_id, str(root), str(state.st_ino))
+        self.identity = place_identity(self.store_id, str(root), str(inode))
         """Of what is at this place: of a copy, or of what replaces the folder, it is another."""
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # connections are closed before a fork
+        self._begun = 0
 
     @classmethod
     def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
@@ -162,21 +170,28 @@ class Database:
                 _open[str(root), read_only] = found
             return found
 
+    @staticmethod
+    def is_other(root: str, read_only: bool, identity: str) -> bool:
+        """Whether this process knows that another store is at a place by now."""
+        database = _open.get((root, read_only))
+        return database is not None and (database.identity != identity or not database.is_in_place)
+
     @property
     def _is_usable(self) -> bool:
         return not self._closed and self.is_in_place
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the file that was opened is still the one at its path."""
-        return self._place_now() == self._place
-
-    def _place_now(self) -> tuple[int, int] | None:
+        """Whether the files that were opened are still those at their paths."""
         try:
-            state = self.path.stat()
-        except OSError:
-            return None
-        return state.st_dev, state.st_ino
+            self._place.check()
+        except StoreError:
+            return False
+        return True
+
+    def check_place(self) -> None:
+        """Raise StoreError where the store was moved, deleted or replaced since it was opened."""
+        self._place.check()
 
     # -- format ------------------------------------------------------------------------------
 
@@ -231,7 +246,7 @@ class Database:
     def _connect(self, *, write: bool, sure: bool = True) -> sqlite3.Connection:
         """Open the file; nothing in it changes by this where it is not ``sure`` to be ours."""
         uri = self.path.absolute().as_uri()
-        mode = "?mode=rwc" if write else "?mode=ro"
+        mode = "?mode=ro" if not write else "?mode=rw" if sure else "?mode=rwc"
         if self.read_only and not os.access(self.root, os.W_OK) and not self._log.exists():
             mode += "&immutable=1"  # SQLite wants to make its log otherwise
             self._frozen = self._file_state()
@@ -239,10 +254,24 @@ class Database:
             uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
             check_same_thread=False, cached_statements=256,
         )  # fmt: skip
-        if write and sure:
-            _log_ahead(connection)
-        connection.execute("PRAGMA cache_size=-32000")
+        try:
+            if sure:
+                self._connections.add(connection)
+            if write and sure:
+                _log_ahead(connection)
+            connection.execute("PRAGMA cache_size=-32000")
+        except BaseException:
+            if sure:
+                self._disconnect(connection)
+            connection.close()
+            raise
         return connection
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        self._connections.discard(connection)
+        connection.close()
+        if not self._connections:
+            self._place.forget_log()
 
     @property
     def _log(self) -> Path:
@@ -257,10 +286,10 @@ class Database:
         if self._log.exists() or self._frozen != self._file_state():
             self._frozen = None
             while self._readers:
-                self._readers.pop().close()
+                self._disconnect(self._readers.pop())
 
-    @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    @interruptible
+    def read(self) -> Generator[sqlite3.Connection, None, None]:
         """A connection to read with; what it sees changes with each statement."""
         entered = gate.enter()
         try:
@@ -268,33 +297,45 @@ class Database:
                 self._check_open()
                 if self._frozen is not None:
                     self._thaw()
+                self._place.check()
                 try:
                     connection = self._readers.pop()
                 except IndexError:
-                    connection = self._connect(write=False)
+                    connection = self._new_reader()
                 try:
                     yield connection
-                finally:
-                    if len(self._readers) < IDLE_READERS and not self._closed:
-                        self._readers.append(connection)
-                    else:
-                        connection.close()
+                except BaseException:
+                    # A statement that was interrupted would show this state for ever.
+                    self._disconnect(connection)
+                    raise
+                if len(self._readers) < IDLE_READERS and not self._closed:
+                    self._readers.append(connection)
+                else:
+                    self._disconnect(connection)
         finally:
             if entered:
                 gate.leave()
 
-    @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
+    def _new_reader(self) -> sqlite3.Connection:
+        connection = self._connect(write=False)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # opens the log
+            self._place.check()
+        except BaseException:
+            self._disconnect(connection)
+            raise
+        return connection
+
+    @interruptible
+    def snapshot(self) -> Generator[sqlite3.Connection, None, None]:
         """A connection whose statements all see the same state."""
         with self.read() as connection:
             connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.execute("ROLLBACK")
+            yield connection
+            connection.execute("ROLLBACK")
 
-    @contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
+    @interruptible
+    def write(self, *, durable: bool = False) -> Generator[sqlite3.Connection, None, None]:
         """A transaction: all of it is stored when the block ends, or nothing of it.
 
         It survives a loss of power then if it is to be ``durable`` or all inserts are
@@ -307,18 +348,27 @@ class Database:
             with self._lock, self.errors():
                 self._check_open()
                 if self._writer is None:
+                    self._place.check()
                     self._writer = self._connect(write=True)
                     self.log.open()
                 connection = self._writer
+                begun = self._begun = self._begun + 1
+                if connection.in_transaction:  # of a block that was interrupted as it ended
+                    connection.execute("ROLLBACK")
                 self.log.check(connection)
                 # As _transaction does it, whose context would cost a twentieth of an insert.
-                connection.execute("BEGIN IMMEDIATE")
                 try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    self._place.check()
                     yield connection
                     connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:
+                except BaseException as error:
+                    if connection.in_transaction and self._begun == begun:
                         connection.execute("ROLLBACK")
+                    name = getattr(error, "sqlite_errorname", "")
+                    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+                        # SQLite opens a file to read only where opening it to write fails once.
+                        self._drop_writer()
                     raise
                 number = self.log.note()
         finally:
@@ -326,6 +376,12 @@ class Database:
                 gate.leave()
         if durable or not self.log.interval:
             self.log.promise(number)  # while other threads write
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            self._disconnect(writer)
+        self.log.close()
 
     def check_writable(self) -> None:
         """Raise StoreReadOnly if the store was opened to read only."""
@@ -346,11 +402,7 @@ class Database:
             return self._translated(error)
         if isinstance(error, StoreError) or not isinstance(error, OSError):
             return None
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return self._full()
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return StoreReadOnly(f"{self.root} cannot be written: {error}")
-        return StoreError(f"the store at {self.root}: {error}")
+        return file_error(error, f"the store at {self.root}")
 
     def _full(self) -> StoreFull:
         return StoreFull(
@@ -381,7 +433,7 @@ class Database:
                 f"the store at {self.root} was kept busy by another process for "
                 f"{BUSY_SECONDS:.0f} s; try again: {text}"
             )
-        return StoreError(f"the store at {self.root}: {text} ({name})")
+        return StoreError(f"the store at {self.root}: {self.path}: {text} ({name})")
 
     def _no_room(self) -> bool:
         try:
@@ -422,11 +474,8 @@ class Database:
     def disconnect(self) -> None:
         """Close all connections that are not in use; new ones are made when they are needed."""
         while self._readers:
-            self._readers.pop().close()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-        self.log.close()
+            self._disconnect(self._readers.pop())
+        self._drop_writer()
 
 
 class _Errors:
@@ -448,8 +497,8 @@ class _Errors:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
-    connection.execute(begin)
     try:
+        connection.execute(begin)
         yield
         connection.execute("COMMIT")
     except BaseException:

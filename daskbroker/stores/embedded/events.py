@@ -12,7 +12,7 @@ from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
-from ...core.errors import BadQuery, StoreDamaged, StoreFull, StoreReadOnly
+from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
 from ...core.peeks import Peek
@@ -31,7 +31,7 @@ from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import PlannedSequence, add_sequences
 from .reader import EmbeddedReader
-from .sealing import add_chunks, seal_lane, seal_page, sweep
+from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -62,6 +62,8 @@ class EmbeddedEventStore(JournalledEventStore):
         self._journal = Journal(self.reader)
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
+        self._unsure = False
+        """Whether a transaction on a sequence has not come to its end, as it was interrupted."""
         self._small_bytes_then = 0
 
     @property
@@ -167,7 +169,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._seal_if_full(lane)
 
     def _seal_if_full(self, lane: Lane) -> None:
-        """Seal what waits. Where there is no room, it stays in the journal: it is stored."""
+        """Seal what waits. Where that fails, it stays in the journal: it is stored."""
         rows, nbytes = self._put_off.get(lane.number, (0, 0))
         if (
             lane.waiting_rows - rows < self._seal_rows
@@ -177,10 +179,12 @@ class EmbeddedEventStore(JournalledEventStore):
         try:
             seal_lane(self._database, self._journal, lane)
             self._put_off.pop(lane.number, None)
-        except (StoreFull, StoreReadOnly) as error:
+        except StoreError as error:
+            if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
+                raise
             logger.warning(
-                "no room for chunks in the store at %s: %d rows of run %r stay in the journal (%s)",
-                self._database.root, lane.waiting_rows, lane.run, error.__cause__,
+                "no chunk can be made in the store at %s: %d rows of run %r stay in the journal "
+                "(%s)", self._database.root, lane.waiting_rows, lane.run, error,
             )  # fmt: skip
             self._put_off[lane.number] = lane.waiting_rows, lane.waiting_bytes
 
@@ -219,10 +223,9 @@ class EmbeddedEventStore(JournalledEventStore):
                     raise _RowByRow
                 add_chunks(connection, self._database, lane, written)
         except _RowByRow:
-            for _, temporary in written:
-                if temporary is not None:
-                    temporary.unlink(missing_ok=True)
             return False
+        finally:
+            discard_files(written)
         return True
 
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
@@ -440,6 +443,9 @@ class _Writing:
     def __enter__(self) -> tuple[sqlite3.Connection, Lane]:
         connection = self._transaction.__enter__()
         try:
+            if self._source._unsure:
+                self._forget()
+            self._source._unsure = True
             lane = self._source._lane(connection, *self._what)
             return connection, self._source._journal.refresh(connection, lane)
         except BaseException as error:
@@ -451,6 +457,7 @@ class _Writing:
         if exception[0] is not None:
             self._forget()
         try:
+            self._source._unsure = False
             self._transaction.__exit__(*exception)
         except BaseException:
             self._forget()

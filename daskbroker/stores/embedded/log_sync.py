@@ -73,7 +73,9 @@ class LogSync:
         _logs.add(self)
 
     def _begin(self) -> None:
-        self._changed = threading.Condition()
+        # Held by `with self._lock`, which no interrupt leaves locked, as it may a Condition.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._own = threading.local()
         self._end = threading.Event()
         self._written = 0
@@ -106,12 +108,17 @@ class LogSync:
 
     def close(self) -> None:
         """Let go of the log."""
-        with self._changed:
+        with self._lock:
             handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
 
     __del__ = close
+
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether a sync has failed, and the log was not written again since."""
+        return self._trouble is not None
 
     # -- inserting ---------------------------------------------------------------------------
 
@@ -128,7 +135,7 @@ class LogSync:
             return
         if time.monotonic() - oldest < MOST_INTERVALS * self.interval:
             return
-        with self._changed:
+        with self._lock:
             ticket = self._synced + 1
             if not self._changed.wait_for(
                 lambda: self._synced >= ticket or self._trouble is not None, PATIENCE_SECONDS
@@ -219,7 +226,7 @@ class LogSync:
         wanted = self._written if number is None else number
         while True:
             try:
-                with self._changed:
+                with self._lock:
                     self._changed.wait_for(lambda: not self._syncing)
                     if self._synced >= wanted:
                         return
@@ -252,7 +259,7 @@ class LogSync:
             trouble.__cause__ = error
             with suppress(OSError):
                 self._mark.touch()
-        with self._changed:
+        with self._lock:
             if trouble is None:
                 self._synced = max(self._synced, reached)
             else:
@@ -264,13 +271,13 @@ class LogSync:
         """Another thread may sync; after an interrupt (Ctrl-C) too, when nothing is sure."""
         if self._syncing != threading.get_ident():
             return
-        with self._changed:
+        with self._lock:
             self._since = self._since or self._syncing_since
             self._syncing, self._syncing_since = 0, None
             self._changed.notify_all()
 
     def _bring_to_disk(self) -> None:
-        with self._changed:  # a handle that is closed and opened again meanwhile is another file
+        with self._lock:  # a handle that is closed and opened again meanwhile is another file
             if self._handle >= 0:
                 self._duplicate = os.dup(self._handle)
             else:
@@ -306,7 +313,7 @@ class LogSync:
             self._mark.unlink(missing_ok=True)
         except OSError as error:
             raise self._error(str(error)) from error
-        with self._changed:
+        with self._lock:
             self._trouble = None
             self._synced = self._written
             self._since = None
@@ -321,7 +328,7 @@ class LogSync:
     # -- the thread --------------------------------------------------------------------------
 
     def _arm(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._since is None:
                 self._since = time.monotonic()
             if self._thread is not None or not self.interval:
@@ -332,6 +339,9 @@ class LogSync:
                 return
             except RuntimeError:  # there are too many, or the program ends
                 self._thread = None
+            except BaseException:  # interrupted
+                self._thread = self._since = None
+                raise
         self.sync()
 
     def _run(self) -> None:
@@ -341,7 +351,7 @@ class LogSync:
             since = self._since
             wait = delay if since is None else max(0.0, since + delay - time.monotonic())
             ended = self._end.wait(wait)
-            with self._changed:
+            with self._lock:
                 idle = since is None and self._since is None
                 if ended or idle or self._trouble is not None:
                     self._thread = None

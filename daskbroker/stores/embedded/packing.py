@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from ...core.durable_files import publish_file, sync_file
+from ...core.errors import naming
 from ...core.rounds import Rounds
-from .database import Database
+from .database import CHUNK_FOLDER, Database
 
 __all__ = ["CHUNK_FOLDER", "PACK_BYTES", "pack_small_chunks", "size_of_small_chunks"]
 
-CHUNK_FOLDER = "chunks"
 PACK_BYTES = 4 * 2**20
 """So much of small chunks may stay in SQLite."""
 
@@ -76,7 +77,8 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
     folder = database.root / CHUNK_FOLDER
     name = f"pack-{uuid.uuid4().hex}.arrow"
     temporary = folder / f".{name}.part"
-    with database.errors():
+    with database.errors(), naming(temporary):
+        database.check_place()
         database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
@@ -85,7 +87,8 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
                 sync_file(file)
             publish_file(temporary, folder / name)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise
     return folder / name
 

@@ -98,6 +98,8 @@ class EmbeddedReader(ChunkReader):
     def _unreadable(self, path: Path, error: OSError) -> StoreError:
         if not isinstance(error, FileNotFoundError):
             return StoreDamaged(f"{path} cannot be read{seen_from()}: {error}")
+        if Database.is_other(self.root, self.read_only, self.identity):
+            return self._replaced()
         if Path(self.root).is_dir():
             return StoreDamaged(f"{path} is missing{seen_from()}")
         return StoreNotFound(
@@ -105,13 +107,16 @@ class EmbeddedReader(ChunkReader):
             "a store themselves, so they must all see it under the same path"
         )
 
+    def _replaced(self) -> StoreError:
+        return StoreError(
+            f"the store at {self.root} was replaced by another one; open it anew, and make the "
+            "table or dataset anew"
+        )
+
     def _look_up(self, numbers: Sequence[int]) -> list[Stored]:
         database = self._database
         if database.identity != self.identity:
-            raise StoreError(
-                f"the store at {self.root} was replaced by another one; open it anew, and make the "
-                "table or dataset anew"
-            )
+            raise self._replaced()
         with database.read() as connection:
             return stored_keys(connection, numbers)
 

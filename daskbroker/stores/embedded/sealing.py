@@ -13,7 +13,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,16 +26,15 @@ from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
 from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
-from ...core.errors import StoreDamaged
+from ...core.errors import StoreDamaged, naming
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
 from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from .chunk_files import encoded_file
-from .database import Database
+from .database import CHUNK_FOLDER, Database
 from .journal import Journal, check_place, waiting_tables
 from .lanes import POSITIONS, Lane, sealed_end
-from .packing import CHUNK_FOLDER
 
 __all__ = ["seal_lane", "seal_page", "sweep"]
 
@@ -68,11 +69,23 @@ def seal_page(
     database: Database, journal: Journal, lane: Lane, page: Mapping[str, Any]
 ) -> list[tuple[pa.Table, Path | None]]:
     """Encode a large page and write its files; :func:`add_chunks` makes them known."""
-    written = []
-    for part in page_parts(lane.layout, page):
-        table = encode_page(lane.layout, part, lane.metadata)
-        written.append((table, _write(database, lane, table)))
+    written: list[tuple[pa.Table, Path | None]] = []
+    try:
+        for part in page_parts(lane.layout, page):
+            table = encode_page(lane.layout, part, lane.metadata)
+            written.append((table, _write(database, lane, table)))
+    except BaseException:
+        discard_files(written)
+        raise
     return written
+
+
+def discard_files(written: Iterable[tuple[pa.Table, Path | None]]) -> None:
+    """Remove files that no chunk names; what stays is swept later."""
+    for _, path in written:
+        if path is not None:
+            with suppress(OSError):
+                path.unlink()
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -89,21 +102,26 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         for field in table.schema
         if pa.types.is_string(field.type) and field.name not in ("uid", "datum_id")
     ]
-    with database.errors():
+    with database.errors(), naming(temporary):
+        database.check_place()
         database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
                 file.writelines(encoded_file(table, texts))
                 sync_file(file)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise
     return temporary
 
 
 def _final_path(temporary: Path, lane: Lane, first: int, rows: int) -> Path:
     stream = file_name(lane.metadata.get("stream", lane.layout.kind))
-    return temporary.with_name(f"{stream}-{lane.number}-{first}-{rows}.parquet")
+    # No other file has this name, in a copy of the store neither. The rows come last (see reader).
+    return temporary.with_name(
+        f"{stream}-{lane.number}-{first}-{uuid.uuid4().hex[:12]}-{rows}.parquet"
+    )
 
 
 def sweep(database: Database) -> int:
@@ -116,18 +134,18 @@ def sweep(database: Database) -> int:
             row[0] for row in connection.execute("SELECT path FROM chunk WHERE path IS NOT NULL")
         }
     removed = 0
-    for path in folder.rglob("*"):
-        if (
-            path.suffix not in (".part", ".parquet", ".arrow")
-            or str(path.relative_to(database.root)) in known
-        ):
-            continue
-        try:
-            if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
-                path.unlink()
-                removed += 1
-        except FileNotFoundError:
-            continue
+    with database.errors():
+        for path in folder.rglob("*"):
+            if (
+                path.suffix not in (".part", ".parquet", ".arrow")
+                or str(path.relative_to(database.root)) in known
+            ):
+                continue
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
+                    database.check_place()  # or it may be a file of another store
+                    path.unlink()
+                    removed += 1
     return removed
 
 
@@ -146,7 +164,7 @@ def _publish(
         journal has no more rows of the sequence.
     """
     temporary = _write(database, lane, table)
-    final = _move(temporary, lane, first, table.num_rows)
+    final = _move(database, temporary, lane, first, table.num_rows)
     rows = table.num_rows
     low = lane.number * POSITIONS + first
     with database.write() as connection:
@@ -156,7 +174,8 @@ def _publish(
         ).fetchone()[0]
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
-            return 0, False  # the file has the same rows as the other's, or is an orphan to sweep
+            discard_files([(table, final)])
+            return 0, False
         journal.claims.note_pages(connection, lane, first, rows)
         add_chunk(connection, database, lane, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
@@ -177,16 +196,25 @@ def add_chunks(
     """Make the chunks of a page known, from the sequence's next position on."""
     check_place(connection, lane)
     for table, temporary in written:
-        final = _move(temporary, lane, lane.next, table.num_rows)
+        final = _move(database, temporary, lane, lane.next, table.num_rows)
         add_chunk(connection, database, lane, lane.next, table, final)
         lane.next += table.num_rows
+    database.check_place()  # the files are where the manifest is
 
 
-def _move(temporary: Path | None, lane: Lane, first: int, rows: int) -> Path | None:
+def _move(
+    database: Database, temporary: Path | None, lane: Lane, first: int, rows: int
+) -> Path | None:
     if temporary is None:
         return None
     final = _final_path(temporary, lane, first, rows)
-    publish_file(temporary, final)
+    with database.errors(), naming(final):
+        try:
+            publish_file(temporary, final)
+        except BaseException:
+            with suppress(OSError):
+                final.unlink()
+            raise
     return final
 
 

@@ -1,7 +1,8 @@
 """A local file in which events wait until a store has them.
 
 A record is there whole or not at all, once :meth:`SpoolFile.append` has returned; the death of
-the process takes nothing from it. While its process lives the file is locked; the file of a dead
+the process takes nothing from it. What an interrupt or an error leaves of a record is cut off
+before the next one. While its process lives the file is locked; the file of a dead
 one is found by :func:`left_behind`.
 
 A file of format 1 begins with its first record. One of any later format begins with
@@ -11,14 +12,16 @@ A file of format 1 begins with its first record. One of any later format begins 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import struct
 import uuid
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from ...core.errors import ConfigError, StoreFull
+from ...core.errors import ConfigError, StoreError, file_error, naming
 from ...core.forking import in_children
 from ...core.formats import check_format
 
@@ -29,9 +32,14 @@ except ImportError:  # not a POSIX system
 
 __all__ = ["SpoolFile", "left_behind"]
 
+logger = logging.getLogger(__name__)
+
 FORMAT_VERSION = 1
 SIGNATURE = b"daskspool"
 """No record begins so: it would be larger than any is."""
+
+TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+"""What may happen to any folder; other errors of opening say that this one was ill chosen."""
 
 HEAD = struct.Struct("<II")
 """Length and CRC-32 of what follows."""
@@ -55,7 +63,9 @@ class SpoolFile:
     Raises
     ------
     ConfigError
-        If the folder cannot be written, or files cannot be locked.
+        If there is no such folder and none can be made, or files cannot be locked.
+    StoreError
+        If the system fails otherwise.
     BlockingIOError
         If another process has it.
     """
@@ -68,16 +78,21 @@ class SpoolFile:
         in_children(self._close)  # or the file stays locked when the parent has ended
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise ConfigError(f"daskbroker.mongo-spool: {path.parent}: {error}") from error
+            raise _not_opened(path, error) from error
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            state = os.fstat(self._handle)
+        except OSError as error:
             self._close()
-            raise
-        self.size = os.fstat(self._handle).st_size
+            if isinstance(error, BlockingIOError):
+                raise
+            raise file_error(error, f"the spool {path}") from error
+        self._device, self._inode, self._name = state.st_dev, state.st_ino, str(path)
+        self.size = state.st_size
         self.unread = 0
+        self._whole = True
 
     @classmethod
     def new(cls, folder: Path, store: str) -> SpoolFile:
@@ -85,30 +100,49 @@ class SpoolFile:
         final = folder / f"{store}-{uuid.uuid4().hex}.spool"
         file = cls(final.with_suffix(".new"))
         # Only now that it is locked may others see it, who take over what is not.
-        os.rename(file.path, final)
-        file.path = final
+        try:
+            os.rename(file.path, final)
+        except OSError as error:
+            file.close(remove=True)
+            raise file_error(error, f"the spool {final}") from error
+        file.path, file._name = final, str(final)
         return file
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still at its path, where another process would find it."""
+        try:
+            state = os.stat(self._name)
+        except OSError:
+            return False
+        return state.st_ino == self._inode and state.st_dev == self._device
 
     def append(self, body: bytes) -> None:
         """Add a record.
 
         Raises
         ------
-        StoreFull
-            If there is no room; then it is not added.
+        StoreFull, StoreError
+            If there is no room, or the system fails; then it is not added.
         """
         record = HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
+            if not self._whole:
+                os.ftruncate(self._handle, self.size)
+            self._whole = False
             written = 0
             while written < len(record):
-                part = os.write(self._handle, record[written:] if written else record)
+                rest = record[written:] if written else record
+                part = os.pwrite(self._handle, rest, self.size + written)
                 if not part:
                     raise OSError(errno.EIO, "nothing was written")
                 written += part
         except OSError as error:
-            os.ftruncate(self._handle, self.size)
-            raise StoreFull(f"the spool {self.path} cannot grow: {error}") from error
+            with suppress(OSError):  # else before the next one
+                os.ftruncate(self._handle, self.size)
+            error.filename = str(self.path)
+            raise file_error(error, "the spool") from error
         self.size += len(record)
+        self._whole = True
 
     def records(self) -> Iterator[bytes]:
         """The records, up to one that was not completed or is damaged; see :attr:`unread`.
@@ -136,20 +170,44 @@ class SpoolFile:
             self.unread = self.size - place
 
     def clear(self) -> None:
-        """Remove all records."""
-        os.ftruncate(self._handle, 0)
+        """Remove all records.
+
+        Raises
+        ------
+        StoreError
+        """
+        try:
+            with naming(self.path):
+                os.ftruncate(self._handle, 0)
+        except OSError as error:
+            raise file_error(error, "the spool") from error
         self.size = 0
+        self._whole = True
 
     def close(self, *, remove: bool) -> None:
-        """Unlock the file, for others to find, or remove it."""
-        if remove:
-            self.path.unlink(missing_ok=True)
-        self._close()
+        """Unlock the file, for others to find, or remove it, if it is where it was.
+
+        One that cannot be removed is sent again, which changes nothing.
+        """
+        if remove and self.is_in_place():
+            with suppress(OSError):
+                self.path.unlink()
+        try:
+            self._close()
+        except OSError as error:
+            if not remove:
+                raise file_error(error, f"the spool {self.path}") from error
 
     def _close(self) -> None:
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
+
+
+def _not_opened(path: Path, error: OSError) -> ConfigError | StoreError:
+    if error.errno in TROUBLE:
+        return file_error(error, f"the spool {path}")
+    return ConfigError(f"daskbroker.mongo-spool: {path.parent}: {error}")
 
 
 def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
@@ -158,6 +216,9 @@ def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
         try:
             file = SpoolFile(path)
         except (BlockingIOError, ConfigError):
+            continue
+        except StoreError as error:
+            logger.warning("%s", error)
             continue
         if file.path.exists():  # its owner may have removed it between the two
             yield file

@@ -119,7 +119,9 @@ class Sender:
 
     def _begin(self) -> None:
         # In a child nothing waits: what does is the parent's, and so is the file.
-        self._changed = threading.Condition()
+        # Held by `with self._lock`, which no interrupt leaves locked, as it may a Condition.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: deque[Entry] = deque()
         self._rows = 0
         self._since = 0.0
@@ -147,11 +149,13 @@ class Sender:
         self._ready()
         self._report()
         body = entry.to_bytes()
-        with self._changed:
+        with self._lock:
             if len(body) > MOST_BYTES // 8:
                 self._wait_until_sent()
                 self._send([entry])
                 return
+            if self._file is not None and not self._file.is_in_place():
+                self._abandon_file(self._file)
             if self._file is None:
                 self._file = SpoolFile.new(self._folder, self.store)
             if self._file.size > MOST_BYTES:
@@ -159,12 +163,25 @@ class Sender:
             self._file.append(body)
             if not self._waiting:
                 self._since = time.monotonic()
-            self._waiting.append(entry)
             self._rows += len(entry)
+            self._waiting.append(entry)
             if self._thread is None:
                 self._start()
             elif self._rows >= self._most_rows or len(self._waiting) == 1:
                 self._changed.notify_all()
+
+    def _abandon_file(self, file: SpoolFile) -> None:
+        """Do without a file that no other process would find; first, what it holds is sent."""
+        logger.warning("the spool %s was moved, deleted or replaced; a new one is made", file.path)
+        try:
+            self._wait_until_sent()
+        except DaskbrokerError as error:
+            raise StoreError(
+                f"the spool {file.path} was moved, deleted or replaced; {self._rows} events are "
+                "in memory only, as the store takes nothing. This one is not stored"
+            ) from error
+        file.close(remove=False)
+        self._file = None
 
     def flush(self, *, report: bool = True) -> None:
         """Return when everything taken is stored.
@@ -177,7 +194,7 @@ class Sender:
             If the store takes nothing; all of it still waits.
         """
         self._ready()
-        with self._changed:
+        with self._lock:
             self._wait_until_sent()
         if report:
             self._report()
@@ -190,7 +207,7 @@ class Sender:
         try:
             self.flush()
         finally:
-            with self._changed:
+            with self._lock:
                 self._closed = True
                 self._changed.notify_all()
                 if self._file is not None:
@@ -201,10 +218,16 @@ class Sender:
             raise StoreError("the store has been closed")
         if not self._recovered:
             self._recovered = True
-            self._recover()
+            try:
+                self._recover()
+            except BaseException:
+                self._recovered = False
+                raise
 
     def _report(self) -> None:
-        with self._changed:
+        if not self._refused:
+            return
+        with self._lock:
             refused, self._refused = self._refused, []
         if refused:
             error = refused[0]
@@ -217,10 +240,10 @@ class Sender:
         if not self._waiting:
             return
         self._trouble = None
-        self._hurry += 1
         if self._thread is None:
             self._start()
         try:
+            self._hurry += 1
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._waiting or self._trouble is not None)
         finally:
@@ -233,12 +256,22 @@ class Sender:
 
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="daskbroker-spool", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._thread = None
+            raise
+
+    def _is_sender(self) -> bool:
+        """Whether this thread is the one that sends; an interrupted start may have left another."""
+        return self._thread is threading.current_thread()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._waiting or self._closed, IDLE_SECONDS)
+                if not self._is_sender():
+                    return
                 if self._closed or not self._waiting:
                     self._thread = None
                     return
@@ -253,8 +286,8 @@ class Sender:
             except Exception as error:  # nothing may end the thread while events wait
                 self._pause(error)
                 continue
-            with self._changed:
-                if not self._closed:
+            with self._lock:
+                if not self._closed and self._is_sender():
                     self._sent(batch, refused)
 
     def _batch(self, entries: Iterable[Entry]) -> list[Entry]:
@@ -282,15 +315,20 @@ class Sender:
                     self._deliver([part], refused)
 
     def _sent(self, batch: Sequence[Entry], refused: Sequence[BadDocument]) -> None:
-        for entry in batch:
+        for _ in batch:
             self._waiting.popleft()
-            self._rows -= len(entry)
+        self._rows = sum(map(len, self._waiting))
         self._since = time.monotonic()
         self._refused.extend(refused)
         for error in refused:
             logger.error("an event in the spool is refused: %s", error)
         if not self._waiting and self._file is not None:
-            self._file.clear()
+            try:
+                self._file.clear()
+            except StoreError as error:  # it is found, and sent again, which changes nothing
+                logger.warning("%s", error)
+                self._file.close(remove=False)
+                self._file = None
         self._changed.notify_all()
 
     def _pause(self, error: Exception) -> None:
@@ -299,7 +337,7 @@ class Sender:
             trouble: DaskbrokerError = StoreError(f"{type(error).__name__}: {error}")
             trouble.__cause__ = error
             error = trouble
-        with self._changed:
+        with self._lock:
             logger.warning("%d events wait in the spool: %s", self._rows, error)
             self._trouble = error
             self._changed.notify_all()
@@ -326,7 +364,7 @@ class Sender:
                     )  # fmt: skip
                 if not done:
                     file.path.rename(file.path.with_suffix(".refused"))
-            except DaskbrokerError as error:
+            except (DaskbrokerError, OSError) as error:
                 logger.warning("%s cannot be sent: %s", file.path, error)
             finally:
                 file.close(remove=done)

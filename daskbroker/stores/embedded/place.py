@@ -1,0 +1,101 @@
+"""Whether the files that a process has open are still those at their paths.
+
+SQLite goes on with the files it has opened, wherever these have been moved, while chunks are
+written and read by their paths. Where a folder was moved, deleted or replaced the two are parts
+of different stores.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from ...core.errors import StoreError, StoreNotFound
+
+__all__ = ["Place"]
+
+SETTLED_SECONDS = 0.1
+"""File systems note times by ticks of a clock: a later change has another time after this."""
+
+_Identity = tuple[int, int]
+
+
+class Place:
+    """The folder of a store and the entries in it, by device and inode.
+
+    The time of modification of a folder changes with every entry that is made, removed or
+    renamed. So one look at the folder is enough, unless that time has changed, or did so a moment
+    ago: then each entry is looked at.
+
+    Parameters
+    ----------
+    folder
+        Of the store.
+    lasting
+        Entries that stay what they are, once they are there.
+    log
+        Entries that stay so as long as this process has connections; see :meth:`forget_log`.
+    """
+
+    def __init__(self, folder: Path, lasting: tuple[str, ...], log: tuple[str, ...]) -> None:
+        self._folder = str(folder)
+        self._names = (*lasting, *log)
+        self._log = log
+        self._known: dict[str, _Identity] = {}
+        self._sure: tuple[int, int, int] | None = None
+        self._changed, self._since = 0, 0.0
+        state = os.stat(folder)
+        self._identity = state.st_dev, state.st_ino
+
+    def forget_log(self) -> None:
+        """The last connection is closed: now another process may remove the log."""
+        for name in self._log:
+            self._known.pop(name, None)
+        self._sure = None
+
+    def check(self) -> None:
+        """Compare what is there with what was opened.
+
+        Raises
+        ------
+        StoreError
+            If something was moved, deleted or replaced.
+        """
+        try:
+            state = os.stat(self._folder)
+        except OSError as error:
+            raise StoreNotFound(self._told(self._folder, f"it cannot be found: {error}")) from error
+        seen = state.st_mtime_ns, state.st_ino, state.st_dev
+        if seen != self._sure:
+            self._look(state, seen)
+
+    def _look(self, state: os.stat_result, seen: tuple[int, int, int]) -> None:
+        if (state.st_dev, state.st_ino) != self._identity:
+            raise StoreError(self._told(self._folder, "another folder is there now"))
+        for name in self._names:
+            path = os.path.join(self._folder, name)
+            found = _identity(path)
+            known = self._known.setdefault(name, found) if found is not None else None
+            if known != found or (found is None and name in self._known):
+                what = "it is gone" if found is None else "another one is there now"
+                raise StoreError(self._told(path, what))
+        now = time.monotonic()
+        if state.st_mtime_ns != self._changed:
+            self._changed, self._since = state.st_mtime_ns, now
+        elif now - self._since > SETTLED_SECONDS:
+            self._sure = seen
+
+    def _told(self, path: str, what: str) -> str:
+        return (
+            f"{path} was moved, deleted or replaced since this process opened the store ({what}); "
+            f"nothing more is read or written by what was opened. Open the store anew"
+        )
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return state.st_dev, state.st_ino

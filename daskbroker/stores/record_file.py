@@ -1,0 +1,245 @@
+"""One append-only file of records that processes share: what a small store can be made of.
+
+:class:`RecordFile` keeps the file: locks, half records of writers that were killed, forked
+children, a file that was moved or replaced, a format number. What the records mean is up to who
+derives from it. It needs POSIX, and a file system with locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from ..core.chunks import ChunkReader, damage_of, from_ipc
+from ..core.documents import pack, unpack
+from ..core.errors import (
+    DaskbrokerError,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+    file_error,
+    seen_from,
+)
+from ..core.forking import in_each_process
+from ..core.formats import check_format
+
+__all__ = ["Place", "RecordFile", "RecordReader"]
+
+FORMAT = 1
+FRAME = struct.Struct("<II")
+"""A record is the lengths of its note and body, the note, the body."""
+
+Place: TypeAlias = tuple[int, int]
+"""Offset and length of a body in the file."""
+
+
+class RecordFile(ABC):
+    """An append-only file of records. Threads, processes and forked children may share it.
+
+    A record has a note, a mapping that says what it is, and a body, any bytes. Each process
+    takes in the records one by one, whoever appended them; see :meth:`take`. The first record
+    holds the number of the format and the id of the store.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    create
+        Make it, and its folder, if there is none.
+    read_only
+        Refuse to write.
+
+    Attributes
+    ----------
+    path
+        Of the file, as text.
+    inode
+        Of the file that was opened: another one under the same path has other records.
+    id
+        Of the store, a random text.
+
+    Raises
+    ------
+    StoreNotFound
+        If there is no such file.
+    StoreVersion
+        If a newer daskbroker has written it.
+    StoreError
+        Here and from every method: if the file was moved or replaced since, or the system fails.
+    """
+
+    def __init__(self, path: Path, *, create: bool, read_only: bool) -> None:
+        self.path, self._read_only = str(path), read_only
+        if create and not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            open(path, "ab").close()
+        if not path.exists():
+            raise StoreNotFound(f"there is no {path}")
+        self.inode = path.stat().st_ino
+        in_each_process(self._begin)
+        if not read_only:
+            with self.writing():
+                if self._end == 0:
+                    self.append({"is": "log", "format": FORMAT, "id": uuid.uuid4().hex})
+        self._follow()
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the path still leads to the file that was opened."""
+        try:
+            return os.stat(self.path).st_ino == self.inode
+        except OSError:
+            return False
+
+    def _begin(self) -> None:
+        self._lock, self._end, self.id = threading.RLock(), 0, ""
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Forget all records: they are taken in once more, in this process.
+
+        Called when the file is opened, and in a forked child, whatever its parent was doing.
+        """
+
+    @abstractmethod
+    def take(self, note: Mapping[str, Any], place: Place) -> None:
+        """Take in a record; called once for each but the first, in order.
+
+        Parameters
+        ----------
+        note
+            As it was given to :meth:`append`.
+        place
+            Of the body, for :meth:`body`.
+        """
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Take in what was appended; no other thread takes in more meanwhile."""
+        with self._lock:
+            self._follow()
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """As :meth:`reading`, and nobody else writes meanwhile.
+
+        Raises
+        ------
+        StoreReadOnly
+            If it was opened to read only.
+        StoreFull
+            If there is no room for what is appended.
+        """
+        if self._read_only:
+            raise StoreReadOnly(f"{self.path} was opened to read only")
+        try:
+            with self._lock, open(self.path, "r+b", buffering=0) as self._file:
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+                try:
+                    self._follow()
+                    yield
+                finally:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)  # forked children have it open too
+        except OSError as error:
+            if isinstance(error, DaskbrokerError):
+                raise
+            raise file_error(error, self.path) from error
+
+    def append(self, note: Mapping[str, Any], body: bytes = b"", *, sync: bool = False) -> None:
+        """Write a record, all of it or nothing that counts; called while :meth:`writing`.
+
+        Parameters
+        ----------
+        note
+            What the record is; a normalized value, see :func:`~daskbroker.core.documents.pack`.
+        body
+            Should have a checksum of its own, as what ``pack`` and ``to_ipc`` give.
+        sync
+            Return when it, and all records before it, survive a loss of power.
+        """
+        head = pack(note)
+        record = FRAME.pack(len(head), len(body)) + head + body
+        self._file.truncate(self._end)  # half a record, of whom was killed or had no room
+        self._file.seek(self._end)
+        if self._file.write(record) < len(record):
+            raise OSError(errno.ENOSPC, "no room for all of a record", self.path)
+        if sync:
+            self.sync()
+        self._follow()
+
+    def sync(self) -> None:
+        """Have all records survive a loss of power; called while :meth:`writing`."""
+        os.fsync(self._file)
+
+    def body(self, place: Place) -> bytes:
+        """The body of a record."""
+        return _read_body(self.path, self.inode, place)
+
+    def _follow(self) -> None:
+        """Take in the records that were appended, by any process, since the last look."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            raise StoreNotFound(f"{self.path} is not there") from None
+        _check_inode(self.path, self.inode, found)
+        size = found.st_size
+        if size <= self._end:
+            return
+        with open(self.path, "rb") as file, damage_of(f"{self.path}, from byte {self._end:,}"):
+            while len(frame := os.pread(file.fileno(), FRAME.size, self._end)) == FRAME.size:
+                head, length = FRAME.unpack(frame)
+                place = (self._end + FRAME.size + head, length)
+                if head == 0 or sum(place) > size:
+                    return  # it is being written, or was never finished
+                note = unpack(os.pread(file.fileno(), head, place[0] - head))
+                if self._end == 0:
+                    check_format(f"the store at {self.path}", note["format"], FORMAT)
+                    self.id = note["id"]
+                else:
+                    self.take(note, place)
+                self._end = sum(place)
+
+
+@dataclass(frozen=True)
+class RecordReader(ChunkReader):
+    """Reads chunks, kept as :func:`~daskbroker.core.chunks.to_ipc` gives them, by their places.
+
+    On any machine that sees the file.
+    """
+
+    path: str
+    inode: int
+
+    def read_stored(self, key: Place, columns: Sequence[str] | None) -> pa.Table:
+        """See :meth:`ChunkReader.read_stored`."""
+        with damage_of(f"{self.path}, from byte {key[0]:,}"):
+            return from_ipc(_read_body(self.path, self.inode, key), columns)
+
+
+def _read_body(path: str, inode: int, place: Place) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            _check_inode(path, inode, os.fstat(file.fileno()))
+            return os.pread(file.fileno(), place[1], place[0])
+    except FileNotFoundError:
+        raise StoreNotFound(f"{path} is not there{seen_from()}") from None
+
+
+def _check_inode(path: str, inode: int, found: os.stat_result) -> None:
+    """What replaces a file that is open, such as a copy of it, has other records."""
+    if found.st_ino != inode:
+        raise StoreError(f"{path} was replaced since it was opened; open the store anew")

@@ -1,0 +1,192 @@
+"""Small sessions whose calls of the system fail one after the other; see :mod:`.faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..broker import DataBroker
+from ..connect import connect, temp
+from ..stores.embedded.database import Database
+from ..stores.embedded.events import EmbeddedEventStore
+from ..stores.embedded.headers import EmbeddedHeaderStore
+from ..stores.embedded.packing import pack_small_chunks
+from ..stores.spool import SpooledEventStore
+from ..work.export import export
+from ..work.ingest import ingest
+from .compare import assert_documents_equal
+from .detector_runs import stacked, stream_run
+from .files import frames
+from .runs import RunBuilder, make_run
+
+__all__ = ["SESSIONS", "Session"]
+
+Steps = Iterator[tuple[str, Callable[[], Any]]]
+
+
+class Session(NamedTuple):
+    """What is done in a folder, step by step.
+
+    Attributes
+    ----------
+    name
+        Of the session.
+    steps
+        From the folder to named steps; each may be done again if it has failed.
+    check
+        From the folder and the names of the steps that were done to what is wrong afterwards.
+    """
+
+    name: str
+    steps: Callable[[Path], Steps]
+    check: Callable[[Path, Sequence[str]], Iterator[str]]
+
+
+# -- stores ----------------------------------------------------------------------------------
+
+
+def _made_runs() -> tuple[list[tuple[str, dict[str, Any]]], ...]:
+    """Runs whose events are single, in pages and in large pages; small chunks and files."""
+    paged = RunBuilder("run-pages")
+    descriptor = paged.descriptor({"x": 0.5, "v": [1.0] * 8})
+    for rows in (60, 700):
+        paged.event_page(descriptor, [{"x": n * 0.5, "v": [n * 1.0] * 8} for n in range(rows)])
+    spectra = {"x": [np.full(1000, number * 1.0) for number in range(30)]}
+    return make_run(keys=spectra), paged.stop(), make_run(4)
+
+
+RUNS = _made_runs()
+"""Of this process and those that it forks."""
+
+
+def _documents() -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
+    for run, documents in enumerate(RUNS):
+        for place, pair in enumerate(documents):
+            yield f"run {run}, document {place}", pair
+
+
+class _Stored:
+    """A broker that is opened when it is first needed, and its steps."""
+
+    def __init__(self, folder: Path, open_it: Callable[[Path], DataBroker]) -> None:
+        self._folder, self._open = folder, open_it
+        self._broker: DataBroker | None = None
+
+    def broker(self) -> DataBroker:
+        if self._broker is None:
+            self._broker = self._open(self._folder)
+        return self._broker
+
+    def steps(self) -> Steps:
+        yield "open", self.broker
+        for name, pair in _documents():
+            yield name, partial(self._insert, *pair)
+        yield "seal", lambda: self.broker().seal()
+        yield "pack", lambda: pack_small_chunks(Database.of(self._folder / "store"))
+        yield "close", self._close
+
+    def _insert(self, name: str, doc: dict[str, Any]) -> None:
+        self.broker().insert(name, doc)
+
+    def _close(self) -> None:
+        self.broker().close()
+
+
+def _embedded(folder: Path) -> Steps:
+    return _Stored(folder, lambda folder: connect(folder / "store")).steps()
+
+
+def _spooled(folder: Path) -> Steps:
+    return _Stored(folder, _open_spooled).steps()
+
+
+def _open_spooled(folder: Path) -> DataBroker:
+    database = Database.of(folder / "store")
+    events = SpooledEventStore(EmbeddedEventStore(database), folder / "spool")
+    return DataBroker(EmbeddedHeaderStore(database), {"embedded": events})
+
+
+def _check_embedded(folder: Path, done: Sequence[str]) -> Iterator[str]:
+    with connect(folder / "store") as db:
+        yield from _missing(db, done)
+
+
+def _check_spooled(folder: Path, done: Sequence[str]) -> Iterator[str]:
+    db = _open_spooled(folder)
+    db.flush()
+    yield from _missing(db, done)
+    db.close()
+
+
+def _missing(db: DataBroker, done: Sequence[str]) -> Iterator[str]:
+    """What a store lacks of that which was done, or has twice; it takes all of it again."""
+    yield from _lacking(db, set(done))
+    for _, pair in _documents():
+        db.insert(*pair)
+    db.seal()
+    for documents in RUNS:
+        header = db[documents[0][1]["uid"]]
+        try:
+            assert_documents_equal(documents, header.documents())
+        except AssertionError as error:
+            yield f"inserted again: {error}"
+        events = sum(1 for name, _ in header.documents() if name == "event")
+        if len(header.table().compute()) != events:
+            yield f"run {header.uid}: table and documents differ"
+
+
+def _lacking(db: DataBroker, done: set[str]) -> Iterator[str]:
+    have: set[Any] = set()
+    for header in db:
+        have |= {doc["uid"] for _, doc in header.documents()}
+        rows = len(header.table().compute()) if header.streams else 0
+        if rows != sum(1 for name, _ in header.documents() if name == "event"):
+            yield f"run {header.uid}: table and documents differ"
+    for name, (_, doc) in _documents():
+        uids = doc["uid"] if isinstance(doc["uid"], list) else [doc["uid"]]
+        if name in done and not have.issuperset(uids):
+            yield f"{name} was stored and is lost"
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def _exported(folder: Path) -> Steps:
+    with temp() as db, TemporaryDirectory(prefix="daskbroker-source-") as name:
+        source = Path(name)
+        for name, doc in stream_run(source)[0]:
+            db.insert(name, doc)
+        for format, files in (("jsonl", folder / "files"), ("parquet", None)):
+            made = partial(_export, db, folder / format, format, files)
+            yield format, made
+
+
+def _export(db: DataBroker, folder: Path, format: str, files: Path | None) -> None:
+    list(export(db, folder, format, files=files))
+
+
+def _check_exported(folder: Path, done: Sequence[str]) -> Iterator[str]:
+    for format in done:
+        if not list((folder / format).rglob(f"*.{format}")):
+            yield f"{format}: no file"
+    found = list((folder / "files").rglob("*.h5"))
+    if "jsonl" in done and len(found) != 1:
+        yield "jsonl: no detector file"
+    with temp() as db:
+        ingest(db, (folder / "jsonl").glob("*.jsonl"))
+        for header in db:
+            cells = stacked(header.table()["img"].compute())
+            if not np.array_equal(cells.reshape(frames(6).shape), frames(6)):
+                yield "jsonl: the frames are not those that were copied"
+
+
+SESSIONS = (
+    Session("embedded", _embedded, _check_embedded),
+    Session("spool", _spooled, _check_spooled),
+    Session("export", _exported, _check_exported),
+)

@@ -1,0 +1,255 @@
+"""Let every call of the system fail, one after the other, and see that nothing is lost.
+
+``python -m daskbroker.testing.faults`` makes small sessions: an embedded store that is written,
+sealed, packed and closed; one with a spool; an export with copies of detector files. It counts
+their calls: writes, syncs, renames, folders made, files opened, removed, truncated and closed,
+those of SQLite among them. Then each session is made anew for each call, which fails: once, where
+what was refused is done again, and ever after. What comes of a failure has to be a StoreError that
+names a path (FillError for detector files), and afterwards, in another process, all is there that
+was said to be stored. ``--most 5`` takes five failures of each kind of call, all over the session.
+
+It needs a C compiler (``cc``) and Linux: the calls are counted by a library that is loaded before
+the C library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dask
+
+from ..core.errors import FillError, StoreError, UnknownReference
+from .fault_sessions import SESSIONS, Session
+
+__all__ = ["main"]
+
+KINDS = ("write", "sync", "rename", "mkdir", "open", "unlink", "truncate", "close")
+ERRORS = ("EIO", "ENOSPC", "EDQUOT")
+LIBRARY = "DASKBROKER_FAILING_CALLS"
+EVER = 10**9
+MOST_ATTEMPTS = 3
+
+
+class Fault(NamedTuple):
+    """A call that fails.
+
+    Attributes
+    ----------
+    kind, number
+        Of the call.
+    error
+        Name of what it ends in.
+    once
+        Whether later calls succeed.
+    """
+
+    kind: str
+    number: int
+    error: str
+    once: bool
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.number}{'' if self.once else ' and later'}: {self.error}"
+
+
+class Calls:
+    """The library that counts calls and lets them fail, in a process that was started with it."""
+
+    def __init__(self) -> None:
+        self._library = ctypes.CDLL(os.environ[LIBRARY])
+
+    def fail(self, folder: Path, fault: Fault | None) -> None:
+        """From now on count calls below a folder; let those of a fault fail."""
+        kind, number, last, code = -1, 0, 0, 0
+        if fault is not None:
+            kind, number = KINDS.index(fault.kind), fault.number
+            last = number if fault.once else EVER
+            code = getattr(errno, fault.error)
+        self._library.failing_calls_arm(os.fsencode(folder), kind, number, last, code)
+
+    def counts(self) -> dict[str, int]:
+        """How many calls there were of each kind."""
+        return {kind: self._library.failing_calls_count(n) for n, kind in enumerate(KINDS)}
+
+
+def build(folder: Path) -> Path:
+    """Compile the library.
+
+    Raises
+    ------
+    SystemExit
+        If there is no compiler.
+    """
+    source = Path(__file__).with_name("failing_calls.c")
+    library = folder / "failing_calls.so"
+    compiler = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1"]
+    try:
+        subprocess.run([*compiler, "-o", str(library), str(source), "-ldl"], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"a C compiler is needed: {error}") from None
+    return library
+
+
+# -- one session -----------------------------------------------------------------------------
+
+
+def _attempt(session: Session, folder: Path, once: bool) -> dict[str, Any]:
+    """Go through the steps of a session; what was done, and what went wrong."""
+    report: dict[str, Any] = {"done": [], "errors": 0, "wrong": []}
+    for name, step in session.steps(folder):
+        for _ in range(MOST_ATTEMPTS if once else 1):
+            try:
+                step()
+            except (StoreError, FillError) as error:
+                report["errors"] += 1
+                if str(folder) not in str(error):
+                    report["wrong"].append(f"{name}: no path in {error}")
+            except UnknownReference as error:
+                if once or not report["errors"]:  # otherwise what it refers to was refused
+                    report["wrong"].append(f"{name}: {error}")
+            except BaseException as error:
+                report["wrong"].append(f"{name}: {type(error).__name__}: {error}")
+            else:
+                report["done"].append(name)
+                break
+        else:
+            if once:
+                report["wrong"].append(f"{name}: fails again and again")
+    return report
+
+
+def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a forked child reports, which ends without closing anything."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            report = work()
+        except BaseException as error:
+            report = {"done": [], "errors": 0, "wrong": [f"{type(error).__name__}: {error}"]}
+        with os.fdopen(writing, "w") as pipe:
+            json.dump(report, pipe)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status or not text:
+        return {"done": [], "errors": 0, "wrong": [f"a child ended with status {status:#x}"]}
+    return dict(json.loads(text))
+
+
+def _check(session: Session, folder: Path, done: Sequence[str]) -> Iterator[str]:
+    """What is wrong with what a session has left."""
+    try:
+        yield from session.check(folder, done)
+    except Exception as error:
+        yield f"afterwards {type(error).__name__}: {error}"
+
+
+def _one(calls: Calls, session: Session, fault: Fault) -> tuple[int, list[str]]:
+    """Make a session in which a call fails: how many errors it told of, and what is wrong."""
+    with tempfile.TemporaryDirectory(prefix="daskbroker-faults-") as name:
+        folder = Path(name, "place")
+        folder.mkdir()
+
+        def work() -> dict[str, Any]:
+            calls.fail(folder, fault)
+            report = _attempt(session, folder, fault.once)
+            calls.fail(Path(name, "nowhere"), None)
+            return report
+
+        report = _in_child(work)
+        wrong = list(report["wrong"])
+        left = _in_child(lambda: {"wrong": list(_check(session, folder, report["done"]))})
+        return report["errors"], wrong + left["wrong"]
+
+
+def _count(calls: Calls, session: Session) -> dict[str, int]:
+    """The calls of a session in which none fails."""
+    with tempfile.TemporaryDirectory(prefix="daskbroker-faults-") as name:
+
+        def work() -> dict[str, Any]:
+            calls.fail(Path(name), None)
+            report = _attempt(session, Path(name), True)
+            return {**report, "counts": calls.counts()}
+
+        report = _in_child(work)
+        wrong = report["wrong"] or list(_check(session, Path(name), report["done"]))
+        if wrong or report["errors"]:
+            raise SystemExit(f"{session.name}: without a fault: {wrong}")
+        return dict(report["counts"])
+
+
+# -- all of them -----------------------------------------------------------------------------
+
+
+def _faults(counts: dict[str, int], errors: Sequence[str], most: int | None) -> list[Fault]:
+    """Each call with each error, or some that are spread evenly over those of a kind."""
+    found: list[Fault] = []
+    for kind, count in counts.items():
+        each = list(product(range(1, count + 1), errors, (True, False)))
+        some = len(each) if most is None else min(most, len(each))
+        found += (Fault(kind, *each[place * len(each) // some]) for place in range(some))
+    return found
+
+
+def _drive(options: argparse.Namespace) -> None:
+    calls = Calls()
+    logging.disable()  # what fails is told of in thousands of warnings
+    total, told, failed = 0, 0, 0
+    for session in SESSIONS:
+        if session.name not in options.sessions:
+            continue
+        counts = _count(calls, session)
+        faults = _faults(counts, options.errors, options.most)
+        listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        sys.stdout.write(f"{session.name}: {listed}; {len(faults)} faults\n")
+        for fault in faults:
+            errors, wrong = _one(calls, session, fault)
+            total, told, failed = total + 1, told + bool(errors), failed + bool(wrong)
+            for one in wrong:
+                sys.stdout.write(f"{session.name}, {fault}: {one}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{total} faults, {told} of them told of, {failed} with a wrong outcome\n")
+    if failed:
+        raise SystemExit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Let calls fail; the process starts itself again with the library."""
+    parser = argparse.ArgumentParser(
+        prog="python -m daskbroker.testing.faults", description=__doc__
+    )
+    names = [session.name for session in SESSIONS]
+    parser.add_argument("--most", type=int, help="so many faults of each kind of call, at most")
+    parser.add_argument("--errors", nargs="+", default=list(ERRORS), metavar="ERRNO")
+    parser.add_argument("--sessions", nargs="+", default=names, choices=names)
+    options = parser.parse_args(arguments)
+    if LIBRARY in os.environ:
+        with dask.config.set({"daskbroker.seal-rows": 12, "scheduler": "synchronous"}):
+            _drive(options)
+        return
+    with tempfile.TemporaryDirectory(prefix="daskbroker-faults-") as folder:
+        library = str(build(Path(folder)))
+        command = [sys.executable, "-m", __spec__.name, *(arguments or sys.argv[1:])]
+        env = {**os.environ, "LD_PRELOAD": library, LIBRARY: library}
+        raise SystemExit(subprocess.run(command, env=env, check=False).returncode)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()

@@ -1,0 +1,226 @@
+"""The file of a spool: interrupts and failures in the middle of an append, and what moves it away.
+
+What :meth:`Sender.put` has returned for is found by the process that comes after a kill.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+
+import pytest
+
+from daskbroker.core.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
+from daskbroker.stores.spool.file import SpoolFile, left_behind
+from daskbroker.stores.spool.sending import Entry, Sender
+from daskbroker.testing.interrupts import interrupted_calls
+
+
+def entry(number):
+    return Entry("descriptor", [{"uid": str(number), "seq_num": number}], None)
+
+
+def numbers(entries):
+    return [row["seq_num"] for one in entries for row in one.rows]
+
+
+def found(folder):
+    """What the next process would send."""
+    return [
+        number
+        for file in left_behind(folder, "store")
+        for number in numbers(map(Entry.from_bytes, file.records()))
+    ]
+
+
+class Store:
+    """Takes entries, or refuses to, in place of a server."""
+
+    def __init__(self):
+        self.there, self.entries = True, []
+
+    def __call__(self, entries):
+        if not self.there:
+            raise StoreUnavailable("away")
+        self.entries += numbers(entries)
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture
+def sender(tmp_path, store):
+    made = Sender(tmp_path / "spool", "store", store, 1000)
+    yield made
+    store.there = True
+    made.close()
+
+
+def killed(sender):
+    """Leave the file as the death of the process would."""
+    file, sender._file = sender._file, None
+    file.close(remove=False)
+    return found(file.path.parent)
+
+
+def partly(write, error):
+    """A write of which 7 bytes are done when an error comes."""
+
+    def pwrite(handle, data, place):
+        if not pwrite.done:
+            pwrite.done = True
+            write(handle, data[:7], place)
+            raise error
+        return write(handle, data, place)
+
+    pwrite.done = False
+    return pwrite
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (MemoryError(), MemoryError),
+        (OSError(errno.ENOSPC, "full"), StoreFull),
+        (OSError(errno.EDQUOT, "over quota"), StoreFull),
+        (OSError(errno.EIO, "input/output error"), StoreError),
+    ],
+    ids=["interrupt", "memory", "full", "quota", "io"],
+)
+def test_half_a_record_hides_nothing_that_comes_after_it(
+    sender, store, tmp_path, monkeypatch, error, raised
+):
+    store.there = False
+    sender.put(entry(1))
+    monkeypatch.setattr(os, "pwrite", partly(os.pwrite, error))
+    with pytest.raises(raised) as caught:
+        sender.put(entry(2))
+    if issubclass(raised, StoreError):
+        assert str(tmp_path / "spool") in str(caught.value)
+    sender.put(entry(3))
+    sender.put(entry(4))
+    assert killed(sender) == [1, 3, 4]
+
+
+def test_an_error_of_cutting_off_is_no_error_of_what_comes_after(sender, store, monkeypatch):
+    store.there = False
+    sender.put(entry(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", partly(os.pwrite, OSError(errno.EIO, "write")))
+        patch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "cut")))
+        for number in (2, 3):
+            with pytest.raises(StoreError, match="Errno 5"):
+                sender.put(entry(number))
+    sender.put(entry(4))
+    assert killed(sender) == [1, 4]
+
+
+# An interrupt that meets a function called by the collector of garbage is only printed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupted_at_any_moment(tmp_path):
+    """Signals at random times; what was put is sent, or is found, and other threads go on."""
+    for seed in range(40):
+        store = Store()
+        folder = tmp_path / str(seed)
+        store.there = seed % 2 == 0
+        sender = Sender(folder, "store", store, 1000)
+        calls = [lambda n=n, s=sender: s.put(entry(n)) for n in range(60)]
+        done, interrupted = interrupted_calls(calls, seed, microseconds=3000)
+        after = threading.Thread(target=sender.put, args=[entry(100)], daemon=True)
+        after.start()
+        after.join(20)
+        assert not after.is_alive()
+        wanted = {*done, 100}
+        if store.there:
+            sender.flush()
+            assert wanted <= set(store.entries), (seed, interrupted)
+            sender.close()
+            assert not found(folder)
+        else:
+            assert wanted <= set(killed(sender)), (seed, interrupted)
+            store.there = True
+            sender.close()
+
+
+def moved(folder):
+    folder.rename(folder.with_name("aside"))
+
+
+def replaced(folder):
+    shutil.copytree(folder, folder.with_name("copy"))
+    moved(folder)
+    folder.with_name("copy").rename(folder)
+
+
+CHANGES = [moved, shutil.rmtree, replaced]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_folder_that_is_gone_while_the_store_takes_events(sender, store, tmp_path, change):
+    sender.put(entry(1))
+    change(tmp_path / "spool")
+    sender.put(entry(2))
+    assert store.entries[:1] == [1]
+    assert sender._file.is_in_place()
+    sender.flush()
+    assert store.entries == [1, 2]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_folder_that_is_gone_while_the_store_takes_nothing(sender, store, tmp_path, change):
+    store.there = False
+    sender.put(entry(1))
+    change(tmp_path / "spool")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StoreError, match=r"moved, deleted or replaced; 1 events are in memory"):
+        sender.put(entry(2))
+    assert sorted(tmp_path.rglob("*")) == before
+    store.there = True
+    sender.put(entry(3))
+    sender.flush()
+    assert store.entries == [1, 3]
+
+
+def test_a_file_that_cannot_be_emptied_is_sent_again(sender, store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "cut")))
+        sender.put(entry(1))
+        sender.flush()
+    assert found(tmp_path / "spool") == [1]
+    sender.put(entry(2))
+    sender.flush()
+    assert store.entries == [1, 2]
+
+
+def test_a_sender_whose_thread_has_died_gets_another(sender, store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sender.put(entry(1))
+    sender.put(entry(2))
+    sender.flush()
+    assert store.entries == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "kind"),
+    [
+        ("open", errno.EIO, StoreError),
+        ("open", errno.ENOSPC, StoreFull),
+        ("open", errno.EACCES, ConfigError),
+        ("rename", errno.EIO, StoreError),
+        ("fstat", errno.EIO, StoreError),
+    ],
+)
+def test_a_file_that_cannot_be_made(tmp_path, monkeypatch, call, number, kind):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, lambda *_: (_ for _ in ()).throw(OSError(number, "failed")))
+        with pytest.raises(kind, match=str(tmp_path)):
+            SpoolFile.new(tmp_path, "store")
+    SpoolFile.new(tmp_path, "store").close(remove=True)
+    assert not any(path.stat().st_size for path in tmp_path.iterdir())

@@ -1,0 +1,23 @@
+"""Calls of the system that fail, one after the other; see daskbroker/testing/faults.py."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(("session", "most"), [("embedded", 3), ("spool", 1), ("export", 1)])
+def test_a_call_that_fails_is_told_of_and_loses_nothing(session, most):
+    command = [sys.executable, "-m", "daskbroker.testing.faults"]
+    done = subprocess.run(
+        [*command, "--most", str(most), "--sessions", session],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = {kind: int(n) for n, kind in re.findall(r"(\d+) (\w+)[,;]", done.stdout)}
+    assert {"write", "sync", "rename", "mkdir", "open", "unlink"} <= counted.keys()
+    assert counted["write"] > (20 if session == "export" else 500)  # SQLite's are among them
+    assert "0 with a wrong outcome" in done.stdout
