@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -118,7 +119,9 @@ def read_all(name, way, folder):
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_damaged_chunks(tmp_path, name):
-    ways = ["dectris", "hdf5plugin"] if name.startswith("bitshuffle-") else ["hdf5plugin"]
+    ways = ["hdf5plugin"]
+    if name.startswith("bitshuffle-") and find_spec("dectris"):  # see ci/long.sh eiger
+        ways.append("dectris")
     for way in ways:
         script = (
             f"import json, sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); "
