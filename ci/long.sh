@@ -103,7 +103,7 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    recordings mutations benchmarks
+    recordings eiger mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------
