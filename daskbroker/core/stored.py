@@ -147,7 +147,7 @@ def _encoded_rows(
 ) -> pa.Table:
     if layout.owner and not {str}.issuperset(map(type, map(itemgetter(layout.owner), rows))):
         raise TypeError(f"{layout.owner} must be text")
-    if not {dict}.issuperset(type(row["filled"]) for row in rows if "filled" in row):
+    if not all(isinstance(row["filled"], dict) for row in rows if "filled" in row):
         raise TypeError("filled must be a mapping")
     return encode_rows(layout, rows, metadata)
 

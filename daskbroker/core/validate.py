@@ -144,7 +144,7 @@ def _count(value: Any, where: str) -> None:
 
 
 def _mapping(value: Any, where: str) -> None:
-    if type(value) is not dict:
+    if not isinstance(value, dict):
         raise BadDocument(f"{where}: must be a mapping, not {type(value).__name__}")
 
 
