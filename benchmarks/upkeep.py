@@ -75,8 +75,12 @@ class _Store:
         return self._copies / f"copy-{next(self._names)}"
 
     def copy(self) -> None:
-        """What a backup is compared with: plain copies of the files, synced."""
-        target = shutil.copytree(self._place, self._new())
+        """What a backup is compared with: plain copies of the files, synced.
+
+        By another process: closing a file of SQLite here would drop the locks of this one.
+        """
+        target = self._new()
+        subprocess.run(["cp", "-r", self._place, target], check=True)
         for path in target.rglob("*"):
             handle = os.open(path, os.O_RDONLY)
             os.fsync(handle)

@@ -15,4 +15,4 @@ ruff format --check .
 ruff check .
 mypy
 lint-imports
-pip install ".[test]" --quiet --disable-pip-version-check && pytest
+pip install ".[test]" --quiet --disable-pip-version-check && pytest -n 3

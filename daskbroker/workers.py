@@ -135,7 +135,7 @@ def _local_executor() -> tuple[Executor, bool]:
         return SynchronousExecutor(), False
     if scheduler in ("processes", "multiprocessing"):
         return ProcessPoolExecutor(count, mp_context=get_context()), False
-    return ThreadPoolExecutor(count, thread_name_prefix="daskbroker"), False
+    return ThreadPoolExecutor(count, thread_name_prefix="daskbroker-call"), False
 
 
 def _submit_plain(executor: Executor, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:

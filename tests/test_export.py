@@ -134,6 +134,7 @@ def test_an_unknown_format_is_refused_before_anything_is_written(db, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.filterwarnings("ignore::daskbroker.core.errors.ClaimWarning")
 @pytest.mark.parametrize("write", [export_jsonl, lambda *a, **k: list(export_parquet(*a, **k))])
 def test_what_fails_leaves_no_file(db, tmp_path, write):
     header = insert(db, external_run(2))

@@ -106,6 +106,14 @@ def test_lazy_arrays_of_xarray(pair):
     assert tuple(float(found) for found in computed) == sums(pair)
 
 
+@pytest.fixture
+def lazy():
+    """So that small streams, too, are arrays of Dask."""
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        yield
+
+
+@pytest.mark.usefixtures("lazy")
 def test_unchanged_copies_too_have_other_tokens(places):
     with daskbroker.connect(places[0]) as original, daskbroker.connect(places[1]) as copy:
         one, other = original["the-run"], copy["the-run"]
@@ -119,6 +127,7 @@ def test_unchanged_copies_too_have_other_tokens(places):
         assert references[0].token != references[1].token
 
 
+@pytest.mark.usefixtures("lazy")
 def test_two_clients_of_one_place_have_equal_tokens(pair, places):
     header = pair[0]
     names = header.table()._name, header.dataset()["x"].data.name

@@ -100,7 +100,7 @@ class StoreVersion(StoreError):
     """The store was written in a format newer than this daskbroker knows."""
 
 
-class ClaimWarning(UserWarning):
+class ClaimWarning(DaskbrokerError, UserWarning):
     """A detector file holds other cells than its descriptor declares, or cannot be seen."""
 
 

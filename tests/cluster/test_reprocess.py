@@ -239,6 +239,7 @@ def test_what_was_cut_off_is_finished(runs, into):
 
     class HalfBroker:
         header_source, event_sources = into.header_source, into.event_sources
+        batch = into.batch
 
         def insert(self, name, doc):
             if len(inserted) == 4:

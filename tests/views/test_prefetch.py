@@ -141,7 +141,7 @@ def test_calls_of_a_pool_end_with_it():
             futures = [pool.submit("work", work, number) for number in range(50)]
             futures[0].result()
         count = len(done)
-        assert not threads("daskbroker")
+        assert not threads("daskbroker-call")
         assert 1 <= count < 10
         time.sleep(0.1)
         assert len(done) == count

@@ -411,7 +411,8 @@ class ExternalColumn(ColumnSource):
     def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """See :meth:`ColumnSource.read`; of a file only the region is read, in one call."""
         index = self._whole_index(inner)
-        return block.arranged(self._filled(block, self._tables(block), index))
+        tables = self._tables(block) if block.pieces else []
+        return block.arranged(self._filled(block, tables, index))
 
     def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
         return inner if self.region is None else within(self.region, inner)

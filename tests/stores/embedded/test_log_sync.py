@@ -291,7 +291,7 @@ def test_inserts_go_on_while_a_sync_is_slow_up_to_ten_intervals(opened, syncs):
 def test_a_disk_that_does_not_answer_is_an_error(opened, syncs, monkeypatch):
     monkeypatch.setattr(log_sync, "PATIENCE_SECONDS", 0.2)
     db = opened(0.05)
-    documents = make_run(5000, uid="run")
+    documents = make_run(40_000, uid="run")
     syncs.delay = 3.0
     with pytest.raises(StoreError, match="has not been synced for"):
         insert_all(db, documents[:-1])

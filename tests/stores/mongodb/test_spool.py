@@ -73,14 +73,14 @@ def test_only_files_of_the_dead_are_left_behind(tmp_path):
 def test_no_room_leaves_the_records_before(tmp_path, monkeypatch):
     file = SpoolFile.new(tmp_path, "store")
     file.append(b"one")
-    write = os.write
+    write = os.pwrite
 
-    def full(handle, data):
+    def full(handle, data, place):
         if len(data) > 10:
-            return write(handle, data[:10])
+            return write(handle, data[:10], place)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(StoreFull, match="No space left"):
         file.append(b"two" * 10)
     monkeypatch.undo()
