@@ -29,11 +29,11 @@ def numbers(entries):
 
 def found(folder):
     """What the next process would send."""
-    return [
-        number
-        for file in left_behind(folder, "store")
-        for number in numbers(map(Entry.from_bytes, file.records()))
-    ]
+    found = []
+    for file in left_behind(folder, "store"):
+        found += numbers(map(Entry.from_bytes, file.records()))
+        file.close(remove=False)
+    return found
 
 
 class Store:
