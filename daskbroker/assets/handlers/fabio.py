@@ -13,10 +13,9 @@ import numpy as np
 
 from ...core.errors import FillError
 from ..sizes import check_cell
-from .base import Block, Datums, Roi
-from .file_names import check_percent
+from .base import Roi
 from .regions import axes_of, take_region
-from .sequences import FileSequence, StreamSequence
+from .sequences import FileSequence, PointSequence, StreamSequence
 
 __all__ = ["AreaDetectorCBF", "StreamCBF", "StreamEDF"]
 
@@ -100,20 +99,13 @@ class _Fabio(FileSequence):
         return (_look_in_cbf if self.reader[0] == "cbfimage" else _look_in_edf)(file)
 
 
-class AreaDetectorCBF(_Fabio):
-    """Spec ``AD_CBF``: a file a frame, some of them a point.
-
-    A datum has the keyword ``point_number``; its cell is ``(n, height, width)`` of the files with
-    numbers from ``initial_number + point_number * n``.
+class AreaDetectorCBF(PointSequence, _Fabio):
+    """Spec ``AD_CBF``: a file a frame; see :class:`~.sequences.PointSequence`.
 
     Parameters
     ----------
-    path
-        Of the folder.
-    template, filename
-        In C's style, for folder, file name and number; what it calls the file name.
-    frame_per_point
-        That is n.
+    path, template, filename, frame_per_point
+        As there.
     initial_number
         Of the first file.
     """
@@ -130,24 +122,11 @@ class AreaDetectorCBF(_Fabio):
         frame_per_point: int = 1,
         initial_number: int = 1,
     ) -> None:
-        self._folder, self._filename = os.path.join(path, ""), filename
-        self._template, self._per_point = check_percent(template), int(frame_per_point)
+        super().__init__(path, template, filename, frame_per_point)
         self._initial = int(initial_number)
 
     def name(self, number: int) -> str:
-        return self._template % (self._folder, self._filename, self._initial + number)
-
-    def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        return self.read_frames(datums.integers("point_number"), self._per_point, roi)
-
-    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
-        number = self.first_file(datums)
-        return None if number is None else (self._per_point, *self.shape_of_number(number))
-
-    def first_file(self, datums: Datums) -> int | None:
-        """Number of the first file of the first of some datums."""
-        places = datums.integers("point_number")
-        return int(places[0]) * self._per_point if len(places) and self._per_point else None
+        return super().name(self._initial + number)
 
 
 class StreamCBF(StreamSequence, _Fabio):

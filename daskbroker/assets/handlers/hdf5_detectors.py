@@ -19,7 +19,7 @@ from .hdf5 import AD_DATASET, AreaDetectorHDF5
 from .hdf5_files import open_file
 from .hdf5_open import OpenDatasets
 from .regions import axes_of, shape_of
-from .rows import Rows, read_events, whole
+from .rows import Rows, read_cell, read_events, whole
 
 __all__ = [
     "AreaDetectorTimes",
@@ -172,11 +172,7 @@ class FlyScan(BlockHandler):
         return gather(cells, datums.count)
 
     def _cell(self, target: str, roi: Roi) -> np.ndarray:
-        source = self._source(target)
-        axes = axes_of(roi, source.shape)
-        return read_events(
-            source, np.zeros(1, np.int64), source.shape[0], axes, whole(source.shape)
-        )[0]
+        return read_cell(self._source(target), roi)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
         shapes = {self._source(target).shape for target in set(_targets(datums))}
@@ -352,11 +348,7 @@ class SingleHDF5(BlockHandler):
         return gather(cells, len(places))
 
     def _frame(self, number: int, roi: Roi) -> np.ndarray:
-        source = self._source(number)
-        axes = axes_of(roi, source.shape)
-        return read_events(
-            source, np.zeros(1, np.int64), source.shape[0], axes, whole(source.shape)
-        )[0]
+        return read_cell(self._source(number), roi)
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
         first = self._first(datums)

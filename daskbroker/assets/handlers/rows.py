@@ -11,9 +11,10 @@ import numpy as np
 from ...core.errors import FillError
 from ...core.regular import Identity
 from ..sizes import check_block, check_cell
-from .regions import Axis, compose, shape_of, take_region
+from .base import Roi
+from .regions import Axis, axes_of, compose, shape_of, take_region
 
-__all__ = ["ArrayRows", "OneFrame", "Rows", "read_events", "rows_of", "whole"]
+__all__ = ["ArrayRows", "OneFrame", "Rows", "read_cell", "read_events", "rows_of", "whole"]
 
 MOST_PICKED = 2**22
 """More frames than that are not counted one by one before it is known that files can hold them."""
@@ -137,6 +138,13 @@ def rows_of(view: Sequence[Axis]) -> range:
     rows = view[0]
     assert isinstance(rows, range)
     return rows
+
+
+def read_cell(source: Rows, roi: Roi) -> np.ndarray:
+    """A region of a dataset that is one cell, all its rows."""
+    axes = axes_of(roi, source.shape)
+    rows = source.shape[0]
+    return read_events(source, np.zeros(1, np.int64), rows, axes, whole(source.shape))[0]
 
 
 def read_events(

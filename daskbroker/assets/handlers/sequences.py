@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -11,12 +12,12 @@ import numpy as np
 from ...core.errors import FillError
 from ...core.regular import identity
 from .base import Block, BlockHandler, Datums, Roi
-from .file_names import numbered_name
+from .file_names import check_percent, numbered_name
 from .gathering import gather
 from .layout import EventLayout
 from .regions import axes_of, shape_of
 
-__all__ = ["FileSequence", "StreamSequence"]
+__all__ = ["FileSequence", "PointSequence", "StreamSequence"]
 
 
 class FileSequence(BlockHandler):
@@ -123,6 +124,45 @@ class FileSequence(BlockHandler):
 def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
     listed = list(parts)
     return listed[0] if len(listed) == 1 else np.concatenate(listed)
+
+
+class PointSequence(FileSequence):
+    """A folder of files of a frame each, some of them a point; what area detectors write.
+
+    A datum has the keyword ``point_number``; its cell is ``(n, *frame)`` of the files with
+    numbers from ``point_number * n``.
+
+    Parameters
+    ----------
+    path
+        Of the folder.
+    template
+        In C's style, for folder, file name and number: ``%s%s_%6.6d.tif``.
+    filename
+        What the template calls so.
+    frame_per_point
+        That is n.
+    """
+
+    def __init__(
+        self, path: str, /, template: str, filename: str, frame_per_point: int = 1
+    ) -> None:
+        self._folder, self._filename = os.path.join(path, ""), filename
+        self._template, self._per_point = check_percent(template), int(frame_per_point)
+
+    def name(self, number: int) -> str:
+        return self._template % (self._folder, self._filename, number)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        return self.read_frames(datums.integers("point_number"), self._per_point, roi)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        number = self.first_file(datums)
+        return None if number is None else (self._per_point, *self.shape_of_number(number))
+
+    def first_file(self, datums: Datums) -> int | None:
+        places = datums.integers("point_number")
+        return int(places[0]) * self._per_point if len(places) and self._per_point else None
 
 
 class StreamSequence(FileSequence):

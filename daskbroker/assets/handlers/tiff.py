@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -12,10 +11,9 @@ import tifffile
 
 from ...core.errors import FillError
 from ..readable import ReadableRoots
-from .base import Block, Datums, Roi
-from .file_names import check_percent
+from .base import Roi
 from .regions import axes_of, take_region
-from .sequences import FileSequence, StreamSequence
+from .sequences import FileSequence, PointSequence, StreamSequence
 from .tiff_checks import check_image, names_others
 
 __all__ = ["AreaDetectorTIFF", "StreamTIFF", "opened_tiff"]
@@ -63,45 +61,10 @@ def opened_tiff(file: BinaryIO, readable: ReadableRoots) -> Iterator[tifffile.Ti
         yield tiff
 
 
-class AreaDetectorTIFF(_TIFF):
-    """Spec ``AD_TIFF``: a file a frame, some of them a point.
-
-    A datum has the keyword ``point_number``; its cell is ``(n, *frame)`` of the files with
-    numbers from ``point_number * n``.
-
-    Parameters
-    ----------
-    path
-        Of the folder.
-    template
-        In C's style, for folder, file name and number: ``%s%s_%6.6d.tif``.
-    filename
-        What the template calls so.
-    frame_per_point
-        That is n.
-    """
+class AreaDetectorTIFF(PointSequence, _TIFF):
+    """Spec ``AD_TIFF``: a file a frame; see :class:`~.sequences.PointSequence`."""
 
     specs = frozenset({"AD_TIFF"})
-
-    def __init__(
-        self, path: str, /, template: str, filename: str, frame_per_point: int = 1
-    ) -> None:
-        self._folder, self._filename = os.path.join(path, ""), filename
-        self._template, self._per_point = check_percent(template), int(frame_per_point)
-
-    def name(self, number: int) -> str:
-        return self._template % (self._folder, self._filename, number)
-
-    def read(self, datums: Datums, roi: Roi = ()) -> Block:
-        return self.read_frames(datums.integers("point_number"), self._per_point, roi)
-
-    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
-        number = self.first_file(datums)
-        return None if number is None else (self._per_point, *self.shape_of_number(number))
-
-    def first_file(self, datums: Datums) -> int | None:
-        places = datums.integers("point_number")
-        return int(places[0]) * self._per_point if len(places) and self._per_point else None
 
 
 class StreamTIFF(StreamSequence, _TIFF):
