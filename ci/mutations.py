@@ -37,6 +37,8 @@ EMBEDDED = "tests/stores/test_embedded_conformance.py"
 MONGO = "tests/stores/test_mongo_conformance.py"
 AGAIN = ("-k", "again or at_once or same or Row or rewound or sealing or packing or journal")
 TESTS = {
+    "core/operators": ["tests/core/test_query.py"],
+    "core/patterns": ["tests/core/test_query.py"],
     "core/query": ["tests/core/test_query.py"],
     "core/codec": ["tests/core/test_codec.py"],
     "core/chunks": ["tests/core/test_chunks.py", "tests/core/test_planning.py"],

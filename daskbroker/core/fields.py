@@ -20,7 +20,7 @@ from .clock import seconds_of
 from .documents import ALL, Document
 from .errors import BadField, BadQuery, FieldNotFound
 from .listing import listed
-from .query import full_matches
+from .patterns import full_matches
 
 __all__ = [
     "Field",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import BadQuery
-from .query import search_pattern
+from .patterns import search_pattern
 
 __all__ = ["TextQuery", "document_words", "words"]
 

@@ -1,0 +1,259 @@
+"""The operators of a query: what each asks of the values that are found under a path.
+
+Dotted keys reach into mappings and, as in MongoDB, through arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .documents import equal
+from .errors import BadQuery
+from .patterns import search_pattern
+
+__all__ = ["DEEPEST", "LOGICAL", "OPERATORS", "Compiler", "is_operators", "order_class", "reach"]
+
+LOGICAL = ("$and", "$or", "$nor")
+OPERATORS = (
+    "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$type", "$regex",
+    "$options", "$size", "$all", "$elemMatch", "$mod", "$not", *LOGICAL,
+)  # fmt: skip
+"""All that a query may use."""
+
+DEEPEST = 32
+MOST = 1000
+
+Test = Callable[[list[Any]], bool]
+"""Of the values found under a path: does the operator hold?"""
+
+
+class Compiler:
+    """Turns a normalized query into a function; counts what it has compiled."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.count = 0
+
+    def _fail(self, message: str) -> BadQuery:
+        return BadQuery(f"{self.where}: {message}")
+
+    def document(self, query: Any, depth: int) -> Callable[[Any], bool]:
+        """A function of a document."""
+        if depth > DEEPEST:
+            raise self._fail(f"nested deeper than {DEEPEST} levels")
+        if not isinstance(query, dict):
+            raise self._fail(f"a query is a mapping, not {query!r}")
+        tests = [self._entry(key, value, depth) for key, value in query.items()]
+        if len(tests) == 1:
+            return tests[0]
+        return lambda doc: all(test(doc) for test in tests)
+
+    def _entry(self, key: str, value: Any, depth: int) -> Callable[[Any], bool]:
+        self.count += 1
+        if self.count > MOST:
+            raise self._fail(f"more than {MOST} conditions")
+        if key in LOGICAL:
+            return self._logical(key, value, depth)
+        if key.startswith("$"):
+            raise self._fail(f"{key!r} is not allowed here; operators are {', '.join(OPERATORS)}")
+        steps = tuple(key.split("."))
+        test = self.value(value, depth)
+        return lambda doc: test(list(reach(doc, steps)))
+
+    def _logical(self, key: str, value: Any, depth: int) -> Callable[[Any], bool]:
+        if not isinstance(value, list) or not value:
+            raise self._fail(f"{key} needs a list of queries, not {value!r}")
+        tests = [self.document(part, depth + 1) for part in value]
+        if key == "$and":
+            return lambda doc: all(test(doc) for test in tests)
+        if key == "$or":
+            return lambda doc: any(test(doc) for test in tests)
+        return lambda doc: not any(test(doc) for test in tests)
+
+    def value(self, value: Any, depth: int) -> Test:
+        """A function of the values found under a path."""
+        if not is_operators(value):
+            return _equals(value)
+        if depth > DEEPEST:
+            raise self._fail(f"nested deeper than {DEEPEST} levels")
+        tests = []
+        for operator, operand in value.items():
+            self.count += 1
+            if operator not in OPERATORS or operator in LOGICAL:
+                raise self._fail(
+                    f"the operator {operator!r} is not allowed; those allowed are "
+                    f"{', '.join(OPERATORS)}"
+                )
+            if operator == "$options":
+                if "$regex" not in value:
+                    raise self._fail("$options goes with $regex")
+                continue
+            tests.append(self._operator(operator, operand, value, depth))
+        return lambda found: all(test(found) for test in tests)
+
+    def _operator(self, name: str, operand: Any, beside: Mapping[str, Any], depth: int) -> Test:
+        if name == "$eq":
+            return _equals(operand)
+        if name == "$ne":
+            return _negated(_equals(operand))
+        if name in ("$gt", "$gte", "$lt", "$lte"):
+            return self._ordered(name, operand)
+        if name in ("$in", "$nin", "$all"):
+            return self._membership(name, operand, depth)
+        if name == "$not":
+            if not is_operators(operand):
+                raise self._fail(f"$not needs operators, such as {{'$gt': 1}}, not {operand!r}")
+            return _negated(self.value(operand, depth + 1))
+        if name == "$regex":
+            pattern = search_pattern(operand, beside.get("$options", ""), self.where)
+            return _any_cell(lambda cell: isinstance(cell, str) and pattern(cell))
+        return getattr(self, "_" + name[1:].lower())(operand, depth)  # type: ignore[no-any-return]
+
+    def _ordered(self, name: str, operand: Any) -> Test:
+        kind = order_class(operand)
+        if kind is None:
+            raise self._fail(f"{name} compares numbers, text or booleans, not {operand!r}")
+        compare = {
+            "$gt": lambda a: a > operand,
+            "$gte": lambda a: a >= operand,
+            "$lt": lambda a: a < operand,
+            "$lte": lambda a: a <= operand,
+        }[name]
+        if isinstance(operand, float) and math.isnan(operand):
+            same = _equals(operand)
+            return same if name in ("$gte", "$lte") else lambda found: False
+        return _any_cell(lambda cell: order_class(cell) == kind and bool(compare(cell)))
+
+    def _membership(self, name: str, operand: Any, depth: int) -> Test:
+        if not isinstance(operand, list):
+            raise self._fail(f"{name} needs a list, not {operand!r}")
+        self.count += len(operand)
+        if self.count > MOST * 100:
+            raise self._fail(f"more than {MOST * 100} values")
+        if any(is_operators(item) and set(item) - {"$regex", "$options"} for item in operand):
+            raise self._fail(f"{name} takes values and patterns, not operators")
+        tests = [self.value(item, depth + 1) for item in operand]
+        if name == "$all":
+            return lambda found: bool(tests) and all(test(found) for test in tests)
+        inside: Test = lambda found: any(test(found) for test in tests)  # noqa: E731
+        return inside if name == "$in" else _negated(inside)
+
+    def _exists(self, operand: Any, depth: int) -> Test:
+        if not isinstance(operand, (bool, int)):
+            raise self._fail(f"$exists needs true or false, not {operand!r}")
+        return lambda found: bool(found) is bool(operand)
+
+    def _size(self, operand: Any, depth: int) -> Test:
+        if type(operand) is not int or operand < 0:
+            raise self._fail(f"$size needs an integer of 0 or more, not {operand!r}")
+        return lambda found: any(isinstance(v, list) and len(v) == operand for v in found)
+
+    def _mod(self, operand: Any, depth: int) -> Test:
+        if (
+            not isinstance(operand, list)
+            or len(operand) != 2
+            or not all(type(part) is int for part in operand)
+            or operand[0] == 0
+        ):
+            raise self._fail(f"$mod needs [divisor, remainder], not {operand!r}")
+        divisor, remainder = operand
+
+        def test(cell: Any) -> bool:
+            if order_class(cell) != "number" or not math.isfinite(cell):
+                return False
+            return int(math.fmod(int(cell), divisor)) == remainder
+
+        return _any_cell(test)
+
+    def _type(self, operand: Any, depth: int) -> Test:
+        names = operand if isinstance(operand, list) else [operand]
+        if not names or not all(isinstance(n, str) and n in _TYPES for n in names):
+            raise self._fail(f"$type takes {', '.join(_TYPES)}, not {operand!r}")
+        tests = [_TYPES[name] for name in names]
+
+        def test(found: list[Any]) -> bool:
+            return any(kind(cell) for value in found for cell in _cells(value) for kind in tests)
+
+        return test
+
+    def _elemmatch(self, operand: Any, depth: int) -> Test:
+        if not isinstance(operand, dict) or not operand:
+            raise self._fail(f"$elemMatch needs a query, not {operand!r}")
+        if is_operators(operand) and not set(operand) & set(LOGICAL):
+            inner = self.value(operand, depth + 1)
+            return lambda found: any(
+                inner([item]) for value in found if isinstance(value, list) for item in value
+            )
+        whole = self.document(operand, depth + 1)
+        return lambda found: any(
+            whole(item)
+            for value in found
+            if isinstance(value, list)
+            for item in value
+            if isinstance(item, dict)
+        )
+
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    "number": lambda v: type(v) in (int, float),
+    "int": lambda v: type(v) is int,
+    "double": lambda v: type(v) is float,
+    "string": lambda v: isinstance(v, str),
+    "bool": lambda v: type(v) is bool,
+    "object": lambda v: isinstance(v, dict),
+    "array": lambda v: isinstance(v, list),
+    "null": lambda v: v is None,
+}
+
+
+def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
+    """The values under a dotted path; through arrays as MongoDB does."""
+    if not steps:
+        yield value
+        return
+    step, rest = steps[0], steps[1:]
+    if isinstance(value, dict):
+        if step in value:
+            yield from reach(value[step], rest)
+    elif isinstance(value, list):
+        if step.isascii() and step.isdigit() and int(step) < len(value):
+            yield from reach(value[int(step)], rest)
+        for item in value:
+            if isinstance(item, dict):
+                yield from reach(item, steps)
+
+
+def _cells(value: Any) -> Iterator[Any]:
+    yield value
+    if isinstance(value, list):
+        yield from value
+
+
+def _any_cell(test: Callable[[Any], bool]) -> Test:
+    return lambda found: any(test(cell) for value in found for cell in _cells(value))
+
+
+def _negated(test: Test) -> Test:
+    return lambda found: not test(found)
+
+
+def _equals(operand: Any) -> Test:
+    if operand is None:
+        return lambda found: not found or any(c is None for v in found for c in _cells(v))
+    return _any_cell(lambda cell: equal(cell, operand))
+
+
+def is_operators(value: Any) -> bool:
+    """Whether what stands under a key of a query is operators, and no value."""
+    return isinstance(value, dict) and any(key.startswith("$") for key in value)
+
+
+def order_class(value: Any) -> str | None:
+    """The kind of a value, within which values are ordered; None for what has no order."""
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    return "text" if isinstance(value, str) else None

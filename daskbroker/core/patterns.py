@@ -1,0 +1,88 @@
+"""Regular expressions of users, which must be valid, not too long, and done in a second."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import regex
+
+from .errors import BadQuery
+
+__all__ = ["FLAGS", "full_matches", "search_pattern"]
+
+LONGEST_PATTERN = 1000
+PATTERN_SECONDS = 1.0
+FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
+"""By the letters of ``$options``."""
+
+
+def search_pattern(pattern: Any, options: Any, where: str) -> Callable[[str], bool]:
+    """A function that looks for a pattern in text, and gives up on one that takes too long.
+
+    Raises
+    ------
+    BadQuery
+        For an invalid or overlong pattern; by the function, after a second of one call.
+    """
+    if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
+        raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
+    if not isinstance(options, str) or not set(options) <= FLAGS.keys():
+        raise BadQuery(f"{where}: $options takes the letters imsx, not {options!r}")
+    compiled = _compiled(pattern, options, where)
+
+    def found(text: str) -> bool:
+        began = time.monotonic()
+        try:
+            return compiled.search(text, timeout=PATTERN_SECONDS) is not None
+        except TimeoutError:
+            raise _too_slow(pattern, time.monotonic() - began, "one text", where) from None
+
+    return found
+
+
+def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: str) -> list[str]:
+    """Those of some texts that a pattern matches wholly, found in a second or not at all.
+
+    Raises
+    ------
+    BadQuery
+        For an invalid or overlong pattern, and for one that takes too long.
+    """
+    options = ""
+    if isinstance(pattern, re.Pattern):
+        options = "".join(letter for letter, flag in FLAGS.items() if pattern.flags & flag)
+        options += "a" if pattern.flags & re.ASCII else ""
+        pattern = pattern.pattern
+    if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
+        raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
+    compiled = _compiled(pattern, options, where)
+    began = time.monotonic()
+    found = []
+    for text in texts:
+        left = PATTERN_SECONDS - (time.monotonic() - began)
+        try:
+            if compiled.fullmatch(text, timeout=max(left, 1e-6)) is not None:
+                found.append(text)
+        except TimeoutError:
+            elapsed = time.monotonic() - began
+            raise _too_slow(pattern, elapsed, f"{len(texts):,} names", where) from None
+    return found
+
+
+def _compiled(pattern: str, options: str, where: str) -> Any:
+    flags = 0
+    for letter in options:
+        flags |= getattr(regex, letter.upper())
+    try:
+        return regex.compile(pattern, flags)
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise BadQuery(f"{where}: {pattern!r} is no regular expression: {error}") from None
+
+
+def _too_slow(pattern: str, elapsed: float, what: str, where: str) -> BadQuery:
+    return BadQuery(
+        f"{where}: the pattern {pattern!r} took longer than {elapsed:.1f} s on {what}; simplify it"
+    )
