@@ -10,10 +10,11 @@ from typing import Any, Self
 
 from .assets.access import FileAccess
 from .assets.registry import HandlerRegistry, HandlerType
+from .broker_key import BrokerKey
 from .core import clock, registry
 from .core.bulk import expand_bulk
 from .core.documents import Document
-from .core.errors import ConfigError, OffsetOutOfRange
+from .core.errors import ConfigError
 from .core.external import external_keys
 from .core.listing import listed
 from .core.printable import printable
@@ -23,15 +24,13 @@ from .core.search import Search, compile_search
 from .core.settings import setting
 from .core.validate import document_label, prepare
 from .event_source import EventSource, run_of
+from .event_sources import EventSources, EventSourcesGiven
+from .finding import find, is_found
 from .header import Header
 from .header_source import HeaderSource
+from .hints import SearchHints
 from .results import Results
-from .stores.contract import (
-    EventStore,
-    HeaderStore,
-    is_whole_number,
-    unknown_run,
-)
+from .stores.contract import HeaderStore, unknown_run
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 
 __all__ = ["DataBroker"]
@@ -40,17 +39,18 @@ Route = Callable[[Mapping[str, Any]], str]
 
 
 class DataBroker:
-    """One header source, and event sources by name: searching, filters, inserting.
+    """One header source, and event sources in order: searching, filters, inserting.
 
-    Usually made by :func:`daskbroker.connect`.
+    Usually made by :func:`daskbroker.connect`. The event sources are a sequence, and each is found
+    by its name, too: ``db.event_sources[0]``, ``db.event_sources["far"]``.
 
     Parameters
     ----------
     header_source
         Start and stop documents: a source, or the store of one.
     event_sources
-        All else, sources or their stores: a mapping from names, or a sequence (then named
-        ``"0"``, ``"1"``, …).
+        All else, sources or their stores: a mapping from names, or a sequence (those without a
+        name are then called ``"0"``, ``"1"``, …).
     route
         From a descriptor to the name of the event source that shall take its stream; the
         first by default. References go to every source.
@@ -83,7 +83,7 @@ class DataBroker:
     def __init__(
         self,
         header_source: HeaderSource | HeaderStore,
-        event_sources: Mapping[str, EventSource | EventStore] | Sequence[EventSource | EventStore],
+        event_sources: EventSourcesGiven,
         *,
         route: Route | None = None,
         timezone: str = "UTC",
@@ -93,38 +93,35 @@ class DataBroker:
         root_map: Mapping[str, str] | None = None,
         readable_roots: Sequence[str] | None = None,
     ) -> None:
-        if not isinstance(event_sources, Mapping):
-            event_sources = {str(place): es for place, es in enumerate(event_sources)}
-        if not event_sources:
-            raise ConfigError("a broker needs at least one event source")
         self.timezone = clock.resolved_zone(timezone)
         if isinstance(header_source, HeaderStore):
             header_source = HeaderSource(header_source)
         self.header_source = header_source
-        self.event_sources = {
-            name: EventSource(source) if isinstance(source, EventStore) else source
-            for name, source in event_sources.items()
-        }
+        self.event_sources = EventSources(event_sources)
         self.uri = None if uri is None else redacted(uri)
         self.files = FileAccess(handlers, root_map, readable_roots)
-        for source in self.event_sources.values():
+        for source in self.event_sources:
             source.files = self.files
         self.closed = False
-        self._key = key
-        self._place = uri
-        self._made_key: tuple[str, str] | None = None
+        self._key = BrokerKey(key, uri)
         self._route = route
         self._owners: dict[str, str] = {}
         self._with_files: Remembered[str, set[EventSource]] = Remembered()
         self._run: str | None = None
         self._filters: list[tuple[dict[str, Any], Search]] = []
-        if self._key is not None:
-            registry.remember(self._key, self)
+        self.hints = SearchHints(header_source.store, [es.store for es in self.event_sources])
+        if key is not None:
+            registry.remember(key, self)
+
+    @property
+    def has_route(self) -> bool:
+        """Whether a callable says which event source takes a stream."""
+        return self._route is not None
 
     @property
     def is_in_place(self) -> bool:
         """Whether what was opened is still there, and not replaced, as by a copy of a folder."""
-        return all(source.store.is_in_place for source in self.event_sources.values())
+        return all(source.store.is_in_place for source in self.event_sources)
 
     # -- opening by configuration ------------------------------------------------------------
 
@@ -229,7 +226,7 @@ class DataBroker:
 
     def _insert_start(self, doc: Mapping[str, Any]) -> None:
         if not self.header_source.store.has_uid(doc["uid"]):
-            for source in self.event_sources.values():
+            for source in self.event_sources:
                 source.store.insert_prepared("start", doc)
         self.header_source.store.insert_prepared("start", doc)
         self._run = doc["uid"]
@@ -239,25 +236,26 @@ class DataBroker:
             known = self.header_source.store.has_uid(doc["run_start"])
         if not known:
             raise unknown_run("stop", doc, doc["run_start"])
-        for source in self.event_sources.values():
+        for source in self.event_sources:
             source.store.insert_prepared("stop", doc)
         self.header_source.store.insert_prepared("stop", doc)
         self._peek_later(doc["run_start"])
 
     def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
         if self._route is None:
-            return next(iter(self.event_sources.values()))
+            return self.event_sources[0]
         name = self._route(Document(descriptor))
-        if name not in self.event_sources:
+        source = dict(self.event_sources.items()).get(name)
+        if source is None:
             raise ConfigError(
                 f"{document_label('descriptor', descriptor)}: route gave {name!r}; event sources "
-                f"are {listed(self.event_sources, name)}"
+                f"are {listed(self.event_sources.keys(), name)}"
             )
-        return self.event_sources[name]
+        return source
 
     def _holder(self, descriptor: str) -> EventSource:
         """The event source that has a descriptor; the first if none has (it will complain)."""
-        sources = list(self.event_sources.values())
+        sources = self.event_sources
         if len(sources) == 1:
             return sources[0]
         for source in sources:
@@ -269,7 +267,7 @@ class DataBroker:
         if name == "stream_datum":
             self._holder(doc["descriptor"]).store.insert_prepared(name, doc, run=run)
             return
-        for source in self.event_sources.values():
+        for source in self.event_sources:
             source.store.insert_prepared(name, doc, run=run)
 
     def flush(self) -> None:
@@ -286,7 +284,7 @@ class DataBroker:
         StoreUnavailable
             The store takes nothing; the events still wait.
         """
-        for source in self.event_sources.values():
+        for source in self.event_sources:
             source.store.flush()
 
     def batch(self) -> AbstractContextManager[None]:
@@ -324,7 +322,7 @@ class DataBroker:
     def _compile(
         self,
         full: str | None = None,
-        search: str = "text",
+        search: str | None = None,
         since: Any = None,
         until: Any = None,
         **query: Any,
@@ -341,7 +339,7 @@ class DataBroker:
     def __call__(
         self,
         full: str | None = None,
-        search: str = "text",
+        search: str | None = None,
         since: Any = None,
         until: Any = None,
         **query: Any,
@@ -353,14 +351,19 @@ class DataBroker:
         full
             Text to look for in the values of start and stop documents.
         search
-            ``"text"`` (all its words), ``"substring"`` or ``"regex"``.
+            How ``full`` is looked for: ``"text"`` (all its words; the default), ``"substring"`` or
+            ``"regex"``.
         since, until
             Inclusive; POSIX seconds, datetimes, or ISO text, in the broker's zone unless they
             have one. In ``until`` a date, and text to the hour, minute or second, mean the
             last instant of that.
         **query
-            A Mongo-style filter on start documents, ``**{"sample.name": "x"}``; ``stop={...}`` and
-            ``descriptor={...}`` filter on those.
+            A Mongo-style filter on start documents, ``**{"sample.name": "x"}``. Some words have a
+            meaning of their own, whatever is stored: ``stop={...}`` and ``descriptor={...}`` filter
+            on those documents; ``data_key="det"``: some descriptor has it; ``start_time`` and
+            ``stop_time``: since and until; ``exit_status="fail"``: the stop document's;
+            ``derived=False``: raw runs, ``True``: those made of others. ``start={...}`` filters on
+            start documents, and reaches keys that are named like these words.
 
         Returns
         -------
@@ -370,6 +373,12 @@ class DataBroker:
         Raises
         ------
         BadQuery
+
+        Warns
+        -----
+        SearchWarning
+            Once: of a search that finds nothing, if it has a key that none of the newest 1,000 runs
+            has, or a list as value; and if start documents have a key named like such a word.
         """
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
@@ -378,7 +387,7 @@ class DataBroker:
         """``db[uid]``, ``db[prefix]``, ``db[scan_id]``, ``db[-1]``, ``db[-5:]``, ``db[[...]]``.
 
         A str is a uid or a prefix of five characters or more; an int is an offset if it is
-        negative, else a scan_id (the newest run that has it).
+        negative, else a scan_id: the newest raw run that has it, else the newest derived one.
 
         Raises
         ------
@@ -389,29 +398,11 @@ class DataBroker:
         OffsetOutOfRange
             An IndexError.
         """
-        if isinstance(key, slice):
-            return self._slice(key)
-        if isinstance(key, (list, tuple, set)):
-            return [self[item] for item in key]
-        if is_whole_number(key) and key < 0:
-            return self._by_offset(int(key))
-        return Header(self, *self.header_source[key])
+        return find(self, key)
 
-    def _by_offset(self, offset: int) -> Header:
-        results = self()
-        for header in results[-offset - 1 : -offset]:
-            return header
-        raise OffsetOutOfRange(f"there are only {len(results)} runs; {offset} is too far back")
-
-    def _slice(self, key: slice) -> list[Header]:
-        """The newest runs, as ``list[-5:]`` gives the last: newest first, clamped."""
-        ends = (key.start, key.stop)
-        if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
-            raise IndexError("slices of a broker count from the newest: db[-5:], db[-10:-5]")
-        newest = 0 if key.stop is None else -int(key.stop)
-        oldest = None if key.start is None else -int(key.start)
-        chosen = self()[newest:oldest] if oldest is None or oldest > newest else []
-        return list(chosen)[:: 1 if key.step is None else int(key.step)]
+    def __contains__(self, key: Any) -> bool:
+        """Whether ``db[key]`` is found; of a Header, whether its uid is."""
+        return is_found(self, key)
 
     def __len__(self) -> int:
         return len(self())
@@ -508,7 +499,7 @@ class DataBroker:
             If nothing else can read the journal, so that keeping it makes no sense.
         """
         run = None if header is None else run_of(header)
-        sources = self.event_sources.values()
+        sources = self.event_sources
         return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
     def peek(self, header: Header | str) -> int:
@@ -527,12 +518,12 @@ class DataBroker:
         int
             Number of external keys, of each descriptor, that are remembered now and were not.
         """
-        return sum(source.peek(header) for source in self.event_sources.values())
+        return sum(source.peek(header) for source in self.event_sources)
 
     def close(self) -> None:
         """Let go of the store's connections; safe to call again."""
         self.closed = True
-        for source in self.event_sources.values():
+        for source in self.event_sources:
             source.close()
         self.header_source.store.close()
 
@@ -554,10 +545,10 @@ class DataBroker:
             for name, source in self.event_sources.items()
         }
         pair = HeaderSource(PlannedHeaderStore((header.start, header.stop)))
-        return DataBroker(pair, sources, **self._options)
+        return DataBroker(pair, sources, **self.options)
 
     @property
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """What a broker on other sources has to share with this one."""
         return {
             "timezone": self.timezone,
@@ -577,36 +568,18 @@ class DataBroker:
             with one that no store opens, with a route or several event sources, or with a
             handler that is no importable class.
         """
-        if self._key is not None:
-            return self._key
-        if self._place is None or self._route is not None or len(self.event_sources) > 1:
-            why = "with a route or several event sources" if self._place else "without a uri"
-            raise ConfigError(
-                f"this broker cannot be pickled: it was put together {why}, so no other process "
-                "could open the same; header.portable() travels without a broker"
-            )
-        configuration = self._configuration
-        made_of = repr(configuration)  # handlers and roots may have changed since
-        if self._made_key is None or self._made_key[0] != made_of:
-            self._made_key = made_of, registry.key_of(self._place, **configuration)
-        registry.remember(self._made_key[1], self)
-        return self._made_key[1]
-
-    @property
-    def _configuration(self) -> dict[str, Any]:
-        """The options as a configuration file has them."""
-        registered = self.handler_registry.registered()
-        handlers = {spec: factory.reference for spec, factory in registered.items()}
-        return {**self._options, "handlers": handlers}
+        return self._key.of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self.header_source.store, PlannedHeaderStore):
-            return (_assemble, (self.header_source, self.event_sources, self._options))
+            return (_assemble, (self.header_source, self.event_sources, self.options))
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
         place = self.uri or type(self.header_source.store).__name__
-        return f"<DataBroker {printable(place)}>"
+        filters = self._filtered(Search()).shown
+        shown = f" filtered by {', '.join(filters)}" if filters else ""
+        return f"<DataBroker {printable(place + shown)}>"
 
 
 def _request(**wanted: Any) -> str:

@@ -35,6 +35,7 @@ from .core.redaction import redacted
 from .core.settings import setting
 from .event_source import EventSource
 from .header_source import HeaderSource
+from .stores.embedded.opening import holds_store
 from .stores.openers import opener_of
 
 __all__ = ["connect", "temp"]
@@ -61,11 +62,12 @@ def connect(
     Parameters
     ----------
     uri
-        A folder, made if need be; ``mongodb://host/database``; a YAML file
-        (``catalog.yml#name`` for one source of several); the name of a configuration, as
-        ``daskbroker config`` lists it; or what a YAML file would hold, as a mapping. A folder
-        that exists goes before a name, and whatever has a slash is a path. None:
-        ``$DASKBROKER_URI``, else a folder below the user's data directory.
+        A folder, made if need be, as a :class:`~pathlib.Path` or as text with a slash
+        (``"./data"``); ``mongodb://host/database``; a YAML file (``catalog.yml#name`` for one
+        source of several); a bare word, which is a store that exists in the current folder, else
+        the name of a configuration, as ``daskbroker config`` lists it, and never makes a folder;
+        or what a YAML file would hold, as a mapping. None: ``$DASKBROKER_URI``, by the same rules,
+        else a folder below the user's data directory.
     create
         False: only open what is there.
     mode
@@ -101,10 +103,34 @@ def _request_of(place: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, 
         return place_settings(path)
     if path.partition("#")[0].endswith((".yml", ".yaml")) and not Path(path).is_dir():
         return {"file": str(Path(path).expanduser().absolute())}
-    bare = isinstance(place, str) and path == Path(path).name and not Path(path).is_dir()
-    if bare and find_configuration(path) is not None:
+    if isinstance(place, str) and _is_word(path) and not holds_store(path):
+        if find_configuration(path) is None:
+            raise _unknown_word(path)
         return {"named": path}
     return place_settings(path)
+
+
+def _is_word(path: str) -> bool:
+    """Whether it is a name, and no path as a user writes one."""
+    return path == Path(path).name and path != ".." and not path.startswith("~")
+
+
+def _unknown_word(word: str) -> ConfigError:
+    if not word:
+        return ConfigError(
+            "a place is needed, not empty text: '.' is the current folder, and without an argument "
+            "connect() opens the default store"
+        )
+    there = f"a folder {word!r} is here, but it holds no store" if Path(word).is_dir() else ""
+    return ConfigError(
+        f"{word!r} is neither a store in the current folder nor the name of a configuration; "
+        f"{there or f'the names are: {_names(word)}'}. A folder is given as a path, "
+        f'connect("./{word}")'
+    )
+
+
+def _names(near: str) -> str:
+    return listed(dict.fromkeys(found.name for found in list_configurations()), near)
 
 
 def _opened(
@@ -144,9 +170,8 @@ def _settings(request: Mapping[str, Any]) -> Settings:
     name = request["named"]
     found = find_configuration(name)
     if found is None:
-        names = listed(dict.fromkeys(c.name for c in list_configurations()), name)
         raise ConfigError(
-            f"there is no configuration {name!r} on this machine; there are: {names} "
+            f"there is no configuration {name!r} on this machine; there are: {_names(name)} "
             "('daskbroker config --folders' shows where they are looked for)"
         )
     return found.settings()

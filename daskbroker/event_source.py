@@ -19,6 +19,7 @@ from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from .core.documents import ALL, Document
 from .core.errors import StreamNotFound
 from .core.external import external_keys
+from .core.fields import data_keys_of
 from .core.layouts import REFERENCES
 from .core.listing import listed
 from .core.run_plan import RunPlan, stream_of
@@ -31,7 +32,7 @@ from .views.rows import Duplicates
 if TYPE_CHECKING:
     from .header import Header
 
-__all__ = ["EventSource", "no_stream"]
+__all__ = ["EventSource", "meant_fields", "no_stream"]
 
 BACKGROUND_SECONDS = 10.0
 """Of looks into the files of one run that has stopped; what is left, its first reader does."""
@@ -46,10 +47,15 @@ class EventSource:
         Holds the documents as chunks.
     files
         Handlers and roots of detector files; a broker gives its own to its sources.
+    name
+        By which a broker knows it; a broker gives one to a source that has none.
     """
 
-    def __init__(self, store: EventStore, files: FileAccess | None = None) -> None:
+    def __init__(
+        self, store: EventStore, files: FileAccess | None = None, name: str | None = None
+    ) -> None:
         self.store = store
+        self.name = name
         self.files = files or FileAccess()
         self._peeker: BackgroundPeeker | None = None
 
@@ -60,7 +66,7 @@ class EventSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Where a source travels, its broker does, and says again how files are reached.
-        return (EventSource, (self.store,))
+        return (EventSource, (self.store, None, self.name))
 
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document; see :meth:`daskbroker.stores.contract.EventStore.insert`."""
@@ -83,7 +89,7 @@ class EventSource:
         run = run_of(header)
         found = self.store.descriptors_of([run], stream_name)
         if not found and stream_name is not ALL:
-            raise no_stream(run, stream_name, self.stream_names_given_header(run))
+            raise self._no_stream(run, stream_name)
         return found
 
     def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
@@ -104,8 +110,14 @@ class EventSource:
         run = run_of(header)
         plan = self.store.plan_runs([run], stream_name, references).checked()
         if not plan.descriptors and stream_name is not ALL:
-            raise no_stream(run, stream_name, self.stream_names_given_header(run))
+            raise self._no_stream(run, stream_name)
         return plan
+
+    def _no_stream(self, run: str, stream_name: Any) -> StreamNotFound:
+        descriptors = self.store.descriptors_of([run])
+        return no_stream(
+            run, stream_name, set(map(stream_of, descriptors)), data_keys_of(descriptors)
+        )
 
     # -- views -------------------------------------------------------------------------------
 
@@ -338,11 +350,33 @@ class EventSource:
         return fill_frame(table, filling, descriptors, in_place, fields)
 
 
-def no_stream(run: str, name: Any, there: Iterable[str]) -> StreamNotFound:
-    """The error for a stream that a run does not have."""
+def no_stream(
+    run: str, name: Any, there: Iterable[str], data_keys: Collection[str] = ()
+) -> StreamNotFound:
+    """The error for a stream that a run does not have.
+
+    Parameters
+    ----------
+    run, name
+        Uid, and what was asked for.
+    there
+        Names of the streams that it has.
+    data_keys
+        Of the run, for whoever asked for one of these.
+    """
     return StreamNotFound(
         f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
+        f"{meant_fields(name, data_keys)}"
     )
+
+
+def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
+    """For the message about a stream that is not there: that it may be fields that were meant."""
+    if isinstance(name, str) and name not in data_keys:
+        return ""
+    fields = [name] if isinstance(name, str) else name
+    why = f"{name!r} is a data key" if isinstance(name, str) else "a stream is named by text"
+    return f". {why}: data keys are given as fields={fields!r:.200}"
 
 
 def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:

@@ -16,6 +16,7 @@ from .core.fields import data_keys_of
 from .core.listing import listed
 from .core.printable import printable
 from .core.run_plan import RunPlan, stream_of
+from .core.search import origin_of
 from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
@@ -80,7 +81,7 @@ class Header:
 
     @property
     def _sources(self) -> list[EventSource]:
-        return list(self.db.event_sources.values())
+        return list(self.db.event_sources)
 
     def es_given_stream(self, stream_name: str) -> EventSource:
         """The event source that has a stream.
@@ -93,7 +94,7 @@ class Header:
         for source in self._sources:
             if stream_name in list(source.stream_names_given_header(self.uid)):
                 return source
-        raise no_stream(self.uid, stream_name, self.streams)
+        raise no_stream(self.uid, stream_name, self.streams, self.fields())
 
     def fields(self, stream_name: Any = ALL) -> set[str]:
         """Names of the data keys of one stream, or of all."""
@@ -148,7 +149,7 @@ class Header:
             plan = source.store.plan_runs([self.uid], stream_name, references).checked()
             if plan.descriptors:
                 return plan, source.reach
-        raise no_stream(self.uid, stream_name, self.streams)
+        raise no_stream(self.uid, stream_name, self.streams, self.fields())
 
     def table(
         self,
@@ -443,12 +444,14 @@ class Header:
     @cached_property
     def _facts(self) -> Mapping[str, Any]:
         start, stop = self.start, self.stop
+        origin = origin_of(start)
         return {
             "uid": self.uid,
             "scan_id": start.get("scan_id", ""),
             "plan_name": start.get("plan_name", ""),
             "time": show_time(start.get("time"), self.db.timezone),
             "exit_status": "open" if stop is None else stop.get("exit_status", ""),
+            **({"derived_from": origin} if origin else {}),
         }
 
     def __repr__(self) -> str:

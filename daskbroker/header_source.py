@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .core.bad_runs import leave_out_bad
-from .core.errors import AmbiguousUID, OffsetOutOfRange, RunNotFound
+from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
 from .core.listing import listed
-from .core.search import Search, compile_search
+from .core.search import Search, compile_search, is_derived
 from .core.validate import prepare
 from .stores.contract import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 
@@ -44,7 +44,7 @@ class HeaderSource:
             self.store.insert_prepared(name, prepare(name, doc))
 
     def __getitem__(self, key: Any) -> HeaderPair:
-        """``hs[uid]``, ``hs[prefix]``, ``hs[scan_id]`` (the newest such), ``hs[-offset]``.
+        """``hs[uid]``, ``hs[prefix]``, ``hs[scan_id]`` (the newest raw run), ``hs[-offset]``.
 
         Raises
         ------
@@ -76,9 +76,15 @@ class HeaderSource:
         return pair
 
     def _by_scan_id(self, scan_id: int) -> HeaderPair:
-        for pair in self._found(compile_search(query={"scan_id": scan_id}), 0, 1):
-            return pair
-        raise RunNotFound(f"no run has the scan_id {scan_id}")
+        """The newest raw run; runs that were made of it may repeat its scan_id."""
+        wanted = {"scan_id": scan_id}
+        newest = next(self._found(compile_search(query=wanted), 0, 1), None)
+        if newest is None:
+            raise RunNotFound(f"no run has the scan_id {scan_id}")
+        if not is_derived(newest[0]):
+            return newest
+        raw = compile_search(query={**wanted, "derived": False})
+        return next(self._found(raw, 0, 1), newest)
 
     def by_offset(self, offset: int, search: Search) -> HeaderPair:
         """The run ``-1`` (newest), ``-2`` … of those that a search finds."""
@@ -92,15 +98,27 @@ class HeaderSource:
     def __call__(
         self,
         full: str | None = None,
-        search: str = "text",
+        search: str | None = None,
         since: Any = None,
         until: Any = None,
         *,
         timezone: str = "UTC",
         **query: Any,
     ) -> Iterator[HeaderPair]:
-        """Search; see :meth:`daskbroker.DataBroker.__call__`. Newest first, lazily."""
-        return self._found(compile_search(full, search, since, until, query, timezone))
+        """Search; see :meth:`daskbroker.DataBroker.__call__`. Newest first, lazily.
+
+        Raises
+        ------
+        BadQuery
+            Also for a query on descriptors, which a header source does not have.
+        """
+        wanted = compile_search(full, search, since, until, query, timezone)
+        if wanted.descriptors:
+            raise BadQuery(
+                f"a header source has no descriptors, so it cannot search by {wanted.shown[-1]}; "
+                "a broker can"
+            )
+        return self._found(wanted)
 
     def __iter__(self) -> Iterator[HeaderPair]:
         return self._found(Search())

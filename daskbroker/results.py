@@ -25,12 +25,16 @@ from .core.errors import (
 )
 from .core.fields import FieldsOfRuns
 from .core.printable import printable
+from .core.query import compile_query
 from .core.run_plan import RunPlan
-from .core.search import Search
+from .core.search import Search, compile_search, is_derived
+from .described import having_descriptors, may_have_descriptors
+from .event_source import meant_fields
 from .header import Header
 from .mapping import Outcome, map_runs
+from .narrowing import both, has_run, named_run
 from .stores.checking import CheckedHeader
-from .stores.contract import FARTHEST, FoundHeader
+from .stores.contract import FARTHEST, EventStore, FoundHeader
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.options import Errors, ViewOptions
@@ -43,6 +47,9 @@ if TYPE_CHECKING:
     from .broker import DataBroker
 
 __all__ = ["Results"]
+
+MOST_MARKED = 200
+"""So many runs are looked at to tell whether there are derived ones."""
 
 
 class Results:
@@ -68,44 +75,88 @@ class Results:
         self._bad_headers: list[BadRun] | None = None
         self._bad_of_tables: dict[str, BadRun] = {}
 
+    # -- narrowing ---------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        full: str | None = None,
+        search: str | None = None,
+        since: Any = None,
+        until: Any = None,
+        **query: Any,
+    ) -> Results:
+        """Those of these runs that satisfy this, too: ``db(sample="Ag")(plan_name="scan")``.
+
+        The parameters are as for :meth:`daskbroker.DataBroker.__call__`. Of a slice, the runs that
+        it has now are narrowed.
+        """
+        zone = self._db.timezone
+        return self.narrowed(compile_search(full, search, since, until, query, zone))
+
+    def __and__(self, other: object) -> Results:
+        """The runs that are in both, newest first."""
+        if not isinstance(other, Results):
+            return NotImplemented
+        return Results(self._db, both(self, other))
+
+    def narrowed(self, search: Search) -> Results:
+        """Those of these runs that a search finds."""
+        return Results(self._db, self.as_search() & search)
+
+    def as_search(self) -> Search:
+        """What a run satisfies that is one of these; of a slice, to be one of those it has now."""
+        if not self._is_slice:
+            return self._search
+        uids = [header.uid for header in self]
+        return Search((compile_query({"uid": {"$in": uids}}),), shown=(f"{len(uids)} runs",))
+
+    @property
+    def _is_slice(self) -> bool:
+        return (self._start, self._stop) != (0, None)
+
+    def __contains__(self, run: object) -> bool:
+        """Whether a run, given as a Header or by its uid, is one of these."""
+        return has_run(self, run)
+
+    # -- finding -----------------------------------------------------------------------------
+
     def __iter__(self) -> Iterator[Header]:
         found = self._found()
         if not self._search.descriptors:
             return self._headers(found(self._start, self._stop))
-        return self._headers(take_sound(self._having_descriptors(found()), self._start, self._stop))
+        return self._headers(take_sound(self._described(found()), self._start, self._stop))
 
     def __reversed__(self) -> Iterator[Header]:
         """The same runs oldest first; lazily, unless this is a slice."""
-        if self._start or self._stop is not None:
+        if self._is_slice:
             return reversed(list(self))
         found = self._found(oldest_first=True)()
-        return self._headers(self._having_descriptors(found) if self._search.descriptors else found)
+        return self._headers(self._described(found) if self._search.descriptors else found)
+
+    def _described(self, found: Iterator[FoundHeader]) -> Iterator[FoundHeader]:
+        return having_descriptors(found, self._search, self._stores)
+
+    @property
+    def _stores(self) -> list[EventStore]:
+        return [source.store for source in self._db.event_sources]
 
     def _found(self, **order: bool) -> Callable[..., Iterator[FoundHeader]]:
         return partial(self._db.header_source.store.find, self._search, **order)
 
     def _headers(self, found: Iterator[FoundHeader]) -> Iterator[Header]:
+        self._db.hints.on_words(self._search)
         bad: list[BadRun] = []
+        nothing = True
         for pair in leave_out_bad(found, bad):
+            nothing = False
             yield Header(self._db, *pair)
         self._bad_headers = bad
+        if nothing:
+            self._hint_at_nothing()
 
-    def _having_descriptors(self, found: Iterator[FoundHeader]) -> Iterator[FoundHeader]:
-        """Those of some runs whose descriptors match; bad ones, and those of bad descriptors."""
-        for one in found:
-            if isinstance(one, BadRun):
-                yield one
-                continue
-            descriptors = self._descriptors_of(one[0]["uid"])
-            bad = [d for d in descriptors if isinstance(d, BadRun)]
-            if bad:
-                yield bad[0]
-            elif self._search.matches_descriptors(descriptors):
-                yield one
-
-    def _descriptors_of(self, run: str) -> list[Document | BadRun]:
-        sources = self._db.event_sources.values()
-        return [one for source in sources for one in source.store.list_descriptors([run])]
+    def _hint_at_nothing(self) -> None:
+        if not self._is_slice or (self._start == 0 and self._stop):
+            self._db.hints.on_nothing(self._search)
 
     @property
     def bad(self) -> list[BadRun]:
@@ -127,20 +178,13 @@ class Results:
         """
         found = self._db.header_source.store.check(self._search)
         if self._search.descriptors:
-            found = filter(self._may_have_descriptors, found)
+            may = partial(may_have_descriptors, search=self._search, stores=self._stores)
+            found = filter(may, found)
         return islice(found, self._start, self._stop)
-
-    def _may_have_descriptors(self, checked: CheckedHeader) -> bool:
-        if checked.damages or checked.start is None:
-            return True
-        descriptors = self._descriptors_of(str(checked.start["uid"]))
-        bad = any(isinstance(one, BadRun) for one in descriptors)
-        return bad or self._search.matches_descriptors(descriptors)
 
     def is_all_of(self, db: DataBroker) -> bool:
         """Whether these are all runs of a broker."""
-        whole = (self._start, self._stop) == (0, None)
-        return self._db is db and whole and self._search == Search()
+        return self._db is db and not self._is_slice and self._search == Search()
 
     @property
     def db(self) -> DataBroker:
@@ -152,7 +196,10 @@ class Results:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BadRunWarning)
                 return sum(1 for _ in self)
+        self._db.hints.on_words(self._search)
         count = self._db.header_source.store.count(self._search)
+        if not count:
+            self._hint_at_nothing()
         end = count if self._stop is None else min(count, self._stop)
         return max(0, end - self._start)
 
@@ -162,13 +209,20 @@ class Results:
     @overload
     def __getitem__(self, key: slice) -> Results | list[Header]: ...  # type: ignore[overload-overlap]
     @overload
-    def __getitem__(self, key: int) -> Header: ...
+    def __getitem__(self, key: int | str) -> Header: ...
     def __getitem__(self, key: Any) -> Any:
-        """``results[3]`` is a Header; ``results[:10]`` is a Results (a list with a step or
-        negative ends).
+        """``results[3]`` is a Header, by its place; so is ``results["3a8f1"]``, by uid or prefix.
+
+        ``results[:10]`` is a Results (a list with a step or negative ends).
+
+        Raises
+        ------
+        OffsetOutOfRange, RunNotFound, AmbiguousUID
         """
         if isinstance(key, slice):
             return self._slice(key)
+        if isinstance(key, str):
+            return named_run(self, key)
         place = operator.index(key)
         if place < 0:
             place += len(self)
@@ -333,7 +387,7 @@ class Results:
         """
         planned = [
             (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.reach)
-            for source in self._db.event_sources.values()
+            for source in self._db.event_sources
         ]
         bad = {run: one for plan, _ in planned for run, one in plan.bad.items()}
         if rows_needed and options.errors == "skip":
@@ -345,7 +399,8 @@ class Results:
         if not found:
             left_out = f" that can be read; {len(bad)} cannot, see their `bad`" if bad else ""
             raise StreamNotFound(
-                f"none of these {len(runs)} runs has a stream {stream_name!r}{left_out}"
+                f"none of these {len(runs)} runs has a stream {stream_name!r:.200}{left_out}"
+                f"{meant_fields(stream_name)}"
             )
         return found
 
@@ -454,14 +509,25 @@ class Results:
 
     def __repr__(self) -> str:
         asked = printable(", ".join(self._search.shown) or "all runs")
-        return f"<Results of {asked}: {len(self)} runs>"
+        return f"<Results of {asked}: {len(self)} runs{self._derived_among}>"
+
+    @property
+    def _derived_among(self) -> str:
+        """A mark for runs that were made of others, if some of the newest are."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BadRunWarning)
+            newest = list(islice(self, MOST_MARKED))
+        derived = sum(is_derived(header.start) for header in newest)
+        of = f" of the newest {MOST_MARKED}" if len(newest) == MOST_MARKED else ""
+        return f", {derived}{of} derived" if derived else ""
 
     def _repr_html_(self) -> str:
-        heads = ("scan_id", "plan_name", "time", "uid", "exit_status")
+        heads = ["scan_id", "plan_name", "time", "uid", "exit_status"]
         shown = list(islice(self, 20))
+        heads += ["derived_from"] if any(is_derived(h.start) for h in shown) else []
         rows = "".join(
             "<tr>"
-            + "".join(f"<td>{html.escape(printable(h._facts[k]))}</td>" for k in heads)
+            + "".join(f"<td>{html.escape(printable(h._facts.get(k, '')))}</td>" for k in heads)
             + "</tr>"
             for h in shown
         )

@@ -68,7 +68,7 @@ def test_events_filled_while_the_run_is_going_on(db, engine, camera):
 
     def fill(name, doc):
         if name == "event":
-            source = next(iter(db.event_sources.values()))
+            source = db.event_sources[0]
             seen.append(source.fill_event(doc)["data"]["img"])
             assert len(db[-1].table().compute()) == len(seen)
 

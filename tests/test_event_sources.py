@@ -48,7 +48,7 @@ def test_streams_of_one_run_in_two_sources(broker):
     docs = make_run(4, streams=("primary", "dark"))
     insert_all(broker, docs)
     header = broker[-1]
-    near, far = broker.event_sources.values()
+    near, far = broker.event_sources
     assert header.es_given_stream("primary") is near
     assert header.es_given_stream("dark") is far
     assert sorted(header.streams) == ["dark", "primary"]

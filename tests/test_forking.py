@@ -230,7 +230,7 @@ assert not path.exists()
 CONNECTED = """
 db.flush()
 before = opened("socket:")
-(source,) = db.event_sources.values()
+(source,) = db.event_sources
 database = source.store._database
 for work in sys.argv[2:]:
     child = os.fork()

@@ -15,10 +15,12 @@ import typer
 
 from .. import __version__
 from ..broker import DataBroker
+from ..connect import connect
 from ..core.clock import show_time
-from ..core.errors import BadQuery, BadRunWarning, DaskbrokerError
+from ..core.errors import BadQuery, BadRunWarning, DaskbrokerError, StoreNotFound
 from ..core.printable import printable
 from ..core.redaction import redacted
+from ..core.search import origin_of
 from ..header import Header
 from ..results import Results
 
@@ -34,6 +36,7 @@ __all__ = [
     "find_run",
     "line_of",
     "main",
+    "making_store",
     "name_failed",
     "pair_of",
     "say",
@@ -53,7 +56,10 @@ app = typer.Typer(
 Store = Annotated[
     str | None,
     typer.Option(
-        "--db", envvar="DASKBROKER_URI", help="Folder, MongoDB URI, or name.", metavar="PLACE"
+        "--db",
+        envvar="DASKBROKER_URI",
+        help="Folder (./data), MongoDB URI, or a configuration's name.",
+        metavar="PLACE",
     ),
 ]
 Terms = Annotated[
@@ -145,6 +151,25 @@ def say_lines(text: str) -> None:
         say(line)
 
 
+@contextmanager
+def making_store(place: str | None) -> Iterator[DataBroker]:
+    """The broker of a store that is written to, and said if it is new."""
+    try:
+        broker = connect(place, create=False)
+    except StoreNotFound:
+        broker = connect(place)
+        say(f"made a new store: {broker.uri}")
+    with broker:
+        new = not _is_noted(broker)  # a database is made by the first insert
+        yield broker
+        if new and _is_noted(broker):
+            say(f"made a new store: {broker.uri}")
+
+
+def _is_noted(broker: DataBroker) -> bool:
+    return bool(len(broker)) or all(source.store.is_noted for source in broker.event_sources)
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"daskbroker {__version__}")
@@ -185,7 +210,11 @@ def search(
 ) -> Results:
     """The runs that a query on the command line means."""
     query = {key: value_of(value) for key, value in map(pair_of, terms or ())}
-    return broker(full, "text", since, until, **query)
+    options = {"full": full, "since": since, "until": until}
+    for name, value in options.items():
+        if value is not None and query.setdefault(name, value) != value:
+            raise BadQuery(f"{name} is given twice: {query[name]!r} and {value!r}")
+    return broker(**query)
 
 
 def find_run(broker: DataBroker, text: str) -> Header:
@@ -205,4 +234,6 @@ def line_of(header: Header) -> str:
     when = show_time(start.get("time"), header.db.timezone)
     status = "open" if stop is None else str(stop.get("exit_status", ""))
     plan = str(start.get("plan_name", ""))
-    return f"{header.uid}  {start.get('scan_id', '')!s:>6}  {when}  {plan:<16} {status}"
+    origin = origin_of(start)
+    mark = f"  derived from {origin}" if origin else ""
+    return f"{header.uid}  {start.get('scan_id', '')!s:>6}  {when}  {plan:<16} {status}{mark}"

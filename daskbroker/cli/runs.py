@@ -23,6 +23,7 @@ from .app import (
     every_run,
     find_run,
     line_of,
+    making_store,
     pair_of,
     say,
     say_lines,
@@ -63,7 +64,7 @@ def ingest(
     from ..work.ingest import ingest as ingest_paths
 
     defined = dict(pair_of(text) for text in define or ())
-    with connect(db) as broker, progress_bar(None, " documents") as bar:
+    with making_store(db) as broker, progress_bar(None, " documents") as bar:
 
         def progress(file: Path, documents: int) -> None:
             bar.set_postfix_str(printable(file.name[-40:]), refresh=False)

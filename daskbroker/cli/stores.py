@@ -29,6 +29,7 @@ from .app import (
     app,
     every_run,
     line_of,
+    making_store,
     name_failed,
     say,
     search,
@@ -157,7 +158,7 @@ def index(
     """Make the indexes that a database lacks, and remember what its detector files hold."""
     with connect(place or db, create=False) as broker:
         made = broker.header_source.store.create_indexes()
-        for source in broker.event_sources.values():
+        for source in broker.event_sources:
             made += source.store.create_indexes()
         for name in made:
             say(name)
@@ -197,7 +198,7 @@ def copy(
     with (
         every_run(),
         connect(source, create=False, mode="r") as origin,
-        connect(target) as into,
+        making_store(target) as into,
     ):
         found = search(origin, terms, full, since, until)
         runs = found if limit is None else found[:limit]

@@ -23,6 +23,7 @@ from .app import (
     Until,
     app,
     every_run,
+    making_store,
     name_failed,
     pair_of,
     say,
@@ -50,6 +51,9 @@ def reprocess(
     dataset: Annotated[
         str | None, typer.Option(metavar="STREAM", help="Give the function this Dataset.")
     ] = None,
+    derived: Annotated[
+        bool, typer.Option("--derived", help="Take also runs that were made of others.")
+    ] = False,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Of a dask cluster to work on.")
     ] = None,
@@ -60,12 +64,20 @@ def reprocess(
     with (
         every_run(),
         connect(source, create=False) as db,
-        connect(target) as into,
+        making_store(target) as into,
         _cluster(scheduler),
     ):
         found = search(db, terms, full, since, until)
         runs = found if limit is None else found[:limit]
-        report = reprocess_runs(runs, func, into, parameters=parameters, name=name, dataset=dataset)
+        report = reprocess_runs(
+            runs,
+            func,
+            into,
+            parameters=parameters,
+            name=name,
+            dataset=dataset,
+            derived=derived,
+        )
         say(f"{report} in {into.uri}")
         for uid, error in report.failed.items():
             name_failed(f"run {uid}", f"{type(error).__name__}: {error}")

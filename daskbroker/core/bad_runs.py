@@ -7,18 +7,16 @@ the error.
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from .callers import warn_caller
 from .errors import BadRunWarning, StoreDamaged
 
 __all__ = ["BadRun", "leave_out_bad", "take_sound", "warn_of_bad"]
 
 T = TypeVar("T")
-PACKAGE = __name__.partition(".")[0]
 MOST_WARNINGS = 10
 """Of one pass over runs; then one that says that there are more."""
 
@@ -53,18 +51,7 @@ class BadRun:
 
 def warn_of_bad(bad: BadRun) -> None:
     """Warn that a run is left out; the warning is where a user called daskbroker."""
-    _warn(f"{bad}; it is left out")
-
-
-def _warn(text: str) -> None:
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(text, BadRunWarning, stacklevel=level)
-
-
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == PACKAGE and not module.startswith(f"{PACKAGE}.testing")
+    warn_caller(f"{bad}; it is left out", BadRunWarning)
 
 
 def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) -> Iterator[T]:
@@ -78,7 +65,8 @@ def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) 
         if len(bad) <= MOST_WARNINGS:
             warn_of_bad(one)
         elif len(bad) == MOST_WARNINGS + 1:
-            _warn("more bad runs are left out; the results' attribute `bad` has them all")
+            text = "more bad runs are left out; the results' attribute `bad` has them all"
+            warn_caller(text, BadRunWarning)
 
 
 def take_sound(found: Iterator[T | BadRun], start: int, stop: int | None) -> Iterator[T | BadRun]:

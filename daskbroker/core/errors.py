@@ -60,6 +60,10 @@ class OffsetOutOfRange(DaskbrokerError, IndexError):
     """``db[-n]`` with fewer than ``n`` runs."""
 
 
+class SourceNotFound(DaskbrokerError, KeyError):
+    """The broker has no event source of this name."""
+
+
 class StreamNotFound(DaskbrokerError, KeyError):
     """The run has no stream of this name."""
 
@@ -111,6 +115,10 @@ class BadRunWarning(DaskbrokerError, UserWarning):
     the field. :attr:`daskbroker.Results.bad` keeps what was left out; ``db[uid]`` of such a run
     raises :class:`StoreDamaged`. It is a warning; as an error where warnings are turned into such.
     """
+
+
+class SearchWarning(DaskbrokerError, UserWarning):
+    """A search that may mean something else: it found nothing, or a word of it is a key, too."""
 
 
 class CopyMismatch(DaskbrokerError):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import SequenceMatcher
 from heapq import nlargest
 from itertools import islice
 
 from .printable import printable
 
-__all__ = ["listed"]
+__all__ = ["listed", "nearest"]
 
 MOST = 10
 """So many names are shown; twice as many if these are all."""
@@ -36,16 +36,25 @@ def listed(names: Iterable[object], near: object = None, *, none: str = "none") 
         return none
     if len(every) <= 2 * MOST:
         return ", ".join(map(_shown, every))
-    chosen = every[:MOST]
-    if near is not None:
-        wanted = SequenceMatcher(None, "", str(near)[:LONGEST].casefold())
-
-        def likeness(name: str) -> float:
-            wanted.set_seq1(name[:LONGEST].casefold())
-            return wanted.ratio()
-
-        chosen = nlargest(MOST, islice(every, COMPARED), likeness)
+    chosen = every[:MOST] if near is None else _nearest(every, near, MOST)
     return f"{', '.join(map(_shown, chosen))}, … ({len(every):,} in all)"
+
+
+def nearest(names: Collection[str], near: str) -> str:
+    """The name that is most like what was asked for, or whose last part after a dot is."""
+    candidates = {name.rpartition(".")[2]: name for name in names}
+    candidates |= {name: name for name in names}
+    return candidates[_nearest(candidates, near, 1)[0]]
+
+
+def _nearest(names: Iterable[str], near: object, most: int) -> list[str]:
+    wanted = SequenceMatcher(None, "", str(near)[:LONGEST].casefold())
+
+    def likeness(name: str) -> float:
+        wanted.set_seq1(name[:LONGEST].casefold())
+        return wanted.ratio()
+
+    return nlargest(most, islice(names, COMPARED), likeness)
 
 
 def _shown(name: str) -> str:

@@ -134,6 +134,10 @@ class Compiler:
             raise self._fail(f"more than {MOST * 100} values")
         if any(is_operators(item) and set(item) - {"$regex", "$options"} for item in operand):
             raise self._fail(f"{name} takes values and patterns, not operators")
+        if name != "$all" and all(type(item) is str for item in operand):
+            texts = frozenset(operand)  # there may be thousands, such as uids
+            one_of = _any_cell(lambda cell: isinstance(cell, str) and cell in texts)
+            return one_of if name == "$in" else _negated(one_of)
         tests = [self.value(item, depth + 1) for item in operand]
         if name == "$all":
             return lambda found: bool(tests) and all(test(found) for test in tests)

@@ -69,6 +69,13 @@ class Query:
         """
         return self._test(doc)
 
+    @property
+    def asked(self) -> dict[str, list[Any]]:
+        """The dotted keys that it has, in logical operators too, with what is asked of each."""
+        found: dict[str, list[Any]] = {}
+        _gather(self.source, found)
+        return found
+
     def to_mongo(self) -> dict[str, Any]:
         """The filter for MongoDB: it finds at least what matches here."""
         return _to_mongo(self.source)
@@ -139,6 +146,15 @@ def _simple(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_simple(v, where, depth + 1) for v in value]
     return value
+
+
+def _gather(source: Mapping[str, Any], found: dict[str, list[Any]]) -> None:
+    for key, value in source.items():
+        if key.startswith("$"):
+            for part in value:
+                _gather(part, found)
+        else:
+            found.setdefault(key, []).append(value)
 
 
 # -- for stores ------------------------------------------------------------------------------

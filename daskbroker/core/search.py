@@ -1,19 +1,61 @@
-"""A search for runs: everything ``db(...)`` takes, checked and in one value."""
+"""A search for runs: everything ``db(...)`` takes, checked and in one value.
+
+Some words have one meaning each, whatever the documents hold; see :func:`compile_search`. A key of
+start documents that is named like one of them is reached by ``start={...}``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import and_
 from typing import Any
+
+import numpy as np
 
 from .clock import seconds_of, show_time
 from .errors import BadQuery
 from .query import Query, compile_query
-from .text import TextQuery
+from .text import METHODS, TextQuery
 from .timespan import timespan
 
-__all__ = ["Search", "compile_search"]
+__all__ = ["RESERVED", "HasDataKey", "Search", "compile_search", "is_derived", "origin_of"]
+
+DERIVED = "derived_from"
+"""Key of the start document of a run that was made of others."""
+RESERVED = ("data_key", "start_time", "stop_time", "exit_status", "derived")
+"""Words of a query that a key of a start document may have been meant by."""
+
+
+def is_derived(start: Mapping[str, Any]) -> bool:
+    """Whether a run was made of others, as :func:`daskbroker.reprocess` makes them."""
+    return DERIVED in start
+
+
+def origin_of(start: Mapping[str, Any]) -> str:
+    """What a run was made of, in a few letters; empty for a raw run."""
+    if not is_derived(start):
+        return ""
+    origin = start[DERIVED]
+    runs = origin.get("runs") if isinstance(origin, Mapping) else None
+    if not isinstance(runs, list) or not runs:
+        return "?"
+    more = f" and {len(runs) - 1:,} more" if len(runs) > 1 else ""
+    return f"{str(runs[0])[:8]}{more}"
+
+
+@dataclass(frozen=True)
+class HasDataKey:
+    """On descriptors: whether there is a data key of this name."""
+
+    name: str
+
+    def matches(self, descriptor: Mapping[str, Any]) -> bool:
+        """Whether a descriptor has it."""
+        keys = descriptor.get("data_keys")
+        return isinstance(keys, Mapping) and self.name in keys
 
 
 @dataclass(frozen=True)
@@ -33,15 +75,20 @@ class Search:
         Over the values of start and stop.
     since, until
         Inclusive, POSIX seconds, of the start document's ``time``.
+    shown
+        The parts, as they are shown.
+    reserved
+        Those of `RESERVED` that were asked for.
     """
 
     queries: tuple[Query, ...] = ()
     stop: tuple[Query, ...] = ()
-    descriptors: tuple[Query, ...] = ()
+    descriptors: tuple[Query | HasDataKey, ...] = ()
     texts: tuple[TextQuery, ...] = ()
     since: float | None = None
     until: float | None = None
     shown: tuple[str, ...] = field(default=(), compare=False)
+    reserved: tuple[str, ...] = field(default=(), compare=False)
 
     def matches(self, start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> bool:
         """Whether a run matches, its descriptors aside."""
@@ -65,20 +112,24 @@ class Search:
             ends = [end for end in (a, b) if end is not None]
             return pick(ends) if ends else None
 
+        def both(name: str) -> tuple[Any, ...]:  # what the two share, as a filter, once
+            return tuple(dict.fromkeys(getattr(self, name) + getattr(other, name)))
+
         return Search(
-            self.queries + other.queries,
-            self.stop + other.stop,
-            self.descriptors + other.descriptors,
-            self.texts + other.texts,
+            both("queries"),
+            both("stop"),
+            both("descriptors"),
+            both("texts"),
             latest(self.since, other.since, max),
             latest(self.until, other.until, min),
-            self.shown + other.shown,
+            both("shown"),
+            both("reserved"),
         )
 
 
 def compile_search(
     full: str | None = None,
-    search: str = "text",
+    search: str | None = None,
     since: Any = None,
     until: Any = None,
     query: Mapping[str, Any] | None = None,
@@ -89,37 +140,121 @@ def compile_search(
     Parameters
     ----------
     full, search
-        See :class:`daskbroker.core.text.TextQuery`.
+        See :class:`daskbroker.core.text.TextQuery`; ``search`` is ``"text"`` by default.
     since, until
         See :func:`daskbroker.core.timespan.timestamp`.
     query
-        Keys of the start document; ``stop`` and ``descriptor`` hold queries on those.
+        Keys of the start document, but for the words that have a meaning of their own: ``start``,
+        ``stop`` and ``descriptor`` hold queries on those documents; ``data_key`` names a data key
+        that some descriptor has; ``start_time`` and ``stop_time`` are since and until;
+        ``exit_status`` is the stop document's; ``derived`` tells whether the start document
+        has ``derived_from``.
 
     Raises
     ------
     BadQuery
     """
-    query = dict(query or {})
-    parts: dict[str, tuple[Query, ...]] = {"stop": (), "descriptor": ()}
-    for name in parts:
-        if name in query:
-            value = query.pop(name)
-            if not isinstance(value, Mapping):
-                raise BadQuery(f"{name}: needs a query on {name} documents, not {value!r}")
-            parts[name] = (compile_query(value, name),)
-    begin, end = timespan(since, until, timezone)
-    shown = [f"{key}={value!r}" for key, value in query.items()]
-    if full is not None:
-        shown.insert(0, repr(full))
-    ends = {"since": begin, "until": end}
-    shown += [f"{k}='{show_time(t, timezone)}'" for k, t in ends.items() if t is not None]
-    shown += [f"{name}={queries[0].source!r}" for name, queries in parts.items() if queries]
-    return Search(
-        queries=(compile_query(query),) if query else (),
-        stop=parts["stop"],
-        descriptors=parts["descriptor"],
-        texts=() if full is None else (TextQuery(full, search),),
-        since=begin,
-        until=end,
-        shown=tuple(shown),
+    if full is None and search is not None:
+        raise _search_without_text(search)
+    rest = dict(query or {})
+    words = [word for word in rest if word in _WORDS]
+    special = [_WORDS[word](rest.pop(word), word, timezone) for word in words]
+    parts = [_text(full, search), _of_start(rest), _span(since, until, timezone), *special]
+    reserved = tuple(word for word in words if word in RESERVED)
+    return replace(reduce(and_, parts), reserved=reserved)
+
+
+def _search_without_text(search: Any) -> BadQuery:
+    if isinstance(search, str) and search in METHODS:
+        return BadQuery(
+            f"search={search!r} tells how full= is looked for, which is missing; write "
+            f"full='what to look for', search={search!r}"
+        )
+    return BadQuery(
+        f"search= tells how full= is looked for, and is one of {', '.join(METHODS)}; to look for "
+        f"{search!r:.200} write full={search!r:.200}, and for a key 'search' of start documents "
+        "start={'search': …}"
     )
+
+
+def _text(full: str | None, search: str | None) -> Search:
+    if full is None:
+        return Search()
+    text = TextQuery(full, "text" if search is None else search)
+    return Search(texts=(text,), shown=(repr(full),))
+
+
+def _of_start(query: Mapping[str, Any]) -> Search:
+    if not query:
+        return Search()
+    shown = tuple(f"{key}={value!r}" for key, value in query.items())
+    return Search(queries=(compile_query(query),), shown=shown)
+
+
+def _span(since: Any, until: Any, timezone: str) -> Search:
+    begin, end = timespan(since, until, timezone)
+    ends = {"since": begin, "until": end}
+    shown = [f"{name}={show_time(t, timezone)!r}" for name, t in ends.items() if t is not None]
+    return Search(since=begin, until=end, shown=tuple(shown))
+
+
+# -- words that have a meaning of their own ------------------------------------------------------
+
+
+def _of_documents(value: Any, word: str, timezone: str) -> Search:
+    if not isinstance(value, Mapping):
+        raise BadQuery(f"{word}: needs a query on {word} documents, not {value!r:.200}")
+    compiled = compile_query(value, word)
+    found = Search(shown=(f"{word}={compiled.source!r}",))
+    if word == "start":
+        return replace(found, queries=(compiled,))
+    return (
+        replace(found, stop=(compiled,))
+        if word == "stop"
+        else replace(found, descriptors=(compiled,))
+    )
+
+
+def _of_data_key(value: Any, word: str, timezone: str) -> Search:
+    if not isinstance(value, str):
+        raise BadQuery(
+            f"data_key: is the name of one data key, not {value!r:.200}; of several write "
+            "db(data_key='a')(data_key='b'), of anything else in descriptors descriptor={…}"
+        )
+    return Search(descriptors=(HasDataKey(value),), shown=(f"data_key={value!r}",))
+
+
+def _of_exit_status(value: Any, word: str, timezone: str) -> Search:
+    compiled = compile_query({"exit_status": value}, "stop")
+    return Search(stop=(compiled,), shown=(f"exit_status={value!r}",))
+
+
+def _of_derived(value: Any, word: str, timezone: str) -> Search:
+    if not isinstance(value, (bool, np.bool_)):
+        raise BadQuery(
+            f"derived: is True (runs made of others) or False (raw runs), not {value!r:.200}; "
+            "what they were made of is in derived_from"
+        )
+    compiled = compile_query({DERIVED: {"$exists": bool(value)}})
+    return Search(queries=(compiled,), shown=(f"derived={bool(value)}",))
+
+
+def _of_start_time(value: Any, word: str, timezone: str) -> Search:
+    return _span(value, None, timezone)
+
+
+def _of_stop_time(value: Any, word: str, timezone: str) -> Search:
+    return _span(None, value, timezone)
+
+
+_WORDS: dict[str, Callable[[Any, str, str], Search]] = {
+    "start": _of_documents,
+    "stop": _of_documents,
+    "descriptor": _of_documents,
+    "data_key": _of_data_key,
+    "exit_status": _of_exit_status,
+    "derived": _of_derived,
+    "start_time": _of_start_time,
+    "stop_time": _of_stop_time,
+}
+"""What each asks for, given its value."""

@@ -9,7 +9,7 @@ from typing import Any
 from .errors import BadQuery
 from .patterns import search_pattern
 
-__all__ = ["TextQuery", "document_words", "words"]
+__all__ = ["METHODS", "TextQuery", "document_words", "words"]
 
 METHODS = ("text", "substring", "regex")
 _WORD = re.compile(r"\w+")

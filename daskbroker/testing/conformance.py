@@ -11,6 +11,7 @@ from .filling_rules import FillRuleConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 from .repeats import RepeatConformance
+from .searching import SearchConformance
 from .times import TimeConformance
 from .values import ValueConformance
 
@@ -24,6 +25,7 @@ class BrokerConformance(
     CheckConformance,
     NounConformance,
     RepeatConformance,
+    SearchConformance,
     TimeConformance,
     ValueConformance,
     FillConformance,

@@ -412,7 +412,7 @@ class FillClaimConformance(Conformance):
         assert set(CountedSquares.threads) == {"daskbroker-peek"}
         if not self.remembers_peeks:
             return
-        (source,) = broker.event_sources.values()
+        (source,) = broker.event_sources
         while not source.store.list_peeks([uid]) and time.monotonic() < end:
             time.sleep(0.05)
         calls = len(CountedSquares.threads)

@@ -162,6 +162,7 @@ class NounConformance(Conformance):
         ],
         ids=repr,
     )
+    @pytest.mark.filterwarnings("ignore:no run was found")
     def test_queries(self, broker: Any, query: dict[str, Any], found: str) -> None:
         """Rows 34 and 35, and the query language."""
         extras: dict[str, dict[str, Any]] = {

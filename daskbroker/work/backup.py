@@ -39,7 +39,7 @@ def backup(db: DataBroker, folder: str | os.PathLike[str]) -> BackupReport:
     StoreFull, StoreReadOnly, StoreError
         Nothing is left at ``folder`` then.
     """
-    stores = [source.store for source in db.event_sources.values()]
+    stores = [source.store for source in db.event_sources]
     sources = {db.header_source.store.backup_source, *(store.backup_source for store in stores)}
     source = sources.pop()
     if source is None or sources:

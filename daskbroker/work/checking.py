@@ -119,7 +119,7 @@ class Check(Iterator[Damage]):
         yield from self._of_runs(runs)
         if not runs.is_all_of(db):  # filters narrow what is looked at
             return
-        for source in db.event_sources.values():
+        for source in db.event_sources:
             yield from _rest(source)
             yield from self._without_start(db, source)
 
@@ -144,7 +144,7 @@ class Check(Iterator[Damage]):
         yield from checked.damages
         if checked.uid is not None:
             self._seen.add(hash(checked.uid))
-            sources = db.event_sources.values()
+            sources = db.event_sources
             found = self._found_of(sources, checked, count=True)
             if found:  # it may have been moved while it was read
                 known = {_place(damage) for damage in found}

@@ -24,6 +24,7 @@ from dask.utils import funcname, is_dataframe_like, is_series_like
 from ..broker import DataBroker
 from ..core.documents import Document, from_json, normalize, to_json
 from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
+from ..core.search import is_derived, origin_of
 from ..header import Header
 from ..progress import progress_bar
 from ..views.derive import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
@@ -70,6 +71,7 @@ def reprocess(
     name: str | None = None,
     dataset: str | None = None,
     unfinished: bool = False,
+    derived: bool = False,
     client: Any = None,
     in_flight: int | None = None,
     progress: bool | None = None,
@@ -97,6 +99,9 @@ def reprocess(
         Name of a stream; the function is then given its Dataset and not the Header.
     unfinished
         Also take runs that have no stop, as they are now.
+    derived
+        Also take runs that were made of others themselves: those whose start document has
+        ``derived_from``.
     client
         A ``distributed.Client``; by default the active one, else dask's local scheduler.
     in_flight, progress
@@ -138,7 +143,7 @@ def reprocess(
             extra = (into,) if inserting else ()
             return pool.submit(recipe.shown, task, recipe, replace(job, run=run), *extra)
 
-        jobs = _jobs(results, recipe, into, unfinished, report, bar)
+        jobs = _jobs(results, recipe, into, unfinished, derived, report, bar)
         for job, future in as_completed(start, jobs, in_flight or pool.ahead):
             bar.update()
             _note(report, job, future, None if inserting else into)
@@ -161,7 +166,7 @@ def _note(report: ReprocessReport, job: _Job, future: Any, into: DataBroker | No
 
 
 def _opens_on_workers(db: DataBroker) -> bool:
-    return all(source.store.opens_on_workers for source in db.event_sources.values())
+    return all(source.store.opens_on_workers for source in db.event_sources)
 
 
 # -- which runs ------------------------------------------------------------------------------
@@ -199,6 +204,7 @@ def _jobs(
     recipe: _Recipe,
     into: DataBroker,
     unfinished: bool,
+    derived: bool,
     report: ReprocessReport,
     bar: Any,
 ) -> Iterator[_Job]:
@@ -210,6 +216,8 @@ def _jobs(
             reason = "it has not stopped"
         elif recipe.made(run):
             reason = "this job made it"
+        elif is_derived(run.start) and not derived:
+            reason = f"it is derived from {origin_of(run.start)}; derived=True takes it, too"
         elif found is not None and found[1] is not None:
             reason = f"done before, as {first}"
         else:

@@ -99,7 +99,7 @@ def test_a_full_claim_is_the_same_whether_somebody_has_looked_or_not():
 
 
 def events_of(broker):
-    (source,) = broker.event_sources.values()
+    (source,) = broker.event_sources
     return source.store
 
 
@@ -308,7 +308,7 @@ def test_children_are_forked_while_files_are_looked_into(quick, place, tmp_path)
 def test_runs_without_files_start_no_thread(quick, db):
     with dask.config.set({"daskbroker.peek-after-stop": True}):
         insert_all(db, make_run())
-    (source,) = db.event_sources.values()
+    (source,) = db.event_sources
     assert source._peeker is None
 
 

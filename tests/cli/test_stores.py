@@ -206,7 +206,7 @@ def test_seal_and_index_look_into_detector_files(run, tmp_path):
     uid = docs[0][1]["uid"]
     assert "detector" not in run("seal", store).stdout
     with daskbroker.connect(store, mode="r") as db:
-        (source,) = db.event_sources.values()
+        (source,) = db.event_sources
         assert source.store.list_peeks([uid]) == []
     assert "1 detector keys looked into" in run("seal", store, "--peek").stdout
     assert "0 detector keys looked into" in run("seal", store, "--peek").stdout

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..contract import Opened
-from .database import Database
+from .database import FILE_NAME, Database
 from .events import EmbeddedEventStore
 from .headers import EmbeddedHeaderStore
 
-__all__ = ["open_store"]
+__all__ = ["holds_store", "open_store"]
+
+
+def holds_store(folder: str | os.PathLike[str]) -> bool:
+    """Whether there is an embedded store in a folder, damaged or not."""
+    return Path(folder, FILE_NAME).exists()
 
 
 def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:

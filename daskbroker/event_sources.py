@@ -1,0 +1,89 @@
+"""EventSources: the event sources of a broker, in order and by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
+
+from .core.errors import ConfigError, SourceNotFound
+from .core.listing import listed
+from .core.printable import printable
+from .event_source import EventSource
+from .stores.contract import EventStore
+
+__all__ = ["EventSources", "EventSourcesGiven"]
+
+EventSourcesGiven = Mapping[str, EventSource | EventStore] | Sequence[EventSource | EventStore]
+
+
+class EventSources(Sequence[EventSource]):
+    """The event sources of a broker, a sequence in order; each has a ``name``, and is found by it.
+
+    Parameters
+    ----------
+    sources
+        Sources, or their stores: a mapping from names, or a sequence. In a sequence a source
+        keeps its name if it has one; others are named by their place, ``"0"``, ``"1"``, …
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or two of one name.
+    """
+
+    def __init__(self, sources: EventSourcesGiven) -> None:
+        named = sources.items() if isinstance(sources, Mapping) else enumerate(sources)
+        self._by_name: dict[str, EventSource] = {}
+        for key, given in named:
+            source = EventSource(given) if isinstance(given, EventStore) else given
+            source.name = key if isinstance(key, str) else source.name or str(key)
+            if source.name in self._by_name:
+                raise ConfigError(f"two event sources are called {source.name!r}")
+            self._by_name[source.name] = source
+        if not self._by_name:
+            raise ConfigError("a broker needs at least one event source")
+
+    @overload
+    def __getitem__(self, key: int | str) -> EventSource: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[EventSource]: ...
+    def __getitem__(self, key: Any) -> Any:
+        """By place, or by name.
+
+        Raises
+        ------
+        SourceNotFound
+            A KeyError that lists the names.
+        """
+        if not isinstance(key, str):
+            return list(self)[key]
+        if key not in self._by_name:
+            raise SourceNotFound(
+                f"there is no event source {key!r:.200}; there are: {listed(self._by_name, key)}"
+            )
+        return self._by_name[key]
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[EventSource]:
+        return iter(self._by_name.values())
+
+    def __contains__(self, one: object) -> bool:
+        """Whether there is this source, or one of this name."""
+        return one in self._by_name if isinstance(one, str) else one in list(self)
+
+    def keys(self) -> list[str]:
+        """The names, in order."""
+        return list(self._by_name)
+
+    def values(self) -> list[EventSource]:
+        """The sources, in order, as iterating gives them."""
+        return list(self)
+
+    def items(self) -> list[tuple[str, EventSource]]:
+        """Names with sources, in order."""
+        return list(self._by_name.items())
+
+    def __repr__(self) -> str:
+        return f"<EventSources {printable(', '.join(self._by_name))}>"

@@ -1,0 +1,62 @@
+"""The runs that ``db[...]`` means: by uid, prefix, scan_id, offset or a slice of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .core.errors import OffsetOutOfRange, RunNotFound
+from .header import Header
+from .stores.contract import is_whole_number
+
+if TYPE_CHECKING:
+    from .broker import DataBroker
+
+__all__ = ["find", "is_found"]
+
+
+def find(db: DataBroker, key: Any) -> Any:
+    """See :meth:`daskbroker.DataBroker.__getitem__`."""
+    if isinstance(key, slice):
+        return _slice(db, key)
+    if isinstance(key, (list, tuple, set)):
+        return [find(db, item) for item in key]
+    if is_whole_number(key) and key < 0:
+        return _by_offset(db, int(key))
+    return Header(db, *db.header_source[key])
+
+
+def is_found(db: DataBroker, key: Any) -> bool:
+    """Whether one run is found by a key; of a Header or a start document, by its uid."""
+    start = getattr(key, "start", key)
+    try:
+        find(db, start["uid"] if isinstance(start, Mapping) and "uid" in start else _one(key))
+    except (RunNotFound, OffsetOutOfRange):
+        return False
+    return True
+
+
+def _one(key: Any) -> Any:
+    if isinstance(key, (slice, list, tuple, set)):
+        raise TypeError(
+            f"`in` asks for one run, by its uid, scan_id or offset, not by {key!r:.200}"
+        )
+    return key
+
+
+def _by_offset(db: DataBroker, offset: int) -> Header:
+    results = db()
+    for header in results[-offset - 1 : -offset]:
+        return header
+    raise OffsetOutOfRange(f"there are only {len(results)} runs; {offset} is too far back")
+
+
+def _slice(db: DataBroker, key: slice) -> list[Header]:
+    """The newest runs, as ``list[-5:]`` gives the last: newest first, clamped."""
+    ends = (key.start, key.stop)
+    if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
+        raise IndexError("slices of a broker count from the newest: db[-5:], db[-10:-5]")
+    newest = 0 if key.stop is None else -int(key.stop)
+    oldest = None if key.start is None else -int(key.start)
+    chosen = db()[newest:oldest] if oldest is None or oldest > newest else []
+    return list(chosen)[:: 1 if key.step is None else int(key.step)]

@@ -1,0 +1,165 @@
+"""What a search may have meant otherwise: told once, after it was carried out as it is written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .core.bad_runs import BadRun
+from .core.callers import warn_caller
+from .core.errors import SearchWarning
+from .core.listing import nearest
+from .core.search import HasDataKey, Search
+from .stores.contract import EventStore, HeaderPair, HeaderStore
+
+__all__ = ["SearchHints"]
+
+NEWEST = 1000
+"""So many runs are looked at for the keys that documents have."""
+MOST_KEYS = 20_000
+"""Where documents have more keys than that, nothing is told of keys."""
+KNOWN_SECONDS = 60.0
+"""For so long no look is taken at the same runs again."""
+DATA_KEY = "data key"
+
+
+class SearchHints:
+    """Warnings about the searches of one broker, each of them once.
+
+    Parameters
+    ----------
+    headers, events
+        The stores that are searched.
+    """
+
+    def __init__(self, headers: HeaderStore, events: Sequence[EventStore]) -> None:
+        self._known = _KnownKeys(headers, events)
+        self._told: set[tuple[str, str]] = set()
+
+    def on_words(self, search: Search) -> None:
+        """Of words with a meaning of their own: those that are keys of start documents, too."""
+        for word in search.reserved:
+            if ("word", word) not in self._told and word in self._known.of("start"):
+                self._tell(
+                    ("word", word),
+                    f"start documents have a key {word!r}, at which {word}= does not look: the "
+                    f"word has one meaning, whatever is stored; start={{{word!r}: …}} looks there",
+                )
+
+    def on_nothing(self, search: Search) -> None:
+        """Of a search that found nothing: keys that no run has, and lists as values."""
+        for kind, key, values in _asked(search):
+            if (kind, key) in self._told:
+                continue
+            if any(isinstance(value, list) for value in values):
+                self._tell(
+                    (kind, key),
+                    f"no run was found; a list as value of {key!r} is compared as a whole, one of "
+                    f"several values is {{{key!r}: {{'$in': […]}}}}",
+                )
+            elif not any(isinstance(value, dict) and "$exists" in value for value in values):
+                self._look_for(kind, key)
+
+    def _look_for(self, kind: str, key: str) -> None:
+        known = self._known.of(kind)
+        path = key if kind == DATA_KEY else ".".join(_names(key.split(".")))
+        if not known or len(known) > MOST_KEYS or not path or path in known:
+            return
+        what = DATA_KEY if kind == DATA_KEY else f"key of {kind} documents"
+        text = f"no run was found, and {key!r} is no {what} of the newest {NEWEST:,} runs"
+        self._tell((kind, key), f"{text}; {self._meant(kind, path)}")
+
+    def _meant(self, kind: str, path: str) -> str:
+        """What may have been meant by a key."""
+        if kind == "start" and path in self._known.of("stop"):
+            return f"stop documents have it: stop={{{path!r}: …}}"
+        if kind == "start" and path in self._known.of(DATA_KEY):
+            return f"it is a data key: data_key={path!r}"
+        return f"the nearest there is: {nearest(self._known.of(kind), path)!r}"
+
+    def _tell(self, what: tuple[str, str], text: str) -> None:
+        self._told.add(what)
+        warn_caller(text, SearchWarning)
+
+
+class _KnownKeys:
+    """The keys that documents of the newest runs have, dotted, of descriptors the data keys, too.
+
+    They are read when they are asked for, and again when another run is the newest, or after a
+    minute, as runs of an earlier time may have come.
+    """
+
+    def __init__(self, headers: HeaderStore, events: Sequence[EventStore]) -> None:
+        self._headers = headers
+        self._events = events
+        self._state: Any = None
+        self._keys: dict[str, set[str]] = {}
+
+    def of(self, kind: str) -> set[str]:
+        """Those of ``start``, ``stop`` or ``descriptor`` documents, or the data keys."""
+        newest = [(start["uid"], stop is None) for start, stop in self._runs(1)]
+        state = newest, time.monotonic() // KNOWN_SECONDS
+        if state != self._state:
+            self._state, self._keys = state, {}
+        if kind not in self._keys:
+            documents = {"start": self._starts, "stop": self._stops}.get(kind, self._descriptors)()
+            if kind == DATA_KEY:
+                self._keys[kind] = {key for doc in documents for key in doc.get("data_keys", ())}
+            else:
+                self._keys[kind] = _paths(documents)
+        return self._keys[kind]
+
+    def _runs(self, number: int) -> list[HeaderPair]:
+        found = self._headers.find(Search(), 0, number)
+        return [one for one in found if not isinstance(one, BadRun)]
+
+    def _starts(self) -> list[Mapping[str, Any]]:
+        return [start for start, _ in self._runs(NEWEST)]
+
+    def _stops(self) -> list[Mapping[str, Any]]:
+        return [stop for _, stop in self._runs(NEWEST) if stop is not None]
+
+    def _descriptors(self) -> list[Mapping[str, Any]]:
+        runs = [start["uid"] for start in self._starts()]
+        found = (one for store in self._events for one in store.list_descriptors(runs))
+        return [one for one in found if not isinstance(one, BadRun)]
+
+
+def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
+    """Kind of document, key, and what is asked of it."""
+    parts = {"start": search.queries, "stop": search.stop, "descriptor": search.descriptors}
+    for kind, queries in parts.items():
+        for query in queries:
+            if isinstance(query, HasDataKey):
+                yield DATA_KEY, query.name, [query.name]
+            else:
+                for key, values in query.asked.items():
+                    yield kind, key, values
+
+
+def _paths(documents: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The dotted keys that a query reaches, without places in arrays; of very many, some."""
+    found: set[str] = set()
+    for document in documents:
+        _add_paths(document, (), found)
+        if len(found) > MOST_KEYS:
+            break
+    return found
+
+
+def _add_paths(value: Any, steps: tuple[str, ...], found: set[str]) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if "." not in key:  # a dot in a query always leads into a mapping
+                below = (*steps, *_names([key]))
+                found.add(".".join(below))
+                _add_paths(item, below, found)
+    elif isinstance(value, list):
+        for item in value:
+            _add_paths(item, steps, found)
+
+
+def _names(steps: Sequence[str]) -> list[str]:
+    """The steps of a dotted key that are no places in arrays."""
+    return [step for step in steps if not step.isdigit()]

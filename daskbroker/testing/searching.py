@@ -1,0 +1,311 @@
+"""Conformance, searching: what users type is answered or refused, never silently empty."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..core.errors import (
+    AmbiguousUID,
+    BadQuery,
+    RunNotFound,
+    SearchWarning,
+    SourceNotFound,
+    StreamNotFound,
+)
+from ..views.derive import table_to_stream
+from .base import Conformance, insert_all
+from .runs import make_run
+
+__all__ = ["SearchConformance"]
+
+
+def _uids(headers: Any) -> list[str]:
+    return [header.uid for header in headers]
+
+
+def _told(search: Any) -> str:
+    """What is warned of while it is called."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        search()
+    assert all(issubclass(one.category, SearchWarning) for one in caught)
+    assert all(one.filename == __file__ for one in caught)
+    return "\n".join(str(one.message) for one in caught)
+
+
+class SearchConformance(Conformance):
+    """Words with a meaning of their own, hints, narrowing, runs made of others."""
+
+    @pytest.fixture
+    def searched(self, broker: Any) -> Iterator[Any]:
+        """A broker with four raw runs, one of them open, and one derived of the first."""
+        for number, keys in enumerate(("x", "det", "x", "x")):
+            docs = make_run(
+                2,
+                keys={keys: [1.0, 2.0]},
+                uid=f"run-{number}-of-these",
+                time=1000.0 * (number + 1),
+                scan_id=number,
+                plan_name=("count", "scan")[number % 2],
+                sample={"name": "Ag", "heat": [{"zone": 1}]},
+                stop=number != 3,
+            )
+            if number == 1:
+                docs[-1][1].update(exit_status="fail", reason="stuck")
+            insert_all(broker, docs)
+        first = broker["run-0-of-these"]
+        frame = first.table(fill=False).compute()
+        derived = list(table_to_stream(frame, header=first, uid="derived-of-0", time=9000.0))
+        derived[0] = "start", {**derived[0][1], "scan_id": 0}
+        insert_all(broker, derived)
+        return broker
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ({"data_key": "det"}, "1"),
+            ({"data_key": "x"}, "d320"),
+            ({"start_time": 2000}, "d321"),
+            ({"start_time": 1500, "stop_time": 3000}, "21"),
+            ({"stop_time": 2000}, "10"),
+            ({"since": 1500, "start_time": 2500, "until": 9999, "stop_time": 3500}, "2"),
+            ({"exit_status": "fail"}, "1"),
+            ({"exit_status": {"$ne": "fail"}}, "d20"),
+            ({"derived": True}, "d"),
+            ({"derived": False}, "3210"),
+            ({"derived": False, "data_key": "x", "exit_status": "success"}, "20"),
+            ({"start": {"sample.name": "Ag"}, "plan_name": "scan"}, "31"),
+            ({"start": {"derived_from": {"$exists": True}}}, "d"),
+            ({"start": {}}, "d3210"),
+        ],
+        ids=repr,
+    )
+    def test_words_of_databroker(self, searched: Any, query: dict[str, Any], found: str) -> None:
+        """Each has one meaning; they go with each other, and with everything else."""
+        wanted = ["derived-of-0" if one == "d" else f"run-{one}-of-these" for one in found]
+        results = searched(**query)
+        assert _uids(results) == wanted
+        assert len(results) == len(wanted)
+        assert _uids(results[1:]) == wanted[1:]
+        assert _uids(reversed(results)) == wanted[::-1]
+        searched.add_filter(**query)
+        assert _uids(searched()) == wanted
+        searched.clear_filters()
+
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [
+            ({"search": "surf"}, r"write full='surf'.*start=\{'search': …\}"),
+            ({"search": "regex"}, "write full='what to look for', search='regex'"),
+            ({"full": "Ag", "search": "surf"}, "'surf' is none of text, substring, regex"),
+            ({"data_key": ["det", "x"]}, r"one data key.*db\(data_key='a'\)\(data_key='b'\)"),
+            ({"data_key": None}, "one data key, not None"),
+            ({"derived": "yes"}, r"derived: is True .* or False"),
+            ({"derived": {"$exists": True}}, r"derived: is True .* or False"),
+            ({"start": "Ag"}, "start: needs a query on start documents, not 'Ag'"),
+            ({"start_time": "someday"}, "'someday' is no instant"),
+            ({"exit_status": {"$where": "1"}}, r"stop: the operator '\$where' is not allowed"),
+        ],
+        ids=repr,
+    )
+    def test_what_has_no_meaning_is_refused(
+        self, broker: Any, query: dict[str, Any], message: str
+    ) -> None:
+        """At once, in a search as in a filter, saying what to write."""
+        for ask in (broker, broker.add_filter, broker(), broker.header_source):
+            with pytest.raises(BadQuery, match=message):
+                ask(**query)
+
+    def test_a_header_source_does_not_drop_what_it_cannot_search(self, searched: Any) -> None:
+        """It has no descriptors."""
+        with pytest.raises(BadQuery, match=r"cannot search by data_key='det'; a broker can"):
+            searched.header_source(data_key="det")
+        starts = [start["uid"] for start, _ in searched.header_source(exit_status="fail")]
+        assert starts == ["run-1-of-these"]
+
+    def test_start_keys_named_like_such_words(self, searched: Any) -> None:
+        """They are reached by ``start=``, and a query that hits them says so once."""
+        assert not _told(lambda: len(searched(derived=False)))
+        named = {"exit_status": "mine", "derived": True, "data_key": "k", "search": "surf"}
+        insert_all(searched, make_run(1, uid="with-such-keys", time=9900.0, **named))
+        for key, value in named.items():
+            assert _uids(searched(start={key: value})) == ["with-such-keys"]
+        for ask in (list, len):
+            results = searched(exit_status="success")
+            told = _told(lambda ask=ask, results=results: ask(results))
+            assert told.count("start={'exit_status': …}") == (ask is list)
+        assert "start={'derived': …}" in _told(lambda: len(searched(derived=True)))
+        assert _uids(searched(derived=True)) == ["derived-of-0"]
+
+    @pytest.mark.parametrize(
+        ("query", "message"),
+        [
+            ({"plan_nam": "scan"}, "the nearest there is: 'plan_name'"),
+            ({"sample.nme": "Ag"}, "the nearest there is: 'sample.name'"),
+            ({"name": "Ag"}, "the nearest there is: 'sample.name'"),
+            ({"sample.heat.0.zon": 1}, "the nearest there is: 'sample.heat.zone'"),
+            ({"$or": [{"plan_nam": "scan"}, {"scan_id": 77}]}, "the nearest there is: 'plan_name'"),
+            ({"reason": "stuck"}, "stop documents have it: stop={'reason': …}"),
+            ({"det": 1}, "it is a data key: data_key='det'"),
+            ({"stop": {"exit_statu": "fail"}}, "the nearest there is: 'exit_status'"),
+            ({"data_key": "dett"}, "no data key of the newest .*the nearest there is: 'det'"),
+            ({"descriptor": {"nam": "primary"}}, "no key of descriptor .*there is: 'name'"),
+            ({"plan_name": ["scan", "count"]}, r"{'plan_name': {'\$in': \[…\]}}"),
+            ({"exit_status": ("fail", "abort")}, r"{'exit_status': {'\$in': \[…\]}}"),
+            ({"plan_name": "absent"}, None),
+            ({"sample.heat.zone": 7}, None),
+            ({"sample.heat.0.zone": 7}, None),
+            ({"absent": {"$exists": True}}, None),
+            ({"data_key": "det", "scan_id": 77}, None),
+        ],
+        ids=repr,
+    )
+    def test_a_search_that_finds_nothing(
+        self, searched: Any, query: dict[str, Any], message: str | None
+    ) -> None:
+        """With a key that no run has, or a list, it says once what may have been meant."""
+        if message is None:
+            assert not _told(lambda: list(searched(**query)))
+            return
+        ways = (list, len, bool, repr)
+        with pytest.warns(SearchWarning, match=message):
+            assert not searched(**query)
+        for way in ways:
+            assert not _told(lambda way=way: way(searched(**query)))
+
+    def test_what_is_found_is_not_warned_of(self, searched: Any) -> None:
+        """A list that is one, an empty slice, a store without runs."""
+        insert_all(searched, make_run(1, motors=["a", "b"]))
+        assert not _told(lambda: list(searched(motors=["a", "b"])))
+        assert not _told(lambda: list(searched(plan_name="scan")[5:]))
+        assert not _told(lambda: list(searched(plan_nam="scan")[:0]))
+        assert "'plan_name'" in _told(lambda: list(searched(plan_nam="scan")[:5]))
+
+    def test_a_new_run_brings_new_keys(self, searched: Any) -> None:
+        """What was looked at before is looked at again when there is another run."""
+        assert "'mood'" in _told(lambda: len(searched(mood="bad")))
+        assert "'moon'" in _told(lambda: len(searched(moon="full")))
+        insert_all(searched, make_run(1, sun="bright"))
+        assert not _told(lambda: len(searched(sun="dark")))
+
+    def test_without_runs_nothing_is_said(self, broker: Any) -> None:
+        """There is no nearest key."""
+        assert not _told(lambda: len(broker(plan_nam="scan", data_key="det", exit_status="fail")))
+
+    def test_runs_in_a_broker(self, searched: Any) -> None:
+        """``key in db`` is whether ``db[key]`` is found."""
+        header = searched["run-1-of-these"]
+        searched.add_filter(plan_name="count")  # narrows searches, not uids
+        for key in (header, header.uid, "run-1", header.start, 1, 0, -1, "derived-of-0"):
+            assert key in searched
+        for key in ("absent", "run", 77, -77):
+            assert key not in searched
+        searched.clear_filters()
+        insert_all(searched, make_run(1, uid="run-0-of-those"))
+        with pytest.raises(AmbiguousUID, match="run-0-of-these, run-0-of-those"):
+            "run-0" in searched  # noqa: B015
+        for key in (None, 1.5, slice(-1, None), [header.uid]):
+            with pytest.raises(TypeError, match="by"):
+                key in searched  # noqa: B015
+
+    def test_runs_in_results(self, searched: Any) -> None:
+        """By uid and prefix, as in a broker; a number is a place."""
+        counts = searched(plan_name="count")
+        assert counts["run-2-of-these"].uid == counts["run-2"].uid == "run-2-of-these"
+        assert counts[0].uid == "derived-of-0"
+        assert counts["deriv"] == counts[0]
+        assert counts[1:]["run-0"].uid == "run-0-of-these"
+        assert "run-2" in counts
+        assert counts[0] in counts
+        assert searched[1] not in counts
+        for results in (counts, counts[:1]):
+            assert "run-1-of-these" not in results
+            with pytest.raises(RunNotFound, match="none of these runs has the uid 'run-1'"):
+                results["run-1"]
+        with pytest.raises(KeyError):
+            counts[2:]["run-2"]
+        with pytest.raises(TypeError, match="by its Header or uid"):
+            1 in counts  # noqa: B015
+
+    def test_results_are_narrowed(self, searched: Any) -> None:
+        """By calls, and by others; a slice by what it has."""
+        silver = searched(**{"sample.name": "Ag"})
+        scans = searched(plan_name="scan")
+        assert _uids(silver(plan_name="scan")) == ["run-3-of-these", "run-1-of-these"]
+        assert _uids(silver(data_key="x")(derived=False)(until=1500)) == ["run-0-of-these"]
+        assert _uids(silver & scans) == _uids(scans & silver) == _uids(scans)
+        assert len(scans & searched(exit_status="fail")) == 1
+        assert _uids(silver[:2](plan_name="scan")) == ["run-3-of-these"]
+        assert _uids(silver[1:3] & silver[2:]) == ["run-2-of-these"]
+        assert _uids(silver("stuck")) == ["run-1-of-these"]
+        both = pickle.loads(pickle.dumps(silver & scans))
+        assert _uids(both) == _uids(scans)
+        assert repr(silver(plan_name="scan")).count("plan_name='scan'") == 1
+        with pytest.raises(TypeError):
+            silver & ["run-0-of-these"]
+
+    def test_filters_are_shown(self, searched: Any) -> None:
+        """In the repr of the broker, and once in those of results."""
+        assert "filtered" not in repr(searched)
+        searched.add_filter(plan_name="scan", derived=False)
+        searched.add_filter(since=1500)
+        for part in ("plan_name='scan'", "derived=False", "since='1970-01-01"):
+            assert repr(searched).count(part) == 1
+            assert repr(searched() & searched()).count(part) == 1
+        searched.clear_filters()
+        assert "filtered" not in repr(searched)
+
+    def test_fields_in_the_place_of_a_stream(self, searched: Any) -> None:
+        """The message says ``fields=``."""
+        header, results = searched["run-1-of-these"], searched(scan_id=1)
+        for view in (header.table, header.dataset, results.table, results.dataset):
+            with pytest.raises(StreamNotFound, match=r"given as fields=\['det'\]"):
+                view(["det"])
+        for call in (header.table, header.dataset, header.fields, header.es_given_stream):
+            with pytest.raises(StreamNotFound, match=r"'det' is a data key: .*fields=\['det'\]"):
+                call("det")
+        with pytest.raises(StreamNotFound, match=r"it has: primary$"):
+            header.table("absent")
+
+    def test_derived_runs_are_marked(self, searched: Any) -> None:
+        """In reprs of headers and results; raw runs are as they were."""
+        derived, raw = searched["derived-of-0"], searched["run-0-of-these"]
+        assert "derived_from='run-0-of'" in repr(derived)
+        assert "run-0-of" in derived._repr_html_()
+        assert "derived" not in repr(raw) + raw._repr_html_()
+        assert "derived" not in searched(derived=False)._repr_html_()
+        everything = searched()
+        assert "5 runs, 1 derived" in repr(everything)
+        assert "run-0-of<" in everything._repr_html_()
+        assert ", 1 derived" not in repr(searched(derived=False))
+
+    def test_a_scan_id_means_the_raw_run(self, searched: Any) -> None:
+        """Runs made of it may repeat it; one that only they have is theirs."""
+        assert searched(scan_id=0)[0].uid == "derived-of-0"
+        assert searched[0].uid == "run-0-of-these"
+        start = {**searched["derived-of-0"].start, "uid": "derived-again", "scan_id": 55}
+        searched.insert("start", start)
+        assert searched[55].uid == "derived-again"
+        assert searched[-1].uid == searched()[0].uid == "derived-again"
+
+    def test_event_sources_are_a_sequence(self, broker: Any) -> None:
+        """In order, each with a name, and found by it."""
+        sources = broker.event_sources
+        assert list(sources) == [sources[place] for place in range(len(sources))]
+        for source in sources:
+            assert sources[source.name] is source
+            assert source in sources
+            assert source.name in sources
+            assert source.name in repr(sources)
+        assert sources[-1] is sources[len(sources) - 1]
+        assert sources[:1] == [sources[0]]
+        assert dict(sources.items()) == {source.name: source for source in sources}
+        with pytest.raises(SourceNotFound, match="no event source 'absent'; there are: "):
+            sources["absent"]
+        with pytest.raises(IndexError):
+            sources[len(sources)]
