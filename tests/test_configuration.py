@@ -7,6 +7,7 @@ import itertools
 import json
 import pickle
 import time
+from pathlib import Path
 
 import dask
 import pymongo
@@ -328,16 +329,52 @@ def test_the_zone_of_this_machine_is_looked_up_when_it_is_opened(home, monkeypat
         daskbroker.connect(home / "store", timezone="Mars/Base")
 
 
-def test_folders_go_before_names_and_slashes_mean_paths(home):
+def test_stores_go_before_names_and_slashes_mean_paths(home):
     write(home / ".config/daskbroker", "mine.yml", {"uri": "store"})
+    (home / "mine").mkdir()
+    with daskbroker.connect("mine") as db:  # the folder holds no store
+        assert db.uri == str(home / ".config/daskbroker/store")
     with daskbroker.connect("./mine") as db:
         assert db.uri == str(home / "mine")
     with daskbroker.connect("mine") as db:
         assert db.uri == str(home / "mine")
     with daskbroker.DataBroker.named("mine") as db:
         assert db.uri == str(home / ".config/daskbroker/store")
-    with daskbroker.connect("unknown") as db:
-        assert db.uri == str(home / "unknown")
+
+
+@pytest.mark.parametrize("options", [{}, {"create": False}, {"mode": "r"}], ids=repr)
+def test_a_bare_word_makes_no_store(home, options, monkeypatch):
+    write(home / ".config/daskbroker", "beamline.yml", {"uri": "store"})
+    (home / "data").mkdir()
+    before = sorted(home.rglob("*"))
+    words = {
+        "beamlin": r"the names are: .*beamline.*connect\(\"./beamlin\"\)",
+        "data": r"a folder 'data' is here, but it holds no store.*connect\(\"./data\"\)",
+        "store.d": r"neither a store in the current folder nor the name",
+        "": r"not empty text: '.' is the current folder",
+    }
+    for word, message in words.items():
+        with pytest.raises(ConfigError, match=message):
+            daskbroker.connect(word, **options)
+    monkeypatch.setenv("DASKBROKER_URI", "beamlin")
+    with pytest.raises(ConfigError, match="the names are"):
+        daskbroker.connect(**options)
+    assert sorted(home.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["./beamlin", Path("beamlin"), "sub/beamlin", "~/beamlin"])
+def test_a_path_makes_a_store(home, place):
+    with daskbroker.connect(place) as db:
+        assert Path(db.uri).name == "beamlin"
+        assert Path(db.uri).is_dir()
+
+
+def test_the_current_folder_is_a_path(home, monkeypatch):
+    (home / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(home / "here" / "below")
+    for place, uri in ((".", home / "here" / "below"), ("..", home / "here")):
+        with daskbroker.connect(place) as db:
+            assert db.uri == str(uri)
 
 
 def test_an_unknown_name_makes_nothing(home):

@@ -131,7 +131,12 @@ class SearchConformance(Conformance):
     def test_start_keys_named_like_such_words(self, searched: Any) -> None:
         """They are reached by ``start=``, and a query that hits them says so once."""
         assert not _told(lambda: len(searched(derived=False)))
-        named = {"exit_status": "mine", "derived": True, "data_key": "k", "search": "surf"}
+        named: dict[str, Any] = {
+            "exit_status": "mine",
+            "derived": True,
+            "data_key": "k",
+            "search": "surf",
+        }
         insert_all(searched, make_run(1, uid="with-such-keys", time=9900.0, **named))
         for key, value in named.items():
             assert _uids(searched(start={key: value})) == ["with-such-keys"]

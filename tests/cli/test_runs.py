@@ -87,7 +87,7 @@ def test_export_parquet(run, store, tmp_path):
         ("ls", "--db", "STORE", "$where=1"),
         ("ls", "--db", "STORE", "nonsense"),
         ("export", "out", "--db", "STORE", "--format", "excel"),
-        ("ingest", "nowhere.json", "--db", "new"),
+        ("ingest", "nowhere.json", "--db", "./new"),
     ],
     ids=" ".join,
 )
@@ -110,3 +110,48 @@ def test_a_truncated_file_gives_what_is_whole(db, tmp_path, form):
     assert "run.json" in report.refusals[0].reason
     assert_documents_equal(documents[: report.documents], db[-1].documents())
     assert report.documents > 0
+
+
+def test_a_bare_word_that_is_no_name_makes_no_store(run, store, tmp_path):
+    assert run("export", tmp_path / "a", "--db", store).returncode == 0
+    for command in (("ingest", "a"), ("ls",)):
+        for options, environment in (
+            (("--db", "beamlin"), {}),
+            ((), {"DASKBROKER_URI": "beamlin"}),
+        ):
+            done = run(*command, *options, cwd=tmp_path, **environment)
+            assert done.returncode == 1
+            assert "'beamlin' is neither a store" in done.stderr
+            assert 'connect("./beamlin")' in done.stderr
+    assert not (tmp_path / "beamlin").exists()
+
+
+def test_ingest_says_that_it_made_a_store(run, store, tmp_path, mongo_database):
+    assert run("export", tmp_path / "a", "--db", store).returncode == 0
+    for place in (tmp_path / "new", mongo_database):
+        first, again = (run("ingest", tmp_path / "a", "--db", place) for _ in range(2))
+        assert first.returncode == again.returncode == 0, first.stderr + again.stderr
+        assert first.stdout.count("made a new store") == 1
+        assert "made a new store" not in again.stdout
+
+
+def test_words_of_a_search_on_the_command_line(run, store):
+    assert run("ls", "--db", store, "exit_status=fail").stdout == ""
+    assert run("ls", "--db", store, "derived=false", "data_key=x").stdout.count("run-") == 3
+    assert run("ls", "--db", store, 'start={"scan_id": 1}', "since=1970").stdout.count("run-") == 1
+    done = run("ls", "--db", store, "scan_di=1")
+    assert "the nearest there is: 'scan_id'" in done.stderr
+    twice = run("ls", "--db", store, "since=1970", "--since", "1980")
+    assert "since is given twice: 1970 and '1980'" in twice.stderr
+    assert "write full='surf'" in run("ls", "--db", store, "search=surf").stderr
+
+
+def test_derived_runs_are_marked(run, tmp_path):
+    with daskbroker.connect(tmp_path) as db:
+        for name, doc in make_run(4, uid="raw-run-0"):
+            db.insert(name, doc)
+        for name, doc in daskbroker.table_to_stream(db[-1].table(), header=db[-1]):
+            db.insert(name, doc)
+    derived, raw = run("ls", "--db", tmp_path).stdout.splitlines()
+    assert derived.endswith("derived from raw-run-")
+    assert "derived" not in raw

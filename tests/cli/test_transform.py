@@ -42,7 +42,7 @@ def run(folder, *arguments):
 
 
 def test_runs_are_made_once(folder):
-    arguments = ("mine:scaled", "raw", "new", "number=1", "--param", "factor=3")
+    arguments = ("mine:scaled", "raw", "./new", "number=1", "--param", "factor=3")
     first, again = run(folder, *arguments), run(folder, *arguments)
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     assert "1 runs done, 1 made of them; 0 skipped, 0 failed" in first.stdout
@@ -55,20 +55,31 @@ def test_runs_are_made_once(folder):
 
 
 def test_of_datasets(folder):
-    done = run(folder, "mine:mean", "raw", "new", "--dataset", "primary", "--limit", "2")
+    done = run(folder, "mine:mean", "raw", "./new", "--dataset", "primary", "--limit", "2")
     assert done.returncode == 0, done.stderr
     assert "2 runs done" in done.stdout
 
 
 def test_failures_are_told(folder):
-    done = run(folder, "mine:broken", "raw", "new")
+    done = run(folder, "mine:broken", "raw", "./new")
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: no beam") == 3
 
 
 @pytest.mark.parametrize("function", ["mine:absent", "absent:scaled", "mine", "mine:"])
 def test_what_cannot_be_imported_is_told(folder, function):
-    done = run(folder, function, "raw", "new")
+    done = run(folder, function, "raw", "./new")
     assert done.returncode == 1
     assert f"daskbroker: error: {function!r} is no module:function" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_derived_runs_are_left_out_unless_told(folder):
+    assert run(folder, "mine:scaled", "raw", "raw").returncode == 0
+    with daskbroker.connect(folder / "raw") as db:
+        assert len(db(derived=True)) == len(db(derived=False)) == 3
+    done = run(folder, "mine:mean", "raw", "./means", "--dataset", "primary")
+    assert "3 runs done, 3 made of them; 3 skipped, 0 failed" in done.stdout
+    assert "made a new store" in done.stdout
+    done = run(folder, "mine:mean", "raw", "./all", "--dataset", "primary", "--derived")
+    assert "6 runs done, 6 made of them; 0 skipped, 0 failed" in done.stdout
