@@ -8,7 +8,7 @@ from dask.utils import parse_bytes
 from .broker import DataBroker
 from .connect import connect, temp
 from .core.documents import ALL, Document
-from .core.errors import BadRunWarning, DaskbrokerError
+from .core.errors import BadRunWarning, DaskbrokerError, SearchWarning
 from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
@@ -40,6 +40,7 @@ __all__ = [
     "ReprocessReport",
     "Results",
     "RunBuffer",
+    "SearchWarning",
     "backup",
     "check",
     "connect",

@@ -1,17 +1,26 @@
-"""Add a column to a table and store the result as a new run that names its origin."""
+"""Add a column to a table and store the result as a new run that names its origin.
+
+The new run repeats what the start document of its origin says, so it is found by the same searches:
+a store of its own keeps raw runs apart, and in one store ``derived=False`` does.
+"""
 
 from __future__ import annotations
 
 import daskbroker
 from daskbroker.testing import make_run
 
-with daskbroker.temp() as db:
-    for name, doc in make_run(events=5):
-        db.insert(name, doc)
-    header = db[-1]
+with daskbroker.temp() as raw, daskbroker.temp() as derived:
+    for name, doc in make_run(events=5, sample="Ag"):
+        raw.insert(name, doc)
+    header = raw[-1]
     table = header.table()
     table["ratio"] = table["y"] / (1 + table["x"])
     for name, doc in daskbroker.table_to_stream(table, header=header):
-        db.insert(name, doc)
-    print(db[-1].start["derived_from"])
-    print(db[-1].table(fields=["x", "ratio"]).compute())
+        derived.insert(name, doc)
+    print(derived[-1].start["derived_from"])
+    print(derived[-1].table(fields=["x", "ratio"]).compute())
+    print(raw(sample="Ag"))
+
+    daskbroker.copy(derived(), raw)
+    print(raw(sample="Ag"))
+    print(raw(sample="Ag", derived=False))

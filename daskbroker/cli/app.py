@@ -17,7 +17,7 @@ from .. import __version__
 from ..broker import DataBroker
 from ..connect import connect
 from ..core.clock import show_time
-from ..core.errors import BadQuery, BadRunWarning, DaskbrokerError, StoreNotFound
+from ..core.errors import BadQuery, BadRunWarning, DaskbrokerError, SearchWarning, StoreNotFound
 from ..core.printable import printable
 from ..core.redaction import redacted
 from ..core.search import origin_of
@@ -100,17 +100,20 @@ _level: ContextVar[str] = ContextVar("level", default="warning")
 
 @contextmanager
 def _naming_bad_runs() -> Iterator[None]:
-    """Each run that is left out is a line on stderr, once."""
+    """Each run that is left out is a line on stderr, once; so is a hint about a search."""
     _named.set(set())
     _level.set("warning")
     with warnings.catch_warnings():
         warnings.simplefilter("always", BadRunWarning)
+        warnings.simplefilter("always", SearchWarning)
         show_other = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
             if issubclass(category, BadRunWarning):
                 text = str(message)
                 _name_once(text.partition(": ")[0], f"daskbroker: {_level.get()}: {text}")
+            elif issubclass(category, SearchWarning):
+                say(redacted(f"daskbroker: warning: {message}"), err=True)
             else:
                 show_other(message, category, *rest, **more)
 
