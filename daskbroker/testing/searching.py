@@ -60,7 +60,9 @@ class SearchConformance(Conformance):
             insert_all(broker, docs)
         first = broker["run-0-of-these"]
         frame = first.table(fill=False).compute()
-        derived = list(table_to_stream(frame, header=first, uid="derived-of-0", time=9000.0))
+        derived: list[Any] = list(
+            table_to_stream(frame, header=first, uid="derived-of-0", time=9000.0)
+        )
         derived[0] = "start", {**derived[0][1], "scan_id": 0}
         insert_all(broker, derived)
         return broker
