@@ -79,6 +79,10 @@ stage_peers() { # side by side with databroker 1.2.5 and suitcase-mongo
         DASKBROKER_PEER_PYTHON="$peer" none_skipped tests/test_peers.py
 }
 
+stage_databroker() { # databroker's own tests, as installed with it; makes an environment
+    "$python" ci/databroker_suite
+}
+
 stage_recordings() { # recorded runs, which are not part of the repository
     if [[ ! -d "${DASKBROKER_CORPORA:-}" ]]; then
         echo "DASKBROKER_CORPORA names no folder of recorded runs"
@@ -103,7 +107,7 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    recordings eiger mutations benchmarks
+    databroker recordings eiger mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------

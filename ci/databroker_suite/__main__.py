@@ -1,0 +1,112 @@
+"""databroker 1.2.5's own tests, with daskbroker in the place of databroker's objects.
+
+    python ci/databroker_suite                  # a DataBroker itself
+    python ci/databroker_suite --face v1        # what is under that name of it
+
+An environment of its own is made: this checkout as a wheel, and databroker with its test modules as
+they are installed; ``--python PATH`` names one that is there. Each test that fails has to be among
+those of ``remaining.toml``, as absent on purpose, internals of databroker, or open; the end is an
+error otherwise, and if one of those passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import xml.etree.ElementTree as xml
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PACKAGES = (
+    "databroker==1.2.5",
+    "intake==0.6.4",
+    "mongomock",
+    "setuptools<81",  # intake imports pkg_resources
+    "suitcase-jsonl",
+    "suitcase-mongo",
+    "suitcase-msgpack",
+    "ujson",
+)
+KINDS = ("absent", "internals", "open")
+STORES = ("embedded", "mongodb")
+
+
+def main() -> None:
+    """Run the suite, print the table, and end with an error if it is not what is written down."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--face", default="", help="attribute of a DataBroker that is tested")
+    parser.add_argument("--python", help="with daskbroker's test extra and databroker's packages")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        python = given.python or make_environment(Path(scratch, "environment"))
+        outcomes = run(python, given.face, Path(scratch, "outcomes.xml"))
+    remaining = tomllib.loads((HERE / "remaining.toml").read_text())
+    sys.exit(report(outcomes, remaining.get(given.face or "itself", {})))
+
+
+def make_environment(folder: Path) -> str:
+    """Make it; some minutes."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    python = str(folder / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, f"{ROOT}[test]", *PACKAGES], check=True)
+    return python
+
+
+def run(python: str, face: str, outcomes: Path) -> dict[str, str]:
+    """``{test: outcome}``, the stores aside: a test passes if it does on each."""
+    command = [python, "-m", "pytest", "--quiet", "--no-header", "--tb=short", "--timeout=120"]
+    command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={outcomes}"]
+    command += ["--rootdir", str(HERE), "-c", os.devnull, str(HERE)]
+    subprocess.run(command, env={**os.environ, "DASKBROKER_FACE": face}, cwd=HERE, check=False)
+    found: dict[str, list[str]] = {}
+    for case in xml.parse(outcomes).getroot().iter("testcase"):
+        parts = {child.tag for child in case}
+        outcome = "failed" if parts & {"failure", "error"} else "passed"
+        outcome = "skipped" if "skipped" in parts else outcome
+        found.setdefault(name_of(case), []).append(outcome)
+    cases = Counter(outcome for several in found.values() for outcome in several)
+    print(f"\n{sum(cases.values())} cases: {', '.join(f'{n} {how}' for how, n in cases.items())}")
+    return {
+        name: max(several) if "failed" not in several else "failed"
+        for name, several in found.items()
+    }
+
+
+def name_of(case: xml.Element) -> str:
+    """Without the store and, of version 2, the detector: what a test is about."""
+    module = str(case.get("classname")).rpartition(".")[2]
+    test, _, parameters = str(case.get("name")).partition("[")
+    left = [one for one in parameters.removesuffix("]").split("-") if one and one not in STORES]
+    return f"{module}::{test}" + (f"[{'-'.join(left)}]" if left and module == "test_v1" else "")
+
+
+def report(outcomes: dict[str, str], remaining: dict[str, list[str]]) -> int:
+    """Print which tests fail and why that is; 1 if that is not what is written down."""
+    failed = {name for name, outcome in outcomes.items() if outcome == "failed"}
+    kinds = {name: kind for name, (kind, _) in remaining.items()}
+    for name in sorted(failed):
+        kind, why = remaining.get(name, ["UNKNOWN", "is not in remaining.toml"])
+        print(f"{kind:<10} {name:<60} {why}")
+    passed = sorted(name for name in kinds if outcomes.get(name) == "passed")
+    for name in passed:
+        print(f"PASSES     {name:<60} is in remaining.toml")
+    counted = Counter(outcomes.values())
+    by_kind = ", ".join(f"{sum(kinds.get(name) == k for name in failed)} {k}" for k in KINDS)
+    print(
+        f"{counted['passed']} of {len(outcomes)} tests pass on every store, "
+        f"{counted['skipped']} are skipped, {len(failed)} fail: {by_kind}"
+    )
+    return int(bool(passed or failed - kinds.keys()))
+
+
+if __name__ == "__main__":
+    main()
