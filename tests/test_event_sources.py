@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from daskbroker import DataBroker
-from daskbroker.core.errors import BadQuery, ConfigError
+from daskbroker.core.errors import BadQuery, ConfigError, SearchWarning
 from daskbroker.stores.embedded import Database, EmbeddedEventStore, EmbeddedHeaderStore
 from daskbroker.testing import assert_documents_equal, external_run, make_run
 from daskbroker.testing.base import insert_all
@@ -89,3 +91,29 @@ def test_a_route_to_nowhere_is_named(sources):
     db.insert(*docs[0])
     with pytest.raises(ConfigError, match="moon"):
         db.insert(*docs[1])
+
+
+def test_sources_keep_their_names_and_order(sources, broker):
+    near, far = broker.event_sources
+    assert (near.name, far.name) == ("near", "far")
+    headers = EmbeddedHeaderStore(sources["near"])
+    for given in ([near, far], broker.event_sources, dict(broker.event_sources)):
+        assert DataBroker(headers, given).event_sources.keys() == ["near", "far"]
+    stores = [EmbeddedEventStore(database) for database in sources.values()]
+    assert DataBroker(headers, stores).event_sources.keys() == ["0", "1"]
+    insert_all(broker, make_run(2))
+    travelled = pickle.loads(pickle.dumps(broker[-1].portable()))
+    assert [source.name for source in travelled.db.event_sources] == ["near", "far"]
+    with pytest.raises(ConfigError, match="two event sources are called 'near'"):
+        DataBroker(headers, [near, near])
+    with pytest.raises(ConfigError, match="at least one event source"):
+        DataBroker(headers, [])
+
+
+def test_a_data_key_is_looked_for_in_every_source(broker):
+    insert_all(broker, make_run(2, keys={"x": [1.0]}, uid="only-near"))
+    insert_all(broker, make_run(2, keys={"det": [1.0]}, uid="only-far", plan_name="long"))
+    assert [header.uid for header in broker(data_key="det")] == ["only-far"]
+    assert [header.uid for header in broker(data_key="x")] == ["only-near"]
+    with pytest.warns(SearchWarning, match="the nearest there is: 'det'"):
+        assert not broker(data_key="dett")
