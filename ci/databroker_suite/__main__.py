@@ -63,10 +63,13 @@ def make_environment(folder: Path) -> str:
 
 def run(python: str, face: str, outcomes: Path) -> dict[str, str]:
     """``{test: outcome}``, the stores aside: a test passes if it does on each."""
-    command = [python, "-m", "pytest", "--quiet", "--no-header", "--tb=short", "--timeout=120"]
+    command = [python, "-m", "pytest", "--quiet", "--no-header", "--tb=native", "--timeout=120"]
     command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={outcomes}"]
     command += ["--rootdir", str(HERE), "-c", os.devnull, str(HERE)]
-    subprocess.run(command, env={**os.environ, "DASKBROKER_FACE": face}, cwd=HERE, check=False)
+    environment = {**os.environ, "DASKBROKER_FACE": face}
+    done = subprocess.run(command, env=environment, cwd=HERE, check=False)
+    if done.returncode not in (0, 1):  # 1: some tests fail
+        sys.exit(f"pytest ended with status {done.returncode}, so not every test was run")
     found: dict[str, list[str]] = {}
     for case in xml.parse(outcomes).getroot().iter("testcase"):
         parts = {child.tag for child in case}
