@@ -63,7 +63,7 @@ def make_environment(folder: Path) -> str:
 
 def run(python: str, face: str, outcomes: Path) -> dict[str, str]:
     """``{test: outcome}``, the stores aside: a test passes if it does on each."""
-    # Native tracebacks: pytest's own parse sources, which fails after a RecursionError in Python 3.11.
+    # pytest's own tracebacks parse sources, which Python 3.11 cannot after a RecursionError.
     command = [python, "-m", "pytest", "--quiet", "--no-header", "--tb=native", "--timeout=120"]
     command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={outcomes}"]
     command += ["--rootdir", str(HERE), "-c", os.devnull, str(HERE)]
