@@ -31,7 +31,7 @@ from .columns import ColumnSource, ExternalColumn
 from .loading import load
 from .regions import check_names, region_of
 from .rows import DatasetRows
-from .variables import coordinate_sources, variable_source
+from .variables import coordinate_sources, variable_sources
 
 __all__ = ["assembly", "dataset", "run_attrs"]
 
@@ -101,13 +101,15 @@ def assembly(
     chosen = [field for field in selected if field.role != "time"]
     events, dtypes = plan.events, options.dtypes or {}
     columns = {column.name: column for column in table_columns(events, chosen, runs)}
-    _check_names(dtypes, columns)
     shown = coordinate_sources(events, with_run)
-    sources = shown | {
-        name: variable_source(events, column, runs, filling, dtypes)
-        for name, column in columns.items()
-        if name not in shown
-    }
+    sources = dict(shown)
+    for name, column in list(columns.items()):
+        if name not in shown:
+            found = variable_sources(events, column, runs, filling, dtypes)
+            fresh = {_free(n, name, columns, sources): source for n, source in found.items()}
+            sources |= fresh
+            columns |= dict.fromkeys(fresh, column)
+    _check_names(dtypes, columns)
     sources |= _regions(options.roi or {}, sources)
     scanned = [name for name in _scanned(runs, stream) if name in columns]
     return Assembly(
@@ -121,6 +123,13 @@ def assembly(
         _token(events, stream, runs, filling, options),
         chunks,
     )
+
+
+def _free(name: str, column: str, columns: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
+    """The name of a variable of a column, if need be with ``_`` so that it is no other's."""
+    while name != column and (name in columns or name in sources):
+        name += "_"
+    return name
 
 
 def _regions(
