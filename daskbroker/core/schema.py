@@ -250,9 +250,11 @@ def object_cells(
         convert = plain
     else:
         convert = partial(np.asarray, dtype=arrays.cell_dtype)
+    ragged = arrays is not None and arrays.shape is None
     for place, cell in enumerate(cells):
-        if cell is not None:
-            cells[place] = convert(cell)
+        if cell is None or (ragged and type(cell) is list and None in cell):
+            continue  # of differing lengths, they are kept as they are
+        cells[place] = convert(cell)
     return cells
 
 

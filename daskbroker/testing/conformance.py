@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .arrays import ArrayConformance
 from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
@@ -26,6 +27,7 @@ class BrokerConformance(
     RepeatConformance,
     TimeConformance,
     ValueConformance,
+    ArrayConformance,
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,
