@@ -58,8 +58,8 @@ def dataset(
     runs
         Start and stop of each run, for attrs and projections.
     options
-        What is shown, and how it is filled. ``dtypes`` are those of external variables, in place
-        of those that are declared or that files have.
+        What is shown, and how it is filled. ``dtypes`` are those of variables, in place of those
+        that are declared, that files have, or that stored values have in common.
     files
         How detector files are reached.
     chunks
@@ -76,8 +76,9 @@ def dataset(
         Dimension ``time`` (UTC, without zone, as xarray has none), then the data key's own
         ``dims`` or ``<key>_dim_N``. Coordinates ``time``, ``seq_num`` and the scanned motors of
         ``start.hints.dimensions``, which are in memory, as are all stored variables if they are
-        small together. Variables have the names of the table's columns. Numbers
-        with gaps are floats; cells of no common shape are objects. External variables have the
+        small together. Variables have the names of the table's columns, those
+        of rows of fields ``<name>.<field>``. Numbers with gaps are floats; cells of no common
+        shape are objects. External variables have the
         shape and dtype that is declared, or that their files have where somebody has looked.
     """
     filling = options.filling(plan, files)
