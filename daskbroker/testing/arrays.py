@@ -82,6 +82,21 @@ class ArrayConformance(Conformance):
         there = [cell for value, cell in zip(values, expected, strict=True) if value is not None]
         assert [_plain(cell) for cell in cells] == there or _same(list(map(_plain, cells)), there)
 
+    @pytest.mark.parametrize("dtype", ["u1", "i2", ">u4", "i8", "u8", "f4", "f8", "?"])
+    def test_arrays_of_numpy_keep_their_dtype(self, put: Put, dtype: str) -> None:
+        """Documents have lists."""
+        values = [np.ones((2, 3), dtype), np.zeros((2, 3), dtype)]
+        documents = run_of(values)
+        header = put(documents)
+        check_run(header, inserted(header, documents))
+        events = [doc["data"]["x"] for name, doc in header.documents() if name == "event"]
+        assert all(isinstance(cell, list) for cell in events)
+        native = np.dtype(dtype).newbyteorder("=")
+        assert {cell.dtype for cell in table_of(header)["x"]} == {native}
+        np.testing.assert_array_equal(
+            header.dataset()["x"].values, np.stack(values).astype(native), strict=True
+        )
+
     def test_ragged_cells_have_one_dtype(self, put: Put) -> None:
         documents = run_of([[1, 2], [3], [0.5, 1, 2], [None, 1]])
         header = put(documents)

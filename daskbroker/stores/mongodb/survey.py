@@ -19,7 +19,7 @@ from ...core.chunks import Statistics
 from ...core.codec import Kind
 from ...core.pages import CHUNK_BYTES
 from .bson_documents import SIDE
-from .value_types import depth_of, kind_of, split_types, type_of, value_of
+from .value_types import kind_of, noted_type_of, split_types
 
 __all__ = [
     "RANGE_ROWS",
@@ -79,7 +79,7 @@ def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
     types: list[Any] = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", SIDE, *ESSENTIAL)]
     for key, claim in descriptor["data_keys"].items():
-        types.append(type_of(value_of(key), depth_of(claim)))
+        types.append(noted_type_of(key, claim))
     return {
         "_id": 0,
         "t": "$time",

@@ -121,6 +121,14 @@ def array_values(row):
         "odd": [{"a": row}, 1],
         "deep": [[[[[row]]]]],
         "number": 2**40 + row if first else row + 0.5,
+        "u2": np.array([row, 1], "u2"),
+        "u2 gap": None if row == 45 else np.array([row, 1], "u2"),
+        "u1 u2": np.array([row, 1], "u1" if first else "u2"),
+        "f4": np.array([[row, np.nan]], "f4"),
+        "f4 list": np.array([row, 1], "f4") if first else [0.5, 1.0],
+        "u8": np.array([2**60, row], "u8"),
+        "i2 ragged": np.zeros(row % 3, "i2"),
+        "u2.x": np.array([row, 1], "u2"),
     }
 
 
@@ -164,4 +172,12 @@ def test_arrays_have_one_form_wherever_they_are(mongo):
         "odd": ((), "object"),
         "deep": ((1, 1, 1, 1, 1), "int64"),
         "number": ((), "float64"),
+        "u2": ((2,), "uint16"),
+        "u2 gap": ((2,), "float32"),
+        "u1 u2": ((2,), "int64"),
+        "f4": ((1, 2), "float32"),
+        "f4 list": ((2,), "float64"),
+        "u8": ((2,), "uint64"),
+        "i2 ragged": ((), "object"),
+        "u2.x": ((2,), "int64"),  # of a key that is no path
     }
