@@ -241,10 +241,9 @@ def object_cells(
 ) -> np.ndarray:
     """Cells that are arrays, in the form that those of all chunks have, see `TableColumn`."""
     cells: np.ndarray = to_pandas(table, physical, "object")[rows]
-    convert: Callable[[Any], Any]
     if fields is not None:
-        convert = partial(structured_cell, dtype=fields)
-    elif arrays is None:
+        convert: Callable[[Any], Any] = partial(structured_cell, dtype=fields)
+    elif arrays is None or _has_leaves_of(table, physical, arrays.cell_dtype):
         return cells
     elif arrays.cell_dtype.kind == "O":  # lists, as in a chunk that has all sorts of leaves
         convert = plain
@@ -256,6 +255,17 @@ def object_cells(
             continue  # of differing lengths, they are kept as they are
         cells[place] = convert(cell)
     return cells
+
+
+def _has_leaves_of(table: pa.Table, physical: str, dtype: np.dtype) -> bool:
+    """Whether a chunk's cells are arrays of a dtype, or lists that stand for arrays of objects."""
+    place = table.schema.get_field_index(physical)
+    if place < 0:
+        return True
+    kind, _ = field_kind(table.schema.field(place))
+    if kind.name not in ("array", "list") or kind.dtype == "<U":
+        return dtype.kind == "O"
+    return np.dtype(kind.dtype) == dtype
 
 
 def _nullable(array: pa.Array, dtype: str) -> Any:
