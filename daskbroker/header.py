@@ -255,8 +255,8 @@ class Header:
             or ``{name: n}``: so many events a block, for all variables or for one; anything else
             as :meth:`xarray.Dataset.chunk` takes it.
         dtypes
-            Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare and
-            files hold.
+            Of variables, ``{"img": "uint16"}``: of external ones in place of what descriptors
+            declare and files hold, of others in place of what their values have in common.
         roi
             Of external variables, the region of each cell that is shown and ever read:
             ``{"img": np.s_[..., 10:20, :]}``. Unlike a slice after other steps, it reaches the file

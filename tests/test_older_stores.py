@@ -154,7 +154,7 @@ def is_cell(found, expected, exact=True):
     if isinstance(expected, dict):
         return found == expected
     if expected is None or expected != expected:
-        return bool(pd.isna(found))
+        return bool(np.all(pd.isna(found)))  # of an array in a Dataset throughout
     if isinstance(expected, int) and not isinstance(expected, bool) and not exact:
         return float(found) == float(expected)
     return found == expected

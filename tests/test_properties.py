@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 import daskbroker
 from daskbroker.core.chunks import from_ipc, to_ipc
 from daskbroker.core.codec import MISSING, decode, encode
-from daskbroker.core.documents import equal
+from daskbroker.core.documents import equal, plain
 from daskbroker.core.fields import data_keys_of, shown_names
 from daskbroker.core.query import compile_query
 from daskbroker.testing import (
+    RunBuilder,
     assert_documents_equal,
     assert_references_first,
     difference,
@@ -61,8 +62,54 @@ def check_views(header, stream, events):
         for uid, cell in zip(uids, frame[name], strict=True):
             value = received[uid]["data"].get(key)
             shown = cell.tolist() if isinstance(cell, np.ndarray) else cell
-            missing = not isinstance(shown, (list, dict)) and pd.isna(shown)
-            assert equal(value, shown) or (missing and (value is None or value != value))
+            assert same_cell(value, shown)
+
+
+_leaf = st.one_of(st.none(), st.booleans(), st.integers(-5, 2**54), st.floats(width=16), st.text())
+_leaves = st.sampled_from([st.integers(-5, 5), st.floats(width=16), _leaf])
+_values = st.one_of(
+    _leaves,
+    _leaves.map(lambda leaf: st.lists(leaf, min_size=2, max_size=2)),
+    _leaves.map(lambda leaf: st.lists(leaf, max_size=3)),
+).flatmap(lambda values: values if isinstance(values, st.SearchStrategy) else st.just(values))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    first=st.lists(_values, min_size=1, max_size=4),
+    then=st.lists(_values, max_size=4),
+    cuts=st.sets(st.integers(0, 7)),
+)
+def test_dtypes_do_not_depend_on_how_a_stream_was_cut(shared, first, then, cuts):
+    """Sealed as one chunk, in several, and in the journal."""
+    found = []
+    for ends in ((), cuts, range(8)):
+        run = RunBuilder()
+        descriptor = run.descriptor({"x": first[0], "y": 0.5})
+        for number, value in enumerate([*first, *then]):
+            run.event(descriptor, {"x": value, "y": None if number == 2 else 1})
+        for number, (name, doc) in enumerate(run.documents):
+            shared.insert(name, doc)
+            if number - 2 in ends:
+                shared.seal(shared[run.uid])
+        header = shared[run.uid]
+        dataset = header.dataset()
+        forms = {
+            name: (variable.shape, variable.dtype, repr(plain(variable.values.tolist())))
+            for name, variable in dataset.items()
+        }
+        found.append((header.table().dtypes.to_dict(), forms))
+        assert header.table().compute().dtypes.to_dict() == found[-1][0]
+    assert found[0] == found[1] == found[2]
+
+
+def same_cell(value, shown):
+    """Tables have NaN or NA for what is missing, inside arrays of numbers too."""
+    if isinstance(value, list) and isinstance(shown, list):
+        return len(value) == len(shown) and all(map(same_cell, value, shown))
+    if value is None:
+        return not isinstance(shown, (list, dict)) and pd.isna(shown)
+    return equal(value, shown) or (value != value and pd.isna(shown))
 
 
 @settings(max_examples=60, deadline=None)

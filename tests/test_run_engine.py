@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
+import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.utils import RunEngineInterrupted
 from ophyd.sim import det, det4, motor, motor1, motor2
+from ophyd_async.core import (
+    Array1D,
+    StandardReadable,
+    StandardReadableFormat,
+    StrictEnum,
+    Table,
+    init_devices,
+    soft_signal_rw,
+)
 
 from daskbroker.testing import assert_documents_equal, assert_references_first
 
@@ -120,3 +131,53 @@ def test_failed_plan(db, engine):
     header = check(db, engine)
     assert header.stop["exit_status"] == "fail"
     assert header.stop["reason"] == "the shutter is stuck"
+
+
+class Reading(StrictEnum):
+    LOW = "low"
+    HIGH = "high"
+
+
+class Peaks(Table):
+    """Rows of a peak finder, as a detector's software gives them."""
+
+    position: Array1D[np.float32]
+    count: Array1D[np.int16]
+    label: Sequence[str]
+    reading: Sequence[Reading]
+
+
+PEAKS = Peaks(
+    position=[0.5, 1.5], count=[1, -2], label=["a", "ß" * 50], reading=["low", Reading.HIGH]
+)
+ROWS = [[0.5, 1, "a", "low"], [1.5, -2, "ß" * 50, "high"]]
+
+
+class PeakFinder(StandardReadable):
+    """A device of ophyd-async with a Table as reading, and one as configuration."""
+
+    def __init__(self, name=""):
+        with self.add_children_as_readables():
+            self.peaks = soft_signal_rw(Peaks, PEAKS)
+        with self.add_children_as_readables(StandardReadableFormat.CONFIG_SIGNAL):
+            self.reference = soft_signal_rw(Peaks, PEAKS)
+        super().__init__(name)
+
+
+def test_tables_of_ophyd_async(db, engine):
+    with init_devices():
+        finder = PeakFinder(name="finder")
+    engine(bp.count([finder], 3))
+    header = db[-1]
+    events = [doc for name, doc in header.documents() if name == "event"]
+    assert [event["data"]["finder-peaks"] for event in events] == [ROWS] * 3
+    (descriptor,) = header.descriptors["primary"]
+    assert descriptor["configuration"]["finder"]["data"]["finder-reference"] == ROWS
+    cells = header.table().compute()["finder-peaks"].tolist()
+    assert [cell.tolist() for cell in cells] == [list(map(tuple, ROWS))] * 3
+    assert [cells[0].dtype[name].kind for name in cells[0].dtype.names] == ["f", "i", "U", "U"]
+    dataset = header.dataset()
+    assert dataset["finder-peaks.position"].dtype == np.float32
+    assert dataset["finder-peaks.count"].dtype == np.int16
+    assert dataset["finder-peaks.count"].values.tolist() == [[1, -2]] * 3
+    assert dataset["finder-peaks.label"].values.tolist() == [["a", "ß" * 50]] * 3

@@ -21,6 +21,9 @@ array    arrays of one shape and type                 nested fixed_size_list
 list     flat arrays of one type, differing lengths   list
 json     anything else, bytes and UUIDs too           string (JSON)
 ======== ============================================ ==========================
+
+Arrays whose leaves have no one type (whole and fractional numbers, ``None`` among numbers) are JSON
+too, so that they come back exactly; their kind tells the shape and what the leaves have in common.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -39,8 +42,8 @@ import pyarrow as pa
 
 from .documents import DEEPEST, plain
 from .errors import StoreDamaged, StoreVersion
-from .frozen import FrozenList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
+from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
 from .listing import listed
 
 __all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
@@ -50,11 +53,6 @@ KINDS = frozenset(
 )
 NOTES = frozenset(("ints", "missing", "marked"))
 """What may stand beside the kind in a field's metadata."""
-
-EXACT_INTEGER = 2**53
-"""The largest integer up to which every integer is a float of its own."""
-
-LISTS = frozenset({list, FrozenList})
 
 
 class _Missing:
@@ -81,9 +79,10 @@ class Kind:
     nulls
         Whether some cells are ``None`` or missing.
     dtype
-        Of the cells of an array or list, as NumPy spells it (``"<f8"``, ``"<U"`` for text).
+        Of arrays and lists, what their leaves have in common, see :mod:`.leaves`. Of ``json`` too,
+        if the cells are arrays.
     shape
-        Of each cell of an array.
+        Of each cell, if all are arrays of one shape.
     """
 
     name: str
@@ -226,7 +225,10 @@ def encode(values: Any) -> Column:
             notes["missing"] = _missing_note(values, type(None) in types)
         types -= {type(None), _Missing}
     column = _encode_solid(solid, types, valid, notes)
-    return column if column is not None else _encode_json(values)
+    if column is not None:
+        return column
+    form = cell_form(solid) if types <= {*LISTS, np.ndarray} else UNKNOWN
+    return _encode_json(values, form, nulls=valid is not None)
 
 
 def _missing_note(values: Sequence[Any], some_none: bool) -> str:
@@ -281,7 +283,7 @@ def _integers(solid: Sequence[int]) -> tuple[str, np.ndarray] | None:
         return "int", np.array(solid, np.int64)
     if low >= -(2**63) and high < 2**63:
         return "long", np.array(solid, np.int64)
-    if low >= 0 and high < 2**64:
+    if low >= 2**63 and high < 2**64:  # smaller ones beside them may be of another chunk
         return "uint", np.array(solid, np.uint64)
     return None
 
@@ -301,12 +303,16 @@ def _spread(solid: np.ndarray | pa.Array, valid: np.ndarray | None) -> pa.Array:
 def _encode_arrays(
     solid: Sequence[Any], types: set[type], valid: np.ndarray | None, notes: dict[str, str]
 ) -> Column | None:
+    if np.ndarray in types and len(types) > 1:
+        solid, types = _with_empty_arrays(solid, types)
     if types == {np.ndarray}:
         if len({(a.dtype, a.shape) for a in solid}) == 1:
-            return _encode_block(np.stack(solid), valid, notes)
+            return _encode_block(np.stack(solid), valid, notes) if solid[0].size else None
         if len({a.dtype for a in solid}) == 1 and all(a.ndim == 1 for a in solid):
             return _encode_ragged(np.concatenate(solid), list(map(len, solid)), valid, notes)
     if np.ndarray in types:
+        if any(a.dtype.kind == "u" and is_beyond(a) for a in solid if isinstance(a, np.ndarray)):
+            return None
         solid = [plain(v) for v in solid]
     shape: list[int] = []
     level: Sequence[Any] = solid
@@ -330,23 +336,32 @@ def _encode_arrays(
     return _encode_block(flat.reshape(len(solid), *shape), valid, notes)
 
 
+def _with_empty_arrays(solid: Sequence[Any], types: set[type]) -> tuple[Sequence[Any], set[type]]:
+    """Arrays of one dtype and lists that are empty, as which empty arrays come, as arrays."""
+    dtypes = {cell.dtype for cell in solid if isinstance(cell, np.ndarray)}
+    if len(dtypes) > 1 or any(len(cell) for cell in solid if not isinstance(cell, np.ndarray)):
+        return solid, types
+    empty = np.empty(0, dtypes.pop())
+    return [cell if isinstance(cell, np.ndarray) else empty for cell in solid], {np.ndarray}
+
+
 def _flat(leaves: Sequence[Any]) -> np.ndarray | pa.Array | None:
     """The leaves of arrays as one flat array, if they are all of one scalar type."""
     types = set(map(type, leaves))
     if len(types) != 1 or not types <= {float, int, bool, str}:
         return None
     found = _leaves(leaves, types, {})
-    return None if found is None else found[1]
+    return None if found is None or found[0] == "uint" else found[1]
 
 
 def _encode_block(block: np.ndarray, valid: np.ndarray | None, notes: dict[str, str]) -> Column:
     """Encode a NumPy array whose first axis is the rows."""
-    rows, shape = len(block), block.shape[1:]
+    shape = block.shape[1:]
     if block.ndim == 1:
         return _encode_flat_block(block, notes)
-    if rows == 0 or block.size == 0:
-        return _encode_json(_with_nulls(block.tolist(), valid))
-    kind = Kind("array", valid is not None, block.dtype.newbyteorder("<").str, shape)
+    if block.size == 0:
+        return _encode_json(block.tolist(), CellForm("none", shape), nulls=False)
+    kind = Kind("array", valid is not None, leaf_of_array(block), shape)
     if valid is not None:
         full = np.zeros((len(valid), *shape), block.dtype)
         full[valid] = block
@@ -364,6 +379,8 @@ def _encode_flat_block(block: np.ndarray, notes: dict[str, str]) -> Column:
         return Column(pa.array(block.astype(np.int64)), Kind("int"), notes)
     low, high = int(block.min()), int(block.max())
     if high >= 2**63:
+        if low < 2**63:
+            return _encode_json(block.tolist(), UNKNOWN, nulls=False)
         return Column(pa.array(block.astype(np.uint64)), Kind("uint"), notes)
     name = "int" if low >= -EXACT_INTEGER and high <= EXACT_INTEGER else "long"
     return Column(pa.array(block.astype(np.int64)), Kind(name), notes)
@@ -396,7 +413,7 @@ def _encode_ragged(
     if isinstance(flat, pa.Array):
         dtype = "<U"
     else:
-        dtype = flat.dtype.newbyteorder("<").str
+        dtype = leaf_of_array(flat)
         flat = pa.array(flat)
     counts = np.zeros(len(lengths) if valid is None else len(valid), np.int64)
     counts[slice(None) if valid is None else valid] = lengths
@@ -409,8 +426,9 @@ def _encode_ragged(
     return Column(array, Kind("list", valid is not None, dtype), notes)
 
 
-def _encode_json(values: Sequence[Any]) -> Column:
-    return text_column([None if v is MISSING else marked_json(v) for v in values])
+def _encode_json(values: Sequence[Any], form: CellForm, *, nulls: bool) -> Column:
+    column = text_column([None if v is MISSING else marked_json(v) for v in values])
+    return replace(column, kind=Kind("json", nulls, *form))
 
 
 def text_column(texts: Sequence[str | None]) -> Column:

@@ -132,7 +132,8 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
 
     Mappings become dicts, tuples and other sequences lists, NumPy scalars Python scalars,
     NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays), cells that a
-    masked array masks ``None``. Bytes and UUIDs stay what they are.
+    masked array masks ``None``. Structured arrays become lists of rows, as do tables of
+    ophyd-async. Bytes and UUIDs stay what they are.
 
     Parameters
     ----------
@@ -221,6 +222,8 @@ def _normalize(value: Any, arrays: bool, levels: int) -> Any:
         return bytes(value)
     if isinstance(value, uuid.UUID):
         return uuid.UUID(int=value.int)
+    if callable(getattr(value, "numpy_table", None)):
+        return _normalize(_rows_of_table(value), arrays, levels)
     raise _NoSuchForm(
         f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; "
         "use numbers, text, booleans, None, bytes, UUIDs, lists, arrays and mappings of these"
@@ -270,9 +273,9 @@ def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
     except Exception as error:
         raise _NoSuchForm(f"a {type(value).__name__} makes no array: {_named(error)}") from error
     kind, size = array.dtype.kind, array.dtype.itemsize
-    if kind not in "biufUSO" or (kind == "f" and size > 8):
-        what = "array" if array.ndim else "value"
-        raise _NoSuchForm(f"an {what} of dtype {array.dtype} has no JSON-like form")
+    if not _has_form(array.dtype):
+        what = "an array" if array.ndim else "a value"
+        raise _NoSuchForm(f"{what} of dtype {array.dtype} has no JSON-like form")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         return _normalize(value.tolist(), arrays, levels)
     if array.ndim == 0 or not arrays or kind not in "biuf" or array.size == 0:
@@ -281,6 +284,24 @@ def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
     if kind == "f" and size == 2:
         native = np.dtype("f4")
     return np.array(array, dtype=native, order="C", copy=True)
+
+
+def _has_form(dtype: np.dtype) -> bool:
+    """Whether values of a dtype, or of all its fields, are numbers, text, bytes or objects."""
+    if dtype.subdtype is not None:
+        return _has_form(dtype.subdtype[0])
+    if dtype.names is not None:
+        return all(_has_form(dtype[name]) for name in dtype.names)
+    return dtype.kind in "biuUSO" or (dtype.kind == "f" and dtype.itemsize <= 8)
+
+
+def _rows_of_table(table: Any) -> list[list[Any]]:
+    """The rows of a ``Table`` of ophyd-async, which is made of columns.
+
+    Its own ``numpy_table`` would cut text off.
+    """
+    columns = [np.asarray(c).tolist() if isinstance(c, np.ndarray) else list(c) for _, c in table]
+    return [list(row) for row in zip(*columns, strict=True)]
 
 
 def plain(value: Any) -> Any:

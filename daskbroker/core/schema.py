@@ -7,21 +7,33 @@ only where there are none does the descriptor's claim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from .arrays import ArrayForm, array_form
 from .chunks import ChunkPlan
 from .clock import LEAST, MOST
-from .codec import EXACT_INTEGER, MISSING, Kind, block, decode, field_kind
+from .codec import MISSING, Kind, block, decode, field_kind
+from .documents import plain
 from .fields import Field, data_keys_of, project
 from .layouts import whole
+from .leaves import EXACT_INTEGER
+from .structured import fields_of, structured_cell
 
-__all__ = ["TableColumn", "empty_frame", "table_columns", "to_pandas"]
+__all__ = [
+    "TableColumn",
+    "column_cells",
+    "empty_frame",
+    "object_cells",
+    "table_columns",
+    "to_pandas",
+]
 
 TIME = "datetime64[us, UTC]"
 """Of each table's ``time``, whatever the zone of the broker: Dask computes the divisions of
@@ -43,12 +55,18 @@ class TableColumn:
         pandas dtype by name; the same in each partition.
     external
         The values are outside the store (event-model's ``external``) and have to be filled.
+    arrays
+        What the cells of all chunks have in common, if they are arrays.
+    fields
+        The dtype of fields that is declared, if cells are rows.
     """
 
     field: Field
     physical: str
     dtype: str
     external: bool = False
+    arrays: ArrayForm | None = None
+    fields: np.dtype | None = None
 
     @property
     def name(self) -> str:
@@ -81,27 +99,43 @@ def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) 
     if field.role in ("descriptor", "run"):
         return TableColumn(field, "", "str")
     if field.role == "ts":
-        return TableColumn(
-            field, f"ts:{field.key}", _stored_dtype(plan, f"ts:{field.key}", "float64")
-        )
+        dtype = unify(stored_kinds(plan, f"ts:{field.key}"), "float64")
+        return TableColumn(field, f"ts:{field.key}", dtype)
     if field.role == "data":
         physical = f"data:{field.key}"
         claims = [
             d["data_keys"][field.key] for d in plan.descriptors if field.key in d["data_keys"]
         ]
-        external = any(claim.get("external") for claim in claims)
-        dtype = _stored_dtype(plan, physical, claimed_dtype(claims))
-        if external:
-            dtype = "object"
-        return TableColumn(field, physical, dtype, external)
+        if any(claim.get("external") for claim in claims):
+            return TableColumn(field, physical, "object", external=True)
+        kinds = stored_kinds(plan, physical)
+        dtype = unify(kinds, claimed_dtype(claims))
+        if dtype != "object":
+            return TableColumn(field, physical, dtype)
+        arrays = array_form(kinds)
+        return TableColumn(
+            field, physical, dtype, arrays=arrays, fields=_fields(claims, kinds, arrays)
+        )
     values = [project(field, *runs[d["run_start"]], d) for d in plan.descriptors]
     return TableColumn(field, "", values_dtype(values))
 
 
-def _stored_dtype(plan: ChunkPlan, physical: str, claim: str) -> str:
+def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
+    """The different kinds that a column has in a plan's chunks; None stands for a chunk without."""
     used = np.unique(plan.records["schema"])
-    kinds = [plan.schemas[place].get(physical) for place in used.tolist()]
-    return unify(kinds, claim)
+    return [plan.schemas[place].get(physical) for place in used.tolist()]
+
+
+def _fields(
+    claims: Sequence[Mapping[str, Any]], kinds: Sequence[Kind | None], arrays: ArrayForm | None
+) -> np.dtype | None:
+    """The fields that are declared, if cells can be rows of as many."""
+    fields = fields_of(claims)
+    names = {kind.name for kind in kinds if kind is not None}
+    if fields is None or not names <= {"array", "list", "json", "null"}:
+        return None
+    shape = None if arrays is None else arrays.shape
+    return fields if shape is None or shape[-1] == len(fields.names or ()) else None
 
 
 def unify(kinds: Iterable[Kind | None], claim: str) -> str:
@@ -186,6 +220,52 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
         return _nullable(array, dtype)
     values = array.to_numpy(zero_copy_only=False)  # nulls of floats become NaN
     return values.astype(dtype, copy=False)
+
+
+def column_cells(table: pa.Table, column: TableColumn, rows: slice | np.ndarray) -> Any:
+    """The cells of a column in some rows of a chunk, as :func:`to_pandas` gives them.
+
+    The arrays of all chunks have one dtype; rows of fields are structured arrays.
+    """
+    if column.arrays is None and column.fields is None:
+        return to_pandas(table, column.physical, column.dtype)[rows]
+    return object_cells(table, column.physical, rows, column.arrays, column.fields)
+
+
+def object_cells(
+    table: pa.Table,
+    physical: str,
+    rows: slice | np.ndarray,
+    arrays: ArrayForm | None,
+    fields: np.dtype | None,
+) -> np.ndarray:
+    """Cells that are arrays, in the form that those of all chunks have, see `TableColumn`."""
+    cells: np.ndarray = to_pandas(table, physical, "object")[rows]
+    if fields is not None:
+        convert: Callable[[Any], Any] = partial(structured_cell, dtype=fields)
+    elif arrays is None or _has_leaves_of(table, physical, arrays.cell_dtype):
+        return cells
+    elif arrays.cell_dtype.kind == "O":  # lists, as in a chunk that has all sorts of leaves
+        convert = plain
+    else:
+        convert = partial(np.asarray, dtype=arrays.cell_dtype)
+    ragged = arrays is not None and arrays.shape is None
+    for place, cell in enumerate(cells):
+        if cell is None or (ragged and type(cell) is list and None in cell):
+            continue  # of differing lengths, they are kept as they are
+        cells[place] = convert(cell)
+    return cells
+
+
+def _has_leaves_of(table: pa.Table, physical: str, dtype: np.dtype) -> bool:
+    """Whether a chunk's cells are arrays of a dtype, or lists that stand for arrays of objects."""
+    place = table.schema.get_field_index(physical)
+    if place < 0:
+        return True
+    kind, _ = field_kind(table.schema.field(place))
+    if kind.name not in ("array", "list") or kind.dtype == "<U":
+        return dtype.kind == "O"
+    return np.dtype(kind.dtype) == dtype
 
 
 def _nullable(array: pa.Array, dtype: str) -> Any:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .codec import EXACT_INTEGER
 from .documents import is_unicode, normalize
 from .errors import BadDocument
 from .layouts import DATUM, EVENT, STREAM_DATUM, Layout
+from .leaves import EXACT_INTEGER
 from .listing import listed
 
 __all__ = ["check_keys", "check_page", "check_row", "document_label", "prepare"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .arrays import ArrayConformance
 from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
@@ -28,6 +29,7 @@ class BrokerConformance(
     SearchConformance,
     TimeConformance,
     ValueConformance,
+    ArrayConformance,
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,

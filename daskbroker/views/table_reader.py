@@ -20,10 +20,10 @@ from ..core.errors import StoreDamaged
 from ..core.schema import (
     TIME,
     TableColumn,
+    column_cells,
     empty_frame,
     of_values,
     posix_to_datetime,
-    to_pandas,
 )
 from .rows import Duplicates, keep
 
@@ -269,7 +269,7 @@ class _Chunk:
             held = Held.of_table(self.table, target.key, self.rows, external=target.external)
             return self.filling.cells(target, held, self.piece.near)
         try:
-            return to_pandas(self.table, column.physical, column.dtype)[self.rows]
+            return column_cells(self.table, column, self.rows)
         except StoreDamaged as error:
             raise damaged(self.reader._label(self.piece), error) from error
 

@@ -107,6 +107,8 @@ columns = st.one_of(
 @example([[[]], [[]]])
 @example([["a", None]])
 @example([[1, 2.0]])
+@example([[1, None], MISSING, None, [2.5, -0.0]])
+@example([np.uint64([2**60]), [1], None])
 @example([[0.5], 1, np.array([1, 2])])
 @example([{"a": NAN}, None, MISSING])
 @example(["\ud800", "a"])
@@ -158,7 +160,8 @@ MIXED = [
     ([1, MISSING], "int", i8, True),
     ([1, BIG + 1], "long", i8, False),
     ([-(2**63), None], "long", i8, True),
-    ([0, 2**64 - 1], "uint", pa.uint64(), False),
+    ([2**63, 2**64 - 1], "uint", pa.uint64(), False),
+    ([0, 2**64 - 1], "json", text, False),  # as 0 may be of a chunk of its own
     ([2**63, None], "uint", pa.uint64(), True),
     ([1.5, NAN], "float", f8, False),
     ([1.0, None], "float", f8, True),
@@ -194,13 +197,31 @@ def fixed(leaf: pa.DataType, *shape: int) -> pa.DataType:
 
 
 NESTED = [
-    ([[1, 2], [3, 4]], Kind("array", False, "<i8", (2,)), fixed(i8, 2)),
+    ([[1, 2], [3, 4]], Kind("array", False, "i8", (2,)), fixed(i8, 2)),
+    ([[1, BIG + 1]], Kind("array", False, "<i8", (2,)), fixed(i8, 2)),
+    ([[2**63]], Kind("json", False, "", (1,)), text),
+    ([np.uint64([2**63])], Kind("array", False, "<u8", (1,)), fixed(pa.uint64(), 1)),
+    ([[1, 2.5], None], Kind("json", True, "<f8", (2,)), text),
+    ([[[1.5, None]], MISSING], Kind("json", True, "<f8", (1, 2)), text),
+    ([[1, BIG + 1.5], [BIG + 1, 1]], Kind("json", False, "", (2,)), text),
+    ([[None, None]], Kind("json", False, "null", (2,)), text),
+    ([[True, 2]], Kind("json", False, "", (2,)), text),
+    ([["a", None]], Kind("json", False, "", (2,)), text),
+    ([[b"a", 1]], Kind("json", False, "", (2,)), text),
+    ([[0, 2**63]], Kind("json", False, "", (2,)), text),
+    ([[1, 2.5], [1]], Kind("json", False, "<f8"), text),
+    ([[], []], Kind("json", False, "none", (0,)), text),
+    ([[{"a": 1}, 2]], Kind("json"), text),
+    ([[[1], [1, 2]]], Kind("json"), text),
+    ([np.uint8([1]), np.uint16([1])], Kind("array", False, "i8", (1,)), fixed(i8, 1)),
+    ([np.uint64([2**60]), [1]], Kind("json", False, "", (1,)), text),
+    ([np.float32([1]), [1, 2.5]], Kind("json", False, "<f8"), text),
     ([[1.5], None], Kind("array", True, "<f8", (1,)), fixed(f8, 1)),
     ([["a", "b"]], Kind("array", False, "<U", (2,)), fixed(text, 2)),
     ([[[True], [False]]], Kind("array", False, "|b1", (2, 1)), fixed(pa.bool_(), 2, 1)),
     ([np.zeros((2, 3), "u2")] * 2, Kind("array", False, "<u2", (2, 3)), fixed(pa.uint16(), 2, 3)),
     ([np.float32([1]), MISSING], Kind("array", True, "<f4", (1,)), fixed(pa.float32(), 1)),
-    ([[1], [1, 2], []], Kind("list", False, "<i8"), pa.list_(i8)),
+    ([[1], [1, 2], []], Kind("list", False, "i8"), pa.list_(i8)),
     ([["a"], None, ["b", "c"]], Kind("list", True, "<U"), pa.list_(text)),
     ([np.uint8([1]), np.uint8([1, 2])], Kind("list", False, "|u1"), pa.list_(pa.uint8())),
 ]

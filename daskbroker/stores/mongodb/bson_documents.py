@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import bson
+import numpy as np
 from bson.binary import OLD_UUID_SUBTYPE, Binary, UuidRepresentation
 from bson.code import Code
 from bson.codec_options import CodecOptions, DatetimeConversion, TypeDecoder, TypeRegistry
@@ -29,11 +30,12 @@ from bson.raw_bson import RawBSONDocument
 from bson.regex import Regex
 from bson.timestamp import Timestamp
 
-from ...core.documents import Document, pack, plain, unpack
+from ...core.documents import Document, equal, pack, plain, unpack
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.stored import fault_of
 
 __all__ = [
+    "ARRAYS",
     "CODEC",
     "LARGEST",
     "SIDE",
@@ -43,6 +45,7 @@ __all__ = [
     "foreign_values",
     "from_bson",
     "is_packed",
+    "is_simple",
     "sparse_bson",
     "storable",
     "to_bson",
@@ -50,6 +53,10 @@ __all__ = [
 
 SIDE = "_daskbroker"
 """Key for what a document needs beside its plain form."""
+ARRAYS = "arrays"
+"""What is under that key for the dtypes of arrays, which are lists in BSON."""
+ARRAY_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "f4")
+"""All others are those that lists have by themselves."""
 LARGEST = 16_000_000
 """Bytes of a document; MongoDB's limit is 16 MiB, and it adds an ``_id``."""
 ROUTING = ("uid", "datum_id", "run_start", "descriptor", "resource", "stream_resource")
@@ -148,12 +155,48 @@ def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
     simple = plain(doc)
     encoded = _encoded(simple)
     side: dict[str, Any] = {} if run is None else {"run": storable(run)}
+    arrays = _array_dtypes(doc)
+    if arrays:
+        side[ARRAYS] = arrays
     if encoded is not None and not side:
         return RawBSONDocument(encoded)
     if encoded is None:
         side["packed"] = Binary(pack(doc))
         simple = dict(_holdable(simple))
     return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
+
+
+def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
+    """By data key, the dtypes of an event's arrays that their lists do not tell."""
+    data = doc.get("data")
+    if not isinstance(data, dict) or np.ndarray not in set(map(type, data.values())):
+        return {}
+    arrays = {key: value for key, value in data.items() if isinstance(value, np.ndarray)}
+    noted = {key: value.dtype.str[1:] for key, value in arrays.items() if is_simple(key)}
+    return {key: text for key, text in noted.items() if text in ARRAY_DTYPES}
+
+
+def _with_arrays(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
+    """An event whose arrays are of the dtypes that are noted beside it, as far as they fit."""
+    noted = side.get(ARRAYS)
+    data = doc.get("data")
+    if not isinstance(noted, dict) or not isinstance(data, dict):
+        return doc
+    arrays = {
+        key: _array(data[key], text)
+        for key, text in noted.items()
+        if key in data and text in ARRAY_DTYPES and isinstance(data[key], list)
+    }
+    return {**doc, "data": {**data, **arrays}} if arrays else doc
+
+
+def _array(cell: list[Any], text: str) -> Any:
+    """A list as an array, if it is what an array of the dtype gives."""
+    try:
+        found = np.array(cell, text)
+    except (ValueError, TypeError, OverflowError):
+        return cell
+    return found if found.tolist() == cell or equal(found, cell) else cell
 
 
 def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
@@ -167,6 +210,11 @@ def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocume
 def is_packed(doc: Mapping[str, Any]) -> bool:
     """Whether a stored document has more than its plain form tells."""
     return "packed" in doc.get(SIDE, ())
+
+
+def is_simple(key: str) -> bool:
+    """Whether a key means itself in a path of MongoDB."""
+    return bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
 
 
 def storable(text: str) -> str:
@@ -223,7 +271,7 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise StoreDamaged(f"{SIDE}.packed holds no document")
         return content
-    return {k: v for k, v in found.items() if k not in ("_id", SIDE)}
+    return _with_arrays({k: v for k, v in found.items() if k not in ("_id", SIDE)}, side)
 
 
 def document_from_bson(found: Mapping[str, Any]) -> Document:

@@ -29,7 +29,7 @@ from ...core.codec import MISSING, encode
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT
 from ...core.stored import check_column, encode_stored_rows
-from .bson_documents import CODEC, SIDE, from_bson, storable
+from .bson_documents import CODEC, SIDE, from_bson, is_simple, storable
 from .chunk_store import GONE, KEPT, Manifest, read_uids
 from .database import Database
 
@@ -39,7 +39,6 @@ __all__ = [
     "event_columns",
     "event_from_bson",
     "event_projection",
-    "is_simple",
     "row_batches",
     "uid_of",
     "unsealed",
@@ -161,11 +160,6 @@ def event_projection(columns: Sequence[str] | None) -> dict[str, int] | None:
             return None
     whole = wanted & set(PARTS)
     return {name: 1 for name in wanted if name in whole or name.partition(".")[0] not in whole}
-
-
-def is_simple(key: str) -> bool:
-    """Whether a key means itself in a path of MongoDB."""
-    return bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
 
 
 def event_columns(

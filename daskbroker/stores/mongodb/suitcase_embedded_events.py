@@ -26,7 +26,8 @@ from .database import Database
 from .reader import MongoReader
 from .references import with_uid
 from .suitcase_embedded_headers import refuse_writing, uid_of
-from .survey import is_array, kind_of, range_facts, type_of, value_of
+from .survey import range_facts
+from .value_types import depth_of, kind_of, type_of, value_of
 
 __all__ = ["SuitcaseEmbeddedEventStore"]
 
@@ -141,7 +142,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
     def _survey(self, descriptor: Document) -> list[dict[str, Any]]:
         """What there is to know of the pages of a descriptor, in order, without their data."""
         types = [
-            _types_in(value_of(key), array=is_array(claim))
+            _types_in(value_of(key), depth_of(claim))
             for key, claim in descriptor["data_keys"].items()
         ]
         told = {"t": "$time", "s": "$seq_num", "b": {"$bsonSize": "$$ROOT"}, "k": types}
@@ -236,12 +237,12 @@ def _listed(header: Mapping[str, Any], name: str) -> list[Any]:
     return found if isinstance(found, list) else [] if found is None else [found]
 
 
-def _types_in(values: Any, *, array: bool) -> dict[str, Any]:
+def _types_in(values: Any, depth: int) -> dict[str, Any]:
     """The expression for the different types in a column of a page."""
     cells = {"$cond": [{"$isArray": [values]}, values, []]}
     return {
         "$setUnion": [
-            {"$map": {"input": cells, "as": "cell", "in": type_of("$$cell", array=array)}},
+            {"$map": {"input": cells, "as": "cell", "in": type_of("$$cell", depth)}},
             [],
         ]
     }

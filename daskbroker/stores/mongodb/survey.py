@@ -8,7 +8,6 @@ exact as those of a sealed chunk, and every partition of a table has the same dt
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,7 +19,7 @@ from ...core.chunks import Statistics
 from ...core.codec import Kind
 from ...core.pages import CHUNK_BYTES
 from .bson_documents import SIDE
-from .journal import is_simple
+from .value_types import kind_of, noted_type_of, split_types
 
 __all__ = [
     "RANGE_ROWS",
@@ -28,22 +27,11 @@ __all__ = [
     "OddEvent",
     "Range",
     "cut_ranges",
-    "is_array",
-    "kind_of",
     "range_facts",
     "survey_stage",
-    "type_of",
-    "value_of",
 ]
 
 RANGE_ROWS = 16_384
-_TYPES = re.compile(
-    r"array<(\d+),(\w+)>|array|double|string|objectId|object|binData|bool|date|null|missing|int|"
-    r"long|decimal|undefined|regex|timestamp|symbol|javascriptWithScope|javascript|dbPointer|"
-    r"minKey|maxKey"
-)
-_LEAVES = {"double": "<f8", "int": "<i8", "long": "<i8", "bool": "|b1", "string": "<U"}
-
 
 ESSENTIAL = {
     "uid": ("string",),
@@ -89,9 +77,9 @@ class Range:
 
 def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
-    types = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", SIDE, *ESSENTIAL)]
+    types: list[Any] = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", SIDE, *ESSENTIAL)]
     for key, claim in descriptor["data_keys"].items():
-        types.append(type_of(value_of(key), array=is_array(claim)))
+        types.append(noted_type_of(key, claim))
     return {
         "_id": 0,
         "t": "$time",
@@ -99,28 +87,6 @@ def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
         "b": {"$bsonSize": "$$ROOT"},
         "k": {"$concat": types},
     }
-
-
-def is_array(claim: Mapping[str, Any]) -> bool:
-    """Whether a data key claims to hold arrays, so that their shapes are worth a look."""
-    return bool(claim.get("shape")) or claim.get("dtype") == "array"
-
-
-def value_of(key: str) -> Any:
-    """The expression for the value under a data key, whatever signs it has."""
-    if is_simple(key):
-        return f"$data.{key}"
-    return {"$getField": {"field": {"$literal": key}, "input": "$data"}}
-
-
-def type_of(value: Any, *, array: bool) -> Any:
-    """The expression for a value's type; ``array<length,type>`` for a flat array, if asked."""
-    if not array:
-        return {"$type": value}
-    each = {"$setUnion": [{"$map": {"input": value, "in": {"$type": "$$this"}}}, []]}
-    leaf = {"$cond": [{"$eq": [{"$size": each}, 1]}, {"$first": each}, "mixed"]}
-    shape = {"$concat": ["array<", {"$toString": {"$size": value}}, ",", leaf, ">"]}
-    return {"$cond": [{"$isArray": [value]}, shape, {"$type": value}]}
 
 
 # -- from what the server tells to ranges ------------------------------------------------------
@@ -166,7 +132,7 @@ def _range(
     if not (math.isfinite(facts.time_min) and math.isfinite(facts.time_max)):
         raise OddEvent("an event has a time that is not finite")
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
-    by_column = list(zip(*map(_parsed, types), strict=True))
+    by_column = list(zip(*map(split_types, types), strict=True))
     for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
         kind = kind_of(set(found))
         if kind is not None:
@@ -190,44 +156,9 @@ def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics
 @lru_cache(maxsize=10_000)
 def _is_sound(text: str) -> bool:
     """Whether a row has what every event has; of what is packed only what it is found by shows."""
-    packed, side, *found = _parsed(text)[: 2 + len(ESSENTIAL)]
+    packed, side, *found = split_types(text)[: 2 + len(ESSENTIAL)]
     hidden = ("data", "timestamps") if packed != "missing" else ()
     return side in ("missing", "null", "object") and all(
         kind in ESSENTIAL[name] or (name in hidden and kind == "missing")
         for name, kind in zip(ESSENTIAL, found, strict=True)
     )
-
-
-@lru_cache(maxsize=10_000)
-def _parsed(text: str) -> tuple[str, ...]:
-    return tuple(match.group() for match in _TYPES.finditer(text))
-
-
-def kind_of(types: set[str]) -> Kind | None:
-    """The kind that :func:`daskbroker.core.codec.encode` gives values of these BSON types."""
-    if types == {"missing"}:
-        return None
-    nulls = bool(types & {"missing", "null"})
-    types = types - {"missing", "null"}
-    if not types:
-        return Kind("null", True)
-    if types <= {"int", "long"}:
-        return Kind("long" if "long" in types else "int", nulls)
-    if types == {"int", "double"}:
-        return Kind("number", nulls)
-    names = {"double": "float", "bool": "bool", "string": "str"}
-    if len(types) == 1 and (name := names.get(next(iter(types)))):
-        return Kind(name, nulls)
-    if all(one.startswith("array<") for one in types):
-        return _array_kind(types, nulls)
-    return Kind("json", nulls)
-
-
-def _array_kind(types: set[str], nulls: bool) -> Kind:
-    shapes = {one[6:-1].split(",")[0] for one in types}
-    leaves = {_LEAVES.get(one[6:-1].split(",")[1]) for one in types}
-    if len(leaves) > 1 or None in leaves:
-        return Kind("json", nulls)
-    if len(shapes) == 1:
-        return Kind("array", nulls, leaves.pop() or "", (int(shapes.pop()),))
-    return Kind("list", nulls, leaves.pop() or "")

@@ -22,9 +22,6 @@ from ...assets.filling import Filling, Target
 from ...assets.held import COLUMNS, Held, held_table
 from ...assets.shapes import Declared, outer_index
 from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
-from ...core.codec import block as block_of
-from ...core.codec import field_kind
-from ...core.layouts import whole
 from ...core.schema import TIME, constant, to_pandas
 from .regions import Region, region_shape, within
 from .rows import DatasetRows, Rows, as_slice, by_chunk
@@ -40,10 +37,6 @@ __all__ = [
     "planned_block",
     "read_columns",
 ]
-
-NOTED = ("object", "array")
-"""Kinds of columns for which a chunk has notes of its rows, so that each chunk is converted alone;
-of other kinds, those of many small chunks are converted together."""
 
 
 class Piece(NamedTuple):
@@ -259,7 +252,7 @@ class StoredColumn(ColumnSource):
     name
         Of the column.
     kind
-        A table's dtype by name, or ``"array"`` where all cells are arrays of one shape.
+        A table's dtype by name.
     """
 
     name: str
@@ -274,9 +267,9 @@ class StoredColumn(ColumnSource):
 
     def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
-        if self.kind in NOTED:
+        if self.kind == "object":  # chunks have notes of their rows
             parts = [
-                self._whole(table)[piece.rows]
+                to_pandas(table, self.name, self.kind)[piece.rows]
                 for table, piece in zip(tables, block.pieces, strict=True)
             ]
         else:
@@ -285,15 +278,8 @@ class StoredColumn(ColumnSource):
             return np.empty((0, *self.cell_shape), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _whole(self, table: pa.Table) -> np.ndarray:
-        """The cells of a whole chunk."""
-        if self.kind == "array":
-            kind = field_kind(table.schema.field(self.name))[0]
-            return block_of(whole(table.column(self.name)), kind)
-        return to_pandas(table, self.name, self.kind)
-
     def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[Piece]) -> Iterator[Any]:
-        """The chosen rows as a table has them; those of chunks with one type together."""
+        """The chosen rows as a table has them; those of many small chunks of one type together."""
         if len(pieces) == 1:
             yield to_pandas(tables[0], self.name, self.kind)[pieces[0].rows]
             return

@@ -17,7 +17,7 @@ from ...core.chunks import ChunkPlan
 from ...core.codec import Kind
 from ...core.errors import BadQuery
 from ..rows import LEAST_BYTES
-from .columns import ColumnSource, StoredColumn
+from .columns import ColumnSource, Constants
 
 __all__ = ["column_groups", "even_cut", "given_cut", "is_cut", "regular_length", "row_bytes"]
 
@@ -93,8 +93,8 @@ def row_bytes(plan: ChunkPlan, sources: Mapping[str, ColumnSource]) -> dict[str,
     sizes = {}
     for name, source in sources.items():
         size = prod(source.cell_shape) * source.dtype.itemsize
-        if source.dtype.kind == "O" and isinstance(source, StoredColumn):
-            size += round(loose) + OBJECT_BYTES
+        if source.dtype.kind == "O" and not isinstance(source, Constants):
+            size += round(loose) + OBJECT_BYTES * prod(source.cell_shape)
         sizes[name] = max(1, size)
     return sizes
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...core.chunks import ChunkPlan
 from ...core.settings import setting
-from .columns import Block, ColumnSource, StoredColumn, planned_block, read_columns
+from .columns import Block, ColumnSource, Constants, planned_block, read_columns
 from .rows import DatasetRows
 
 __all__ = ["INDEX_BYTES", "MOST_CHUNKS", "Loading", "load", "names_to_load"]
@@ -80,8 +80,8 @@ class Loading:
     @cached_property
     def alike(self) -> Any:
         """What other Loadings that can be read together with this one have too."""
-        stored = all(isinstance(source, StoredColumn) for source in self.sources.values())
-        if not stored or self.block.order is not None:
+        owned = any(isinstance(source, Constants) for source in self.sources.values())
+        if owned or self.block.order is not None:
             return id(self)
         return self.plan.store, tuple(self.sources.items())
 
@@ -115,10 +115,11 @@ def _load(alike: Sequence[Loading]) -> list[dict[str, np.ndarray]]:
 
 def _text(values: np.ndarray) -> np.ndarray:
     """Short text without gaps as such, which Dask can cut by itself, and not as objects."""
-    if values.dtype.kind != "O" or values.ndim != 1 or not len(values):
+    if values.dtype.kind != "O" or not values.size:
         return values
-    kinds = set(map(type, values))
-    if kinds != {str} or any(text.endswith("\0") for text in values):  # NumPy would drop the end
+    texts = values.ravel()
+    kinds = set(map(type, texts))
+    if kinds != {str} or any(text.endswith("\0") for text in texts):  # NumPy would drop the end
         return values
-    letters = max(1, *map(len, values))
-    return values.astype(f"<U{letters}") if 4 * letters * len(values) <= TEXT_BYTES else values
+    letters = max(1, *map(len, texts))
+    return values.astype(f"<U{letters}") if 4 * letters * len(texts) <= TEXT_BYTES else values

@@ -31,7 +31,7 @@ from .columns import ColumnSource, ExternalColumn
 from .loading import load
 from .regions import check_names, region_of
 from .rows import DatasetRows
-from .variables import coordinate_sources, variable_source
+from .variables import coordinate_sources, variable_sources
 
 __all__ = ["assembly", "dataset", "run_attrs"]
 
@@ -58,8 +58,8 @@ def dataset(
     runs
         Start and stop of each run, for attrs and projections.
     options
-        What is shown, and how it is filled. ``dtypes`` are those of external variables, in place
-        of those that are declared or that files have.
+        What is shown, and how it is filled. ``dtypes`` are those of variables, in place of those
+        that are declared, that files have, or that stored values have in common.
     files
         How detector files are reached.
     chunks
@@ -76,8 +76,9 @@ def dataset(
         Dimension ``time`` (UTC, without zone, as xarray has none), then the data key's own
         ``dims`` or ``<key>_dim_N``. Coordinates ``time``, ``seq_num`` and the scanned motors of
         ``start.hints.dimensions``, which are in memory, as are all stored variables if they are
-        small together. Variables have the names of the table's columns. Numbers
-        with gaps are floats; cells of no common shape are objects. External variables have the
+        small together. Variables have the names of the table's columns, those
+        of rows of fields ``<name>.<field>``. Numbers with gaps are floats; cells of no common
+        shape are objects. External variables have the
         shape and dtype that is declared, or that their files have where somebody has looked.
     """
     filling = options.filling(plan, files)
@@ -101,13 +102,15 @@ def assembly(
     chosen = [field for field in selected if field.role != "time"]
     events, dtypes = plan.events, options.dtypes or {}
     columns = {column.name: column for column in table_columns(events, chosen, runs)}
-    _check_names(dtypes, columns)
     shown = coordinate_sources(events, with_run)
-    sources = shown | {
-        name: variable_source(events, column, runs, filling, dtypes)
-        for name, column in columns.items()
-        if name not in shown
-    }
+    sources = dict(shown)
+    for name, column in list(columns.items()):
+        if name not in shown:
+            found = variable_sources(events, column, runs, filling, dtypes)
+            fresh = {_free(n, name, columns, sources): source for n, source in found.items()}
+            sources |= fresh
+            columns |= dict.fromkeys(fresh, column)
+    _check_names(dtypes, columns)
     sources |= _regions(options.roi or {}, sources)
     scanned = [name for name in _scanned(runs, stream) if name in columns]
     return Assembly(
@@ -121,6 +124,13 @@ def assembly(
         _token(events, stream, runs, filling, options),
         chunks,
     )
+
+
+def _free(name: str, column: str, columns: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
+    """The name of a variable of a column, if need be with ``_`` so that it is no other's."""
+    while name != column and (name in columns or name in sources):
+        name += "_"
+    return name
 
 
 def _regions(

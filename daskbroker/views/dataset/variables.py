@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import gcd
 from typing import Any
 
@@ -12,11 +13,13 @@ from xarray.core import indexing
 from ...assets.filling import Filling
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan
-from ...core.codec import Kind
+from ...core.dtypes import dtype_of
+from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field, project
-from ...core.schema import TIME, TableColumn
+from ...core.schema import TIME, TableColumn, stored_kinds
 from ..dataframe import Runs, common_cells
+from .arrays import Cast, StoredArray, StructuredField
 from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .rows import DatasetRows
 
@@ -26,8 +29,10 @@ __all__ = [
     "dimensions",
     "lazy_array",
     "variable_attrs",
-    "variable_source",
+    "variable_sources",
 ]
+
+OBJECT = np.dtype(object)
 
 
 def coordinate_sources(plan: ChunkPlan, with_run: bool) -> dict[str, ColumnSource]:
@@ -50,26 +55,73 @@ def lazy_array(plan: ChunkPlan, rows: DatasetRows, source: ColumnSource) -> Any:
 # -- what a variable is read from ------------------------------------------------------------
 
 
-def variable_source(
+def variable_sources(
     plan: ChunkPlan,
     column: TableColumn,
     runs: Runs,
     filling: Filling | None,
     dtypes: Mapping[str, Any],
-) -> ColumnSource:
-    """What a column is read from; external ones are filled if there is a filling."""
+) -> dict[str, ColumnSource]:
+    """What a column is read from, by the names of its variables; rows have one a field.
+
+    External ones are filled if there is a filling.
+    """
+    chosen = dtypes.get(column.name)
+    if chosen is None and column.field.role == "data":
+        chosen = dtypes.get(column.field.key)
     if not column.physical:
         constants = tuple(_constant(column.field, d, runs) for d in plan.descriptors)
-        return Constants(constants, _numpy_dtype(column.dtype))
-    if column.external and filling is not None:
-        chosen = dtypes.get(column.name, dtypes.get(column.field.key))
+        source: ColumnSource = Constants(constants, _numpy_dtype(column.dtype))
+    elif column.external and filling is not None:
         declared = _declared(plan, column, filling, chosen)
-        return ExternalColumn.of(plan.descriptors, column.field.key, declared, filling)
-    if column.dtype == "object":
-        found = _common_block(plan, column.physical)
-        if found is not None:
-            return StoredColumn(column.physical, "array", found[1], found[0])
-    return StoredColumn(column.physical, column.dtype, _numpy_dtype(column.dtype))
+        return {
+            column.name: ExternalColumn.of(plan.descriptors, column.field.key, declared, filling)
+        }
+    elif column.fields is not None:
+        return _field_sources(column, column.fields, dtypes)
+    elif column.arrays is not None:
+        source = StoredArray(column.physical, column.arrays)
+    elif column.dtype == "Int64" and any(
+        kind is not None and kind.name == "long" for kind in stored_kinds(plan, column.physical)
+    ):
+        source = StoredColumn(column.physical, "object", OBJECT)  # no float holds them all
+    else:
+        source = StoredColumn(column.physical, column.dtype, _numpy_dtype(column.dtype))
+    return {column.name: source if chosen is None else _cast(column.name, source, chosen)}
+
+
+def _field_sources(
+    column: TableColumn, fields: np.dtype, dtypes: Mapping[str, Any]
+) -> dict[str, ColumnSource]:
+    form = column.arrays if column.arrays is not None and column.arrays.shape else None
+    names = {f"{column.name}.{field}": field for field in fields.names or ()}
+    chosen = {
+        field: _chosen_dtype(name, dtypes[name]) if name in dtypes else fields[field]
+        for name, field in names.items()
+    }
+    asked = np.dtype(list(chosen.items()))
+    return {
+        name: StructuredField(column.physical, asked, field, form) for name, field in names.items()
+    }
+
+
+def _chosen_dtype(name: str, chosen: Any) -> np.dtype:
+    try:
+        return dtype_of(chosen)
+    except ValueError as error:
+        raise BadQuery(f"dtypes={{{name!r}: ...}}: {error}") from None
+
+
+def _cast(name: str, source: ColumnSource, chosen: Any) -> ColumnSource:
+    """A source in the dtype that was asked for."""
+    dtype = _chosen_dtype(name, chosen)
+    if dtype == source.dtype:
+        return source
+    if dtype == OBJECT and isinstance(source, StoredArray):
+        return StoredArray(source.name, replace(source.form, leaf=""))
+    if dtype == OBJECT and isinstance(source, StoredColumn):
+        return StoredColumn(source.name, "object", OBJECT)
+    return Cast(name, source, dtype)
 
 
 def _constant(field: Field, descriptor: Mapping[str, Any], runs: Runs) -> Any:
@@ -83,21 +135,6 @@ def _numpy_dtype(dtype: str) -> np.dtype:
     if dtype in ("float64", "int64", "uint64", "bool"):
         return np.dtype(dtype)
     return np.dtype(np.float64) if dtype == "Int64" else np.dtype(object)
-
-
-def _common_block(plan: ChunkPlan, physical: str) -> tuple[tuple[int, ...], np.dtype] | None:
-    """Shape and dtype of array cells, if they are the same in all chunks."""
-    used = np.unique(plan.records["schema"]).tolist()
-    kinds = [plan.schemas[place].get(physical) for place in used]
-    if not kinds or any(
-        k is None or k.name != "array" or k.nulls or k.dtype == "<U" for k in kinds
-    ):
-        return None
-    found: list[Kind] = [kind for kind in kinds if kind is not None]
-    if len({kind.shape for kind in found}) > 1:
-        return None
-    dtypes = {np.dtype(kind.dtype) for kind in found}
-    return (found[0].shape, dtypes.pop()) if len(dtypes) == 1 else None
 
 
 def _claims(plan: ChunkPlan, key: str) -> list[Mapping[str, Any]]:

@@ -100,3 +100,84 @@ def test_a_rewound_run(mongo, last):
         assert table.compute().index.tolist() == list(latest)
     assert mongo[-1].table().compute()["x"].tolist() == list(latest.values())
     assert mongo[-1].dataset()["x"].values.tolist() == list(latest.values())
+
+
+def array_values(row):
+    """Arrays of which each range alone would be of another type than all together."""
+    first = row < 20
+    return {
+        "whole": [row, 1],
+        "mixed": [row, 1] if first else [row + 0.5, 1],
+        "large": [2**60 + row, 1] if first else [0.5, 1.0],
+        "floats": [0.5, 2**40 + row] if first else [2**40, 1],
+        "gaps": None if row == 45 else [row, 1],
+        "nones": [row, None] if row == 45 else [row, 1],
+        "square": [[row, 1.0], [2, 3]] if first else [[row, 1], [2, 3]],
+        "texts": ["a", f"t{row}"],
+        "flags": [True, row] if first else [True, False],
+        "ragged": [row + 0.5] if first else [row, 1],
+        "empty": [] if first else [row],
+        "rows": [[row, "a"], [0.5, "b"]],
+        "odd": [{"a": row}, 1],
+        "deep": [[[[[row]]]]],
+        "number": 2**40 + row if first else row + 0.5,
+        "u2": np.array([row, 1], "u2"),
+        "u2 gap": None if row == 45 else np.array([row, 1], "u2"),
+        "u1 u2": np.array([row, 1], "u1" if first else "u2"),
+        "f4": np.array([[row, np.nan]], "f4"),
+        "f4 list": np.array([row, 1], "f4") if first else [0.5, 1.0],
+        "u8": np.array([2**60, row], "u8"),
+        "i2 ragged": np.zeros(row % 3, "i2"),
+        "u2.x": np.array([row, 1], "u2"),
+    }
+
+
+def forms(header):
+    dataset = header.dataset(chunks={"time": 7})
+    return {name: (v.dims, v.shape, v.dtype, v.values.tolist()) for name, v in dataset.items()}
+
+
+def test_arrays_have_one_form_wherever_they_are(mongo):
+    run = RunBuilder()
+    rows = {"rows": {"source": "s", "dtype": "array", "shape": [2]}}
+    rows["rows"]["dtype_numpy"] = [["x", "<f8"], ["n", "<U1"]]
+    descriptor = run.descriptor(array_values(0) | rows)
+    for row in range(ROWS):
+        run.event(descriptor, array_values(row))
+    insert_all(mongo, run.documents)
+    plan = mongo[-1].es_given_stream("primary").store.plan_runs([mongo[-1].uid]).events
+    assert len(plan) == ROWS // 10
+    journal, table = forms(mongo[-1]), mongo[-1].table().compute()
+    mongo.seal()
+    sealed, sealed_table = forms(mongo[-1]), mongo[-1].table().compute()
+    assert len(mongo[-1].es_given_stream("primary").store.plan_runs([mongo[-1].uid]).events) == 1
+    assert {k: repr(v) for k, v in journal.items()} == {k: repr(v) for k, v in sealed.items()}
+    for key in table:
+        assert list(map(repr, table[key])) == list(map(repr, sealed_table[key])), key
+    found = {name: (form[1][1:], form[2].name) for name, form in sealed.items()}
+    assert found == {
+        "whole": ((2,), "int64"),
+        "mixed": ((2,), "float64"),
+        "large": ((2,), "object"),
+        "floats": ((2,), "float64"),
+        "gaps": ((2,), "float64"),
+        "nones": ((2,), "float64"),
+        "square": ((2, 2), "float64"),
+        "texts": ((2,), found["texts"][1]),
+        "flags": ((2,), "object"),
+        "ragged": ((), "object"),
+        "empty": ((), "object"),
+        "rows.x": ((2,), "float64"),
+        "rows.n": ((2,), found["rows.n"][1]),
+        "odd": ((), "object"),
+        "deep": ((1, 1, 1, 1, 1), "int64"),
+        "number": ((), "float64"),
+        "u2": ((2,), "uint16"),
+        "u2 gap": ((2,), "float32"),
+        "u1 u2": ((2,), "int64"),
+        "f4": ((1, 2), "float32"),
+        "f4 list": ((2,), "float64"),
+        "u8": ((2,), "uint64"),
+        "i2 ragged": ((), "object"),
+        "u2.x": ((2,), "int64"),  # of a key that is no path
+    }

@@ -1,0 +1,150 @@
+"""Columns of arrays: what all chunks of a stream have in common, and their cells as one array.
+
+As with scalars, the values that are stored decide: cells that are arrays of one shape make an
+array of one dimension more, whose dtype holds every leaf exactly (:mod:`.leaves`). Where a claim
+has a ``dtype_numpy`` of fields, cells are rows, see :mod:`.structured`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .codec import MISSING, Kind, block, decode, field_kind
+from .errors import StoreDamaged
+from .leaves import WIDE, common_leaf
+
+__all__ = ["ArrayForm", "array_block", "array_form", "blank", "with_gaps"]
+
+OBJECT = np.dtype(object)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayForm:
+    """What the cells of a column, which are arrays, have in common.
+
+    Attributes
+    ----------
+    leaf
+        The type of their leaves, see :mod:`.leaves`.
+    shape
+        Of each; None if they differ.
+    gaps
+        Some events have none.
+    """
+
+    leaf: str
+    shape: tuple[int, ...] | None
+    gaps: bool
+
+    @property
+    def cell_dtype(self) -> np.dtype:
+        """Of an array that holds the leaves of one cell."""
+        if self.leaf in ("null", "none"):
+            return np.dtype(np.float64)
+        return OBJECT if self.leaf in ("", "<U") else np.dtype(self.leaf)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of an array that holds the leaves of all events."""
+        if not self.gaps:
+            return self.cell_dtype
+        return OBJECT if self.leaf in WIDE else with_gaps(self.cell_dtype)
+
+
+def with_gaps(dtype: np.dtype) -> np.dtype:
+    """A dtype that can say that something is missing, as xarray chooses it."""
+    if dtype.kind in "iu":
+        return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
+    return dtype if dtype.kind == "f" else OBJECT
+
+
+def array_form(kinds: Iterable[Kind | None]) -> ArrayForm | None:
+    """What the cells of all chunks have in common; None if they are not all arrays.
+
+    ``kinds`` are those of the chunks, None for a chunk without the column.
+    """
+    kinds = list(kinds)
+    gaps = any(kind is None or kind.nulls for kind in kinds)
+    found = [kind for kind in kinds if kind is not None and kind.name != "null"]
+    if not found or not all(map(_holds_arrays, found)):
+        return None
+    shapes = {kind.shape for kind in found if kind.name == "array" or kind.shape}
+    alike = len(shapes) == 1 and all(kind.shape for kind in found)
+    if not alike and any(len(shape) > 1 for shape in shapes):
+        return None  # as in one chunk, see :func:`~.leaves.cell_form`
+    leaf = common_leaf(kind.dtype for kind in found)
+    shape = shapes.pop() if alike else ()
+    if prod(shape) and shape:
+        return ArrayForm(leaf, shape, gaps)
+    return ArrayForm(leaf, None, gaps) if leaf else None
+
+
+def _holds_arrays(kind: Kind) -> bool:
+    return kind.name in ("array", "list") or (
+        kind.name == "json" and bool(kind.shape or kind.dtype)
+    )
+
+
+def blank(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An array of nothing but what is missing."""
+    if dtype == OBJECT:
+        return np.full(shape, None, dtype=object)
+    return np.full(shape, np.nan if dtype.kind == "f" else np.zeros((), dtype), dtype=dtype)
+
+
+def array_block(
+    column: pa.Array | None, arrow_field: pa.Field | None, rows: int, form: ArrayForm
+) -> np.ndarray:
+    """The cells of a column of one chunk, shape ``(rows, *form.shape)``, of the form's dtype.
+
+    Parameters
+    ----------
+    column, arrow_field
+        None if the chunk lacks the column.
+    rows
+        Of the chunk.
+    form
+        Of all chunks, which has a shape.
+
+    Raises
+    ------
+    StoreDamaged
+        If the cells are not of the form.
+    """
+    shape, dtype = (rows, *(form.shape or ())), form.dtype
+    if column is None or arrow_field is None:
+        return blank(shape, dtype)
+    kind, _ = field_kind(arrow_field)
+    if kind.name == "null":
+        return blank(shape, dtype)
+    try:
+        if kind.name == "array" and kind.dtype != "<U":
+            return _of_block(column, kind, shape, dtype)
+        return _of_cells(decode(column, arrow_field), shape, dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
+
+
+def _of_block(column: pa.Array, kind: Kind, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    values = block(column, kind).reshape(shape)
+    valid = column.is_valid().to_numpy(zero_copy_only=False) if column.null_count else None
+    if valid is None:
+        return values.astype(dtype, copy=False)
+    found = blank(shape, dtype)
+    found[valid] = values[valid]
+    return found
+
+
+def _of_cells(cells: Sequence[Any], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    found = blank(shape, dtype)
+    places = [n for n, cell in enumerate(cells) if cell is not None and cell is not MISSING]
+    if places:
+        solid = np.array([cells[place] for place in places], dtype=dtype)
+        found[places] = solid.reshape(len(places), *shape[1:])
+    return found

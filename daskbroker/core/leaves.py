@@ -1,0 +1,169 @@
+"""What the leaves of arrays have in common: the rules of scalars, one level down.
+
+A leaf type is a short text, kept as the ``dtype`` of a column's kind. Any two have one in common,
+and it does not matter in which order, or in which parts, the leaves of a column are looked at: so
+the type of a column does not depend on how it was cut into chunks.
+
+======================== ===================================================================
+leaf type                leaves
+======================== ===================================================================
+``"none"``               there are none: all arrays are empty
+``"null"``               nothing but ``None``
+``"|b1"``                booleans
+``"|u1"``, ``"<i4"``, …   integers of a NumPy array of that dtype
+``"i8"``, ``"u8"``        integers up to 2**53, each of which a float holds exactly
+``"<i8"``, ``"<u8"``      integers of 64 bits, some of which may be larger than that; without sign
+                         only those of NumPy arrays
+``"<f4"``                floats of a NumPy array of that dtype
+``"<f8"``                floats; or numbers and ``None``, all of which a float holds
+``"<U"``                 text
+``""``                   anything else: only objects hold it
+======================== ===================================================================
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .frozen import FrozenList
+
+__all__ = [
+    "EXACT_INTEGER",
+    "LISTS",
+    "UNKNOWN",
+    "CellForm",
+    "cell_form",
+    "common_leaf",
+    "is_beyond",
+    "leaf_of_array",
+    "leaf_of_values",
+]
+
+EXACT_INTEGER = 2**53
+"""The largest integer up to which every integer is a float of its own."""
+
+LISTS = frozenset({list, FrozenList})
+SCALARS = frozenset({bool, int, float, str, bytes, uuid.UUID})
+WIDE = {"<i8": "i8", "<u8": "u8"}
+"""Leaf types of 64 bits, by what they are of if no value is larger than :data:`EXACT_INTEGER`."""
+
+
+class CellForm(NamedTuple):
+    """What cells that are arrays have in common.
+
+    Attributes
+    ----------
+    leaf
+        The leaf type.
+    shape
+        Of each cell; () of flat arrays of differing lengths.
+    """
+
+    leaf: str
+    shape: tuple[int, ...]
+
+
+UNKNOWN = CellForm("", ())
+"""Cells are no arrays, or not all of as many dimensions, or of differing shapes."""
+
+
+# -- of one column's part --------------------------------------------------------------------
+
+
+def leaf_of_array(values: np.ndarray) -> str:
+    """The leaf type of the values of a NumPy array of numbers or booleans."""
+    leaf = values.dtype.newbyteorder("<").str
+    return WIDE[leaf] if leaf in WIDE and not is_beyond(values) else leaf
+
+
+def is_beyond(values: np.ndarray) -> bool:
+    """Whether some values are integers that a float may not hold."""
+    if values.dtype.kind not in "iu" or values.itemsize < 8 or not values.size:
+        return False
+    return bool(values.max() > EXACT_INTEGER or values.min() < -EXACT_INTEGER)
+
+
+def leaf_of_values(values: Sequence[Any]) -> str | None:
+    """The leaf type of Python values; None if some are no scalars."""
+    types = set(map(type, values))
+    if not types:
+        return "none"
+    nulls = type(None) in types
+    types.discard(type(None))
+    if not types:
+        return "null"
+    if types <= {int, float}:
+        return _leaf_of_numbers([v for v in values if type(v) is int], nulls or float in types)
+    if types in ({bool}, {str}) and not nulls:
+        return "|b1" if types == {bool} else "<U"
+    return "" if types <= SCALARS else None
+
+
+def _leaf_of_numbers(integers: Sequence[int], as_floats: bool) -> str:
+    """Of numbers of which these are the integers; ``as_floats`` if others are floats or None."""
+    low, high = (min(integers), max(integers)) if integers else (0, 0)
+    if low >= -EXACT_INTEGER and high <= EXACT_INTEGER:
+        return "<f8" if as_floats else "i8"
+    if as_floats:
+        return ""
+    return "<i8" if low >= -(2**63) and high < 2**63 else ""
+
+
+def cell_form(cells: Sequence[Any]) -> CellForm:
+    """What lists and NumPy arrays have in common that no plain column of Arrow holds."""
+    arrays = [cell for cell in cells if isinstance(cell, np.ndarray)]
+    level: list[Any] = [c.tolist() if isinstance(c, np.ndarray) else c for c in cells]
+    shape: list[int] = []
+    while level and LISTS.issuperset(map(type, level)):
+        lengths = set(map(len, level))
+        level = list(chain.from_iterable(level))
+        if len(lengths) > 1:
+            leaf = None if shape else leaf_of_values(level)
+            return UNKNOWN if leaf is None else CellForm(_with_arrays(leaf, arrays), ())
+        shape.append(lengths.pop())
+    leaf = leaf_of_values(level)
+    return UNKNOWN if leaf is None else CellForm(_with_arrays(leaf, arrays), tuple(shape))
+
+
+def _with_arrays(leaf: str, arrays: Iterable[np.ndarray]) -> str:
+    """The leaf type where arrays of several dtypes have become lists."""
+    return "" if any(a.dtype.kind == "u" and is_beyond(a) for a in arrays) else leaf
+
+
+# -- of all parts ----------------------------------------------------------------------------
+
+
+def common_leaf(leaves: Iterable[str]) -> str:
+    """The leaf type that holds all values of some leaf types, exactly."""
+    return reduce(_common, leaves, "none")
+
+
+def _common(one: str, other: str) -> str:
+    if one == other or other == "none":
+        return one
+    if one == "none":
+        return other
+    if {one, other} == {"u8", "<u8"}:
+        return "<u8"
+    kinds = {_sort(one), _sort(other)}
+    if kinds == {"exact"}:
+        return "i8"
+    if kinds == {"exact", "long"}:
+        return "<i8"
+    return "<f8" if kinds <= {"exact", "float"} else ""
+
+
+def _sort(leaf: str) -> str:
+    """Whether leaves are exact as floats, integers that may not be, floats, or of no number."""
+    if leaf in ("<f4", "<f8", "null"):
+        return "float"
+    if leaf == "<i8":
+        return "long"
+    is_integer = leaf not in ("", "<u8", "<U") and np.dtype(leaf).kind in "iu"
+    return "exact" if is_integer else "other"

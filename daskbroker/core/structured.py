@@ -1,0 +1,111 @@
+"""Cells that are rows of fields: what ``dtype_numpy`` of a descriptor tells of them.
+
+Structured arrays, and the ``Table`` of ophyd-async, are stored and given back as rows, lists of
+the values of their fields, which is what event-model's own sanitizing makes of them too. The
+descriptor says what each field is called and of which dtype it is; with that, cells are
+structured arrays again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .documents import equal
+from .dtypes import plain_dtype
+
+__all__ = ["field_values", "fields_of", "structured_cell"]
+
+
+def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
+    """The dtype of fields that descriptors declare; None unless all declare the same."""
+    found = {_declared(claim.get("dtype_numpy")) for claim in claims}
+    return found.pop() if len(found) == 1 else None
+
+
+def _declared(told: Any) -> np.dtype | None:
+    if not isinstance(told, list) or not told:
+        return None
+    names = [field[0] for field in told if isinstance(field, list) and len(field) == 2]
+    if len(names) < len(told) or len(set(map(str, names))) < len(told):
+        return None
+    if not all(isinstance(name, str) and name for name in names):
+        return None
+    try:
+        fields = [(name, plain_dtype(text)) for name, text in told]
+        return np.dtype(fields) if all(one.kind in "biufSU" for _, one in fields) else None
+    except ValueError:
+        return None
+
+
+def structured_cell(cell: Any, dtype: np.dtype) -> Any:
+    """A row, or rows in any number of dimensions, as a structured scalar or array.
+
+    What does not fit the dtype stays what it is. Text has the declared length or, where it is
+    longer, its own; nothing is cut off.
+    """
+    rows = cell.tolist() if isinstance(cell, np.ndarray) else cell
+    if not isinstance(rows, list):
+        return cell
+    if not rows:
+        return np.empty(0, dtype)
+    shape: list[int] = []
+    level: list[Any] = [rows]
+    while _all_lists(level) and any(isinstance(value, list) for row in level for value in row):
+        lengths = set(map(len, level))
+        if len(lengths) > 1:
+            return cell
+        shape.append(lengths.pop())
+        level = list(chain.from_iterable(level))
+    found = _of_rows(level, dtype) if _all_lists(level) else None
+    if found is None:
+        return cell
+    return found.reshape(shape) if shape else found[0]
+
+
+def _all_lists(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, list) for value in values)
+
+
+def _of_rows(rows: Sequence[Sequence[Any]], dtype: np.dtype) -> np.ndarray | None:
+    names = dtype.names or ()
+    if any(len(row) != len(names) for row in rows):
+        return None
+    columns: dict[str, np.ndarray] = {}
+    for place, name in enumerate(names):
+        column = field_values([row[place] for row in rows], dtype[name])
+        if column is None:
+            return None
+        columns[name] = column
+    found = np.empty(len(rows), [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        found[name] = column
+    return found
+
+
+def field_values(values: Sequence[Any], dtype: np.dtype) -> np.ndarray | None:
+    """Values of one field as an array of its dtype; None if it would not hold them exactly."""
+    if dtype.kind in "SU":
+        return _texts(values, dtype)
+    try:
+        found = np.array(values, dtype)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if found.ndim != 1:
+        return None
+    wanted = [np.nan if value is None else value for value in values]
+    return found if found.tolist() == wanted or equal(found.tolist(), wanted) else None
+
+
+def _texts(values: Sequence[Any], dtype: np.dtype) -> np.ndarray | None:
+    """Text, or bytes, where ``dtype`` is of either: Tables declare bytes and hold text."""
+    kinds = set(map(type, values))
+    if len(kinds) > 1 or not kinds <= {str, bytes}:
+        return None
+    letter = "U" if kinds == {str} else "S" if kinds else dtype.kind
+    declared = dtype.itemsize // (4 if dtype.kind == "U" else 1)
+    found = np.array(values, f"{letter}{max(1, declared, *map(len, values))}")
+    return found if found.tolist() == list(values) else None  # not if NumPy drops an end

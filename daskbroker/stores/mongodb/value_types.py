@@ -1,0 +1,177 @@
+"""Types of values as the server tells them, without sending the values: from expressions to kinds.
+
+A type is text: a name of BSON's, or ``array<2,double|int|>`` for an array of two with values of
+these types; what is in an array may be arrays again, as deep as a data key claims. Behind it is the
+dtype of the NumPy array that was inserted, if it is noted: ``array<2,int|>u2``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from bson.int64 import Int64
+
+from ...core.codec import Kind
+from ...core.leaves import EXACT_INTEGER
+from .bson_documents import ARRAYS, SIDE, is_simple
+
+__all__ = ["depth_of", "kind_of", "noted_type_of", "split_types", "type_of", "value_of"]
+
+DEEPEST = 8
+"""Of arrays that are looked into."""
+_TYPE = re.compile(
+    r"array<\d+,|array|double|string|objectId|object|binData|bool|date|null|missing|int|"
+    r"long|decimal|undefined|regex|timestamp|symbol|javascriptWithScope|javascript|dbPointer|"
+    r"minKey|maxKey"
+)
+_NOTED = re.compile(r"[iu][124]|u8|f4")
+_LEAVES = {
+    ("double",): "<f8", ("int",): "i8", ("long",): "<i8", ("int", "long"): "<i8",
+    ("bool",): "|b1", ("string",): "<U",
+}  # fmt: skip
+"""Leaf types of arrays that :func:`daskbroker.core.codec.encode` has a plain column for."""
+_SCALARS = {"double", "int", "long", "bool", "string", "null", "binData"}
+
+# -- expressions -----------------------------------------------------------------------------
+
+
+def value_of(key: str) -> Any:
+    """The expression for the value under a data key, whatever signs it has."""
+    if is_simple(key):
+        return f"$data.{key}"
+    return {"$getField": {"field": {"$literal": key}, "input": "$data"}}
+
+
+def depth_of(claim: Mapping[str, Any]) -> int:
+    """Of how many dimensions the arrays of a data key claim to be, rows of fields included."""
+    if not claim.get("shape") and claim.get("dtype") != "array":
+        return 0
+    rows = isinstance(claim.get("dtype_numpy"), list)
+    return min(DEEPEST, max(1, len(claim.get("shape") or ())) + rows)
+
+
+def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
+    """The expression for the type of an event's value, with the dtype that is noted of it."""
+    depth, value = depth_of(claim), value_of(key)
+    if not depth or not is_simple(key):
+        return type_of(value, depth)
+    noted = f"${SIDE}.{ARRAYS}.{key}"
+    return {"$concat": [type_of(value, depth), {"$ifNull": [noted, ""]}]}
+
+
+def type_of(value: Any, depth: int) -> Any:
+    """The expression for a value's type; arrays are looked into to the given depth.
+
+    A ``long`` that a float holds is called ``int``, as it is when it is encoded.
+    """
+    if depth == 0:
+        small = [{"$lte": [value, Int64(EXACT_INTEGER)]}, {"$gte": [value, Int64(-EXACT_INTEGER)]}]
+        name = {"$type": value}
+        return {"$cond": [{"$and": [{"$eq": [name, "long"]}, *small]}, "int", name]}
+    each = f"e{depth}"
+    inside = {"$map": {"input": value, "as": each, "in": type_of(f"$${each}", depth - 1)}}
+    joined = {
+        "$reduce": {
+            "input": {"$setUnion": [inside, []]},
+            "initialValue": "",
+            "in": {"$concat": ["$$value", "$$this", "|"]},
+        }
+    }
+    array = {"$concat": ["array<", {"$toString": {"$size": value}}, ",", joined, ">"]}
+    return {"$cond": [{"$isArray": [value]}, array, {"$type": value}]}
+
+
+# -- texts -----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=10_000)
+def split_types(text: str) -> tuple[str, ...]:
+    """Types that follow each other in a text."""
+    return tuple(_types(text, 0))
+
+
+def _types(text: str, place: int) -> Iterator[str]:
+    while place < len(text):
+        end = _end_of(text, place)
+        yield text[place:end]
+        place = end + text.startswith("|", end)
+
+
+def _end_of(text: str, place: int) -> int:
+    found = _TYPE.match(text, place)
+    if found is None:
+        raise ValueError(f"{text[place:]!r:.60} begins with no type of BSON")
+    place = found.end()
+    if not found.group().endswith(","):
+        return place
+    while not text.startswith(">", place):
+        place = _end_of(text, place) + 1  # and the sign behind it
+    noted = _NOTED.match(text, place + 1)
+    return noted.end() if noted else place + 1
+
+
+# -- kinds -----------------------------------------------------------------------------------
+
+
+def kind_of(types: set[str]) -> Kind | None:
+    """The kind that :func:`daskbroker.core.codec.encode` gives values of these types."""
+    if types == {"missing"}:
+        return None
+    nulls = bool(types & {"missing", "null"})
+    types = types - {"missing", "null"}
+    if not types:
+        return Kind("null", True)
+    if types <= {"int", "long"}:
+        return Kind("long" if "long" in types else "int", nulls)
+    if types == {"int", "double"}:
+        return Kind("number", nulls)
+    names = {"double": "float", "bool": "bool", "string": "str"}
+    if len(types) == 1 and (name := names.get(next(iter(types)))):
+        return Kind(name, nulls)
+    return _array_kind(types, nulls)
+
+
+def _array_kind(types: set[str], nulls: bool) -> Kind:
+    """As :func:`daskbroker.core.leaves.cell_form` finds it, from the types of the cells."""
+    unknown = Kind("json", nulls)
+    shape: list[int] = []
+    noted = {one[one.rindex(">") + 1 :] for one in types if ">" in one and one != "array<0,>"}
+    types = {one[: one.rindex(">") + 1] if ">" in one else one for one in types}
+    while types and all(one.startswith("array<") for one in types):
+        lengths = {int(one[6 : one.index(",")]) for one in types}
+        types = {t for one in types for t in split_types(one[one.index(",") + 1 : -1])}
+        if len(lengths) > 1:
+            if shape or not types <= _SCALARS:
+                return unknown
+            return _leaf_kind("list", types, (), nulls, noted)
+        shape.append(lengths.pop())
+    if not types <= _SCALARS:
+        return unknown
+    return _leaf_kind("array", types, tuple(shape), nulls, noted)
+
+
+def _leaf_kind(
+    name: str, types: set[str], shape: tuple[int, ...], nulls: bool, noted: set[str]
+) -> Kind:
+    leaf = _LEAVES.get(tuple(sorted(types)))
+    if leaf is not None:
+        return Kind(name, nulls, _noted_leaf(leaf, noted), shape)
+    if not types:
+        return Kind("json", nulls, "none", shape)
+    if types == {"null"}:
+        return Kind("json", nulls, "null", shape)
+    return Kind("json", nulls, "<f8" if types <= {"int", "double", "null"} else "", shape)
+
+
+def _noted_leaf(leaf: str, noted: set[str]) -> str:
+    """The leaf type, if all cells are arrays of one dtype that is noted of them."""
+    dtype = next(iter(noted)) if len(noted) == 1 else ""
+    if not dtype or (dtype == "f4") != (leaf == "<f8"):
+        return leaf
+    if dtype == "u8":
+        return "u8" if leaf == "i8" else "<u8"
+    return np.dtype(dtype).newbyteorder("<").str

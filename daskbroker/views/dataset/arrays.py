@@ -1,0 +1,200 @@
+"""Variables whose stored cells are arrays or rows of fields, or that are cast to a given dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ...core.arrays import ArrayForm, array_block, blank, with_gaps
+from ...core.codec import MISSING
+from ...core.errors import BadQuery, StoreError
+from ...core.layouts import cells as cells_of
+from ...core.layouts import whole
+from ...core.schema import object_cells
+from ...core.structured import structured_cell
+from .columns import Block, ColumnSource, Piece
+
+__all__ = ["Cast", "StoredArray", "StructuredField"]
+
+OBJECT = np.dtype(object)
+
+
+@dataclass(frozen=True)
+class StoredArray(ColumnSource):
+    """A physical column whose cells are arrays.
+
+    Attributes
+    ----------
+    name
+        Of the column.
+    form
+        Of the cells of all chunks. Without a common shape, cells are objects.
+    """
+
+    name: str
+    form: ArrayForm
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """See :attr:`ColumnSource.physical`."""
+        return (self.name,)
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        """Of the leaves."""
+        return OBJECT if self.form.shape is None else self.form.dtype
+
+    @property
+    def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Of each cell."""
+        return self.form.shape or ()
+
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """See :meth:`ColumnSource.cells`."""
+        pairs = zip(tables, block.pieces, strict=True)
+        parts = [self._chosen(table, piece) for table, piece in pairs]
+        if not parts:
+            return np.empty((0, *self.cell_shape), self.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _chosen(self, table: pa.Table, piece: Piece) -> np.ndarray:
+        if self.form.shape is None:
+            return object_cells(table, self.name, piece.rows, self.form, None)
+        place = table.schema.get_field_index(self.name)
+        if place < 0:
+            return array_block(None, None, piece.length, self.form)
+        column, field = whole(table.column(place)), table.schema.field(place)
+        return array_block(column, field, table.num_rows, self.form)[piece.rows]
+
+
+@dataclass(frozen=True)
+class StructuredField(ColumnSource):
+    """One field of a physical column whose cells are rows.
+
+    Attributes
+    ----------
+    name
+        Of the column.
+    fields
+        The dtype that is declared.
+    field
+        Which of its fields.
+    form
+        Of the rows of all chunks; None if they have no common shape. Then cells are objects.
+    """
+
+    name: str
+    fields: np.dtype
+    field: str
+    form: ArrayForm | None
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """See :attr:`ColumnSource.physical`."""
+        return (self.name,)
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        """Of the field; text is objects, and so are cells of no common shape."""
+        declared = self.fields[self.field]
+        if self.form is None or declared.kind in "SU":
+            return OBJECT
+        return with_gaps(declared) if self.form.gaps else declared
+
+    @property
+    def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Of the rows of a cell."""
+        return () if self.form is None else (self.form.shape or ())[:-1]
+
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """See :meth:`ColumnSource.cells`.
+
+        Raises
+        ------
+        StoreError
+            If values are not of the declared dtype.
+        """
+        found = blank((len(block), *self.cell_shape), self.dtype)
+        begin = 0
+        for table, piece in zip(tables, block.pieces, strict=True):
+            part = found[begin : begin + piece.length]
+            begin += piece.length
+            if self.name in table.column_names:
+                every = cells_of(table, self.name)
+                chosen = np.arange(table.num_rows)[piece.rows].tolist()
+                self._put(part, [every[number] for number in chosen], block.labels[piece.owner])
+        return found
+
+    def _put(self, part: np.ndarray, cells: Sequence[Any], label: str) -> None:
+        """Put the field's values of some cells where they belong."""
+        for place, cell in enumerate(cells):
+            if cell is None or cell is MISSING:
+                continue
+            rows = structured_cell(cell, self.fields)
+            if not isinstance(rows, (np.ndarray, np.void)) or rows.dtype.names is None:
+                key = self.name.removeprefix("data:")
+                raise StoreError(
+                    f"{label}: rows of {key!r} are not of the dtype {self.fields.descr} that its "
+                    f"descriptor declares: {cell!r:.80}; documents and tables have them as they "
+                    f"are, dtypes={{{f'{key}.{self.field}'!r}: dtype}} takes another dtype"
+                )
+            part[place] = rows[self.field]
+
+
+@dataclass(frozen=True)
+class Cast(ColumnSource):
+    """What is stored, in a dtype that was asked for.
+
+    Attributes
+    ----------
+    name
+        Of the variable, for messages.
+    source
+        What is stored.
+    dtype
+        That was asked for.
+    """
+
+    name: str
+    source: ColumnSource
+    dtype: np.dtype
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """See :attr:`ColumnSource.physical`."""
+        return self.source.physical
+
+    @property
+    def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """Of each cell."""
+        return self.source.cell_shape
+
+    def of_owners(self, places: Sequence[int]) -> Cast:
+        """See :meth:`ColumnSource.of_owners`."""
+        return Cast(self.name, self.source.of_owners(places), self.dtype)
+
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """See :meth:`ColumnSource.cells`.
+
+        Raises
+        ------
+        BadQuery
+            If the dtype does not hold some values; floats may be rounded to other floats.
+        """
+        values = self.source.cells(block, tables)
+        reason: Any = "some would be another value"
+        try:
+            with np.errstate(invalid="raise", over="raise"):
+                found = values.astype(self.dtype)
+            if self.dtype.kind not in "biu" or bool((found == values).all()):
+                return found
+        except (ValueError, TypeError, OverflowError, FloatingPointError) as error:
+            reason = error
+        raise BadQuery(
+            f"dtypes={{{self.name!r}: {str(self.dtype)!r}}}: that dtype does not hold all values "
+            f"of {self.name!r} ({reason}); those that are stored are {self.source.dtype}"
+        )
