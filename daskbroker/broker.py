@@ -21,7 +21,7 @@ from .core.redaction import redacted
 from .core.remembered import Remembered
 from .core.search import Search, compile_search
 from .core.settings import setting
-from .core.validate import document_label, prepare
+from .core.validate import document_label
 from .event_source import EventSource, run_of
 from .header import Header
 from .header_source import HeaderSource
@@ -33,6 +33,7 @@ from .stores.contract import (
     unknown_run,
 )
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
+from .stores.unfilling import prepared
 
 __all__ = ["DataBroker"]
 
@@ -179,7 +180,9 @@ class DataBroker:
         Parameters
         ----------
         name, doc
-            As a RunEngine emits them.
+            As a RunEngine emits them. An event that a broker filled, and that nobody changed, is
+            stored with its references, if these are stored: so ``for pair in
+            header.documents(): db.insert(*pair)`` makes an equal run.
         run
             Uid of the run that a legacy resource without ``run_start`` belongs to, and in which
             references are looked up first; by default the run whose start came last.
@@ -200,7 +203,8 @@ class DataBroker:
             The store does not answer, or not in time. The document may or may not be stored;
             inserting it again is safe.
         """
-        for one_name, one in list(expand_bulk(name, prepare(name, doc))):
+        checked = prepared(name, doc, lambda descriptor: self._holder(descriptor).store)
+        for one_name, one in list(expand_bulk(name, checked)):
             self._insert_one(one_name, one, run)
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
@@ -553,7 +557,7 @@ class DataBroker:
             )
             for name, source in self.event_sources.items()
         }
-        pair = HeaderSource(PlannedHeaderStore((header.start, header.stop)))
+        pair = HeaderSource(PlannedHeaderStore((header.start, header.known_stop)))
         return DataBroker(pair, sources, **self._options)
 
     @property

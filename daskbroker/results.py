@@ -237,7 +237,7 @@ class Results:
             peek=peek,
             errors=errors,
         )
-        runs = {header.uid: (header.start, header.stop) for header in self}
+        runs = {header.uid: (header.start, header.known_stop) for header in self}
         tables = [
             dataframe_view.table(plan, stream_name, runs, options, files, with_run=True)
             for plan, files in self._planned(stream_name, list(runs), options)
@@ -302,13 +302,13 @@ class Results:
             errors=errors,
         )
         if combine == "tree":
-            pairs = {header.uid: (header.start, header.stop) for header in self}
+            pairs = {header.uid: (header.start, header.known_stop) for header in self}
             planned = self._planned(stream_name, list(pairs), options, rows_needed=True)
             return dataset_view.tree_of_runs(planned, stream_name, pairs, options, chunks)
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
         headers = sorted(self, key=lambda header: seconds_of(header.start))
-        runs = {header.uid: (header.start, header.stop) for header in headers}
+        runs = {header.uid: (header.start, header.known_stop) for header in headers}
         (plan, files), *others = self._planned(stream_name, list(runs), options, rows_needed=True)
         if others:
             raise BadQuery(
@@ -400,7 +400,8 @@ class Results:
 
     def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
         """The runs, with what each event source has of them; those that cannot be read left out."""
-        for header in self:
+        for found in self:
+            header = found.as_now()
             try:
                 yield header, header.plans()
             except StoreDamaged as error:

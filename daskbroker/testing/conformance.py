@@ -8,6 +8,7 @@ from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
+from .inserted_again import InsertedAgainConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 from .repeats import RepeatConformance
@@ -22,6 +23,7 @@ class BrokerConformance(
     PageConformance,
     CopyConformance,
     CheckConformance,
+    InsertedAgainConformance,
     NounConformance,
     RepeatConformance,
     TimeConformance,

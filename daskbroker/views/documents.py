@@ -26,6 +26,7 @@ from ..core.documents import ALL, Document, frozen_document
 from ..core.errors import StoreDamaged
 from ..core.external import datum_keys
 from ..core.fields import Field, derive_descriptor, select, select_there
+from ..core.filled import FilledDocument, unfilled_form
 from ..core.frozen import FrozenDict, freeze
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ..core.run_plan import RunPlan, resources_of, stream_of
@@ -190,12 +191,19 @@ def _track(
         for event in events:
             time = event["time"]
             while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
-                yield time, "stream_datum", waiting
+                yield time, "stream_datum", _of_descriptor(waiting, descriptor)
                 waiting = next(frames, None)
             yield time, "event", event if change is None else change.apply(event)
     while waiting is not None:
-        yield time, "stream_datum", waiting
+        yield time, "stream_datum", _of_descriptor(waiting, descriptor)
         waiting = next(frames, None)
+
+
+def _of_descriptor(doc: Document, descriptor: Document) -> Document:
+    """A stream_datum of the descriptor that is in the stream, which may be a derived one."""
+    if doc["descriptor"] == descriptor["uid"]:
+        return doc
+    return frozen_document({**doc, "descriptor": descriptor["uid"]})
 
 
 def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
@@ -282,6 +290,13 @@ class _Change:
         return cls(descriptor, kept, freeze(data), freeze(timestamps))
 
     def apply(self, event: Document) -> Document:
+        """The event with what is kept; a filled one remembers as much of its unfilled form."""
+        changed = self._applied(event)
+        if not isinstance(event, FilledDocument):
+            return frozen_document(changed)
+        return FilledDocument.of(changed, frozen_document(self._applied(unfilled_form(event))))
+
+    def _applied(self, event: Mapping[str, Any]) -> dict[str, Any]:
         changed = {
             **event,
             "descriptor": self.descriptor["uid"],
@@ -290,7 +305,7 @@ class _Change:
         }
         if isinstance(event.get("filled"), dict):
             changed["filled"] = self._kept(event["filled"], {})
-        return frozen_document(changed)
+        return changed
 
     def _kept(self, values: Mapping[str, Any], more: dict[str, Any]) -> FrozenDict:
         kept = {k: v for k, v in values.items() if k in self.kept}
