@@ -11,6 +11,7 @@ from .filling_rules import FillRuleConformance
 from .inserted_again import InsertedAgainConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
+from .order import OrderConformance
 from .repeats import RepeatConformance
 from .times import TimeConformance
 from .values import ValueConformance
@@ -25,6 +26,7 @@ class BrokerConformance(
     CheckConformance,
     InsertedAgainConformance,
     NounConformance,
+    OrderConformance,
     RepeatConformance,
     TimeConformance,
     ValueConformance,
