@@ -34,6 +34,7 @@ from .stores.contract import (
 )
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 from .stores.unfilling import prepared
+from .watching import watch
 
 __all__ = ["DataBroker"]
 
@@ -377,6 +378,35 @@ class DataBroker:
         """
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
+
+    def watch(
+        self, *, interval: float = 0.5, timeout: float | None = None, **query: Any
+    ) -> Iterator[Header]:
+        """The runs that come from now on, whichever process writes them.
+
+        Parameters
+        ----------
+        interval
+            Seconds between two looks into the store.
+        timeout
+            Seconds without a new run, after which it ends; None: never.
+        **query
+            As for a search, ``full``, ``since`` and ``until`` included; filters narrow it, too. Of
+            ``stop={...}`` a run comes when it has such a stop, of ``descriptor={...}`` when it has
+            such a stream.
+
+        Returns
+        -------
+        Iterator of Header
+            Each run once, of several the oldest first; most are in progress
+            (:meth:`daskbroker.Header.follow`). Runs that are there when this is called are not
+            among them, nor is one that is older than 50 known ones, as copied from elsewhere.
+
+        Raises
+        ------
+        BadQuery
+        """
+        return watch(self(**query), interval, timeout)
 
     def __getitem__(self, key: Any) -> Any:
         """``db[uid]``, ``db[prefix]``, ``db[scan_id]``, ``db[-1]``, ``db[-5:]``, ``db[[...]]``.

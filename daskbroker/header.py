@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
@@ -20,6 +21,7 @@ from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
+from .views.following import Follower
 from .views.options import ViewOptions
 from .views.rows import Duplicates
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Header"]
 
 FORMATS = ("dataframe", "dataset")
+FOLLOWED = ("documents", "dataframe")
 
 LOOK_AGAIN_SECONDS = 0.2
 """So long the attribute ``stop`` of an open run says what it said before."""
@@ -461,6 +464,82 @@ class Header:
                 sources, run.start, run.known_stop, options, all_streams=False
             )
         )
+
+    def follow(
+        self,
+        stream_name: Any = ALL,
+        fill: bool = False,
+        fields: Any = None,
+        *,
+        format: str = "documents",
+        interval: float = 0.2,
+        timeout: float | None = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+        peek: PeekMode = None,
+    ) -> Iterator[Any]:
+        """What the run has, and what comes, until its stop; whichever process writes it.
+
+        The store is looked into every ``interval`` seconds. Of a run that has ended, all is given
+        at once.
+
+        Parameters
+        ----------
+        stream_name
+            One stream, or all. It need not have begun.
+        fill
+            Put external data in place of references. Not by default: what an event refers to is
+            often not on disk yet when the event comes.
+        fields
+            As for :meth:`documents`; projections of the stop are empty.
+        format
+            ``"documents"``: ``(name, doc)``, start first and stop last, as :meth:`stream` has them,
+            each once; what comes between two looks is in the order of time. ``"dataframe"``: the
+            rows that are new at each look, as a computed table; of one stream. Its dtypes are
+            those of these rows; rows that were taken again after a rewind come again.
+        interval
+            Seconds.
+        timeout
+            Seconds without anything new, after which it is an error; None: wait for ever.
+        handler_registry, handler_overrides, peek
+            As for :meth:`table`.
+
+        Yields
+        ------
+        tuple or pandas.DataFrame
+
+        Raises
+        ------
+        TimeoutError
+        StreamNotFound, FieldNotFound
+            When the run has ended without such a stream, or such fields.
+        BadQuery
+        """
+        if format not in FOLLOWED or (format == "dataframe" and stream_name is ALL):
+            raise BadQuery(
+                f"follow gives {' or '.join(FOLLOWED)}, the latter of a stream that is named; not "
+                f"{format!r} of {stream_name!r}"
+            )
+        options = ViewOptions(
+            fields,
+            fill,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+            peek=peek,
+        )
+        references = True if format == "documents" else options.runs_to_fill
+        sources = [
+            (partial(source.store.plan_runs, [self.uid], stream_name, references), source.reach)
+            for source in self._sources
+        ]
+        follower = Follower(sources, self.start, stream_name, options)
+        take: Any = follower.documents if format == "documents" else follower.tables
+        coming: Iterator[Any] = follower.follow(take, self._has_ended, interval, timeout)
+        return self._with_start_and_stop(coming) if format == "documents" else coming
+
+    def _has_ended(self) -> bool:
+        """Whether there is a stop, or nothing comes any more as this is of a time that is past."""
+        return not self._live or self.refresh().known_stop is not None
 
     def _with_start_and_stop(
         self, stream: Iterator[tuple[str, Document]]

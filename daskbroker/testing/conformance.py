@@ -9,6 +9,7 @@ from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
 from .inserted_again import InsertedAgainConformance
+from .live import LiveConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 from .order import OrderConformance
@@ -25,6 +26,7 @@ class BrokerConformance(
     CopyConformance,
     CheckConformance,
     InsertedAgainConformance,
+    LiveConformance,
     NounConformance,
     OrderConformance,
     RepeatConformance,
