@@ -384,7 +384,7 @@ class LiveConformance(Conformance):
         assert next(stopped).uid == other[0][1]["uid"]
         insert_all(broker, one[-1:])
         assert next(stopped).uid == one[0][1]["uid"]
-        with pytest.raises(BadQuery):
+        with pytest.raises(BadQuery, match="no time"):
             broker.watch(since="no time")
 
     def test_filled_again_in_another_store(self, broker: Any, tmp_path: Path) -> None:
