@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
 from daskbroker import DataBroker
 from daskbroker.core.errors import BadQuery, ConfigError
 from daskbroker.stores.embedded import Database, EmbeddedEventStore, EmbeddedHeaderStore
-from daskbroker.testing import assert_documents_equal, external_run, make_run
+from daskbroker.testing import (
+    assert_documents_equal,
+    assert_references_first,
+    external_run,
+    make_run,
+)
 from daskbroker.testing.base import insert_all
 
 
@@ -64,6 +71,19 @@ def test_references_reach_both(broker):
     for stream in ("primary", "dark"):
         names = [name for name, _ in header.stream(stream, fill=False)]
         assert names.count("datum") >= 2
+
+
+def test_a_run_in_two_sources_is_followed(broker):
+    """What both have of it comes once."""
+    docs = external_run(3)
+    insert_all(broker, docs[:1])
+    coming = iter(docs[1:])
+    given = []
+    for pair in broker[-1].follow(interval=0):
+        given.append(pair)
+        insert_all(broker, islice(coming, 1))
+    assert_documents_equal(docs, given)
+    assert_references_first(given)
 
 
 def test_one_table_of_runs_in_two_sources(broker):
