@@ -8,7 +8,7 @@ from dask.utils import parse_bytes
 from .broker import DataBroker
 from .connect import connect, temp
 from .core.documents import ALL, Document
-from .core.errors import BadRunWarning, DaskbrokerError, SearchWarning
+from .core.errors import BadRunWarning, DaskbrokerError, FilledValuesWarning, SearchWarning
 from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
@@ -34,6 +34,7 @@ __all__ = [
     "DaskbrokerError",
     "DataBroker",
     "Document",
+    "FilledValuesWarning",
     "Header",
     "Outcome",
     "PageBuffer",

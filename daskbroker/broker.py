@@ -22,7 +22,7 @@ from .core.redaction import redacted
 from .core.remembered import Remembered
 from .core.search import Search, compile_search
 from .core.settings import setting
-from .core.validate import document_label, prepare
+from .core.validate import document_label
 from .event_source import EventSource, run_of
 from .event_sources import EventSources, EventSourcesGiven
 from .finding import find, is_found
@@ -32,6 +32,8 @@ from .hints import SearchHints
 from .results import Results
 from .stores.contract import HeaderStore, unknown_run
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
+from .stores.unfilling import prepared
+from .watching import watch
 
 __all__ = ["DataBroker"]
 
@@ -176,7 +178,9 @@ class DataBroker:
         Parameters
         ----------
         name, doc
-            As a RunEngine emits them.
+            As a RunEngine emits them. An event that a broker filled, and that nobody changed, is
+            stored with its references, if these are stored: so ``for pair in
+            header.documents(): db.insert(*pair)`` makes an equal run.
         run
             Uid of the run that a legacy resource without ``run_start`` belongs to, and in which
             references are looked up first; by default the run whose start came last.
@@ -197,7 +201,8 @@ class DataBroker:
             The store does not answer, or not in time. The document may or may not be stored;
             inserting it again is safe.
         """
-        for one_name, one in list(expand_bulk(name, prepare(name, doc))):
+        checked = prepared(name, doc, lambda descriptor: self._holder(descriptor).store)
+        for one_name, one in list(expand_bulk(name, checked)):
             self._insert_one(one_name, one, run)
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
@@ -383,6 +388,35 @@ class DataBroker:
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
 
+    def watch(
+        self, *, interval: float = 0.5, timeout: float | None = None, **query: Any
+    ) -> Iterator[Header]:
+        """The runs that come from now on, whichever process writes them.
+
+        Parameters
+        ----------
+        interval
+            Seconds between two looks into the store.
+        timeout
+            Seconds without a new run, after which it ends; None: never.
+        **query
+            As for a search, ``full``, ``since`` and ``until`` included; filters narrow it, too. Of
+            ``stop={...}`` a run comes when it has such a stop, of ``descriptor={...}`` when it has
+            such a stream.
+
+        Returns
+        -------
+        Iterator of Header
+            Each run once, of several the oldest first; most are in progress
+            (:meth:`daskbroker.Header.follow`). Runs that are there when this is called are not
+            among them, nor is one that is older than 50 known ones, as copied from elsewhere.
+
+        Raises
+        ------
+        BadQuery
+        """
+        return watch(self(**query), interval, timeout)
+
     def __getitem__(self, key: Any) -> Any:
         """``db[uid]``, ``db[prefix]``, ``db[scan_id]``, ``db[-1]``, ``db[-5:]``, ``db[[...]]``.
 
@@ -544,7 +578,7 @@ class DataBroker:
             )
             for name, source in self.event_sources.items()
         }
-        pair = HeaderSource(PlannedHeaderStore((header.start, header.stop)))
+        pair = HeaderSource(PlannedHeaderStore((header.start, header.known_stop)))
         return DataBroker(pair, sources, **self.options)
 
     @property

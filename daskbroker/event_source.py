@@ -156,8 +156,8 @@ class EventSource:
             handler_overrides=handler_overrides,
             peek=peek,
         )
-        plan = self._plan(header, stream_name, references=True)
         start, stop = _start_and_stop(header)
+        plan = self._plan(header, stream_name, references=True)
         return documents_view.stream_documents(
             [(plan, self.reach)], start, stop, options, all_streams=stream_name is ALL
         )
@@ -392,8 +392,12 @@ def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
 
 
 def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """Of a Header as it is now; called before anything is planned."""
     if isinstance(header, tuple):
         return header[0], header[1]
+    if hasattr(header, "as_now"):
+        header = header.as_now()
+        return header.start, header.known_stop
     start = getattr(header, "start", header)
     if isinstance(start, Mapping):
         return start, getattr(header, "stop", None)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
@@ -21,6 +22,7 @@ from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
+from .views.following import Follower
 from .views.options import ViewOptions
 from .views.rows import Duplicates
 
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["Header"]
 
 FORMATS = ("dataframe", "dataset")
+FOLLOWED = ("documents", "dataframe")
+
+LOOK_AGAIN_SECONDS = 0.2
+"""So long the attribute ``stop`` of an open run says what it said before."""
 
 
 class Header:
@@ -40,25 +46,82 @@ class Header:
     Made by searching a broker, not by hand. Pickles as its two documents and the broker's
     configuration; unpickled, it uses the one broker of that configuration in the process.
 
+    A run that is in progress gets its stop document later: :attr:`stop` looks for it. Each view
+    (table, dataset, tree, documents) looks once, before it lists the chunks to read, and is of
+    the run as it was then: it never has a stop that is later than its events.
+
+    Parameters
+    ----------
+    db
+        The broker it comes from.
+    start, stop
+        The documents; ``stop`` is None while there is none.
+    live
+        Whether a missing stop is looked for again; see :meth:`as_now`.
+
     Attributes
     ----------
     start
         The start document.
-    stop
-        The stop document, None while there is none.
+    known_stop
+        The stop document as far as it is known, without a look into the store.
     db
         The broker it comes from.
     """
 
-    def __init__(self, db: DataBroker, start: Document, stop: Document | None) -> None:
+    def __init__(
+        self, db: DataBroker, start: Document, stop: Document | None, *, live: bool = True
+    ) -> None:
         self.db = db
         self.start = start
-        self.stop = stop
+        self.known_stop = stop
+        self._live = live
+        self._looked = time.monotonic()
 
     @property
     def uid(self) -> str:
         """Of the run."""
         return str(self.start["uid"])
+
+    # -- a run in progress -------------------------------------------------------------------
+
+    @property
+    def stop(self) -> Document | None:
+        """The stop document, None while there is none.
+
+        Of a run without one, the store is asked again, at most once in 0.2 seconds. Only this
+        attribute does so: lists, reprs and pickles have :attr:`known_stop`.
+        """
+        if self._live and time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
+            self.refresh()
+        return self.known_stop
+
+    def refresh(self) -> Header:
+        """Look for the stop document now, if none is known; this Header, for what comes next.
+
+        Raises
+        ------
+        StoreDamaged
+            If the run cannot be read.
+        StoreUnavailable
+            If the store does not answer.
+        """
+        if self.known_stop is None:
+            pair = self.db.header_source.store.find_uid(self.uid)
+            self._looked = time.monotonic()
+            if pair is not None:
+                self.known_stop = pair[1]
+        return self
+
+    def as_now(self) -> Header:
+        """The run as it is now: a stop is looked for once, and never again by what this gives.
+
+        Views, copies, exports and :func:`daskbroker.reprocess` start with it, so that what they
+        make of a run that ends meanwhile has no stop that is later than its events.
+        """
+        if not self._live:
+            return self
+        return Header(self.db, self.start, self.refresh().known_stop, live=False)
 
     # -- streams -----------------------------------------------------------------------------
 
@@ -140,7 +203,7 @@ class Header:
 
     @property
     def _runs(self) -> dict[str, tuple[Document, Document | None]]:
-        return {self.uid: (self.start, self.stop)}
+        return {self.uid: (self.start, self.known_stop)}
 
     def _planned(self, stream_name: str, wanted: ViewOptions | bool) -> tuple[RunPlan, FileAccess]:
         """What the event source that has a stream has of it, and how its files are reached."""
@@ -219,10 +282,11 @@ class Header:
             handler_overrides=handler_overrides,
             peek=peek,
         )
+        runs = self.as_now()._runs
         plan, files = self._planned(stream_name, options)
         if format == "dataset":
-            return dataset_view.dataset(plan, stream_name, self._runs, options, files)
-        return dataframe_view.table(plan, stream_name, self._runs, options, files)
+            return dataset_view.dataset(plan, stream_name, runs, options, files)
+        return dataframe_view.table(plan, stream_name, runs, options, files)
 
     def dataset(
         self,
@@ -273,14 +337,16 @@ class Header:
             handler_overrides=handler_overrides,
             peek=peek,
         )
+        runs = self.as_now()._runs
         plan, files = self._planned(stream_name, options)
-        return dataset_view.dataset(plan, stream_name, self._runs, options, files, chunks=chunks)
+        return dataset_view.dataset(plan, stream_name, runs, options, files, chunks=chunks)
 
     def tree(
         self, fill: bool = True, *, chunks: Any = "auto", peek: PeekMode = None
     ) -> xr.DataTree:
         """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
         options = ViewOptions(fill=fill, peek=peek)
+        run = self.as_now()
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill).checked()
@@ -289,11 +355,12 @@ class Header:
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
         nodes = {
             name: dataset_view.dataset(
-                found[name][0], name, self._runs, options, found[name][1], chunks=chunks
+                found[name][0], name, run._runs, options, found[name][1], chunks=chunks
             )
             for name in began
         }
-        return dataset_view.tree(nodes, dataset_view.run_attrs(self.start, self.stop), self.uid)
+        attrs = dataset_view.run_attrs(run.start, run.known_stop)
+        return dataset_view.tree(nodes, attrs, self.uid)
 
     def documents(
         self,
@@ -332,7 +399,8 @@ class Header:
             handler_overrides=handler_overrides,
             peek=peek,
         )
-        yield from self.documents_of(self.plans(), options)
+        run = self.as_now()
+        yield from run.documents_of(run.plans(), options)
 
     def plans(self) -> list[RunPlan]:
         """What each event source has of the run: descriptors, chunks, references.
@@ -350,11 +418,14 @@ class Header:
     def documents_of(
         self, plans: Iterable[RunPlan], options: ViewOptions
     ) -> Iterator[tuple[str, Document]]:
-        """The documents, as :meth:`documents` gives them, of plans that are at hand."""
+        """The documents, as :meth:`documents` gives them, of plans that are at hand.
+
+        The stop is the one that is known, so :meth:`as_now` comes before the plans.
+        """
         files = [source.reach for source in self._sources]
         sources = list(zip(plans, files, strict=True))
         return self._with_start_and_stop(
-            documents_view.stream_documents(sources, self.start, self.stop, options)
+            documents_view.stream_documents(sources, self.start, self.known_stop, options)
         )
 
     def events(
@@ -385,22 +456,99 @@ class Header:
             handler_overrides=handler_overrides,
             peek=peek,
         )
+        run = self.as_now()
         if stream_name is ALL:
-            return self.documents_of(self.plans(), options)
-        sources = [self._planned(stream_name, True)]
-        return self._with_start_and_stop(
+            return run.documents_of(run.plans(), options)
+        sources = [run._planned(stream_name, True)]
+        return run._with_start_and_stop(
             documents_view.stream_documents(
-                sources, self.start, self.stop, options, all_streams=False
+                sources, run.start, run.known_stop, options, all_streams=False
             )
         )
+
+    def follow(
+        self,
+        stream_name: Any = ALL,
+        fill: bool = False,
+        fields: Any = None,
+        *,
+        format: str = "documents",
+        interval: float = 0.2,
+        timeout: float | None = None,
+        handler_registry: Any = None,
+        handler_overrides: Any = None,
+        peek: PeekMode = None,
+    ) -> Iterator[Any]:
+        """What the run has, and what comes, until its stop; whichever process writes it.
+
+        The store is looked into every ``interval`` seconds. Of a run that has ended, all is given
+        at once.
+
+        Parameters
+        ----------
+        stream_name
+            One stream, or all. It need not have begun.
+        fill
+            Put external data in place of references. Not by default: what an event refers to is
+            often not on disk yet when the event comes.
+        fields
+            As for :meth:`documents`; projections of the stop are empty.
+        format
+            ``"documents"``: ``(name, doc)``, start first and stop last, as :meth:`stream` has them,
+            each once; what comes between two looks is in the order of time. ``"dataframe"``: the
+            rows that are new at each look, as a computed table; of one stream. Its dtypes are
+            those of these rows; rows that were taken again after a rewind come again.
+        interval
+            Seconds.
+        timeout
+            Seconds without anything new, after which it is an error; None: wait for ever.
+        handler_registry, handler_overrides, peek
+            As for :meth:`table`.
+
+        Yields
+        ------
+        tuple or pandas.DataFrame
+
+        Raises
+        ------
+        TimeoutError
+        StreamNotFound, FieldNotFound
+            When the run has ended without such a stream, or such fields.
+        BadQuery
+        """
+        if format not in FOLLOWED or (format == "dataframe" and stream_name is ALL):
+            raise BadQuery(
+                f"follow gives {' or '.join(FOLLOWED)}, the latter of a stream that is named; not "
+                f"{format!r} of {stream_name!r}"
+            )
+        options = ViewOptions(
+            fields,
+            fill,
+            handler_registry=handler_registry,
+            handler_overrides=handler_overrides,
+            peek=peek,
+        )
+        references = True if format == "documents" else options.runs_to_fill
+        sources = [
+            (partial(source.store.plan_runs, [self.uid], stream_name, references), source.reach)
+            for source in self._sources
+        ]
+        follower = Follower(sources, self.start, stream_name, options)
+        take: Any = follower.documents if format == "documents" else follower.tables
+        coming: Iterator[Any] = follower.follow(take, self._has_ended, interval, timeout)
+        return self._with_start_and_stop(coming) if format == "documents" else coming
+
+    def _has_ended(self) -> bool:
+        """Whether there is a stop, or nothing comes any more as this is of a time that is past."""
+        return not self._live or self.refresh().known_stop is not None
 
     def _with_start_and_stop(
         self, stream: Iterator[tuple[str, Document]]
     ) -> Iterator[tuple[str, Document]]:
         yield "start", self.start
         yield from stream
-        if self.stop is not None:
-            yield "stop", self.stop
+        if self.known_stop is not None:
+            yield "stop", self.known_stop
 
     def portable(self) -> Header:
         """The run as a worker can have it, without opening the store.
@@ -413,7 +561,7 @@ class Header:
         """
         if all(source.store.opens_on_workers for source in self._sources):
             return self
-        return Header(self.db.portable(self), self.start, self.stop)
+        return Header(self.db.portable(self), self.start, self.known_stop, live=False)
 
     # -- mapping, equality, pickling, looks --------------------------------------------------
 
@@ -439,11 +587,12 @@ class Header:
         return hash(self.uid)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_unpickle, (self.db, dict(self.start), self.stop and dict(self.stop)))
+        stop = self.known_stop
+        return (_unpickle, (self.db, dict(self.start), stop and dict(stop), self._live))
 
-    @cached_property
+    @property
     def _facts(self) -> Mapping[str, Any]:
-        start, stop = self.start, self.stop
+        start, stop = self.start, self.known_stop
         origin = origin_of(start)
         return {
             "uid": self.uid,
@@ -470,5 +619,7 @@ class Header:
         return f"<table><caption>daskbroker Header</caption>{rows}</table>"
 
 
-def _unpickle(db: DataBroker, start: dict[str, Any], stop: dict[str, Any] | None) -> Header:
-    return Header(db, Document(start), None if stop is None else Document(stop))
+def _unpickle(
+    db: DataBroker, start: dict[str, Any], stop: dict[str, Any] | None, live: bool = True
+) -> Header:
+    return Header(db, Document(start), None if stop is None else Document(stop), live=live)

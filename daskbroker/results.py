@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, overload
 from .assets.access import FileAccess
 from .assets.peek.peeking import PeekMode
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
-from .core.clock import seconds_of
 from .core.documents import Document
 from .core.errors import (
     BadQuery,
@@ -34,7 +33,7 @@ from .header import Header
 from .mapping import Outcome, map_runs
 from .narrowing import both, has_run, named_run
 from .stores.checking import CheckedHeader
-from .stores.contract import FARTHEST, EventStore, FoundHeader
+from .stores.contract import FARTHEST, EventStore, FoundHeader, HeaderPair
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views.options import Errors, ViewOptions
@@ -52,8 +51,15 @@ MOST_MARKED = 200
 """So many runs are looked at to tell whether there are derived ones."""
 
 
+Planned = list[tuple[RunPlan, FileAccess]]
+"""What each event source has of some runs, and how its files are reached."""
+
+
 class Results:
     """The runs that a search finds, newest first.
+
+    So they are iterated, sliced and mapped; their tables, Datasets and documents have the oldest
+    run first.
 
     Lazy: nothing is looked up before it is iterated, counted or indexed; each iteration looks
     anew. A slice is a Results of its own. Headers come in batches, so a million of them
@@ -257,10 +263,11 @@ class Results:
         handler_overrides: Any = None,
         peek: PeekMode = None,
     ) -> Any:
-        """One stream of all these runs as one lazy table.
+        """One stream of all these runs as one lazy table, the oldest run first.
 
-        The first column, ``run``, is the uid of the run. Small runs share partitions. Where runs
-        have the stream in different event sources, the sources follow one another.
+        The first column, ``run``, is the uid of the run. The runs come in the order of their
+        ``start.time``, rows within a run in that of ``seq_num``: ``table.loc[5:7]`` has the events
+        5 to 7 of each run. Small runs share partitions.
         Runs without such a stream have no rows. The runs are those found now. Runs of which a
         document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
 
@@ -291,10 +298,11 @@ class Results:
             peek=peek,
             errors=errors,
         )
-        runs = {header.uid: (header.start, header.stop) for header in self}
+        runs = self._runs_oldest_first()
+        planned = self._planned(stream_name, list(runs), options)
         tables = [
             dataframe_view.table(plan, stream_name, runs, options, files, with_run=True)
-            for plan, files in self._planned(stream_name, list(runs), options)
+            for plan, files in _in_order_of(runs, planned)
         ]
         return dataframe_view.concat(tables)
 
@@ -330,7 +338,7 @@ class Results:
             ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
             ``run``, the uid. Cells that differ in shape from run to run make a variable of
             objects. ``"tree"``: a DataTree with a Dataset per run, named by its uid (``/`` as
-            ``%2F``), in the order of the results.
+            ``%2F``), the oldest run first.
         errors
             ``"skip"``: leave out runs, too, of which ``time`` or ``seq_num`` is in a damaged chunk.
             These are read for that; a chunk of which other columns are damaged is an error when
@@ -356,13 +364,12 @@ class Results:
             errors=errors,
         )
         if combine == "tree":
-            pairs = {header.uid: (header.start, header.stop) for header in self}
+            pairs = self._runs_oldest_first()
             planned = self._planned(stream_name, list(pairs), options, rows_needed=True)
             return dataset_view.tree_of_runs(planned, stream_name, pairs, options, chunks)
         if combine != "time":
             raise BadQuery(f"combine must be 'time' or 'tree', not {combine!r}")
-        headers = sorted(self, key=lambda header: seconds_of(header.start))
-        runs = {header.uid: (header.start, header.stop) for header in headers}
+        runs = self._runs_oldest_first()
         (plan, files), *others = self._planned(stream_name, list(runs), options, rows_needed=True)
         if others:
             raise BadQuery(
@@ -372,6 +379,10 @@ class Results:
         return dataset_view.dataset(
             plan, stream_name, runs, options, files, chunks=chunks, with_run=True
         )
+
+    def _runs_oldest_first(self) -> dict[str, HeaderPair]:
+        """Start and stop of the runs found now, by uid, in the order of tables and Datasets."""
+        return {header.uid: (header.start, header.known_stop) for header in reversed(list(self))}
 
     def _planned(
         self,
@@ -420,6 +431,7 @@ class Results:
     ) -> Iterator[tuple[str, Document]]:
         """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
 
+        The oldest run comes first: inserted elsewhere, the runs have the same order there.
         With an active Client the next runs are read ahead on the workers, within the bounds
         that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
 
@@ -454,8 +466,12 @@ class Results:
         selection.check()
 
     def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
-        """The runs, with what each event source has of them; those that cannot be read left out."""
-        for header in self:
+        """The runs, oldest first, with what each event source has of them.
+
+        Those that cannot be read are left out.
+        """
+        for found in reversed(self):
+            header = found.as_now()
             try:
                 yield header, header.plans()
             except StoreDamaged as error:
@@ -534,3 +550,20 @@ class Results:
         title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")
         head = "".join(f"<th>{name}</th>" for name in heads)
         return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
+
+
+def _in_order_of(runs: Iterable[str], planned: Planned) -> Planned:
+    """The plans, cut where the runs in their order change from one event source to another."""
+    if len(planned) == 1:
+        return planned
+    having = [{d["run_start"] for d in plan.descriptors} for plan, _ in planned]
+    pieces: list[tuple[int, set[str]]] = []
+    for run in runs:
+        for place in (place for place, uids in enumerate(having) if run in uids):
+            if not pieces or pieces[-1][0] != place:
+                pieces.append((place, set()))
+            pieces[-1][1].add(run)
+    return [
+        (planned[place][0].without(having[place] - some), planned[place][1])
+        for place, some in pieces
+    ]

@@ -1,14 +1,29 @@
-"""Read a run while it is still being written: a table up to the last insert."""
+"""Read a run while it is still being written: a table up to the last insert, and following it."""
 
 from __future__ import annotations
+
+import threading
+import time
 
 import daskbroker
 from daskbroker.testing import make_run
 
-with daskbroker.temp() as db:
-    documents = make_run(events=5)
-    for name, doc in documents:
+
+def take(db: daskbroker.DataBroker) -> None:
+    """Stands for a RunEngine, which may as well be another process."""
+    for name, doc in make_run(events=5):
         db.insert(name, doc)
+        time.sleep(0.05)
+
+
+with daskbroker.temp() as db:
+    runs = db.watch(interval=0.05)
+    taking = threading.Thread(target=take, args=(db,))
+    taking.start()
+    header = next(runs)  # it has just begun
+    for name, doc in header.follow("primary", interval=0.05):
         if name == "event":
-            print(f"{len(db[-1].table())} events, the last x is {doc['data']['x']}")
-    print(db[-1].table().compute())
+            print(f"event {doc.seq_num}: x is {doc.data['x']}, of {len(header.table())} so far")
+    print(f"it has ended with {header.stop.exit_status!r}")
+    print(header.table().compute())
+    taking.join()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import pickle
+from itertools import islice
 
 import pytest
 
 from daskbroker import DataBroker
 from daskbroker.core.errors import BadQuery, ConfigError, SearchWarning
 from daskbroker.stores.embedded import Database, EmbeddedEventStore, EmbeddedHeaderStore
-from daskbroker.testing import assert_documents_equal, external_run, make_run
+from daskbroker.testing import (
+    assert_documents_equal,
+    assert_references_first,
+    external_run,
+    make_run,
+)
 from daskbroker.testing.base import insert_all
 
 
@@ -68,6 +74,19 @@ def test_references_reach_both(broker):
         assert names.count("datum") >= 2
 
 
+def test_a_run_in_two_sources_is_followed(broker):
+    """What both have of it comes once."""
+    docs = external_run(3)
+    insert_all(broker, docs[:1])
+    coming = iter(docs[1:])
+    given = []
+    for pair in broker[-1].follow(interval=0):
+        given.append(pair)
+        insert_all(broker, islice(coming, 1))
+    assert_documents_equal(docs, given)
+    assert_references_first(given)
+
+
 def test_one_table_of_runs_in_two_sources(broker):
     uids = []
     for plan in ("short", "long", "short"):
@@ -75,7 +94,7 @@ def test_one_table_of_runs_in_two_sources(broker):
         insert_all(broker, docs)
         uids.append(docs[0][1]["uid"])
     frame = broker().table().compute()
-    assert sorted(frame["run"]) == sorted(uid for uid in uids for _ in range(3))
+    assert frame["run"].tolist() == [uid for uid in uids for _ in range(3)]
     with pytest.raises(BadQuery, match=r"2 event sources.*tree"):
         broker().dataset()
     assert len(broker().dataset(combine="tree").children) == 3

@@ -63,7 +63,7 @@ def test_without_dask_and_projected(three):
 def test_tree_of_runs(three):
     tree = three.dataset(combine="tree")
     assert isinstance(tree, xr.DataTree)
-    assert list(tree.children) == [header.uid for header in three]
+    assert list(tree.children) == [header.uid for header in reversed(three)]
     assert "time" not in tree.to_dataset().coords
     for header in three:
         assert tree[header.uid].to_dataset().identical(header.dataset())

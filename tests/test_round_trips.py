@@ -179,7 +179,7 @@ def test_one_run_that_is_open(counted, call):
     header = db[-1]
     header.table()
     number, what = count(counts, lambda: CALLS[call](header))
-    assert number <= ONE_RUN, what
+    assert number <= ONE_RUN + 1, what  # one is a look at whether it has stopped
 
 
 @pytest.mark.parametrize("sealed", [True, False])

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..core.documents import Document
 from ..core.external import external_keys, is_stream_key
+from ..core.filled import FilledDocument, as_document, read_only
 from .filling import Filling, Target
 from .held import Held
 
@@ -36,7 +37,8 @@ def fill_events(
 
     As event-model's Filler does it, ``filled`` then holds the reference that was replaced. Frames
     that stream_datum documents tell of have no reference: their key comes into ``data``, and
-    ``filled`` is True. The values of a block are views of one array.
+    ``filled`` is True. The values of a block are views of one array. A filled event remembers what
+    it was before; see :mod:`daskbroker.core.filled`.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ def fill_events(
     while block := list(islice(coming, count)):
         changes = [_changes(filling, target, block, near) for target in targets]
         for event, *values in zip(block, *changes, strict=True):
-            yield Document(_changed(event, dict(zip(keys, values, strict=True))))
+            yield _changed(event, dict(zip(keys, values, strict=True)))
 
 
 def _changes(
@@ -69,20 +71,18 @@ def _changes(
     cells = filling.cells(target, held, near)
     changes: list[tuple[Any, Any] | None] = [None] * len(events)
     for place, reference in zip(held.referring.tolist(), held.references.to_pylist(), strict=True):
-        changes[place] = cells[place], reference
+        changes[place] = read_only(cells[place]), reference
     if is_stream_key(target.claim):
         for place in held.bare.tolist():
-            changes[place] = cells[place], True
+            changes[place] = read_only(cells[place]), True
     return changes
 
 
-def _changed(
-    event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | None]
-) -> Mapping[str, Any]:
+def _changed(event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | None]) -> Document:
     new = {key: value for key, value in values.items() if value is not None}
     if not new:
-        return event
-    return {
+        return as_document(event)
+    changed = {
         **event,
         "data": {**event["data"], **{key: cell for key, (cell, _) in new.items()}},
         "filled": {
@@ -90,6 +90,7 @@ def _changed(
             **{key: reference for key, (_, reference) in new.items()},
         },
     }
+    return FilledDocument.of(changed, event)
 
 
 def fill_stream(
@@ -148,22 +149,22 @@ def _filled(
     in_place: bool,
 ) -> Any:
     if filling is None:
-        changed: Mapping[str, Any] = doc
+        changed: Mapping[str, Any] = doc if in_place else as_document(doc)
     elif name == "event":
         (changed,) = fill_events(filling, descriptor, [doc], keys)
     else:
         changed = _filled_page(doc, descriptor, keys, filling)
     if not in_place:
-        return Document(changed)
+        return changed
     for part in ("data", "filled"):
-        if changed is not doc:
+        if changed is not doc and part in changed:
             doc.setdefault(part, {}).update(changed[part])  # type: ignore[attr-defined]
     return doc
 
 
 def _filled_page(
     page: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Sequence[str], filling: Filling
-) -> dict[str, Any]:
+) -> Document:
     """A page with the columns of some keys filled."""
     data, filled = dict(page["data"]), dict(page.get("filled") or {})
     for key in keys:
@@ -185,4 +186,4 @@ def _filled_page(
             for change, row in zip(changes, rows, strict=True)
         ]
         data[key], filled[key] = [cell for cell, _ in pairs], [state for _, state in pairs]
-    return {**page, "data": data, "filled": filled}
+    return FilledDocument.of({**page, "data": data, "filled": filled}, page)

@@ -233,7 +233,7 @@ def find_run(broker: DataBroker, text: str) -> Header:
 
 def line_of(header: Header) -> str:
     """A run in one line."""
-    start, stop = header.start, header.stop
+    start, stop = header.start, header.known_stop
     when = show_time(start.get("time"), header.db.timezone)
     status = "open" if stop is None else str(stop.get("exit_status", ""))
     plan = str(start.get("plan_name", ""))

@@ -97,7 +97,7 @@ def list_runs(
         results = search(broker, terms, full, since, until)
         for header in results[:limit]:
             if as_json:
-                say(to_json({"start": header.start, "stop": header.stop}))
+                say(to_json({"start": header.start, "stop": header.known_stop}))
             else:
                 say(line_of(header))
         count = len(results)
@@ -116,7 +116,7 @@ def show(
     with connect(db, create=False, mode="r") as broker:
         header = find_run(broker, uid)
         say(line_of(header))
-        for name, doc in (("start", header.start), ("stop", header.stop)):
+        for name, doc in (("start", header.start), ("stop", header.known_stop)):
             text = json.dumps(doc, indent=2, ensure_ascii=False, default=json_form)
             say_lines(f"\n{name}: {text}")
         for name in header.streams if stream is None else [stream]:

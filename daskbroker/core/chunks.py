@@ -11,7 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -191,6 +191,13 @@ class ChunkReader(ABC):
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """Read a chunk by a key of the store's own; see :meth:`read`."""
 
+    def is_final(self, key: Any) -> bool:
+        """Whether the rows of a chunk are never cut otherwise by a later plan, as sealed ones.
+
+        Rows of a journal are. A store with keys of its own for these overrides it.
+        """
+        return not isinstance(key, (bytes, range))
+
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
         """The keys as another process can read them; a store with local ones overrides it."""
         return keys
@@ -301,6 +308,11 @@ class ChunkPlan:
             digest.update(np.ascontiguousarray(self.records[name]).tobytes())
         return digest.hexdigest()
 
+    def facts(self, place: int) -> Statistics:
+        """What is known of one chunk."""
+        record = self.records[place]
+        return Statistics(**{one.name: record[one.name].item() for one in fields(Statistics)})
+
     @property
     def rows(self) -> int:
         """Number of events, rewound ones included."""
@@ -377,8 +389,8 @@ class ChunkPlan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = tuple(self.reader.portable(self.keys))
-        fields = (self.reader, self.descriptors, self.schemas, self.records, keys, self.store)
-        return (ChunkPlan, (*fields, self.bad))
+        parts = (self.reader, self.descriptors, self.schemas, self.records, keys, self.store)
+        return (ChunkPlan, (*parts, self.bad))
 
 
 def ranges_table(numbers: range) -> pa.Table:

@@ -121,6 +121,15 @@ class SearchWarning(DaskbrokerError, UserWarning):
     """A search that may mean something else: it found nothing, or a word of it is a key, too."""
 
 
+class FilledValuesWarning(DaskbrokerError, UserWarning):
+    """Values are stored in an event whose ``filled`` names the reference that they came from.
+
+    An event that a broker filled is stored with its reference again, if nobody changed it and the
+    reference is stored too. Of a plain dict nobody can tell whether its values are still those of
+    the file, so they are stored as given. One warning a run.
+    """
+
+
 class CopyMismatch(DaskbrokerError):
     """What a copied run holds is not what the original gave; says of which kind of document."""
 

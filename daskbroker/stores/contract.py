@@ -11,6 +11,7 @@ import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -36,9 +37,10 @@ from ..core.peeks import Peek
 from ..core.planning import with_frames
 from ..core.run_plan import RunPlan, frame_spans
 from ..core.search import Search
-from ..core.validate import check_keys, document_label, prepare
+from ..core.validate import check_keys, document_label
 from .backing_up import BackupSource
 from .checking import CheckedHeader, EventChecks, check_document, check_headers
+from .unfilling import Unfilling, prepared
 
 __all__ = [
     "FARTHEST",
@@ -457,7 +459,8 @@ class EventStore(EventChecks, ABC):
         Parameters
         ----------
         name, doc
-            As a RunEngine emits them; pages and the deprecated bulk documents too.
+            As a RunEngine emits them; pages and the deprecated bulk documents too. An event that
+            a broker filled is stored as it was before; see :mod:`daskbroker.stores.unfilling`.
         run
             Uid of the run that a resource without ``run_start`` belongs to; by default the
             newest run.
@@ -471,8 +474,13 @@ class EventStore(EventChecks, ABC):
         DuplicateUID
             A different document has this uid.
         """
-        for one_name, one in list(expand_bulk(name, prepare(name, doc))):
+        for one_name, one in list(expand_bulk(name, prepared(name, doc, lambda _: self))):
             self.insert_prepared(one_name, one, run=run)
+
+    @cached_property
+    def unfilling(self) -> Unfilling:
+        """What filled events are stored as."""
+        return Unfilling(self)
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document that :func:`daskbroker.core.validate.prepare` has checked.
@@ -495,6 +503,7 @@ class EventStore(EventChecks, ABC):
             owner = doc.get("run_start") or run or self.current_run()
             self._check_run(name, doc, owner)
             self.put_asset(LAYOUTS[name], doc, str(owner))
+            self.unfilling.note(str(owner), name, doc)
         elif name in ("event", "event_page", "event_rows"):
             self._insert_events(name, doc)
         else:
@@ -540,6 +549,7 @@ class EventStore(EventChecks, ABC):
                 self.append_page(layout, owner, doc, owner)
         else:
             self.append(layout, owner, doc["rows"] if name == "datum_rows" else [doc], owner)
+        self.unfilling.note(owner, name, doc)
 
     # -- planning ----------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class BadRunConformance(Conformance):
         db = reopen()
         with named():
             assert len(list(db())) == len(db()) == len(UIDS)
-        others = [uid for uid in reversed(UIDS) if uid != BAD[1]]
+        others = [uid for uid in UIDS if uid != BAD[1]]
         results = db()
         with named(BAD[1]):
             frame = results.table().compute()

@@ -9,8 +9,11 @@ from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
+from .inserted_again import InsertedAgainConformance
+from .live import LiveConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
+from .order import OrderConformance
 from .repeats import RepeatConformance
 from .searching import SearchConformance
 from .times import TimeConformance
@@ -24,7 +27,10 @@ class BrokerConformance(
     PageConformance,
     CopyConformance,
     CheckConformance,
+    InsertedAgainConformance,
+    LiveConformance,
     NounConformance,
+    OrderConformance,
     RepeatConformance,
     SearchConformance,
     TimeConformance,

@@ -11,7 +11,7 @@ import dask.array
 import numpy as np
 import pytest
 
-from ..core.errors import FillError
+from ..core.errors import FilledValuesWarning, FillError
 from .base import Conformance, Put, insert_all
 from .compare import assert_documents_equal
 from .detector_runs import (
@@ -192,7 +192,9 @@ class FillConformance(Conformance):
         run.event(descriptor, {"img": ids[2]}, filled={"img": False})
         run.event(descriptor, {"img": [9, 9, 9, 9]}, filled={"img": ids[3]})
         run.event(descriptor, {"img": [7, 7, 7, 7]}, filled={"img": True})
-        check_filled(put(run.stop()), np.concatenate([data[:3], [[9] * 4, [7] * 4]]))
+        with pytest.warns(FilledValuesWarning, match="'img' are stored as given"):
+            header = put(run.stop())
+        check_filled(header, np.concatenate([data[:3], [[9] * 4, [7] * 4]]))
 
     def test_events_without_the_key(self, put: Put, tmp_path: Path) -> None:
         """Row 13."""

@@ -36,6 +36,7 @@ from dask.dataframe.dask_expr._shuffle import (
 from dask.dataframe.tseries import resample
 
 from daskbroker.core.errors import BadQuery
+from daskbroker.views import _loc
 from daskbroker.views._expr import FromPartitions
 from daskbroker.views._partitions import Partitions
 
@@ -64,7 +65,16 @@ def concat(tables: Sequence[DataFrame]) -> DataFrame:
 
 
 class DataFrame(dd.DataFrame):  # type: ignore[misc]
-    """A ``dask.dataframe.DataFrame`` whose ``set_index`` gives the right divisions."""
+    """A ``dask.dataframe.DataFrame`` whose ``set_index`` gives the right divisions.
+
+    ``loc`` selects by the labels of an index whose divisions are not known, too; see
+    :mod:`daskbroker.views._loc`.
+    """
+
+    @property
+    def loc(self) -> _loc.LocIndexer:
+        """Rows by labels of the index, columns by names."""
+        return _loc.LocIndexer(self, _ours)
 
     def set_index(self, *args: Any, **kwargs: Any) -> DataFrame:
         """As dask's; see the module for what differs."""
@@ -84,6 +94,11 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
 
 class Series(dd.Series):  # type: ignore[misc]
     """A column of such a DataFrame."""
+
+    @property
+    def loc(self) -> _loc.LocIndexer:
+        """Cells by labels of the index."""
+        return _loc.LocIndexer(self, _ours)
 
     def resample(self, rule: Any, **kwargs: Any) -> Resampler:
         """See :meth:`DataFrame.resample`."""
@@ -106,23 +121,36 @@ def _is_zoned(dtype: Any) -> bool:
     return isinstance(dtype, pd.DatetimeTZDtype)
 
 
+def _ours(result: Any) -> Any:
+    """A collection of dask's as one of the classes of this module."""
+    ours = {dd.DataFrame: DataFrame, dd.Series: Series}.get(type(result))
+    return result if ours is None else ours(result.expr)
+
+
 def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def kept(self: DataFrame, *args: Any, **kwargs: Any) -> Any:
-        result = method(self, *args, **kwargs)
-        ours = {dd.DataFrame: DataFrame, dd.Series: Series}.get(type(result))
-        return result if ours is None else ours(result.expr)
+    def kept(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _ours(method(self, *args, **kwargs))
 
     return kept
 
 
-# What is usually done to a table before its index is set.
-for _name in (
-    "__getattr__", "__getitem__", "assign", "astype", "drop", "drop_duplicates", "dropna", "fillna",
-    "join", "map_partitions", "mask", "merge", "persist", "query", "rename", "repartition",
-    "replace", "reset_index", "where",
-):  # fmt: skip
-    setattr(DataFrame, _name, _keeping(getattr(dd.DataFrame, _name)))
+# What is usually done to a table, or a column, before its index is set or rows are taken by `loc`.
+_KEPT = (
+    "__getitem__", "abs", "astype", "clip", "copy", "dropna", "fillna", "head", "isin", "isna",
+    "map_partitions", "mask", "persist", "rename", "repartition", "replace", "reset_index",
+    "round", "tail", "where",
+    *(f"__{name}__" for name in (
+        "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod",
+        "pow", "neg", "invert", "and", "or", "xor", "lt", "le", "gt", "ge", "eq", "ne",
+    )),
+)  # fmt: skip
+_KEPT_OF_TABLES = (
+    "__getattr__", "assign", "drop", "drop_duplicates", "join", "merge", "query", "sort_values",
+)  # fmt: skip
+for _class, _names in ((DataFrame, (*_KEPT, *_KEPT_OF_TABLES)), (Series, (*_KEPT, "to_frame"))):
+    for _name in _names:
+        setattr(_class, _name, _keeping(getattr(_class.__base__, _name)))
 
 
 class OrderedIndex(SetIndex):  # type: ignore[misc]

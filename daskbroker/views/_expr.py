@@ -1,7 +1,7 @@
 """A lazy dask DataFrame over partitions that know their lengths and bounds.
 
-This module and ``_collection`` are the only ones that touch dask's private API (written for
-dask 2026.8). What the optimizer does with a table happens in ``FromPartitions._simplify_up``:
+This module, ``_collection`` and ``_loc`` are the only ones that touch dask's private API (written
+for dask 2026.8). What the optimizer does with a table happens in ``FromPartitions._simplify_up``:
 
 * a projection becomes the `columns` that are read, ``df.index`` a read of no column;
 * ``len`` becomes a number where the lengths are known;
@@ -36,6 +36,7 @@ from dask.dataframe.dask_expr.io.io import BlockwiseIO
 from dask.tokenize import tokenize
 
 from daskbroker.core.errors import StoreError
+from daskbroker.views._loc import refuse_labels
 from daskbroker.views._partitions import (
     Mask,
     Partitions,
@@ -222,6 +223,8 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         # same answer in one pass.
         past = self.__dict__.get("_decision")
         if past is None or past[0] is not dependents:
+            if not self.known_divisions:
+                refuse_labels(self, dependents)
             past = self.__dict__["_decision"] = (dependents, _prune(self, dependents))
         decision: FromPartitions = past[1]
         return None if decision._name == self._name else decision

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any
 
@@ -26,16 +26,33 @@ from ..core.documents import ALL, Document, frozen_document
 from ..core.errors import StoreDamaged
 from ..core.external import datum_keys
 from ..core.fields import Field, derive_descriptor, select, select_there
+from ..core.filled import FilledDocument, unfilled_form
 from ..core.frozen import FrozenDict, freeze
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ..core.run_plan import RunPlan, resources_of, stream_of
 from .options import ViewOptions
 from .prefetch import Prefetcher
 
-__all__ = ["stream_documents"]
+__all__ = ["Uses", "new_documents", "stream_documents"]
 
 NamedDocument = tuple[str, Document]
 FIRST_SEQ = "seq_nums:start"
+
+
+@dataclass
+class Uses:
+    """What the streams that are asked for refer to, as far as it is known.
+
+    Attributes
+    ----------
+    resources
+        Uids.
+    unresolved
+        Ids of datums that events have and that have not come yet.
+    """
+
+    resources: set[str] = field(default_factory=set)
+    unresolved: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class _Source:
     plan: RunPlan
     all_streams: bool
     filling: Filling | None
+    uses: Uses = field(default_factory=Uses)
 
     @property
     def datums(self) -> ChunkPlan:
@@ -86,6 +104,37 @@ def stream_documents(
     if fields is not None:
         select(fields, [d for plan, _ in sources for d in plan.descriptors])
     parts = [_Source(plan, all_streams, options.filling(plan, files)) for plan, files in sources]
+    yield from _documents(parts, start, stop, fields)
+
+
+def new_documents(
+    parts: Sequence[tuple[RunPlan, Filling | None, Uses]],
+    start: Mapping[str, Any],
+    options: ViewOptions,
+    *,
+    all_streams: bool = True,
+) -> Iterator[NamedDocument]:
+    """As :func:`stream_documents`, of a part of a run that has no stop yet.
+
+    Parameters
+    ----------
+    parts
+        Of each event source, what is wanted of the run, how all of the run is filled, and what the
+        streams refer to; the latter is added to.
+    start, options, all_streams
+        As there. Fields that nothing has are no error: it may come later.
+    """
+    sources = [_Source(plan, all_streams, filling, uses) for plan, filling, uses in parts]
+    fields = None if options.fields is ALL else options.fields
+    return _documents(sources, start, None, fields)
+
+
+def _documents(
+    parts: Sequence[_Source],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    fields: Any,
+) -> Iterator[NamedDocument]:
     with Prefetcher() as ahead:
         yield from _references(parts, ahead)
         tracks = [
@@ -103,16 +152,15 @@ def stream_documents(
 
 def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
     given: set[tuple[str, str]] = set()
-    for part in parts:
-        wanted = None if part.all_streams else _used_resources(part)
+    used = [None if part.all_streams else _used_resources(part) for part in parts]
+    for part, wanted in zip(parts, used, strict=True):
         for name, doc in resources_of(part.plan.references):
             if (name, doc["uid"]) in given or (wanted is not None and doc["uid"] not in wanted):
                 continue
             given.add((name, doc["uid"]))
             yield name, doc
     datums_given: set[str] = set()
-    for number, part in enumerate(parts):
-        wanted = None if part.all_streams else _used_resources(part)
+    for number, (part, wanted) in enumerate(zip(parts, used, strict=True)):
         for docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
@@ -127,7 +175,8 @@ def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDo
 
 def _used_resources(part: _Source) -> set[str]:
     """Uids of the resources that the events and stream_datums of the asked streams refer to."""
-    used = _resources_of_datums(part)
+    used = part.uses.resources
+    _look_for_datums(part)
     uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
     for place in range(len(part.stream_datums)):
         table = part.stream_datums.read(place, ["descriptor", STREAM_DATUM.owner])
@@ -137,23 +186,23 @@ def _used_resources(part: _Source) -> set[str]:
     return used
 
 
-def _resources_of_datums(part: _Source) -> set[str]:
+def _look_for_datums(part: _Source) -> None:
+    """Add the resources of the datums that the events have."""
     external = {
         f"data:{key}" for descriptor in part.plan.descriptors for key in datum_keys(descriptor)
     }
-    if not external or not len(part.datums):
-        return set()
-    datum_ids: set[Any] = set()
-    for place in range(len(part.plan.events)):
+    datum_ids = part.uses.unresolved
+    for place in range(len(part.plan.events)) if external else ():
         for column in part.plan.events.read(place, sorted(external)).columns:
             datum_ids.update(value for value in column.to_pylist() if isinstance(value, str))
+    if not datum_ids:
+        return
     wanted = pa.array(datum_ids, pa.string())
-    used: set[str] = set()
     for place in range(len(part.datums)):
         table = part.datums.read(place, [DATUM.uid, DATUM.owner])
-        found = table.filter(pc.is_in(table.column(DATUM.uid), wanted)).column(DATUM.owner)
-        used.update(found.unique().to_pylist())
-    return used
+        found = table.filter(pc.is_in(table.column(DATUM.uid), wanted))
+        part.uses.resources.update(found.column(DATUM.owner).unique().to_pylist())
+        datum_ids.difference_update(found.column(DATUM.uid).to_pylist())
 
 
 def _in_order(
@@ -190,12 +239,19 @@ def _track(
         for event in events:
             time = event["time"]
             while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
-                yield time, "stream_datum", waiting
+                yield time, "stream_datum", _of_descriptor(waiting, descriptor)
                 waiting = next(frames, None)
             yield time, "event", event if change is None else change.apply(event)
     while waiting is not None:
-        yield time, "stream_datum", waiting
+        yield time, "stream_datum", _of_descriptor(waiting, descriptor)
         waiting = next(frames, None)
+
+
+def _of_descriptor(doc: Document, descriptor: Document) -> Document:
+    """A stream_datum of the descriptor that is in the stream, which may be a derived one."""
+    if doc["descriptor"] == descriptor["uid"]:
+        return doc
+    return frozen_document({**doc, "descriptor": descriptor["uid"]})
 
 
 def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
@@ -284,6 +340,13 @@ class _Change:
         return cls(descriptor, kept, freeze(data), freeze(timestamps))
 
     def apply(self, event: Document) -> Document:
+        """The event with what is kept; a filled one remembers as much of its unfilled form."""
+        changed = self._applied(event)
+        if not isinstance(event, FilledDocument):
+            return frozen_document(changed)
+        return FilledDocument.of(changed, frozen_document(self._applied(unfilled_form(event))))
+
+    def _applied(self, event: Mapping[str, Any]) -> dict[str, Any]:
         changed = {
             **event,
             "descriptor": self.descriptor["uid"],
@@ -292,7 +355,7 @@ class _Change:
         }
         if isinstance(event.get("filled"), dict):
             changed["filled"] = self._kept(event["filled"], {})
-        return frozen_document(changed)
+        return changed
 
     def _kept(self, values: Mapping[str, Any], more: dict[str, Any]) -> FrozenDict:
         kept = {k: v for k, v in values.items() if k in self.kept}

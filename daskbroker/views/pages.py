@@ -105,7 +105,7 @@ class _Page:
     def add(self, doc: Mapping[str, Any]) -> None:
         """Take a document."""
         self.docs.append(doc)
-        self._frozen = self._frozen and type(doc) is Document
+        self._frozen = self._frozen and isinstance(doc, Document)
         self.cells += self._small
         for part, key in self._large:
             self.cells += _cells(doc[part][key])

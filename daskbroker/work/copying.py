@@ -77,7 +77,8 @@ def copy(
     A run is read back there and compared before its stop is inserted, so one that has its
     stop there is a verified copy. It may be interrupted and called again: what is complete is
     skipped, what is half there is continued. Runs that are still open are copied as far as they
-    are. Of detector files, by default, only what refers to them is copied.
+    are, without the stop of one that ends meanwhile; call it again for the rest. Of detector
+    files, by default, only what refers to them is copied.
 
     All of it survives a loss of power when this has returned; until then that may cost the last
     second, of runs that count as copied too (:meth:`daskbroker.DataBroker.batch`).
@@ -113,24 +114,23 @@ def copy(
     transfers: dict[int, FileTransfer] = {}
     found = runs() if isinstance(runs, DataBroker) else runs
     with into.batch():
-        for header in _oldest_first(found):
-            if header.db is into:
+        for run in _oldest_first(found):
+            if run.db is into:
                 raise ConfigError(f"{into!r} cannot be copied into itself")
             transfer = None
             if files is not None:  # one for each broker that runs come from
-                transfer = transfers.setdefault(
-                    id(header.db), FileTransfer(Path(files), header.db.files)
-                )
+                transfer = transfers.setdefault(id(run.db), FileTransfer(Path(files), run.db.files))
             try:
+                header = run.as_now()
                 if _is_there(header, into, verify, transfer):
-                    report.skipped.append(header.uid)
+                    report.skipped.append(run.uid)
                 else:
                     report.documents += _copy_run(header, into, progress, transfer)
-                    report.copied.append(header.uid)
+                    report.copied.append(run.uid)
             except DaskbrokerError as error:
                 if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
                     raise
-                report.failed[header.uid] = str(error)
+                report.failed[run.uid] = str(error)
     if isinstance(found, Results):
         for bad in found.bad:
             report.failed.setdefault(bad.uid or str(bad), str(bad))
@@ -147,7 +147,11 @@ def _oldest_first(runs: Results | Header | Iterable[Header]) -> Iterator[Header]
 def _copy_run(
     header: Header, into: DataBroker, progress: Progress | None, transfer: FileTransfer | None
 ) -> int:
-    """Insert, read back, compare, and only then insert the stop; how many documents it has."""
+    """Insert, read back, compare, and only then insert the stop; how many documents it has.
+
+    ``header`` is the run as it was before anything was planned: a stop that comes while it is
+    copied is not inserted, as events may have come before it that are not copied.
+    """
     given = _Digest()
     watched = given.watch(_to_give(header, transfer), header, progress)
     for name, doc in PageBuffer(in_order=False)(watched):

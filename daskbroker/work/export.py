@@ -90,6 +90,7 @@ def export_jsonl(
 
     ``daskbroker ingest`` reads it back.
     """
+    header = header.as_now()
     target = Path(folder, f"{file_name(header.uid)}.jsonl")
     with (
         _storing(target),
@@ -112,6 +113,7 @@ def export_parquet(
     The columns are those of ``header.table(stream)``. Cells without a type in common are JSON
     text. The schema's metadata names run and stream, and holds start and stop.
     """
+    header = header.as_now()
     for stream in header.streams:
         target = Path(folder, file_name(header.uid), f"{file_name(stream)}.parquet")
         with _storing(target), replacing(target) as temporary:

@@ -209,7 +209,8 @@ def _jobs(
     bar: Any,
 ) -> Iterator[_Job]:
     """The runs that are still to do; the others are noted as skipped."""
-    for run in results:
+    for found_run in results:
+        run = found_run.as_now()  # its stop is part of what it is known by
         first = recipe.uid_of(run)
         found = into.header_source.store.find_uid(first)
         if run.stop is None and not unfinished:

@@ -84,6 +84,10 @@ class MongoReader(ChunkReader):
             return read_page(self.database(), key, columns)
         return _read_range(self.database(), key, columns)
 
+    def is_final(self, key: Any) -> bool:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.is_final`."""
+        return super().is_final(key) and key[0] not in ("event", "datum")
+
     def read_many(
         self, keys: Sequence[Any], columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:

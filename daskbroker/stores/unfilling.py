@@ -1,0 +1,221 @@
+"""What an event is stored as that comes in with external data in place of references.
+
+An event that a broker has filled, and that nobody has changed, is stored as it was before, where
+the references are stored: so a run that is inserted as it is streamed makes an equal run. All
+else is stored as it is given. Values that somebody has edited are never replaced by the file's.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..core.documents import Document
+from ..core.errors import FilledValuesWarning
+from ..core.external import is_stream_key
+from ..core.filled import FilledDocument, unfilled_form
+from ..core.layouts import DATUM, STREAM_DATUM, STREAM_RESOURCE
+from ..core.remembered import Remembered
+from ..core.run_plan import resources_of, stream_of
+from ..core.validate import prepare
+
+if TYPE_CHECKING:
+    from .contract import EventStore
+
+__all__ = ["Unfilling", "prepared"]
+
+KINDS = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
+RUNS = 4
+"""So many runs' references are in memory: whoever inserts does so run by run."""
+LOOK_AGAIN_SECONDS = 1.0
+"""A reference that was not found may be put by another process."""
+
+
+def prepared(name: str, doc: Any, store_of: Callable[[str], EventStore]) -> Mapping[str, Any]:
+    """A checked private copy of a document that comes in, unfilled if it may be.
+
+    Parameters
+    ----------
+    name, doc
+        As given to ``insert``.
+    store_of
+        From the uid of a descriptor to the store of its events.
+
+    Raises
+    ------
+    BadDocument
+    """
+    if isinstance(doc, FilledDocument):
+        doc = store_of(doc["descriptor"]).unfilling.stored_form(doc)
+    plain = prepare(name, doc)
+    # A Document that nobody has filled is of a store, which has the values itself.
+    if plain.get("filled") and name in ("event", "event_page") and not isinstance(doc, Document):
+        store_of(plain["descriptor"]).unfilling.check_values(plain)
+    return plain
+
+
+class Unfilling:
+    """Finds out what events are stored as, for one store.
+
+    Parameters
+    ----------
+    store
+        Where they will be, and their references.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._known: dict[str, _References] = {}
+        self._warned: Remembered[str, bool] = Remembered()
+
+    def note(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
+        """A reference of a run was stored."""
+        known = self._known.get(run)
+        if known is not None:
+            known.add(name, doc)
+
+    def stored_form(self, doc: FilledDocument) -> Mapping[str, Any]:
+        """What to store in the place of an event or event_page that was filled."""
+        descriptor = self._store.find_descriptor(doc["descriptor"])
+        if descriptor is None:  # which is an error that others tell of
+            return doc
+        given = [key for key in _filled_keys(doc) if not self._are_there(doc, descriptor, key)]
+        if given:
+            self._warn(descriptor, sorted(given), "the reference is not stored here")
+        return _with_values(doc, given)
+
+    def check_values(self, doc: Mapping[str, Any]) -> None:
+        """Warn of an event or event_page to be stored as given, if it has values for references."""
+        keys = [key for key, state in doc["filled"].items() if _replaces(doc["data"], key, state)]
+        if keys and (descriptor := self._store.find_descriptor(doc["descriptor"])) is not None:
+            self._warn(descriptor, keys, "they are of a plain dict, or were changed")
+
+    def _are_there(self, doc: FilledDocument, descriptor: Mapping[str, Any], key: str) -> bool:
+        """Whether all references are stored that the values of a key replaced."""
+        run = descriptor["run_start"]
+        wanted = list(_replaced(doc, descriptor, key))
+        known = self._known.get(run)
+        if known is not None and known.have(wanted):
+            return True
+        if known is not None and time.monotonic() - known.read < LOOK_AGAIN_SECONDS:
+            return False
+        while len(self._known) >= RUNS:
+            self._known.pop(next(iter(self._known)), None)
+        self._known[run] = known = _References.of(self._store, run)
+        return known.have(wanted)
+
+    def _warn(self, descriptor: Mapping[str, Any], keys: Sequence[str], why: str) -> None:
+        run = descriptor["run_start"]
+        if self._warned.get(run):
+            return
+        self._warned[run] = True
+        warnings.warn(
+            f"run {run!r}, stream {stream_of(descriptor)!r}: values of "
+            f"{', '.join(map(repr, keys))} are stored as given, though `filled` says that they "
+            f"come from detector files: {why}. documents(fill=False) gives events with references",
+            FilledValuesWarning,
+            stacklevel=2,
+        )
+
+
+Wanted = tuple[Any, ...]
+"""``(datum_id,)``, or ``(descriptor, data key, seq_num)``."""
+
+
+class _References:
+    """The references of a run that are stored."""
+
+    def __init__(self) -> None:
+        self.read = time.monotonic()
+        self._datums: set[str] = set()
+        self._keys: dict[str, str] = {}
+        self._frames: dict[tuple[str, str], list[range]] = {}
+
+    @classmethod
+    def of(cls, store: EventStore, run: str) -> _References:
+        """Read them from a store."""
+        found = cls()
+        plans = store.plan_references(KINDS, [run])
+        for name, doc in resources_of(plans):
+            found.add(name, doc)
+        for table in plans[DATUM.kind].read_all([DATUM.uid]):
+            found._datums.update(table.column(DATUM.uid).to_pylist())
+        columns = [STREAM_DATUM.owner, "descriptor", "seq_nums:start", "seq_nums:stop"]
+        for table in plans[STREAM_DATUM.kind].read_all(columns):
+            for row in zip(*(table.column(name).to_pylist() for name in columns), strict=True):
+                found._add_frames(*row)
+        return found
+
+    def add(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document in that is stored now."""
+        if name == "datum":
+            self._datums.add(doc["datum_id"])
+        elif name == "datum_page":
+            self._datums.update(doc["datum_id"])
+        elif name == "datum_rows":
+            self._datums.update(row["datum_id"] for row in doc["rows"])
+        elif name == "stream_resource":
+            self._keys[doc["uid"]] = doc["data_key"]
+        elif name == "stream_datum":
+            span = doc["seq_nums"]
+            uids = doc["stream_resource"], doc["descriptor"]
+            self._add_frames(*uids, span["start"], span["stop"])
+
+    def _add_frames(self, resource: str, descriptor: str, start: int, stop: int) -> None:
+        spans = self._frames.setdefault((descriptor, self._keys.get(resource, "")), [])
+        if spans and spans[-1].stop == start:
+            spans[-1] = range(spans[-1].start, stop)
+        else:
+            spans.append(range(start, stop))
+
+    def have(self, wanted: Sequence[Wanted]) -> bool:
+        """Whether all of some are stored."""
+        return all(map(self._has, wanted))
+
+    def _has(self, wanted: Wanted) -> bool:
+        if len(wanted) == 1:
+            return wanted[0] in self._datums
+        descriptor, key, seq_num = wanted
+        # The last of them first, as events come in order.
+        return any(seq_num in span for span in reversed(self._frames.get((descriptor, key), [])))
+
+
+def _replaces(data: Mapping[str, Any], key: str, state: Any) -> bool:
+    """Whether ``filled``, of an event or a page, names a reference that is not in its place."""
+    if isinstance(state, str):
+        return key in data and not (isinstance(data[key], str) and data[key] == state)
+    return (
+        isinstance(state, list)
+        and key in data
+        and any(_replaces({key: cell}, key, one) for cell, one in zip(data[key], state))
+    )
+
+
+def _filled_keys(doc: FilledDocument) -> list[str]:
+    before = unfilled_form(doc).get("filled") or {}
+    return [key for key, state in doc["filled"].items() if before.get(key) != state]
+
+
+def _replaced(doc: FilledDocument, descriptor: Mapping[str, Any], key: str) -> Iterator[Wanted]:
+    """The references that the values of a key replaced."""
+    of_stream = is_stream_key(descriptor["data_keys"].get(key, {}))
+    states, seq_nums = doc["filled"][key], doc["seq_num"]
+    rows = [(states, seq_nums)] if isinstance(seq_nums, int) else zip(states, seq_nums, strict=True)
+    for state, seq_num in rows:
+        if isinstance(state, str):
+            yield (state,)
+        elif state is True and of_stream:
+            yield descriptor["uid"], key, seq_num
+
+
+def _with_values(doc: FilledDocument, keys: Sequence[str]) -> Mapping[str, Any]:
+    """The unfilled form, but for some keys."""
+    before = unfilled_form(doc)
+    if not keys:
+        return before
+    parts = {}
+    for part in ("data", "filled"):
+        parts[part] = {**(before.get(part) or {}), **{key: doc[part][key] for key in keys}}
+    return {**before, **parts}

@@ -1,0 +1,126 @@
+"""``loc`` by labels where divisions are not known, as those of a table of many runs.
+
+The index of such a table, ``seq_num``, begins anew with each run. Dask takes such labels partition
+by partition as pandas does; pandas then raises a bare ``KeyError``, or, where runs share a
+partition, finds nothing and does not say so. Here labels are compared: ``table.loc[5:7]`` is
+``table[table.index.to_series().between(5, 7)]``, the events 5 to 7 of each run, in order.
+"""
+
+# dask does not annotate its private API.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from dask.dataframe.dask_expr import _indexing
+from dask.dataframe.dask_expr._collection import new_collection
+from dask.dataframe.dask_expr._expr import Expr, Filter
+from dask.dataframe.dask_expr._indexing import LocUnknown
+
+from daskbroker.core.errors import BadQuery
+
+__all__ = ["LocIndexer", "refuse_labels"]
+
+INDEX = "seq_num"
+INSTEAD = "table[table.index.to_series().between(5, 7)]"
+
+
+class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
+    """Dask's, with labels of an unknown order compared.
+
+    Parameters
+    ----------
+    obj
+        A table or a column of one.
+    ours
+        Makes a collection of dask's one that has this ``loc``.
+    """
+
+    def __init__(self, obj: Any, ours: Callable[[Any], Any]) -> None:
+        super().__init__(obj)
+        self._ours = ours
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._ours(super().__getitem__(key))
+
+    def _loc(self, rows: Any, columns: Any) -> Any:
+        if columns is None and isinstance(rows, slice) and rows == slice(None):
+            return self.obj
+        ours = self.obj._meta.index.name == INDEX and not self.obj.known_divisions
+        if not ours or not _are_labels(rows):
+            return super()._loc(rows, columns)
+        condition = self._condition(rows)
+        chosen = self.obj if condition is None else self._where(condition)
+        return chosen if columns is None else chosen[columns]
+
+    def _where(self, condition: Any) -> Any:
+        return self._ours(new_collection(Filter(self.obj.expr, condition.expr)))
+
+    def _condition(self, rows: Any) -> Any:
+        """What is true of the rows of some labels; None if of all."""
+        index = self.obj.index.to_series()
+        if isinstance(rows, slice):
+            return _between(index, rows)
+        if pd.api.types.is_list_like(rows):
+            labels = list(rows)
+            if not labels:
+                return index != index
+            return _between(index, slice(min(labels), max(labels))) & index.isin(labels)
+        return index == rows
+
+
+def _are_labels(rows: Any) -> bool:
+    """Whether rows are asked for by what the index holds: one, several, or from one to another."""
+    if isinstance(rows, slice):
+        return rows != slice(None)
+    if isinstance(rows, (list, np.ndarray, pd.Index)):
+        return not pd.api.types.is_bool_dtype(np.asarray(rows))
+    return pd.api.types.is_scalar(rows) and rows is not None
+
+
+def _between(index: Any, labels: slice) -> Any:
+    if labels.step not in (None, 1):
+        raise BadQuery(
+            f"loc takes labels from one to another, without a step ({labels.step!r}); of a table "
+            f"of many runs it means {INSTEAD}"
+        )
+    low = None if labels.start is None else index >= labels.start
+    high = None if labels.stop is None else index <= labels.stop
+    if low is None or high is None:
+        return high if low is None else low
+    return low & high
+
+
+def refuse_labels(table: Expr, dependents: Mapping[str, Collection[weakref.ref[Any]]]) -> None:
+    """Refuse what dask would make of labels of a table whose index has no known order.
+
+    Parameters
+    ----------
+    table, dependents
+        The expression of a table, and what is built on each expression.
+
+    Raises
+    ------
+    BadQuery
+        If there is a ``loc`` by labels of ``seq_num`` above the table: of a collection that is no
+        longer a table of ours, as the result of ``dask.dataframe.concat``.
+    """
+    above, seen = [table._name], set()
+    while above:
+        for reference in dependents.get(above.pop(), ()):
+            user = reference()
+            if user is None or user._name in seen:
+                continue
+            if isinstance(user, LocUnknown) and user.frame._meta.index.name == INDEX:
+                raise BadQuery(
+                    f"dask cannot tell which rows of this table have the labels "
+                    f"{user.operand('iindexer')!r}, as seq_num begins anew with each run; write "
+                    f"{INSTEAD} in place of table.loc[5:7]"
+                )
+            seen.add(user._name)
+            above.append(user._name)

@@ -1,0 +1,55 @@
+"""Waiting for runs: those that a search finds now and did not find before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .header import Header
+    from .results import Results
+
+__all__ = ["watch"]
+
+KNOWN_RUNS = 1000
+"""So many of the newest runs are known from the beginning."""
+LATE_RUNS = 50
+"""After so many known runs, no look goes further back for new ones: a new run is among the newest,
+even if the clocks of two machines differ, or several are in progress."""
+
+
+def watch(results: Results, interval: float, timeout: float | None) -> Iterator[Header]:
+    """The runs that come into some results from now on; see :meth:`daskbroker.DataBroker.watch`."""
+    known = {header.uid for header in islice(results, KNOWN_RUNS)}
+    return _coming(results, known, interval, timeout)
+
+
+def _coming(
+    results: Results, known: set[str], interval: float, timeout: float | None
+) -> Iterator[Header]:
+    latest = time.monotonic()
+    while True:
+        for header in reversed(_new(results, known)):
+            yield header
+            latest = time.monotonic()
+        if timeout is not None and time.monotonic() - latest > timeout:
+            return
+        time.sleep(interval)
+
+
+def _new(results: Results, known: set[str]) -> list[Header]:
+    """Those that are not known, newest first; they are from now on."""
+    new: list[Header] = []
+    passed = 0
+    for header in results:
+        if header.uid in known:
+            passed += 1
+            if passed == LATE_RUNS:
+                break
+        else:
+            known.add(header.uid)
+            new.append(header)
+            passed = 0
+    return new
