@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
+from .assets.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
@@ -20,6 +22,7 @@ from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
+from .views.missing import check_fill_names, for_keys
 from .views.options import ViewOptions
 from .views.rows import Duplicates
 
@@ -163,6 +166,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Any:
         """One stream as a lazy table: a partition is one or more chunks.
 
@@ -193,6 +198,14 @@ class Header:
             Whether detector files are looked into for shape and dtype, if nobody has before: None,
             where the descriptor leaves them open; True, wherever; False, nowhere; ``"each"``, those
             of each run, where several runs are opened and otherwise share what some of them hold.
+        missing
+            What becomes of a missing cell of external data: of a gap (an event without reference)
+            or a lost frame (one that is not on disk). None: a gap is NaN, a lost frame an error.
+            ``"nan"``: either is NaN, in tables and documents None. ``"drop"``: events of which one
+            is missing are left out. ``"raise"``: either is an error.
+        fill_value
+            Put into missing cells, which keep their dtype: one value, or ``{key: value}``; then
+            other keys are as ``missing`` says.
 
         Returns
         -------
@@ -204,7 +217,8 @@ class Header:
         ------
         StreamNotFound, FieldNotFound
         BadQuery
-            For another ``timezone`` than UTC.
+            For another ``timezone`` than UTC, and ``missing`` or ``fill_value`` that make no
+            sense.
         """
         if format not in FORMATS:
             raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -217,6 +231,8 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         plan, files = self._planned(stream_name, options)
         if format == "dataset":
@@ -237,6 +253,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> xr.Dataset:
         """One stream as a lazy Dataset along ``time``.
 
@@ -246,7 +264,7 @@ class Header:
         ----------
         stream_name, fields, fill, timestamps, duplicates
             As for :meth:`table`.
-        handler_registry, handler_overrides, peek
+        handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`table`.
         chunks
             ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
@@ -271,27 +289,38 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         plan, files = self._planned(stream_name, options)
         return dataset_view.dataset(plan, stream_name, self._runs, options, files, chunks=chunks)
 
     def tree(
-        self, fill: bool = True, *, chunks: Any = "auto", peek: PeekMode = None
+        self,
+        fill: bool = True,
+        *,
+        chunks: Any = "auto",
+        peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> xr.DataTree:
-        """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
-        options = ViewOptions(fill=fill, peek=peek)
+        """All streams: an ``xarray.DataTree`` with one Dataset per stream.
+
+        Parameters are as for :meth:`dataset`.
+        """
+        options = ViewOptions(fill=fill, peek=peek, missing=missing, fill_value=fill_value)
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill).checked()
             for name in plan.streams:
                 found.setdefault(name, (plan.of_stream(name), source.reach))
+        check_fill_names(fill_value, [d for plan, _ in found.values() for d in plan.descriptors])
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
-        nodes = {
-            name: dataset_view.dataset(
-                found[name][0], name, self._runs, options, found[name][1], chunks=chunks
-            )
-            for name in began
-        }
+        nodes = {}
+        for name in began:
+            plan, files = found[name]
+            own = replace(options, fill_value=for_keys(fill_value, plan.descriptors))
+            nodes[name] = dataset_view.dataset(plan, name, self._runs, own, files, chunks=chunks)
         return dataset_view.tree(nodes, dataset_view.run_attrs(self.start, self.stop), self.uid)
 
     def documents(
@@ -302,6 +331,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """Every document of the run as ``(name, doc)``: start first, stop last.
 
@@ -318,11 +349,16 @@ class Header:
             without any of the data keys or configuration asked for is left out.
         handler_registry, handler_overrides, peek
             As for :meth:`table`.
+        missing, fill_value
+            As for :meth:`table`, for the external keys that an event's descriptor has. By default
+            events with a gap are as they were recorded, and a lost frame is an error once all
+            events before it were given.
 
         Raises
         ------
         FieldNotFound
             For a field that no stream of the run has.
+        FillError
         """
         options = ViewOptions(
             fields,
@@ -330,6 +366,8 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         yield from self.documents_of(self.plans(), options)
 
@@ -371,6 +409,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy.
 
@@ -383,6 +423,8 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         if stream_name is ALL:
             return self.documents_of(self.plans(), options)

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
+from .assets.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.clock import seconds_of
@@ -202,6 +203,8 @@ class Results:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Any:
         """One stream of all these runs as one lazy table.
 
@@ -218,7 +221,7 @@ class Results:
             Of a chunk that turns out to be damaged when it is computed: ``"raise"``
             :class:`StoreDamaged`, which names the run, or ``"skip"`` its rows, with a
             :class:`daskbroker.BadRunWarning` in the process that reads it. ``len`` then reads.
-        handler_registry, handler_overrides, peek
+        handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`daskbroker.Header.table`.
 
         Raises
@@ -236,6 +239,8 @@ class Results:
             handler_overrides=handler_overrides,
             peek=peek,
             errors=errors,
+            missing=missing,
+            fill_value=fill_value,
         )
         runs = {header.uid: (header.start, header.stop) for header in self}
         tables = [
@@ -260,6 +265,8 @@ class Results:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> xr.Dataset | xr.DataTree:
         """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
@@ -270,7 +277,7 @@ class Results:
         ----------
         stream_name, fields, fill, chunks, timestamps, duplicates, dtypes, roi
             As for :meth:`daskbroker.Header.dataset`.
-        handler_registry, handler_overrides, peek
+        handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`daskbroker.Header.dataset`.
         combine
             ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
@@ -300,6 +307,8 @@ class Results:
             handler_overrides=handler_overrides,
             peek=peek,
             errors=errors,
+            missing=missing,
+            fill_value=fill_value,
         )
         if combine == "tree":
             pairs = {header.uid: (header.start, header.stop) for header in self}
@@ -362,6 +371,8 @@ class Results:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
 
@@ -384,6 +395,8 @@ class Results:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         selection = FieldsOfRuns(fields)
         with Prefetcher() as ahead:

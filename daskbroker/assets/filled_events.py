@@ -6,7 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from ..core.documents import Document
+from ..core.errors import FillError
 from ..core.external import external_keys, is_stream_key
 from .filling import Filling, Target
 from .held import Held
@@ -50,15 +53,45 @@ def fill_events(
     Raises
     ------
     FillError
+        At the first event that cannot be filled, once all before it were given.
     """
     targets = [Target.of(descriptor, key) for key in keys]
     size = sum(filling.declared(target).cell_bytes for target in targets)
     count = max(1, BLOCK_BYTES // max(1, size))
     coming = iter(events)
     while block := list(islice(coming, count)):
-        changes = [_changes(filling, target, block, near) for target in targets]
-        for event, *values in zip(block, *changes, strict=True):
+        yield from _filled_block(filling, targets, block, near)
+
+
+def _filled_block(
+    filling: Filling, targets: Sequence[Target], block: list[Mapping[str, Any]], near: float
+) -> Iterator[Document]:
+    """Some events, filled together; if that fails, half of them, so that an error is the last."""
+    try:
+        kept = _with_every_cell(filling, targets, block, near)
+        changes = [_changes(filling, target, kept, near) for target in targets]
+    except FillError:
+        if len(block) == 1:
+            raise
+    else:
+        keys = [target.key for target in targets]
+        for event, *values in zip(kept, *changes, strict=True):
             yield Document(_changed(event, dict(zip(keys, values, strict=True))))
+        return
+    middle = len(block) // 2
+    yield from _filled_block(filling, targets, block[:middle], near)
+    yield from _filled_block(filling, targets, block[middle:], near)
+
+
+def _with_every_cell(
+    filling: Filling, targets: Sequence[Target], events: list[Mapping[str, Any]], near: float
+) -> list[Mapping[str, Any]]:
+    """The events without those that are left out, as a cell of theirs is missing."""
+    there = np.ones(len(events), bool)
+    for target in targets:
+        if filling.rule(target).drops:
+            there &= filling.present(target, Held.of_events(events, target.key), near)
+    return events if there.all() else [event for event, kept in zip(events, there) if kept]
 
 
 def _changes(
@@ -70,7 +103,7 @@ def _changes(
     changes: list[tuple[Any, Any] | None] = [None] * len(events)
     for place, reference in zip(held.referring.tolist(), held.references.to_pylist(), strict=True):
         changes[place] = cells[place], reference
-    if is_stream_key(target.claim):
+    if is_stream_key(target.claim) or filling.rule(target).gap == "fill":
         for place in held.bare.tolist():
             changes[place] = cells[place], True
     return changes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from ..core.schema import (
     posix_to_datetime,
     to_pandas,
 )
+from ._partitions import RowChoice
 from .rows import Duplicates, keep
 
 __all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
@@ -107,6 +108,7 @@ class Payload:
     reader: ChunkReader
     pieces: tuple[Piece, ...]
     filling: Filling | None
+    chosen: RowChoice | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = [part.key for piece in self.pieces for part in piece.parts]
@@ -115,7 +117,7 @@ class Payload:
             piece._replace(parts=tuple(part._replace(key=next(portable)) for part in piece.parts))
             for piece in self.pieces
         )
-        return (Payload, (self.reader, pieces, self.filling))
+        return (Payload, (self.reader, pieces, self.filling, self.chosen))
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,13 @@ class TableReader:
         """The partition with exactly these columns."""
         wanted = [self.columns[name] for name in names]
         try:
-            return self._frame(self._pieces(payload, payload.pieces, wanted), wanted)
+            pieces = self._pieces(payload, payload.pieces, wanted)
+            return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
         except StoreDamaged:
             if not self.options.skip_damaged:
                 raise
-        return self._frame(list(self._sound_pieces(payload, wanted)), wanted)
+        pieces = list(self._sound_pieces(payload, wanted))
+        return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
 
     def _pieces(
         self, payload: Payload, some: Sequence[Piece], wanted: Sequence[TableColumn]
@@ -195,8 +199,10 @@ class TableReader:
     ) -> list[str]:
         """Names of the chunks' columns to read; ``seq_num`` only where it is not known."""
         physical = [c.physical for c in wanted if c.physical]
-        if filling is not None and any(column.external for column in wanted):
-            physical = ["seq_num", *physical, "filled"]
+        dropping = self._dropping(filling)
+        if dropping or (filling is not None and any(column.external for column in wanted)):
+            keys = [self.columns[name].physical for name in dropping]
+            physical = ["seq_num", *physical, *keys, "filled"]
         elif not numbered:
             physical = ["seq_num", *physical]
         return list(dict.fromkeys(physical))
@@ -214,7 +220,18 @@ class TableReader:
                 piece.parts, tables, seq_nums, self._rows(piece, seq_nums), strict=True
             )
         ]
+        dropping = self._dropping(payload.filling)
+        if dropping:
+            chunks = [chunk.only(chunk.having(dropping)) for chunk in chunks]
         return _Piece(chunks, piece.simple)
+
+    def _dropping(self, filling: Filling | None) -> list[str]:
+        """External columns, shown or not, whose missing cells leave rows out."""
+        if filling is None or not filling.rules:
+            return []
+        rules = {key: rule for (stream, key), rule in filling.rules.items()}
+        keys = {name: self.columns[name].field.key for name in self.external_names}
+        return [name for name, key in keys.items() if key in rules and rules[key].drops]
 
     def _rows(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
         """Which rows of each chunk are shown."""
@@ -264,19 +281,52 @@ class _Chunk:
     def array(self, column: TableColumn) -> Any:
         """The cells of a column that the chunk holds, but for times."""
         if column.external and self.filling is not None:
-            place = self.reader.external_names.index(column.name)
-            target = self.part.targets[place]
-            held = Held.of_table(self.table, target.key, self.rows, external=target.external)
-            return self.filling.cells(target, held, self.piece.near)
+            return self.filling.cells(*self._held(column.name), self.piece.near)
         try:
             return to_pandas(self.table, column.physical, column.dtype)[self.rows]
         except StoreDamaged as error:
             raise damaged(self.reader._label(self.piece), error) from error
 
+    def _held(self, name: str) -> tuple[Target, Held]:
+        """What is filled in an external column."""
+        target = self.part.targets[self.reader.external_names.index(name)]
+        return target, Held.of_table(self.table, target.key, self.rows, external=target.external)
+
+    def having(self, names: Sequence[str]) -> np.ndarray:
+        """Which rows have a cell in each of some external columns."""
+        assert self.filling is not None
+        there = [self.filling.present(*self._held(name), self.piece.near) for name in names]
+        return np.logical_and.reduce(there)  # type: ignore[no-any-return]
+
+    def only(self, mask: np.ndarray) -> _Chunk:
+        """The same with only some of its rows."""
+        if mask.all():
+            return self
+        rows = np.arange(self.table.num_rows)[self.rows][mask]
+        return replace(self, rows=rows, seq_num=_array(self.seq_num)[mask])
+
 
 class _Piece(NamedTuple):
     chunks: list[_Chunk]
     simple: bool
+
+
+def _with_chosen_rows(pieces: list[_Piece], chosen: RowChoice | None) -> list[_Piece]:
+    """The pieces with only the rows of a partition that are wanted, before any is filled."""
+    chunks = [chunk for piece in pieces for chunk in piece.chunks]
+    if chosen is None or not chunks:
+        return pieces
+    seq_num = np.concatenate([_array(chunk.seq_num) for chunk in chunks])
+    order = _order(pieces)
+    mask = chosen.mask(seq_num if order is None else seq_num[order])
+    if order is not None:
+        mask[order] = mask.copy()
+    ends = np.cumsum([len(chunk.seq_num) for chunk in chunks])
+    parts = iter(np.split(mask, ends[:-1]))
+    return [
+        piece._replace(chunks=[chunk.only(next(parts)) for chunk in piece.chunks])
+        for piece in pieces
+    ]
 
 
 def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> Numbers:

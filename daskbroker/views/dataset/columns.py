@@ -414,6 +414,12 @@ class ExternalColumn(ColumnSource):
         tables = self._tables(block) if block.pieces else []
         return block.arranged(self._filled(block, tables, index))
 
+    def present(self, block: Block) -> np.ndarray:
+        """Which rows of a block have a cell, see :meth:`Filling.present`."""
+        held = self._held(block, self._tables(block) if block.pieces else [])
+        parts = [self.filling.present(*one) for one in held]
+        return block.arranged(np.concatenate([np.zeros(0, bool), *parts]))
+
     def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
         return inner if self.region is None else within(self.region, inner)
 
@@ -428,17 +434,7 @@ class ExternalColumn(ColumnSource):
         self, block: Block, tables: Sequence[pa.Table], inner: tuple[Any, ...]
     ) -> np.ndarray:
         parts = []
-        pairs = zip(tables, block.pieces, strict=True)
-        for owner, some in groupby(pairs, lambda pair: pair[1].owner):
-            pieces = list(some)
-            target = self.targets[owner]
-            held = Held.joined(
-                [
-                    Held.of_table(table, target.key, piece.rows, external=target.external)
-                    for table, piece in pieces
-                ]
-            )
-            near = pieces[0][1].near
+        for target, held, near in self._held(block, tables):
             if self.declared.shape is None:
                 parts.append(self.filling.cells(target, held, near))
             else:
@@ -446,6 +442,20 @@ class ExternalColumn(ColumnSource):
         if not parts:
             return outer_index(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _held(
+        self, block: Block, tables: Sequence[pa.Table]
+    ) -> Iterator[tuple[Target, Held, float]]:
+        """What the rows of a block hold, one descriptor's after the other, and where they are."""
+        pairs = zip(tables, block.pieces, strict=True)
+        for owner, some in groupby(pairs, lambda pair: pair[1].owner):
+            pieces = list(some)
+            target = self.targets[owner]
+            held = [
+                Held.of_table(table, target.key, piece.rows, external=target.external)
+                for table, piece in pieces
+            ]
+            yield target, Held.joined(held), pieces[0][1].near
 
 
 # -- reading ---------------------------------------------------------------------------------

@@ -25,9 +25,11 @@ from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..dataframe import Runs
+from ..missing import check_fill_names
 from ..options import ViewOptions
 from .assembly import Assembly
 from .columns import ColumnSource, ExternalColumn
+from .dropping import mask_token, with_every_cell
 from .loading import load
 from .regions import check_names, region_of
 from .rows import DatasetRows
@@ -76,10 +78,12 @@ def dataset(
         Dimension ``time`` (UTC, without zone, as xarray has none), then the data key's own
         ``dims`` or ``<key>_dim_N``. Coordinates ``time``, ``seq_num`` and the scanned motors of
         ``start.hints.dimensions``, which are in memory, as are all stored variables if they are
-        small together. Variables have the names of the table's columns. Numbers
-        with gaps are floats; cells of no common shape are objects. External variables have the
+        small together. Variables have the names of the table's columns. Numbers with gaps are
+        floats, external integers of one or two bytes ``float32``, unless missing cells are left
+        out or filled; cells of no common shape are objects. External variables have the
         shape and dtype that is declared, or that their files have where somebody has looked.
     """
+    check_fill_names(options.fill_value, plan.descriptors)
     filling = options.filling(plan, files)
     made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
     (loaded,) = load([made.loading])
@@ -110,17 +114,29 @@ def assembly(
     }
     sources |= _regions(options.roi or {}, sources)
     scanned = [name for name in _scanned(runs, stream) if name in columns]
+    token = _token(events, stream, runs, filling, options)
+    rows = DatasetRows.of(events, options.duplicates)
+    dropping = _dropping(sources)
+    if dropping:
+        mask = with_every_cell(events, rows, dropping)
+        rows, token = rows.only(mask), f"{token}-{mask_token(mask)}"
     return Assembly(
         plan,
-        DatasetRows.of(events, options.duplicates),
+        rows,
         columns,
         sources,
         (*shown, *scanned),
         _attrs(events, stream, runs, with_run),
         stream,
-        _token(events, stream, runs, filling, options),
+        token,
         chunks,
     )
+
+
+def _dropping(sources: Mapping[str, ColumnSource]) -> list[ExternalColumn]:
+    """The variables of which missing cells leave rows out."""
+    external = [source for source in sources.values() if isinstance(source, ExternalColumn)]
+    return [one for one in external if one.filling.rule(one.targets[0]).drops]
 
 
 def _regions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -57,6 +57,22 @@ class DatasetRows:
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
+
+    def only(self, mask: np.ndarray) -> DatasetRows:
+        """The same with only some of the rows."""
+        if mask.all():
+            return self
+        taken: dict[int, np.ndarray] = {}
+        counts = []
+        for number, (begin, end) in enumerate(zip(self._begins.tolist(), self.ends.tolist())):
+            chosen = mask[begin:end]
+            if chosen.all() and number not in self.taken:
+                counts.append(end - begin)
+                continue
+            shown = self.taken.get(number, np.arange(end - begin))
+            taken[number] = shown[chosen]
+            counts.append(len(taken[number]))
+        return replace(self, ends=np.cumsum(np.array(counts, np.int64)), taken=taken)
 
     @cached_property
     def _begins(self) -> np.ndarray:
