@@ -8,6 +8,7 @@ from .copies import CopyConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
+from .missing import MissingConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 from .repeats import RepeatConformance
@@ -29,6 +30,7 @@ class BrokerConformance(
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,
+    MissingConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

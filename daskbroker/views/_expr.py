@@ -112,8 +112,8 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         return kept
 
     @property
-    def _rows(self) -> RowChoice | None:
-        rows: RowChoice | None = self.operand("_rows")
+    def _rows(self) -> tuple[RowChoice, ...] | None:
+        rows: tuple[RowChoice, ...] | None = self.operand("_rows")
         return rows
 
     @functools.cached_property
@@ -216,14 +216,8 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         """Read no more rows than a selection of rows, or of columns and then rows, will keep."""
         if self._rows is not None or not self._parts.can_choose_rows(self.columns):
             return None
-        if isinstance(parent, ex.Projection):
-            selections = list(_users(parent, dependents))
-        else:
-            selections = [parent]
-        choices = {_choice(node) for node in selections}
-        if len(choices) != 1 or None in choices:
-            return None
-        return parent.substitute(self, self._with(_rows=choices.pop()))
+        choices = tuple(_choices(parent, dependents))
+        return parent.substitute(self, self._with(_rows=choices)) if choices else None
 
     def _counted(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
         """Read no column for a selection of rows of which only the index is used."""
@@ -271,6 +265,20 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     @property
     def _chosen(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.fromiter(self._partitions, dtype=np.int64, count=self.npartitions)
+
+
+def _choices(node: Expr, dependents: Dependents) -> Iterator[RowChoice]:
+    """Selections of rows that follow one another, each the only user of the one before."""
+    while True:
+        if not isinstance(node, ex.Projection):
+            choice = _choice(node)
+            if choice is None:
+                return
+            yield choice
+        users = {user._name: user for user in _users(node, dependents)}
+        if len(users) != 1:
+            return
+        (node,) = users.values()
 
 
 def _choice(node: Expr) -> RowChoice | None:

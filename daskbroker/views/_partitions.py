@@ -115,16 +115,16 @@ class Partitions(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def payload(self, i: int, chosen: RowChoice | None = None) -> Any:
+    def payload(self, i: int, chosen: tuple[RowChoice, ...] = ()) -> Any:
         """Describe partition `i` for the reader: small, picklable, no data.
 
         Parameters
         ----------
         i : int
             Its number.
-        chosen : RowChoice, optional
-            The rows that are wanted; others may be there too. Asked for only where
-            :meth:`can_choose_rows` is true.
+        chosen : tuple of RowChoice
+            The rows that are wanted, one choice among those of the choice before it; others may be
+            there too. Asked for only where :meth:`can_choose_rows` is true.
         """
 
     @property

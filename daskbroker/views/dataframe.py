@@ -237,7 +237,7 @@ class StreamPartitions(Partitions):
             column.external and column.name in columns for column in self._columns
         )
 
-    def payload(self, i: int, chosen: RowChoice | None = None) -> Payload:
+    def payload(self, i: int, chosen: tuple[RowChoice, ...] = ()) -> Payload:
         """See :class:`Partitions`."""
         groups = range(*self._ranges[i])
         pieces = tuple(self._piece(number) for number in groups)

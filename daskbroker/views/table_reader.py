@@ -108,7 +108,7 @@ class Payload:
     reader: ChunkReader
     pieces: tuple[Piece, ...]
     filling: Filling | None
-    chosen: RowChoice | None = None
+    chosen: tuple[RowChoice, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = [part.key for piece in self.pieces for part in piece.parts]
@@ -311,16 +311,18 @@ class _Piece(NamedTuple):
     simple: bool
 
 
-def _with_chosen_rows(pieces: list[_Piece], chosen: RowChoice | None) -> list[_Piece]:
+def _with_chosen_rows(pieces: list[_Piece], chosen: Sequence[RowChoice]) -> list[_Piece]:
     """The pieces with only the rows of a partition that are wanted, before any is filled."""
     chunks = [chunk for piece in pieces for chunk in piece.chunks]
-    if chosen is None or not chunks:
+    if not chosen or not chunks:
         return pieces
     seq_num = np.concatenate([_array(chunk.seq_num) for chunk in chunks])
     order = _order(pieces)
-    mask = chosen.mask(seq_num if order is None else seq_num[order])
-    if order is not None:
-        mask[order] = mask.copy()
+    places = np.arange(len(seq_num)) if order is None else order
+    for choice in chosen:
+        places = places[choice.mask(seq_num[places])]
+    mask = np.zeros(len(seq_num), bool)
+    mask[places] = True
     ends = np.cumsum([len(chunk.seq_num) for chunk in chunks])
     parts = iter(np.split(mask, ends[:-1]))
     return [
