@@ -380,8 +380,9 @@ class Filling:
                     yield found._replace(places=held.referring[found.places])
             if len(held.bare) and is_stream_key(target.claim):
                 references = self._references(target)
+                later = None if held.later is None else held.later[held.bare]
                 frames = references.find_frames(
-                    target.descriptor, target.key, held.seq_nums[held.bare], strict=strict
+                    target.descriptor, target.key, held.seq_nums[held.bare], later, strict=strict
                 )
                 for found in frames:
                     yield found._replace(places=held.bare[found.places])

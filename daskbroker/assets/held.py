@@ -51,6 +51,9 @@ class Held:
         Values that are there, an array or a list, and in which events.
     bare
         Events that have neither.
+    later
+        How many events of the same ``seq_num`` came after each, where each shows a frame of its
+        own; None: each shows the latest.
     """
 
     seq_nums: np.ndarray
@@ -59,6 +62,7 @@ class Held:
     values: np.ndarray | list[Any]
     valued: np.ndarray
     bare: np.ndarray
+    later: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.seq_nums)
@@ -138,6 +142,7 @@ class Held:
             together,
             shifted("valued"),
             shifted("bare"),
+            None if all(part.later is None for part in parts) else _joined_later(parts),
         )
 
     @classmethod
@@ -161,6 +166,12 @@ def _kind(value: Any, state: Any) -> int:
     if not isinstance(value, str) or state is True:
         return 1
     return 1 if isinstance(state, str) and state != value else 0
+
+
+def _joined_later(parts: Sequence[Held]) -> np.ndarray:
+    return np.concatenate(
+        [np.zeros(len(part), np.int64) if part.later is None else part.later for part in parts]
+    )
 
 
 def _text(values: Sequence[str]) -> pa.Array:

@@ -179,7 +179,13 @@ class References:
     # -- frames of streams -------------------------------------------------------------------
 
     def find_frames(
-        self, descriptor: str, key: str, seq_nums: np.ndarray, *, strict: bool = True
+        self,
+        descriptor: str,
+        key: str,
+        seq_nums: np.ndarray,
+        later: np.ndarray | None = None,
+        *,
+        strict: bool = True,
     ) -> Iterator[Found]:
         """The stream_resources that hold the frames of some events, and their indices there.
 
@@ -189,8 +195,8 @@ class References:
             Uid.
         key
             Data key.
-        seq_nums
-            Of the events.
+        seq_nums, later
+            Of the events, as :meth:`FrameTable.find` takes them.
         strict
             False: events of which no stream_datum tells are left out.
 
@@ -200,7 +206,7 @@ class References:
             Naming the first event of which no stream_datum tells.
         """
         table = self._frame_table(descriptor, key)
-        numbers, indices = table.find(seq_nums)
+        numbers, indices = table.find(seq_nums, later)
         if strict and (numbers < 0).any():
             raise ReferenceMissing(
                 f"no stream_datum of this run tells of event {int(seq_nums[numbers < 0][0])}"

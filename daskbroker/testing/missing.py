@@ -309,7 +309,7 @@ class MissingConformance(Conformance):
         with dask.config.set({"daskbroker.partition-size": 2 * data[0].nbytes}):
             parts = header.table()
             _same(parts.loc[2:4].compute()["img"], data[1:])
-            _same(parts.head(4, npartitions=-1)["img"], data)
+            _same(parts.head(4, npartitions=2)["img"], data)
         image = header.dataset()["img"]
         _same(image[:ON_DISK].values, data)
         _same(image.isel(time=[0, 3]).values, data[[0, 3]])
@@ -330,6 +330,42 @@ class MissingConformance(Conformance):
     def test_documents_until_a_handler_fails(self, broker: Any) -> None:
         header = _header(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
         assert len(_until_error(header.documents())) == 2
+
+    # -- frames of one number ----------------------------------------------------------------
+
+    @pytest.mark.parametrize("with_events", [True, False], ids=["events", "frames alone"])
+    @pytest.mark.parametrize("files", [1, 2])
+    def test_frames_that_claim_the_same_numbers(
+        self, put: Put, tmp_path: Path, files: int, with_events: bool
+    ) -> None:
+        """A scan went back to a checkpoint: the detector went on in its file, or began another."""
+        docs, first, second = rewound_frames(tmp_path, files, with_events)
+        header = put(docs)
+        latest = [first[0], *second]
+        every = [first[0], first[1], second[0], first[2], second[1], *second[2:]]
+        numbers = [1, 2, 2, 3, 3, 4, 5]
+        for runs in (header, header.db(uid=header.uid)):
+            for name, view in _views(runs).items():
+                if "document" not in name:
+                    _same(view(), latest)
+                    _same(view(duplicates="all"), every)
+            table = runs.table(duplicates="all")
+            assert len(table) == len(every)
+            assert table.compute().index.tolist() == numbers
+            dataset = runs.dataset(duplicates="all")
+            assert dataset["seq_num"].values.tolist() == numbers
+            _same(dataset["img"][[1, 2, 4]].values, [every[n] for n in (1, 2, 4)])
+            _same(dataset["img"][2:5, 0, 1:3].values, [cell[0, 1:3] for cell in every[2:5]])
+        with dask.config.set({"daskbroker.partition-size": 2 * first[0].nbytes}):
+            parts = header.table(duplicates="all")
+            blocks = header.dataset(duplicates="all")["img"]
+        assert parts.npartitions > 1
+        _same(parts["img"].compute(), every)
+        _same(blocks.values, every)
+        if with_events:
+            shown = header.table(duplicates="all").compute()
+            assert shown["x"].tolist() == [0.0, 0.5, 1.5, 1.0, 2.0, 2.5, 3.0]
+            _same(list(_cells(header.documents())), [*first, *second])
 
     # -- dimensions --------------------------------------------------------------------------
 
@@ -458,6 +494,29 @@ def _short_stream(run: RunBuilder, folder: Path, kind: str, data: np.ndarray) ->
     for number in range(EVENTS):
         run.event(descriptor, {"x": number * 0.5})
     return run.stop()
+
+
+def rewound_frames(
+    folder: Path, files: int, with_events: bool
+) -> tuple[Documents, np.ndarray, np.ndarray]:
+    """Frames 1 to 3, then 2 to 5, in one file or two; cells of the first and the second part."""
+    data = frames(7, SHAPE)[:, None]
+    run = RunBuilder()
+    claim = image_claim((1, *SHAPE), external="STREAM:")
+    descriptor = run.descriptor({"img": claim, "x": 0.5} if with_events else {"img": claim})
+    numbers = 0
+    for part, seq_nums in enumerate(((1, 4), (2, 6))):
+        some = data[:3] if part == 0 else data[3:]
+        first = 3 if part and files == 1 else 0
+        if part < files:
+            whole = data if files == 1 else some
+            place = stream_place(write_hdf5(folder / f"{part}.h5", whole[:, 0]))
+            resource = run.stream_resource("img", **place)
+        run.stream_datum(resource, descriptor, (first, first + len(some)), seq_nums)
+        for seq_num in range(*seq_nums) if with_events else ():
+            run.event(descriptor, {"x": numbers * 0.5}, seq_num)
+            numbers += 1
+    return run.stop(), data[:3], data[3:]
 
 
 def aborted_run(folder: Path, dtype: str) -> tuple[Documents, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 from ..core.chunks import ChunkPlan
 from ..core.errors import BadQuery
 
-__all__ = ["Duplicates", "RowGroup", "coalesce", "cut", "group_rows", "keep"]
+__all__ = ["Duplicates", "RowGroup", "coalesce", "cut", "group_rows", "keep", "later_counts"]
 
 Duplicates = Literal["last", "all"]
 
@@ -161,6 +161,19 @@ def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
     ordered = seq[order]
     last = np.append(ordered[1:] != ordered[:-1], True)
     return order[last]
+
+
+def later_counts(owners: np.ndarray, seq: np.ndarray) -> np.ndarray | None:
+    """How many rows of the same owner and ``seq_num`` come after each; None: none of any."""
+    order = np.lexsort((seq, owners))  # stable
+    ends = np.append((np.diff(seq[order]) != 0) | (np.diff(owners[order]) != 0), True)
+    if ends.all():
+        return None
+    last = np.flatnonzero(ends)
+    places = np.arange(len(seq))
+    later = np.empty(len(seq), np.int64)
+    later[order] = last[np.searchsorted(last, places)] - places
+    return later
 
 
 def cut(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:

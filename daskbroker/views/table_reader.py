@@ -26,7 +26,7 @@ from ..core.schema import (
     to_pandas,
 )
 from ._partitions import RowChoice
-from .rows import Duplicates, keep
+from .rows import Duplicates, keep, later_counts
 
 __all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
 
@@ -215,9 +215,14 @@ class TableReader:
                 for part, table in zip(piece.parts, tables, strict=True)
             ]
         chunks = [
-            _Chunk(self, payload.filling, part, piece, table, _chosen(seq_num, some), some)
-            for part, table, seq_num, some in zip(
-                piece.parts, tables, seq_nums, self._rows(piece, seq_nums), strict=True
+            _Chunk(self, payload.filling, part, piece, table, _chosen(seq_num, some), some, later)
+            for part, table, seq_num, some, later in zip(
+                piece.parts,
+                tables,
+                seq_nums,
+                self._rows(piece, seq_nums),
+                self._later(piece, seq_nums),
+                strict=True,
             )
         ]
         dropping = self._dropping(payload.filling)
@@ -250,6 +255,20 @@ class TableReader:
         ends = np.cumsum([len(seq) for seq in seq_nums])
         return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
 
+    def _later(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
+        """Of all rows of each chunk, see :attr:`Held.later`."""
+        if piece.simple or self.options.duplicates != "all" or not self.external_names:
+            return [None] * len(seq_nums)
+        number_of: dict[str, int] = {}
+        descriptors = [part.targets[0].descriptor if part.targets else "" for part in piece.parts]
+        owners = [number_of.setdefault(uid, len(number_of)) for uid in descriptors]
+        lengths = [len(seq) for seq in seq_nums]
+        together = np.concatenate([_array(seq) for seq in seq_nums])
+        later = later_counts(np.repeat(owners, lengths), together)
+        if later is None:
+            return [None] * len(seq_nums)
+        return list(np.split(later, np.cumsum(lengths)[:-1]))
+
     @cached_property
     def constant_names(self) -> list[str]:
         """Columns that no chunk holds, as :attr:`Part.constants` has them."""
@@ -272,6 +291,7 @@ class _Chunk:
     table: pa.Table
     seq_num: Numbers
     rows: slice | np.ndarray
+    later: np.ndarray | None
 
     @property
     def times(self) -> np.ndarray:
@@ -290,7 +310,8 @@ class _Chunk:
     def _held(self, name: str) -> tuple[Target, Held]:
         """What is filled in an external column."""
         target = self.part.targets[self.reader.external_names.index(name)]
-        return target, Held.of_table(self.table, target.key, self.rows, external=target.external)
+        held = Held.of_table(self.table, target.key, self.rows, external=target.external)
+        return target, replace(held, later=None if self.later is None else self.later[self.rows])
 
     def having(self, names: Sequence[str]) -> np.ndarray:
         """Which rows have a cell in each of some external columns."""
