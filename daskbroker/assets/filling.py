@@ -7,7 +7,7 @@ not found by themselves, and where files may be. It holds no open file and no ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,8 +18,8 @@ from ..core.external import is_stream_key
 from ..core.peeks import Cell
 from .blocks import cell_shape, look_at_cells, read_block, touch_block
 from .handlers.base import Datums
-from .held import Held
-from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules
+from .held import FilledBlock, Held
+from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
 from .peek.knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .readable import ANYWHERE, ReadableRoots
 from .references import Found, ReferenceMissing, References
@@ -217,26 +217,38 @@ class Filling:
         FillError
             Naming run, stream, key and, where there is a file, spec and path.
         """
-        out = np.empty(len(held), dtype=object)
-        for place, value in zip(held.valued.tolist(), held.values, strict=True):
-            out[place] = value
+        cells, missing = self.cells_of(target, held, self.blocks(target, held, near))
+        if self.rule(target).drops:
+            none_missing(held, missing, target.where)
+        return cells
+
+    def blocks(self, target: Target, held: Held, near: float = 0.0) -> Iterator[FilledBlock]:
+        """The same, file by file, without values that are there already; see :meth:`cells`."""
 
         def read(found: Found) -> Any:
             resource, factory = self.handler(target, found)
             with _naming(target, resource):
                 return self._as_shown(target, resource, factory, found.datums)
 
+        yield from self._there(target, held, near, read)
+
+    def cells_of(
+        self, target: Target, held: Held, blocks: Iterable[FilledBlock]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cells as :meth:`cells` gives them, from what was read, and places of missing ones."""
+        out = np.empty(len(held), dtype=object)
+        for place, value in zip(held.valued.tolist(), held.values, strict=True):
+            out[place] = value
         gathered = Gathered(held, is_stream_key(target.claim))
-        for places, block in self._there(target, held, near, read):
+        for places, block in blocks:
             gathered.note(places)
             for place, cell in zip(places.tolist(), block, strict=True):
                 out[place] = cell
         rule = self.rule(target)
         missing = gathered.missing(rule, target.where)
-        if rule.gap == "fill":
-            for place in missing.tolist():
-                out[place] = rule.cell()
-        return out
+        for place in missing.tolist() if rule.gap == "fill" else ():
+            out[place] = rule.cell()
+        return out, missing
 
     def _as_shown(
         self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
@@ -367,7 +379,7 @@ class Filling:
         With ``strict`` a lost one is an error; None: as the rule of the key says.
         """
         if strict is None:
-            strict = self.rule(target).lost in ("raise", "drop")
+            strict = self.rule(target).lost == "raise"
         for found in self._find(target, held, near, strict):
             yield from _read_there(found, read, strict)
 

@@ -21,7 +21,10 @@ from ..core.codec import MISSING, block, field_kind
 from ..core.documents import from_json
 from ..core.layouts import cells, whole
 
-__all__ = ["COLUMNS", "Held", "held_table"]
+__all__ = ["COLUMNS", "FilledBlock", "Held", "held_table"]
+
+FilledBlock = tuple[np.ndarray, Any]
+"""Which events, and their cells: an array, or a list where these have no common shape."""
 
 COLUMNS = ("seq_num", "filled")
 """Physical columns that are wanted beside ``data:<key>``."""

@@ -19,7 +19,17 @@ from .held import Held
 from .shapes import Declared, Mismatch, Roi, cast
 from .sizes import SMALL_BLOCK, is_believable
 
-__all__ = ["DEFAULT_RULE", "GO_ON", "Gathered", "MissingMode", "Rule", "Rules", "filler", "is_mode"]
+__all__ = [
+    "DEFAULT_RULE",
+    "GO_ON",
+    "Gathered",
+    "MissingMode",
+    "Rule",
+    "Rules",
+    "filler",
+    "is_mode",
+    "none_missing",
+]
 
 GO_ON = "missing='nan', missing='drop' or fill_value= go on without it"
 """What errors of missing cells offer."""
@@ -91,6 +101,20 @@ Rules = Mapping[tuple[str, str], Rule]
 """By stream and data key; others have :data:`DEFAULT_RULE`."""
 
 
+def none_missing(held: Held, missing: np.ndarray, where: str) -> None:
+    """Check that nothing is missing where rows with missing cells were left out before.
+
+    Raises
+    ------
+    FrameMissing
+    """
+    if len(missing):
+        raise FrameMissing(
+            f"{where}: the frame of event {int(held.seq_nums[missing[0]])} was there, and is no "
+            "more; open it again"
+        )
+
+
 class Gathered:
     """Cells of some events, put together from parts; what is in none of them is missing.
 
@@ -123,7 +147,7 @@ class Gathered:
             If the rule says so.
         """
         gaps = np.flatnonzero(self._missing & self._gap)
-        if len(gaps) and rule.gap in ("raise", "drop"):
+        if len(gaps) and rule.gap == "raise":
             raise FrameMissing(
                 f"{where}: event {int(self._held.seq_nums[gaps[0]])} has neither value nor "
                 f"reference; {GO_ON}"
@@ -157,6 +181,8 @@ class Gathered:
             out[places] = block
             self.note(places)
         missing = self.missing(rule, where)
+        if rule.drops:
+            none_missing(self._held, missing, where)
         if len(missing):
             out[missing] = self._instead(rule, where, declared.dtype, missing)
         return out
