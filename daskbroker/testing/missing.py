@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -283,9 +284,8 @@ class MissingConformance(Conformance):
         if "imag" not in message and "dtypes" not in asked:
             views += [_given(header.documents), _given(results.documents), _given(header.stream)]
         for view in views:
-            with pytest.raises((BadQuery, FieldNotFound)) as caught:
+            with pytest.raises((BadQuery, FieldNotFound), match=re.escape(message)):
                 view(**asked)
-            assert message in str(caught.value)
 
     # -- rows before cells -------------------------------------------------------------------
 
@@ -309,7 +309,7 @@ class MissingConformance(Conformance):
         with dask.config.set({"daskbroker.partition-size": 2 * data[0].nbytes}):
             parts = header.table()
             _same(parts.loc[2:4].compute()["img"], data[1:])
-            _same(parts.head(4, npartitions=2)["img"], data)
+            _same(parts.loc[:4].compute()["img"], data)
         image = header.dataset()["img"]
         _same(image[:ON_DISK].values, data)
         _same(image.isel(time=[0, 3]).values, data[[0, 3]])
