@@ -193,6 +193,16 @@ class Filling:
             there[places] = True
         return there
 
+    def has_frames_again(self, target: Target) -> bool:
+        """Whether stream_datums claim several frames for some event."""
+        found = self.references.get(target.run)
+        return found is not None and found.has_frames_again(target.descriptor, target.key)
+
+    def count_frames(self, target: Target, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames stream_datums claim for each event."""
+        found = self.references[target.run]
+        return found.count_frames(target.descriptor, target.key, seq_nums)
+
     # -- cells as they come ------------------------------------------------------------------
 
     def cells(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:

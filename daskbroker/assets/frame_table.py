@@ -74,6 +74,13 @@ class FrameTable:
     resources: Sequence[Document]
     spans: Sequence[tuple[int, int]]
 
+    def count(self, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames each event has."""
+        counts = np.zeros(len(seq_nums), np.int64)
+        for layer in self.layers:
+            counts += layer.find(seq_nums)[0] >= 0
+        return counts
+
     def find(
         self, seq_nums: np.ndarray, later: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

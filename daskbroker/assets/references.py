@@ -216,6 +216,17 @@ class References:
             datums = Datums({"index": indices[places]}, len(places))
             yield Found(table.resources[number], datums, places, table.spans[number])
 
+    def has_frames_again(self, descriptor: str, key: str) -> bool:
+        """Whether some event of a descriptor has several frames of a key."""
+        try:
+            return len(self._frame_table(descriptor, key).layers) > 1
+        except ReferenceMissing:  # which is told when they are asked for
+            return False
+
+    def count_frames(self, descriptor: str, key: str, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames of a key each event has."""
+        return self._frame_table(descriptor, key).count(seq_nums)
+
     def _frame_table(self, descriptor: str, key: str) -> FrameTable:
         chunks = (self.keys.get(kind, ()) for kind in (STREAM_RESOURCE.kind, STREAM_DATUM.kind))
         try:

@@ -312,7 +312,8 @@ class MissingConformance(Conformance):
             _same(parts.loc[:4].compute()["img"], data)
         image = header.dataset()["img"]
         _same(image[:ON_DISK].values, data)
-        _same(image.isel(time=[0, 3]).values, data[[0, 3]])
+        lazy = header.dataset(chunks=None)["img"]
+        _same(lazy.isel(time=[0, 3]).values, data[[0, 3]])
         for choose in (lambda: table.head(5), lambda: table.tail(1), lambda: table.compute()):
             with pytest.raises(FillError, match="missing='drop'"):
                 choose()
@@ -366,6 +367,34 @@ class MissingConformance(Conformance):
             shown = header.table(duplicates="all").compute()
             assert shown["x"].tolist() == [0.0, 0.5, 1.5, 1.0, 2.0, 2.5, 3.0]
             _same(list(_cells(header.documents())), [*first, *second])
+
+    def test_files_that_claim_events_that_were_taken_once(self, put: Put, tmp_path: Path) -> None:
+        """Two files of one key: an event is there as often as its frames."""
+        data = frames(8, SHAPE)[:, None]
+        run = RunBuilder()
+        claim = image_claim((1, *SHAPE), external="STREAM:")
+        descriptor = run.descriptor({"img": claim, "x": 0.5, "w": [0.5, 0.5]})
+        for name, some, seq_nums in (("a", data[:4], (1, 5)), ("b", data[4:], (3, 7))):
+            place = stream_place(write_hdf5(tmp_path / f"{name}.h5", some[:, 0]))
+            resource = run.stream_resource("img", **place)
+            run.stream_datum(resource, descriptor, (0, 4), seq_nums)
+        for number in range(6):
+            run.event(descriptor, {"x": number * 0.5, "w": [number, 1.5]})
+        header = put(run.stop())
+        every = data[[0, 1, 2, 4, 3, 5, 6, 7]]
+        numbers = [1, 2, 3, 3, 4, 4, 5, 6]
+        for runs in (header, header.db(uid=header.uid)):
+            table = runs.table(duplicates="all").compute()
+            assert table.index.tolist() == numbers
+            assert table["x"].tolist() == [(n - 1) * 0.5 for n in numbers]
+            assert [cell[0] for cell in table["w"]] == [n - 1 for n in numbers]
+            _same(table["img"], every)
+            dataset = runs.dataset(duplicates="all")
+            _same(dataset["img"].values, every)
+            assert dataset["seq_num"].values.tolist() == numbers
+            _same(runs.dataset()["img"].values, data[[0, 1, 4, 5, 6, 7]])
+        assert len(header.table(duplicates="all", fill=False)) == 6
+        _same(list(_cells(header.documents())), data[[0, 1, 4, 5, 6, 7]])
 
     # -- dimensions --------------------------------------------------------------------------
 

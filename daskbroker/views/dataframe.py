@@ -25,6 +25,7 @@ from ..core.schema import (
 from ..core.settings import setting
 from ._collection import DataFrame, concat, from_partitions
 from ._partitions import Partitions, RowChoice
+from .frames_again import with_rows_for_frames
 from .missing import check_fill_names, common_cells
 from .options import ViewOptions
 from .rows import RowGroup, coalesce, cut, group_rows
@@ -88,7 +89,11 @@ def table(
     skip_damaged = options.errors == "skip"
     reading = TableOptions(stream, options.duplicates, target_bytes(), skip_damaged)
     filling = options.filling(plan, files)
-    return from_partitions(StreamPartitions(plan.events, tuple(columns), runs, reading, filling))
+    events = plan.events
+    if options.duplicates == "all" and filling is not None:
+        keys = {column.field.key for column in columns if column.external}
+        events = with_rows_for_frames(events, filling, keys)
+    return from_partitions(StreamPartitions(events, tuple(columns), runs, reading, filling))
 
 
 class StreamPartitions(Partitions):

@@ -25,6 +25,7 @@ from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..dataframe import Runs
+from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names
 from ..options import ViewOptions
 from .assembly import Assembly
@@ -106,6 +107,10 @@ def assembly(
     events, dtypes = plan.events, options.dtypes or {}
     columns = {column.name: column for column in table_columns(events, chosen, runs)}
     _check_names(dtypes, columns)
+    if options.duplicates == "all" and filling is not None:
+        keys = {column.field.key for column in columns.values() if column.external}
+        events = with_rows_for_frames(events, filling, keys)
+        plan = replace(plan, events=events)
     shown = coordinate_sources(events, with_run)
     sources = shown | {
         name: variable_source(events, column, runs, filling, dtypes)
