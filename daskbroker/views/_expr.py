@@ -193,9 +193,10 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         if isinstance(parent, Loc) and parent.frame._name == self._name:
             # The same rows, but projections go through a Filter.
             return ex.Filter(self, parent.iindexer) if parent.cindexer is None else None
-        narrowed = self._narrowed(parent, dependents)
-        if narrowed is not None:
-            return narrowed
+        for narrow in (self._projected_past, self._narrowed):
+            narrowed = narrow(parent, dependents)
+            if narrowed is not None:
+                return narrowed
         if isinstance(parent, (LocBase, LocUnknown)):
             return self._counted(parent, dependents)
         if isinstance(parent, (ex.Projection, ex.Index)):
@@ -211,6 +212,24 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
             return ex.Literal(sum(lengths) if isinstance(parent, Len) else lengths)
         # The index alone tells how many rows there are.
         return type(parent)(self._with(columns=[])) if self.columns else None
+
+    def _projected_past(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
+        """Read only the columns that are wanted of a selection of rows: ``table["x"].head()``.
+
+        Dask itself moves such a selection below the projection.
+        """
+        if _choice(parent) is None or (isinstance(parent, LocBase) and parent.cindexer is not None):
+            return None
+        users = list(_users(parent, dependents))
+        if not users or not all(type(user) is ex.Projection for user in users):
+            return None
+        wanted = {column for user in users for column in user.columns}
+        columns = [column for column in self.columns if column in wanted]
+        return (
+            None
+            if columns == self.columns
+            else parent.substitute(self, self._with(columns=columns))
+        )
 
     def _narrowed(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
         """Read no more rows than a selection of rows, or of columns and then rows, will keep."""
