@@ -381,7 +381,7 @@ class Results:
 
         Parameters
         ----------
-        fill, fields, handler_registry, handler_overrides
+        fill, fields, handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`Header.documents`. A run that has none of the fields is left out.
 
         Raises
