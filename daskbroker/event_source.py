@@ -13,6 +13,7 @@ from .assets.access import FileAccess
 from .assets.filled_events import fill_stream
 from .assets.filled_tables import fill_frame
 from .assets.filling import Filling, Target
+from .assets.missing import MissingMode
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, remembered
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
@@ -131,6 +132,8 @@ class EventSource:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of everything but start and stop, references before users. Lazy.
 
@@ -146,8 +149,8 @@ class EventSource:
             See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
-        peek
-            See :meth:`daskbroker.Header.table`.
+        peek, missing, fill_value
+            See :meth:`daskbroker.Header.documents`.
         """
         options = ViewOptions(
             fields,
@@ -155,6 +158,8 @@ class EventSource:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         start, stop = _start_and_stop(header)
         plan = self._plan(header, stream_name, references=True)
@@ -175,6 +180,8 @@ class EventSource:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> dd.DataFrame:
         """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
         options = ViewOptions(
@@ -186,6 +193,8 @@ class EventSource:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         start, stop = _start_and_stop(header)
         plan = self._plan(header, stream_name, options.runs_to_fill)

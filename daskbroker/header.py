@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
+from .assets.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of, show_time
 from .core.documents import ALL, Document
@@ -23,6 +25,7 @@ from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
 from .views.following import Follower
+from .views.missing import check_fill_names, for_keys
 from .views.options import ViewOptions
 from .views.rows import Duplicates
 
@@ -227,6 +230,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Any:
         """One stream as a lazy table: a partition is one or more chunks.
 
@@ -257,6 +262,14 @@ class Header:
             Whether detector files are looked into for shape and dtype, if nobody has before: None,
             where the descriptor leaves them open; True, wherever; False, nowhere; ``"each"``, those
             of each run, where several runs are opened and otherwise share what some of them hold.
+        missing
+            What becomes of a missing cell of external data: of a gap (an event without reference)
+            or a lost frame (one that is not on disk). None: a gap is NaN, a lost frame an error.
+            ``"nan"``: either is NaN, in tables and documents None. ``"drop"``: events of which one
+            is missing are left out. ``"raise"``: either is an error.
+        fill_value
+            Put into missing cells, which keep their dtype: one value, or ``{key: value}``; then
+            other keys are as ``missing`` says.
 
         Returns
         -------
@@ -268,7 +281,8 @@ class Header:
         ------
         StreamNotFound, FieldNotFound
         BadQuery
-            For another ``timezone`` than UTC.
+            For another ``timezone`` than UTC, and ``missing`` or ``fill_value`` that make no
+            sense.
         """
         if format not in FORMATS:
             raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -281,6 +295,8 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, options)
@@ -302,6 +318,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> xr.Dataset:
         """One stream as a lazy Dataset along ``time``.
 
@@ -311,7 +329,7 @@ class Header:
         ----------
         stream_name, fields, fill, timestamps, duplicates
             As for :meth:`table`.
-        handler_registry, handler_overrides, peek
+        handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`table`.
         chunks
             ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
@@ -336,29 +354,40 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, options)
         return dataset_view.dataset(plan, stream_name, runs, options, files, chunks=chunks)
 
     def tree(
-        self, fill: bool = True, *, chunks: Any = "auto", peek: PeekMode = None
+        self,
+        fill: bool = True,
+        *,
+        chunks: Any = "auto",
+        peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> xr.DataTree:
-        """All streams: an ``xarray.DataTree`` with one Dataset per stream."""
-        options = ViewOptions(fill=fill, peek=peek)
+        """All streams: an ``xarray.DataTree`` with one Dataset per stream.
+
+        Parameters are as for :meth:`dataset`.
+        """
+        options = ViewOptions(fill=fill, peek=peek, missing=missing, fill_value=fill_value)
         run = self.as_now()
         found: dict[str, tuple[RunPlan, FileAccess]] = {}
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], ALL, options.runs_to_fill).checked()
             for name in plan.streams:
                 found.setdefault(name, (plan.of_stream(name), source.reach))
+        check_fill_names(fill_value, [d for plan, _ in found.values() for d in plan.descriptors])
         began = sorted(found, key=lambda name: found[name][0].descriptors[0]["time"])
-        nodes = {
-            name: dataset_view.dataset(
-                found[name][0], name, run._runs, options, found[name][1], chunks=chunks
-            )
-            for name in began
-        }
+        nodes = {}
+        for name in began:
+            plan, files = found[name]
+            own = replace(options, fill_value=for_keys(fill_value, plan.descriptors))
+            nodes[name] = dataset_view.dataset(plan, name, run._runs, own, files, chunks=chunks)
         attrs = dataset_view.run_attrs(run.start, run.known_stop)
         return dataset_view.tree(nodes, attrs, self.uid)
 
@@ -370,6 +399,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """Every document of the run as ``(name, doc)``: start first, stop last.
 
@@ -386,11 +417,16 @@ class Header:
             without any of the data keys or configuration asked for is left out.
         handler_registry, handler_overrides, peek
             As for :meth:`table`.
+        missing, fill_value
+            As for :meth:`table`, for the external keys that an event's descriptor has. By default
+            events with a gap are as they were recorded, and a lost frame is an error once all
+            events before it were given.
 
         Raises
         ------
         FieldNotFound
             For a field that no stream of the run has.
+        FillError
         """
         options = ViewOptions(
             fields,
@@ -398,6 +434,8 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         run = self.as_now()
         yield from run.documents_of(run.plans(), options)
@@ -443,6 +481,8 @@ class Header:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy.
 
@@ -455,6 +495,8 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         run = self.as_now()
         if stream_name is ALL:

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
+from .assets.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.documents import Document
@@ -262,6 +263,8 @@ class Results:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Any:
         """One stream of all these runs as one lazy table, the oldest run first.
 
@@ -279,7 +282,7 @@ class Results:
             Of a chunk that turns out to be damaged when it is computed: ``"raise"``
             :class:`StoreDamaged`, which names the run, or ``"skip"`` its rows, with a
             :class:`daskbroker.BadRunWarning` in the process that reads it. ``len`` then reads.
-        handler_registry, handler_overrides, peek
+        handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`daskbroker.Header.table`.
 
         Raises
@@ -297,6 +300,8 @@ class Results:
             handler_overrides=handler_overrides,
             peek=peek,
             errors=errors,
+            missing=missing,
+            fill_value=fill_value,
         )
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options)
@@ -322,6 +327,8 @@ class Results:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> xr.Dataset | xr.DataTree:
         """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
@@ -332,7 +339,7 @@ class Results:
         ----------
         stream_name, fields, fill, chunks, timestamps, duplicates, dtypes, roi
             As for :meth:`daskbroker.Header.dataset`.
-        handler_registry, handler_overrides, peek
+        handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`daskbroker.Header.dataset`.
         combine
             ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
@@ -362,6 +369,8 @@ class Results:
             handler_overrides=handler_overrides,
             peek=peek,
             errors=errors,
+            missing=missing,
+            fill_value=fill_value,
         )
         if combine == "tree":
             pairs = self._runs_oldest_first()
@@ -428,6 +437,8 @@ class Results:
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
+        missing: MissingMode | None = None,
+        fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
         """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
 
@@ -437,7 +448,7 @@ class Results:
 
         Parameters
         ----------
-        fill, fields, handler_registry, handler_overrides
+        fill, fields, handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`Header.documents`. A run that has none of the fields is left out.
 
         Raises
@@ -451,6 +462,8 @@ class Results:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            missing=missing,
+            fill_value=fill_value,
         )
         selection = FieldsOfRuns(fields)
         with Prefetcher() as ahead:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..core.documents import to_json
-from ..core.errors import FillError
+from ..core.errors import FillError, FrameMissing
 from ..core.peeks import Cell
 from .cache import HandlerCache, open_handlers
 from .handlers.base import Block, BlockHandler, Datums, Roi
@@ -19,7 +19,7 @@ from .registry import Factory
 from .resolving import ResolvedResource
 from .shapes import Declared
 
-__all__ = ["cell_shape", "look_at_cells", "read_block"]
+__all__ = ["cell_shape", "look_at_cells", "read_block", "touch_block"]
 
 
 def read_block(
@@ -60,6 +60,7 @@ def read_block(
     ------
     FillError
         Whatever goes wrong, at once and without another try; it names ``where``, spec and path.
+        It is a :class:`FrameMissing` if a frame is not on disk.
     """
     with _open(resource, factory, data_key, where) as handler:
         if isinstance(handler, ClassicHandler):
@@ -71,6 +72,32 @@ def read_block(
                 f"the handler gave a {type(block).__name__} that is no block of {len(datums)} cells"
             )
         return block
+
+
+def touch_block(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> None:
+    """Find out whether the cells of some datums are there, reading as little as possible.
+
+    Of a block handler an empty region is read: no values, but each file is opened. A classic
+    handler reads the cells.
+
+    Raises
+    ------
+    FrameMissing
+        If some are not.
+    FillError
+        As :func:`read_block` does.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        shape = None if isinstance(handler, ClassicHandler) else handler.cell_shape(datums)
+        nothing = () if not shape else (*[slice(None)] * (len(shape) - 1), slice(0, 0))
+        handler.read(datums, nothing)
 
 
 def cell_shape(
@@ -163,7 +190,12 @@ def _open(
         cache.discard(key)
         label = f"{where}, " if where else ""
         shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
-        raise FillError(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
+        kind = FrameMissing if _is_missing(error) else FillError
+        raise kind(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
+
+
+def _is_missing(error: Exception) -> bool:
+    return isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
 
 
 def _reason(error: Exception) -> str:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from ..core.documents import Document
+from ..core.errors import FillError
 from ..core.external import external_keys, is_stream_key
 from ..core.filled import FilledDocument, as_document, read_only
 from .filling import Filling, Target
-from .held import Held
+from .held import FilledBlock, Held
 
 __all__ = ["fill_events", "fill_stream", "wanted_keys"]
 
@@ -32,6 +36,7 @@ def fill_events(
     events: Iterable[Mapping[str, Any]],
     keys: Sequence[str],
     near: float = 0.0,
+    later: np.ndarray | None = None,
 ) -> Iterator[Document]:
     """Events of one descriptor with external data in place of references, block by block. Lazy.
 
@@ -48,33 +53,81 @@ def fill_events(
         External keys to fill.
     near
         Where in the run the events are, from 0 to 1.
+    later
+        Of the events, see :attr:`~.held.Held.later`.
 
     Raises
     ------
     FillError
+        At the first event that cannot be filled, once all before it were given.
     """
     targets = [Target.of(descriptor, key) for key in keys]
     size = sum(filling.declared(target).cell_bytes for target in targets)
     count = max(1, BLOCK_BYTES // max(1, size))
     coming = iter(events)
+    begin = 0
     while block := list(islice(coming, count)):
-        changes = [_changes(filling, target, block, near) for target in targets]
-        for event, *values in zip(block, *changes, strict=True):
+        own = None if later is None else later[begin : begin + len(block)]
+        begin += len(block)
+        yield from _filled_block(filling, targets, block, near, own)
+
+
+def _filled_block(
+    filling: Filling,
+    targets: Sequence[Target],
+    block: list[Mapping[str, Any]],
+    near: float,
+    later: np.ndarray | None,
+) -> Iterator[Document]:
+    """Some events, filled together; if that fails, half of them, so that an error is the last."""
+    try:
+        found = []
+        for target in targets:
+            held = replace(Held.of_events(block, target.key), later=later)
+            found.append((target, held, list(filling.blocks(target, held, near))))
+        filled = list(_with_cells(filling, block, found))
+    except FillError:
+        if len(block) == 1:
+            raise
+    else:
+        yield from filled
+        return
+    middle = len(block) // 2
+    for some in (slice(0, middle), slice(middle, None)):
+        own = None if later is None else later[some]
+        yield from _filled_block(filling, targets, block[some], near, own)
+
+
+def _with_cells(
+    filling: Filling,
+    events: Sequence[Mapping[str, Any]],
+    found: Sequence[tuple[Target, Held, Sequence[FilledBlock]]],
+) -> Iterator[Document]:
+    """Events with the cells that were read for them, but for those that are left out."""
+    keys = [target.key for target, *_ in found]
+    changes = [_changes(filling, *one) for one in found]
+    for event, *values in zip(events, *changes, strict=True):
+        if not any(value is LEFT_OUT for value in values):
             yield _changed(event, dict(zip(keys, values, strict=True)))
 
 
+LEFT_OUT = object()
+
+
 def _changes(
-    filling: Filling, target: Target, events: Sequence[Mapping[str, Any]], near: float
-) -> list[tuple[Any, Any] | None]:
+    filling: Filling, target: Target, held: Held, blocks: Iterable[FilledBlock]
+) -> list[Any]:
     """Value and ``filled`` of one key for each event; None where nothing changes."""
-    held = Held.of_events(events, target.key)
-    cells = filling.cells(target, held, near)
-    changes: list[tuple[Any, Any] | None] = [None] * len(events)
+    rule = filling.rule(target)
+    cells, missing = filling.cells_of(target, held, blocks)
+    changes: list[Any] = [None] * len(held)
     for place, reference in zip(held.referring.tolist(), held.references.to_pylist(), strict=True):
         changes[place] = read_only(cells[place]), reference
-    if is_stream_key(target.claim):
+    if is_stream_key(target.claim) or rule.gap == "fill":
         for place in held.bare.tolist():
             changes[place] = read_only(cells[place]), True
+    for place in missing.tolist() if rule.drops else ():
+        changes[place] = LEFT_OUT
     return changes
 
 
@@ -178,7 +231,8 @@ def _filled_page(
             }
             for row, seq_num in enumerate(page["seq_num"])
         ]
-        changes = _changes(filling, target, rows, 0.0)
+        held = Held.of_events(rows, key)
+        changes = _changes(filling, target, held, filling.blocks(target, held))
         if not any(change is not None for change in changes):
             continue
         pairs = [

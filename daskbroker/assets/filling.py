@@ -7,20 +7,19 @@ not found by themselves, and where files may be. It holds no open file and no ha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..core.errors import FillError
+from ..core.errors import FillError, FrameMissing
 from ..core.external import is_stream_key
 from ..core.peeks import Cell
-from .blocks import cell_shape, look_at_cells, read_block
+from .blocks import cell_shape, look_at_cells, read_block, touch_block
 from .handlers.base import Datums
-from .handlers.regions import axes_of, shape_of
-from .held import Held
+from .held import FilledBlock, Held
+from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
 from .peek.knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .readable import ANYWHERE, ReadableRoots
 from .references import Found, ReferenceMissing, References
@@ -38,7 +37,6 @@ from .shapes import (
     outer_index,
     reshaped,
 )
-from .sizes import SMALL_BLOCK, is_believable
 
 __all__ = ["Filling", "Target"]
 
@@ -109,6 +107,9 @@ class Filling:
         looked into as they are; otherwise, ``"warn"``, such cells must be what is declared.
     known
         What is known of the detector files, by run, descriptor and data key.
+    rules
+        What becomes of missing cells, by stream and data key; of others, that is
+        :data:`DEFAULT_RULE`.
     """
 
     references: Mapping[str, References]
@@ -118,6 +119,7 @@ class Filling:
     readable: ReadableRoots = ANYWHERE
     mismatch: str = "warn"
     known: Mapping[str, KnownOfRun] = field(default_factory=dict)
+    rules: Rules = field(default_factory=dict)
 
     def of_runs(self, runs: Collection[str]) -> Filling:
         """The same with the references of only some runs, of those that have any."""
@@ -156,6 +158,7 @@ class Filling:
             sorted(self.root_map.items()),
             self.readable,
             self.mismatch,
+            sorted((key, repr(rule)) for key, rule in self.rules.items()),
             sorted(
                 (run, label, one.token)
                 for run, known in self.known.items()
@@ -163,6 +166,42 @@ class Filling:
             ),
         )
         return hashlib.blake2b(repr(parts).encode("utf8", "replace"), digest_size=16).hexdigest()
+
+    def rule(self, target: Target) -> Rule:
+        """What becomes of the missing cells of a target."""
+        return self.rules.get((target.stream, target.key), DEFAULT_RULE)
+
+    # -- which cells there are ---------------------------------------------------------------
+
+    def present(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
+        """Which of some events have a cell, without reading values where handlers can tell.
+
+        Parameters
+        ----------
+        target, held, near
+            As for :meth:`cells`.
+        """
+        there = np.zeros(len(held), bool)
+        there[held.valued] = True
+
+        def touch(found: Found) -> bool:
+            resource, factory = self.handler(target, found)
+            touch_block(resource, factory, found.datums, data_key=target.claim, where=target.where)
+            return True
+
+        for places, _ in self._there(target, held, near, touch, strict=False):
+            there[places] = True
+        return there
+
+    def has_frames_again(self, target: Target) -> bool:
+        """Whether stream_datums claim several frames for some event."""
+        found = self.references.get(target.run)
+        return found is not None and found.has_frames_again(target.descriptor, target.key)
+
+    def count_frames(self, target: Target, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames stream_datums claim for each event."""
+        found = self.references[target.run]
+        return found.count_frames(target.descriptor, target.key, seq_nums)
 
     # -- cells as they come ------------------------------------------------------------------
 
@@ -180,24 +219,46 @@ class Filling:
         -------
         numpy.ndarray
             Of dtype ``object``, one cell an event: what the handler gives, of a full claim that
-            nobody has looked into in the declared shape and dtype; None for an event that has
-            neither value nor reference.
+            nobody has looked into in the declared shape and dtype; None for one that is missing,
+            or what :attr:`rules` say.
 
         Raises
         ------
         FillError
             Naming run, stream, key and, where there is a file, spec and path.
         """
+        cells, missing = self.cells_of(target, held, self.blocks(target, held, near))
+        if self.rule(target).drops:
+            none_missing(held, missing, target.where)
+        return cells
+
+    def blocks(self, target: Target, held: Held, near: float = 0.0) -> Iterator[FilledBlock]:
+        """The same, file by file, without values that are there already; see :meth:`cells`."""
+
+        def read(found: Found) -> Any:
+            resource, factory = self.handler(target, found)
+            with _naming(target, resource):
+                return self._as_shown(target, resource, factory, found.datums)
+
+        yield from self._there(target, held, near, read)
+
+    def cells_of(
+        self, target: Target, held: Held, blocks: Iterable[FilledBlock]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cells as :meth:`cells` gives them, from what was read, and places of missing ones."""
         out = np.empty(len(held), dtype=object)
         for place, value in zip(held.valued.tolist(), held.values, strict=True):
             out[place] = value
-        for found in self._find(target, held, near):
-            resource, factory = self.handler(target, found)
-            with _naming(target, resource):
-                block = self._as_shown(target, resource, factory, found.datums)
-            for place, cell in zip(found.places.tolist(), block, strict=True):
+        gathered = Gathered(held, is_stream_key(target.claim))
+        for places, block in blocks:
+            gathered.note(places)
+            for place, cell in zip(places.tolist(), block, strict=True):
                 out[place] = cell
-        return out
+        rule = self.rule(target)
+        missing = gathered.missing(rule, target.where)
+        for place in missing.tolist() if rule.gap == "fill" else ():
+            out[place] = rule.cell()
+        return out, missing
 
     def _as_shown(
         self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
@@ -239,24 +300,26 @@ class Filling:
         Returns
         -------
         numpy.ndarray
-            Shape ``(events, *declared.shape[roi])``. An event that has neither value nor
-            reference is NaN, or None.
+            Shape ``(events, *declared.shape[roi])``. A missing cell is NaN, or None, or what
+            :attr:`rules` say.
 
         Raises
         ------
         FillError
             As for :meth:`cells`; also for an event without value where the dtype has no NaN.
         """
-        parts = [
-            (found.places, self._region(target, found, declared, roi))
-            for found in self._find(target, held, near)
-        ]
+
+        def read(found: Found) -> np.ndarray:
+            return self._region(target, found, declared, roi)
+
+        parts = list(self._there(target, held, near, read))
         if len(held.valued):
             parts.append((held.valued, _inline(target, held, declared, roi)))
         if len(parts) == 1 and len(parts[0][0]) == len(held):
             return parts[0][1]
+        gathered = Gathered(held, is_stream_key(target.claim))
         with _naming(target):
-            return _assemble(target, held, declared, roi, parts)
+            return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
     def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
         assert declared.shape is not None
@@ -312,23 +375,42 @@ class Filling:
 
     # -- common ------------------------------------------------------------------------------
 
-    def _find(self, target: Target, held: Held, near: float) -> Iterator[Found]:
+    def _there(
+        self,
+        target: Target,
+        held: Held,
+        near: float,
+        read: Callable[[Found], Any],
+        *,
+        strict: bool | None = None,
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """Places and what is read of them, of those cells that are there.
+
+        With ``strict`` a lost one is an error; None: as the rule of the key says.
+        """
+        if strict is None:
+            strict = self.rule(target).lost == "raise"
+        for found in self._find(target, held, near, strict):
+            yield from _read_there(found, read, strict)
+
+    def _find(self, target: Target, held: Held, near: float, strict: bool) -> Iterator[Found]:
         """Where the cells are, resource by resource; those of one read at a time."""
         try:
             if len(held.references):
                 references = self._references(target)
-                for found in references.find(held.references, near):
+                for found in references.find(held.references, near, strict=strict):
                     yield found._replace(places=held.referring[found.places])
             if len(held.bare) and is_stream_key(target.claim):
                 references = self._references(target)
+                later = None if held.later is None else held.later[held.bare]
                 frames = references.find_frames(
-                    target.descriptor, target.key, held.seq_nums[held.bare]
+                    target.descriptor, target.key, held.seq_nums[held.bare], later, strict=strict
                 )
                 for found in frames:
                     yield found._replace(places=held.bare[found.places])
         except ReferenceMissing as error:
-            raise FillError(
-                f"{target.where}: {error}; fill=False leaves references as they are"
+            raise FrameMissing(
+                f"{target.where}: {error}; fill=False leaves references as they are, {GO_ON}"
             ) from None
 
     def _references(self, target: Target) -> References:
@@ -360,6 +442,27 @@ class Filling:
         if factory is None:
             factory = _FOUND_BY_THEMSELVES.find(spec, where=where)
         return factory
+
+
+def _read_there(
+    found: Found, read: Callable[[Found], Any], strict: bool
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Read some cells; where some are lost, and that is no error, those that are there.
+
+    Handlers do not tell which these are, so halves are tried, and halves of halves.
+    """
+    try:
+        block = read(found)
+    except FrameMissing as error:
+        if strict:
+            raise FrameMissing(f"{error}; {GO_ON}") from error
+    else:
+        yield found.places, block
+        return
+    middle = len(found.places) // 2
+    for some in (slice(0, middle), slice(middle, None)) if middle else ():
+        half = found._replace(datums=found.datums.take(some), places=found.places[some])
+        yield from _read_there(half, read, strict)
 
 
 class _naming:
@@ -446,35 +549,3 @@ def _inline(target: Target, held: Held, declared: Declared, roi: Roi) -> np.ndar
             else _stack(values, declared)
         )
         return cast(outer_index(block, roi), declared.dtype)
-
-
-def _assemble(
-    target: Target,
-    held: Held,
-    declared: Declared,
-    roi: Roi,
-    parts: list[tuple[np.ndarray, np.ndarray]],
-) -> np.ndarray:
-    """Parts in the order of the events; events of none are NaN."""
-    assert declared.shape is not None
-    cell = shape_of(axes_of(roi, declared.shape))
-    size = len(held) * prod(cell) * declared.dtype.itemsize
-    if not parts and not is_believable(size, 0, SMALL_BLOCK):
-        raise FillError(
-            f"{target.where}: the descriptor declares cells of {declared.shape}, {size:,} bytes "
-            f"for {len(held)} events of which none has a value"
-        )
-    out = np.empty((len(held), *cell), declared.dtype)
-    missing = np.ones(len(held), bool)
-    for places, block in parts:
-        out[places] = block
-        missing[places] = False
-    if missing.any():
-        if declared.dtype.kind not in "fcO":
-            raise FillError(
-                f"{target.where}: event {int(held.seq_nums[missing][0])} has neither value nor "
-                f"reference, and {declared.dtype} has no NaN; "
-                "h.dataset(dtypes={key: 'float64'}) has"
-            )
-        out[missing] = None if declared.dtype.kind == "O" else np.nan
-    return out

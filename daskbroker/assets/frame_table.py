@@ -16,7 +16,7 @@ from ..core.documents import Document
 from ..core.layouts import STREAM_DATUM, STREAM_RESOURCE, whole
 from .reference_chunks import documents, reference_table
 
-__all__ = ["FrameTable", "UnevenStreamDatum", "read_frame_table"]
+__all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
 
 KEPT = 64
 """So many tables stay in memory."""
@@ -27,8 +27,8 @@ class UnevenStreamDatum(LookupError):
 
 
 @dataclass(frozen=True)
-class FrameTable:
-    """Which frames belong to which events, for one descriptor and key.
+class Intervals:
+    """Frames of consecutive events, of which each event has one.
 
     Attributes
     ----------
@@ -37,19 +37,13 @@ class FrameTable:
     indices
         Index, in its resource, of the first frame of each.
     numbers
-        Place of its resource in ``resources``.
-    resources
-        The stream_resources.
-    spans
-        First index of each, and the one after its last, over all descriptors.
+        Which resource that is.
     """
 
     starts: np.ndarray
     stops: np.ndarray
     indices: np.ndarray
     numbers: np.ndarray
-    resources: Sequence[Document]
-    spans: Sequence[tuple[int, int]]
 
     def find(self, seq_nums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Number of the resource (-1: none) and index in it, of each event."""
@@ -59,6 +53,56 @@ class FrameTable:
         inside = (place >= 0) & (seq_nums < self.stops[place])
         numbers = np.where(inside, self.numbers[place], -1)
         return numbers, self.indices[place] + (seq_nums - self.starts[place])
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Which frames belong to which events, for one descriptor and key.
+
+    Attributes
+    ----------
+    layers
+        The latest frame of each event, the one before it of those that have several (a scan was
+        rewound), and so on.
+    resources
+        The stream_resources, by the numbers of the intervals.
+    spans
+        First index of each, and the one after its last, over all descriptors.
+    """
+
+    layers: Sequence[Intervals]
+    resources: Sequence[Document]
+    spans: Sequence[tuple[int, int]]
+
+    def count(self, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames each event has."""
+        counts = np.zeros(len(seq_nums), np.int64)
+        for layer in self.layers:
+            counts += layer.find(seq_nums)[0] >= 0
+        return counts
+
+    def find(
+        self, seq_nums: np.ndarray, later: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the resource (-1: none) and index in it, of each event.
+
+        Parameters
+        ----------
+        seq_nums
+            Of the events.
+        later
+            How many events of the same number came after each, which have later frames, as far as
+            there are several; None: the latest frame is asked of each.
+        """
+        numbers, indices = self.layers[0].find(seq_nums)
+        if later is None:
+            return numbers, indices
+        for depth, layer in enumerate(self.layers[1:], 1):
+            older = np.flatnonzero(later >= depth)
+            found, there = layer.find(seq_nums[older])
+            numbers[older[found >= 0]] = found[found >= 0]
+            indices[older[found >= 0]] = there[found >= 0]
+        return numbers, indices
 
 
 @lru_cache(KEPT)
@@ -100,8 +144,8 @@ def read_frame_table(
     numbers = rows["number"]
     of_each = [numbers == number for number in range(len(resources))]
     spans = [_span(first[some], first_stop[some]) for some in of_each]
-    intervals = _latest(start[own], rows["seq_stop"][own], first[own], numbers[own])
-    return FrameTable(*intervals, resources, spans)
+    layers = _layers(start[own], rows["seq_stop"][own], first[own], numbers[own])
+    return FrameTable(layers, resources, spans)
 
 
 def _stream_datums(
@@ -135,18 +179,26 @@ def _span(begins: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
     return (int(begins.min()), int(ends.max())) if len(begins) else (0, 0)
 
 
-def _latest(
+def _layers(
     start: np.ndarray, stop: np.ndarray, index: np.ndarray, number: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Intervals in order; where some overlap (a scan was rewound), the latest counts."""
+) -> list[Intervals]:
+    """Intervals in order; where some overlap, the latest on top, and below it those before."""
     order = np.argsort(start, kind="stable")
     if (start[order][1:] >= stop[order][:-1]).all():
-        return start[order], stop[order], index[order], number[order]
+        return [Intervals(start[order], stop[order], index[order], number[order])]
     borders = np.unique(np.concatenate([start, stop]))
-    owner = np.full(len(borders) - 1, -1)
+    owners = [np.full(len(borders) - 1, -1)]
     begins, ends = np.searchsorted(borders, start), np.searchsorted(borders, stop)
-    for row, (begin, end) in enumerate(zip(begins.tolist(), ends.tolist(), strict=True)):
-        owner[begin:end] = row
-    held = owner >= 0
-    owner, begins = owner[held], borders[:-1][held]
-    return begins, borders[1:][held], index[owner] + (begins - start[owner]), number[owner]
+    for row, part in enumerate(map(slice, begins.tolist(), ends.tolist())):
+        if (owners[-1][part] >= 0).any():
+            owners.append(np.full(len(borders) - 1, -1))
+        for above, below in zip(owners[-2::-1], owners[:0:-1]):
+            below[part] = above[part]
+        owners[0][part] = row
+    layers = []
+    for owner in owners:
+        held = owner >= 0
+        rows, lows = owner[held], borders[:-1][held]
+        firsts = index[rows] + (lows - start[rows])
+        layers.append(Intervals(lows, borders[1:][held], firsts, number[rows]))
+    return layers

@@ -21,7 +21,10 @@ from ..core.codec import MISSING, block, field_kind
 from ..core.documents import from_json
 from ..core.layouts import cells, whole
 
-__all__ = ["COLUMNS", "Held", "held_table"]
+__all__ = ["COLUMNS", "FilledBlock", "Held", "held_table"]
+
+FilledBlock = tuple[np.ndarray, Any]
+"""Which events, and their cells: an array, or a list where these have no common shape."""
 
 COLUMNS = ("seq_num", "filled")
 """Physical columns that are wanted beside ``data:<key>``."""
@@ -51,6 +54,9 @@ class Held:
         Values that are there, an array or a list, and in which events.
     bare
         Events that have neither.
+    later
+        How many events of the same ``seq_num`` came after each, where each shows a frame of its
+        own; None: each shows the latest.
     """
 
     seq_nums: np.ndarray
@@ -59,6 +65,7 @@ class Held:
     values: np.ndarray | list[Any]
     valued: np.ndarray
     bare: np.ndarray
+    later: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.seq_nums)
@@ -138,6 +145,7 @@ class Held:
             together,
             shifted("valued"),
             shifted("bare"),
+            None if all(part.later is None for part in parts) else _joined_later(parts),
         )
 
     @classmethod
@@ -161,6 +169,12 @@ def _kind(value: Any, state: Any) -> int:
     if not isinstance(value, str) or state is True:
         return 1
     return 1 if isinstance(state, str) and state != value else 0
+
+
+def _joined_later(parts: Sequence[Held]) -> np.ndarray:
+    return np.concatenate(
+        [np.zeros(len(part), np.int64) if part.later is None else part.later for part in parts]
+    )
 
 
 def _text(values: Sequence[str]) -> pa.Array:

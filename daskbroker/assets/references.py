@@ -108,7 +108,9 @@ class References:
 
     # -- datums ------------------------------------------------------------------------------
 
-    def find(self, datum_ids: pa.Array, near: float = 0.0) -> Iterator[Found]:
+    def find(
+        self, datum_ids: pa.Array, near: float = 0.0, *, strict: bool = True
+    ) -> Iterator[Found]:
         """The resources of some datums, and what the datums say.
 
         Parameters
@@ -118,15 +120,17 @@ class References:
         near
             Where in the run they are thought to be, from 0 to 1; chunks there are looked at
             first, all others after them.
+        strict
+            False: datums that the run does not have are left out.
 
         Raises
         ------
         ReferenceMissing
             Naming the first datum_id, or resource, that the run does not have.
         """
-        yield from _by_file(self._find(datum_ids, near))
+        yield from _by_file(self._find(datum_ids, near, strict))
 
-    def _find(self, datum_ids: pa.Array, near: float) -> Iterator[Found]:
+    def _find(self, datum_ids: pa.Array, near: float, strict: bool) -> Iterator[Found]:
         """The same, chunk by chunk of the datums."""
         places = np.arange(len(datum_ids))
         for key in self._from(near):
@@ -138,9 +142,9 @@ class References:
             hits = places_among(asked, chunk.uids)
             there = hits >= 0
             if there.any():
-                yield from self._by_resource(chunk, hits[there], places[there])
+                yield from self._by_resource(chunk, hits[there], places[there], strict)
             places = places[~there]
-        if len(places):
+        if len(places) and strict:
             raise ReferenceMissing(
                 f"the datum {datum_ids[int(places[0])].as_py()!r} is not stored with this run"
             )
@@ -151,7 +155,7 @@ class References:
         return [keys[n] for n in sorted(range(len(keys)), key=lambda n: abs(n - center))]
 
     def _by_resource(
-        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray
+        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray, strict: bool
     ) -> Iterator[Found]:
         groups = chunk.groups[rows]
         wanted = np.unique(groups).tolist()
@@ -160,6 +164,8 @@ class References:
         for group, owner in zip(wanted, owners, strict=True):
             chosen = slice(None) if len(wanted) == 1 else groups == group
             if owner not in documents:
+                if not strict:
+                    continue
                 raise ReferenceMissing(f"the resource {owner!r} is not stored with this run")
             datums = chunk.datums(rows[chosen], group)
             yield Found(documents[owner], datums, places[chosen], None)
@@ -171,7 +177,15 @@ class References:
 
     # -- frames of streams -------------------------------------------------------------------
 
-    def find_frames(self, descriptor: str, key: str, seq_nums: np.ndarray) -> Iterator[Found]:
+    def find_frames(
+        self,
+        descriptor: str,
+        key: str,
+        seq_nums: np.ndarray,
+        later: np.ndarray | None = None,
+        *,
+        strict: bool = True,
+    ) -> Iterator[Found]:
         """The stream_resources that hold the frames of some events, and their indices there.
 
         Parameters
@@ -180,8 +194,10 @@ class References:
             Uid.
         key
             Data key.
-        seq_nums
-            Of the events.
+        seq_nums, later
+            Of the events, as :meth:`FrameTable.find` takes them.
+        strict
+            False: events of which no stream_datum tells are left out.
 
         Raises
         ------
@@ -189,15 +205,26 @@ class References:
             Naming the first event of which no stream_datum tells.
         """
         table = self._frame_table(descriptor, key)
-        numbers, indices = table.find(seq_nums)
-        if (numbers < 0).any():
+        numbers, indices = table.find(seq_nums, later)
+        if strict and (numbers < 0).any():
             raise ReferenceMissing(
                 f"no stream_datum of this run tells of event {int(seq_nums[numbers < 0][0])}"
             )
-        for number in np.unique(numbers).tolist():
+        for number in np.unique(numbers[numbers >= 0]).tolist():
             places = np.flatnonzero(numbers == number)
             datums = Datums({"index": indices[places]}, len(places))
             yield Found(table.resources[number], datums, places, table.spans[number])
+
+    def has_frames_again(self, descriptor: str, key: str) -> bool:
+        """Whether some event of a descriptor has several frames of a key."""
+        try:
+            return len(self._frame_table(descriptor, key).layers) > 1
+        except ReferenceMissing:  # which is told when they are asked for
+            return False
+
+    def count_frames(self, descriptor: str, key: str, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames of a key each event has."""
+        return self._frame_table(descriptor, key).count(seq_nums)
 
     def _frame_table(self, descriptor: str, key: str) -> FrameTable:
         chunks = (self.keys.get(kind, ()) for kind in (STREAM_RESOURCE.kind, STREAM_DATUM.kind))

@@ -128,9 +128,14 @@ class Declared:
         return prod(self.shape) * self.dtype.itemsize
 
     def nullable(self) -> Declared:
-        """With a dtype that can say that a cell is missing: integers become ``float64``."""
+        """With a dtype that can say that a cell is missing.
+
+        As in xarray, integers of one or two bytes become ``float32``, which holds each of them,
+        longer ones ``float64``.
+        """
         if self.dtype.kind in "iu":
-            return Declared(self.shape, np.dtype(np.float64))
+            short = self.dtype.itemsize <= 2
+            return Declared(self.shape, np.dtype(np.float32 if short else np.float64))
         return self if self.dtype.kind in "fcO" else Declared(self.shape, np.dtype(object))
 
 

@@ -138,6 +138,13 @@ class FillError(DaskbrokerError, RuntimeError):
     """External data could not be filled; names run, stream, key, spec and path."""
 
 
+class FrameMissing(FillError):
+    """A frame is not on disk: its file is not there, or ends before it.
+
+    ``missing="nan"``, ``missing="drop"`` and ``fill_value=`` go on without it.
+    """
+
+
 class HandlerNotFound(FillError, LookupError):
     """No handler is known for a spec."""
 

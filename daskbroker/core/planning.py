@@ -144,20 +144,22 @@ class PlanBuilder:
 
 
 def with_frames(
-    plan: ChunkPlan, spans_of: Callable[[Sequence[str]], Iterable[tuple[str, range]]]
+    plan: ChunkPlan, spans_of: Callable[[Sequence[str]], Iterable[tuple[str, str, range]]]
 ) -> ChunkPlan:
     """A plan of events, completed by the rows that only stream_datum documents tell of.
 
     A descriptor without events, of whose frames such documents tell, has a row for each
-    ``seq_num`` that they name; its time is not known.
+    ``seq_num`` that they name; its time is not known. Where several frames of one key are named
+    for a ``seq_num``, it has a row for each, as for events that were taken again.
 
     Parameters
     ----------
     plan
         Of some descriptors.
     spans_of
-        From the uids of runs to ``(descriptor, seq_nums)`` of each of their stream_datums that
-        is not empty; called once, and only if there are descriptors without events.
+        From the uids of runs to ``(descriptor, data key, seq_nums)`` of each of their
+        stream_datums that is not empty; called once, and only if there are descriptors without
+        events.
     """
     having = set(plan.records["descriptor"].tolist())
     without = [
@@ -167,13 +169,13 @@ def with_frames(
     ]
     if not without:
         return plan
-    spans: dict[str, list[range]] = {}
-    for uid, span in spans_of(list(dict.fromkeys(d["run_start"] for _, d in without))):
-        spans.setdefault(uid, []).append(span)
+    spans: dict[str, dict[str, list[range]]] = {}
+    for uid, key, span in spans_of(list(dict.fromkeys(d["run_start"] for _, d in without))):
+        spans.setdefault(uid, {}).setdefault(key, []).append(span)
     found = (
         (place, numbers)
         for place, descriptor in without
-        for numbers in _merged(spans.get(descriptor["uid"], ()))
+        for numbers in _rows(list(spans.get(descriptor["uid"], {}).values()))
     )
     return _with_ranges(plan, found)
 
@@ -201,6 +203,28 @@ def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkP
         records=records[order],
         keys=tuple(keys[place] for place in order.tolist()),
     )
+
+
+def _rows(spans: Sequence[Sequence[range]]) -> list[range]:
+    """Rows for what several keys claim: as many of a ``seq_num`` as the key that has most of it."""
+    every = [span for of_key in spans for span in of_key]
+    if all(sum(map(len, of_key)) == sum(map(len, _merged(of_key))) for of_key in spans):
+        return _merged(every)
+    borders = np.unique([[span.start, span.stop] for span in every])
+    most = np.zeros(len(borders) - 1, np.int64)
+    for of_key in spans:
+        count = np.zeros(len(most), np.int64)
+        for span in of_key:
+            count[slice(*np.searchsorted(borders, (span.start, span.stop)))] += 1
+        most = np.maximum(most, count)
+    ends = borders.tolist()
+    return [
+        numbers
+        for layer in range(int(most.max()), 0, -1)
+        for numbers in _merged(
+            range(ends[place], ends[place + 1]) for place in np.flatnonzero(most >= layer).tolist()
+        )
+    ]
 
 
 def _merged(ranges: Iterable[range]) -> list[range]:

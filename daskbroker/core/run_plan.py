@@ -7,6 +7,7 @@ whatever shows, fills, sends or copies the runs; nothing asks the store again.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from .bad_runs import BadRun
 from .chunks import ChunkPlan
 from .documents import ALL, Document
 from .errors import StoreDamaged
-from .layouts import REFERENCES, RESOURCE, STREAM_RESOURCE, decode_rows
+from .layouts import REFERENCES, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, decode_rows
 from .peeks import Peek
 
 __all__ = ["RunPlan", "frame_spans", "resources_of", "run_owners", "stream_of"]
@@ -177,27 +178,40 @@ def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Doc
                 yield layout.kind, doc
 
 
-def frame_spans(plan: ChunkPlan) -> tuple[list[tuple[str, range]], dict[str, BadRun]]:
-    """Descriptor and range of ``seq_num`` of each planned stream_datum that is not empty.
+def frame_spans(
+    plan: ChunkPlan, resources: ChunkPlan
+) -> tuple[list[tuple[str, str, range]], dict[str, BadRun]]:
+    """Descriptor, data key and range of ``seq_num`` of each stream_datum that is not empty.
 
-    Also, by uid, the runs whose stream_datums cannot be read.
+    Also, by uid, the runs whose stream_datums cannot be read. A stream_resource that is not there
+    stands for a key of its own.
+
+    Parameters
+    ----------
+    plan, resources
+        Of stream_datums and stream_resources of some runs; both have the same descriptors.
     """
     try:
-        return list(_spans(plan)), {}
+        return list(_spans(plan, resources)), {}
     except StoreDamaged:  # of some run; the others are read one by one
-        spans: list[tuple[str, range]] = []
+        spans: list[tuple[str, str, range]] = []
         bad: dict[str, BadRun] = {}
         for place, owner in enumerate(plan.descriptors):
             try:
-                spans += _spans(plan.of_descriptors([place]))
+                one = plan.of_descriptors([place]), resources.of_descriptors([place])
+                spans += _spans(*one)
             except StoreDamaged as error:
                 bad[owner["run_start"]] = BadRun(owner["run_start"], str(error))
         return spans, bad
 
 
-def _spans(plan: ChunkPlan) -> Iterator[tuple[str, range]]:
-    columns = ["descriptor", "seq_nums:start", "seq_nums:stop"]
+def _spans(plan: ChunkPlan, resources: ChunkPlan) -> Iterator[tuple[str, str, range]]:
+    key_of: dict[str, str] = {}
+    with suppress(StoreDamaged):  # which is told where files are read
+        for _, doc in resources_of({STREAM_RESOURCE.kind: resources}):
+            key_of[doc["uid"]] = str(doc.get("data_key", ""))
+    columns = ["descriptor", STREAM_DATUM.owner, "seq_nums:start", "seq_nums:stop"]
     for table in plan.read_all(columns):
-        for uid, first, last in zip(*table.to_pydict().values(), strict=True):
+        for uid, owner, first, last in zip(*table.to_pydict().values(), strict=True):
             if last > first:
-                yield uid, range(first, last)
+                yield uid, key_of.get(owner, owner), range(first, last)

@@ -172,11 +172,11 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
         with _noted(found):
             for kind, references in store.plan_references((layout,), [run]).items():
                 found.references[kind] = sound_plan(references)
-    if "stream_datum" in found.references:
-        spans = found.references["stream_datum"]
+    datums, resources = map(found.references.get, ("stream_datum", "stream_resource"))
+    if datums is not None and resources is not None:
         for place, (descriptor, plan) in enumerate(found.events):
             with _noted(found, stream=stream_of(descriptor)):
-                framed = with_frames(plan, lambda _: frame_spans(spans)[0])
+                framed = with_frames(plan, lambda _: frame_spans(datums, resources)[0])
                 found.events[place] = descriptor, framed
     found.damages = [damage.within(run=run) for damage in found.damages]
     return found

@@ -29,6 +29,7 @@ from ..core.layouts import (
     LAYOUTS,
     REFERENCES,
     STREAM_DATUM,
+    STREAM_RESOURCE,
     Layout,
     decode_rows,
     rows_of_page,
@@ -608,11 +609,12 @@ class EventStore(EventChecks, ABC):
             chosen = list(runs) if references else []
         planned = self.plan_references(REFERENCES, chosen) if chosen else {}
 
-        def spans_of(some: Sequence[str]) -> Iterable[tuple[str, range]]:
+        def spans_of(some: Sequence[str]) -> Iterable[tuple[str, str, range]]:
             known = planned if set(some) <= set(chosen) else None
-            plan = (known or self.plan_references((STREAM_DATUM,), some))["stream_datum"]
-            spans, bad = frame_spans(plan)
-            unlisted.update({**plan.bad, **bad})
+            plans = known or self.plan_references((STREAM_RESOURCE, STREAM_DATUM), some)
+            datums, resources = (plans[x.kind] for x in (STREAM_DATUM, STREAM_RESOURCE))
+            spans, bad = frame_spans(datums, resources)
+            unlisted.update({**datums.bad, **bad})
             return spans
 
         peeks = self.list_peeks(chosen) if chosen and any(map(external_keys, descriptors)) else []

@@ -11,6 +11,7 @@ from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
 from .inserted_again import InsertedAgainConformance
 from .live import LiveConformance
+from .missing import MissingConformance
 from .model import ModelConformance, PageConformance
 from .nouns import NounConformance
 from .order import OrderConformance
@@ -39,6 +40,7 @@ class BrokerConformance(
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,
+    MissingConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

@@ -302,7 +302,7 @@ class FillRuleConformance(Conformance):
             else:
                 assert cells == [None, None]
         dataset = results.dataset()["img"]
-        assert dataset.dtype == np.float64
+        assert dataset.dtype == np.float32
         assert int(np.isnan(dataset.values[:, 0, 0, 0]).sum()) == 4
 
     def test_several_descriptors(self, put: Put, tmp_path: Path) -> None:

@@ -29,7 +29,14 @@ from dask._task_spec import Task
 from dask.dataframe.dask_expr import _expr as ex
 from dask.dataframe.dask_expr._concat import Concat
 from dask.dataframe.dask_expr._expr import Expr
-from dask.dataframe.dask_expr._indexing import Loc, LocBase, LocUnknown
+from dask.dataframe.dask_expr._indexing import (
+    Loc,
+    LocBase,
+    LocElement,
+    LocList,
+    LocSlice,
+    LocUnknown,
+)
 from dask.dataframe.dask_expr._reductions import ApplyConcatApply, Len
 from dask.dataframe.dask_expr._repartition import Repartition
 from dask.dataframe.dask_expr.io.io import BlockwiseIO
@@ -40,6 +47,7 @@ from daskbroker.views._loc import refuse_labels
 from daskbroker.views._partitions import (
     Mask,
     Partitions,
+    RowChoice,
     Shape,
     compact,
     may_match,
@@ -63,11 +71,12 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
 
     ``_partitions`` are the selected partition numbers (``None``: all). Of these, ``_kept`` may
     hold rows that matter (``None``: all), the others stand there empty; ``_loose`` says that
-    nobody would notice if those were gone.
+    nobody would notice if those were gone. Of each partition, only the rows that ``_rows``
+    chooses have to be there (``None``: all).
     """
 
-    _parameters = ["parts", "columns", "_partitions", "_kept", "_loose"]  # noqa: RUF012
-    _defaults = dict.fromkeys(_parameters[1:-1]) | {"_loose": False}
+    _parameters = ["parts", "columns", "_partitions", "_kept", "_loose", "_rows"]  # noqa: RUF012
+    _defaults = dict.fromkeys(_parameters[1:]) | {"_loose": False}
     _pickle_functools_cache = False
     _absorb_projections = True
 
@@ -88,6 +97,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
                 None if self._kept is None else list(self._kept),
                 list(self._partitions) if self._filtered else None,
                 self.operand("_loose"),
+                self._rows,
                 ensure_deterministic=True,
             )
         return str(self._determ_token)
@@ -101,6 +111,11 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     def _kept(self) -> Sequence[int] | None:
         kept: Sequence[int] | None = self.operand("_kept")
         return kept
+
+    @property
+    def _rows(self) -> tuple[RowChoice, ...] | None:
+        rows: tuple[RowChoice, ...] | None = self.operand("_rows")
+        return rows
 
     @functools.cached_property
     def _kept_set(self) -> frozenset[int] | range | None:
@@ -149,7 +164,10 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         empty = self._kept_set is not None and index not in self._kept_set
         if empty or index >= self._parts.npartitions:
             return Task(name, Shape.empty, self._shape, _data_producer=True)
-        payload = self._parts.payload(index)
+        if self._rows is None:
+            payload = self._parts.payload(index)
+        else:
+            payload = self._parts.payload(index, self._rows)
         return Task(
             name,
             read_partition,
@@ -162,7 +180,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
 
     def _get_lengths(self) -> tuple[int, ...] | None:
         lengths = self._parts.lengths if self._parts.npartitions else (0,)
-        if lengths is None or self._kept is not None:
+        if lengths is None or self._kept is not None or self._rows is not None:
             return None
         return tuple(int(lengths[i]) for i in self._partitions)
 
@@ -176,6 +194,10 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         if isinstance(parent, Loc) and parent.frame._name == self._name:
             # The same rows, but projections go through a Filter.
             return ex.Filter(self, parent.iindexer) if parent.cindexer is None else None
+        for narrow in (self._projected_past, self._narrowed):
+            narrowed = narrow(parent, dependents)
+            if narrowed is not None:
+                return narrowed
         if isinstance(parent, (LocBase, LocUnknown)):
             return self._counted(parent, dependents)
         if isinstance(parent, (ex.Projection, ex.Index)):
@@ -191,6 +213,31 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
             return ex.Literal(sum(lengths) if isinstance(parent, Len) else lengths)
         # The index alone tells how many rows there are.
         return type(parent)(self._with(columns=[])) if self.columns else None
+
+    def _projected_past(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
+        """Read only the columns that are wanted of a selection of rows: ``table["x"].head()``.
+
+        Dask itself moves such a selection below the projection.
+        """
+        if _choice(parent) is None or (isinstance(parent, LocBase) and parent.cindexer is not None):
+            return None
+        users = list(_users(parent, dependents))
+        if not users or not all(type(user) is ex.Projection for user in users):
+            return None
+        wanted = {column for user in users for column in user.columns}
+        columns = [column for column in self.columns if column in wanted]
+        return (
+            None
+            if columns == self.columns
+            else parent.substitute(self, self._with(columns=columns))
+        )
+
+    def _narrowed(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
+        """Read no more rows than a selection of rows, or of columns and then rows, will keep."""
+        if self._rows is not None or not self._parts.can_choose_rows(self.columns):
+            return None
+        choices = tuple(_choices(parent, dependents))
+        return parent.substitute(self, self._with(_rows=choices)) if choices else None
 
     def _counted(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
         """Read no column for a selection of rows of which only the index is used."""
@@ -240,6 +287,40 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     @property
     def _chosen(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         return np.fromiter(self._partitions, dtype=np.int64, count=self.npartitions)
+
+
+def _choices(node: Expr, dependents: Dependents) -> Iterator[RowChoice]:
+    """Selections of rows that follow one another, each the only user of the one before."""
+    while True:
+        if not isinstance(node, ex.Projection):
+            choice = _choice(node)
+            if choice is None:
+                return
+            yield choice
+        users = {user._name: user for user in _users(node, dependents)}
+        if len(users) != 1:
+            return
+        (node,) = users.values()
+
+
+def _choice(node: Expr) -> RowChoice | None:
+    """The rows of each partition that a node keeps of its frame, if the index tells."""
+    if type(node) in (ex.Head, ex.Tail) and node.operand("n") >= 0:
+        return RowChoice("first" if type(node) is ex.Head else "last", (node.operand("n"),))
+    wanted: Any = node.operand("iindexer") if isinstance(node, LocBase) else None
+    if type(node) is LocSlice and wanted.step in (None, 1):
+        chosen = RowChoice("between", (wanted.start, wanted.stop))
+    elif type(node) is LocElement:
+        chosen = RowChoice("between", (wanted, wanted))
+    elif type(node) is LocList:
+        chosen = RowChoice("among", tuple(wanted))
+    else:
+        return None
+    return chosen if all(value is None or _is_number(value) for value in chosen.values) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating))
 
 
 class PartitionsIndex(ex.Index):
@@ -313,6 +394,8 @@ def _twins(table: FromPartitions, dependents: Dependents) -> list[FromPartitions
 
 
 def _aligned(table: FromPartitions, other: FromPartitions) -> bool:
+    if table._rows != other._rows:
+        return False
     if not table._filtered and not other._filtered:
         return True
     return table.npartitions == other.npartitions and list(table._partitions) == list(

@@ -20,6 +20,38 @@ Reader = Callable[[Any, tuple[str, ...]], pd.DataFrame]
 """Reads one partition: ``reader(payload, columns)``."""
 
 
+class RowChoice(NamedTuple):
+    """Which rows of each partition are wanted.
+
+    Attributes
+    ----------
+    kind
+        ``"first"`` or ``"last"``, so many; ``"between"``, those whose index is from the first to
+        the second of two values, either of which may be None; ``"among"``, whose index is one of
+        some values.
+    values
+        The number, the two values, or those values.
+    """
+
+    kind: str
+    values: tuple[Any, ...]
+
+    def mask(self, index: np.ndarray) -> Mask:
+        """Which rows of a partition these are, by its index, in its order."""
+        if self.kind == "among":
+            return np.isin(index, np.array(self.values))
+        mask = np.ones(len(index), bool)
+        if self.kind == "first":
+            mask[self.values[0] :] = False
+        elif self.kind == "last":
+            mask[: max(0, len(index) - self.values[0])] = False
+        else:
+            low, high = self.values
+            mask &= True if low is None else index >= low
+            mask &= True if high is None else index <= high
+        return mask
+
+
 class Partitions(abc.ABC):
     """The partitions of a lazy table: their shape, their statistics, and how to read one.
 
@@ -78,9 +110,22 @@ class Partitions(abc.ABC):
         """
         return None
 
+    def can_choose_rows(self, columns: Sequence[str]) -> bool:
+        """Whether the reader can leave rows out before it reads these columns, and saves by it."""
+        return False
+
     @abc.abstractmethod
-    def payload(self, i: int) -> Any:
-        """Describe partition `i` for the reader: small, picklable, no data."""
+    def payload(self, i: int, chosen: tuple[RowChoice, ...] = ()) -> Any:
+        """Describe partition `i` for the reader: small, picklable, no data.
+
+        Parameters
+        ----------
+        i : int
+            Its number.
+        chosen : tuple of RowChoice
+            The rows that are wanted, one choice among those of the choice before it; others may be
+            there too. Asked for only where :meth:`can_choose_rows` is true.
+        """
 
     @property
     @abc.abstractmethod

@@ -49,7 +49,8 @@ class RunBuffer:
         self._pairs: list[tuple[str, Document]] = []
         self._descriptors: dict[str, Document] = {}
         self._events: dict[str, list[Mapping[str, Any]]] = {}
-        self._frames: list[tuple[str, range]] = []
+        self._frames: list[tuple[str, str, range]] = []
+        self._key_of: dict[str, str] = {}
         self.start: Document | None = None
         self.stop: Document | None = None
 
@@ -75,9 +76,13 @@ class RunBuffer:
             self._descriptors[doc["uid"]] = Document(doc)
         elif name == "event":
             self._add_event(doc)
+        elif name == "stream_resource":
+            self._key_of[doc["uid"]] = str(doc.get("data_key", ""))
         elif name == "stream_datum" and doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]:
             numbers = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
-            self._frames.append((doc["descriptor"], numbers))
+            resource = doc["stream_resource"]
+            key = self._key_of.get(resource, resource)
+            self._frames.append((doc["descriptor"], key, numbers))
         self._pairs.append((name, Document(doc)))
 
     def _add_event(self, doc: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,6 @@ import pandas as pd
 
 from ..assets.access import FileAccess
 from ..assets.filling import Filling, Target
-from ..assets.shapes import Declared
 from ..core.chunks import ChunkPlan
 from ..core.fields import Field, project, select
 from ..core.run_plan import RunPlan
@@ -25,7 +24,9 @@ from ..core.schema import (
 )
 from ..core.settings import setting
 from ._collection import DataFrame, concat, from_partitions
-from ._partitions import Partitions
+from ._partitions import Partitions, RowChoice
+from .frames_again import with_rows_for_frames
+from .missing import check_fill_names, common_cells
 from .options import ViewOptions
 from .rows import RowGroup, coalesce, cut, group_rows
 from .table_reader import Part, Payload, Piece, TableOptions, TableReader
@@ -83,28 +84,16 @@ def table(
     chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     if with_run and all(field.role != "run" for field in chosen):
         chosen.insert(0, Field("run", "", "run"))
+    check_fill_names(options.fill_value, plan.descriptors)
     columns = table_columns(plan.events, chosen, runs)
     skip_damaged = options.errors == "skip"
     reading = TableOptions(stream, options.duplicates, target_bytes(), skip_damaged)
     filling = options.filling(plan, files)
-    return from_partitions(StreamPartitions(plan.events, tuple(columns), runs, reading, filling))
-
-
-def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None) -> Declared:
-    """What the cells of an external key have in common, of those descriptors that have events.
-
-    Parameters
-    ----------
-    dtype
-        Taken in place of theirs.
-    """
-    owners = [d for d in plan.descriptors if key in d["data_keys"]]
-    having = set(plan.records["descriptor"].tolist())
-    used = [
-        d for n, d in enumerate(plan.descriptors) if n in having and key in d["data_keys"]
-    ] or owners
-    parts = dict.fromkeys(filling.declared(Target.of(d, key)) for d in used)
-    return Declared.common(list(parts), dtype)
+    events = plan.events
+    if options.duplicates == "all" and filling is not None:
+        keys = {column.field.key for column in columns if column.external}
+        events = with_rows_for_frames(events, filling, keys)
+    return from_partitions(StreamPartitions(events, tuple(columns), runs, reading, filling))
 
 
 class StreamPartitions(Partitions):
@@ -203,13 +192,22 @@ class StreamPartitions(Partitions):
     def lengths(self) -> tuple[int, ...] | None:
         """See :class:`Partitions`."""
         rows = [group.rows for group in self._groups]
-        if None in rows or self._options.skip_damaged:
+        if None in rows or self._options.skip_damaged or self._drops:
             return None
         return tuple(sum(rows[begin:end]) for begin, end in self._ranges)  # type: ignore[arg-type]
 
+    @cached_property
+    def _drops(self) -> bool:
+        """Whether rows are left out of which a cell is missing."""
+        return self._filling is not None and any(r.drops for r in self._filling.rules.values())
+
     def limits(self, column: str) -> Any:
         """See :class:`Partitions`."""
-        if column != "time" or not all(g.simple and not g.within for g in self._groups):
+        if (
+            column != "time"
+            or self._drops
+            or not all(g.simple and not g.within for g in self._groups)
+        ):
             return None
         lows, highs = self._extents(0.0)
         return None if lows.hasnans or highs.hasnans else (list(lows), list(highs))
@@ -238,14 +236,20 @@ class StreamPartitions(Partitions):
             posix_to_datetime(np.maximum.reduceat(end, starts)),
         )
 
-    def payload(self, i: int) -> Payload:
+    def can_choose_rows(self, columns: Sequence[str]) -> bool:
+        """See :class:`Partitions`: it saves reading of files."""
+        return self._filling is not None and any(
+            column.external and column.name in columns for column in self._columns
+        )
+
+    def payload(self, i: int, chosen: tuple[RowChoice, ...] = ()) -> Payload:
         """See :class:`Partitions`."""
         groups = range(*self._ranges[i])
         pieces = tuple(self._piece(number) for number in groups)
         filling = self._filling
         if filling is not None:
             filling = filling.of_runs({self._groups[number].run for number in groups})
-        return Payload(self._plan.reader, pieces, filling)
+        return Payload(self._plan.reader, pieces, filling, chosen)
 
     def _piece(self, number: int) -> Piece:
         group = self._groups[number]

@@ -24,7 +24,7 @@ from ..core.chunks import ChunkPlan, damaged
 from ..core.clock import seconds_of
 from ..core.documents import ALL, Document, frozen_document
 from ..core.errors import StoreDamaged
-from ..core.external import datum_keys
+from ..core.external import datum_keys, stream_keys
 from ..core.fields import Field, derive_descriptor, select, select_there
 from ..core.filled import FilledDocument, unfilled_form
 from ..core.frozen import FrozenDict, freeze
@@ -32,6 +32,7 @@ from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ..core.run_plan import RunPlan, resources_of, stream_of
 from .options import ViewOptions
 from .prefetch import Prefetcher
+from .rows import later_of
 
 __all__ = ["Uses", "new_documents", "stream_documents"]
 
@@ -228,10 +229,12 @@ def _track(
     waiting = next(frames, None)
     chunks = np.flatnonzero(part.plan.events.records["descriptor"] == place).tolist()
     keys = wanted_keys(parent, None if change is None else change.kept)
+    later = later_of(part.plan.events, chunks) if set(keys) & set(stream_keys(parent)) else {}
     for number, events in enumerate(_decoded(part.plan.events, EVENT, chunks, ahead)):
         if part.filling is not None and keys:
             near = (number + 0.5) / len(chunks)
-            events = fill_events(part.filling, parent, events, keys, near)
+            own = later.get(chunks[number])
+            events = fill_events(part.filling, parent, events, keys, near, own)
         if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..assets.missing import MissingMode
 from ..assets.peek.peeking import PeekMode, peeked
 from ..core.clock import utc_only
 from ..core.errors import BadQuery
 from ..core.external import external_keys
 from ..core.fields import select
 from ..core.run_plan import RunPlan
+from .missing import check_asked, with_rules
 from .rows import Duplicates
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ class ViewOptions:
     Raises
     ------
     BadQuery
-        For another ``timezone`` than UTC, which a table can have only when it is computed, or
-        unknown ``errors``.
+        For another ``timezone`` than UTC, which a table can have only when it is computed,
+        unknown ``errors``, and ``missing`` or ``fill_value`` that make no sense.
     """
 
     fields: Any = None
@@ -49,9 +51,12 @@ class ViewOptions:
     handler_overrides: Any = None
     peek: PeekMode = None
     errors: Errors = "raise"
+    missing: MissingMode | None = None
+    fill_value: Any = None
 
     def __post_init__(self) -> None:
         utc_only(self.timezone)
+        check_asked(self.missing, self.fill_value, self.fill)
         if self.peek not in (None, True, False, "each"):
             raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
         if self.errors not in ("raise", "skip"):
@@ -85,11 +90,6 @@ class ViewOptions:
         if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
             return None
         found = files.filling(plan.references, self.handler_registry, self.handler_overrides)
-        return peeked(
-            found,
-            plan,
-            files.memory,
-            self.peek,
-            keys=self._keys(plan.descriptors),
-            dtypes=self.dtypes or (),
-        )
+        keys, dtypes = self._keys(plan.descriptors), self.dtypes or {}
+        found = peeked(found, plan, files.memory, self.peek, keys=keys, dtypes=dtypes)
+        return with_rules(found, plan, self.missing, self.fill_value, keys=keys, dtypes=dtypes)

@@ -16,7 +16,16 @@ import numpy as np
 from ..core.chunks import ChunkPlan
 from ..core.errors import BadQuery
 
-__all__ = ["Duplicates", "RowGroup", "coalesce", "cut", "group_rows", "keep"]
+__all__ = [
+    "Duplicates",
+    "RowGroup",
+    "coalesce",
+    "cut",
+    "group_rows",
+    "keep",
+    "later_counts",
+    "later_of",
+]
 
 Duplicates = Literal["last", "all"]
 
@@ -161,6 +170,37 @@ def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
     ordered = seq[order]
     last = np.append(ordered[1:] != ordered[:-1], True)
     return order[last]
+
+
+def later_counts(owners: np.ndarray, seq: np.ndarray) -> np.ndarray | None:
+    """How many rows of the same owner and ``seq_num`` come after each; None: none of any."""
+    order = np.lexsort((seq, owners))  # stable
+    ends = np.append((np.diff(seq[order]) != 0) | (np.diff(owners[order]) != 0), True)
+    if ends.all():
+        return None
+    last = np.flatnonzero(ends)
+    places = np.arange(len(seq))
+    later = np.empty(len(seq), np.int64)
+    later[order] = last[np.searchsorted(last, places)] - places
+    return later
+
+
+def later_of(plan: ChunkPlan, places: Sequence[int]) -> dict[int, np.ndarray]:
+    """:func:`later_counts` of the rows of chunks of one descriptor, by place in the plan.
+
+    ``seq_num`` is read if some of it is there more than once.
+    """
+    records = plan.records[list(places)]
+    highest = np.maximum.accumulate(records["seq_max"])
+    apart = (records["seq_min"][1:] > highest[:-1]).all()
+    if apart and (records["distinct"] == records["rows"]).all():
+        return {}
+    read = [plan.read(place, ["seq_num"]).column(0).to_numpy() for place in places]
+    seq = np.concatenate(read)
+    later = later_counts(np.zeros(len(seq), np.int64), seq)
+    if later is None:
+        return {}
+    return dict(zip(places, np.split(later, np.cumsum([len(one) for one in read])[:-1])))
 
 
 def cut(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:

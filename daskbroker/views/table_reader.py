@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -25,7 +25,8 @@ from ..core.schema import (
     of_values,
     posix_to_datetime,
 )
-from .rows import Duplicates, keep
+from ._partitions import RowChoice
+from .rows import Duplicates, keep, later_counts
 
 __all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
 
@@ -107,6 +108,7 @@ class Payload:
     reader: ChunkReader
     pieces: tuple[Piece, ...]
     filling: Filling | None
+    chosen: tuple[RowChoice, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = [part.key for piece in self.pieces for part in piece.parts]
@@ -115,7 +117,7 @@ class Payload:
             piece._replace(parts=tuple(part._replace(key=next(portable)) for part in piece.parts))
             for piece in self.pieces
         )
-        return (Payload, (self.reader, pieces, self.filling))
+        return (Payload, (self.reader, pieces, self.filling, self.chosen))
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,13 @@ class TableReader:
         """The partition with exactly these columns."""
         wanted = [self.columns[name] for name in names]
         try:
-            return self._frame(self._pieces(payload, payload.pieces, wanted), wanted)
+            pieces = self._pieces(payload, payload.pieces, wanted)
+            return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
         except StoreDamaged:
             if not self.options.skip_damaged:
                 raise
-        return self._frame(list(self._sound_pieces(payload, wanted)), wanted)
+        pieces = list(self._sound_pieces(payload, wanted))
+        return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
 
     def _pieces(
         self, payload: Payload, some: Sequence[Piece], wanted: Sequence[TableColumn]
@@ -195,8 +199,10 @@ class TableReader:
     ) -> list[str]:
         """Names of the chunks' columns to read; ``seq_num`` only where it is not known."""
         physical = [c.physical for c in wanted if c.physical]
-        if filling is not None and any(column.external for column in wanted):
-            physical = ["seq_num", *physical, "filled"]
+        dropping = self._dropping(filling)
+        if dropping or (filling is not None and any(column.external for column in wanted)):
+            keys = [self.columns[name].physical for name in dropping]
+            physical = ["seq_num", *physical, *keys, "filled"]
         elif not numbered:
             physical = ["seq_num", *physical]
         return list(dict.fromkeys(physical))
@@ -209,12 +215,28 @@ class TableReader:
                 for part, table in zip(piece.parts, tables, strict=True)
             ]
         chunks = [
-            _Chunk(self, payload.filling, part, piece, table, _chosen(seq_num, some), some)
-            for part, table, seq_num, some in zip(
-                piece.parts, tables, seq_nums, self._rows(piece, seq_nums), strict=True
+            _Chunk(self, payload.filling, part, piece, table, _chosen(seq_num, some), some, later)
+            for part, table, seq_num, some, later in zip(
+                piece.parts,
+                tables,
+                seq_nums,
+                self._rows(piece, seq_nums),
+                self._later(piece, seq_nums),
+                strict=True,
             )
         ]
+        dropping = self._dropping(payload.filling)
+        if dropping:
+            chunks = [chunk.only(chunk.having(dropping)) for chunk in chunks]
         return _Piece(chunks, piece.simple)
+
+    def _dropping(self, filling: Filling | None) -> list[str]:
+        """External columns, shown or not, whose missing cells leave rows out."""
+        if filling is None or not filling.rules:
+            return []
+        rules = {key: rule for (stream, key), rule in filling.rules.items()}
+        keys = {name: self.columns[name].field.key for name in self.external_names}
+        return [name for name, key in keys.items() if key in rules and rules[key].drops]
 
     def _rows(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
         """Which rows of each chunk are shown."""
@@ -232,6 +254,20 @@ class TableReader:
             shown &= (together >= piece.within[0]) & (together <= piece.within[1])
         ends = np.cumsum([len(seq) for seq in seq_nums])
         return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
+
+    def _later(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
+        """Of all rows of each chunk, see :attr:`Held.later`."""
+        if piece.simple or self.options.duplicates != "all" or not self.external_names:
+            return [None] * len(seq_nums)
+        number_of: dict[str, int] = {}
+        descriptors = [part.targets[0].descriptor if part.targets else "" for part in piece.parts]
+        owners = [number_of.setdefault(uid, len(number_of)) for uid in descriptors]
+        lengths = [len(seq) for seq in seq_nums]
+        together = np.concatenate([_array(seq) for seq in seq_nums])
+        later = later_counts(np.repeat(owners, lengths), together)
+        if later is None:
+            return [None] * len(seq_nums)
+        return list(np.split(later, np.cumsum(lengths)[:-1]))
 
     @cached_property
     def constant_names(self) -> list[str]:
@@ -255,6 +291,7 @@ class _Chunk:
     table: pa.Table
     seq_num: Numbers
     rows: slice | np.ndarray
+    later: np.ndarray | None
 
     @property
     def times(self) -> np.ndarray:
@@ -264,19 +301,55 @@ class _Chunk:
     def array(self, column: TableColumn) -> Any:
         """The cells of a column that the chunk holds, but for times."""
         if column.external and self.filling is not None:
-            place = self.reader.external_names.index(column.name)
-            target = self.part.targets[place]
-            held = Held.of_table(self.table, target.key, self.rows, external=target.external)
-            return self.filling.cells(target, held, self.piece.near)
+            return self.filling.cells(*self._held(column.name), self.piece.near)
         try:
             return column_cells(self.table, column, self.rows)
         except StoreDamaged as error:
             raise damaged(self.reader._label(self.piece), error) from error
 
+    def _held(self, name: str) -> tuple[Target, Held]:
+        """What is filled in an external column."""
+        target = self.part.targets[self.reader.external_names.index(name)]
+        held = Held.of_table(self.table, target.key, self.rows, external=target.external)
+        return target, replace(held, later=None if self.later is None else self.later[self.rows])
+
+    def having(self, names: Sequence[str]) -> np.ndarray:
+        """Which rows have a cell in each of some external columns."""
+        assert self.filling is not None
+        there = [self.filling.present(*self._held(name), self.piece.near) for name in names]
+        return np.logical_and.reduce(there)  # type: ignore[no-any-return]
+
+    def only(self, mask: np.ndarray) -> _Chunk:
+        """The same with only some of its rows."""
+        if mask.all():
+            return self
+        rows = np.arange(self.table.num_rows)[self.rows][mask]
+        return replace(self, rows=rows, seq_num=_array(self.seq_num)[mask])
+
 
 class _Piece(NamedTuple):
     chunks: list[_Chunk]
     simple: bool
+
+
+def _with_chosen_rows(pieces: list[_Piece], chosen: Sequence[RowChoice]) -> list[_Piece]:
+    """The pieces with only the rows of a partition that are wanted, before any is filled."""
+    chunks = [chunk for piece in pieces for chunk in piece.chunks]
+    if not chosen or not chunks:
+        return pieces
+    seq_num = np.concatenate([_array(chunk.seq_num) for chunk in chunks])
+    order = _order(pieces)
+    places = np.arange(len(seq_num)) if order is None else order
+    for choice in chosen:
+        places = places[choice.mask(seq_num[places])]
+    mask = np.zeros(len(seq_num), bool)
+    mask[places] = True
+    ends = np.cumsum([len(chunk.seq_num) for chunk in chunks])
+    parts = iter(np.split(mask, ends[:-1]))
+    return [
+        piece._replace(chunks=[chunk.only(next(parts)) for chunk in piece.chunks])
+        for piece in pieces
+    ]
 
 
 def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> Numbers:

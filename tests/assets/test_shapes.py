@@ -74,6 +74,7 @@ def test_bytes_of_a_cell():
 
 def test_missing_cells_make_integers_floats():
     assert Declared((), np.dtype("int64")).nullable().dtype == np.float64
+    assert Declared((), np.dtype("uint16")).nullable().dtype == np.float32
     assert Declared((), np.dtype("float32")).nullable().dtype == np.float32
     assert Declared((), np.dtype(bool)).nullable().dtype == object
 

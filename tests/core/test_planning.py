@@ -62,7 +62,8 @@ def test_rows_in_hand_travel_with_the_plan():
 )
 def test_frames_make_rows_where_there_are_no_events(spans, merged):
     plan = with_frames(
-        builder(descriptor("a")).plan(), lambda runs: [("a", span) for span in spans]
+        builder(descriptor("a")).plan(),
+        lambda runs: [("a", str(n), s) for n, s in enumerate(spans)],
     )
     assert list(plan.keys) == merged
     assert plan.rows == sum(map(len, merged))
@@ -75,8 +76,14 @@ def test_frames_make_rows_where_there_are_no_events(spans, merged):
         assert np.isnan(table.column("time").to_numpy()).all()
 
 
+def test_frames_of_one_key_that_are_claimed_again_make_further_rows():
+    spans = [("img", range(1, 5)), ("other", range(1, 5)), ("img", range(3, 7))]
+    plan = with_frames(builder(descriptor("a")).plan(), lambda runs: [("a", *s) for s in spans])
+    assert list(plan.keys) == [range(3, 5), range(1, 7)]
+
+
 def test_statistics_of_frames_are_those_of_the_table_that_is_read():
-    plan = with_frames(builder(descriptor("a")).plan(), lambda runs: [("a", range(5, 9))])
+    plan = with_frames(builder(descriptor("a")).plan(), lambda runs: [("a", "img", range(5, 9))])
     made = builder(descriptor("a"))
     made.add_table(0, 5, plan.read(0), key=range(5, 9))
     assert plan.records.tobytes() == made.plan().records.tobytes()
@@ -84,7 +91,9 @@ def test_statistics_of_frames_are_those_of_the_table_that_is_read():
 
 
 def test_very_many_frames_are_cut():
-    plan = with_frames(builder(descriptor("a")).plan(), lambda runs: [("a", range(1, 2**32))])
+    plan = with_frames(
+        builder(descriptor("a")).plan(), lambda runs: [("a", "img", range(1, 2**32))]
+    )
     assert len(plan) == 2**32 // MOST_ROWS
     assert plan.rows == 2**32 - 1
     assert plan.keys[-1].stop == 2**32
@@ -101,7 +110,8 @@ def test_only_descriptors_without_events_that_have_streams_are_asked_for():
 
     def spans_of(runs):
         asked.extend(runs)
-        return [("events", range(1, 9)), ("frames", range(1, 3)), ("elsewhere", range(1, 9))]
+        spans = {"events": range(1, 9), "frames": range(1, 3), "elsewhere": range(1, 9)}
+        return [(uid, "img", span) for uid, span in spans.items()]
 
     plan = with_frames(made.plan(), spans_of)
     assert asked == ["other"]

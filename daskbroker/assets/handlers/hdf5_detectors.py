@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from h5py import h5g, h5l, h5o
 
-from ...core.errors import FillError
+from ...core.errors import FillError, FrameMissing
 from ...core.regular import Identity, identity
 from ..readable import ReadableRoots
 from .base import Block, BlockHandler, Datums, Roi
@@ -227,7 +227,7 @@ class Eiger(BlockHandler):
             axes = axes_of(roi, (sum(counts), *frame))
         else:
             if row[1] >= sum(counts):
-                raise FillError(f"there is no frame {row[1]} among {sum(counts)}")
+                raise FrameMissing(f"there is no frame {row[1]} among {sum(counts)}")
             axes = (row[1], *axes_of(roi, frame))
         wanted = np.atleast_1d(np.asarray(axes[0], np.int64))
         out = np.empty((len(wanted), *shape_of(axes[1:])), sources[0].dtype.newbyteorder("="))

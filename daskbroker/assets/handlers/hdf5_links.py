@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import h5py
 from h5py import h5d, h5g, h5l, h5o
 
-from ...core.errors import FillError
+from ...core.errors import FillError, FrameMissing
 from ..readable import ReadableRoots
 from .hdf5_files import offer, open_file
 
@@ -93,7 +93,7 @@ class LinkedFiles:
         for path in _candidates(name, by, prefix):
             if os.path.lexists(path):
                 return self.open(path)
-        raise FillError(f"{by.path!r} refers to the file {name!r}, which is not there")
+        raise FrameMissing(f"{by.path!r} refers to the file {name!r}, which is not there")
 
     def find(self, name: str, start: LinkedFile | None = None) -> tuple[LinkedFile, h5py.Dataset]:
         """A dataset by its name, and the file that it is in.

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...core.errors import FillError
+from ...core.errors import FrameMissing
 from ...core.regular import Identity
 from ..sizes import check_block, check_cell
 from .base import Roi
@@ -180,7 +180,7 @@ def _check_rows(source: Rows, places: np.ndarray, per_event: int, count: int) ->
     outside = places[(places < 0) | (places >= whole)]  # no product, which might be too large
     if len(outside):
         first = int(outside[0])
-        raise FillError(
+        raise FrameMissing(
             f"the dataset {source.name!r} has {count} frames, too few for place {first} with "
             f"{per_event} each: frames {first * per_event} to {(first + 1) * per_event - 1}"
         )

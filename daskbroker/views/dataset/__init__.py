@@ -4,6 +4,7 @@
 :mod:`.opening`   from a plan to a Dataset
 :mod:`.variables` which variables there are: what each is read from, dimensions, attributes
 :mod:`.loading`   which of them are in memory
+:mod:`.dropping`  which rows are left out, as a cell of theirs is missing
 :mod:`.cutting`   where Dask cuts the others along ``time``
 :mod:`.graphs`    Dask's arrays, and their tasks
 :mod:`.columns`   how some rows of a column are read

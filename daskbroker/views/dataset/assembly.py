@@ -23,7 +23,7 @@ from .cutting import column_groups, even_cut, given_cut, is_cut, regular_length,
 from .graphs import Blocks, external_array, stored_arrays
 from .loading import Loading, names_to_load
 from .rows import DatasetRows
-from .variables import chunk_length, dimensions, lazy_array, variable_attrs
+from .variables import Dimensions, chunk_length, declared_dims, lazy_array, variable_attrs
 
 __all__ = ["Assembly"]
 
@@ -206,9 +206,19 @@ class Assembly:
             array = lazy_array(plan, self.rows, source)
         if column is None or name in SHARED:
             return xr.Variable(("time",), array, fastpath=True)
-        if isinstance(source, ExternalColumn):
-            whole = dimensions(plan, column, len(source.declared.shape or ()))
-            dims = ("time", *(whole[1 + axis] for axis in source.axes))
-        else:
-            dims = dimensions(plan, column, len(source.cell_shape))
+        dims = ("time", *self.dims[name])
         return xr.Variable(dims, array, variable_attrs(plan, column.field), fastpath=True)
+
+    @cached_property
+    def dims(self) -> dict[str, tuple[str, ...]]:
+        """Of the cells of each variable."""
+        known = Dimensions(self.sources)
+        found = {}
+        for name, source in self.sources.items():
+            whole, axes = len(source.cell_shape), tuple(range(len(source.cell_shape)))
+            if isinstance(source, ExternalColumn):
+                whole, axes = len(source.declared.shape or ()), source.axes
+            column = self.columns.get(name)
+            declared = None if column is None else declared_dims(self.plan.events, column, whole)
+            found[name] = known.of(name, declared, dict(zip(axes, source.cell_shape)))
+        return found

@@ -52,18 +52,26 @@ class Piece(NamedTuple):
         Which.
     near
         Where in the plan the chunk is, from 0 to 1, to find datums quickly.
+    later
+        Of the rows, see :attr:`~daskbroker.assets.held.Held.later`.
     """
 
     key: Any
     owner: int
     rows: Rows
     near: float
+    later: np.ndarray | None = None
 
     @property
     def length(self) -> int:
         """How many rows these are."""
         rows = self.rows
         return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+
+    def take(self, among: Rows) -> Piece:
+        """The piece of some of its rows."""
+        later = None if self.later is None else self.later[among]
+        return self._replace(rows=_chosen(self.rows, among), later=later)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +116,7 @@ class Block:
         numbers = np.searchsorted(ends, wanted, side="right")
         begins = np.concatenate([[0], ends[:-1]]).astype(np.int64)
         found, order = by_chunk(numbers, wanted - begins[numbers])
-        pieces = tuple(
-            self.pieces[number]._replace(rows=_chosen(self.pieces[number].rows, rows))
-            for number, rows in found
-        )
+        pieces = tuple(self.pieces[number].take(rows) for number, rows in found)
         return replace(self, pieces=pieces, order=order)
 
     def followed_by(self, others: Sequence[Block]) -> Block:
@@ -139,6 +144,7 @@ def planned_block(
     pieces: Sequence[tuple[int, Rows]],
     order: np.ndarray | None,
     owners: Sequence[int] | None = None,
+    later: Mapping[int, np.ndarray] | None = None,
 ) -> Block:
     """The block of some rows of a plan.
 
@@ -149,17 +155,21 @@ def planned_block(
     owners
         Places of the descriptors that sources will know (:meth:`ColumnSource.of_owners`); None:
         all of the plan.
+    later
+        As :attr:`DatasetRows.later`.
     """
     descriptors = plan.records["descriptor"]
     known = range(len(plan.descriptors)) if owners is None else owners
     number_of = {place: number for number, place in enumerate(known)}
     labels = tuple(chunk_label(plan.descriptors[place]) for place in known)
+    of_chunk = later or {}
     found = tuple(
         Piece(
             plan.keys[place],
             number_of[int(descriptors[place])],
             rows,
             (place + 0.5) / len(plan),
+            of_chunk[place][rows] if place in of_chunk else None,
         )
         for place, rows in pieces
     )
@@ -400,6 +410,12 @@ class ExternalColumn(ColumnSource):
         tables = self._tables(block) if block.pieces else []
         return block.arranged(self._filled(block, tables, index))
 
+    def present(self, block: Block) -> np.ndarray:
+        """Which rows of a block have a cell, see :meth:`Filling.present`."""
+        held = self._held(block, self._tables(block) if block.pieces else [])
+        parts = [self.filling.present(*one) for one in held]
+        return block.arranged(np.concatenate([np.zeros(0, bool), *parts]))
+
     def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
         return inner if self.region is None else within(self.region, inner)
 
@@ -414,17 +430,7 @@ class ExternalColumn(ColumnSource):
         self, block: Block, tables: Sequence[pa.Table], inner: tuple[Any, ...]
     ) -> np.ndarray:
         parts = []
-        pairs = zip(tables, block.pieces, strict=True)
-        for owner, some in groupby(pairs, lambda pair: pair[1].owner):
-            pieces = list(some)
-            target = self.targets[owner]
-            held = Held.joined(
-                [
-                    Held.of_table(table, target.key, piece.rows, external=target.external)
-                    for table, piece in pieces
-                ]
-            )
-            near = pieces[0][1].near
+        for target, held, near in self._held(block, tables):
             if self.declared.shape is None:
                 parts.append(self.filling.cells(target, held, near))
             else:
@@ -432,6 +438,23 @@ class ExternalColumn(ColumnSource):
         if not parts:
             return outer_index(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _held(
+        self, block: Block, tables: Sequence[pa.Table]
+    ) -> Iterator[tuple[Target, Held, float]]:
+        """What the rows of a block hold, one descriptor's after the other, and where they are."""
+        pairs = zip(tables, block.pieces, strict=True)
+        for owner, some in groupby(pairs, lambda pair: pair[1].owner):
+            pieces = list(some)
+            target = self.targets[owner]
+            held = [
+                replace(
+                    Held.of_table(table, target.key, piece.rows, external=target.external),
+                    later=piece.later,
+                )
+                for table, piece in pieces
+            ]
+            yield target, Held.joined(held), pieces[0][1].near
 
 
 # -- reading ---------------------------------------------------------------------------------
@@ -469,7 +492,7 @@ class ChunkColumn(BackendArray):
         places = row_places(key[0], len(self._rows))
         pieces, order = by_chunk(*self._rows.locate(np.atleast_1d(places)))
         owners = np.unique(self._plan.records["descriptor"][[place for place, _ in pieces]])
-        block = planned_block(self._plan, pieces, order, owners.tolist())
+        block = planned_block(self._plan, pieces, order, owners.tolist(), self._rows.later)
         values = self._source.of_owners(owners.tolist()).read(block, key[1:])
         return values[0] if np.ndim(places) == 0 else values
 

@@ -57,7 +57,8 @@ class Blocks:
             pieces, order = self._rows.pieces(end - self.lengths[number], end)
             owners = self._plan.records["descriptor"][[place for place, _ in pieces]]
             known = tuple(dict.fromkeys(owners.tolist()))
-            self._made[number] = (planned_block(self._plan, pieces, order, known), known)
+            block = planned_block(self._plan, pieces, order, known, self._rows.later)
+            self._made[number] = (block, known)
         return self._made[number]
 
 

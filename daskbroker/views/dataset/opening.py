@@ -25,9 +25,12 @@ from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..dataframe import Runs
+from ..frames_again import with_rows_for_frames
+from ..missing import check_fill_names
 from ..options import ViewOptions
 from .assembly import Assembly
 from .columns import ColumnSource, ExternalColumn
+from .dropping import mask_token, with_every_cell
 from .loading import load
 from .regions import check_names, region_of
 from .rows import DatasetRows
@@ -76,11 +79,13 @@ def dataset(
         Dimension ``time`` (UTC, without zone, as xarray has none), then the data key's own
         ``dims`` or ``<key>_dim_N``. Coordinates ``time``, ``seq_num`` and the scanned motors of
         ``start.hints.dimensions``, which are in memory, as are all stored variables if they are
-        small together. Variables have the names of the table's columns, those
-        of rows of fields ``<name>.<field>``. Numbers with gaps are floats; cells of no common
-        shape are objects. External variables have the
+        small together. Variables have the names of the table's columns, those of rows of fields
+        ``<name>.<field>``. Numbers with gaps are floats, external integers of one or two bytes
+        ``float32``, unless missing cells are left out or filled; cells of no common shape are
+        objects. External variables have the
         shape and dtype that is declared, or that their files have where somebody has looked.
     """
+    check_fill_names(options.fill_value, plan.descriptors)
     filling = options.filling(plan, files)
     made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
     (loaded,) = load([made.loading])
@@ -102,6 +107,10 @@ def assembly(
     chosen = [field for field in selected if field.role != "time"]
     events, dtypes = plan.events, options.dtypes or {}
     columns = {column.name: column for column in table_columns(events, chosen, runs)}
+    if options.duplicates == "all" and filling is not None:
+        keys = {column.field.key for column in columns.values() if column.external}
+        events = with_rows_for_frames(events, filling, keys)
+        plan = replace(plan, events=events)
     shown = coordinate_sources(events, with_run)
     sources = dict(shown)
     for name, column in list(columns.items()):
@@ -113,15 +122,21 @@ def assembly(
     _check_names(dtypes, columns)
     sources |= _regions(options.roi or {}, sources)
     scanned = [name for name in _scanned(runs, stream) if name in columns]
+    token = _token(events, stream, runs, filling, options)
+    rows = DatasetRows.of(events, options.duplicates)
+    dropping = _dropping(sources)
+    if dropping:
+        mask = with_every_cell(events, rows, dropping)
+        rows, token = rows.only(mask), f"{token}-{mask_token(mask)}"
     return Assembly(
         plan,
-        DatasetRows.of(events, options.duplicates),
+        rows,
         columns,
         sources,
         (*shown, *scanned),
         _attrs(events, stream, runs, with_run),
         stream,
-        _token(events, stream, runs, filling, options),
+        token,
         chunks,
     )
 
@@ -131,6 +146,12 @@ def _free(name: str, column: str, columns: Mapping[str, Any], sources: Mapping[s
     while name != column and (name in columns or name in sources):
         name += "_"
     return name
+
+
+def _dropping(sources: Mapping[str, ColumnSource]) -> list[ExternalColumn]:
+    """The variables of which missing cells leave rows out."""
+    external = [source for source in sources.values() if isinstance(source, ExternalColumn)]
+    return [one for one in external if one.filling.rule(one.targets[0]).drops]
 
 
 def _regions(

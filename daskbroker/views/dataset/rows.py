@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from ...core.chunks import ChunkPlan
-from ..rows import Duplicates, RowGroup, group_rows, keep
+from ..rows import Duplicates, RowGroup, group_rows, keep, later_counts
 
 __all__ = ["DatasetRows", "Rows", "as_slice", "by_chunk"]
 
@@ -31,32 +31,56 @@ class DatasetRows:
         For groups that are not simple: which rows of theirs are shown.
     lengths
         Rows of each chunk of the plan.
+    later
+        For chunks of which all rows of a ``seq_num`` are shown: see
+        :attr:`~daskbroker.assets.held.Held.later`.
     """
 
     groups: tuple[RowGroup, ...]
     ends: np.ndarray
     taken: Mapping[int, np.ndarray]
     lengths: np.ndarray
+    later: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: ChunkPlan, duplicates: Duplicates) -> DatasetRows:
         """Of a plan; ``seq_num`` is read where rows overlap or are out of order."""
         groups = tuple(group_rows(plan, duplicates))
         taken: dict[int, np.ndarray] = {}
+        later: dict[int, np.ndarray] = {}
         counts = []
         for number, group in enumerate(groups):
             if not group.simple:
-                taken[number] = keep(_seq_nums(plan, group), duplicates)
+                seq_nums = _seq_nums(plan, group)
+                taken[number] = keep(seq_nums, duplicates)
+                if duplicates == "all":
+                    later |= _later(plan, group, seq_nums)
             counts.append(len(taken[number]) if number in taken else group.rows or 0)
         ends = np.cumsum(np.array(counts, dtype=np.int64))
-        return cls(groups, ends, taken, plan.records["rows"].astype(np.int64))
+        return cls(groups, ends, taken, plan.records["rows"].astype(np.int64), later)
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         # Without what is only worked out from these.
-        return (DatasetRows, (self.groups, self.ends, self.taken, self.lengths))
+        return (DatasetRows, (self.groups, self.ends, self.taken, self.lengths, self.later))
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
+
+    def only(self, mask: np.ndarray) -> DatasetRows:
+        """The same with only some of the rows."""
+        if mask.all():
+            return self
+        taken: dict[int, np.ndarray] = {}
+        counts = []
+        for number, (begin, end) in enumerate(zip(self._begins.tolist(), self.ends.tolist())):
+            chosen = mask[begin:end]
+            if chosen.all() and number not in self.taken:
+                counts.append(end - begin)
+                continue
+            shown = self.taken.get(number, np.arange(end - begin))
+            taken[number] = shown[chosen]
+            counts.append(len(taken[number]))
+        return replace(self, ends=np.cumsum(np.array(counts, np.int64)), taken=taken)
 
     @cached_property
     def _begins(self) -> np.ndarray:
@@ -132,3 +156,13 @@ def as_slice(places: np.ndarray) -> Rows:
 def _seq_nums(plan: ChunkPlan, group: RowGroup) -> np.ndarray:
     parts = [plan.read(place, ["seq_num"]).column(0).to_numpy() for place in group.places]
     return np.concatenate(parts)
+
+
+def _later(plan: ChunkPlan, group: RowGroup, seq_nums: np.ndarray) -> dict[int, np.ndarray]:
+    """:attr:`DatasetRows.later` of the chunks of a group."""
+    places = list(group.places)
+    rows = plan.records["rows"][places]
+    later = later_counts(np.repeat(plan.records["descriptor"][places], rows), seq_nums)
+    if later is None:
+        return {}
+    return dict(zip(places, np.split(later, np.cumsum(rows)[:-1])))

@@ -10,6 +10,7 @@ import xarray as xr
 from ...assets.access import FileAccess
 from ...core.run_plan import RunPlan
 from ..dataframe import Runs
+from ..missing import check_fill_names
 from ..options import ViewOptions
 from .assembly import Assembly
 from .loading import load
@@ -44,6 +45,8 @@ def tree_of_runs(
     stream, runs, options, chunks
         As for :func:`daskbroker.views.dataset.dataset`.
     """
+    every = [d for plan, _ in planned for d in plan.descriptors]
+    check_fill_names(options.fill_value, every)
     found: dict[str, Assembly] = {}
     for plan, files in planned:
         filling = options.filling(plan, files)

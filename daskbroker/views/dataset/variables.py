@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from xarray.core import indexing
 
-from ...assets.filling import Filling
+from ...assets.filling import Filling, Target
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan
 from ...core.dtypes import dtype_of
@@ -18,15 +18,17 @@ from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field, project
 from ...core.schema import TIME, TableColumn, stored_kinds
-from ..dataframe import Runs, common_cells
+from ..dataframe import Runs
+from ..missing import common_cells
 from .arrays import Cast, StoredArray, StructuredField
 from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .rows import DatasetRows
 
 __all__ = [
+    "Dimensions",
     "chunk_length",
     "coordinate_sources",
-    "dimensions",
+    "declared_dims",
     "lazy_array",
     "variable_attrs",
     "variable_sources",
@@ -142,9 +144,12 @@ def _claims(plan: ChunkPlan, key: str) -> list[Mapping[str, Any]]:
 
 
 def _declared(plan: ChunkPlan, column: TableColumn, filling: Filling, dtype: Any) -> Declared:
-    """What is believed of external cells, made fit for events that lack them."""
-    declared = common_cells(plan, column.field.key, filling, dtype)
-    return declared.nullable() if dtype is None and _may_lack(plan, column) else declared
+    """What is believed of external cells, made fit for those that become NaN."""
+    key = column.field.key
+    declared = common_cells(plan, key, filling, dtype)
+    rule = filling.rule(Target.of(plan.descriptors[0], key))
+    has_nan = rule.lost == "nan" or (rule.gap == "nan" and _may_lack(plan, column))
+    return declared.nullable() if dtype is None and has_nan else declared
 
 
 def _may_lack(plan: ChunkPlan, column: TableColumn) -> bool:
@@ -182,13 +187,58 @@ def chunk_length(
 # -- dimensions and attributes ---------------------------------------------------------------
 
 
-def dimensions(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...]:
-    """Names of the dimensions of a variable, of which cells have ``inner``."""
+def declared_dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...] | None:
+    """The names that descriptors give the ``inner`` dimensions of a cell, if they name them."""
     claims = _claims(plan, column.field.key) if column.field.role == "data" else []
     named = claims[0].get("dims") if claims else None
-    if isinstance(named, list) and len(named) == inner and len({*named, "time"}) == inner + 1:
-        return ("time", *map(str, named))
-    return ("time", *(f"{column.name}_dim_{n}" for n in range(inner)))
+    if not isinstance(named, list) or len(named) != inner:
+        return None
+    return tuple(map(str, named))
+
+
+class Dimensions:
+    """Names of the dimensions of a Dataset, of which each has one length.
+
+    Parameters
+    ----------
+    names
+        Of the variables and coordinates, which no dimension but ``time`` is named like.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = {*names, "time"}
+        self._lengths: dict[str, int] = {}
+
+    def of(
+        self, variable: str, declared: tuple[str, ...] | None, lengths: Mapping[int, int]
+    ) -> tuple[str, ...]:
+        """Of a cell: those that are declared if none of them clashes, else the variable's own.
+
+        Parameters
+        ----------
+        variable
+            Its name.
+        declared
+            Of all axes of a whole cell; None: not named.
+        lengths
+            Of the axes that are shown, by their places in a whole cell.
+        """
+        if declared is not None and len(set(declared)) == len(declared):
+            shown = {declared[axis]: length for axis, length in lengths.items()}
+            if all(self._is_free(name, length) for name, length in shown.items()):
+                self._lengths |= shown
+                return tuple(shown)
+        own = {}
+        for axis, length in lengths.items():
+            name = f"{variable}_dim_{axis}"
+            while not self._is_free(name, length):
+                name += "_"
+            own[name] = length
+        self._lengths |= own
+        return tuple(own)
+
+    def _is_free(self, name: str, length: int) -> bool:
+        return name not in self._names and self._lengths.get(name, length) == length
 
 
 def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:

@@ -1,0 +1,617 @@
+"""Missing cells, in the conformance suite: gaps in events, frames that are not on disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+
+from ..core.errors import BadQuery, FieldNotFound, FillError, FrameMissing
+from .base import Conformance, Put, insert_all
+from .detector_runs import (
+    SHAPE,
+    FailsAtTwo,
+    datum_run,
+    image_claim,
+    squares_run,
+    stacked,
+    stream_place,
+)
+from .files import frames, write_hdf5, write_npys, write_tiffs
+from .runs import Documents, RunBuilder
+
+__all__ = ["MissingConformance", "short_run"]
+
+EVENTS, ON_DISK = 6, 4
+KINDS = ("AD_HDF5", "AD_TIFF", "NPY_SEQ", "stream", "stream of files", "datum", "classic")
+"""How four of six frames are there: the file is too short, files are not there, or documents."""
+
+
+class MissingConformance(Conformance):
+    """What ``missing=`` and ``fill_value=`` make of cells that are not there, in all views."""
+
+    # -- gaps in the events ------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        ("dtype", "shown"),
+        [("|u1", "f4"), ("<u2", "f4"), ("<i2", "f4"), ("<u4", "f8"), ("<i8", "f8"), ("<f4", "f4")],
+    )
+    def test_integers_with_a_gap_become_floats(
+        self, broker: Any, tmp_path: Path, dtype: str, shown: str
+    ) -> None:
+        """The last event of an aborted run has no image."""
+        docs, data = aborted_run(tmp_path, dtype)
+        image = _header(broker, docs).dataset()["img"]
+        assert image.dtype == np.dtype(shown)
+        np.testing.assert_array_equal(image.values[:-1], data)
+        assert np.isnan(image.values[-1]).all()
+
+    @pytest.mark.parametrize("other", ["without the key", "of old", "aborted"])
+    def test_one_run_of_many(self, broker: Any, tmp_path: Path, other: str) -> None:
+        """Its cells are kept out of sight by others' files, or are as the others'."""
+        uids, data = [], []
+        for name in ("a", "b", "c"):
+            (tmp_path / name).mkdir()
+            odd = name == "b"
+            if odd and other == "without the key":
+                run = RunBuilder()
+                descriptor = run.descriptor({"x": 0.5})
+                run.event(descriptor, {"x": 1.0})
+                docs, cells = run.stop(), [None]
+            elif odd and other == "aborted":
+                docs, there = aborted_run(tmp_path / name, "<u2")
+                cells = [*there, None]
+            else:
+                docs, there = datum_run(tmp_path / name, 3)
+                docs = _of_old(docs) if odd else docs
+                cells = list(there[:, None])
+            insert_all(broker, docs)
+            uids.append(docs[0][1]["uid"])
+            data += cells
+        results = broker(uid={"$in": uids})
+        image = results.dataset()["img"]
+        assert image.dtype == (np.uint16 if other == "of old" else np.float32)
+        for cell, expected in zip(image.values, data, strict=True):
+            np.testing.assert_array_equal(cell, np.nan if expected is None else expected)
+        whole = [cell for cell in data if cell is not None]
+        dropped = results.dataset(missing="drop")
+        assert dropped["img"].dtype == np.uint16
+        np.testing.assert_array_equal(dropped["img"].values, whole)
+        table = results.table(missing="drop").compute()
+        assert len(table) == len(whole)
+        filled = results.dataset(fill_value=7)["img"]
+        assert filled.dtype == np.uint16
+        for cell, expected in zip(filled.values, data, strict=True):
+            np.testing.assert_array_equal(cell, 7 if expected is None else expected)
+        for cell in results.table(fill_value=7).compute()["img"]:
+            assert (cell.dtype, cell.shape) == (np.uint16, (1, *SHAPE))
+        tree = results.dataset(combine="tree", missing="drop")
+        assert sum(len(node["time"]) for node in tree.children.values()) >= len(whole)
+
+    def test_a_run_of_old_whose_files_are_out_of_sight(self, broker: Any, tmp_path: Path) -> None:
+        """It says nothing of what the others have in common."""
+        docs, data = datum_run(tmp_path, 3)
+        old, _ = datum_run(tmp_path, 2, shape=[], place={"root": "/nowhere"})
+        headers = [_header(broker, run) for run in (docs, _of_old(old))]
+        results = broker(uid={"$in": [header.uid for header in headers]})
+        with pytest.warns(UserWarning, match="tell neither shape nor dtype"):
+            image = results.dataset()["img"]
+        assert image.dtype == np.uint16
+        with pytest.warns(UserWarning, match="tell neither shape nor dtype"):
+            table = results.table(missing="drop").compute()
+        np.testing.assert_array_equal(stacked(table["img"]), data[:, None])
+
+    def test_a_gap_as_an_error(self, put: Put, tmp_path: Path) -> None:
+        docs, _ = aborted_run(tmp_path, "<u2")
+        header = put(docs)
+        image = header.dataset(missing="raise")["img"]
+        assert image.dtype == np.uint16
+        for fill in (
+            lambda: image.compute(),
+            lambda: header.table(missing="raise").compute(),
+            lambda: list(header.documents(missing="raise")),
+        ):
+            with pytest.raises(FrameMissing, match="event 4 has neither") as caught:
+                fill()
+            for word in (header.uid, "primary", "'img'", "missing='drop'", "fill_value="):
+                assert word in str(caught.value)
+
+    # -- frames that are not on disk ---------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_lost_frames(self, broker: Any, tmp_path: Path, kind: str) -> None:
+        docs, data = short_run(tmp_path, kind)
+        header = _header(broker, docs, {"FORGETFUL": Forgetful})
+        for views in (_views(header), _views(broker(uid=header.uid))):
+            for name, view in views.items():
+                self._check_views(name, view, data)
+
+    @staticmethod
+    def _check_views(name: str, view: Callable[..., list[Any]], data: np.ndarray) -> None:
+        with pytest.raises(FillError, match="missing='drop'"):
+            view()
+        with pytest.raises(FrameMissing, match="missing='drop'"):
+            view(missing="raise")
+        dropped = view(missing="drop")
+        assert len(dropped) == ON_DISK
+        _same(dropped, data)
+        shown = view(missing="nan")
+        _same(shown[:ON_DISK], data)
+        for cell in shown[ON_DISK:]:
+            assert cell is None or (np.isnan(cell).all() and "dataset" in name)
+        for value in (9, {"img": 9}):
+            filled = view(fill_value=value)
+            _same(filled, [*data, *np.full((EVENTS - ON_DISK, *data.shape[1:]), 9)])
+            assert {np.asarray(cell).dtype for cell in filled} == {data.dtype}
+
+    @pytest.mark.parametrize("kind", ["AD_HDF5", "stream"])
+    def test_lost_frames_wherever_the_rows_are(self, put: Put, tmp_path: Path, kind: str) -> None:
+        docs, data = short_run(tmp_path, kind)
+        header = put(docs)
+        with dask.config.set({"daskbroker.partition-size": 2 * data[0].nbytes}):
+            dataset = header.dataset(missing="drop")
+            table = header.table(missing="drop")
+            shown = header.dataset(missing="nan")["img"]
+        assert dataset["x"].values.tolist() == [n * 0.5 for n in range(ON_DISK)]
+        assert len(dataset["img"].chunks[0]) > 1
+        _same(dataset["img"].values, data)
+        assert shown.dtype == np.float32
+        assert np.isnan(shown[ON_DISK:].values).all()
+        assert table.npartitions > 1
+        assert len(table) == ON_DISK
+        assert table["x"].compute().tolist() == [n * 0.5 for n in range(ON_DISK)]
+        assert table[table["x"] > 0.5]["x"].compute().tolist() == [1.0, 1.5]
+        _same(table[table["x"] > 0.5]["img"].compute(), data[2:])
+        _same(table.head(3, npartitions=-1)["img"], data[:3])
+        assert table.set_index("time")["x"].compute().tolist() == [0.0, 0.5, 1.0, 1.5]
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_parts_of_what_is_left(self, broker: Any, tmp_path: Path, kind: str) -> None:
+        docs, data = short_run(tmp_path, kind)
+        header = _header(broker, docs, {"FORGETFUL": Forgetful})
+        dataset = header.dataset(missing="drop")
+        assert len(dataset["time"]) == ON_DISK
+        _same(dataset["img"][1:3].values, data[1:3])
+        _same(header.dataset(missing="drop", chunks=None)["img"][-1:].values, data[-1:])
+
+    def test_files_that_are_all_gone(self, broker: Any, tmp_path: Path) -> None:
+        docs, _ = datum_run(tmp_path, 3)
+        (tmp_path / "a.h5").unlink()
+        header = _header(broker, docs)
+        assert len(header.dataset(missing="drop")["img"]) == 0
+        assert np.isnan(header.dataset(missing="nan")["img"].values).all()
+        assert len(header.table(missing="drop").compute()) == 0
+        assert not [name for name, _ in header.documents(missing="drop") if name == "event"]
+
+    def test_what_is_wrong_otherwise_is_an_error(self, broker: Any, tmp_path: Path) -> None:
+        docs, _ = datum_run(tmp_path, 3, shape=(5, 5))
+        header = _header(broker, docs)
+        for missing in ("nan", "drop"):
+            with pytest.raises(FillError, match="declares the shape"):
+                header.dataset(missing=missing)["img"].compute()
+            with pytest.raises(FillError, match="declares the shape"):
+                header.table(missing=missing).compute()
+        failing = _header(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
+        with pytest.raises(FillError, match="no beam"):
+            failing.table(missing="nan").compute()
+
+    def test_documents_that_went_on_without_a_frame(self, broker: Any, tmp_path: Path) -> None:
+        """Their reference is kept beside None."""
+        docs, _ = short_run(tmp_path, "AD_HDF5")
+        header = _header(broker, docs)
+        recorded = [doc for name, doc in docs if name == "event"]
+        events = [doc for name, doc in header.documents(missing="nan") if name == "event"]
+        for event, doc in zip(events, recorded, strict=True):
+            assert event["filled"]["img"] == doc["data"]["img"]
+            assert event["uid"] == doc["uid"]
+        assert [event["data"]["img"] is None for event in events] == [False] * 4 + [True] * 2
+
+    def test_all_streams(self, broker: Any, tmp_path: Path) -> None:
+        """Each with shapes of its own."""
+        run = RunBuilder()
+        write_hdf5(tmp_path / "a.h5", frames(2, SHAPE))
+        write_hdf5(tmp_path / "b.h5", frames(2, (3, 4)))
+        for stream, name, shape in (("primary", "a.h5", SHAPE), ("dark", "b.h5", (3, 4))):
+            descriptor = run.descriptor({"img": image_claim((1, *shape))}, stream)
+            resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path=name)
+            for number in range(3):
+                run.event(descriptor, {"img": run.datum(resource, point_number=number)})
+        header = _header(broker, run.stop())
+        for asked in ({"fill_value": 5}, {"fill_value": {"img": 5}}):
+            tree = header.tree(**asked)
+            assert tree["dark"]["img"].dtype == tree["primary"]["img"].dtype == np.uint16
+            assert (tree["dark"]["img"].values[2] == 5).all()
+            cells = [d["data"]["img"] for n, d in header.documents(**asked) if n == "event"]
+            assert [cell.shape[1:] for cell in cells] == [SHAPE] * 3 + [(3, 4)] * 3
+        assert len(header.tree(missing="drop")["dark"]["img"]) == 2
+        assert header.tree(missing="nan")["primary"]["img"].dtype == np.float32
+        with pytest.raises(FieldNotFound, match="imag"):
+            header.tree(fill_value={"imag": 5})
+
+    def test_keys_of_which_one_is_filled(self, broker: Any, tmp_path: Path) -> None:
+        run = RunBuilder()
+        write_hdf5(tmp_path / "a.h5", frames(3, SHAPE))
+        descriptor = run.descriptor({key: image_claim((1, *SHAPE)) for key in ("one", "two")})
+        resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path="a.h5")
+        for one, two in ((0, 0), (7, 1), (2, 7)):
+            numbers = {"one": one, "two": two}
+            data = {key: run.datum(resource, point_number=n) for key, n in numbers.items()}
+            run.event(descriptor, data)
+        header = _header(broker, run.stop())
+        dataset = header.dataset(fill_value={"one": 0}, missing="nan")
+        assert (dataset["one"].dtype, dataset["two"].dtype) == (np.uint16, np.float32)
+        assert not dataset["one"].values[1].any()
+        assert np.isnan(dataset["two"].values[2]).all()
+        dropped = header.dataset(fill_value={"one": 0}, missing="drop")
+        assert dropped["seq_num"].values.tolist() == [1, 2]
+        assert header.dataset(missing="drop")["seq_num"].values.tolist() == [1]
+        table = header.table(fields=["two"], missing="drop").compute()
+        assert table.index.tolist() == [1, 2]
+
+    # -- arguments that make no sense --------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            ({"missing": "skip"}, "missing must be 'nan', 'drop', 'raise' or None, not 'skip'"),
+            ({"missing": 0}, "a value is written fill_value=0"),
+            ({"missing": "drop", "fill": False}, "write fill=True, or leave missing= out"),
+            ({"fill_value": 0, "fill": False}, "write fill=True, or leave fill_value= out"),
+            ({"missing": "nan", "fill_value": 0}, "exclude each other: write one of them"),
+            ({"fill_value": [1, 2]}, "fill_value is one value"),
+            ({"fill_value": -1}, "fill_value=-1 does not fit cells of uint16"),
+            ({"fill_value": 0.5}, "fill_value=0.5 does not fit cells of uint16"),
+            ({"fill_value": float("nan")}, "missing='nan' makes another dtype"),
+            ({"fill_value": "none"}, "fill_value='none' does not fit cells of uint16"),
+            ({"fill_value": {"imag": 0}}, "fill_value names 'imag', which is no external key"),
+            ({"dtypes": {"img": "u2"}, "missing": "nan"}, "write dtypes={'img': 'float32'}"),
+        ],
+    )
+    def test_arguments_that_make_no_sense(
+        self, broker: Any, tmp_path: Path, asked: Mapping[str, Any], message: str
+    ) -> None:
+        docs, _ = datum_run(tmp_path, 2)
+        header = _header(broker, docs)
+        results = broker(uid=header.uid)
+        views = [header.dataset, results.dataset]
+        if "dtypes" not in asked:
+            views += [header.table, results.table]
+        if "imag" not in message and "dtypes" not in asked:
+            views += [_given(header.documents), _given(results.documents), _given(header.stream)]
+        for view in views:
+            with pytest.raises((BadQuery, FieldNotFound), match=re.escape(message)):
+                view(**asked)
+
+    # -- rows before cells -------------------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", ["AD_HDF5", "stream"])
+    def test_rows_are_chosen_before_they_are_filled(
+        self, put: Put, tmp_path: Path, kind: str
+    ) -> None:
+        docs, data = short_run(tmp_path, kind)
+        header = put(docs)
+        table = header.table()
+        _same(table.head(2)["img"], data[:2])
+        _same(table["img"].head(4), data)
+        _same(table[["img", "x"]].head(3)["img"], data[:3])
+        _same(table.loc[1:2].compute()["img"], data[:2])
+        _same(table.loc[:4]["img"].compute(), data)
+        _same(table["img"].loc[2:3].compute(), data[1:3])
+        _same(table.loc[3].compute()["img"], data[2:3])
+        _same(table.loc[[1, 4]].compute()["img"], data[[0, 3]])
+        _same(table.loc[1:5].head(2)["img"], data[:2])
+        _same(header.db(uid=header.uid).table().head(2)["img"], data[:2])
+        with dask.config.set({"daskbroker.partition-size": 2 * data[0].nbytes}):
+            parts = header.table()
+            _same(parts.loc[2:4].compute()["img"], data[1:])
+            _same(parts.loc[:4].compute()["img"], data)
+        image = header.dataset()["img"]
+        _same(image[:ON_DISK].values, data)
+        lazy = header.dataset(chunks=None)["img"]
+        _same(lazy.isel(time=[0, 3]).values, data[[0, 3]])
+        for choose in (lambda: table.head(5), lambda: table.tail(1), lambda: table.compute()):
+            with pytest.raises(FillError, match="missing='drop'"):
+                choose()
+        for shown in (table[["x"]].tail(1)["x"], table["x"].tail(1), table.loc[6]["x"].compute()):
+            assert shown.tolist() == [2.5]
+        assert table["x"].head(2).tolist() == [0.0, 0.5]
+
+    @pytest.mark.parametrize("kind", ["AD_HDF5", "NPY_SEQ", "stream", "datum"])
+    def test_documents_until_the_first_that_cannot_be_filled(
+        self, put: Put, tmp_path: Path, kind: str
+    ) -> None:
+        docs, data = short_run(tmp_path, kind)
+        header = put(docs)
+        for stream in (header.documents, header.stream):
+            _same(_until_error(stream()), data)
+
+    def test_documents_until_a_handler_fails(self, broker: Any) -> None:
+        header = _header(broker, squares_run(spec="FAILING"), {"FAILING": FailsAtTwo})
+        assert len(_until_error(header.documents())) == 2
+
+    # -- frames of one number ----------------------------------------------------------------
+
+    @pytest.mark.parametrize("with_events", [True, False], ids=["events", "frames alone"])
+    @pytest.mark.parametrize("files", [1, 2])
+    def test_frames_that_claim_the_same_numbers(
+        self, put: Put, tmp_path: Path, files: int, with_events: bool
+    ) -> None:
+        """A scan went back to a checkpoint: the detector went on in its file, or began another."""
+        docs, first, second = rewound_frames(tmp_path, files, with_events)
+        header = put(docs)
+        latest = [first[0], *second]
+        every = [first[0], first[1], second[0], first[2], second[1], *second[2:]]
+        numbers = [1, 2, 2, 3, 3, 4, 5]
+        for runs in (header, header.db(uid=header.uid)):
+            for name, view in _views(runs).items():
+                if "document" not in name:
+                    _same(view(), latest)
+                    _same(view(duplicates="all"), every)
+            table = runs.table(duplicates="all")
+            assert len(table) == len(every)
+            assert table.compute().index.tolist() == numbers
+            dataset = runs.dataset(duplicates="all")
+            assert dataset["seq_num"].values.tolist() == numbers
+            _same(dataset["img"][[1, 2, 4]].values, [every[n] for n in (1, 2, 4)])
+            _same(dataset["img"][2:5, 0, 1:3].values, [cell[0, 1:3] for cell in every[2:5]])
+        with dask.config.set({"daskbroker.partition-size": 2 * first[0].nbytes}):
+            parts = header.table(duplicates="all")
+            blocks = header.dataset(duplicates="all")["img"]
+        assert parts.npartitions > 1
+        _same(parts["img"].compute(), every)
+        _same(blocks.values, every)
+        if with_events:
+            shown = header.table(duplicates="all").compute()
+            assert shown["x"].tolist() == [0.0, 0.5, 1.5, 1.0, 2.0, 2.5, 3.0]
+            _same(list(_cells(header.documents())), [*first, *second])
+
+    def test_files_that_claim_events_that_were_taken_once(self, put: Put, tmp_path: Path) -> None:
+        """Two files of one key: an event is there as often as its frames."""
+        data = frames(8, SHAPE)[:, None]
+        run = RunBuilder()
+        claim = image_claim((1, *SHAPE), external="STREAM:")
+        descriptor = run.descriptor({"img": claim, "x": 0.5, "w": [0.5, 0.5]})
+        for name, some, seq_nums in (("a", data[:4], (1, 5)), ("b", data[4:], (3, 7))):
+            place = stream_place(write_hdf5(tmp_path / f"{name}.h5", some[:, 0]))
+            resource = run.stream_resource("img", **place)
+            run.stream_datum(resource, descriptor, (0, 4), seq_nums)
+        for number in range(6):
+            run.event(descriptor, {"x": number * 0.5, "w": [number, 1.5]})
+        header = put(run.stop())
+        every = data[[0, 1, 2, 4, 3, 5, 6, 7]]
+        numbers = [1, 2, 3, 3, 4, 4, 5, 6]
+        for runs in (header, header.db(uid=header.uid)):
+            table = runs.table(duplicates="all").compute()
+            assert table.index.tolist() == numbers
+            assert table["x"].tolist() == [(n - 1) * 0.5 for n in numbers]
+            assert [cell[0] for cell in table["w"]] == [n - 1 for n in numbers]
+            _same(table["img"], every)
+            dataset = runs.dataset(duplicates="all")
+            _same(dataset["img"].values, every)
+            assert dataset["seq_num"].values.tolist() == numbers
+            _same(runs.dataset()["img"].values, data[[0, 1, 4, 5, 6, 7]])
+        assert len(header.table(duplicates="all", fill=False)) == 6
+        _same(list(_cells(header.documents())), data[[0, 1, 4, 5, 6, 7]])
+
+    # -- dimensions --------------------------------------------------------------------------
+
+    def test_cameras_of_other_sizes_with_dimensions_of_one_name(self, put: Put) -> None:
+        run = RunBuilder()
+        keys: dict[str, dict[str, Any]] = {
+            "one": {"shape": [4, 5], "dims": ["y", "x"]},
+            "two": {"shape": [2, 3], "dims": ["y", "x"]},
+            "three": {"shape": [4, 5], "dims": ["y", "x"]},
+            "four": {"shape": [4], "dims": ["seq_num"]},
+            "five": {"shape": [4], "dims": ["motor"]},
+            "six": {"shape": [6], "dims": ["six"]},
+            "seven": {"shape": [3, 3], "dims": ["y", "y"]},
+            "eight": {"shape": [2], "dims": ["time"]},
+        }
+        claims = {key: {"source": "x", "dtype": "array", **claim} for key, claim in keys.items()}
+        run.documents[0][1]["hints"] = {"dimensions": [[["motor"], "primary"]]}
+        descriptor = run.descriptor({**claims, "motor": 0.5})
+        for number in range(2):
+            data = {key: np.ones(claim["shape"]).tolist() for key, claim in keys.items()}
+            run.event(descriptor, {**data, "motor": float(number)})
+        header = put(run.stop())
+        expected = {
+            "one": ("y", "x"),
+            "two": ("two_dim_0", "two_dim_1"),
+            "three": ("y", "x"),
+            "four": ("four_dim_0",),
+            "five": ("five_dim_0",),
+            "six": ("six_dim_0",),
+            "seven": ("seven_dim_0", "seven_dim_1"),
+            "eight": ("eight_dim_0",),
+        }
+        runs = header.db(uid=header.uid)
+        for dataset in (
+            header.dataset(),
+            header.dataset(chunks=None),
+            header.dataset(chunks={"time": 1}),
+            header.tree()["primary"],
+            runs.dataset(),
+        ):
+            assert {key: dataset[key].dims[1:] for key in expected} == expected
+            assert float(dataset["two"].sum()) == 12
+        assert header.dataset(fields=["two"])["two"].dims == ("time", "y", "x")
+
+    def test_regions_of_cameras_with_dimensions_of_one_name(
+        self, broker: Any, tmp_path: Path
+    ) -> None:
+        run = RunBuilder()
+        write_hdf5(tmp_path / "a.h5", frames(2, SHAPE))
+        claim = image_claim((1, *SHAPE), dims=["n", "y", "x"])
+        descriptor = run.descriptor(dict.fromkeys(("one", "two"), claim))
+        resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path="a.h5")
+        for number in range(2):
+            datum = run.datum(resource, point_number=number)
+            run.event(descriptor, {"one": datum, "two": datum})
+        header = _header(broker, run.stop())
+        assert header.dataset()["two"].dims == ("time", "n", "y", "x")
+        dataset = header.dataset(roi={"one": np.s_[0, 1:3]})
+        assert dataset["one"].dims == ("time", "y", "x")
+        assert dataset["two"].dims == ("time", "two_dim_0", "two_dim_1", "two_dim_2")
+        assert dataset["two"].shape == (2, 1, *SHAPE)
+
+
+# -- runs ------------------------------------------------------------------------------------
+
+
+class Forgetful:
+    """A classic handler without a file that has only some frames."""
+
+    def __init__(self, path: str, **kwargs: Any) -> None:
+        self._frames = frames(ON_DISK, SHAPE)
+
+    def __call__(self, n: int) -> np.ndarray:
+        if n >= len(self._frames):
+            raise FileNotFoundError(f"frame {n}")
+        return self._frames[n]  # type: ignore[no-any-return]
+
+
+def short_run(folder: Path, kind: str) -> tuple[Documents, np.ndarray]:
+    """A run of six events, of whose frames only the first four are there, and these."""
+    data = frames(ON_DISK, SHAPE)
+    run = RunBuilder()
+    if kind.startswith("stream"):
+        return _short_stream(run, folder, kind, data), data[:, None]
+    one = kind in ("NPY_SEQ", "classic")
+    descriptor = run.descriptor({"img": image_claim(SHAPE if one else (1, *SHAPE)), "x": 0.5})
+    spec = {"datum": "AD_HDF5", "classic": "FORGETFUL"}.get(kind, kind)
+    place, kwargs = _written(folder, spec, data)
+    resource = run.resource(spec, root=str(folder), resource_path=place, resource_kwargs=kwargs)
+    keyword = {"NPY_SEQ": "index", "FORGETFUL": "n"}.get(spec, "point_number")
+    for number in range(EVENTS):
+        datum = "lost/7" if kind == "datum" and number >= ON_DISK else None
+        arguments: dict[str, Any] = {keyword: number}
+        datum = datum or run.datum(resource, **arguments)
+        run.event(descriptor, {"img": datum, "x": number * 0.5}, filled={"img": False})
+    return run.stop(), data if one else data[:, None]
+
+
+def _written(folder: Path, spec: str, data: np.ndarray) -> tuple[str, dict[str, Any]]:
+    """Path below the folder, and arguments of the handler."""
+    if spec == "AD_HDF5":
+        return write_hdf5(folder / "a.h5", data, compression="gzip").name, {}
+    if spec == "AD_TIFF":
+        write_tiffs(folder / "t", data, "img_{:05d}.tif")
+        return "t", {"template": "%s%s_%5.5d.tif", "filename": "img"}
+    if spec == "NPY_SEQ":
+        write_npys(folder / "f", data)
+        return "f", {}
+    return "", {}
+
+
+def _short_stream(run: RunBuilder, folder: Path, kind: str, data: np.ndarray) -> Documents:
+    claim = image_claim((1, *SHAPE), external="STREAM:")
+    descriptor = run.descriptor({"img": claim, "x": 0.5})
+    if kind == "stream":
+        place = stream_place(write_hdf5(folder / "s.h5", data))
+    else:
+        write_tiffs(folder / "t", data)
+        place = {
+            "mimetype": "multipart/related;type=image/tiff",
+            "uri": f"file://localhost{folder}/t/",
+            "parameters": {"template": "img_{:05d}.tif", "chunk_shape": [1, *SHAPE]},
+        }
+    resource = run.stream_resource("img", **place)
+    run.stream_datum(resource, descriptor, (0, EVENTS))
+    for number in range(EVENTS):
+        run.event(descriptor, {"x": number * 0.5})
+    return run.stop()
+
+
+def rewound_frames(
+    folder: Path, files: int, with_events: bool
+) -> tuple[Documents, np.ndarray, np.ndarray]:
+    """Frames 1 to 3, then 2 to 5, in one file or two; cells of the first and the second part."""
+    data = frames(7, SHAPE)[:, None]
+    run = RunBuilder()
+    claim = image_claim((1, *SHAPE), external="STREAM:")
+    descriptor = run.descriptor({"img": claim, "x": 0.5} if with_events else {"img": claim})
+    numbers = 0
+    for part, seq_nums in enumerate(((1, 4), (2, 6))):
+        some = data[:3] if part == 0 else data[3:]
+        first = 3 if part and files == 1 else 0
+        if part < files:
+            whole = data if files == 1 else some
+            place = stream_place(write_hdf5(folder / f"{part}.h5", whole[:, 0]))
+            resource = run.stream_resource("img", **place)
+        run.stream_datum(resource, descriptor, (first, first + len(some)), seq_nums)
+        for seq_num in range(*seq_nums) if with_events else ():
+            run.event(descriptor, {"x": numbers * 0.5}, seq_num)
+            numbers += 1
+    return run.stop(), data[:3], data[3:]
+
+
+def aborted_run(folder: Path, dtype: str) -> tuple[Documents, np.ndarray]:
+    """A run whose fourth and last event has no image, and the others' cells."""
+    data = frames(3, SHAPE, dtype)
+    write_hdf5(folder / "a.h5", data)
+    run = RunBuilder()
+    descriptor = run.descriptor({"img": image_claim((1, *SHAPE), dtype_numpy=dtype), "x": 0.5})
+    resource = run.resource("AD_HDF5", root=str(folder), resource_path="a.h5")
+    for number in range(3):
+        run.event(descriptor, {"img": run.datum(resource, point_number=number), "x": 0.5})
+    run.event(descriptor, {"img": None, "x": 0.5})
+    return run.stop(exit_status="abort"), data[:, None]
+
+
+def _of_old(docs: Documents) -> Documents:
+    """The same run, of which nothing tells the dtype."""
+    for name, doc in docs:
+        if name == "descriptor":
+            del doc["data_keys"]["img"]["dtype_numpy"]
+    return docs
+
+
+# -- what is asked ---------------------------------------------------------------------------
+
+
+def _header(broker: Any, docs: Documents, handlers: Mapping[str, Any] | None = None) -> Any:
+    for spec, handler in (handlers or {}).items():
+        broker.register_handler(spec, handler, overwrite=True)
+    insert_all(broker, docs)
+    return broker[docs[0][1]["uid"]]
+
+
+def _views(runs: Any) -> dict[str, Callable[..., list[Any]]]:
+    """All views of the images of a Header or Results, each as a list of cells."""
+    return {
+        "table": lambda **asked: list(runs.table(**asked).compute()["img"]),
+        "column": lambda **asked: list(runs.table(**asked)["img"].compute()),
+        "dataset": lambda **asked: list(runs.dataset(**asked)["img"].values),
+        "lazy dataset": lambda **asked: list(runs.dataset(chunks=None, **asked)["img"].values),
+        "documents": lambda **asked: list(_cells(runs.documents(**asked))),
+    }
+
+
+def _cells(stream: Iterator[tuple[str, Any]]) -> Iterator[Any]:
+    return (doc["data"]["img"] for name, doc in stream if name == "event")
+
+
+def _until_error(stream: Iterator[tuple[str, Any]]) -> list[Any]:
+    """The cells that a stream gives before it fails."""
+    found: list[Any] = []
+    try:
+        for cell in _cells(stream):
+            found.append(cell)
+    except FillError:
+        return found
+    return pytest.fail("nothing was missing")
+
+
+def _given(stream: Callable[..., Iterator[Any]]) -> Callable[..., Any]:
+    return lambda **asked: list(stream(**asked))
+
+
+def _same(cells: Any, expected: Any) -> None:
+    assert len(cells) == len(expected)
+    for cell, wanted in zip(cells, expected, strict=True):
+        np.testing.assert_array_equal(cell, wanted)

@@ -1,0 +1,50 @@
+"""Which rows of a Dataset are left out, as a cell of theirs is missing (``missing="drop"``)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import partial
+
+import dask
+import numpy as np
+
+from ...core.chunks import ChunkPlan
+from .columns import Block, ExternalColumn
+from .cutting import even_cut
+from .graphs import Blocks
+from .rows import DatasetRows
+
+__all__ = ["mask_token", "with_every_cell"]
+
+MOST_ROWS = 1000
+"""That one task looks at."""
+
+
+def with_every_cell(
+    plan: ChunkPlan, rows: DatasetRows, columns: Sequence[ExternalColumn]
+) -> np.ndarray:
+    """Which rows have a cell in each of some columns; files are looked into, by the workers.
+
+    How many rows a Dataset has must be known when it is opened.
+    """
+    lengths = even_cut(len(rows), MOST_ROWS)
+    blocks = Blocks(plan, rows, lengths)
+    tasks = []
+    for number in range(len(lengths)):
+        block, owners = blocks[number]
+        own = tuple(column.of_owners(owners) for column in columns)
+        tasks.append(dask.delayed(partial(_with_every_cell, block, own), pure=False)())
+    return np.concatenate(dask.compute(*tasks))
+
+
+def _with_every_cell(block: Block, columns: Sequence[ExternalColumn]) -> np.ndarray:
+    there = np.ones(len(block), bool)
+    for column in columns:
+        there &= column.present(block)
+    return there
+
+
+def mask_token(mask: np.ndarray) -> str:
+    """Tells masks apart."""
+    return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).hexdigest()

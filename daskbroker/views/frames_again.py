@@ -1,0 +1,81 @@
+"""Rows for frames that are claimed more often than there are events (``duplicates="all"``).
+
+Two files of one key may claim the same ``seq_num`` of events that were recorded once. Each frame is
+to be shown, so such an event is there as often as its frames; the copies travel with the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..assets.filling import Filling, Target
+from ..core.chunks import ChunkPlan
+from ..core.external import stream_keys
+from ..core.layouts import EVENT, encode_rows, iter_rows
+from ..core.planning import PlanBuilder
+
+__all__ = ["with_rows_for_frames"]
+
+
+def with_rows_for_frames(plan: ChunkPlan, filling: Filling, keys: Collection[str]) -> ChunkPlan:
+    """The plan with further rows of events that have more frames than rows.
+
+    Parameters
+    ----------
+    plan
+        Of events.
+    filling
+        Of their runs.
+    keys
+        The external keys that are shown.
+    """
+    builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
+    for owner, descriptor in enumerate(plan.descriptors):
+        targets = [Target.of(descriptor, key) for key in stream_keys(descriptor) if key in keys]
+        targets = [target for target in targets if filling.has_frames_again(target)]
+        chunks = np.flatnonzero(plan.records["descriptor"] == owner).tolist()
+        if targets and chunks and not isinstance(plan.keys[chunks[0]], range):
+            for place, copies in _copies(plan, filling, targets, chunks).items():
+                events = list(iter_rows(EVENT, plan.read(place), descriptor["uid"]))
+                more = [events[row] for row in copies]
+                note = {"run": descriptor["run_start"]}
+                table = encode_rows(EVENT, more, note)
+                builder.add_table(owner, int(plan.records["first"][place]), table)
+    more_rows = builder.plan()
+    return _before(more_rows, plan) if len(more_rows) else plan
+
+
+def _copies(
+    plan: ChunkPlan, filling: Filling, targets: Sequence[Target], chunks: Sequence[int]
+) -> Mapping[int, list[int]]:
+    """Which rows of each chunk are to be there again, and how often."""
+    read = [plan.read(place, ["seq_num"]).column(0).to_numpy() for place in chunks]
+    seq_nums = np.concatenate(read)
+    frames = np.max([filling.count_frames(target, seq_nums) for target in targets], axis=0)
+    _, first, rows = np.unique(seq_nums, return_index=True, return_counts=True)
+    again = np.zeros(len(seq_nums), np.int64)
+    again[first] = np.maximum(0, frames[first] - rows)
+    parts = np.split(again, np.cumsum([len(one) for one in read])[:-1])
+    found = {
+        place: np.repeat(np.arange(len(part)), part).tolist() for place, part in zip(chunks, parts)
+    }
+    return {place: copies for place, copies in found.items() if copies}
+
+
+def _before(more: ChunkPlan, plan: ChunkPlan) -> ChunkPlan:
+    """Both plans as one; chunks of the first count as stored before those of the other."""
+    records: Any = more.records.copy()
+    records["schema"] += len(plan.schemas)
+    records = np.concatenate([records, plan.records])
+    keys = more.keys + plan.keys
+    order = np.argsort(records["descriptor"], kind="stable")
+    return replace(
+        plan,
+        schemas=plan.schemas + more.schemas,
+        records=records[order],
+        keys=tuple(keys[place] for place in order.tolist()),
+    )

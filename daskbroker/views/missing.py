@@ -1,0 +1,172 @@
+"""``missing=`` and ``fill_value=``, from what is asked to what fillings do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+
+from ..assets.filling import Filling, Target
+from ..assets.missing import MissingMode, Rule, filler, is_mode
+from ..assets.shapes import Declared, Mismatch, is_open
+from ..core.chunks import ChunkPlan
+from ..core.errors import BadQuery, FieldNotFound
+from ..core.external import external_keys
+from ..core.listing import listed
+from ..core.run_plan import RunPlan
+
+__all__ = ["check_asked", "check_fill_names", "common_cells", "for_keys", "with_rules"]
+
+
+def check_asked(missing: Any, fill_value: Any, fill: bool) -> None:
+    """Check what is asked, before anything is planned.
+
+    Raises
+    ------
+    BadQuery
+        That says what to write.
+    """
+    if missing is not None and not is_mode(missing):
+        modes = ", ".join(map(repr, get_args(MissingMode)))
+        hint = ""
+        if not isinstance(missing, str) and np.ndim(missing) == 0:
+            hint = f"; a value is written fill_value={missing!r}"
+        raise BadQuery(f"missing must be {modes} or None, not {missing!r:.100}{hint}")
+    if not fill and (missing is not None or fill_value is not None):
+        name = "fill_value" if missing is None else "missing"
+        raise BadQuery(
+            f"{name}= says what is filled in where a frame is missing, and fill=False fills "
+            f"nothing: write fill=True, or leave {name}= out"
+        )
+    if isinstance(fill_value, Mapping):
+        return
+    if fill_value is not None and missing is not None:
+        raise BadQuery(
+            f"missing={missing!r} and fill_value={fill_value!r:.100} exclude each other: write one "
+            "of them, or fill_value={key: value} for some keys and missing= for the others"
+        )
+    if np.ndim(fill_value):
+        raise BadQuery(f"fill_value is one value, or {{key: value}}, not {fill_value!r:.100}")
+
+
+def check_fill_names(fill_value: Any, descriptors: Iterable[Mapping[str, Any]]) -> None:
+    """Check that the keys that ``fill_value`` names are external.
+
+    Raises
+    ------
+    FieldNotFound
+    """
+    if not isinstance(fill_value, Mapping):
+        return
+    there = dict.fromkeys(key for d in descriptors for key in external_keys(d))
+    for name in fill_value:
+        if name not in there:
+            shown = listed(there, str(name)) if there else "none"
+            raise FieldNotFound(
+                f"fill_value names {name!r:.100}, which is no external key; there are: {shown}"
+            )
+
+
+def for_keys(fill_value: Any, descriptors: Sequence[Mapping[str, Any]]) -> Any:
+    """The part of ``fill_value`` that is for the external keys of some descriptors."""
+    if not isinstance(fill_value, Mapping):
+        return fill_value
+    there = {key for d in descriptors for key in external_keys(d)}
+    return {key: value for key, value in fill_value.items() if key in there}
+
+
+def with_rules(
+    filling: Filling,
+    plan: RunPlan,
+    missing: MissingMode | None,
+    fill_value: Any,
+    *,
+    keys: Collection[str] | None,
+    dtypes: Mapping[str, Any],
+) -> Filling:
+    """The same filling, that knows what becomes of missing cells.
+
+    Parameters
+    ----------
+    filling, plan
+        Of the same runs; it is known what their files hold.
+    missing, fill_value
+        As they were asked for.
+    keys
+        Only these data keys; None: all.
+    dtypes
+        Those that are given for some keys.
+
+    Raises
+    ------
+    BadQuery
+        If a dtype cannot hold what is asked for.
+    """
+    if missing is None and fill_value is None:
+        return filling
+    rules: dict[tuple[str, str], Rule] = {}
+    for stream in plan.streams:
+        part = plan.of_stream(stream)
+        for key in dict.fromkeys(key for d in part.descriptors for key in external_keys(d)):
+            if keys is None or key in keys:
+                target = Target.of(part.descriptors[0], key)
+                dtype = dtypes.get(key, dtypes.get(f"data:{key}"))
+                if isinstance(fill_value, Mapping) and key not in fill_value:
+                    rule = _rule_of_mode(missing)
+                elif fill_value is not None:
+                    value = fill_value[key] if isinstance(fill_value, Mapping) else fill_value
+                    declared = common_cells(part.events, key, filling, dtype)
+                    rule = _fill(target, value, declared)
+                else:
+                    rule = _rule_of_mode(missing)
+                if rule.lost == "nan" and dtype is not None:
+                    _check_has_nan(target, np.dtype(dtype))
+                rules[target.stream, key] = rule
+    return replace(filling, rules=rules)
+
+
+def _rule_of_mode(missing: MissingMode | None) -> Rule:
+    return Rule() if missing is None else Rule(missing, missing)
+
+
+def _fill(target: Target, value: Any, declared: Declared) -> Rule:
+    try:
+        return Rule("fill", "fill", filler(value, declared.dtype), declared)
+    except Mismatch as error:
+        instead = "missing='nan'" if value != value else f"dtypes={{{target.key!r}: dtype}}"
+        raise BadQuery(
+            f"{target.where}: fill_value={value!r:.100} does not fit cells of {declared.dtype} "
+            f"({error}); {instead} makes another dtype of them in a dataset"
+        ) from None
+
+
+def _check_has_nan(target: Target, dtype: np.dtype) -> None:
+    if dtype.kind not in "fcO":
+        raise BadQuery(
+            f"{target.where}: dtypes asks for {dtype}, which has no NaN, and missing='nan' for it: "
+            f"write dtypes={{{target.key!r}: 'float32'}}, or missing='drop', or fill_value=0"
+        )
+
+
+def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None) -> Declared:
+    """What the cells of an external key have in common, of those descriptors that have events.
+
+    A descriptor that leaves something open, of whose files nothing is known, says nothing of
+    cells where others do: what is read of it has to be what they say.
+
+    Parameters
+    ----------
+    dtype
+        Taken in place of theirs.
+    """
+    owners = [d for d in plan.descriptors if key in d["data_keys"]]
+    having = set(plan.records["descriptor"].tolist())
+    used = [
+        d for n, d in enumerate(plan.descriptors) if n in having and key in d["data_keys"]
+    ] or owners
+    targets = [Target.of(d, key) for d in used]
+    told = [t for t in targets if filling.known_of(t) is not None or not is_open(t.claim)]
+    parts = dict.fromkeys(filling.declared(target) for target in told or targets)
+    return Declared.common(list(parts), dtype)
