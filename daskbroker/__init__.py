@@ -13,6 +13,7 @@ from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
 from .results import Results
+from .views.attributes import attrs
 from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
@@ -40,6 +41,7 @@ __all__ = [
     "ReprocessReport",
     "Results",
     "RunBuffer",
+    "attrs",
     "backup",
     "check",
     "connect",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
+from .datasets import DatasetConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
@@ -21,6 +22,7 @@ class BrokerConformance(
     ModelConformance,
     PageConformance,
     CopyConformance,
+    DatasetConformance,
     CheckConformance,
     NounConformance,
     RepeatConformance,

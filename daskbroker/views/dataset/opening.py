@@ -18,22 +18,23 @@ import xarray as xr
 from ...assets.access import FileAccess
 from ...assets.filling import Filling
 from ...core.chunks import ChunkPlan
-from ...core.documents import plain
 from ...core.errors import FieldNotFound
-from ...core.fields import select
+from ...core.fields import Field, select
 from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
+from ..attributes import run_attrs
 from ..dataframe import Runs
 from ..options import ViewOptions
 from .assembly import Assembly
 from .columns import ColumnSource, ExternalColumn
 from .loading import load
 from .regions import check_names, region_of
+from .restoring import Restoring
 from .rows import DatasetRows
 from .variables import coordinate_sources, variable_source
 
-__all__ = ["assembly", "dataset", "run_attrs"]
+__all__ = ["assembly", "dataset"]
 
 
 def dataset(
@@ -99,28 +100,39 @@ def assembly(
     """What :func:`dataset` puts together, before anything is in memory."""
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
+    names = None if options.fields is None else {field.name for field in chosen}
+    restoring = Restoring.of(plan.descriptors, names)
+    if restoring is not None and names is None:
+        chosen += [Field("ts", key, f"ts_{key}") for key in restoring.stamps]
     events, dtypes = plan.events, options.dtypes or {}
     columns = {column.name: column for column in table_columns(events, chosen, runs)}
     _check_names(dtypes, columns)
     shown = coordinate_sources(events, with_run)
     sources = shown | {
-        name: variable_source(events, column, runs, filling, dtypes)
+        name: _restored(restoring, column) or variable_source(events, column, runs, filling, dtypes)
         for name, column in columns.items()
         if name not in shown
     }
     sources |= _regions(options.roi or {}, sources)
-    scanned = [name for name in _scanned(runs, stream) if name in columns]
+    scanned = restoring.coordinates if restoring is not None else _scanned(runs, stream)
     return Assembly(
         plan,
         DatasetRows.of(events, options.duplicates),
         columns,
         sources,
-        (*shown, *scanned),
+        (*shown, *(name for name in scanned if name in columns)),
         _attrs(events, stream, runs, with_run),
         stream,
         _token(events, stream, runs, filling, options),
         chunks,
+        restoring,
     )
+
+
+def _restored(restoring: Restoring | None, column: TableColumn) -> ColumnSource | None:
+    if restoring is None or column.external or column.field.role != "data":
+        return None
+    return restoring.source(column.field.key)
 
 
 def _regions(
@@ -144,30 +156,10 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             )
 
 
-def run_attrs(
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
-    stream: str | None = None,
-    plan: ChunkPlan | None = None,
-) -> dict[str, Any]:
-    """What a Dataset carries of where it comes from."""
-    attrs: dict[str, Any] = {"run": start["uid"]}
-    for key in ("scan_id", "plan_name"):
-        if key in start:
-            attrs[key] = start[key]
-    if stream is not None:
-        attrs["stream"] = stream
-    if plan is not None:
-        attrs["descriptors"] = [descriptor["uid"] for descriptor in plan.descriptors]
-    attrs["start"] = plain(start)
-    attrs["stop"] = plain(stop)
-    return attrs
-
-
 def _attrs(plan: ChunkPlan, stream: str, runs: Runs, with_run: bool) -> dict[str, Any]:
     if not with_run:
         (start, stop), *_ = runs.values()
-        return run_attrs(start, stop, stream, plan)
+        return run_attrs(start, stop, stream, plan.descriptors)
     uids = dict.fromkeys(descriptor["run_start"] for descriptor in plan.descriptors)
     descriptors = [descriptor["uid"] for descriptor in plan.descriptors]
     return {"runs": list(uids), "stream": stream, "descriptors": descriptors}

@@ -16,6 +16,7 @@ from ...core.codec import Kind
 from ...core.external import is_stream_key
 from ...core.fields import Field, project
 from ...core.schema import TIME, TableColumn
+from ..attributes import plain_attr
 from ..dataframe import Runs, common_cells
 from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .rows import DatasetRows
@@ -165,4 +166,5 @@ def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
         (name for name, keys in descriptor.get("object_keys", {}).items() if field.key in keys),
         None,
     )
-    return {**found, **({"object": owner} if owner else {})}
+    found |= {"object": owner} if owner else {}
+    return {name: plain_attr(value) for name, value in found.items()}
