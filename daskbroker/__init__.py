@@ -17,6 +17,7 @@ from .views.attributes import attrs
 from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
+from .views.savable import savable
 from .work.backup import backup
 from .work.checking import check
 from .work.copying import copy
@@ -48,6 +49,7 @@ __all__ = [
     "copy",
     "dataset_to_stream",
     "reprocess",
+    "savable",
     "stream_to_table",
     "table_to_stream",
     "temp",

@@ -20,7 +20,7 @@ from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
-from .views.attributes import run_attrs
+from .views.attributes import root_attrs
 from .views.options import ViewOptions
 from .views.rows import Duplicates
 
@@ -293,7 +293,7 @@ class Header:
             )
             for name in began
         }
-        return dataset_view.tree(nodes, run_attrs(self.start, self.stop), self.uid)
+        return dataset_view.tree(nodes, root_attrs(self.start, self.stop), self.uid)
 
     def documents(
         self,

@@ -21,15 +21,18 @@ __all__ = ["DatasetConformance", "assert_comes_back", "datasets", "flat_dataset"
 TIMES = np.datetime64("2026-03-01T12:00:00", "us") + np.arange(6) * np.timedelta64(250_000, "us")
 
 
-def assert_comes_back(found: xr.Dataset, written: xr.Dataset) -> None:
-    """Check that a Dataset came back, but for where it comes from and a ``time`` that was added."""
+def assert_comes_back(found: xr.Dataset, written: xr.Dataset, *, dtypes: bool = True) -> None:
+    """Check that a Dataset came back, but for where it comes from and a ``time`` that was added.
+
+    Files that xarray writes between have other units of time; then ``dtypes`` are not compared.
+    """
     found, written = found.compute(), written.compute()
     if "time" not in written.variables and "time" in found.variables:
         found = found.drop_vars("time") if "time" in written.dims else found.isel(time=0, drop=True)
     for one in (found, written):
         one.attrs = {name: value for name, value in one.attrs.items() if name not in DOCUMENTED}
     xr.testing.assert_identical(found, written)
-    for name, variable in written.variables.items():
+    for name, variable in written.variables.items() if dtypes else ():
         same = variable.dtype == found.variables[name].dtype or variable.dtype.kind in "TUO"
         assert same or name in written.xindexes, (name, variable.dtype, found[name].dtype)
     assert found.xindexes.keys() >= {n for n in written.xindexes if n in written.dims}

@@ -1,13 +1,15 @@
 """Attributes of Datasets: plain values, which netCDF and Zarr can hold, and what they say.
 
 ======================================================== =====================================
-``run``, ``scan_id``, ``plan_name``                      of the start
+``run``, ``scan_id``, ``plan_name``                      of the start; "" where it has none
 ``stream``                                               name of the stream
 ``time``                                                 of the start, ISO 8601, UTC
-``exit_status``                                          of the stop, if there is one
+``exit_status``                                          of the stop; ``open`` if there is none
 ``descriptors``                                          uids
-``start``, ``stop``                                      the documents, as JSON text
+``start``, ``stop``                                      the documents, as JSON text; of a tree
+                                                         its nodes have them
 ``runs``                                                 in place of those of one run: uids
+``software``                                             ``daskbroker``
 ======================================================== =====================================
 """
 
@@ -23,61 +25,49 @@ from ..core.documents import Document, is_unicode, to_json
 from ..core.errors import BadDocument
 from ..core.json_text import from_extended_json
 
-__all__ = ["DOCUMENTED", "JsonText", "attrs", "plain_attr", "run_attrs"]
+__all__ = ["DOCUMENTED", "attrs", "plain_attr", "root_attrs", "run_attrs"]
 
 DOCUMENTED = (
     "run", "runs", "scan_id", "plan_name", "stream", "time", "exit_status", "descriptors",
-    "start", "stop",
+    "start", "stop", "software",
 )  # fmt: skip
 """What attributes of a Dataset say of where it comes from; all others are the user's."""
 
 LARGEST = 2**63
-LETTERS = 60
-
-
-class JsonText(str):
-    """JSON text of which notebooks show the beginning.
-
-    xarray's HTML shows attributes whole, by :func:`html.escape`; a start document would be a
-    wall of text. Everything else about it is that of a :class:`str` of the whole text.
-    """
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        # A plain copy, as `str` makes it, would be shown whole.
-        return self
-
-    def replace(self, old: str, new: str, count: Any = -1) -> str:  # type: ignore[override]
-        """As of text; the first step of :func:`html.escape` gives what is to be shown."""
-        text = super().replace(old, new, count)
-        if (old, new) != ("&", "&amp;") or len(self) <= LETTERS:
-            return text
-        return f"{self[:LETTERS].replace('&', '&amp;')}… ({len(self):,} letters; daskbroker.attrs)"
+SOFTWARE = "daskbroker"
 
 
 def run_attrs(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
-    stream: str | None = None,
-    descriptors: Sequence[Mapping[str, Any]] | None = None,
+    stream: str,
+    descriptors: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What a Dataset, or the root of a tree, carries of the run it comes from."""
+    """What a Dataset carries of the run it comes from.
+
+    These are ten, whatever a run lacks: xarray's HTML folds attributes if there are so many, and
+    else shows ``start`` and ``stop`` at full length.
+    """
+    return {
+        **root_attrs(start, stop),
+        "stream": stream,
+        "descriptors": [descriptor["uid"] for descriptor in descriptors],
+        "start": to_json(start),
+        "stop": to_json(stop),
+    }
+
+
+def root_attrs(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the root of a tree of streams carries: all that is short."""
     known = {
         "run": start["uid"],
-        "scan_id": start.get("scan_id"),
-        "plan_name": start.get("plan_name"),
-        "stream": stream,
+        "scan_id": start.get("scan_id", ""),
+        "plan_name": start.get("plan_name", ""),
         "time": _time_text(start.get("time")),
-        "exit_status": None if stop is None else stop.get("exit_status"),
+        "exit_status": "open" if stop is None else stop.get("exit_status", ""),
+        "software": SOFTWARE,
     }
-    found = {name: plain_attr(value) for name, value in known.items() if value is not None}
-    if descriptors is not None:
-        found["descriptors"] = [descriptor["uid"] for descriptor in descriptors]
-    found["start"] = JsonText(to_json(start))
-    if stop is not None:
-        found["stop"] = JsonText(to_json(stop))
-    return found
+    return {name: plain_attr(value) for name, value in known.items()}
 
 
 def _time_text(time: Any) -> Any:
@@ -132,12 +122,16 @@ def attrs(source: Any) -> dict[str, Any]:
     """
     given = source if isinstance(source, Mapping) and not hasattr(source, "attrs") else source.attrs
     found = {name: _python_value(value) for name, value in given.items()}
+    if "run" in found and "start" not in found:
+        nodes = getattr(source, "children", {}).values()
+        shown: Mapping[str, Any] = next((node.attrs for node in nodes if "start" in node.attrs), {})
+        found |= {name: shown[name] for name in ("start", "stop") if name in shown}
     for name in ("runs", "descriptors"):
         if name in found:
             found[name] = [found[name]] if isinstance(found[name], str) else list(found[name])
     if "start" in found:
         found["start"] = _document("start", found["start"])
-        found["stop"] = None if found.get("stop") is None else _document("stop", found["stop"])
+        found["stop"] = _document("stop", found.get("stop"))
     return found
 
 
@@ -148,10 +142,10 @@ def _python_value(value: Any) -> Any:
     return value
 
 
-def _document(name: str, value: Any) -> Document:
+def _document(name: str, value: Any) -> Document | None:
     try:
         content = from_extended_json(value) if isinstance(value, str) else value
-        return Document(content)
+        return None if content is None else Document(content)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadDocument(
             f"the attribute {name!r} is no JSON text of a document: {error}"

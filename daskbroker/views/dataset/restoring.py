@@ -150,7 +150,7 @@ class Restoring:
         loaded
             Names of its variables that are in memory.
         """
-        squeezed = self.form.dim is None and self.form.has_time and flat.sizes["time"] == 1
+        single = self.form.dim is None and flat.sizes["time"] == 1
         found: dict[str, xr.Variable] = {}
         in_memory: set[str] = set()
         for form in self.form.variables:
@@ -158,7 +158,8 @@ class Restoring:
             if column is None:
                 found[form.name] = self._constant(form)
             elif column in flat.variables:
-                found[form.name] = self._along_events(form, flat.variables[column], squeezed)
+                scalar = single and (self.form.has_time or form.place == "seq_num")
+                found[form.name] = self._along_events(form, flat.variables[column], scalar)
             in_memory |= {form.name} if column is None or column in loaded else set()
         if not self.form.has_time and "time" in flat.variables and "time" not in found:
             time = flat.variables["time"].to_base_variable()
@@ -182,14 +183,14 @@ class Restoring:
             return f"ts_{form.key}"
         return None if form.place == "configuration" else form.place
 
-    def _along_events(self, form: VariableForm, column: xr.Variable, squeezed: bool) -> xr.Variable:
+    def _along_events(self, form: VariableForm, column: xr.Variable, scalar: bool) -> xr.Variable:
         variable = column.to_base_variable()
         inner = tuple(dim for dim in form.dims if dim != self.form.dim)
         variable.dims = (self._dim, *inner)
         variable.attrs = dict(form.attrs)
         if variable.dtype != form.cell.dtype:
             variable = variable.astype(form.cell.dtype)
-        if squeezed:
+        if scalar:
             return variable.isel({self._dim: 0})
         return variable if self.form.dim is None else variable.transpose(*form.dims)
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from ...core.documents import Document, normalize
 from ...core.schema import datetime_to_posix, posix_to_datetime
 from ..attributes import DOCUMENTED, attrs
 from ..dataset_form import DEVICE, KEY, DatasetForm, StoredForm, VariableForm, encoded, time_units
 from .run import DTYPES, NewRun, Pairs, posix_seconds
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 __all__ = ["dataset_to_stream"]
 
@@ -25,7 +23,7 @@ NUMBERS = "iu"
 
 
 def dataset_to_stream(
-    dataset: xr.Dataset,
+    dataset: xr.Dataset | xr.DataTree,
     header: Any = None,
     stream: str | None = None,
     *,
@@ -53,7 +51,8 @@ def dataset_to_stream(
     Parameters
     ----------
     dataset
-        Computed piece by piece, along dask's chunks of that dimension.
+        Computed piece by piece, along dask's chunks of that dimension. A tree makes a run with a
+        stream for each of its nodes.
     header, stream, uid, time, provenance, scheduler
         As for :func:`table_to_stream`. Without a header, the run that ``dataset.attrs`` tell of
         is the origin.
@@ -72,11 +71,25 @@ def dataset_to_stream(
     told = attrs(dataset)
     origin = told.get("start") if header is None else header
     run = NewRun.of(told, origin, stream, uid, time, provenance)
-    cube = _Cube(run, _without_multi_indexes(dataset), dataset, scheduler)
     yield "start", run.start
+    if not isinstance(dataset, xr.DataTree):
+        yield from _stream(run, dataset, scheduler)
+        yield "stop", run.stop()
+        return
+    counts, last_time = {}, 0.0
+    for name, node in dataset.children.items():
+        part = replace(run, stream=name, part=f"{name} ")
+        yield from _stream(part, node.to_dataset(), scheduler)
+        counts[name], last_time = part.count, max(last_time, part.last_time)
+    run.last_time = last_time
+    yield "stop", Document({**run.stop(), "num_events": counts})
+
+
+def _stream(run: NewRun, dataset: xr.Dataset, scheduler: str | None) -> Pairs:
+    """Descriptor and pages."""
+    cube = _Cube(run, _without_multi_indexes(dataset), dataset, scheduler)
     yield "descriptor", cube.declare()
     yield from cube.pages()
-    yield "stop", run.stop()
 
 
 def _without_multi_indexes(dataset: xr.Dataset) -> xr.Dataset:
@@ -85,8 +98,6 @@ def _without_multi_indexes(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _levels(dataset: xr.Dataset) -> dict[str, tuple[str, ...]]:
-    import xarray as xr
-
     return {
         str(index.dim): tuple(str(name) for name in coordinates if name != index.dim)
         for index, coordinates in dataset.xindexes.group_by_index()
@@ -142,7 +153,7 @@ class _Cube:
         return VariableForm(
             str(name),
             place,
-            str(name) if key in taken or place != "event" else key,
+            _free(key if place == "event" else str(name), taken),
             tuple(map(str, variable.dims)),
             StoredForm(shape, dtype),
             name in self.flat.coords,
@@ -306,6 +317,13 @@ class _Cube:
         if self._times is None:
             return [start] * (end - begin)
         return posix_seconds(self._times[begin:end], start)
+
+
+def _free(key: str, taken: set[str]) -> str:
+    """A data key that no other variable has."""
+    while key in taken:
+        key += "_"
+    return key
 
 
 def _is_loose(dtype: Any) -> bool:
