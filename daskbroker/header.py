@@ -235,6 +235,8 @@ class Header:
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
         roi: Mapping[str, Any] | None = None,
+        grid: bool = False,
+        index: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
@@ -261,6 +263,21 @@ class Header:
             Of external variables, the region of each cell that is shown and ever read:
             ``{"img": np.s_[..., 10:20, :]}``. Unlike a slice after other steps, it reaches the file
             whatever is made of the variable.
+        grid
+            A dimension for each axis of a grid scan in place of ``time``, as
+            :func:`daskbroker.views.dataset.grids.gridded` says: ``start`` tells the axes, their
+            coordinates are the motors' setpoints, points that were not taken are NaN. ``chunks``
+            then cut the grid: ``{axis: n}``.
+        index
+            A motor, or another variable with one number for each event, along which the Dataset
+            is in place of ``time``, sorted by it: ``h.dataset(index="motor").sel(motor=1.2,
+            method="nearest")``.
+
+        Raises
+        ------
+        StreamNotFound, FieldNotFound
+        BadQuery
+            If the run is no grid; it says what is missing.
         """
         options = ViewOptions(
             fields,
@@ -272,6 +289,8 @@ class Header:
             handler_registry=handler_registry,
             handler_overrides=handler_overrides,
             peek=peek,
+            grid=grid,
+            index=index,
         )
         plan, files = self._planned(stream_name, options)
         return dataset_view.dataset(plan, stream_name, self._runs, options, files, chunks=chunks)

@@ -34,8 +34,8 @@ class ViewOptions:
     Raises
     ------
     BadQuery
-        For another ``timezone`` than UTC, which a table can have only when it is computed, or
-        unknown ``errors``.
+        For another ``timezone`` than UTC, which a table can have only when it is computed, unknown
+        ``errors``, or ``grid`` and ``index`` together.
     """
 
     fields: Any = None
@@ -49,6 +49,8 @@ class ViewOptions:
     handler_overrides: Any = None
     peek: PeekMode = None
     errors: Errors = "raise"
+    grid: bool = False
+    index: str | None = None
 
     def __post_init__(self) -> None:
         utc_only(self.timezone)
@@ -56,12 +58,14 @@ class ViewOptions:
             raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
         if self.errors not in get_args(Errors):
             raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
+        if self.grid and self.index is not None:
+            raise BadQuery("a Dataset is a grid, or along an index; not grid=True and index= both")
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
         """Uids of the runs of which a chosen column is external, so references are needed."""
         if not self.fill or not descriptors:
             return []
-        chosen = self._keys(descriptors)
+        chosen = self.keys(descriptors)
         runs = (
             d["run_start"]
             for d in descriptors
@@ -69,7 +73,7 @@ class ViewOptions:
         )
         return list(dict.fromkeys(runs))
 
-    def _keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
+    def keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
         """The chosen data keys; None: all."""
         if self.fields is None:
             return None
@@ -90,6 +94,6 @@ class ViewOptions:
             plan,
             files.memory,
             self.peek,
-            keys=self._keys(plan.descriptors),
+            keys=self.keys(plan.descriptors),
             dtypes=self.dtypes or (),
         )

@@ -8,6 +8,7 @@
 :mod:`.graphs`    Dask's arrays, and their tasks
 :mod:`.columns`   how some rows of a column are read
 :mod:`.rows`      where the rows are
+:mod:`.grids`     grid scans as grids, scans along a motor
 :mod:`.restoring` Datasets of streams that were made of Datasets
 :mod:`.trees`     Datasets as a tree
 =============== ======================================================================

@@ -150,19 +150,19 @@ class Assembly:
             names = [name for name in lengths if lengths[name] == cut and name not in left_out]
             for name in names:
                 if name in self.external:
-                    task_name = self._task_name(name, cut)
+                    task_name = self.task_name(name, cut)
                     arrays[name] = external_array(task_name, blocks, self.external[name])
             sizes = {name: self.sizes[name] for name in names if name in self.stored}
             for group in column_groups(sizes, cut[0]):
                 arrays |= stored_arrays(
-                    self._task_name("read", cut, *group),
-                    {name: self._task_name(name, cut, *group) for name in group},
+                    self.task_name("read", cut, *group),
+                    {name: self.task_name(name, cut, *group) for name in group},
                     blocks,
                     {name: self.stored[name] for name in group},
                 )
         return arrays
 
-    def _task_name(self, name: str, *content: Any) -> str:
+    def task_name(self, name: str, *content: Any) -> str:
         """Of the tasks of a variable, as the dashboard shows it, and what tells it from others."""
         note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
         token = hashlib.blake2b(note, digest_size=16).hexdigest()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,15 +20,16 @@ from ...assets.access import FileAccess
 from ...assets.filling import Filling
 from ...core.chunks import ChunkPlan
 from ...core.errors import FieldNotFound
-from ...core.fields import Field, select
+from ...core.fields import Field, data_keys_of, select
 from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..attributes import run_attrs
-from ..dataframe import Runs
+from ..dataframe import Runs, target_bytes
 from ..options import ViewOptions
 from .assembly import Assembly
 from .columns import ColumnSource, ExternalColumn
+from .grids import cut, gridded, indexed, needed
 from .loading import load
 from .regions import check_names, region_of
 from .restoring import Restoring
@@ -81,10 +83,45 @@ def dataset(
         with gaps are floats; cells of no common shape are objects. External variables have the
         shape and dtype that is declared, or that their files have where somebody has looked.
     """
+    if options.grid or options.index is not None:
+        return _arranged(plan, stream, runs, options, files, chunks)
     filling = options.filling(plan, files)
     made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
     (loaded,) = load([made.loading])
     return made.dataset(loaded)
+
+
+def _arranged(
+    plan: RunPlan,
+    stream: str,
+    runs: Runs,
+    options: ViewOptions,
+    files: FileAccess,
+    chunks: Any,
+) -> xr.Dataset:
+    """The Dataset of one run as a grid, or along a motor."""
+    ((start, _),) = runs.values()
+    keys = data_keys_of(plan.descriptors)
+    motors, setpoints = needed(start, stream, keys) if options.grid else ([str(options.index)], [])
+    shown = options.keys(plan.descriptors)
+    if shown is not None:
+        given = (
+            [options.fields] if isinstance(options.fields, (str, re.Pattern)) else options.fields
+        )
+        options = replace(options, fields=[*given, *motors, *setpoints])
+    filling = options.filling(plan, files)
+    cut_first = None if options.grid else chunks
+    made = assembly(plan, stream, runs, options, filling, chunks=cut_first)
+    (loaded,) = load([made.loading])
+    flat = made.dataset(loaded)
+    if not options.grid:
+        return indexed(flat, str(options.index))
+    grid = gridded(flat, start, stream, loaded)
+    if shown is not None:
+        grid = grid.drop_vars([name for name in setpoints if name not in shown])
+    if chunks is None:
+        return grid
+    return cut(grid, chunks, loaded, target_bytes(), made.task_name)
 
 
 def assembly(
