@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import daskbroker
 
 from ..views.attributes import DOCUMENTED
-from .base import Conformance, insert_all
+from ..work.ingest import ingest
+from .base import Conformance, Put, insert_all
 from .detector_runs import datum_run
 from .runs import RunBuilder
 
@@ -180,6 +181,27 @@ class DatasetConformance(Conformance):
         found = broker[pairs[0][1]["uid"]].dataset(chunks={"time": 2})
         assert found.chunks["time"] == (2, 2, 1)
         assert_comes_back(found, written)
+
+    def test_what_is_saved_comes_back_as_a_run(self, broker: Any, tmp_path: Path) -> None:
+        insert_all(broker, grid_run((2, 3), title="trial"))
+        header = broker[-1]
+        header.dataset().to_netcdf(tmp_path / "file.nc", engine="h5netcdf")
+        report = ingest(broker, [tmp_path / "file.nc"])
+        assert not report.refusals
+        (uid,) = report.runs
+        assert_comes_back(broker[uid].dataset(), header.dataset(), dtypes=False)
+        assert broker[uid].start["derived_from"]["runs"] == [header.uid]
+        assert broker[uid].start["title"] == "trial"
+        assert not ingest(broker, [tmp_path / "file.nc"]).refusals
+
+    def test_a_grid_scan_is_a_grid(self, put: Put) -> None:
+        header = put(grid_run((3, 4), points=10, snaking=True, jitter=0.01))
+        for chunks in ("auto", None):
+            grid = header.dataset(grid=True, chunks=chunks)
+            assert grid["m1"].values.tolist() == [0, 1, 2, 3]
+            assert grid["det"].values[:2].tolist() == [[0, 1, 2, 3], [7, 6, 5, 4]]
+            assert np.isnan(grid["det"].values[2]).tolist() == [False, False, True, True]
+            assert grid["spectrum"].isel(m0=1, m1=0).values.tolist() == [7.5, 1.0, 2.0]
 
 
 # -- any Dataset -----------------------------------------------------------------------------
