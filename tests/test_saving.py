@@ -211,12 +211,27 @@ def test_other_files_are_refused_by_name(db, header, tmp_path):
         file["v"] = np.zeros(3, np.complex128)
     (tmp_path / "empty.zarr").mkdir()
     (tmp_path / "empty.zarr" / "zarr.json").write_text("{")
-    path.unlink()
-    report = ingest(db, [tmp_path])
+    names = ("half.nc", "huge.nc", "deep.nc", "empty.zarr")
+    report = ingest(db, [tmp_path / name for name in names])
     assert len(report.refusals) == 4, report.refusals
-    for refusal in report.refusals:
-        assert str(tmp_path) in refusal.reason
+    for refusal, name in zip(report.refusals, names):
+        assert str(tmp_path / name) in refusal.reason
     assert len(db()) == 1
+
+
+def test_files_of_detectors_are_no_recordings(db, header, tmp_path):
+    """Those beside recordings; one that is named is meant."""
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    for name in ("det.nc", "det.zarr"):
+        save(xr.Dataset({"frames": (("n", "y", "x"), np.zeros((2, 3, 4)))}), folder / name)
+    save(header.tree(), folder / "tree.nc")
+    save(db().dataset(combine="tree"), folder / "runs.zarr")
+    report = ingest(db, [folder])
+    assert not report.refusals
+    assert report.files == 2
+    report = ingest(db, [folder / "det.nc"])
+    assert db[next(iter(report.runs))].dataset()["frames"].dims == ("time", "n", "y", "x")
 
 
 def test_a_repr_shows_no_wall_of_text(db, header):

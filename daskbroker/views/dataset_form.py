@@ -39,6 +39,7 @@ from ..core.json_text import marked_json, of_marked_json
 __all__ = [
     "DEVICE",
     "KEY",
+    "LONGEST",
     "PLACES",
     "DatasetForm",
     "StoredForm",
@@ -54,6 +55,9 @@ KEY = "xarray"
 
 DEVICE = "dataset"
 """The configuration that holds what is the same in all events."""
+
+LONGEST = 2**16
+"""Bytes of NumPy's texts, each as long as the longest; arrays of longer ones are of objects."""
 
 PLACES = ("event", "configuration", "time", "seq_num", "timestamps")
 VERSION = 1
@@ -125,6 +129,8 @@ class VariableForm:
         if doc["place"] not in PLACES or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(doc["place"])
         dtype = np.dtype(object) if doc["dtype"] == "object" else plain_dtype(doc["dtype"])
+        if dtype.itemsize > LONGEST:
+            raise ValueError(doc["dtype"])
         return cls(
             str(doc["name"]),
             doc["place"],
@@ -258,10 +264,10 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
 
 
 def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    out = np.empty(prod(shape), dtype=object)
     leaves = list(_leaves(values, len(shape)))
-    if len(leaves) != len(out):
+    if len(leaves) != prod(shape):
         raise ValueError(f"{len(leaves):,} values make no array of shape {shape}")
+    out = np.empty(len(leaves), dtype=object)
     for place, leaf in enumerate(leaves):
         out[place] = leaf
     return out.reshape(shape)

@@ -33,7 +33,7 @@ from ..core.dtypes import plain_dtype
 from ..core.errors import BadRecording
 from ..core.json_text import from_extended_json
 from ..core.regular import open_regular
-from .saved import is_saved, is_zarr, read_saved, saved_suffix
+from .saved import is_ours, is_saved, is_zarr, read_saved
 
 __all__ = ["Recorded", "find_recordings", "read_recording"]
 
@@ -83,7 +83,8 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     """The files below a folder that may be recordings, sorted; a file is itself the answer.
 
     Hidden files, READMEs, manifests, catalog files and folders of external files are passed
-    over, and so is what has no suffix of a recording.
+    over, and so is what has no suffix of a recording, and files of netCDF and Zarr that were not
+    saved of Datasets of ours.
 
     Raises
     ------
@@ -102,9 +103,9 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     found: list[Path] = []
     for folder, folders, files in os.walk(root):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "external_files"]
-        found += [Path(folder, f) for f in files if _may_be_recording(f) or saved_suffix(f)]
+        found += [Path(folder, f) for f in files if _may_be_recording(f)]
         groups = [f for f in folders if is_zarr(Path(folder, f))]
-        found += [Path(folder, group) for group in groups]
+        found += [path for f in (*files, *groups) if is_ours(path := Path(folder, f))]
         folders[:] = [f for f in folders if f not in groups]
     return sorted(found)
 

@@ -12,29 +12,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import xarray as xr
 
 from ..core.clock import seconds_of
 from ..core.documents import Document
 from ..core.errors import BadDocument, BadRecording
 from ..core.schema import datetime_to_posix
-from ..views.attributes import attrs
+from ..views.attributes import SOFTWARE, attrs
 from ..views.derive import dataset_to_stream, derived_uid
 from ..views.savable import cells_restored
 
-__all__ = ["is_saved", "is_zarr", "read_saved", "saved_suffix"]
+__all__ = ["is_ours", "is_saved", "is_zarr", "read_saved"]
 
 MAGIC = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
-_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf")
+_SUFFIXES = (".nc", ".nc4", ".netcdf")
+_ZARR_ATTRS = ("zarr.json", ".zattrs", ".zmetadata")
 
 LARGEST = 64 * 2**20
 RATIO = 250
 """A Dataset may have `LARGEST` bytes in memory, or so many times its file's size."""
 
 
-def saved_suffix(name: str) -> bool:
-    """Whether a file below a folder that is searched may be a netCDF file."""
-    return name.lower().endswith(_SUFFIXES)
+def is_ours(path: Path) -> bool:
+    """Whether a file, or a Zarr group, in a folder that is searched was saved of a Dataset of ours.
+
+    Detectors write such files too, which are no recordings; who names one means it.
+    """
+    if path.is_dir():
+        texts = [file for file in map(path.joinpath, _ZARR_ATTRS) if file.is_file()]
+        return is_zarr(path) and any(SOFTWARE.encode() in file.read_bytes() for file in texts)
+    if not path.name.lower().endswith(_SUFFIXES):
+        return False
+    try:
+        with h5py.File(path, "r") as file:
+            groups = [file, *(g for g in file.values() if isinstance(g, h5py.Group))]
+            return any(group.attrs.get("software") == SOFTWARE for group in groups)
+    except OSError:  # no HDF5, or cut off: what is in it cannot be told
+        return False
 
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:

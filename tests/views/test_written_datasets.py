@@ -46,7 +46,10 @@ def test_any_dataset_of_the_class_comes_back(place, written):
 
 def test_a_descriptor_that_tells_no_form_is_like_any_other(db):
     partial = {"version": 1, "dim": None, "variables": [{"name": 1}], "indexes": [], "attrs": "{}"}
-    odd = [7, "x", [], {}, {"version": 2}, {"version": 1, "dim": "time"}, partial]
+    long = {"name": "x", "place": "event", "key": "x", "dims": ["time"], "shape": [], "attrs": "{}"}
+    long |= {"dtype": "<U999999999", "coordinate": False}
+    huge = {**partial, "variables": [long]}
+    odd = [huge, 7, "x", [], {}, {"version": 2}, {"version": 1, "dim": "time"}, partial]
     for form in odd:
         pairs = make_run(3)
         next(doc for name, doc in pairs if name == "descriptor")["xarray"] = form

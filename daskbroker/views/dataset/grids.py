@@ -452,7 +452,9 @@ def cut(
             continue
         usual = _usual_cut(variable, block_bytes)
         lengths = usual | {dim: n for dim, n in given.items() if dim in variable.dims}
-        task = task_name(str(name), tuple(sorted((str(d), str(n)) for d, n in lengths.items())))
+        task = task_name(
+            str(name), "grid", tuple(sorted((str(d), str(n)) for d, n in lengths.items()))
+        )
         grid = grid.assign({name: variable.chunk(lengths, name=task)})
     return grid
 

@@ -13,7 +13,16 @@ import xarray as xr
 from ...core.documents import Document, normalize
 from ...core.schema import datetime_to_posix, posix_to_datetime
 from ..attributes import DOCUMENTED, attrs
-from ..dataset_form import DEVICE, KEY, DatasetForm, StoredForm, VariableForm, encoded, time_units
+from ..dataset_form import (
+    DEVICE,
+    KEY,
+    LONGEST,
+    DatasetForm,
+    StoredForm,
+    VariableForm,
+    encoded,
+    time_units,
+)
 from .run import DTYPES, NewRun, Pairs, posix_seconds
 
 __all__ = ["dataset_to_stream"]
@@ -328,4 +337,4 @@ def _free(key: str, taken: set[str]) -> str:
 
 def _is_loose(dtype: Any) -> bool:
     """Whether values are Python's: objects, and what NumPy has no name for."""
-    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV"
+    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > LONGEST
