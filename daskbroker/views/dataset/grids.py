@@ -403,10 +403,12 @@ class _LaidOut(BackendArray):
         rows = self._rows[np.ix_(*outer)]
         there = rows >= 0
         cells = self._variable[(rows[there], *key[axes:])].values
-        values: np.ndarray = np.empty((*rows.shape, *cells.shape[1:]), self.dtype)
-        if not there.all():
+        if there.all():
+            values = cells.reshape(*rows.shape, *cells.shape[1:]).astype(self.dtype, copy=False)
+        else:
+            values = np.empty((*rows.shape, *cells.shape[1:]), self.dtype)
             values[...] = self._fill
-        values[there] = cells
+            values[there] = cells
         dropped = tuple(0 if np.ndim(k) == 0 and not isinstance(k, slice) else slice(None)
                         for k in key[:axes])  # fmt: skip
         return values[dropped]
