@@ -173,6 +173,15 @@ def test_cells_of_no_common_shape_have_a_form_that_files_hold(db, tmp_path, form
     assert xr.testing.assert_identical(savable(written), written) is None
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_with_a_slash_have_a_form_too(db, tmp_path, format):
+    insert_all(db, make_run(keys={"a/b": [[1.0], [2.0]], "x": [1.0, 2.0]}))
+    header = db[-1]
+    path = save(savable(header.dataset()), tmp_path / f"file.{format}")
+    (uid,) = ingest(db, [path]).runs
+    assert_comes_back(db[uid].dataset(), header.dataset(), dtypes=False)
+
+
 def test_what_is_saved_is_ingested_once(db, header, tmp_path):
     path = save(header.dataset(), tmp_path / "file.nc")
     first, again = ingest(db, [path]), ingest(db, [tmp_path])

@@ -12,6 +12,7 @@ differing lengths               numbers and booleans; ``<name>_length`` has the 
                                 where there is no cell. Attribute ``ragged``: the lengths' name.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
 mappings, mixed types)
+names with ``/``                ``%2F`` in its place: files have groups by it
 =============================== ==================================================================
 """
 
@@ -29,6 +30,7 @@ from ..core.json_text import from_extended_json
 __all__ = ["cells_restored", "savable"]
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
+SLASH = "%2F"
 SIMPLE = ({str}, {bool}, {bytes}, {int}, {float}, {int, float})
 """Types that xarray's writers take in arrays of objects, with None among them."""
 
@@ -47,6 +49,7 @@ def savable(dataset: Any) -> Any:
     """
     if isinstance(dataset, xr.DataTree):
         return dataset.map_over_datasets(savable)
+    dataset = _renamed(dataset, "/", SLASH)
     found = dataset
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "O" and name not in dataset.xindexes:
@@ -56,6 +59,14 @@ def savable(dataset: Any) -> Any:
             found = found.drop_vars(name)
             found = found.assign_coords(changed) if is_coordinate else found.assign(changed)
     return found
+
+
+def _renamed(dataset: xr.Dataset, old: str, new: str) -> xr.Dataset:
+    """With other names of variables and dimensions."""
+    names = {*dataset.variables, *dataset.dims}
+    return dataset.rename(
+        {n: n.replace(old, new) for n in names if isinstance(n, str) and old in n}
+    )
 
 
 def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, Any]:
@@ -115,7 +126,7 @@ def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
                 cells = _unpadded(variable.values, counts.values)
                 dataset = _replaced(dataset, name, cells, counts.dims)
                 dataset = dataset.drop_vars(variable.attrs[RAGGED])
-    return dataset
+    return _renamed(dataset, SLASH, "/")
 
 
 def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> xr.Dataset:
