@@ -13,9 +13,11 @@ from .core.settings import look_up_by
 from .header import Header
 from .mapping import Outcome
 from .results import Results
+from .views.attributes import attrs
 from .views.convert import RunBuffer, stream_to_table
 from .views.derive import dataset_to_stream, table_to_stream
 from .views.pages import PageBuffer
+from .views.savable import savable
 from .work.backup import backup
 from .work.checking import check
 from .work.copying import copy
@@ -42,12 +44,14 @@ __all__ = [
     "Results",
     "RunBuffer",
     "SearchWarning",
+    "attrs",
     "backup",
     "check",
     "connect",
     "copy",
     "dataset_to_stream",
     "reprocess",
+    "savable",
     "stream_to_table",
     "table_to_stream",
     "temp",

@@ -24,6 +24,7 @@ from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
+from .views.attributes import root_attrs
 from .views.following import Follower
 from .views.missing import check_fill_names, for_keys
 from .views.options import ViewOptions
@@ -315,6 +316,8 @@ class Header:
         duplicates: Duplicates = "last",
         dtypes: Mapping[str, Any] | None = None,
         roi: Mapping[str, Any] | None = None,
+        grid: bool = False,
+        index: str | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
@@ -343,6 +346,21 @@ class Header:
             Of external variables, the region of each cell that is shown and ever read:
             ``{"img": np.s_[..., 10:20, :]}``. Unlike a slice after other steps, it reaches the file
             whatever is made of the variable.
+        grid
+            A dimension for each axis of a grid scan in place of ``time``, as
+            :func:`daskbroker.views.dataset.grids.gridded` says: ``start`` tells the axes, their
+            coordinates are the motors' setpoints, points that were not taken are NaN. ``chunks``
+            then cut the grid: ``{axis: n}``.
+        index
+            A motor, or another variable with one number for each event, along which the Dataset
+            is in place of ``time``, sorted by it: ``h.dataset(index="motor").sel(motor=1.2,
+            method="nearest")``.
+
+        Raises
+        ------
+        StreamNotFound, FieldNotFound
+        BadQuery
+            If the run is no grid; it says what is missing.
         """
         options = ViewOptions(
             fields,
@@ -356,6 +374,8 @@ class Header:
             peek=peek,
             missing=missing,
             fill_value=fill_value,
+            grid=grid,
+            index=index,
         )
         runs = self.as_now()._runs
         plan, files = self._planned(stream_name, options)
@@ -388,8 +408,7 @@ class Header:
             plan, files = found[name]
             own = replace(options, fill_value=for_keys(fill_value, plan.descriptors))
             nodes[name] = dataset_view.dataset(plan, name, run._runs, own, files, chunks=chunks)
-        attrs = dataset_view.run_attrs(run.start, run.known_stop)
-        return dataset_view.tree(nodes, attrs, self.uid)
+        return dataset_view.tree(nodes, root_attrs(run.start, run.known_stop), self.uid)
 
     def documents(
         self,

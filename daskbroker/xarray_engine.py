@@ -27,6 +27,13 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
     description: ClassVar[str] = "Bluesky runs in a daskbroker store"
     url: ClassVar[str] = ""
     supports_groups: ClassVar[bool] = True
+    # xarray would look for them, and refuse `**options`: of any engine, for whatever is opened.
+    open_dataset_parameters: ClassVar[tuple[str, ...] | None] = (
+        "filename_or_obj",
+        "drop_variables",
+        "run",
+        "stream",
+    )
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Never: a folder or a uri may be anything, so the engine has to be named."""

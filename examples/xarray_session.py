@@ -23,4 +23,9 @@ with daskbroker.temp() as db:
     part = dataset["spectrum"][:, 100:156]  # reads these 56 channels, when computed
     curve = part.sum("energy").swap_dims(time="motor")
     print("highest at motor =", float(curve.idxmax("motor").compute()))
-    print("from run", dataset.attrs["run"], "of sample", dataset.attrs["start"]["sample"]["name"])
+    print(
+        "from run",
+        dataset.attrs["run"],
+        "of sample",
+        daskbroker.attrs(dataset)["start"].sample.name,
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -70,3 +72,16 @@ def test_what_is_not_there_is_an_error(place, tmp_path):
     with pytest.raises(StreamNotFound, match="has no stream 'dark'"):
         xr.open_dataset(folder, engine=DaskbrokerEntrypoint, run=uid, stream="dark")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_other_files_are_opened_without_naming_an_engine(tmp_path):
+    """xarray asks every engine that is installed for its parameters."""
+    script = (
+        "import sys, xarray as xr\n"
+        "xr.Dataset({'v': ('x', [1.0])}).to_netcdf(sys.argv[1])\n"
+        "assert xr.open_dataset(sys.argv[1])['v'].values.tolist() == [1.0]\n"
+        "assert 'daskbroker' in xr.backends.list_engines()\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "file.nc")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

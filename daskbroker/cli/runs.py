@@ -60,7 +60,7 @@ def ingest(
         list[str] | None, typer.Option(help="NAME=VALUE for a placeholder {{ NAME }}.")
     ] = None,
 ) -> None:
-    """Bring recorded documents in: JSON, JSON lines, msgpack, gzip and zip of these."""
+    """Bring recorded documents in (JSON, JSON lines, msgpack, gzip, zip), and saved datasets."""
     from ..work.ingest import ingest as ingest_paths
 
     defined = dict(pair_of(text) for text in define or ())

@@ -6,6 +6,7 @@ from .arrays import ArrayConformance
 from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
+from .datasets import DatasetConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
@@ -27,6 +28,7 @@ class BrokerConformance(
     ModelConformance,
     PageConformance,
     CopyConformance,
+    DatasetConformance,
     CheckConformance,
     InsertedAgainConformance,
     LiveConformance,

@@ -37,7 +37,8 @@ class ViewOptions:
     ------
     BadQuery
         For another ``timezone`` than UTC, which a table can have only when it is computed,
-        unknown ``errors``, and ``missing`` or ``fill_value`` that make no sense.
+        unknown ``errors``, ``missing`` or ``fill_value`` that make no sense, or ``grid`` and
+        ``index`` together.
     """
 
     fields: Any = None
@@ -53,6 +54,8 @@ class ViewOptions:
     errors: Errors = "raise"
     missing: MissingMode | None = None
     fill_value: Any = None
+    grid: bool = False
+    index: str | None = None
 
     def __post_init__(self) -> None:
         utc_only(self.timezone)
@@ -61,12 +64,14 @@ class ViewOptions:
             raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
         if self.errors not in ("raise", "skip"):
             raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
+        if self.grid and self.index is not None:
+            raise BadQuery("a Dataset is a grid, or along an index; not grid=True and index= both")
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
         """Uids of the runs of which a chosen column is external, so references are needed."""
         if not self.fill or not descriptors:
             return []
-        chosen = self._keys(descriptors)
+        chosen = self.keys(descriptors)
         runs = (
             d["run_start"]
             for d in descriptors
@@ -74,7 +79,7 @@ class ViewOptions:
         )
         return list(dict.fromkeys(runs))
 
-    def _keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
+    def keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
         """The chosen data keys; None: all."""
         if self.fields is None:
             return None
@@ -90,6 +95,6 @@ class ViewOptions:
         if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
             return None
         found = files.filling(plan.references, self.handler_registry, self.handler_overrides)
-        keys, dtypes = self._keys(plan.descriptors), self.dtypes or {}
+        keys, dtypes = self.keys(plan.descriptors), self.dtypes or {}
         found = peeked(found, plan, files.memory, self.peek, keys=keys, dtypes=dtypes)
         return with_rules(found, plan, self.missing, self.fill_value, keys=keys, dtypes=dtypes)

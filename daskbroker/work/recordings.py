@@ -2,7 +2,8 @@
 
 What is read: JSON (arrays of ``[name, document]`` or ``{"name", "doc"}``, lists of such runs,
 mappings of labels to runs), JSON lines, msgpack with msgpack-numpy arrays; gzip of any of
-these; zip with any number of them. The content decides, not the name of the file.
+these; zip with any number of them. Datasets that xarray has saved (:mod:`.saved`). The content
+decides, not the name of the file.
 
 Files come from anywhere, so nothing in them is unpickled, executed or written to disk, and
 what a compressed file may grow to is bounded.
@@ -32,6 +33,7 @@ from ..core.dtypes import plain_dtype
 from ..core.errors import BadRecording
 from ..core.json_text import from_extended_json
 from ..core.regular import open_regular
+from .saved import is_ours, is_saved, is_zarr, read_saved
 
 __all__ = ["Recorded", "find_recordings", "read_recording"]
 
@@ -81,7 +83,8 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     """The files below a folder that may be recordings, sorted; a file is itself the answer.
 
     Hidden files, READMEs, manifests, catalog files and folders of external files are passed
-    over, and so is what has no suffix of a recording.
+    over, and so is what has no suffix of a recording, and files of netCDF and Zarr that were not
+    saved of Datasets of ours.
 
     Raises
     ------
@@ -95,12 +98,15 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
         raise BadRecording(f"{root}: {error.strerror}") from error
     if not there:
         raise BadRecording(f"{root}: no such file or folder")
-    if not root.is_dir():
+    if not root.is_dir() or is_zarr(root):
         return [root]
     found: list[Path] = []
     for folder, folders, files in os.walk(root):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "external_files"]
-        found += [Path(folder, file) for file in files if _may_be_recording(file)]
+        found += [Path(folder, f) for f in files if _may_be_recording(f)]
+        groups = [f for f in folders if is_zarr(Path(folder, f))]
+        found += [path for f in (*files, *groups) if is_ours(path := Path(folder, f))]
+        folders[:] = [f for f in folders if f not in groups]
     return sorted(found)
 
 
@@ -138,6 +144,11 @@ def read_recording(
     """
     path = Path(path)
     run: str | None = None
+    if is_saved(path):
+        for name, made in read_saved(path):
+            run = made["uid"] if name == "start" else run
+            yield Recorded(run, name, made, str(path))
+        return
     try:
         for where, value in _values(path, define or {}):
             for name, doc in _named(value, where, 0):

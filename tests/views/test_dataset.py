@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import dask
 import numpy as np
 import pytest
 
+from daskbroker import attrs
 from daskbroker.core.errors import FieldNotFound, StreamNotFound
 from daskbroker.stores.embedded.reader import EmbeddedReader
 from daskbroker.testing import RunBuilder, make_run
@@ -73,8 +75,12 @@ def test_attributes(header):
     assert dataset.attrs["scan_id"] == 7
     assert dataset.attrs["stream"] == "primary"
     assert dataset.attrs["descriptors"] == [header.descriptors["primary"][0]["uid"]]
-    assert dataset.attrs["start"] == header.start
-    assert dataset.attrs["stop"] == header.stop
+    assert json.loads(dataset.attrs["start"]) == header.start
+    assert dataset.attrs["exit_status"] == "success"
+    assert dataset.attrs["time"] == "2001-09-09T01:46:40+00:00"
+    told = attrs(dataset)
+    assert (told["start"], told["stop"]) == (header.start, header.stop)
+    assert attrs(dataset["n"].to_dataset().assign_attrs(dataset.attrs)) == told
     assert dataset.compute().attrs == dataset.attrs
     assert dataset[["n"]].attrs == dataset.attrs
 

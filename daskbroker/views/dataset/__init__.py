@@ -9,11 +9,13 @@
 :mod:`.graphs`    Dask's arrays, and their tasks
 :mod:`.columns`   how some rows of a column are read
 :mod:`.rows`      where the rows are
+:mod:`.grids`     grid scans as grids, scans along a motor
+:mod:`.restoring` Datasets of streams that were made of Datasets
 :mod:`.trees`     Datasets as a tree
 =============== ======================================================================
 """
 
-from .opening import dataset, run_attrs
+from .opening import dataset
 from .trees import tree, tree_of_runs
 
-__all__ = ["dataset", "run_attrs", "tree", "tree_of_runs"]
+__all__ = ["dataset", "tree", "tree_of_runs"]

@@ -22,6 +22,7 @@ from .columns import ColumnSource, ExternalColumn
 from .cutting import column_groups, even_cut, given_cut, is_cut, regular_length, row_bytes
 from .graphs import Blocks, external_array, stored_arrays
 from .loading import Loading, names_to_load
+from .restoring import Restoring
 from .rows import DatasetRows
 from .variables import Dimensions, chunk_length, declared_dims, lazy_array, variable_attrs
 
@@ -57,6 +58,8 @@ class Assembly:
         For the names of tasks.
     chunks
         As they were asked for.
+    restoring
+        Makes the Dataset again that the stream was made of; None if it was made of no Dataset.
     """
 
     plan: RunPlan
@@ -68,6 +71,7 @@ class Assembly:
     stream: str
     token: str
     chunks: Any
+    restoring: Restoring | None = None
 
     @cached_property
     def external(self) -> dict[str, ExternalColumn]:
@@ -146,19 +150,19 @@ class Assembly:
             names = [name for name in lengths if lengths[name] == cut and name not in left_out]
             for name in names:
                 if name in self.external:
-                    task_name = self._task_name(name, cut)
+                    task_name = self.task_name(name, cut)
                     arrays[name] = external_array(task_name, blocks, self.external[name])
             sizes = {name: self.sizes[name] for name in names if name in self.stored}
             for group in column_groups(sizes, cut[0]):
                 arrays |= stored_arrays(
-                    self._task_name("read", cut, *group),
-                    {name: self._task_name(name, cut, *group) for name in group},
+                    self.task_name("read", cut, *group),
+                    {name: self.task_name(name, cut, *group) for name in group},
                     blocks,
                     {name: self.stored[name] for name in group},
                 )
         return arrays
 
-    def _task_name(self, name: str, *content: Any) -> str:
+    def task_name(self, name: str, *content: Any) -> str:
         """Of the tasks of a variable, as the dashboard shows it, and what tells it from others."""
         note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
         token = hashlib.blake2b(note, digest_size=16).hexdigest()
@@ -187,7 +191,9 @@ class Assembly:
             coords=xr.Coordinates(coordinates, indexes=indexes),
             attrs=self.attrs,
         )
-        return result if self.chunks is None or self.lengths is not None else self._cut(result)
+        if self.chunks is not None and self.lengths is None:
+            result = self._cut(result)
+        return result if self.restoring is None else self.restoring(result, loaded)
 
     def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
         """By xarray, as it was asked for."""

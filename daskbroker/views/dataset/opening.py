@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,25 +19,27 @@ import xarray as xr
 from ...assets.access import FileAccess
 from ...assets.filling import Filling
 from ...core.chunks import ChunkPlan
-from ...core.documents import plain
 from ...core.errors import FieldNotFound
-from ...core.fields import select
+from ...core.fields import Field, data_keys_of, select
 from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
-from ..dataframe import Runs
+from ..attributes import run_attrs
+from ..dataframe import Runs, target_bytes
 from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names
 from ..options import ViewOptions
 from .assembly import Assembly
 from .columns import ColumnSource, ExternalColumn
 from .dropping import mask_token, with_every_cell
+from .grids import cut, gridded, indexed, needed
 from .loading import load
 from .regions import check_names, region_of
+from .restoring import Restoring
 from .rows import DatasetRows
 from .variables import coordinate_sources, variable_sources
 
-__all__ = ["assembly", "dataset", "run_attrs"]
+__all__ = ["assembly", "dataset"]
 
 
 def dataset(
@@ -86,10 +89,45 @@ def dataset(
         shape and dtype that is declared, or that their files have where somebody has looked.
     """
     check_fill_names(options.fill_value, plan.descriptors)
+    if options.grid or options.index is not None:
+        return _arranged(plan, stream, runs, options, files, chunks)
     filling = options.filling(plan, files)
     made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
     (loaded,) = load([made.loading])
     return made.dataset(loaded)
+
+
+def _arranged(
+    plan: RunPlan,
+    stream: str,
+    runs: Runs,
+    options: ViewOptions,
+    files: FileAccess,
+    chunks: Any,
+) -> xr.Dataset:
+    """The Dataset of one run as a grid, or along a motor."""
+    ((start, _),) = runs.values()
+    keys = data_keys_of(plan.descriptors)
+    motors, setpoints = needed(start, stream, keys) if options.grid else ([str(options.index)], [])
+    shown = options.keys(plan.descriptors)
+    if shown is not None:
+        given = (
+            [options.fields] if isinstance(options.fields, (str, re.Pattern)) else options.fields
+        )
+        options = replace(options, fields=[*given, *motors, *setpoints])
+    filling = options.filling(plan, files)
+    cut_first = None if options.grid else chunks
+    made = assembly(plan, stream, runs, options, filling, chunks=cut_first)
+    (loaded,) = load([made.loading])
+    flat = made.dataset(loaded)
+    if not options.grid:
+        return indexed(flat, str(options.index))
+    grid = gridded(flat, start, stream, loaded)
+    if shown is not None:
+        grid = grid.drop_vars([name for name in setpoints if name not in shown])
+    if chunks is None:
+        return grid
+    return cut(grid, chunks, loaded, target_bytes(), made.task_name)
 
 
 def assembly(
@@ -105,6 +143,10 @@ def assembly(
     """What :func:`dataset` puts together, before anything is in memory."""
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
+    names = None if options.fields is None else {field.name for field in chosen}
+    restoring = Restoring.of(plan.descriptors, names)
+    if restoring is not None and names is None:
+        chosen += [Field("ts", key, f"ts_{key}") for key in restoring.stamps]
     events, dtypes = plan.events, options.dtypes or {}
     columns = {column.name: column for column in table_columns(events, chosen, runs)}
     if options.duplicates == "all" and filling is not None:
@@ -115,13 +157,18 @@ def assembly(
     sources = dict(shown)
     for name, column in list(columns.items()):
         if name not in shown:
-            found = variable_sources(events, column, runs, filling, dtypes)
+            own = _restored(restoring, column)
+            found = (
+                {name: own}
+                if own is not None
+                else variable_sources(events, column, runs, filling, dtypes)
+            )
             fresh = {_free(n, name, columns, sources): source for n, source in found.items()}
             sources |= fresh
             columns |= dict.fromkeys(fresh, column)
     _check_names(dtypes, columns)
     sources |= _regions(options.roi or {}, sources)
-    scanned = [name for name in _scanned(runs, stream) if name in columns]
+    scanned = restoring.coordinates if restoring is not None else _scanned(runs, stream)
     token = _token(events, stream, runs, filling, options)
     rows = DatasetRows.of(events, options.duplicates)
     dropping = _dropping(sources)
@@ -133,11 +180,12 @@ def assembly(
         rows,
         columns,
         sources,
-        (*shown, *scanned),
+        (*shown, *(name for name in scanned if name in columns)),
         _attrs(events, stream, runs, with_run),
         stream,
         token,
         chunks,
+        restoring,
     )
 
 
@@ -152,6 +200,12 @@ def _dropping(sources: Mapping[str, ColumnSource]) -> list[ExternalColumn]:
     """The variables of which missing cells leave rows out."""
     external = [source for source in sources.values() if isinstance(source, ExternalColumn)]
     return [one for one in external if one.filling.rule(one.targets[0]).drops]
+
+
+def _restored(restoring: Restoring | None, column: TableColumn) -> ColumnSource | None:
+    if restoring is None or column.external or column.field.role != "data":
+        return None
+    return restoring.source(column.field.key)
 
 
 def _regions(
@@ -175,30 +229,10 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             )
 
 
-def run_attrs(
-    start: Mapping[str, Any],
-    stop: Mapping[str, Any] | None,
-    stream: str | None = None,
-    plan: ChunkPlan | None = None,
-) -> dict[str, Any]:
-    """What a Dataset carries of where it comes from."""
-    attrs: dict[str, Any] = {"run": start["uid"]}
-    for key in ("scan_id", "plan_name"):
-        if key in start:
-            attrs[key] = start[key]
-    if stream is not None:
-        attrs["stream"] = stream
-    if plan is not None:
-        attrs["descriptors"] = [descriptor["uid"] for descriptor in plan.descriptors]
-    attrs["start"] = plain(start)
-    attrs["stop"] = plain(stop)
-    return attrs
-
-
 def _attrs(plan: ChunkPlan, stream: str, runs: Runs, with_run: bool) -> dict[str, Any]:
     if not with_run:
         (start, stop), *_ = runs.values()
-        return run_attrs(start, stop, stream, plan)
+        return run_attrs(start, stop, stream, plan.descriptors)
     uids = dict.fromkeys(descriptor["run_start"] for descriptor in plan.descriptors)
     descriptors = [descriptor["uid"] for descriptor in plan.descriptors]
     return {"runs": list(uids), "stream": stream, "descriptors": descriptors}

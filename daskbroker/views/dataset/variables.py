@@ -18,6 +18,7 @@ from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field, project
 from ...core.schema import TIME, TableColumn, stored_kinds
+from ..attributes import plain_attr
 from ..dataframe import Runs
 from ..missing import common_cells
 from .arrays import Cast, StoredArray, StructuredField
@@ -252,4 +253,5 @@ def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
         (name for name, keys in descriptor.get("object_keys", {}).items() if field.key in keys),
         None,
     )
-    return {**found, **({"object": owner} if owner else {})}
+    found |= {"object": owner} if owner else {}
+    return {name: plain_attr(value) for name, value in found.items()}

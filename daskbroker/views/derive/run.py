@@ -27,7 +27,13 @@ Pairs = Iterator[tuple[str, Document]]
 
 @dataclass
 class NewRun:
-    """The documents that every new run has, and the uids of all of them."""
+    """The documents that every new run has, and the uids of all of them.
+
+    Attributes
+    ----------
+    part
+        What tells the uids of one stream from those of others in the same run.
+    """
 
     start: Document
     stream: str
@@ -37,6 +43,7 @@ class NewRun:
     descriptor: Document | None = None
     count: int = 0
     last_time: float = field(default=0.0)
+    part: str = ""
 
     @classmethod
     def of(
@@ -72,7 +79,7 @@ class NewRun:
 
     def uid_of(self, what: str) -> str:
         """The uid of one of its documents."""
-        return derived_uid(self.start["uid"], what)
+        return derived_uid(self.start["uid"], self.part + what)
 
     def key_of(self, name: str) -> str:
         """The data key of a column."""

@@ -1,0 +1,500 @@
+"""Grid scans as grids: a dimension for each axis in place of ``time``.
+
+The start document tells the grid (``shape``, ``hints.dimensions``, ``hints.gridding``,
+``snaking``), ``seq_num`` the point, so that a point that was taken again counts once, and one that
+was not taken is missing. Variables that are not in memory stay lazy: a region of the grid reads its
+events only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import dtypes, indexing
+
+from ...core.errors import BadQuery
+from ...core.listing import listed
+from .columns import row_places
+
+__all__ = ["Grid", "cut", "gridded", "indexed", "needed"]
+
+SETPOINTS = ("_user_setpoint", "_setpoint", "-setpoint")
+"""What the setpoint of a motor is called beside its readback, by ophyd and ophyd-async."""
+
+SEQUENTIAL = (None, "rectilinear")
+"""Kinds of ``hints.gridding`` whose points come in the order of the axes."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a start document tells of a grid.
+
+    Attributes
+    ----------
+    run
+        For messages.
+    shape
+        Points along each axis, the slowest first.
+    motors
+        Of each axis, the fields that move along it.
+    snaking
+        Of each axis, whether every other pass goes backwards.
+    positions
+        Of each axis where the plan puts its first motor; None where it does not tell.
+    """
+
+    run: str
+    shape: tuple[int, ...]
+    motors: tuple[tuple[str, ...], ...]
+    snaking: tuple[bool, ...]
+    positions: tuple[np.ndarray | None, ...]
+
+    @classmethod
+    def of(cls, start: Mapping[str, Any], stream: str) -> Grid:
+        """Of a run.
+
+        Raises
+        ------
+        BadQuery
+            Saying what is missing, if the stream is no grid.
+        """
+        refuse = _Refusal(start["uid"], stream)
+        hints = start.get("hints")
+        hints = hints if isinstance(hints, Mapping) else {}
+        motors = _motors(hints.get("dimensions"), stream, refuse)
+        if hints.get("gridding") not in SEQUENTIAL:
+            raise refuse(
+                f"hints.gridding is {hints['gridding']!r}: its points do not follow the axes"
+            )
+        shape: Any = start.get("shape")
+        if shape is None and len(motors) == 1:
+            shape = [start.get("num_points")]
+        if not _is_shape(shape):
+            raise refuse(f"start.shape has to be a list of numbers, and is {shape!r:.80}")
+        if len(shape) != len(motors):
+            raise refuse(
+                f"start.shape {list(shape)} has {len(shape)} axes, hints.dimensions {len(motors)}"
+            )
+        return cls(
+            str(start["uid"]),
+            tuple(shape),
+            motors,
+            _snaking(start, len(shape), refuse),
+            _positions(start, tuple(shape)),
+        )
+
+    @property
+    def size(self) -> int:
+        """Points of the whole grid."""
+        return prod(self.shape)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return tuple(names[0] for names in self.motors)
+
+    def places(self, points: np.ndarray) -> np.ndarray:
+        """Where in the grid, counted along its axes, some points of the scan are."""
+        found = np.zeros(len(points), np.int64)
+        for axis, length in enumerate(self.shape):
+            turn, at = np.divmod(points // prod(self.shape[axis + 1 :]), length)
+            if self.snaking[axis]:
+                at = np.where(turn % 2, length - 1 - at, at)
+            found = found * length + at
+        return found
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Makes errors that name run and stream."""
+
+    run: str
+    stream: str
+
+    def __call__(self, why: str) -> BadQuery:
+        return BadQuery(f"run {self.run!r}, stream {self.stream!r} is no grid: {why}")
+
+
+def _motors(dimensions: Any, stream: str, refuse: _Refusal) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(dimensions, list) or not dimensions:
+        raise refuse("hints.dimensions, which names the motors of each axis, is missing")
+    found = []
+    for entry in dimensions:
+        if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], list):
+            raise refuse(f"hints.dimensions has {entry!r:.80} in place of [[motors], stream]")
+        fields, where = entry
+        names = tuple(name for name in fields if isinstance(name, str) and name != "time")
+        if not names:
+            raise refuse(f"hints.dimensions has an axis without a motor, {entry!r:.80}")
+        if where != stream:
+            raise refuse(f"hints.dimensions is of the stream {where!r}")
+        found.append(names)
+    return tuple(found)
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
+
+
+def _snaking(start: Mapping[str, Any], axes: int, refuse: _Refusal) -> tuple[bool, ...]:
+    """Of each axis; list_grid_scan only tells ``snake_axes``, as text of Python's."""
+    snaking = start.get("snaking")
+    if snaking is None:
+        told = start.get("snake_axes")
+        if told not in (None, "True", "False", True, False):
+            raise refuse(f"start.snaking is missing, and start.snake_axes is {told!r:.80}")
+        snaking = [False] + [told in ("True", True)] * (axes - 1)
+    if not isinstance(snaking, (list, tuple)) or len(snaking) != axes:
+        raise refuse(f"start.snaking has to have a value for each axis, and is {snaking!r:.80}")
+    return tuple(bool(one) for one in snaking)
+
+
+def _positions(start: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray | None, ...]:
+    """Where the plan says that it goes; relative scans say it relative to where they began."""
+    listed_ones = _listed_positions(start, shape)
+    extents = start.get("extents")
+    found: list[np.ndarray | None] = []
+    for axis, length in enumerate(shape):
+        given = listed_ones[axis] if listed_ones else None
+        if given is None and isinstance(extents, list) and len(extents) == len(shape):
+            ends = extents[axis]
+            if isinstance(ends, list) and len(ends) == 2 and all(map(_is_number, ends)):
+                given = np.linspace(ends[0], ends[1], length)
+        found.append(given)
+    return tuple(found)
+
+
+def _listed_positions(
+    start: Mapping[str, Any], shape: tuple[int, ...]
+) -> list[np.ndarray | None] | None:
+    """Of plans that go through lists of positions."""
+    arguments = start.get("plan_pattern_args")
+    args = arguments.get("args") if isinstance(arguments, Mapping) else None
+    if not isinstance(args, list):
+        return None
+    lists = [item for item in args if isinstance(item, list) and all(map(_is_number, item))]
+    if [len(positions) for positions in lists] != list(shape):
+        return None
+    return [np.array(positions, dtype=float) for positions in lists]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# -- the Dataset -----------------------------------------------------------------------------
+
+
+def needed(
+    start: Mapping[str, Any], stream: str, keys: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """The motors of a grid scan, and their setpoints, as far as there are such data keys."""
+    motors = [name for names in Grid.of(start, stream).motors for name in names if name in keys]
+    setpoints = [f"{name}{suffix}" for name in motors for suffix in SETPOINTS]
+    return motors, [name for name in setpoints if name in keys]
+
+
+def gridded(
+    flat: xr.Dataset, start: Mapping[str, Any], stream: str, loaded: Collection[str]
+) -> xr.Dataset:
+    """The Dataset of a grid scan with a dimension for each axis.
+
+    Parameters
+    ----------
+    flat
+        The stream along ``time``, without Dask; ``seq_num`` once each.
+    start
+        Tells the grid.
+    stream
+        For messages.
+    loaded
+        Names of its variables that are in memory.
+
+    Returns
+    -------
+    xarray.Dataset
+        Coordinates of the axes are the motors' setpoints: those that were recorded, else those of
+        the plan where the readbacks agree with them, else the median of the readbacks. The
+        readbacks are coordinates ``<motor>_readback``. What is missing is NaN, NaT or None, so
+        integers are floats then.
+
+    Raises
+    ------
+    BadQuery
+        If it is no grid, or the motors were not where the grid has them.
+    """
+    grid = Grid.of(start, stream)
+    refuse = _Refusal(grid.run, stream)
+    if "time" not in flat.dims:
+        raise refuse(f"its dimensions are {listed(sorted(map(str, flat.dims)))}, not time")
+    missing = [name for names in grid.motors for name in names if name not in flat.variables]
+    if missing:
+        raise refuse(f"it has no {listed(missing)}, which hints.dimensions names")
+    points = flat["seq_num"].values - 1
+    beyond = points[(points < 0) | (points >= grid.size)]
+    if len(beyond):
+        raise refuse(
+            f"an event has seq_num {int(beyond[0]) + 1}, and a grid of {list(grid.shape)} has "
+            f"{grid.size} points"
+        )
+    rows = np.full(grid.size, -1, np.int64)
+    rows[grid.places(points)] = np.arange(len(points))
+    layout = _Layout(grid, rows.reshape(grid.shape), flat, refuse, loaded)
+    return layout.dataset()
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which event is at each place of the grid, -1 for none, and what comes of it."""
+
+    grid: Grid
+    rows: np.ndarray
+    flat: xr.Dataset
+    refuse: _Refusal
+    loaded: Collection[str]
+
+    def dataset(self) -> xr.Dataset:
+        """See :func:`gridded`."""
+        taken = {name for names in self.grid.motors for name in names}
+        coordinates: dict[str, Any] = {}
+        variables: dict[str, Any] = {}
+        for name, variable in self.flat.variables.items():
+            in_memory = name in self.loaded
+            laid = self._laid(variable, in_memory) if "time" in variable.dims else variable
+            shown = f"{name}_readback" if name in taken else str(name)
+            is_coordinate = name in self.flat.coords or name in taken
+            (coordinates if is_coordinate else variables)[shown] = laid
+        for axis, names in enumerate(self.grid.motors):
+            for name in names:
+                values = self._axis(axis, name)
+                coordinates[name] = xr.Variable(
+                    (self.grid.dims[axis],), values, self.flat[name].attrs
+                )
+        return xr.Dataset(variables, coordinates, self.flat.attrs)
+
+    @cached_property
+    def _is_whole(self) -> bool:
+        return bool((self.rows >= 0).all())
+
+    def _laid(self, variable: xr.Variable, in_memory: bool = True) -> xr.Variable:
+        """A variable along ``time``, laid out."""
+        base = variable.to_base_variable().transpose("time", ...)
+        array = _LaidOut(base, self.rows, self._is_whole)
+        data: Any = indexing.LazilyIndexedArray(array)
+        if in_memory:
+            data = array.read(())
+        return xr.Variable((*self.grid.dims, *base.dims[1:]), data, variable.attrs)
+
+    # -- axes --------------------------------------------------------------------------------
+
+    def _axis(self, axis: int, motor: str) -> np.ndarray:
+        """Where a motor was set to along its axis."""
+        readback = self._laid(self.flat[motor].variable).values
+        if readback.dtype.kind not in "fiu" or readback.ndim != self.rows.ndim:
+            raise self.refuse(f"{motor} is no number at each point")
+        readback = readback.astype(float)
+        recorded = self._recorded(axis, motor)
+        values = _medians(readback, axis) if recorded is None else recorded
+        planned = self.grid.positions[axis] if motor == self.grid.dims[axis] else None
+        if recorded is None and planned is not None and _agree(values, planned):
+            values = planned
+        elif planned is not None and _agree(values, planned):
+            values = np.where(np.isnan(values), planned, values)
+        if np.isnan(values).any():
+            raise self.refuse(
+                f"it was not finished, and neither start.extents nor the plan's arguments tell "
+                f"where {motor} would have been"
+            )
+        self._check(axis, motor, readback, values)
+        return values
+
+    def _recorded(self, axis: int, motor: str) -> np.ndarray | None:
+        """The setpoints that were read beside the motor, if each is the same all along."""
+        for suffix in SETPOINTS:
+            variable = self.flat.variables.get(f"{motor}{suffix}")
+            if variable is not None and variable.dims == ("time",) and variable.dtype.kind in "fiu":
+                setpoints = self._laid(variable).values.astype(float)
+                medians = _medians(setpoints, axis)
+                if np.isnan(medians).all() or not _spread(setpoints, medians, axis):
+                    return medians
+        return None
+
+    def _check(self, axis: int, motor: str, readback: np.ndarray, values: np.ndarray) -> None:
+        """Check that the motor was nowhere nearer to another place of its axis."""
+        steps = np.abs(np.diff(values))
+        if not len(steps) or not steps.min() > 0:
+            if len(steps):
+                raise self.refuse(f"{motor} was at the same position in several places of its axis")
+            return
+        off = np.abs(readback - _along(values, axis, readback.ndim))
+        far = np.nanmax(off) if (self.rows >= 0).any() else 0.0
+        if far > steps.min() / 2:
+            place = np.unravel_index(int(np.nanargmax(off)), off.shape)
+            number = int(self.flat["seq_num"].values[self.rows[place]])
+            raise self.refuse(
+                f"at seq_num {number} {motor} was at {readback[place]:g}, where the grid has "
+                f"{values[place[axis]]:g}; start.shape and start.snaking may not be what was done"
+            )
+
+
+def _medians(values: np.ndarray, axis: int) -> np.ndarray:
+    """Of each place along an axis; NaN where there is nothing."""
+    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    there = [row[~np.isnan(row)] for row in rows]
+    return np.array([np.median(row) if len(row) else np.nan for row in there])
+
+
+def _along(values: np.ndarray, axis: int, ndim: int) -> np.ndarray:
+    return values.reshape([-1 if n == axis else 1 for n in range(ndim)])
+
+
+def _spread(values: np.ndarray, medians: np.ndarray, axis: int) -> bool:
+    off = np.abs(values - _along(medians, axis, values.ndim))
+    return bool(np.nanmax(off) > 0)
+
+
+def _agree(values: np.ndarray, planned: np.ndarray) -> bool:
+    """Whether each value that is there is nearer to its planned position than to any other."""
+    there = ~np.isnan(values)
+    steps = np.abs(np.diff(planned))
+    least = steps.min() if len(steps) else np.inf
+    return bool((np.abs(values - planned)[there] < max(least, 1e-12) / 2).all())
+
+
+class _LaidOut(BackendArray):
+    """A variable along ``time``, read as a grid.
+
+    Parameters
+    ----------
+    variable
+        With ``time`` first.
+    rows
+        Of each place the event, -1 for none.
+    whole
+        Whether no place is without one.
+    """
+
+    def __init__(self, variable: xr.Variable, rows: np.ndarray, whole: bool) -> None:
+        self._variable = variable
+        self._rows = rows
+        self._fill: Any = None
+        self.dtype = variable.dtype
+        if not whole:
+            self.dtype, self._fill = _promoted(variable.dtype)
+        self.shape = (*rows.shape, *variable.shape[1:])
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self.read
+        )
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """One region; each axis for itself."""
+        key = key + (slice(None),) * (len(self.shape) - len(key))
+        axes = self._rows.ndim
+        outer = [np.atleast_1d(row_places(k, n)) for k, n in zip(key[:axes], self._rows.shape)]
+        rows = self._rows[np.ix_(*outer)]
+        there = rows >= 0
+        cells = self._variable[(rows[there], *key[axes:])].values
+        if there.all():
+            values = cells.reshape(*rows.shape, *cells.shape[1:]).astype(self.dtype, copy=False)
+        else:
+            values = np.empty((*rows.shape, *cells.shape[1:]), self.dtype)
+            values[...] = self._fill
+            values[there] = cells
+        dropped = tuple(0 if np.ndim(k) == 0 and not isinstance(k, slice) else slice(None)
+                        for k in key[:axes])  # fmt: skip
+        return values[dropped]
+
+
+def _promoted(dtype: Any) -> tuple[np.dtype, Any]:
+    """The dtype that has a value for what is missing, as xarray has it, and that value."""
+    found, fill = dtypes.maybe_promote(dtype)
+    return np.dtype(found), None if np.dtype(found).kind == "O" else fill
+
+
+def cut(
+    grid: xr.Dataset,
+    chunks: Any,
+    loaded: Collection[str],
+    block_bytes: int,
+    task_name: Callable[..., str],
+) -> xr.Dataset:
+    """Dask's arrays of what is not in memory, cut along the axes of the grid alone.
+
+    Parameters
+    ----------
+    grid
+        From :func:`gridded`.
+    chunks
+        ``{axis: n}``; what it does not name, and ``"auto"``, is cut into blocks of about
+        ``block_bytes``, whole rows of the fastest axis as far as they fit.
+    loaded
+        Names of the variables that are in memory.
+    task_name
+        Makes the name of a variable's tasks of its name and cut.
+    """
+    given = dict(chunks) if isinstance(chunks, Mapping) else {}
+    unknown = [name for name in given if name not in grid.dims]
+    if unknown or not (isinstance(chunks, Mapping) or chunks == "auto"):
+        raise BadQuery(
+            f"chunks of a grid are 'auto', None or {{dimension: n}} of its dimensions "
+            f"{listed(sorted(map(str, grid.dims)))}, not {chunks!r:.80}"
+        )
+    for name, variable in grid.variables.items():
+        source = str(name).removesuffix("_readback")
+        if name in grid.dims or {name, source} & set(loaded) or not variable.ndim:
+            continue
+        usual = _usual_cut(variable, block_bytes)
+        lengths = usual | {dim: n for dim, n in given.items() if dim in variable.dims}
+        task = task_name(
+            str(name), "grid", tuple(sorted((str(d), str(n)) for d, n in lengths.items()))
+        )
+        grid = grid.assign({name: variable.chunk(lengths, name=task)})
+    return grid
+
+
+def _usual_cut(variable: xr.Variable, block_bytes: int) -> dict[Any, int]:
+    """How many along each dimension; the last ones whole as far as they fit."""
+    left = max(1, block_bytes // max(1, variable.dtype.itemsize))
+    lengths: dict[Any, int] = {}
+    for dim, size in reversed(variable.sizes.items()):
+        lengths[dim] = min(size, left)
+        left = max(1, left // max(1, size))
+    return lengths
+
+
+# -- one motor -------------------------------------------------------------------------------
+
+
+def indexed(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """The Dataset along a variable in place of ``time``, sorted by it.
+
+    Raises
+    ------
+    BadQuery
+        If there is no such variable, or it has no number for some event.
+    """
+    variable = dataset.variables.get(name)
+    if variable is None or variable.dims != ("time",) or variable.dtype.kind not in "fiuM":
+        fit = [n for n, v in dataset.variables.items() if v.dims == ("time",) and n != "time"]
+        raise BadQuery(
+            f"index={name!r} has to be a variable with one number for each event; "
+            f"there are: {listed(sorted(map(str, fit)), name)}"
+        )
+    values = variable.values
+    missing = int(np.count_nonzero(values != values))
+    if missing:
+        raise BadQuery(f"index={name!r} has no value in {missing} of {len(values)} events")
+    steps = np.diff(values)
+    zero = np.zeros((), steps.dtype)
+    if not ((steps >= zero).all() or (steps <= zero).all()):
+        dataset = dataset.isel(time=np.argsort(values, kind="stable"))
+    return dataset.set_coords(name).swap_dims(time=name)

@@ -1,0 +1,240 @@
+"""Datasets of streams that were made of Datasets: what comes back is what was stored.
+
+See :mod:`daskbroker.views.dataset_form` for the stored form. The columns are read in the dtype and
+shape that was stored; what is the same in all events, and what has other names or dimensions than
+columns have, is put together in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xarray as xr
+
+from ...core.chunks import chunk_label
+from ...core.codec import block as block_of
+from ...core.codec import field_kind
+from ...core.errors import StoreDamaged
+from ...core.fields import shown_names
+from ...core.layouts import whole
+from ...core.schema import to_pandas
+from ..dataset_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
+from .columns import Block, ColumnSource
+
+__all__ = ["RestoredColumn", "Restoring"]
+
+SCALARS = ("bool", "int", "long", "uint", "float")
+"""Kinds of columns whose Arrow values are NumPy's."""
+
+
+@dataclass(frozen=True)
+class RestoredColumn(ColumnSource):
+    """A physical column, in the form in which a Dataset had it.
+
+    Attributes
+    ----------
+    name
+        Of the column.
+    cell
+        Shape and dtype of a cell.
+    """
+
+    name: str
+    cell: StoredForm
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        """See :attr:`ColumnSource.dtype`."""
+        return self.cell.dtype
+
+    @property
+    def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """See :attr:`ColumnSource.cell_shape`."""
+        return self.cell.shape
+
+    @property
+    def physical(self) -> tuple[str, ...]:
+        """See :attr:`ColumnSource.physical`."""
+        return (self.name,)
+
+    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+        """See :meth:`ColumnSource.cells`."""
+        parts = []
+        for table, piece in zip(tables, block.pieces, strict=True):
+            try:
+                parts.append(self._whole(table)[piece.rows])
+            except (ValueError, TypeError, OverflowError) as error:
+                raise StoreDamaged(
+                    f"{block.labels[piece.owner]}: the column {self.name!r} is not of the shape "
+                    f"{list(self.cell.shape)} and dtype {self.cell.dtype} that the descriptor "
+                    f"tells: {error}"
+                ) from None
+        if not parts:
+            return np.empty((0, *self.cell.shape), self.cell.dtype)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _whole(self, table: pa.Table) -> np.ndarray:
+        """The cells of a whole chunk."""
+        return self.cell.array(self._stored(table), table.num_rows)
+
+    def _stored(self, table: pa.Table) -> np.ndarray:
+        place = table.schema.get_field_index(self.name)
+        if place >= 0 and self.cell.dtype.kind != "O":
+            kind = field_kind(table.schema.field(place))[0]
+            if kind.name == "array" and not kind.nulls and kind.dtype != "<U":
+                return block_of(whole(table.column(place)), kind)
+            if kind.name in SCALARS and not kind.nulls:
+                return whole(table.column(place)).to_numpy(zero_copy_only=False)
+        return to_pandas(table, self.name, "object")
+
+
+class Restoring:
+    """Puts a Dataset together again.
+
+    Parameters
+    ----------
+    form
+        How it was stored.
+    descriptors
+        Of the stream: all of the same form.
+    selected
+        Names of the columns that are shown, if not all are.
+    """
+
+    def __init__(
+        self,
+        form: DatasetForm,
+        descriptors: Sequence[Mapping[str, Any]],
+        selected: Collection[str] | None,
+    ) -> None:
+        self.form = form
+        self._descriptor = descriptors[0]
+        self._selected = selected
+        self._shown = shown_names(self._descriptor["data_keys"])
+
+    @classmethod
+    def of(
+        cls, descriptors: Sequence[Mapping[str, Any]], selected: Collection[str] | None
+    ) -> Restoring | None:
+        """For a stream; None if it was not made of a Dataset."""
+        form = form_of(descriptors)
+        return None if form is None else cls(form, descriptors, selected)
+
+    def source(self, key: str) -> ColumnSource | None:
+        """What the variable of a data key is read from; None if it is like others."""
+        variable = self.form.at("event").get(key)
+        return None if variable is None else RestoredColumn(f"data:{key}", variable.cell)
+
+    @property
+    def coordinates(self) -> list[str]:
+        """Names of columns that are coordinates."""
+        variables = self.form.at("event").items()
+        return [self._shown[k] for k, form in variables if form.coordinate and k in self._shown]
+
+    @property
+    def stamps(self) -> list[str]:
+        """Data keys whose timestamps are variables."""
+        return list(self.form.at("timestamps"))
+
+    def __call__(self, flat: xr.Dataset, loaded: Collection[str]) -> xr.Dataset:
+        """The Dataset that was stored.
+
+        Parameters
+        ----------
+        flat
+            The stream along ``time``.
+        loaded
+            Names of its variables that are in memory.
+        """
+        single = self.form.dim is None and flat.sizes["time"] == 1
+        found: dict[str, xr.Variable] = {}
+        in_memory: set[str] = set()
+        for form in self.form.variables:
+            column = self._column(form)
+            if column is None:
+                found[form.name] = self._constant(form)
+            elif column in flat.variables:
+                scalar = single and (self.form.has_time or form.place == "seq_num")
+                found[form.name] = self._along_events(form, flat.variables[column], scalar)
+            in_memory |= {form.name} if column is None or column in loaded else set()
+        if not self.form.has_time and "time" in flat.variables and "time" not in found:
+            time = flat.variables["time"].to_base_variable()
+            time.dims = (self._dim,)
+            found["time"] = time
+            in_memory |= {"time"} & set(loaded)
+        if "run" in flat.coords and "run" not in found:
+            found["run"] = flat.variables["run"].to_base_variable()
+            found["run"].dims = (self._dim,)
+        return self._put_together(self._wanted(found), in_memory, flat.attrs)
+
+    @property
+    def _dim(self) -> str:
+        return self.form.dim or "time"
+
+    def _column(self, form: VariableForm) -> str | None:
+        """Where in the stream's Dataset a variable is; None: in the configuration."""
+        if form.place == "event":
+            return self._shown.get(form.key, form.key)
+        if form.place == "timestamps":
+            return f"ts_{form.key}"
+        return None if form.place == "configuration" else form.place
+
+    def _along_events(self, form: VariableForm, column: xr.Variable, scalar: bool) -> xr.Variable:
+        variable = column.to_base_variable()
+        inner = tuple(dim for dim in form.dims if dim != self.form.dim)
+        variable.dims = (self._dim, *inner)
+        variable.attrs = dict(form.attrs)
+        if variable.dtype != form.cell.dtype:
+            variable = variable.astype(form.cell.dtype)
+        if scalar:
+            return variable.isel({self._dim: 0})
+        return variable if self.form.dim is None else variable.transpose(*form.dims)
+
+    def _constant(self, form: VariableForm) -> xr.Variable:
+        try:
+            value = self._descriptor["configuration"][DEVICE]["data"][form.key]
+            array = form.cell.array([value], 1)[0, ...]
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
+            raise StoreDamaged(
+                f"{chunk_label(self._descriptor)}: the configuration of {DEVICE!r} has no "
+                f"{form.key!r} of the shape {list(form.cell.shape)}: {error}"
+            ) from None
+        return xr.Variable(form.dims, array, dict(form.attrs))
+
+    def _wanted(self, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
+        """What was asked for, and the coordinates that belong to it."""
+        if self._selected is None:
+            return found
+        columns = {form.name: self._column(form) for form in self.form.variables}
+        chosen = {name for name in found if columns.get(name) in self._selected}
+        dims = {dim for name in chosen for dim in found[name].dims} | {self._dim}
+        coordinates = {form.name for form in self.form.variables if form.coordinate}
+        belongs = {n for n in coordinates & found.keys() if dims.issuperset(found[n].dims)}
+        added = {"time", "run"} - columns.keys()
+        return {n: v for n, v in found.items() if n in chosen | belongs | added}
+
+    def _put_together(
+        self, found: dict[str, xr.Variable], in_memory: Collection[str], attrs: Mapping[str, Any]
+    ) -> xr.Dataset:
+        data = {form.name for form in self.form.variables if not form.coordinate}
+        coordinates: dict[str, Any] = {n: v for n, v in found.items() if n not in data}
+        indexes = {}
+        for name, variable in list(coordinates.items()):
+            if variable.dims == (name,) and name in in_memory:
+                index = xr.indexes.PandasIndex(variable.values, name)
+                indexes[name] = index
+                coordinates |= index.create_variables({name: variable})
+        result = xr.Dataset(
+            {name: variable for name, variable in found.items() if name in data},
+            # As a mapping, a lazy coordinate would be read for an index.
+            coords=xr.Coordinates(coordinates, indexes=indexes),
+            attrs={**self.form.attrs, **attrs},
+        )
+        for levels in self.form.indexes.values():
+            if result.coords.keys() >= set(levels):
+                result = result.set_xindex(list(levels), xr.indexes.PandasMultiIndex)
+        return result

@@ -1,0 +1,267 @@
+"""What we give is saved by xarray as it is, says where it comes from, and comes back as a run."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+
+import h5py
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+import daskbroker
+from daskbroker import savable
+from daskbroker.cli import app
+from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.datasets import assert_comes_back, written_datasets
+from daskbroker.testing.detector_runs import datum_run
+from daskbroker.work.ingest import ingest
+
+# Zarr's of itself: text has no specification in version 3 of the format yet.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Consolidated metadata is currently"),
+    pytest.mark.filterwarnings("ignore:The data type .* does not have a Zarr V3 specification"),
+    pytest.mark.filterwarnings("ignore:Object at .* is not recognized"),
+    # xarray's, of text that is Dask's; savable() computes it first.
+    pytest.mark.filterwarnings("ignore:variable .* has data in the form of a dask array"),
+]
+
+FORMATS = ("nc", "zarr")
+
+
+def save(data, path):
+    """As a user does, whatever the format."""
+    (data.to_zarr if path.suffix == ".zarr" else data.to_netcdf)(path)
+    return path
+
+
+def opened(path, tree=False):
+    """What xarray gives again."""
+    engine = "zarr" if path.suffix == ".zarr" else None
+    with (xr.open_datatree if tree else xr.open_dataset)(path, engine=engine) as found:
+        return found.load()
+
+
+@pytest.fixture
+def header(db):
+    start = {
+        "hints": {"dimensions": [[["motor"], "primary"]]},
+        "sample": {"name": "Ag", "token": uuid.UUID(int=5), "key": b"\0\1"},
+        "note": "größe \0 \ud800".encode("utf8", "surrogatepass").decode("utf8", "replace"),
+        "long": "x" * 100_000,
+    }
+    run = RunBuilder(scan_id=7, **start)
+    motor = {"source": "PV:m", "dtype": "number", "shape": [], "units": "mm", "precision": 3}
+    odd = {"source": "PV:o", "dtype": "number", "shape": [], "units": "a\0b"}
+    exposure = {"source": "t", "dtype": "number", "shape": [], "units": "s"}
+    keys = {"motor": motor, "odd": odd, "exposure": exposure, "label": "a", "v": [0.5, 0.5], "n": 1}
+    descriptor = run.descriptor(keys)
+    dark = run.descriptor({"level": 0.5}, "dark")
+    for number in range(5):
+        row = {"motor": number / 2, "odd": 1.0, "exposure": 0.1, "label": f"ü{number}"}
+        run.event(descriptor, {**row, "v": [number * 1.0, -1.0], "n": number})
+    run.event(dark, {"level": 9.5})
+    insert_all(db, run.stop())
+    return db[-1]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("chunks", ["auto", None, {"time": 2}], ids=repr)
+def test_a_dataset_is_saved_as_it_is(header, tmp_path, format, chunks):
+    dataset = header.dataset(chunks=chunks, timestamps=True)
+    found = opened(save(dataset, tmp_path / f"file.{format}"))
+    for name, variable in dataset.variables.items():
+        assert found[name].values.tolist() == variable.values.tolist() or name == "time"
+        assert found[name].dims == variable.dims
+    assert (found["time"].values == dataset["time"].values).all()
+    assert set(found.coords) == {"time", "seq_num", "motor"}
+    assert found["motor"].attrs["units"] == "mm"
+    assert found["exposure"].dtype == np.float64
+    assert json.loads(found["odd"].attrs["units"]) == "a\0b"
+    told = daskbroker.attrs(found)
+    assert told == daskbroker.attrs(dataset)
+    assert (told["run"], told["scan_id"], told["stream"]) == (header.uid, 7, "primary")
+    assert (told["start"], told["stop"]) == (header.start, header.stop)
+    assert told["descriptors"] == [header.descriptors["primary"][0]["uid"]]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_tree_is_saved_and_comes_back_as_one_run(db, header, tmp_path, format):
+    path = save(header.tree(), tmp_path / f"file.{format}")
+    assert daskbroker.attrs(opened(path, tree=True))["start"] == header.start
+    report = ingest(db, [path])
+    assert not report.refusals
+    (uid,) = report.runs
+    new = db[uid]
+    assert sorted(new.streams) == ["dark", "primary"]
+    assert new.dataset("dark")["level"].values.tolist() == [9.5]
+    assert new.stop["num_events"] == {"primary": 5, "dark": 1}
+    assert new.start["derived_from"]["runs"] == [header.uid]
+    assert_comes_back(new.dataset(), header.dataset(), dtypes=False)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_run_that_is_open_is_saved(db, tmp_path, format):
+    insert_all(db, make_run(3, stop=False))
+    found = opened(save(db[-1].dataset(), tmp_path / f"file.{format}"))
+    assert daskbroker.attrs(found)["stop"] is None
+    save(db[-1].tree(), tmp_path / f"tree.{format}")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_many_runs_are_saved(db, tmp_path, format):
+    for number in range(3):
+        insert_all(db, make_run(2, number=number))
+    found = opened(save(db().dataset(), tmp_path / f"file.{format}"))
+    assert daskbroker.attrs(found)["runs"] == db().dataset().attrs["runs"]
+    assert len(set(found["run"].values.tolist())) == 3
+    report = ingest(db, [save(db().dataset(combine="tree"), tmp_path / f"tree.{format}")])
+    assert not report.refusals
+    assert len(report.runs) == 3
+    origins = {db[uid].start["derived_from"]["runs"][0] for uid in report.runs}
+    assert origins == set(found["run"].values.tolist())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_frames_are_saved_block_by_block(db, tmp_path, format):
+    documents, data = datum_run(tmp_path)
+    insert_all(db, documents)
+    path = save(db[-1].dataset(chunks={"time": 2}), tmp_path / f"file.{format}")
+    assert (opened(path)["img"].values.squeeze() == data).all()
+    assert opened(path)["img"].dtype == np.uint16
+    (uid,) = ingest(db, [path]).runs
+    assert (db[uid].dataset()["img"].values.squeeze() == data).all()
+
+
+ODD = {
+    "ragged": [[1.5], [1.0, 2.0], None],
+    "whole": [[1], [1, 2], []],
+    "texts": [["a"], ["b", "c"], []],
+    "mixed": [1, "a", None],
+    "maps": [{"a": 1}, {"b": [2]}, {}],
+    "gaps": ["a", None, "b"],
+    "flags": [True, None, False],
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_cells_of_no_common_shape_have_a_form_that_files_hold(db, tmp_path, format):
+    insert_all(db, make_run(keys=ODD))
+    header = db[-1]
+    written = savable(header.dataset())
+    assert written["ragged"].dims == ("time", "ragged_dim_0")
+    assert written["ragged_length"].values.tolist() == [1, 2, -1]
+    assert written["whole"].dtype.kind == "i"
+    assert written["mixed"].values.tolist() == ["1", '"a"', "null"]
+    path = save(written, tmp_path / f"file.{format}")
+    (uid,) = ingest(db, [path]).runs
+    found = db[uid].dataset().compute()
+    assert set(found.variables) == {"time", "seq_num", *ODD}
+
+    def plain(cells):
+        return [c.tolist() if isinstance(c, np.ndarray) else c for c in cells]
+
+    for name in ("ragged", "whole", "texts", "mixed", "maps"):
+        assert plain(found[name].values) == ODD[name]
+    assert found["gaps"].values.tolist() == ["a", "", "b"]  # files know no missing text
+    tree = savable(header.tree())
+    save(tree, tmp_path / f"tree.{format}")
+    assert xr.testing.assert_identical(savable(written), written) is None
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_with_a_slash_have_a_form_too(db, tmp_path, format):
+    insert_all(db, make_run(keys={"a/b": [[1.0], [2.0]], "x": [1.0, 2.0]}))
+    header = db[-1]
+    path = save(savable(header.dataset()), tmp_path / f"file.{format}")
+    (uid,) = ingest(db, [path]).runs
+    assert_comes_back(db[uid].dataset(), header.dataset(), dtypes=False)
+
+
+def test_what_is_saved_is_ingested_once(db, header, tmp_path):
+    path = save(header.dataset(), tmp_path / "file.nc")
+    first, again = ingest(db, [path]), ingest(db, [tmp_path])
+    assert list(first.runs) == list(again.runs)
+    assert not again.refusals
+    assert len(db()) == 2
+    (uid,) = first.runs
+    assert db[uid].start["derived_from"]["runs"] == [header.uid]
+    assert db[uid].start["sample"] == header.start["sample"]
+    assert db[7] == header or db[7].uid == header.uid
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("what", ["as it is", "grid", "another axis", "time last", "other times"])
+def test_other_datasets_are_ingested_too(db, tmp_path, what, format):
+    written = written_datasets()[what]
+    written["img"].attrs.clear() if "img" in written else None  # netCDF has no mappings
+    (uid,) = ingest(db, [save(written, tmp_path / f"file.{format}")]).runs
+    assert_comes_back(db[uid].dataset(), written, dtypes=False)
+
+
+def test_the_command_line_ingests_what_was_saved(header, tmp_path):
+    path = save(header.dataset(), tmp_path / "file.nc")
+    result = CliRunner().invoke(app, ["ingest", "--db", str(tmp_path / "other"), str(path)])
+    assert result.exit_code == 0, result.output
+    with daskbroker.connect(tmp_path / "other") as other:
+        assert other[-1].dataset()["n"].values.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_other_files_are_refused_by_name(db, header, tmp_path):
+    path = save(header.dataset(), tmp_path / "file.nc")
+    (tmp_path / "half.nc").write_bytes(path.read_bytes()[:3000])
+    with h5py.File(tmp_path / "huge.nc", "w") as file:
+        file.create_dataset("x", (2**40,), "f8", chunks=(2**20,))
+    with h5py.File(tmp_path / "deep.nc", "w") as file:
+        file["v"] = np.zeros(3, np.complex128)
+    (tmp_path / "empty.zarr").mkdir()
+    (tmp_path / "empty.zarr" / "zarr.json").write_text("{")
+    names = ("half.nc", "huge.nc", "deep.nc", "empty.zarr")
+    report = ingest(db, [tmp_path / name for name in names])
+    assert len(report.refusals) == 4, report.refusals
+    for refusal, name in zip(report.refusals, names):
+        assert str(tmp_path / name) in refusal.reason
+    assert len(db()) == 1
+
+
+def test_files_of_detectors_are_no_recordings(db, header, tmp_path):
+    """Those beside recordings; one that is named is meant."""
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    for name in ("det.nc", "det.zarr"):
+        save(xr.Dataset({"frames": (("n", "y", "x"), np.zeros((2, 3, 4)))}), folder / name)
+    save(header.tree(), folder / "tree.nc")
+    save(db().dataset(combine="tree"), folder / "runs.zarr")
+    report = ingest(db, [folder])
+    assert not report.refusals
+    assert report.files == 2
+    report = ingest(db, [folder / "det.nc"])
+    assert db[next(iter(report.runs))].dataset()["frames"].dims == ("time", "n", "y", "x")
+
+
+def test_a_repr_shows_no_wall_of_text(db, header):
+    insert_all(db, make_run(2, stop=False, note="y" * 5000))
+    for run in (header, db[-1]):
+        dataset, tree = run.dataset(), run.tree()
+        assert len(dataset.attrs["start"]) > 5000
+        assert max(map(len, repr(dataset).splitlines())) < 120
+        assert max(map(len, repr(tree).splitlines())) < 120
+        for shown in (dataset._repr_html_(), tree._repr_html_()):
+            folds = re.findall(
+                r"type='checkbox'([^>]*)><label[^>]*>Attributes: <span>\((\d+)", shown
+            )
+            assert folds
+            for state, count in folds:
+                assert "checked" not in state or int(count) < 10
+        assert "start" not in tree.attrs
+        assert daskbroker.attrs(tree)["start"] == run.start
+
+
+def test_attributes_that_are_no_documents_are_an_error():
+    with pytest.raises(daskbroker.DaskbrokerError, match="'start' is no JSON text"):
+        daskbroker.attrs({"start": "{"})
+    assert daskbroker.attrs({"title": np.float32(1.5)}) == {"title": 1.5}
