@@ -22,6 +22,9 @@ from .core.remembered import Remembered
 from .core.search import Search, compile_search
 from .core.settings import setting
 from .core.validate import document_label, prepare
+from .display.header_list import HeaderList
+from .display.listing import shown_or
+from .display.markup import escaped
 from .event_source import EventSource, run_of
 from .header import Header
 from .header_source import HeaderSource
@@ -392,7 +395,7 @@ class DataBroker:
         if isinstance(key, slice):
             return self._slice(key)
         if isinstance(key, (list, tuple, set)):
-            return [self[item] for item in key]
+            return HeaderList(self[item] for item in key)
         if is_whole_number(key) and key < 0:
             return self._by_offset(int(key))
         return Header(self, *self.header_source[key])
@@ -403,7 +406,7 @@ class DataBroker:
             return header
         raise OffsetOutOfRange(f"there are only {len(results)} runs; {offset} is too far back")
 
-    def _slice(self, key: slice) -> list[Header]:
+    def _slice(self, key: slice) -> HeaderList:
         """The newest runs, as ``list[-5:]`` gives the last: newest first, clamped."""
         ends = (key.start, key.stop)
         if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
@@ -411,7 +414,7 @@ class DataBroker:
         newest = 0 if key.stop is None else -int(key.stop)
         oldest = None if key.start is None else -int(key.start)
         chosen = self()[newest:oldest] if oldest is None or oldest > newest else []
-        return list(chosen)[:: 1 if key.step is None else int(key.step)]
+        return HeaderList(chosen)[:: 1 if key.step is None else int(key.step)]
 
     def __len__(self) -> int:
         return len(self())
@@ -605,6 +608,13 @@ class DataBroker:
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
+        return shown_or(self._title, lambda: self().listing(self._title).text())
+
+    def _repr_html_(self) -> str:
+        return shown_or(escaped(self._title), lambda: self().listing(self._title).markup())
+
+    @property
+    def _title(self) -> str:
         place = self.uri or type(self.header_source.store).__name__
         return f"<DataBroker {printable(place)}>"
 
