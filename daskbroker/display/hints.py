@@ -15,7 +15,7 @@ from ..core.fields import data_keys_of
 from ..core.run_plan import PRIMARY
 from .facts import dimensions_of, names_in
 
-__all__ = ["TIME", "Hints", "is_image_claim", "is_number_claim", "roles_of"]
+__all__ = ["TIME", "Hints", "is_image_claim", "is_number_claim", "object_keys_of", "roles_of"]
 
 TIME = "time"
 MOST_PIXELS = 4_000_000
@@ -130,7 +130,7 @@ def is_image_claim(claim: Mapping[str, Any]) -> bool:
 def _hinted_fields(descriptor: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     hints = descriptor.get("hints")
-    for name, keys in _object_keys(descriptor).items():
+    for name, keys in object_keys_of(descriptor).items():
         hint = hints.get(name) if isinstance(hints, Mapping) else None
         fields = hint.get("fields") if isinstance(hint, Mapping) else None
         chosen = fields if isinstance(fields, list) else keys
@@ -138,11 +138,16 @@ def _hinted_fields(descriptor: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _object_keys(descriptor: Mapping[str, Any]) -> dict[str, list[str]]:
+def object_keys_of(descriptor: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The data keys of each device, as a descriptor tells."""
     given = descriptor.get("object_keys")
     if not isinstance(given, Mapping):
         return {}
-    return {name: keys for name, keys in given.items() if isinstance(keys, list)}
+    return {
+        name: [key for key in keys if isinstance(key, str)]
+        for name, keys in given.items()
+        if isinstance(keys, list)
+    }
 
 
 def _fields_of_motors(start: Mapping[str, Any], descriptors: Descriptors) -> list[str]:
@@ -150,7 +155,7 @@ def _fields_of_motors(start: Mapping[str, Any], descriptors: Descriptors) -> lis
     found = []
     for motor in names_in(start, "motors"):
         for descriptor in descriptors:
-            keys = _object_keys(descriptor).get(motor, [])
+            keys = object_keys_of(descriptor).get(motor, [])
             hinted = _hinted_fields({**descriptor, "object_keys": {motor: keys}})
             if hinted:
                 found.append(hinted[0])
@@ -164,7 +169,7 @@ def roles_of(start: Mapping[str, Any], descriptors: Descriptors) -> dict[str, st
     motors, detectors = names_in(start, "motors"), names_in(start, "detectors")
     found = dict.fromkeys(data_keys_of(descriptors), "")
     for descriptor in descriptors:
-        for owner, keys in _object_keys(descriptor).items():
+        for owner, keys in object_keys_of(descriptor).items():
             role = "motor" if owner in motors else "detector" if owner in detectors else ""
             found.update({key: role for key in keys if role and key in found})
     return found | {key: "motor" for key in found if key in scanned}

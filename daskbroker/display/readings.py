@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -118,7 +118,11 @@ def on_grid(values: np.ndarray, numbers: np.ndarray, hints: Hints) -> np.ndarray
 
 
 def read_cell(
-    header: Header, stream: str, key: str, frame: int | tuple[int, ...], options: Any = None
+    header: Header,
+    stream: str,
+    key: str,
+    frame: int | tuple[int, ...],
+    most_bytes: float = float("inf"),
 ) -> tuple[np.ndarray, str]:
     """One cell of a data key, or one image of it, and its label; no other is read.
 
@@ -129,16 +133,16 @@ def read_cell(
     frame
         Number of the event; negative from the last. Further numbers choose among the images
         of a cell that has several: the first by default.
-    options
-        Further arguments of :meth:`daskbroker.Header.dataset`.
+    most_bytes
+        Of what is read.
 
     Raises
     ------
     BadQuery
-        If there is no such event.
+        If there is no such event, or it is larger than that.
     """
     names = _names(header, stream, [key])
-    dataset = header.dataset(stream, [f"data:{key}"], chunks=None, **(options or {}))
+    dataset = header.dataset(stream, [f"data:{key}"], chunks=None)
     variable = dataset[names[key]]
     chosen = frame if isinstance(frame, tuple) else (frame,)
     is_coloured = variable.ndim >= 4 and variable.shape[-1] in (3, 4)
@@ -150,4 +154,7 @@ def read_cell(
                 f"run {header.uid!r}, stream {stream!r}: frame {frame} of {key!r} is asked for; "
                 f"there are {length}, from 0 to {length - 1}"
             )
-    return np.asarray(variable[chosen].values), _label(key, variable)
+    cell = variable[chosen]
+    if cell.nbytes > most_bytes:
+        raise BadQuery(f"frame {frame} of {key!r} has {cell.nbytes:,} bytes")
+    return np.asarray(cell.values), _label(key, variable)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.fields import data_keys_of
 from ..core.run_plan import stream_of
-from .hints import Hints, roles_of
+from .hints import Hints, object_keys_of, roles_of
 from .markup import Markup, cut, element, folded, joined, table
 from .tree import tree
 
@@ -146,13 +146,5 @@ def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]
 
 
 def _owners(descriptor: Mapping[str, Any]) -> dict[str, str]:
-    given = descriptor.get("object_keys")
-    if not isinstance(given, Mapping):
-        return {}
-    return {
-        key: owner
-        for owner, keys in given.items()
-        if isinstance(keys, list)
-        for key in keys
-        if isinstance(key, str)
-    }
+    """The device of each data key."""
+    return {key: owner for owner, keys in object_keys_of(descriptor).items() for key in keys}

@@ -67,7 +67,7 @@ def thumbnails(
         makers.append(lambda: _signal(header, hints))
     key = next(iter(hints.images), None)
     if key is not None and _frame_bytes(key, streams[hints.stream]) <= left:
-        makers.append(lambda: _frame(header, hints.stream, key))
+        makers.append(lambda: _frame(header, hints.stream, key, left))
     found = _within(setting("picture-seconds"), makers)
     return element("div", *found, class_="pictures") if found else Markup()
 
@@ -189,8 +189,8 @@ def _frame_bytes(key: str, descriptors: Descriptors) -> float:
     return prod(sides) * (size or PIXEL_BYTES)
 
 
-def _frame(header: Header, stream: str, key: str) -> Markup:
-    image, label = read_cell(header, stream, key, 0)
+def _frame(header: Header, stream: str, key: str, most_bytes: float) -> Markup:
+    image, label = read_cell(header, stream, key, 0, most_bytes)
     if image.ndim == 3:  # coloured
         image = image[..., :3].mean(axis=-1)
     return _figure(_pixels(image.astype(float)), f"{label}, frame 0")
