@@ -23,7 +23,7 @@ from .core.search import Search, compile_search
 from .core.settings import setting
 from .core.validate import document_label, prepare
 from .display.header_list import HeaderList
-from .display.listing import shown_or
+from .display.listing import SHOWN, shown_or
 from .display.markup import escaped
 from .event_source import EventSource, run_of
 from .header import Header
@@ -608,7 +608,7 @@ class DataBroker:
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
-        return shown_or(self._title, lambda: self().listing(self._title).text())
+        return shown_or(self._title, lambda: self().listing(self._title, SHOWN).text())
 
     def _repr_html_(self) -> str:
         return shown_or(escaped(self._title), lambda: self().listing(self._title).markup())

@@ -27,7 +27,7 @@ from .core.run_plan import RunPlan
 from .core.search import Search
 from .display.frames import runs_frame
 from .display.header_list import HeaderList
-from .display.listing import Listing
+from .display.listing import FOLDED, SHOWN, Listing
 from .display.plots import Y, plot_runs
 from .header import Header
 from .mapping import Outcome, map_runs
@@ -498,17 +498,18 @@ class Results:
         return (Results, (self._db, self._search, self._start, self._stop))
 
     def __repr__(self) -> str:
-        return self._listing().text()
+        return self._listing(SHOWN).text()
 
     def _repr_html_(self) -> str:
         return self._listing().markup()
 
-    def _listing(self) -> Listing:
+    def _listing(self, most: int = SHOWN + FOLDED) -> Listing:
         asked = ", ".join(self._search.shown) or "all runs"
-        return self.listing(f"<Results of {asked}: {len(self):,} runs>")
+        return self.listing(f"<Results of {asked}: {len(self):,} runs>", most)
 
-    def listing(self, title: str) -> Listing:
+    def listing(self, title: str, most: int = SHOWN + FOLDED) -> Listing:
         """The first of these runs, to be shown; those that cannot be read are named."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", BadRunWarning)
-            return Listing.of(title, self, len(self)).noting(str(one.message) for one in caught)
+            listing = Listing.of(title, self, len(self), most=most)
+            return listing.noting(str(one.message) for one in caught)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from ..core.printable import printable
 
-__all__ = ["Column", "cut_to", "lines", "terminal_width", "text_width"]
+__all__ = ["NARROWEST", "Column", "cut_to", "lines", "terminal_width", "text_width"]
 
 GAP = "  "
 NARROWEST = 8
-"""Of a column that is narrowed before others are left out."""
+"""Of a column of text that is narrowed before others are left out."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Column:
         Its texts, one line each.
     right
         Whether they are set flush right.
-    narrows
-        Whether it may be narrowed where the terminal is.
+    least
+        The width to which it may be narrowed where the terminal is narrow; None: not at all.
     rank
         Columns of the highest rank are left out first; those of rank 0 never.
     """
@@ -37,7 +37,7 @@ class Column:
     head: str
     cells: Sequence[str]
     right: bool = False
-    narrows: bool = False
+    least: int | None = None
     rank: int = 0
 
 
@@ -91,7 +91,7 @@ def lines(columns: Sequence[Column], width: int) -> list[str]:
 
 def _printable(column: Column) -> Column:
     cells = [printable(cell) for cell in column.cells]
-    return Column(column.head, cells, column.right, column.narrows, column.rank)
+    return Column(column.head, cells, column.right, column.least, column.rank)
 
 
 def _natural(column: Column) -> int:
@@ -105,7 +105,7 @@ def _fitted(columns: Sequence[Column], width: int) -> list[int] | None:
         wide = [
             (widths[place], place)
             for place, column in enumerate(columns)
-            if column.narrows and widths[place] > max(NARROWEST, len(column.head))
+            if column.least is not None and widths[place] > max(column.least, len(column.head))
         ]
         if not wide:
             return None

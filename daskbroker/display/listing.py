@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import DaskbrokerError
 from ..core.printable import printable
-from .columns import Column, cut_to, lines, terminal_width
+from .columns import NARROWEST, Column, cut_to, lines, terminal_width
 from .facts import RunFacts
 from .markup import Markup, badge, cut, element, escaped, folded, joined, page, table
 
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["UID_LENGTH", "Listing", "marks", "shown_or", "uid_markup"]
+__all__ = ["FOLDED", "SHOWN", "UID_LENGTH", "Listing", "marks", "shown_or", "uid_markup"]
 
 SHOWN = 20
 """So many runs are shown."""
@@ -25,6 +25,8 @@ FOLDED = 80
 UID_LENGTH = 8
 """Of a uid, as a list shows it; enough to find the run by."""
 LONGEST_CELL = 60
+TIME_WIDTH = 25
+"""Of a time with its offset."""
 MOST_NOTES = 5
 
 HEADS = ["scan_id", "time", "plan", "sample", "motors", "points", "duration", "status", "uid"]
@@ -113,10 +115,10 @@ def _columns(facts: Sequence[RunFacts]) -> list[Column]:
 
     return [
         Column("scan_id", cells("scan_id"), right=True, rank=1),
-        Column("time", cells("time")),
-        Column("plan", cells("plan"), narrows=True, rank=1),
-        Column("sample", cells("sample"), narrows=True, rank=3),
-        Column("motors", cells("motors"), narrows=True, rank=4),
+        Column("time", [fact.time for fact in facts], least=TIME_WIDTH),
+        Column("plan", cells("plan"), least=NARROWEST, rank=1),
+        Column("sample", cells("sample"), least=NARROWEST, rank=3),
+        Column("motors", cells("motors"), least=NARROWEST, rank=4),
         Column("points", cells("points"), right=True, rank=3),
         Column("duration", cells("duration"), right=True, rank=5),
         Column("status", cells("marked_status"), rank=2),
@@ -129,10 +131,9 @@ def _table(facts: Sequence[RunFacts]) -> Markup:
 
 
 def _row(fact: RunFacts) -> list[object]:
-    told = (fact.scan_id, fact.time, fact.plan, fact.sample, fact.motors)
-    counted = (fact.points, fact.duration)
-    shown = [cut(text, LONGEST_CELL) for text in (*told, *counted)]
-    return [*shown, marks(fact), uid_markup(fact.uid)]
+    told = (fact.plan, fact.sample, fact.motors, fact.points, fact.duration)
+    shown = [cut(text, LONGEST_CELL) for text in (fact.scan_id, *told)]
+    return [shown[0], fact.time, *shown[1:], marks(fact), uid_markup(fact.uid)]
 
 
 def marks(fact: RunFacts) -> Markup:

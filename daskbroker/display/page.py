@@ -60,6 +60,7 @@ def header_markup(header: Header) -> str:
     rows = (
         element("tr", element("th", name), element("td", cut(value)))
         for name, value in _told(header, fact)
+        if name != "status"  # which is beside the title
     )
     documents = [tree("start", header.start, zone)]
     if header.stop is not None:

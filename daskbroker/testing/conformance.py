@@ -5,6 +5,7 @@ from __future__ import annotations
 from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
+from .display import DisplayConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
@@ -29,6 +30,7 @@ class BrokerConformance(
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,
+    DisplayConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

@@ -59,7 +59,6 @@ def test_the_page_of_a_run(shown, tmp_path):
     folded = [
         f"scan 7 {UID} success",
         "time 2025-10-09 08:53:20+00:00, 1.62 s",
-        "status success",
         "sample Ag-3",
         "motors m1",
         "detectors det",
