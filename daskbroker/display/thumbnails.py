@@ -36,6 +36,8 @@ MOST_POINTS = 260
 """Of a line, as it is drawn: of more, the least and the largest of each stretch."""
 SIDE = 128
 """Of a frame or map, in pixels, at most."""
+MOST_ROWS = 500_000
+"""Of a stream whose signal is drawn; in a journal a row costs more than the numbers in it."""
 NUMBER_BYTES = 8
 PIXEL_BYTES = 4
 """Of a pixel whose dtype nobody tells."""
@@ -63,7 +65,7 @@ def thumbnails(
     makers: list[Callable[[], Markup]] = []
     columns = 2 + len(hints.across)  # time and seq_num are read, too
     left = setting("picture-bytes") - rows[hints.stream] * NUMBER_BYTES * columns
-    if hints.signals and left >= 0:
+    if hints.signals and left >= 0 and rows[hints.stream] <= MOST_ROWS:
         makers.append(lambda: _signal(header, hints))
     key = next(iter(hints.images), None)
     if key is not None and _frame_bytes(key, streams[hints.stream]) <= left:
