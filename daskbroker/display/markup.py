@@ -13,24 +13,33 @@ LONGEST = 400
 
 STYLE = """
 .daskbroker{font-size:13px;line-height:1.45;max-width:100%;overflow-x:auto}
-.daskbroker table{border-collapse:collapse;margin:4px 0;border:0}
-.daskbroker th,.daskbroker td{text-align:left;vertical-align:top;padding:2px 10px 2px 0;border:0}
-.daskbroker td{max-width:32em;overflow-wrap:anywhere}
-.daskbroker thead th{border-bottom:1px solid rgba(128,128,128,.5);font-weight:600}
-.daskbroker .number{text-align:right;font-variant-numeric:tabular-nums}
-.daskbroker .dim{opacity:.65}
-.daskbroker .title{font-size:15px;margin:2px 0}
-.daskbroker .uid{font-family:monospace;font-size:inherit;display:inline-block;width:8ch;
-overflow:hidden;white-space:nowrap;vertical-align:top;user-select:all;-webkit-user-select:all}
-.daskbroker .badge{border:1px solid currentColor;border-radius:8px;padding:0 6px;font-size:11px}
-.daskbroker .open{color:#1a7f37}.daskbroker .bad{color:#c62828}.daskbroker .derived{color:#6f42c1}
-.daskbroker details{margin:2px 0}.daskbroker summary{cursor:pointer}
-.daskbroker details>div,.daskbroker details>table,.daskbroker details>details{margin-left:1.4em}
-.daskbroker .key{opacity:.75}
-.daskbroker .pictures{display:flex;flex-wrap:wrap;gap:16px;margin:6px 0}
-.daskbroker figure{margin:0}.daskbroker figcaption{opacity:.65;font-size:11px}
-.daskbroker .pixels{image-rendering:pixelated}
+.daskbroker.daskbroker table{border-collapse:collapse;margin:4px 0;border:0}
+.daskbroker.daskbroker th,.daskbroker.daskbroker td{text-align:left;vertical-align:top;
+padding:2px 10px 2px 0;border:0}
+.daskbroker.daskbroker td{max-width:32em;overflow-wrap:anywhere}
+.daskbroker.daskbroker thead th{border-bottom:1px solid rgba(128,128,128,.5);font-weight:600}
+.daskbroker.daskbroker .number{text-align:right;font-variant-numeric:tabular-nums}
+.daskbroker.daskbroker .dim{opacity:.65}
+.daskbroker.daskbroker .title{font-size:15px;margin:2px 0}
+.daskbroker.daskbroker .uid{font-family:monospace;font-size:inherit;display:inline-block;
+width:8ch;overflow:hidden;white-space:nowrap;vertical-align:top;user-select:all;
+-webkit-user-select:all}
+.daskbroker.daskbroker .badge{border:1px solid currentColor;border-radius:8px;padding:0 6px;
+font-size:11px}
+.daskbroker.daskbroker .open{color:#2da44e}
+.daskbroker.daskbroker .bad{color:#e5534b}
+.daskbroker.daskbroker .derived{color:#a475f9}
+.daskbroker.daskbroker details{margin:2px 0}
+.daskbroker.daskbroker summary{cursor:pointer}
+.daskbroker.daskbroker details>div,.daskbroker.daskbroker details>table,
+.daskbroker.daskbroker details>details{margin-left:1.4em}
+.daskbroker.daskbroker .key{opacity:.75}
+.daskbroker.daskbroker .pictures{display:flex;flex-wrap:wrap;gap:16px;margin:6px 0}
+.daskbroker.daskbroker figure{margin:0}
+.daskbroker.daskbroker figcaption{opacity:.65;font-size:11px}
+.daskbroker.daskbroker .pixels{image-rendering:pixelated}
 """
+"""Each rule names its class twice, to be stronger than those of notebooks for tables."""
 
 
 class Markup(str):
