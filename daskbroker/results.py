@@ -433,6 +433,8 @@ class Results:
     def plot(self, stream: str | None = None, y: Y = None, *, ax: Any = None) -> Any:
         """Plot all these runs as lines over one another, with matplotlib.
 
+        A run of two motors is drawn over the one that its plan names first.
+
         Parameters
         ----------
         stream, y, ax

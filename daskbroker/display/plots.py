@@ -202,6 +202,8 @@ def _draw_cell(
         axes.plot(cell)
         _name(axes, "", label)
         return
+    if cell.ndim == 3:  # coloured
+        cell = cell / (cell.max() or 1)
     drawn = axes.imshow(cell, aspect="equal", interpolation="nearest")
     _name(axes, "", f"{label}, frame {frame}")
     if cell.ndim == 2:

@@ -145,8 +145,7 @@ def read_cell(
     dataset = header.dataset(stream, [f"data:{key}"], chunks=None)
     variable = dataset[names[key]]
     chosen = frame if isinstance(frame, tuple) else (frame,)
-    is_coloured = variable.ndim >= 4 and variable.shape[-1] in (3, 4)
-    leading = max(1, variable.ndim - (3 if is_coloured else 2))
+    leading = max(1, variable.ndim - (3 if _is_coloured(variable.shape) else 2))
     chosen = (*chosen, *[0] * (leading - len(chosen)))
     for place, length in zip(chosen, variable.shape):
         if not -length <= place < length:
@@ -157,4 +156,16 @@ def read_cell(
     cell = variable[chosen]
     if cell.nbytes > most_bytes:
         raise BadQuery(f"frame {frame} of {key!r} has {cell.nbytes:,} bytes")
-    return np.asarray(cell.values), _label(key, variable)
+    values = np.asarray(cell.values)
+    if values.dtype == object and values.ndim == 0:  # of cells that differ in shape
+        values = np.asarray(values.item())
+    if values.dtype.kind not in "fiub":
+        raise BadQuery(
+            f"run {header.uid!r}, stream {stream!r}: frame {frame} of {key!r} holds no numbers"
+        )
+    return values, _label(key, variable)
+
+
+def _is_coloured(shape: Sequence[int]) -> bool:
+    """Whether cells are images whose last dimension is red, green, blue and perhaps opacity."""
+    return len(shape) >= 4 and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4

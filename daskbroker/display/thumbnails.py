@@ -1,8 +1,8 @@
 """Small pictures of a run: its hinted signal, and one frame of a detector; within bounds.
 
 No more is read for them than the setting ``picture-bytes`` says, and nobody waits for them
-longer than ``picture-seconds``: where a picture would take more there is none. At most one read
-goes on at a time; while one is slow (files that do not answer), other pages have no pictures.
+longer than ``picture-seconds``: where a picture would take more there is none. One read goes on
+at a time; while one is slow (files that do not answer), other pages have no pictures.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from math import prod
 from queue import Empty, SimpleQueue
@@ -41,6 +42,8 @@ MOST_ROWS = 500_000
 NUMBER_BYTES = 8
 PIXEL_BYTES = 4
 """Of a pixel whose dtype nobody tells."""
+
+LONGEST_WAIT = 3600.0
 
 _reading = threading.Lock()
 
@@ -76,38 +79,38 @@ def thumbnails(
 
 def _within(seconds: float, makers: Sequence[Callable[[], Markup]]) -> list[Markup]:
     """What is made in time; what fails is left out, as the page is of use without it."""
-    if not makers or not seconds or not _reading.acquire(blocking=False):
+    until = monotonic() + seconds
+    if not makers or not seconds or not _reading.acquire(timeout=min(seconds, LONGEST_WAIT)):
         return []
     made: SimpleQueue[Markup | None] = SimpleQueue()
-
-    def work() -> None:
-        try:
-            for maker in makers:
-                try:
-                    made.put(maker())
-                except Exception:
-                    continue
-        finally:
-            _reading.release()
-            made.put(None)
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        threading.Thread(target=work, name="daskbroker-thumbnails", daemon=True).start()
-        return _taken(made, seconds)
-
-
-def _taken(made: SimpleQueue[Markup | None], seconds: float) -> list[Markup]:
-    until = monotonic() + seconds
-    found: list[Markup] = []
-    while True:
         try:
-            one = made.get(timeout=max(0.0, until - monotonic()))
-        except Empty:
-            return found
-        if one is None:
-            return found
-        found.append(one)
+            threading.Thread(target=_make, args=(makers, made), daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter ends
+            _reading.release()
+            return []
+        return _taken(made, until)
+
+
+def _make(makers: Sequence[Callable[[], Markup]], made: SimpleQueue[Markup | None]) -> None:
+    try:
+        for maker in makers:
+            with suppress(Exception):
+                made.put(maker())
+    finally:
+        _reading.release()
+        made.put(None)
+
+
+def _taken(made: SimpleQueue[Markup | None], until: float) -> list[Markup]:
+    found: list[Markup] = []
+    with suppress(Empty):
+        while (
+            one := made.get(timeout=min(max(0.0, until - monotonic()), LONGEST_WAIT))
+        ) is not None:
+            found.append(one)
+    return found
 
 
 # -- the signal ------------------------------------------------------------------------------

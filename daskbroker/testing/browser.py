@@ -6,6 +6,7 @@ import html
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,9 +75,10 @@ def _chromium(page: Path, options: Mapping[str, object]) -> str:
     given = [
         f"--{name}" + ("" if value is None else f"={value}") for name, value in options.items()
     ]
-    command = [
-        program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        f"--user-data-dir={page.parent / 'profile'}", *given, page.resolve().as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, timeout=240, check=True)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [
+            program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={profile}", *given, page.resolve().as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, timeout=240, check=True)
     return done.stdout.decode()

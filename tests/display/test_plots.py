@@ -18,7 +18,7 @@ from daskbroker.core.documents import Document
 from daskbroker.core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
 from daskbroker.display.plots import plot_run
 from daskbroker.testing import RunBuilder, make_run
-from daskbroker.testing.detector_runs import datum_run
+from daskbroker.testing.detector_runs import datum_run, stream_run
 
 matplotlib.use("agg")
 
@@ -139,6 +139,26 @@ class TestOfOneRun:
         assert line.get_ydata().tolist() == [3.0, 2.0, 1.0]
         with pytest.raises(BadQuery, match=r"shape \(3,\)"):
             db[-1].plot(y="s")
+
+    def test_a_spectrum_of_another_length(self, db):
+        insert(db, make_run(keys={"s": [[1.0, 2.0, 4.0], [3.0]]}))
+        assert drawn(db[-1].plot(y="s", frame=0)).lines[0].get_ydata().tolist() == [1.0, 2.0, 4.0]
+        insert(db, make_run(keys={"s": [["a", "b"]]}, time=1.79e9))
+        with pytest.raises(BadQuery, match="frame 0 of 's' holds no numbers"):
+            db[-1].plot(y="s", frame=0)
+
+    def test_an_image_in_colours(self, db):
+        image = np.arange(6 * 7 * 3).reshape(6, 7, 3)
+        insert(db, make_run(keys={"photo": [image.tolist()] * 2}))
+        (shown,) = drawn(db[-1].plot(frame=1)).images
+        np.testing.assert_allclose(shown.get_array(), image / image.max())
+        assert "photo, frame 0" in db[-1]._repr_html_()
+
+    def test_images_alone(self, db, tmp_path):
+        documents, frames = stream_run(tmp_path, with_events=False)
+        insert(db, documents)
+        (shown,) = drawn(db[-1].plot()).images
+        np.testing.assert_array_equal(shown.get_array(), frames[0, 0])
 
     def test_each_signal_has_axes(self, db):
         insert(db, make_run(4))
