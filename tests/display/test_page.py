@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import dask
 import numpy as np
@@ -11,8 +12,18 @@ import pytest
 from daskbroker.core.documents import Document
 from daskbroker.display.tree import document_text
 from daskbroker.testing import RunBuilder, make_run
-from daskbroker.testing.detector_runs import datum_run
+from daskbroker.testing.detector_runs import Squares, datum_run, squares_run
 from daskbroker.testing.runs import baseline_run, stream_datum_run
+
+
+class Slow(Squares):
+    """A handler of files that do not answer until they are told to."""
+
+    answers = threading.Event()
+
+    def __call__(self, n):
+        assert self.answers.wait(60)
+        return super().__call__(n)
 
 
 def insert(db, documents):
@@ -132,6 +143,20 @@ class TestPictures:
         with dask.config.set({"daskbroker.picture-seconds": 1e-9}):
             html = db[-1]._repr_html_()
         assert "<b>primary</b> 41 rows" in html
+
+    def test_nobody_waits_for_slow_files(self, db):
+        """The read goes on; while it does pages have no pictures."""
+        db.register_handler("SLOW", Slow)
+        insert(db, squares_run(spec="SLOW"))
+        with dask.config.set({"daskbroker.picture-seconds": 0.2}):
+            html = db[-1]._repr_html_()
+            assert "<img" not in html
+            assert "<b>primary</b> 4 rows" in html
+            assert "<svg" not in db[-1]._repr_html_()
+        Slow.answers.set()
+        html = db[-1]._repr_html_()
+        assert "<img" in html
+        assert "<svg" in html
 
     @pytest.mark.parametrize("odd", [0.0, float("nan"), float("inf"), 1.7e308, -1.7e308])
     def test_of_any_numbers(self, db, odd):
