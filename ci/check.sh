@@ -10,6 +10,11 @@ trap 'rm -rf "$environment"' EXIT
 # shellcheck disable=SC1091
 source "$environment/bin/activate"
 pip install --quiet --disable-pip-version-check ".[test]"
+# What notebooks show is read by a browser.
+if ! command -v chromium > /dev/null; then
+    apt-get -qq update
+    apt-get -qq install --no-install-recommends chromium fonts-dejavu-core > /dev/null
+fi
 
 ruff format --check .
 ruff check .

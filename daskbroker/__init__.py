@@ -7,9 +7,11 @@ from dask.utils import parse_bytes
 
 from .broker import DataBroker
 from .connect import connect, temp
-from .core.documents import ALL, Document
+from .core.documents import ALL, Document, show_by
 from .core.errors import BadRunWarning, DaskbrokerError, FilledValuesWarning, SearchWarning
 from .core.settings import look_up_by
+from .display.header_list import HeaderList
+from .display.tree import document_markup, document_text
 from .header import Header
 from .mapping import Outcome
 from .results import Results
@@ -23,6 +25,7 @@ from .work.checking import check
 from .work.copying import copy
 from .work.reprocess import ReprocessReport, reprocess
 
+show_by(document_markup, document_text)
 look_up_by(lambda key, default: dask.config.get(key, default), parse_bytes)
 
 try:
@@ -38,6 +41,7 @@ __all__ = [
     "Document",
     "FilledValuesWarning",
     "Header",
+    "HeaderList",
     "Outcome",
     "PageBuffer",
     "ReprocessReport",

@@ -23,6 +23,8 @@ from .core.remembered import Remembered
 from .core.search import Search, compile_search
 from .core.settings import setting
 from .core.validate import document_label
+from .display.listing import SHOWN, shown_or
+from .display.markup import escaped
 from .event_source import EventSource, run_of
 from .event_sources import EventSources, EventSourcesGiven
 from .finding import find, is_found
@@ -610,6 +612,13 @@ class DataBroker:
         return (registry.broker_of, (self.key,))
 
     def __repr__(self) -> str:
+        return shown_or(self._title, lambda: self().listing(self._title, SHOWN).text())
+
+    def _repr_html_(self) -> str:
+        return shown_or(escaped(self._title), lambda: self().listing(self._title).markup())
+
+    @property
+    def _title(self) -> str:
         place = self.uri or type(self.header_source.store).__name__
         filters = self._filtered(Search()).shown
         shown = f" filtered by {', '.join(filters)}" if filters else ""

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .broker import DataBroker
+from .core.errors import ConfigError
+from .display.plots import save_plot
 from .header import Header
 
-__all__ = ["make_runs", "save_picture", "tour"]
+__all__ = ["make_runs", "tour"]
 
 Say = Callable[[str], None]
 
@@ -73,8 +75,7 @@ def _composed() -> Iterator[tuple[str, Any]]:
 def tour(db: DataBroker, folder: Path, say: Say = print) -> None:
     """Show the catalogue, a lazy table, a dataset, the documents and a picture."""
     say("The catalogue: db[-5:]\n")
-    for header in db[-5:]:
-        say(f"  {header!r}")
+    say(repr(db[-5:]))
     header = db(plan_name="scan")[0]
     table = header.table()
     say(f"\nA lazy table: db(plan_name='scan')[0].table()\n\n{table}\n")
@@ -87,25 +88,13 @@ def tour(db: DataBroker, folder: Path, say: Say = print) -> None:
     for name, _ in header.documents():
         counts[name] = counts.get(name, 0) + 1
     say("  " + ", ".join(f"{number} {name}" for name, number in counts.items()) + "\n")
-    say(f"A picture: {save_picture(header, folder / 'picture.png')}")
+    say(_picture(header, folder / "picture.png"))
 
 
-def save_picture(header: Header, path: Path) -> Path:
-    """Draw the first signal of a run against its motor, or time, as a PNG file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    dataset = header.dataset(chunks=None)
-    scanned = [name for name in dataset.coords if name not in ("time", "seq_num")]
-    numeric = [n for n in dataset.data_vars if dataset[n].dims == ("time",)]
-    signal = next(n for n in numeric if dataset[n].dtype.kind in "fiu")
-    across = scanned[0] if scanned else "time"
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.plot(dataset[across].values, dataset[signal].values, ".-")
-    axes.set(xlabel=str(across), ylabel=str(signal))
-    axes.set_title(f"{header.start.get('plan_name', 'run')} {header.start.get('scan_id', '')}")
+def _picture(header: Header, path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+    try:
+        save_plot(path, [header])
+    except ConfigError as error:  # matplotlib is not installed
+        return f"No picture: {error}"
+    return f"A picture: {path}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import OffsetOutOfRange, RunNotFound
+from .display.header_list import HeaderList
 from .header import Header
 from .stores.contract import is_whole_number
 
@@ -20,7 +21,7 @@ def find(db: DataBroker, key: Any) -> Any:
     if isinstance(key, slice):
         return _slice(db, key)
     if isinstance(key, (list, tuple, set)):
-        return [find(db, item) for item in key]
+        return HeaderList(find(db, item) for item in key)
     if is_whole_number(key) and key < 0:
         return _by_offset(db, int(key))
     return Header(db, *db.header_source[key])
@@ -51,7 +52,7 @@ def _by_offset(db: DataBroker, offset: int) -> Header:
     raise OffsetOutOfRange(f"there are only {len(results)} runs; {offset} is too far back")
 
 
-def _slice(db: DataBroker, key: slice) -> list[Header]:
+def _slice(db: DataBroker, key: slice) -> HeaderList:
     """The newest runs, as ``list[-5:]`` gives the last: newest first, clamped."""
     ends = (key.start, key.stop)
     if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
@@ -59,4 +60,4 @@ def _slice(db: DataBroker, key: slice) -> list[Header]:
     newest = 0 if key.stop is None else -int(key.stop)
     oldest = None if key.start is None else -int(key.start)
     chosen = db()[newest:oldest] if oldest is None or oldest > newest else []
-    return list(chosen)[:: 1 if key.step is None else int(key.step)]
+    return HeaderList(chosen)[:: 1 if key.step is None else int(key.step)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from .assets.access import FileAccess
 from .assets.missing import MissingMode
 from .assets.peek.peeking import PeekMode
-from .core.clock import seconds_of, show_time
+from .core.clock import seconds_of
 from .core.documents import ALL, Document
-from .core.errors import BadQuery, FieldNotFound, StoreDamaged
+from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
 from .core.listing import listed
-from .core.printable import printable
 from .core.run_plan import RunPlan, stream_of
-from .core.search import origin_of
+from .display.page import header_line, header_markup, header_text
+from .display.plots import Frame, Y, plot_run
 from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
@@ -611,6 +610,43 @@ class Header:
         if self.known_stop is not None:
             yield "stop", self.known_stop
 
+    def plot(
+        self, stream: str | None = None, y: Y = None, frame: Frame = None, *, ax: Any = None
+    ) -> Any:
+        """Plot the run with matplotlib, as the hints of its plan and devices ask for.
+
+        Over one scanned motor, or time, each signal is a line; over two motors it is a map, or
+        scattered points where the plan says of no regular grid. Needs ``daskbroker[plot]``.
+
+        Parameters
+        ----------
+        stream
+            By default the one that the scanned motors are in.
+        y
+            Data keys in place of the hinted signals. One whose cells are images is shown as an
+            image.
+        frame
+            Number of the event of which the cell is shown, negative from the last: an image, or a
+            line of a spectrum. Of a cell with several images the first, or ``(event, image)``.
+        ax
+            Axes to draw on, as many as there are signals, or a matplotlib Figure for new ones; by
+            default pyplot makes a figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Or an array of them where there are several signals.
+
+        Raises
+        ------
+        StreamNotFound, FieldNotFound
+        BadQuery
+            If there is nothing to plot, or no such frame.
+        ConfigError
+            If matplotlib is not installed.
+        """
+        return plot_run(self, stream, y, frame, ax)
+
     def portable(self) -> Header:
         """The run as a worker can have it, without opening the store.
 
@@ -651,33 +687,17 @@ class Header:
         stop = self.known_stop
         return (_unpickle, (self.db, dict(self.start), stop and dict(stop), self._live))
 
-    @property
-    def _facts(self) -> Mapping[str, Any]:
-        start, stop = self.start, self.known_stop
-        origin = origin_of(start)
-        return {
-            "uid": self.uid,
-            "scan_id": start.get("scan_id", ""),
-            "plan_name": start.get("plan_name", ""),
-            "time": show_time(start.get("time"), self.db.timezone),
-            "exit_status": "open" if stop is None else stop.get("exit_status", ""),
-            **({"derived_from": origin} if origin else {}),
-        }
-
     def __repr__(self) -> str:
-        return "<Header " + " ".join(f"{k}={v!r}" for k, v in self._facts.items() if v != "") + ">"
+        return header_line(self)
+
+    def __str__(self) -> str:
+        return header_text(self)
 
     def _repr_html_(self) -> str:
-        try:
-            facts = {**self._facts, "streams": ", ".join(self.streams)}
-        except StoreDamaged as error:  # a list of runs is shown all the same
-            facts = {**self._facts, "streams": str(error)}
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-            f"<td>{html.escape(printable(value))}</td></tr>"
-            for key, value in facts.items()
-        )
-        return f"<table><caption>daskbroker Header</caption>{rows}</table>"
+        return header_markup(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(header_text(self))
 
 
 def _unpickle(

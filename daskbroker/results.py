@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import operator
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,11 +23,14 @@ from .core.errors import (
     StreamNotFound,
 )
 from .core.fields import FieldsOfRuns
-from .core.printable import printable
 from .core.query import compile_query
 from .core.run_plan import RunPlan
-from .core.search import Search, compile_search, is_derived
+from .core.search import Search, compile_search
 from .described import having_descriptors, may_have_descriptors
+from .display.frames import runs_frame
+from .display.header_list import HeaderList
+from .display.listing import FOLDED, SHOWN, Listing
+from .display.plots import Y, plot_runs
 from .event_source import meant_fields
 from .header import Header
 from .mapping import Outcome, map_runs
@@ -42,14 +44,12 @@ from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
     from .broker import DataBroker
 
 __all__ = ["Results"]
-
-MOST_MARKED = 200
-"""So many runs are looked at to tell whether there are derived ones."""
 
 
 Planned = list[tuple[RunPlan, FileAccess]]
@@ -241,7 +241,7 @@ class Results:
     def _slice(self, key: slice) -> Results | list[Header]:
         ends = [end for end in (key.start, key.stop) if end is not None]
         if key.step not in (None, 1) or any(operator.index(end) < 0 for end in ends):
-            return list(self)[key]
+            return HeaderList(self)[key]
         start = self._start + (0 if key.start is None else operator.index(key.start))
         stop = None if key.stop is None else self._start + operator.index(key.stop)
         if self._stop is not None:
@@ -490,6 +490,50 @@ class Results:
             except StoreDamaged as error:
                 self._leave_out({header.uid: BadRun(header.uid, str(error))})
 
+    def to_dataframe(self, fields: Any = None) -> pd.DataFrame:
+        """These runs as a pandas frame: what their list shows, or any metadata.
+
+        The runs are read in batches; only the chosen values are kept.
+
+        Parameters
+        ----------
+        fields
+            None: the columns of the list, ``uid``, ``scan_id``, ``time`` (in the broker's zone),
+            ``plan_name``, ``sample``, ``motors``, ``points``, ``duration``, ``exit_status`` and
+            ``derived``. Else ``uid`` and those that are named: columns of the list;
+            ``start:sample.name``, ``stop:reason``, ``config:eiger:exposure_time``; other names are
+            paths in the start document.
+
+        Raises
+        ------
+        FieldNotFound
+            For metadata that none of the runs has.
+        """
+        return runs_frame(self._db, self, fields)
+
+    def plot(self, stream: str | None = None, y: Y = None, *, ax: Any = None) -> Any:
+        """Plot all these runs as lines over one another, with matplotlib.
+
+        A run of two motors is drawn over the one that its plan names first.
+
+        Parameters
+        ----------
+        stream, y, ax
+            As for :meth:`daskbroker.Header.plot`. Axes are shared by what is of one data key.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Or an array of them where there are several signals.
+
+        Raises
+        ------
+        BadQuery
+            If none of the runs can be drawn, or they are more than 50. Those of some runs that
+            cannot be drawn are left out with a warning.
+        """
+        return plot_runs(self, stream, y, ax)
+
     # -- work --------------------------------------------------------------------------------
 
     def map(
@@ -537,32 +581,21 @@ class Results:
         return (Results, (self._db, self._search, self._start, self._stop))
 
     def __repr__(self) -> str:
-        asked = printable(", ".join(self._search.shown) or "all runs")
-        return f"<Results of {asked}: {len(self)} runs{self._derived_among}>"
-
-    @property
-    def _derived_among(self) -> str:
-        """A mark for runs that were made of others, if some of the newest are."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", BadRunWarning)
-            newest = list(islice(self, MOST_MARKED))
-        derived = sum(is_derived(header.start) for header in newest)
-        of = f" of the newest {MOST_MARKED}" if len(newest) == MOST_MARKED else ""
-        return f", {derived}{of} derived" if derived else ""
+        return self._listing(SHOWN).text()
 
     def _repr_html_(self) -> str:
-        heads = ["scan_id", "plan_name", "time", "uid", "exit_status"]
-        shown = list(islice(self, 20))
-        heads += ["derived_from"] if any(is_derived(h.start) for h in shown) else []
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td>{html.escape(printable(h._facts.get(k, '')))}</td>" for k in heads)
-            + "</tr>"
-            for h in shown
-        )
-        title = html.escape(f"{len(self)} runs, the newest {len(shown)} shown")
-        head = "".join(f"<th>{name}</th>" for name in heads)
-        return f"<table><caption>{title}</caption><tr>{head}</tr>{rows}</table>"
+        return self._listing().markup()
+
+    def _listing(self, most: int = SHOWN + FOLDED) -> Listing:
+        asked = ", ".join(self._search.shown) or "all runs"
+        return self.listing(f"<Results of {asked}: {len(self):,} runs>", most)
+
+    def listing(self, title: str, most: int = SHOWN + FOLDED) -> Listing:
+        """The first of these runs, to be shown; those that cannot be read are named."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", BadRunWarning)
+            listing = Listing.of(title, self, len(self), most=most)
+            return listing.noting(str(one.message) for one in caught)
 
 
 def _in_order_of(runs: Iterable[str], planned: Planned) -> Planned:

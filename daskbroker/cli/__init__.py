@@ -1,6 +1,6 @@
 """The command line: ``daskbroker`` and ``python -m daskbroker``."""
 
-from . import runs, stores, transform
+from . import plots, runs, stores, transform
 from .app import app, main
 
-__all__ = ["app", "main", "runs", "stores", "transform"]
+__all__ = ["app", "main", "plots", "runs", "stores", "transform"]

@@ -7,9 +7,10 @@ dict or array reused after ``insert`` changes nothing), and given out as a :clas
 
 from __future__ import annotations
 
+import html
 import math
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = [
     "normalize",
     "pack",
     "plain",
+    "show_by",
     "to_json",
     "unpack",
     "unpack_document",
@@ -118,6 +120,28 @@ class Document(FrozenDict):
 
     def __repr__(self) -> str:
         return f"Document({dict.__repr__(self)})"
+
+    def _repr_html_(self) -> str:
+        return _as_html(self)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        first, *others = _as_text(self).split("\n")
+        printer.text(first)
+        for line in others:
+            printer.break_()
+            printer.text(line)
+
+
+_as_html: Callable[[Mapping[str, Any]], str] = lambda document: html.escape(repr(document))  # noqa: E731
+_as_text: Callable[[Mapping[str, Any]], str] = repr
+
+
+def show_by(
+    as_html: Callable[[Mapping[str, Any]], str], as_text: Callable[[Mapping[str, Any]], str]
+) -> None:
+    """Say how notebooks and IPython show documents; the package does it at import."""
+    global _as_html, _as_text
+    _as_html, _as_text = as_html, as_text
 
 
 def frozen_document(content: Any) -> Document:

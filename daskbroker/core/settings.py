@@ -60,6 +60,12 @@ SETTINGS: dict[str, Setting] = {
     "peek-after-stop": Setting(
         True, "bool", "Whether the detector files of a run are looked into after it has stopped."
     ),
+    "picture-bytes": Setting(
+        "64 MiB", "bytes", "So much is read at most for the pictures on the page of a run."
+    ),
+    "picture-seconds": Setting(
+        2.0, "seconds", "So long does the page of a run wait for its pictures; 0: it has none."
+    ),
     "handler-cache": Setting(64, "int", "Number of handlers of detector files that stay open."),
     "decode-threads": Setting(
         0,

@@ -91,6 +91,13 @@ class BadRunConformance(Conformance):
         with named(*bad):
             assert [header.uid for header in reversed(db())] == sound[::-1]
 
+    def test_lists_that_are_shown_name_them(self, bad_lists: Any) -> None:
+        with named():
+            for shown in (bad_lists, bad_lists(), bad_lists()[:3]):
+                for text in (repr(shown), shown._repr_html_()):
+                    assert "run-22" in text
+                    assert "document" in text.partition("run-23")[2]
+
     def test_places_count_what_can_be_read(self, bad_lists: Any) -> None:
         db, sound = bad_lists, [uid for uid in SOUND if uid != "run-07"]
         with named("run-23"):

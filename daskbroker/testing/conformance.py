@@ -7,6 +7,7 @@ from .bad_runs import BadRunConformance
 from .checks import CheckConformance
 from .copies import CopyConformance
 from .datasets import DatasetConformance
+from .display import DisplayConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_rules import FillRuleConformance
@@ -43,6 +44,7 @@ class BrokerConformance(
     FillRuleConformance,
     FillClaimConformance,
     MissingConformance,
+    DisplayConformance,
 ):
     """Everything a store has to pass, written against the contracts in general.
 

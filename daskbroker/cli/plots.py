@@ -1,0 +1,40 @@
+"""The command that draws runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..connect import connect
+from ..display.plots import save_plot
+from .app import Store, app, find_run, say
+
+__all__ = ["plot"]
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # -1 is an offset
+def plot(
+    uids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="UID...",
+            help="uid, prefix, scan_id or offset such as -1; several runs are drawn together.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture: .png, .svg, .pdf.")],
+    db: Store = None,
+    stream: Annotated[str | None, typer.Option(help="By default that of the scan.")] = None,
+    y: Annotated[
+        list[str] | None, typer.Option(help="A data key in place of the hinted ones.")
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(help="Show the image of this event; -1 is the last.")
+    ] = None,
+) -> None:
+    """Draw runs as their hints ask for: a line, a map, or a frame of a detector."""
+    with connect(db, create=False, mode="r") as broker:
+        headers = [find_run(broker, uid) for uid in uids]
+        save_plot(output, headers, stream, y or None, frame)
+    say(f"{output}")

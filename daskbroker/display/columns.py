@@ -1,0 +1,119 @@
+"""Text in columns, fitted to the width of a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..core.printable import printable
+
+__all__ = ["NARROWEST", "Column", "cut_to", "lines", "terminal_width", "text_width"]
+
+GAP = "  "
+NARROWEST = 8
+"""Of a column of text that is narrowed before others are left out."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of text.
+
+    Attributes
+    ----------
+    head
+        Its heading.
+    cells
+        Its texts, one line each.
+    right
+        Whether they are set flush right.
+    least
+        The width to which it may be narrowed where the terminal is narrow; None: not at all.
+    rank
+        Columns of the highest rank are left out first; those of rank 0 never.
+    """
+
+    head: str
+    cells: Sequence[str]
+    right: bool = False
+    least: int | None = None
+    rank: int = 0
+
+
+def terminal_width() -> int:
+    """Of the terminal, or ``COLUMNS``; 100 where there is neither."""
+    return max(shutil.get_terminal_size((100, 24)).columns, 20)
+
+
+def text_width(text: str) -> int:
+    """How many columns a text takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(map(_sign_width, text))
+
+
+def _sign_width(sign: str) -> int:
+    if unicodedata.category(sign) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(sign) in ("W", "F") else 1
+
+
+def cut_to(text: str, width: int) -> str:
+    """A text that takes so many columns at most."""
+    if text_width(text) <= width:
+        return text
+    kept, used = [], 0
+    for sign in text:
+        used += _sign_width(sign)
+        if used > width - 1:
+            break
+        kept.append(sign)
+    return "".join(kept) + "…"
+
+
+def lines(columns: Sequence[Column], width: int) -> list[str]:
+    """A heading and the rows: columns are narrowed, then left out, until they fit."""
+    columns = [_printable(column) for column in columns]
+    while True:
+        widths = _fitted(columns, width)
+        most = max(column.rank for column in columns)
+        if widths is not None or most == 0:
+            break
+        columns = [column for column in columns if column.rank < most]
+    widths = widths or [_natural(column) for column in columns]
+    made = [
+        [_set(text, size, column.right) for text in (column.head, *column.cells)]
+        for column, size in zip(columns, widths)
+    ]
+    return [cut_to(GAP.join(row).rstrip(), width) for row in zip(*made)]
+
+
+def _printable(column: Column) -> Column:
+    cells = [printable(cell) for cell in column.cells]
+    return Column(column.head, cells, column.right, column.least, column.rank)
+
+
+def _natural(column: Column) -> int:
+    return max(map(text_width, (column.head, *column.cells)))
+
+
+def _fitted(columns: Sequence[Column], width: int) -> list[int] | None:
+    """Widths that fit; None if there are none."""
+    widths = [_natural(column) for column in columns]
+    while sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        wide = [
+            (widths[place], place)
+            for place, column in enumerate(columns)
+            if column.least is not None and widths[place] > max(column.least, len(column.head))
+        ]
+        if not wide:
+            return None
+        widths[max(wide)[1]] -= 1
+    return widths
+
+
+def _set(text: str, width: int, right: bool) -> str:
+    text = cut_to(text, width)
+    space = " " * (width - text_width(text))
+    return space + text if right else text + space

@@ -1,0 +1,146 @@
+"""Lists of runs as a pandas frame: what a listing shows, and any metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..core.bad_runs import BadRun
+from ..core.clock import LEAST, MOST, seconds_of, zone_of
+from ..core.documents import plain
+from ..core.errors import BadQuery, FieldNotFound
+from ..core.fields import PROJECTIONS, Field, project
+from ..core.listing import listed
+from .facts import duration_of, is_derived, motors_of, points_of, sample_of
+
+if TYPE_CHECKING:
+    from ..broker import DataBroker
+    from ..header import Header
+
+__all__ = ["COLUMNS", "runs_frame"]
+
+BATCH = 500
+"""So many runs are asked for their descriptors together."""
+
+COLUMNS = {
+    "uid": lambda start, stop: start.get("uid"),
+    "scan_id": lambda start, stop: start.get("scan_id"),
+    "time": lambda start, stop: seconds_of(start),
+    "plan_name": lambda start, stop: start.get("plan_name"),
+    "sample": lambda start, stop: sample_of(start) or None,
+    "motors": lambda start, stop: ", ".join(motors_of(start)),
+    "points": lambda start, stop: points_of(start, stop)[0],
+    "duration": duration_of,
+    "exit_status": lambda start, stop: (stop or {}).get("exit_status"),
+    "derived": lambda start, stop: is_derived(start),
+}
+"""What a listing shows, as values."""
+
+Columns = dict[str, list[Any]]
+
+
+def runs_frame(db: DataBroker, headers: Iterable[Header], fields: Any = None) -> pd.DataFrame:
+    """See :meth:`daskbroker.Results.to_dataframe`."""
+    wanted = _wanted(fields)
+    columns: Columns = {name: [] for name in wanted}
+    for batch in _batches(headers):
+        _add(db, batch, wanted, columns)
+    _check(wanted, columns)
+    return pd.DataFrame({name: _column(db, name, values) for name, values in columns.items()})
+
+
+def _batches(headers: Iterable[Header]) -> Iterator[Sequence[Header]]:
+    coming = iter(headers)
+    while batch := [header for _, header in zip(range(BATCH), coming)]:
+        yield batch
+
+
+def _wanted(fields: Any) -> dict[str, Field | None]:
+    """By column what is projected; None for what a listing shows."""
+    if fields is None:
+        return dict.fromkeys(COLUMNS)
+    names = [fields] if isinstance(fields, str) else list(fields)
+    found: dict[str, Field | None] = {"uid": None}
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise BadQuery(
+                f"fields takes names such as 'scan_id', 'start:sample.name', not {name!r:.100}"
+            )
+        space, sign, path = name.partition(":")
+        if name in COLUMNS:
+            found[name] = None
+        elif sign and space in PROJECTIONS and path:
+            found[name] = Field(space, path, name)
+        else:
+            found[name] = Field("start", name, name)
+    return found
+
+
+def _add(
+    db: DataBroker,
+    batch: Sequence[Header],
+    wanted: Mapping[str, Field | None],
+    columns: Columns,
+) -> None:
+    configured = any(field and field.role == "config" for field in wanted.values())
+    descriptors = _descriptors(db, batch) if configured else {}
+    for header in batch:
+        for name, field in wanted.items():
+            if field is None:
+                value = COLUMNS[name](header.start, header.known_stop)
+            else:
+                value = _projected(field, header, descriptors.get(header.uid, ()))
+            columns[name].append(value)
+
+
+def _projected(field: Field, header: Header, descriptors: Sequence[Mapping[str, Any]]) -> Any:
+    if field.role != "config":
+        return plain(project(field, header.start, header.known_stop, {}))
+    for descriptor in descriptors:
+        value = project(field, header.start, header.known_stop, descriptor)
+        if value is not None:
+            return plain(value)
+    return None
+
+
+def _descriptors(db: DataBroker, batch: Sequence[Header]) -> dict[str, list[Mapping[str, Any]]]:
+    """The descriptors of some runs; of damaged ones none."""
+    uids = [header.uid for header in batch]
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for source in db.event_sources.values():
+        for one in source.store.list_descriptors(uids):
+            if not isinstance(one, BadRun):
+                found.setdefault(one["run_start"], []).append(one)
+    return found
+
+
+def _check(wanted: Mapping[str, Field | None], columns: Columns) -> None:
+    """A name that no run has is told, and is no empty column."""
+    for name, field in wanted.items():
+        values = columns[name]
+        if field is not None and values and all(value is None for value in values):
+            raise FieldNotFound(
+                f"none of {len(values):,} runs has metadata {name!r}; a field is a column of the "
+                f"list ({listed(COLUMNS)}), or start:…, stop:…, config:<device>:…"
+            )
+
+
+def _column(db: DataBroker, name: str, values: list[Any]) -> Any:
+    if name == "time":
+        seconds = np.array(values, dtype=float)
+        seconds[~((seconds >= LEAST) & (seconds < MOST))] = np.nan
+        micros = np.round(seconds * 1e6)
+        there = np.isfinite(micros)
+        stamps = np.full(len(values), np.datetime64("NaT", "us"))
+        stamps[there] = micros[there].astype("int64").astype("datetime64[us]")
+        return pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(zone_of(db.timezone))
+    if name == "duration":
+        return pd.to_timedelta(np.array(values, dtype=float), unit="s")
+    if name == "points":
+        return pd.array(values, dtype="Int64")
+    made = pd.Series(np.empty(len(values), dtype=object))
+    made[:] = values
+    return made.infer_objects()

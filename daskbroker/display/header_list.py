@@ -1,0 +1,39 @@
+"""A list of headers that shows itself as a table of runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .listing import Listing
+from .plots import Y, plot_runs
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+    HeadersBase = list[Header]
+else:
+    HeadersBase = list
+
+__all__ = ["HeaderList"]
+
+
+class HeaderList(HeadersBase):
+    """What ``db[-5:]`` and ``db[[...]]`` give: a list, shown as a table."""
+
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return HeaderList(found) if isinstance(key, slice) else found
+
+    def plot(self, stream: str | None = None, y: Y = None, *, ax: Any = None) -> Any:
+        """Lines of all these runs, one over the other; see :meth:`daskbroker.Results.plot`."""
+        return plot_runs(self, stream, y, ax)
+
+    @property
+    def _listing(self) -> Listing:
+        return Listing.of(f"{len(self):,} runs", self, len(self))
+
+    def __repr__(self) -> str:
+        return self._listing.text() if self else "[]"
+
+    def _repr_html_(self) -> str:
+        return self._listing.markup()

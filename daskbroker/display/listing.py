@@ -1,0 +1,152 @@
+"""Lists of runs, as text for a terminal and as HTML for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ..core.errors import DaskbrokerError
+from ..core.printable import printable
+from .columns import NARROWEST, Column, cut_to, lines, terminal_width
+from .facts import RunFacts
+from .markup import Markup, badge, cut, element, escaped, folded, joined, page, table
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["FOLDED", "SHOWN", "UID_LENGTH", "Listing", "marks", "shown_or", "uid_markup"]
+
+SHOWN = 20
+"""So many runs are shown."""
+FOLDED = 80
+"""So many more are in a list of HTML that has to be opened; the others are counted."""
+UID_LENGTH = 8
+"""Of a uid, as a list shows it; enough to find the run by."""
+LONGEST_CELL = 60
+TIME_WIDTH = 25
+"""Of a time with its offset."""
+MOST_NOTES = 5
+
+HEADS = ["scan_id", "time", "plan", "sample", "motors", "points", "duration", "status", "uid"]
+NUMBERS = ("scan_id", "points", "duration")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The first runs of a list, ready to be shown.
+
+    Attributes
+    ----------
+    title
+        What the list is of.
+    facts
+        Of the first runs, at most ``SHOWN + FOLDED``.
+    count
+        Number of all the runs.
+    notes
+        What else is to be said, such as that a run cannot be read.
+    """
+
+    title: str
+    facts: Sequence[RunFacts]
+    count: int
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls,
+        title: str,
+        headers: Iterable[Header],
+        count: int,
+        notes: Sequence[str] = (),
+        *,
+        most: int = SHOWN + FOLDED,
+    ) -> Listing:
+        """A list of headers, of which no more than ``most`` are looked at."""
+        facts = [
+            RunFacts.of(header.start, header.known_stop, header.db.timezone)
+            for header in islice(headers, most)
+        ]
+        return cls(title, facts, count, notes)
+
+    def noting(self, notes: Iterable[str]) -> Listing:
+        """The same with notes, each once."""
+        return replace(self, notes=list(dict.fromkeys((*self.notes, *notes)))[:MOST_NOTES])
+
+    def text(self, width: int | None = None) -> str:
+        """Lines that fit a terminal."""
+        width = terminal_width() if width is None else width
+        shown = self.facts[:SHOWN]
+        made = [printable(self.title)]
+        if shown:
+            made += lines(_columns(shown), width)
+        if self.count > len(shown):
+            made.append(f"… {self.count - len(shown):,} more")
+        return "\n".join([*made, *(cut_to(printable(note), width) for note in self.notes)])
+
+    def markup(self) -> str:
+        """A table of the first runs; more of them folded."""
+        first, more = self.facts[:SHOWN], self.facts[SHOWN:]
+        parts: list[Markup] = [element("div", cut(self.title), class_="title")]
+        if first:
+            parts.append(_table(first))
+        if more:
+            parts.append(folded(f"{len(more):,} more", _table(more)))
+        if self.count > len(self.facts):
+            left = f"… and {self.count - len(self.facts):,} more, which are not shown"
+            parts.append(element("div", left, class_="dim"))
+        parts += [element("div", cut(note), class_="bad") for note in self.notes]
+        return page(*parts)
+
+
+def shown_or(title: str, make: Callable[[], str]) -> str:
+    """What is made, or the title alone with the reason where the store cannot be read."""
+    try:
+        return make()
+    except DaskbrokerError as error:
+        return f"{title} {escaped(error) if isinstance(title, Markup) else error}"
+
+
+def _columns(facts: Sequence[RunFacts]) -> list[Column]:
+    def cells(name: str) -> list[str]:
+        return [cut(getattr(fact, name), LONGEST_CELL) for fact in facts]
+
+    return [
+        Column("scan_id", cells("scan_id"), right=True, rank=1),
+        Column("time", [fact.time for fact in facts], least=TIME_WIDTH),
+        Column("plan", cells("plan"), least=NARROWEST, rank=1),
+        Column("sample", cells("sample"), least=NARROWEST, rank=3),
+        Column("motors", cells("motors"), least=NARROWEST, rank=4),
+        Column("points", cells("points"), right=True, rank=3),
+        Column("duration", cells("duration"), right=True, rank=5),
+        Column("status", cells("marked_status"), rank=2),
+        Column("uid", [fact.uid[:UID_LENGTH] for fact in facts]),
+    ]
+
+
+def _table(facts: Sequence[RunFacts]) -> Markup:
+    return table(HEADS, [_row(fact) for fact in facts], NUMBERS)
+
+
+def _row(fact: RunFacts) -> list[object]:
+    told = (fact.plan, fact.sample, fact.motors, fact.points, fact.duration)
+    shown = [cut(text, LONGEST_CELL) for text in (fact.scan_id, *told)]
+    return [shown[0], fact.time, *shown[1:], marks(fact), uid_markup(fact.uid)]
+
+
+def marks(fact: RunFacts) -> Markup:
+    """The status of a run, with marks for what is out of the ordinary."""
+    ordinary = fact.status == "success"
+    kind = "open" if fact.is_open else "bad"
+    status: object = fact.status if ordinary else badge(cut(fact.status, LONGEST_CELL), kind)
+    parts = [status] if fact.status else []
+    if fact.is_derived:
+        parts.append(badge("derived", "derived"))
+    return joined(*(part for pair in zip(parts, [" "] * len(parts)) for part in pair))
+
+
+def uid_markup(uid: str) -> Markup:
+    """A uid of which eight characters are seen, and all are selected and copied."""
+    return element("span", uid, class_="uid", title=cut(uid))

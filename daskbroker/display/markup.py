@@ -1,0 +1,112 @@
+"""HTML that is safe by its making: all text is escaped that is not HTML of ours already."""
+
+from __future__ import annotations
+
+import html
+
+from ..core.printable import printable
+
+__all__ = ["Markup", "badge", "cut", "element", "escaped", "folded", "joined", "page", "table"]
+
+LONGEST = 400
+"""Of a text that is shown in one place."""
+
+STYLE = """
+.daskbroker{font-size:13px;line-height:1.45;max-width:100%;overflow-x:auto}
+.daskbroker.daskbroker table{border-collapse:collapse;margin:4px 0;border:0}
+.daskbroker.daskbroker th,.daskbroker.daskbroker td{text-align:left;vertical-align:top;
+padding:2px 10px 2px 0;border:0}
+.daskbroker.daskbroker td{max-width:32em;overflow-wrap:anywhere}
+.daskbroker.daskbroker thead th{border-bottom:1px solid rgba(128,128,128,.5);font-weight:600}
+.daskbroker.daskbroker .number{text-align:right;font-variant-numeric:tabular-nums}
+.daskbroker.daskbroker .dim{opacity:.65}
+.daskbroker.daskbroker .title{font-size:15px;margin:2px 0}
+.daskbroker.daskbroker .uid{font-family:monospace;font-size:inherit;display:inline-block;
+width:8ch;overflow:hidden;white-space:nowrap;vertical-align:top;user-select:all;
+-webkit-user-select:all}
+.daskbroker.daskbroker .badge{border:1px solid currentColor;border-radius:8px;padding:0 6px;
+font-size:11px}
+.daskbroker.daskbroker .open{color:#2da44e}
+.daskbroker.daskbroker .bad{color:#e5534b}
+.daskbroker.daskbroker .derived{color:#a475f9}
+.daskbroker.daskbroker details{margin:2px 0}
+.daskbroker.daskbroker summary{cursor:pointer}
+.daskbroker.daskbroker details>div,.daskbroker.daskbroker details>table,
+.daskbroker.daskbroker details>details{margin-left:1.4em}
+.daskbroker.daskbroker .key{opacity:.75}
+.daskbroker.daskbroker .pictures{display:flex;flex-wrap:wrap;gap:16px;margin:6px 0}
+.daskbroker.daskbroker figure{margin:0}
+.daskbroker.daskbroker figcaption{opacity:.65;font-size:11px}
+.daskbroker.daskbroker .pixels{image-rendering:pixelated}
+"""
+"""Each rule names its class twice, to be stronger than those of notebooks for tables."""
+
+
+class Markup(str):
+    """A text that is HTML already, and is not escaped again."""
+
+    __slots__ = ()
+
+
+def escaped(value: object) -> Markup:
+    """Any value as HTML text; :class:`Markup` as it is."""
+    return value if isinstance(value, Markup) else Markup(html.escape(printable(value)))
+
+
+def joined(*parts: object) -> Markup:
+    """Parts in a row."""
+    return Markup("".join(map(escaped, parts)))
+
+
+def element(tag: str, *children: object, **attributes: object) -> Markup:
+    """An element; ``class_`` is the attribute ``class``, ``stroke_width`` is ``stroke-width``."""
+    named = "".join(
+        f' {name.rstrip("_").replace("_", "-")}="{escaped(str(value))}"'
+        for name, value in attributes.items()
+    )
+    return Markup(f"<{tag}{named}>{joined(*children)}</{tag}>")
+
+
+def cut(value: object, longest: int = LONGEST) -> str:
+    """A value as text of bounded length."""
+    text = value[: longest + 1] if isinstance(value, str) else str(value)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def badge(text: str, kind: str) -> Markup:
+    """A word in a frame: ``kind`` is ``"open"``, ``"bad"``, ``"derived"`` or ``""``."""
+    return element("span", text, class_=f"badge {kind}".rstrip())
+
+
+def folded(summary: object, *children: object, opened: bool = False) -> Markup:
+    """Something that is opened by a click."""
+    attributes = {"open": "open"} if opened else {}
+    return element("details", element("summary", summary), *children, **attributes)
+
+
+def table(heads: list[str], rows: list[list[object]], numbers: tuple[str, ...] = ()) -> Markup:
+    """A table; columns named in ``numbers`` are set flush right."""
+    kinds: list[dict[str, object]] = [
+        {"class_": "number"} if head in numbers else {} for head in heads
+    ]
+    head = element("tr", *(element("th", h, **kind) for h, kind in zip(heads, kinds)))
+    body = (
+        element("tr", *(element("td", cell, **kind) for cell, kind in zip(row, kinds)))
+        for row in rows
+    )
+    return element("table", element("thead", head), element("tbody", *body))
+
+
+def page(*children: object) -> str:
+    """What is put into a notebook: the parts with their style.
+
+    A plain text, so that whoever puts it into other HTML by hand decides for himself.
+    """
+    return str(
+        element(
+            "div",
+            element("style", Markup("".join(STYLE.splitlines()))),
+            *children,
+            class_="daskbroker",
+        )
+    )

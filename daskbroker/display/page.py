@@ -1,0 +1,112 @@
+"""The page of one run: what, when, how long, of which sample, with which motors and detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import DaskbrokerError
+from ..core.printable import printable
+from .columns import cut_to, terminal_width
+from .facts import RunFacts, names_in, text_of
+from .listing import marks, uid_markup
+from .markup import Markup, cut, element, joined, page
+from .streams import Streams
+from .thumbnails import thumbnails
+from .tree import tree
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["header_line", "header_markup", "header_text"]
+
+
+def header_line(header: Header) -> str:
+    """A run in one line, without a look at its data."""
+    fact = _fact(header)
+    told = {
+        "uid": fact.uid,
+        "scan_id": header.start.get("scan_id", ""),
+        "plan_name": fact.plan,
+        "time": fact.time,
+        "exit_status": fact.status,
+        **({"derived": True} if fact.is_derived else {}),
+    }
+    return "<Header " + " ".join(f"{k}={v!r}" for k, v in told.items() if v != "") + ">"
+
+
+def header_text(header: Header, width: int | None = None) -> str:
+    """The page as lines that fit a terminal."""
+    width = terminal_width() if width is None else width
+    fact = _fact(header)
+    found = [_title(fact) + f"  {fact.uid}"]
+    found += [f"{name + ':':<10} {value}" for name, value in _told(header, fact)]
+    try:
+        found += Streams(header).lines()
+    except DaskbrokerError as error:  # the rest of the page is shown all the same
+        found.append(f"streams: {error}")
+    return "\n".join(cut_to(printable(line), width) for line in found)
+
+
+def header_markup(header: Header) -> str:
+    """The page as HTML, with small pictures, and the documents folded."""
+    fact = _fact(header)
+    zone = header.db.timezone
+    title = element(
+        "div",
+        joined(element("b", cut(_title(fact), 120)), " ", uid_markup(fact.uid), " ", marks(fact)),
+        class_="title",
+    )
+    rows = (
+        element("tr", element("th", name), element("td", cut(value)))
+        for name, value in _told(header, fact)
+        if name != "status"  # which is beside the title
+    )
+    documents = [tree("start", header.start, zone)]
+    if header.known_stop is not None:
+        documents.append(tree("stop", header.known_stop, zone))
+    return page(title, element("table", *rows), _streams(header), *documents)
+
+
+def _streams(header: Header) -> Markup:
+    try:
+        streams = Streams(header)
+        pictures = thumbnails(header, streams.descriptors, streams.rows)
+        return joined(pictures, streams.markup(), streams.configuration())
+    except DaskbrokerError as error:  # the rest of the page is shown all the same
+        return element("div", f"streams: {error}", class_="bad")
+
+
+def _fact(header: Header) -> RunFacts:
+    return RunFacts.of(header.start, header.known_stop, header.db.timezone)
+
+
+def _title(fact: RunFacts) -> str:
+    return " ".join(part for part in (fact.plan or "run", fact.scan_id) if part)
+
+
+def _told(header: Header, fact: RunFacts) -> list[tuple[str, str]]:
+    """Names and values, of those that there are."""
+    start, stop = header.start, {} if header.known_stop is None else header.known_stop
+    lasted = f", {fact.duration}" if fact.duration else ""
+    told = [
+        ("time", fact.time + lasted),
+        ("status", fact.status),
+        ("reason", text_of(stop.get("reason"))),
+        ("sample", fact.sample),
+        ("purpose", text_of(start.get("purpose"))),
+        ("motors", fact.motors),
+        ("detectors", ", ".join(names_in(start, "detectors"))),
+        ("points", fact.points),
+        ("made of", _origin(start)),
+    ]
+    return [(name, value) for name, value in told if value]
+
+
+def _origin(start: Mapping[str, Any]) -> str:
+    """The runs that a derived run comes from."""
+    origin = start.get("derived_from")
+    runs = origin.get("runs") if isinstance(origin, Mapping) else origin
+    if isinstance(runs, (list, tuple)):
+        return ", ".join(map(str, runs))
+    return text_of(runs)

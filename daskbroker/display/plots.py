@@ -1,0 +1,269 @@
+"""Plots of runs by matplotlib, as hints ask for them; it is imported when something is plotted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.clock import show_time
+from ..core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
+from ..core.listing import listed
+from ..core.printable import printable
+from .facts import sample_of
+from .hints import Hints
+from .markup import cut
+from .readings import Readings, on_grid, read_cell, read_signals
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["Frame", "Y", "plot_run", "plot_runs", "save_plot"]
+
+Y = str | Sequence[str] | None
+Frame = int | tuple[int, ...] | None
+
+MOST_RUNS = 50
+"""So many runs are drawn over one another."""
+MOST_SIGNALS = 16
+LONGEST = 60
+"""Of a label."""
+PLAIN = {"parse_math": False, "usetex": False}
+"""What comes from documents is no formula, and no TeX."""
+
+
+def plot_run(header: Header, stream: str | None, y: Y, frame: Frame, ax: Any) -> Any:
+    """See :meth:`daskbroker.Header.plot`."""
+    hints = _hints(header, stream)
+    keys = _chosen(header, hints, y, frame)
+    axes = _axes(ax, len(keys))
+    if frame is not None or set(keys) <= set(hints.images):
+        for one, key in zip(axes, keys):
+            _draw_cell(one, header, hints.stream, key, 0 if frame is None else frame)
+    else:
+        read = read_signals(header, hints.stream, [*hints.across, *keys])
+        draw = _draw_line if len(hints.across) == 1 else _draw_map
+        for one, key in zip(axes, keys):
+            draw(one, read, hints, key)
+    axes[0].set_title(_title(header), **PLAIN)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> Any:
+    """See :meth:`daskbroker.Results.plot`."""
+    chosen = list(islice(headers, MOST_RUNS + 1))
+    if len(chosen) > MOST_RUNS:
+        raise BadQuery(
+            f"at most {MOST_RUNS} runs are drawn over one another; choose some: results[:10].plot()"
+        )
+    drawn: dict[str, list[tuple[Header, Hints, Readings]]] = {}
+    left_out: list[str] = []
+    for header in chosen:
+        try:
+            hints = _hints(header, stream)
+            keys = _chosen(header, hints, y, None)
+            read = read_signals(header, hints.stream, [hints.across[0], *keys])
+        except (StreamNotFound, FieldNotFound, BadQuery) as error:
+            left_out.append(str(error))
+            continue
+        for key in keys:
+            drawn.setdefault(key, []).append((header, hints, read))
+    if not drawn:
+        raise BadQuery(f"none of {len(chosen)} runs can be drawn; {'; '.join(left_out[:1])}")
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} of {len(chosen)} runs are not drawn: {left_out[0]}", stacklevel=3
+        )
+    axes = _axes(ax, len(drawn))
+    for one, (key, runs) in zip(axes, drawn.items()):
+        for header, hints, read in runs:
+            _draw_line(one, read, hints, key, label=_label(header))
+        for text in one.legend().get_texts():
+            text.set(**PLAIN)
+    return axes[0] if len(axes) == 1 else axes
+
+
+def save_plot(
+    path: Any,
+    headers: Sequence[Header],
+    stream: str | None = None,
+    y: Y = None,
+    frame: Frame = None,
+) -> None:
+    """Draw a run, or several over one another, into a file; no window is opened.
+
+    Parameters
+    ----------
+    path
+        Of the file; its ending says which format.
+    headers
+        The runs.
+    stream, y, frame
+        As for :meth:`daskbroker.Header.plot`; ``frame`` for a single run.
+    """
+    _import_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained")
+    FigureCanvasAgg(figure)
+    if len(headers) == 1:
+        plot_run(headers[0], stream, y, frame, figure)
+    elif frame is not None:
+        raise BadQuery(f"a frame is one of one run, not of {len(headers)}")
+    else:
+        plot_runs(headers, stream, y, figure)
+    try:
+        figure.savefig(path, dpi=120)
+    except ValueError as error:  # an ending that is no format
+        raise BadQuery(f"{path}: {error}") from None
+
+
+# -- what is drawn ---------------------------------------------------------------------------
+
+
+def _hints(header: Header, stream: str | None) -> Hints:
+    if stream is not None:
+        header.es_given_stream(stream)
+    hints = Hints.of(header.start, header.descriptors, stream)
+    if hints is None:
+        raise StreamNotFound(f"run {header.uid!r} has no stream, so there is nothing to plot")
+    return hints
+
+
+def _chosen(header: Header, hints: Hints, y: Y, frame: Frame) -> list[str]:
+    """The data keys that are drawn."""
+    known = header.fields(hints.stream)
+    if y is not None:
+        keys = [y] if isinstance(y, str) else list(y)
+        for key in keys:
+            if key not in known:
+                raise FieldNotFound(
+                    f"run {header.uid!r}, stream {hints.stream!r}: there is no data key {key!r} to "
+                    f"plot; there are: {listed(sorted(known), key)}"
+                )
+    elif frame is not None:
+        keys = list(hints.images[:1])
+    else:
+        keys = list(hints.signals[:MOST_SIGNALS] or hints.images[:1])
+    if not keys:
+        raise BadQuery(
+            f"run {header.uid!r}, stream {hints.stream!r}: hints name nothing that can be plotted; "
+            f"name a data key by y=; there are: {listed(sorted(known))}"
+        )
+    return keys
+
+
+def _draw_line(axes: Any, read: Readings, hints: Hints, key: str, label: str | None = None) -> None:
+    across = hints.across[0]
+    shown = {} if label is None else {"label": label}
+    axes.plot(read.columns[across], read.columns[key], ".-", **shown)
+    _name(axes, read.labels[across], read.labels[key])
+
+
+def _draw_map(axes: Any, read: Readings, hints: Hints, key: str) -> None:
+    slow, fast = hints.across
+    values = read.columns[key].astype(float)
+    if hints.shape is None:
+        drawn = axes.scatter(read.columns[fast], read.columns[slow], c=values)
+    else:
+        across, up = (_positions(read, hints, axis) for axis in (1, 0))
+        grid = np.ma.masked_invalid(on_grid(values, read.numbers, hints))
+        drawn = axes.pcolormesh(across, up, grid, shading="nearest")
+    _name(axes, read.labels[fast], read.labels[slow])
+    axes.figure.colorbar(drawn, ax=axes).set_label(_plain(read.labels[key]), **PLAIN)
+
+
+def _positions(read: Readings, hints: Hints, axis: int) -> np.ndarray:
+    """Where the rows, or the columns, of a grid are: as planned, else as the motor was read."""
+    assert hints.shape is not None
+    length = hints.shape[axis]
+    if hints.extents is not None:
+        return np.linspace(*hints.extents[axis], length)
+    motor = on_grid(read.columns[hints.across[axis]].astype(float), read.numbers, hints)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of rows that were not reached
+        found = np.nanmedian(motor, axis=1 - axis)
+    return found if np.isfinite(found).all() else np.arange(length)
+
+
+def _draw_cell(
+    axes: Any, header: Header, stream: str, key: str, frame: int | tuple[int, ...]
+) -> None:
+    cell, label = read_cell(header, stream, key, frame)
+    if cell.ndim == 0:
+        raise BadQuery(
+            f"{key!r} has no frames: its cells are single values; plot it without frame="
+        )
+    if cell.ndim == 1:
+        axes.plot(cell)
+        _name(axes, "", label)
+        return
+    if cell.ndim == 3:  # coloured
+        cell = cell / (cell.max() or 1)
+    drawn = axes.imshow(cell, aspect="equal", interpolation="nearest")
+    _name(axes, "", f"{label}, frame {frame}")
+    if cell.ndim == 2:
+        axes.figure.colorbar(drawn, ax=axes)
+
+
+# -- axes and labels -------------------------------------------------------------------------
+
+
+def _import_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ConfigError(
+            "plots are made by matplotlib, which is not installed: pip install 'daskbroker[plot]'"
+        ) from None
+
+
+def _axes(given: Any, count: int) -> Any:
+    """Axes for so many signals, as an array: those that are given, or new ones.
+
+    ``given`` may be axes, several of them, or a Figure.
+    """
+    _import_matplotlib()
+    if given is None:
+        from matplotlib import pyplot
+
+        given = pyplot.figure(layout="constrained")
+    if hasattr(given, "subplots"):
+        columns = int(np.ceil(count / 4))
+        rows = -(-count // columns)
+        given.set_size_inches(6.0 * columns, 1.5 + 2.7 * rows)
+        made = given.subplots(rows, columns, squeeze=False).ravel()
+        for unused in made[count:]:
+            unused.set_visible(False)
+        return made[:count]
+    axes = np.atleast_1d(np.asarray(given, dtype=object)).ravel()
+    if len(axes) != count:
+        raise BadQuery(f"there are {count} signals to plot, and {len(axes)} axes; choose by y=")
+    return axes
+
+
+def _plain(text: object) -> str:
+    return cut(printable(text), LONGEST)
+
+
+def _name(axes: Any, across: str, up: str) -> None:
+    axes.set_xlabel(_plain(across), **PLAIN)
+    axes.set_ylabel(_plain(up), **PLAIN)
+
+
+def _label(header: Header) -> str:
+    """Of a run in a legend; matplotlib leaves out what begins with ``_``."""
+    parts = (header.start.get("scan_id"), sample_of(header.start) or header.uid[:8])
+    text = _plain(" ".join(str(part) for part in parts if part is not None))
+    return f" {text}" if text.startswith("_") else text
+
+
+def _title(header: Header) -> str:
+    start = header.start
+    when = show_time(start.get("time"), header.db.timezone)
+    named = (start.get("plan_name", "run"), start.get("scan_id"), sample_of(start))
+    return _plain(" ".join(str(part) for part in (*named, when) if part not in (None, "")))

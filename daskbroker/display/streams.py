@@ -1,0 +1,150 @@
+"""What a run has of streams, as its page shows it: rows, data keys, configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..core.fields import data_keys_of
+from ..core.run_plan import stream_of
+from .hints import Hints, object_keys_of, roles_of
+from .markup import Markup, cut, element, folded, joined, table
+from .tree import tree
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["Streams"]
+
+FEW = 12
+"""The data keys of a stream are folded if they are more."""
+MOST_KEYS = 500
+"""So many data keys of a stream are shown, those with a role first."""
+HEADS = ["key", "role", "units", "dtype", "shape", "device"]
+
+Descriptors = Sequence[Mapping[str, Any]]
+
+
+class Streams:
+    """The streams of a run.
+
+    Parameters
+    ----------
+    header
+        The run; its descriptors are looked up once, and its rows are counted by the stop
+        document where that tells of them.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self.descriptors: Mapping[str, Descriptors] = header.descriptors
+        self.rows = _rows(header, self.descriptors)
+        self._start = header.start
+        self._zone = header.db.timezone
+
+    def lines(self) -> list[str]:
+        """A line for each stream, then the keys that were moved or measured."""
+        found = []
+        for name, descriptors in self.descriptors.items():
+            found.append(f"{name}: {self.rows[name]:,} rows, {_count(descriptors)}")
+            for key, role, units, dtype, shape, _ in _keys(self._start, descriptors)[:FEW]:
+                if role:
+                    unit = f" ({units})" if units else ""
+                    found.append(f"  {role:<8} {key}{unit}  {dtype} {shape}".rstrip())
+        return found
+
+    def markup(self) -> Markup:
+        """Each stream with the table of its data keys."""
+        hints = Hints.of(self._start, self.descriptors)
+        if hints is None:
+            return Markup()
+        others = (name for name in self.descriptors if name != hints.stream)
+        return joined(self._stream(hints.stream, True), *(self._stream(n, False) for n in others))
+
+    def _stream(self, name: str, opened: bool) -> Markup:
+        descriptors = self.descriptors[name]
+        keys = _keys(self._start, descriptors)
+        shown: list[Markup] = [_key_table(keys[:MOST_KEYS])]
+        if len(keys) > MOST_KEYS:
+            shown.append(element("div", f"… {len(keys) - MOST_KEYS:,} more", class_="dim"))
+        title = joined(element("b", cut(name)), f" {self.rows[name]:,} rows, {_count(descriptors)}")
+        return folded(title, *shown, opened=opened and len(keys) <= FEW)
+
+    def configuration(self) -> Markup:
+        """The configuration of each device, folded."""
+        found: dict[str, Any] = {}
+        for name, descriptors in self.descriptors.items():
+            for descriptor in descriptors:
+                given = descriptor.get("configuration")
+                for device, said in given.items() if isinstance(given, Mapping) else ():
+                    data = said.get("data") if isinstance(said, Mapping) else None
+                    if isinstance(data, Mapping) and data:
+                        found.setdefault(device, {}).setdefault(name, data)
+        merged = {device: _merged(by_stream) for device, by_stream in found.items()}
+        return tree("configuration", merged, self._zone) if merged else Markup()
+
+
+def _key_table(keys: Sequence[Sequence[str]]) -> Markup:
+    """The data keys, without columns that say nothing."""
+    told = [place for place in range(len(HEADS)) if any(row[place] for row in keys)]
+    rows: list[list[object]] = [[cut(row[place]) for place in told] for row in keys]
+    return table([HEADS[place] for place in told], rows)
+
+
+def _merged(by_stream: Mapping[str, Any]) -> Any:
+    """What is the same in all streams, once."""
+    first, *others = by_stream.values()
+    return first if all(other == first for other in others) else by_stream
+
+
+def _count(descriptors: Descriptors) -> str:
+    keys = len(data_keys_of(descriptors))
+    return f"{keys:,} data {'key' if keys == 1 else 'keys'}"
+
+
+def _rows(header: Header, streams: Mapping[str, Descriptors]) -> dict[str, int]:
+    given = None if header.known_stop is None else header.known_stop.get("num_events")
+    told: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+    rows = {name: told[name] for name in streams if type(told.get(name)) is int}
+    return rows if len(rows) == len(streams) else _counted(header)
+
+
+def _counted(header: Header) -> dict[str, int]:
+    """Rows by stream, as the event sources have planned them; none is read."""
+    found: dict[str, int] = {}
+    for source in header.db.event_sources.values():
+        plan = source.store.plan_runs([header.uid]).checked()
+        sizes = plan.sizes()
+        for descriptor in plan.descriptors:
+            name = stream_of(descriptor)
+            found[name] = found.get(name, 0) + sizes[descriptor["uid"]]
+    return found
+
+
+def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]:
+    """Key, role, units, dtype, shape and device of each data key, those with a role first."""
+    roles = roles_of(start, descriptors)
+    found: dict[str, list[str]] = {}
+    for descriptor in descriptors:
+        owners = _owners(descriptor)
+        for key, claim in descriptor["data_keys"].items():
+            claim = claim if isinstance(claim, Mapping) else {}
+            shape = claim.get("shape")
+            dtype = claim.get("dtype_numpy") or claim.get("dtype") or ""
+            found.setdefault(
+                key,
+                [
+                    key,
+                    roles[key],
+                    str(claim.get("units") or ""),
+                    str(dtype) + (", external" if claim.get("external") else ""),
+                    " × ".join(map(str, shape)) if isinstance(shape, (list, tuple)) else "",
+                    str(claim.get("object_name") or owners.get(key, "")),
+                ],
+            )
+    order = {"motor": 0, "detector": 1, "": 2}
+    return sorted(found.values(), key=lambda row: order[row[1]])
+
+
+def _owners(descriptor: Mapping[str, Any]) -> dict[str, str]:
+    """The device of each data key."""
+    return {key: owner for owner, keys in object_keys_of(descriptor).items() for key in keys}

@@ -1,0 +1,154 @@
+"""Documents as trees: folded in a notebook, indented in a terminal; times can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..core.clock import resolved_zone, show_time
+from ..core.printable import printable
+from ..core.settings import setting
+from .columns import cut_to, terminal_width
+from .markup import Markup, cut, element, folded, page
+
+__all__ = ["document_markup", "document_text", "tree"]
+
+MOST_ITEMS = 200
+"""So many items of a mapping or a list are shown."""
+MOST_NODES = 3000
+"""So many items of a document are shown."""
+LONGEST_INLINE = 80
+"""A list of plain values that is shorter is one line."""
+DEEPEST = 50
+
+Items = list[tuple[str, Any, bool]]
+"""Name and value of each item, and whether the value is a time."""
+
+
+class _Budget:
+    """How many items may still be shown."""
+
+    def __init__(self) -> None:
+        self.left = MOST_NODES
+
+    def take(self, items: Iterator[tuple[str, Any, bool]]) -> Items:
+        """As many as may be shown here."""
+        taken = list(islice(items, min(MOST_ITEMS, max(self.left, 0))))
+        self.left -= len(taken)
+        return taken
+
+
+def document_markup(document: Mapping[str, Any], zone: str | None = None) -> str:
+    """What a notebook shows of a document; times in a zone, by default that of the settings."""
+    return page(*_branches(document, "", _zone(zone), _Budget(), 0))
+
+
+def tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
+    """A folded tree of a mapping, under a name."""
+    inside = _branches(value, "", zone, _Budget(), 0)
+    return folded(_summary(name, value), *inside, opened=opened)
+
+
+def document_text(
+    document: Mapping[str, Any], zone: str | None = None, width: int | None = None
+) -> str:
+    """The lines of an indented tree that fit a terminal."""
+    width = terminal_width() if width is None else width
+    found = _lines(document, "", _zone(zone), _Budget(), 0)
+    return "\n".join(cut_to(line, width) for line in found)
+
+
+def _zone(zone: str | None) -> str:
+    return resolved_zone(setting("timezone")) if zone is None else zone
+
+
+def _items(value: Any, name: str) -> Iterator[tuple[str, Any, bool]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key), item, _is_number(item) and (key == "time" or name == "timestamps")
+    else:
+        for place, item in enumerate(value):
+            yield f"[{place}]", item, False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_branch(value: Any) -> bool:
+    """Whether a value is shown as a tree of its own, and not in one line."""
+    if isinstance(value, Mapping):
+        return bool(value)
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return _inline(value) is None
+
+
+def _inline(value: Sequence[Any]) -> str | None:
+    """A short list of plain values as one line."""
+    if len(value) > LONGEST_INLINE or any(isinstance(v, (Mapping, np.ndarray)) for v in value):
+        return None
+    parts = []
+    for item in value:
+        if isinstance(item, str):
+            part: str | None = repr(cut(item))
+        else:
+            part = _inline(item) if isinstance(item, (list, tuple)) else _leaf(item, False, "UTC")
+        if part is None:
+            return None
+        parts.append(part)
+    text = f"[{', '.join(parts)}]"
+    return text if len(text) <= LONGEST_INLINE else None
+
+
+def _leaf(value: Any, is_time: bool, zone: str) -> str:
+    if is_time:
+        return show_time(value, zone)
+    if isinstance(value, np.ndarray):
+        return f"array of {value.dtype}, shape {value.shape}"
+    if isinstance(value, (list, tuple)):
+        return _inline(value) or f"{len(value):,} items"
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    return cut(value) if isinstance(value, str) else cut(repr(value))
+
+
+def _size(value: Any) -> str:
+    what = "key" if isinstance(value, Mapping) else "item"
+    return f"{len(value):,} {what}" + "s" * (len(value) != 1)
+
+
+def _summary(name: str, value: Any) -> Markup:
+    return element("span", cut(name), " ", element("span", _size(value), class_="dim"))
+
+
+def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Iterator[Markup]:
+    taken = budget.take(_items(value, name))
+    for key, item, is_time in taken:
+        if _is_branch(item) and level < DEEPEST:
+            inside = _branches(item, key, zone, budget, level + 1)
+            yield folded(_summary(key, item), *inside)
+        else:
+            shown = _leaf(item, is_time, zone)
+            title = {"title": repr(item)} if is_time else {}
+            label = element("span", f"{cut(key)}: ", class_="key")
+            yield element("div", label, element("span", shown, **title))
+    if len(value) > len(taken):
+        yield element("div", f"… {len(value) - len(taken):,} more", class_="dim")
+
+
+def _lines(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Iterator[str]:
+    indent = "  " * level
+    taken = budget.take(_items(value, name))
+    for key, item, is_time in taken:
+        label = f"{indent}{printable(cut(key))}:"
+        if _is_branch(item) and level < DEEPEST:
+            yield label
+            yield from _lines(item, key, zone, budget, level + 1)
+        else:
+            yield f"{label} {printable(_leaf(item, is_time, zone))}"
+    if len(value) > len(taken):
+        yield f"{indent}… {len(value) - len(taken):,} more"

@@ -1,0 +1,84 @@
+"""A browser without a window, for what notebooks show: Debian's Chromium."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+__all__ = ["picture", "seen", "selected"]
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>page</title>
+<style>body{font-family:"DejaVu Sans",sans-serif;font-size:13px;margin:12px}</style>
+<div id="it">%s</div>"""
+ASK = """<script>
+const it = document.getElementById("it");
+%s
+document.body.replaceChildren();
+document.body.append(Object.assign(document.createElement("pre"), {id: "found"}));
+document.getElementById("found").textContent = found;
+</script>"""
+OPEN = 'it.querySelectorAll("details").forEach(one => one.open = true);'
+
+
+def seen(shown: str, folder: Path, *, opened: bool = False) -> list[str]:
+    """The lines of text that a browser shows of some HTML.
+
+    Parameters
+    ----------
+    shown
+        HTML, as ``_repr_html_`` gives it.
+    folder
+        For the page.
+    opened
+        With all that is folded opened.
+    """
+    text = _ask(shown, folder, f"{OPEN if opened else ''} const found = it.innerText;")
+    return [re.sub(r"[ \t\xa0]+", " ", line).strip() for line in text.split("\n") if line.strip()]
+
+
+def selected(shown: str, folder: Path, selector: str) -> str:
+    """What is copied where a user selects an element, by its CSS selector."""
+    return _ask(
+        shown,
+        folder,
+        f'getSelection().selectAllChildren(it.querySelector("{selector}"));'
+        "const found = getSelection().toString();",
+    )
+
+
+def picture(shown: str, file: Path, size: tuple[int, int] = (900, 420)) -> Path:
+    """A picture of some HTML as a PNG file."""
+    page = file.with_suffix(".html")
+    page.write_text(PAGE % shown, encoding="utf8")
+    _chromium(page, {"screenshot": file, "window-size": f"{size[0]},{size[1]}"})
+    page.unlink()
+    return file
+
+
+def _ask(shown: str, folder: Path, script: str) -> str:
+    page = folder / "page.html"
+    page.write_text(PAGE % shown + ASK % script, encoding="utf8")
+    dom = _chromium(page, {"dump-dom": None})
+    found = re.search(r'<pre id="found">(.*)</pre>', dom, re.DOTALL)
+    assert found, dom
+    return html.unescape(found[1])
+
+
+def _chromium(page: Path, options: Mapping[str, object]) -> str:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert program, "these tests need a browser: apt-get install chromium"
+    given = [
+        f"--{name}" + ("" if value is None else f"={value}") for name, value in options.items()
+    ]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [
+            program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={profile}", *given, page.resolve().as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, timeout=240, check=True)
+    return done.stdout.decode()

@@ -1,0 +1,179 @@
+"""How lists of runs are shown, and what they are as a frame."""
+
+from __future__ import annotations
+
+import pickle
+
+import pandas as pd
+import pytest
+
+import daskbroker
+from daskbroker.core.errors import BadQuery, FieldNotFound
+from daskbroker.display.columns import text_width
+from daskbroker.testing import RunBuilder, make_run
+
+SCANNED = {"hints": {"dimensions": [[["m1"], "primary"]]}}
+
+
+def insert(db, documents):
+    for name, doc in documents:
+        db.insert(name, doc)
+
+
+@pytest.fixture
+def some(db):
+    """A run that has stopped, one that was aborted, a derived one, and one that is open."""
+    times = iter(range(4))
+    begin = 1_760_000_000.0
+    for more in (
+        {"sample": {"name": "Ag-3"}, "num_points": 4, **SCANNED},
+        {"title": "the long way round", "num_points": 9, "motors": ["m1", "m2"]},
+        {"derived_from": {"runs": ["x"]}, "sample": "Ag-3"},
+        {"stop": False, "num_points": 8},
+    ):
+        number = next(times)
+        documents = make_run(
+            4, scan_id=number, uid=f"run-{number}-abcdef", time=begin + 60 * number, **more
+        )
+        if number == 1:
+            documents[-1][1]["exit_status"] = "abort"
+        insert(db, documents)
+    return db
+
+
+@pytest.fixture
+def many(db):
+    with db.batch():
+        for number in range(130):
+            insert(db, make_run(1, scan_id=number))
+    return db
+
+
+def test_a_list_tells_what_one_chooses_by(some):
+    title, heads, *rows = repr(some()).split("\n")
+    assert title == "<Results of all runs: 4 runs>"
+    assert heads.split() == [
+        "scan_id", "time", "plan", "sample", "motors", "points", "duration", "status", "uid",
+    ]  # fmt: skip
+    assert [" ".join(row.split()) for row in rows] == [
+        "3 2025-10-09 08:56:20+00:00 count ?/8 open run-3-ab",
+        "2 2025-10-09 08:55:20+00:00 count Ag-3 4 0.75 s success, derived run-2-ab",
+        "1 2025-10-09 08:54:20+00:00 count the long way round m1, m2 4/9 0.75 s abort run-1-ab",
+        "0 2025-10-09 08:53:20+00:00 count Ag-3 m1 4 0.75 s success run-0-ab",
+    ]
+    assert rows == repr(some[-4:]).split("\n")[2:] == repr(some).split("\n")[2:]
+    assert some[-4:][0] == some["run-3-abcdef"] == some[rows[0].split()[-1]]
+
+
+def test_times_are_in_the_zone_of_the_broker(some):
+    some.timezone = "Europe/Berlin"
+    assert "2025-10-09 10:56:20+02:00" in repr(some[-1:])
+    assert "2025-10-09 10:56:20+02:00" in some[-1:]._repr_html_()
+
+
+@pytest.mark.parametrize("width", [20, 45, 60, 72, 80, 100, 200])
+def test_lists_fit_the_terminal(some, monkeypatch, width):
+    insert(some, make_run(1, plan_name="計画" * 40, sample="e\u0301" * 90, uid="u" * 90))
+    monkeypatch.setenv("COLUMNS", str(width))
+    for shown in (repr(some()), repr(some[-5:]), str(some[-1])):
+        lines = shown.split("\n")[1:]
+        assert max(map(text_width, lines)) <= width
+        assert all(line.isprintable() for line in lines)
+    assert width < 45 or "uuuuuuuu" in repr(some())
+
+
+def test_long_lists_are_folded(many):
+    text = repr(many())
+    assert len(text.split("\n")) == 23
+    assert text.endswith("… 110 more")
+    html = many()._repr_html_()
+    first, _, folded = html.partition("<details>")
+    assert first.count('class="uid"') == 20
+    assert folded.count('class="uid"') == 80
+    assert "80 more" in folded
+    assert "30 more, which are not shown" in folded
+    assert "<details" not in many()[:20]._repr_html_()
+    assert repr(many[-30:]).endswith("… 10 more")
+
+
+def test_a_uid_is_there_as_a_whole(some):
+    assert ">run-1-abcdef</span>" in some._repr_html_()
+
+
+def test_marks_of_open_and_derived_runs(some):
+    html = some()._repr_html_()
+    for mark in ("open", "derived"):
+        assert html.count(f">{mark}</span>") == 1
+    assert ">abort</span>" in html
+
+
+def test_lists_of_headers_are_lists(some):
+    chosen = some[-3:]
+    assert isinstance(chosen, list)
+    assert chosen == list(some())[:3]
+    assert isinstance(chosen[1:], daskbroker.HeaderList)
+    assert type(some[[-1, -2]]) is type(some()[::2]) is daskbroker.HeaderList
+    assert [h.uid for h in pickle.loads(pickle.dumps(chosen))] == [h.uid for h in chosen]
+    assert repr(some[-3:-3]) == "[]"
+    assert "0 runs" in some[-3:-3]._repr_html_()
+
+
+def test_nothing_found_is_said(some):
+    assert repr(some(scan_id=77)) == "<Results of scan_id=77: 0 runs>"
+    assert "0 runs" in some(scan_id=77)._repr_html_()
+
+
+def test_a_broker_that_cannot_be_read_still_has_a_name(some):
+    some.close()
+    assert repr(some).startswith("<DataBroker ")
+    assert some._repr_html_().startswith("&lt;DataBroker ")
+
+
+def test_the_frame_has_what_the_list_shows(some):
+    some.timezone = "Europe/Berlin"
+    frame = some().to_dataframe()
+    assert list(frame.columns) == [
+        "uid", "scan_id", "time", "plan_name", "sample", "motors", "points", "duration",
+        "exit_status", "derived",
+    ]  # fmt: skip
+    assert frame["uid"].tolist() == [header.uid for header in some()]
+    assert frame["scan_id"].tolist() == [3, 2, 1, 0]
+    assert str(frame["time"].dtype) == "datetime64[us, Europe/Berlin]"
+    assert frame["points"].tolist() == [pd.NA, 4, 4, 4]
+    assert frame["duration"].dt.total_seconds().tolist()[1:] == [0.75] * 3
+    assert frame["exit_status"].fillna("open").tolist() == ["open", "success", "abort", "success"]
+    assert frame["derived"].tolist() == [False, True, False, False]
+    assert frame["sample"].fillna("").tolist() == ["", "Ag-3", "the long way round", "Ag-3"]
+
+
+def test_the_frame_has_any_metadata(db):
+    for gain in (1, 2):
+        run = RunBuilder(sample={"name": "Ag", "holes": [1, gain]}, gain=gain)
+        settings = {"det": {"data": {"det_gain": gain * 10}, "timestamps": {}, "data_keys": {}}}
+        run.event(run.descriptor({"det": 0.5}, configuration=settings), {"det": 1.0})
+        insert(db, run.stop(reason="done"))
+    insert(db, make_run(1))
+    fields = ["gain", "start:sample.name", "sample.holes", "stop:reason", "config:det:gain", "time"]
+    frame = db().to_dataframe(fields)
+    assert list(frame.columns) == ["uid", *fields]
+    assert frame["gain"].tolist()[1:] == [2, 1]
+    assert frame["sample.holes"].tolist() == [None, [1, 2], [1, 1]]
+    assert frame["stop:reason"].tolist() == ["", "done", "done"]
+    assert frame["config:det:gain"].tolist()[1:] == [20, 10]
+    with pytest.raises(FieldNotFound, match="'gian'"):
+        db().to_dataframe("gian")
+    with pytest.raises(BadQuery, match="fields"):
+        db().to_dataframe([3])
+
+
+def test_the_frame_of_nothing_and_of_many(many):
+    assert many(scan_id=-1).to_dataframe().shape == (0, 10)
+    assert many(scan_id=-1).to_dataframe(["anything"]).shape == (0, 2)
+    frame = many().to_dataframe()
+    assert frame["scan_id"].tolist() == list(range(129, -1, -1))
+
+
+def test_times_of_no_calendar_are_no_time_in_a_frame(db):
+    for time in (1e300, 1.76e12, -1e300, 1.76e9):
+        insert(db, make_run(1, time=time))
+    assert db().to_dataframe()["time"].isna().sum() == 3
