@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from ..core.documents import Document
 from ..core.external import external_keys, is_stream_key
 from .filling import Filling, Target
 from .held import Held
 
-__all__ = ["fill_events", "fill_stream", "wanted_keys"]
+__all__ = ["fill_events", "fill_stream", "wanted_keys", "with_cells"]
 
 BLOCK_BYTES = 64 * 2**20
 """Events are filled so many bytes at a time, but one at least."""
@@ -56,18 +58,34 @@ def fill_events(
     count = max(1, BLOCK_BYTES // max(1, size))
     coming = iter(events)
     while block := list(islice(coming, count)):
-        changes = [_changes(filling, target, block, near) for target in targets]
-        for event, *values in zip(block, *changes, strict=True):
-            yield Document(_changed(event, dict(zip(keys, values, strict=True))))
+        found = []
+        for target in targets:
+            held = Held.of_events(block, target.key)
+            found.append((target, held, filling.cells(target, held, near)))
+        yield from with_cells(block, found)
 
 
-def _changes(
-    filling: Filling, target: Target, events: Sequence[Mapping[str, Any]], near: float
-) -> list[tuple[Any, Any] | None]:
+def with_cells(
+    events: Iterable[Mapping[str, Any]], found: Sequence[tuple[Target, Held, np.ndarray]]
+) -> Iterator[Document]:
+    """Events with cells in place of references, as :func:`fill_events` gives them.
+
+    Parameters
+    ----------
+    events
+        Of one descriptor.
+    found
+        Of each key what the events hold, and the cells that were read for them.
+    """
+    keys = [target.key for target, *_ in found]
+    changes = [_changes(*one) for one in found]
+    for event, *values in zip(events, *changes, strict=True):
+        yield Document(_changed(event, dict(zip(keys, values, strict=True))))
+
+
+def _changes(target: Target, held: Held, cells: np.ndarray) -> list[tuple[Any, Any] | None]:
     """Value and ``filled`` of one key for each event; None where nothing changes."""
-    held = Held.of_events(events, target.key)
-    cells = filling.cells(target, held, near)
-    changes: list[tuple[Any, Any] | None] = [None] * len(events)
+    changes: list[tuple[Any, Any] | None] = [None] * len(held)
     for place, reference in zip(held.referring.tolist(), held.references.to_pylist(), strict=True):
         changes[place] = cells[place], reference
     if is_stream_key(target.claim):
@@ -177,7 +195,8 @@ def _filled_page(
             }
             for row, seq_num in enumerate(page["seq_num"])
         ]
-        changes = _changes(filling, target, rows, 0.0)
+        held = Held.of_events(rows, key)
+        changes = _changes(target, held, filling.cells(target, held))
         if not any(change is not None for change in changes):
             continue
         pairs = [

@@ -20,7 +20,7 @@ from ..core.peeks import Cell
 from .blocks import cell_shape, look_at_cells, read_block
 from .handlers.base import Datums
 from .handlers.regions import axes_of, shape_of
-from .held import Held
+from .held import FilledBlock, Held
 from .peek.knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .readable import ANYWHERE, ReadableRoots
 from .references import Found, ReferenceMissing, References
@@ -188,16 +188,14 @@ class Filling:
         FillError
             Naming run, stream, key and, where there is a file, spec and path.
         """
-        out = np.empty(len(held), dtype=object)
-        for place, value in zip(held.valued.tolist(), held.values, strict=True):
-            out[place] = value
+        return held.with_cells(self.blocks(target, held, near))
+
+    def blocks(self, target: Target, held: Held, near: float = 0.0) -> Iterator[FilledBlock]:
+        """The same, file by file, without values that are there already; see :meth:`cells`."""
         for found in self._find(target, held, near):
             resource, factory = self.handler(target, found)
             with _naming(target, resource):
-                block = self._as_shown(target, resource, factory, found.datums)
-            for place, cell in zip(found.places.tolist(), block, strict=True):
-                out[place] = cell
-        return out
+                yield found.places, self._as_shown(target, resource, factory, found.datums)
 
     def _as_shown(
         self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums

@@ -7,7 +7,7 @@ is taken as being there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +21,10 @@ from ..core.codec import MISSING, block, field_kind
 from ..core.documents import from_json
 from ..core.layouts import cells, whole
 
-__all__ = ["COLUMNS", "Held", "held_table"]
+__all__ = ["COLUMNS", "FilledBlock", "Held", "held_table"]
+
+FilledBlock = tuple[np.ndarray, Any]
+"""Which events, and their cells: an array, or a list where these have no common shape."""
 
 COLUMNS = ("seq_num", "filled")
 """Physical columns that are wanted beside ``data:<key>``."""
@@ -139,6 +142,28 @@ class Held:
             shifted("valued"),
             shifted("bare"),
         )
+
+    def unread(self, begin: int, end: int) -> Held:
+        """Of the events from ``begin`` to before ``end``, without the values that are there."""
+        referring, bare = (
+            places[slice(*np.searchsorted(places, (begin, end)))] - begin
+            for places in (self.referring, self.bare)
+        )
+        first = int(np.searchsorted(self.referring, begin))
+        rows = pa.array(np.arange(first, first + len(referring)))
+        none = np.zeros(0, np.int64)
+        references = self.references.take(rows)  # a slice would be pickled whole
+        return Held(self.seq_nums[begin:end], references, referring, [], none, bare)
+
+    def with_cells(self, blocks: Iterable[FilledBlock]) -> np.ndarray:
+        """A cell an event, of dtype ``object``: its value, or what was read for it, or None."""
+        out = np.empty(len(self), dtype=object)
+        for place, value in zip(self.valued.tolist(), self.values, strict=True):
+            out[place] = value
+        for places, cells in blocks:
+            for place, cell in zip(places.tolist(), cells, strict=True):
+                out[place] = cell
+        return out
 
     @classmethod
     def _of_cells(cls, seq_nums: np.ndarray, values: list[Any], states: list[Any]) -> Held:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..assets.access import FileAccess
-from ..assets.filled_events import fill_events, wanted_keys
+from ..assets.filled_events import wanted_keys
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan, damaged
 from ..core.clock import seconds_of
@@ -29,6 +29,7 @@ from ..core.fields import Field, derive_descriptor, select, select_there
 from ..core.frozen import FrozenDict, freeze
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ..core.run_plan import RunPlan, resources_of, stream_of
+from .filled_ahead import EventChunk, fill_chunks
 from .options import ViewOptions
 from .prefetch import Prefetcher
 
@@ -113,7 +114,7 @@ def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDo
     datums_given: set[str] = set()
     for number, part in enumerate(parts):
         wanted = None if part.all_streams else _used_resources(part)
-        for docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
+        for _, docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
@@ -177,12 +178,8 @@ def _track(
     yield time, "descriptor", descriptor
     frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
-    chunks = np.flatnonzero(part.plan.events.records["descriptor"] == place).tolist()
     keys = wanted_keys(parent, None if change is None else change.kept)
-    for number, events in enumerate(_decoded(part.plan.events, EVENT, chunks, ahead)):
-        if part.filling is not None and keys:
-            near = (number + 0.5) / len(chunks)
-            events = fill_events(part.filling, parent, events, keys, near)
+    for events in _events(part, place, keys, ahead):
         if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event
@@ -196,6 +193,21 @@ def _track(
     while waiting is not None:
         yield time, "stream_datum", waiting
         waiting = next(frames, None)
+
+
+def _events(
+    part: _Source, place: int, keys: Sequence[str], ahead: Prefetcher
+) -> Iterator[Iterator[Document]]:
+    """Those of a descriptor, some at a time, with some external keys filled."""
+    chunks = np.flatnonzero(part.plan.events.records["descriptor"] == place).tolist()
+    coming = _decoded(part.plan.events, EVENT, chunks, ahead)
+    if part.filling is None or not keys:
+        return (events for _, events in coming)
+    read = (
+        EventChunk(table, events, (number + 0.5) / len(chunks))
+        for number, (table, events) in enumerate(coming)
+    )
+    return fill_chunks(part.filling, part.plan.descriptors[place], read, keys, ahead)
 
 
 def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
@@ -224,8 +236,8 @@ def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
 
 def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
-) -> Iterator[Iterator[Document]]:
-    """Chunks as documents, the next ones read ahead."""
+) -> Iterator[tuple[pa.Table, Iterator[Document]]]:
+    """Chunks, and the documents in them, the next ones read ahead."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     owners = plan.records["descriptor"]
     for place, table in zip(places, ahead.tables(plan, places)):
@@ -233,7 +245,7 @@ def _decoded(
             rows = iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
         except StoreDamaged as error:
             raise damaged(plan.label(place), error) from error
-        yield rows
+        yield table, rows
 
 
 def _changes(
