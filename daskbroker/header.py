@@ -16,11 +16,13 @@ from .core.fields import data_keys_of
 from .core.listing import listed
 from .core.printable import printable
 from .core.run_plan import RunPlan, stream_of
+from .core.stored_streams import from_store
 from .event_source import EventSource, no_stream
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
 from .views.options import ViewOptions
+from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
 if TYPE_CHECKING:
@@ -331,6 +333,9 @@ class Header:
             handler_overrides=handler_overrides,
             peek=peek,
         )
+        return from_store(self._documents(options))
+
+    def _documents(self, options: ViewOptions) -> Iterator[tuple[str, Document]]:
         yield from self.documents_of(self.plans(), options)
 
     def plans(self) -> list[RunPlan]:
@@ -347,13 +352,16 @@ class Header:
         ]
 
     def documents_of(
-        self, plans: Iterable[RunPlan], options: ViewOptions
+        self, plans: Iterable[RunPlan], options: ViewOptions, ahead: Prefetcher | None = None
     ) -> Iterator[tuple[str, Document]]:
-        """The documents, as :meth:`documents` gives them, of plans that are at hand."""
+        """The documents, as :meth:`documents` gives them, of plans that are at hand.
+
+        ``ahead`` begins to read them at once.
+        """
         files = [source.reach for source in self._sources]
         sources = list(zip(plans, files, strict=True))
         return self._with_start_and_stop(
-            documents_view.stream_documents(sources, self.start, self.stop, options)
+            documents_view.stream_documents(sources, self.start, self.stop, options, ahead=ahead)
         )
 
     def events(
@@ -385,11 +393,13 @@ class Header:
             peek=peek,
         )
         if stream_name is ALL:
-            return self.documents_of(self.plans(), options)
+            return from_store(self.documents_of(self.plans(), options))
         sources = [self._planned(stream_name, True)]
-        return self._with_start_and_stop(
-            documents_view.stream_documents(
-                sources, self.start, self.stop, options, all_streams=False
+        return from_store(
+            self._with_start_and_stop(
+                documents_view.stream_documents(
+                    sources, self.start, self.stop, options, all_streams=False
+                )
             )
         )
 

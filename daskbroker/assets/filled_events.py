@@ -1,8 +1,8 @@
-"""Filling events: a block of those of one descriptor, or whatever comes in a stream."""
+"""Filling events and event_pages of one descriptor, a block of cells in one read of each file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,13 +13,10 @@ from ..core.external import external_keys, is_stream_key
 from .filling import Filling, Target
 from .held import Held
 
-__all__ = ["fill_events", "fill_stream", "wanted_keys", "with_cells"]
+__all__ = ["events_in_block", "fill_events", "fill_page", "wanted_keys", "with_cells"]
 
 BLOCK_BYTES = 64 * 2**20
 """Events are filled so many bytes at a time, but one at least."""
-
-FillingOf = Callable[[Mapping[str, Any]], Filling]
-"""From a descriptor to how its run is filled."""
 
 
 def wanted_keys(descriptor: Mapping[str, Any], fields: Collection[str] | None) -> list[str]:
@@ -54,8 +51,7 @@ def fill_events(
     FillError
     """
     targets = [Target.of(descriptor, key) for key in keys]
-    size = sum(filling.declared(target).cell_bytes for target in targets)
-    count = max(1, BLOCK_BYTES // max(1, size))
+    count = events_in_block(filling, targets)
     coming = iter(events)
     while block := list(islice(coming, count)):
         found = []
@@ -63,6 +59,12 @@ def fill_events(
             held = Held.of_events(block, target.key)
             found.append((target, held, filling.cells(target, held, near)))
         yield from with_cells(block, found)
+
+
+def events_in_block(filling: Filling, targets: Iterable[Target]) -> int:
+    """How many events are filled at a time."""
+    size = sum(filling.declared(target).cell_bytes for target in targets)
+    return max(1, BLOCK_BYTES // max(1, size))
 
 
 def with_cells(
@@ -110,79 +112,10 @@ def _changed(
     }
 
 
-def fill_stream(
-    stream: Iterable[tuple[str, Mapping[str, Any]]],
-    filling_of: FillingOf,
-    find_descriptor: Callable[[str], Mapping[str, Any] | None],
-    in_place: bool = False,
-    fields: Collection[str] | None = None,
-) -> Iterator[tuple[str, Any]]:
-    """The same ``(name, doc)`` pairs, with events and event_pages filled one by one. Lazy.
-
-    Parameters
-    ----------
-    stream
-        Any documents.
-    filling_of
-        Of the run of a descriptor; asked for once a descriptor.
-    find_descriptor
-        Of those whose descriptor is not in the stream.
-    in_place
-        Change the given documents (plain dicts) rather than give new ones.
-    fields
-        Only these keys; None: all.
-
-    Raises
-    ------
-    FillError
-        At the first event with a reference that cannot be followed.
-    """
-    known: dict[str, tuple[Mapping[str, Any], list[str], Filling | None]] = {}
-    for name, doc in stream:
-        if name not in ("event", "event_page", "descriptor"):
-            yield name, doc
-            continue
-        uid = doc["uid"] if name == "descriptor" else doc["descriptor"]
-        if uid not in known:
-            descriptor = doc if name == "descriptor" else find_descriptor(uid)
-            keys = [] if descriptor is None else wanted_keys(descriptor, fields)
-            known[uid] = descriptor or {}, keys, None
-        if name == "descriptor":
-            yield name, doc
-            continue
-        descriptor, keys, filling = known[uid]
-        if keys and filling is None:
-            filling = filling_of(descriptor)
-            known[uid] = descriptor, keys, filling
-        yield name, _filled(name, doc, descriptor, keys, filling, in_place)
-
-
-def _filled(
-    name: str,
-    doc: Mapping[str, Any],
-    descriptor: Mapping[str, Any],
-    keys: Sequence[str],
-    filling: Filling | None,
-    in_place: bool,
-) -> Any:
-    if filling is None:
-        changed: Mapping[str, Any] = doc
-    elif name == "event":
-        (changed,) = fill_events(filling, descriptor, [doc], keys)
-    else:
-        changed = _filled_page(doc, descriptor, keys, filling)
-    if not in_place:
-        return Document(changed)
-    for part in ("data", "filled"):
-        if changed is not doc:
-            doc.setdefault(part, {}).update(changed[part])  # type: ignore[attr-defined]
-    return doc
-
-
-def _filled_page(
+def fill_page(
     page: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Sequence[str], filling: Filling
 ) -> dict[str, Any]:
-    """A page with the columns of some keys filled."""
+    """An event_page with the columns of some keys filled."""
     data, filled = dict(page["data"]), dict(page.get("filled") or {})
     for key in keys:
         target = Target.of(descriptor, key)

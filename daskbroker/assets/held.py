@@ -160,8 +160,8 @@ class Held:
         out = np.empty(len(self), dtype=object)
         for place, value in zip(self.valued.tolist(), self.values, strict=True):
             out[place] = value
-        for places, cells in blocks:
-            for place, cell in zip(places.tolist(), cells, strict=True):
+        for places, values in blocks:
+            for place, cell in zip(places.tolist(), values, strict=True):
                 out[place] = cell
         return out
 

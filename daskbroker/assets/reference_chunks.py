@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,11 @@ def documents(
     return found
 
 
-@dataclass(frozen=True)
+FEW = 16
+"""So many datums are looked up one by one."""
+
+
+@dataclass(frozen=True, eq=False)
 class DatumChunk:
     """Datums of one chunk, column by column.
 
@@ -74,6 +78,28 @@ class DatumChunk:
     group_owner: list[int]
     columns: Mapping[str, Any]
     keywords: list[list[str]]
+
+    def rows(self, uids: pa.Array) -> np.ndarray:
+        """Where the datums of some uids are; -1 for those that are not here."""
+        if len(uids) > FEW:
+            return pc.index_in(uids, value_set=self.uids).fill_null(-1).to_numpy()
+        return np.array([self._row(uid) for uid in uids.to_pylist()], np.int64)
+
+    def _row(self, uid: str) -> int:
+        hashes, rows = self._by_hash
+        begin, end = np.searchsorted(hashes, hash(uid), "left"), len(hashes)
+        while begin < end and hashes[begin] == hash(uid):
+            if self.uids[rows[begin]].as_py() == uid:
+                return int(rows[begin])
+            begin += 1
+        return -1
+
+    @cached_property
+    def _by_hash(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of the uids in order, and their rows: to look up few, no table of all is made."""
+        hashes = np.fromiter(map(hash, self.uids.to_pylist()), np.int64, len(self.uids))
+        rows = np.argsort(hashes, kind="stable")
+        return hashes[rows], rows
 
     def datums(self, rows: np.ndarray, group: int) -> Datums:
         """Some datums of one group."""

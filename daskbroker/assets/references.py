@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
 from ..core.documents import Document
@@ -137,7 +136,7 @@ class References:
             with self._named():
                 chunk = datum_chunk(self.store, self.reader, key)
             asked = datum_ids if len(places) == len(datum_ids) else datum_ids.take(places)
-            hits = pc.index_in(asked, value_set=chunk.uids).fill_null(-1).to_numpy()
+            hits = chunk.rows(asked)
             there = hits >= 0
             if there.any():
                 yield from self._by_resource(chunk, hits[there], places[there])

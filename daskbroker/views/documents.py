@@ -8,8 +8,9 @@ what uses it. Only the chunks in hand are in memory.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -36,6 +37,8 @@ from .prefetch import Prefetcher
 __all__ = ["stream_documents"]
 
 NamedDocument = tuple[str, Document]
+_Track = Iterator[tuple[float, str, Document]]
+"""Documents of one descriptor, with their times."""
 FIRST_SEQ = "seq_nums:start"
 
 
@@ -63,8 +66,11 @@ def stream_documents(
     options: ViewOptions,
     *,
     all_streams: bool = True,
+    ahead: Prefetcher | None = None,
 ) -> Iterator[NamedDocument]:
-    """Everything of a run but start and stop, references before users, by time. Lazy.
+    """Everything of a run but start and stop, references before users, by time.
+
+    Lazy; but with ``ahead`` what it reads is begun at once, as far as there is room.
 
     Parameters
     ----------
@@ -77,29 +83,63 @@ def stream_documents(
         out), ``fill`` and the handlers.
     all_streams
         False if only some streams are planned; then only their references are given.
+    ahead
+        What reads, of many runs; None: one for this run alone.
 
     Raises
     ------
     FieldNotFound
         For a field that no stream has.
     """
+    begin = partial(_begun, sources, start, stop, options, all_streams)
+    if ahead is None:
+        return _lazily(begin)
+    try:
+        return begin(ahead)
+    except Exception as error:  # for who asks for the first document
+        return _failing(error)
+
+
+def _lazily(begin: Callable[[Prefetcher], Iterator[NamedDocument]]) -> Iterator[NamedDocument]:
+    with Prefetcher() as ahead:
+        yield from begin(ahead)
+
+
+def _failing(error: Exception) -> Iterator[NamedDocument]:
+    raise error
+    yield
+
+
+def _begun(
+    sources: Sequence[tuple[RunPlan, FileAccess]],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    options: ViewOptions,
+    all_streams: bool,
+    ahead: Prefetcher,
+) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
     if fields is not None:
         select(fields, [d for plan, _ in sources for d in plan.descriptors])
     parts = [_Source(plan, all_streams, options.filling(plan, files)) for plan, files in sources]
-    with Prefetcher() as ahead:
-        yield from _references(parts, ahead)
-        tracks = [
-            _track(part, place, change, ahead)
-            for part in parts
-            for place, change in sorted(_changes(part, start, stop, fields).items())
-        ]
-        if len(tracks) == 1:
-            merged: Iterable[Any] = tracks[0]
-        else:
-            merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
-        for _, name, doc in merged:
-            yield name, doc
+    tracks = [
+        _track(part, place, change, _events(part, place, change, ahead), ahead)
+        for part in parts
+        for place, change in sorted(_changes(part, start, stop, fields).items())
+    ]
+    return _given(parts, tracks, ahead)
+
+
+def _given(
+    parts: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
+) -> Iterator[NamedDocument]:
+    yield from _references(parts, ahead)
+    if len(tracks) == 1:
+        merged: Iterable[Any] = tracks[0]
+    else:
+        merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
+    for _, name, doc in merged:
+        yield name, doc
 
 
 def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
@@ -157,9 +197,7 @@ def _resources_of_datums(part: _Source) -> set[str]:
     return used
 
 
-def _in_order(
-    track: Iterable[tuple[float, str, Document]],
-) -> Iterator[tuple[float, str, Document]]:
+def _in_order(track: _Track) -> _Track:
     """Times that never go back, so that merging keeps each track's own order."""
     latest = float("-inf")
     for time, name, doc in track:
@@ -169,8 +207,12 @@ def _in_order(
 
 
 def _track(
-    part: _Source, place: int, change: _Change | None, ahead: Prefetcher
-) -> Iterator[tuple[float, str, Document]]:
+    part: _Source,
+    place: int,
+    change: _Change | None,
+    coming: Iterator[Iterator[Document]],
+    ahead: Prefetcher,
+) -> _Track:
     """One descriptor, its events, and its stream_datums between them."""
     parent = part.plan.descriptors[place]
     descriptor = parent if change is None else change.descriptor
@@ -178,8 +220,7 @@ def _track(
     yield time, "descriptor", descriptor
     frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
-    keys = wanted_keys(parent, None if change is None else change.kept)
-    for events in _events(part, place, keys, ahead):
+    for events in coming:
         if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event
@@ -196,9 +237,10 @@ def _track(
 
 
 def _events(
-    part: _Source, place: int, keys: Sequence[str], ahead: Prefetcher
+    part: _Source, place: int, change: _Change | None, ahead: Prefetcher
 ) -> Iterator[Iterator[Document]]:
-    """Those of a descriptor, some at a time, with some external keys filled."""
+    """Those of a descriptor, some at a time, with the external keys that stay filled."""
+    keys = wanted_keys(part.plan.descriptors[place], None if change is None else change.kept)
     chunks = np.flatnonzero(part.plan.events.records["descriptor"] == place).tolist()
     coming = _decoded(part.plan.events, EVENT, chunks, ahead)
     if part.filling is None or not keys:

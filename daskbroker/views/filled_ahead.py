@@ -47,6 +47,8 @@ def fill_chunks(
 ) -> Iterator[Iterator[Document]]:
     """The events of a descriptor, some at a time, with external data in place of references.
 
+    Workers begin at once, all else is lazy.
+
     Parameters
     ----------
     filling, descriptor, keys
@@ -62,12 +64,14 @@ def fill_chunks(
         When the first event of a block is asked for of which something cannot be read.
     """
     if not ahead.on_workers:
-        for _, events, near in chunks:
-            yield fill_events(filling, descriptor, events, keys, near)
-        return
-    for (events, wanted), read in ahead.in_order(
-        _steps(filling.of_runs({descriptor["run_start"]}), descriptor, chunks, keys, ahead.unit)
-    ):
+        return (fill_events(filling, descriptor, events, keys, near) for _, events, near in chunks)
+    mine = filling.of_runs({descriptor["run_start"]})
+    steps = _steps(mine, descriptor, chunks, keys, ahead.unit)
+    return _as_read(ahead.in_order(steps, begin=True))
+
+
+def _as_read(results: Iterator[tuple[Any, Any]]) -> Iterator[Iterator[Document]]:
+    for (events, wanted), read in results:
         found = [
             (target, held, held.with_cells(blocks))
             for (target, held), blocks in zip(wanted, read, strict=True)
@@ -110,4 +114,4 @@ def _steps(
             end = min(begin + count, rows)
             wanted = [(t, held.unread(begin, end)) for t, held in zip(targets, of_chunk)]
             some = islice(events, end - begin)
-            yield Step(_Read(filling, wanted, near), event * (end - begin), (some, wanted))
+            yield Step(_Read(filling, wanted, near), event * (end - begin), (some, wanted), "fill")

@@ -7,9 +7,10 @@ else the workers can do ahead, such as filling, is a :class:`Step` within the sa
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, TypeVar
@@ -57,11 +58,19 @@ class Step:
         Bytes that are held in memory for it until its result is given.
     what
         Stays here, and is given with the result.
+    name
+        Of the task, as the dashboard shows it.
     """
 
     call: Callable[[], Any]
     size: int
     what: Any = None
+    name: str = "read"
+
+
+def _do(call: Callable[[], Any]) -> Any:
+    """A function has a name; of other callables Distributed asks for the repr, which is long."""
+    return call()
 
 
 class Prefetcher:
@@ -78,6 +87,7 @@ class Prefetcher:
         self.unit = self._bound // max(1, count)
         """Bytes of a step of which as many as there may be are under way."""
         self._held = 0
+        self._windows: dict[int, _Window] = {}
 
     @property
     def on_workers(self) -> bool:
@@ -87,12 +97,14 @@ class Prefetcher:
     def _begin(self) -> None:
         self._origin = Origin()
         self._client = current_client()
-        self._executor: Executor | None = None
+        self._executor: Any = None
 
     def __enter__(self) -> Prefetcher:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        for window in self._windows.values():
+            window.cancel()
         if self._executor is not None and self._can_cancel():
             self._executor.shutdown(wait=False)
 
@@ -100,14 +112,17 @@ class Prefetcher:
         """A Client that was closed has cancelled everything itself."""
         return self._client is None or self._client.status == "running"
 
-    def _submit(self, call: Callable[[], Any]) -> Any:
+    def _submit(self, step: Step) -> Any:
         if self._executor is None:
             self._executor = (
                 ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead")
                 if self._client is None
                 else self._client.get_executor(pure=False)
             )
-        return self._executor.submit(call)
+        if self._client is None:
+            return self._executor.submit(step.call)
+        key = f"daskbroker-{step.name}-{uuid.uuid4().hex}"
+        return self._executor.submit(_do, step.call, key=key)
 
     def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[pa.Table]:
         """Chunks of a plan, one by one, each as a table of all its columns."""
@@ -146,34 +161,34 @@ class Prefetcher:
         if piece:
             yield piece
 
-    def in_order(self, steps: Iterable[Step]) -> Iterator[tuple[Any, Any]]:
-        """Of each step what it is for, and its result; the next ones are under way meanwhile."""
-        coming = iter(steps)
-        window: deque[tuple[Step, Origin, Any]] = deque()
-        following = next(coming, None)
-        try:
-            while following is not None or window:
-                while following is not None and self._has_room(window, following):
-                    window.append((following, self._origin, self._submit(following.call)))
-                    self._held += following.size
-                    following = next(coming, None)
-                step, origin, future = window[0]
-                # In a forked child no thread is left that would read it.
-                result = future.result() if origin.is_here() else step.call()
-                window.popleft()
-                del future  # or the worker keeps what it read while the caller goes through it
-                self._held -= step.size
-                yield step.what, result
-        finally:
-            for step, origin, future in window:
-                self._held -= step.size
-                if origin.is_here() and self._can_cancel():
-                    future.cancel()
+    def in_order(self, steps: Iterable[Step], *, begin: bool = False) -> Iterator[tuple[Any, Any]]:
+        """Of each step what it is for, and its result; the next ones are under way meanwhile.
 
-    def _has_room(self, window: Sequence[Any], step: Step) -> bool:
-        if not window:
-            return True  # whatever its size, or it would never be read
-        return len(window) < self._count and self._held + step.size <= self._bound
+        Parameters
+        ----------
+        steps
+            Asked for as there is room.
+        begin
+            Not only when the first result is asked for, but now, if there is room.
+        """
+        window = _Window(self, iter(steps))
+        self._windows[id(window)] = window
+        if begin:
+            window.fill()
+        return self._results(window)
+
+    def _results(self, window: _Window) -> Iterator[tuple[Any, Any]]:
+        try:
+            while True:
+                window.fill(one_at_least=True)
+                if not window.steps:
+                    break
+                yield window.take()
+            if window.error is not None:
+                raise window.error
+        finally:
+            window.cancel()
+            self._windows.pop(id(window), None)
 
     # -- many runs ---------------------------------------------------------------------------
 
@@ -203,6 +218,22 @@ class Prefetcher:
                 if _is_small(plans, self.unit):
                     plans = [_InHand.plan(plan, next(in_hand)) for plan in plans]
                 yield name, plans
+
+    def chained(self, begun: Iterable[Iterator[Item]]) -> Iterator[Item]:
+        """All of each run, one after the other.
+
+        Parameters
+        ----------
+        begun
+            One a run. With a Client, some more are asked for before a run is gone through.
+        """
+        waiting: deque[Iterator[Item]] = deque()
+        for run in begun:
+            waiting.append(run)
+            if not self.on_workers or len(waiting) > self._count:
+                yield from waiting.popleft()
+        for run in waiting:
+            yield from run
 
     def _step_of_runs(self, piece: list[tuple[Any, Sequence[ChunkPlan]]]) -> Step:
         plans = [plan for _, plans in piece if _is_small(plans, self.unit) for plan in plans]
@@ -242,3 +273,52 @@ class _InHand(ChunkReader):
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         table = self.tables[key]
         return table if columns is None else table.select(present(table.schema, columns))
+
+
+class _Window:
+    """Steps that are under way, in order."""
+
+    def __init__(self, owner: Prefetcher, coming: Iterator[Step]) -> None:
+        self._owner = owner
+        self._coming = coming
+        self._following: Step | None = None
+        self.error: Exception | None = None
+        """Why no more are coming; it is for after those that did."""
+        self.steps: deque[tuple[Step, Origin, Any]] = deque()
+
+    def fill(self, *, one_at_least: bool = False) -> None:
+        """Submit what there is room for; one step whatever its size, or it would never be done."""
+        owner = self._owner
+        while len(self.steps) < owner._count:
+            step = self._following = self._following or self._next()
+            has_to_be = one_at_least and not self.steps
+            if step is None or not (has_to_be or owner._held + step.size <= owner._bound):
+                return
+            self.steps.append((step, owner._origin, owner._submit(step)))
+            owner._held += step.size
+            self._following = None
+
+    def _next(self) -> Step | None:
+        try:
+            return next(self._coming, None)
+        except Exception as error:
+            self.error = error
+            return None
+
+    def take(self) -> tuple[Any, Any]:
+        """The first step, which is waited for: what it is for, and its result."""
+        step, origin, future = self.steps[0]
+        # In a forked child no thread is left that would do it.
+        result = future.result() if origin.is_here() else step.call()
+        self.steps.popleft()
+        self._owner._held -= step.size
+        # With the future goes the result's copy on the worker.
+        return step.what, result
+
+    def cancel(self) -> None:
+        """Give back what is held, and do no more of it."""
+        while self.steps:
+            step, origin, future = self.steps.popleft()
+            self._owner._held -= step.size
+            if origin.is_here() and self._owner._can_cancel():
+                future.cancel()

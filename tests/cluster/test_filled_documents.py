@@ -172,6 +172,18 @@ def test_some_blocks_ahead_and_no_more(db, client):
         documents.close()
 
 
+def test_tasks_have_short_names(db, client):
+    insert_all(db, squares_run(12))
+    with dask.config.set(EACH_ALONE):
+        documents = db[-1].documents(handler_registry={"SQUARES": Counted})
+        while next(documents)[0] != "event":
+            pass
+        keys = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks))
+        documents.close()
+    assert keys
+    assert {dask.utils.key_split(key) for key in keys} == {"daskbroker-fill"}
+
+
 def test_closing_early_cancels(db, client):
     class Slow(Squares):
         def __call__(self, n):
@@ -213,7 +225,7 @@ def test_references_that_are_not_sealed_go_with_the_tasks(db, client):
 
 
 def test_a_file_that_is_gone_is_an_error_of_its_first_event(broker, tmp_path, client):
-    docs, data = datum_run(tmp_path)
+    docs, _ = datum_run(tmp_path)
     insert_all(broker, docs)
     shutil.move(tmp_path / "a.h5", tmp_path / "b.h5")
     documents = broker[-1].documents()
