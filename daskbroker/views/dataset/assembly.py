@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ...core.external import stream_keys
-from ...core.graph_names import graph_name
+from ...core.graph_names import graph_name, runs_name
 from ...core.layouts import STREAM_RESOURCE
 from ...core.run_plan import RunPlan, resources_of
 from ...core.schema import TableColumn
@@ -97,6 +97,11 @@ class Assembly:
         sources = {name: self.stored[name] for name in names}
         return Loading(self.plan.events, self.rows, sources)
 
+    @cached_property
+    def runs_name(self) -> str:
+        """What the names of tasks say of the runs."""
+        return runs_name(descriptor["run_start"] for descriptor in self.plan.descriptors)
+
     # -- the cut -----------------------------------------------------------------------------
 
     @cached_property
@@ -159,10 +164,15 @@ class Assembly:
         return arrays
 
     def _task_name(self, name: str, *content: Any) -> str:
-        """Of the tasks of a variable, as the dashboard shows it, and what tells it from others."""
+        """Of the tasks of a variable, and what tells it from others.
+
+        The dashboard shows what comes before the first digits: the run comes after it.
+        """
         note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
         token = hashlib.blake2b(note, digest_size=16).hexdigest()
-        return "-".join(["daskbroker", graph_name(self.stream), graph_name(name), token])
+        return "-".join(
+            ["daskbroker", graph_name(self.stream), graph_name(name), self.runs_name, token]
+        )
 
     # -- what is put together ----------------------------------------------------------------
 
@@ -196,7 +206,7 @@ class Assembly:
             chunks = {"time": self.usual_lengths, **chunks}
         clean = {name: graph_name(str(name)) for name in self.sources}
         renamed = {name: new for name, new in clean.items() if name != new}
-        prefix = f"daskbroker-{graph_name(self.stream)}-"
+        prefix = f"daskbroker-{graph_name(self.stream)}-{self.runs_name}-"
         cut = lazy.rename(renamed).chunk(chunks, token=self.token, name_prefix=prefix)
         return cut.rename({new: name for name, new in renamed.items()})
 
