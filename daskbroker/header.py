@@ -253,8 +253,9 @@ class Header:
         chunks
             ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
             blocks of about the partition size; None: xarray's own lazy arrays; ``{"time": n}``
-            or ``{name: n}``: so many events a block, for all variables or for one; anything else
-            as :meth:`xarray.Dataset.chunk` takes it.
+            or ``{name: n}``: so many events a block, for all variables or for one; a size such as
+            ``"8 MiB"`` in place of ``n``, or alone: blocks of about that size; anything else as
+            :meth:`xarray.Dataset.chunk` takes it.
         dtypes
             Of external variables, ``{"img": "uint16"}``, in place of what descriptors declare and
             files hold.
