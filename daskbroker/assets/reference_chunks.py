@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,13 @@ from ..core.documents import Document
 from ..core.layouts import DATUM, Layout, cells, decode_rows, whole
 from .handlers.base import Datums
 
-__all__ = ["DatumChunk", "datum_chunk", "documents", "reference_table"]
+__all__ = ["DatumChunk", "datum_chunk", "documents", "places_among", "reference_table"]
 
 KEPT = 64
 """So many chunks of references stay in memory, as they are stored and as datums."""
+FEW = 8
+"""Up to so many texts are searched for one by one: a table of all known ones, which is made anew
+each time, takes as long as 16 searches."""
 
 
 @lru_cache(KEPT)
@@ -42,17 +45,20 @@ def documents(
         table = reference_table(store, reader, key)
         if uids is not None:
             known = whole(table.column(layout.uid))
-            hits = pc.index_in(pa.array(uids, known.type), value_set=known).drop_null()
-            table = table.take(hits)
+            hits = places_among(pa.array(uids, known.type), known)
+            table = table.take(hits[hits >= 0])
         found.update((doc["uid"], doc) for doc in decode_rows(layout, table, ""))
     return found
 
 
-FEW = 16
-"""So many datums are looked up one by one."""
+def places_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
+    """Place of each text among known ones, the first if there are several; -1 if there is none."""
+    if len(asked) <= FEW:
+        return np.array([pc.index(known, text).as_py() for text in asked], np.int64)
+    return pc.index_in(asked, value_set=known).fill_null(-1).to_numpy()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class DatumChunk:
     """Datums of one chunk, column by column.
 
@@ -78,28 +84,6 @@ class DatumChunk:
     group_owner: list[int]
     columns: Mapping[str, Any]
     keywords: list[list[str]]
-
-    def rows(self, uids: pa.Array) -> np.ndarray:
-        """Where the datums of some uids are; -1 for those that are not here."""
-        if len(uids) > FEW:
-            return pc.index_in(uids, value_set=self.uids).fill_null(-1).to_numpy()
-        return np.array([self._row(uid) for uid in uids.to_pylist()], np.int64)
-
-    def _row(self, uid: str) -> int:
-        hashes, rows = self._by_hash
-        begin, end = np.searchsorted(hashes, hash(uid), "left"), len(hashes)
-        while begin < end and hashes[begin] == hash(uid):
-            if self.uids[rows[begin]].as_py() == uid:
-                return int(rows[begin])
-            begin += 1
-        return -1
-
-    @cached_property
-    def _by_hash(self) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of the uids in order, and their rows: to look up few, no table of all is made."""
-        hashes = np.fromiter(map(hash, self.uids.to_pylist()), np.int64, len(self.uids))
-        rows = np.argsort(hashes, kind="stable")
-        return hashes[rows], rows
 
     def datums(self, rows: np.ndarray, group: int) -> Datums:
         """Some datums of one group."""

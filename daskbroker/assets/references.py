@@ -22,7 +22,7 @@ from ..core.documents import Document
 from ..core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
 from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
 from .handlers.base import Datums
-from .reference_chunks import DatumChunk, datum_chunk, documents
+from .reference_chunks import DatumChunk, datum_chunk, documents, places_among
 
 __all__ = ["Found", "ReferenceMissing", "References"]
 
@@ -136,7 +136,7 @@ class References:
             with self._named():
                 chunk = datum_chunk(self.store, self.reader, key)
             asked = datum_ids if len(places) == len(datum_ids) else datum_ids.take(places)
-            hits = chunk.rows(asked)
+            hits = places_among(asked, chunk.uids)
             there = hits >= 0
             if there.any():
                 yield from self._by_resource(chunk, hits[there], places[there])

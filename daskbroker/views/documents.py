@@ -281,6 +281,8 @@ def _decoded(
 ) -> Iterator[tuple[pa.Table, Iterator[Document]]]:
     """Chunks, and the documents in them, the next ones read ahead."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
+    if not places:
+        return
     owners = plan.records["descriptor"]
     for place, table in zip(places, ahead.tables(plan, places)):
         try:  # not damage_of, as the label is wanted of few
