@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import dask.dataframe as dd
 import pyarrow as pa
 
 from .assets.access import FileAccess
-from .assets.filled_events import fill_stream
+from .assets.filled_streams import fill_stream
 from .assets.filled_tables import fill_frame
 from .assets.filling import Filling, Target
 from .assets.missing import MissingMode
@@ -24,6 +24,7 @@ from .core.fields import data_keys_of
 from .core.layouts import REFERENCES
 from .core.listing import listed
 from .core.run_plan import RunPlan, stream_of
+from .core.stored_streams import from_store, is_from_store
 from .stores.contract import EventStore
 from .views import dataframe as dataframe_view
 from .views import documents as documents_view
@@ -163,8 +164,10 @@ class EventSource:
         )
         start, stop = _start_and_stop(header)
         plan = self._plan(header, stream_name, references=True)
-        return documents_view.stream_documents(
-            [(plan, self.reach)], start, stop, options, all_streams=stream_name is ALL
+        return from_store(
+            documents_view.stream_documents(
+                [(plan, self.reach)], start, stop, options, all_streams=stream_name is ALL
+            )
         )
 
     def table_given_header(
@@ -311,9 +314,11 @@ class EventSource:
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Iterator[tuple[str, Any]]:
-        """The same ``(name, doc)`` pairs with events and event_pages filled, one by one. Lazy.
+        """The same ``(name, doc)`` pairs with events and event_pages filled. Lazy.
 
-        ``h.documents(fill=True)`` fills many at a time. Parameters are as for
+        Events of a list, and of what ``documents`` and ``stream`` of a Header or of Results give,
+        are filled block by block. Any other iterator may wait for what makes its documents, so
+        that each of these is given before the next is asked for. Parameters are as for
         :meth:`fill_event`; references are looked up as they are stored when the first event of a
         descriptor comes.
         """
@@ -323,7 +328,8 @@ class EventSource:
             assert found is not None  # asked for where there are external keys
             return found
 
-        return fill_stream(stream, filling_of, self.store.find_descriptor, in_place, fields)
+        find, waits = self.store.find_descriptor, not _is_at_hand(stream)
+        return fill_stream(stream, filling_of, find, in_place, fields, waits=waits)
 
     def fill_table(
         self,
@@ -398,6 +404,11 @@ def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
     if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
         return str(start["uid"])
     raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
+
+
+def _is_at_hand(stream: Iterable[Any]) -> bool:
+    """Whether nothing has to happen before the next document of a stream is there."""
+    return isinstance(stream, Sized) or is_from_store(stream)
 
 
 def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:

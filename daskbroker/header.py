@@ -17,6 +17,7 @@ from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
 from .core.listing import listed
 from .core.run_plan import RunPlan, stream_of
+from .core.stored_streams import from_store
 from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
 from .event_source import EventSource, no_stream
@@ -27,6 +28,7 @@ from .views.attributes import root_attrs
 from .views.following import Follower
 from .views.missing import check_fill_names, for_keys
 from .views.options import ViewOptions
+from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
 
 if TYPE_CHECKING:
@@ -336,8 +338,9 @@ class Header:
         chunks
             ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
             blocks of about the partition size; None: xarray's own lazy arrays; ``{"time": n}``
-            or ``{name: n}``: so many events a block, for all variables or for one; anything else
-            as :meth:`xarray.Dataset.chunk` takes it.
+            or ``{name: n}``: so many events a block, for all variables or for one; a size such as
+            ``"8 MiB"`` in place of ``n``, or alone: blocks of about that size; anything else as
+            :meth:`xarray.Dataset.chunk` takes it.
         dtypes
             Of variables, ``{"img": "uint16"}``: of external ones in place of what descriptors
             declare and files hold, of others in place of what their values have in common.
@@ -455,6 +458,9 @@ class Header:
             missing=missing,
             fill_value=fill_value,
         )
+        return from_store(self._documents(options))
+
+    def _documents(self, options: ViewOptions) -> Iterator[tuple[str, Document]]:
         run = self.as_now()
         yield from run.documents_of(run.plans(), options)
 
@@ -472,16 +478,19 @@ class Header:
         ]
 
     def documents_of(
-        self, plans: Iterable[RunPlan], options: ViewOptions
+        self, plans: Iterable[RunPlan], options: ViewOptions, ahead: Prefetcher | None = None
     ) -> Iterator[tuple[str, Document]]:
         """The documents, as :meth:`documents` gives them, of plans that are at hand.
 
-        The stop is the one that is known, so :meth:`as_now` comes before the plans.
+        The stop is the one that is known, so :meth:`as_now` comes before the plans. ``ahead``
+        begins to read them at once.
         """
         files = [source.reach for source in self._sources]
         sources = list(zip(plans, files, strict=True))
         return self._with_start_and_stop(
-            documents_view.stream_documents(sources, self.start, self.known_stop, options)
+            documents_view.stream_documents(
+                sources, self.start, self.known_stop, options, ahead=ahead
+            )
         )
 
     def events(
@@ -518,11 +527,13 @@ class Header:
         )
         run = self.as_now()
         if stream_name is ALL:
-            return run.documents_of(run.plans(), options)
+            return from_store(run.documents_of(run.plans(), options))
         sources = [run._planned(stream_name, True)]
-        return run._with_start_and_stop(
-            documents_view.stream_documents(
-                sources, run.start, run.known_stop, options, all_streams=False
+        return from_store(
+            run._with_start_and_stop(
+                documents_view.stream_documents(
+                    sources, run.start, run.known_stop, options, all_streams=False
+                )
             )
         )
 

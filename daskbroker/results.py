@@ -26,6 +26,7 @@ from .core.fields import FieldsOfRuns
 from .core.query import compile_query
 from .core.run_plan import RunPlan
 from .core.search import Search, compile_search
+from .core.stored_streams import from_store
 from .described import having_descriptors, may_have_descriptors
 from .display.frames import runs_frame
 from .display.header_list import HeaderList
@@ -443,8 +444,8 @@ class Results:
         """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
 
         The oldest run comes first: inserted elsewhere, the runs have the same order there.
-        With an active Client the next runs are read ahead on the workers, within the bounds
-        that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
+        With an active Client the next runs are read and filled ahead on the workers, within the
+        bounds that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
 
         Parameters
         ----------
@@ -465,18 +466,28 @@ class Results:
             missing=missing,
             fill_value=fill_value,
         )
-        selection = FieldsOfRuns(fields)
+        return from_store(self._documents(options, FieldsOfRuns(fields)))
+
+    def _documents(
+        self, options: ViewOptions, selection: FieldsOfRuns
+    ) -> Iterator[tuple[str, Document]]:
         with Prefetcher() as ahead:
-            for (header, plans), chunks in ahead.runs(
-                (pair, [chunks for plan in pair[1] for chunks in plan.plans])
-                for pair in self._planned_one_by_one()
-            ):
-                coming = iter(chunks)
-                read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
-                there = selection.there([d for plan in read for d in plan.descriptors])
-                if there is not None:
-                    yield from header.documents_of(read, replace(options, fields=there))
+            yield from ahead.chained(self._begun(ahead, options, selection))
         selection.check()
+
+    def _begun(
+        self, ahead: Prefetcher, options: ViewOptions, selection: FieldsOfRuns
+    ) -> Iterator[Iterator[tuple[str, Document]]]:
+        """The documents of each run; some of them are on their way when it is given."""
+        for (header, plans), chunks in ahead.runs(
+            (pair, [chunks for plan in pair[1] for chunks in plan.plans])
+            for pair in self._planned_one_by_one()
+        ):
+            coming = iter(chunks)
+            read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
+            there = selection.there([d for plan in read for d in plan.descriptors])
+            if there is not None:
+                yield header.documents_of(read, replace(options, fields=there), ahead)
 
     def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
         """The runs, oldest first, with what each event source has of them.

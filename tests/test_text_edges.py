@@ -14,6 +14,7 @@ import dask
 import msgpack
 import numpy as np
 import pytest
+from dask.utils import key_split
 
 import daskbroker
 from daskbroker.assets.transfer import _is_made_of, _literals
@@ -256,6 +257,27 @@ def test_keys_of_graphs_are_clean(script_run, chunks):
     assert "<script>" not in html
     again = script_run.dataset(chunks=chunks)
     assert graph_keys(again.__dask_graph__()) == names
+
+
+@pytest.mark.usefixtures("lazy")
+def test_keys_name_run_stream_and_key(db):
+    """The dashboard groups tasks by what comes before the first digits."""
+    for _ in range(2):
+        insert_all(db, make_run(keys={"x": [1.0, 2.0]}, streams=("primary", "dark")))
+    header = db[-1]
+    uid = header.uid[:8]
+    found = {
+        f"daskbroker-primary-x-{uid}": header.dataset()["x"],
+        f"daskbroker-primary-read-{uid}": header.dataset()["x"],
+        f"daskbroker-dark-{uid}-x": header.dataset("dark", chunks=1)["x"],
+        "daskbroker-primary-x-2.runs": db().dataset()["x"],
+        f"daskbroker-primary-{uid}": header.table().optimize(),
+        "daskbroker-dark-2.runs": db().table("dark").optimize(),
+    }
+    for name, collection in found.items():
+        keys = graph_keys(collection.__dask_graph__())
+        assert any(key.startswith(f"{name}-") for key in keys), (name, keys)
+    assert key_split(header.dataset()["x"].data.name) == "daskbroker-primary-x"
 
 
 def test_a_table_shows_no_script(script_run):

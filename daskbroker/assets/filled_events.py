@@ -1,8 +1,8 @@
-"""Filling events: a block of those of one descriptor, or whatever comes in a stream."""
+"""Filling events and event_pages of one descriptor, a block of cells in one read of each file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -16,13 +16,10 @@ from ..core.filled import FilledDocument, as_document, read_only
 from .filling import Filling, Target
 from .held import FilledBlock, Held
 
-__all__ = ["fill_events", "fill_stream", "wanted_keys"]
+__all__ = ["events_in_block", "fill_events", "fill_page", "wanted_keys", "with_cells"]
 
 BLOCK_BYTES = 64 * 2**20
 """Events are filled so many bytes at a time, but one at least."""
-
-FillingOf = Callable[[Mapping[str, Any]], Filling]
-"""From a descriptor to how its run is filled."""
 
 
 def wanted_keys(descriptor: Mapping[str, Any], fields: Collection[str] | None) -> list[str]:
@@ -62,14 +59,19 @@ def fill_events(
         At the first event that cannot be filled, once all before it were given.
     """
     targets = [Target.of(descriptor, key) for key in keys]
-    size = sum(filling.declared(target).cell_bytes for target in targets)
-    count = max(1, BLOCK_BYTES // max(1, size))
+    count = events_in_block(filling, targets)
     coming = iter(events)
     begin = 0
     while block := list(islice(coming, count)):
         own = None if later is None else later[begin : begin + len(block)]
         begin += len(block)
         yield from _filled_block(filling, targets, block, near, own)
+
+
+def events_in_block(filling: Filling, targets: Iterable[Target]) -> int:
+    """How many events are filled at a time."""
+    size = sum(filling.declared(target).cell_bytes for target in targets)
+    return max(1, BLOCK_BYTES // max(1, size))
 
 
 def _filled_block(
@@ -85,7 +87,7 @@ def _filled_block(
         for target in targets:
             held = replace(Held.of_events(block, target.key), later=later)
             found.append((target, held, list(filling.blocks(target, held, near))))
-        filled = list(_with_cells(filling, block, found))
+        filled = list(with_cells(filling, block, found))
     except FillError:
         if len(block) == 1:
             raise
@@ -98,12 +100,22 @@ def _filled_block(
         yield from _filled_block(filling, targets, block[some], near, own)
 
 
-def _with_cells(
+def with_cells(
     filling: Filling,
-    events: Sequence[Mapping[str, Any]],
+    events: Iterable[Mapping[str, Any]],
     found: Sequence[tuple[Target, Held, Sequence[FilledBlock]]],
 ) -> Iterator[Document]:
-    """Events with the cells that were read for them, but for those that are left out."""
+    """Events with cells in place of references, as :func:`fill_events` gives them.
+
+    Parameters
+    ----------
+    filling
+        Says what becomes of missing cells; events may be left out for them.
+    events
+        Of one descriptor.
+    found
+        Of each key what the events hold, and the blocks that were read for them.
+    """
     keys = [target.key for target, *_ in found]
     changes = [_changes(filling, *one) for one in found]
     for event, *values in zip(events, *changes, strict=True):
@@ -146,79 +158,10 @@ def _changed(event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | No
     return FilledDocument.of(changed, event)
 
 
-def fill_stream(
-    stream: Iterable[tuple[str, Mapping[str, Any]]],
-    filling_of: FillingOf,
-    find_descriptor: Callable[[str], Mapping[str, Any] | None],
-    in_place: bool = False,
-    fields: Collection[str] | None = None,
-) -> Iterator[tuple[str, Any]]:
-    """The same ``(name, doc)`` pairs, with events and event_pages filled one by one. Lazy.
-
-    Parameters
-    ----------
-    stream
-        Any documents.
-    filling_of
-        Of the run of a descriptor; asked for once a descriptor.
-    find_descriptor
-        Of those whose descriptor is not in the stream.
-    in_place
-        Change the given documents (plain dicts) rather than give new ones.
-    fields
-        Only these keys; None: all.
-
-    Raises
-    ------
-    FillError
-        At the first event with a reference that cannot be followed.
-    """
-    known: dict[str, tuple[Mapping[str, Any], list[str], Filling | None]] = {}
-    for name, doc in stream:
-        if name not in ("event", "event_page", "descriptor"):
-            yield name, doc
-            continue
-        uid = doc["uid"] if name == "descriptor" else doc["descriptor"]
-        if uid not in known:
-            descriptor = doc if name == "descriptor" else find_descriptor(uid)
-            keys = [] if descriptor is None else wanted_keys(descriptor, fields)
-            known[uid] = descriptor or {}, keys, None
-        if name == "descriptor":
-            yield name, doc
-            continue
-        descriptor, keys, filling = known[uid]
-        if keys and filling is None:
-            filling = filling_of(descriptor)
-            known[uid] = descriptor, keys, filling
-        yield name, _filled(name, doc, descriptor, keys, filling, in_place)
-
-
-def _filled(
-    name: str,
-    doc: Mapping[str, Any],
-    descriptor: Mapping[str, Any],
-    keys: Sequence[str],
-    filling: Filling | None,
-    in_place: bool,
-) -> Any:
-    if filling is None:
-        changed: Mapping[str, Any] = doc if in_place else as_document(doc)
-    elif name == "event":
-        (changed,) = fill_events(filling, descriptor, [doc], keys)
-    else:
-        changed = _filled_page(doc, descriptor, keys, filling)
-    if not in_place:
-        return changed
-    for part in ("data", "filled"):
-        if changed is not doc and part in changed:
-            doc.setdefault(part, {}).update(changed[part])  # type: ignore[attr-defined]
-    return doc
-
-
-def _filled_page(
+def fill_page(
     page: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Sequence[str], filling: Filling
 ) -> Document:
-    """A page with the columns of some keys filled."""
+    """An event_page with the columns of some keys filled."""
     data, filled = dict(page["data"]), dict(page.get("filled") or {})
     for key in keys:
         target = Target.of(descriptor, key)

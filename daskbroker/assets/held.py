@@ -8,7 +8,7 @@ is taken as being there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -147,6 +147,27 @@ class Held:
             shifted("bare"),
             None if all(part.later is None for part in parts) else _joined_later(parts),
         )
+
+    def part(self, begin: int, end: int) -> Held:
+        """Of the events from ``begin`` to before ``end``."""
+        spans = {
+            name: slice(*np.searchsorted(getattr(self, name), (begin, end)))
+            for name in ("referring", "valued", "bare")
+        }
+        chosen = np.arange(len(self.referring))[spans["referring"]]
+        return Held(
+            self.seq_nums[begin:end],
+            self.references.take(pa.array(chosen)),  # a slice would be pickled whole
+            self.referring[spans["referring"]] - begin,
+            self.values[spans["valued"]],
+            self.valued[spans["valued"]] - begin,
+            self.bare[spans["bare"]] - begin,
+            None if self.later is None else self.later[begin:end],
+        )
+
+    def without_values(self) -> Held:
+        """The same without the values that are there: what has to be read."""
+        return replace(self, values=[], valued=np.zeros(0, np.int64))
 
     @classmethod
     def _of_cells(cls, seq_nums: np.ndarray, values: list[Any], states: list[Any]) -> Held:

@@ -81,12 +81,13 @@ class References:
             uids = [owner["run_start"] for owner in plan.descriptors]
             for uid in uids:
                 keys.setdefault(uid, {})
-            for place, key in zip(plan.records["descriptor"].tolist(), plan.keys, strict=True):
+            _, stored = plan.reader.stored(plan.keys)
+            for place, key in zip(plan.records["descriptor"].tolist(), stored, strict=True):
                 keys[uids[place]].setdefault(kind, []).append(key)
         any_plan = next(iter(plans.values()), None)
         if any_plan is None:
             return {}
-        store, reader = any_plan.store, any_plan.reader
+        store, (reader, _) = any_plan.store, any_plan.reader.stored(())
         return {
             run: cls(run, store, reader, {kind: tuple(some) for kind, some in found.items()})
             for run, found in keys.items()

@@ -202,6 +202,10 @@ class ChunkReader(ABC):
         """The keys as another process can read them; a store with local ones overrides it."""
         return keys
 
+    def stored(self, keys: Sequence[Any]) -> tuple[ChunkReader, Sequence[Any]]:
+        """Reader and keys of the store; a reader of what was read from there overrides it."""
+        return self, keys
+
 
 @contextmanager
 def damage_of(label: str) -> Iterator[None]:

@@ -43,9 +43,9 @@ SETTINGS: dict[str, Setting] = {
         "bytes",
         "What is stored of a dataset is in memory if all of it together has this size at most.",
     ),
-    "prefetch": Setting(8, "int", "Number of reads that a stream of documents is ahead."),
+    "prefetch": Setting(8, "int", "Number of reads and fills that a stream of documents is ahead."),
     "prefetch-bytes": Setting(
-        "128 MiB", "bytes", "Size of all that a stream of documents has read ahead."
+        "128 MiB", "bytes", "Size of all that a stream of documents has read or filled ahead."
     ),
     "timezone": Setting(
         "UTC", "text", "IANA name of the time zone of a broker that is opened without one."

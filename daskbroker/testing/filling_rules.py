@@ -224,6 +224,46 @@ class FillRuleConformance(Conformance):
         cells = _cells(stream)
         np.testing.assert_array_equal(stacked(cells).reshape(data.shape), data)
 
+    @pytest.mark.parametrize("make", [datum_run, stream_run])
+    def test_fill_event_stream_block_by_block(self, put: Put, tmp_path: Path, make: Any) -> None:
+        """Lists and what a header gives; of others each document before the next is asked for."""
+        header = put(make(tmp_path)[0])
+        source = header.es_given_stream("primary")
+        plain = list(header.documents(fill=False))
+        asked = 0
+
+        def one_by_one() -> Any:
+            nonlocal asked
+            for pair in plain:
+                asked += 1
+                yield pair
+
+        expected = []
+        for pair in source.fill_event_stream(one_by_one()):
+            expected.append(pair)
+            assert asked == len(expected)
+        for stream in (plain, header.documents(fill=False), header.stream("primary", fill=False)):
+            filled = list(source.fill_event_stream(stream))
+            assert len({id(cell.base) for cell in _cells(filled)}) == 1  # of one read
+            np.testing.assert_array_equal(stacked(_cells(filled)), stacked(_cells(expected)))
+            assert _without_cells(filled) == _without_cells(expected)
+        changeable = [(name, doc.to_dict()) for name, doc in plain]
+        again = list(source.fill_event_stream(changeable, in_place=True))
+        assert all(doc is given for (_, doc), (_, given) in zip(again, changeable, strict=True))
+        np.testing.assert_array_equal(stacked(_cells(changeable)), stacked(_cells(expected)))
+
+    def test_fill_event_stream_gives_what_is_before_an_error(self, put: Put) -> None:
+        header = put(squares_run())
+        source = header.es_given_stream("primary")
+        stream = source.fill_event_stream(
+            header.documents(fill=False), handler_registry={"SQUARES": FailsAtTwo}
+        )
+        given = [next(stream) for _ in range(9)]
+        assert [name for name, _ in given][-2:] == ["event", "event"]
+        np.testing.assert_array_equal(stacked(_cells(given)), squares(2))
+        with pytest.raises(FillError, match="no beam"):
+            next(stream)
+
     def test_fill_event_pages(self, broker: Any, tmp_path: Path) -> None:
         docs, data = datum_run(tmp_path)
         header = _inserted(broker, docs)
@@ -320,6 +360,11 @@ class FillRuleConformance(Conformance):
 
 def _cells(stream: Iterable[tuple[str, Any]]) -> list[Any]:
     return [doc["data"]["img"] for name, doc in stream if name == "event"]
+
+
+def _without_cells(stream: Iterable[tuple[str, Any]]) -> list[Any]:
+    events = (doc for name, doc in stream if name == "event")
+    return [{**event, "data": {**event["data"], "img": None}} for event in events]
 
 
 def _inserted(broker: Any, docs: Documents) -> Any:

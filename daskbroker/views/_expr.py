@@ -86,7 +86,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
 
     @functools.cached_property
     def _name(self) -> str:
-        return f"{self._funcname}-{self.deterministic_token}"
+        return f"{self._parts.name}-{self.deterministic_token}"
 
     def __dask_tokenize__(self) -> str:
         if not self._determ_token:

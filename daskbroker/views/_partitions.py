@@ -66,6 +66,11 @@ class Partitions(abc.ABC):
         """Identity of content and selection: equal tokens mean equal tables, for ever."""
 
     @property
+    def name(self) -> str:
+        """How keys of tasks begin: letters, digits and ``_ . : -``."""
+        return "daskbroker"
+
+    @property
     @abc.abstractmethod
     def meta(self) -> pd.DataFrame:
         """The empty frame: columns with their exact dtypes, the index, and ``attrs``."""

@@ -14,6 +14,7 @@ from ..assets.access import FileAccess
 from ..assets.filling import Filling, Target
 from ..core.chunks import ChunkPlan
 from ..core.fields import Field, project, select
+from ..core.graph_names import graph_name, runs_name
 from ..core.run_plan import RunPlan
 from ..core.schema import (
     TableColumn,
@@ -149,6 +150,12 @@ class StreamPartitions(Partitions):
         if any(c.field.role in ("start", "stop") for c in self._columns):
             digest.update(repr(sorted(self._constants_of.items())).encode("utf8", "replace"))
         return digest.hexdigest()
+
+    @cached_property
+    def name(self) -> str:
+        """See :class:`Partitions`."""
+        runs = runs_name(descriptor["run_start"] for descriptor in self._plan.descriptors)
+        return f"daskbroker-{graph_name(self._options.stream)}-{runs}"
 
     @cached_property
     def _constants_of(self) -> dict[int, tuple[Any, ...]]:

@@ -8,8 +8,9 @@ what uses it. Only the chunks in hand are in memory.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..assets.access import FileAccess
-from ..assets.filled_events import fill_events, wanted_keys
+from ..assets.filled_events import wanted_keys
 from ..assets.filling import Filling
 from ..core.chunks import ChunkPlan, damaged
 from ..core.clock import seconds_of
@@ -30,6 +31,7 @@ from ..core.filled import FilledDocument, unfilled_form
 from ..core.frozen import FrozenDict, freeze
 from ..core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
 from ..core.run_plan import RunPlan, resources_of, stream_of
+from .filled_ahead import EventChunk, fill_chunks
 from .options import ViewOptions
 from .prefetch import Prefetcher
 from .rows import later_of
@@ -37,6 +39,8 @@ from .rows import later_of
 __all__ = ["Uses", "new_documents", "stream_documents"]
 
 NamedDocument = tuple[str, Document]
+_Track = Iterator[tuple[float, str, Document]]
+"""Documents of one descriptor, with their times."""
 FIRST_SEQ = "seq_nums:start"
 
 
@@ -81,8 +85,11 @@ def stream_documents(
     options: ViewOptions,
     *,
     all_streams: bool = True,
+    ahead: Prefetcher | None = None,
 ) -> Iterator[NamedDocument]:
-    """Everything of a run but start and stop, references before users, by time. Lazy.
+    """Everything of a run but start and stop, references before users, by time.
+
+    Lazy; but with ``ahead`` what it reads is begun at once, as far as there is room.
 
     Parameters
     ----------
@@ -95,17 +102,46 @@ def stream_documents(
         out), ``fill`` and the handlers.
     all_streams
         False if only some streams are planned; then only their references are given.
+    ahead
+        What reads, of many runs; None: one for this run alone.
 
     Raises
     ------
     FieldNotFound
         For a field that no stream has.
     """
+    begin = partial(_begun, sources, start, stop, options, all_streams)
+    if ahead is None:
+        return _lazily(begin)
+    try:
+        return begin(ahead)
+    except Exception as error:  # for who asks for the first document
+        return _failing(error)
+
+
+def _lazily(begin: Callable[[Prefetcher], Iterator[NamedDocument]]) -> Iterator[NamedDocument]:
+    with Prefetcher() as ahead:
+        yield from begin(ahead)
+
+
+def _failing(error: Exception) -> Iterator[NamedDocument]:
+    raise error
+    yield
+
+
+def _begun(
+    sources: Sequence[tuple[RunPlan, FileAccess]],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    options: ViewOptions,
+    all_streams: bool,
+    ahead: Prefetcher,
+) -> Iterator[NamedDocument]:
     fields = None if options.fields is ALL else options.fields
     if fields is not None:
         select(fields, [d for plan, _ in sources for d in plan.descriptors])
     parts = [_Source(plan, all_streams, options.filling(plan, files)) for plan, files in sources]
-    yield from _documents(parts, start, stop, fields)
+    return _documents(parts, start, stop, fields, ahead)
 
 
 def new_documents(
@@ -127,7 +163,7 @@ def new_documents(
     """
     sources = [_Source(plan, all_streams, filling, uses) for plan, filling, uses in parts]
     fields = None if options.fields is ALL else options.fields
-    return _documents(sources, start, None, fields)
+    return _lazily(partial(_documents, sources, start, None, fields))
 
 
 def _documents(
@@ -135,20 +171,26 @@ def _documents(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
     fields: Any,
+    ahead: Prefetcher,
 ) -> Iterator[NamedDocument]:
-    with Prefetcher() as ahead:
-        yield from _references(parts, ahead)
-        tracks = [
-            _track(part, place, change, ahead)
-            for part in parts
-            for place, change in sorted(_changes(part, start, stop, fields).items())
-        ]
-        if len(tracks) == 1:
-            merged: Iterable[Any] = tracks[0]
-        else:
-            merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
-        for _, name, doc in merged:
-            yield name, doc
+    tracks = [
+        _track(part, place, change, _events(part, place, change, ahead), ahead)
+        for part in parts
+        for place, change in sorted(_changes(part, start, stop, fields).items())
+    ]
+    return _given(parts, tracks, ahead)
+
+
+def _given(
+    parts: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
+) -> Iterator[NamedDocument]:
+    yield from _references(parts, ahead)
+    if len(tracks) == 1:
+        merged: Iterable[Any] = tracks[0]
+    else:
+        merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
+    for _, name, doc in merged:
+        yield name, doc
 
 
 def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
@@ -162,7 +204,7 @@ def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDo
             yield name, doc
     datums_given: set[str] = set()
     for number, (part, wanted) in enumerate(zip(parts, used, strict=True)):
-        for docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
+        for _, docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
@@ -206,9 +248,7 @@ def _look_for_datums(part: _Source) -> None:
         datum_ids.difference_update(found.column(DATUM.uid).to_pylist())
 
 
-def _in_order(
-    track: Iterable[tuple[float, str, Document]],
-) -> Iterator[tuple[float, str, Document]]:
+def _in_order(track: _Track) -> _Track:
     """Times that never go back, so that merging keeps each track's own order."""
     latest = float("-inf")
     for time, name, doc in track:
@@ -218,8 +258,12 @@ def _in_order(
 
 
 def _track(
-    part: _Source, place: int, change: _Change | None, ahead: Prefetcher
-) -> Iterator[tuple[float, str, Document]]:
+    part: _Source,
+    place: int,
+    change: _Change | None,
+    coming: Iterator[Iterator[Document]],
+    ahead: Prefetcher,
+) -> _Track:
     """One descriptor, its events, and its stream_datums between them."""
     parent = part.plan.descriptors[place]
     descriptor = parent if change is None else change.descriptor
@@ -227,14 +271,7 @@ def _track(
     yield time, "descriptor", descriptor
     frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
     waiting = next(frames, None)
-    chunks = np.flatnonzero(part.plan.events.records["descriptor"] == place).tolist()
-    keys = wanted_keys(parent, None if change is None else change.kept)
-    later = later_of(part.plan.events, chunks) if set(keys) & set(stream_keys(parent)) else {}
-    for number, events in enumerate(_decoded(part.plan.events, EVENT, chunks, ahead)):
-        if part.filling is not None and keys:
-            near = (number + 0.5) / len(chunks)
-            own = later.get(chunks[number])
-            events = fill_events(part.filling, parent, events, keys, near, own)
+    for events in coming:
         if change is None and waiting is None:
             for event in events:
                 yield event["time"], "event", event
@@ -255,6 +292,24 @@ def _of_descriptor(doc: Document, descriptor: Document) -> Document:
     if doc["descriptor"] == descriptor["uid"]:
         return doc
     return frozen_document({**doc, "descriptor": descriptor["uid"]})
+
+
+def _events(
+    part: _Source, place: int, change: _Change | None, ahead: Prefetcher
+) -> Iterator[Iterator[Document]]:
+    """Those of a descriptor, some at a time, with the external keys that stay filled."""
+    plan, parent = part.plan.events, part.plan.descriptors[place]
+    keys = wanted_keys(parent, None if change is None else change.kept)
+    chunks = np.flatnonzero(plan.records["descriptor"] == place).tolist()
+    coming = _decoded(plan, EVENT, chunks, ahead)
+    if part.filling is None or not keys:
+        return (events for _, events in coming)
+    later = later_of(plan, chunks) if set(keys) & set(stream_keys(parent)) else {}
+    read = (
+        EventChunk(table, events, (number + 0.5) / len(chunks), later.get(chunks[number]))
+        for number, (table, events) in enumerate(coming)
+    )
+    return fill_chunks(part.filling, parent, read, keys, ahead)
 
 
 def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
@@ -283,8 +338,8 @@ def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
 
 def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
-) -> Iterator[Iterator[Document]]:
-    """Chunks as documents, the next ones read ahead."""
+) -> Iterator[tuple[pa.Table, Iterator[Document]]]:
+    """Chunks, and the documents in them, the next ones read ahead."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     if not places:
         return
@@ -294,7 +349,7 @@ def _decoded(
             rows = iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
         except StoreDamaged as error:
             raise damaged(plan.label(place), error) from error
-        yield rows
+        yield table, rows
 
 
 def _changes(

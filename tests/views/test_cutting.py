@@ -9,11 +9,13 @@ from dataclasses import replace
 import dask
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
 import daskbroker
 from daskbroker.assets import filling
+from daskbroker.core.errors import BadQuery
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run, stream_run
@@ -195,3 +197,24 @@ def test_large_columns_are_read_together_in_groups_of_their_own(db):
 def test_a_column_that_is_stored_is_read_from_any_partition(huge):
     part = huge.table()[["x"]].partitions[1234].compute()
     assert part["x"].tolist() == ((part.index - 1) * 0.5).tolist()
+
+
+def test_sizes_cut_text_too(db):
+    """Dask knows no size of objects; the store knows what is in its chunks."""
+    texts = [f"{number:01000}" for number in range(200)]
+    insert_all(db, make_run(keys={"x": [1.0] * 200, "note": texts}))
+    header = db[-1]
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        whole = header.dataset()
+        with pytest.raises(NotImplementedError, match="object dtype"):
+            whole.chunk("auto")
+        for chunks in ("50 kB", {"time": "50 kB"}):
+            dataset = header.dataset(chunks=chunks)
+            assert len(dataset.chunks["time"]) > 1
+            xr.testing.assert_identical(dataset.load(), header.dataset(chunks=None).load())
+        assert header.dataset(chunks={"time": "auto"}).chunks == whole.chunks
+        of_one = header.dataset(chunks={"x": "80 B"})
+        assert of_one["x"].chunks == ((10,) * 20,)
+        assert of_one["note"].chunks == whole["note"].chunks
+        with pytest.raises(BadQuery, match="8 MiB"):
+            header.dataset(chunks="much")

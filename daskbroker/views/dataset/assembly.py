@@ -13,13 +13,21 @@ import numpy as np
 import xarray as xr
 
 from ...core.external import stream_keys
-from ...core.graph_names import graph_name
+from ...core.graph_names import graph_name, runs_name
 from ...core.layouts import STREAM_RESOURCE
 from ...core.run_plan import RunPlan, resources_of
 from ...core.schema import TableColumn
 from ..dataframe import target_bytes
 from .columns import ColumnSource, ExternalColumn
-from .cutting import column_groups, even_cut, given_cut, is_cut, regular_length, row_bytes
+from .cutting import (
+    column_groups,
+    even_cut,
+    given_cut,
+    is_cut,
+    regular_length,
+    row_bytes,
+    text_bytes,
+)
 from .graphs import Blocks, external_array, stored_arrays
 from .loading import Loading, names_to_load
 from .restoring import Restoring
@@ -101,7 +109,40 @@ class Assembly:
         sources = {name: self.stored[name] for name in names}
         return Loading(self.plan.events, self.rows, sources)
 
+    @cached_property
+    def runs_name(self) -> str:
+        """What the names of tasks say of the runs."""
+        return runs_name(descriptor["run_start"] for descriptor in self.plan.descriptors)
+
     # -- the cut -----------------------------------------------------------------------------
+
+    @cached_property
+    def asked(self) -> Any:
+        """``chunks`` with lengths in place of sizes along ``time``, which Dask does not take.
+
+        It knows no size of objects, such as text.
+        """
+        if self.chunks == "auto":
+            return {}
+        chunks = {"time": self.chunks} if isinstance(self.chunks, str) else self.chunks
+        if not isinstance(chunks, Mapping):
+            return chunks
+        return {
+            name: self._sized(name, cut)
+            if isinstance(cut, str) and name in ("time", *self.sources)
+            else cut
+            for name, cut in chunks.items()
+        }
+
+    def _sized(self, name: Any, size: str) -> int | tuple[int, ...]:
+        """Lengths of blocks of a size such as ``"8 MiB"``; of the largest variable for ``time``."""
+        if not len(self.rows):
+            return -1
+        target = target_bytes() if size == "auto" else text_bytes(size)
+        if name == "time":
+            return self._lengths_by(target)
+        cell = self.external[name].cell_bytes if name in self.external else self.sizes[name]
+        return even_cut(len(self.rows), target // max(1, cell))
 
     @cached_property
     def lengths(self) -> dict[str, tuple[int, ...]] | None:
@@ -109,7 +150,7 @@ class Assembly:
 
         None if more than that is asked for: then xarray has to cut.
         """
-        chunks = {} if self.chunks == "auto" else self.chunks
+        chunks = self.asked
         if not isinstance(chunks, Mapping):
             return None
         if not all(n in ("time", *self.sources) and is_cut(cut) for n, cut in chunks.items()):
@@ -122,13 +163,17 @@ class Assembly:
     @cached_property
     def usual_lengths(self) -> tuple[int, ...]:
         """Lengths of blocks along ``time`` where nothing else is asked for."""
+        return self._lengths_by(target_bytes())
+
+    def _lengths_by(self, target: int) -> tuple[int, ...]:
+        """Lengths of even blocks of which those of the largest variable have about a size."""
         if self.external:
             largest = max(self.external.values(), key=lambda source: source.cell_bytes)
             row, align = largest.cell_bytes, self._frames_of_a_chunk(largest)
         else:
             row = sum(size for name, size in self.sizes.items() if name not in self.coordinates)
             align = regular_length(self.rows.lengths)
-        return even_cut(len(self.rows), target_bytes() // max(1, row), align)
+        return even_cut(len(self.rows), target // max(1, row), align)
 
     def _frames_of_a_chunk(self, source: ExternalColumn) -> int:
         """How many events have one chunk in the files, as stream_resources tell."""
@@ -140,7 +185,7 @@ class Assembly:
 
     def _dask_arrays(self, lengths: Mapping[str, tuple[int, ...]]) -> dict[str, da.Array]:
         """Dask's arrays of some variables; those that would be too many tasks are left out."""
-        named = self.chunks if isinstance(self.chunks, Mapping) else {}
+        named = self.asked if isinstance(self.asked, Mapping) else {}
         stored = [name for name in lengths if name in self.stored and name not in named]
         tasks = sum(len(lengths[name]) for name in stored)
         left_out = stored if self.external and tasks > MOST_TASKS else []
@@ -163,10 +208,15 @@ class Assembly:
         return arrays
 
     def task_name(self, name: str, *content: Any) -> str:
-        """Of the tasks of a variable, as the dashboard shows it, and what tells it from others."""
+        """Of the tasks of a variable, and what tells it from others.
+
+        The dashboard shows what comes before the first digits: the run comes after it.
+        """
         note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
         token = hashlib.blake2b(note, digest_size=16).hexdigest()
-        return "-".join(["daskbroker", graph_name(self.stream), graph_name(name), token])
+        return "-".join(
+            ["daskbroker", graph_name(self.stream), graph_name(name), self.runs_name, token]
+        )
 
     # -- what is put together ----------------------------------------------------------------
 
@@ -197,12 +247,12 @@ class Assembly:
 
     def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
         """By xarray, as it was asked for."""
-        chunks = self.chunks
+        chunks = self.asked
         if isinstance(chunks, Mapping):
             chunks = {"time": self.usual_lengths, **chunks}
         clean = {name: graph_name(str(name)) for name in self.sources}
         renamed = {name: new for name, new in clean.items() if name != new}
-        prefix = f"daskbroker-{graph_name(self.stream)}-"
+        prefix = f"daskbroker-{graph_name(self.stream)}-{self.runs_name}-"
         cut = lazy.rename(renamed).chunk(chunks, token=self.token, name_prefix=prefix)
         return cut.rename({new: name for name, new in renamed.items()})
 

@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from dask.utils import parse_bytes
 
 from ...core.chunks import ChunkPlan
 from ...core.codec import Kind
@@ -19,7 +20,15 @@ from ...core.errors import BadQuery
 from ..rows import LEAST_BYTES
 from .columns import ColumnSource, Constants
 
-__all__ = ["column_groups", "even_cut", "given_cut", "is_cut", "regular_length", "row_bytes"]
+__all__ = [
+    "column_groups",
+    "even_cut",
+    "given_cut",
+    "is_cut",
+    "regular_length",
+    "row_bytes",
+    "text_bytes",
+]
 
 GROUP_BYTES = 8 * 2**20
 """Of columns that one task reads together, as far as that is more than one column."""
@@ -85,6 +94,20 @@ def given_cut(cut: int | Sequence[int], count: int) -> tuple[int, ...]:
         return (count,)
     whole, rest = divmod(count, cut)
     return (cut,) * whole + ((rest,) if rest else ())
+
+
+def text_bytes(size: str) -> int:
+    """A size such as ``"8 MiB"`` in bytes.
+
+    Raises
+    ------
+    BadQuery
+        If it is none.
+    """
+    try:
+        return int(parse_bytes(size))
+    except ValueError:
+        raise BadQuery(f"chunks {size!r} is neither 'auto' nor a size such as '8 MiB'") from None
 
 
 def row_bytes(plan: ChunkPlan, sources: Mapping[str, ColumnSource]) -> dict[str, int]:

@@ -71,7 +71,8 @@ def dataset(
     chunks
         ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time``; a block
         of the largest has about the partition size. None: xarray's own lazy arrays.
-        ``{"time": n}``, ``{name: n}``: so many events a block, for all variables, or for one.
+        ``{"time": n}``, ``{name: n}``: so many events a block, for all variables, or for one;
+        a size such as ``"8 MiB"`` in place of ``n``, or alone: blocks of about that size.
         Anything else as :meth:`xarray.Dataset.chunk` takes it.
     with_run
         Add the coordinate ``run``, the uid.
