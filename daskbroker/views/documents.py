@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from ..assets.access import FileAccess
 from ..assets.filled_events import fill_events, wanted_keys
 from ..assets.filling import Filling
+from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.chunks import ChunkPlan, damaged
 from ..core.clock import seconds_of
 from ..core.documents import ALL, Document, frozen_document
@@ -73,7 +74,8 @@ def stream_documents(
         Of the run, for projections.
     options
         ``fields`` (descriptors change with them, and a stream that has none of them is left
-        out), ``fill`` and the handlers.
+        out), ``fill`` and the handlers; ``errors="skip"`` leaves out the events of chunks that are
+        damaged, with a warning. References have to be sound.
     all_streams
         False if only some streams are planned; then only their references are given.
 
@@ -86,7 +88,7 @@ def stream_documents(
     if fields is not None:
         select(fields, [d for plan, _ in sources for d in plan.descriptors])
     parts = [_Source(plan, all_streams, options.filling(plan, files)) for plan, files in sources]
-    with Prefetcher() as ahead:
+    with Prefetcher(skip_damaged=options.errors == "skip") as ahead:
         yield from _references(parts, ahead)
         tracks = [
             _track(part, place, change, ahead)
@@ -209,7 +211,7 @@ def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Itera
     chunks.sort()
     places = [place for *_, place in chunks]
     rows = (
-        iter_rows(STREAM_DATUM, _frames_of(table, descriptor), "")
+        iter_rows(STREAM_DATUM, _frames_of(_sound(table), descriptor), "")
         for table in ahead.tables(plan, places)
     )
     if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
@@ -222,17 +224,28 @@ def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
     return table.filter(pc.field("descriptor") == descriptor).sort_by(FIRST_SEQ)
 
 
+def _sound(table: pa.Table | StoreDamaged) -> pa.Table:
+    if isinstance(table, StoreDamaged):
+        raise table
+    return table
+
+
 def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
 ) -> Iterator[Iterator[Document]]:
-    """Chunks as documents, the next ones read ahead."""
+    """Chunks as documents, the next ones read ahead; nothing in the place of damaged events."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     owners = plan.records["descriptor"]
     for place, table in zip(places, ahead.tables(plan, places)):
+        owner = plan.descriptors[int(owners[place])]
         try:  # not damage_of, as the label is wanted of few
-            rows = iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
+            rows = iter_rows(layout, _sound(table), owner["uid"])
         except StoreDamaged as error:
-            raise damaged(plan.label(place), error) from error
+            problem = damaged(plan.label(place), error)
+            if not (ahead.skip_damaged and layout is EVENT):
+                raise problem from error
+            warn_of_bad(BadRun(owner["run_start"], str(problem)))
+            rows = iter(())
         yield rows
 
 

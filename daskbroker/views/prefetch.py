@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from ..core.chunks import ChunkPlan, ChunkReader, present
+from ..core.errors import StoreDamaged
 from ..core.forking import Origin, in_each_process
 from ..core.settings import setting
 from ..workers import current_client
@@ -30,11 +31,29 @@ RUNS_IN_A_READ = 32
 Reads = Sequence[tuple[ChunkReader, Sequence[Any], Sequence[str]]]
 """What one task reads: keys, by reader, and whose chunks they are."""
 
+Read: TypeAlias = "pa.Table | StoreDamaged"
+"""A chunk, or why it cannot be read."""
+
 Item = TypeVar("Item")
 
 
-def _read(reads: Reads) -> list[list[pa.Table]]:
+def _read(reads: Reads) -> list[list[Read]]:
     return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in reads]
+
+
+def _read_sound(reads: Reads) -> list[list[Read]]:
+    """The same one by one, with the error in the place of what is damaged."""
+    return [
+        [_read_one(reader, key, label) for key, label in zip(keys, labels, strict=True)]
+        for reader, keys, labels in reads
+    ]
+
+
+def _read_one(reader: ChunkReader, key: Any, label: str) -> Read:
+    try:
+        return next(reader.read_labelled([key], [label]))
+    except StoreDamaged as error:
+        return error
 
 
 @dataclass(frozen=True)
@@ -50,9 +69,15 @@ class Prefetcher:
     """Reads ahead of the caller, in order, within bounds that all its reads share.
 
     A context manager; leaving it cancels what has not been read.
+
+    Parameters
+    ----------
+    skip_damaged
+        Give the error in the place of a chunk that is damaged, and go on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip_damaged: bool = False) -> None:
+        self.skip_damaged = skip_damaged
         in_each_process(self._begin)
         count = setting("prefetch")
         self._count = LOCAL_COUNT if self._client is None else max(1, count)
@@ -86,14 +111,22 @@ class Prefetcher:
         portable = [(reader, reader.portable(keys), labels) for reader, keys, labels in reads]
         return self._executor.submit(_read, portable if self._client is not None else reads)
 
-    def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[pa.Table]:
+    def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Read]:
         """Chunks of a plan, one by one, each as a table of all its columns."""
         steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, places))
         if len(steps) < 2:
-            yield from (plan.read(place) for place in places)
+            yield from (self._read_now(plan, place) for place in places)
             return
         for _, tables in self._in_order(steps):
             yield from tables[0]
+
+    def _read_now(self, plan: ChunkPlan, place: int) -> Read:
+        try:
+            return plan.read(place)
+        except StoreDamaged as error:
+            if not self.skip_damaged:
+                raise
+            return error
 
     def _steps(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[_Step]:
         """Chunks put together up to a size; the first alone, so that it comes soon."""
@@ -122,7 +155,7 @@ class Prefetcher:
         if piece:
             yield piece
 
-    def _in_order(self, steps: Iterable[_Step]) -> Iterator[tuple[Any, list[list[pa.Table]]]]:
+    def _in_order(self, steps: Iterable[_Step]) -> Iterator[tuple[Any, list[list[Read]]]]:
         """The reads' results, the next ones under way meanwhile."""
         coming = iter(steps)
         window: deque[tuple[_Step, Origin, Any]] = deque()
@@ -134,8 +167,7 @@ class Prefetcher:
                     self._held += following.size
                     following = next(coming, None)
                 step, origin, future = window[0]
-                # In a forked child no thread is left that would read it.
-                tables = future.result() if origin.is_here() else _read(step.reads)
+                tables = self._result(step, origin, future)
                 window.popleft()
                 del future  # or the worker keeps what it read while the caller goes through it
                 self._held -= step.size
@@ -145,6 +177,16 @@ class Prefetcher:
                 self._held -= step.size
                 if origin.is_here() and self._can_cancel():
                     future.cancel()
+
+    def _result(self, step: _Step, origin: Origin, future: Any) -> list[list[Read]]:
+        """What a step has read."""
+        try:
+            # In a forked child no thread is left that would read it.
+            return future.result() if origin.is_here() else _read(step.reads)  # type: ignore[no-any-return]
+        except StoreDamaged:
+            if not self.skip_damaged:
+                raise
+        return _read_sound(step.reads)
 
     def _has_room(self, window: Sequence[Any], step: _Step) -> bool:
         if not window:
@@ -200,10 +242,10 @@ def _is_small(plans: Sequence[ChunkPlan], unit: int) -> bool:
 class _InHand(ChunkReader):
     """Gives chunks that have been read."""
 
-    tables: Sequence[pa.Table]
+    tables: Sequence[Read]
 
     @classmethod
-    def plan(cls, plan: ChunkPlan, tables: Sequence[pa.Table]) -> ChunkPlan:
+    def plan(cls, plan: ChunkPlan, tables: Sequence[Read]) -> ChunkPlan:
         """The plan with its chunks in memory; ranges of ``seq_num`` stay what they are."""
         keys = (key if isinstance(key, range) else place for place, key in enumerate(plan.keys))
         return replace(plan, reader=cls(tables), keys=tuple(keys))
@@ -211,4 +253,6 @@ class _InHand(ChunkReader):
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         table = self.tables[key]
+        if isinstance(table, StoreDamaged):
+            raise table
         return table if columns is None else table.select(present(table.schema, columns))
