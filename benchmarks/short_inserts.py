@@ -29,7 +29,7 @@ __all__ = [
 EVENTS = 10
 DOCUMENTS = EVENTS + 3
 MEMORY = Path("/dev/shm")
-PARTS = 10
+PARTS = 20
 """In so many the thousands of runs are inserted: in one sample, some hundreds."""
 
 
@@ -100,7 +100,8 @@ class GrowingStore:
 def short_inserts(sizes: Sizes, folder: Path) -> Workload:
     """Runs of 13 documents, in memory and on disk; an insert while the log is synced.
 
-    Each sample inserts a tenth of the runs: all of them in five rounds, of two samples each.
+    Each sample inserts a twentieth of the runs: all of them in five rounds of two cases, of which
+    each takes a sample that does not count and one that does.
     """
     some = max(1, sizes.runs // PARTS)
     count = some * DOCUMENTS

@@ -258,7 +258,7 @@ def inserting(bench: Bench) -> Workload:
 
 
 def short_inserting(bench: Bench) -> Workload:
-    """500 runs of 13 documents: suitcase-mongo, and an embedded store in memory and on disk.
+    """250 runs of 13 documents: suitcase-mongo, and an embedded store in memory and on disk.
 
     suitcase-mongo does not wait for any disk. How many syncs of the disk a run costs is measured
     by ``python -m benchmarks --only short-inserts``.

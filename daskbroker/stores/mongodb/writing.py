@@ -152,12 +152,15 @@ class EventWriter:
         Where a row is in a chunk that still waits to leave the journal this is what a sealer does.
         """
         self._look(descriptor, lane)
-        left = {row["uid"] for row in self._not_sealed(descriptor, lane, rows)}
-        twice = [storable(row["uid"]) for row in rows if row["uid"] not in left]
-        if twice:
+        left: set[str] = set()  # none, where one of them differs from the event that was sealed
+        try:
+            left = {row["uid"] for row in self._not_sealed(descriptor, lane, rows)}
+        finally:
+            twice = [storable(row["uid"]) for row in rows if row["uid"] not in left]
             query = {"uid": {"$in": twice}, "descriptor": storable(descriptor["uid"])}
-            with self._database.errors():
-                self._database.collection("event").delete_many(query)
+            if twice:
+                with self._database.errors():
+                    self._database.collection("event").delete_many(query)
 
     def _insert_one(self, row: Mapping[str, Any], encoded: RawBSONDocument) -> None:
         label = f"event {row['uid']!r}"
@@ -171,8 +174,9 @@ class EventWriter:
                 there = found[0] if found else self._database.insert_once("event", encoded, same)
                 meant = self._meant(row, there)
                 if there is not None and meant is None:
-                    events.delete_one({"_id": there["_id"], "descriptor": MARKS})
-                    meant = self._meant(row, self._database.insert_once("event", encoded, same))
+                    events.delete_one({**same, "descriptor": MARKS})
+                    self._insert_one(row, encoded)
+                    return
                 self._compare(row, meant)
             except WriteError as error:
                 if error.code not in REFUSED:
