@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
 
@@ -55,8 +54,8 @@ class FileAccess:
 
     def remembering(self, memory: Memory) -> FileAccess:
         """The same access, sharing handlers and roots, that remembers what it finds in files."""
-        found = copy.copy(self)
-        found.memory = memory
+        found = FileAccess.__new__(FileAccess)
+        found.__dict__ |= self.__dict__ | {"memory": memory}
         return found
 
     def filling(

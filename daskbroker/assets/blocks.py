@@ -153,7 +153,7 @@ def _open(
     path = resource.path
     key = (
         *(factory, path, resource.readable, resource.stream),
-        to_json(resource.kwargs),
+        to_json(resource.kwargs) if resource.kwargs else "",
         to_json(data_key) if resource.stream else "",
     )
     cache = open_handlers() if cache is None else cache

@@ -17,10 +17,13 @@ from ..core.documents import Document
 from ..core.layouts import DATUM, Layout, cells, decode_rows, whole
 from .handlers.base import Datums
 
-__all__ = ["DatumChunk", "datum_chunk", "documents", "reference_table"]
+__all__ = ["DatumChunk", "datum_chunk", "documents", "places_among", "reference_table"]
 
 KEPT = 64
 """So many chunks of references stay in memory, as they are stored and as datums."""
+FEW = 8
+"""Up to so many texts are searched for one by one: a table of all known ones, which is made anew
+each time, takes as long as 16 searches."""
 
 
 @lru_cache(KEPT)
@@ -42,10 +45,17 @@ def documents(
         table = reference_table(store, reader, key)
         if uids is not None:
             known = whole(table.column(layout.uid))
-            hits = pc.index_in(pa.array(uids, known.type), value_set=known).drop_null()
-            table = table.take(hits)
+            hits = places_among(pa.array(uids, known.type), known)
+            table = table.take(hits[hits >= 0])
         found.update((doc["uid"], doc) for doc in decode_rows(layout, table, ""))
     return found
+
+
+def places_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
+    """Place of each text among known ones, the first if there are several; -1 if there is none."""
+    if len(asked) <= FEW:
+        return np.array([pc.index(known, text).as_py() for text in asked], np.int64)
+    return pc.index_in(asked, value_set=known).fill_null(-1).to_numpy()
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
 from ..core.documents import Document
 from ..core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
 from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
 from .handlers.base import Datums
-from .reference_chunks import DatumChunk, datum_chunk, documents
+from .reference_chunks import DatumChunk, datum_chunk, documents, places_among
 
 __all__ = ["Found", "ReferenceMissing", "References"]
 
@@ -136,7 +135,7 @@ class References:
             with self._named():
                 chunk = datum_chunk(self.store, self.reader, key)
             asked = datum_ids if len(places) == len(datum_ids) else datum_ids.take(places)
-            hits = pc.index_in(asked, value_set=chunk.uids).fill_null(-1).to_numpy()
+            hits = places_among(asked, chunk.uids)
             there = hits >= 0
             if there.any():
                 yield from self._by_resource(chunk, hits[there], places[there])

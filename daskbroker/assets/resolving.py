@@ -202,6 +202,8 @@ def _posix(path: str, windows: bool) -> str:
 
 def _mapped(path: str, roots: Mapping[str, str], windows: bool = False) -> str:
     """The path with its root translated; the same where no key of ``root_map`` fits."""
+    if not roots:
+        return _posix(path, windows)
     if path in roots:
         return roots[path]
     parts = _parts(path, windows)

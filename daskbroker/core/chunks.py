@@ -366,6 +366,8 @@ class ChunkPlan:
 
     def read_all(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Read all chunks one after the other, those together that the store can fetch so."""
+        if not self.keys:
+            return iter(())
         labels = [self.label(place) for place in range(len(self))]
         return self.reader.read_labelled(self.keys, labels, columns)
 

@@ -30,6 +30,7 @@ __all__ = ["PlanBuilder", "describe_chunk", "with_frames"]
 
 MOST_ROWS = 2**20
 """Of a chunk of rows that only stream_datum documents tell of."""
+NO_RECORDS = np.empty(0, CHUNK_RECORD)
 
 
 def describe_chunk(layout: Layout, table: pa.Table) -> dict[str, Any]:
@@ -126,14 +127,17 @@ class PlanBuilder:
 
     def plan(self) -> ChunkPlan:
         """What was added, in the order of the descriptors."""
-        records = np.array(self._records, dtype=CHUNK_RECORD)
-        order = np.argsort(records["descriptor"], kind="stable")
+        records, keys = NO_RECORDS, self._keys
+        if keys:  # most runs have no references of most kinds
+            records = np.array(self._records, dtype=CHUNK_RECORD)
+            order = np.argsort(records["descriptor"], kind="stable")
+            records, keys = records[order], [keys[place] for place in order.tolist()]
         return ChunkPlan(
             reader=self._reader,
             descriptors=self._descriptors,
             schemas=tuple(self._schemas),
-            records=records[order],
-            keys=tuple(self._keys[place] for place in order.tolist()),
+            records=records,
+            keys=tuple(keys),
             store=self._store,
             bad=self._bad,
         )

@@ -235,6 +235,8 @@ def _decoded(
 ) -> Iterator[Iterator[Document]]:
     """Chunks as documents, the next ones read ahead; nothing in the place of damaged events."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
+    if not places:
+        return
     owners = plan.records["descriptor"]
     for place, table in zip(places, ahead.tables(plan, places)):
         owner = plan.descriptors[int(owners[place])]

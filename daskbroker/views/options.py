@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..assets.peek.peeking import PeekMode, peeked
 from ..core.clock import utc_only
@@ -54,7 +54,7 @@ class ViewOptions:
         utc_only(self.timezone)
         if self.peek not in (None, True, False, "each"):
             raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
-        if self.errors not in get_args(Errors):
+        if self.errors not in ("raise", "skip"):
             raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -113,6 +113,8 @@ class Prefetcher:
 
     def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Read]:
         """Chunks of a plan, one by one, each as a table of all its columns."""
+        if not places:
+            return
         steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, places))
         if len(steps) < 2:
             yield from (self._read_now(plan, place) for place in places)

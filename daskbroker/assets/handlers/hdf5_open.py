@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 
 import h5py
-from h5py import h5d
+from h5py import h5d, h5p
 
 from ...core.errors import FillError
 from ...core.regular import Identity, identity
@@ -104,8 +104,9 @@ def _open_rows(path: str, name: str, swmr: bool, readable: ReadableRoots) -> Row
 def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> Rows:
     """A dataset found by HDF5; a concatenation of others read from these."""
     dataset = open_dataset(file, name)
-    whole = _rows_of(dataset)
-    if depth == 0 or dataset.id.get_create_plist().get_layout() != h5d.VIRTUAL:
+    plist = dataset.id.get_create_plist()
+    whole = _rows_of(dataset, plist)
+    if depth == 0 or plist.get_layout() != h5d.VIRTUAL:
         return whole
     try:
         files = LinkedFiles(str(dataset.file.filename), swmr, ANYWHERE)
@@ -129,7 +130,7 @@ def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth:
             "readable roots are set"
         )
     if plist.get_layout() != h5d.VIRTUAL:
-        return _rows_of(dataset)
+        return _rows_of(dataset, plist)
     if depth == 0:
         raise FillError(f"virtual datasets lead on more than {DEEPEST} times, at {name!r}")
     return VirtualRows(
@@ -137,7 +138,7 @@ def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth:
     )
 
 
-def _rows_of(dataset: h5py.Dataset) -> RowSource:
+def _rows_of(dataset: h5py.Dataset, plist: h5p.PropDCID) -> RowSource:
     if not dataset.shape:
         raise FillError(f"the dataset {dataset.name!r} has no dimensions, so no rows of frames")
-    return RowSource(dataset)
+    return RowSource(dataset, plist)

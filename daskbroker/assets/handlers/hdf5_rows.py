@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5i
+from h5py import h5d, h5f, h5i, h5p
 
 from ...core.regular import identity
 from .hdf5_bytes import ChunkBytes
@@ -37,6 +37,8 @@ class RowSource:
     ----------
     dataset
         Kept open as long as this lives.
+    plist
+        The properties that it was made with, if they are at hand.
 
     Attributes
     ----------
@@ -53,11 +55,11 @@ class RowSource:
         If its chunks are out of proportion; see :func:`~.hdf5_sizes.check_chunk`.
     """
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
+    def __init__(self, dataset: h5py.Dataset, plist: h5p.PropDCID | None = None) -> None:
         # h5py looks up each of these anew whenever it is asked.
         self.dataset = dataset
         self.dtype = dataset.dtype
-        plist = dataset.id.get_create_plist()
+        plist = dataset.id.get_create_plist() if plist is None else plist
         self._filtered = plist.get_layout() == h5d.CHUNKED and plist.get_nfilters() > 0
         check_chunk(dataset, plist, self.dtype.itemsize)
         self._chunks: ChunkBytes | None = None
@@ -165,15 +167,17 @@ def _read_rows(
     dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
 ) -> np.ndarray:
     """Read increasing rows through HDF5."""
-    if dataset.dtype.hasobject or dataset.dtype.subdtype is not None:
+    dtype = dataset.dtype  # h5py makes it anew each time
+    if dtype.hasobject or dtype.subdtype is not None:
         return _read_objects(dataset, rows, axes, check)
-    if not len(rows) or 0 in shape_of(axes):
-        return np.empty((len(rows), *shape_of(axes)), dataset.dtype.newbyteorder("="))
-    strides = [dataset.chunks is None and place < len(axes) - 1 for place in range(len(axes))]
-    box = [_box(axis, stride) for axis, stride in zip(axes, strides)]
+    dtype, shape = dtype.newbyteorder("="), (len(rows), *shape_of(axes))
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    whole = dataset.chunks is None
+    box = [_box(axis, whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
     if all(side.rest is None for side in box):
-        return _read_exactly(dataset, rows, box, check).reshape(len(rows), *shape_of(axes))
-    return _read_more(dataset, rows, box, axes, check)
+        return _read_exactly(dataset, dtype, rows, box, check).reshape(shape)
+    return _read_more(dataset, np.empty(shape, dtype), rows, box, axes, check)
 
 
 def _read_objects(
@@ -257,10 +261,10 @@ def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_exactly(
-    dataset: h5py.Dataset, rows: np.ndarray, box: Sequence[Side], check: Check
+    dataset: h5py.Dataset, dtype: np.dtype, rows: np.ndarray, box: Sequence[Side], check: Check
 ) -> np.ndarray:
     """Read what the box holds, all of which is wanted."""
-    out = np.empty((len(rows), *(side.count for side in box)), dataset.dtype.newbyteorder("="))
+    out = np.empty((len(rows), *(side.count for side in box)), dtype)
     done = 0
     for low, high, count in _spans(rows, out[0].nbytes):
         check(range(low, high), [side.places for side in box])
@@ -277,19 +281,18 @@ def _read_exactly(
 
 def _read_more(
     dataset: h5py.Dataset,
+    out: np.ndarray,
     rows: np.ndarray,
     box: Sequence[Side],
     axes: Sequence[Axis],
     check: Check,
 ) -> np.ndarray:
-    """Read a box that holds more than is wanted, piece by piece."""
-    dtype = dataset.dtype.newbyteorder("=")
-    out = np.empty((len(rows), *shape_of(axes)), dtype)
+    """Read a box that holds more than is wanted, piece by piece, into the array."""
     rest = [_of_box(side, axis) for side, axis in zip(box, axes)]
-    row_bytes = dtype.itemsize * int(np.prod([side.count for side in box], dtype=int))
+    row_bytes = out.dtype.itemsize * prod(side.count for side in box)
     step = max(1, PIECE // row_bytes)
     for first in range(0, len(rows), step):
-        piece = _read_exactly(dataset, rows[first : first + step], box, check)
+        piece = _read_exactly(dataset, out.dtype, rows[first : first + step], box, check)
         out[first : first + step] = take_region(piece, rest, lead=1)
     return out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from .journal import Journal
 from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import find_peeks, list_peeks, put_peeks
-from .planning import PlannedSequence, add_sequences
+from .planning import PlannedSequence, add_sequences, among
 from .reader import EmbeddedReader
 from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
 
@@ -258,15 +257,14 @@ class EmbeddedEventStore(JournalledEventStore):
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
         order = {plain_text(uid): place for place, uid in enumerate(runs)}
+        condition, values = among(list(order))
         query = (
             "SELECT run.uid, descriptor.uid, body "
-            "FROM run JOIN descriptor ON descriptor.run = run.id "
-            "WHERE run.uid IN (SELECT value FROM json_each(?))"
+            f"FROM run JOIN descriptor ON descriptor.run = run.id WHERE run.uid {condition}"
         )
-        values = [json.dumps(list(order))]
         if stream_name is not ALL:
             query += " AND stream = ?"
-            values.append(plain_text(str(stream_name)))
+            values += (plain_text(str(stream_name)),)
         with self._database.read() as connection:
             rows = list(
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
@@ -283,13 +281,14 @@ class EmbeddedEventStore(JournalledEventStore):
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
+        condition, uids = among([plain_text(d["uid"]) for d in descriptors])
         with self._database.snapshot() as connection:
             found = connection.execute(
                 # CROSS: descriptors first; SQLite would rather go through every sequence there is.
                 "SELECT descriptor.uid, sequence.id FROM descriptor CROSS JOIN sequence ON "
                 "sequence.kind = 'event' AND sequence.owner = descriptor.id "
-                "WHERE descriptor.uid IN (SELECT value FROM json_each(?))",
-                (json.dumps([plain_text(d["uid"]) for d in descriptors]),),
+                f"WHERE descriptor.uid {condition}",
+                uids,
             )
             numbers = dict(found)
             add_sequences(
@@ -311,11 +310,12 @@ class EmbeddedEventStore(JournalledEventStore):
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }
         places = {plain_text(uid): place for place, uid in enumerate(runs)}
+        condition, uids = among(list(places))
         with self._database.snapshot() as connection:
             found = connection.execute(
                 "SELECT run.uid, kind, sequence.id FROM run JOIN sequence ON "
-                "sequence.run = run.id WHERE run.uid IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(places)),),
+                f"sequence.run = run.id WHERE run.uid {condition}",
+                uids,
             )
             sequences = [
                 PlannedSequence(

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from ...core.chunks import Statistics
@@ -19,20 +18,31 @@ from .journal import encoded
 from .lanes import POSITIONS, Lane
 from .sealing import read_schema
 
-__all__ = ["PlannedSequence", "add_sequences"]
+__all__ = ["PlannedSequence", "add_sequences", "among"]
 
 CHUNKS = (
     "SELECT id, sequence, first, rows, bytes, seq_min, seq_max, time_min, time_max, "
     '"distinct", ordered, schema, path, offset, length FROM chunk '
-    "WHERE sequence IN (SELECT value FROM json_each(?)) ORDER BY sequence, first"
+    "WHERE sequence {among} ORDER BY sequence, first"
 )
 SCHEMA = 11
 """Place of ``schema`` in a row of :data:`CHUNKS`."""
 WAITING = (
-    "SELECT json_each.value, journal.id, rows, body FROM json_each(?) JOIN journal ON "
-    f"journal.id >= json_each.value * {POSITIONS} "
-    f"AND journal.id < (json_each.value + 1) * {POSITIONS} ORDER BY journal.id"
+    "SELECT sequence.id, journal.id, rows, body FROM sequence CROSS JOIN journal ON "
+    f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
+    "WHERE sequence.id {among} ORDER BY journal.id"
 )
+
+
+FEW = 4
+"""Up to so many values stand in a statement by themselves, so few statements are prepared."""
+
+
+def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """SQL for "one of these values", and its parameters: many values are one, a JSON text."""
+    if len(values) <= FEW:
+        return f"IN ({','.join('?' * len(values))})", tuple(values)
+    return "IN (SELECT value FROM json_each(?))", (json.dumps(list(values)),)
 
 
 @dataclass(frozen=True)
@@ -54,12 +64,13 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
     """
     if not sequences:
         return
-    numbers = json.dumps([sequence.number for sequence in sequences])
+    condition, numbers = among([sequence.number for sequence in sequences])
     chunks: dict[int, list[tuple[Any, ...]]] = {}
-    for row in connection.execute(CHUNKS, (numbers,)):
+    for row in connection.execute(CHUNKS.format(among=condition), numbers):
         chunks.setdefault(row[1], []).append(row)
-    journal = groupby(connection.execute(WAITING, (numbers,)), key=lambda row: row[0])
-    waiting = {number: [row[1:] for row in rows] for number, rows in journal}
+    waiting: dict[int, list[tuple[Any, ...]]] = {}
+    for number, *row in connection.execute(WAITING.format(among=condition), numbers):
+        waiting.setdefault(number, []).append(tuple(row))
     schemas = _Schemas(connection, chunks, sequences)
     for sequence in sequences:
         try:
@@ -84,8 +95,9 @@ class _Schemas:
         wanted = {chunk[SCHEMA] for number in events for chunk in chunks.get(number, ())}
         self._bodies: dict[int, str] = {}
         if wanted:
-            query = "SELECT id, body FROM chunk_schema WHERE id IN (SELECT value FROM json_each(?))"
-            self._bodies = dict(connection.execute(query, (json.dumps(sorted(wanted)),)))
+            condition, numbers = among(sorted(wanted))
+            query = f"SELECT id, body FROM chunk_schema WHERE id {condition}"
+            self._bodies = dict(connection.execute(query, numbers))
         self._known: dict[tuple[int, int], int] = {}
 
     def of(self, sequence: PlannedSequence, number: int) -> int:
