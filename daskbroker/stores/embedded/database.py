@@ -433,11 +433,14 @@ class Database:
         try:
             self.bring_to_disk()
         finally:
-            self.log.end()
-            with gate.passed(), self._lock:
-                self._closed = True
-                self.disconnect()
-            close_below(self.root)
+            with self.errors():
+                try:
+                    self.log.end()
+                finally:
+                    with gate.passed(), self._lock:
+                        self._closed = True
+                        self.disconnect()
+                    close_below(self.root)
 
     def bring_to_disk(self) -> None:
         """Return when all that was stored here survives a loss of power.
