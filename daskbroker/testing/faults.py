@@ -4,8 +4,8 @@
 sealed, packed and closed; one with a spool; an export with copies of detector files. It counts
 their calls: writes, syncs, renames, folders made, files opened, removed, truncated and closed,
 those of SQLite among them. Then each session is made anew for each call, which fails: once, where
-what was refused is done again, and ever after (the errors take turns,
-unless every call shall have ``--each-error``). What comes of a failure has to be a StoreError that
+what was refused is done again, and ever after (the errors take turns;
+``--each-error``: every call has each). What comes of a failure has to be a StoreError that
 names a path (FillError for detector files), and afterwards, in another process, all is there that
 was said to be stored. ``--most 5`` takes five failures of each kind of call, all over the session.
 

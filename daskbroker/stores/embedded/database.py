@@ -431,7 +431,10 @@ class Database:
     def close(self) -> None:
         """Bring all to disk and close all connections; whoever still reads gets a StoreError."""
         try:
-            self.bring_to_disk()
+            try:
+                self.bring_to_disk()
+            except StoreError:
+                self.bring_to_disk()  # writes the log again; afterwards nobody could
         finally:
             with self.errors():
                 try:
