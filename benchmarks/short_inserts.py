@@ -17,11 +17,20 @@ from benchmarks.harness import Against, Case, Sizes, Timed, Workload
 from daskbroker import DataBroker
 from daskbroker.testing import RunBuilder
 
-__all__ = ["DOCUMENTS", "NewStores", "memory_folder", "short_documents", "short_inserts"]
+__all__ = [
+    "DOCUMENTS",
+    "PARTS",
+    "NewStores",
+    "memory_folder",
+    "short_documents",
+    "short_inserts",
+]
 
 EVENTS = 10
 DOCUMENTS = EVENTS + 3
 MEMORY = Path("/dev/shm")
+PARTS = 20
+"""In so many the thousands of runs are inserted: in one sample, some hundreds."""
 
 
 def short_documents(number: int) -> list[tuple[str, dict[str, Any]]]:
@@ -63,28 +72,55 @@ class NewStores:
             self._broker = None
 
 
-def short_inserts(sizes: Sizes, folder: Path) -> Workload:
-    """5,000 runs of 13 documents, in memory and on disk; an insert while the log is synced."""
-    runs = [short_documents(number) for number in range(sizes.runs)]
-    count = len(runs) * DOCUMENTS
-    memory = memory_folder()
-    in_memory, on_disk = NewStores(Path(memory or folder)), NewStores(folder)
+class GrowingStore:
+    """A store that gets some new short runs each time."""
 
-    def has_all(broker: DataBroker) -> None:
-        if len(broker) != len(runs):
-            raise AssertionError(f"{len(broker):,} of {len(runs):,} runs are there")
+    def __init__(self, folder: Path, runs: int) -> None:
+        self._folder = folder
+        self._broker = daskbroker.connect(folder)
+        self._runs = runs
+        self._inserted = 0
+
+    def insert(self) -> Timed:
+        """The time of inserting the next runs, and by how many it has others than it should."""
+        runs = [short_documents(self._inserted + number) for number in range(self._runs)]
+        begin = time.perf_counter()
+        for documents in runs:
+            insert_all(self._broker, documents)
+        seconds = time.perf_counter() - begin
+        self._inserted += len(runs)
+        return Timed(seconds, len(self._broker) - self._inserted)
+
+    def close(self) -> None:
+        """Remove it."""
+        self._broker.close()
+        shutil.rmtree(self._folder)
+
+
+def short_inserts(sizes: Sizes, folder: Path) -> Workload:
+    """Runs of 13 documents, in memory and on disk; an insert while the log is synced.
+
+    Each sample inserts a twentieth of the runs: all of them in five rounds of two cases, of which
+    each takes a sample that does not count and one that does.
+    """
+    some = max(1, sizes.runs // PARTS)
+    count = some * DOCUMENTS
+    memory = memory_folder()
+    in_memory = GrowingStore(Path(memory or folder, "in-memory"), some)
+    on_disk = GrowingStore(folder / "on-disk", some)
+    new_stores = NewStores(folder)
 
     def syncs_of_a_run() -> float:
         """What a run costs more on disk than in memory, in syncs of that disk."""
-        costs = on_disk.insert(runs).seconds - in_memory.insert(runs).seconds
-        return 100 * costs / sync_many(folder, len(runs))
+        costs = on_disk.insert().seconds - in_memory.insert().seconds
+        return 100 * costs / sync_many(folder, some)
 
-    events = Run(mixed_columns(sizes.single_events))
-    long = [*events.head, *events.events(sizes.single_events)]
+    events = Run(mixed_columns(sizes.single_events // PARTS))
+    long = [*events.head, *events.events(sizes.single_events // PARTS)]
     cases = [
-        Case("in memory", lambda: in_memory.insert(runs), has_all, (), count, "documents"),
-        Case("on disk", lambda: on_disk.insert(runs), has_all, (), count, "documents"),
-        Case("as many syncs", lambda: sync_many(folder, len(runs)), None, (), len(runs), "syncs"),
+        Case("in memory", in_memory.insert, _has_all, (), count, "documents"),
+        Case("on disk", on_disk.insert, _has_all, (), count, "documents"),
+        Case("as many syncs", lambda: sync_many(folder, some), None, (), some, "syncs"),
         Case(
             "a run's part in a sync",
             syncs_of_a_run,
@@ -92,17 +128,22 @@ def short_inserts(sizes: Sizes, folder: Path) -> Workload:
             (Against("", at_most=120),),
             unit="% of a sync",
         ),
-        Case("insert of an event, median", lambda: _quantile(on_disk, long, 0.5)),
-        Case("insert of an event, 99 %", lambda: _quantile(on_disk, long, 0.99)),
+        Case("insert of an event, median", lambda: _quantile(new_stores, long, 0.5)),
+        Case("insert of an event, 99 %", lambda: _quantile(new_stores, long, 0.99)),
     ]
 
     def close() -> None:
-        in_memory.close()
-        on_disk.close()
+        for stores in (in_memory, on_disk, new_stores):
+            stores.close()
         if memory is not None:
             shutil.rmtree(memory)
 
     return Workload(cases, close)
+
+
+def _has_all(missing: int) -> None:
+    if missing:
+        raise AssertionError(f"{missing:+,} runs more or less than were inserted")
 
 
 def sync_many(folder: Path, count: int) -> float:

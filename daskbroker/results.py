@@ -348,9 +348,10 @@ class Results:
             objects. ``"tree"``: a DataTree with a Dataset per run, named by its uid (``/`` as
             ``%2F``), the oldest run first.
         errors
-            ``"skip"``: leave out runs, too, of which ``time`` or ``seq_num`` is in a damaged chunk.
-            These are read for that; a chunk of which other columns are damaged is an error when
-            these are computed.
+            Of a damaged chunk: ``"raise"`` :class:`StoreDamaged`, which names the run, when it is
+            read; ``"skip"``: leave the run out, as rows of a Dataset can't be missing from some
+            variables. All chosen stored columns, and references, are read for that when the
+            Dataset is made, but no detector files; ``fields`` makes it less.
 
         Raises
         ------
@@ -404,7 +405,7 @@ class Results:
     ) -> list[tuple[RunPlan, FileAccess]]:
         """What each event source that has some of the stream has of it.
 
-        With ``rows_needed`` all rows that it has can be counted; see ``errors`` of :meth:`dataset`.
+        With ``rows_needed`` none of them may be missing; see ``errors`` of :meth:`dataset`.
         """
         planned = [
             (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.reach)
@@ -413,7 +414,7 @@ class Results:
         bad = {run: one for plan, _ in planned for run, one in plan.bad.items()}
         if rows_needed and options.errors == "skip":
             for plan, _ in planned:
-                bad |= plan.without(bad).unreadable(["seq_num", "time"])
+                bad |= self._unreadable(plan.without(bad), options)
         self._leave_out(bad)
         sound = [(plan.without(bad), files) for plan, files in planned]
         found = [(plan, files) for plan, files in sound if plan.descriptors]
@@ -425,6 +426,12 @@ class Results:
             )
         return found
 
+    @staticmethod
+    def _unreadable(plan: RunPlan, options: ViewOptions) -> dict[str, BadRun]:
+        """By uid, the runs of which a chunk is damaged that a view needs; they are read for it."""
+        events = plan.unreadable_events(options.stored_columns(plan.descriptors))
+        return plan.unreadable_references() | events
+
     def _leave_out(self, bad: Mapping[str, BadRun]) -> None:
         for _ in leave_out_bad(bad.values()):
             pass
@@ -435,6 +442,7 @@ class Results:
         fill: bool = True,
         fields: Any = None,
         *,
+        errors: Errors = "raise",
         handler_registry: Any = None,
         handler_overrides: Any = None,
         peek: PeekMode = None,
@@ -451,6 +459,10 @@ class Results:
         ----------
         fill, fields, handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`Header.documents`. A run that has none of the fields is left out.
+        errors
+            Of a chunk that turns out to be damaged: ``"raise"`` :class:`StoreDamaged`, which names
+            the run; ``"skip"``: leave its events out, with a :class:`daskbroker.BadRunWarning`, or
+            the whole run where references are damaged, without which its events mean nothing.
 
         Raises
         ------
@@ -465,13 +477,14 @@ class Results:
             peek=peek,
             missing=missing,
             fill_value=fill_value,
+            errors=errors,
         )
         return from_store(self._documents(options, FieldsOfRuns(fields)))
 
     def _documents(
         self, options: ViewOptions, selection: FieldsOfRuns
     ) -> Iterator[tuple[str, Document]]:
-        with Prefetcher() as ahead:
+        with Prefetcher(skip_damaged=options.errors == "skip") as ahead:
             yield from ahead.chained(self._begun(ahead, options, selection))
         selection.check()
 
@@ -485,9 +498,17 @@ class Results:
         ):
             coming = iter(chunks)
             read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
+            if options.errors == "skip" and self._lacks_references(read):
+                continue
             there = selection.there([d for plan in read for d in plan.descriptors])
             if there is not None:
                 yield header.documents_of(read, replace(options, fields=there), ahead)
+
+    def _lacks_references(self, plans: Sequence[RunPlan]) -> bool:
+        """Whether references of a run are damaged; it is left out then."""
+        bad = {run: one for plan in plans for run, one in plan.unreadable_references().items()}
+        self._leave_out(bad)
+        return bool(bad)
 
     def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
         """The runs, oldest first, with what each event source has of them.

@@ -423,7 +423,7 @@ def test_a_wrong_manifest_is_named(mongo_database, database):
 )
 def test_a_foreign_event_is_named(mongo_database, database, change, field):
     events = database["event"]
-    event = events.find_one({}, sort=[("seq_num", 1)])
+    event = events.find_one({"seq_num": 1})
     events.update_one({"_id": event["_id"]}, change)
     found = damages(mongo_database)
     assert {(one.run, one.stream) for one in found} == {("open-run", "primary")}

@@ -42,6 +42,10 @@ def check_others(db, runs, bad, **query):
             assert (frame["run"] == uid).sum() == len(expected)
         loaded = db(**query).dataset("primary", fill=False, errors="skip", combine="tree")
         assert set(others) <= set(loaded.children)
+        given = list(db(**query).documents(fill=False, errors="skip"))
+        assert set(others) <= {doc["uid"] for name, doc in given if name == "start"}
+        for docs in others.values():
+            assert {doc.get("uid") for _, doc in docs} <= {doc.get("uid") for _, doc in given}
         with daskbroker.temp() as other:
             report = daskbroker.copy(db(**query), other)
             assert set(others) <= set(report.copied)

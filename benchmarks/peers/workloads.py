@@ -21,7 +21,13 @@ from benchmarks.data import Run, insert_all, mixed_columns, wide_columns
 from benchmarks.harness import Against, Case, Sizes, Workload
 from benchmarks.peers.process import Peer
 from benchmarks.runs import EVENTS, is_wanted, places_of, short_run
-from benchmarks.short_inserts import DOCUMENTS, NewStores, memory_folder, short_documents
+from benchmarks.short_inserts import (
+    DOCUMENTS,
+    PARTS,
+    NewStores,
+    memory_folder,
+    short_documents,
+)
 from benchmarks.tables import count_events, has_count, holds
 from daskbroker import DataBroker
 
@@ -252,12 +258,12 @@ def inserting(bench: Bench) -> Workload:
 
 
 def short_inserting(bench: Bench) -> Workload:
-    """5,000 runs of 13 documents: suitcase-mongo, and an embedded store in memory and on disk.
+    """250 runs of 13 documents: suitcase-mongo, and an embedded store in memory and on disk.
 
     suitcase-mongo does not wait for any disk. How many syncs of the disk a run costs is measured
     by ``python -m benchmarks --only short-inserts``.
     """
-    runs = [short_documents(number) for number in range(bench.sizes.runs)]
+    runs = [short_documents(number) for number in range(max(1, bench.sizes.runs // PARTS))]
     count = len(runs) * DOCUMENTS
     file = bench.recorded("short-inserts", itertools.chain.from_iterable(runs))
     database = _EmptyDatabase(bench.server)

@@ -73,11 +73,19 @@ def place_settings(
         return {"uri": place}
     if assets is not None:
         raise ConfigError(f"{place}: a folder holds everything; only MongoDB has 'assets' apart")
-    path = "/" + rest.partition("/")[2] if separator else place
+    return _folder_settings("/" + rest.partition("/")[2] if separator else place, folder)
+
+
+def _folder_settings(path: str, folder: Path | None) -> Settings:
+    """A folder without symbolic links, which a pickle names, and as it was given, if by one."""
     try:
-        return {"embedded": str(Path(folder or "", os.path.expanduser(path)).resolve())}
+        given = Path(folder or "", os.path.expanduser(path)).absolute()
+        settings = {"embedded": str(given.resolve())}
     except (OSError, ValueError, RuntimeError) as error:  # the latter for links that go round
         raise ConfigError(f"{path!r} can be no folder: {error}") from error
+    if os.path.normpath(given) != settings["embedded"]:
+        settings["link"] = str(given)
+    return settings
 
 
 def check_place(place: str) -> None:

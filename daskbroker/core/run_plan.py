@@ -80,16 +80,15 @@ class RunPlan:
             raise bad.error()
         return self
 
-    def unreadable(self, columns: Sequence[str]) -> dict[str, BadRun]:
+    def unreadable_events(self, columns: Sequence[str] | None) -> dict[str, BadRun]:
         """By uid, the runs of which these columns are in a damaged chunk; they are read for it."""
+        return _unreadable(self.events, columns)
+
+    def unreadable_references(self) -> dict[str, BadRun]:
+        """By uid, the runs of which a chunk of references is damaged; they are read for it."""
         bad: dict[str, BadRun] = {}
-        for place, descriptor in enumerate(self.descriptors):
-            run = descriptor["run_start"]
-            try:
-                for _ in self.events.of_descriptors([place]).read_all(columns):
-                    pass
-            except StoreDamaged as error:
-                bad.setdefault(run, BadRun(run, str(error)))
+        for plan in self.references.values():
+            bad = _unreadable(plan, None) | bad
         return bad
 
     def without(self, runs: Collection[str]) -> RunPlan:
@@ -162,6 +161,19 @@ class RunPlan:
             if layout.kind in self.references:
                 found[layout.kind] = self.references[layout.kind].rows
         return found
+
+
+def _unreadable(plan: ChunkPlan, columns: Sequence[str] | None) -> dict[str, BadRun]:
+    """By uid, the runs of which these columns of a plan are in a damaged chunk."""
+    bad: dict[str, BadRun] = {}
+    for place, descriptor in enumerate(plan.descriptors):
+        run = descriptor["run_start"]
+        try:
+            for _ in plan.of_descriptors([place]).read_all(columns):
+                pass
+        except StoreDamaged as error:
+            bad.setdefault(run, BadRun(run, str(error)))
+    return bad
 
 
 def run_owners(runs: Sequence[str]) -> list[Document]:

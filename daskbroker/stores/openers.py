@@ -19,9 +19,9 @@ GROUP = "daskbroker.stores"
 
 Opener = Callable[..., Opened]
 """``opener(settings, *, create)``. ``settings`` is a mapping with ``uri`` (in its place, ours have
-``embedded``, a path, and ``mongo``), ``mode`` (``"r"`` or ``"a"``) and, where readers shall
-pickle as the reader of a broker, ``origin``, the broker's key. ``create`` is whether to make a
-store where there is none."""
+``mongo``, or ``embedded``, a path, and ``link``, the path that was given where it has symbolic
+links), ``mode`` (``"r"`` or ``"a"``) and, where readers shall pickle as the reader of a broker,
+``origin``, the broker's key. ``create`` is whether to make a store where there is none."""
 
 OURS = {
     "file": "daskbroker.stores.embedded.opening:open_store",

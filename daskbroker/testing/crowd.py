@@ -8,6 +8,9 @@ the store is compared with what the writers said was stored.
 With ``--step-down`` the primary of a replica set is told to step down every few moments. With
 ``--kill-primaries`` in place of a uri all this is done to a replica set of its own, of which
 the primary is killed with SIGKILL, often while the secondaries lag, and started again.
+
+With ``--writers 4 --threads 20`` nobody is killed: so many processes of so many threads insert at
+once, into any store (:mod:`.many_writers`).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from pymongo.errors import AutoReconnect
 from ..connect import connect
 from ..core.errors import StoreUnavailable
 from .kill import AWAY_SECONDS, check_store, until_it_answers, write_until_killed
+from .many_writers import insert_at_once
 from .mongod import ReplicaSet, replica_set
 
 __all__ = ["main"]
@@ -165,9 +169,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--step-down", action="store_true")
     parser.add_argument("--kill-primaries", action="store_true")
+    parser.add_argument("--writers", type=int, help="processes that only insert")
+    parser.add_argument("--threads", type=int, default=20, help="in each of them (20)")
     options = parser.parse_args(arguments)
     if (options.uri is None) != options.kill_primaries:
         parser.error("give either a uri or --kill-primaries")
+    if options.writers is not None:
+        if options.kill_primaries or options.step_down:
+            parser.error("--writers only insert")
+        insert_at_once(options.uri, options.writers, options.threads, options.seconds)
+        return
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(2**31)
     sys.stdout.write(f"seed {seed}\n")
     choose = random.Random(seed)

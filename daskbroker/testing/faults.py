@@ -4,7 +4,8 @@
 sealed, packed and closed; one with a spool; an export with copies of detector files. It counts
 their calls: writes, syncs, renames, folders made, files opened, removed, truncated and closed,
 those of SQLite among them. Then each session is made anew for each call, which fails: once, where
-what was refused is done again, and ever after. What comes of a failure has to be a StoreError that
+what was refused is done again, and ever after (the errors take turns;
+``--each-error``: every call has each). What comes of a failure has to be a StoreError that
 names a path (FillError for detector files), and afterwards, in another process, all is there that
 was said to be stored. ``--most 5`` takes five failures of each kind of call, all over the session.
 
@@ -25,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +135,11 @@ def _attempt(session: Session, folder: Path, once: bool) -> dict[str, Any]:
 
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What a forked child reports, which ends without closing anything."""
+    return _reported(*_begun(work))
+
+
+def _begun(work: Callable[[], dict[str, Any]]) -> tuple[int, int]:
+    """A forked child at work: its number, and the pipe that it reports to."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -144,6 +151,11 @@ def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             json.dump(report, pipe)
         os._exit(0)
     os.close(writing)
+    return child, reading
+
+
+def _reported(child: int, reading: int) -> dict[str, Any]:
+    """What such a child reports when it ends."""
     with os.fdopen(reading) as pipe:
         text = pipe.read()
     _, status = os.waitpid(child, 0)
@@ -197,14 +209,32 @@ def _count(calls: Calls, session: Session) -> dict[str, int]:
 # -- all of them -----------------------------------------------------------------------------
 
 
-def _faults(counts: dict[str, int], errors: Sequence[str], most: int | None) -> list[Fault]:
-    """Each call with each error, or some that are spread evenly over those of a kind."""
+def _faults(
+    counts: dict[str, int], errors: Sequence[str], most: int | None, *, each_error: bool
+) -> list[Fault]:
+    """Each call, with each error or one in turn, or some, spread evenly over those of a kind."""
     found: list[Fault] = []
     for kind, count in counts.items():
-        each = list(product(range(1, count + 1), errors, (True, False)))
+        each = [
+            (number, error, once)
+            for number, error, once in product(range(1, count + 1), errors, (True, False))
+            if each_error or error == errors[number % len(errors)]
+        ]
         some = len(each) if most is None else min(most, len(each))
         found += (Fault(kind, *each[place * len(each) // some]) for place in range(some))
     return found
+
+
+def _share(calls: Calls, session: Session, faults: Sequence[Fault]) -> dict[str, Any]:
+    """Try some of the faults, and write what is wrong."""
+    told = failed = 0
+    for fault in faults:
+        errors, wrong = _one(calls, session, fault)
+        told, failed = told + bool(errors), failed + bool(wrong)
+        for one in wrong:
+            sys.stdout.write(f"{session.name}, {fault}: {one}\n")
+        sys.stdout.flush()
+    return {"total": len(faults), "told": told, "failed": failed}
 
 
 def _drive(options: argparse.Namespace) -> None:
@@ -215,15 +245,20 @@ def _drive(options: argparse.Namespace) -> None:
         if session.name not in options.sessions:
             continue
         counts = _count(calls, session)
-        faults = _faults(counts, options.errors, options.most)
+        faults = _faults(counts, options.errors, options.most, each_error=options.each_error)
         listed = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
         sys.stdout.write(f"{session.name}: {listed}; {len(faults)} faults\n")
-        for fault in faults:
-            errors, wrong = _one(calls, session, fault)
-            total, told, failed = total + 1, told + bool(errors), failed + bool(wrong)
-            for one in wrong:
-                sys.stdout.write(f"{session.name}, {fault}: {one}\n")
-            sys.stdout.flush()
+        sys.stdout.flush()  # or children would write it too
+        working = [
+            _begun(partial(_share, calls, session, faults[number :: options.jobs]))
+            for number in range(options.jobs)
+        ]
+        for report in [_reported(*child) for child in working]:
+            if report.get("wrong"):
+                raise SystemExit(f"{session.name}: {report['wrong'][0]}")
+            total += report["total"]
+            told += report["told"]
+            failed += report["failed"]
     sys.stdout.write(f"{total} faults, {told} of them told of, {failed} with a wrong outcome\n")
     if failed:
         raise SystemExit(1)
@@ -236,6 +271,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     names = [session.name for session in SESSIONS]
     parser.add_argument("--most", type=int, help="so many faults of each kind of call, at most")
+    parser.add_argument("--each-error", action="store_true", help="every call with each error")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="so many at a time (all processors)"
+    )
     parser.add_argument("--errors", nargs="+", default=list(ERRORS), metavar="ERRNO")
     parser.add_argument("--sessions", nargs="+", default=names, choices=names)
     options = parser.parse_args(arguments)

@@ -7,7 +7,9 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["interrupted_calls"]
+from .runs import Documents, RunBuilder
+
+__all__ = ["insert_interrupted", "interrupted_calls", "journalled_run"]
 
 
 def interrupted_calls(
@@ -56,3 +58,39 @@ def interrupted_calls(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return done, interrupted
+
+
+def journalled_run() -> Documents:
+    """A run of single events, and of pages that wait in the journal."""
+    made = RunBuilder()
+    descriptor = made.descriptor({"x": 0.5})
+    for number in range(6):
+        made.event(descriptor, {"x": number * 0.5})
+    for _ in range(2):
+        made.event_page(descriptor, [{"x": number * 0.5} for number in range(55)])
+    made.event(descriptor, {"x": 0.0})
+    return made.stop()
+
+
+def insert_interrupted(db: Any, documents: Documents, seed: int, *, microseconds: int = 300) -> int:
+    """Insert each document until that has returned; how often it was interrupted.
+
+    Parameters
+    ----------
+    db, documents
+        What is inserted, and where.
+    seed
+        Of the times of the signals.
+    microseconds
+        The most that passes before the first signal; each attempt has so much more.
+    """
+    interrupts = 0
+    for place, pair in enumerate(documents):
+        for attempt in range(1000):
+            number = seed * 10**6 + place * 1000 + attempt
+            insert = [lambda pair=pair: db.insert(*pair)]
+            most = microseconds * (attempt + 1)
+            if interrupted_calls(insert, number, microseconds=most)[0]:
+                break
+            interrupts += 1
+    return interrupts

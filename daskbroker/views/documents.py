@@ -8,6 +8,7 @@ what uses it. Only the chunks in hand are in memory.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from ..assets.access import FileAccess
 from ..assets.filled_events import wanted_keys
 from ..assets.filling import Filling
+from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.chunks import ChunkPlan, damaged
 from ..core.clock import seconds_of
 from ..core.documents import ALL, Document, frozen_document
@@ -99,7 +101,8 @@ def stream_documents(
         Of the run, for projections.
     options
         ``fields`` (descriptors change with them, and a stream that has none of them is left
-        out), ``fill`` and the handlers.
+        out), ``fill`` and the handlers; ``errors="skip"`` leaves out the events of chunks that are
+        damaged, with a warning. References have to be sound.
     all_streams
         False if only some streams are planned; then only their references are given.
     ahead
@@ -112,15 +115,17 @@ def stream_documents(
     """
     begin = partial(_begun, sources, start, stop, options, all_streams)
     if ahead is None:
-        return _lazily(begin)
+        return _lazily(begin, options.errors == "skip")
     try:
         return begin(ahead)
     except Exception as error:  # for who asks for the first document
         return _failing(error)
 
 
-def _lazily(begin: Callable[[Prefetcher], Iterator[NamedDocument]]) -> Iterator[NamedDocument]:
-    with Prefetcher() as ahead:
+def _lazily(
+    begin: Callable[[Prefetcher], Iterator[NamedDocument]], skip_damaged: bool = False
+) -> Iterator[NamedDocument]:
+    with Prefetcher(skip_damaged=skip_damaged) as ahead:
         yield from begin(ahead)
 
 
@@ -204,7 +209,7 @@ def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDo
             yield name, doc
     datums_given: set[str] = set()
     for number, (part, wanted) in enumerate(zip(parts, used, strict=True)):
-        for _, docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
+        for *_, docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
@@ -303,11 +308,11 @@ def _events(
     chunks = np.flatnonzero(plan.records["descriptor"] == place).tolist()
     coming = _decoded(plan, EVENT, chunks, ahead)
     if part.filling is None or not keys:
-        return (events for _, events in coming)
+        return (events for *_, events in coming)
     later = later_of(plan, chunks) if set(keys) & set(stream_keys(parent)) else {}
     read = (
-        EventChunk(table, events, (number + 0.5) / len(chunks), later.get(chunks[number]))
-        for number, (table, events) in enumerate(coming)
+        EventChunk(table, events, (bisect(chunks, one) - 0.5) / len(chunks), later.get(one))
+        for one, table, events in coming
     )
     return fill_chunks(part.filling, parent, read, keys, ahead)
 
@@ -323,7 +328,7 @@ def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Itera
     chunks.sort()
     places = [place for *_, place in chunks]
     rows = (
-        iter_rows(STREAM_DATUM, _frames_of(table, descriptor), "")
+        iter_rows(STREAM_DATUM, _frames_of(_sound(table), descriptor), "")
         for table in ahead.tables(plan, places)
     )
     if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
@@ -336,20 +341,31 @@ def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
     return table.filter(pc.field("descriptor") == descriptor).sort_by(FIRST_SEQ)
 
 
+def _sound(table: pa.Table | StoreDamaged) -> pa.Table:
+    if isinstance(table, StoreDamaged):
+        raise table
+    return table
+
+
 def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
-) -> Iterator[tuple[pa.Table, Iterator[Document]]]:
-    """Chunks, and the documents in them, the next ones read ahead."""
+) -> Iterator[tuple[int, pa.Table, Iterator[Document]]]:
+    """Place, table and documents of each chunk, the next ones read ahead; damaged events left out."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     if not places:
         return
     owners = plan.records["descriptor"]
     for place, table in zip(places, ahead.tables(plan, places)):
+        owner = plan.descriptors[int(owners[place])]
         try:  # not damage_of, as the label is wanted of few
-            rows = iter_rows(layout, table, plan.descriptors[int(owners[place])]["uid"])
+            rows = iter_rows(layout, _sound(table), owner["uid"])
         except StoreDamaged as error:
-            raise damaged(plan.label(place), error) from error
-        yield table, rows
+            problem = damaged(plan.label(place), error)
+            if not (ahead.skip_damaged and layout is EVENT):
+                raise problem from error
+            warn_of_bad(BadRun(owner["run_start"], str(problem)))
+            continue
+        yield place, table, rows
 
 
 def _changes(

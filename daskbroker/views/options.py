@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Errors", "ViewOptions"]
 
 Errors = Literal["raise", "skip"]
-"""What a table of many runs does with a chunk that is damaged."""
+"""What a view of many runs does with a chunk that is damaged."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,14 @@ class ViewOptions:
             return None
         fields = select(self.fields, descriptors, timestamps=self.timestamps)
         return {field.key for field in fields if field.role == "data"}
+
+    def stored_columns(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The columns of events that are read for what is chosen, but for external data."""
+        chosen = self.keys(descriptors)
+        keys = dict.fromkeys(key for d in descriptors for key in d["data_keys"])
+        shown = [key for key in keys if chosen is None or key in chosen]
+        parts = ("data", "ts") if self.timestamps else ("data",)
+        return ["seq_num", "time", *(f"{part}:{key}" for part in parts for key in shown)]
 
     def filling(self, plan: RunPlan, files: FileAccess) -> Filling | None:
         """How the planned events are filled; None if they are not, or have nothing external.

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from ..core.chunks import ChunkPlan, ChunkReader, present
+from ..core.errors import StoreDamaged
 from ..core.forking import Origin, in_each_process
 from ..core.settings import setting
 from ..workers import current_client
@@ -28,6 +29,9 @@ LOCAL_COUNT = 2
 CHUNKS_IN_A_READ = 500
 RUNS_IN_A_READ = 32
 """At most so many, however small: planning a run takes time too."""
+
+Read: TypeAlias = "pa.Table | StoreDamaged"
+"""A chunk, or why it cannot be read."""
 
 Item = TypeVar("Item")
 
@@ -41,9 +45,23 @@ class _Reads:
     def __call__(self) -> list[list[pa.Table]]:
         return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in self.parts]
 
+    def one_by_one(self) -> list[list[Read]]:
+        """The same, with the error in the place of what is damaged."""
+        return [
+            [_read_one(reader, key, label) for key, label in zip(keys, labels, strict=True)]
+            for reader, keys, labels in self.parts
+        ]
+
     def __reduce__(self) -> tuple[Any, ...]:
         parts = [(reader, reader.portable(keys), labels) for reader, keys, labels in self.parts]
         return (_Reads, (parts,))
+
+
+def _read_one(reader: ChunkReader, key: Any, label: str) -> Read:
+    try:
+        return next(reader.read_labelled([key], [label]))
+    except StoreDamaged as error:
+        return error
 
 
 @dataclass(frozen=True)
@@ -77,9 +95,15 @@ class Prefetcher:
     """Reads ahead of the caller, in order, within bounds that all its reads share.
 
     A context manager; leaving it cancels what has not been read.
+
+    Parameters
+    ----------
+    skip_damaged
+        Give the error in the place of a chunk that is damaged, and go on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip_damaged: bool = False) -> None:
+        self.skip_damaged = skip_damaged
         in_each_process(self._begin)
         count = setting("prefetch")
         self._count = LOCAL_COUNT if self._client is None else max(1, count)
@@ -124,16 +148,24 @@ class Prefetcher:
         key = f"daskbroker-{step.name}-{uuid.uuid4().hex}"
         return self._executor.submit(_do, step.call, key=key)
 
-    def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[pa.Table]:
+    def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Read]:
         """Chunks of a plan, one by one, each as a table of all its columns."""
         if not places:
             return
         steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, places))
         if len(steps) < 2:
-            yield from (plan.read(place) for place in places)
+            yield from (self._read_now(plan, place) for place in places)
             return
         for _, tables in self.in_order(steps):
             yield from tables[0]
+
+    def _read_now(self, plan: ChunkPlan, place: int) -> Read:
+        try:
+            return plan.read(place)
+        except StoreDamaged as error:
+            if not self.skip_damaged:
+                raise
+            return error
 
     def _steps(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Step]:
         """Chunks put together up to a size; the first alone, so that it comes soon."""
@@ -257,11 +289,11 @@ def _is_small(plans: Sequence[ChunkPlan], unit: int) -> bool:
 class _InHand(ChunkReader):
     """Gives chunks that have been read."""
 
-    tables: Sequence[pa.Table]
+    tables: Sequence[Read]
     unread: ChunkPlan
 
     @classmethod
-    def plan(cls, plan: ChunkPlan, tables: Sequence[pa.Table]) -> ChunkPlan:
+    def plan(cls, plan: ChunkPlan, tables: Sequence[Read]) -> ChunkPlan:
         """The plan with its chunks in memory; ranges of ``seq_num`` stay what they are."""
         keys = (key if isinstance(key, range) else place for place, key in enumerate(plan.keys))
         return replace(plan, reader=cls(tables, plan), keys=tuple(keys))
@@ -274,6 +306,8 @@ class _InHand(ChunkReader):
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
         table = self.tables[key]
+        if isinstance(table, StoreDamaged):
+            raise table
         return table if columns is None else table.select(present(table.schema, columns))
 
 
@@ -310,8 +344,13 @@ class _Window:
     def take(self) -> tuple[Any, Any]:
         """The first step, which is waited for: what it is for, and its result."""
         step, origin, future = self.steps[0]
-        # In a forked child no thread is left that would do it.
-        result = future.result() if origin.is_here() else step.call()
+        try:
+            # In a forked child no thread is left that would do it.
+            result = future.result() if origin.is_here() else step.call()
+        except StoreDamaged:
+            if not (self._owner.skip_damaged and isinstance(step.call, _Reads)):
+                raise
+            result = step.call.one_by_one()
         self.steps.popleft()
         self._owner._held -= step.size
         # With the future goes the result's copy on the worker.

@@ -13,7 +13,6 @@ import random
 import sqlite3
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -36,6 +35,7 @@ from ...core.formats import check_format
 from ...core.interrupts import interruptible
 from ...core.settings import setting
 from .fork_gate import gate
+from .format import APPLICATION_ID, FORMAT_VERSION, create_tables
 from .log_sync import LogSync
 from .open_files import close_below
 from .place import Place
@@ -44,61 +44,13 @@ __all__ = ["FILE_NAME", "Database", "plain_text"]
 
 FILE_NAME = "daskbroker.sqlite"
 CHUNK_FOLDER = "chunks"
-FORMAT_VERSION = 1
-APPLICATION_ID = 0x6461736B  # "dask"
 LOG_ENDS = ("-wal", "-shm")
 BUSY_SECONDS = 60.0
 IDLE_READERS = 8
 
-FORMAT = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
-CREATE TABLE header (
-    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, time REAL NOT NULL, scan_id INTEGER,
-    start BLOB NOT NULL, stop BLOB
-);
-CREATE INDEX header_time ON header (time, id);
-CREATE INDEX header_scan_id ON header (scan_id, time, id);
-CREATE TABLE leaf (
-    part TEXT NOT NULL, path TEXT NOT NULL, value NOT NULL, header INTEGER NOT NULL,
-    PRIMARY KEY (part, path, value, header)
-) WITHOUT ROWID;
-CREATE TABLE word (
-    word TEXT NOT NULL, header INTEGER NOT NULL, PRIMARY KEY (word, header)
-) WITHOUT ROWID;
-
-CREATE TABLE run (id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, stopped INTEGER NOT NULL);
-CREATE TABLE descriptor (
-    id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, run INTEGER NOT NULL, stream TEXT NOT NULL,
-    time REAL NOT NULL, body BLOB NOT NULL
-);
-CREATE INDEX descriptor_run ON descriptor (run, stream);
-CREATE TABLE asset (
-    id INTEGER PRIMARY KEY, uid TEXT NOT NULL, kind TEXT NOT NULL, run INTEGER NOT NULL,
-    UNIQUE (uid, kind, run)
-);
-
-CREATE TABLE sequence (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, owner INTEGER NOT NULL, run INTEGER NOT NULL,
-    UNIQUE (kind, owner)
-);
-CREATE INDEX sequence_run ON sequence (run, kind);
-CREATE TABLE journal (id INTEGER PRIMARY KEY, rows INTEGER, body BLOB NOT NULL);
-CREATE TABLE document_key (
-    hash INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, position INTEGER NOT NULL
-);
-CREATE TABLE chunk_schema (id INTEGER PRIMARY KEY, body TEXT NOT NULL UNIQUE);
-CREATE TABLE chunk (
-    id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, first INTEGER NOT NULL,
-    rows INTEGER NOT NULL, bytes INTEGER NOT NULL, seq_min INTEGER NOT NULL,
-    seq_max INTEGER NOT NULL, time_min REAL, time_max REAL, "distinct" INTEGER NOT NULL,
-    ordered INTEGER NOT NULL, schema INTEGER NOT NULL, path TEXT, offset INTEGER, length INTEGER,
-    UNIQUE (sequence, first)
-);
-CREATE TABLE chunk_body (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
-"""
-
-_open: weakref.WeakValueDictionary[tuple[str, bool], Database] = weakref.WeakValueDictionary()
+_open: weakref.WeakValueDictionary[tuple[str, bool, str | None], Database]
+_open = weakref.WeakValueDictionary()
 _open_lock = ProcessLock()
 
 
@@ -113,13 +65,23 @@ class Database:
         Make folder and file if there is none.
     read_only
         Never write; works where the folder cannot be written.
+    link
+        A path with symbolic links by which the folder was given: where it leads elsewhere later,
+        the store counts as moved.
 
     Raises
     ------
     StoreNotFound, StoreVersion, StoreDamaged, StoreReadOnly, StoreFull
     """
 
-    def __init__(self, root: Path, *, create: bool = True, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        link: str | None = None,
+    ) -> None:
         self.root = root
         self.read_only = read_only
         self.path = root / FILE_NAME
@@ -146,7 +108,7 @@ class Database:
             self._check_or_create()
         log = tuple(FILE_NAME + end for end in LOG_ENDS)
         with self.errors():
-            self._place = Place(root, (FILE_NAME, CHUNK_FOLDER), log)
+            self._place = Place(link or str(root), (FILE_NAME, CHUNK_FOLDER), log)
             inode = self.path.stat().st_ino
         self.store_id = self.meta("store_id")
         self.identity = place_identity(self.store_id, str(root), str(inode))
@@ -157,24 +119,43 @@ class Database:
         self._begun = 0
 
     @classmethod
-    def of(cls, root: Path, *, create: bool = True, read_only: bool = False) -> Database:
-        """The database of this folder in this process."""
+    def of(
+        cls,
+        root: Path,
+        *,
+        create: bool = True,
+        read_only: bool = False,
+        link: str | None = None,
+    ) -> Database:
+        """The database of this folder in this process; see the class for the parameters.
+
+        One that was opened by a link is another than that of the folder itself, which stays where
+        it is when the link is changed. In a process in which a link leads elsewhere already, as
+        where a pickle is read, the folder is meant.
+        """
+        root = root.expanduser().resolve()
+        if link is not None and os.path.realpath(link) != str(root):
+            link = None
         with _open_lock.held():
-            found = _open.get((str(root), read_only))  # readers give the path as it is known
-            if found is not None and found._is_usable:
-                return found
-            root = Path(root).expanduser().resolve()
-            found = _open.get((str(root), read_only))
+            found = _open.get((str(root), read_only, link))
             if found is None or not found._is_usable:
-                found = cls(root, create=create, read_only=read_only)
-                _open[str(root), read_only] = found
+                found = cls(root, create=create, read_only=read_only, link=link)
+                _open[str(root), read_only, link] = found
             return found
+
+    @classmethod
+    def reading(cls, root: str, *, read_only: bool) -> Database:
+        """The database of a folder that exists, by whichever link this process has it open."""
+        with _open_lock.held():
+            usable = (one for one in _at(root, read_only) if one._is_usable)
+            return next(usable, None) or cls.of(Path(root), create=False, read_only=read_only)
 
     @staticmethod
     def is_other(root: str, read_only: bool, identity: str) -> bool:
         """Whether this process knows that another store is at a place by now."""
-        database = _open.get((root, read_only))
-        return database is not None and (database.identity != identity or not database.is_in_place)
+        with _open_lock.held():
+            known = _at(root, read_only)
+        return any(one.identity != identity or not one.is_in_place for one in known)
 
     @property
     def _is_usable(self) -> bool:
@@ -209,7 +190,7 @@ class Database:
             self._sync_names()
             with _transaction(connection, "BEGIN IMMEDIATE"):
                 if not self._is_made(connection):  # another process may have been first
-                    _create(connection)
+                    create_tables(connection)
         finally:
             connection.close()
 
@@ -450,13 +431,19 @@ class Database:
     def close(self) -> None:
         """Bring all to disk and close all connections; whoever still reads gets a StoreError."""
         try:
-            self.bring_to_disk()
+            try:
+                self.bring_to_disk()
+            except StoreError:
+                self.bring_to_disk()  # writes the log again; afterwards nobody could
         finally:
-            self.log.end()
-            with gate.passed(), self._lock:
-                self._closed = True
-                self.disconnect()
-            close_below(self.root)
+            with self.errors():
+                try:
+                    self.log.end()
+                finally:
+                    with gate.passed(), self._lock:
+                        self._closed = True
+                        self.disconnect()
+                    close_below(self.root)
 
     def bring_to_disk(self) -> None:
         """Return when all that was stored here survives a loss of power.
@@ -476,6 +463,12 @@ class Database:
         while self._readers:
             self._disconnect(self._readers.pop())
         self._drop_writer()
+
+
+def _at(root: str, read_only: bool) -> list[Database]:
+    """What is open of a folder, that which was opened by no link first."""
+    found = [(key[2] or "", one) for key, one in _open.items() if key[:2] == (root, read_only)]
+    return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
 class _Errors:
@@ -505,15 +498,6 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-def _create(connection: sqlite3.Connection) -> None:
-    for statement in FORMAT.split(";\n"):
-        if statement.strip():
-            connection.execute(statement)
-    connection.execute("INSERT INTO meta VALUES ('store_id', ?)", (uuid.uuid4().hex,))
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:

@@ -28,5 +28,10 @@ def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
     StoreNotFound, StoreVersion, StoreDamaged, StoreReadOnly, StoreFull
     """
     read_only = settings.get("mode", "a") == "r"
-    database = Database.of(Path(settings["embedded"]), create=create, read_only=read_only)
+    database = Database.of(
+        Path(settings["embedded"]),
+        create=create,
+        read_only=read_only,
+        link=settings.get("link"),
+    )
     return Opened(EmbeddedHeaderStore(database), {"embedded": EmbeddedEventStore(database)})

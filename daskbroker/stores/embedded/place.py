@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 
 from ...core.errors import StoreError, StoreNotFound
 
@@ -31,15 +30,15 @@ class Place:
     Parameters
     ----------
     folder
-        Of the store.
+        Of the store; where symbolic links lead to it, the path that has them.
     lasting
         Entries that stay what they are, once they are there.
     log
         Entries that stay so as long as this process has connections; see :meth:`forget_log`.
     """
 
-    def __init__(self, folder: Path, lasting: tuple[str, ...], log: tuple[str, ...]) -> None:
-        self._folder = str(folder)
+    def __init__(self, folder: str, lasting: tuple[str, ...], log: tuple[str, ...]) -> None:
+        self._folder = folder
         self._names = (*lasting, *log)
         self._log = log
         self._known: dict[str, _Identity] = {}

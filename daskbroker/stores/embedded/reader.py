@@ -122,7 +122,7 @@ class EmbeddedReader(ChunkReader):
 
     @property
     def _database(self) -> Database:
-        return Database.of(Path(self.root), create=False, read_only=self.read_only)
+        return Database.reading(self.root, read_only=self.read_only)
 
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
         """The keys of small chunks with their place in a pack, or their bytes, for numbers.

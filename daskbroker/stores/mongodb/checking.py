@@ -23,6 +23,7 @@ from .bson_documents import foreign_values, from_bson, storable
 from .database import CHUNKS, Database, OwnCursor
 from .filters import Filter
 from .references import of_runs
+from .sealed_rows import MARKS
 
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 
@@ -215,6 +216,7 @@ def check_rest(database: Database) -> Iterator[Damage]:
 def _lost(database: Database, name: str, field: str, target: str, key: str) -> Iterator[Any]:
     """Different values of a field that no document of another collection has."""
     pipeline: list[dict[str, Any]] = [
+        {"$match": {field: {"$ne": MARKS}}},
         {"$group": {"_id": f"${field}"}},
         {"$lookup": {"from": target, "localField": "_id", "foreignField": key, "as": "found"}},
         {"$match": {"found": []}},

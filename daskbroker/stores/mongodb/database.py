@@ -110,6 +110,8 @@ class Database:
         self._ready = False
         self._meta: dict[str, Any] | None = None
         self._looked = float("-inf")
+        self.marks_removed = float("-inf")
+        """When this process last did so, on the monotonic clock; see :mod:`.sealed_rows`."""
         self._store_id: str | None = None
         self._noted_packed = False
         self._insert_seconds = insert_seconds(uri)

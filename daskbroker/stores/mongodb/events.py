@@ -44,6 +44,7 @@ from .planning import EventPlanner
 from .reader import MongoReader
 from .reference_planning import ReferencePlanner
 from .references import find_run, has_orphans, store_reference
+from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
 from .survey import Range
 from .writing import EventWriter
@@ -339,6 +340,7 @@ class MongoEventStore(JournalledEventStore):
                 runs, lambda uid: self.seal(uid, keep_journal=keep_journal), one_run=False
             )
             sweep(self._database)
+            remove_old_marks(self._database)
             return made
         with self._lock:
             with self._database.limit():
@@ -364,9 +366,11 @@ class MongoEventStore(JournalledEventStore):
             raise descriptor.error()
         try:
             with damage_of(chunk_label(descriptor)):
-                return seal_descriptor(self._database, descriptor, keep=keep)
+                made = seal_descriptor(self._database, descriptor, keep=keep)
         finally:
             self._writer.forget(descriptor["uid"])
+        remove_old_marks(self._database)
+        return made
 
     def create_indexes(self) -> list[str]:
         """See :meth:`EventStore.create_indexes`; those of all collections of the store."""

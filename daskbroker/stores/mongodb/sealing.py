@@ -3,12 +3,12 @@
 A sealer (1) finishes what another may have left: rows of chunks that are ``waiting`` are removed
 from the journal, and the chunks marked ``gone``; (2) takes rows from the journal, in the order of
 time, and stores their columns; (3) makes the chunk known at the position where step 1 found the
-end, as ``waiting``, or as ``kept`` where the journal is to stay; (4) removes the rows and marks
-the chunk ``gone``. If another sealer has made a chunk known since step 1, step 3 fails on the
-unique key of sequence and position, the columns are thrown away, and all begins anew: so no
-row is ever in two chunks. Each step is sure before the next one begins. Killed anywhere, a sealer
-leaves at worst columns that no chunk names (:func:`sweep` removes them) or a chunk that the next
-one finishes.
+end, as ``waiting``, or as ``kept`` where the journal is to stay; (4) removes the rows, whose uids
+are remembered for a while (:mod:`.sealed_rows`), and marks the chunk ``gone``. If another sealer
+has made a chunk known since step 1, step 3 fails on the unique key of sequence and position, the
+columns are thrown away, and all begins anew: so no row is ever in two chunks. Each step is sure
+before the next one begins. Killed anywhere, a sealer leaves at worst columns that no chunk names
+(:func:`sweep` removes them) or a chunk that the next one finishes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import Any
 import pyarrow as pa
 from bson.objectid import ObjectId
 from pymongo.client_session import ClientSession
-from pymongo.errors import AutoReconnect
 
 from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
@@ -46,6 +45,7 @@ from .chunk_store import (
 )
 from .database import CHUNKS, COLUMNS, Database
 from .journal import PIECE, event_from_bson, row_batches, unsealed
+from .sealed_rows import mark_sealed
 
 __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
 
@@ -208,18 +208,9 @@ def _remove_rows(database: Database, manifest: Manifest) -> None:
     with database.errors():
         for begin in range(0, len(uids), PIECE):
             some = uids[begin : begin + PIECE]
-            _remove(database, {"uid": {"$in": some}, "descriptor": manifest["owner"]})
+            mark_sealed(database, manifest["owner"], some, manifest["_id"])
         chunks = database.collection(CHUNKS, sure=False)
         chunks.update_one({"_id": manifest["_id"]}, {"$set": {"journal": GONE}})
-
-
-def _remove(database: Database, query: Mapping[str, Any]) -> None:
-    """Remove rows of the journal; again, if the primary goes, as pymongo does not repeat that."""
-    events = database.collection("event")
-    try:
-        events.delete_many(query)
-    except AutoReconnect:
-        events.delete_many(query)
 
 
 def sweep(database: Database) -> int:

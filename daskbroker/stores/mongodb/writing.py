@@ -1,8 +1,9 @@
 """Adding events to a MongoDB store, each once.
 
-The journal's unique index on ``uid`` notices a repeated event there. Of those that were sealed
-a lane keeps hashes of their uids: read once, when the first event of a descriptor comes, and
-again when chunks were added, by this process or, looked up once a second, by another.
+The journal's unique index on ``uid`` notices a repeated event there, also for a while after it was
+sealed (:mod:`.sealed_rows`). Of all events that were sealed a lane keeps hashes of their uids: read
+once, when the first event of a descriptor comes, and again when chunks were added, by this process
+or, looked up once a second, by another.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError, DuplicateKeyError, WriteError
 
 from ...core.documents import Document, equal
-from ...core.errors import DuplicateUID
+from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import EVENT, iter_rows
 from ...core.rounds import Rounds
 from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
@@ -32,7 +33,8 @@ from .chunk_store import (
     sealed_end,
     stored_columns,
 )
-from .database import LOOK_SECONDS, REFUSED, Database
+from .database import CHUNKS, LOOK_SECONDS, REFUSED, Database
+from .sealed_rows import MARKS, REMEMBERED_SECONDS, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
 
 __all__ = ["EventWriter"]
@@ -139,6 +141,26 @@ class EventWriter:
             raise
         lane.waiting_rows += len(encoded)
         lane.waiting_bytes += sum(len(one.raw) for one in encoded)
+        if encoded and time.monotonic() - lane.looked > REMEMBERED_SECONDS / 2:
+            self._take_back(descriptor, lane, fresh)
+
+    def _take_back(
+        self, descriptor: Document, lane: _Lane, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Remove rows from the journal that were sealed so long ago that it may not have known.
+
+        Where a row is in a chunk that still waits to leave the journal this is what a sealer does.
+        """
+        self._look(descriptor, lane)
+        left: set[str] = set()  # none, where one of them differs from the event that was sealed
+        try:
+            left = {row["uid"] for row in self._not_sealed(descriptor, lane, rows)}
+        finally:
+            twice = [storable(row["uid"]) for row in rows if row["uid"] not in left]
+            query = {"uid": {"$in": twice}, "descriptor": storable(descriptor["uid"])}
+            if twice:
+                with self._database.errors():
+                    self._database.collection("event").delete_many(query)
 
     def _insert_one(self, row: Mapping[str, Any], encoded: RawBSONDocument) -> None:
         label = f"event {row['uid']!r}"
@@ -150,7 +172,12 @@ class EventWriter:
                 same = {"uid": storable(row["uid"])}
                 found = self._database.confirmed("event", same, waited=True)
                 there = found[0] if found else self._database.insert_once("event", encoded, same)
-                self._compare(row, there)
+                meant = self._meant(row, there)
+                if there is not None and meant is None:
+                    events.delete_one({**same, "descriptor": MARKS})
+                    self._insert_one(row, encoded)
+                    return
+                self._compare(row, meant)
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
@@ -189,26 +216,55 @@ class EventWriter:
             there = {doc["uid"]: doc for doc in found}
         fresh = []
         for row, uid in zip(rows, uids, strict=True):
-            if uid in there:
-                self._compare(row, there[uid])
-            else:
+            meant = self._meant(row, there.get(uid))
+            if meant is None:
                 fresh.append(row)
+            else:
+                self._compare(row, meant)
         return fresh
 
     def _compare(self, row: Mapping[str, Any], there: Mapping[str, Any] | None) -> None:
         if there is not None and there is not row and not equal(from_bson(there), dict(row)):
             raise DuplicateUID(f"event {row['uid']!r}: a different event is stored under this uid")
 
+    def _meant(
+        self, row: Mapping[str, Any], there: Mapping[str, Any] | None
+    ) -> Mapping[str, Any] | None:
+        """The event that the journal has in a row's place: of a mark the one that was sealed.
+
+        None, if that is of another descriptor: sealed events are unique within theirs.
+        """
+        chunk = None if there is None else chunk_of_mark(there)
+        if chunk is None:
+            return there
+        uid, owner = row["uid"], row["descriptor"]
+        with self._database.errors():
+            found = self._database.collection(CHUNKS).find_one({"_id": chunk}, {"schema": 0})
+        if found is not None and found["owner"] != storable(owner):
+            return None
+        known = {} if found is None else self._events_in(owner, found, {uid})
+        if uid not in known:
+            raise StoreDamaged(
+                f"{self._database.label}: event {uid!r} should be in chunk {chunk}, and is not"
+            )
+        return known[uid]
+
     def _seal_at_once(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
         """Store rows as a chunk, as they are too large for the journal; older rows go first."""
         uids = [storable(row["uid"]) for row in rows]
         with self._database.errors():
             for there in self._database.collection("event").find({"uid": {"$in": uids}}):
-                self._compare(next(r for r in rows if storable(r["uid"]) == there["uid"]), there)
+                row = next(row for row in rows if storable(row["uid"]) == there["uid"])
+                self._compare(row, self._meant(row, there))
         rounds = self._rounds(descriptor)
         while True:
             seal_descriptor(self._database, descriptor)
-            first = sealed_end(confirmed_chunks(self._database, descriptor["uid"]))
+            self.forget(descriptor["uid"])
+            lane = self._lane(descriptor)
+            rows = self._not_sealed(descriptor, lane, rows)
+            if not rows:  # another process has just stored them so
+                return
+            first = sealed_end(lane.chunks)
             rounds.check(first)
             if seal_rows(self._database, descriptor, rows, first, GONE):
                 self.forget(descriptor["uid"])
@@ -307,7 +363,7 @@ class EventWriter:
             return list(rows)
         there: dict[str, Document] = {}
         for chunk in sorted(lane.chunks, key=lambda chunk: chunk["_id"] != self._last_chunk[0]):
-            known = self._events_in(descriptor, chunk, doubtful)
+            known = self._events_in(descriptor["uid"], chunk, doubtful)
             there.update((uid, known[uid]) for uid in doubtful & known.keys())
             if len(there) == len(doubtful):
                 break
@@ -316,9 +372,7 @@ class EventWriter:
                 self._compare(row, there[row["uid"]])
         return [row for row in rows if row["uid"] not in there]
 
-    def _events_in(
-        self, descriptor: Document, chunk: Manifest, wanted: set[str]
-    ) -> Mapping[str, Document]:
+    def _events_in(self, owner: str, chunk: Manifest, wanted: set[str]) -> Mapping[str, Document]:
         """The events of a chunk by uid, if some of those wanted are among them.
 
         Those of the last such chunk are remembered: who inserts a run again does so in order.
@@ -329,6 +383,6 @@ class EventWriter:
         if wanted.isdisjoint(read_uids(self._database, chunk)):
             return {}
         table = next(stored_columns(self._database, [chunk_key(chunk)], None))
-        docs = iter_rows(EVENT, table, descriptor["uid"])
+        docs = iter_rows(EVENT, table, owner)
         self._last_chunk = chunk["_id"], {doc["uid"]: doc for doc in docs}
         return self._last_chunk[1]

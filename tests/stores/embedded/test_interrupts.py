@@ -8,36 +8,11 @@ import dask
 import pytest
 
 import daskbroker
-from daskbroker.testing import RunBuilder, assert_documents_equal, make_run
-from daskbroker.testing.interrupts import interrupted_calls
+from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.interrupts import insert_interrupted, journalled_run
 
 # An interrupt that meets a function called by the collector of garbage is only printed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-def run():
-    """Single events, and pages that wait in the journal."""
-    made = RunBuilder()
-    descriptor = made.descriptor({"x": 0.5})
-    for number in range(6):
-        made.event(descriptor, {"x": number * 0.5})
-    for _ in range(2):
-        made.event_page(descriptor, [{"x": number * 0.5} for number in range(55)])
-    made.event(descriptor, {"x": 0.0})
-    return made.stop()
-
-
-def insert_interrupted(db, documents, seed):
-    """Insert each document until that has returned; how often it was interrupted."""
-    interrupts = 0
-    for place, pair in enumerate(documents):
-        for attempt in range(1000):
-            number = seed * 10**6 + place * 1000 + attempt
-            insert = [lambda pair=pair: db.insert(*pair)]
-            if interrupted_calls(insert, number, microseconds=300 * (attempt + 1))[0]:
-                break
-            interrupts += 1
-    return interrupts
 
 
 def other_threads_go_on(db):
@@ -51,7 +26,7 @@ def other_threads_go_on(db):
 
 def test_at_any_moment(tmp_path):
     """Fifteen runs: with counters that survive an interrupt, one in five has events twice."""
-    runs = [run() for _ in range(15)]
+    runs = [journalled_run() for _ in range(15)]
     with dask.config.set({"daskbroker.seal-rows": 10}), daskbroker.connect(tmp_path) as db:
         interrupts = sum(insert_interrupted(db, one, seed) for seed, one in enumerate(runs))
         other_threads_go_on(db)

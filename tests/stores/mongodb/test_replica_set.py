@@ -18,6 +18,7 @@ from daskbroker.stores.mongodb import chunk_store, sealing
 from daskbroker.stores.mongodb.acknowledgement import insert_seconds
 from daskbroker.stores.mongodb.database import CHUNKS, Database
 from daskbroker.stores.mongodb.journal import row_batches
+from daskbroker.stores.mongodb.sealed_rows import MARKS
 from daskbroker.testing import assert_documents_equal, external_run, make_run, paged_run
 from daskbroker.testing.crowd import main as crowd
 from daskbroker.testing.kill import until_it_answers
@@ -178,21 +179,22 @@ def test_a_lost_answer_does_not_cost_a_chunk_its_columns(members, name, monkeypa
 def test_a_change_of_primary_after_rows_were_removed(members, name, monkeypatch):
     """Rows whose removal is rolled back are not taken for gone."""
     documents = make_run(30)
-    remove = sealing._remove
+    remove = sealing.mark_sealed
 
-    def then_fail_over(database, query):
-        monkeypatch.setattr(sealing, "_remove", remove)
-        remove(database, query)
+    def then_fail_over(*arguments):
+        monkeypatch.setattr(sealing, "mark_sealed", remove)
+        remove(*arguments)
         members.kill_primary()
 
     with daskbroker.connect(members.uri(name)) as db:
         insert(db, documents[:-1])
-        monkeypatch.setattr(sealing, "_remove", then_fail_over)
+        monkeypatch.setattr(sealing, "mark_sealed", then_fail_over)
         insert_until_stored(db, documents[-1:])
-        assert sealing._remove is remove
+        assert sealing.mark_sealed is remove
         assert_documents_equal(documents, db[-1].documents())
         with pymongo.MongoClient(members.uri(name)) as client:
-            assert client.get_default_database().event.count_documents({}) == 0
+            events = client.get_default_database().event
+            assert events.count_documents({"descriptor": {"$ne": MARKS}}) == 0
 
 
 # -- spool -------------------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""Ctrl-C in the middle of an insert into MongoDB: what returned is stored, once."""
+
+from __future__ import annotations
+
+import threading
+
+import dask
+import pytest
+
+import daskbroker
+from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.interrupts import insert_interrupted, journalled_run
+
+# An interrupt that meets a function called by the collector of garbage is only printed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def test_at_any_moment(mongo_database):
+    runs = [journalled_run() for _ in range(4)]
+    with dask.config.set({"daskbroker.seal-rows": 10}), daskbroker.connect(mongo_database) as db:
+        interrupts = sum(
+            insert_interrupted(db, one, seed, microseconds=1500) for seed, one in enumerate(runs)
+        )
+        other = make_run(3)
+        thread = threading.Thread(target=insert_all, args=(db, other), daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive()
+    assert interrupts > 30
+    with daskbroker.connect(mongo_database) as db:
+        for one in (*runs, other):
+            assert_documents_equal(one, db[one[0][1]["uid"]].documents())
+            assert not list(daskbroker.check(db))
