@@ -350,7 +350,7 @@ def _sound(table: pa.Table | StoreDamaged) -> pa.Table:
 def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
 ) -> Iterator[tuple[int, pa.Table, Iterator[Document]]]:
-    """Place, table and documents of each chunk, the next ones read ahead; damaged events left out."""
+    """Place, table and documents of each chunk, read ahead; damaged events are left out."""
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     if not places:
         return
