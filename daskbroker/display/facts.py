@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core.clock import seconds_of, show_time
 from ..core.run_plan import PRIMARY
+from ..core.search import is_derived
 
 __all__ = ["RunFacts", "motors_of", "points_of", "sample_of", "show_duration", "text_of"]
 
@@ -72,11 +73,6 @@ class RunFacts:
 def text_of(value: Any) -> str:
     """A value of metadata as text; nothing of None."""
     return "" if value is None else str(value)
-
-
-def is_derived(start: Mapping[str, Any]) -> bool:
-    """Whether a run was made of other runs."""
-    return bool(start.get("derived_from"))
 
 
 def sample_of(start: Mapping[str, Any]) -> str:

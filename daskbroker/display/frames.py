@@ -14,7 +14,8 @@ from ..core.documents import plain
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import PROJECTIONS, Field, project
 from ..core.listing import listed
-from .facts import duration_of, is_derived, motors_of, points_of, sample_of
+from ..core.search import is_derived
+from .facts import duration_of, motors_of, points_of, sample_of
 
 if TYPE_CHECKING:
     from ..broker import DataBroker

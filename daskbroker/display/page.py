@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import DaskbrokerError
 from ..core.printable import printable
+from ..core.search import origin_of
 from .columns import cut_to, terminal_width
 from .facts import RunFacts, names_in, text_of
 from .listing import marks, uid_markup
@@ -24,13 +25,14 @@ __all__ = ["header_line", "header_markup", "header_text"]
 def header_line(header: Header) -> str:
     """A run in one line, without a look at its data."""
     fact = _fact(header)
+    origin = origin_of(header.start)
     told = {
         "uid": fact.uid,
         "scan_id": header.start.get("scan_id", ""),
         "plan_name": fact.plan,
         "time": fact.time,
         "exit_status": fact.status,
-        **({"derived": True} if fact.is_derived else {}),
+        **({"derived_from": origin} if origin else {}),
     }
     return "<Header " + " ".join(f"{k}={v!r}" for k, v in told.items() if v != "") + ">"
 

@@ -339,7 +339,7 @@ class LiveConformance(Conformance):
     @pytest.fixture
     def place(self, broker: Any) -> Any:
         """What another process opens the broker by."""
-        return broker._place
+        return broker.uri
 
     def test_a_run_that_another_process_writes(
         self, broker: Any, place: Any, tmp_path: Path

@@ -380,7 +380,7 @@ class NounConformance(Conformance):
         assert table.npartitions == 1
         frame = table.compute()
         assert frame.columns[0] == "run"
-        assert frame["run"].tolist() == [uid for uid in uids for _ in range(2)]
+        assert frame["run"].tolist() == [uid for uid in reversed(uids) for _ in range(2)]
 
     def test_methods_of_the_manifesto(self, put: Put) -> None:
         """EventSource and Header."""

@@ -276,5 +276,6 @@ class Assembly:
                 whole, axes = len(source.declared.shape or ()), source.axes
             column = self.columns.get(name)
             declared = None if column is None else declared_dims(self.plan.events, column, whole)
-            found[name] = known.of(name, declared, dict(zip(axes, source.cell_shape)))
+            named = name if column is None else column.name  # fields of rows share their dimensions
+            found[name] = known.of(named, declared, dict(zip(axes, source.cell_shape)))
         return found
