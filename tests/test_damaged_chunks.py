@@ -162,13 +162,13 @@ def test_a_run_with_damaged_references_is_left_out_whole(db, damage, somewhere):
     with daskbroker.connect(damage.place) as db:
         if isinstance(damage, Embedded):  # those of MongoDB are looked at with the runs
             with pytest.raises(StoreDamaged, match=FILES_UID):
-                list(db().documents(fill=False))
+                list(db(uid=FILES_UID).documents(fill=False))
         results = db()
         with pytest.warns(BadRunWarning) as caught:
             read = list(results.documents(fill=False, errors="skip"))
-        assert [FILES_UID in str(one.message) for one in caught] == [True, False]
+        assert sorted(FILES_UID in str(one.message) for one in caught) == [False, True]
         assert [bad.uid for bad in results.bad] == [FILES_UID]
-        assert_documents_equal([*LATE, *without_lost(BAD), *EARLY], read)
+        assert_documents_equal([*EARLY, *without_lost(BAD), *LATE], read)
 
 
 def test_a_dataset_leaves_runs_out_of_which_something_is_damaged(db):
@@ -185,7 +185,7 @@ def test_a_dataset_leaves_runs_out_of_which_something_is_damaged(db):
 def test_a_tree_of_datasets_leaves_them_out_too(db):
     with pytest.warns(BadRunWarning, match="run 'bad'"):
         tree = db().dataset(errors="skip", combine="tree")
-    assert list(tree.children) == ["late", "early"]
+    assert list(tree.children) == ["early", "late"]
     assert tree.load()["late"].sizes["time"] == 30
 
 

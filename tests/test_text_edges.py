@@ -537,7 +537,7 @@ def test_places_that_are_sound(tmp_path, monkeypatch):
     (tmp_path / "a:b").mkdir()
     for place in (
         f"file://{tmp_path}/one", f"file://localhost{tmp_path}/two", f"FILE{tmp_path}"[4:] + "/x",
-        "./mongodb:x", "a:b", "plain",
+        "./mongodb:x", "./a:b", "./plain",
     ):  # fmt: skip
         daskbroker.connect(place).close()
     assert sorted(os.listdir(tmp_path)) == ["a:b", "mongodb:x", "one", "plain", "two", "x"]
