@@ -670,10 +670,10 @@ class Header:
         ----------
         path
             A folder; or the file itself, if it ends with the suffix of the format: ``.jsonl``,
-            ``.parquet``, ``.nc``, ``.zarr``, ``.csv``.
+            ``.parquet``, ``.nc``, ``.zarr``, ``.csv``, ``.nxs``.
         format
-            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"`` or ``"csv"``; by default as the
-            suffix says, else ``"jsonl"``.
+            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"`` or ``"nexus"``; by
+            default as the suffix says, else ``"jsonl"``.
         **options
             ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, as for
             :func:`daskbroker.exporting.runs.export`: ``fill=True`` puts frames in place of

@@ -587,7 +587,7 @@ class Results:
         folder
             Made if need be.
         format
-            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"`` or ``"csv"``.
+            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"`` or ``"nexus"``.
         progress
             Show a bar; by default in a terminal and in a notebook.
         **options

@@ -54,6 +54,7 @@ NAMES = {
     "netcdf": {"two-streams.nc"},
     "zarr": {"two-streams.zarr"},
     "csv": {"two-streams/primary.csv", "two-streams/dark.csv"},
+    "nexus": {"two-streams.nxs"},
 }
 
 
@@ -68,7 +69,7 @@ def test_a_folder_of_each_format(db, header, tmp_path, format):
         assert what.export(out, format, arrays="drop") == files  # again, in their place
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".nc", ".zarr", ".csv"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".nc", ".zarr", ".csv", ".nxs"])
 def test_a_name_with_the_suffix_is_the_file(header, tmp_path, suffix):
     target = tmp_path / f"scan{suffix}"
     options = {} if suffix == ".jsonl" else {"stream": "dark"}

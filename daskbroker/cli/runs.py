@@ -133,7 +133,9 @@ def export(
     terms: Terms = None,
     db: Store = None,
     uid: Annotated[list[str] | None, typer.Option(help="These runs only.")] = None,
-    format: Annotated[str, typer.Option(help="jsonl, parquet, netcdf, zarr or csv.")] = "jsonl",
+    format: Annotated[
+        str, typer.Option(help="jsonl, parquet, netcdf, zarr, csv or nexus.")
+    ] = "jsonl",
     full: Full = None,
     since: Since = None,
     until: Until = None,

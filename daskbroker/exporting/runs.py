@@ -12,6 +12,7 @@ from ..core.documents import ALL
 from ..core.errors import StoreDamaged
 from .datasets import write_netcdf, write_zarr
 from .jsonl import write_jsonl
+from .nexus import write_nexus
 from .options import ExportOptions, Place
 from .tables import write_csv, write_parquet
 
@@ -26,6 +27,7 @@ WRITERS = {
     "netcdf": write_netcdf,
     "zarr": write_zarr,
     "csv": write_csv,
+    "nexus": write_nexus,
 }
 
 
@@ -57,12 +59,13 @@ def export(
         ``"netcdf"``  ``<uid>.nc``                       a group for each stream
         ``"zarr"``    ``<uid>.zarr``                     likewise
         ``"csv"``     ``<uid>/<stream>.csv``             table of the stream, without arrays
+        ``"nexus"``   ``<uid>.nxs``                      see :mod:`daskbroker.exporting.nexus`
         ============= ================================== =========================================
     stream
         Only this stream, of runs that have it; not for ``"jsonl"``. Then netCDF and Zarr hold its
         variables at the top.
     fill
-        Put external data in place of references.
+        Put external data in place of references; of NeXus, in place of links to files.
     files
         A folder: detector files are copied below it, and the documents refer to these; for
         ``"jsonl"``. See :mod:`daskbroker.assets.transfer`.
