@@ -399,3 +399,22 @@ def test_the_command_line_grows_a_folder(header, tmp_path):
     first, again = (CliRunner().invoke(app, command) for _ in range(2))
     assert "2 files of 1 runs" in first.output
     assert "0 files of 1 runs" in again.output
+
+
+def test_a_mongodb_store_gives_the_same(db, mongo_database, tmp_path):
+    plain, (documents, _) = two_streams(), datum_run(tmp_path)
+    with daskbroker.connect(mongo_database) as mongo:
+        for broker in (db, mongo):
+            insert_all(broker, plain)
+            insert_all(broker, documents)
+        for fill in (False, True):
+            one, other = (
+                broker().export(tmp_path / f"{fill}-{number}", "parquet", fill=fill)
+                for number, broker in enumerate((db, mongo))
+            )
+            assert len(one) == len(other) == 3
+            for here, there in zip(one, other):
+                assert pq.read_table(here).equals(pq.read_table(there), check_metadata=False)
+        for format in ("netcdf", "zarr", "nexus", "jsonl"):
+            assert len(mongo().export(tmp_path / format, format, fill=format == "nexus")) == 2
+        assert len(mongo().export(tmp_path / "csv", "csv", arrays="drop")) == 3
