@@ -21,6 +21,7 @@ from daskbroker.core.errors import BadQuery, StreamNotFound
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, stream_run
+from daskbroker.views.arrow_cells import claimed_type
 from daskbroker.work.ingest import ingest
 
 
@@ -317,6 +318,7 @@ def test_columns_without_cells_have_the_type_that_is_claimed(db, tmp_path):
     descriptor = run.descriptor({"v": [1.0], "m": [[1.0]], "x": 0.5})
     run.event(descriptor, {"v": None, "m": None, "x": 1.0})
     (path,) = run_in(db, run.stop()).export(tmp_path / "scan.parquet")
+    assert claimed_type({"dtype": "array", "shape": [2], "dtype_numpy": "f16"}) is None
     schema = pq.read_schema(path)
     assert schema.field("v").type == list_of(pa.float64())
     assert schema.field("m").type == list_of(pa.float64(), 2)

@@ -94,9 +94,16 @@ def _type_of(cell: Any) -> pa.DataType | None:
 
 def _type_of_array(cell: np.ndarray) -> pa.DataType | None:
     if cell.dtype.kind in NUMBERS and cell.ndim:
-        leaf = pa.from_numpy_dtype(cell.dtype) if cell.size else pa.null()
-        return _nested_type(leaf, cell.ndim)
+        leaf = _leaf(cell.dtype) if cell.size else pa.null()
+        return None if leaf is None else _nested_type(leaf, cell.ndim)
     return _type_of(cell.tolist()) if cell.dtype.kind in "OTU" else None
+
+
+def _leaf(dtype: np.dtype) -> pa.DataType | None:
+    try:
+        return pa.from_numpy_dtype(dtype)
+    except pa.ArrowNotImplementedError:  # floats of 80 or 128 bits
+        return None
 
 
 def _type_of_list(cell: list[Any]) -> pa.DataType | None:
@@ -154,8 +161,8 @@ def claimed_type(claim: Any) -> pa.DataType | None:
         dtype = np.dtype(claim.get("dtype_numpy") or "f8")
     except TypeError:  # any text may be there
         dtype = np.dtype("f8")
-    leaf = pa.from_numpy_dtype(dtype) if dtype.kind in NUMBERS else pa.string()
-    return _nested_type(leaf, max(1, len(shape)))
+    leaf = _leaf(dtype) if dtype.kind in NUMBERS else pa.string()
+    return None if leaf is None else _nested_type(leaf, max(1, len(shape)))
 
 
 def arrow_cells(cells: Iterable[Any], kind: pa.DataType) -> pa.Array:
