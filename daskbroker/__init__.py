@@ -8,7 +8,13 @@ from dask.utils import parse_bytes
 from .broker import DataBroker
 from .connect import connect, temp
 from .core.documents import ALL, Document, show_by
-from .core.errors import BadRunWarning, DaskbrokerError, FilledValuesWarning, SearchWarning
+from .core.errors import (
+    BadRunWarning,
+    DaskbrokerError,
+    ExportWarning,
+    FilledValuesWarning,
+    SearchWarning,
+)
 from .core.settings import look_up_by
 from .display.header_list import HeaderList
 from .display.tree import document_markup, document_text
@@ -39,6 +45,7 @@ __all__ = [
     "DaskbrokerError",
     "DataBroker",
     "Document",
+    "ExportWarning",
     "FilledValuesWarning",
     "Header",
     "HeaderList",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
@@ -21,6 +23,7 @@ from .core.stored_streams import from_store
 from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
 from .event_source import EventSource, no_stream
+from .exporting.runs import export_run
 from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
 from .views import documents as documents_view
@@ -657,6 +660,40 @@ class Header:
             If matplotlib is not installed.
         """
         return plot_run(self, stream, y, frame, ax)
+
+    def export(
+        self, path: str | os.PathLike[str], format: str | None = None, **options: Any
+    ) -> list[Path]:
+        """Write the run to files that other tools read.
+
+        Parameters
+        ----------
+        path
+            A folder; or the file itself, if it ends with the suffix of the format: ``.jsonl``,
+            ``.parquet``, ``.nc``, ``.zarr``, ``.csv``, ``.nxs``.
+        format
+            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"`` or ``"nexus"``; by
+            default as the suffix says, else ``"jsonl"``.
+        **options
+            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, as for
+            :func:`daskbroker.exporting.runs.export`: ``fill=True`` puts frames in place of
+            references, ``arrays="drop"`` leaves columns with arrays out of CSV.
+
+        Returns
+        -------
+        list of Path
+            The files that were written, each complete and synced.
+
+        Raises
+        ------
+        StreamNotFound
+        BadQuery
+            For an unknown format, an option that the format does not have, one file for several
+            streams, and arrays in CSV.
+        StoreFull, StoreReadOnly, StoreError
+            If a file cannot be written.
+        """
+        return export_run(self, path, format, **options)
 
     def portable(self) -> Header:
         """The run as a worker can have it, without opening the store.

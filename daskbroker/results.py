@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import operator
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
@@ -33,9 +35,11 @@ from .display.header_list import HeaderList
 from .display.listing import FOLDED, SHOWN, Listing
 from .display.plots import Y, plot_runs
 from .event_source import meant_fields
+from .exporting.runs import export
 from .header import Header
 from .mapping import Outcome, map_runs
 from .narrowing import both, has_run, named_run
+from .progress import progress_bar
 from .stores.checking import CheckedHeader
 from .stores.contract import FARTHEST, EventStore, FoundHeader, HeaderPair
 from .views import dataframe as dataframe_view
@@ -567,6 +571,33 @@ class Results:
         return plot_runs(self, stream, y, ax)
 
     # -- work --------------------------------------------------------------------------------
+
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        format: str = "jsonl",
+        *,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> list[Path]:
+        """Write these runs to files that other tools read; which were written.
+
+        Parameters
+        ----------
+        folder
+            Made if need be.
+        format
+            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"`` or ``"nexus"``.
+        progress
+            Show a bar; by default in a terminal and in a notebook.
+        **options
+            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, as for
+            :func:`daskbroker.exporting.runs.export`, which also says what the files are, and
+            what is raised. ``partition="run"`` makes a folder of Parquet files for each stream,
+            to which a later call adds runs that are new.
+        """
+        with progress_bar(self, " runs", progress) as bar:
+            return list(export(bar, folder, format, **options))
 
     def map(
         self,

@@ -17,7 +17,14 @@ from .. import __version__
 from ..broker import DataBroker
 from ..connect import connect
 from ..core.clock import show_time
-from ..core.errors import BadQuery, BadRunWarning, DaskbrokerError, SearchWarning, StoreNotFound
+from ..core.errors import (
+    BadQuery,
+    BadRunWarning,
+    DaskbrokerError,
+    ExportWarning,
+    SearchWarning,
+    StoreNotFound,
+)
 from ..core.printable import printable
 from ..core.redaction import redacted
 from ..core.search import origin_of
@@ -106,13 +113,14 @@ def _naming_bad_runs() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", BadRunWarning)
         warnings.simplefilter("always", SearchWarning)
+        warnings.simplefilter("always", ExportWarning)
         show_other = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
             if issubclass(category, BadRunWarning):
                 text = str(message)
                 _name_once(text.partition(": ")[0], f"daskbroker: {_level.get()}: {text}")
-            elif issubclass(category, SearchWarning):
+            elif issubclass(category, (SearchWarning, ExportWarning)):
                 say(redacted(f"daskbroker: warning: {message}"), err=True)
             else:
                 show_other(message, category, *rest, **more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -133,7 +133,9 @@ def export(
     terms: Terms = None,
     db: Store = None,
     uid: Annotated[list[str] | None, typer.Option(help="These runs only.")] = None,
-    format: Annotated[str, typer.Option(help="jsonl or parquet.")] = "jsonl",
+    format: Annotated[
+        str, typer.Option(help="jsonl, parquet, netcdf, zarr, csv or nexus.")
+    ] = "jsonl",
     full: Full = None,
     since: Since = None,
     until: Until = None,
@@ -141,13 +143,29 @@ def export(
     files: Annotated[
         Path | None, typer.Option(help="Copy detector files, too, below this folder.")
     ] = None,
+    stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
+    fill: Annotated[bool, typer.Option("--fill", help="Frames in place of references.")] = False,
+    arrays: Annotated[
+        str, typer.Option(help="Columns with arrays in CSV: raise, or drop to leave them out.")
+    ] = "raise",
+    partition: Annotated[
+        str | None, typer.Option(help="run: a Parquet folder that grows by new runs only.")
+    ] = None,
 ) -> None:
-    """Write runs as JSON lines of documents, or as Parquet files of their tables."""
-    from ..work.export import export as export_runs
+    """Write runs as files: documents, tables, datasets."""
+    from ..core.documents import ALL
+    from ..exporting.runs import export as export_runs
 
     with every_run(), connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
         bar = progress_bar(headers, " runs")
-        written = sum(1 for _ in export_runs(bar, folder, format, files=files))
+        options: dict[str, Any] = {
+            "files": files,
+            "fill": fill,
+            "arrays": arrays,
+            "partition": partition,
+        }
+        chosen = ALL if stream is None else stream
+        written = sum(1 for _ in export_runs(bar, folder, format, stream=chosen, **options))
         say(f"{written:,} files of {len(headers):,} runs in {folder}")

@@ -121,6 +121,10 @@ class SearchWarning(DaskbrokerError, UserWarning):
     """A search that may mean something else: it found nothing, or a word of it is a key, too."""
 
 
+class ExportWarning(DaskbrokerError, UserWarning):
+    """Something of a run is not in a file that was exported, as the format cannot hold it."""
+
+
 class FilledValuesWarning(DaskbrokerError, UserWarning):
     """Values are stored in an event whose ``filled`` names the reference that they came from.
 

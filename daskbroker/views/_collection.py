@@ -36,7 +36,7 @@ from dask.dataframe.dask_expr._shuffle import (
 from dask.dataframe.tseries import resample
 
 from daskbroker.core.errors import BadQuery
-from daskbroker.views import _loc
+from daskbroker.views import _loc, _writing
 from daskbroker.views._expr import FromPartitions
 from daskbroker.views._partitions import Partitions
 
@@ -88,6 +88,42 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         """As dask's; the error says what to do where the divisions are not known."""
         return _resampler(self, rule, kwargs)
 
+    def to_parquet(self, path: Any, schema: Any = "infer", **kwargs: Any) -> Any:
+        """As dask's; columns of arrays become Arrow lists, whose types their cells tell.
+
+        For that, columns of objects are computed twice, but for those whose types ``schema``
+        tells. With another ``engine`` than pyarrow, and with ``schema=None``, all is dask's.
+
+        Raises
+        ------
+        BadQuery
+            Naming the columns whose cells have no Arrow type in common.
+        """
+        inferred = schema == "infer" if isinstance(schema, str) else isinstance(schema, dict)
+        if not inferred or kwargs.get("engine", "auto") not in ("auto", "pyarrow"):
+            return super().to_parquet(path, schema=schema, **kwargs)
+        given = schema if isinstance(schema, dict) else {}
+        table, kinds = _writing.with_arrow_lists(self, given)
+        parquet = dd.DataFrame.to_parquet
+        return parquet(table, path, schema={**given, **kinds} or "infer", **kwargs)
+
+    def to_csv(self, filename: Any, *, arrays: str = "raise", **kwargs: Any) -> Any:
+        """As dask's; columns with arrays are an error that names them, or left out.
+
+        Parameters
+        ----------
+        filename, **kwargs
+            As dask's.
+        arrays
+            ``"raise"``; or ``"drop"``, for which the columns of objects are computed twice.
+
+        Raises
+        ------
+        BadQuery
+            When it is computed.
+        """
+        return dd.DataFrame.to_csv(_writing.without_arrays(self, arrays), filename, **kwargs)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (DataFrame, (self.expr,))
 
@@ -103,6 +139,10 @@ class Series(dd.Series):  # type: ignore[misc]
     def resample(self, rule: Any, **kwargs: Any) -> Resampler:
         """See :meth:`DataFrame.resample`."""
         return _resampler(self, rule, kwargs)
+
+    def to_csv(self, filename: Any, **kwargs: Any) -> Any:
+        """See :meth:`DataFrame.to_csv`."""
+        return self.to_frame().to_csv(filename, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Series, (self.expr,))

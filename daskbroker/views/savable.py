@@ -27,7 +27,7 @@ import xarray as xr
 from ..core.documents import normalize, to_json
 from ..core.json_text import from_extended_json
 
-__all__ = ["cells_restored", "savable"]
+__all__ = ["SLASH", "cells_restored", "savable"]
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
 SLASH = "%2F"

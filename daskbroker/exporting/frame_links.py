@@ -1,0 +1,105 @@
+"""Where in HDF5 files the frames of a run are, for links to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..assets.handlers.hdf5 import AD_DATASET
+from ..assets.resolving import ResolvedResource, resolve
+from ..core.errors import FillError
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["FrameLink", "frame_links"]
+
+AREA_DETECTOR = ("AD_HDF5", "AD_HDF5_SWMR")
+"""Specs whose files have all frames in one dataset."""
+
+
+@dataclass
+class FrameLink:
+    """Where the frames of one data key are.
+
+    Attributes
+    ----------
+    targets
+        Path of each file, in the order of the documents, and the dataset in it.
+    problem
+        Why there are no links to them.
+    """
+
+    targets: list[tuple[str, str]] = field(default_factory=list)
+    problem: str = "no document tells of files"
+
+
+def frame_links(header: Header) -> dict[str, dict[str, FrameLink]]:
+    """``{stream: {data key: link}}`` of all external data keys of a run."""
+    found: dict[str, dict[str, FrameLink]] = {}
+    for stream, descriptors in header.descriptors.items():
+        claims = [item for d in descriptors for item in d["data_keys"].items()]
+        keys = [key for key, claim in claims if isinstance(claim, Mapping) and "external" in claim]
+        found[stream] = {key: FrameLink() for key in keys}
+    if any(found.values()):
+        for stream in found:
+            if found[stream]:
+                _look_up(header, stream, found[stream])
+    return found
+
+
+def _look_up(header: Header, stream: str, links: dict[str, FrameLink]) -> None:
+    resources: dict[Any, tuple[str, Mapping[str, Any]]] = {}
+    datums: dict[Any, Any] = {}
+    seen: set[tuple[str, Any]] = set()
+
+    def add(key: str, uid: Any) -> None:
+        if key in links and (key, uid) not in seen and uid in resources:
+            seen.add((key, uid))
+            _add(header, links[key], *resources[uid])
+
+    for name, doc in header.stream(stream, fill=False):
+        if name in ("resource", "stream_resource"):
+            resources[doc["uid"]] = (name, doc)
+        elif name == "datum":
+            datums[doc["datum_id"]] = doc["resource"]
+        elif name == "stream_datum":
+            _, resource = resources.get(doc["stream_resource"], ("", {}))
+            add(str(resource.get("data_key")), doc["stream_resource"])
+        elif name == "event":
+            for key in links:
+                add(key, datums.get(doc["data"].get(key)))
+
+
+def _add(header: Header, link: FrameLink, name: str, resource: Mapping[str, Any]) -> None:
+    try:
+        resolved = resolve(
+            resource,
+            root_map=header.db.files.root_map,
+            readable_roots=header.db.files.readable_roots,
+            stream=name == "stream_resource",
+            where=f"run {header.uid!r}",
+        )
+        resolved.readable.check(resolved.path)
+    except FillError as error:
+        link.targets, link.problem = [], str(error)
+        return
+    dataset = _dataset_of(resolved)
+    if dataset is None:
+        problem = f"{resolved.spec!r} does not tell of one dataset in an HDF5 file"
+        link.targets, link.problem = [], problem
+    elif link.targets or link.problem == FrameLink.problem:
+        link.targets.append((resolved.path, dataset))
+
+
+def _dataset_of(resolved: ResolvedResource) -> str | None:
+    """The dataset that has all frames of a file; None if it is no such file."""
+    kwargs = resolved.kwargs
+    if resolved.spec in AREA_DETECTOR:
+        dataset = kwargs.get("key", AD_DATASET)
+    elif resolved.spec == "application/x-hdf5":
+        dataset = kwargs.get("dataset") or kwargs.get("path")
+    else:
+        return None
+    return dataset if isinstance(dataset, str) and dataset.strip("/") else None

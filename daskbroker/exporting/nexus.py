@@ -1,0 +1,362 @@
+"""A run as a NeXus file: NXentry with NXsample, NXinstrument and NXdata.
+
+=============================== ==================================================================
+``/entry``                      NXentry: ``title``, ``entry_identifier`` (uid), ``start_time``,
+                                ``end_time``, ``scan_id``, ``plan_name``, ``exit_status``
+``/entry/<stream>``             NXdata: every variable of ``h.dataset(stream)``, ``time`` in seconds
+                                since the run began
+``/entry/data``                 NXdata, the default plot: signals and axes as hints name them
+``/entry/instrument/<device>``  NXpositioner or NXdetector: its data and configuration
+``/entry/sample``               NXsample: what ``start.sample`` says
+``/entry/start``, ``stop``      NXnote: the documents as JSON text
+=============================== ==================================================================
+
+Data is stored once, in the group of the stream; the other groups have links to it. Names that NeXus
+does not allow are changed, and attributes ``daskbroker_name`` hold them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from ..core.callers import warn_caller
+from ..core.clock import seconds_of
+from ..core.documents import is_unicode, to_json
+from ..core.durable_files import replacing
+from ..core.errors import BadQuery, ExportWarning
+from ..display.facts import sample_of, text_of
+from ..display.hints import TIME, Hints, object_keys_of, roles_of
+from ..views.attributes import plain_attr
+from ..views.savable import savable
+from .frame_links import FrameLink, frame_links
+from .options import ExportOptions, Place, storing
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["write_nexus"]
+
+ENTRY, PLOT = "entry", "data"
+TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
+
+
+def write_nexus(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+    """A file a run. External frames are links to the detectors' files, or copied with ``fill``."""
+    target = place.of_run(header, options)
+    with storing(target), replacing(target) as temporary, h5py.File(temporary, "w") as file:
+        _Entry(header, file, options).write()
+    yield target
+
+
+class _Entry:
+    """The one entry of a NeXus file."""
+
+    def __init__(self, header: Header, file: h5py.File, options: ExportOptions) -> None:
+        self._header = header
+        self._options = options
+        self._began = seconds_of(header.start, 0.0)
+        file.attrs["default"] = ENTRY
+        self._entry = _group(file, ENTRY, "NXentry")
+
+    def write(self) -> None:
+        """Write all of it."""
+        header = self._header
+        streams = self._options.streams(header)
+        self._write_facts()
+        _write_sample(self._entry, header.start)
+        links = {} if self._options.fill else frame_links(header)
+        groups = {stream: self._write_stream(stream, links.get(stream, {})) for stream in streams}
+        descriptors = header.descriptors
+        hints = Hints.of(header.start, {stream: descriptors[stream] for stream in streams})
+        instrument = _group(self._entry, "instrument", "NXinstrument")
+        # A device has its fields once: those of the stream that is plotted, if it is in several.
+        for stream in sorted(streams, key=lambda name: hints is None or name != hints.stream):
+            self._write_devices(instrument, stream, groups[stream])
+        if hints is not None:
+            self._write_plot(hints, groups[hints.stream])
+
+    def _write_facts(self) -> None:
+        start, stop, entry = self._header.start, self._header.known_stop, self._entry
+        facts = {
+            "title": sample_of(start) or text_of(start.get("plan_name")) or self._header.uid,
+            "entry_identifier": self._header.uid,
+            "start_time": _time_text(start),
+            "scan_id": start.get("scan_id"),
+            "plan_name": start.get("plan_name"),
+        }
+        if stop is not None:
+            facts |= {"end_time": _time_text(stop), "exit_status": stop.get("exit_status")}
+        for name, value in facts.items():
+            _put(entry, name, value)
+        for name, document in (("start", start), ("stop", stop)):
+            if document is not None:
+                note = _group(entry, name, "NXnote")
+                _put(note, "type", "application/json")
+                _put(note, "data", to_json(document))
+
+    # -- streams -----------------------------------------------------------------------------
+
+    def _write_stream(self, stream: str, links: Mapping[str, FrameLink]) -> dict[str, str]:
+        """Write a stream's variables; the path of each data key."""
+        data = savable(self._header.dataset(stream, fill=self._options.fill))
+        group = _group(self._entry, stream, "NXdata", taken=TAKEN)
+        found: dict[str, str] = {}
+        for name, variable in data.variables.items():
+            if name in links:
+                continue
+            if name == TIME:
+                variable = _since(variable, self._began)
+            field = _write_variable(group, str(name), variable)
+            if name == TIME:
+                field.attrs["start"] = _time_text(self._header.start)
+            found[str(name)] = field.name
+        for key, link in links.items():
+            found |= self._link(group, stream, key, link)
+        return found
+
+    def _link(self, group: h5py.Group, stream: str, key: str, link: FrameLink) -> dict[str, str]:
+        where = f"run {self._header.uid!r}, stream {stream!r}: the frames of {key!r}"
+        if not link.targets:
+            warn_caller(
+                f"{where} cannot be linked, as {link.problem}; copy them by fill=True (--fill)",
+                ExportWarning,
+            )
+            return {}
+        names = (
+            [key] if len(link.targets) == 1 else [f"{key}_{n}" for n in range(len(link.targets))]
+        )
+        found = {}
+        for name, (path, dataset) in zip(names, link.targets):
+            placed = _free_name(group, name)
+            group[placed] = h5py.ExternalLink(path, dataset)
+            found[name] = f"{group.name}/{placed}"
+        return found
+
+    # -- devices -----------------------------------------------------------------------------
+
+    def _write_devices(
+        self, instrument: h5py.Group, stream: str, fields: Mapping[str, str]
+    ) -> None:
+        descriptors = self._header.descriptors[stream]
+        roles = roles_of(self._header.start, descriptors)
+        for descriptor in descriptors:
+            for device, keys in object_keys_of(descriptor).items():
+                own = [name for key in keys for name in _names_of(key, fields)]
+                if not own:
+                    continue
+                is_motor = any(roles.get(key) == "motor" for key in keys)
+                kind = "NXpositioner" if is_motor else "NXdetector"
+                group = _group(instrument, device, kind, again=True)
+                for field in own:
+                    _link_to(group, field, fields[field])
+                usual = "value" if is_motor else "data"
+                if usual not in group:
+                    group[usual] = _linked(group.file, fields[_most(group.file, own, fields)])
+                self._write_configuration(group, descriptor, device)
+
+    def _write_configuration(
+        self, group: h5py.Group, descriptor: Mapping[str, Any], device: str
+    ) -> None:
+        configuration = descriptor.get("configuration")
+        of_device = configuration.get(device) if isinstance(configuration, Mapping) else None
+        data = of_device.get("data") if isinstance(of_device, Mapping) else None
+        claims = of_device.get("data_keys") if isinstance(of_device, Mapping) else None
+        for key, value in (data or {}).items() if isinstance(data, Mapping) else ():
+            if _valid(key) not in group:
+                field = _put(group, key, value)
+                claim = claims.get(key) if isinstance(claims, Mapping) else None
+                units = claim.get("units") if isinstance(claim, Mapping) else None
+                if field is not None and isinstance(units, str):
+                    field.attrs["units"] = plain_attr(units)
+
+    # -- the default plot --------------------------------------------------------------------
+
+    def _write_plot(self, hints: Hints, fields: Mapping[str, str]) -> None:
+        numbers = [name for name in hints.signals if name in fields]
+        signals = numbers or [name for name in hints.images if name in fields][:1]
+        if not signals:
+            return
+        self._entry.attrs["default"] = PLOT
+        group = _group(self._entry, PLOT, "NXdata")
+        grid = self._grid(hints, signals)
+        axes = [name for name in hints.across if grid is not None or name in fields]
+        for name in (*axes, *signals):
+            if grid is None:
+                _link_to(group, name, fields[name])
+            else:
+                _write_variable(group, name, grid.variables[name])
+        axes, signals = [_valid(name) for name in axes], [_valid(name) for name in signals]
+        group.attrs["signal"] = signals[0]
+        if signals[1:]:
+            group.attrs["auxiliary_signals"] = signals[1:]
+        _note_axes(group, axes, signals[0], is_map=grid is not None)
+
+    def _grid(self, hints: Hints, signals: Sequence[str]) -> xr.Dataset | None:
+        """The signals on the grid that was scanned; None if it was none."""
+        if hints.shape is None or signals[0] in hints.images:
+            return None
+        try:
+            found = self._header.dataset(hints.stream, fill=False, grid=True)
+        except BadQuery:
+            return None
+        wanted = (*hints.across, *signals)
+        if any(name not in found.variables for name in wanted):
+            return None
+        if any(found.variables[name].dims != hints.across for name in signals):
+            return None
+        return found
+
+
+def _names_of(key: str, fields: Mapping[str, str]) -> list[str]:
+    """The fields of a data key: itself, or the links to its files, and lengths of its cells."""
+    pattern = re.compile(re.escape(key) + r"(_\d+|_length)?")
+    return [name for name in fields if name == key or pattern.fullmatch(name)]
+
+
+def _most(file: h5py.File, names: Sequence[str], fields: Mapping[str, str]) -> str:
+    """The field with the most dimensions: of a detector, its image."""
+
+    def rank(name: str) -> int:
+        found = file.get(fields[name])
+        return 3 if found is None else found.ndim  # a link to a file that is not here
+
+    return max(names, key=rank)
+
+
+def _note_axes(group: h5py.Group, axes: Sequence[str], signal: str, *, is_map: bool) -> None:
+    """Say which axis is along which dimension of the signal; of scattered points, all the first."""
+    target = group.get(signal)
+    if target is None:  # a link to a file that is not here
+        return
+    along = [axis for axis in axes if is_map or group[axis].shape[:1] == target.shape[:1]]
+    shown = along if is_map else along[:1]
+    group.attrs["axes"] = [*shown, *["."] * (target.ndim - len(shown))]
+    for place, axis in enumerate(along):
+        group.attrs[f"{axis}_indices"] = place if is_map else 0
+
+
+# -- HDF5 --------------------------------------------------------------------------------------
+
+
+def _valid(name: str) -> str:
+    """A name in the characters that NeXus allows."""
+    text = re.sub(r"[^A-Za-z0-9_.]", "_", name)
+    return text if text[:1].isalpha() or text[:1] == "_" else f"_{text}"
+
+
+def _free_name(group: h5py.Group, name: str, taken: Sequence[str] = ()) -> str:
+    found = valid = _valid(name)
+    number = 1
+    while found in taken or group.get(found, getlink=True) is not None:
+        number += 1
+        found = f"{valid}_{number}"
+    return found
+
+
+def _group(
+    parent: h5py.Group, name: str, kind: str, taken: Sequence[str] = (), again: bool = False
+) -> h5py.Group:
+    placed = _valid(name)
+    if again and placed in parent and parent[placed].attrs.get("daskbroker_name", placed) == name:
+        return parent[placed]
+    placed = _free_name(parent, name, taken)
+    group = parent.create_group(placed)
+    group.attrs["NX_class"] = kind
+    _note_name(group, placed, name)
+    return group
+
+
+def _note_name(item: Any, placed: str, name: str) -> None:
+    if placed != name:
+        item.attrs["daskbroker_name"] = plain_attr(name)
+
+
+def _put(group: h5py.Group, name: str, value: Any) -> h5py.Dataset | None:
+    """A field with a value of a document: text and numbers as they are, anything else as JSON."""
+    if value is None:
+        return None
+    placed = _free_name(group, name)
+    plain = value if isinstance(value, bool) else plain_attr(value)
+    data = plain.replace("\0", "\\0") if isinstance(plain, str) else plain
+    field = group.create_dataset(placed, data=data)
+    _note_name(field, placed, name)
+    return field
+
+
+def _linked(file: h5py.File, path: str) -> Any:
+    """What a second name gets: the dataset itself, or a link of the same kind."""
+    link = file.get(path, getlink=True)
+    return link if isinstance(link, h5py.ExternalLink) else file[path]
+
+
+def _link_to(group: h5py.Group, name: str, path: str) -> None:
+    placed = _valid(name)
+    if group.get(placed, getlink=True) is None:
+        item = _linked(group.file, path)
+        group[placed] = item
+        if isinstance(item, h5py.Dataset):
+            item.attrs["target"] = path  # by this NeXus tells a link from its target
+
+
+def _write_variable(group: h5py.Group, name: str, variable: xr.Variable) -> h5py.Dataset:
+    """A variable, written block by block if it is Dask's."""
+    placed = _free_name(group, name)
+    if variable.dtype.kind in "OTU" or str(variable.dtype) == "str":
+        texts = np.array([_text(cell) for cell in np.ravel(variable.values)], dtype=object)
+        field = group.create_dataset(
+            placed, data=texts.reshape(variable.shape), dtype=h5py.string_dtype()
+        )
+    else:
+        field = group.create_dataset(placed, variable.shape, variable.dtype)
+        for region, values in _blocks(variable):
+            field[region] = values
+    for key, value in variable.attrs.items():
+        if _valid(str(key)) == key:
+            field.attrs[key] = plain_attr(value) if value is not None else ""
+    _note_name(field, placed, name)
+    return field
+
+
+def _text(cell: Any) -> str:
+    text = "" if cell is None or cell != cell else str(cell)
+    return text.replace("\0", "\\0") if is_unicode(text) else to_json(text)
+
+
+def _blocks(variable: xr.Variable) -> Iterator[tuple[Any, np.ndarray]]:
+    if not variable.chunks:
+        if variable.size:
+            yield ..., variable.values
+        return
+    first = 0
+    for length in variable.chunks[0]:
+        rows = slice(first, first + length)
+        if length:
+            yield rows, variable[rows].values
+        first += length
+
+
+def _since(time: xr.Variable, began: float) -> xr.Variable:
+    origin = np.datetime64(round(began * 1e6), "us")
+    seconds = (time.values.astype("datetime64[us]") - origin) / np.timedelta64(1, "s")
+    return xr.Variable(time.dims, seconds, {"units": "s"})
+
+
+def _time_text(document: Mapping[str, Any]) -> str:
+    return datetime.fromtimestamp(seconds_of(document, 0.0), UTC).isoformat()
+
+
+def _write_sample(entry: h5py.Group, start: Mapping[str, Any]) -> None:
+    group = _group(entry, "sample", "NXsample")
+    _put(group, "name", sample_of(start))
+    sample = start.get("sample")
+    for key, value in sample.items() if isinstance(sample, Mapping) else ():
+        if key != "name":
+            _put(group, str(key), value)

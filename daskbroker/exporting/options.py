@@ -1,0 +1,140 @@
+"""What is asked of an export, and where its files go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.documents import ALL
+from ..core.errors import BadQuery, DaskbrokerError, file_error, naming
+from ..core.file_names import file_name
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["FORMATS", "SUFFIXES", "ExportOptions", "Place", "storing"]
+
+FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus")
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".parquet": "parquet",
+    ".nc": "netcdf",
+    ".zarr": "zarr",
+    ".csv": "csv",
+    ".nxs": "nexus",
+}
+ARRAYS = ("raise", "drop")
+PARTITIONS = ("run",)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What is asked of an export; see :func:`daskbroker.exporting.runs.export`.
+
+    Raises
+    ------
+    BadQuery
+        For an unknown format, and for options that the format does not have.
+    """
+
+    format: str
+    stream: Any = ALL
+    fill: bool = False
+    files: str | os.PathLike[str] | None = None
+    arrays: str = "raise"
+    partition: str | None = None
+
+    def __post_init__(self) -> None:
+        self._check("the format", self.format, FORMATS)
+        self._check("arrays", self.arrays, ARRAYS)
+        if self.partition is not None:
+            self._check("partition", self.partition, PARTITIONS)
+        if self.files is not None and self.format != "jsonl":
+            raise BadQuery(f"detector files travel with documents (jsonl), not with {self.format}")
+        if self.partition is not None and self.format != "parquet":
+            raise BadQuery(f"a folder that grows by runs is of parquet, not of {self.format}")
+        if self.stream is not ALL and self.format == "jsonl":
+            raise BadQuery("the documents of a run are written as a whole; leave out stream=")
+        if self.fill and self.format == "csv":
+            raise BadQuery("csv holds no arrays, so external data stay references; leave out fill=")
+
+    def _check(self, what: str, given: str, known: Iterable[str]) -> None:
+        if given not in known:
+            raise BadQuery(f"{what} must be one of {', '.join(known)}, not {given!r}")
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of files."""
+        return next(suffix for suffix, format in SUFFIXES.items() if format == self.format)
+
+    def streams(self, header: Header) -> list[str]:
+        """The streams of a run that are asked for; in an export of many runs, if it has them."""
+        return [name for name in header.streams if self.stream in (ALL, name)]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where files go: below a folder, or, of one run, into a file that was named.
+
+    Attributes
+    ----------
+    path
+        The folder or file.
+    is_file
+        Which of both.
+    """
+
+    path: Path
+    is_file: bool = False
+
+    @classmethod
+    def named(
+        cls, path: str | os.PathLike[str], format: str | None, **options: Any
+    ) -> tuple[Place, ExportOptions]:
+        """A path that ends as files of a format do is a file of that format, if of no other."""
+        meant = SUFFIXES.get(Path(path).suffix.lower())
+        chosen = ExportOptions(format or meant or "jsonl", **options)
+        return cls(Path(path), meant == chosen.format and not chosen.partition), chosen
+
+    def of_run(self, header: Header, options: ExportOptions) -> Path:
+        """The file of a run."""
+        if self.is_file:
+            return self.path
+        return self.path / f"{file_name(header.uid)}{options.suffix}"
+
+    def of_streams(self, header: Header, options: ExportOptions) -> dict[str, Path]:
+        """The file of each stream.
+
+        Raises
+        ------
+        BadQuery
+            If one file was named for several streams.
+        """
+        streams = options.streams(header)
+        if self.is_file:
+            if len(streams) > 1:
+                raise BadQuery(
+                    f"{self.path} holds one stream, and run {header.uid!r} has "
+                    f"{', '.join(map(repr, streams))}: choose one by stream=, or name a folder"
+                )
+            return dict.fromkeys(streams, self.path)
+        run, suffix = file_name(header.uid), options.suffix
+        if options.partition:
+            return {s: self.path / file_name(s) / f"{run}{suffix}" for s in streams}
+        return {s: self.path / run / f"{file_name(s)}{suffix}" for s in streams}
+
+
+@contextmanager
+def storing(target: Path) -> Iterator[None]:
+    """Errors of the file system that a file meets are StoreErrors that name it."""
+    try:
+        with naming(target):
+            yield
+    except OSError as error:
+        if isinstance(error, DaskbrokerError):
+            raise
+        raise file_error(error, f"the export {target}") from error

@@ -1,0 +1,111 @@
+"""Runs as files, one run after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.bad_runs import BadRun, warn_of_bad
+from ..core.documents import ALL
+from ..core.errors import StoreDamaged
+from .datasets import write_netcdf, write_zarr
+from .jsonl import write_jsonl
+from .nexus import write_nexus
+from .options import ExportOptions, Place
+from .tables import write_csv, write_parquet
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["export", "export_run"]
+
+WRITERS = {
+    "jsonl": write_jsonl,
+    "parquet": write_parquet,
+    "netcdf": write_netcdf,
+    "zarr": write_zarr,
+    "csv": write_csv,
+    "nexus": write_nexus,
+}
+
+
+def export(
+    headers: Iterable[Header],
+    folder: str | os.PathLike[str],
+    format: str = "jsonl",
+    *,
+    stream: Any = ALL,
+    fill: bool = False,
+    files: str | os.PathLike[str] | None = None,
+    arrays: str = "raise",
+    partition: str | None = None,
+) -> Iterator[Path]:
+    """Write runs into a folder, one after the other. Lazy: iterate to make it happen.
+
+    Parameters
+    ----------
+    headers
+        The runs.
+    folder
+        Made if need be.
+    format
+        ============= ================================== =========================================
+        format        files                              content
+        ============= ================================== =========================================
+        ``"jsonl"``   ``<uid>.jsonl``                    documents
+        ``"parquet"`` ``<uid>/<stream>.parquet``         table of the stream, arrays as lists
+        ``"netcdf"``  ``<uid>.nc``                       a group for each stream
+        ``"zarr"``    ``<uid>.zarr``                     likewise
+        ``"csv"``     ``<uid>/<stream>.csv``             table of the stream, without arrays
+        ``"nexus"``   ``<uid>.nxs``                      see :mod:`daskbroker.exporting.nexus`
+        ============= ================================== =========================================
+    stream
+        Only this stream, of runs that have it; not for ``"jsonl"``. Then netCDF and Zarr hold its
+        variables at the top.
+    fill
+        Put external data in place of references; of NeXus, in place of links to files.
+    files
+        A folder: detector files are copied below it, and the documents refer to these; for
+        ``"jsonl"``. See :mod:`daskbroker.assets.transfer`.
+    arrays
+        Of columns with arrays in CSV: ``"raise"``, or ``"drop"`` to leave them out.
+    partition
+        ``"run"``, for ``"parquet"``: the files are ``<stream>/<uid>.parquet`` with a column
+        ``run``, so that a folder is one table. Files of runs that had ended when they were
+        written stay as they are, and are not given.
+
+    Yields
+    ------
+    Path
+        Each file, complete, and synced with its name: it survives a loss of power. Runs that
+        cannot be read are left out, each with a :class:`daskbroker.BadRunWarning`; of such a run
+        some files may be there.
+
+    Raises
+    ------
+    BadQuery
+        For an unknown format, an option that the format does not have, and arrays in CSV.
+    StoreFull, StoreReadOnly, StoreError
+        If a file cannot be written; then it is not there, or is the one that was there before.
+    """
+    options = ExportOptions(format, stream, fill, files, arrays, partition)
+    for header in headers:
+        try:
+            yield from _written(header, Place(Path(folder)), options)
+        except StoreDamaged as error:
+            warn_of_bad(BadRun(header.uid, str(error)))
+
+
+def export_run(
+    header: Header, path: str | os.PathLike[str], format: str | None = None, **options: Any
+) -> list[Path]:
+    """Write one run; see :meth:`daskbroker.Header.export`."""
+    if options.get("stream", ALL) is not ALL:
+        header.es_given_stream(options["stream"])
+    return list(_written(header, *Place.named(path, format, **options)))
+
+
+def _written(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+    return WRITERS[options.format](header.as_now(), place, options)

@@ -1,0 +1,217 @@
+"""Streams of a run as Parquet or CSV, written partition by partition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..core.documents import plain, to_json
+from ..core.durable_files import replacing
+from ..core.errors import BadQuery, StoreError
+from ..views.arrow_cells import CellTypes, arrow_cells, claimed_type
+from ..views.plain_cells import holds_arrays
+from .options import ExportOptions, Place, storing
+
+if TYPE_CHECKING:
+    from ..header import Header
+
+__all__ = ["write_csv", "write_parquet"]
+
+MOST_VALUES = 2**26
+"""Of a column in a row group, in arrays: Arrow's lists count up to 2**31."""
+
+FACTS, FILLED = b"daskbroker", b"daskbroker.fill"
+
+
+def write_parquet(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+    """A file a stream, with the columns of ``header.table(stream)``.
+
+    The schema's metadata names run and stream, and holds start and stop. Of a folder that is
+    partitioned by run, files of finished runs that are there already stay as they are.
+    """
+    for stream, target in place.of_streams(header, options).items():
+        if options.partition and _is_whole(target, options):
+            continue
+        with storing(target), replacing(target) as temporary:
+            _write_parquet(header, stream, temporary, options)
+        yield target
+
+
+def _is_whole(target: Path, options: ExportOptions) -> bool:
+    """Whether a file is of a run that had ended, and filled as is asked for now."""
+    if not target.is_file():
+        return False
+    try:
+        metadata = pq.read_schema(target).metadata or {}
+        ended = json.loads(metadata.get(b"stop", b"null")) is not None
+    except (pa.ArrowException, ValueError, OSError):  # cut off, or no Parquet: written again
+        return False
+    return ended and metadata.get(FILLED) == _filled_mark(options)
+
+
+def _filled_mark(options: ExportOptions) -> bytes:
+    return json.dumps(options.fill).encode()
+
+
+def _write_parquet(header: Header, stream: str, target: Path, options: ExportOptions) -> None:
+    table = header.table(stream, fill=options.fill)
+    objects = _object_columns(table)
+    types = CellTypes(objects)
+    claims = _claims(header, stream)
+    frames = _frames(table)
+    first = next(frames, None)
+    if first is not None:
+        types.look(first)
+    metadata = _metadata(header, stream, options)
+    writer = _ParquetFile(header, target, types.settled(claims), metadata, options)
+    try:
+        with writer:
+            for frame in [] if first is None else [first]:
+                writer.write(frame)
+            for frame in frames:
+                writer.write(frame)
+    except _OtherCells:
+        # Later rows have cells of another type than the first: look at all, then write again.
+        types = CellTypes(objects)
+        for frame in _frames(table[objects]):
+            types.look(frame)
+        with _ParquetFile(header, target, types.settled(claims), metadata, options) as writer:
+            for frame in _frames(table):
+                writer.write(frame)
+    found = pq.read_metadata(target).num_rows
+    if found != writer.rows:
+        raise StoreError(f"{target} has {found:,} rows, and {writer.rows:,} were written")
+
+
+def _metadata(header: Header, stream: str, options: ExportOptions) -> dict[bytes, bytes]:
+    facts = {"run": header.uid, "stream": stream}
+    found = {FACTS: json.dumps(facts), FILLED: json.dumps(options.fill)}
+    found |= {b"start": to_json(header.start), b"stop": to_json(header.known_stop)}
+    return {key: text.encode() for key, text in found.items()}
+
+
+def _object_columns(table: Any) -> list[str]:
+    return [name for name in table.columns if table.dtypes[name].kind == "O"]
+
+
+def _frames(table: Any) -> Iterator[pd.DataFrame]:
+    return (table.get_partition(n).compute() for n in range(table.npartitions))
+
+
+def _claims(header: Header, stream: str) -> dict[str, pa.DataType]:
+    """What descriptors say of arrays, for columns without a cell."""
+    descriptors = header.descriptors[stream]
+    kinds = {key: claimed_type(claim) for d in descriptors for key, claim in d["data_keys"].items()}
+    return {key: kind for key, kind in kinds.items() if kind is not None}
+
+
+class _OtherCells(Exception):
+    """A cell is not of the type that was found for its column."""
+
+
+class _ParquetFile:
+    """A Parquet file to which frames of one table are written."""
+
+    def __init__(
+        self,
+        header: Header,
+        target: Path,
+        types: dict[str, pa.DataType | None],
+        metadata: dict[bytes, bytes],
+        options: ExportOptions,
+    ) -> None:
+        self._target = target
+        self._types = types
+        self._metadata = metadata
+        self._run = header.uid if options.partition else None
+        self._writer: pq.ParquetWriter | None = None
+        self.rows = 0
+
+    def __enter__(self) -> _ParquetFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Write rows; a part at a time where they have very many values.
+
+        Raises
+        ------
+        _OtherCells
+        """
+        cells = (cell for name in self._types for cell in frame[name])
+        sizes = (cell.size for cell in cells if isinstance(cell, np.ndarray))
+        step = max(1, MOST_VALUES // max(1, max(sizes, default=1)))
+        for first in range(0, max(1, len(frame)), step):
+            self._write(frame.iloc[first : first + step])
+
+    def _write(self, frame: pd.DataFrame) -> None:
+        part = self._arrow(frame)
+        if self._writer is None:
+            schema = part.schema.with_metadata({**(part.schema.metadata or {}), **self._metadata})
+            self._writer = pq.ParquetWriter(self._target, schema, compression="zstd")
+        self._writer.write_table(part.cast(self._writer.schema))
+        self.rows += len(frame)
+
+    def _arrow(self, frame: pd.DataFrame) -> pa.Table:
+        columns: dict[str, Any] = {}
+        if self._run is not None:
+            columns["run"] = pa.array([self._run] * len(frame), pa.string())
+        columns["seq_num"] = pa.array(frame.index)
+        for name in frame.columns:
+            if name not in self._types:
+                columns[name] = pa.array(frame[name], from_pandas=True)
+            else:
+                columns[name] = _cells(frame[name], self._types[name])
+        return pa.table(columns)
+
+
+def _cells(cells: pd.Series, kind: pa.DataType | None) -> pa.Array:
+    if kind is None:
+        texts = [None if cell is None else to_json(plain(cell)) for cell in cells]
+        return pa.array(texts, pa.string())
+    try:
+        return arrow_cells(cells, kind)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise _OtherCells from error
+
+
+# -- CSV -------------------------------------------------------------------------------------
+
+
+def write_csv(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+    """A file a stream. Text and numbers as they are, times in ISO 8601, missing cells empty.
+
+    Raises
+    ------
+    BadQuery
+        If a column holds arrays or mappings, and these are not to be left out.
+    """
+    for stream, target in place.of_streams(header, options).items():
+        table = header.table(stream, fill=False)
+        found = holds_arrays(_frames(table[_object_columns(table)]))
+        if found and options.arrays == "raise":
+            raise BadQuery(
+                f"csv holds no arrays, and run {header.uid!r}, stream {stream!r} has some in "
+                f"{', '.join(map(repr, sorted(found)))}: leave them out by arrays='drop' "
+                "(--arrays drop), or export to parquet, netcdf or zarr"
+            )
+        kept = table[[name for name in table.columns if name not in found]]
+        with (
+            storing(target),
+            replacing(target) as temporary,
+            temporary.open("w", encoding="utf8", errors="backslashreplace", newline="") as file,
+        ):
+            for number, frame in enumerate(_frames(kept)):
+                frame.to_csv(file, header=number == 0)
+        yield target

@@ -1,0 +1,25 @@
+"""Which columns hold cells that are arrays, lists or mappings, which text files cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+__all__ = ["holds_arrays", "is_array"]
+
+
+def is_array(cell: Any) -> bool:
+    """Whether a cell is more than one value."""
+    return isinstance(cell, (np.ndarray, list, tuple, Mapping))
+
+
+def holds_arrays(frames: Iterable[pd.DataFrame]) -> set[str]:
+    """Names of the columns in which a cell is more than one value."""
+    found: set[str] = set()
+    for frame in frames:
+        objects = [name for name in frame.columns if frame[name].dtype.kind == "O"]
+        found |= {name for name in objects if any(map(is_array, frame[name]))}
+    return found

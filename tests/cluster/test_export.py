@@ -1,0 +1,50 @@
+"""Runs whose frames worker processes read, as files of each format."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import xarray as xr
+
+from daskbroker.core.errors import BadQuery
+from daskbroker.testing import make_run
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.detector_runs import SHAPE, datum_run
+
+
+@pytest.fixture
+def frames_run(db, tmp_path, client):
+    documents, data = datum_run(tmp_path)
+    insert_all(db, documents)
+    return db[-1], data
+
+
+@pytest.mark.parametrize("format", ["parquet", "netcdf", "zarr", "nexus"])
+def test_frames_are_exported(frames_run, tmp_path, format):
+    header, data = frames_run
+    (path,) = header.export(tmp_path / "out", format, fill=True)
+    if format == "parquet":
+        found = np.array(pq.read_table(path)["img"].to_pylist())
+    elif format == "nexus":
+        with h5py.File(path) as file:
+            found = file["entry/primary/img"][()]
+    else:
+        engine = "h5netcdf" if format == "netcdf" else "zarr"
+        found = xr.load_datatree(path, engine=engine)["primary/img"].values
+    assert (found.reshape(-1, *SHAPE) == data).all()
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame")
+def test_tables_with_arrays_are_written_by_workers(db, tmp_path, client):
+    cells = {"v": [[1.0], [2.0, 3.0]], "x": [0.5, 1.5]}
+    insert_all(db, make_run(keys=cells))
+    table = db[-1].table()
+    table.to_parquet(tmp_path / "out")
+    assert pq.read_table(tmp_path / "out")["v"].to_pylist() == cells["v"]
+    with pytest.raises(BadQuery, match="column 'v'"):
+        table.to_csv(tmp_path / "a.csv", single_file=True)
+    table.to_csv(tmp_path / "b.csv", single_file=True, arrays="drop")
+    assert pd.read_csv(tmp_path / "b.csv")["x"].tolist() == cells["x"]
