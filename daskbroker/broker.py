@@ -554,7 +554,8 @@ class DataBroker:
         int
             Number of external keys, of each descriptor, that are remembered now and were not.
         """
-        return sum(source.peek(header) for source in self.event_sources)
+        run = self[header] if isinstance(header, str) else header
+        return sum(source.peek(run) for source in self.event_sources)
 
     def close(self) -> None:
         """Let go of the store's connections; safe to call again."""

@@ -226,10 +226,15 @@ class EventSource:
         int
             Number of external keys, of each descriptor, that are remembered now and were not.
         """
-        plan = self.store.plan_runs([run_of(header)], ALL, ViewOptions().runs_to_fill)
+        _, stop = _start_and_stop(header)
+        return self._look(run_of(header), stop is not None, seconds, keep_open)
+
+    def _look(self, run: str, stopped: bool, seconds: float | None, keep_open: bool) -> int:
+        plan = self.store.plan_runs([run], ALL, ViewOptions().runs_to_fill)
         if not plan.references:
             return 0
-        found = peek_all(self.files.filling(plan.references), plan, seconds, keep_open)
+        filling = self.files.filling(plan.references)
+        found = peek_all(filling, plan, seconds, keep_open, stopped={run} if stopped else ())
         if found:
             self.store.put_peeks(found)
         return len(found)
@@ -237,7 +242,7 @@ class EventSource:
     def peek_later(self, run: str) -> None:
         """Look into the files of a run that has stopped, in a thread, for a bounded time."""
         if self._peeker is None:
-            look = partial(self.peek, seconds=BACKGROUND_SECONDS, keep_open=False)
+            look = partial(self._look, stopped=True, seconds=BACKGROUND_SECONDS, keep_open=False)
             self._peeker = BackgroundPeeker(look)
         self._peeker.add(run)
 

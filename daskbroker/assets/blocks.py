@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from ..core.documents import to_json
 from ..core.errors import FillError, FrameMissing
 from ..core.peeks import Cell
 from .cache import HandlerCache, open_handlers
-from .handlers.base import Block, BlockHandler, Datums, Roi
+from .handlers.base import Block, BlockHandler, Datums, FramesThere, Roi
 from .handlers.classic import ClassicHandler
 from .registry import Factory
 from .resolving import ResolvedResource
 from .shapes import Declared
 
-__all__ = ["cell_shape", "look_at_cells", "read_block", "touch_block"]
+__all__ = ["cell_shape", "look_at_cells", "look_into_file", "read_block", "touch_block"]
 
 
 def read_block(
@@ -128,7 +129,6 @@ def look_at_cells(
     *,
     data_key: Mapping[str, Any] | None = None,
     where: str = "",
-    keep_open: bool = True,
 ) -> list[Cell]:
     """Shape and dtype of some cells, without reading values if their handler can tell.
 
@@ -138,6 +138,31 @@ def look_at_cells(
     ----------
     resource, factory, datums, data_key, where
         As for :func:`read_block`; few datums.
+
+    Raises
+    ------
+    FillError
+        As :func:`read_block` does.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        return _cells(handler, datums, data_key)
+
+
+def look_into_file(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+    keep_open: bool = True,
+) -> tuple[list[Cell], FramesThere | None]:
+    """The same, and how many frames there are for all events, in one opening of the file.
+
+    Parameters
+    ----------
+    resource, factory, datums, data_key, where
+        As for :func:`look_at_cells`.
     keep_open
         Keep the handler, as who looks will probably read.
 
@@ -148,17 +173,24 @@ def look_at_cells(
     """
     cache = open_handlers() if keep_open else HandlerCache(0)
     with _open(resource, factory, data_key, where, cache) as handler:
-        cells = []
-        for place in range(len(datums)):
-            one = datums.take(slice(place, place + 1))
-            shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
-            if shape is None or dtype is None:
-                cells.append(_read_cell(handler, one))
-                if Declared.of([data_key or {}]).shape is not None:
-                    break
-            else:
-                cells.append(Cell(tuple(map(int, shape)), dtype.newbyteorder("=")))
-        return cells
+        cells, frames = _cells(handler, datums, data_key), None
+        with suppress(Exception):  # what is wrong is told to who reads
+            frames = handler.frames_there(datums)
+        return cells, frames
+
+
+def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | None) -> list[Cell]:
+    cells = []
+    for place in range(len(datums)):
+        one = datums.take(slice(place, place + 1))
+        shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+        if shape is None or dtype is None:
+            cells.append(_read_cell(handler, one))
+            if Declared.of([data_key or {}]).shape is not None:
+                break
+        else:
+            cells.append(Cell(tuple(map(int, shape)), dtype.newbyteorder("=")))
+    return cells
 
 
 def _read_cell(handler: BlockHandler, datums: Datums) -> Cell:
@@ -215,12 +247,20 @@ def _build(
     data_key: Mapping[str, Any] | None,
 ) -> BlockHandler:
     found = factory.load()
+    made, said = _without_keywords(found)
     handler: BlockHandler
-    if isinstance(found, type) and issubclass(found, BlockHandler):
+    if isinstance(made, type) and issubclass(made, BlockHandler):
         stream = {"data_key": data_key or {}} if resource.stream else {}
-        make: Callable[..., BlockHandler] = found
-        handler = make(path, **stream, **resource.kwargs)
+        make: Callable[..., BlockHandler] = made
+        handler = make(path, **{**stream, **resource.kwargs, **said})  # who is asked knows better
     else:
         handler = ClassicHandler(found, path, resource.kwargs)
     handler.readable = resource.readable
     return handler
+
+
+def _without_keywords(found: Any) -> tuple[Any, Mapping[str, Any]]:
+    """A handler, and the keywords that :func:`functools.partial` has given it."""
+    if isinstance(found, partial) and not found.args:
+        return found.func, found.keywords
+    return found, {}

@@ -350,7 +350,7 @@ class Filling:
     @staticmethod
     def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
         return FillError(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.wrong}; "
+            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}; "
             "daskbroker.shape-mismatch 'warn' would take the file's word"
         )
 

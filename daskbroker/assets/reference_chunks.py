@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -93,6 +93,16 @@ class DatumChunk:
             for column in (self.columns[name],)
         }
         return Datums(taken, len(rows))
+
+    def highest(self, owners: Collection[str], name: str) -> int:
+        """The highest whole number that datums of some resources have for a keyword, or -1."""
+        wanted = [g for g, o in enumerate(self.group_owner) if self.owners[o] in owners]
+        rows = np.flatnonzero(np.isin(self.groups, wanted))
+        column = self.columns.get(name, ())
+        if isinstance(column, np.ndarray):
+            return int(column[rows].max()) if len(rows) else -1
+        values = (column[row] for row in rows.tolist()) if len(column) else ()
+        return max((value for value in values if isinstance(value, int)), default=-1)
 
 
 @lru_cache(KEPT)

@@ -176,6 +176,20 @@ class References:
         with self._named():
             return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
 
+    def last_place(self, resource: Document, name: str) -> int:
+        """The highest value of a keyword among the datums of a resource; -1 if there is none.
+
+        Those of other resources of the same file count too.
+        """
+        every = self.documents(RESOURCE)
+        alike = {uid for uid, doc in every.items() if _is_same_file(doc, resource)}
+        last = -1
+        for key in self.keys.get(DATUM.kind, ()):
+            with self._named():
+                chunk = datum_chunk(self.store, self.reader, key)
+            last = max(last, chunk.highest(alike, name))
+        return last
+
     # -- frames of streams -------------------------------------------------------------------
 
     def find_frames(
@@ -216,6 +230,12 @@ class References:
             datums = Datums({"index": indices[places]}, len(places))
             yield Found(table.resources[number], datums, places, table.spans[number])
 
+    def last_index(self, descriptor: str, key: str, resource: Document) -> int:
+        """The last index of a stream_resource, and of others of the key in the same file."""
+        table = self._frame_table(descriptor, key)
+        spans = zip(table.resources, table.spans, strict=True)
+        return max(stop for doc, (_, stop) in spans if _is_same_file(doc, resource)) - 1
+
     def has_frames_again(self, descriptor: str, key: str) -> bool:
         """Whether some event of a descriptor has several frames of a key."""
         try:
@@ -238,6 +258,12 @@ class References:
     def _named(self) -> AbstractContextManager[None]:
         """Errors of damaged chunks say whose references they are."""
         return damage_of(chunk_label({"run_start": self.run}))
+
+
+def _is_same_file(one: Document, other: Document) -> bool:
+    """Whether two resources have the same frames."""
+    names = (one.keys() | other.keys()) - {"uid", "run_start"}
+    return all(one.get(name) == other.get(name) for name in names)
 
 
 def _by_file(parts: Iterable[Found]) -> Iterator[Found]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.lib.format import descr_to_dtype, dtype_to_descr
 
 from .documents import from_json, to_json
 
-__all__ = ["Cell", "Peek", "claim_sort"]
+__all__ = ["Cell", "ExtraFrames", "Peek", "claim_sort"]
 
 CLAIMED = ("dtype", "shape", "dtype_numpy", "dtype_descr", "dtype_str", "external")
 """What a claim says of cells, of all that an entry of ``data_keys`` has."""
@@ -52,6 +52,29 @@ class Cell:
         return "no arrays" if self.shape is None else f"cells of {self.shape}, {self.dtype}"
 
 
+@dataclass(frozen=True, slots=True)
+class ExtraFrames:
+    """Frames of a file that are in no event, as the documents tell of fewer.
+
+    Attributes
+    ----------
+    path
+        Of the file or folder.
+    there, told
+        Frames that it has, and those of them that the documents of the run tell of.
+    option
+        Keyword of the handler that says how many frames an event has; "" if there is none.
+    per_event
+        What that would be if the events had all frames alike; 0 where the numbers do not fit.
+    """
+
+    path: str
+    there: int
+    told: int
+    option: str = ""
+    per_event: int = 0
+
+
 @dataclass(frozen=True)
 class Peek:
     """What the files of one resource group say.
@@ -70,6 +93,9 @@ class Peek:
         The different ones of the first and last resource, and of those that were found to differ.
     files
         Those that were looked into, as they were.
+    extra
+        Of those files the ones that have more frames than the documents tell of. Only of runs that
+        have stopped: while a run goes on, files are ahead of documents.
     """
 
     run: str
@@ -81,6 +107,7 @@ class Peek:
     rows: int
     cells: tuple[Cell, ...]
     files: tuple[FileState, ...] = ()
+    extra: tuple[ExtraFrames, ...] = ()
 
     def with_cells(self, cells: Iterable[Cell]) -> Peek:
         """The same with more cells that were found."""
@@ -89,15 +116,16 @@ class Peek:
     def body(self) -> str:
         """All but :attr:`run`, :attr:`descriptor`, :attr:`key` and :attr:`sort`, as JSON text."""
         cells = [[cell.shape, dtype_to_descr(cell.dtype)] for cell in self.cells]
-        return to_json(
-            {
-                "spec": self.spec,
-                "handler": self.handler,
-                "rows": self.rows,
-                "cells": cells,
-                "files": [list(state) for state in self.files],
-            }
-        )
+        told: dict[str, Any] = {
+            "spec": self.spec,
+            "handler": self.handler,
+            "rows": self.rows,
+            "cells": cells,
+            "files": [list(state) for state in self.files],
+        }
+        if self.extra:
+            told["extra"] = [list(astuple(one)) for one in self.extra]
+        return to_json(told)
 
     @classmethod
     def of_body(cls, run: str, descriptor: str, key: str, sort: str, body: str) -> Peek | None:
@@ -109,8 +137,9 @@ class Peek:
                 for shape, descr in told["cells"]
             )
             files = tuple((str(path), int(size), int(time)) for path, size, time in told["files"])
+            extra = tuple(ExtraFrames(*one) for one in told.get("extra", ()))
             names = str(told["spec"]), str(told["handler"])
-            return cls(run, descriptor, key, sort, *names, int(told["rows"]), cells, files)
+            return cls(run, descriptor, key, sort, *names, int(told["rows"]), cells, files, extra)
         except (TypeError, ValueError, KeyError, AttributeError):
             return None
 

@@ -10,6 +10,7 @@ from .datasets import DatasetConformance
 from .display import DisplayConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
+from .filling_extra import ExtraFrameConformance
 from .filling_rules import FillRuleConformance
 from .inserted_again import InsertedAgainConformance
 from .live import LiveConformance
@@ -43,6 +44,7 @@ class BrokerConformance(
     FillConformance,
     FillRuleConformance,
     FillClaimConformance,
+    ExtraFrameConformance,
     MissingConformance,
     DisplayConformance,
 ):

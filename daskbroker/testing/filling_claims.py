@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,8 +13,9 @@ import dask
 import numpy as np
 import pytest
 
-from ..core.errors import ClaimWarning, FillError
+from ..core.errors import FillError
 from .base import Conformance, Put, insert_all
+from .claim_checks import opened_files, warned
 from .detector_runs import SHAPE, Squares, filled_cells, image_claim, stacked, stream_place
 from .files import frames, write_hdf5, write_npys, write_tiffs
 from .runs import Documents, RunBuilder
@@ -73,7 +70,7 @@ class FillClaimConformance(Conformance):
         shape, more, wrong = OPEN_CLAIMS[name]
         docs, data = claim_run(tmp_path, shape, **more)
         header = put(docs)
-        with _warned("img" if wrong else "") as messages:
+        with warned("img" if wrong else "") as messages:
             _check_alike(header, data[:, None])
         for message in messages:
             for word in (header.uid, "primary", "'img'", str(list(shape)), str((1, *SHAPE))):
@@ -115,7 +112,7 @@ class FillClaimConformance(Conformance):
         """``num_images`` is left out of the shape."""
         docs, data = claim_run(tmp_path, SHAPE, per_event=2, **LEGACY)
         header = put(docs)
-        with _warned("img"):
+        with warned("img"):
             _check_alike(header, data.reshape(-1, 2, *SHAPE))
 
     def test_values_that_are_in_the_events(self, put: Put) -> None:
@@ -155,7 +152,7 @@ class FillClaimConformance(Conformance):
             list(header.documents())
         for word in (header.uid, "primary", "'img'", "a.h5"):
             assert word in str(caught.value)
-        with _warned("img"):
+        with warned("img"):
             _check_alike(header, data[:, None], peek=True)
 
     def test_contradictions_as_errors(self, put: Put, tmp_path: Path) -> None:
@@ -197,7 +194,7 @@ class FillClaimConformance(Conformance):
         parts = [frames(6, SHAPE), frames(6, (20, 30), start=2)]
         header = put(run_of_parts(tmp_path, parts, [1, *SHAPE], **LEGACY))
         size = parts[1][0].nbytes
-        with dask.config.set({"daskbroker.partition-size": 2 * size}), _warned("img"):
+        with dask.config.set({"daskbroker.partition-size": 2 * size}), warned("img"):
             image, table = header.dataset()["img"], header.table()
         assert image.dtype == object
         assert max(image.chunks[0]) == 2
@@ -231,11 +228,11 @@ class FillClaimConformance(Conformance):
         shape, dtype = other
         uids, odd = self._many(broker, tmp_path, shape, dtype)
         results = broker(uid={"$in": uids})
-        with _opened(tmp_path) as opened:
+        with opened_files(tmp_path) as opened:
             image = results.dataset()["img"]
         assert len(opened) <= 20
         assert (image.dtype, image.shape) == (np.uint16, (60, 1, *SHAPE))
-        with _opened(tmp_path) as opened:
+        with opened_files(tmp_path) as opened:
             tree = results.dataset(combine="tree")
         assert len(opened) <= 20
         assert {tree[uid]["img"].dtype for uid in uids} == {np.dtype(np.uint16)}
@@ -244,7 +241,7 @@ class FillClaimConformance(Conformance):
         with pytest.raises(FillError, match="peek='each'") as caught:
             image.compute()
         assert odd in str(caught.value)
-        with _warned("" if shape == SHAPE else odd):
+        with warned("" if shape == SHAPE else odd):
             found = results.dataset()["img"]
         self._check_many(found, shape, dtype)
 
@@ -300,10 +297,10 @@ class FillClaimConformance(Conformance):
         if not self.remembers_peeks:
             return
         assert broker.peek(uid) == 0
-        with _warned("img"):
+        with warned("img"):
             name = broker[uid].dataset()["img"].data.name
         header = reopen()[uid]
-        with _opened(tmp_path) as opened, _warned("img"):
+        with opened_files(tmp_path) as opened, warned("img"):
             image, table = header.dataset()["img"], header.table()
         assert not opened
         assert image.data.name == name
@@ -369,7 +366,7 @@ class FillClaimConformance(Conformance):
             insert_all(broker, docs)
             headers.append(broker[docs[0][1]["uid"]])
         shutil.rmtree(gone)
-        with _warned("dtypes={'img'") as messages:
+        with warned("dtypes={'img'") as messages:
             image = headers[0].dataset()["img"]
         assert headers[0].uid in messages[0]
         assert (image.dtype, image.shape) == (np.float64, (4, 1, *SHAPE))
@@ -389,9 +386,9 @@ class FillClaimConformance(Conformance):
         make: Any = type(broker)
         closed = make(broker.header_source, broker.event_sources, readable_roots=[inside])
         uid = docs[0][1]["uid"]
-        with _opened(tmp_path) as opened:
+        with opened_files(tmp_path) as opened:
             assert closed.peek(uid) == 0
-            with _warned("readable roots"):
+            with warned("readable roots"):
                 assert closed[uid].dataset()["img"].dtype == np.float64
         assert not opened
         make(broker.header_source, broker.event_sources)  # as it was, for whoever closes it
@@ -542,44 +539,3 @@ def _check_alike(header: Any, expected: np.ndarray, **options: Any) -> None:
 
 def _images(stream: Iterator[tuple[str, Any]]) -> list[Any]:
     return [doc["data"]["img"] for name, doc in stream if name == "event"]
-
-
-@contextmanager
-def _warned(word: str) -> Iterator[list[str]]:
-    """Warnings of claims, each of which has the word; there are some, unless it is ""."""
-    messages: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ClaimWarning)
-        yield messages
-        messages.extend(str(one.message) for one in caught if one.category is ClaimWarning)
-    assert bool(messages) == bool(word), messages
-    assert all(word in message for message in messages)
-
-
-_watchers: dict[str, list[str]] = {}
-"""Files that are opened below some folders."""
-
-
-@lru_cache
-def _watch() -> None:
-    """Note what is opened; Python has no way to stop that again."""
-
-    def note(event: str, arguments: tuple[Any, ...]) -> None:
-        if _watchers and event == "open" and isinstance(arguments[0], str):
-            for folder, opened in list(_watchers.items()):
-                if arguments[0].startswith(folder) and arguments[0].endswith(".h5"):
-                    opened.append(arguments[0])
-
-    sys.addaudithook(note)
-
-
-@contextmanager
-def _opened(folder: Path) -> Iterator[list[str]]:
-    """HDF5 files below a folder that are opened meanwhile, as often as they are."""
-    _watch()
-    opened: list[str] = []
-    _watchers[str(folder)] = opened
-    try:
-        yield opened
-    finally:
-        del _watchers[str(folder)]

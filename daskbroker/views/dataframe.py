@@ -89,7 +89,7 @@ def table(
     columns = table_columns(plan.events, chosen, runs)
     skip_damaged = options.errors == "skip"
     reading = TableOptions(stream, options.duplicates, target_bytes(), skip_damaged)
-    filling = options.filling(plan, files)
+    filling = options.filling(plan, files, runs)
     events = plan.events
     if options.duplicates == "all" and filling is not None:
         keys = {column.field.key for column in columns if column.external}

@@ -145,7 +145,10 @@ def _begun(
     fields = None if options.fields is ALL else options.fields
     if fields is not None:
         select(fields, [d for plan, _ in sources for d in plan.descriptors])
-    parts = [_Source(plan, all_streams, options.filling(plan, files)) for plan, files in sources]
+    runs = {start["uid"]: (start, stop)}
+    parts = [
+        _Source(plan, all_streams, options.filling(plan, files, runs)) for plan, files in sources
+    ]
     return _documents(parts, start, stop, fields, ahead)
 
 

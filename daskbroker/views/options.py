@@ -19,6 +19,7 @@ from .rows import Duplicates
 if TYPE_CHECKING:
     from ..assets.access import FileAccess
     from ..assets.filling import Filling
+    from .dataframe import Runs
 
 __all__ = ["Errors", "ViewOptions"]
 
@@ -94,8 +95,10 @@ class ViewOptions:
         parts = ("data", "ts") if self.timestamps else ("data",)
         return ["seq_num", "time", *(f"{part}:{key}" for part in parts for key in shown)]
 
-    def filling(self, plan: RunPlan, files: FileAccess) -> Filling | None:
+    def filling(self, plan: RunPlan, files: FileAccess, runs: Runs | None = None) -> Filling | None:
         """How the planned events are filled; None if they are not, or have nothing external.
+
+        ``runs`` has the stops of those that have one.
 
         Files are looked into as :attr:`peek` says. A
         :class:`~daskbroker.core.errors.ClaimWarning` tells where they are not what is declared.
@@ -104,5 +107,8 @@ class ViewOptions:
             return None
         found = files.filling(plan.references, self.handler_registry, self.handler_overrides)
         keys, dtypes = self.keys(plan.descriptors), self.dtypes or {}
-        found = peeked(found, plan, files.memory, self.peek, keys=keys, dtypes=dtypes)
+        stopped = {uid for uid, (_, stop) in (runs or {}).items() if stop is not None}
+        found = peeked(
+            found, plan, files.memory, self.peek, keys=keys, dtypes=dtypes, stopped=stopped
+        )
         return with_rules(found, plan, self.missing, self.fill_value, keys=keys, dtypes=dtypes)

@@ -17,7 +17,7 @@ from daskbroker.assets.peek import background
 from daskbroker.assets.peek.background import BackgroundPeeker
 from daskbroker.assets.peek.knowledge import UnforeseenCells, cells_noted, known_of
 from daskbroker.core.errors import BadQuery
-from daskbroker.core.peeks import Cell, Peek, claim_sort
+from daskbroker.core.peeks import Cell, ExtraFrames, Peek, claim_sort
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE
@@ -53,6 +53,12 @@ def test_a_peek_as_text(cells):
     one = peek(cells=cells, files=(("/a/ö.h5", 2**40, 2**62),))
     again = Peek.of_body(one.run, one.descriptor, one.key, one.sort, one.body())
     assert again == one
+
+
+def test_frames_in_no_event_as_text():
+    one = peek(extra=(ExtraFrames("/a/ö.h5", 8, 4, "multiplier", 2), ExtraFrames("/b", 5, 4)))
+    assert Peek.of_body(one.run, one.descriptor, one.key, one.sort, one.body()) == one
+    assert "extra" not in peek().body()
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "{}", '{"cells": 3}', "null"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ...core.errors import FillError
 from ...core.listing import listed
 from ..readable import ANYWHERE, ReadableRoots
 
-__all__ = ["Block", "BlockHandler", "Datums", "Roi"]
+__all__ = ["Block", "BlockHandler", "Datums", "FramesThere", "Roi"]
 
 Roi: TypeAlias = "tuple[slice | int | np.ndarray, ...]"
 """Index of a cell's own dimensions (those after the row axis), one item a dimension, fewer items
@@ -127,6 +127,34 @@ def _is_place(value: Any) -> bool:
         return False
 
 
+class FramesThere(NamedTuple):
+    """How many frames there are for the events of a resource, whoever takes them.
+
+    Attributes
+    ----------
+    frames
+        That the file has, or the files have.
+    name
+        The keyword of a datum that counts events.
+    per_event
+        The event ``n`` has ``per_event`` frames from ``(n - first) * per_event`` on.
+    first
+        See above.
+    option
+        Keyword of the handler for ``per_event``, "" if there is none.
+    """
+
+    frames: int
+    name: str
+    per_event: int = 1
+    first: int = 0
+    option: str = ""
+
+    def up_to(self, place: int) -> int:
+        """Number of frames up to those of an event, these included."""
+        return (place + 1 - self.first) * self.per_event
+
+
 class BlockHandler(ABC):
     """Reads the cells of many datums of one resource in one call.
 
@@ -183,6 +211,15 @@ class BlockHandler(ABC):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         """Dtype of the cells of these datums, without reading their values; None: see above."""
+        return None
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        """How many frames there are, in the file of these datums, for all events together.
+
+        It opens nothing that :meth:`cell_shape` does not. None where events do not share the
+        frames of a file, or of numbered files, by their place; then nobody is told of frames
+        that are in no event.
+        """
         return None
 
     def refresh(self) -> bool:

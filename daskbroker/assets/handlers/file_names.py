@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
+from collections.abc import Callable
 from string import Formatter
 
 from ...core.errors import FillError
+from ..readable import ReadableRoots
 
-__all__ = ["check_percent", "numbered_name"]
+__all__ = ["check_percent", "count_files", "numbered_name"]
 
 WIDEST = 64
 """Digits a number may be padded to; a template cannot ask for a text that fills the memory."""
@@ -79,3 +82,33 @@ def _check_braces(template: str) -> str:
                 f"the template {template!r} has fields other than a whole number such as {{:05d}}"
             )
     return template
+
+
+def count_files(name: Callable[[int], str], last: int, readable: ReadableRoots) -> int:
+    """Number of files of a sequence, from number 0 on, if there are more than up to ``last``.
+
+    The sequence is taken to have no gaps after that: a folder of many files is not listed, and
+    where ``last`` is the last one, it is only asked for one file.
+
+    Parameters
+    ----------
+    name
+        Path of the file of a number.
+    last
+        Number of a file that is thought to be the last; the answer is never below it.
+    readable
+        Which files may be opened, and so be asked for.
+    """
+
+    def exists(number: int) -> bool:
+        try:
+            return readable.exists(name(number))
+        except FillError:
+            return False
+
+    there, step = last, 1
+    if name(last) == name(last + 1):  # the template has no number
+        return last + 1
+    while exists(there + step):
+        there, step = there + step, 2 * step
+    return there + bisect_left(range(1, step), True, key=lambda more: not exists(there + more)) + 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from ...core.listing import listed
-from .base import Block, BlockHandler, Datums, Roi
+from .base import Block, BlockHandler, Datums, FramesThere, Roi
 from .hdf5_open import OpenDatasets
 from .hdf5_rows import dtype_as_read
 from .regions import axes_of
@@ -59,6 +59,10 @@ class AreaDetectorHDF5(BlockHandler):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         return dtype_as_read(self._frames().dtype)
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        rows = self._frames().shape[0]
+        return FramesThere(rows, "point_number", self._per_point, option="frame_per_point")
 
     def _frames(self) -> Rows:
         """The dataset; a single frame as the first of one."""
@@ -129,6 +133,11 @@ class FrameHDF5(BlockHandler):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         return dtype_as_read(self._find(datums)[0].dtype)
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        name = "frame" if "frame" in datums.columns else "point_number"
+        rows = self._find(datums)[0].shape[0]
+        return FramesThere(rows, name, self._per_point, option="frame_per_point")
 
     def refresh(self) -> bool:
         return self._datasets.refresh()

@@ -12,8 +12,8 @@ from h5py import h5g, h5l, h5o
 from ...core.errors import FillError, FrameMissing
 from ...core.regular import Identity, identity
 from ..readable import ReadableRoots
-from .base import Block, BlockHandler, Datums, Roi
-from .file_names import check_percent
+from .base import Block, BlockHandler, Datums, FramesThere, Roi
+from .file_names import check_percent, count_files
 from .gathering import gather
 from .hdf5 import AD_DATASET, AreaDetectorHDF5
 from .hdf5_files import open_file
@@ -136,6 +136,9 @@ class Xspress3(BlockHandler):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         return self._source().dtype.newbyteorder("=")
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        return FramesThere(self._source().shape[0], "frame")
 
     def _source(self) -> Rows:
         source = self._datasets.get(self._key, self.readable)
@@ -358,10 +361,20 @@ class SingleHDF5(BlockHandler):
         first = self._first(datums)
         return None if first is None else first.dtype.newbyteorder("=")
 
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        places = datums.integers("point_number")
+        if not len(places) or not self._per_point:
+            return None
+        last = (int(places.max()) + 1) * self._per_point - 1
+        files = count_files(self._name, last, self.readable)
+        return FramesThere(files, "point_number", self._per_point, option="frame_per_point")
+
     def _first(self, datums: Datums) -> Rows | None:
         places = datums.integers("point_number")
         return self._source(int(places[0]) * self._per_point) if len(places) else None
 
     def _source(self, number: int) -> Rows:
-        path = self._template % (self._folder, self._filename, number)
-        return OpenDatasets(path, False).get(self._key, self.readable)
+        return OpenDatasets(self._name(number), False).get(self._key, self.readable)
+
+    def _name(self, number: int) -> str:
+        return self._template % (self._folder, self._filename, number)

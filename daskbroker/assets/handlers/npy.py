@@ -14,7 +14,7 @@ from numpy.lib.format import (
 )
 
 from ...core.errors import FillError
-from .base import Block, Datums, Roi
+from .base import Block, Datums, FramesThere, Roi
 from .regions import axes_of, take_region
 from .sequences import FileSequence, StreamSequence
 
@@ -92,6 +92,11 @@ class SequenceNPY(_NPY):
         number = self.first_file(datums)
         return None if number is None else self.shape_of_number(number)
 
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        places = datums.integers("index")
+        files = self.count_files(int(places.max())) if len(places) else 0
+        return FramesThere(files, "index")
+
     def first_file(self, datums: Datums) -> int | None:
         places = datums.integers("index")
         return int(places[0]) if len(places) else None
@@ -142,6 +147,9 @@ class FrameNPY(SingleNPY):
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return self.shape_of_number(0)[1:]
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        return FramesThere(self.shape_of_number(0)[0], "frame_no")
 
 
 class StreamNPY(StreamSequence, _NPY):

@@ -11,8 +11,8 @@ import numpy as np
 
 from ...core.errors import FillError
 from ...core.regular import identity
-from .base import Block, BlockHandler, Datums, Roi
-from .file_names import check_percent, numbered_name
+from .base import Block, BlockHandler, Datums, FramesThere, Roi
+from .file_names import check_percent, count_files, numbered_name
 from .gathering import gather
 from .layout import EventLayout
 from .regions import axes_of, shape_of
@@ -66,6 +66,10 @@ class FileSequence(BlockHandler):
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         number = self.first_file(datums)
         return None if number is None else self.look(number)[1]
+
+    def count_files(self, last: int) -> int:
+        """Number of files from number 0 on, ``last`` being that of one which is thought to be."""
+        return count_files(self.name, last, self.readable)
 
     def read_whole_files(self, numbers: np.ndarray, roi: Roi) -> Block:
         """Cells that are one file each."""
@@ -160,6 +164,13 @@ class PointSequence(FileSequence):
         number = self.first_file(datums)
         return None if number is None else (self._per_point, *self.shape_of_number(number))
 
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        places = datums.integers("point_number")
+        if not len(places) or not self._per_point:
+            return None
+        files = self.count_files((int(places.max()) + 1) * self._per_point - 1)
+        return FramesThere(files, "point_number", self._per_point, option="frame_per_point")
+
     def first_file(self, datums: Datums) -> int | None:
         places = datums.integers("point_number")
         return int(places[0]) * self._per_point if len(places) and self._per_point else None
@@ -238,6 +249,17 @@ class StreamSequence(FileSequence):
     def first_file(self, datums: Datums) -> int | None:
         places = self._places(datums)
         return int(places[0]) * self._files_per_event if len(places) else None
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        places = self._places(datums)
+        if not len(places):
+            return None
+        first = int(datums.integers("index")[0]) - int(places[0])
+        files = self.count_files((int(places.max()) + 1) * self._files_per_event - 1)
+        if self._per_event is None:
+            return FramesThere(files, "index", 1, first)
+        frames = files * self._pages
+        return FramesThere(frames, "index", self._per_event, first, "multiplier")
 
     @property
     def _files_per_event(self) -> int:

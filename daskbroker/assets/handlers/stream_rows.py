@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
-from .base import Block, BlockHandler, Datums, Roi
+from .base import Block, BlockHandler, Datums, FramesThere, Roi
 from .layout import EventLayout, parse_slice
 from .regions import Axis, axes_of, shape_of
 from .rows import Rows, read_events, rows_of
@@ -73,6 +73,13 @@ class StreamRows(BlockHandler):
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
         return self._view()[0].dtype.newbyteorder("=")
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        view = self._view()[1]
+        rows = len(rows_of(view))
+        per_event = self._layout.frames_per_event(1 + len(shape_of(view[1:])))
+        first = self._layout.first_index(self._indices, rows, per_event)
+        return FramesThere(rows, "index", per_event or 1, first, "multiplier")
 
     def _view(self) -> tuple[Rows, tuple[Axis, ...]]:
         """The dataset, and what the stream resource means of each of its dimensions."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ...core.errors import FillError
-from ...core.peeks import Cell
+from ...core.peeks import Cell, ExtraFrames
 from ...core.remembered import Remembered
 from ..shapes import Declared, contradicts, is_open, long_axes
 
@@ -20,6 +20,7 @@ __all__ = [
     "UnforeseenCells",
     "cells_noted",
     "cells_text",
+    "extra_text",
     "known_of",
 ]
 
@@ -39,7 +40,10 @@ class Known:
     wrong
         Where the file contradicts the claim: how.
     refused
-        Whether that is an error when it is computed (``daskbroker.shape-mismatch: raise``).
+        Whether that, or frames in no event, is an error when it is computed
+        (``daskbroker.shape-mismatch: raise``).
+    extra
+        Where files have frames that are in no event: which, and what to do.
     """
 
     cells: tuple[Cell, ...]
@@ -47,6 +51,12 @@ class Known:
     guessed: bool = False
     wrong: str = ""
     refused: bool = False
+    extra: str = ""
+
+    @property
+    def complaint(self) -> str:
+        """Why it is refused."""
+        return self.wrong or self.extra
 
     @cached_property
     def token(self) -> str:
@@ -79,6 +89,7 @@ def known_of(
     guessed: bool = False,
     asked: bool = False,
     strict: bool = False,
+    extra: str = "",
 ) -> Known:
     """What is known where files hold some cells.
 
@@ -95,6 +106,8 @@ def known_of(
         Looking was asked for, so even such a shape is that of the file.
     strict
         A contradiction is refused when it is computed.
+    extra
+        See :class:`Known`.
     """
     found = tuple(dict.fromkeys(cells))
     declared, claimed = Declared.of_cells(found), Declared.of([claim])
@@ -105,7 +118,7 @@ def known_of(
     contradictions = [contradicts(claim, cell, loosely=loosely) for cell in found]
     if all(contradictions) if guessed else any(contradictions):
         wrong = f"the descriptor declares {claim_text(claim)}, the file holds {cells_text(found)}"
-    return Known(found, declared, guessed, wrong, refused=strict and bool(wrong))
+    return Known(found, declared, guessed, wrong, strict and bool(wrong or extra), extra)
 
 
 def _are_alike(one: Declared, other: Declared) -> bool:
@@ -126,6 +139,32 @@ def claim_text(claim: Mapping[str, Any]) -> str:
 def cells_text(cells: Iterable[Cell]) -> str:
     """Cells as messages show them."""
     return " and ".join(map(str, cells))
+
+
+def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
+    """Frames that are in no event, as messages show them, "" if there are none.
+
+    Parameters
+    ----------
+    key, handler
+        The data key, and what reads it, as :class:`~daskbroker.core.peeks.Peek` names it.
+    some
+        Of its files.
+    """
+    if not some:
+        return ""
+    one = some[0]
+    text = (
+        f"path {one.path!r}: there are {one.there:,} frames, and the documents of the run tell of "
+        f"{one.told:,}; the others are in no event"
+    )
+    if not one.per_event:
+        return f"{text}, as those of an aborted run"
+    name = handler.replace(":", ".") if ":" in handler else "Handler"
+    return (
+        f"{text}. If each event has {one.per_event:,}, handler_overrides={{{key!r}: "
+        f"functools.partial({name}, {one.option}={one.per_event})}} with peek=True shows them"
+    )
 
 
 # -- cells that nobody expected --------------------------------------------------------------

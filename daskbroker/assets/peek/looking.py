@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
-from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from ...core.chunks import ChunkPlan
 from ...core.errors import FillError
 from ...core.external import external_keys, is_stream_key
-from ...core.peeks import Cell, FileState, Peek
+from ...core.layouts import DATUM
+from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
-from ..blocks import look_at_cells
 from ..filling import Filling, Target
 from ..handlers.base import Datums
 from ..held import COLUMNS, Held
 from ..references import Found, ReferenceMissing
-from ..registry import Factory
-from ..resolving import ResolvedResource
+from .extra import extra_frames
 from .knowledge import Place, cells_noted
-from .memory import file_state
+from .looks import Look, Looked
 
-__all__ = ["Group", "Look", "Looked", "groups_of", "look", "looks_of", "peek_of", "place_of"]
+__all__ = ["Group", "groups_of", "looks_of", "peek_of", "place_of"]
 
 MOST_CHUNKS = 4
 """So many chunks are read, from either end, to find an event with a reference."""
@@ -76,37 +76,6 @@ def place_of(group: Group, filling: Filling) -> Place | None:
     return None if references is None else (references.store, *group.label)
 
 
-class Look(NamedTuple):
-    """One look into a resource, by whoever sees it: small and picklable."""
-
-    resource: ResolvedResource
-    factory: Factory
-    datums: Datums
-    claim: Mapping[str, Any]
-    where: str
-
-
-class Looked(NamedTuple):
-    """What was found: cells, and the file as it was, None where there is no single one."""
-
-    cells: list[Cell]
-    state: FileState | None
-
-
-def look(one: Look, keep_open: bool = True) -> Looked:
-    """Look into a file, without reading pixels where its handler can tell.
-
-    Raises
-    ------
-    FillError
-    """
-    resource, factory, datums, claim, where = one
-    cells = look_at_cells(
-        resource, factory, datums, data_key=claim, where=where, keep_open=keep_open
-    )
-    return Looked(cells, file_state(resource.path))
-
-
 def looks_of(group: Group, filling: Filling) -> list[Look]:
     """What to look at of a group: its first cell, and its last one, which may be of one resource.
 
@@ -117,15 +86,13 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     FillError
         If a reference leads nowhere, or no handler is known.
     """
-    target, places = group.target, group.places.tolist()
+    target = group.target
+    looks: dict[str, Look] = {}
     try:
-        ends = (_found(group, filling, places, 0), _found(group, filling, places[::-1], -1))
+        ends = list(_ends(group, filling))
     except ReferenceMissing as error:
         raise FillError(f"{target.where}: {error}") from None
-    looks: dict[str, Look] = {}
     for found in ends:
-        if found is None:
-            continue
         resource, factory = filling.handler(target, found)
         before = looks.get(resource.uid)
         rows = [] if before is None else [*before.datums.rows()]
@@ -134,30 +101,49 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     return list(looks.values())
 
 
-def _found(group: Group, filling: Filling, places: Sequence[int], row: int) -> Found | None:
-    """Where the cell of the first (0) or last (-1) event with a reference is, if there is one."""
-    target = group.target
+def _ends(group: Group, filling: Filling) -> Iterator[Found]:
+    """Where the cells of the first and of the last event with a reference are.
+
+    What both need is read once: most runs have one chunk of events, and one of datums.
+    """
+    target, places = group.target, group.places.tolist()
     references = filling.references.get(target.run)
     if references is None:
         raise ReferenceMissing("the references of this run are not at hand")
-    for held in islice(_held(group, places), MOST_CHUNKS):
+    held = cache(partial(_held, group))
+    ends = (_end(target, map(held, places), 0), _end(target, map(held, places[::-1]), -1))
+    asked = list(dict.fromkeys(end for end in ends if end is not None))
+    datums = [end for end in asked if isinstance(end, str)]
+    apart = len(references.keys.get(DATUM.kind, ())) > 1
+    for number, some in enumerate([[one] for one in datums] if apart else [datums]):
+        if some:
+            yield from references.find(pa.array(some, pa.string()), float(number))
+    frames = [end for end in asked if not isinstance(end, str)]
+    if frames:
+        numbers = np.array(frames, np.int64)
+        yield from references.find_frames(target.descriptor, target.key, numbers)
+
+
+def _end(target: Target, chunks: Iterable[Held], row: int) -> str | int | None:
+    """Datum_id or seq_num of the first (0) or last (-1) event with a reference, if there is one."""
+    for held in islice(chunks, MOST_CHUNKS):
         if len(held.references):
-            datum = held.references.take([row % len(held.references)])
-            return next(references.find(datum, float(row != 0)))
+            return str(held.references[row % len(held.references)])
         if len(held.bare) and is_stream_key(target.claim):
-            number = held.seq_nums[held.bare[[row]]]
-            return next(references.find_frames(target.descriptor, target.key, number))
+            return int(held.seq_nums[held.bare[row]])
     return None
 
 
-def _held(group: Group, places: Sequence[int]) -> Iterator[Held]:
-    for place in places:
-        table = group.plan.read(place, [f"data:{group.target.key}", *COLUMNS])
-        yield Held.of_table(table, group.target.key, external=group.target.external)
+def _held(group: Group, place: int) -> Held:
+    table = group.plan.read(place, [f"data:{group.target.key}", *COLUMNS])
+    return Held.of_table(table, group.target.key, external=group.target.external)
 
 
-def peek_of(group: Group, filling: Filling, sort: str, looked: Sequence[Looked], spec: str) -> Peek:
+def peek_of(
+    group: Group, filling: Filling, sort: str, looks: Sequence[Look], looked: Sequence[Looked]
+) -> Peek:
     """What was found of a group, with what computing has found before."""
+    spec = looks[0].resource.spec
     place = place_of(group, filling)
     noted = () if place is None else cells_noted(place)
     cells = (*(cell for one in looked for cell in one.cells), *noted)
@@ -171,4 +157,5 @@ def peek_of(group: Group, filling: Filling, sort: str, looked: Sequence[Looked],
         rows=group.rows,
         cells=tuple(dict.fromkeys(cells)),
         files=tuple(dict.fromkeys(one.state for one in looked if one.state is not None)),
+        extra=extra_frames(group.target, filling, looks, looked),
     )

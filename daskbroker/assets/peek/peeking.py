@@ -19,8 +19,9 @@ from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
 from ..filling import Filling, Target
 from ..shapes import is_open
-from .knowledge import Known, cells_noted, known_of
-from .looking import Group, Look, groups_of, look, looks_of, peek_of, place_of
+from .knowledge import Known, cells_noted, extra_text, known_of
+from .looking import Group, groups_of, looks_of, peek_of, place_of
+from .looks import Look, look
 from .memory import Memory, is_unchanged
 from .sharing import Labels, samples_of, sorts_of
 from .workers import look_on_workers
@@ -47,6 +48,7 @@ def peeked(
     *,
     keys: Collection[str] | None = None,
     dtypes: Collection[str] = (),
+    stopped: Collection[str] = (),
 ) -> Filling:
     """The same filling, that knows what the files of planned events hold.
 
@@ -62,9 +64,12 @@ def peeked(
         Only these data keys; None: all.
     dtypes
         Keys whose dtype is given, so that only a shape can be open.
+    stopped
+        Uids of runs that have stopped: only of these is it told that a file has frames that are in
+        no event.
     """
     groups = [group for group in groups_of(plan) if keys is None or group.target.key in keys]
-    opening = _Opening(filling, memory, mode, frozenset(dtypes))
+    opening = _Opening(filling, memory, mode, frozenset(dtypes), stopped)
     wanted = opening.recognize(groups, plan.peeks)
     if wanted:
         most = len(wanted) if mode == "each" else MOST_LOOKS
@@ -80,14 +85,21 @@ def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek
     for target in targets:
         peek = peek_of_label.get((target.descriptor, target.key))
         if peek is not None and _has_handler(peek, filling):
-            opening.know(target, peek.cells, peek.sort)
+            opening.know(target, peek.cells, peek.sort, peek=peek)
     return replace(filling, known=opening.known)
 
 
 def peek_all(
-    filling: Filling, plan: RunPlan, seconds: float | None = None, keep_open: bool = True
+    filling: Filling,
+    plan: RunPlan,
+    seconds: float | None = None,
+    keep_open: bool = True,
+    *,
+    stopped: Collection[str] = (),
 ) -> list[Peek]:
     """Look into the files of all groups that are not remembered, or have changed since.
+
+    What files of runs that go on have beyond the documents is left to a later look.
 
     Parameters
     ----------
@@ -97,13 +109,16 @@ def peek_all(
         No look begins later than that; None: all are made.
     keep_open
         Keep files open, for who goes on to read them.
+    stopped
+        Uids of runs that have stopped.
     """
     end = None if seconds is None else time.monotonic() + seconds
     groups = groups_of(plan)
     wanted = _Opening(filling, None, True, frozenset()).recognize(groups, plan.peeks)
     sorts = sorts_of(plan, wanted, len(wanted))
     in_time = takewhile(lambda _: end is None or time.monotonic() < end, wanted)
-    return list(look_into(in_time, filling, sorts, keep_open=keep_open)[0].values())
+    found, _ = look_into(in_time, filling, sorts, keep_open=keep_open)
+    return [peek for peek in found.values() if _is_final(peek, stopped)]
 
 
 def look_into(
@@ -122,8 +137,7 @@ def look_into(
             unseen[group.label] = Unseen(group, looks, reason)
             continue
         if looks:
-            spec = looks[0].resource.spec
-            found[group.label] = peek_of(group, filling, sorts[group.label], looked, spec)
+            found[group.label] = peek_of(group, filling, sorts[group.label], looks, looked)
     return found, unseen
 
 
@@ -134,6 +148,11 @@ class Unseen:
     group: Group
     looks: Sequence[Look]
     reason: str
+
+
+def _is_final(peek: Peek, stopped: Collection[str]) -> bool:
+    """Whether what was found stays: a file that is ahead of the documents of its run does not."""
+    return not peek.extra or peek.run in stopped
 
 
 def _has_handler(peek: Peek, filling: Filling) -> bool:
@@ -148,10 +167,12 @@ class _Opening:
     memory: Memory | None
     mode: PeekMode
     dtypes: frozenset[str]
+    stopped: Collection[str] = ()
     known: dict[str, dict[Label, Known]] = field(default_factory=dict)
     _alike: dict[str, dict[Cell, None]] = field(default_factory=dict)
-    _made: dict[tuple[str, tuple[Cell, ...], bool], Known] = field(default_factory=dict)
+    _made: dict[tuple[str, tuple[Cell, ...], bool, str], Known] = field(default_factory=dict)
     _wrong: dict[str, dict[str, Target]] = field(default_factory=dict)
+    _extra: dict[str, dict[str, Target]] = field(default_factory=dict)
 
     # -- what is remembered ------------------------------------------------------------------
 
@@ -163,7 +184,7 @@ class _Opening:
         for group in groups:
             peek = there.get(group.label)
             if peek is not None and self._holds(peek, group, few):
-                self.know(group.target, peek.cells, peek.sort)
+                self.know(group.target, peek.cells, peek.sort, peek=peek)
                 self._note_alike(peek)
             elif self._is_wanted(group):
                 wanted.append(group)
@@ -198,12 +219,15 @@ class _Opening:
             self._note_alike(peek)
         if unseen:
             found |= self._seen_by_others(unseen, sorts)
-        self._remember(list(found.values()))
+        final = [peek for peek in found.values() if _is_final(peek, self.stopped)]
+        self._remember(final)
         missing = []
         for group in wanted:
             sort = sorts[group.label]
             if group.label in found:
-                self.know(group.target, found[group.label].cells, sort)
+                peek = found[group.label]
+                told = peek if _is_final(peek, self.stopped) else None
+                self.know(group.target, peek.cells, sort, peek=told)
             elif sort in self._alike:
                 cells = dict.fromkeys((*self._alike[sort], *self._noted(group)))
                 self.know(group.target, cells, sort, guessed=True)
@@ -237,8 +261,8 @@ class _Opening:
         found = {}
         for one, looked in zip(blind, look_on_workers([one.looks for one in blind])):
             if looked:
-                label, spec = one.group.label, one.looks[0].resource.spec
-                found[label] = peek_of(one.group, self.filling, sorts[label], looked, spec)
+                label = one.group.label
+                found[label] = peek_of(one.group, self.filling, sorts[label], one.looks, looked)
                 self._note_alike(found[label])
         return found
 
@@ -255,9 +279,19 @@ class _Opening:
 
     # -- what is known -----------------------------------------------------------------------
 
-    def know(self, target: Target, cells: Iterable[Cell], sort: str, guessed: bool = False) -> None:
-        """Know what the files of a target hold."""
-        key = sort, tuple(cells), guessed
+    def know(
+        self,
+        target: Target,
+        cells: Iterable[Cell],
+        sort: str,
+        guessed: bool = False,
+        peek: Peek | None = None,
+    ) -> None:
+        """Know what the files of a target hold, and what its own peek says beside that."""
+        extra = ""
+        if peek is not None and self.filling.mismatch != "keep":
+            extra = extra_text(target.key, peek.handler, peek.extra)
+        key = sort, tuple(cells), guessed, extra
         if key not in self._made:
             self._made[key] = known_of(
                 target.claim,
@@ -265,22 +299,31 @@ class _Opening:
                 guessed=guessed,
                 asked=self.mode in (True, "each"),
                 strict=self.filling.mismatch == "raise",
+                extra=extra,
             )
         known = self._made[key]
         self.known.setdefault(target.run, {})[target.descriptor, target.key] = known
-        if known.wrong:
-            self._wrong.setdefault(target.key, {}).setdefault(target.run, target)
+        for said, noted in ((known.wrong, self._wrong), (known.extra, self._extra)):
+            if said and not known.refused:
+                noted.setdefault(target.key, {}).setdefault(target.run, target)
 
     def warn(self) -> None:
-        """One warning a key whose claims the files contradict."""
+        """One warning a key whose claims the files contradict, and one whose files have more."""
         for targets in self._wrong.values():
             target = next(iter(targets.values()))
-            known = self.known[target.run][target.descriptor, target.key]
-            if not known.refused:
-                _warn(
-                    f"{target.where}{_more(targets)}: {known.wrong}; the file is right. "
-                    "daskbroker.shape-mismatch 'raise' makes that an error"
-                )
+            _warn(
+                f"{target.where}{_more(targets)}: {self._known(target).wrong}; the file is right. "
+                "daskbroker.shape-mismatch 'raise' makes that an error"
+            )
+        for targets in self._extra.values():
+            target = next(iter(targets.values()))
+            _warn(
+                f"{target.where}{_more(targets)}, {self._known(target).extra}. "
+                "daskbroker.shape-mismatch 'raise' makes that an error, 'keep' says nothing"
+            )
+
+    def _known(self, target: Target) -> Known:
+        return self.known[target.run][target.descriptor, target.key]
 
 
 def _warn_of_unseen(missing: Sequence[Group], unseen: Mapping[Label, Unseen]) -> None:

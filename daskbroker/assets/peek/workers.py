@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import FillError
 from ...workers import current_client
-from .looking import Look, Looked, look
+from .looks import Look, Looked, look
 
 __all__ = ["look_on_workers"]
 

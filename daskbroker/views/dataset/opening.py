@@ -92,7 +92,7 @@ def dataset(
     check_fill_names(options.fill_value, plan.descriptors)
     if options.grid or options.index is not None:
         return _arranged(plan, stream, runs, options, files, chunks)
-    filling = options.filling(plan, files)
+    filling = options.filling(plan, files, runs)
     made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
     (loaded,) = load([made.loading])
     return made.dataset(loaded)
@@ -116,7 +116,7 @@ def _arranged(
             [options.fields] if isinstance(options.fields, (str, re.Pattern)) else options.fields
         )
         options = replace(options, fields=[*given, *motors, *setpoints])
-    filling = options.filling(plan, files)
+    filling = options.filling(plan, files, runs)
     cut_first = None if options.grid else chunks
     made = assembly(plan, stream, runs, options, filling, chunks=cut_first)
     (loaded,) = load([made.loading])

@@ -49,7 +49,7 @@ def tree_of_runs(
     check_fill_names(options.fill_value, every)
     found: dict[str, Assembly] = {}
     for plan, files in planned:
-        filling = options.filling(plan, files)
+        filling = options.filling(plan, files, runs)
         for uid, part in plan.by_run().items():
             if uid not in found:
                 own = filling and filling.of_runs({uid})
