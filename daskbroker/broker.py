@@ -32,7 +32,7 @@ from .header import Header
 from .header_source import HeaderSource
 from .hints import SearchHints
 from .results import Results
-from .stores.contract import HeaderStore, unknown_run
+from .stores.contract import EventStore, HeaderStore
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 from .stores.unfilling import prepared
 from .watching import watch
@@ -232,21 +232,15 @@ class DataBroker:
                 source.peek_later(run)
 
     def _insert_start(self, doc: Mapping[str, Any]) -> None:
-        if not self.header_source.store.has_uid(doc["uid"]):
-            for source in self.event_sources:
-                source.store.insert_prepared("start", doc)
-        self.header_source.store.insert_prepared("start", doc)
+        self.header_source.store.insert_with("start", doc, self._event_stores())
         self._run = doc["uid"]
 
     def _insert_stop(self, doc: Mapping[str, Any]) -> None:
-        with self.header_source.store.insert_limit():
-            known = self.header_source.store.has_uid(doc["run_start"])
-        if not known:
-            raise unknown_run("stop", doc, doc["run_start"])
-        for source in self.event_sources:
-            source.store.insert_prepared("stop", doc)
-        self.header_source.store.insert_prepared("stop", doc)
+        self.header_source.store.insert_with("stop", doc, self._event_stores())
         self._peek_later(doc["run_start"])
+
+    def _event_stores(self) -> list[EventStore]:
+        return [source.store for source in self.event_sources]
 
     def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
         if self._route is None:

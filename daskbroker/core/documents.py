@@ -214,14 +214,14 @@ def _normalize(value: Any, arrays: bool, levels: int) -> Any:
         return _checked_integer(value)
     if levels == 0:
         raise _NoSuchForm(f"nested deeper than {DEEPEST} levels")
-    if kind is list or isinstance(value, (list, tuple)):
+    if kind is not dict and isinstance(value, (list, tuple)):
         types = set(map(type, value))
         if types <= _PLAIN:  # whole columns of pages
             if int in types:
                 _check_integers(value, types)
             return list(value)
         return [_normalize(item, arrays, levels - 1) for item in value]
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):  # which takes long to answer
         out = {}
         for key, item in value.items():
             if type(key) is not str or not key.isascii():

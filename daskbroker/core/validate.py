@@ -39,7 +39,7 @@ MOST_FRAMES = 2**32
 
 def document_label(name: Any, doc: Any) -> str:
     """How messages call a document: its name and uid."""
-    if isinstance(doc, Mapping):
+    if type(doc) is dict or isinstance(doc, Mapping):
         for key in ("uid", "datum_id"):
             if isinstance(doc.get(key), str):
                 return f"{name} {doc[key]!r}"
@@ -58,7 +58,7 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
         raise BadDocument(
             f"{name!r} is no name of a document; event-model knows {', '.join(NAMES)}"
         )
-    if not isinstance(doc, Mapping):
+    if type(doc) is not dict and not isinstance(doc, Mapping):
         raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
     label = document_label(name, doc)
     plain: dict[str, Any] = normalize(doc, label, arrays=name not in SCHEMA_CHECKED)

@@ -150,6 +150,25 @@ class HeaderStore(ABC):
             The run of a stop is not stored.
         """
 
+    def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
+        """Store a checked start or stop in the event stores of its run, and then here.
+
+        A store that keeps headers and events in one file may do it in one transaction.
+
+        Raises
+        ------
+        DuplicateUID, UnknownReference
+            As :meth:`insert_prepared`.
+        """
+        with self.insert_limit():
+            known = self.has_uid(doc["uid" if name == "start" else "run_start"])
+        if name == "stop" and not known:
+            raise unknown_run("stop", doc, doc["run_start"])
+        if name == "stop" or not known:
+            for store in stores:
+                store.insert_prepared(name, doc)
+        self.insert_prepared(name, doc)
+
     def insert_limit(self) -> AbstractContextManager[None]:
         """A context for the parts of one insert, which bounds their time together; none here."""
         return nullcontext()

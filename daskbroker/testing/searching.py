@@ -286,9 +286,11 @@ class SearchConformance(Conformance):
         assert "run-0-of" in derived._repr_html_()
         badge = '<span class="badge derived">derived</span>'
         assert "derived" not in repr(raw)
-        assert badge in derived._repr_html_() and badge not in raw._repr_html_()
+        assert badge in derived._repr_html_()
+        assert badge not in raw._repr_html_()
         everything, rest = searched(), searched(derived=False)
-        assert everything._repr_html_().count(badge) == 1 and badge not in rest._repr_html_()
+        assert everything._repr_html_().count(badge) == 1
+        assert badge not in rest._repr_html_()
         assert repr(everything).count(", derived") == 1
         assert ", derived" not in repr(rest)
 

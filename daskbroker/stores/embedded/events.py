@@ -80,11 +80,24 @@ class EmbeddedEventStore(JournalledEventStore):
     def put_run(self, uid: str) -> None:
         """See :meth:`EventStore.put_run`."""
         with self._database.write() as connection:
-            done = connection.execute(
-                "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
-            )
-        if done.rowcount == 1:  # now that it is committed
-            self._runs[uid] = int(done.lastrowid or 0)
+            number = self.add_run(connection, uid)
+        self.know_run(uid, number)
+
+    def is_in(self, database: Database) -> bool:
+        """Whether it keeps its events in this very file."""
+        return self._database is database
+
+    def add_run(self, connection: sqlite3.Connection, uid: str) -> int | None:
+        """As :meth:`put_run`, in a transaction; the key of the run if it is new."""
+        done = connection.execute(
+            "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
+        )
+        return done.lastrowid if done.rowcount == 1 else None
+
+    def know_run(self, uid: str, number: int | None) -> None:
+        """Remember what :meth:`add_run` has given, now that it is committed."""
+        if number is not None:
+            self._runs[uid] = number
 
     def _look_up_run(self, uid: str) -> int | None:
         with self._database.read() as connection:
@@ -103,7 +116,11 @@ class EmbeddedEventStore(JournalledEventStore):
         """See :meth:`EventStore.stop_run`."""
         self.seal(uid)
         with self._database.write(durable=True) as connection:
-            connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
+            self.end_run(connection, uid)
+
+    def end_run(self, connection: sqlite3.Connection, uid: str) -> None:
+        """Note that a run has stopped, in a transaction; it was sealed before."""
+        connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""

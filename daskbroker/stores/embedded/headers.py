@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, repeat
 from typing import Any
@@ -16,10 +16,11 @@ from ...core.errors import StoreDamaged
 from ...core.search import Search
 from ..backing_up import BackupSource
 from ..checking import CheckedHeader
-from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
 from .backup import EmbeddedBackup
 from .checking import check_headers
 from .database import Database, plain_text
+from .events import EmbeddedEventStore
 from .index import Narrowed, index_document, narrow
 
 __all__ = ["EmbeddedHeaderStore"]
@@ -56,16 +57,36 @@ class EmbeddedHeaderStore(HeaderStore):
             else:
                 self._insert_stop(connection, doc)
 
+    def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
+        """See :meth:`HeaderStore.insert_with`; where one file has all of it, in one transaction."""
+        store = stores[0] if len(stores) == 1 else None
+        if not (isinstance(store, EmbeddedEventStore) and store.is_in(self._database)):
+            super().insert_with(name, doc, stores)
+        elif name == "start":
+            with self._database.write() as connection:
+                is_new = self._insert_start(connection, doc)
+                number = store.add_run(connection, doc["uid"]) if is_new else None
+            store.know_run(doc["uid"], number)
+        else:
+            run = doc["run_start"]
+            if not store.has_run(run):
+                raise unknown_run("stop", doc, run)
+            store.seal(run)
+            with self._database.write(durable=True) as connection:
+                store.end_run(connection, run)
+                self._insert_stop(connection, doc)
+
     def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
         """See :meth:`HeaderStore.one_sync`."""
         log = self._database.log
         return nullcontext() if batch and not log.interval else log.once()
 
-    def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
+    def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> bool:
+        """Store a start; whether it is new."""
         uid = plain_text(doc["uid"])
         row = connection.execute("SELECT start FROM header WHERE uid = ?", (uid,)).fetchone()
         if is_repeated("start", doc, None if row is None else unpack(row[0])):
-            return
+            return False
         scan_id = doc.get("scan_id")
         small = type(scan_id) is int and abs(scan_id) < 2**63
         cursor = connection.execute(
@@ -73,6 +94,7 @@ class EmbeddedHeaderStore(HeaderStore):
             (uid, doc["time"], scan_id if small else None, pack(doc)),
         )
         index_document(connection, "start", int(cursor.lastrowid or 0), doc)
+        return True
 
     def _insert_stop(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         run = doc["run_start"]

@@ -53,11 +53,11 @@ class Journal:
                 (low, low + POSITIONS),
             ).fetchone()
             known.waiting_rows, known.waiting_bytes = int(rows), int(nbytes)
-            sealed = known.next = sealed_end(connection, sequence.number)
+            known.sealed = known.next = sealed_end(connection, sequence.number)
             if begin is not None:
-                known.next = max(sealed, end - low)
-                if begin - low < sealed:
-                    move_misplaced(connection, known, sealed)
+                known.next = max(known.sealed, end - low)
+                if begin - low < known.sealed:
+                    move_misplaced(connection, known, known.sealed)
         self.claims.refresh(connection, known)
         return known
 
@@ -81,7 +81,7 @@ class Journal:
         StoreError
             If a sealed chunk has the sequence's next position.
         """
-        check_place(connection, sequence)
+        check_place(sequence)
         position, added = sequence.next, 0
         size = 0
         low = sequence.number * POSITIONS
@@ -100,7 +100,7 @@ class Journal:
 
     def append_table(self, connection: sqlite3.Connection, sequence: Lane, table: pa.Table) -> None:
         """Add a page whose uids are claimed, encoded as a chunk."""
-        check_place(connection, sequence)
+        check_place(sequence)
         body = to_ipc(table)
         connection.execute(
             "INSERT INTO journal VALUES (?, ?, ?)",
@@ -111,18 +111,20 @@ class Journal:
         sequence.waiting_bytes += len(body)
 
 
-def check_place(connection: sqlite3.Connection, sequence: Lane) -> None:
+def check_place(sequence: Lane) -> None:
     """Refuse to store at a position that a sealed chunk has, where no reader expects a row.
+
+    :meth:`Journal.refresh` has looked where the chunks end, unless nobody has sealed since.
 
     Raises
     ------
     StoreError
     """
-    sealed = sealed_end(connection, sequence.number)
-    if sequence.next < sealed:
+    if sequence.next < sequence.sealed:
         raise StoreError(
             f"run {sequence.run!r}, {sequence.layout.kind} {sequence.next}: sealed chunks "
-            f"hold all positions below {sealed}; nothing was stored. Inserting it again is safe"
+            f"hold all positions below {sequence.sealed}; nothing was stored. "
+            "Inserting it again is safe"
         )
 
 

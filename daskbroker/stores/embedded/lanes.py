@@ -33,6 +33,8 @@ class Lane:
         Uid of the run, and its key in the store.
     next
         Position of the next row.
+    sealed
+        Position after the last row that a chunk holds.
     waiting_rows, waiting_bytes
         What the journal holds of it, for deciding when to seal.
     metadata
@@ -46,6 +48,7 @@ class Lane:
     run_number: int
     metadata: Mapping[str, str]
     next: int = 0
+    sealed: int = 0
     waiting_rows: int = 0
     waiting_bytes: int = 0
 

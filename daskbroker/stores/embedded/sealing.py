@@ -93,7 +93,8 @@ def discard_files(written: Iterable[tuple[pa.Table, Path | None]]) -> None:
 
 def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
     """Write a chunk's file under a temporary name; None for a chunk to keep in SQLite."""
-    if table.nbytes <= INLINE_BYTES:
+    # Of both sizes, the first takes no time; where columns are slices, the second is the smaller.
+    if table.get_total_buffer_size() <= INLINE_BYTES or table.nbytes <= INLINE_BYTES:
         return None
     folder = database.root / CHUNK_FOLDER / file_name(lane.run)
     temporary = folder / f".{os.getpid()}-{threading.get_ident()}-{time.time_ns()}.part"
@@ -194,11 +195,12 @@ def add_chunks(
     written: list[tuple[pa.Table, Path | None]],
 ) -> None:
     """Make the chunks of a page known, from the sequence's next position on."""
-    check_place(connection, lane)
+    check_place(lane)
     for table, temporary in written:
         final = _move(database, temporary, lane, lane.next, table.num_rows)
         add_chunk(connection, database, lane, lane.next, table, final)
         lane.next += table.num_rows
+        lane.sealed = lane.next
     database.check_place()  # the files are where the manifest is
 
 
