@@ -1,0 +1,116 @@
+"""The site of docs/: it builds without a warning and without network, and every name has a page."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+import daskbroker
+from daskbroker.core import errors
+from daskbroker.core.settings import SETTINGS
+from daskbroker.event_source import EventSource
+from daskbroker.header_source import HeaderSource
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOUNS = {f"daskbroker.{name}": getattr(daskbroker, name) for name in daskbroker.__all__} | {
+    f"{noun.__module__}.{noun.__name__}": noun for noun in (HeaderSource, EventSource)
+}
+NOUNS = {name: noun for name, noun in NOUNS.items() if inspect.isclass(noun)}
+# Nothing answers at port 9, so what asks for something of the network fails at once.
+OFFLINE = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", folder / "trees"]
+    done = subprocess.run(
+        [*command, DOCS, folder / "html"],
+        capture_output=True, text=True, check=False, env=os.environ | OFFLINE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return folder / "html"
+
+
+@pytest.fixture(scope="module")
+def inventory(site):
+    """The page and anchor of each documented name, as other sites' links find them."""
+    packed = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    lines = zlib.decompress(packed).decode().splitlines()
+    found = [re.fullmatch(r"(\S+) py:(\w+) -?\d+ (\S+) .*", line) for line in lines]
+    return {line[1]: line[3].replace("$", line[1]) for line in found if line}
+
+
+def test_every_public_name_has_a_page(inventory):
+    pages = {name: inventory.get(f"daskbroker.{name}", "").split("#")[0]
+             for name in daskbroker.__all__}  # fmt: skip
+    assert pages == {
+        name: f"reference/generated/daskbroker.{name}.html" for name in daskbroker.__all__
+    }
+
+
+@pytest.mark.parametrize("name", NOUNS)
+def test_every_method_is_on_its_page(name, site, inventory):
+    page = site / inventory[name].split("#")[0]
+    text = page.read_text(encoding="utf8")
+    missing = [method for method in _methods(NOUNS[name]) if f'id="{name}.{method}"' not in text]
+    assert not missing
+
+
+def _methods(noun):
+    """The public methods and properties that are daskbroker's own."""
+    for owner in noun.__mro__:
+        if owner.__module__.startswith("daskbroker"):
+            yield from (
+                name
+                for name, value in vars(owner).items()
+                if not name.startswith("_") and (callable(value) or isinstance(value, property))
+            )
+
+
+def test_every_setting_and_error_is_told(site):
+    settings = (site / "reference/settings.html").read_text(encoding="utf8")
+    assert [name for name in SETTINGS if f"daskbroker.{name}<" not in settings] == []
+    told = (site / "reference/errors.html").read_text(encoding="utf8")
+    names = [
+        name for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.DaskbrokerError)
+    ]  # fmt: skip
+    assert len(names) > 20
+    assert [name for name in names if f">{name}<" not in told] == []
+
+
+def test_every_command_is_told(site):
+    import typer.main
+
+    from daskbroker.cli import app
+
+    told = (site / "reference/command-line.html").read_text(encoding="utf8")
+    for name, command in typer.main.get_command(app).commands.items():
+        assert f'id="command-{name}"' in told
+        options = [option for param in command.params for option in param.opts if "--" in option]
+        assert [option for option in options if option not in told] == []
+
+
+def test_every_page_is_reached_from_the_index(site):
+    """Pages without a way to them are warnings of Sphinx, so it is enough that all are built."""
+    pages = {path.relative_to(DOCS).with_suffix("") for path in DOCS.rglob("*.md")}
+    assert {page for page in pages if not (site / page).with_suffix(".html").exists()} == set()
+
+
+def test_links_to_other_pages_lead_somewhere():
+    """On GitHub, where Sphinx does not look: of all pages, README and CONTRIBUTING."""
+    root = DOCS.parent
+    for page in [*DOCS.rglob("*.md"), *root.glob("*.md")]:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page}: {target}"
