@@ -37,6 +37,8 @@ numpydoc_show_class_members = False  # the template of a class lists its methods
 html_theme = "pydata_sphinx_theme"
 html_title = f"daskbroker {release}"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "navigation_with_keys": False,
     "show_prev_next": True,
