@@ -34,6 +34,8 @@ autodoc_typehints = "none"  # signatures of numpydoc sections say it in words
 autodoc_member_order = "groupwise"
 numpydoc_show_class_members = False  # the template of a class lists its methods
 
+smartquotes = False  # "--db" is an option
+
 html_theme = "pydata_sphinx_theme"
 html_title = f"daskbroker {release}"
 html_show_sourcelink = False

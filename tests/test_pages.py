@@ -78,14 +78,17 @@ def run_block(page, line, code, namespace):
 
 
 def run_page(page, namespace, places):
-    """Run all blocks of a page that can run, and compare what they print."""
+    """Run all blocks of a page that can run, and compare what they print; how many there were."""
+    ran = 0
     for line, code, said in blocks(page):
         if cannot_run(page, code):
             continue
+        ran += 1
         for place, there in places.items():
             code = code.replace(place, there)
         printed = run_block(page, line, code, namespace)
         assert said is None or printed == said, f"{named(page)}, line {line}"
+    return ran
 
 
 def scan_with_everything(folder, **start):
@@ -164,7 +167,7 @@ def test_blocks_run(page, granted, places, request, monkeypatch):
         monkeypatch.setenv("DASKBROKER_PATH", ".")
         places["mongodb://host/metadata"] = uri
     with without_windows():
-        run_page(page, granted, places)
+        assert run_page(page, granted, places)
 
 
 @contextlib.contextmanager
@@ -201,7 +204,7 @@ def use(uid, result):
     assert result == 6
 """
     run_block(page, 0, functions, on_a_cluster)
-    run_page(ROOT / page, on_a_cluster, places)
+    assert run_page(ROOT / page, on_a_cluster, places) > 1
 
 
 def test_blocks_of_a_live_run(granted, places):
@@ -244,7 +247,7 @@ def test_blocks_that_cannot_run_are_python(page):
     for line, code, _ in blocks(page):
         if cannot_run(page, code):
             indented = "".join(f"    {line}" for line in code.splitlines(keepends=True))
-            ast.parse(f"def piece():\n{indented}", f"{page}:{line}")
+            assert ast.parse(f"def piece():\n{indented}", f"{page}:{line}").body
 
 
 def test_what_cannot_run_is_there():

@@ -17,6 +17,7 @@ from daskbroker.core import errors
 from daskbroker.core.settings import SETTINGS
 from daskbroker.event_source import EventSource
 from daskbroker.header_source import HeaderSource
+from daskbroker.testing.browser import dom
 
 DOCS = Path(__file__).parents[1] / "docs"
 NOUNS = {f"daskbroker.{name}": getattr(daskbroker, name) for name in daskbroker.__all__} | {
@@ -98,6 +99,35 @@ def test_every_command_is_told(site):
         assert f'id="command-{name}"' in told
         options = [option for param in command.params for option in param.opts if "--" in option]
         assert [option for option in options if option not in told] == []
+
+
+MEASURE = """<script>addEventListener("load", () => {
+document.documentElement.dataset.widths = [document.documentElement.scrollWidth, innerWidth];
+});</script>"""
+LOOKED_AT = [
+    "index", "tutorial", "tables", "from-databroker", "from-tiled", "reference/settings",
+    "reference/errors", "reference/command-line", "reference/generated/daskbroker.Header",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_pages_fit_into_a_browser(width, site):
+    """Tables and code that are wider scroll by themselves, the page does not."""
+    measured = {}
+    for name in LOOKED_AT:
+        page = site / f"{name}.html"
+        text = page.read_text(encoding="utf8")
+        copy = page.with_name(f"measured-{page.name}")
+        copy.write_text(text.replace("</head>", f"{MEASURE}</head>"), encoding="utf8")
+        found = re.search(r'data-widths="(\d+),(\d+)"', dom(copy.as_uri(), width))
+        measured[name] = int(found[1]) - int(found[2])
+    assert {name: more for name, more in measured.items() if more > 0} == {}
+
+
+def test_search_finds_pages(site):
+    text = dom((site / "search.html").as_uri() + "?q=journal")
+    found = re.findall(r'<li[^>]*><a href="([^"#?]+)', text[text.index('id="search-results"') :])
+    assert {"glossary.html", "durability.html"} <= set(found)
 
 
 def test_every_page_is_reached_from_the_index(site):
