@@ -159,6 +159,8 @@ PLAIN = [
 ]  # fmt: skip
 
 
+# Of dask's `to_parquet`, with pandas 3.1.
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.set_index is deprecated")
 @pytest.mark.parametrize("page", PLAIN, ids=named)
 def test_blocks_run(page, granted, places, request, monkeypatch):
     if named(page) == "docs/mongodb.md":
