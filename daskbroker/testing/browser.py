@@ -1,4 +1,4 @@
-"""A browser without a window, for what notebooks show: Debian's Chromium."""
+"""A browser without a window, for what notebooks and the site show: Debian's Chromium."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["picture", "seen", "selected"]
+__all__ = ["dom", "picture", "seen", "selected"]
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>page</title>
 <style>body{font-family:"DejaVu Sans",sans-serif;font-size:13px;margin:12px}</style>
@@ -55,21 +55,27 @@ def picture(shown: str, file: Path, size: tuple[int, int] = (900, 420)) -> Path:
     """A picture of some HTML as a PNG file."""
     page = file.with_suffix(".html")
     page.write_text(PAGE % shown, encoding="utf8")
-    _chromium(page, {"screenshot": file, "window-size": f"{size[0]},{size[1]}"})
+    _chromium(page.resolve().as_uri(), {"screenshot": file, "window-size": f"{size[0]},{size[1]}"})
     page.unlink()
     return file
+
+
+def dom(url: str, width: int = 1400) -> str:
+    """The HTML of a page after its scripts have run, in a window of this width in pixels."""
+    waiting = {"virtual-time-budget": 10_000}  # of the page's own timers, not of ours
+    return _chromium(url, {"dump-dom": None, "window-size": f"{width},900", **waiting})
 
 
 def _ask(shown: str, folder: Path, script: str) -> str:
     page = folder / "page.html"
     page.write_text(PAGE % shown + ASK % script, encoding="utf8")
-    dom = _chromium(page, {"dump-dom": None})
-    found = re.search(r'<pre id="found">(.*)</pre>', dom, re.DOTALL)
-    assert found, dom
+    text = _chromium(page.resolve().as_uri(), {"dump-dom": None})
+    found = re.search(r'<pre id="found">(.*)</pre>', text, re.DOTALL)
+    assert found, text
     return html.unescape(found[1])
 
 
-def _chromium(page: Path, options: Mapping[str, object]) -> str:
+def _chromium(url: str, options: Mapping[str, object]) -> str:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "these tests need a browser: apt-get install chromium"
     given = [
@@ -78,7 +84,7 @@ def _chromium(page: Path, options: Mapping[str, object]) -> str:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [
             program, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-            f"--user-data-dir={profile}", *given, page.resolve().as_uri(),
+            f"--user-data-dir={profile}", *given, url,
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, timeout=240, check=True)
     return done.stdout.decode()

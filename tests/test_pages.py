@@ -1,0 +1,260 @@
+"""Python blocks of README and docs run, as they are written.
+
+The blocks of a page run one after the other in one namespace, in a folder of their own. What a page
+takes for granted (a run ``h``, a broker ``db``, a RunEngine) is there before; places that
+only a facility has (hosts, absolute paths) are replaced. A block ```` ```text ```` after one of
+Python is what it prints.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import linecache
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client
+
+import daskbroker
+from daskbroker.testing import RunBuilder
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.files import write_hdf5
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if "decisions" not in page.parts and "_build" not in page.parts]
+BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
+CANNOT_RUN = {
+    # Of a facility: a batch system, Kubernetes, certificates.
+    "dask_jobqueue": "docs/cluster.md",
+    "dask_kubernetes": "docs/cluster.md",
+    "tls_ca_file": "docs/cluster.md",
+    # Pieces of functions and classes; examples/log_store.py, which they are of, has its tests.
+    "self._log.writing()": "docs/writing-a-store.md",
+    "return builder.plan()": "docs/writing-a-store.md",
+    "class RecordReader": "docs/writing-a-store.md",
+    "def open_log": "docs/writing-a-store.md",
+    # A test module, as tests/stores/test_log_conformance.py is.
+    "class TestLog": "docs/writing-a-store.md",
+}
+SIDE = 128
+WITH_BLOCKS = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf8"))]
+LIVE, ON_A_CLUSTER = "docs/live.md", "docs/cluster.md"
+APART = ("README.md", LIVE, ON_A_CLUSTER)
+
+
+def named(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page):
+    """Each block of a page: its first line, its code, and what it prints, if that is said."""
+    text = page.read_text(encoding="utf8")
+    for found in BLOCK.finditer(text):
+        yield text.count("\n", 0, found.start()) + 2, found[1], found[2]
+
+
+def cannot_run(page, code):
+    return any(part in code and named(page) == where for part, where in CANNOT_RUN.items())
+
+
+def run_block(page, line, code, namespace):
+    """What a block prints."""
+    name = f"{page}:{line}"  # for tracebacks, and `reprocess` looks at sources
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, name, "exec"), namespace)
+    return printed.getvalue()
+
+
+def run_page(page, namespace, places):
+    """Run all blocks of a page that can run, and compare what they print; how many there were."""
+    ran = 0
+    for line, code, said in blocks(page):
+        if cannot_run(page, code):
+            continue
+        ran += 1
+        for place, there in places.items():
+            code = code.replace(place, there)
+        printed = run_block(page, line, code, namespace)
+        assert said is None or printed == said, f"{named(page)}, line {line}"
+    return ran
+
+
+def scan_with_everything(folder, **start):
+    """A scan with all that pages speak of: a spectrum, images, configuration, a baseline."""
+    rng = np.random.default_rng(0)
+    path = write_hdf5(folder / f"{start['scan_id']}.h5",
+                      rng.integers(0, 99, (6, SIDE, SIDE)).astype("u2"))  # fmt: skip
+    run = RunBuilder(
+        plan_name="scan", motors=["motor"], time=1.7956e9 + start["scan_id"], num_points=6,
+        hints={"dimensions": [[["motor"], "primary"]]}, **start,
+    )  # fmt: skip
+    number = {"source": "SIM", "dtype": "number", "shape": []}
+    image = {"source": "SIM", "dtype": "array", "shape": [SIDE, SIDE], "dtype_numpy": "<u2",
+             "external": "FILESTORE:"}  # fmt: skip
+    settings = {"data": {"exposure_time": 0.1}, "timestamps": {}, "data_keys": {}}
+    primary = run.descriptor(
+        dict.fromkeys(("motor", "det", "I0", "i0"), number) | {"mca": [0.0] * 16, "img": image},
+        object_keys={"motor": ["motor"], "det": ["det", "I0", "i0"], "eiger": ["img", "mca"]},
+        hints={"det": {"fields": ["det"]}}, configuration={"eiger": settings},
+    )  # fmt: skip
+    baseline = run.descriptor({"temperature": number}, name="baseline")
+    run.event(baseline, {"temperature": 294.0})
+    resource = run.resource("AD_HDF5", root=str(folder), resource_path=path.name)
+    for place in range(6):
+        datum = run.datum(resource, point_number=place)
+        data = {"motor": place / 2, "det": 1.0 / (1 + place), "I0": 2.0, "i0": 2.0,
+                "mca": [float(n) for n in range(16)], "img": datum}  # fmt: skip
+        run.event(primary, data, filled={"img": False})
+    return run.stop()
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """A working folder with a store ``data`` of two scans; where else pages think things are."""
+    monkeypatch.chdir(tmp_path)
+    with daskbroker.connect(tmp_path / "data") as db:
+        insert_all(db, scan_with_everything(tmp_path, scan_id=1, sample="Ag-3"))
+        insert_all(db, scan_with_everything(tmp_path, scan_id=2, sample={"name": "LaB6"}))
+    return {
+        "/data/beamline/store": str(tmp_path / "data"),
+        "/data/beamline/derived": str(tmp_path / "derived"),
+        "/data/store": str(tmp_path / "data"),
+        "/backups/": f"{tmp_path}/",
+        "/var/spool/daskbroker": str(tmp_path / "spool"),
+    }
+
+
+@pytest.fixture
+def granted(places):
+    """The namespace of a page, with what it takes for granted."""
+    from bluesky import RunEngine
+
+    with (
+        daskbroker.connect("./data") as db,
+        daskbroker.connect("./other") as other,
+        dask.config.set({"daskbroker.mongo-spool": None}),  # a page sets it, for good
+    ):
+        yield {
+            "__name__": "__main__", "daskbroker": daskbroker, "dask": dask, "np": np, "xr": xr,
+            "db": db, "h": db[-1], "uid": db[-1].uid, "db2": other, "RE": RunEngine({}),
+            "run": db[-1], "writer": other.insert,
+        }  # fmt: skip
+
+
+PLAIN = [
+    page for page in WITH_BLOCKS
+    if named(page) not in APART and not all(cannot_run(page, code) for _, code, _ in blocks(page))
+]  # fmt: skip
+
+
+# Of dask's `to_parquet`, with pandas 3.1.
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.set_index is deprecated")
+@pytest.mark.parametrize("page", PLAIN, ids=named)
+def test_blocks_run(page, granted, places, request, monkeypatch):
+    if named(page) == "docs/mongodb.md":
+        uri = request.getfixturevalue("mongo_database")
+        Path("my_beamline.yml").write_text(f"uri: {uri}\n")
+        monkeypatch.setenv("DASKBROKER_PATH", ".")
+        places["mongodb://host/metadata"] = uri
+    with without_windows():
+        assert run_page(page, granted, places)
+
+
+@contextlib.contextmanager
+def without_windows():
+    import matplotlib
+
+    matplotlib.use("agg")
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
+
+@pytest.fixture
+def on_a_cluster(cluster, granted, places):
+    """The namespace of a page that makes a Client, and closes it."""
+    places["tcp://scheduler:8786"] = cluster.scheduler_address
+    granted["Client"] = Client
+    with dask.config.set(scheduler="dask.distributed"):
+        yield granted
+        granted["client"].close()
+
+
+@pytest.mark.parametrize("page", ["README.md", ON_A_CLUSTER])
+def test_blocks_run_on_a_cluster(page, on_a_cluster, places):
+    functions = """
+def my_function(header, threshold=0.5):
+    return len(header.table())
+
+def normalized(header):
+    return header.table(fields=["det"])
+
+def use(uid, result):
+    assert result == 6
+"""
+    run_block(page, 0, functions, on_a_cluster)
+    assert run_page(ROOT / page, on_a_cluster, places) > 1
+
+
+def test_blocks_of_a_live_run(granted, places):
+    """The run is taken while the page looks at it; watching ends as for users, by an interrupt."""
+    page, db = ROOT / LIVE, granted["db"]
+    granted |= {"total": 0, "plot": lambda frame: None}
+    for line, code, _ in blocks(page):
+        run = RunBuilder(plan_name="scan", scan_id=3 + line, time=time.time())
+        descriptor = run.descriptor({"det": 1.0})
+        insert_all(db, run.documents)
+        granted["h"] = db[run.uid]
+        taker = threading.Thread(target=take, args=(db, run, descriptor, "watch" in code))
+        taker.start()
+        if "db.watch" in code:
+            with pytest.raises(KeyboardInterrupt):
+                run_block(page, line, code, granted)
+        else:
+            run_block(page, line, code, granted)
+        taker.join()
+    assert granted["total"] == 3
+
+
+def take(db, run, descriptor, interrupt):
+    """Take the rest of a run; afterwards interrupt whoever watches for more."""
+    if interrupt:
+        time.sleep(1)
+        run = RunBuilder(plan_name="scan", scan_id=99, time=time.time())
+        descriptor = run.descriptor({"det": 1.0})
+    seen = 0 if interrupt else len(run.documents)
+    for _ in range(3):
+        run.event(descriptor, {"det": 1.0})
+    insert_all(db, run.stop()[seen:])
+    if interrupt:
+        time.sleep(2)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=named)
+def test_blocks_that_cannot_run_are_python(page):
+    for line, code, _ in blocks(page):
+        if cannot_run(page, code):
+            indented = "".join(f"    {line}" for line in code.splitlines(keepends=True))
+            assert ast.parse(f"def piece():\n{indented}", f"{page}:{line}").body
+
+
+def test_what_cannot_run_is_there():
+    found = {
+        part for page in WITH_BLOCKS for _, code, _ in blocks(page)
+        for part, where in CANNOT_RUN.items() if part in code and named(page) == where
+    }  # fmt: skip
+    assert found == set(CANNOT_RUN)
