@@ -16,7 +16,16 @@ from .markup import Markup, badge, cut, element, escaped, folded, joined, page, 
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FOLDED", "SHOWN", "UID_LENGTH", "Listing", "marks", "shown_or", "uid_markup"]
+__all__ = [
+    "FOLDED",
+    "SHOWN",
+    "UID_LENGTH",
+    "Listing",
+    "marks",
+    "run_lines",
+    "shown_or",
+    "uid_markup",
+]
 
 SHOWN = 20
 """So many runs are shown."""
@@ -81,7 +90,7 @@ class Listing:
         shown = self.facts[:SHOWN]
         made = [printable(self.title)]
         if shown:
-            made += lines(_columns(shown), width)
+            made += run_lines(shown, width)
         if self.count > len(shown):
             made.append(f"… {self.count - len(shown):,} more")
         return "\n".join([*made, *(cut_to(printable(note), width) for note in self.notes)])
@@ -107,6 +116,11 @@ def shown_or(title: str, make: Callable[[], str]) -> str:
         return make()
     except DaskbrokerError as error:
         return f"{title} {escaped(error) if isinstance(title, Markup) else error}"
+
+
+def run_lines(facts: Sequence[RunFacts], width: int) -> list[str]:
+    """A heading, and a line for each run, that fit a width."""
+    return lines(_columns(facts), width)
 
 
 def _columns(facts: Sequence[RunFacts]) -> list[Column]:
