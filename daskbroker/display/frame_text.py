@@ -13,7 +13,7 @@ from ..core.documents import plain
 from ..core.json_text import to_json
 from .columns import NARROWEST, Column, cut_to, lines
 from .facts import show_duration
-from .listing import LONGEST_CELL, UID_LENGTH
+from .listing import LONGEST_CELL, short_uids
 
 __all__ = ["frame_lines", "plain_rows"]
 
@@ -31,13 +31,11 @@ def plain_rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _column(name: str, values: pd.Series) -> Column:
-    cells = [_text(name, value) for value in values]
+    cells = short_uids(list(map(str, values))) if name == "uid" else list(map(_text, values))
     return Column(name, cells, right=values.dtype.kind in "iufm", least=NARROWEST)
 
 
-def _text(name: str, value: Any) -> str:
-    if name == "uid":
-        return str(value)[:UID_LENGTH]
+def _text(value: Any) -> str:
     if isinstance(value, pd.Timedelta):
         return show_duration(value.total_seconds())
     if isinstance(value, pd.Timestamp):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from ..core.errors import DaskbrokerError
@@ -23,6 +23,7 @@ __all__ = [
     "Listing",
     "marks",
     "run_lines",
+    "short_uids",
     "shown_or",
     "uid_markup",
 ]
@@ -32,7 +33,7 @@ SHOWN = 20
 FOLDED = 80
 """So many more are in a list of HTML that has to be opened; the others are counted."""
 UID_LENGTH = 8
-"""Of a uid, as a list shows it; enough to find the run by."""
+"""Of a uid, as a list shows it; more where several begin alike."""
 LONGEST_CELL = 60
 TIME_WIDTH = 25
 """Of a time with its offset."""
@@ -123,6 +124,18 @@ def run_lines(facts: Sequence[RunFacts], width: int) -> list[str]:
     return lines(_columns(facts), width)
 
 
+def short_uids(uids: Sequence[str]) -> list[str]:
+    """The beginnings of uids by which those of a list are told apart, as most by 8 characters."""
+
+    def same(signs: tuple[str, str]) -> bool:
+        return signs[0] == signs[1]
+
+    ordered = sorted(set(uids))
+    alike = (sum(1 for _ in takewhile(same, zip(*pair))) for pair in pairwise(ordered))
+    length = max(UID_LENGTH, max(alike, default=0) + 1)
+    return [uid[:length] for uid in uids]
+
+
 def _columns(facts: Sequence[RunFacts]) -> list[Column]:
     def cells(name: str) -> list[str]:
         return [cut(getattr(fact, name), LONGEST_CELL) for fact in facts]
@@ -136,7 +149,7 @@ def _columns(facts: Sequence[RunFacts]) -> list[Column]:
         Column("points", cells("points"), right=True, rank=3),
         Column("duration", cells("duration"), right=True, rank=5),
         Column("status", cells("marked_status"), rank=2),
-        Column("uid", [fact.uid[:UID_LENGTH] for fact in facts]),
+        Column("uid", short_uids([fact.uid for fact in facts])),
     ]
 
 

@@ -203,3 +203,15 @@ def test_reprocess_as_json(run, store, tmp_path, monkeypatch):
     assert sorted(told["done"]) == sorted(UIDS[:2])
     assert list(told["skipped"]) == [UIDS[2]]
     assert "made a new store" in done.stderr
+
+
+def test_uids_that_begin_alike_are_told_apart(run, tmp_path):
+    with daskbroker.connect(tmp_path) as db:
+        for number in range(12):
+            insert_all(db, make_run(1, uid=f"beamline-7-run-{number}", time=1.76e9 + number))
+    for options in ([], ["--fields", "scan_id"]):
+        place = -1 if not options else 0
+        _, *rows = run("ls", "--db", tmp_path, *options).stdout.splitlines()
+        shown = [row.split()[place] for row in rows]
+        assert shown == [f"beamline-7-run-{number}" for number in reversed(range(12))]
+        assert f"count 1  {shown[0]}" in run("show", shown[0], "--db", tmp_path).stdout
