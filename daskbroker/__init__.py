@@ -1,43 +1,78 @@
-"""daskbroker: Bluesky data as lazy Dask tables, xarray datasets and document streams."""
+"""daskbroker: Bluesky data as lazy Dask tables, xarray datasets and document streams.
 
+The names below are imported when they are first used, so that ``daskbroker --help`` and shell
+completion do not wait for dask, pandas and xarray.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-import dask
-from dask.utils import parse_bytes
-
-from .broker import DataBroker
-from .connect import connect, temp
-from .core.documents import ALL, Document, show_by
-from .core.errors import (
-    BadRunWarning,
-    DaskbrokerError,
-    ExportWarning,
-    FilledValuesWarning,
-    SearchWarning,
-)
+from .core.documents import show_by
+from .core.registry import register_opener
 from .core.settings import look_up_by
-from .display.header_list import HeaderList
-from .display.tree import document_markup, document_text
-from .header import Header
-from .mapping import Outcome
-from .results import Results
-from .views.attributes import attrs
-from .views.convert import RunBuffer, stream_to_table
-from .views.derive import dataset_to_stream, table_to_stream
-from .views.pages import PageBuffer
-from .views.savable import savable
-from .work.backup import backup
-from .work.checking import check
-from .work.copying import copy
-from .work.reprocess import ReprocessReport, reprocess
 
-show_by(document_markup, document_text)
-look_up_by(lambda key, default: dask.config.get(key, default), parse_bytes)
+if TYPE_CHECKING:
+    from .broker import DataBroker
+    from .connect import connect, temp
+    from .core.documents import ALL, Document
+    from .core.errors import (
+        BadRunWarning,
+        DaskbrokerError,
+        ExportWarning,
+        FilledValuesWarning,
+        SearchWarning,
+    )
+    from .display.header_list import HeaderList
+    from .header import Header
+    from .mapping import Outcome
+    from .results import Results
+    from .views.attributes import attrs
+    from .views.convert import RunBuffer, stream_to_table
+    from .views.derive import dataset_to_stream, table_to_stream
+    from .views.pages import PageBuffer
+    from .views.savable import savable
+    from .work.backup import backup
+    from .work.checking import check
+    from .work.copying import copy
+    from .work.reprocess import ReprocessReport, reprocess
 
 try:
     __version__ = version("daskbroker")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0"
+
+_PUBLIC = {
+    "broker": ["DataBroker"],
+    "connect": ["connect", "temp"],
+    "core.documents": ["ALL", "Document"],
+    "core.errors": [
+        "BadRunWarning",
+        "DaskbrokerError",
+        "ExportWarning",
+        "FilledValuesWarning",
+        "SearchWarning",
+    ],
+    "display.header_list": ["HeaderList"],
+    "header": ["Header"],
+    "mapping": ["Outcome"],
+    "results": ["Results"],
+    "views.attributes": ["attrs"],
+    "views.convert": ["RunBuffer", "stream_to_table"],
+    "views.derive": ["dataset_to_stream", "table_to_stream"],
+    "views.pages": ["PageBuffer"],
+    "views.savable": ["savable"],
+    "work.backup": ["backup"],
+    "work.checking": ["check"],
+    "work.copying": ["copy"],
+    "work.reprocess": ["ReprocessReport", "reprocess"],
+}
+"""By module, what is imported from it."""
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
     "ALL",
@@ -67,3 +102,58 @@ __all__ = [
     "table_to_stream",
     "temp",
 ]
+
+
+def _of(module: str, name: str) -> Any:
+    return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+class _Package(ModuleType):
+    """The package; ``connect`` is the function, also when the module of that name is imported."""
+
+    @property
+    def connect(self) -> Any:
+        return _of("connect", "connect")
+
+    @connect.setter
+    def connect(self, module: Any) -> None:
+        """Python sets an imported module on its package, which hides nothing here."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _MODULE_OF:
+            found = self.__dict__[name] = _of(_MODULE_OF[name], name)
+            return found
+        try:
+            if not name.startswith("_"):
+                return import_module(f"{self.__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{self.__name__}.{name}":
+                raise
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*self.__dict__, *_MODULE_OF})
+
+
+def _look_up(key: str, default: Any) -> Any:
+    from dask import config
+
+    return config.get(key, default)
+
+
+def _parse_bytes(text: Any) -> int:
+    from dask.utils import parse_bytes
+
+    return parse_bytes(text)  # type: ignore[no-any-return]
+
+
+sys.modules[__name__].__class__ = _Package
+look_up_by(_look_up, _parse_bytes)
+show_by(
+    lambda document: _of("display.tree", "document_markup")(document),
+    lambda document: _of("display.tree", "document_text")(document),
+)
+register_opener(
+    lambda key: _of("connect", "open_key")(key),
+    lambda uri, **options: _of("connect", "key_of")(uri, **options),
+)

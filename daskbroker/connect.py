@@ -191,7 +191,7 @@ def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
     )
 
 
-def _open_key(key: str) -> DataBroker:
+def open_key(key: str) -> DataBroker:
     """Open what a pickle, or :class:`DataBroker`, names; a pickle makes no store anew."""
     request: dict[str, Any] = json.loads(key)
     mode, timezone = request.get("mode"), request.get("timezone")
@@ -199,15 +199,12 @@ def _open_key(key: str) -> DataBroker:
     return _opened(request, mode, timezone, create=asked)
 
 
-def _key_of(uri: str, **options: Any) -> str:
+def key_of(uri: str, **options: Any) -> str:
     """The key of a broker that was put together by hand: the settings that its options make."""
     settings = settings_of({"uri": uri, **options}, f"the broker of {redacted(uri)}")
     opener_of(scheme_of(settings))
     settings["mode"] = "a"
     return json.dumps(settings, sort_keys=True)
-
-
-registry.register_opener(_open_key, _key_of)
 
 
 def temp(**options: Any) -> DataBroker:

@@ -1,6 +1,19 @@
-"""The command line: ``daskbroker`` and ``python -m daskbroker``."""
+"""The command line: ``daskbroker`` and ``python -m daskbroker``.
 
-from . import plots, runs, stores, transform
+What a command works with is imported inside of it, so that ``--help`` and completion are quick.
+"""
+
+from . import completion, looking, plots, runs, stores, tail, transform
 from .app import app, main
 
-__all__ = ["app", "main", "plots", "runs", "stores", "transform"]
+__all__ = [
+    "app",
+    "completion",
+    "looking",
+    "main",
+    "plots",
+    "runs",
+    "stores",
+    "tail",
+    "transform",
+]

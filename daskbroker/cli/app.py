@@ -9,14 +9,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
+from typer.core import TyperGroup
 
 from .. import __version__
-from ..broker import DataBroker
-from ..connect import connect
-from ..core.clock import show_time
 from ..core.errors import (
     BadQuery,
     BadRunWarning,
@@ -25,34 +24,54 @@ from ..core.errors import (
     SearchWarning,
     StoreNotFound,
 )
+from ..core.listing import listed
 from ..core.printable import printable
 from ..core.redaction import redacted
-from ..core.search import origin_of
-from ..header import Header
-from ..results import Results
+from .options import known_places
+
+if TYPE_CHECKING:
+    from ..broker import DataBroker
+    from ..header import Header
+    from ..results import Results
 
 __all__ = [
-    "Full",
-    "Limit",
-    "Since",
-    "Store",
-    "Terms",
-    "Until",
+    "COMPLETING",
     "app",
     "every_run",
     "find_run",
-    "line_of",
     "main",
     "making_store",
     "name_failed",
+    "note_empty",
     "pair_of",
+    "query_of",
     "say",
+    "say_json",
     "say_lines",
     "search",
     "value_of",
+    "width_of_output",
 ]
 
+UNLIMITED = 2**20
+"""Columns of output that is not fitted to a terminal."""
+
+COMPLETING = "_DASKBROKER_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
+
+class _Group(TyperGroup):
+    """The commands; an unknown one is told with those that there are."""
+
+    def resolve_command(self, context: Any, words: list[str]) -> Any:
+        if words and self.get_command(context, words[0]) is None and not context.resilient_parsing:
+            known = listed(self.list_commands(context), words[0])
+            context.fail(f"No such command {words[0]!r}. There are: {known}.")
+        return super().resolve_command(context, words)
+
+
 app = typer.Typer(
+    cls=_Group,
     help="Bluesky data as lazy Dask tables, xarray datasets and document streams.",
     no_args_is_help=True,
     add_completion=False,
@@ -60,34 +79,14 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Store = Annotated[
-    str | None,
-    typer.Option(
-        "--db",
-        envvar="DASKBROKER_URI",
-        help="Folder (./data), MongoDB URI, or a configuration's name.",
-        metavar="PLACE",
-    ),
-]
-Terms = Annotated[
-    list[str] | None,
-    typer.Argument(help="key=value of the start document; values are JSON, else text."),
-]
-Full = Annotated[str | None, typer.Option(help="Words to look for in start and stop.")]
-Since = Annotated[
-    str | None, typer.Option(help="Not before, such as 2026-11-23; in the broker's time zone.")
-]
-Until = Annotated[
-    str | None, typer.Option(help="Not after; a day, minute or second is meant to its end.")
-]
-Limit = Annotated[int | None, typer.Option(min=0, help="At most so many runs.")]
-
 
 def main() -> None:
     """Run the command line; any error is one line on stderr, and status 1."""
     try:
+        if COMPLETING in os.environ:
+            completion_init()  # typer knows the shells by it
         with _naming_bad_runs():
-            app()
+            app(complete_var=COMPLETING)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -162,19 +161,45 @@ def say_lines(text: str) -> None:
         say(line)
 
 
+def say_json(value: Any) -> None:
+    """Show a value as one line of JSON."""
+    from ..core.documents import plain
+    from ..core.json_text import to_json
+
+    say(to_json(plain(value)))
+
+
+def width_of_output() -> int:
+    """The width of the terminal that is written to; a file or a pipe takes lines of any length."""
+    from ..display.columns import terminal_width
+
+    fitted = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return terminal_width() if fitted else UNLIMITED
+
+
+def note_empty(count: int, fail: bool) -> None:
+    """Say it if no run was found; with ``fail`` the command ends with status 1."""
+    if count == 0:
+        say("daskbroker: no run was found", err=True)
+        if fail:
+            raise typer.Exit(1)
+
+
 @contextmanager
-def making_store(place: str | None) -> Iterator[DataBroker]:
-    """The broker of a store that is written to, and said if it is new."""
+def making_store(place: str | None, *, err: bool = False) -> Iterator[DataBroker]:
+    """The broker of a store that is written to, and said if it is new, on stderr if asked."""
+    from ..connect import connect
+
     try:
         broker = connect(place, create=False)
     except StoreNotFound:
         broker = connect(place)
-        say(f"made a new store: {broker.uri}")
+        say(f"made a new store: {broker.uri}", err=err)
     with broker:
         new = not _is_noted(broker)  # a database is made by the first insert
         yield broker
         if new and _is_noted(broker):
-            say(f"made a new store: {broker.uri}")
+            say(f"made a new store: {broker.uri}", err=err)
 
 
 def _is_noted(broker: DataBroker) -> bool:
@@ -189,11 +214,28 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            "--db",
+            envvar="DASKBROKER_URI",
+            help="Store of the command: folder (./data), MongoDB URI, or a configuration's name.",
+            metavar="PLACE",
+            autocompletion=known_places,
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Options before the command."""
+    given = getattr(context.get_parameter_source("db"), "name", None) == "COMMANDLINE"
+    name = context.invoked_subcommand
+    if given and name is not None:
+        command = context.command.get_command(context, name)  # type: ignore[attr-defined]
+        if all(parameter.name != "db" for parameter in command.params):
+            raise typer.BadParameter(f"{name} takes no --db; see daskbroker {name} --help")
 
 
 def pair_of(text: str) -> tuple[str, str]:
@@ -212,6 +254,18 @@ def value_of(text: str) -> Any:
         return text
 
 
+def query_of(
+    terms: list[str] | None, full: str | None, since: str | None, until: str | None
+) -> dict[str, Any]:
+    """What the words of a command line search for."""
+    query = {key: value_of(value) for key, value in map(pair_of, terms or ())}
+    options = {"full": full, "since": since, "until": until}
+    for name, value in options.items():
+        if value is not None and query.setdefault(name, value) != value:
+            raise BadQuery(f"{name} is given twice: {query[name]!r} and {value!r}")
+    return query
+
+
 def search(
     broker: DataBroker,
     terms: list[str] | None,
@@ -220,12 +274,7 @@ def search(
     until: str | None,
 ) -> Results:
     """The runs that a query on the command line means."""
-    query = {key: value_of(value) for key, value in map(pair_of, terms or ())}
-    options = {"full": full, "since": since, "until": until}
-    for name, value in options.items():
-        if value is not None and query.setdefault(name, value) != value:
-            raise BadQuery(f"{name} is given twice: {query[name]!r} and {value!r}")
-    return broker(**query)
+    return broker(**query_of(terms, full, since, until))
 
 
 def find_run(broker: DataBroker, text: str) -> Header:
@@ -237,14 +286,3 @@ def find_run(broker: DataBroker, text: str) -> Header:
         except KeyError:
             pass
     return broker[text]  # type: ignore[no-any-return]
-
-
-def line_of(header: Header) -> str:
-    """A run in one line."""
-    start, stop = header.start, header.known_stop
-    when = show_time(start.get("time"), header.db.timezone)
-    status = "open" if stop is None else str(stop.get("exit_status", ""))
-    plan = str(start.get("plan_name", ""))
-    origin = origin_of(start)
-    mark = f"  derived from {origin}" if origin else ""
-    return f"{header.uid}  {start.get('scan_id', '')!s:>6}  {when}  {plan:<16} {status}{mark}"

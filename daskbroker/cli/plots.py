@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..connect import connect
-from ..display.plots import save_plot
-from .app import Store, app, find_run, say
+from .app import app, find_run, say
+from .options import Store
 
 __all__ = ["plot"]
 
@@ -34,6 +33,9 @@ def plot(
     ] = None,
 ) -> None:
     """Draw runs as their hints ask for: a line, a map, or a frame of a detector."""
+    from ..connect import connect
+    from ..display.plots import save_plot
+
     with connect(db, create=False, mode="r") as broker:
         headers = [find_run(broker, uid) for uid in uids]
         save_plot(output, headers, stream, y or None, frame)

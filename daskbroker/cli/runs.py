@@ -1,39 +1,29 @@
-"""Commands on runs: making, ingesting, listing, showing, exporting them."""
+"""Commands by which runs come in and go out: demo, ingest, export."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..connect import connect
-from ..core.json_text import json_form, to_json
 from ..core.printable import printable
 from ..progress import progress_bar
 from .app import (
-    Full,
-    Limit,
-    Since,
-    Store,
-    Terms,
-    Until,
     app,
     every_run,
     find_run,
-    line_of,
     making_store,
+    note_empty,
     pair_of,
     say,
+    say_json,
     say_lines,
     search,
 )
+from .options import AsJson, FailEmpty, Full, Limit, Since, Store, Terms, Until
 
-__all__ = ["demo", "export", "ingest", "list_runs", "show"]
-
-LONGEST = 36
-"""Of a cell that is shown: a time with its offset must not be cut."""
+__all__ = ["demo", "export", "ingest"]
 
 
 @app.command()
@@ -43,6 +33,7 @@ def demo(
     ),
 ) -> None:
     """Make real runs, store them, and show what they look like."""
+    from ..connect import connect
     from ..demo import make_runs, tour
 
     with connect(folder / "store") as db:
@@ -82,51 +73,6 @@ def ingest(
         raise typer.Exit(1)
 
 
-@app.command("ls")
-def list_runs(
-    terms: Terms = None,
-    db: Store = None,
-    full: Full = None,
-    since: Since = None,
-    until: Until = None,
-    limit: Limit = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a run.")] = False,
-) -> None:
-    """List runs, newest first."""
-    with connect(db, create=False, mode="r") as broker:
-        results = search(broker, terms, full, since, until)
-        for header in results[:limit]:
-            if as_json:
-                say(to_json({"start": header.start, "stop": header.known_stop}))
-            else:
-                say(line_of(header))
-        count = len(results)
-        if not as_json and limit is not None and count > limit:
-            say(f"… {count - limit:,} more; --limit shows them")
-
-
-@app.command(context_settings={"ignore_unknown_options": True})  # -1 is an offset
-def show(
-    uid: Annotated[str, typer.Argument(help="uid, prefix, scan_id or offset such as -1.")],
-    db: Store = None,
-    stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Rows of each table.")] = 5,
-) -> None:
-    """Show a run: its metadata, and the head of each stream's table."""
-    with connect(db, create=False, mode="r") as broker:
-        header = find_run(broker, uid)
-        say(line_of(header))
-        for name, doc in (("start", header.start), ("stop", header.known_stop)):
-            text = json.dumps(doc, indent=2, ensure_ascii=False, default=json_form)
-            say_lines(f"\n{name}: {text}")
-        for name in header.streams if stream is None else [stream]:
-            table = header.table(name, fill=False)
-            head = broker.tz_convert(table.head(rows, npartitions=-1)).rename(columns=printable)
-            say("")
-            say(f"{name}: {len(table):,} rows x {len(table.columns)} columns")
-            say_lines(head.to_string(max_cols=8, max_colwidth=LONGEST))
-
-
 @app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
@@ -151,14 +97,18 @@ def export(
     partition: Annotated[
         str | None, typer.Option(help="run: a Parquet folder that grows by new runs only.")
     ] = None,
+    as_json: AsJson = False,
+    fail_empty: FailEmpty = False,
 ) -> None:
     """Write runs as files: documents, tables, datasets."""
+    from ..connect import connect
     from ..core.documents import ALL
     from ..exporting.runs import export as export_runs
 
     with every_run(), connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
+        note_empty(len(headers), fail_empty)
         bar = progress_bar(headers, " runs")
         options: dict[str, Any] = {
             "files": files,
@@ -167,5 +117,9 @@ def export(
             "partition": partition,
         }
         chosen = ALL if stream is None else stream
-        written = sum(1 for _ in export_runs(bar, folder, format, stream=chosen, **options))
-        say(f"{written:,} files of {len(headers):,} runs in {folder}")
+        written = list(export_runs(bar, folder, format, stream=chosen, **options))
+        if as_json:
+            report = {"runs": len(headers), "files": list(map(str, written)), "folder": str(folder)}
+            say_json(report)
+        else:
+            say(f"{len(written):,} files of {len(headers):,} runs in {folder}")

@@ -1,61 +1,33 @@
-"""Commands on whole stores: what they hold, sealing, indexes, copying, configurations."""
+"""Commands on whole stores: sealing, checking, indexes, copying, configurations."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..broker import DataBroker
-from ..configuration import list_configurations, search_folders, unreadable_files
-from ..connect import connect
-from ..core.documents import to_json
 from ..core.errors import BadDocument, StoreDamaged
 from ..core.printable import printable
-from ..header import Header
 from ..progress import progress_bar
-from ..work.backup import backup as back_up
-from ..work.checking import Check
-from ..work.checking import check as check_runs
-from ..work.copying import copy as copy_runs
 from .app import (
-    Full,
-    Limit,
-    Since,
-    Store,
-    Terms,
-    Until,
     app,
     every_run,
-    line_of,
     making_store,
     name_failed,
+    note_empty,
     say,
+    say_json,
     search,
 )
+from .options import AsJson, FailEmpty, Full, Limit, Place, Since, Store, Terms, Until, Words
 
-__all__ = ["backup", "check", "config", "copy", "index", "info", "seal"]
+if TYPE_CHECKING:
+    from ..broker import DataBroker
+    from ..header import Header
+    from ..work.checking import Check
 
-Place = Annotated[str | None, typer.Argument(help="Store, in place of --db.", metavar="[PLACE]")]
-
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="Store, in place of --db; then key=value of the start documents.",
-        metavar="[PLACE] [KEY=VALUE]...",
-    ),
-]
-
-
-@app.command()
-def info(place: Place = None, db: Store = None) -> None:
-    """Say what a store holds."""
-    with connect(place or db, create=False, mode="r") as broker:
-        runs = len(broker)
-        say(f"{broker.uri}: {runs:,} runs")
-        if runs:
-            say(f"newest: {line_of(broker[-1])}")
+__all__ = ["backup", "check", "config", "copy", "index", "seal"]
 
 
 @app.command()
@@ -72,12 +44,17 @@ def seal(
         bool,
         typer.Option("--peek", help="Look into detector files for shape and dtype, and remember."),
     ] = False,
+    as_json: AsJson = False,
+    fail_empty: FailEmpty = False,
 ) -> None:
     """Pack journalled events into columnar chunks, run by run; may be interrupted and repeated."""
+    from ..connect import connect
+
     place, terms = _place_and_terms(words or [])
     made, peeked = 0, 0
     with every_run(), connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
+        note_empty(len(results), fail_empty)
         for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
@@ -86,6 +63,10 @@ def seal(
                 name_failed(header.uid, error)
         if not (terms or full or since or until or keep_journal):
             made += broker.seal()  # what killed processes left, also of no run
+        if as_json:
+            told = {"store": broker.uri, "runs": len(results), "chunks": made}
+            say_json({**told, "keys_looked_into": peeked} if peek else told)
+            return
         say(f"{made:,} chunks made of {len(results):,} runs in {broker.uri}")
         if peek:
             say(f"{peeked:,} detector keys looked into")
@@ -102,8 +83,12 @@ def check(
         bool, typer.Option("--files", help="Read also the frames in detector files.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a damage.")] = False,
+    fail_empty: FailEmpty = False,
 ) -> None:
     """Look for what is damaged, and name it; changes nothing. Status 1 if something is."""
+    from ..connect import connect
+    from ..work.checking import check as check_runs
+
     place, terms = _place_and_terms(words or [])
     with (
         connect(place or db, create=False, mode="r") as broker,
@@ -117,11 +102,15 @@ def check(
 
         checked = check_runs(runs, files=files, progress=progress)
         for damage in checked:
-            say(to_json(damage.to_dict()) if as_json else f"damaged: {damage}")
+            if as_json:
+                say_json(damage.to_dict())
+            else:
+                say(f"damaged: {damage}")
         bar.close()
         say(f"{checked} in {broker.uri}", err=as_json)
     if checked.damages:
         raise typer.Exit(1)
+    note_empty(checked.runs, fail_empty)
 
 
 @app.command()
@@ -130,6 +119,9 @@ def backup(
     db: Store = None,
 ) -> None:
     """Copy an embedded store as it is at one instant, while it is written."""
+    from ..connect import connect
+    from ..work.backup import backup as back_up
+
     with connect(db, create=False, mode="r") as broker:
         report = back_up(broker, folder)
         say(f"{report} from {broker.uri}")
@@ -156,6 +148,8 @@ def index(
     ] = True,
 ) -> None:
     """Make the indexes that a database lacks, and remember what its detector files hold."""
+    from ..connect import connect
+
     with connect(place or db, create=False) as broker:
         made = broker.header_source.store.create_indexes()
         for source in broker.event_sources:
@@ -193,8 +187,12 @@ def copy(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare what is there already, too.")
     ] = False,
+    fail_empty: FailEmpty = False,
 ) -> None:
     """Copy runs between any two stores, checking each; may be interrupted and repeated."""
+    from ..connect import connect
+    from ..work.copying import copy as copy_runs
+
     with (
         every_run(),
         connect(source, create=False, mode="r") as origin,
@@ -202,6 +200,7 @@ def copy(
     ):
         found = search(origin, terms, full, since, until)
         runs = found if limit is None else found[:limit]
+        note_empty(len(runs), fail_empty)
         bar = progress_bar(reversed(runs), " runs", of=runs)
 
         def progress(header: Header, documents: int) -> None:
@@ -218,19 +217,31 @@ def config(
     folders: Annotated[
         bool, typer.Option("--folders", help="Show where they are looked for.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List the configurations that can be opened by name."""
+    from ..configuration import list_configurations, search_folders, unreadable_files
+
     if folders:
         for folder in search_folders():
-            say(f"{folder}{'' if folder.exists() else '  (not there)'}")
+            if as_json:
+                say_json({"folder": str(folder), "exists": folder.exists()})
+            else:
+                say(f"{folder}{'' if folder.exists() else '  (not there)'}")
         return
     seen: set[str] = set()
     for found in list_configurations():
-        hidden = "  (hidden by the first of this name)" if found.name in seen else ""
+        hidden = found.name in seen
         seen.add(found.name)
-        say(f"{found.name:<20} {found.kind:<10} {found.target()}  {found.file}{hidden}")
+        if as_json:
+            told = {"name": found.name, "kind": found.kind, "place": found.target()}
+            say_json({**told, "file": str(found.file), "hidden": hidden})
+        else:
+            note = "  (hidden by the first of this name)" if hidden else ""
+            say(f"{found.name:<20} {found.kind:<10} {found.target()}  {found.file}{note}")
     if not seen:
-        say("there is no configuration; --folders shows where they are looked for")
+        text = "there is no configuration; --folders shows where they are looked for"
+        say(text, err=as_json)
     for message in unreadable_files():
         say(f"not readable: {message}", err=True)
 

@@ -12,24 +12,20 @@ from typing import Annotated, Any
 
 import typer
 
-from ..connect import connect
 from ..core.errors import ConfigError
-from ..work.reprocess import reprocess as reprocess_runs
 from .app import (
-    Full,
-    Limit,
-    Since,
-    Terms,
-    Until,
     app,
     every_run,
     making_store,
     name_failed,
+    note_empty,
     pair_of,
     say,
+    say_json,
     search,
     value_of,
 )
+from .options import AsJson, FailEmpty, Full, Limit, Since, Terms, Until
 
 __all__ = ["reprocess"]
 
@@ -57,18 +53,24 @@ def reprocess(
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Of a dask cluster to work on.")
     ] = None,
+    as_json: AsJson = False,
+    fail_empty: FailEmpty = False,
 ) -> None:
     """Make new runs of runs with a function of yours; again makes nothing twice."""
+    from ..connect import connect
+    from ..work.reprocess import reprocess as reprocess_runs
+
     func = _function(function)
     parameters = {key: value_of(value) for key, value in map(pair_of, param or ())}
     with (
         every_run(),
         connect(source, create=False) as db,
-        making_store(target) as into,
+        making_store(target, err=as_json) as into,
         _cluster(scheduler),
     ):
         found = search(db, terms, full, since, until)
         runs = found if limit is None else found[:limit]
+        note_empty(len(runs), fail_empty)
         report = reprocess_runs(
             runs,
             func,
@@ -78,9 +80,14 @@ def reprocess(
             dataset=dataset,
             derived=derived,
         )
-        say(f"{report} in {into.uri}")
-        for uid, error in report.failed.items():
-            name_failed(f"run {uid}", f"{type(error).__name__}: {error}")
+        failed = {uid: f"{type(e).__name__}: {e}" for uid, e in report.failed.items()}
+        if as_json:
+            told = {"done": report.done, "skipped": report.skipped, "failed": failed}
+            say_json({**told, "store": into.uri})
+        else:
+            say(f"{report} in {into.uri}")
+        for uid, error in failed.items():
+            name_failed(f"run {uid}", error)
 
 
 def _function(text: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@
 :mod:`.listing`    lists of runs, as text and as HTML
 :mod:`.header_list` a list of headers that shows itself so
 :mod:`.frames`     the same, and other metadata, as a pandas frame
+:mod:`.frame_text` such a frame as text, or as plain values
 :mod:`.page`       the page of one run
 :mod:`.streams`    what a run has of streams: their rows, keys, units, configuration
 :mod:`.tree`       documents as folded trees

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from ..core.errors import DaskbrokerError
@@ -16,14 +16,24 @@ from .markup import Markup, badge, cut, element, escaped, folded, joined, page, 
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FOLDED", "SHOWN", "UID_LENGTH", "Listing", "marks", "shown_or", "uid_markup"]
+__all__ = [
+    "FOLDED",
+    "SHOWN",
+    "UID_LENGTH",
+    "Listing",
+    "marks",
+    "run_lines",
+    "short_uids",
+    "shown_or",
+    "uid_markup",
+]
 
 SHOWN = 20
 """So many runs are shown."""
 FOLDED = 80
 """So many more are in a list of HTML that has to be opened; the others are counted."""
 UID_LENGTH = 8
-"""Of a uid, as a list shows it; enough to find the run by."""
+"""Of a uid, as a list shows it; more where several begin alike."""
 LONGEST_CELL = 60
 TIME_WIDTH = 25
 """Of a time with its offset."""
@@ -81,7 +91,7 @@ class Listing:
         shown = self.facts[:SHOWN]
         made = [printable(self.title)]
         if shown:
-            made += lines(_columns(shown), width)
+            made += run_lines(shown, width)
         if self.count > len(shown):
             made.append(f"… {self.count - len(shown):,} more")
         return "\n".join([*made, *(cut_to(printable(note), width) for note in self.notes)])
@@ -109,6 +119,23 @@ def shown_or(title: str, make: Callable[[], str]) -> str:
         return f"{title} {escaped(error) if isinstance(title, Markup) else error}"
 
 
+def run_lines(facts: Sequence[RunFacts], width: int) -> list[str]:
+    """A heading, and a line for each run, that fit a width."""
+    return lines(_columns(facts), width)
+
+
+def short_uids(uids: Sequence[str]) -> list[str]:
+    """The beginnings of uids by which those of a list are told apart, as most by 8 characters."""
+
+    def same(signs: tuple[str, str]) -> bool:
+        return signs[0] == signs[1]
+
+    ordered = sorted(set(uids))
+    alike = (sum(1 for _ in takewhile(same, zip(*pair))) for pair in pairwise(ordered))
+    length = max(UID_LENGTH, max(alike, default=0) + 1)
+    return [uid[:length] for uid in uids]
+
+
 def _columns(facts: Sequence[RunFacts]) -> list[Column]:
     def cells(name: str) -> list[str]:
         return [cut(getattr(fact, name), LONGEST_CELL) for fact in facts]
@@ -122,7 +149,7 @@ def _columns(facts: Sequence[RunFacts]) -> list[Column]:
         Column("points", cells("points"), right=True, rank=3),
         Column("duration", cells("duration"), right=True, rank=5),
         Column("status", cells("marked_status"), rank=2),
-        Column("uid", [fact.uid[:UID_LENGTH] for fact in facts]),
+        Column("uid", short_uids([fact.uid for fact in facts])),
     ]
 
 

@@ -455,6 +455,15 @@ class EventStore(EventChecks, ABC):
         """Make the indexes that are missing; names of those made. Most stores have theirs."""
         return []
 
+    @property
+    def format_version(self) -> int | None:
+        """Number of the store's format; None where none is noted, as by other writers."""
+        return None
+
+    def stored_bytes(self) -> int | None:
+        """What the store takes on its disks, headers included if it has them; None: not known."""
+        return None
+
     backup_source: BackupSource | None = None
     """See :attr:`HeaderStore.backup_source`; equal to that of the headers if it is one store."""
 

@@ -56,7 +56,7 @@ def test_every_recorded_run_comes_back(db):
 
 def test_ls_and_show(run, store):
     done = run("ls", "--db", store, "scan_id=1")
-    assert done.stdout.split()[0] == "run-1-abcdef"
+    assert done.stdout.splitlines()[1].split()[-1] == "run-1-ab"
     assert "4 rows x 4 columns" in run("show", "-1", "--db", store).stdout
     line = json.loads(run("ls", "--db", store, "--json", "--limit", 1).stdout)
     assert line["start"]["uid"] == "run-2-abcdef"
@@ -136,7 +136,9 @@ def test_ingest_says_that_it_made_a_store(run, store, tmp_path, mongo_database):
 
 
 def test_words_of_a_search_on_the_command_line(run, store):
-    assert run("ls", "--db", store, "exit_status=fail").stdout == ""
+    nothing = run("ls", "--db", store, "exit_status=fail")
+    assert nothing.stdout == ""
+    assert nothing.stderr == "daskbroker: no run was found\n"
     assert run("ls", "--db", store, "derived=false", "data_key=x").stdout.count("run-") == 3
     assert run("ls", "--db", store, 'start={"scan_id": 1}', "since=1970").stdout.count("run-") == 1
     done = run("ls", "--db", store, "scan_di=1")
@@ -153,6 +155,7 @@ def test_derived_runs_are_marked(run, tmp_path):
             db.insert(name, doc)
         for name, doc in daskbroker.table_to_stream(db[-1].table(), header=db[-1]):
             db.insert(name, doc)
-    derived, raw = run("ls", "--db", tmp_path).stdout.splitlines()
-    assert derived.endswith("derived from raw-run-")
+    _, derived, raw = run("ls", "--db", tmp_path).stdout.splitlines()
+    assert "success, derived" in derived
     assert "derived" not in raw
+    assert "made of:   raw-run-0" in run("show", "-1", "--db", tmp_path).stdout

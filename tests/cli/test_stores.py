@@ -70,7 +70,7 @@ def test_config_shows_where_it_looks(run, home):
 
 
 def test_every_command_takes_a_name(run, store, home):
-    assert run("ls", "--db", "here", **home).stdout.split()[0] == "run-2"
+    assert run("ls", "--db", "here", **home).stdout.splitlines()[1].split()[-1] == "run-2"
     assert "3 runs" in run("info", "here", **home).stdout
     assert "3 runs" in run("info", DASKBROKER_URI="here", **home).stdout
 

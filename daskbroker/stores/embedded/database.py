@@ -222,6 +222,15 @@ class Database:
             raise StoreDamaged(f"{self.path} lacks its {key}")
         return str(row[0])
 
+    def stored_bytes(self) -> int:
+        """Sum of the sizes of all files of the store; some may vanish meanwhile."""
+        total = 0
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
+
     # -- connections -------------------------------------------------------------------------
 
     def _connect(self, *, write: bool, sure: bool = True) -> sqlite3.Connection:

@@ -24,6 +24,7 @@ from ..journalled import JournalledEventStore
 from .backup import EmbeddedBackup
 from .checking import check_descriptors, check_journal, check_rest, list_runs
 from .database import FILE_NAME, Database, plain_text
+from .format import FORMAT_VERSION
 from .journal import Journal
 from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
@@ -74,6 +75,15 @@ class EmbeddedEventStore(JournalledEventStore):
     def is_in_place(self) -> bool:
         """See :attr:`EventStore.is_in_place`."""
         return self._database.is_in_place
+
+    @property
+    def format_version(self) -> int:
+        """See :attr:`EventStore.format_version`."""
+        return FORMAT_VERSION
+
+    def stored_bytes(self) -> int:
+        """See :meth:`EventStore.stored_bytes`: its files, as long as they are."""
+        return self._database.stored_bytes()
 
     # -- runs, descriptors, assets -----------------------------------------------------------
 

@@ -279,6 +279,20 @@ class Database:
         with self.errors():
             return self.collection(META).database.list_collection_names()
 
+    @property
+    def format_version(self) -> int | None:
+        """Of the note that daskbroker has left in the database; None if it has not."""
+        if self._meta is None:
+            self.check_format()
+        return None if self._meta is None else int(self._meta["format"])
+
+    def stored_bytes(self) -> int:
+        """What the server's files take of the databases, indexes included."""
+        names = [META] if self.assets_uri is None else [META, next(iter(ASSET_INDEXES))]
+        with self.errors():
+            stats = [self.collection(name).database.command("dbStats") for name in names]
+        return int(sum(one["storageSize"] + one["indexSize"] for one in stats))
+
     def _client(self, uri: str) -> pymongo.MongoClient[dict[str, Any]]:
         if self._closed:
             raise StoreError(f"the store at {self.label} has been closed")

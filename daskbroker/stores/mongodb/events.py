@@ -108,6 +108,15 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.prepare_writing`."""
         self._database.prepare_writing()
 
+    @property
+    def format_version(self) -> int | None:
+        """See :attr:`EventStore.format_version`."""
+        return self._database.format_version
+
+    def stored_bytes(self) -> int:
+        """See :meth:`EventStore.stored_bytes`."""
+        return self._database.stored_bytes()
+
     # -- runs, descriptors -------------------------------------------------------------------
 
     def put_run(self, uid: str) -> None:

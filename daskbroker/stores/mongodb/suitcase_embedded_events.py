@@ -53,6 +53,15 @@ class SuitcaseEmbeddedEventStore(EventStore):
         """See :attr:`EventStore.store_id`."""
         return self._database.store_id
 
+    @property
+    def format_version(self) -> int | None:
+        """See :attr:`EventStore.format_version`."""
+        return self._database.format_version
+
+    def stored_bytes(self) -> int:
+        """See :meth:`EventStore.stored_bytes`."""
+        return self._database.stored_bytes()
+
     def path_of(self, key: Any) -> str | None:
         """See :meth:`EventStore.path_of`."""
         return path_in(self._database, key[0].removesuffix("_page")) if _is_page(key) else None

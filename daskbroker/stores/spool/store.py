@@ -139,6 +139,15 @@ class SpooledEventStore(EventStore):
     # -- what does not concern them ----------------------------------------------------------
 
     @property
+    def format_version(self) -> int | None:
+        """See :attr:`EventStore.format_version`."""
+        return self.store.format_version
+
+    def stored_bytes(self) -> int | None:
+        """See :meth:`EventStore.stored_bytes`; the spool is not counted."""
+        return self.store.stored_bytes()
+
+    @property
     def reader(self) -> ChunkReader:  # type: ignore[override]
         """See :attr:`EventStore.reader`."""
         return self.store.reader

@@ -1,0 +1,35 @@
+"""The command that makes shells complete ours."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+from .app import COMPLETING, app
+
+__all__ = ["completion"]
+
+
+class Shell(StrEnum):
+    """Shells that can complete."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+@app.command()
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="The shell that reads it.")],
+) -> None:
+    """Print what makes a shell complete commands, options and names of configurations.
+
+    For bash and zsh, eval "$(daskbroker completion bash)" in ~/.bashrc or ~/.zshrc; for fish,
+    daskbroker completion fish > ~/.config/fish/completions/daskbroker.fish
+    """
+    typer.echo(
+        get_completion_script(prog_name="daskbroker", complete_var=COMPLETING, shell=shell.value)
+    )

@@ -1,0 +1,226 @@
+"""The command that shows runs and events as they come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import copy_context
+from functools import partial
+from itertools import islice
+from queue import Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.errors import DaskbrokerError
+from .app import app, name_failed, query_of, say, say_json, width_of_output
+from .options import Full, Limit, Store, Terms
+
+if TYPE_CHECKING:
+    from ..broker import DataBroker
+    from ..header import Header
+
+__all__ = ["tail"]
+
+MOST_WAITING = 1000
+"""So many documents wait at most to be shown."""
+
+Item = Any
+"""What a thread has found: a header, a run's document, an error, or that it has ended."""
+
+
+@app.command()
+def tail(
+    terms: Terms = None,
+    db: Store = None,
+    full: Full = None,
+    stream: Annotated[str | None, typer.Option(help="Only events of this stream.")] = None,
+    fields: Annotated[
+        list[str] | None, typer.Option(help="Only these data keys: motor,det.")
+    ] = None,
+    limit: Limit = None,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="End when nothing new has come for so many seconds.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help='Each document as a line ["name", {...}]; ingest reads them.'),
+    ] = False,
+) -> None:
+    """Follow new runs, and the one in progress, and show their events as they come.
+
+    Of the run in progress, what was there before is counted, and with --json shown, too.
+    """
+    from ..connect import connect
+
+    names = [name.strip() for text in fields or () for name in text.split(",") if name.strip()]
+    with connect(db, create=False, mode="r") as broker:
+        query = query_of(terms, full, None, None)
+        show = _say_document if as_json else _Lines(broker, names).show
+        for header, name, doc in _documents(broker, query, stream, names, limit, timeout):
+            show(header, name, doc)
+
+
+def _documents(
+    broker: DataBroker,
+    query: dict[str, Any],
+    stream: str | None,
+    fields: list[str],
+    limit: int | None,
+    timeout: float | None,
+) -> Iterator[tuple[Header, str, Any]]:
+    """The documents of runs as they come. Each run is followed by a thread, as several may be open.
+
+    A run that cannot be read further is named, and the others go on.
+    """
+    found: Queue[tuple[str, Item, Any]] = Queue(MOST_WAITING)
+    coming = islice(_runs(broker, query, timeout), limit)
+    working = 1
+    _begin(found, partial(_put_runs, found, coming))
+    while working:
+        kind, item, doc = found.get()
+        if kind == "run":
+            working += 1
+            options: dict[str, Any] = {"fields": fields or None, "timeout": timeout}
+            options |= {} if stream is None else {"stream_name": stream}
+            _begin(found, partial(_put_documents, found, item, options))
+        elif kind == "end":
+            working -= 1
+        elif kind == "failed" and item is None:
+            raise doc
+        elif kind == "failed":
+            name_failed(item.uid, doc)
+        else:
+            yield item, kind, doc
+
+
+def _runs(broker: DataBroker, query: dict[str, Any], timeout: float | None) -> Iterator[Header]:
+    """The newest run if it is in progress, then those that come."""
+    new = broker.watch(**query, timeout=timeout)
+    known = set()
+    for header in islice(broker(**query), 1):
+        if header.stop is None:
+            known.add(header.uid)
+            yield header
+    yield from (header for header in new if header.uid not in known)
+
+
+def _begin(found: Queue[tuple[str, Item, Any]], work: Callable[[], None]) -> None:
+    """Do some work in a thread that ends with the process, and say when it is done."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            found.put(("end", None, None))
+
+    Thread(target=copy_context().run, args=(run,), daemon=True).start()
+
+
+def _put_runs(found: Queue[tuple[str, Item, Any]], coming: Iterator[Header]) -> None:
+    try:
+        for header in coming:
+            found.put(("run", header, None))
+    except (DaskbrokerError, OSError) as error:
+        found.put(("failed", None, error))
+
+
+def _put_documents(
+    found: Queue[tuple[str, Item, Any]], header: Header, options: dict[str, Any]
+) -> None:
+    try:
+        for name, doc in header.follow(**options):
+            found.put((name, header, doc))
+    except (DaskbrokerError, OSError) as error:  # a TimeoutError is one
+        found.put(("failed", header, error))
+
+
+def _say_document(header: Header, name: str, doc: Any) -> None:
+    say_json([name, doc])
+
+
+class _Lines:
+    """Shows documents as lines for people.
+
+    Parameters
+    ----------
+    broker
+        In whose zone times are shown.
+    fields
+        The data keys to be shown; if there are none, those that a plan moved or measured.
+    """
+
+    def __init__(self, broker: DataBroker, fields: list[str]) -> None:
+        self._zone = broker.timezone
+        self._fields = fields
+        self._begun = time.time()
+        self._descriptors: dict[str, Mapping[str, Any]] = {}
+        self._passed: dict[str, int] = {}
+
+    def show(self, header: Header, name: str, doc: Any) -> None:
+        """Show a document, unless it says nothing to people."""
+        from ..core.clock import seconds_of
+
+        if name == "start":
+            self._say(header, _run_line(header))
+        elif name == "descriptor":
+            self._descriptors[doc["uid"]] = doc
+        elif name == "event" and seconds_of(doc) < self._begun:
+            self._passed[header.uid] = self._passed.get(header.uid, 0) + 1
+        elif name == "event":
+            self._tell_passed(header)
+            self._say(header, self._event_line(header, doc))
+        elif name == "stop":
+            self._tell_passed(header)
+            self._say(header, _stop_line(header, doc))
+
+    def _tell_passed(self, header: Header) -> None:
+        passed = self._passed.pop(header.uid, 0)
+        if passed:
+            self._say(header, f"{passed:,} events before")
+
+    def _say(self, header: Header, text: str) -> None:
+        from ..core.printable import printable
+        from ..display.columns import cut_to
+
+        line = printable(f"{header.uid[:8]}  {text}")
+        say(cut_to(line, width_of_output()))
+
+    def _event_line(self, header: Header, doc: Mapping[str, Any]) -> str:
+        from ..core.clock import show_time
+        from ..core.run_plan import stream_of
+        from ..display.hints import roles_of
+
+        descriptor = self._descriptors[doc["descriptor"]]
+        roles = roles_of(header.start, [descriptor])
+        keys = self._fields or [key for key, role in roles.items() if role] or list(roles)
+        told = "  ".join(f"{key}={_value(doc['data'][key])}" for key in keys if key in doc["data"])
+        when = show_time(doc["time"], self._zone)
+        return f"{when}  {stream_of(descriptor)} {doc['seq_num']}  {told}"
+
+
+def _value(value: Any) -> str:
+    """A reading in a few characters."""
+    shape = getattr(value, "shape", None)
+    if shape:
+        return f"array {' × '.join(map(str, shape))}"
+    if isinstance(value, (list, tuple, dict)):
+        return f"{len(value):,} items"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _run_line(header: Header) -> str:
+    from ..display.facts import RunFacts
+
+    fact = RunFacts.of(header.start, None, header.db.timezone)
+    told = [fact.time, " ".join(filter(None, ["run", fact.scan_id, fact.plan]))]
+    return "  ".join(filter(None, [*told, fact.sample, fact.motors]))
+
+
+def _stop_line(header: Header, stop: Mapping[str, Any]) -> str:
+    from ..display.facts import RunFacts
+
+    fact = RunFacts.of(header.start, stop, header.db.timezone)
+    points = f"{fact.points} points" if fact.points else ""
+    return "  ".join(filter(None, ["ended:", fact.status, points, fact.duration]))

@@ -1,0 +1,57 @@
+"""Frames of runs, as :func:`~daskbroker.display.frames.runs_frame` makes them, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..core.clock import show_time
+from ..core.documents import plain
+from ..core.json_text import to_json
+from .columns import NARROWEST, Column, cut_to, lines
+from .facts import show_duration
+from .listing import LONGEST_CELL, short_uids
+
+__all__ = ["frame_lines", "plain_rows"]
+
+
+def frame_lines(frame: pd.DataFrame, width: int) -> list[str]:
+    """A heading, and a line for each run, that fit a width; no column is left out."""
+    return lines([_column(name, frame[name]) for name in frame], width)
+
+
+def plain_rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Each run as plain values: times as ISO text, durations as seconds, nothing as None."""
+    names = list(frame)
+    for values in zip(*(frame[name] for name in names)):
+        yield {name: _plain(value) for name, value in zip(names, values)}
+
+
+def _column(name: str, values: pd.Series) -> Column:
+    cells = short_uids(list(map(str, values))) if name == "uid" else list(map(_text, values))
+    return Column(name, cells, right=values.dtype.kind in "iufm", least=NARROWEST)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, pd.Timedelta):
+        return show_duration(value.total_seconds())
+    if isinstance(value, pd.Timestamp):
+        return show_time(value.timestamp(), value.tz or "UTC")
+    found = _plain(value)
+    if found is None:
+        return ""
+    return cut_to(to_json(found) if isinstance(found, (dict, list)) else str(found), LONGEST_CELL)
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NaT or value is pd.NA or value is None:
+        return None
+    if isinstance(value, pd.Timestamp):
+        return value.isoformat()
+    if isinstance(value, pd.Timedelta):
+        return value.total_seconds()
+    found = value.item() if isinstance(value, np.generic) else plain(value)
+    return None if found != found else found  # NaN, where some runs have no such number
