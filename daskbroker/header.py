@@ -14,6 +14,7 @@ from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound, StoreDamaged
 from .core.fields import data_keys_of
 from .core.listing import listed
+from .core.old_names import missing
 from .core.printable import printable
 from .core.run_plan import RunPlan, stream_of
 from .core.search import origin_of
@@ -437,6 +438,9 @@ class Header:
 
     def __hash__(self) -> int:
         return hash(self.uid)
+
+    if not TYPE_CHECKING:  # which shall find that an attribute is not there
+        __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_unpickle, (self.db, dict(self.start), self.stop and dict(self.stop)))

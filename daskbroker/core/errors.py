@@ -129,7 +129,7 @@ class FillError(DaskbrokerError, RuntimeError):
     """External data could not be filled; names run, stream, key, spec and path."""
 
 
-class HandlerNotFound(FillError, LookupError):
+class HandlerNotFound(FillError, KeyError):
     """No handler is known for a spec."""
 
 
