@@ -31,6 +31,9 @@ class _Catalogs(Mapping[str, Catalog]):
             return self[name]
         raise AttributeError(f"there is no configuration {name!r}")
 
+    def __contains__(self, name: object) -> bool:
+        return name in list_configs()
+
     def __iter__(self) -> Iterator[str]:
         return iter(list_configs())
 
