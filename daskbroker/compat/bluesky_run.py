@@ -50,6 +50,11 @@ class BlueskyRun(Mapping[str, BlueskyEventStream]):
         return self.header.uid
 
     @property
+    def cat(self) -> Any:
+        """The catalog that has it."""
+        return self.header.db.v2
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """``{"start": …, "stop": …}``; the stop is None while there is none."""
         if self.header.stop is None:

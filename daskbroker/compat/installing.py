@@ -13,7 +13,9 @@ __all__ = ["install"]
 NAME = "databroker"
 MODULES = {
     "databroker": "databroker_names",
-    "databroker.core": "bluesky_run",
+    "databroker._drivers": "databroker_drivers",
+    "databroker._drivers.mongo_normalized": "databroker_drivers",
+    "databroker.core": "databroker_core",
     "databroker.queries": "queries",
     "databroker.v1": "v1",
     "databroker.v2": "v2",
@@ -43,5 +45,6 @@ def install() -> None:
     for name, ours in MODULES.items():
         module = import_module(f"{__package__}.{ours}")
         sys.modules[name] = module
-        if name != NAME:
-            setattr(package, name.rpartition(".")[2], module)
+        owner, _, last = name.rpartition(".")
+        if owner:
+            setattr(sys.modules[owner], last, module)

@@ -47,7 +47,8 @@ class Header:
     def __init__(self, db: Broker, run: today.Header) -> None:
         self.db = db
         self.run = run
-        self.ext = SimpleNamespace(**db.fetch_external(self.start, self.stop))
+        external = db.fetch_external(self.start, self.stop) if db.external_fetchers else {}
+        self.ext = SimpleNamespace(**external)
 
     @property
     def uid(self) -> str:

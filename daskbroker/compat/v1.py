@@ -56,6 +56,10 @@ class Broker:
         What every search is narrowed by; ``db.v1[-1]`` is not.
     external_fetchers
         Functions of start and stop, whose results are attributes of ``header.ext``.
+
+    Notes
+    -----
+    Pickled it is ``db.v1`` of the same place; what was set on it does not travel.
     """
 
     def __init__(self, db: DataBroker) -> None:

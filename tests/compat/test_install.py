@@ -28,7 +28,8 @@ daskbroker.compat.install()
 import databroker
 import databroker.v1
 from databroker import ALL, Broker, catalog, temp
-from databroker.core import BlueskyRun
+import databroker._drivers.mongo_normalized as drivers
+from databroker.core import BlueskyRun, discover_handlers
 from databroker.queries import TimeRange
 from daskbroker.testing import make_run
 
@@ -38,7 +39,8 @@ for name, doc in make_run(3):
 assert len(db[-1].table()) == 3
 assert isinstance(db.v2[-1], BlueskyRun)
 assert isinstance(db, Broker) and databroker.v1.Broker is Broker
-place = db.v2.name
+assert isinstance(db.v2, drivers.BlueskyMongoCatalog)
+assert discover_handlers()["NPY_SEQ"].__module__ == "ophyd.sim"
 
 mine = catalog["mine"]
 assert list(catalog) == databroker.list_configs() == ["mine"]

@@ -61,6 +61,7 @@ def test_a_run_is_a_mapping_of_streams(db):
     run = db.v2["configured"]
     assert list(run) == ["primary", "baseline"]
     assert run() is run
+    assert run.cat is db.v2
     assert run.metadata["start"]["sample"] == "Ag"
     assert run.metadata["stop"]["exit_status"] == "success"
     assert {"primary", "baseline"} <= set(dir(run))
