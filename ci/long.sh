@@ -80,7 +80,7 @@ stage_peers() { # side by side with databroker 1.2.5 and suitcase-mongo
 }
 
 stage_databroker() { # databroker's own tests, as installed with it; makes an environment
-    "$python" ci/databroker_suite
+    "$python" ci/databroker_suite --face itself --face v1 --face v2
 }
 
 stage_recordings() { # recorded runs, which are not part of the repository

@@ -6,7 +6,9 @@ import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Self
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Self
 
 from .assets.access import FileAccess
 from .assets.registry import HandlerRegistry, HandlerType
@@ -17,6 +19,7 @@ from .core.documents import Document
 from .core.errors import ConfigError
 from .core.external import external_keys
 from .core.listing import listed
+from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
 from .core.remembered import Remembered
@@ -506,6 +509,18 @@ class DataBroker:
         """Folders outside which no detector file is opened; None: no such limit."""
         return self.files.readable_roots
 
+    # -- databroker's interfaces -------------------------------------------------------------
+
+    @cached_property
+    def v1(self) -> Any:
+        """The ``Broker`` of databroker 1: see :class:`daskbroker.compat.v1.Broker`."""
+        return import_module(f"{__package__}.compat.v1").Broker(self)
+
+    @cached_property
+    def v2(self) -> Any:
+        """The catalog of databroker 1: see :class:`daskbroker.compat.v2.Catalog`."""
+        return import_module(f"{__package__}.compat.v2").Catalog(self)
+
     # -- upkeep ------------------------------------------------------------------------------
 
     def seal(
@@ -600,6 +615,9 @@ class DataBroker:
             handler that is no importable class.
         """
         return self._key.of(self)
+
+    if not TYPE_CHECKING:  # which shall find that an attribute is not there
+        __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
         if isinstance(self.header_source.store, PlannedHeaderStore):

@@ -18,6 +18,7 @@ from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
 from .core.listing import listed
+from .core.old_names import missing
 from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store
 from .display.page import header_line, header_markup, header_text
@@ -730,6 +731,9 @@ class Header:
 
     def __hash__(self) -> int:
         return hash(self.uid)
+
+    if not TYPE_CHECKING:  # which shall find that an attribute is not there
+        __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
         stop = self.known_stop

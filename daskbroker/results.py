@@ -25,6 +25,7 @@ from .core.errors import (
     StreamNotFound,
 )
 from .core.fields import FieldsOfRuns
+from .core.old_names import missing
 from .core.query import compile_query
 from .core.run_plan import RunPlan
 from .core.search import Search, compile_search
@@ -639,6 +640,9 @@ class Results:
         )
 
     # -- pickling, looks ---------------------------------------------------------------------
+
+    if not TYPE_CHECKING:  # which shall find that an attribute is not there
+        __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Results, (self._db, self._search, self._start, self._stop))

@@ -1,7 +1,8 @@
 """databroker 1.2.5's own tests, with daskbroker in the place of databroker's objects.
 
     python ci/databroker_suite                  # a DataBroker itself
-    python ci/databroker_suite --face v1        # what is under that name of it
+    python ci/databroker_suite --face v1        # what is under that name: databroker's Broker
+    python ci/databroker_suite --face v2        # its catalog
 
 An environment of its own is made: this checkout as a wheel, and databroker with its test modules as
 they are installed; ``--python PATH`` names one that is there. Each test that fails has to be among
@@ -35,6 +36,8 @@ PACKAGES = (
 )
 KINDS = ("absent", "internals", "open")
 STORES = ("embedded", "mongodb")
+MODULES = {"v1": ["test_v1.py"], "v2": ["test_v2.py"]}
+"""Of the faces that are one of databroker's versions; of others, all."""
 
 
 def main() -> None:
@@ -42,14 +45,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--face", default="", help="attribute of a DataBroker that is tested")
+    parser.add_argument(
+        "--face",
+        action="append",
+        help="'itself', or the attribute of a DataBroker; may be repeated",
+    )
     parser.add_argument("--python", help="with daskbroker's test extra and databroker's packages")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         python = given.python or make_environment(Path(scratch, "environment"))
-        outcomes = run(python, given.face, Path(scratch, "outcomes.xml"))
+        faces = given.face or ["itself"]
+        found = {face: run(python, face, Path(scratch, "outcomes.xml")) for face in faces}
     remaining = tomllib.loads((HERE / "remaining.toml").read_text())
-    sys.exit(report(outcomes, remaining.get(given.face or "itself", {})))
+    sys.exit(max([report(face, found[face], remaining.get(face, {})) for face in faces]))
 
 
 def make_environment(folder: Path) -> str:
@@ -66,8 +74,9 @@ def run(python: str, face: str, outcomes: Path) -> dict[str, str]:
     # pytest's own tracebacks parse sources, which Python 3.11 cannot after a RecursionError.
     command = [python, "-m", "pytest", "--quiet", "--no-header", "--tb=native", "--timeout=120"]
     command += ["-p", "no:cacheprovider", "-W", "ignore", f"--junitxml={outcomes}"]
-    command += ["--rootdir", str(HERE), "-c", os.devnull, str(HERE)]
-    environment = {**os.environ, "DASKBROKER_FACE": face}
+    command += ["--rootdir", str(HERE), "-c", os.devnull]
+    command += [str(HERE / module) for module in MODULES.get(face, ["."])]
+    environment = {**os.environ, "DASKBROKER_FACE": face.replace("itself", "")}
     done = subprocess.run(command, env=environment, cwd=HERE, check=False)
     if done.returncode not in (0, 1):  # 1: some tests fail
         sys.exit(f"pytest ended with status {done.returncode}, so not every test was run")
@@ -93,8 +102,9 @@ def name_of(case: xml.Element) -> str:
     return f"{module}::{test}" + (f"[{'-'.join(left)}]" if left and module == "test_v1" else "")
 
 
-def report(outcomes: dict[str, str], remaining: dict[str, list[str]]) -> int:
+def report(face: str, outcomes: dict[str, str], remaining: dict[str, list[str]]) -> int:
     """Print which tests fail and why that is; 1 if that is not what is written down."""
+    print(f"\nface {face}:")
     failed = {name for name, outcome in outcomes.items() if outcome == "failed"}
     kinds = {name: kind for name, (kind, _) in remaining.items()}
     for name in sorted(failed):

@@ -35,7 +35,7 @@ def server():
 
 
 @pytest.fixture(scope="session")
-def open_broker(request):
+def open_broker(server):
     """``open_broker(store)``: a broker on a new store, kept until the end."""
     kept = []
 
@@ -43,8 +43,7 @@ def open_broker(request):
         if store == "embedded":
             broker = daskbroker.temp()
         else:
-            uri = request.getfixturevalue("server")
-            broker = daskbroker.connect(f"{uri}/suite_{next(numbers)}")
+            broker = daskbroker.connect(f"{server}/suite_{next(numbers)}")
         broker.register_handler("NPY_SEQ", sim.NumpySeqHandler, overwrite=True)
         kept.append(broker)
         return broker

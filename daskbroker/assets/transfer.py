@@ -28,7 +28,7 @@ from .access import FileAccess
 from .readable import ReadableRoots
 from .resolving import ResolvedResource, resolve
 
-__all__ = ["FileTransfer"]
+__all__ = ["FileTransfer", "files_of"]
 
 PIECE = 2**20
 """So many bytes are read at a time."""
@@ -114,7 +114,7 @@ class FileTransfer:
         resolved = self._resolved(name, doc)
         label = f"{name} {doc.get('uid')!r} of run {doc.get('run_start', '')!r}"
         try:
-            found = list(_files(resolved))
+            found = list(files_of(resolved))
             if not found:
                 raise FillError(f"{label}: there is no file at {resolved.path!r} to copy")
             for path in found:
@@ -150,7 +150,7 @@ def _has_files(doc: Mapping[str, Any]) -> bool:
     return bool(doc.get("uri") or doc.get("resource_path"))
 
 
-def _files(resource: ResolvedResource) -> Iterator[Path]:
+def files_of(resource: ResolvedResource) -> Iterator[Path]:
     """The files of a resource: one, those of a template in a folder, or those of a stem."""
     path = Path(resource.path)
     if path.is_file():

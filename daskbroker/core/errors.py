@@ -149,7 +149,7 @@ class FrameMissing(FillError):
     """
 
 
-class HandlerNotFound(FillError, LookupError):
+class HandlerNotFound(FillError, KeyError):
     """No handler is known for a spec."""
 
 

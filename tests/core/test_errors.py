@@ -29,6 +29,7 @@ from daskbroker.core import errors
         (errors.StoreReadOnly, PermissionError),
         (errors.StoreFull, OSError),
         (errors.FillError, RuntimeError),
+        (errors.HandlerNotFound, KeyError),
         (errors.BadRunWarning, UserWarning),
     ],
 )

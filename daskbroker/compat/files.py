@@ -1,0 +1,156 @@
+"""Handlers and detector files as databroker 1 shows them: ``db.v1.reg``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..assets.resolving import normal_spec, resolve
+from ..assets.transfer import files_of
+from ..core.errors import HandlerNotFound
+from ..core.run_plan import resources_of
+from ..header import Header
+
+if TYPE_CHECKING:
+    from ..broker import DataBroker
+
+__all__ = ["HandlerView", "Registry", "file_list"]
+
+RenameHook = Callable[[int, int, str, str], Any]
+
+
+class HandlerView(Mapping[str, Any]):
+    """``{spec: handler class}`` of a broker, to look at; a class is imported when it is asked for.
+
+    Specs whose handler was deregistered here are not among them, whether built in or not.
+    """
+
+    def __init__(self, db: DataBroker) -> None:
+        self._db = db
+        self.gone: set[str] = set()
+
+    def __getitem__(self, spec: str) -> Any:
+        if normal_spec(spec) in self.gone:
+            raise KeyError(spec)
+        return self._db.handler_registry.find(spec).load()
+
+    def __iter__(self) -> Iterator[str]:
+        return (spec for spec in self._db.handler_registry.specs() if spec not in self.gone)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Registry:
+    """``db.v1.reg``: handlers by spec, and copies of detector files.
+
+    Parameters
+    ----------
+    db
+        Whose handlers these are.
+    """
+
+    def __init__(self, db: DataBroker) -> None:
+        self._db = db
+        self.handler_reg = HandlerView(db)
+
+    @property
+    def root_map(self) -> dict[str, str]:
+        """``{root in the documents: root where the files are now}``; change it as you like."""
+        return self._db.root_map
+
+    def register_handler(self, key: str, handler: Any, overwrite: bool = False) -> None:
+        """As :meth:`daskbroker.DataBroker.register_handler`."""
+        self._db.register_handler(key, handler, overwrite)
+        self.handler_reg.gone.discard(normal_spec(key))
+
+    def deregister_handler(self, key: str) -> None:
+        """Forget the handler of a spec.
+
+        One that is built in or installed is forgotten by ``db.v1`` only.
+        """
+        with suppress(HandlerNotFound):
+            self._db.deregister_handler(key)
+        self.handler_reg.gone.add(normal_spec(key))
+
+    def check(self, header: Header) -> None:
+        """Raise HandlerNotFound, a KeyError, if a resource of a run has a deregistered spec."""
+        if not self.handler_reg.gone:
+            return
+        for plan in header.plans():
+            for _, doc in resources_of(plan.references):
+                spec = normal_spec(str(doc.get("mimetype") or doc.get("spec")))
+                if spec in self.handler_reg.gone:
+                    raise HandlerNotFound(
+                        f"run {header.uid!r}: the handler of spec {spec!r} was deregistered; "
+                        "register one, or fill=False leaves references as they are"
+                    )
+
+    def copy_files(
+        self,
+        resource: Mapping[str, Any],
+        new_root: str,
+        verify: bool = False,
+        file_rename_hook: RenameHook | None = None,
+        run_start_uid: str | None = None,
+    ) -> list[tuple[str, str]]:
+        """Copy the files of a resource below another root; no document changes.
+
+        Parameters
+        ----------
+        resource
+            The document.
+        new_root
+            Each file has the path below it that it had below the resource's ``root``.
+        verify
+            Not supported, as in databroker.
+        file_rename_hook
+            Called before each copy as ``hook(number, total, old, new)``; what it raises is ignored.
+        run_start_uid
+            Of the run, if the resource does not tell.
+
+        Returns
+        -------
+        list
+            Of ``(old path, new path)``.
+        """
+        if verify:
+            raise NotImplementedError("verify=True is not supported; daskbroker.copy verifies")
+        run = resource.get("run_start", run_start_uid)
+        if run is None:
+            raise ValueError(
+                f"resource {resource.get('uid')!r} has no 'run_start'; give run_start_uid"
+            )
+        root = resource.get("root") or os.path.sep
+        pairs = [
+            (path, os.path.join(new_root, os.path.relpath(path, root)))
+            for path in file_list(self._db[run], resource)
+        ]
+        for number, (old, new) in enumerate(pairs):
+            if file_rename_hook is not None:
+                with suppress(Exception):  # it only looks on
+                    file_rename_hook(number, len(pairs), old, new)
+            os.makedirs(os.path.dirname(new), exist_ok=True)
+            shutil.copy2(old, new)
+        return pairs
+
+
+def file_list(header: Header, resource: Mapping[str, Any]) -> list[str]:
+    """Paths of the files of a resource.
+
+    By ``get_file_list`` of its handler, if that has one; else those that its path names.
+    """
+    db = header.db
+    resolved = resolve(resource, root_map=db.root_map, readable_roots=db.readable_roots)
+    handler = db.handler_registry.find(resolved.spec).load()
+    if not hasattr(handler, "get_file_list"):
+        return [str(path) for path in files_of(resolved)]
+    given = (
+        doc["datum_kwargs"]
+        for name, doc in header.documents(fill=False)
+        if name == "datum" and doc["resource"] == resource["uid"]
+    )
+    return [str(path) for path in handler(resolved.path, **resolved.kwargs).get_file_list(given)]

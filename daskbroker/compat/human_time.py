@@ -1,0 +1,51 @@
+"""Times as databroker reads them: text to any precision means the first instant of that."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from ..core.clock import resolved_zone, zone_of
+from ..core.errors import BadQuery
+
+__all__ = ["seconds"]
+
+FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H", "%Y-%m-%d", "%Y-%m", "%Y")
+
+
+def seconds(value: Any, timezone: str = "local") -> float | None:
+    """POSIX seconds of a time that a user of databroker gives; None of nothing.
+
+    Unlike ``until`` of :meth:`daskbroker.DataBroker.__call__`, a date is its first instant here.
+
+    Parameters
+    ----------
+    value
+        POSIX seconds, a datetime, or text of one of `FORMATS`.
+    timezone
+        Of what has none.
+
+    Raises
+    ------
+    BadQuery
+        For text of another form; a ValueError.
+    """
+    if isinstance(value, str):
+        value = _parsed(value.strip())
+    if not isinstance(value, dt.datetime):
+        return None if value is None else float(value)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=zone_of(resolved_zone(timezone)))
+    return value.timestamp()
+
+
+def _parsed(text: str) -> dt.datetime:
+    for form in FORMATS:
+        try:
+            return dt.datetime.strptime(text, form)
+        except ValueError:
+            continue
+    raise BadQuery(
+        f"{text!r:.200} is no time; write it as 2026-11-26 14:30:00, or less of that, or give a "
+        "datetime or POSIX seconds"
+    )

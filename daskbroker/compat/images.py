@@ -1,0 +1,60 @@
+"""Frames as databroker 1 gives them: one after the other, whatever number each event has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Images"]
+
+
+class Images(Sequence[Any]):
+    """A sequence with one NumPy array per event; each is read when it is asked for.
+
+    Parameters
+    ----------
+    arrays
+        One lazy array per run, events first.
+    """
+
+    def __init__(self, arrays: Sequence[xr.DataArray]) -> None:
+        self._arrays = list(arrays)
+        self._ends = np.cumsum([len(array) for array in self._arrays])
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Of one event."""
+        return tuple(self._arrays[0].shape[1:])
+
+    @property
+    def pixel_type(self) -> np.dtype[Any]:
+        """Dtype of the frames."""
+        return self._arrays[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of events and shape of one."""
+        return (len(self), *self.frame_shape)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._arrays else 0
+
+    @overload
+    def __getitem__(self, place: int) -> Any: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Any]: ...
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[one] for one in range(len(self))[place]]
+        place = range(len(self))[place]
+        number = int(np.searchsorted(self._ends, place, side="right"))
+        array = self._arrays[number]
+        return np.asarray(array[place - self._ends[number] + len(array)])
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[place] for place in range(len(self)))

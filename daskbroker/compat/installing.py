@@ -1,0 +1,50 @@
+"""``import databroker`` where databroker is not installed, on request."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+from ..core.errors import ConfigError
+
+__all__ = ["install"]
+
+NAME = "databroker"
+MODULES = {
+    "databroker": "databroker_names",
+    "databroker._drivers": "databroker_drivers",
+    "databroker._drivers.mongo_normalized": "databroker_drivers",
+    "databroker.core": "databroker_core",
+    "databroker.queries": "queries",
+    "databroker.v1": "v1",
+    "databroker.v2": "v2",
+}
+"""What each is here."""
+
+
+def install() -> None:
+    """Make ``import databroker`` of this process find daskbroker's interfaces of databroker.
+
+    They are ``databroker``, ``databroker.v1``, ``.v2``, ``.queries`` and ``.core``. Called again,
+    it does nothing.
+
+    Raises
+    ------
+    ConfigError
+        If databroker itself is installed, or was imported.
+    """
+    package = import_module(f"{__package__}.{MODULES[NAME]}")
+    if sys.modules.get(NAME) is package:
+        return
+    if NAME in sys.modules or find_spec(NAME) is not None:
+        raise ConfigError(
+            "databroker itself is installed here, so `import databroker` finds that; uninstall it "
+            "(pip uninstall databroker), or use db.v1 and db.v2 of daskbroker.connect"
+        )
+    for name, ours in MODULES.items():
+        module = import_module(f"{__package__}.{ours}")
+        sys.modules[name] = module
+        owner, _, last = name.rpartition(".")
+        if owner:
+            setattr(sys.modules[owner], last, module)

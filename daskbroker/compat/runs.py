@@ -1,0 +1,243 @@
+"""A run and the results of a search as databroker 1 shows them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import header as today
+from .. import results as found
+from ..core.clock import seconds_of
+from ..core.documents import ALL
+from .datasets import stream_dataset
+from .documents import hooked
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .v1 import Broker
+
+__all__ = ["Header", "Results"]
+
+KEYS = ("start", "descriptors", "stop", "ext")
+
+
+class Header:
+    """A run of ``db.v1``: what it gives is computed, and unfilled unless ``fill=True``.
+
+    Parameters
+    ----------
+    db
+        The broker, by whose ``prepare_hook`` documents are given.
+    run
+        The run.
+
+    Attributes
+    ----------
+    run
+        The same run with today's views.
+    ext
+        What ``db.external_fetchers`` gave for it.
+    """
+
+    def __init__(self, db: Broker, run: today.Header) -> None:
+        self.db = db
+        self.run = run
+        external = db.fetch_external(self.start, self.stop) if db.external_fetchers else {}
+        self.ext = SimpleNamespace(**external)
+
+    @property
+    def uid(self) -> str:
+        """Of the run."""
+        return self.run.uid
+
+    @property
+    def start(self) -> Any:
+        """The start document."""
+        return hooked(self.db.prepare_hook, "start", self.run.start)
+
+    @property
+    def stop(self) -> Any:
+        """The stop document; an empty one while there is none."""
+        if self.run.stop is None:
+            self.run = self.run.db[self.uid]  # it may have come since
+        return hooked(self.db.prepare_hook, "stop", self.run.stop or {})
+
+    @property
+    def descriptors(self) -> list[Any]:
+        """Of all streams, the newest first."""
+        docs = [doc for several in self.run.descriptors.values() for doc in several]
+        docs.sort(key=seconds_of, reverse=True)
+        return [hooked(self.db.prepare_hook, "descriptor", doc) for doc in docs]
+
+    @property
+    def stream_names(self) -> list[str]:
+        """Names of the streams."""
+        return self.run.streams
+
+    def fields(self, stream_name: Any = ALL) -> set[str]:
+        """Names of the data keys of one stream, or of all."""
+        return {
+            key
+            for stream, docs in self.run.descriptors.items()
+            if stream_name is ALL or stream == stream_name
+            for doc in docs
+            for key in doc["data_keys"]
+        }
+
+    def devices(self, stream_name: Any = ALL) -> set[str]:
+        """Names of the devices of one stream, or of all."""
+        return {
+            device
+            for stream, docs in self.run.descriptors.items()
+            if stream_name is ALL or stream == stream_name
+            for doc in docs
+            for device in doc.get("object_keys", {})
+        }
+
+    def config_data(self, device_name: str) -> dict[str, list[dict[str, Any]]]:
+        """Configuration of a device: per stream, one mapping per descriptor; {} if it has none."""
+        read: dict[str, list[dict[str, Any]]] = {}
+        for stream, docs in self.run.descriptors.items():
+            for doc in docs:
+                device = doc.get("configuration", {}).get(device_name)
+                if device:
+                    read.setdefault(stream, []).append(dict(device["data"]))
+        return read
+
+    # -- data --------------------------------------------------------------------------------
+
+    def documents(
+        self, stream_name: Any = ALL, fields: Iterable[str] | None = None, fill: bool = False
+    ) -> Iterator[tuple[str, Any]]:
+        """As :meth:`Broker.get_documents`."""
+        return self.db.get_documents(self, stream_name, fields, fill)
+
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
+        """The old name of :meth:`documents`; it warns."""
+        warnings.warn("Header.stream is called Header.documents now", UserWarning, stacklevel=2)
+        return self.documents(*args, **kwargs)
+
+    def events(
+        self,
+        stream_name: Any = "primary",
+        fields: Iterable[str] | None = None,
+        fill: bool = False,
+    ) -> Iterator[Any]:
+        """As :meth:`Broker.get_events`."""
+        return self.db.get_events(self, stream_name, fields, fill)
+
+    def table(
+        self,
+        stream_name: str = "primary",
+        fields: Iterable[str] | None = None,
+        fill: bool = False,
+        timezone: str | None = None,
+        convert_times: bool = True,
+        localize_times: bool = True,
+    ) -> pd.DataFrame:
+        """As :meth:`Broker.get_table`."""
+        return self.db.get_table(
+            self,
+            stream_name,
+            fields,
+            fill,
+            convert_times=convert_times,
+            timezone=timezone,
+            localize_times=localize_times,
+        )
+
+    def data(self, field: str, stream_name: str = "primary", fill: bool = True) -> Iterator[Any]:
+        """The values of one field, event by event. Lazy."""
+        descriptors = self.run.descriptors.get(stream_name, [])
+        if not all(field in doc["data_keys"] for doc in descriptors):
+            for event in self.events(stream_name, [field], fill):
+                yield event["data"][field]
+        elif descriptors:  # no other key is read or filled
+            if fill:
+                self.db.reg.check(self.run)
+            for name, doc in self.run.stream(stream_name, fill, [f"data:{field}"]):
+                if name == "event" and field in doc["data"]:
+                    yield doc["data"][field]
+
+    def xarray(self, stream_name: str = "primary") -> xr.Dataset:
+        """One stream as a Dataset, read and filled."""
+        return self.xarray_dask(stream_name).load()
+
+    def xarray_dask(self, stream_name: str = "primary") -> xr.Dataset:
+        """One stream as a lazy Dataset; ``time`` is in POSIX seconds."""
+        self.db.reg.check(self.run)
+        return stream_dataset(self.run, stream_name)
+
+    # -- as a mapping ------------------------------------------------------------------------
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in KEYS:
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def get(self, *args: Any) -> Any:
+        """``get(name[, default])``: any attribute, as in databroker."""
+        return getattr(self, *args)
+
+    def keys(self) -> Iterator[str]:
+        """What ``h[...]`` takes."""
+        return iter(KEYS)
+
+    def values(self) -> Iterator[Any]:
+        """What these are."""
+        return (getattr(self, key) for key in KEYS)
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Both."""
+        return ((key, getattr(self, key)) for key in KEYS)
+
+    def __iter__(self) -> Iterator[str]:
+        return self.keys()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Header) and self.run.start == other.run.start
+
+    def __hash__(self) -> int:
+        return hash(self.uid)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Header, (self.db, self.run))
+
+    def __repr__(self) -> str:
+        return repr(self.run)
+
+    def _repr_html_(self) -> str:
+        return self.run._repr_html_()
+
+
+class Results:
+    """The runs that a search of ``db.v1`` finds, newest first; each loop looks anew.
+
+    Parameters
+    ----------
+    db
+        The broker.
+    runs
+        The same runs with today's views.
+    """
+
+    def __init__(self, db: Broker, runs: found.Results) -> None:
+        self._db = db
+        self.runs = runs
+
+    def __iter__(self) -> Iterator[Header]:
+        return (Header(self._db, run) for run in self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __repr__(self) -> str:
+        return repr(self.runs)
+
+    def _repr_html_(self) -> str:
+        return self.runs._repr_html_()

@@ -1,0 +1,89 @@
+"""Fields as databroker 1 selects them: expressions that match whole data keys, or metadata.
+
+A field is looked for among data keys, then in the configuration of the descriptor (by its own
+key, whatever the device), then in start and in stop; what is not data becomes a constant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.clock import seconds_of
+
+__all__ = ["Selection"]
+
+Doc = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept of the events of one descriptor, and what is added to them.
+
+    Attributes
+    ----------
+    dropped
+        Data keys that are left out.
+    data, timestamps
+        Metadata that become data of each event.
+    """
+
+    dropped: frozenset[str]
+    data: dict[str, Any]
+    timestamps: dict[str, float]
+
+    @classmethod
+    def of(
+        cls, fields: Iterable[str] | None, descriptor: Doc, start: Doc, stop: Doc | None
+    ) -> Selection:
+        """For fields as a user gives them; None: all data, and no metadata."""
+        if fields is None:
+            return cls(frozenset(), {}, {})
+        pattern = re.compile("|".join(rf"(?:{one})\Z" for one in sorted(fields)) or ".*")
+        keys = descriptor["data_keys"]
+        found = {key for key in keys if pattern.match(key)}
+        data: dict[str, Any] = {}
+        timestamps: dict[str, float] = {}
+        for values, times in _metadata(descriptor, start, stop or {}):
+            for key in values:
+                if pattern.match(key) and key not in found:
+                    found.add(key)
+                    data[key] = values[key]
+                    timestamps[key] = times.get(key, seconds_of(start))
+        return cls(frozenset(set(keys) - found), data, timestamps)
+
+    def kept(self, descriptor: Doc) -> list[str]:
+        """The data keys that are not left out, in the order of the descriptor."""
+        return [key for key in descriptor["data_keys"] if key not in self.dropped]
+
+    def described(self, descriptor: Doc) -> Doc:
+        """The descriptor without the data keys that are left out; its uid stays."""
+        if not self.dropped:
+            return descriptor
+        keys = descriptor["data_keys"]
+        return {**descriptor, "data_keys": {key: keys[key] for key in self.kept(descriptor)}}
+
+    def applied(self, event: Doc) -> Doc:
+        """An event with the chosen data and timestamps."""
+        if not self.dropped and not self.data:
+            return event
+        return {
+            **event,
+            "data": self._chosen(event["data"], self.data),
+            "timestamps": self._chosen(event["timestamps"], self.timestamps),
+        }
+
+    def _chosen(self, values: Doc, more: Doc) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if key not in self.dropped} | dict(more)
+
+
+def _metadata(descriptor: Doc, start: Doc, stop: Doc) -> Iterable[tuple[Doc, Doc]]:
+    """Values and their timestamps, in the order in which a field is looked for."""
+    devices = list((descriptor.get("configuration") or {}).values())
+    data = {k: v for device in devices for k, v in (device.get("data") or {}).items()}
+    times = {k: v for device in devices for k, v in (device.get("timestamps") or {}).items()}
+    yield data, times
+    yield start, dict.fromkeys(start, seconds_of(start))
+    yield stop, dict.fromkeys(stop, seconds_of(stop))

@@ -1,0 +1,436 @@
+"""``db.v1``: the Broker of databroker 1, by behaviour.
+
+Tables and Datasets are computed, external data are references unless ``fill=True``, and keyword
+arguments of a search are keys of the start document.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import header as today
+from ..core.documents import ALL, Document
+from ..core.errors import AmbiguousUID, OffsetOutOfRange
+from ..core.listing import listed
+from ..core.query import compile_query
+from ..core.search import Search, compile_search
+from ..header_source import LEAST_PREFIX
+from .documents import Hook, as_document, run_documents
+from .files import Registry, file_list
+from .human_time import seconds
+from .images import Images
+from .runs import Header, Results
+from .tables import table_of
+
+if TYPE_CHECKING:
+    from ..broker import DataBroker
+
+__all__ = ["Broker", "Header", "Results"]
+
+Headers = Header | today.Header | Iterable[Header | today.Header]
+OLD_NAMES = {"start_time": "since", "stop_time": "until"}
+
+
+class Broker:
+    """databroker's ``Broker``; ``db.v1`` of a :class:`daskbroker.DataBroker`.
+
+    Parameters
+    ----------
+    db
+        Whose runs these are.
+
+    Attributes
+    ----------
+    prepare_hook
+        Called as ``hook(name, doc)`` with each document that is given; what it returns is given.
+        One of your own gets a plain dict.
+    aliases
+        Queries, or functions that return one, by the attribute that is that search.
+    filters
+        What every search is narrowed by; ``db.v1[-1]`` is not.
+    external_fetchers
+        Functions of start and stop, whose results are attributes of ``header.ext``.
+
+    Notes
+    -----
+    Pickled it is ``db.v1`` of the same place; what was set on it does not travel.
+    """
+
+    def __init__(self, db: DataBroker) -> None:
+        self._db = db
+        self._reg = Registry(db)
+        self.prepare_hook: Hook = as_document
+        self.aliases: dict[str, Any] = {}
+        self.filters: dict[str, Any] = {}
+        self.external_fetchers: dict[str, Callable[[Any, Any], Any]] = {}
+
+    @classmethod
+    def named(cls, name: str, auto_register: bool = True) -> Broker:
+        """The broker of a configuration file's name, as :meth:`daskbroker.DataBroker.named`."""
+        from ..broker import DataBroker
+
+        return DataBroker.named(name).v1.registering(auto_register)
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], auto_register: bool = True, name: str | None = None
+    ) -> Broker:
+        """The broker of a configuration, as :meth:`daskbroker.DataBroker.from_config`."""
+        from ..broker import DataBroker
+
+        return DataBroker.from_config(config).v1.registering(auto_register)
+
+    def registering(self, auto_register: bool) -> Broker:
+        """The broker itself; without ``auto_register`` it knows the registered handlers only."""
+        if not auto_register:
+            registry = self._db.handler_registry
+            self.reg.handler_reg.gone.update(set(registry.specs()) - set(registry.registered()))
+        return self
+
+    @property
+    def v1(self) -> Broker:
+        """The broker itself."""
+        return self
+
+    @property
+    def v2(self) -> Any:
+        """The catalog of the same runs."""
+        return self._db.v2
+
+    @property
+    def name(self) -> str:
+        """The place of the runs."""
+        return self._db.uri or "unnamed"
+
+    @property
+    def reg(self) -> Registry:
+        """Handlers, and copies of files."""
+        return self._reg
+
+    @property
+    def fs(self) -> Registry:
+        """The old name of :attr:`reg`; it warns."""
+        warnings.warn("db.fs is called db.reg now", UserWarning, stacklevel=2)
+        return self._reg
+
+    # -- inserting and searching -------------------------------------------------------------
+
+    def insert(self, name: str, doc: Mapping[str, Any]) -> None:
+        """As :meth:`daskbroker.DataBroker.insert`."""
+        self._db.insert(name, doc)
+
+    def __call__(self, text_search: str | None = None, **query: Any) -> Results:
+        """Search for runs.
+
+        Parameters
+        ----------
+        text_search
+            Words of the values of start and stop documents.
+        **query
+            A Mongo-style filter on start documents, but for ``since`` and ``until``, which are
+            inclusive, and ``data_key``, which some descriptor has.
+        """
+        runs = self._db().narrowed(_search(None, self.filters) & _search(text_search, query))
+        return Results(self, runs)
+
+    def __getitem__(self, key: Any) -> Any:
+        """A run by uid, prefix of any length, scan_id or ``-n``; a list for a slice or iterable.
+
+        Raises
+        ------
+        KeyError, IndexError, ValueError
+        """
+        if isinstance(key, slice):
+            return self._sliced(key)
+        if isinstance(key, str):
+            return Header(self, self._named_run(key))
+        if isinstance(key, Iterable):
+            return [self[item] for item in key]
+        return Header(self, self._db[key])
+
+    def _named_run(self, uid: str) -> today.Header:
+        if len(uid) < LEAST_PREFIX:
+            beginning = compile_query({"uid": {"$gte": uid, "$lt": uid + "\U0010ffff"}})
+            found = list(islice(self._db().narrowed(Search(queries=(beginning,))), 10))
+            if len(found) > 1:
+                uids = listed([run.uid for run in found])
+                raise AmbiguousUID(f"several uids begin with {uid!r}: {uids}")
+            if found:
+                return found[0]
+        run: today.Header = self._db[uid]
+        return run
+
+    def _sliced(self, key: slice) -> list[Header]:
+        if key.start is None or key.start >= 0 or (key.stop is not None and key.stop > 0):
+            raise ValueError(
+                f"{key} has to have a negative start and a stop of at most 0: db[-5:], db[-10:-5]"
+            )
+        offsets = range(key.start, key.stop or 0, key.step or 1)
+        newest = list(self._db()[: -key.start])
+        if len(newest) < -key.start:
+            raise OffsetOutOfRange(
+                f"there are only {len(newest)} runs; {key.start} is too far back"
+            )
+        return [Header(self, newest[-offset - 1]) for offset in reversed(offsets)]
+
+    # -- aliases, filters, more --------------------------------------------------------------
+
+    def alias(self, key: str, **query: Any) -> None:
+        """Make ``db.<key>`` a search.
+
+        Raises
+        ------
+        ValueError
+            If that is something else already.
+        """
+        self._set_alias(key, query)
+
+    def dynamic_alias(self, key: str, func: Callable[[], Mapping[str, Any]]) -> None:
+        """Make ``db.<key>`` a search for what a function returns when it is asked for."""
+        self._set_alias(key, func)
+
+    def _set_alias(self, key: str, query: Any) -> None:
+        if key not in self.aliases and hasattr(self, key):
+            raise ValueError(f"{key!r} is no legal alias: a broker has an attribute of that name")
+        self.aliases[key] = query
+
+    def __getattr__(self, key: str) -> Results:
+        query = self.__dict__.get("aliases", {}).get(key)
+        if query is None:
+            raise AttributeError(f"a databroker Broker has no attribute or alias {key!r}")
+        return self(**(query() if callable(query) else query))
+
+    def add_filter(self, **query: Any) -> None:
+        """Narrow every search from now on; a key that is there already is replaced."""
+        self.filters.update(query)
+
+    def clear_filters(self) -> None:
+        """Search everything again."""
+        self.filters.clear()
+
+    def fetch_external(self, start: Any, stop: Any) -> dict[str, Any]:
+        """What :attr:`external_fetchers` give for a run."""
+        return {key: fetch(start, stop) for key, fetch in self.external_fetchers.items()}
+
+    # -- data --------------------------------------------------------------------------------
+
+    @staticmethod
+    def get_fields(header: Header, name: str | None = None) -> set[str]:
+        """Names of the data keys of a run, of one stream or of all."""
+        return header.fields(ALL if name is None else name)
+
+    def get_documents(
+        self,
+        headers: Headers,
+        stream_name: Any = ALL,
+        fields: Iterable[str] | None = None,
+        fill: bool = False,
+        handler_registry: None = None,
+    ) -> Iterator[tuple[str, Any]]:
+        """The documents of runs as ``(name, doc)``. Lazy.
+
+        Parameters
+        ----------
+        headers
+            One or more.
+        stream_name
+            Of one stream; ALL by default.
+        fields
+            Expressions that match whole data keys; or keys of the configuration, of start or stop,
+            which become data. None: all data.
+        fill
+            Put external data in place of references.
+        handler_registry
+            Not supported: register handlers by ``db.reg``.
+        """
+        _no_handlers(handler_registry)
+        fields = None if fields is None else list(fields)
+        return (
+            pair
+            for run in _runs(headers)
+            for pair in self._documents_of(run, stream_name, fields, fill)
+        )
+
+    def _documents_of(
+        self, run: today.Header, stream_name: Any, fields: Iterable[str] | None, fill: bool
+    ) -> Iterator[tuple[str, Any]]:
+        if fill:
+            self.reg.check(run)
+        return run_documents(run, self.prepare_hook, stream_name, fields, fill)
+
+    def get_events(
+        self,
+        headers: Headers,
+        stream_name: Any = "primary",
+        fields: Iterable[str] | None = None,
+        fill: bool = False,
+        handler_registry: None = None,
+    ) -> Iterator[Any]:
+        """The events of one stream of runs; the parameters are as for :meth:`get_documents`."""
+        documents = self.get_documents(headers, stream_name, fields, fill, handler_registry)
+        return (doc for name, doc in documents if name == "event")
+
+    def get_table(
+        self,
+        headers: Headers,
+        stream_name: str = "primary",
+        fields: Iterable[str] | None = None,
+        fill: bool = False,
+        handler_registry: None = None,
+        convert_times: bool = True,
+        timezone: str | None = None,
+        localize_times: bool = True,
+    ) -> pd.DataFrame:
+        """One stream of runs as a ``pandas.DataFrame``, a row per event.
+
+        Parameters
+        ----------
+        headers, stream_name, fields, fill, handler_registry
+            As for :meth:`get_documents`; metadata become constant columns.
+        convert_times, localize_times
+            The column ``time`` as ``datetime64[ns]`` in UTC, without a zone; if both are False,
+            POSIX seconds.
+        timezone
+            Without effect, as in databroker 1.2.
+        """
+        _no_handlers(handler_registry)
+        runs = list(_runs(headers))
+        if fill:
+            for run in runs:
+                self.reg.check(run)
+        return table_of(runs, stream_name, fields, fill, convert_times or localize_times)
+
+    def get_images(
+        self,
+        headers: Headers,
+        name: str,
+        stream_name: str = "primary",
+        handler_registry: None = None,
+    ) -> Images:
+        """The values of a data key as a sequence of arrays, each read when it is asked for."""
+        _no_handlers(handler_registry)
+        runs = list(_runs(headers))
+        for run in runs:
+            self.reg.check(run)
+        return Images([run.dataset(stream_name, [f"data:{name}"])[name] for run in runs])
+
+    def restream(
+        self, headers: Headers, fields: Iterable[str] | None = None, fill: bool = False
+    ) -> Iterator[tuple[str, Any]]:
+        """All documents of runs as ``(name, doc)``. Lazy."""
+        return self.get_documents(headers, ALL, fields, fill)
+
+    stream = restream
+
+    def process(
+        self,
+        headers: Headers,
+        func: Callable[[str, Any], Any],
+        fields: Iterable[str] | None = None,
+        fill: bool = False,
+    ) -> None:
+        """Call a function with each document of runs, as a RunEngine would."""
+        for name, doc in self.restream(headers, fields, fill):
+            func(name, doc)
+
+    def fill_event(self, *args: Any, **kwargs: Any) -> Any:
+        """Not supported, as in databroker 1; see :func:`daskbroker.assets.fill_stream`."""
+        raise NotImplementedError("documents are filled by fill=True")
+
+    fill_events = fill_event
+
+    # -- files -------------------------------------------------------------------------------
+
+    def export(
+        self,
+        headers: Headers,
+        db: Any,
+        new_root: str | None = None,
+        copy_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[tuple[str, str]]:
+        """Insert runs into another broker.
+
+        Parameters
+        ----------
+        headers
+            One or more.
+        db
+            Anything with ``insert(name, doc)``.
+        new_root
+            Copy detector files below this folder; the inserted resources refer to the copies.
+        copy_kwargs
+            For :meth:`~daskbroker.compat.files.Registry.copy_files`.
+
+        Returns
+        -------
+        list
+            Of ``(old path, new path)`` of the files.
+        """
+        copied: list[tuple[str, str]] = []
+        for run in _runs(headers):
+            for name, doc in run.documents(fill=False):
+                if name == "resource" and new_root:
+                    asked = {"run_start_uid": run.uid, **(copy_kwargs or {})}
+                    copied += self.reg.copy_files(doc, new_root, **asked)
+                    doc = _moved(doc, new_root)
+                db.insert(name, doc)
+        return copied
+
+    def export_size(self, headers: Headers) -> float:
+        """Size of the detector files of runs, in GB."""
+        sizes = (
+            os.path.getsize(path)
+            for run in _runs(headers)
+            for name, doc in run.documents(fill=False)
+            if name == "resource"
+            for path in file_list(run, doc)
+        )
+        return sum(sizes) * 1e-9
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_of, (self._db,))
+
+    def __repr__(self) -> str:
+        return f"<databroker Broker of {self._db!r}>"
+
+
+def _of(db: DataBroker) -> Any:
+    return db.v1
+
+
+def _runs(headers: Headers) -> Iterator[today.Header]:
+    """Runs with today's views."""
+    several = [headers] if isinstance(headers, (Header, today.Header)) else headers
+    return (one.run if isinstance(one, Header) else one for one in several)
+
+
+def _no_handlers(handler_registry: Any) -> None:
+    if handler_registry is not None:
+        raise NotImplementedError("register handlers by db.reg.register_handler instead")
+
+
+def _moved(resource: Mapping[str, Any], new_root: str) -> Document:
+    path = str(resource.get("resource_path", "")).lstrip("/")
+    return Document({**resource, "root": str(new_root), "resource_path": path})
+
+
+def _search(text: str | None, query: Mapping[str, Any]) -> Search:
+    rest = dict(query)
+    data_key = rest.pop("data_key", None)
+    for old, new in OLD_NAMES.items():
+        if old in rest:
+            if new in rest:
+                raise TypeError(f"{old!r} is the old name of {new!r}; give one of them")
+            warnings.warn(f"{old!r} is called {new!r} now", UserWarning, stacklevel=3)
+            rest[new] = rest.pop(old)
+    since, until = seconds(rest.pop("since", None)), seconds(rest.pop("until", None))
+    words = {"start": rest} if rest else {}
+    if data_key is not None:
+        words["data_key"] = data_key
+    return compile_search(text, None, since, until, words)

@@ -1,0 +1,160 @@
+"""``db.v2``: the catalog of databroker 1, a mapping from uids to runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import header as today
+from .. import results as found
+from ..core.errors import OffsetOutOfRange, RunNotFound
+from ..core.query import compile_query
+from ..core.search import Search
+from ..stores.contract import is_whole_number
+from .bluesky_run import BlueskyRun
+from .files import HandlerView
+from .queries import compiled
+
+if TYPE_CHECKING:
+    from ..broker import DataBroker
+
+__all__ = ["BlueskyRun", "Catalog"]
+
+
+class Catalog(Mapping[Any, BlueskyRun]):
+    """databroker's catalog of runs, or those of its runs that a search finds; ``db.v2``.
+
+    Parameters
+    ----------
+    db
+        Whose runs these are.
+    search
+        What they satisfy.
+    """
+
+    def __init__(self, db: DataBroker, search: Search | None = None) -> None:
+        self._db = db
+        self._search = Search() if search is None else search
+
+    @property
+    def v1(self) -> Any:
+        """The ``Broker`` of databroker 1, of all runs."""
+        return self._db.v1
+
+    @property
+    def v2(self) -> Catalog:
+        """The catalog itself."""
+        return self
+
+    @property
+    def name(self) -> str:
+        """The place of the runs."""
+        return self._db.uri or "unnamed"
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Of the catalog; there is none."""
+        return {}
+
+    def __call__(self) -> Catalog:
+        """The catalog itself."""
+        return self
+
+    # -- finding -----------------------------------------------------------------------------
+
+    @property
+    def runs(self) -> found.Results:
+        """The same runs with today's views, newest first."""
+        return self._db().narrowed(self._search)
+
+    def search(self, query: Mapping[str, Any]) -> Catalog:
+        """Those of these runs that satisfy a query, too.
+
+        Parameters
+        ----------
+        query
+            Mongo-style, on start documents, or one of :mod:`daskbroker.compat.queries`.
+
+        Raises
+        ------
+        BadQuery
+        """
+        return Catalog(self._db, self._search & compiled(query))
+
+    def __getitem__(self, key: Any) -> BlueskyRun:
+        """A run by uid, by a prefix of it, by scan_id, or ``-n``: the n-th newest.
+
+        Raises
+        ------
+        RunNotFound
+            A KeyError.
+        AmbiguousUID
+            A ValueError.
+        OffsetOutOfRange
+            An IndexError.
+        """
+        return BlueskyRun(self._named(key))
+
+    def _named(self, key: Any) -> today.Header:
+        if isinstance(key, str):
+            return self.runs[key]
+        if not is_whole_number(key):
+            raise TypeError(f"a run is found by its uid, scan_id or offset, not by {key!r:.200}")
+        if key < 0:
+            for run in self.runs[-int(key) - 1 : -int(key)]:
+                return run
+            raise OffsetOutOfRange(f"there are only {len(self)} runs; {key} is too far back")
+        scan = Search(queries=(compile_query({"scan_id": int(key)}),))
+        for run in self.runs.narrowed(scan):
+            return run
+        raise RunNotFound(f"none of these runs has the scan_id {key}")
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self._named(key)
+        except (RunNotFound, OffsetOutOfRange, TypeError):
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return (run.uid for run in self.runs)
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def force_reload(self) -> None:
+        """Nothing: each look is a new one."""
+
+    # -- detector files ----------------------------------------------------------------------
+
+    @property
+    def root_map(self) -> dict[str, str]:
+        """``{root in the documents: root where the files are now}``; change it as you like."""
+        return self._db.root_map
+
+    @property
+    def handler_registry(self) -> HandlerView:
+        """``{spec: handler class}``."""
+        return self._db.v1.reg.handler_reg  # type: ignore[no-any-return]
+
+    def register_handler(self, spec: str, handler: Any, overwrite: bool = False) -> None:
+        """As :meth:`daskbroker.DataBroker.register_handler`."""
+        self._db.v1.reg.register_handler(spec, handler, overwrite)
+
+    def deregister_handler(self, spec: str) -> None:
+        """As :meth:`daskbroker.compat.files.Registry.deregister_handler`."""
+        self._db.v1.reg.deregister_handler(spec)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Catalog):
+            return NotImplemented
+        return other._db is self._db and other._search == self._search
+
+    def __hash__(self) -> int:
+        return hash((id(self._db), self._search.shown))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Catalog, (self._db, self._search))
+
+    def __repr__(self) -> str:
+        return f"<Catalog of {self.runs!r}>"

@@ -1,0 +1,90 @@
+"""Names of databroker that our objects do not have, and what to write instead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+__all__ = ["OLD_NAMES", "missing"]
+
+OLD_NAMES: Mapping[str, Mapping[str, str]] = {
+    "DataBroker": {
+        "add_alias": "a function of your own that returns db(...)",
+        "alias": "a function of your own that returns db(...)",
+        "dynamic_alias": "a function of your own that returns db(...)",
+        "export": "daskbroker.copy(runs, into, files=folder)",
+        "export_size": "daskbroker.copy(runs, into, files=folder), which reports what it copies",
+        "external_fetchers": "a function of your own, called with header.start and header.stop",
+        "fill_event": "header.documents(fill=True)",
+        "fill_events": "header.documents(fill=True)",
+        "force_reload": "nothing: each search looks anew",
+        "fs": "db.register_handler and db.root_map",
+        "get_documents": "header.documents(fill=False)",
+        "get_events": "header.documents(fill=False), whose documents named 'event' these are",
+        "get_fields": "header.fields()",
+        "get_images": "header.dataset()['name of the data key']",
+        "get_table": "header.table(fill=False).compute()",
+        "hs": "db(...) and db.header_source",
+        "items": "a loop over db(), whose headers have uid",
+        "keys": "a loop over db(), whose headers have uid",
+        "mds": "db(...) and db.header_source",
+        "metadata": "header.start and header.stop",
+        "name": "db.uri",
+        "prepare_hook": "dict(doc): documents are immutable, and plain after doc.to_dict()",
+        "process": "for name, doc in header.documents(): func(name, doc)",
+        "reg": "db.register_handler, db.deregister_handler and db.root_map",
+        "restream": "header.documents(fill=False)",
+        "search": "db(plan_name='scan'), or db(start={...})",
+        "stream": "header.documents(fill=False)",
+        "values": "a loop over db()",
+    },
+    "Header": {
+        "baseline": "header.dataset('baseline') or header.table('baseline')",
+        "canonical": "header.documents()",
+        "data": "header.dataset()['name of the data key']",
+        "describe": "header.start and header.stop",
+        "ext": "a function of your own, called with header.start and header.stop",
+        "get": "an attribute, such as header.start",
+        "get_file_list": "daskbroker.copy(runs, into, files=folder) to copy files",
+        "items": "header.start, header.stop and header.descriptors",
+        "metadata": "header.start and header.stop",
+        "primary": "header.dataset('primary') or header.table('primary')",
+        "read": "header.dataset().load()",
+        "read_canonical": "header.documents()",
+        "stream_names": "header.streams",
+        "to_dask": "header.dataset()",
+        "values": "header.start, header.stop and header.descriptors",
+        "xarray": "header.dataset().load()",
+        "xarray_dask": "header.dataset()",
+    },
+    "Results": {
+        "force_reload": "nothing: each loop looks anew",
+        "items": "a loop over the results, whose headers have uid",
+        "keys": "a loop over the results, whose headers have uid",
+        "search": "a call, results(plan_name='scan') or results(start={...})",
+        "values": "a loop over the results",
+    },
+}
+"""By class; what stands in place of each name."""
+
+FACES: Mapping[str, str] = {
+    "DataBroker": "db.v1 or db.v2",
+    "Header": "db.v1[uid] or db.v2[uid]",
+    "Results": "db.v1(...) or db.v2.search({...})",
+}
+"""What has databroker's own interface, for each."""
+
+
+def missing(self: Any, name: str) -> NoReturn:
+    """``__getattr__`` of these classes: an AttributeError that says what to write instead."""
+    kind = type(self)
+    if not name.startswith("__") and hasattr(kind, name):  # a property failed: show why
+        object.__getattribute__(self, name)
+    text = f"{kind.__name__!r} object has no attribute {name!r}"
+    for base in kind.__mro__:
+        instead = OLD_NAMES.get(base.__name__, {}).get(name)
+        if instead is not None:
+            text += f": that is databroker's; write {instead}, or use {FACES[base.__name__]}, "
+            text += "which have databroker's interface"
+            break
+    raise AttributeError(text, name=name, obj=self)

@@ -1,0 +1,84 @@
+"""Names of databroker on today's objects: an AttributeError that says what to write instead."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from itertools import chain
+
+import pytest
+
+import daskbroker
+from daskbroker.core.old_names import OLD_NAMES
+from daskbroker.testing import make_run
+
+
+@pytest.fixture
+def objects(db):
+    for name, doc in make_run(2, uid="a-run"):
+        db.insert(name, doc)
+    return {"DataBroker": db, "Header": db["a-run"], "Results": db()}
+
+
+NAMES = [(kind, name) for kind, table in OLD_NAMES.items() for name in table]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_an_old_name_says_what_to_write(objects, kind, name):
+    if name in ("keys", "stream") and hasattr(type(objects[kind]), name):
+        pytest.fail(f"{kind}.{name} is there; the table of old names hides nothing")
+    assert not hasattr(objects[kind], name)
+    with pytest.raises(AttributeError) as caught:
+        getattr(objects[kind], name)
+    assert OLD_NAMES[kind][name] in str(caught.value)
+    assert "db.v1" in str(caught.value)
+    assert caught.value.name == name
+
+
+def test_other_names_are_just_not_there(objects):
+    for one in objects.values():
+        assert not hasattr(one, "nosuch")
+        assert not hasattr(one, "__nosuch__")
+        assert not hasattr(one, "_ipython_display_")
+        with pytest.raises(AttributeError, match=r"has no attribute 'nosuch'$"):
+            _ = one.nosuch
+
+
+def test_a_subclass_knows_them(tmp_path, db):
+    class Mine(daskbroker.DataBroker):
+        pass
+
+    mine = Mine(db.header_source, db.event_sources)
+    with pytest.raises(AttributeError, match=r"'Mine' object.*header\.table"):
+        _ = mine.get_table
+
+
+def test_an_error_inside_a_property_is_shown_itself(db):
+    class Mine(daskbroker.DataBroker):
+        @property
+        def broken(self):
+            return self.header_source.nosuch
+
+    with pytest.raises(AttributeError, match="HeaderSource"):
+        _ = Mine(db.header_source, db.event_sources).broken
+
+
+def test_pickles_and_copies_are_as_before(objects):
+    for one in objects.values():
+        again = pickle.loads(pickle.dumps(one))
+        assert type(again) is type(one)
+        assert type(copy.copy(one)) is type(one)
+    header = objects["Header"]
+    assert copy.deepcopy(header) == header
+    bare = daskbroker.Header.__new__(daskbroker.Header)
+    assert not hasattr(bare, "data")
+
+
+def test_the_replacements_are_there(objects):
+    """Each name of ours that a message tells of."""
+    db, header = objects["DataBroker"], objects["Header"]
+    told = " ".join(chain.from_iterable(table.values() for table in OLD_NAMES.values()))
+    for owner, prefix in ((db, "db."), (header, "header."), (daskbroker, "daskbroker.")):
+        for part in told.split(prefix)[1:]:
+            name = part.replace("(", " ").replace(")", " ").replace(",", " ").replace(".", " ")
+            assert hasattr(owner, name.split()[0]), part
