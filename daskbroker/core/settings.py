@@ -55,7 +55,8 @@ SETTINGS: dict[str, Setting] = {
         ("warn", "raise", "keep"),
         "What becomes of cells that are not what is declared: where somebody has looked into the "
         "file it is right, with a warning, or an error; where nobody has they are an error, or "
-        "kept in tables and documents.",
+        "kept in tables and documents. Also of frames that a stopped run's file has and no event: "
+        "a warning, an error, or nothing.",
     ),
     "peek-after-stop": Setting(
         True, "bool", "Whether the detector files of a run are looked into after it has stopped."

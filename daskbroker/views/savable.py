@@ -39,8 +39,7 @@ def savable(dataset: Any) -> Any:
     """A Dataset, or tree of these, that ``to_netcdf`` and ``to_zarr`` can write.
 
     Only variables of objects are looked at, and computed for that; all else stays lazy. See
-    :mod:`daskbroker.views.savable` for the forms; ``daskbroker ingest`` and
-    :func:`daskbroker.dataset_to_stream` make cells of them again.
+    :mod:`daskbroker.views.savable` for the forms, of which ``daskbroker ingest`` makes cells again.
 
     Parameters
     ----------
