@@ -17,6 +17,7 @@ def run(monkeypatch, capfd):
     def run(*arguments, cwd=None, **environment):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", ["daskbroker", *map(str, arguments)])
+            patch.delenv("COLUMNS", raising=False)  # of the terminal that the tests are run in
             for name, value in environment.items():
                 patch.setenv(name, value)
             if cwd is not None:
