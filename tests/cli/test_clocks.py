@@ -52,7 +52,7 @@ def command(*arguments, machine, zone=None):
     chosen = {} if zone is None else {"DASK_DASKBROKER__TIMEZONE": zone}
     done = subprocess.run(
         [sys.executable, "-m", "daskbroker", *map(str, arguments)],
-        env={**os.environ, "TZ": machine, **chosen},
+        env={**os.environ, "COLUMNS": "200", "TZ": machine, **chosen},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

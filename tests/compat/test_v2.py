@@ -26,7 +26,7 @@ def test_a_catalog_is_a_mapping_of_runs(db):
         assert key in catalog
     for key, error in ((-4, IndexError), (4500, KeyError), ("nosuch", KeyError), (None, TypeError)):
         assert key not in catalog
-        with pytest.raises(error):
+        with pytest.raises(error, match=str(key).lstrip("-")):
             catalog[key]
     assert catalog.v1 is db.v1
     assert catalog.v2 is catalog is db.v1.v2
@@ -36,7 +36,7 @@ def test_searches_narrow_one_another(db):
     silver = db.v2.search({"sample": "Ag"})
     assert list(silver) == list(silver.search({"time": {"$gt": 0}})) == ["configured"]
     assert silver[-1].name == "configured"
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="2"):
         silver[-2]
     assert "frames" not in silver
     assert list(db.v2.search({})) == list(db.v2)

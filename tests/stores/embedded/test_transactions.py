@@ -93,7 +93,7 @@ def test_a_stop_that_fails_leaves_the_run_open_and_its_events_there(db, source, 
 def test_a_different_stop_changes_nothing(db, source):
     documents = make_run(EVENTS)
     insert_all(db, documents)
-    with pytest.raises(DuplicateUID):
+    with pytest.raises(DuplicateUID, match=documents[-1][1]["uid"]):
         db.insert("stop", {**documents[-1][1], "exit_status": "abort"})
     assert db[-1].stop == documents[-1][1]
 
