@@ -108,6 +108,9 @@ class Search:
         return all(any(q.matches(d) for d in descriptors) for q in self.descriptors)
 
     def __and__(self, other: Search) -> Search:
+        if self is EVERY_RUN or other is EVERY_RUN:
+            return other if self is EVERY_RUN else self
+
         def latest(a: float | None, b: float | None, pick: Any) -> float | None:
             ends = [end for end in (a, b) if end is not None]
             return pick(ends) if ends else None
@@ -125,6 +128,9 @@ class Search:
             both("shown"),
             both("reserved"),
         )
+
+
+EVERY_RUN = Search()
 
 
 def compile_search(
@@ -156,6 +162,8 @@ def compile_search(
     """
     if full is None and search is not None:
         raise _search_without_text(search)
+    if full is None and since is None and until is None and not query:
+        return EVERY_RUN
     rest = dict(query or {})
     words = [word for word in rest if word in _WORDS]
     special = [_WORDS[word](rest.pop(word), word, timezone) for word in words]
@@ -179,19 +187,21 @@ def _search_without_text(search: Any) -> BadQuery:
 
 def _text(full: str | None, search: str | None) -> Search:
     if full is None:
-        return Search()
+        return EVERY_RUN
     text = TextQuery(full, "text" if search is None else search)
     return Search(texts=(text,), shown=(repr(full),))
 
 
 def _of_start(query: Mapping[str, Any]) -> Search:
     if not query:
-        return Search()
+        return EVERY_RUN
     shown = tuple(f"{key}={value!r}" for key, value in query.items())
     return Search(queries=(compile_query(query),), shown=shown)
 
 
 def _span(since: Any, until: Any, timezone: str) -> Search:
+    if since is None and until is None:
+        return EVERY_RUN
     begin, end = timespan(since, until, timezone)
     ends = {"since": begin, "until": end}
     shown = [f"{name}={show_time(t, timezone)!r}" for name, t in ends.items() if t is not None]
