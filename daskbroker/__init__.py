@@ -137,7 +137,9 @@ class _Package(ModuleType):
 
 def _look_up(key: str, default: Any) -> Any:
     from dask import config
+    from dask.utils import parse_bytes
 
+    look_up_by(config.get, parse_bytes)  # from now on without an import each time
     return config.get(key, default)
 
 
