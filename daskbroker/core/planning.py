@@ -26,7 +26,7 @@ from .external import stream_keys
 from .layouts import EVENT, Layout
 from .run_plan import stream_of
 
-__all__ = ["PlanBuilder", "describe_chunk", "with_frames"]
+__all__ = ["PlanBuilder", "describe_chunk", "with_chunks", "with_frames"]
 
 MOST_ROWS = 2**20
 """Of a chunk of rows that only stream_datum documents tell of."""
@@ -192,10 +192,20 @@ def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkP
                 distinct=len(part),
             )  # fmt: skip
             builder.add_chunk(place, part, start, schema, facts)
-    more = builder.plan()
-    more.records["schema"] += len(plan.schemas)
-    records = np.concatenate([plan.records, more.records])
-    keys = plan.keys + more.keys
+    return with_chunks(plan, builder.plan())
+
+
+def with_chunks(plan: ChunkPlan, more: ChunkPlan, *, before: bool = False) -> ChunkPlan:
+    """The plan with the chunks of another one of the same descriptors.
+
+    Of each descriptor these count as stored after those that are there, or before them.
+    """
+    added: Any = more.records.copy()
+    added["schema"] += len(plan.schemas)
+    there = [(plan.records, plan.keys), (added, more.keys)]
+    first, second = there[::-1] if before else there
+    records = np.concatenate([first[0], second[0]])
+    keys = first[1] + second[1]
     order = np.argsort(records["descriptor"], kind="stable")
     return replace(
         plan,

@@ -7,8 +7,6 @@ to be shown, so such an event is there as often as its frames; the copies travel
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from ..assets.filling import Filling, Target
 from ..core.chunks import ChunkPlan
 from ..core.external import stream_keys
 from ..core.layouts import EVENT, encode_rows, iter_rows
-from ..core.planning import PlanBuilder
+from ..core.planning import PlanBuilder, with_chunks
 
 __all__ = ["with_rows_for_frames"]
 
@@ -46,7 +44,7 @@ def with_rows_for_frames(plan: ChunkPlan, filling: Filling, keys: Collection[str
                 table = encode_rows(EVENT, more, note)
                 builder.add_table(owner, int(plan.records["first"][place]), table)
     more_rows = builder.plan()
-    return _before(more_rows, plan) if len(more_rows) else plan
+    return with_chunks(plan, more_rows, before=True) if len(more_rows) else plan
 
 
 def _copies(
@@ -64,18 +62,3 @@ def _copies(
         place: np.repeat(np.arange(len(part)), part).tolist() for place, part in zip(chunks, parts)
     }
     return {place: copies for place, copies in found.items() if copies}
-
-
-def _before(more: ChunkPlan, plan: ChunkPlan) -> ChunkPlan:
-    """Both plans as one; chunks of the first count as stored before those of the other."""
-    records: Any = more.records.copy()
-    records["schema"] += len(plan.schemas)
-    records = np.concatenate([records, plan.records])
-    keys = more.keys + plan.keys
-    order = np.argsort(records["descriptor"], kind="stable")
-    return replace(
-        plan,
-        schemas=plan.schemas + more.schemas,
-        records=records[order],
-        keys=tuple(keys[place] for place in order.tolist()),
-    )
