@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Check the checkout as a whole, in a virtual environment of its own: format, lint, types,
-# layers, the site of docs/, then the test command of the README. What takes longer is in ci/long.sh.
+# layers, then the test command of the README, whose tests build the site of docs/ too. What takes
+# longer is in ci/long.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,5 +21,4 @@ ruff format --check .
 ruff check .
 mypy
 lint-imports
-make -C docs html
 pip install ".[test]" --quiet --disable-pip-version-check && pytest -n 3

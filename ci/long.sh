@@ -79,6 +79,11 @@ stage_peers() { # side by side with databroker 1.2.5 and suitcase-mongo
         DASKBROKER_PEER_PYTHON="$peer" none_skipped tests/test_peers.py
 }
 
+stage_replica-set() { # the whole conformance suite over a replica set; CI runs parts of it
+    DASKBROKER_WHOLE_CONFORMANCE=1 \
+        "$python" -m pytest -q tests/stores/test_mongo_replica_conformance.py
+}
+
 stage_databroker() { # databroker's own tests, as installed with it; makes an environment
     "$python" ci/databroker_suite --face itself --face v1 --face v2
 }
@@ -107,7 +112,7 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    databroker recordings eiger mutations benchmarks
+    replica-set databroker recordings eiger mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------
