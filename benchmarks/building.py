@@ -21,9 +21,9 @@ from daskbroker.assets.access import FileAccess
 from daskbroker.core.chunks import ChunkPlan
 from daskbroker.core.run_plan import RunPlan
 from daskbroker.testing import make_run
-from daskbroker.views import dataframe as dataframe_view
 from daskbroker.views import dataset as dataset_view
 from daskbroker.views.options import ViewOptions
+from daskbroker.views.table import opening as dataframe_view
 
 __all__ = ["Views", "build"]
 

@@ -16,7 +16,7 @@ import daskbroker
 from benchmarks.data import insert_all
 from benchmarks.filling import close_to, count_of, equals, image_key, opened
 from benchmarks.harness import Against, Case, Sizes, Workload
-from daskbroker.assets.cache import open_handlers
+from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.core.errors import ClaimWarning
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import frames, write_hdf5

@@ -15,7 +15,7 @@ import numpy as np
 import daskbroker
 from benchmarks.data import insert_all
 from benchmarks.harness import Against, Case, Sizes, Workload
-from daskbroker.assets.cache import open_handlers
+from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.stores.embedded.database import Database
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5

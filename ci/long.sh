@@ -93,12 +93,13 @@ stage_recordings() { # recorded runs, which are not part of the repository
         echo "DASKBROKER_CORPORA names no folder of recorded runs"
         return "$NOT_RUN"
     fi
-    none_skipped tests/assets/test_recorded_references.py tests/cli/test_runs.py
+    none_skipped tests/assets/references/test_recorded_references.py tests/cli/test_runs.py
 }
 
 stage_eiger() { # bitshuffle by dectris-compression, which is compiled when it is installed
     "$python" -m pip install --quiet --disable-pip-version-check dectris-compression &&
-        none_skipped tests/assets/handlers/test_hdf5_bytes.py tests/assets/handlers/test_hdf5_damage.py
+        none_skipped tests/assets/handlers/hdf5/test_chunk_bytes.py \
+            tests/assets/handlers/hdf5/test_damage.py
 }
 
 stage_mutations() { # one place of the code is changed at a time: do its tests notice?

@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from .header import Header
     from .mapping import Outcome
     from .results import Results
-    from .views.attributes import attrs
-    from .views.convert import RunBuffer, stream_to_table
-    from .views.derive import dataset_to_stream, table_to_stream
-    from .views.pages import PageBuffer
-    from .views.savable import savable
+    from .views.dataset.attributes import attrs
+    from .views.dataset.savable import savable
+    from .views.documents.paging import PageBuffer
+    from .views.runs import dataset_to_stream, table_to_stream
+    from .views.table.from_documents import RunBuffer, stream_to_table
     from .work.backup import backup
     from .work.checking import check
     from .work.copying import copy

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from .assets.access import FileAccess
-from .assets.registry import HandlerRegistry, HandlerType
+from .assets.handlers.registry import HandlerRegistry, HandlerType
 from .broker_key import BrokerKey
 from .core import clock, registry
 from .core.bulk import expand_bulk

@@ -10,10 +10,10 @@ import dask.dataframe as dd
 import pyarrow as pa
 
 from .assets.access import FileAccess
-from .assets.filled_streams import fill_stream
-from .assets.filled_tables import fill_frame
-from .assets.filling import Filling, Target
-from .assets.missing import MissingMode
+from .assets.filling.filling import Filling, Target
+from .assets.filling.missing import MissingMode
+from .assets.filling.streams import fill_stream
+from .assets.filling.tables import fill_frame
 from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, remembered
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
@@ -26,10 +26,10 @@ from .core.listing import listed
 from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store, is_from_store
 from .stores.contract import EventStore
-from .views import dataframe as dataframe_view
-from .views import documents as documents_view
+from .views.documents import streaming as documents_view
 from .views.options import ViewOptions
 from .views.rows import Duplicates
+from .views.table import opening as dataframe_view
 
 if TYPE_CHECKING:
     from .header import Header

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .assets.access import FileAccess
-from .assets.missing import MissingMode
+from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.clock import seconds_of
 from .core.documents import ALL, Document
@@ -25,15 +25,15 @@ from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
 from .event_source import EventSource, no_stream
 from .exporting.runs import export_run
-from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
-from .views import documents as documents_view
-from .views.attributes import root_attrs
-from .views.following import Follower
+from .views.dataset.attributes import root_attrs
+from .views.documents import streaming as documents_view
+from .views.documents.following import Follower
+from .views.documents.prefetch import Prefetcher
 from .views.missing import check_fill_names, for_keys
 from .views.options import ViewOptions
-from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
+from .views.table import opening as dataframe_view
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -436,7 +436,7 @@ class Header:
         ----------
         fill
             Put external data in place of references, many at a time; see
-            :func:`daskbroker.assets.filled_events.fill_events` for what events then hold.
+            :func:`daskbroker.assets.filling.events.fill_events` for what events then hold.
         fields
             Select data keys or add projections; descriptors then carry a new uid. A stream
             without any of the data keys or configuration asked for is left out.

@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from .assets.access import FileAccess
-from .assets.missing import MissingMode
+from .assets.filling.missing import MissingMode
 from .assets.peek.peeking import PeekMode
 from .core.bad_runs import BadRun, leave_out_bad, take_sound
 from .core.documents import Document
-from .core.errors import (
-    BadQuery,
-    BadRunWarning,
-    OffsetOutOfRange,
-    StoreDamaged,
-    StreamNotFound,
-)
+from .core.errors import BadQuery, BadRunWarning, OffsetOutOfRange, StoreDamaged, StreamNotFound
 from .core.fields import FieldsOfRuns
 from .core.old_names import missing
 from .core.query import compile_query
@@ -43,11 +37,11 @@ from .narrowing import both, has_run, named_run
 from .progress import progress_bar
 from .stores.checking import CheckedHeader
 from .stores.contract import FARTHEST, EventStore, FoundHeader, HeaderPair
-from .views import dataframe as dataframe_view
 from .views import dataset as dataset_view
+from .views.documents.prefetch import Prefetcher
 from .views.options import Errors, ViewOptions
-from .views.prefetch import Prefetcher
 from .views.rows import Duplicates
+from .views.table import opening as dataframe_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -458,7 +452,7 @@ class Results:
 
         The oldest run comes first: inserted elsewhere, the runs have the same order there.
         With an active Client the next runs are read and filled ahead on the workers, within the
-        bounds that :mod:`daskbroker.views.prefetch` names; closing the generator cancels that.
+        bounds of :mod:`daskbroker.views.documents.prefetch`; closing the generator cancels that.
 
         Parameters
         ----------

@@ -21,7 +21,7 @@ from daskbroker.core.errors import BadQuery, StreamNotFound
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, stream_run
-from daskbroker.views.arrow_cells import claimed_type
+from daskbroker.views.table.arrow_cells import claimed_type
 from daskbroker.work.ingest import ingest
 
 

@@ -17,7 +17,7 @@ from pymongo import MongoClient
 
 from daskbroker.core.documents import plain
 from daskbroker.testing import assert_documents_equal
-from daskbroker.views.pages import PageBuffer
+from daskbroker.views.documents.paging import PageBuffer
 
 HANDLERS = {"NPY_SEQ": NumpySeqHandler}
 

@@ -13,7 +13,7 @@ import xarray as xr
 from distributed import Client
 
 import daskbroker
-from daskbroker.assets.references import References
+from daskbroker.assets.references.locating import References
 from daskbroker.core.errors import StoreError
 from daskbroker.core.layouts import DATUM
 from daskbroker.core.redaction import address_of

@@ -544,7 +544,7 @@ def test_places_that_are_sound(tmp_path, monkeypatch):
 
 
 def test_a_malformed_uri_in_a_document(db):
-    from daskbroker.assets.resolving import resolve
+    from daskbroker.assets.files.resolving import resolve
     from daskbroker.core.errors import FillError
 
     with pytest.raises(FillError, match="malformed"):

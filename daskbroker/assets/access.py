@@ -8,12 +8,12 @@ from os import PathLike, fspath
 from ..core.chunks import ChunkPlan
 from ..core.run_plan import resources_of
 from ..core.settings import setting
-from .filling import Filling
+from .files.readable import ReadableRoots
+from .files.resolving import normal_spec
+from .filling.filling import Filling
+from .handlers.registry import Factory, HandlerRegistry, HandlerType
 from .peek.memory import Memory
-from .readable import ReadableRoots
-from .references import References
-from .registry import Factory, HandlerRegistry, HandlerType
-from .resolving import normal_spec
+from .references.locating import References
 
 __all__ = ["FileAccess"]
 

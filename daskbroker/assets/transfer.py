@@ -25,8 +25,8 @@ from ..core.documents import Document
 from ..core.durable_files import DurableFolders, make_folder, sync_file, sync_folder
 from ..core.errors import FillError
 from .access import FileAccess
-from .readable import ReadableRoots
-from .resolving import ResolvedResource, resolve
+from .files.readable import ReadableRoots
+from .files.resolving import ResolvedResource, resolve
 
 __all__ = ["FileTransfer", "files_of"]
 

@@ -13,28 +13,8 @@ import typer
 
 from ..core.printable import printable
 from ..progress import progress_bar
-from .app import (
-    app,
-    find_run,
-    note_empty,
-    say,
-    say_json,
-    say_lines,
-    search,
-    width_of_output,
-)
-from .options import (
-    AsJson,
-    FailEmpty,
-    Full,
-    Limit,
-    Place,
-    Run,
-    Since,
-    Store,
-    Terms,
-    Until,
-)
+from .app import app, find_run, note_empty, say, say_json, say_lines, search, width_of_output
+from .options import AsJson, FailEmpty, Full, Limit, Place, Run, Since, Store, Terms, Until
 
 if TYPE_CHECKING:
     from ..header import Header

@@ -10,16 +10,7 @@ import typer
 from ..core.errors import BadDocument, StoreDamaged
 from ..core.printable import printable
 from ..progress import progress_bar
-from .app import (
-    app,
-    every_run,
-    making_store,
-    name_failed,
-    note_empty,
-    say,
-    say_json,
-    search,
-)
+from .app import app, every_run, making_store, name_failed, note_empty, say, say_json, search
 from .options import AsJson, FailEmpty, Full, Limit, Place, Since, Store, Terms, Until, Words
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..assets.resolving import normal_spec, resolve
+from ..assets.files.resolving import normal_spec, resolve
 from ..assets.transfer import files_of
 from ..core.errors import HandlerNotFound
 from ..core.run_plan import resources_of

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.documents import ALL
 from ..core.durable_files import make_folder, publish_file, replacing, sync_file, sync_folder
 from ..core.errors import BadQuery, ConfigError
-from ..views.attributes import root_attrs
+from ..views.dataset.attributes import root_attrs
+from ..views.dataset.savable import SLASH, savable
 from ..views.dataset.trees import tree
-from ..views.savable import SLASH, savable
 from .options import ExportOptions, Place, storing
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..assets.handlers.hdf5 import AD_DATASET
-from ..assets.resolving import ResolvedResource, resolve
+from ..assets.files.resolving import ResolvedResource, resolve
+from ..assets.handlers.hdf5.frames import AD_DATASET
 from ..core.errors import FillError
 
 if TYPE_CHECKING:

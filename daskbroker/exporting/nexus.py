@@ -34,8 +34,8 @@ from ..core.durable_files import replacing
 from ..core.errors import BadQuery, ExportWarning
 from ..display.facts import sample_of, text_of
 from ..display.hints import TIME, Hints, object_keys_of, roles_of
-from ..views.attributes import plain_attr
-from ..views.savable import savable
+from ..views.dataset.attributes import plain_attr
+from ..views.dataset.savable import savable
 from .frame_links import FrameLink, frame_links
 from .options import ExportOptions, Place, storing
 

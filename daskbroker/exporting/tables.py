@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from ..core.documents import plain, to_json
 from ..core.durable_files import replacing
 from ..core.errors import BadQuery, StoreError
-from ..views.arrow_cells import CellTypes, arrow_cells, claimed_type
-from ..views.plain_cells import holds_arrays
+from ..views.table.arrow_cells import CellTypes, arrow_cells, claimed_type
+from ..views.table.plain_cells import holds_arrays
 from .options import ExportOptions, Place, storing
 
 if TYPE_CHECKING:

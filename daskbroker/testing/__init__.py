@@ -19,12 +19,7 @@ gives needs neither: synthetic runs, and comparisons of documents that say what 
         def reopen(self, broker): ...     # a callable: close the store, open it again
 """
 
-from .compare import (
-    assert_documents_equal,
-    assert_references_first,
-    difference,
-    expand_documents,
-)
+from .compare import assert_documents_equal, assert_references_first, difference, expand_documents
 from .runs import (
     RunBuilder,
     baseline_run,

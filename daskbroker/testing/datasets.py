@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import daskbroker
 
-from ..views.attributes import DOCUMENTED
+from ..views.dataset.attributes import DOCUMENTED
 from ..work.ingest import ingest
 from .base import Conformance, Put, insert_all
 from .detector_runs import datum_run

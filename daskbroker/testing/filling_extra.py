@@ -12,7 +12,7 @@ import dask
 import numpy as np
 import pytest
 
-from ..assets.handlers.hdf5 import AreaDetectorHDF5, StreamHDF5
+from ..assets.handlers.hdf5.frames import AreaDetectorHDF5, StreamHDF5
 from ..assets.handlers.npy import StreamNPY
 from ..core.errors import FillError
 from .base import Conformance, Put, insert_all

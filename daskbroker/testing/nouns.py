@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from ..core.errors import BadDocument, BadQuery, DuplicateUID, UnknownReference
-from ..views.derive import table_to_stream
+from ..views.runs import table_to_stream
 from .base import Conformance, Put, check_run, insert_all
 from .compare import assert_documents_equal
 from .runs import RunBuilder, external_run, interleave, make_run, stream_datum_run

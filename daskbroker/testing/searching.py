@@ -17,7 +17,7 @@ from ..core.errors import (
     SourceNotFound,
     StreamNotFound,
 )
-from ..views.derive import table_to_stream
+from ..views.runs import table_to_stream
 from .base import Conformance, insert_all
 from .runs import make_run
 

@@ -112,7 +112,7 @@ class TimeConformance(Conformance):
 
     def test_times_come_back_exactly(self, broker: Any) -> None:
         """A time of whole microseconds is the same number after a table made a run of it."""
-        from ..views.derive import table_to_stream
+        from ..views.runs import table_to_stream
 
         builder = RunBuilder()
         descriptor = builder.descriptor({"n": 1})

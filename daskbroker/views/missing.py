@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ..assets.filling import Filling, Target
-from ..assets.missing import MissingMode, Rule, filler, is_mode
+from ..assets.filling.filling import Filling, Target
+from ..assets.filling.missing import MissingMode, Rule, filler, is_mode
 from ..assets.shapes import Declared, Mismatch, is_open
 from ..core.chunks import ChunkPlan
 from ..core.errors import BadQuery, FieldNotFound

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..assets.missing import MissingMode
+from ..assets.filling.missing import MissingMode
 from ..assets.peek.peeking import PeekMode, peeked
 from ..core.clock import utc_only
 from ..core.errors import BadQuery
@@ -18,8 +18,8 @@ from .rows import Duplicates
 
 if TYPE_CHECKING:
     from ..assets.access import FileAccess
-    from ..assets.filling import Filling
-    from .dataframe import Runs
+    from ..assets.filling.filling import Filling
+    from .table.opening import Runs
 
 __all__ = ["Errors", "ViewOptions"]
 

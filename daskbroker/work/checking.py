@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from ..assets.access import FileAccess
-from ..assets.filled_events import BLOCK_BYTES
-from ..assets.filling import Filling, Target
-from ..assets.held import Held
-from ..assets.references import Found, ReferenceMissing, References
-from ..assets.resolving import resolve
+from ..assets.files.resolving import resolve
+from ..assets.filling.events import BLOCK_BYTES
+from ..assets.filling.filling import Filling, Target
+from ..assets.filling.held import Held
+from ..assets.references.locating import Found, ReferenceMissing, References
 from ..assets.shapes import Declared
 from ..broker import DataBroker
 from ..core.damage import Damage

@@ -19,7 +19,7 @@ from ..core.layouts import LAYOUTS
 from ..core.run_plan import resources_of
 from ..header import Header
 from ..results import Results
-from ..views.pages import PageBuffer
+from ..views.documents.paging import PageBuffer
 
 __all__ = ["CopyReport", "copy"]
 

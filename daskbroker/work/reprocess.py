@@ -27,8 +27,8 @@ from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
 from ..core.search import is_derived, origin_of
 from ..header import Header
 from ..progress import progress_bar
-from ..views.derive import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
-from ..views.pages import PageBuffer
+from ..views.documents.paging import PageBuffer
+from ..views.runs import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
 from ..workers import as_completed, open_pool
 
 __all__ = ["ReprocessReport", "reprocess"]

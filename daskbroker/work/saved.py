@@ -19,9 +19,9 @@ from ..core.clock import seconds_of
 from ..core.documents import Document
 from ..core.errors import BadDocument, BadRecording
 from ..core.schema import datetime_to_posix
-from ..views.attributes import SOFTWARE, attrs
-from ..views.derive import dataset_to_stream, derived_uid
-from ..views.savable import cells_restored
+from ..views.dataset.attributes import SOFTWARE, attrs
+from ..views.dataset.savable import cells_restored
+from ..views.runs import dataset_to_stream, derived_uid
 
 __all__ = ["is_ours", "is_saved", "is_zarr", "read_saved"]
 

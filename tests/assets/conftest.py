@@ -7,11 +7,11 @@ import os
 
 import pytest
 
-from daskbroker.assets.blocks import cell_shape, read_block
-from daskbroker.assets.cache import open_handlers
+from daskbroker.assets.files.resolving import resolve
+from daskbroker.assets.filling.blocks import cell_shape, read_block
+from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
-from daskbroker.assets.registry import HandlerRegistry
-from daskbroker.assets.resolving import resolve
+from daskbroker.assets.handlers.registry import HandlerRegistry
 
 
 class Reader:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import daskbroker
+from daskbroker.assets.filling.knowledge import UnforeseenCells, cells_noted, known_of
 from daskbroker.assets.peek import background
 from daskbroker.assets.peek.background import BackgroundPeeker
-from daskbroker.assets.peek.knowledge import UnforeseenCells, cells_noted, known_of
 from daskbroker.core.errors import BadQuery
 from daskbroker.core.peeks import Cell, ExtraFrames, Peek, claim_sort
 from daskbroker.testing import make_run
@@ -82,7 +82,7 @@ def test_sorts():
 def test_an_error_notes_what_was_found_wherever_it_is_unpickled():
     place, cell = ("store", "descriptor", os.urandom(4).hex()), Cell((2, 3), U2)
     sent = pickle.dumps(UnforeseenCells("message", place, cell))
-    from daskbroker.assets.peek import knowledge
+    from daskbroker.assets.filling import knowledge
 
     knowledge._noted.pop(place)
     assert cells_noted(place) == ()

@@ -15,7 +15,7 @@ import pytest
 
 import daskbroker
 from daskbroker.assets.access import FileAccess
-from daskbroker.assets.resolving import resolve
+from daskbroker.assets.files.resolving import resolve
 from daskbroker.assets.transfer import FileTransfer
 from daskbroker.core.errors import BadQuery, FillError
 from daskbroker.testing.base import insert_all

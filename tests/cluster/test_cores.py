@@ -7,7 +7,7 @@ import pytest
 from distributed import Client
 
 import daskbroker
-from daskbroker.assets.cores import most_threads
+from daskbroker.assets.handlers.cores import most_threads
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import image_claim
 from daskbroker.testing.files import frames, write_hdf5

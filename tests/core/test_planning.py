@@ -10,7 +10,7 @@ from daskbroker.core.codec import Kind
 from daskbroker.core.documents import Document
 from daskbroker.core.layouts import EVENT, encode_rows
 from daskbroker.core.planning import MOST_ROWS, PlanBuilder, with_frames
-from daskbroker.views.convert import MemoryReader
+from daskbroker.views.table.from_documents import MemoryReader
 
 
 def descriptor(uid, run="run", external="STREAM:"):

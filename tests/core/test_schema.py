@@ -23,7 +23,7 @@ from daskbroker.core.schema import (
     values_dtype,
 )
 from daskbroker.testing import RunBuilder
-from daskbroker.views.convert import RunBuffer
+from daskbroker.views.table.from_documents import RunBuffer
 
 
 def kind(name, nulls=False):

@@ -1,5 +1,5 @@
 """Handlers: from the keyword arguments of datums to arrays."""
 
-from .base import Block, BlockHandler, Datums, FramesThere, Roi
+from .contract import Block, BlockHandler, Datums, FramesThere, Roi
 
 __all__ = ["Block", "BlockHandler", "Datums", "FramesThere", "Roi"]

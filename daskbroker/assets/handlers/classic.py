@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
-from .base import Block, BlockHandler, Datums, Roi
+from .contract import Block, BlockHandler, Datums, Roi
 from .gathering import gather
 from .regions import axes_of, take_region
 

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from ...core.errors import FillError
-from ..sizes import check_cell
-from .base import Roi
+from ..files.sizes import check_cell
+from .contract import Roi
 from .regions import axes_of, take_region
 from .sequences import FileSequence, PointSequence, StreamSequence
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from string import Formatter
 
 from ...core.errors import FillError
-from ..readable import ReadableRoots
+from ..files.readable import ReadableRoots
 
 __all__ = ["check_percent", "count_files", "numbered_name"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..shapes import long_axes
-from .base import Block
+from .contract import Block
 
 __all__ = ["gather"]
 

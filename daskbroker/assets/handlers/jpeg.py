@@ -9,8 +9,8 @@ import imagecodecs
 import numpy as np
 
 from ...core.errors import FillError
-from ..sizes import check_cell
-from .base import Roi
+from ..files.sizes import check_cell
+from .contract import Roi
 from .regions import axes_of, take_region
 from .sequences import FileSequence, StreamSequence
 

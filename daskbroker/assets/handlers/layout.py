@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.errors import FillError
-from .base import Roi
+from .contract import Roi
 
 __all__ = ["EventLayout", "parse_slice"]
 

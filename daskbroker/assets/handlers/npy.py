@@ -14,7 +14,7 @@ from numpy.lib.format import (
 )
 
 from ...core.errors import FillError
-from .base import Block, Datums, FramesThere, Roi
+from .contract import Block, Datums, FramesThere, Roi
 from .regions import axes_of, take_region
 from .sequences import FileSequence, StreamSequence
 

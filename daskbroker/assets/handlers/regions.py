@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ...core.errors import FillError
-from .base import Roi
+from .contract import Roi
 
 __all__ = [
     "Axis",

@@ -10,8 +10,8 @@ import numpy as np
 
 from ...core.errors import FrameMissing
 from ...core.regular import Identity
-from ..sizes import check_block, check_cell
-from .base import Roi
+from ..files.sizes import check_block, check_cell
+from .contract import Roi
 from .regions import Axis, axes_of, compose, shape_of, take_region
 
 __all__ = ["ArrayRows", "OneFrame", "Rows", "read_cell", "read_events", "rows_of", "whole"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from ...core.regular import identity
-from .base import Block, BlockHandler, Datums, FramesThere, Roi
+from .contract import Block, BlockHandler, Datums, FramesThere, Roi
 from .file_names import check_percent, count_files, numbered_name
 from .gathering import gather
 from .layout import EventLayout

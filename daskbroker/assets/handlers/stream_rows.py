@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
-from .base import Block, BlockHandler, Datums, FramesThere, Roi
+from .contract import Block, BlockHandler, Datums, FramesThere, Roi
 from .layout import EventLayout, parse_slice
 from .regions import Axis, axes_of, shape_of
 from .rows import Rows, read_events, rows_of

@@ -10,8 +10,8 @@ import numpy as np
 import tifffile
 
 from ...core.errors import FillError
-from ..readable import ReadableRoots
-from .base import Roi
+from ..files.readable import ReadableRoots
+from .contract import Roi
 from .regions import axes_of, take_region
 from .sequences import FileSequence, PointSequence, StreamSequence
 from .tiff_checks import check_image, names_others

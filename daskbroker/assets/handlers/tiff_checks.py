@@ -11,7 +11,7 @@ from typing import Any
 import tifffile
 
 from ...core.errors import FillError
-from ..sizes import check_cell
+from ..files.sizes import check_cell
 from .jpeg import jpeg_shape
 
 __all__ = ["check_image", "check_pages", "names_others"]

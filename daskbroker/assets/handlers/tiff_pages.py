@@ -10,7 +10,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from ...core.regular import Identity, identity
-from ..readable import ReadableRoots
+from ..files.readable import ReadableRoots
 from .regions import Axis, shape_of, take_region
 from .rows import ArrayRows, Rows
 from .stream_rows import StreamRows

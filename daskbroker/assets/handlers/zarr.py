@@ -11,8 +11,8 @@ import numpy as np
 
 from ...core.errors import FillError
 from ...core.regular import Identity, check_regular, identity
-from ..readable import ReadableRoots
-from .hdf5_sizes import SMALL_CHUNK
+from ..files.readable import ReadableRoots
+from .hdf5.stored_sizes import SMALL_CHUNK
 from .regions import Axis, shape_of, take_region
 from .rows import Rows
 from .stream_rows import StreamRows

@@ -8,9 +8,9 @@ import numpy as np
 
 from ...core.layouts import RESOURCE, STREAM_RESOURCE
 from ...core.peeks import ExtraFrames
-from ..filling import Filling, Target
-from ..handlers.base import FramesThere
-from ..references import References
+from ..filling.filling import Filling, Target
+from ..handlers.contract import FramesThere
+from ..references.locating import References
 from .looks import Look, Looked
 
 __all__ = ["extra_frames"]

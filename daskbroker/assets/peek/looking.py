@@ -16,12 +16,12 @@ from ...core.external import external_keys, is_stream_key
 from ...core.layouts import DATUM
 from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
-from ..filling import Filling, Target
-from ..handlers.base import Datums
-from ..held import COLUMNS, Held
-from ..references import Found, ReferenceMissing
+from ..filling.filling import Filling, Target
+from ..filling.held import COLUMNS, Held
+from ..filling.knowledge import Place, cells_noted
+from ..handlers.contract import Datums
+from ..references.locating import Found, ReferenceMissing
 from .extra import extra_frames
-from .knowledge import Place, cells_noted
 from .looks import Look, Looked
 
 __all__ = ["Group", "groups_of", "looks_of", "peek_of", "place_of"]

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...core.peeks import Cell, FileState
-from ..blocks import look_into_file
-from ..handlers.base import Datums, FramesThere
-from ..registry import Factory
-from ..resolving import ResolvedResource
+from ..files.resolving import ResolvedResource
+from ..filling.blocks import look_into_file
+from ..handlers.contract import Datums, FramesThere
+from ..handlers.registry import Factory
 from .memory import file_state
 
 __all__ = ["Look", "Looked", "look"]

@@ -17,9 +17,9 @@ from typing import Literal
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
-from ..filling import Filling, Target
+from ..filling.filling import Filling, Target
+from ..filling.knowledge import Known, cells_noted, extra_text, known_of
 from ..shapes import is_open
-from .knowledge import Known, cells_noted, extra_text, known_of
 from .looking import Group, groups_of, looks_of, peek_of, place_of
 from .looks import Look, look
 from .memory import Memory, is_unchanged

@@ -15,7 +15,7 @@ from ...core.external import is_stream_key
 from ...core.layouts import RESOURCE, STREAM_RESOURCE, decode_rows
 from ...core.peeks import claim_sort
 from ...core.run_plan import RunPlan
-from ..resolving import normal_spec
+from ..files.resolving import normal_spec
 from .looking import Group
 
 __all__ = ["Labels", "samples_of", "sorts_of"]

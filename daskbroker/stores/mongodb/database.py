@@ -30,13 +30,7 @@ from pymongo.errors import (
 )
 
 from ...core.chunks import place_identity
-from ...core.errors import (
-    BadDocument,
-    ConfigError,
-    StoreError,
-    StoreReadOnly,
-    StoreUnavailable,
-)
+from ...core.errors import BadDocument, ConfigError, StoreError, StoreReadOnly, StoreUnavailable
 from ...core.forking import Origin, ProcessLock, in_each_process, leave_to_parent
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of

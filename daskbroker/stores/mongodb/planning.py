@@ -28,14 +28,7 @@ from .bson_documents import SIDE, storable
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
-from .journal import (
-    BATCH_ROWS,
-    IN_TIME,
-    event_columns,
-    event_from_bson,
-    unsealed,
-    without_sealed,
-)
+from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
 from .reader import range_key
 from .survey import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ...assets.filling import Filling, Target
-from ...assets.held import COLUMNS, Held, held_table
+from ...assets.filling.filling import Filling, Target
+from ...assets.filling.held import COLUMNS, Held, held_table
 from ...assets.shapes import Declared, outer_index
 from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
 from ...core.schema import TIME, constant, to_pandas
@@ -53,7 +53,7 @@ class Piece(NamedTuple):
     near
         Where in the plan the chunk is, from 0 to 1, to find datums quickly.
     later
-        Of the rows, see :attr:`~daskbroker.assets.held.Held.later`.
+        Of the rows, see :attr:`~daskbroker.assets.filling.held.Held.later`.
     """
 
     key: Any

@@ -17,19 +17,19 @@ from typing import Any
 import xarray as xr
 
 from ...assets.access import FileAccess
-from ...assets.filling import Filling
+from ...assets.filling.filling import Filling
 from ...core.chunks import ChunkPlan
 from ...core.errors import FieldNotFound
 from ...core.fields import Field, data_keys_of, select
 from ...core.listing import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
-from ..attributes import run_attrs
-from ..dataframe import Runs, target_bytes
 from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names
 from ..options import ViewOptions
+from ..table.opening import Runs, target_bytes
 from .assembly import Assembly
+from .attributes import run_attrs
 from .columns import ColumnSource, ExternalColumn
 from .dropping import mask_token, with_every_cell
 from .grids import cut, gridded, indexed, needed

@@ -1,8 +1,8 @@
 """Datasets of streams that were made of Datasets: what comes back is what was stored.
 
-See :mod:`daskbroker.views.dataset_form` for the stored form. The columns are read in the dtype and
-shape that was stored; what is the same in all events, and what has other names or dimensions than
-columns have, is put together in the end.
+See :mod:`daskbroker.views.dataset.stored_form` for the stored form. The columns are read in the
+dtype and shape that was stored; what is the same in all events, and what has other names or
+dimensions than columns have, is put together in the end.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
 from ...core.layouts import whole
 from ...core.schema import to_pandas
-from ..dataset_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 from .columns import Block, ColumnSource
+from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 
 __all__ = ["RestoredColumn", "Restoring"]
 

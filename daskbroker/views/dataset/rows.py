@@ -33,7 +33,7 @@ class DatasetRows:
         Rows of each chunk of the plan.
     later
         For chunks of which all rows of a ``seq_num`` are shown: see
-        :attr:`~daskbroker.assets.held.Held.later`.
+        :attr:`~daskbroker.assets.filling.held.Held.later`.
     """
 
     groups: tuple[RowGroup, ...]

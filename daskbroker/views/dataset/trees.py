@@ -9,9 +9,9 @@ import xarray as xr
 
 from ...assets.access import FileAccess
 from ...core.run_plan import RunPlan
-from ..dataframe import Runs
 from ..missing import check_fill_names
 from ..options import ViewOptions
+from ..table.opening import Runs
 from .assembly import Assembly
 from .loading import load
 from .opening import assembly

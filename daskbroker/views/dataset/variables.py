@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from xarray.core import indexing
 
-from ...assets.filling import Filling, Target
+from ...assets.filling.filling import Filling, Target
 from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan
 from ...core.dtypes import dtype_of
@@ -18,10 +18,10 @@ from ...core.errors import BadQuery
 from ...core.external import is_stream_key
 from ...core.fields import Field, project
 from ...core.schema import TIME, TableColumn, stored_kinds
-from ..attributes import plain_attr
-from ..dataframe import Runs
 from ..missing import common_cells
+from ..table.opening import Runs
 from .arrays import Cast, StoredArray, StructuredField
+from .attributes import plain_attr
 from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .rows import DatasetRows
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskbroker.assets.handlers.base import Datums, FramesThere
+from daskbroker.assets.files.readable import ANYWHERE, ReadableRoots
+from daskbroker.assets.handlers.contract import Datums, FramesThere
 from daskbroker.assets.handlers.file_names import count_files
-from daskbroker.assets.handlers.hdf5 import FrameHDF5
-from daskbroker.assets.handlers.hdf5_detectors import (
+from daskbroker.assets.handlers.hdf5.detectors import (
     AreaDetectorTimes,
     FlyScan,
     SingleHDF5,
     Timepix,
     Xspress3,
 )
+from daskbroker.assets.handlers.hdf5.frames import FrameHDF5
 from daskbroker.assets.handlers.npy import FrameNPY, SequenceNPY
-from daskbroker.assets.readable import ANYWHERE, ReadableRoots
 from daskbroker.testing.files import frames, write_hdf5, write_npys
 
 

@@ -1,0 +1,244 @@
+"""From a resource or stream_resource document to the path and parameters of a handler."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ...core.documents import plain
+from ...core.errors import FillError
+from .readable import ANYWHERE, ReadableRoots
+
+__all__ = ["ResolvedResource", "resolve"]
+
+MIMETYPES = {
+    "AD_HDF5_SWMR_STREAM": "application/x-hdf5",
+    "AD_TIFF": "multipart/related;type=image/tiff",
+    "NPY_SEQ": "multipart/related;type=application/x-npy",
+}
+"""Of stream resources that were written before there were mimetypes (event-model below 1.20)."""
+
+
+@dataclass(frozen=True)
+class ResolvedResource:
+    """What a task carries of a resource. Small, picklable, and free of open files.
+
+    Attributes
+    ----------
+    uid
+        Of the document.
+    spec
+        Spec or mimetype, the latter in lower case and without blanks.
+    paths
+        Where the file or folder may be; the first that exists in the reading process is meant.
+        There is more than one only for a ``resource_path`` that begins with a slash.
+    kwargs
+        Of the handler: ``resource_kwargs`` or ``parameters``.
+    stream
+        Whether it is a stream resource.
+    data_key
+        Of a stream resource, else "".
+    readable
+        Which files may be opened.
+    """
+
+    uid: str
+    spec: str
+    paths: tuple[str, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+    data_key: str = ""
+    readable: ReadableRoots = ANYWHERE
+
+    @property
+    def path(self) -> str:
+        """The one that exists here; else the one in a folder that does, else the first.
+
+        What handlers take need not be a file: some make names by adding to it.
+        """
+        if len(self.paths) == 1:
+            return self.paths[0]
+        in_folder = [p for p in self.paths if os.path.dirname(p) != "/" and _is_in_folder(p)]
+        found = [p for p in self.paths if os.path.lexists(p)]
+        return [*found, *in_folder, *self.paths][0]
+
+
+def _is_in_folder(path: str) -> bool:
+    return os.path.isdir(os.path.dirname(path))
+
+
+def resolve(
+    resource: Mapping[str, Any],
+    *,
+    root_map: Mapping[str, str | os.PathLike[str]] | None = None,
+    readable_roots: Iterable[str | os.PathLike[str]] | ReadableRoots | None = None,
+    stream: bool | None = None,
+    where: str = "",
+) -> ResolvedResource:
+    """Find out where a resource's file is, without touching it.
+
+    Parameters
+    ----------
+    resource
+        A ``resource`` or ``stream_resource`` document, as event-model of any year has it.
+    root_map
+        From roots as documents have them to folders of this machine. A root that is not a key
+        itself is mapped by the longest key that its path begins with, part by part.
+    readable_roots
+        Folders below which files may be opened, checked by who opens; None: anywhere.
+    stream
+        Whether it is a stream resource; None: if it has ``uri``, ``mimetype`` or ``parameters``.
+    where
+        Begins the message of an error: run, stream and key.
+
+    Raises
+    ------
+    FillError
+        For a document without spec or path, a scheme other than ``file``, and a path of another
+        kind of system that ``root_map`` does not translate.
+    """
+    is_stream = _is_stream(resource) if stream is None else stream
+    label = f"{where}: " if where else ""
+    label += f"{'stream_resource' if is_stream else 'resource'} {resource.get('uid')!r}"
+    kwargs = resource.get("parameters") if is_stream else None
+    if kwargs is None:
+        kwargs = resource.get("resource_kwargs") or {}
+    roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
+    if resource.get("uri"):
+        paths = _paths_of_uri(str(resource["uri"]), roots, label)
+    else:
+        paths = _paths_below_root(resource, roots, label)
+    if not isinstance(readable_roots, ReadableRoots):
+        readable_roots = ReadableRoots.of(readable_roots)
+    return ResolvedResource(
+        uid=str(resource.get("uid", "")),
+        spec=_spec(resource, is_stream, label),
+        paths=paths,
+        kwargs=plain(dict(kwargs)),
+        stream=is_stream,
+        data_key=str(resource.get("data_key", "")) if is_stream else "",
+        readable=readable_roots,
+    )
+
+
+def _is_stream(resource: Mapping[str, Any]) -> bool:
+    return any(key in resource for key in ("uri", "mimetype", "parameters"))
+
+
+def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
+    spec = resource.get("mimetype") or resource.get("spec")
+    if not spec:
+        raise FillError(f"{label}: has neither spec nor mimetype, so nothing tells its format")
+    if stream and not resource.get("mimetype"):
+        spec = MIMETYPES.get(spec, spec)
+    return normal_spec(spec)
+
+
+def normal_spec(spec: str) -> str:
+    """A spec as it is; a mimetype in lower case, without blanks."""
+    return "".join(spec.split()).lower() if "/" in spec else spec
+
+
+# -- uris ------------------------------------------------------------------------------------
+
+
+def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, ...]:
+    """The path of a ``file:`` uri, %-escapes undone, its root translated."""
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+    except ValueError as error:
+        raise FillError(f"{label}: its uri is malformed: {error}") from None
+    if parts.scheme.lower() != "file" or parts.netloc.lower() not in ("", "localhost"):
+        shown = f"{parts.scheme}://{host or ''}{parts.path}"  # may hold a password
+        raise FillError(
+            f"{label}: {shown!r} is no file of this machine; only file: uris can be read"
+        )
+    # What urlsplit takes for a query or a fragment is part of the name of a file.
+    rest = uri.partition(":")[2]
+    if rest.startswith("//"):
+        rest = rest[2:].partition("/")[2]
+    path = _checked("/" + unquote(rest).lstrip("/"), label)
+    windows = bool(PureWindowsPath(path[1:]).drive)
+    path = path[1:] if windows else path
+    return (_here(_mapped(path, roots, windows), path, label),)
+
+
+# -- root and resource_path ------------------------------------------------------------------
+
+
+def _paths_below_root(
+    resource: Mapping[str, Any], roots: Mapping[str, str], label: str
+) -> tuple[str, ...]:
+    """Candidates for the path of a document with ``root`` and ``resource_path``.
+
+    Databroker joins the two as ``os.path.join`` does, so a ``resource_path`` that begins with a
+    slash stands alone; Bluesky's TiledWriter takes it as relative to the root. Recorded
+    documents have both, so both are looked for, databroker's first.
+    """
+    windows = resource.get("path_semantics") == "windows"
+    root = _checked(str(resource.get("root") or ""), label)
+    tail = _checked(str(resource.get("resource_path") or ""), label)
+    base = _mapped(root, roots, windows)
+    drive = bool(windows and PureWindowsPath(tail).drive)
+    posix_tail = _posix(tail, windows)
+    below = os.path.join(base, posix_tail.lstrip("/")) if posix_tail else base
+    if not drive and not posix_tail.startswith("/"):
+        return (_here(below, root, label),)
+    alone = _here(_mapped(tail, roots, windows), tail, label)
+    if drive or not base:
+        return (alone,)
+    return tuple(dict.fromkeys((alone, _here(below, root, label))))
+
+
+def _posix(path: str, windows: bool) -> str:
+    """The path with slashes, a last one kept."""
+    return path.replace("\\", "/") if windows else path
+
+
+def _mapped(path: str, roots: Mapping[str, str], windows: bool = False) -> str:
+    """The path with its root translated; the same where no key of ``root_map`` fits."""
+    if not roots:
+        return _posix(path, windows)
+    if path in roots:
+        return roots[path]
+    parts = _parts(path, windows)
+    for key in sorted(roots, key=len, reverse=True):
+        head = _parts(key, windows)
+        if head and _alike(parts[: len(head)], windows) == _alike(head, windows):
+            last = "/" if _posix(path, windows).endswith("/") else ""
+            return os.path.join(roots[key], "/".join(parts[len(head) :]) + last)
+    return _posix(path, windows)
+
+
+def _parts(path: str, windows: bool) -> tuple[str, ...]:
+    return (PureWindowsPath if windows else PurePosixPath)(path).parts
+
+
+def _alike(parts: tuple[str, ...], windows: bool) -> tuple[str, ...]:
+    return tuple(part.casefold() for part in parts) if windows else parts
+
+
+def _here(path: str, original: str, label: str) -> str:
+    """The path from the working directory on where it is relative; a foreign drive is an error."""
+    if os.name != "nt" and PureWindowsPath(path).drive and not path.startswith("/"):
+        raise FillError(
+            f"{label}: {original!r} is a path of Windows; root_map={{{original!r}: folder}} would "
+            "say where that is here"
+        )
+    return _from_here(path)
+
+
+def _from_here(path: str) -> str:
+    # not abspath: a ".." after a link means another folder than text alone tells
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
+def _checked(path: str, label: str) -> str:
+    if "\0" in path:
+        raise FillError(f"{label}: the path {path!r} has a null character")
+    return path

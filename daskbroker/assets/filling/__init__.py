@@ -1,0 +1,1 @@
+"""External data in place of references, block by block."""

@@ -1,0 +1,266 @@
+"""One block of external data: the cells of some datums of one resource, as an array."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...core.documents import to_json
+from ...core.errors import FillError, FrameMissing
+from ...core.peeks import Cell
+from ..files.resolving import ResolvedResource
+from ..handlers.classic import ClassicHandler
+from ..handlers.contract import Block, BlockHandler, Datums, FramesThere, Roi
+from ..handlers.registry import Factory
+from ..shapes import Declared
+from .open_handlers import HandlerCache, open_handlers
+
+__all__ = ["cell_shape", "look_at_cells", "look_into_file", "read_block", "touch_block"]
+
+
+def read_block(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    roi: Roi = (),
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+    declared: tuple[int, ...] | None = None,
+) -> Block:
+    """Read one region of the cells of some datums, in this process, with its open handlers.
+
+    Parameters
+    ----------
+    resource, factory
+        From :func:`~daskbroker.assets.files.resolving.resolve` and
+        :meth:`~daskbroker.assets.handlers.registry.HandlerRegistry.find`.
+    datums
+        Of this resource.
+    roi
+        What to read of each cell.
+    data_key
+        The descriptor's entry of the data key, wanted for stream resources.
+    where
+        Begins the message of an error: run, stream and key.
+    declared
+        Shape of a cell that the descriptor declares, for handlers that only know the shape of
+        theirs once they have read one: cells of another shape are not stacked.
+
+    Returns
+    -------
+    numpy.ndarray or list
+        Shape ``(len(datums), *cell[roi].shape)``; a list where the cells have no common shape.
+
+    Raises
+    ------
+    FillError
+        Whatever goes wrong, at once and without another try; it names ``where``, spec and path.
+        It is a :class:`FrameMissing` if a frame is not on disk.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        if isinstance(handler, ClassicHandler):
+            block = handler.read(datums, roi, declared)
+        else:
+            block = handler.read(datums, roi)
+        if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
+            raise FillError(
+                f"the handler gave a {type(block).__name__} that is no block of {len(datums)} cells"
+            )
+        return block
+
+
+def touch_block(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> None:
+    """Find out whether the cells of some datums are there, reading as little as possible.
+
+    Of a block handler an empty region is read: no values, but each file is opened. A classic
+    handler reads the cells.
+
+    Raises
+    ------
+    FrameMissing
+        If some are not.
+    FillError
+        As :func:`read_block` does.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        shape = None if isinstance(handler, ClassicHandler) else handler.cell_shape(datums)
+        nothing = () if not shape else (*[slice(None)] * (len(shape) - 1), slice(0, 0))
+        handler.read(datums, nothing)
+
+
+def cell_shape(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> tuple[int, ...] | None:
+    """Shape of the whole cells of these datums as their handler gives them, if it can tell.
+
+    It opens the file but reads no values; see :meth:`BlockHandler.cell_shape`.
+
+    Raises
+    ------
+    FillError
+        As :func:`read_block` does.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        return handler.cell_shape(datums)
+
+
+def look_at_cells(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> list[Cell]:
+    """Shape and dtype of some cells, without reading values if their handler can tell.
+
+    Otherwise they are read: all of a claim that does not say their shape, else the first.
+
+    Parameters
+    ----------
+    resource, factory, datums, data_key, where
+        As for :func:`read_block`; few datums.
+
+    Raises
+    ------
+    FillError
+        As :func:`read_block` does.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        return _cells(handler, datums, data_key)
+
+
+def look_into_file(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+    keep_open: bool = True,
+) -> tuple[list[Cell], FramesThere | None]:
+    """The same, and how many frames there are for all events, in one opening of the file.
+
+    Parameters
+    ----------
+    resource, factory, datums, data_key, where
+        As for :func:`look_at_cells`.
+    keep_open
+        Keep the handler, as who looks will probably read.
+
+    Raises
+    ------
+    FillError
+        As :func:`read_block` does.
+    """
+    cache = open_handlers() if keep_open else HandlerCache(0)
+    with _open(resource, factory, data_key, where, cache) as handler:
+        cells, frames = _cells(handler, datums, data_key), None
+        with suppress(Exception):  # what is wrong is told to who reads
+            frames = handler.frames_there(datums)
+        return cells, frames
+
+
+def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | None) -> list[Cell]:
+    cells = []
+    for place in range(len(datums)):
+        one = datums.take(slice(place, place + 1))
+        shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
+        if shape is None or dtype is None:
+            cells.append(_read_cell(handler, one))
+            if Declared.of([data_key or {}]).shape is not None:
+                break
+        else:
+            cells.append(Cell(tuple(map(int, shape)), dtype.newbyteorder("=")))
+    return cells
+
+
+def _read_cell(handler: BlockHandler, datums: Datums) -> Cell:
+    (value,) = handler.read(datums)
+    if isinstance(value, (np.ndarray, np.generic)):
+        return Cell(value.shape, value.dtype.newbyteorder("="))
+    return Cell(None, np.dtype(object))
+
+
+@contextmanager
+def _open(
+    resource: ResolvedResource,
+    factory: Factory,
+    data_key: Mapping[str, Any] | None,
+    where: str,
+    cache: HandlerCache | None = None,
+) -> Iterator[BlockHandler]:
+    """The open handler of a resource. One that fails is not kept, and the error says where."""
+    path = resource.path
+    key = (
+        *(factory, path, resource.readable, resource.stream),
+        to_json(resource.kwargs) if resource.kwargs else "",
+        to_json(data_key) if resource.stream else "",
+    )
+    cache = open_handlers() if cache is None else cache
+    try:
+        yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
+    except Exception as error:
+        cache.discard(key)
+        label = f"{where}, " if where else ""
+        shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
+        kind = FrameMissing if _is_missing(error) else FillError
+        raise kind(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
+
+
+def _is_missing(error: Exception) -> bool:
+    return isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FillError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"no such file: {error}"
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return f"there is not enough memory for what is asked: {error or 'MemoryError'}"
+    return f"{type(error).__name__}: {error}"
+
+
+def _build(
+    resource: ResolvedResource,
+    factory: Factory,
+    path: str,
+    data_key: Mapping[str, Any] | None,
+) -> BlockHandler:
+    found = factory.load()
+    made, said = _without_keywords(found)
+    handler: BlockHandler
+    if isinstance(made, type) and issubclass(made, BlockHandler):
+        stream = {"data_key": data_key or {}} if resource.stream else {}
+        make: Callable[..., BlockHandler] = made
+        handler = make(path, **{**stream, **resource.kwargs, **said})  # who is asked knows better
+    else:
+        handler = ClassicHandler(found, path, resource.kwargs)
+    handler.readable = resource.readable
+    return handler
+
+
+def _without_keywords(found: Any) -> tuple[Any, Mapping[str, Any]]:
+    """A handler, and the keywords that :func:`functools.partial` has given it."""
+    if isinstance(found, partial) and not found.args:
+        return found.func, found.keywords
+    return found, {}

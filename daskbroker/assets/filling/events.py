@@ -1,0 +1,186 @@
+"""Filling events and event_pages of one descriptor, a block of cells in one read of each file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ...core.documents import Document
+from ...core.errors import FillError
+from ...core.external import external_keys, is_stream_key
+from ...core.filled import FilledDocument, as_document, read_only
+from .filling import Filling, Target
+from .held import FilledBlock, Held
+
+__all__ = ["events_in_block", "fill_events", "fill_page", "wanted_keys", "with_cells"]
+
+BLOCK_BYTES = 64 * 2**20
+"""Events are filled so many bytes at a time, but one at least."""
+
+
+def wanted_keys(descriptor: Mapping[str, Any], fields: Collection[str] | None) -> list[str]:
+    """External keys of a descriptor; only those named, if any are."""
+    return [key for key in external_keys(descriptor) if fields is None or key in fields]
+
+
+def fill_events(
+    filling: Filling,
+    descriptor: Mapping[str, Any],
+    events: Iterable[Mapping[str, Any]],
+    keys: Sequence[str],
+    near: float = 0.0,
+    later: np.ndarray | None = None,
+) -> Iterator[Document]:
+    """Events of one descriptor with external data in place of references, block by block. Lazy.
+
+    As event-model's Filler does it, ``filled`` then holds the reference that was replaced. Frames
+    that stream_datum documents tell of have no reference: their key comes into ``data``, and
+    ``filled`` is True. The values of a block are views of one array. A filled event remembers what
+    it was before; see :mod:`daskbroker.core.filled`.
+
+    Parameters
+    ----------
+    filling, descriptor, events
+        How, and what.
+    keys
+        External keys to fill.
+    near
+        Where in the run the events are, from 0 to 1.
+    later
+        Of the events, see :attr:`~.held.Held.later`.
+
+    Raises
+    ------
+    FillError
+        At the first event that cannot be filled, once all before it were given.
+    """
+    targets = [Target.of(descriptor, key) for key in keys]
+    count = events_in_block(filling, targets)
+    coming = iter(events)
+    begin = 0
+    while block := list(islice(coming, count)):
+        own = None if later is None else later[begin : begin + len(block)]
+        begin += len(block)
+        yield from _filled_block(filling, targets, block, near, own)
+
+
+def events_in_block(filling: Filling, targets: Iterable[Target]) -> int:
+    """How many events are filled at a time."""
+    size = sum(filling.declared(target).cell_bytes for target in targets)
+    return max(1, BLOCK_BYTES // max(1, size))
+
+
+def _filled_block(
+    filling: Filling,
+    targets: Sequence[Target],
+    block: list[Mapping[str, Any]],
+    near: float,
+    later: np.ndarray | None,
+) -> Iterator[Document]:
+    """Some events, filled together; if that fails, half of them, so that an error is the last."""
+    try:
+        found = []
+        for target in targets:
+            held = replace(Held.of_events(block, target.key), later=later)
+            found.append((target, held, list(filling.blocks(target, held, near))))
+        filled = list(with_cells(filling, block, found))
+    except FillError:
+        if len(block) == 1:
+            raise
+    else:
+        yield from filled
+        return
+    middle = len(block) // 2
+    for some in (slice(0, middle), slice(middle, None)):
+        own = None if later is None else later[some]
+        yield from _filled_block(filling, targets, block[some], near, own)
+
+
+def with_cells(
+    filling: Filling,
+    events: Iterable[Mapping[str, Any]],
+    found: Sequence[tuple[Target, Held, Sequence[FilledBlock]]],
+) -> Iterator[Document]:
+    """Events with cells in place of references, as :func:`fill_events` gives them.
+
+    Parameters
+    ----------
+    filling
+        Says what becomes of missing cells; events may be left out for them.
+    events
+        Of one descriptor.
+    found
+        Of each key what the events hold, and the blocks that were read for them.
+    """
+    keys = [target.key for target, *_ in found]
+    changes = [_changes(filling, *one) for one in found]
+    for event, *values in zip(events, *changes, strict=True):
+        if not any(value is LEFT_OUT for value in values):
+            yield _changed(event, dict(zip(keys, values, strict=True)))
+
+
+LEFT_OUT = object()
+
+
+def _changes(
+    filling: Filling, target: Target, held: Held, blocks: Iterable[FilledBlock]
+) -> list[Any]:
+    """Value and ``filled`` of one key for each event; None where nothing changes."""
+    rule = filling.rule(target)
+    cells, missing = filling.cells_of(target, held, blocks)
+    changes: list[Any] = [None] * len(held)
+    for place, reference in zip(held.referring.tolist(), held.references.to_pylist(), strict=True):
+        changes[place] = read_only(cells[place]), reference
+    if is_stream_key(target.claim) or rule.gap == "fill":
+        for place in held.bare.tolist():
+            changes[place] = read_only(cells[place]), True
+    for place in missing.tolist() if rule.drops else ():
+        changes[place] = LEFT_OUT
+    return changes
+
+
+def _changed(event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | None]) -> Document:
+    new = {key: value for key, value in values.items() if value is not None}
+    if not new:
+        return as_document(event)
+    changed = {
+        **event,
+        "data": {**event["data"], **{key: cell for key, (cell, _) in new.items()}},
+        "filled": {
+            **(event.get("filled") or {}),
+            **{key: reference for key, (_, reference) in new.items()},
+        },
+    }
+    return FilledDocument.of(changed, event)
+
+
+def fill_page(
+    page: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Sequence[str], filling: Filling
+) -> Document:
+    """An event_page with the columns of some keys filled."""
+    data, filled = dict(page["data"]), dict(page.get("filled") or {})
+    for key in keys:
+        target = Target.of(descriptor, key)
+        values, states = data.get(key), filled.get(key)
+        rows = [
+            {
+                "seq_num": seq_num,
+                "data": {} if values is None else {key: values[row]},
+                "filled": {} if states is None else {key: states[row]},
+            }
+            for row, seq_num in enumerate(page["seq_num"])
+        ]
+        held = Held.of_events(rows, key)
+        changes = _changes(filling, target, held, filling.blocks(target, held))
+        if not any(change is not None for change in changes):
+            continue
+        pairs = [
+            change or (row["data"].get(key), row["filled"].get(key, False))
+            for change, row in zip(changes, rows, strict=True)
+        ]
+        data[key], filled[key] = [cell for cell, _ in pairs], [state for _, state in pairs]
+    return FilledDocument.of({**page, "data": data, "filled": filled}, page)

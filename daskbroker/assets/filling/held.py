@@ -1,0 +1,224 @@
+"""What events hold of an external key: references, values that are there already, or nothing.
+
+``filled`` says it of each event: True, or the foreign key that was replaced, where the value is
+there; absent or False where it is a reference. A value that is no text cannot be a reference, so it
+is taken as being there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...core.chunks import ChunkReader
+from ...core.codec import MISSING, block, field_kind
+from ...core.documents import from_json
+from ...core.layouts import cells, whole
+
+__all__ = ["COLUMNS", "FilledBlock", "Held", "held_table"]
+
+FilledBlock = tuple[np.ndarray, Any]
+"""Which events, and their cells: an array, or a list where these have no common shape."""
+
+COLUMNS = ("seq_num", "filled")
+"""Physical columns that are wanted beside ``data:<key>``."""
+
+
+KEPT = 4
+"""So many chunks' references stay in memory: blocks of one chunk are often read in turn."""
+
+
+@lru_cache(KEPT)
+def held_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.Table:
+    """The columns of a chunk that :meth:`Held.of_table` wants of a data key."""
+    return reader.read(chunk, [f"data:{key}", *COLUMNS])
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What some events of one descriptor hold of one external key.
+
+    Attributes
+    ----------
+    seq_nums
+        Of the events.
+    references, referring
+        References, as text, and in which events they are.
+    values, valued
+        Values that are there, an array or a list, and in which events.
+    bare
+        Events that have neither.
+    later
+        How many events of the same ``seq_num`` came after each, where each shows a frame of its
+        own; None: each shows the latest.
+    """
+
+    seq_nums: np.ndarray
+    references: pa.Array
+    referring: np.ndarray
+    values: np.ndarray | list[Any]
+    valued: np.ndarray
+    bare: np.ndarray
+    later: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.seq_nums)
+
+    @classmethod
+    def of_table(
+        cls,
+        table: pa.Table,
+        key: str,
+        rows: np.ndarray | slice = slice(None),
+        *,
+        external: bool = True,
+    ) -> Held:
+        """From rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`.
+
+        ``external`` is whether the descriptor says so; else even text is a value.
+        """
+        seq_nums = table.column("seq_num").to_numpy()[rows]
+        place = table.schema.get_field_index(f"data:{key}")
+        if place < 0:
+            return cls._all_bare(seq_nums)
+        kind, _ = field_kind(table.schema.field(place))
+        column = whole(table.column(place))
+        if kind.name == "array" and kind.dtype != "<U" and not kind.nulls:
+            none, every = np.zeros(0, np.int64), np.arange(len(seq_nums))
+            return cls(seq_nums, _text([]), none, block(column, kind)[rows], every, none)
+        chosen = np.arange(table.num_rows)[rows]
+        states = _states(table, key)
+        plain = kind.name == "str" and not column.null_count and external
+        if plain and not any(states.values()):
+            every, none = np.arange(len(chosen)), np.zeros(0, np.int64)
+            return cls(seq_nums, column.take(pa.array(chosen)), every, [], none, none)
+        values = cells(table, f"data:{key}")
+        codes = _state_codes(table)
+        return cls._of_cells(
+            seq_nums,
+            [values[row] for row in chosen.tolist()],
+            [states.get(codes[row]) if external else True for row in chosen.tolist()],
+        )
+
+    @classmethod
+    def of_events(cls, events: Sequence[Mapping[str, Any]], key: str) -> Held:
+        """From event documents of one descriptor."""
+        seq_nums = np.array([event["seq_num"] for event in events], np.int64)
+        values = [event["data"].get(key, MISSING) for event in events]
+        return cls._of_cells(
+            seq_nums, values, [_state(event.get("filled"), key) for event in events]
+        )
+
+    @classmethod
+    def of_column(cls, seq_nums: np.ndarray, values: Sequence[Any]) -> Held:
+        """From a column of a table; nothing says what is filled but the values themselves."""
+        return cls._of_cells(seq_nums, [_no_nan(value) for value in values], [None] * len(values))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Held]) -> Held:
+        """Of all events of several, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        begins = np.cumsum([0, *map(len, parts[:-1])])
+        values = [part.values for part in parts if len(part.valued)]
+        arrays = [block for block in values if isinstance(block, np.ndarray)]
+        alike = len({(block.dtype, block.shape[1:]) for block in arrays}) == 1
+        together: np.ndarray | list[Any]
+        if len(arrays) == len(values) and alike:
+            together = np.concatenate(arrays)
+        else:
+            together = [value for block in values for value in block]
+
+        def shifted(name: str) -> np.ndarray:
+            return np.concatenate([getattr(p, name) + n for p, n in zip(parts, begins.tolist())])
+
+        return cls(
+            np.concatenate([part.seq_nums for part in parts]),
+            pa.concat_arrays([part.references.cast(pa.string()) for part in parts]),
+            shifted("referring"),
+            together,
+            shifted("valued"),
+            shifted("bare"),
+            None if all(part.later is None for part in parts) else _joined_later(parts),
+        )
+
+    def part(self, begin: int, end: int) -> Held:
+        """Of the events from ``begin`` to before ``end``."""
+        spans = {
+            name: slice(*np.searchsorted(getattr(self, name), (begin, end)))
+            for name in ("referring", "valued", "bare")
+        }
+        chosen = np.arange(len(self.referring))[spans["referring"]]
+        return Held(
+            self.seq_nums[begin:end],
+            self.references.take(pa.array(chosen)),  # a slice would be pickled whole
+            self.referring[spans["referring"]] - begin,
+            self.values[spans["valued"]],
+            self.valued[spans["valued"]] - begin,
+            self.bare[spans["bare"]] - begin,
+            None if self.later is None else self.later[begin:end],
+        )
+
+    def without_values(self) -> Held:
+        """The same without the values that are there: what has to be read."""
+        return replace(self, values=[], valued=np.zeros(0, np.int64))
+
+    @classmethod
+    def _of_cells(cls, seq_nums: np.ndarray, values: list[Any], states: list[Any]) -> Held:
+        kinds = np.fromiter(map(_kind, values, states), np.int64, len(values))
+        referring, valued, bare = (np.flatnonzero(kinds == kind) for kind in range(3))
+        references = _text([values[row] for row in referring.tolist()])
+        there = [values[row] for row in valued.tolist()]
+        return cls(seq_nums, references, referring, there, valued, bare)
+
+    @classmethod
+    def _all_bare(cls, seq_nums: np.ndarray) -> Held:
+        none = np.zeros(0, np.int64)
+        return cls(seq_nums, _text([]), none, [], none, np.arange(len(seq_nums)))
+
+
+def _kind(value: Any, state: Any) -> int:
+    """0: a reference, 1: a value, 2: nothing."""
+    if value is None or value is MISSING:
+        return 2
+    if not isinstance(value, str) or state is True:
+        return 1
+    return 1 if isinstance(state, str) and state != value else 0
+
+
+def _joined_later(parts: Sequence[Held]) -> np.ndarray:
+    return np.concatenate(
+        [np.zeros(len(part), np.int64) if part.later is None else part.later for part in parts]
+    )
+
+
+def _text(values: Sequence[str]) -> pa.Array:
+    return pa.array(values, pa.string())
+
+
+def _no_nan(value: Any) -> Any:
+    return None if isinstance(value, float) and value != value else value
+
+
+def _state(filled: Any, key: str) -> Any:
+    return filled.get(key) if isinstance(filled, Mapping) else None
+
+
+def _states(table: pa.Table, key: str) -> dict[str | None, Any]:
+    """What each different text of ``filled`` says of the key."""
+    if "filled" not in table.column_names:
+        return {}
+    texts = pc.unique(table.column("filled")).to_pylist()
+    return {text: _state(from_json(text), key) for text in texts if text is not None}
+
+
+def _state_codes(table: pa.Table) -> list[str | None]:
+    if "filled" not in table.column_names:
+        return [None] * table.num_rows
+    return table.column("filled").to_pylist()  # type: ignore[no-any-return]

@@ -1,0 +1,199 @@
+"""What becomes of a cell that is missing: of an event without reference, or not on disk.
+
+A *gap* is an event that has neither value nor reference. A *lost* frame is one that should be
+there: its file is not, or ends before it, or the documents that tell of it did not come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ...core.errors import FillError, FrameMissing
+from ..files.sizes import SMALL_BLOCK, is_believable
+from ..handlers.regions import axes_of, shape_of
+from ..shapes import Declared, Mismatch, Roi, cast
+from .held import Held
+
+__all__ = [
+    "DEFAULT_RULE",
+    "GO_ON",
+    "Gathered",
+    "MissingMode",
+    "Rule",
+    "Rules",
+    "filler",
+    "is_mode",
+    "none_missing",
+]
+
+GO_ON = "missing='nan', missing='drop' or fill_value= go on without it"
+"""What errors of missing cells offer."""
+
+MissingMode = Literal["nan", "drop", "raise"]
+"""What ``missing=`` takes beside None, which is: NaN for a gap, an error for a lost frame."""
+
+Treatment = Literal["nan", "drop", "raise", "fill"]
+
+
+def is_mode(given: Any) -> bool:
+    """Whether this is something that ``missing=`` takes, beside None."""
+    return isinstance(given, str) and given in get_args(MissingMode)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What becomes of the missing cells of one key.
+
+    Attributes
+    ----------
+    gap, lost
+        Of an event without reference, and of a frame that is not there.
+    value
+        For ``"fill"``: what the cells are filled with.
+    declared
+        For ``"fill"``: shape and dtype of a cell, over all descriptors.
+    """
+
+    gap: Treatment = "nan"
+    lost: Treatment = "raise"
+    value: Any = None
+    declared: Declared = field(default=Declared(None, np.dtype(object)))
+
+    @property
+    def drops(self) -> bool:
+        """Whether rows are left out."""
+        return "drop" in (self.gap, self.lost)
+
+    def cell(self) -> Any:
+        """A whole cell of the fill value; the value itself where cells have no known shape."""
+        if self.declared.shape is None:
+            return self.value
+        return np.full(self.declared.shape, self.value, self.declared.dtype)
+
+
+DEFAULT_RULE = Rule()
+
+
+def filler(value: Any, dtype: np.dtype) -> Any:
+    """A fill value in the dtype of the cells.
+
+    Raises
+    ------
+    Mismatch
+        If it is no single value, or none of this dtype.
+    """
+    if np.ndim(value):
+        raise Mismatch("it is no single value")
+    if dtype.kind == "O":
+        return value
+    given = np.asarray(value)
+    if given.dtype.kind not in "biufc" or (given.dtype.kind == "b") != (dtype.kind == "b"):
+        raise Mismatch(f"it is no {dtype}")
+    return cast(given[None], dtype)[0]
+
+
+Rules = Mapping[tuple[str, str], Rule]
+"""By stream and data key; others have :data:`DEFAULT_RULE`."""
+
+
+def none_missing(held: Held, missing: np.ndarray, where: str) -> None:
+    """Check that nothing is missing where rows with missing cells were left out before.
+
+    Raises
+    ------
+    FrameMissing
+    """
+    if len(missing):
+        raise FrameMissing(
+            f"{where}: the frame of event {int(held.seq_nums[missing[0]])} was there, and is no "
+            "more; open it again"
+        )
+
+
+class Gathered:
+    """Cells of some events, put together from parts; what is in none of them is missing.
+
+    Parameters
+    ----------
+    held
+        What the events hold.
+    streamed
+        Whether stream_datums tell of the frames, so that an event without one has lost its own.
+    """
+
+    def __init__(self, held: Held, streamed: bool) -> None:
+        self._held = held
+        self._missing = np.ones(len(held), bool)
+        self._missing[held.valued] = False
+        self._gap = np.zeros(len(held), bool)
+        if not streamed:
+            self._gap[held.bare] = True
+
+    def note(self, places: np.ndarray) -> None:
+        """These are there."""
+        self._missing[places] = False
+
+    def missing(self, rule: Rule, where: str) -> np.ndarray:
+        """Places of the missing cells.
+
+        Raises
+        ------
+        FrameMissing
+            If the rule says so.
+        """
+        gaps = np.flatnonzero(self._missing & self._gap)
+        if len(gaps) and rule.gap == "raise":
+            raise FrameMissing(
+                f"{where}: event {int(self._held.seq_nums[gaps[0]])} has neither value nor "
+                f"reference; {GO_ON}"
+            )
+        return np.flatnonzero(self._missing)
+
+    def array(
+        self,
+        rule: Rule,
+        where: str,
+        declared: Declared,
+        roi: Roi,
+        parts: Sequence[tuple[np.ndarray, np.ndarray]],
+    ) -> np.ndarray:
+        """Parts in the order of the events, and what the rule says of the others.
+
+        Raises
+        ------
+        FillError
+        """
+        assert declared.shape is not None
+        cell = shape_of(axes_of(roi, declared.shape))
+        size = len(self._held) * prod(cell) * declared.dtype.itemsize
+        if not parts and not is_believable(size, 0, SMALL_BLOCK):
+            raise FillError(
+                f"{where}: the descriptor declares cells of {declared.shape}, {size:,} bytes "
+                f"for {len(self._held)} events of which none has a value"
+            )
+        out = np.empty((len(self._held), *cell), declared.dtype)
+        for places, block in parts:
+            out[places] = block
+            self.note(places)
+        missing = self.missing(rule, where)
+        if rule.drops:
+            none_missing(self._held, missing, where)
+        if len(missing):
+            out[missing] = self._instead(rule, where, declared.dtype, missing)
+        return out
+
+    def _instead(self, rule: Rule, where: str, dtype: np.dtype, missing: np.ndarray) -> Any:
+        if rule.gap == "fill":
+            return filler(rule.value, dtype)
+        if dtype.kind not in "fcO":
+            raise FillError(
+                f"{where}: event {int(self._held.seq_nums[missing[0]])} has no value, and {dtype} "
+                "has no NaN; missing='drop' and fill_value= keep it, dtypes={key: 'float64'} has "
+                "NaN"
+            )
+        return None if dtype.kind == "O" else np.nan

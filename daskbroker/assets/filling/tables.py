@@ -1,0 +1,90 @@
+"""Filling the external columns of a pandas table that holds references."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...core.errors import FillError
+from .filling import Filling, Target
+from .held import Held
+
+__all__ = ["fill_frame"]
+
+
+def fill_frame(
+    table: pd.DataFrame,
+    filling: Filling,
+    descriptors: Sequence[Mapping[str, Any]],
+    in_place: bool = False,
+    fields: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """A table with its external columns filled.
+
+    Parameters
+    ----------
+    table
+        Index ``seq_num``; where it has the columns ``run`` or ``descriptor``, they tell whose
+        events its rows are.
+    filling
+        Of the runs of the descriptors.
+    descriptors
+        Those whose events the table may have.
+    in_place
+        Change the table rather than a copy.
+    fields
+        Only these columns; None: all.
+
+    Raises
+    ------
+    FillError
+    """
+    result = table if in_place else table.copy()
+    keys = {
+        key for d in descriptors for key, spec in d["data_keys"].items() if spec.get("external")
+    }
+    for column in table.columns:
+        key = str(column).removeprefix("data:") if column not in keys else column
+        if key not in keys or (fields is not None and column not in fields):
+            continue
+        targets = [Target.of(d, key) for d in descriptors if key in d["data_keys"]]
+        cells = _column(table, column, filling, [t for t in targets if t.external])
+        result[column] = pd.Series(cells, index=table.index, dtype=object)
+    return result
+
+
+def _column(
+    table: pd.DataFrame, column: str, filling: Filling, targets: Sequence[Target]
+) -> np.ndarray:
+    """The filled cells of one column, descriptor by descriptor."""
+    values, seq_nums = list(table[column]), table.index.to_numpy()
+    out = np.empty(len(table), dtype=object)
+    waiting = np.ones(len(table), bool)
+    problem: FillError | None = None
+    for target in targets:
+        rows = np.flatnonzero(waiting & _of_target(table, target))
+        if not len(rows):
+            continue
+        held = Held.of_column(seq_nums[rows], [values[row] for row in rows.tolist()])
+        try:
+            out[rows] = filling.cells(target, held)
+        except FillError as error:  # another descriptor may tell of these frames
+            if not len(held.bare):
+                raise
+            problem = error
+            continue
+        waiting[rows] = False
+    if problem is not None and waiting.any():
+        raise problem
+    return out
+
+
+def _of_target(table: pd.DataFrame, target: Target) -> np.ndarray:
+    rows = np.ones(len(table), bool)
+    for name, uid in (("run", target.run), ("descriptor", target.descriptor)):
+        if name in table.columns:
+            rows &= (table[name] == uid).to_numpy(dtype=bool)
+    return rows

@@ -1,0 +1,223 @@
+"""Chunks of HDF5 datasets read as bytes, so that threads decompress at the same time.
+
+HDF5 lets one thread in at a time, decompression included. Here it only tells, once, where the
+chunks lie; the rest is ``os.pread`` and :mod:`~.hdf5_filters`, which hold no lock. What comes out
+is the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+
+import h5py
+import numpy as np
+
+from ....core.errors import FillError
+from ....core.regular import open_regular
+from ..cores import divide
+from ..regions import Axis, as_axis, put_region, shape_of, take_region
+from .chunk_index import MOST_CHUNKS, ChunkIndex, StoredChunk, grid_of
+from .filters import Damaged, Filters
+
+__all__ = ["ChunkBytes"]
+
+WORTH = 2**16
+"""Bytes that chunks have if other threads are to help with them."""
+DONT_FILTER_EDGES = 2
+"""As HDF5 counts it."""
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where one axis meets one chunk: places in the chunk, and in what is read."""
+
+    chunk: int
+    inside: Axis
+    outside: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkBytes:
+    """Where the chunks of a dataset lie in its file, and how they are coded.
+
+    Attributes
+    ----------
+    path
+        Of the file.
+    state
+        Device, inode, size and time of the file when this was found out.
+    shape, dtype, chunk, fill
+        Of the dataset; ``dtype`` with the byte order of the file.
+    filters
+        By which chunks are coded.
+    index
+        Tells where chunks lie.
+    """
+
+    path: str
+    state: tuple[int, int, int, int]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunk: tuple[int, ...]
+    fill: object
+    filters: Filters
+    index: ChunkIndex
+
+    @classmethod
+    def of(cls, dataset: h5py.Dataset) -> ChunkBytes | None:
+        """From an open dataset; None where its chunks cannot or need not be read this way.
+
+        They can if :class:`~.hdf5_filters.Filters` knows how they are coded, hold plain numbers,
+        and lie in one file that nobody writes.
+        """
+        filters = Filters.of(dataset)
+        if filters is None or not _is_plain(dataset) or not _is_coded_to_its_edge(dataset):
+            return None
+        if not 0 < prod(grid_of(dataset)) <= MOST_CHUNKS:
+            return None
+        path, file = dataset.file.filename, dataset.file.id.get_vfd_handle()
+        state = _state(file)
+        if _is_written(file):
+            return None
+        return cls(
+            *(path, state, dataset.shape, dataset.dtype, dataset.chunks),
+            dataset.fillvalue,
+            filters,
+            ChunkIndex(dataset),
+        )
+
+    @contextmanager
+    def opened(self) -> Iterator[int | None]:
+        """The file's descriptor; None if the file has changed or is written."""
+        with open_regular(self.path, buffering=0) as file:
+            number = file.fileno()
+            same = _state(number) == self.state and not _is_written(number)
+            yield number if same else None
+
+    def read_rows(self, file: int, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`.
+
+        Parameters
+        ----------
+        file
+            From :meth:`opened`.
+        rows
+            Increasing.
+        axes
+            What to read along the other dimensions.
+
+        Raises
+        ------
+        FillError
+            For a chunk that is cut off or damaged.
+        """
+        sides = [_parts(axis, side) for axis, side in zip((rows, *axes), self.chunk)]
+        lengths = [len(rows), *(1 if isinstance(axis, int) else len(axis) for axis in axes)]
+        out = np.empty(lengths, self.dtype.newbyteorder("="))
+        wanted = list(itertools.product(*sides))
+        stored = self.index.find([tuple(part.chunk for part in parts) for parts in wanted])
+        divide(
+            lambda item: self._read_chunk(file, *item, out),
+            zip(wanted, stored),
+            alone=self.filters.size < WORTH,
+        )
+        return out.reshape(len(rows), *shape_of(axes))
+
+    def _read_chunk(
+        self, file: int, parts: tuple[_Part, ...], stored: StoredChunk, out: np.ndarray
+    ) -> None:
+        """What one chunk has, put where it belongs; decoded there if all of it is wanted."""
+        if stored.offset < 0:
+            chunk = np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
+        else:
+            into = self._whole(parts, out)
+            data = np.empty(self.filters.size, np.uint8) if into is None else _bytes_of(into)
+            try:
+                self._decode(file, stored, data)
+            except Damaged as error:
+                place = tuple(part.chunk for part in parts)
+                raise FillError(f"the chunk {place} of the dataset is damaged: {error}") from None
+            if into is not None:
+                return
+            chunk = data.view(self.dtype).reshape(self.chunk)
+        inside = take_region(chunk, [part.inside for part in parts])
+        put_region(out, [part.outside for part in parts], inside)
+
+    def _whole(self, parts: tuple[_Part, ...], out: np.ndarray) -> np.ndarray | None:
+        """The part of the result that a chunk is as it is; None where there is none."""
+        whole = (
+            isinstance(part.inside, range) and part.inside == range(side)
+            for part, side in zip(parts, self.chunk)
+        )
+        if out.dtype != self.dtype or not all(whole):
+            return None
+        into = out[tuple(slice(part.outside[0], part.outside[-1] + 1) for part in parts)]
+        return into if into.flags.c_contiguous and into.shape == self.chunk else None
+
+    def _decode(self, file: int, stored: StoredChunk, out: np.ndarray) -> None:
+        # pread would take memory for what is not there
+        if stored.offset + stored.size > self.state[2] or stored.size > self.filters.most:
+            raise Damaged(f"it takes {stored.size:,} bytes, more than there are or can be")
+        data = os.pread(file, stored.size, stored.offset)
+        self.filters.decode(memoryview(data), stored.mask, out)
+
+
+def _bytes_of(array: np.ndarray) -> np.ndarray:
+    return array.reshape(-1).view(np.uint8)
+
+
+def _is_plain(dataset: h5py.Dataset) -> bool:
+    """Numbers as NumPy has them, in a file without a block of a user's own before it."""
+    dtype = dataset.dtype
+    return (
+        dtype.kind in "iufc"
+        and dtype.metadata is None
+        and dataset.id.get_type().equal(h5py.h5t.py_create(dtype, logical=True))
+        and dataset.file.userblock_size == 0
+    )
+
+
+def _is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
+    """Whether chunks that reach over an edge are coded as others, as far as that can be told.
+
+    Files of the newer formats may leave them as they are; the chunks' filter masks do not tell.
+    """
+    if all(size % side == 0 for size, side in zip(dataset.shape, dataset.chunks)):
+        return True
+    options, plist = ctypes.c_uint(), dataset.id.get_create_plist()
+    with h5py._objects.phil:
+        try:
+            ask = ctypes.CDLL(h5py.h5z.__file__).H5Pget_chunk_opts
+        except (OSError, AttributeError):
+            return False
+        ask.argtypes = [ctypes.c_int64, ctypes.POINTER(ctypes.c_uint)]
+        return bool(ask(plist.id, options) >= 0 and not options.value & DONT_FILTER_EDGES)
+
+
+def _state(file: int) -> tuple[int, int, int, int]:
+    found = os.fstat(file)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _is_written(file: int) -> bool:
+    """Whether a writer is at work: superblocks since version 3 have a mark for that."""
+    head = os.pread(file, 12, 0)
+    return not head.startswith(SIGNATURE) or (head[8] >= 3 and head[11] != 0)
+
+
+def _parts(axis: Axis, side: int) -> list[_Part]:
+    """An axis chunk by chunk, the places inside as a range where they are one."""
+    places = np.array([axis] if isinstance(axis, int) else axis, dtype=np.int64)
+    chunks = places // side
+    parts = []
+    for chunk in np.unique(chunks).tolist():
+        outside = np.flatnonzero(chunks == chunk)
+        parts.append(_Part(chunk, as_axis(places[outside] - chunk * side), outside))
+    return parts

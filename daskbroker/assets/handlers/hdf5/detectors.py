@@ -1,0 +1,380 @@
+"""Layouts of HDF5 files that single detectors, or their plugins, write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+from h5py import h5g, h5l, h5o
+
+from ....core.errors import FillError, FrameMissing
+from ....core.regular import Identity, identity
+from ...files.readable import ReadableRoots
+from ..contract import Block, BlockHandler, Datums, FramesThere, Roi
+from ..file_names import check_percent, count_files
+from ..gathering import gather
+from ..regions import axes_of, shape_of
+from ..rows import Rows, read_cell, read_events, whole
+from .files import open_file
+from .frames import AD_DATASET, AreaDetectorHDF5
+from .open_datasets import OpenDatasets
+
+__all__ = [
+    "AreaDetectorTimes",
+    "AreaDetectorTimesSWMR",
+    "Eiger",
+    "FlyScan",
+    "SingleHDF5",
+    "Timepix",
+    "Xspress3",
+]
+
+DETECTOR = "entry/instrument/detector"
+
+
+class Timepix(AreaDetectorHDF5):
+    """Spec ``TPX_HDF5``: as ``AD_HDF5``, with the dataset elsewhere."""
+
+    specs = frozenset({"TPX_HDF5"})
+
+    def __init__(self, path: str, /, frame_per_point: int = 1) -> None:
+        super().__init__(path, frame_per_point, f"{DETECTOR}/data")
+
+
+class AreaDetectorTimes(BlockHandler):
+    """Spec ``AD_HDF5_TS``: when the frames of a point were taken, in seconds.
+
+    A datum has the keyword ``point_number``; its cell is a number, or n of them.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    frame_per_point
+        That is n.
+    swmr
+        Expect a writer at work.
+    """
+
+    specs = frozenset({"AD_HDF5_TS"})
+    parts = (
+        ("/entry/instrument/NDAttributes/NDArrayEpicsTSSec", 1.0),
+        ("/entry/instrument/NDAttributes/NDArrayEpicsTSnSec", 1e-9),
+    )
+
+    def __init__(self, path: str, /, frame_per_point: int = 1, swmr: bool = False) -> None:
+        self._per_point = int(frame_per_point)
+        self._datasets = OpenDatasets(path, swmr)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        places = datums.integers("point_number")
+        axes = axes_of(roi, (self._per_point,)) if self._per_point != 1 else (0,)
+        if self._per_point == 1:
+            axes_of(roi, ())
+        total = np.zeros((len(places), *shape_of(axes)))
+        for name, unit in self.parts:
+            source = self._datasets.get(name, self.readable)
+            total += read_events(source, places, self._per_point, axes, whole(source.shape)) * unit
+        return total
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
+        return () if self._per_point == 1 else (self._per_point,)
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return np.dtype(np.float64)
+
+    def refresh(self) -> bool:
+        return self._datasets.refresh()
+
+
+class AreaDetectorTimesSWMR(AreaDetectorTimes):
+    """Spec ``AD_HDF5_SWMR_TS``: as ``AD_HDF5_TS``, of a file that may be still written."""
+
+    specs = frozenset({"AD_HDF5_SWMR_TS"})
+
+    def __init__(self, path: str, /, frame_per_point: int = 1) -> None:
+        super().__init__(path, frame_per_point, swmr=True)
+
+
+class Xspress3(BlockHandler):
+    """Spec ``XSP3``: spectra of some channels.
+
+    A datum has the keywords ``frame`` and ``channel``, counted from 1; its cell is a spectrum.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    key
+        Of the dataset, ``(frames, channels, length)``.
+    """
+
+    specs = frozenset({"XSP3"})
+
+    def __init__(self, path: str, /, key: str = f"{DETECTOR}/data") -> None:
+        self._key, self._datasets = key, OpenDatasets(path, False)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        source = self._source()
+        columns = dict(datums.columns)
+        channels = Datums({"channel": columns.pop("channel", [])}, datums.count).integers("channel")
+        frames = Datums(columns, datums.count).integers("frame")
+        axes = axes_of(roi, source.shape[2:])
+        out = np.empty((datums.count, *shape_of(axes)), source.dtype.newbyteorder("="))
+        for channel in np.unique(channels).tolist():
+            if not 1 <= channel <= source.shape[1]:
+                raise FillError(f"there is no channel {channel} among {source.shape[1]}")
+            of_it = np.flatnonzero(channels == channel)
+            view = (range(source.shape[0]), channel - 1, *whole(source.shape[2:]))
+            out[of_it] = read_events(source, frames[of_it], 1, (0, *axes), view)
+        return out
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
+        return self._source().shape[2:]
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return self._source().dtype.newbyteorder("=")
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        return FramesThere(self._source().shape[0], "frame")
+
+    def _source(self) -> Rows:
+        source = self._datasets.get(self._key, self.readable)
+        if len(source.shape) != 3:
+            raise FillError(
+                f"the dataset {self._key!r} has the shape {source.shape}, not 3 lengths"
+            )
+        return source
+
+    def refresh(self) -> bool:
+        return self._datasets.refresh()
+
+
+class FlyScan(BlockHandler):
+    """Specs ``XSP3_FLY``, ``MERLIN_FLY`` and others of fly scans: all of a dataset is one cell.
+
+    A datum may have the keyword ``target``: ``data``, or the name of an attribute of frames.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    """
+
+    specs = frozenset(
+        {"XSP3_FLY", "XPS3_FLY", "DEXELA_FLY_V1", "MERLIN_FLY", "MERLIN_FLY_STREAM_V1"}
+    )
+
+    def __init__(self, path: str, /) -> None:
+        self._datasets = OpenDatasets(path, False)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        cells = (self._cell(target, roi) for target in _targets(datums))
+        return gather(cells, datums.count)
+
+    def _cell(self, target: str, roi: Roi) -> np.ndarray:
+        return read_cell(self._source(target), roi)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        shapes = {self._source(target).shape for target in set(_targets(datums))}
+        return shapes.pop() if len(shapes) == 1 else None
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        dtypes = {self._source(target).dtype for target in set(_targets(datums))}
+        return dtypes.pop().newbyteorder("=") if len(dtypes) == 1 else None
+
+    def _source(self, target: str) -> Rows:
+        name = target if target == "data" else f"NDAttributes/{target}"
+        return self._datasets.get(f"{DETECTOR}/{name}", self.readable)
+
+    def refresh(self) -> bool:
+        return self._datasets.refresh()
+
+
+def _targets(datums: Datums) -> Sequence[str]:
+    return [str(row.get("target", "data")) for row in datums.rows()]
+
+
+class Eiger(BlockHandler):
+    """Specs ``AD_EIGER``, ``AD_EIGER2``, ``AD_EIGER_SLICE``: masters that name files of frames.
+
+    A datum has the keyword ``seq_id``; its cell is all frames of the file
+    ``<path>_<seq_id>_master.h5``, or with ``frame_num`` one of them.
+
+    Parameters
+    ----------
+    path
+        What the names of files begin with.
+    images_per_file, frame_per_point
+        Of the writer; the files themselves know.
+    """
+
+    specs = frozenset({"AD_EIGER", "AD_EIGER2", "AD_EIGER_SLICE"})
+
+    def __init__(
+        self, path: str, /, images_per_file: int | None = None, frame_per_point: int | None = None
+    ) -> None:
+        self._stem = path
+        self._series: dict[int, _Series] = {}
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        return gather((self._cell(row, roi) for row in _eiger_rows(datums)), datums.count)
+
+    def _cell(self, row: tuple[int, int | None], roi: Roi) -> np.ndarray:
+        sources = self._sources(row[0])
+        counts = [source.shape[0] for source in sources]
+        frame = sources[0].shape[1:]
+        if row[1] is None:
+            axes = axes_of(roi, (sum(counts), *frame))
+        else:
+            if row[1] >= sum(counts):
+                raise FrameMissing(f"there is no frame {row[1]} among {sum(counts)}")
+            axes = (row[1], *axes_of(roi, frame))
+        wanted = np.atleast_1d(np.asarray(axes[0], np.int64))
+        out = np.empty((len(wanted), *shape_of(axes[1:])), sources[0].dtype.newbyteorder("="))
+        starts = np.cumsum([0, *counts])
+        for source, low, high in zip(sources, starts, starts[1:]):
+            of_it = np.flatnonzero((wanted >= low) & (wanted < high))
+            if len(of_it):
+                view = whole(source.shape)
+                out[of_it] = read_events(source, wanted[of_it] - low, 1, (0, *axes[1:]), view)
+        return out[0] if isinstance(axes[0], int) else out
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        shapes = set()
+        for seq_id, number in set(_eiger_rows(datums)):
+            sources = self._sources(seq_id)
+            frame = sources[0].shape[1:]
+            count = sum(source.shape[0] for source in sources)
+            shapes.add(frame if number is not None else (count, *frame))
+        return shapes.pop() if len(shapes) == 1 else None
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        rows = _eiger_rows(datums)
+        return self._sources(rows[0][0])[0].dtype.newbyteorder("=") if rows else None
+
+    def _sources(self, seq_id: int) -> list[Rows]:
+        path = f"{self._stem}_{seq_id}_master.h5"
+        known, state = self._series.get(seq_id), identity(self.readable.check(path))
+        if known is None or known.state != state:
+            known = self._series[seq_id] = _Series(path, state)
+        return known.sources(self.readable)
+
+
+def _eiger_rows(datums: Datums) -> list[tuple[int, int | None]]:
+    columns = dict(datums.columns)
+    given = columns.pop("frame_num", None)
+    numbers: Sequence[int | None] = [None] * datums.count
+    if given is not None and any(number is not None for number in given):
+        numbers = Datums({"frame_num": given}, datums.count).integers("frame_num").tolist()
+    return list(zip(Datums(columns, datums.count).integers("seq_id").tolist(), numbers))
+
+
+class _Series:
+    """A master and the datasets that it has or links to."""
+
+    def __init__(self, path: str, state: Identity) -> None:
+        self.state, self._path = state, path
+        self._datasets = OpenDatasets(path, False)
+        self._names: list[str] | None = None
+
+    def sources(self, readable: ReadableRoots) -> list[Rows]:
+        if self._names is None:
+            self._names = _data_names(open_file(self._path, False, readable))
+        found = [self._datasets.get(name, readable) for name in self._names]
+        if not found or len({(source.shape[1:], source.dtype) for source in found}) > 1:
+            raise FillError(f"{self._path!r} has no datasets of frames, or some of several shapes")
+        return found
+
+
+def _data_names(file: h5py.File) -> list[str]:
+    """Names of the datasets of frames; no link is followed to find them."""
+    here: h5g.GroupID = h5o.open(file.id, b"/")
+    path = ""
+    for part in (b"entry", b"data"):
+        if part not in here or here.links.get_info(part).type != h5l.TYPE_HARD:
+            break
+        below = h5o.open(here, part)
+        if not isinstance(below, h5g.GroupID):
+            break
+        here, path = below, f"{path}/{part.decode()}"
+    names = sorted(os.fsdecode(name) for name in here)
+    return [f"{path}/{name}" for name in names if name.startswith("data_")]
+
+
+class SingleHDF5(BlockHandler):
+    """Spec ``AD_HDF5_SINGLE``: a file a frame, some of them a point.
+
+    A datum has the keyword ``point_number``; its cell is ``(n, *frame)`` of the files with
+    numbers from ``point_number * n``.
+
+    Parameters
+    ----------
+    path
+        Of the folder.
+    template, filename
+        In C's style, for folder, file name and number; what it calls the file name.
+    key
+        Of the dataset in each file.
+    frame_per_point
+        That is n.
+    """
+
+    specs = frozenset({"AD_HDF5_SINGLE"})
+
+    def __init__(
+        self,
+        path: str,
+        /,
+        template: str,
+        filename: str,
+        key: str = AD_DATASET,
+        frame_per_point: int = 1,
+    ) -> None:
+        self._folder, self._filename, self._key = os.path.join(path, ""), filename, key
+        self._template, self._per_point = check_percent(template), int(frame_per_point)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        places = datums.integers("point_number")
+        picked = axes_of(roi[:1], (self._per_point,))[0]
+        if not len(places):
+            return np.empty((0,))
+        if isinstance(picked, int):
+            cells = (self._frame(int(p) * self._per_point + picked, roi[1:]) for p in places)
+        else:
+            cells = (
+                np.stack([self._frame(int(p) * self._per_point + int(n), roi[1:]) for n in picked])
+                for p in places
+            )
+        return gather(cells, len(places))
+
+    def _frame(self, number: int, roi: Roi) -> np.ndarray:
+        return read_cell(self._source(number), roi)
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
+        first = self._first(datums)
+        return None if first is None else (self._per_point, *first.shape)
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        first = self._first(datums)
+        return None if first is None else first.dtype.newbyteorder("=")
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        places = datums.integers("point_number")
+        if not len(places) or not self._per_point:
+            return None
+        last = (int(places.max()) + 1) * self._per_point - 1
+        files = count_files(self._name, last, self.readable)
+        return FramesThere(files, "point_number", self._per_point, option="frame_per_point")
+
+    def _first(self, datums: Datums) -> Rows | None:
+        places = datums.integers("point_number")
+        return self._source(int(places[0]) * self._per_point) if len(places) else None
+
+    def _source(self, number: int) -> Rows:
+        return OpenDatasets(self._name(number), False).get(self._key, self.readable)
+
+    def _name(self, number: int) -> str:
+        return self._template % (self._folder, self._filename, number)

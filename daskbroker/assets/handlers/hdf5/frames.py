@@ -1,0 +1,192 @@
+"""Frames in HDF5 files: area detectors' own layout, and datasets that stream resources name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ....core.errors import FillError
+from ....core.listing import listed
+from ..contract import Block, BlockHandler, Datums, FramesThere, Roi
+from ..regions import axes_of
+from ..rows import OneFrame, Rows, read_events, whole
+from ..stream_rows import StreamRows
+from .open_datasets import OpenDatasets
+from .rows import dtype_as_read
+
+__all__ = ["AreaDetectorHDF5", "AreaDetectorHDF5SWMR", "FrameHDF5", "StreamHDF5"]
+
+AD_DATASET = "/entry/data/data"
+
+
+class AreaDetectorHDF5(BlockHandler):
+    """Spec ``AD_HDF5``: frames of an area detector, some of them a point.
+
+    A datum has the keyword ``point_number``; its cell is
+    ``frames[point_number * n : (point_number + 1) * n]``, so ``(n, height, width)``. A dataset of
+    two dimensions that cannot grow is a single frame.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    frame_per_point
+        That is n.
+    key
+        Of the dataset in the file.
+    swmr
+        Expect a writer at work.
+    """
+
+    specs = frozenset({"AD_HDF5"})
+
+    def __init__(
+        self, path: str, /, frame_per_point: int = 1, key: str = AD_DATASET, swmr: bool = False
+    ) -> None:
+        self._per_point, self._key = int(frame_per_point), key
+        self._datasets = OpenDatasets(path, swmr)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        source = self._frames()
+        places = datums.integers("point_number")
+        axes = axes_of(roi, (self._per_point, *source.shape[1:]))
+        return read_events(source, places, self._per_point, axes, whole(source.shape))
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
+        return (self._per_point, *self._frames().shape[1:])
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return dtype_as_read(self._frames().dtype)
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        rows = self._frames().shape[0]
+        return FramesThere(rows, "point_number", self._per_point, option="frame_per_point")
+
+    def _frames(self) -> Rows:
+        """The dataset; a single frame as the first of one."""
+        source = self._datasets.get(self._key, self.readable)
+        return OneFrame(source) if _is_one_frame(source) else source
+
+    def refresh(self) -> bool:
+        return self._datasets.refresh()
+
+
+def _is_one_frame(source: Rows) -> bool:
+    """Whether a dataset of two dimensions is a frame: where none of them can grow.
+
+    So area detectors' plugins write it that have one frame a file ("Single"); where they have
+    many, the dimension of frames has no limit.
+    """
+    return len(source.shape) == 2 and getattr(source, "maximum", (None,))[0] is not None
+
+
+class AreaDetectorHDF5SWMR(AreaDetectorHDF5):
+    """Spec ``AD_HDF5_SWMR``: as ``AD_HDF5``, of a file that may be still written."""
+
+    specs = frozenset({"AD_HDF5_SWMR"})
+
+    def __init__(self, path: str, /, frame_per_point: int = 1, key: str = AD_DATASET) -> None:
+        super().__init__(path, frame_per_point, key, swmr=True)
+
+
+class FrameHDF5(BlockHandler):
+    """Spec ``AD_HDF5_SWMR_STREAM`` of resources with datums that name dataset and frame.
+
+    A datum has the keyword ``frame``, and ``dataset`` unless the resource has it; the cell is
+    ``(n, height, width)``.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    frame_per_point
+        That is n.
+    dataset
+        In the file, for datums that name none.
+    chunk_shape, swmr
+        Of the writer; the file itself tells the former.
+    """
+
+    specs = frozenset({"AD_HDF5_SWMR_STREAM"})
+
+    def __init__(
+        self,
+        path: str,
+        /,
+        frame_per_point: int = 1,
+        dataset: str = AD_DATASET,
+        chunk_shape: Sequence[int] = (),
+        swmr: bool = True,
+    ) -> None:
+        self._per_point, self._dataset = int(frame_per_point), dataset
+        self._datasets = OpenDatasets(path, swmr)
+
+    def read(self, datums: Datums, roi: Roi = ()) -> Block:
+        source, places = self._find(datums)
+        axes = axes_of(roi, (self._per_point, *source.shape[1:]))
+        return read_events(source, places, self._per_point, axes, whole(source.shape))
+
+    def cell_shape(self, datums: Datums) -> tuple[int, ...]:
+        return (self._per_point, *self._find(datums)[0].shape[1:])
+
+    def cell_dtype(self, datums: Datums) -> np.dtype | None:
+        return dtype_as_read(self._find(datums)[0].dtype)
+
+    def frames_there(self, datums: Datums) -> FramesThere | None:
+        name = "frame" if "frame" in datums.columns else "point_number"
+        rows = self._find(datums)[0].shape[0]
+        return FramesThere(rows, name, self._per_point, option="frame_per_point")
+
+    def refresh(self) -> bool:
+        return self._datasets.refresh()
+
+    def _find(self, datums: Datums) -> tuple[Rows, np.ndarray]:
+        columns = dict(datums.columns)
+        names = sorted(set(map(str, columns.pop("dataset", [self._dataset]))))
+        if len(names) > 1:
+            raise FillError(f"datums of one key name several datasets: {listed(map(repr, names))}")
+        places = Datums(columns, datums.count).integers("frame", "point_number")
+        return self._datasets.get(names[0] if names else self._dataset, self.readable), places
+
+
+class StreamHDF5(StreamRows):
+    """Mimetype ``application/x-hdf5``: a dataset whose rows are the frames of all events.
+
+    How frames make events is told by :class:`~.layout.EventLayout`.
+
+    Parameters
+    ----------
+    file
+        Path.
+    dataset
+        Name in the file; ``path`` is its older name.
+    swmr
+        Expect a writer at work.
+    **others
+        See :class:`~.stream_rows.StreamRows`.
+    """
+
+    specs = frozenset({"application/x-hdf5"})
+
+    def __init__(
+        self,
+        file: str,
+        /,
+        *,
+        dataset: str | None = None,
+        path: str | None = None,
+        swmr: bool = True,
+        **others: Any,
+    ) -> None:
+        if not (dataset or path):
+            raise FillError("the stream_resource's parameters lack 'dataset', the name in the file")
+        super().__init__(**others)
+        self._name, self._datasets = str(dataset or path), OpenDatasets(file, bool(swmr))
+
+    def source(self) -> Rows:
+        return self._datasets.get(self._name, self.readable)
+
+    def refresh(self) -> bool:
+        return self._datasets.refresh()

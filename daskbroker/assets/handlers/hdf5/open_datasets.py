@@ -1,0 +1,144 @@
+"""The datasets of one file that are open, however they are found and put together."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import h5py
+from h5py import h5d, h5p
+
+from ....core.errors import FillError
+from ....core.regular import Identity, identity
+from ...files.readable import ANYWHERE, ReadableRoots
+from ..rows import Rows
+from .concatenation import ConcatenatedRows
+from .files import open_dataset, open_file
+from .links import LinkedFile, LinkedFiles
+from .rows import RowSource
+from .virtual import VirtualRows
+
+__all__ = ["OpenDatasets"]
+
+DEEPEST = 8
+"""So many virtual datasets may be put together of each other."""
+
+
+@dataclass(eq=False)
+class _Entry:
+    """An open dataset, and what its files were when it was opened or refreshed."""
+
+    rows: Rows
+    state: dict[str, Identity] = field(default_factory=dict)
+
+    def look(self, path: str) -> dict[str, Identity]:
+        """What its files are now, but for the one that the cache of handlers looks at."""
+        return {name: identity(name) for name in {*self.rows.opened} - {path}}
+
+
+class OpenDatasets:
+    """The datasets of one file that are open, by name. Threads may share it.
+
+    Without readable roots HDF5 follows links and virtual datasets by itself, with them
+    :class:`~.hdf5_links.LinkedFiles` does.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    swmr
+        Expect a writer at work.
+    """
+
+    def __init__(self, path: str, swmr: bool) -> None:
+        self.path, self._swmr = path, swmr
+        self._open: dict[str, _Entry] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str, readable: ReadableRoots) -> Rows:
+        """A dataset, with the rows that there are now.
+
+        Raises
+        ------
+        FillError
+            If there is none, it has no dimensions, or leads outside the readable roots.
+        OSError
+            If there is no such file, or it is no sound HDF5 file.
+        """
+        with self._lock:
+            entry = self._open.get(name)
+            if entry is None or not self._is_current(entry):
+                entry = self._open[name] = _Entry(_open_rows(self.path, name, self._swmr, readable))
+            return entry.rows
+
+    def _is_current(self, entry: _Entry) -> bool:
+        """Whether it is as it was, or could be refreshed, where other files hold it."""
+        now = entry.look(self.path)
+        opened = entry.rows.opened
+        known = {name: entry.state.setdefault(name, opened[name]) for name in now}
+        if now == known:
+            return True
+        same = all((now[name] or ())[:2] == (known[name] or ())[:2] for name in now)
+        if not same or not entry.rows.watched:
+            return False
+        entry.rows.refresh()
+        entry.state = now
+        return True
+
+    def refresh(self) -> bool:
+        """See the rows that a writer added; False if the file was not opened to be watched."""
+        with self._lock:
+            watched = all(entry.rows.watched for entry in self._open.values())
+            if watched:
+                for entry in self._open.values():
+                    entry.rows.refresh()
+            return watched
+
+
+def _open_rows(path: str, name: str, swmr: bool, readable: ReadableRoots) -> Rows:
+    if readable.roots is None:
+        return _open_anywhere(open_file(path, swmr, readable), name, swmr, DEEPEST)
+    return _open_linked(LinkedFiles(path, swmr, readable), None, name, DEEPEST)
+
+
+def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> Rows:
+    """A dataset found by HDF5; a concatenation of others read from these."""
+    dataset = open_dataset(file, name)
+    plist = dataset.id.get_create_plist()
+    whole = _rows_of(dataset, plist)
+    if depth == 0 or plist.get_layout() != h5d.VIRTUAL:
+        return whole
+    try:
+        files = LinkedFiles(str(dataset.file.filename), swmr, ANYWHERE)
+        parts = VirtualRows(
+            *(files, files.first, dataset),
+            lambda where, of: _open_anywhere(where.file, of, swmr, depth - 1),
+        )
+    except FillError:  # put together in a way that HDF5 alone knows
+        return whole
+    return ConcatenatedRows.of(whole, parts) or whole
+
+
+def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> Rows:
+    """A dataset found without HDF5 following any name."""
+    file, dataset = files.find(name, start)
+    plist = dataset.id.get_create_plist()
+    if plist.get_external_count():
+        raise FillError(
+            f"{file.path!r}: the dataset {name!r} has its values in "
+            f"{plist.get_external(0)[0]!r}, as raw external storage, which is not read where "
+            "readable roots are set"
+        )
+    if plist.get_layout() != h5d.VIRTUAL:
+        return _rows_of(dataset, plist)
+    if depth == 0:
+        raise FillError(f"virtual datasets lead on more than {DEEPEST} times, at {name!r}")
+    return VirtualRows(
+        files, file, dataset, lambda where, of: _open_linked(files, where, of, depth - 1)
+    )
+
+
+def _rows_of(dataset: h5py.Dataset, plist: h5p.PropDCID) -> RowSource:
+    if not dataset.shape:
+        raise FillError(f"the dataset {dataset.name!r} has no dimensions, so no rows of frames")
+    return RowSource(dataset, plist)

@@ -1,0 +1,314 @@
+"""Reading rows of an HDF5 dataset: few, large reads into arrays made beforehand."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TypeAlias
+
+import h5py
+import numpy as np
+from h5py import h5d, h5f, h5i, h5p
+
+from ....core.regular import identity
+from ..regions import Axis, compose, shape_of, take_region
+from .chunk_bytes import ChunkBytes
+from .guard import ChunkGuard
+from .stored_sizes import check_chunk, stored_elsewhere
+
+__all__ = ["RowSource", "dtype_as_read", "read_rows"]
+
+GAP = 64 * 1024
+"""Bytes that are read and dropped rather than skipped: a read costs as much as this."""
+PIECE = 16 * 2**20
+"""Bytes that are read at a time where more is read than wanted."""
+
+
+Check: TypeAlias = "Callable[[range, Sequence[Axis]], None]"
+
+
+class RowSource:
+    """An open dataset, read in the way that suits it. Threads may share it.
+
+    Parameters
+    ----------
+    dataset
+        Kept open as long as this lives.
+    plist
+        The properties that it was made with, if they are at hand.
+
+    Attributes
+    ----------
+    dtype
+        Of its values, in the byte order of the file.
+    paths
+        Of the files that are looked at for changes.
+    watched
+        Whether it was opened to be watched while it is written.
+
+    Raises
+    ------
+    FillError
+        If its chunks are out of proportion; see :func:`~.hdf5_sizes.check_chunk`.
+    """
+
+    def __init__(self, dataset: h5py.Dataset, plist: h5p.PropDCID | None = None) -> None:
+        # h5py looks up each of these anew whenever it is asked.
+        self.dataset = dataset
+        self.dtype = dataset.dtype
+        plist = dataset.id.get_create_plist() if plist is None else plist
+        self._filtered = plist.get_layout() == h5d.CHUNKED and plist.get_nfilters() > 0
+        check_chunk(dataset, plist, self.dtype.itemsize)
+        self._chunks: ChunkBytes | None = None
+        self._looked = not self._filtered
+        self._guard: ChunkGuard | None = None
+        self._guarded = not self._filtered
+        self._others = stored_elsewhere(dataset, plist)
+        self._file = h5i.get_file_id(dataset.id)
+        path = os.fsdecode(h5f.get_name(dataset.id))
+        self.opened = {path: identity(self._file.get_vfd_handle())}
+        self.watched = bool(self._file.get_intent() & h5f.ACC_SWMR_READ)
+
+    @property
+    def name(self) -> str:
+        """In its file."""
+        return str(self.dataset.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the rows that there are now."""
+        return tuple(self.dataset.shape)
+
+    @property
+    def maximum(self) -> tuple[int | None, ...]:
+        """How far each dimension may grow; None: without limit."""
+        return tuple(self.dataset.maxshape)
+
+    def stored(self, rows: np.ndarray | None = None) -> int | None:
+        """Bytes of the files that hold it; None where they are not known."""
+        own = os.fstat(self._file.get_vfd_handle()).st_size
+        return None if self._others is None else own + self._others
+
+    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+        """Read a region of some rows; see :func:`read_rows`."""
+        if not self._looked:  # twice at worst, if threads meet here
+            self._chunks, self._looked = ChunkBytes.of(self.dataset), True
+        return read_rows(self.dataset, rows, axes, self._chunks, self._check)
+
+    def _check(self, rows: range, axes: Sequence[Axis]) -> None:
+        """Look at chunks that HDF5 is about to unpack."""
+        if not self._guarded:
+            self._guard, self._guarded = ChunkGuard.of(self.dataset), True
+        if self._guard is not None:
+            self._guard.check(rows, axes)
+
+    def refresh(self) -> None:
+        """See the rows that a writer added."""
+        self.dataset.refresh()
+        self._chunks, self._looked = None, not self._filtered
+        self._guard, self._guarded = None, not self._filtered
+
+
+def read_rows(
+    dataset: h5py.Dataset,
+    rows: np.ndarray,
+    axes: Sequence[Axis],
+    chunks: ChunkBytes | None = None,
+    check: Check | None = None,
+) -> np.ndarray:
+    """Read a region of some rows.
+
+    Parameters
+    ----------
+    dataset
+        Of one dimension or more.
+    rows
+        Places along the first dimension, int64, all inside, in any order, repeated or not.
+    axes
+        What to read along the others.
+    chunks
+        Of this dataset, if they can be read past HDF5.
+    check
+        Called with places along all dimensions before HDF5 reads what is there.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(len(rows), *shape_of(axes))``, in the byte order of this machine.
+    """
+    if len(rows) > 1 and (np.diff(rows) <= 0).any():
+        ordered, places = np.unique(rows, return_inverse=True)
+        return read_rows(dataset, ordered, axes, chunks, check)[places]
+    if chunks is not None:
+        with chunks.opened() as file:
+            if file is not None:
+                return chunks.read_rows(file, rows, axes)
+    return _read_rows(dataset, rows, axes, check or _no_check)
+
+
+def dtype_as_read(dtype: np.dtype) -> np.dtype | None:
+    """Of what is read of a dataset of a dtype; None where elements are arrays themselves."""
+    if dtype.subdtype is not None:
+        return None
+    if dtype.hasobject:
+        return np.dtype(object)
+    plain = dtype if dtype.fields else np.dtype(dtype.str)  # without what h5py notes in it
+    return plain.newbyteorder("=")
+
+
+def _no_check(rows: range, axes: Sequence[Axis]) -> None:
+    """For datasets that are known."""
+
+
+def _read_rows(
+    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
+) -> np.ndarray:
+    """Read increasing rows through HDF5."""
+    dtype = dataset.dtype  # h5py makes it anew each time
+    if dtype.hasobject or dtype.subdtype is not None:
+        return _read_objects(dataset, rows, axes, check)
+    dtype, shape = dtype.newbyteorder("="), (len(rows), *shape_of(axes))
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    whole = dataset.chunks is None
+    box = [_box(axis, whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
+    if all(side.rest is None for side in box):
+        return _read_exactly(dataset, dtype, rows, box, check).reshape(shape)
+    return _read_more(dataset, np.empty(shape, dtype), rows, box, axes, check)
+
+
+def _read_objects(
+    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
+) -> np.ndarray:
+    """Texts, values of varying length and arrays as elements, the way h5py reads them."""
+    source = dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
+    if not len(rows):
+        return take_region(source[:0], axes, lead=1)
+    parts, done = [], 0
+    for low, high, count in _spans(rows, _row_bytes(dataset)):
+        check(range(low, high), [range(size) for size in dataset.shape[1:]])
+        part = rows[done : done + count] - low
+        parts.append(take_region(source[low:high][part], axes, lead=1))
+        done += count
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _row_bytes(dataset: h5py.Dataset) -> int:
+    return dataset.dtype.itemsize * prod(dataset.shape[1:])
+
+
+# -- what to read of a row -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is read along one dimension: ``count`` places from ``start``, ``step`` apart.
+
+    ``rest`` is then selected among them; None: all, in this order.
+    """
+
+    start: int
+    count: int
+    step: int
+    rest: Axis | None
+
+    @property
+    def places(self) -> range:
+        """All that is read."""
+        return range(self.start, self.start + self.count * self.step, self.step)
+
+
+def _box(axis: Axis, stride: bool) -> Side:
+    """The simplest selection that holds an axis.
+
+    HDF5 is slow at picking single elements, and at any stride inside chunks. So without
+    ``stride`` all places from the first to the last wanted one are read.
+    """
+    if isinstance(axis, int):
+        return Side(axis, 1, 1, None)
+    if isinstance(axis, range) and (axis.step == 1 or len(axis) == 1):
+        return Side(axis[0], len(axis), 1, None)
+    if isinstance(axis, range) and axis.step > 1 and stride:
+        return Side(axis.start, len(axis), axis.step, None)
+    if isinstance(axis, range):
+        low, high = min(axis[0], axis[-1]), max(axis[0], axis[-1])
+        end = axis[-1] - low + (1 if axis.step > 0 else -1)
+        return Side(low, high - low + 1, 1, range(axis[0] - low, end, axis.step))
+    low, high = int(axis.min()), int(axis.max())
+    return Side(low, high - low + 1, 1, axis - low)
+
+
+# -- which rows ------------------------------------------------------------------------------
+
+
+def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
+    """Which rows are read together: from, to (exclusive), and how many of them are wanted.
+
+    Runs of consecutive rows, and what small gaps divide. HDF5 can stride over rows as well, but
+    inside chunks it takes fifty times longer.
+    """
+    steps = rows[1:] - rows[:-1]
+    apart = (steps - 1) * row_bytes > GAP
+    if (steps > 1).any():
+        piece = (rows - rows[0]) * row_bytes // PIECE
+        apart |= (piece[1:] != piece[:-1]) & (steps > 1)
+    edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)]
+    for first, last in itertools.pairwise(edges):
+        yield int(rows[first]), int(rows[last - 1]) + 1, last - first
+
+
+def _read_exactly(
+    dataset: h5py.Dataset, dtype: np.dtype, rows: np.ndarray, box: Sequence[Side], check: Check
+) -> np.ndarray:
+    """Read what the box holds, all of which is wanted."""
+    out = np.empty((len(rows), *(side.count for side in box)), dtype)
+    done = 0
+    for low, high, count in _spans(rows, out[0].nbytes):
+        check(range(low, high), [side.places for side in box])
+        into = out[done : done + count]
+        if high - low == count:
+            _read_span(dataset, low, box, into)
+        else:
+            span = np.empty((high - low, *out.shape[1:]), out.dtype)
+            _read_span(dataset, low, box, span)
+            np.take(span, rows[done : done + count] - low, axis=0, out=into)
+        done += count
+    return out
+
+
+def _read_more(
+    dataset: h5py.Dataset,
+    out: np.ndarray,
+    rows: np.ndarray,
+    box: Sequence[Side],
+    axes: Sequence[Axis],
+    check: Check,
+) -> np.ndarray:
+    """Read a box that holds more than is wanted, piece by piece, into the array."""
+    rest = [_of_box(side, axis) for side, axis in zip(box, axes)]
+    row_bytes = out.dtype.itemsize * prod(side.count for side in box)
+    step = max(1, PIECE // row_bytes)
+    for first in range(0, len(rows), step):
+        piece = _read_exactly(dataset, out.dtype, rows[first : first + step], box, check)
+        out[first : first + step] = take_region(piece, rest, lead=1)
+    return out
+
+
+def _of_box(side: Side, axis: Axis) -> Axis:
+    if isinstance(axis, int):
+        return 0
+    return range(side.count) if side.rest is None else compose(range(side.count), side.rest)
+
+
+def _read_span(dataset: h5py.Dataset, low: int, box: Sequence[Side], out: np.ndarray) -> None:
+    """Read consecutive rows in one call of HDF5, straight into the array."""
+    space = dataset.id.get_space()
+    space.select_hyperslab(
+        (low, *(side.start for side in box)),
+        out.shape,
+        stride=(1, *(side.step for side in box)),
+    )
+    dataset.id.read(h5py.h5s.create_simple(out.shape), space, out)

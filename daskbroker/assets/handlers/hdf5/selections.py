@@ -1,0 +1,140 @@
+"""Selections of HDF5 dataspaces as places along each dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from h5py import h5s
+
+from ....core.errors import FillError
+from ..regions import Axis
+
+__all__ = ["Selected", "Unlimited", "meet", "paired", "selected"]
+
+MOST_PLACES = 2**22
+MOST_BLOCKS = 2**16
+"""Of selections that are no plain ranges; they have to be written out."""
+
+Selected = tuple["range | np.ndarray", ...]
+"""Places along each dimension; what is selected is all combinations of them."""
+
+
+@dataclass(frozen=True)
+class Unlimited:
+    """A selection that goes on along one dimension as far as there is something.
+
+    Attributes
+    ----------
+    axis
+        Number of that dimension.
+    start, step
+        Of the places along it.
+    others
+        The whole selection, with none along ``axis``.
+    """
+
+    axis: int
+    start: int
+    step: int
+    others: Selected
+
+    def up_to(self, count: int) -> Selected:
+        """The selection with so many places along its unlimited dimension."""
+        places = range(self.start, self.start + count * self.step, self.step)
+        return (*self.others[: self.axis], places, *self.others[self.axis + 1 :])
+
+    def available(self, size: int) -> int:
+        """How many places a dimension of some size has."""
+        return len(range(self.start, size, self.step))
+
+
+def selected(space: h5s.SpaceID, shape: Sequence[int] | None) -> Selected | Unlimited:
+    """What a dataspace selects.
+
+    Parameters
+    ----------
+    space
+        Of a virtual dataset's mapping, on either side.
+    shape
+        What "all" means; None: what the dataspace itself says.
+
+    Raises
+    ------
+    FillError
+        For single points, and for what is not all combinations of places along each dimension.
+    """
+    kind = space.get_select_type()
+    if kind == h5s.SEL_ALL:
+        sizes = space.get_simple_extent_dims() if shape is None else shape
+        return tuple(range(size) for size in sizes)
+    if kind == h5s.SEL_NONE:
+        raise FillError("nothing is mapped")
+    if kind != h5s.SEL_HYPERSLABS:
+        raise FillError("single points are mapped")
+    if not space.is_regular_hyperslab():
+        return _of_blocks(space)
+    sides = list(zip(*space.get_regular_hyperslab()))  # start, stride, count, block
+    endless = [axis for axis, (_, _, *counts) in enumerate(sides) if h5s.UNLIMITED in counts]
+    if not endless:
+        return tuple(_places(*side) for side in sides)
+    start, stride, count, block = sides[endless[0]]
+    if len(endless) > 1 or (block != 1 and (block, count) != (h5s.UNLIMITED, 1)):
+        raise FillError("blocks without end are mapped")
+    others = tuple(range(0) if n == endless[0] else _places(*s) for n, s in enumerate(sides))
+    return Unlimited(endless[0], start, stride if block == 1 else 1, others)
+
+
+def _places(start: int, stride: int, count: int, block: int) -> range | np.ndarray:
+    if count == 1 or stride == block:
+        return range(start, start + count * block)
+    if block == 1:
+        return range(start, start + count * stride, stride)
+    if count * block > MOST_PLACES:
+        raise FillError(
+            f"{count} blocks of {block} places are mapped, more than can be written out"
+        )
+    return (start + np.arange(count)[:, None] * stride + np.arange(block)).ravel()
+
+
+def _of_blocks(space: h5s.SpaceID) -> Selected:
+    """A union of boxes, if it is all combinations of places."""
+    if space.get_select_hyper_nblocks() > MOST_BLOCKS:
+        raise FillError(f"more than {MOST_BLOCKS} boxes are mapped")
+    boxes = np.asarray(space.get_select_hyper_blocklist(), np.int64)
+    axes: list[np.ndarray] = []
+    for sides in boxes.transpose(2, 0, 1):
+        ranges = np.unique(sides, axis=0)
+        if int((ranges[:, 1] - ranges[:, 0] + 1).sum()) > MOST_PLACES:
+            raise FillError("more places are mapped than can be written out")
+        axes.append(np.unique(np.concatenate([np.arange(a, b + 1) for a, b in ranges.tolist()])))
+    if int(np.prod([len(axis) for axis in axes], dtype=object)) != space.get_select_npoints():
+        raise FillError("a selection is mapped that is no grid of places")
+    return tuple(axes)
+
+
+def paired(target: Selected, source: Selected) -> list[int | None] | None:
+    """Which dimension of the target each dimension of the source runs along; None: none does.
+
+    HDF5 maps the elements of two selections in their order. Where both have the same lengths but
+    for those of 1, that is dimension by dimension; else the result is None.
+    """
+    long = [axis for axis, places in enumerate(target) if len(places) != 1]
+    lengths = [len(places) for places in source if len(places) != 1]
+    if lengths != [len(target[axis]) for axis in long]:
+        return None
+    axes = iter(long)
+    return [None if len(places) == 1 else next(axes) for places in source]
+
+
+def meet(wanted: np.ndarray, places: Axis) -> tuple[np.ndarray, np.ndarray]:
+    """Where wanted places are among others: which of the wanted ones, and at which number."""
+    if isinstance(places, range):
+        number, rest = np.divmod(wanted - places.start, places.step)
+        hits = np.flatnonzero((rest == 0) & (number >= 0) & (number < len(places)))
+        return hits, number[hits]
+    others = np.asarray(places)
+    number = np.minimum(np.searchsorted(others, wanted), max(len(others) - 1, 0))
+    hits = np.flatnonzero(others[number] == wanted) if len(others) else np.zeros(0, np.int64)
+    return hits, number[hits]

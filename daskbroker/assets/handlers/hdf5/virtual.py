@@ -1,0 +1,282 @@
+"""Virtual datasets put together by ourselves, from sources that were found and checked.
+
+HDF5 would open the files that a virtual dataset names by itself, and give fill values for those
+that are missing. Here each source is found by :class:`~.hdf5_links.LinkedFiles`, and a missing one
+is an error for whoever asks for its part.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+
+import h5py
+import numpy as np
+
+from ....core.errors import FillError
+from ....core.regular import Identity, identity
+from ..regions import Axis, as_axis, put_region, shape_of
+from ..rows import Rows
+from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
+from .selections import Selected, Unlimited, meet, paired, selected
+
+__all__ = ["VirtualRows"]
+
+
+OpenRows = Callable[[LinkedFile, str], Rows]
+"""Opens a source in a file that is open."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Mapping:
+    """A part of a virtual dataset, and where its values are."""
+
+    file: str
+    dataset: str
+    target: Selected
+    source: Selected | None
+    """None: all there is."""
+
+
+class VirtualRows:
+    """A virtual dataset, read from its sources. Threads may share it.
+
+    Parameters
+    ----------
+    files
+        By which files are found.
+    file, dataset
+        The virtual dataset, and the file it is in.
+    open_rows
+        Opens a source.
+
+    Raises
+    ------
+    FillError
+        For names with a ``%``, by which HDF5 makes further names, and for mappings that are no
+        grids of places.
+    """
+
+    def __init__(
+        self, files: LinkedFiles, file: LinkedFile, dataset: h5py.Dataset, open_rows: OpenRows
+    ) -> None:
+        self._files, self._file, self._dataset, self._open_rows = files, file, dataset, open_rows
+        self._lock = threading.RLock()
+        self._sources: dict[tuple[str, str], Rows] = {}
+        self.name, self.dtype = dataset.name, dataset.dtype
+        self._state = identity(file.file.id.get_vfd_handle())
+        if self.dtype.hasobject or self.dtype.subdtype is not None:
+            raise self._refused("its elements are texts or lists")
+        self._map()
+
+    def _refused(self, why: str) -> FillError:
+        return FillError(
+            f"{self._file.path!r}: the virtual dataset {self.name!r} cannot be read where "
+            f"readable roots are set: {why}"
+        )
+
+    # -- mappings ----------------------------------------------------------------------------
+
+    def _map(self) -> None:
+        """Find out which part is where; opens sources only where they tell the shape."""
+        plist = self._dataset.id.get_create_plist()
+        self._mappings: list[_Mapping] = []
+        self._grows = False
+        sizes: list[int] = []
+        for number in range(plist.get_virtual_count()):
+            names = plist.get_virtual_filename(number), plist.get_virtual_dsetname(number)
+            for name in names:
+                if "%" in name:
+                    raise self._refused(f"{name!r} stands for other names")
+            try:
+                target = selected(plist.get_virtual_vspace(number), None)
+                source = selected(plist.get_virtual_srcspace(number), ()) or None
+                if isinstance(target, Unlimited) or isinstance(source, Unlimited):
+                    target, source = self._endless(names, target, source)
+            except FillError as error:
+                raise self._refused(f"of {names[0]!r}, {error}") from None
+            self._mappings.append(_Mapping(*names, target, source))
+            ends = [max(places[0], places[-1]) + 1 if len(places) else 0 for places in target]
+            sizes = [max(pair) for pair in zip(sizes or ends, ends)]
+        if self._grows:  # asking HDF5 would make it open the sources
+            fixed = plist.get_virtual_vspace(0).get_simple_extent_dims()
+            self.shape = tuple(map(max, sizes, fixed))
+        else:
+            self.shape = tuple(self._dataset.shape)
+        firsts = [m.target[0] for m in self._mappings]
+        self._lows = np.array([min(p[0], p[-1]) if len(p) else 0 for p in firsts], np.int64)
+        self._highs = np.array([max(p[0], p[-1]) if len(p) else -1 for p in firsts], np.int64)
+
+    def _endless(
+        self, names: tuple[str, str], target: Selected | Unlimited, source: object
+    ) -> tuple[Selected, Selected]:
+        """Selections without end, up to where the source ends now."""
+        if not isinstance(target, Unlimited) or not isinstance(source, Unlimited):
+            raise FillError("only one side of the mapping is without end")
+        self._grows = True
+        count = source.available(self._source(*names).shape[source.axis])
+        return target.up_to(count), source.up_to(count)
+
+    def _source(self, file: str, dataset: str) -> Rows:
+        with self._lock:
+            key = file, dataset
+            if key not in self._sources:
+                where = self._file
+                if file != ".":
+                    where = self._files.open_named(file, self._file, VIRTUAL_PREFIX)
+                self._sources[key] = self._open_rows(where, dataset)
+            return self._sources[key]
+
+    # -- what it is put together of ----------------------------------------------------------
+
+    @property
+    def grows(self) -> bool:
+        """Whether mappings have no end, so that sources tell the shape."""
+        return self._grows
+
+    def selections(self) -> list[tuple[Selected, Selected | None]]:
+        """Of each mapping, the places in the target and in the source; None: all there is."""
+        return [(mapping.target, mapping.source) for mapping in self._mappings]
+
+    def is_as_mapped(self, rows: np.ndarray) -> bool:
+        """Whether all sources of some rows are there, with the frames and dtype of the target."""
+        for mapping in self._touched(rows):
+            try:
+                source = self._source(mapping.file, mapping.dataset)
+            except (FillError, OSError):
+                return False
+            needed = mapping.source[0][-1] + 1 if mapping.source else len(mapping.target[0])
+            if source.shape[1:] != self.shape[1:] or source.dtype != self.dtype:
+                return False
+            if source.shape[0] < needed or (not mapping.source and source.shape[0] != needed):
+                return False
+        return True
+
+    # -- reading -----------------------------------------------------------------------------
+
+    def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
+        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`.
+
+        Raises
+        ------
+        FillError
+            If a source is missing that has a part of them, or lacks the part.
+        """
+        wanted = [np.atleast_1d(np.asarray(axis, np.int64)) for axis in (rows, *axes)]
+        lengths, dtype = [len(axis) for axis in wanted], self.dtype.newbyteorder("=")
+        out: np.ndarray | None = None
+        for mapping in self._touched(rows):
+            met = [meet(axis, places) for axis, places in zip(wanted, mapping.target)]
+            hits = [found for found, _ in met]
+            if not all(map(len, hits)):
+                continue
+            block = self._read_mapping(mapping, [numbers for _, numbers in met])
+            if list(block.shape) == lengths:  # it has all that is wanted
+                out = block.astype(dtype, copy=False)
+                continue
+            out = np.full(lengths, self._fill, dtype) if out is None else out
+            put_region(out, hits, block)
+        out = np.full(lengths, self._fill, dtype) if out is None else out
+        return out.reshape(len(rows), *shape_of(axes))
+
+    @cached_property
+    def _fill(self) -> np.generic:
+        return self._dataset.fillvalue
+
+    def stored(self, rows: np.ndarray | None = None) -> int | None:
+        """Bytes of the files that hold some rows, or all of them; None: not known."""
+        touched = self._mappings if rows is None else self._touched(rows)
+        total = 0
+        for names in {(m.file, m.dataset) for m in touched}:
+            with suppress(FillError, OSError):  # whoever reads its part is told
+                size = self._source(*names).stored()
+                if size is None:
+                    return None
+                total += size
+        return total
+
+    def _touched(self, rows: np.ndarray) -> list[_Mapping]:
+        """Mappings that may have some of these rows."""
+        ordered = np.sort(rows)
+        begins = np.searchsorted(ordered, self._lows)
+        ends = np.searchsorted(ordered, self._highs, side="right")
+        return [self._mappings[number] for number in np.flatnonzero(begins < ends).tolist()]
+
+    def _read_mapping(self, mapping: _Mapping, numbers: list[np.ndarray]) -> np.ndarray:
+        """Places of a mapping, by their numbers along each dimension of the target.
+
+        Where no dimension of the source runs along one, the result has the length 1 there.
+        """
+        label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
+        source = self._source(mapping.file, mapping.dataset)
+        places = mapping.source or tuple(map(range, source.shape))
+        runs = paired(mapping.target, places)
+        if runs is None or len(places) != len(source.shape):
+            lengths = tuple(map(len, mapping.target))
+            raise self._refused(
+                f"{label}, of the shape {source.shape}, is mapped to a part of the shape {lengths}"
+            )
+        picked = [_picked(p, None if r is None else numbers[r]) for p, r in zip(places, runs)]
+        self._check_there(label, picked, source.shape)
+        rows = np.atleast_1d(np.asarray(picked[0], np.int64))
+        block = source.read(rows, picked[1:])
+        shape = [len(n) if axis in runs else 1 for axis, n in enumerate(numbers)]
+        return self._converted(block.reshape(shape), label)
+
+    def _check_there(self, label: str, picked: Sequence[Axis], shape: Sequence[int]) -> None:
+        for axis, size in zip(picked, shape):
+            last = int(np.max(axis)) if isinstance(axis, (np.ndarray, int)) else max(axis)
+            if last >= size:
+                raise FillError(
+                    f"{self._file.path!r}: {label} has the shape {tuple(shape)}, too small for "
+                    f"place {last}, which the virtual dataset {self.name!r} has of it"
+                )
+
+    def _converted(self, block: np.ndarray, label: str) -> np.ndarray:
+        """Values in the dtype of the virtual dataset, if none of them changes by it."""
+        dtype = self.dtype.newbyteorder("=")
+        if block.dtype == dtype or np.can_cast(block.dtype, dtype, "safe"):
+            return block
+        with np.errstate(all="ignore"):
+            changed = block.astype(dtype)
+        if not np.array_equal(changed, block, equal_nan=block.dtype.kind in "fc"):
+            raise self._refused(f"{label} has values of {block.dtype} that {dtype} cannot hold")
+        return changed
+
+    # -- files -------------------------------------------------------------------------------
+
+    @property
+    def opened(self) -> dict[str, Identity]:
+        """Its own file and those of the sources that were read so far, as they were opened."""
+        with self._lock:
+            found = {self._file.path: self._state}
+            for source in self._sources.values():
+                found.update(source.opened)
+            return found
+
+    @property
+    def watched(self) -> bool:
+        """Whether all of them were opened to be watched while they are written."""
+        with self._lock:
+            own = bool(self._file.file.swmr_mode)
+            return own and all(source.watched for source in self._sources.values())
+
+    def refresh(self) -> None:
+        """See the rows that writers added."""
+        with self._lock:
+            for source in self._sources.values():
+                source.refresh()
+            self._dataset.id.refresh()
+            self._map()
+
+
+def _picked(places: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
+    """Some of the places of a source's dimension; the only one where it runs along none."""
+    if numbers is None:
+        return int(places[0])
+    if isinstance(places, range):
+        return as_axis(places.start + numbers * places.step)
+    return as_axis(np.asarray(places)[numbers])

@@ -1,0 +1,204 @@
+"""Stream_datums of one data key as a table of intervals: from seq_num to resource and index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...core.chunks import ChunkReader
+from ...core.documents import Document
+from ...core.layouts import STREAM_DATUM, STREAM_RESOURCE, whole
+from .reference_chunks import documents, reference_table
+
+__all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
+
+KEPT = 64
+"""So many tables stay in memory."""
+
+
+class UnevenStreamDatum(LookupError):
+    """A stream_datum names more indices than events, or fewer."""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Frames of consecutive events, of which each event has one.
+
+    Attributes
+    ----------
+    starts, stops
+        Half-open intervals of seq_num, in order, none overlapping another.
+    indices
+        Index, in its resource, of the first frame of each.
+    numbers
+        Which resource that is.
+    """
+
+    starts: np.ndarray
+    stops: np.ndarray
+    indices: np.ndarray
+    numbers: np.ndarray
+
+    def find(self, seq_nums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the resource (-1: none) and index in it, of each event."""
+        if not len(self.starts):
+            return np.full(len(seq_nums), -1), np.zeros(len(seq_nums), np.int64)
+        place = np.searchsorted(self.starts, seq_nums, side="right") - 1
+        inside = (place >= 0) & (seq_nums < self.stops[place])
+        numbers = np.where(inside, self.numbers[place], -1)
+        return numbers, self.indices[place] + (seq_nums - self.starts[place])
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Which frames belong to which events, for one descriptor and key.
+
+    Attributes
+    ----------
+    layers
+        The latest frame of each event, the one before it of those that have several (a scan was
+        rewound), and so on.
+    resources
+        The stream_resources, by the numbers of the intervals.
+    spans
+        First index of each, and the one after its last, over all descriptors.
+    """
+
+    layers: Sequence[Intervals]
+    resources: Sequence[Document]
+    spans: Sequence[tuple[int, int]]
+
+    def count(self, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames each event has."""
+        counts = np.zeros(len(seq_nums), np.int64)
+        for layer in self.layers:
+            counts += layer.find(seq_nums)[0] >= 0
+        return counts
+
+    def find(
+        self, seq_nums: np.ndarray, later: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the resource (-1: none) and index in it, of each event.
+
+        Parameters
+        ----------
+        seq_nums
+            Of the events.
+        later
+            How many events of the same number came after each, which have later frames, as far as
+            there are several; None: the latest frame is asked of each.
+        """
+        numbers, indices = self.layers[0].find(seq_nums)
+        if later is None:
+            return numbers, indices
+        for depth, layer in enumerate(self.layers[1:], 1):
+            older = np.flatnonzero(later >= depth)
+            found, there = layer.find(seq_nums[older])
+            numbers[older[found >= 0]] = found[found >= 0]
+            indices[older[found >= 0]] = there[found >= 0]
+        return numbers, indices
+
+
+@lru_cache(KEPT)
+def read_frame_table(
+    store: str,
+    reader: ChunkReader,
+    resource_keys: tuple[Any, ...],
+    datum_keys: tuple[Any, ...],
+    descriptor: str,
+    key: str,
+) -> FrameTable:
+    """The table of one descriptor and data key.
+
+    Parameters
+    ----------
+    store, reader
+        Of the chunks; ``store`` tells chunks of one key apart.
+    resource_keys, datum_keys
+        Chunks of all stream_resources and stream_datums of the run.
+    descriptor, key
+        Its uid; the data key.
+
+    Raises
+    ------
+    UnevenStreamDatum
+    """
+    every = documents(store, reader, resource_keys, STREAM_RESOURCE)
+    resources = [doc for doc in every.values() if doc.get("data_key") == key]
+    rows = _stream_datums(store, reader, datum_keys, [doc["uid"] for doc in resources])
+    start, first, first_stop = rows["seq"], rows["index"], rows["index_stop"]
+    own = (rows["descriptor"] == descriptor) & (rows["seq_stop"] > start)
+    uneven = own & (rows["seq_stop"] - start != first_stop - first)
+    if uneven.any():
+        row = int(np.flatnonzero(uneven)[0])
+        raise UnevenStreamDatum(
+            f"a stream_datum gives {int(first_stop[row] - first[row])} indices to "
+            f"{int(rows['seq_stop'][row] - start[row])} events, from seq_num {int(start[row])} on"
+        )
+    numbers = rows["number"]
+    of_each = [numbers == number for number in range(len(resources))]
+    spans = [_span(first[some], first_stop[some]) for some in of_each]
+    layers = _layers(start[own], rows["seq_stop"][own], first[own], numbers[own])
+    return FrameTable(layers, resources, spans)
+
+
+def _stream_datums(
+    store: str, reader: ChunkReader, keys: Sequence[Any], resources: list[str]
+) -> dict[str, np.ndarray]:
+    """The stream_datums of some resources, of all descriptors, in the order they came."""
+    tables = [reference_table(store, reader, key) for key in keys]
+    numbers = [
+        pc.index_in(whole(table.column(STREAM_DATUM.owner)), value_set=pa.array(resources, "str"))
+        .fill_null(-1)
+        .to_numpy()
+        for table in tables
+    ]
+    names = {
+        "seq": "seq_nums:start", "seq_stop": "seq_nums:stop",
+        "index": "indices:start", "index_stop": "indices:stop",
+    }  # fmt: skip
+    parts = {
+        name: [t.column(column).to_numpy().astype(np.int64) for t in tables]
+        for name, column in names.items()
+    }
+    parts["descriptor"] = [np.array(t.column("descriptor").to_pylist(), object) for t in tables]
+    parts["number"] = numbers
+    if not tables:
+        return {name: np.zeros(0, object if name == "descriptor" else np.int64) for name in parts}
+    ours = np.concatenate(numbers) >= 0
+    return {name: np.concatenate(arrays)[ours] for name, arrays in parts.items()}
+
+
+def _span(begins: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
+    return (int(begins.min()), int(ends.max())) if len(begins) else (0, 0)
+
+
+def _layers(
+    start: np.ndarray, stop: np.ndarray, index: np.ndarray, number: np.ndarray
+) -> list[Intervals]:
+    """Intervals in order; where some overlap, the latest on top, and below it those before."""
+    order = np.argsort(start, kind="stable")
+    if (start[order][1:] >= stop[order][:-1]).all():
+        return [Intervals(start[order], stop[order], index[order], number[order])]
+    borders = np.unique(np.concatenate([start, stop]))
+    owners = [np.full(len(borders) - 1, -1)]
+    begins, ends = np.searchsorted(borders, start), np.searchsorted(borders, stop)
+    for row, part in enumerate(map(slice, begins.tolist(), ends.tolist())):
+        if (owners[-1][part] >= 0).any():
+            owners.append(np.full(len(borders) - 1, -1))
+        for above, below in zip(owners[-2::-1], owners[:0:-1]):
+            below[part] = above[part]
+        owners[0][part] = row
+    layers = []
+    for owner in owners:
+        held = owner >= 0
+        rows, lows = owner[held], borders[:-1][held]
+        firsts = index[rows] + (lows - start[rows])
+        layers.append(Intervals(lows, borders[1:][held], firsts, number[rows]))
+    return layers

@@ -1,0 +1,282 @@
+"""References of a run: from datum_ids, or from seq_nums, to resources and what to read of them.
+
+A :class:`References` is pure data, which chunks hold the references of a run, and goes with
+every task that fills. The chunks are read where the task runs, once in a process, and looked up
+with Arrow and NumPy: a million datum documents never become as many Python objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
+from ...core.documents import Document
+from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
+from ..handlers.contract import Datums
+from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
+from .reference_chunks import DatumChunk, datum_chunk, documents, places_among
+
+__all__ = ["Found", "ReferenceMissing", "References"]
+
+
+class ReferenceMissing(LookupError):
+    """A reference leads nowhere; the message says which."""
+
+
+class Found(NamedTuple):
+    """Where some cells are: in one resource.
+
+    Attributes
+    ----------
+    resource
+        The resource or stream_resource document.
+    datums
+        What to read of it, one a cell.
+    places
+        Which of the cells asked for these are.
+    indices
+        Of a stream_resource: its first index, and the one after its last; else None.
+    """
+
+    resource: Document
+    datums: Datums
+    places: np.ndarray
+    indices: tuple[int, int] | None
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Where the references of one run are stored.
+
+    Attributes
+    ----------
+    run
+        Its uid.
+    store
+        Identity of the store.
+    reader
+        Reads its chunks.
+    keys
+        Chunk keys of each kind, in the order in which the references came.
+    """
+
+    run: str
+    store: str
+    reader: ChunkReader
+    keys: Mapping[str, tuple[Any, ...]]
+
+    @classmethod
+    def of_plans(cls, plans: Mapping[str, ChunkPlan]) -> dict[str, References]:
+        """By run, from the plans of the kinds of references that a RunPlan has."""
+        keys: dict[str, dict[str, list[Any]]] = {}
+        for kind, plan in plans.items():
+            uids = [owner["run_start"] for owner in plan.descriptors]
+            for uid in uids:
+                keys.setdefault(uid, {})
+            _, stored = plan.reader.stored(plan.keys)
+            for place, key in zip(plan.records["descriptor"].tolist(), stored, strict=True):
+                keys[uids[place]].setdefault(kind, []).append(key)
+        any_plan = next(iter(plans.values()), None)
+        if any_plan is None:
+            return {}
+        store, (reader, _) = any_plan.store, any_plan.reader.stored(())
+        return {
+            run: cls(run, store, reader, {kind: tuple(some) for kind, some in found.items()})
+            for run, found in keys.items()
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (References, (self.run, self.store, self.reader, self._portable))
+
+    @cached_property
+    def _portable(self) -> dict[str, tuple[Any, ...]]:
+        return {kind: tuple(self.reader.portable(keys)) for kind, keys in self.keys.items()}
+
+    @cached_property
+    def token(self) -> str:
+        """Changes when references are added."""
+        digest = hashlib.blake2b(f"{self.store}\0{self.run}".encode("utf8", "replace"))
+        digest.update(repr(sorted(self.keys.items())).encode("utf8", "replace"))
+        return digest.hexdigest()[:32]
+
+    # -- datums ------------------------------------------------------------------------------
+
+    def find(
+        self, datum_ids: pa.Array, near: float = 0.0, *, strict: bool = True
+    ) -> Iterator[Found]:
+        """The resources of some datums, and what the datums say.
+
+        Parameters
+        ----------
+        datum_ids
+            Text, no nulls.
+        near
+            Where in the run they are thought to be, from 0 to 1; chunks there are looked at
+            first, all others after them.
+        strict
+            False: datums that the run does not have are left out.
+
+        Raises
+        ------
+        ReferenceMissing
+            Naming the first datum_id, or resource, that the run does not have.
+        """
+        yield from _by_file(self._find(datum_ids, near, strict))
+
+    def _find(self, datum_ids: pa.Array, near: float, strict: bool) -> Iterator[Found]:
+        """The same, chunk by chunk of the datums."""
+        places = np.arange(len(datum_ids))
+        for key in self._from(near):
+            if not len(places):
+                return
+            with self._named():
+                chunk = datum_chunk(self.store, self.reader, key)
+            asked = datum_ids if len(places) == len(datum_ids) else datum_ids.take(places)
+            hits = places_among(asked, chunk.uids)
+            there = hits >= 0
+            if there.any():
+                yield from self._by_resource(chunk, hits[there], places[there], strict)
+            places = places[~there]
+        if len(places) and strict:
+            raise ReferenceMissing(
+                f"the datum {datum_ids[int(places[0])].as_py()!r} is not stored with this run"
+            )
+
+    def _from(self, near: float) -> list[Any]:
+        keys = self.keys.get(DATUM.kind, ())
+        center = near * len(keys) - 0.5
+        return [keys[n] for n in sorted(range(len(keys)), key=lambda n: abs(n - center))]
+
+    def _by_resource(
+        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray, strict: bool
+    ) -> Iterator[Found]:
+        groups = chunk.groups[rows]
+        wanted = np.unique(groups).tolist()
+        owners = [chunk.owners[chunk.group_owner[group]] for group in wanted]
+        documents = self.documents(RESOURCE, owners)
+        for group, owner in zip(wanted, owners, strict=True):
+            chosen = slice(None) if len(wanted) == 1 else groups == group
+            if owner not in documents:
+                if not strict:
+                    continue
+                raise ReferenceMissing(f"the resource {owner!r} is not stored with this run")
+            datums = chunk.datums(rows[chosen], group)
+            yield Found(documents[owner], datums, places[chosen], None)
+
+    def documents(self, layout: Layout, uids: Sequence[str] | None = None) -> dict[str, Document]:
+        """Resources or stream_resources by uid: those asked for that there are, or all."""
+        with self._named():
+            return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
+
+    def last_place(self, resource: Document, name: str) -> int:
+        """The highest value of a keyword among the datums of a resource; -1 if there is none.
+
+        Those of other resources of the same file count too.
+        """
+        every = self.documents(RESOURCE)
+        alike = {uid for uid, doc in every.items() if _is_same_file(doc, resource)}
+        last = -1
+        for key in self.keys.get(DATUM.kind, ()):
+            with self._named():
+                chunk = datum_chunk(self.store, self.reader, key)
+            last = max(last, chunk.highest(alike, name))
+        return last
+
+    # -- frames of streams -------------------------------------------------------------------
+
+    def find_frames(
+        self,
+        descriptor: str,
+        key: str,
+        seq_nums: np.ndarray,
+        later: np.ndarray | None = None,
+        *,
+        strict: bool = True,
+    ) -> Iterator[Found]:
+        """The stream_resources that hold the frames of some events, and their indices there.
+
+        Parameters
+        ----------
+        descriptor
+            Uid.
+        key
+            Data key.
+        seq_nums, later
+            Of the events, as :meth:`FrameTable.find` takes them.
+        strict
+            False: events of which no stream_datum tells are left out.
+
+        Raises
+        ------
+        ReferenceMissing
+            Naming the first event of which no stream_datum tells.
+        """
+        table = self._frame_table(descriptor, key)
+        numbers, indices = table.find(seq_nums, later)
+        if strict and (numbers < 0).any():
+            raise ReferenceMissing(
+                f"no stream_datum of this run tells of event {int(seq_nums[numbers < 0][0])}"
+            )
+        for number in np.unique(numbers[numbers >= 0]).tolist():
+            places = np.flatnonzero(numbers == number)
+            datums = Datums({"index": indices[places]}, len(places))
+            yield Found(table.resources[number], datums, places, table.spans[number])
+
+    def last_index(self, descriptor: str, key: str, resource: Document) -> int:
+        """The last index of a stream_resource, and of others of the key in the same file."""
+        table = self._frame_table(descriptor, key)
+        spans = zip(table.resources, table.spans, strict=True)
+        return max(stop for doc, (_, stop) in spans if _is_same_file(doc, resource)) - 1
+
+    def has_frames_again(self, descriptor: str, key: str) -> bool:
+        """Whether some event of a descriptor has several frames of a key."""
+        try:
+            return len(self._frame_table(descriptor, key).layers) > 1
+        except ReferenceMissing:  # which is told when they are asked for
+            return False
+
+    def count_frames(self, descriptor: str, key: str, seq_nums: np.ndarray) -> np.ndarray:
+        """How many frames of a key each event has."""
+        return self._frame_table(descriptor, key).count(seq_nums)
+
+    def _frame_table(self, descriptor: str, key: str) -> FrameTable:
+        chunks = (self.keys.get(kind, ()) for kind in (STREAM_RESOURCE.kind, STREAM_DATUM.kind))
+        try:
+            with self._named():
+                return read_frame_table(self.store, self.reader, *chunks, descriptor, key)
+        except UnevenStreamDatum as error:
+            raise ReferenceMissing(str(error)) from None
+
+    def _named(self) -> AbstractContextManager[None]:
+        """Errors of damaged chunks say whose references they are."""
+        return damage_of(chunk_label({"run_start": self.run}))
+
+
+def _is_same_file(one: Document, other: Document) -> bool:
+    """Whether two resources have the same frames."""
+    names = (one.keys() | other.keys()) - {"uid", "run_start"}
+    return all(one.get(name) == other.get(name) for name in names)
+
+
+def _by_file(parts: Iterable[Found]) -> Iterator[Found]:
+    """What chunks of datums tell of one resource as one, so that its file is read in one call."""
+    found: dict[tuple[str, tuple[str, ...]], list[Found]] = {}
+    for part in parts:
+        names = tuple(sorted(part.datums.columns))
+        found.setdefault((part.resource["uid"], names), []).append(part)
+    for some in found.values():
+        if len(some) == 1:
+            yield some[0]
+            continue
+        places = np.concatenate([part.places for part in some])
+        order = np.argsort(places, kind="stable")
+        datums = Datums.joined([part.datums for part in some]).take(order)
+        yield Found(some[0].resource, datums, places[order], some[0].indices)

@@ -1,0 +1,152 @@
+"""Attributes of Datasets: plain values, which netCDF and Zarr can hold, and what they say.
+
+======================================================== =====================================
+``run``, ``scan_id``, ``plan_name``                      of the start; "" where it has none
+``stream``                                               name of the stream
+``time``                                                 of the start, ISO 8601, UTC
+``exit_status``                                          of the stop; ``open`` if there is none
+``descriptors``                                          uids
+``start``, ``stop``                                      the documents, as JSON text; of a tree
+                                                         its nodes have them
+``runs``                                                 in place of those of one run: uids
+``software``                                             ``daskbroker``
+======================================================== =====================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from ...core.documents import Document, is_unicode, to_json
+from ...core.errors import BadDocument
+from ...core.json_text import from_extended_json
+
+__all__ = ["DOCUMENTED", "SOFTWARE", "attrs", "plain_attr", "root_attrs", "run_attrs"]
+
+DOCUMENTED = (
+    "run", "runs", "scan_id", "plan_name", "stream", "time", "exit_status", "descriptors",
+    "start", "stop", "software",
+)  # fmt: skip
+"""What attributes of a Dataset say of where it comes from; all others are the user's."""
+
+LARGEST = 2**63
+SOFTWARE = "daskbroker"
+
+
+def run_attrs(
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    stream: str,
+    descriptors: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What a Dataset carries of the run it comes from.
+
+    These are ten, whatever a run lacks: xarray's HTML folds attributes if there are so many, and
+    else shows ``start`` and ``stop`` at full length.
+    """
+    return {
+        **root_attrs(start, stop),
+        "stream": stream,
+        "descriptors": [descriptor["uid"] for descriptor in descriptors],
+        "start": to_json(start),
+        "stop": to_json(stop),
+    }
+
+
+def root_attrs(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the root of a tree of streams carries: all that is short."""
+    known = {
+        "run": start["uid"],
+        "scan_id": start.get("scan_id", ""),
+        "plan_name": start.get("plan_name", ""),
+        "time": _time_text(start.get("time")),
+        "exit_status": "open" if stop is None else stop.get("exit_status", ""),
+        "software": SOFTWARE,
+    }
+    return {name: plain_attr(value) for name, value in known.items()}
+
+
+def _time_text(time: Any) -> Any:
+    """ISO 8601, in UTC; what is no time of a calendar stays as it is."""
+    try:
+        return datetime.fromtimestamp(time, UTC).isoformat()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return time
+
+
+def plain_attr(value: Any) -> Any:
+    """A value of a document in a form that attributes of netCDF and Zarr can have.
+
+    Text and numbers of 64 bits stay, as do lists of either; anything else becomes JSON text.
+    """
+    if _is_plain(value):
+        return value
+    if isinstance(value, list) and value and all(map(_is_plain, value)):
+        texts = [isinstance(item, str) for item in value]
+        if all(texts) or not any(texts):
+            return list(value)
+    return to_json(value)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" not in value and is_unicode(value)
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, float) or (isinstance(value, int) and -LARGEST <= value < LARGEST)
+
+
+def attrs(source: Any) -> dict[str, Any]:
+    """The attributes of a Dataset of ours, its documents as documents.
+
+    Parameters
+    ----------
+    source
+        A Dataset, DataArray or DataTree from a Header or Results, or one that xarray has read
+        from a netCDF file or a Zarr store in which such a one was saved; or the attributes.
+
+    Returns
+    -------
+    dict
+        ``start`` and ``stop`` as :class:`daskbroker.Document` (``stop`` is None if there was none
+        yet), ``descriptors`` and ``runs`` as lists, numbers and text as Python's.
+
+    Raises
+    ------
+    BadDocument
+        If ``start`` or ``stop`` is no JSON text of a document.
+    """
+    given = source if isinstance(source, Mapping) and not hasattr(source, "attrs") else source.attrs
+    found = {name: _python_value(value) for name, value in given.items()}
+    if "run" in found and "start" not in found:
+        nodes = getattr(source, "children", {}).values()
+        shown: Mapping[str, Any] = next((node.attrs for node in nodes if "start" in node.attrs), {})
+        found |= {name: shown[name] for name in ("start", "stop") if name in shown}
+    for name in ("runs", "descriptors"):
+        if name in found:
+            found[name] = [found[name]] if isinstance(found[name], str) else list(found[name])
+    if "start" in found:
+        found["start"] = _document("start", found["start"])
+        found["stop"] = _document("stop", found.get("stop"))
+    return found
+
+
+def _python_value(value: Any) -> Any:
+    """Without NumPy's types, which files give."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return value
+
+
+def _document(name: str, value: Any) -> Document | None:
+    try:
+        content = from_extended_json(value) if isinstance(value, str) else value
+        return None if content is None else Document(content)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadDocument(
+            f"the attribute {name!r} is no JSON text of a document: {error}"
+        ) from None

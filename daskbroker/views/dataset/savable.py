@@ -1,0 +1,152 @@
+"""Datasets in a form that files hold, where variables hold Python's objects.
+
+Numbers, text, booleans and times need nothing of this: ``to_netcdf`` and ``to_zarr`` write them as
+they are (missing text as ``""``, missing booleans as NaN among 0.0 and 1.0). Cells of differing
+lengths, and cells of mixed types, are what neither netCDF nor Zarr has:
+
+=============================== ==================================================================
+cells                           form
+=============================== ==================================================================
+flat arrays of numbers of       padded along a dimension ``<name>_dim_0`` with NaN, or 0 for whole
+differing lengths               numbers and booleans; ``<name>_length`` has the length of each, -1
+                                where there is no cell. Attribute ``ragged``: the lengths' name.
+anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
+mappings, mixed types)
+names with ``/``                ``%2F`` in its place: files have groups by it
+=============================== ==================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ...core.documents import normalize, to_json
+from ...core.json_text import from_extended_json
+
+__all__ = ["SLASH", "cells_restored", "savable"]
+
+RAGGED, FORM, JSON = "ragged", "form", "json"
+SLASH = "%2F"
+SIMPLE = ({str}, {bool}, {bytes}, {int}, {float}, {int, float})
+"""Types that xarray's writers take in arrays of objects, with None among them."""
+
+
+def savable(dataset: Any) -> Any:
+    """A Dataset, or tree of these, that ``to_netcdf`` and ``to_zarr`` can write.
+
+    Only variables of objects are looked at, and computed for that; all else stays lazy. The
+    forms, of which ``daskbroker ingest`` makes cells again, are described in
+    :mod:`daskbroker.views.dataset.savable`.
+
+    Parameters
+    ----------
+    dataset
+        ``xarray.Dataset`` or ``xarray.DataTree``.
+    """
+    if isinstance(dataset, xr.DataTree):
+        return dataset.map_over_datasets(savable)
+    dataset = _renamed(dataset, "/", SLASH)
+    found = dataset
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind == "O" and name not in dataset.xindexes:
+            values = variable.values
+            changed = _written(str(name), variable, values)
+            is_coordinate = name in dataset.coords
+            found = found.drop_vars(name)
+            found = found.assign_coords(changed) if is_coordinate else found.assign(changed)
+    return found
+
+
+def _renamed(dataset: xr.Dataset, old: str, new: str) -> xr.Dataset:
+    """With other names of variables and dimensions."""
+    names = {*dataset.variables, *dataset.dims}
+    return dataset.rename(
+        {n: n.replace(old, new) for n in names if isinstance(n, str) and old in n}
+    )
+
+
+def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, Any]:
+    """What stands for a variable of objects."""
+    cells = [cell for cell in values.ravel() if not _is_missing(cell)]
+    types = set(map(type, cells))
+    if not cells or types in SIMPLE:
+        # Computed by now: of Dask's arrays of objects, xarray's writers warn.
+        return {name: (variable.dims, values, variable.attrs)}
+    if values.ndim == 1 and all(map(_is_flat, cells)):
+        return _padded(name, variable, values)
+    texts = np.array(
+        [to_json(normalize(cell, f"variable {name}")) for cell in values.ravel()], dtype=object
+    )
+    attrs = {**variable.attrs, FORM: JSON}
+    return {name: (variable.dims, texts.reshape(values.shape), attrs)}
+
+
+def _is_missing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and np.isnan(cell))
+
+
+def _is_flat(cell: Any) -> bool:
+    array = np.asarray(cell) if isinstance(cell, np.ndarray) or _are_numbers(cell) else None
+    return array is not None and array.ndim == 1 and array.dtype.kind in "biuf"
+
+
+def _are_numbers(cell: Any) -> bool:
+    return isinstance(cell, list) and {int, float, bool}.issuperset(map(type, cell))
+
+
+def _padded(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, Any]:
+    arrays = [None if _is_missing(cell) else np.asarray(cell) for cell in values]
+    dtypes = {array.dtype for array in arrays if array is not None and array.size}
+    dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
+    lengths = np.array([-1 if array is None else len(array) for array in arrays], np.int64)
+    fill = np.nan if dtype.kind == "f" else 0
+    out = np.full((len(values), max(0, int(lengths.max()))), fill, dtype)
+    for row, array in zip(out, arrays):
+        if array is not None:
+            row[: len(array)] = array
+    attrs = {**variable.attrs, RAGGED: f"{name}_length"}
+    return {
+        name: ((*variable.dims, f"{name}_dim_0"), out, attrs),
+        f"{name}_length": (variable.dims, lengths),
+    }
+
+
+def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
+    """The Dataset with objects again where :func:`savable` wrote something in their place."""
+    for name, variable in list(dataset.variables.items()):
+        if variable.attrs.get(FORM) == JSON:
+            dataset = _replaced(dataset, name, _of_json(variable.values), variable.dims)
+        elif variable.attrs.get(RAGGED) in dataset.variables and variable.ndim == 2:
+            counts = dataset.variables[variable.attrs[RAGGED]]
+            if counts.dims == variable.dims[:1] and counts.dtype.kind in "iu":
+                cells = _unpadded(variable.values, counts.values)
+                dataset = _replaced(dataset, name, cells, counts.dims)
+                dataset = dataset.drop_vars(variable.attrs[RAGGED])
+    return _renamed(dataset, SLASH, "/")
+
+
+def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> xr.Dataset:
+    attrs: Mapping[str, Any] = dataset.variables[name].attrs
+    kept = {key: value for key, value in attrs.items() if key not in (RAGGED, FORM)}
+    changed = {name: (dims, values, kept)}
+    rest = dataset.drop_vars(name)
+    is_coordinate = name in dataset.coords
+    return rest.assign_coords(changed) if is_coordinate else rest.assign(changed)
+
+
+def _of_json(values: np.ndarray) -> np.ndarray:
+    out = np.empty(values.size, dtype=object)
+    for place, text in enumerate(values.ravel()):
+        out[place] = from_extended_json(text)
+    return out.reshape(values.shape)
+
+
+def _unpadded(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    out = np.empty(len(values), dtype=object)
+    for place, (row, length) in enumerate(zip(values, lengths.tolist())):
+        out[place] = row[:length].copy() if length >= 0 else None
+    return out

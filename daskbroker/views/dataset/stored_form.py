@@ -1,0 +1,285 @@
+"""How a Dataset is stored as a stream: what its descriptor says beside what the event model has.
+
+A Dataset becomes a stream of events along one of its dimensions: ``time``; or the dimension along
+which its coordinate ``time`` lies (``swap_dims(time="motor")``). Without either, it is one event.
+
+=========================================== ====================================================
+of the Dataset                              is stored as
+=========================================== ====================================================
+a variable along that dimension; without    data key, an event has one cell: its shape and
+one, each data variable                     ``dims`` are those of the other dimensions
+anything else (axes, dark images, scalars)  configuration of a device ``dataset``, as lists
+``time`` (times of whole microseconds)      the events' time
+``seq_num`` (integers that grow)            the events' seq_num
+``ts_<key>``                                the events' timestamps
+times and durations, other than that        integers, in the unit that the data key tells
+a MultiIndex                                its levels, each a variable
+=========================================== ====================================================
+
+What of this a reader cannot guess is in the descriptor under :data:`KEY`: ``version``; ``dim``, of
+the events, or None; ``attrs`` as JSON text; ``indexes``, of each MultiIndex its dimension and
+levels; ``variables``, each with ``name``, ``place`` (:data:`PLACES`), ``key`` there, ``dims``,
+``shape`` without the events' dimension, ``dtype``, ``coordinate`` (whether it is one), ``attrs``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ...core.documents import normalize
+from ...core.dtypes import plain_dtype
+from ...core.json_text import marked_json, of_marked_json
+
+__all__ = [
+    "DEVICE",
+    "KEY",
+    "LONGEST",
+    "PLACES",
+    "DatasetForm",
+    "StoredForm",
+    "VariableForm",
+    "array_of",
+    "encoded",
+    "form_of",
+    "time_units",
+]
+
+KEY = "xarray"
+"""Of descriptors: the stored form of the Dataset that the stream was made of."""
+
+DEVICE = "dataset"
+"""The configuration that holds what is the same in all events."""
+
+LONGEST = 2**16
+"""Bytes of NumPy's texts, each as long as the longest; arrays of longer ones are of objects."""
+
+PLACES = ("event", "configuration", "time", "seq_num", "timestamps")
+VERSION = 1
+
+UNITS = {
+    "D": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds",
+    "us": "microseconds", "ns": "nanoseconds",
+}  # fmt: skip
+"""What CF, and so xarray and others, call NumPy's units of time."""
+_OF_UNIT = re.compile(r"[<>=|]?[mM]8\[(D|h|m|s|ms|us|ns)\]")
+
+
+@dataclass(frozen=True)
+class StoredForm:
+    """Shape and dtype of cells.
+
+    Attributes
+    ----------
+    shape
+        Of a cell.
+    dtype
+        NumPy's; of objects for values that have no other in common.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def array(self, cells: Any, rows: int) -> np.ndarray:
+        """Cells as they are stored (arrays, or nested lists) as one array of this form.
+
+        Raises
+        ------
+        ValueError
+            If they are not of this form.
+        """
+        return array_of(cells, (rows, *self.shape), self.dtype)
+
+
+@dataclass(frozen=True)
+class VariableForm:
+    """How one variable is stored; see the module's text."""
+
+    name: str
+    place: str
+    key: str
+    dims: tuple[str, ...]
+    cell: StoredForm
+    coordinate: bool
+    attrs: Mapping[str, Any]
+
+    def to_document(self) -> dict[str, Any]:
+        """As the descriptor has it."""
+        dtype = self.cell.dtype
+        return {
+            "name": self.name,
+            "place": self.place,
+            "key": self.key,
+            "dims": list(self.dims),
+            "shape": list(self.cell.shape),
+            "dtype": "object" if dtype.kind == "O" else dtype.str,
+            "coordinate": self.coordinate,
+            "attrs": _text_of(self.attrs, f"attributes of {self.name}"),
+        }
+
+    @classmethod
+    def of_document(cls, doc: Mapping[str, Any]) -> VariableForm:
+        """The inverse; ValueError, KeyError or TypeError if it is none."""
+        shape = tuple(doc["shape"])
+        if doc["place"] not in PLACES or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(doc["place"])
+        dtype = np.dtype(object) if doc["dtype"] == "object" else plain_dtype(doc["dtype"])
+        if dtype.itemsize > LONGEST:
+            raise ValueError(doc["dtype"])
+        return cls(
+            str(doc["name"]),
+            doc["place"],
+            str(doc["key"]),
+            tuple(map(str, doc["dims"])),
+            StoredForm(shape, dtype),
+            doc["coordinate"] is True,
+            dict(of_marked_json(doc["attrs"])),
+        )
+
+
+@dataclass(frozen=True)
+class DatasetForm:
+    """How a Dataset is stored; see the module's text.
+
+    Attributes
+    ----------
+    dim
+        Of the events; None: all of it is one event.
+    variables, indexes, attrs
+        Of the Dataset; of each MultiIndex its dimension and levels.
+    """
+
+    dim: str | None
+    variables: tuple[VariableForm, ...]
+    indexes: Mapping[str, tuple[str, ...]]
+    attrs: Mapping[str, Any]
+
+    def to_document(self) -> dict[str, Any]:
+        """As the descriptor has it under :data:`KEY`."""
+        return {
+            "version": VERSION,
+            "dim": self.dim,
+            "variables": [variable.to_document() for variable in self.variables],
+            "indexes": [{"dim": d, "levels": list(levels)} for d, levels in self.indexes.items()],
+            "attrs": _text_of(self.attrs, "attributes of the Dataset"),
+        }
+
+    @classmethod
+    def of_document(cls, doc: Any) -> DatasetForm | None:
+        """The inverse; None for what is no such form, or a later version's."""
+        try:
+            if doc["version"] != VERSION:
+                return None
+            return cls(
+                None if doc["dim"] is None else str(doc["dim"]),
+                tuple(map(VariableForm.of_document, doc["variables"])),
+                {str(e["dim"]): tuple(map(str, e["levels"])) for e in doc["indexes"]},
+                dict(of_marked_json(doc["attrs"])),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            return None
+
+    def at(self, place: str) -> dict[str, VariableForm]:
+        """The variables in one place, by their keys there."""
+        return {variable.key: variable for variable in self.variables if variable.place == place}
+
+    @property
+    def has_time(self) -> bool:
+        """Whether the Dataset has a ``time`` of its own, so that none is added."""
+        return any(variable.name == "time" for variable in self.variables)
+
+
+def form_of(descriptors: Any) -> DatasetForm | None:
+    """The form that all of these descriptors tell, with equal configuration; or None."""
+    first, *others = [descriptor.get(KEY) for descriptor in descriptors] or [None]
+    if first is None or any(other != first for other in others):
+        return None
+    constants = [_constants(descriptor) for descriptor in descriptors]
+    if any(other != constants[0] for other in constants[1:]):
+        return None
+    return DatasetForm.of_document(first)
+
+
+def _constants(descriptor: Mapping[str, Any]) -> Any:
+    return (descriptor.get("configuration") or {}).get(DEVICE, {}).get("data")
+
+
+def _text_of(attrs: Mapping[str, Any], where: str) -> str:
+    """As text: attributes may have names that documents may not."""
+    return marked_json(normalize({str(name): value for name, value in attrs.items()}, where))
+
+
+# -- values ----------------------------------------------------------------------------------
+
+
+def encoded(values: np.ndarray, where: str) -> Any:
+    """An array as documents have it: times as integers, numbers as arrays, others as lists.
+
+    Raises
+    ------
+    BadDocument
+        For what has no such form, named ``where``.
+    """
+    kind = values.dtype.kind
+    if kind in "mM":
+        return np.array(values.astype(values.dtype.newbyteorder("="))).view(np.int64)
+    if kind == "T":
+        values = values.astype(object)
+    return normalize(values, where, arrays=True)
+
+
+def time_units(dtype: np.dtype) -> str | None:
+    """What a data key says of times and durations that are stored as integers."""
+    found = _OF_UNIT.fullmatch(dtype.str)
+    if found is None:
+        return None
+    unit = UNITS[found[1]]
+    return f"{unit} since 1970-01-01T00:00:00Z" if dtype.kind == "M" else unit
+
+
+def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """The array that :func:`encoded` was given, of what it made.
+
+    Raises
+    ------
+    ValueError
+        If the values make no such array.
+    """
+    if dtype.kind == "O":
+        return _objects(values, shape)
+    stored = np.dtype(np.int64) if dtype.kind in "mM" else dtype
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":
+        array = values
+    else:
+        array = np.array(list(_leaves(values, len(shape))), dtype=stored)
+    if array.size != prod(shape):
+        raise ValueError(f"{array.size:,} values make no array of shape {shape}")
+    array = array.reshape(shape).astype(stored, copy=False)
+    return array.view(dtype) if dtype.kind in "mM" else array
+
+
+def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
+    leaves = list(_leaves(values, len(shape)))
+    if len(leaves) != prod(shape):
+        raise ValueError(f"{len(leaves):,} values make no array of shape {shape}")
+    out = np.empty(len(leaves), dtype=object)
+    for place, leaf in enumerate(leaves):
+        out[place] = leaf
+    return out.reshape(shape)
+
+
+def _leaves(values: Any, depth: int) -> Iterator[Any]:
+    """What is so many levels inside."""
+    if depth == 0:
+        yield values.item() if isinstance(values, np.ndarray) and values.ndim == 0 else values
+        return
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O" and values.ndim == depth:
+        yield from values.ravel().tolist()
+        return
+    for value in values:
+        yield from _leaves(value, depth - 1)

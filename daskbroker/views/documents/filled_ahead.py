@@ -1,0 +1,171 @@
+"""Filling the events of a stream of documents, with a Client by its workers, some blocks ahead.
+
+What a worker reads of a block is sent back as the arrays that were read; that, and the events that
+wait for it, count in what a stream of documents may have ahead (:mod:`.prefetch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ...assets.filling.events import fill_events, with_cells
+from ...assets.filling.filling import Filling, Target
+from ...assets.filling.held import FilledBlock, Held
+from ...core.documents import Document
+from ...core.errors import FillError
+from .prefetch import Prefetcher, Step
+
+__all__ = ["EventChunk", "fill_chunks"]
+
+
+class EventChunk(NamedTuple):
+    """Events of one descriptor that are stored together.
+
+    Attributes
+    ----------
+    table, events
+        The chunk as it was read, and as documents.
+    near
+        Where in the run it is, from 0 to 1.
+    later
+        Of the events, see :attr:`~daskbroker.assets.filling.held.Held.later`.
+    """
+
+    table: pa.Table
+    events: Iterator[Document]
+    near: float
+    later: np.ndarray | None
+
+
+def fill_chunks(
+    filling: Filling,
+    descriptor: Mapping[str, Any],
+    chunks: Iterable[EventChunk],
+    keys: Sequence[str],
+    ahead: Prefetcher,
+) -> Iterator[Iterator[Document]]:
+    """The events of a descriptor, some at a time, with external data in place of references.
+
+    Workers begin at once, all else is lazy.
+
+    Parameters
+    ----------
+    filling, descriptor, keys
+        As for :func:`~daskbroker.assets.filling.events.fill_events`, which says what they hold.
+    chunks
+        In order. Each is gone through before the next is asked for, unless workers fill.
+    ahead
+        Says who fills, and how far ahead.
+
+    Raises
+    ------
+    FillError
+        At the first event of which something cannot be read, once all before it were given.
+    """
+    if not ahead.on_workers:
+        return (
+            fill_events(filling, descriptor, chunk.events, keys, chunk.near, chunk.later)
+            for chunk in chunks
+        )
+    mine = filling.of_runs({descriptor["run_start"]})
+    steps = _steps(mine, descriptor, chunks, keys, ahead.unit)
+    return _as_read(mine, ahead.in_order(steps, begin=True))
+
+
+def _as_read(
+    filling: Filling, results: Iterator[tuple[Any, _Part]]
+) -> Iterator[Iterator[Document]]:
+    for (events, wanted), part in results:
+        for begin, end, read in part.read:
+            found = [
+                (target, held.part(begin, end), blocks)
+                for (target, held), blocks in zip(wanted, read, strict=True)
+            ]
+            yield with_cells(filling, list(islice(events, end - begin)), found)
+        if part.error is not None:
+            raise part.error
+
+
+Wanted = Sequence[tuple[Target, Held]]
+"""Of each key, which cells."""
+
+
+@dataclass
+class _Part:
+    """What could be read of the cells of some events.
+
+    Attributes
+    ----------
+    read
+        From which event to which, and of each key the blocks; in order, without gaps.
+    error
+        Why what comes after that cannot be read; None if that is all.
+    """
+
+    read: list[tuple[int, int, list[list[FilledBlock]]]] = field(default_factory=list)
+    error: FillError | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """What a task carries that reads the cells of some events."""
+
+    filling: Filling
+    wanted: Wanted
+    near: float
+    count: int
+
+    def __call__(self) -> _Part:
+        part = _Part()
+        self._read(0, self.count, part)
+        return part
+
+    def _read(self, begin: int, end: int, part: _Part) -> None:
+        """Read all of some events; if that fails, half of them, so that an error is the last."""
+        wanted = [(target, held.part(begin, end)) for target, held in self.wanted]
+        try:
+            blocks = [list(self.filling.blocks(*one, self.near)) for one in wanted]
+            for (target, held), read in zip(wanted, blocks, strict=True):
+                if self.filling.rule(target).gap == "raise":
+                    self.filling.cells_of(target, held, read)
+        except FillError as error:
+            if end - begin == 1:
+                part.error = error
+                return
+        else:
+            part.read.append((begin, end, blocks))
+            return
+        middle = (begin + end) // 2
+        self._read(begin, middle, part)
+        if part.error is None:
+            self._read(middle, end, part)
+
+
+def _steps(
+    filling: Filling,
+    descriptor: Mapping[str, Any],
+    chunks: Iterable[EventChunk],
+    keys: Sequence[str],
+    unit: int,
+) -> Iterator[Step]:
+    """Blocks of about a size, none over more than one chunk; each for its events and cells."""
+    targets = [Target.of(descriptor, key) for key in keys]
+    cells = sum(filling.declared(target).cell_bytes for target in targets)
+    for table, events, near, later in chunks:
+        rows = table.num_rows
+        event = max(1, cells + table.nbytes // max(1, rows))
+        count = max(1, unit // event)
+        of_chunk = [replace(Held.of_table(table, t.key), later=later) for t in targets]
+        for begin in range(0, rows, count):
+            end = min(begin + count, rows)
+            held = [(t, held.part(begin, end)) for t, held in zip(targets, of_chunk)]
+            wanted = [(t, part.without_values()) for t, part in held]
+            read = _Read(filling, wanted, near, end - begin)
+            some = islice(events, end - begin)
+            yield Step(read, event * (end - begin), (some, held), "fill")

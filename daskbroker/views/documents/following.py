@@ -1,0 +1,239 @@
+"""A run as it grows: at each look, what has come since the one before.
+
+A look plans the run as every view does, and then tells which rows are new. Rows are known by
+their uids, as those of a journal are cut otherwise at each look, and move into chunks. A chunk that
+is final is read once, and its rows are forgotten, so a follower needs memory for the journal, not
+for the run (but for the ids of references, see :class:`Follower`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...assets.access import FileAccess
+from ...core.chunks import ChunkPlan, Statistics, column_kinds, ranges_table
+from ...core.documents import ALL, Document
+from ...core.errors import StreamNotFound
+from ...core.fields import select
+from ...core.layouts import EVENT, LAYOUTS, STREAM_DATUM, Layout
+from ...core.planning import PlanBuilder
+from ...core.run_plan import RunPlan
+from ..options import ViewOptions
+from ..table import opening as dataframe
+from .streaming import Uses, new_documents
+
+__all__ = ["Follower"]
+
+Item = TypeVar("Item")
+Plan = Callable[[], RunPlan]
+"""Plans the run as it is now, with its references."""
+
+
+class Follower:
+    """What is new of a run, at each look.
+
+    Parameters
+    ----------
+    sources
+        Of each event source, how it plans the run now, references included, and how its files are
+        reached.
+    start
+        Of the run.
+    stream_name
+        One stream, or ``ALL``.
+    options
+        ``fields``, ``fill`` and the handlers.
+
+    Notes
+    -----
+    The references of one stream are chosen by its events, so that a resource may be found to
+    belong to it long after it has come; the uids of those that were given are kept.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Plan, FileAccess]],
+        start: Document,
+        stream_name: Any,
+        options: ViewOptions,
+    ) -> None:
+        self._sources = [(plan, files, _Grown()) for plan, files in sources]
+        self._start = start
+        self._stream = stream_name
+        self._options = options
+        self._uses = [Uses() for _ in sources]
+        self._given: set[tuple[str, str]] = set()
+        self._descriptors: dict[str, Document] = {}
+
+    def follow(
+        self,
+        take: Callable[[], Iterator[Item]],
+        ended: Callable[[], bool],
+        interval: float,
+        timeout: float | None,
+    ) -> Iterator[Item]:
+        """What is new, look by look, until the run has ended.
+
+        Parameters
+        ----------
+        take
+            :meth:`documents` or :meth:`tables`.
+        ended
+            Whether the run has; asked before each look, so that nothing is missed.
+        interval, timeout
+            Seconds between two looks; seconds without anything new after which it is an error.
+
+        Raises
+        ------
+        TimeoutError
+        StreamNotFound, FieldNotFound
+            The run has ended without such.
+        """
+        latest = time.monotonic()
+        while True:
+            last = ended()
+            for item in take():
+                yield item
+                latest = time.monotonic()
+            if last:
+                self._check_found()
+                return
+            if timeout is not None and time.monotonic() - latest > timeout:
+                raise TimeoutError(
+                    f"run {self._start['uid']!r}: nothing has come for {timeout:g} seconds, and it "
+                    "has no stop; was it interrupted?"
+                )
+            time.sleep(interval)
+
+    def _check_found(self) -> None:
+        if not self._descriptors and self._stream is not ALL:
+            raise StreamNotFound(
+                f"run {self._start['uid']!r} has ended and has no stream {self._stream!r:.200}"
+            )
+        if self._options.fields is not None and self._options.fields is not ALL:
+            select(self._options.fields, list(self._descriptors.values()))
+
+    def _look(self) -> Iterator[tuple[RunPlan, RunPlan, FileAccess]]:
+        """Of each event source the run as it is now, and what of it is new."""
+        for planned, files, grown in self._sources:
+            now = planned().checked()
+            self._descriptors.update({d["uid"]: d for d in now.descriptors})
+            yield now, grown.part(now), files
+
+    def documents(self) -> Iterator[tuple[str, Document]]:
+        """The documents that are new, references before what uses them."""
+        parts = [
+            (self._with_references(now, new), self._options.filling(now, files), uses)
+            for (now, new, files), uses in zip(self._look(), self._uses, strict=True)
+        ]
+        whole = self._stream is ALL
+        new_each_time = whole and len(parts) == 1
+        for name, doc in new_documents(parts, self._start, self._options, all_streams=whole):
+            if name in ("event", "stream_datum") or (new_each_time and name != "descriptor"):
+                yield name, doc
+                continue
+            key = (name, doc["datum_id"] if name == "datum" else doc["uid"])
+            if key not in self._given:
+                self._given.add(key)
+                yield name, doc
+
+    def _with_references(self, now: RunPlan, new: RunPlan) -> RunPlan:
+        """Of one stream all resources and datums: events that are new may refer to old ones."""
+        if self._stream is ALL:
+            return new
+        kind = STREAM_DATUM.kind
+        return replace(new, references={**now.references, kind: new.references[kind]})
+
+    def tables(self) -> Iterator[pd.DataFrame]:
+        """The rows that are new, computed; nothing if there are none."""
+        for now, new, files in self._look():
+            if not new.events.rows:
+                continue
+            plan = replace(now, events=new.events)
+            runs = {self._start["uid"]: (self._start, None)}
+            yield dataframe.table(plan, self._stream, runs, self._options, files).compute()
+
+
+class _Grown:
+    """Which rows of one event source were given."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[Any, ...]] = set()
+        self._uids: dict[tuple[str, str], set[str]] = {}
+        self._frames: dict[str, set[int]] = {}
+
+    def part(self, plan: RunPlan) -> RunPlan:
+        """The plan of the rows that are new."""
+        events = self._new(plan.events, EVENT)
+        references = {
+            kind: self._new(some, LAYOUTS[kind]) for kind, some in plan.references.items()
+        }
+        return replace(plan, events=events, references=references)
+
+    def _new(self, plan: ChunkPlan, layout: Layout) -> ChunkPlan:
+        builder = PlanBuilder(plan.reader, layout, plan.store, plan.descriptors)
+        for place in range(len(plan)):
+            owner = int(plan.records["descriptor"][place])
+            facts, first = plan.facts(place), int(plan.records["first"][place])
+            name = (layout.kind, plan.descriptors[owner]["uid"])
+            final = plan.reader.is_final(plan.keys[place])
+            # No row is ever taken away, so as many rows from the same place are the same rows.
+            chunk = (*name, final, first, facts.rows, facts.seq_min, facts.seq_max)
+            if chunk in self._seen:
+                continue
+            if isinstance(plan.keys[place], range):
+                self._add_frames(builder, owner, name[1], plan.keys[place])
+                continue
+            self._seen.add(chunk)
+            table = self._unseen(plan, place, layout, name)
+            if table is None:
+                schema = builder.add_schema(plan.schemas[plan.records["schema"][place]])
+                builder.add_chunk(owner, plan.keys[place], first, schema, facts)
+            elif table.num_rows:
+                builder.add_table(owner, first, table)
+        return builder.plan()
+
+    def _unseen(
+        self, plan: ChunkPlan, place: int, layout: Layout, name: tuple[str, str]
+    ) -> pa.Table | None:
+        """The rows of a chunk that are new; None if all are."""
+        known = self._uids.setdefault(name, set())
+        uids = plan.read(place, [layout.uid]).column(layout.uid)
+        texts = uids.to_pylist()
+        new = np.fromiter((uid not in known for uid in texts), bool, len(texts))
+        if plan.reader.is_final(plan.keys[place]):  # in no other chunk will they come again
+            known.difference_update(texts)
+        else:
+            known.update(texts)
+        if new.all():
+            return None
+        table = plan.read(place)
+        # By uid, as more rows may have come into the range since.
+        wanted = pa.array([uid for uid, is_new in zip(texts, new) if is_new], pa.string())
+        return table.filter(pc.is_in(table.column(layout.uid).cast(pa.string()), wanted))
+
+    def _add_frames(
+        self, builder: PlanBuilder, owner: int, descriptor: str, numbers: range
+    ) -> None:
+        """Rows of which only stream_datum tell, which have no uid: known by ``seq_num``."""
+        known = self._frames.setdefault(descriptor, set())
+        new = np.array([number for number in numbers if number not in known], np.int64)
+        known.update(numbers)
+        if not len(new):
+            return
+        schema = builder.add_schema(column_kinds(ranges_table(range(0))))
+        for run in np.split(new, np.flatnonzero(np.diff(new) > 1) + 1):
+            part = range(int(run[0]), int(run[-1]) + 1)
+            facts = Statistics(
+                rows=len(part), bytes=16 * len(part), seq_min=part.start, seq_max=part.stop - 1,
+                distinct=len(part),
+            )  # fmt: skip
+            builder.add_chunk(owner, part, part.start, schema, facts)

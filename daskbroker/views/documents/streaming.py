@@ -1,0 +1,439 @@
+"""A run as its stream of documents, made by going through the chunks.
+
+The order: the run's resources and datums; then, by time, each descriptor, its events, and the
+stream_datums beside the first event they have frames for. So every reference comes before
+what uses it. Only the chunks in hand are in memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ...assets.access import FileAccess
+from ...assets.filling.events import wanted_keys
+from ...assets.filling.filling import Filling
+from ...core.bad_runs import BadRun, warn_of_bad
+from ...core.chunks import ChunkPlan, damaged
+from ...core.clock import seconds_of
+from ...core.documents import ALL, Document, frozen_document
+from ...core.errors import StoreDamaged
+from ...core.external import datum_keys, stream_keys
+from ...core.fields import Field, derive_descriptor, select, select_there
+from ...core.filled import FilledDocument, unfilled_form
+from ...core.frozen import FrozenDict, freeze
+from ...core.layouts import DATUM, EVENT, STREAM_DATUM, Layout, iter_rows
+from ...core.run_plan import RunPlan, resources_of, stream_of
+from ..options import ViewOptions
+from ..rows import later_of
+from .filled_ahead import EventChunk, fill_chunks
+from .prefetch import Prefetcher
+
+__all__ = ["Uses", "new_documents", "stream_documents"]
+
+NamedDocument = tuple[str, Document]
+_Track = Iterator[tuple[float, str, Document]]
+"""Documents of one descriptor, with their times."""
+FIRST_SEQ = "seq_nums:start"
+
+
+@dataclass
+class Uses:
+    """What the streams that are asked for refer to, as far as it is known.
+
+    Attributes
+    ----------
+    resources
+        Uids.
+    unresolved
+        Ids of datums that events have and that have not come yet.
+    """
+
+    resources: set[str] = field(default_factory=set)
+    unresolved: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What one event source has of the run, and how its external data are filled."""
+
+    plan: RunPlan
+    all_streams: bool
+    filling: Filling | None
+    uses: Uses = field(default_factory=Uses)
+
+    @property
+    def datums(self) -> ChunkPlan:
+        return self.plan.references[DATUM.kind]
+
+    @property
+    def stream_datums(self) -> ChunkPlan:
+        return self.plan.references[STREAM_DATUM.kind]
+
+
+def stream_documents(
+    sources: Sequence[tuple[RunPlan, FileAccess]],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    options: ViewOptions,
+    *,
+    all_streams: bool = True,
+    ahead: Prefetcher | None = None,
+) -> Iterator[NamedDocument]:
+    """Everything of a run but start and stop, references before users, by time.
+
+    Lazy; but with ``ahead`` what it reads is begun at once, as far as there is room.
+
+    Parameters
+    ----------
+    sources
+        What each event source has of the run, references included, and how its files are reached.
+    start, stop
+        Of the run, for projections.
+    options
+        ``fields`` (descriptors change with them, and a stream that has none of them is left
+        out), ``fill`` and the handlers; ``errors="skip"`` leaves out the events of chunks that are
+        damaged, with a warning. References have to be sound.
+    all_streams
+        False if only some streams are planned; then only their references are given.
+    ahead
+        What reads, of many runs; None: one for this run alone.
+
+    Raises
+    ------
+    FieldNotFound
+        For a field that no stream has.
+    """
+    begin = partial(_begun, sources, start, stop, options, all_streams)
+    if ahead is None:
+        return _lazily(begin, options.errors == "skip")
+    try:
+        return begin(ahead)
+    except Exception as error:  # for who asks for the first document
+        return _failing(error)
+
+
+def _lazily(
+    begin: Callable[[Prefetcher], Iterator[NamedDocument]], skip_damaged: bool = False
+) -> Iterator[NamedDocument]:
+    with Prefetcher(skip_damaged=skip_damaged) as ahead:
+        yield from begin(ahead)
+
+
+def _failing(error: Exception) -> Iterator[NamedDocument]:
+    raise error
+    yield
+
+
+def _begun(
+    sources: Sequence[tuple[RunPlan, FileAccess]],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    options: ViewOptions,
+    all_streams: bool,
+    ahead: Prefetcher,
+) -> Iterator[NamedDocument]:
+    fields = None if options.fields is ALL else options.fields
+    if fields is not None:
+        select(fields, [d for plan, _ in sources for d in plan.descriptors])
+    runs = {start["uid"]: (start, stop)}
+    parts = [
+        _Source(plan, all_streams, options.filling(plan, files, runs)) for plan, files in sources
+    ]
+    return _documents(parts, start, stop, fields, ahead)
+
+
+def new_documents(
+    parts: Sequence[tuple[RunPlan, Filling | None, Uses]],
+    start: Mapping[str, Any],
+    options: ViewOptions,
+    *,
+    all_streams: bool = True,
+) -> Iterator[NamedDocument]:
+    """As :func:`stream_documents`, of a part of a run that has no stop yet.
+
+    Parameters
+    ----------
+    parts
+        Of each event source, what is wanted of the run, how all of the run is filled, and what the
+        streams refer to; the latter is added to.
+    start, options, all_streams
+        As there. Fields that nothing has are no error: it may come later.
+    """
+    sources = [_Source(plan, all_streams, filling, uses) for plan, filling, uses in parts]
+    fields = None if options.fields is ALL else options.fields
+    return _lazily(partial(_documents, sources, start, None, fields))
+
+
+def _documents(
+    parts: Sequence[_Source],
+    start: Mapping[str, Any],
+    stop: Mapping[str, Any] | None,
+    fields: Any,
+    ahead: Prefetcher,
+) -> Iterator[NamedDocument]:
+    tracks = [
+        _track(part, place, change, _events(part, place, change, ahead), ahead)
+        for part in parts
+        for place, change in sorted(_changes(part, start, stop, fields).items())
+    ]
+    return _given(parts, tracks, ahead)
+
+
+def _given(
+    parts: Sequence[_Source], tracks: Sequence[_Track], ahead: Prefetcher
+) -> Iterator[NamedDocument]:
+    yield from _references(parts, ahead)
+    if len(tracks) == 1:
+        merged: Iterable[Any] = tracks[0]
+    else:
+        merged = heapq.merge(*map(_in_order, tracks), key=lambda item: item[0])
+    for _, name, doc in merged:
+        yield name, doc
+
+
+def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDocument]:
+    given: set[tuple[str, str]] = set()
+    used = [None if part.all_streams else _used_resources(part) for part in parts]
+    for part, wanted in zip(parts, used, strict=True):
+        for name, doc in resources_of(part.plan.references):
+            if (name, doc["uid"]) in given or (wanted is not None and doc["uid"] not in wanted):
+                continue
+            given.add((name, doc["uid"]))
+            yield name, doc
+    datums_given: set[str] = set()
+    for number, (part, wanted) in enumerate(zip(parts, used, strict=True)):
+        for *_, docs in _decoded(part.datums, DATUM, range(len(part.datums)), ahead):
+            for doc in docs:
+                if wanted is not None and doc["resource"] not in wanted:
+                    continue
+                if len(parts) > 1:
+                    if doc["datum_id"] in datums_given:
+                        continue
+                    if number < len(parts) - 1:
+                        datums_given.add(doc["datum_id"])
+                yield "datum", doc
+
+
+def _used_resources(part: _Source) -> set[str]:
+    """Uids of the resources that the events and stream_datums of the asked streams refer to."""
+    used = part.uses.resources
+    _look_for_datums(part)
+    uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
+    for place in range(len(part.stream_datums)):
+        table = part.stream_datums.read(place, ["descriptor", STREAM_DATUM.owner])
+        for descriptor, resource in zip(*table.to_pydict().values(), strict=True):
+            if descriptor in uids:
+                used.add(resource)
+    return used
+
+
+def _look_for_datums(part: _Source) -> None:
+    """Add the resources of the datums that the events have."""
+    external = {
+        f"data:{key}" for descriptor in part.plan.descriptors for key in datum_keys(descriptor)
+    }
+    datum_ids = part.uses.unresolved
+    for place in range(len(part.plan.events)) if external else ():
+        for column in part.plan.events.read(place, sorted(external)).columns:
+            datum_ids.update(value for value in column.to_pylist() if isinstance(value, str))
+    if not datum_ids:
+        return
+    wanted = pa.array(datum_ids, pa.string())
+    for place in range(len(part.datums)):
+        table = part.datums.read(place, [DATUM.uid, DATUM.owner])
+        found = table.filter(pc.is_in(table.column(DATUM.uid), wanted))
+        part.uses.resources.update(found.column(DATUM.owner).unique().to_pylist())
+        datum_ids.difference_update(found.column(DATUM.uid).to_pylist())
+
+
+def _in_order(track: _Track) -> _Track:
+    """Times that never go back, so that merging keeps each track's own order."""
+    latest = float("-inf")
+    for time, name, doc in track:
+        if time > latest:
+            latest = time
+        yield latest, name, doc
+
+
+def _track(
+    part: _Source,
+    place: int,
+    change: _Change | None,
+    coming: Iterator[Iterator[Document]],
+    ahead: Prefetcher,
+) -> _Track:
+    """One descriptor, its events, and its stream_datums between them."""
+    parent = part.plan.descriptors[place]
+    descriptor = parent if change is None else change.descriptor
+    time = seconds_of(descriptor)
+    yield time, "descriptor", descriptor
+    frames = _stream_datums(part.stream_datums, parent["uid"], ahead)
+    waiting = next(frames, None)
+    for events in coming:
+        if change is None and waiting is None:
+            for event in events:
+                yield event["time"], "event", event
+            continue
+        for event in events:
+            time = event["time"]
+            while waiting is not None and waiting["seq_nums"]["start"] <= event["seq_num"]:
+                yield time, "stream_datum", _of_descriptor(waiting, descriptor)
+                waiting = next(frames, None)
+            yield time, "event", event if change is None else change.apply(event)
+    while waiting is not None:
+        yield time, "stream_datum", _of_descriptor(waiting, descriptor)
+        waiting = next(frames, None)
+
+
+def _of_descriptor(doc: Document, descriptor: Document) -> Document:
+    """A stream_datum of the descriptor that is in the stream, which may be a derived one."""
+    if doc["descriptor"] == descriptor["uid"]:
+        return doc
+    return frozen_document({**doc, "descriptor": descriptor["uid"]})
+
+
+def _events(
+    part: _Source, place: int, change: _Change | None, ahead: Prefetcher
+) -> Iterator[Iterator[Document]]:
+    """Those of a descriptor, some at a time, with the external keys that stay filled."""
+    plan, parent = part.plan.events, part.plan.descriptors[place]
+    keys = wanted_keys(parent, None if change is None else change.kept)
+    chunks = np.flatnonzero(plan.records["descriptor"] == place).tolist()
+    coming = _decoded(plan, EVENT, chunks, ahead)
+    if part.filling is None or not keys:
+        return (events for *_, events in coming)
+    later = later_of(plan, chunks) if set(keys) & set(stream_keys(parent)) else {}
+    read = (
+        EventChunk(table, events, (bisect(chunks, one) - 0.5) / len(chunks), later.get(one))
+        for one, table, events in coming
+    )
+    return fill_chunks(part.filling, parent, read, keys, ahead)
+
+
+def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
+    """Those of a descriptor in the order of ``seq_nums``, a chunk at a time where they allow."""
+    chunks: list[tuple[int, int, int]] = []
+    for place in range(len(plan)):
+        table = plan.read(place, ["descriptor", FIRST_SEQ])
+        starts = table.filter(pc.field("descriptor") == descriptor).column(FIRST_SEQ)
+        if len(starts):
+            chunks.append((*pc.min_max(starts).as_py().values(), place))
+    chunks.sort()
+    places = [place for *_, place in chunks]
+    rows = (
+        iter_rows(STREAM_DATUM, _frames_of(_sound(table), descriptor), "")
+        for table in ahead.tables(plan, places)
+    )
+    if all(high <= low for (_, high, _), (low, _, _) in pairwise(chunks)):
+        return chain.from_iterable(rows)
+    return heapq.merge(*rows, key=lambda doc: doc["seq_nums"]["start"])
+
+
+def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
+    # These columns are never mixed, so rows keep their meaning wherever they go.
+    return table.filter(pc.field("descriptor") == descriptor).sort_by(FIRST_SEQ)
+
+
+def _sound(table: pa.Table | StoreDamaged) -> pa.Table:
+    if isinstance(table, StoreDamaged):
+        raise table
+    return table
+
+
+def _decoded(
+    plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
+) -> Iterator[tuple[int, pa.Table, Iterator[Document]]]:
+    """Place, table and documents of each chunk, read ahead; damaged events are left out."""
+    places = [place for place in places if not isinstance(plan.keys[place], range)]
+    if not places:
+        return
+    owners = plan.records["descriptor"]
+    for place, table in zip(places, ahead.tables(plan, places)):
+        owner = plan.descriptors[int(owners[place])]
+        try:  # not damage_of, as the label is wanted of few
+            rows = iter_rows(layout, _sound(table), owner["uid"])
+        except StoreDamaged as error:
+            problem = damaged(plan.label(place), error)
+            if not (ahead.skip_damaged and layout is EVENT):
+                raise problem from error
+            warn_of_bad(BadRun(owner["run_start"], str(problem)))
+            continue
+        yield place, table, rows
+
+
+def _changes(
+    part: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
+) -> dict[int, _Change | None]:
+    """What a selection changes, by the places of the descriptors whose stream has some of it."""
+    descriptors = part.plan.descriptors
+    if fields is None:
+        return dict.fromkeys(range(len(descriptors)))
+    streams: dict[str, list[int]] = {}
+    for place, descriptor in enumerate(descriptors):
+        streams.setdefault(stream_of(descriptor), []).append(place)
+    changes: dict[int, _Change | None] = {}
+    for places in streams.values():
+        same_stream = [descriptors[place] for place in places]
+        there = select_there(fields, same_stream)
+        if there is not None:
+            chosen = select(there, same_stream)
+            changes |= {
+                place: _Change.of(descriptors[place], chosen, start, stop) for place in places
+            }
+    return changes
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What a selection of fields does to the events of one descriptor."""
+
+    descriptor: Document
+    kept: frozenset[str]
+    data: FrozenDict
+    timestamps: FrozenDict
+
+    @classmethod
+    def of(
+        cls,
+        parent: Document,
+        chosen: Sequence[Field],
+        start: Mapping[str, Any],
+        stop: Mapping[str, Any] | None,
+    ) -> _Change | None:
+        descriptor, data, timestamps = derive_descriptor(parent, chosen, start, stop)
+        if descriptor["uid"] == parent["uid"]:
+            return None
+        kept = frozenset(field.key for field in chosen if field.role == "data")
+        return cls(descriptor, kept, freeze(data), freeze(timestamps))
+
+    def apply(self, event: Document) -> Document:
+        """The event with what is kept; a filled one remembers as much of its unfilled form."""
+        changed = self._applied(event)
+        if not isinstance(event, FilledDocument):
+            return frozen_document(changed)
+        return FilledDocument.of(changed, frozen_document(self._applied(unfilled_form(event))))
+
+    def _applied(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        changed = {
+            **event,
+            "descriptor": self.descriptor["uid"],
+            "data": self._kept(event["data"], self.data),
+            "timestamps": self._kept(event["timestamps"], self.timestamps),
+        }
+        if isinstance(event.get("filled"), dict):
+            changed["filled"] = self._kept(event["filled"], {})
+        return changed
+
+    def _kept(self, values: Mapping[str, Any], more: dict[str, Any]) -> FrozenDict:
+        kept = {k: v for k, v in values.items() if k in self.kept}
+        return FrozenDict(kept | more if more else kept)

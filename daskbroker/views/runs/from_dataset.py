@@ -1,0 +1,341 @@
+"""A Dataset as the documents of a new run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ...core.documents import Document, normalize
+from ...core.schema import datetime_to_posix, posix_to_datetime
+from ..dataset.attributes import DOCUMENTED, attrs
+from ..dataset.stored_form import (
+    DEVICE,
+    KEY,
+    LONGEST,
+    DatasetForm,
+    StoredForm,
+    VariableForm,
+    encoded,
+    time_units,
+)
+from .new_run import DTYPES, NewRun, Pairs, posix_seconds
+
+__all__ = ["dataset_to_stream"]
+
+PAGE_BYTES = 16 * 2**20
+NUMBERS = "iu"
+
+
+def dataset_to_stream(
+    dataset: xr.Dataset | xr.DataTree,
+    header: Any = None,
+    stream: str | None = None,
+    *,
+    uid: str | None = None,
+    time: float | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    scheduler: str | None = None,
+) -> Pairs:
+    """A Dataset as the documents of a new, valid run, of which ``dataset()`` gives the same again.
+
+    Dimensions, coordinates, scalars, dtypes and attributes come back, but for the attributes that
+    say where a Dataset comes from (:mod:`daskbroker.views.dataset.attributes`), which are the new
+    run's.
+    See :mod:`daskbroker.views.dataset.stored_form` for how it is stored. In short:
+
+    - With a dimension ``time``, or a coordinate ``time`` along another dimension
+      (``swap_dims(time="motor")``), there is an event per step. Variables along it become data
+      keys, with their other dimensions as the shape of each cell, and with their names
+      (``dims``), units and the like. What does not vary with it (the energies of a spectrum, a
+      dark image) becomes the configuration of a device ``dataset``:
+      ``config:dataset:<name>`` projects it.
+    - Any other is one event, of which the data variables are the data keys, and the coordinates
+      the configuration. Read again, its data variables have a dimension ``time`` of length 1
+      before their own, unless the Dataset has a variable ``time``.
+
+    Parameters
+    ----------
+    dataset
+        Computed piece by piece, along dask's chunks of that dimension. A tree makes a run with a
+        stream for each of its nodes.
+    header, stream, uid, time, provenance, scheduler
+        As for :func:`table_to_stream`. Without a header, the run that ``dataset.attrs`` tell of
+        is the origin.
+
+    Yields
+    ------
+    (name, Document)
+        start, descriptor, event_pages, stop. Coordinate ``time`` becomes the events' time,
+        ``seq_num`` their number if it grows from each to the next.
+
+    Raises
+    ------
+    BadDocument
+        For a variable or attribute with no JSON-like form, such as complex numbers.
+    """
+    told = attrs(dataset)
+    origin = told.get("start") if header is None else header
+    run = NewRun.of(told, origin, stream, uid, time, provenance)
+    yield "start", run.start
+    if not isinstance(dataset, xr.DataTree):
+        yield from _stream(run, dataset, scheduler)
+        yield "stop", run.stop()
+        return
+    counts, last_time = {}, 0.0
+    for name, node in dataset.children.items():
+        part = replace(run, stream=name, part=f"{name} ")
+        yield from _stream(part, node.to_dataset(), scheduler)
+        counts[name], last_time = part.count, max(last_time, part.last_time)
+    run.last_time = last_time
+    yield "stop", Document({**run.stop(), "num_events": counts})
+
+
+def _stream(run: NewRun, dataset: xr.Dataset, scheduler: str | None) -> Pairs:
+    """Descriptor and pages."""
+    cube = _Cube(run, _without_multi_indexes(dataset), dataset, scheduler)
+    yield "descriptor", cube.declare()
+    yield from cube.pages()
+
+
+def _without_multi_indexes(dataset: xr.Dataset) -> xr.Dataset:
+    """The levels of each MultiIndex as coordinates of their own."""
+    return dataset.reset_index(list(_levels(dataset))) if _levels(dataset) else dataset
+
+
+def _levels(dataset: xr.Dataset) -> dict[str, tuple[str, ...]]:
+    return {
+        str(index.dim): tuple(str(name) for name in coordinates if name != index.dim)
+        for index, coordinates in dataset.xindexes.group_by_index()
+        if isinstance(index, xr.indexes.PandasMultiIndex)
+    }
+
+
+@dataclass
+class _Cube:
+    """Makes event_pages of the steps of a Dataset.
+
+    Attributes
+    ----------
+    flat
+        The Dataset without MultiIndexes.
+    """
+
+    run: NewRun
+    flat: xr.Dataset
+    dataset: xr.Dataset
+    scheduler: str | None
+
+    # -- what goes where ---------------------------------------------------------------------
+
+    @cached_property
+    def dim(self) -> Any:
+        """The dimension of the events; None: all is one event."""
+        if "time" in self.flat.dims:
+            return "time"
+        time = self.flat.variables.get("time")
+        if time is None or time.ndim != 1 or time.dtype.kind != "M":
+            return None
+        return time.dims[0]
+
+    @cached_property
+    def forms(self) -> dict[Any, VariableForm]:
+        """How each variable is stored."""
+        found: dict[Any, VariableForm] = {}
+        taken: set[str] = set()
+        for name in self.flat.variables:
+            form = self._form(name, taken)
+            taken.add(form.key)
+            found[name] = form
+        keys = {form.key for form in found.values() if form.place == "event"}
+        return {name: self._stamps_or(form, keys) for name, form in found.items()}
+
+    def _form(self, name: Any, taken: set[str]) -> VariableForm:
+        variable = self.flat.variables[name]
+        key = self.run.key_of(str(name))
+        place = self._place(name)
+        shape = tuple(size for dim, size in variable.sizes.items() if dim != self.dim)
+        dtype = np.dtype(object) if _is_loose(variable.dtype) else variable.dtype
+        return VariableForm(
+            str(name),
+            place,
+            _free(key if place == "event" else str(name), taken),
+            tuple(map(str, variable.dims)),
+            StoredForm(shape, dtype),
+            name in self.flat.coords,
+            variable.attrs,
+        )
+
+    def _place(self, name: Any) -> str:
+        if name == "time" and self._are_event_times:
+            return "time"
+        if name == "seq_num" and self._numbers is not None:
+            return "seq_num"
+        if self.dim is None:
+            return "configuration" if name in self.flat.coords else "event"
+        return "event" if self.dim in self.flat.variables[name].dims else "configuration"
+
+    def _stamps_or(self, form: VariableForm, keys: set[str]) -> VariableForm:
+        """Timestamps of data keys have a place of their own."""
+        key = form.name.removeprefix("ts_")
+        are_stamps = form.name.startswith("ts_") and key in keys and form.place == "event"
+        if not are_stamps or form.cell != StoredForm((), np.dtype(np.float64)):
+            return form
+        return VariableForm(
+            form.name, "timestamps", key, form.dims, form.cell, form.coordinate, form.attrs
+        )
+
+    def _along_events(self, name: str, kinds: str) -> np.ndarray | None:
+        """Values of a variable that has one for each event, if it is of such a kind."""
+        variable = self.flat.variables.get(name)
+        dims = () if self.dim is None else (self.dim,)
+        if variable is None or variable.dims != dims or variable.dtype.kind not in kinds:
+            return None
+        return np.atleast_1d(variable.to_base_variable().compute(scheduler=self.scheduler).values)
+
+    @cached_property
+    def _times(self) -> np.ndarray | None:
+        return self._along_events("time", "M")
+
+    @cached_property
+    def _are_event_times(self) -> bool:
+        """Whether ``time`` comes back from the events' time as it is."""
+        times = self._times
+        if times is None:
+            return False
+        back = posix_to_datetime(datetime_to_posix(times)).tz_localize(None).to_numpy()
+        return bool((back == times).all())
+
+    @cached_property
+    def _numbers(self) -> list[int] | None:
+        """``seq_num``, if it grows from each step to the next."""
+        numbers = self._along_events("seq_num", NUMBERS)
+        if numbers is None or not len(numbers) or int(numbers.max()) >= 2**63:
+            return None
+        fits = numbers[0] >= 0 and (numbers[1:] > numbers[:-1]).all()
+        return numbers.tolist() if fits else None
+
+    @property
+    def _varying(self) -> dict[Any, VariableForm]:
+        return {name: form for name, form in self.forms.items() if form.place == "event"}
+
+    # -- the descriptor ----------------------------------------------------------------------
+
+    def declare(self) -> Document:
+        """The descriptor, with what does not vary as configuration."""
+        keys = {form.key: self._declared(form) for form in self._varying.values()}
+        objects: dict[str, list[str]] = {}
+        for varying in self._varying.values():
+            owner = varying.attrs.get("object")
+            if isinstance(owner, str):
+                objects.setdefault(owner, []).append(varying.key)
+        form = DatasetForm(
+            None if self.dim is None else str(self.dim),
+            tuple(self.forms.values()),
+            _levels(self.dataset),
+            {k: v for k, v in self.dataset.attrs.items() if k not in DOCUMENTED},
+        )
+        return self.run.declare(
+            keys,
+            object_keys=objects,
+            configuration=self._configuration(),
+            **{KEY: form.to_document()},
+        )
+
+    def _declared(self, form: VariableForm) -> dict[str, Any]:
+        dims = [dim for dim in form.dims if dim != self.dim]
+        dtype, attrs = form.cell.dtype, form.attrs
+        units = time_units(dtype)
+        stored = np.dtype(np.int64) if dtype.kind in "mM" else dtype
+        more = {n: normalize(attrs[n], form.name) for n in ("units", "precision") if n in attrs}
+        return {
+            "source": str(attrs.get("source", "derived")),
+            "dtype": "array" if dims else DTYPES.get(stored.kind, "string"),
+            "shape": list(form.cell.shape),
+            **({"dims": dims} if dims else {}),
+            **({"dtype_numpy": stored.str} if stored.kind in "fiub" else {}),
+            **({"units": units} if units else {}),
+            **more,
+        }
+
+    def _configuration(self) -> dict[str, Any]:
+        constant = {n: form for n, form in self.forms.items() if form.place == "configuration"}
+        if not constant:
+            return {}
+        values = self.flat[list(constant)].compute(scheduler=self.scheduler)
+        data = {
+            form.key: normalize(encoded(values[name].values, f"variable {name}"), str(name))
+            for name, form in constant.items()
+        }
+        return {
+            DEVICE: {
+                "data": data,
+                "timestamps": dict.fromkeys(data, self.run.start["time"]),
+                "data_keys": {form.key: self._declared(form) for form in constant.values()},
+            }
+        }
+
+    # -- the events --------------------------------------------------------------------------
+
+    def pages(self) -> Pairs:
+        """An event_page for each piece along the events' dimension."""
+        for begin, end in self._cuts():
+            part = self._part(begin, end)
+            cells = {
+                form.key: encoded(part[name], f"variable {name}")
+                for name, form in self._varying.items()
+            }
+            stamps = {
+                form.key: normalize(part[name], str(name))
+                for name, form in self.forms.items()
+                if form.place == "timestamps"
+            }
+            seq_num = None if self._numbers is None else self._numbers[begin:end]
+            yield self.run.page(seq_num, self._seconds(begin, end), cells, stamps)
+
+    def _part(self, begin: int, end: int) -> dict[Any, np.ndarray]:
+        """The cells of some events, which are the first axis."""
+        names = [n for n, form in self.forms.items() if form.place in ("event", "timestamps")]
+        if self.dim is None:
+            values = self.flat[names].compute(scheduler=self.scheduler)
+            return {name: values[name].values[np.newaxis] for name in names}
+        part = self.flat[names].isel({self.dim: slice(begin, end)})
+        part = part.compute(scheduler=self.scheduler)
+        return {name: part[name].transpose(self.dim, ...).values for name in names}
+
+    def _cuts(self) -> Iterator[tuple[int, int]]:
+        """Dask's chunks, and no piece much larger than a page should be."""
+        if self.dim is None:
+            yield 0, 1
+            return
+        length = int(self.flat.sizes[self.dim])
+        chunks = self.flat.chunksizes.get(self.dim, (length,))
+        row = sum(self.flat.variables[name].nbytes for name in self._varying) // max(1, length)
+        most = max(1, PAGE_BYTES // max(1, row))
+        begin = 0
+        for chunk in chunks:
+            for first in range(begin, begin + chunk, most):
+                yield first, min(first + most, begin + chunk)
+            begin += chunk
+
+    def _seconds(self, begin: int, end: int) -> list[float]:
+        start = float(self.run.start["time"])
+        if self._times is None:
+            return [start] * (end - begin)
+        return posix_seconds(self._times[begin:end], start)
+
+
+def _free(key: str, taken: set[str]) -> str:
+    """A data key that no other variable has."""
+    while key in taken:
+        key += "_"
+    return key
+
+
+def _is_loose(dtype: Any) -> bool:
+    """Whether values are Python's: objects, and what NumPy has no name for."""
+    return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > LONGEST

@@ -1,0 +1,188 @@
+"""A table as the documents of a new run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from dask.utils import is_series_like
+
+from ...core.documents import Document, normalize
+from .flat import FlatTable
+from .new_run import DTYPES, PLAIN, NewRun, Pairs, posix_seconds
+
+__all__ = ["table_to_stream"]
+
+
+def table_to_stream(
+    frame: Any,
+    header: Any = None,
+    stream: str | None = None,
+    *,
+    uid: str | None = None,
+    time: float | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    pages: bool = False,
+    scheduler: str | None = None,
+) -> Pairs:
+    """A table, with new columns if any, as the documents of a new, valid run.
+
+    The start document repeats what ``header`` says (but for uid and time), and names its
+    origin under ``derived_from``: run, stream and descriptors. Columns that the origin has keep
+    their data keys; new ones are declared from their values, with the source ``"derived"``.
+
+    Parameters
+    ----------
+    frame
+        pandas or Dask DataFrame, or Series. A Dask one is computed partition by partition. The
+        index ``seq_num`` numbers the rows; any other becomes columns, each level of it by its
+        name (``index`` where it has none), but for the 0, 1, 2, … that pandas makes by itself.
+        An index of times is the events' time. Rows of several runs (column ``run``) are numbered
+        anew.
+    header
+        Header, or start document, of the origin; None: only what ``frame.attrs`` tells.
+    stream
+        Name of the stream; by default the origin's, else ``"primary"``.
+    uid
+        Of the new run; by default a random one. All other uids are derived from it.
+    time
+        Of the start document, POSIX seconds; by default now.
+    provenance
+        More keys for ``derived_from``.
+    pages
+        Give an event_page per partition, where no cell is missing, in place of events.
+    scheduler
+        Dask's, to compute partitions with.
+
+    Yields
+    ------
+    (name, Document)
+        start, descriptor, events, stop. Column ``time`` becomes the events' time, columns
+        ``ts_<key>`` the timestamps; missing cells stay missing. See
+        :class:`daskbroker.views.runs.flat.FlatTable` for what becomes of intervals, categories,
+        other times than ``time``, and names that are not text.
+
+    Raises
+    ------
+    BadDocument
+        For a cell with no JSON-like form, and for columns of one name.
+    """
+    if is_series_like(frame):
+        frame = frame.to_frame(name="value" if frame.name is None else frame.name)
+    attrs = dict(
+        getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {})
+    )
+    run = NewRun.of(attrs, header, stream, uid, time, provenance)
+    table = _Table(run)
+    yield "start", run.start
+    for part in map(table.flat, _parts(frame, scheduler)):
+        if run.descriptor is None:
+            yield "descriptor", table.declare(part)
+        yield from table.page(part) if pages else table.events(part)
+    if run.descriptor is None:
+        empty = frame.head(0, compute=True) if hasattr(frame, "dask") else frame
+        yield "descriptor", table.declare(table.flat(empty))
+    yield "stop", run.stop()
+
+
+def _parts(frame: Any, scheduler: str | None) -> Iterator[pd.DataFrame]:
+    if isinstance(frame, pd.DataFrame):
+        if len(frame):
+            yield frame
+        return
+    for number in range(frame.npartitions):
+        part = frame.get_partition(number).compute(scheduler=scheduler)
+        if len(part):
+            yield part
+
+
+@dataclass
+class _Table:
+    """Makes events of the rows of a table."""
+
+    run: NewRun
+    flat: FlatTable = field(default_factory=FlatTable)
+
+    def declare(self, part: pd.DataFrame) -> Document:
+        """The descriptor, from the first rows."""
+        names = self._data(part)
+        return self.run.declare({self.run.key_of(n): self._declared(part, n) for n in names})
+
+    def _data(self, part: pd.DataFrame) -> list[str]:
+        stamps = {f"ts_{self.run.key_of(name)}" for name in part.columns}
+        return [name for name in part.columns if name not in PLAIN and name not in stamps]
+
+    def _declared(self, part: pd.DataFrame, name: str) -> dict[str, Any]:
+        key = self.run.key_of(name)
+        if name in self.flat.specs:
+            return dict(self.flat.specs[name])
+        if key in self.run.known:
+            return {k: v for k, v in self.run.known[key].items() if k != "external"}
+        present = part[name].dropna()
+        first = normalize(present.iloc[0], key) if len(present) else None
+        shape = list(np.shape(first)) if isinstance(first, list) else []
+        kind = getattr(part[name].dtype, "kind", "O")
+        dtype = "array" if shape else DTYPES.get(kind, "string")
+        return {"source": "derived", "dtype": dtype, "shape": shape}
+
+    def page(self, part: pd.DataFrame) -> Pairs:
+        """One page of all rows, or events where some cells are missing."""
+        names = self._data(part)
+        if part[names].isna().to_numpy().any():
+            yield from self.events(part)
+            return
+        data = {self.run.key_of(name): _column(part[name], name) for name in names}
+        stamps = {key: part[f"ts_{key}"].tolist() for key in data if f"ts_{key}" in part.columns}
+        yield self.run.page(self._numbers(part), self._times(part), data, stamps)
+
+    def events(self, part: pd.DataFrame) -> Pairs:
+        """An event per row; cells that are missing are left out."""
+        run = self.run
+        assert run.descriptor is not None
+        names = self._data(part)
+        seconds = self._times(part)
+        columns = {run.key_of(n): part[n].astype(object).tolist() for n in names}
+        present = {run.key_of(n): part[n].notna().tolist() for n in names}
+        stamps = {key: part[f"ts_{key}"].tolist() for key in columns if f"ts_{key}" in part.columns}
+        numbers = self._numbers(part)
+        for row in range(len(part)):
+            run.count += 1
+            keys = [key for key in columns if present[key][row] is not False]
+            run.last_time = seconds[row]
+            event = {
+                "uid": run.uid_of(f"event {run.count}"),
+                "descriptor": run.descriptor["uid"],
+                "seq_num": run.count if numbers is None else numbers[row],
+                "time": seconds[row],
+                "data": {key: normalize(columns[key][row], key) for key in keys},
+                "timestamps": {
+                    key: stamps[key][row] if key in stamps else seconds[row] for key in keys
+                },
+                "filled": {},
+            }
+            yield "event", Document(event)
+
+    def _numbers(self, part: pd.DataFrame) -> list[int] | None:
+        """``seq_num`` of the rows; None to count them, where numbers of several runs clash."""
+        if part.index.name != "seq_num" or "run" in part.columns or not self.run.single:
+            return None
+        return [int(number) for number in part.index]
+
+    def _times(self, part: pd.DataFrame) -> list[float]:
+        start = float(self.run.start["time"])
+        if "time" not in part.columns or not isinstance(part["time"].dtype, pd.DatetimeTZDtype):
+            return [start] * len(part)
+        return posix_seconds(
+            part["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(), start
+        )
+
+
+def _column(column: pd.Series, name: str) -> Any:
+    """The cells of a column without gaps, as an event_page has them."""
+    if getattr(column.dtype, "kind", "O") in "fiub":
+        plain = getattr(column.dtype, "numpy_dtype", column.dtype)
+        return column.to_numpy(dtype=plain, copy=True)  # the table stays the caller's
+    return normalize(column.tolist(), name)

@@ -1,0 +1,211 @@
+"""Cells of columns of objects as Arrow holds them: lists, nested for each dimension, and text.
+
+=========================================== ==================================================
+cells                                       type
+=========================================== ==================================================
+arrays and lists of numbers, booleans, text ``list<item: T>``, a list within it for each dimension
+text                                        ``string``
+numbers of several types, in arrays too     the type that holds all of them
+anything else: mappings, bytes, text among  None: no type in common
+numbers, arrays of several dimensionalities
+=========================================== ==================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ...core.documents import is_unicode
+
+__all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "depth_of", "is_missing"]
+
+NUMBERS = "biuf"
+LEAVES = (pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.null())
+"""Of lists: what Python's values become."""
+
+
+class CellTypes:
+    """The Arrow type that the cells of each column have in common, found by looking at them.
+
+    Parameters
+    ----------
+    names
+        Of the columns.
+
+    Attributes
+    ----------
+    found
+        The type of each column that had a cell; None where there is none in common.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self.found: dict[str, pa.DataType | None] = {}
+
+    def look(self, frame: pd.DataFrame) -> CellTypes:
+        """Take the cells of some rows into account."""
+        for name in self.names:
+            for cell in frame[name]:
+                if not is_missing(cell):
+                    self._add(name, _type_of(cell))
+        return self
+
+    def merge(self, other: CellTypes) -> CellTypes:
+        """Take what was found of other rows into account."""
+        for name, kind in other.found.items():
+            self._add(name, kind)
+        return self
+
+    def _add(self, name: str, kind: pa.DataType | None) -> None:
+        known = self.found.get(name, kind)
+        self.found[name] = common_type(known, kind)
+
+    def settled(self, claims: dict[str, pa.DataType] | None = None) -> dict[str, Any]:
+        """The type of each column; of those without cells what is claimed, else text."""
+        claims = claims or {}
+        known = {name: claims.get(name, pa.string()) for name in self.names} | self.found
+        return {name: kind and _without_null(kind) for name, kind in known.items()}
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether there is no cell."""
+    return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
+
+
+def _type_of(cell: Any) -> pa.DataType | None:
+    if isinstance(cell, str):
+        return pa.string() if is_unicode(cell) else None
+    if isinstance(cell, np.ndarray):
+        return _type_of_array(cell)
+    if isinstance(cell, list):
+        return _type_of_list(cell)
+    if isinstance(cell, (bool, np.bool_)):
+        return pa.bool_()
+    if isinstance(cell, (int, np.integer)):
+        return pa.int64() if -(2**63) <= cell < 2**63 else None
+    return pa.float64() if isinstance(cell, (float, np.floating)) else None
+
+
+def _type_of_array(cell: np.ndarray) -> pa.DataType | None:
+    if cell.dtype.kind in NUMBERS and cell.ndim:
+        leaf = _leaf(cell.dtype) if cell.size else pa.null()
+        return None if leaf is None else _nested_type(leaf, cell.ndim)
+    return _type_of(cell.tolist()) if cell.dtype.kind in "OTU" else None
+
+
+def _leaf(dtype: np.dtype) -> pa.DataType | None:
+    try:
+        return pa.from_numpy_dtype(dtype)
+    except pa.ArrowNotImplementedError:  # floats of 80 or 128 bits
+        return None
+
+
+def _type_of_list(cell: list[Any]) -> pa.DataType | None:
+    """As Arrow finds it: lists within it may be of differing lengths."""
+    try:
+        kind = pa.infer_type([cell])
+        pa.array([cell], kind)
+    except (pa.ArrowException, ValueError, OverflowError):
+        return None
+    return kind if depth_of(kind)[1] in LEAVES else None
+
+
+def _nested_type(leaf: pa.DataType, depth: int) -> pa.DataType:
+    for _ in range(depth):
+        leaf = pa.list_(leaf)
+    return leaf
+
+
+def depth_of(kind: pa.DataType) -> tuple[int, pa.DataType]:
+    """How many lists are within each other, and what is in them."""
+    depth = 0
+    while pa.types.is_list(kind):
+        depth, kind = depth + 1, kind.value_type
+    return depth, kind
+
+
+def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType | None:
+    """The type that holds the cells of both without loss; None if there is none."""
+    if one is None or other is None or one == other:
+        return one if one == other else None
+    if pa.types.is_null(one) or pa.types.is_null(other):
+        return other if pa.types.is_null(one) else one
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        inner = common_type(one.value_type, other.value_type)
+        return None if inner is None else pa.list_(inner)
+    if not all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in (one, other)):
+        return None
+    found = pa.from_numpy_dtype(np.result_type(one.to_pandas_dtype(), other.to_pandas_dtype()))
+    both_whole = pa.types.is_integer(one) and pa.types.is_integer(other)
+    return None if both_whole and pa.types.is_floating(found) else found
+
+
+def _without_null(kind: pa.DataType) -> pa.DataType:
+    """Of lists that were all empty, lists of floats: tools do not all read lists of nothing."""
+    depth, leaf = depth_of(kind)
+    return _nested_type(pa.float64(), depth) if pa.types.is_null(leaf) else kind
+
+
+def claimed_type(claim: Any) -> pa.DataType | None:
+    """The type that a descriptor claims for an array in each event; None if it claims none."""
+    shape = claim.get("shape")
+    if claim.get("dtype") != "array" or claim.get("external") or not isinstance(shape, list):
+        return None
+    try:
+        dtype = np.dtype(claim.get("dtype_numpy") or "f8")
+    except TypeError:  # any text may be there
+        dtype = np.dtype("f8")
+    leaf = _leaf(dtype) if dtype.kind in NUMBERS else pa.string()
+    return None if leaf is None else _nested_type(leaf, max(1, len(shape)))
+
+
+def arrow_cells(cells: Iterable[Any], kind: pa.DataType) -> pa.Array:
+    """Cells as an Arrow array of a type that :class:`CellTypes` found for them.
+
+    Raises
+    ------
+    pyarrow.ArrowException, TypeError, ValueError
+        If they are not of that type.
+    """
+    cells = [None if is_missing(cell) else cell for cell in cells]
+    depth, leaf = depth_of(kind)
+    if not depth:
+        return pa.array(cells, kind)
+    given = [cell for cell in cells if cell is not None]
+    if all(isinstance(cell, np.ndarray) and cell.dtype.kind in NUMBERS for cell in given):
+        return _nested(cells, depth, leaf)
+    return pa.array([cell.tolist() if hasattr(cell, "tolist") else cell for cell in cells], kind)
+
+
+def _nested(cells: list[Any], depth: int, leaf: pa.DataType) -> pa.Array:
+    """Lists made of the values in one piece and their lengths: no Python object a number."""
+    dtype = np.dtype(leaf.to_pandas_dtype())
+    arrays = [_at_depth(cell, depth) for cell in cells if cell is not None]
+    flat = [array.ravel().astype(dtype, casting="safe", copy=False) for array in arrays]
+    found = pa.array(np.concatenate(flat) if flat else np.empty(0, dtype), leaf)
+    for axis in range(depth - 1, 0, -1):
+        lengths = [np.full(prod(array.shape[:axis]), array.shape[axis]) for array in arrays]
+        found = pa.ListArray.from_arrays(_offsets(lengths), found)
+    lengths = [np.array([0 if cell is None else len(cell) for cell in cells], np.int64)]
+    is_null = pa.array([cell is None for cell in cells], pa.bool_())
+    return pa.ListArray.from_arrays(_offsets(lengths), found, mask=is_null)
+
+
+def _at_depth(array: np.ndarray, depth: int) -> np.ndarray:
+    if array.ndim != depth:
+        if array.size:
+            raise ValueError(f"an array of {array.ndim} dimensions among those of {depth}")
+        array = array.reshape((0,) * depth)
+    return array
+
+
+def _offsets(lengths: list[np.ndarray]) -> pa.Array:
+    counts = np.concatenate(lengths) if lengths else np.empty(0, np.int64)
+    ends = np.cumsum(counts, dtype=np.int64)
+    return pa.array(np.concatenate([[0], ends]), pa.int32())

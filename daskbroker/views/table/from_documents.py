@@ -1,0 +1,166 @@
+"""From streams of documents to tables, and buffers for such streams."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ...assets.access import FileAccess
+from ...core.chunks import ChunkPlan, ChunkReader
+from ...core.documents import Document, iter_named, normalize
+from ...core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
+from ...core.layouts import EVENT, encode_rows, rows_of_page
+from ...core.listing import listed
+from ...core.planning import PlanBuilder, with_frames
+from ...core.run_plan import RunPlan, stream_of
+from ...core.validate import check_keys, document_label, prepare
+from ..options import ViewOptions
+from .opening import table
+
+__all__ = ["RunBuffer", "stream_to_table"]
+
+
+@dataclass(frozen=True)
+class MemoryReader(ChunkReader):
+    """Reads chunks that are nowhere but in their plan."""
+
+    def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
+        raise StoreDamaged(f"{key!r} is no chunk in memory")
+
+
+class RunBuffer:
+    """Collects the documents of one run, in memory, and shows them as they come.
+
+    It is a callback, so ``RE.subscribe(RunBuffer())`` works, and iterating it gives the
+    ``(name, document)`` pairs again, pages as single events.
+
+    Raises
+    ------
+    BadDocument, UnknownReference
+        By a call, for a document that makes no sense there.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[str, Document]] = []
+        self._descriptors: dict[str, Document] = {}
+        self._events: dict[str, list[Mapping[str, Any]]] = {}
+        self._frames: list[tuple[str, str, range]] = []
+        self._key_of: dict[str, str] = {}
+        self.start: Document | None = None
+        self.stop: Document | None = None
+
+    def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Take a document."""
+        checked = prepare(name, doc)
+        if name == "event_page":
+            for row in rows_of_page(EVENT, checked):
+                self._add("event", normalize(row))
+        else:
+            self._add(name, normalize(checked))
+
+    def _add(self, name: str, doc: Mapping[str, Any]) -> None:
+        if name == "start":
+            if self.start is not None and self.start["uid"] != doc["uid"]:
+                raise BadDocument(f"{document_label(name, doc)}: a RunBuffer holds one run only")
+            self.start = Document(doc)
+        elif self.start is None and name == "stop":
+            raise UnknownReference(f"{document_label(name, doc)}: no start document came before it")
+        elif name == "stop":
+            self.stop = Document(doc)
+        elif name == "descriptor":
+            self._descriptors[doc["uid"]] = Document(doc)
+        elif name == "event":
+            self._add_event(doc)
+        elif name == "stream_resource":
+            self._key_of[doc["uid"]] = str(doc.get("data_key", ""))
+        elif name == "stream_datum" and doc["seq_nums"]["stop"] > doc["seq_nums"]["start"]:
+            numbers = range(doc["seq_nums"]["start"], doc["seq_nums"]["stop"])
+            resource = doc["stream_resource"]
+            key = self._key_of.get(resource, resource)
+            self._frames.append((doc["descriptor"], key, numbers))
+        self._pairs.append((name, Document(doc)))
+
+    def _add_event(self, doc: Mapping[str, Any]) -> None:
+        descriptor = self._descriptors.get(doc["descriptor"])
+        if descriptor is None:
+            raise UnknownReference(
+                f"{document_label('event', doc)}: its descriptor {doc['descriptor']!r} did not come"
+            )
+        label = document_label("event", doc)
+        check_keys(doc["data"], descriptor["data_keys"], label, descriptor["uid"])
+        self._events.setdefault(descriptor["uid"], []).append(doc)
+
+    def __iter__(self) -> Iterator[tuple[str, Document]]:
+        return iter(list(self._pairs))
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    @property
+    def streams(self) -> list[str]:
+        """Names of the streams so far."""
+        return list(dict.fromkeys(map(stream_of, self._descriptors.values())))
+
+    def plan(self, stream_name: str = "primary") -> ChunkPlan:
+        """The events so far of one stream, as chunks in memory.
+
+        Raises
+        ------
+        StreamNotFound
+        """
+        chosen = [d for d in self._descriptors.values() if stream_of(d) == stream_name]
+        if not chosen:
+            raise StreamNotFound(
+                f"there is no stream {stream_name!r}; "
+                f"there are: {listed(self.streams, stream_name)}"
+            )
+        builder = PlanBuilder(MemoryReader(), EVENT, f"memory-{uuid.uuid4()}", chosen)
+        for place, descriptor in enumerate(chosen):
+            events = self._events.get(descriptor["uid"])
+            if events:
+                note = {"run": descriptor["run_start"]}
+                builder.add_table(place, 0, encode_rows(EVENT, events, note))
+        return with_frames(builder.plan(), lambda runs: self._frames)
+
+    def table(self, stream_name: str = "primary", **options: Any) -> Any:
+        """A lazy table of one stream, as :meth:`daskbroker.Header.table` gives."""
+        plan = self.plan(stream_name)
+        start: Mapping[str, Any] = self.start or {"uid": plan.descriptors[0]["run_start"]}
+        runs = {d["run_start"]: (start, self.stop) for d in plan.descriptors}
+        planned = RunPlan(tuple(runs), plan, {})
+        shown = ViewOptions(fill=False, **options)
+        return table(planned, stream_name, runs, shown, FileAccess())
+
+
+def stream_to_table(
+    documents: Iterable[tuple[str, Mapping[str, Any]]], stream: str = "primary", **options: Any
+) -> Any:
+    """A stream of documents as a table.
+
+    Parameters
+    ----------
+    documents
+        ``(name, doc)`` of one run; collected in memory.
+    stream
+        Which stream to show.
+    **options
+        ``fields``, ``timestamps``, ``duplicates``, as for a header's table.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        The same as ``header.table(stream)`` of the run.
+
+    Raises
+    ------
+    BadDocument, StreamNotFound
+    """
+    buffer = RunBuffer()
+    for name, doc in iter_named(documents):
+        buffer(name, doc)
+    return buffer.table(stream, **options)

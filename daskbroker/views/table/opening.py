@@ -1,0 +1,290 @@
+"""A stream as a lazy Dask DataFrame: chunks become partitions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...assets.access import FileAccess
+from ...assets.filling.filling import Filling, Target
+from ...core.chunks import ChunkPlan
+from ...core.fields import Field, project, select
+from ...core.graph_names import graph_name, runs_name
+from ...core.run_plan import RunPlan
+from ...core.schema import TableColumn, empty_frame, posix_to_datetime, stream_attrs, table_columns
+from ...core.settings import setting
+from ..frames_again import with_rows_for_frames
+from ..missing import check_fill_names, common_cells
+from ..options import ViewOptions
+from ..rows import RowGroup, coalesce, cut, group_rows
+from .collection import DataFrame, concat, from_partitions
+from .partitions import Partitions, RowChoice
+from .reading import Part, Payload, Piece, TableOptions, TableReader
+
+__all__ = ["StreamPartitions", "concat", "table", "target_bytes"]
+
+UID_BYTES = 40
+MOST_PARTITIONS = 10_000
+"""Partitions grow beyond their usual size rather than become more than about so many."""
+
+Runs = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
+"""``{run uid: (start, stop)}``."""
+
+
+def target_bytes() -> int:
+    """Size of a partition to aim at: dask's configuration ``daskbroker.partition-size``."""
+    return int(setting("partition-size"))
+
+
+def table(
+    plan: RunPlan,
+    stream: str,
+    runs: Runs,
+    options: ViewOptions,
+    files: FileAccess,
+    *,
+    with_run: bool = False,
+) -> DataFrame:
+    """A lazy table of the chunks of one stream, of one run or of many.
+
+    Parameters
+    ----------
+    plan
+        The chunks of the stream, with references where external columns shall be filled.
+    stream
+        Name of the stream, for messages and attrs.
+    runs
+        Start and stop of each run.
+    options
+        All but ``dtypes``.
+    files
+        How detector files are reached.
+    with_run
+        Add the column ``run``, the uid.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        Index ``seq_num``; column ``time`` first.
+
+    Raises
+    ------
+    FieldNotFound
+    """
+    chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
+    if with_run and all(field.role != "run" for field in chosen):
+        chosen.insert(0, Field("run", "", "run"))
+    check_fill_names(options.fill_value, plan.descriptors)
+    columns = table_columns(plan.events, chosen, runs)
+    skip_damaged = options.errors == "skip"
+    reading = TableOptions(stream, options.duplicates, target_bytes(), skip_damaged)
+    filling = options.filling(plan, files, runs)
+    events = plan.events
+    if options.duplicates == "all" and filling is not None:
+        keys = {column.field.key for column in columns if column.external}
+        events = with_rows_for_frames(events, filling, keys)
+    return from_partitions(StreamPartitions(events, tuple(columns), runs, reading, filling))
+
+
+class StreamPartitions(Partitions):
+    """The partitions of a stream's table, planned without reading a chunk."""
+
+    def __init__(
+        self,
+        plan: ChunkPlan,
+        columns: tuple[TableColumn, ...],
+        runs: Runs,
+        options: TableOptions,
+        filling: Filling | None = None,
+    ) -> None:
+        self._plan = plan
+        self._columns = columns
+        self._runs = runs
+        self._options = options
+        self._filling = filling if any(column.external for column in columns) else None
+        external = self._external_bytes()
+        groups = group_rows(plan, options.duplicates, external - self._hidden_bytes())
+        # A scheduler needs milliseconds a task, so a table has no more than some thousands.
+        total = sum(group.bytes for group in groups)
+        target = max(options.target, total // MOST_PARTITIONS)
+        self._groups: list[RowGroup] = cut(groups, target) if external else groups
+        self._ranges = coalesce(self._groups, target)
+
+    def _external_bytes(self) -> int:
+        """Of the cells of a row that will be filled."""
+        if self._filling is None:
+            return 0
+        keys = [column.field.key for column in self._columns if column.external]
+        return sum(common_cells(self._plan, key, self._filling).cell_bytes for key in keys)
+
+    def _hidden_bytes(self) -> int:
+        """Of a row's uid and timestamps, if the table does not have them."""
+        keys = max((len(d["data_keys"]) for d in self._plan.descriptors), default=0)
+        shown = [column.field.role for column in self._columns]
+        return 8 * max(0, keys - shown.count("ts")) + (0 if "uid" in shown else UID_BYTES)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Projections need start and stop only where there are such columns.
+        projected = any(c.field.role in ("start", "stop", "config") for c in self._columns)
+        runs = self._runs if projected else {}
+        return (StreamPartitions, (self._plan, self._columns, runs, self._options, self._filling))
+
+    @cached_property
+    def token(self) -> str:
+        """See :class:`Partitions`."""
+        digest = hashlib.blake2b(self._plan.token.encode(), digest_size=16)
+        digest.update(repr((self._columns, self._options, self._ranges)).encode("utf8", "replace"))
+        if self._filling is not None:
+            digest.update(self._filling.token.encode())
+        if any(c.field.role in ("start", "stop") for c in self._columns):
+            digest.update(repr(sorted(self._constants_of.items())).encode("utf8", "replace"))
+        return digest.hexdigest()
+
+    @cached_property
+    def name(self) -> str:
+        """See :class:`Partitions`."""
+        runs = runs_name(descriptor["run_start"] for descriptor in self._plan.descriptors)
+        return f"daskbroker-{graph_name(self._options.stream)}-{runs}"
+
+    @cached_property
+    def _constants_of(self) -> dict[int, tuple[Any, ...]]:
+        """Values of the columns that are the same in all events of a descriptor."""
+        fields = [column.field for column in self._columns if not column.physical]
+        return {
+            place: tuple(self._constant(field, d) for field in fields)
+            for place, d in enumerate(self._plan.descriptors)
+        }
+
+    def _constant(self, field: Field, descriptor: Mapping[str, Any]) -> Any:
+        if field.role == "run":
+            return descriptor["run_start"]
+        if field.role == "descriptor":
+            return descriptor["uid"]
+        start, stop = self._runs[descriptor["run_start"]]
+        return project(field, start, stop, descriptor)
+
+    @cached_property
+    def meta(self) -> pd.DataFrame:
+        """See :class:`Partitions`."""
+        return empty_frame(
+            self._columns, stream_attrs(self._plan.descriptors, self._options.stream)
+        )
+
+    @property
+    def npartitions(self) -> int:
+        """See :class:`Partitions`."""
+        return len(self._ranges)
+
+    @cached_property
+    def divisions(self) -> tuple[Any, ...]:
+        """See :class:`Partitions`."""
+        single_run = len({group.run for group in self._groups}) <= 1
+        if not single_run or not self._groups:
+            return (None,) * (len(self._ranges) + 1)
+        lows = [self._groups[begin].seq_min for begin, _ in self._ranges]
+        return (*lows, self._groups[-1].seq_max)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...] | None:
+        """See :class:`Partitions`."""
+        rows = [group.rows for group in self._groups]
+        if None in rows or self._options.skip_damaged or self._drops:
+            return None
+        return tuple(sum(rows[begin:end]) for begin, end in self._ranges)  # type: ignore[arg-type]
+
+    @cached_property
+    def _drops(self) -> bool:
+        """Whether rows are left out of which a cell is missing."""
+        return self._filling is not None and any(r.drops for r in self._filling.rules.values())
+
+    def limits(self, column: str) -> Any:
+        """See :class:`Partitions`."""
+        if (
+            column != "time"
+            or self._drops
+            or not all(g.simple and not g.within for g in self._groups)
+        ):
+            return None
+        lows, highs = self._extents(0.0)
+        return None if lows.hasnans or highs.hasnans else (list(lows), list(highs))
+
+    def bounds(self, column: str) -> Any:
+        """See :class:`Partitions`."""
+        if not self._ranges:
+            return None
+        starts = [begin for begin, _ in self._ranges]
+        if column == "seq_num":
+            lows = np.array([g.seq_min for g in self._groups])
+            highs = np.array([g.seq_max for g in self._groups])
+            return np.minimum.reduceat(lows, starts), np.maximum.reduceat(highs, starts)
+        if column == "time":
+            # The table's times are rounded to the microsecond, so leave room for that.
+            return self._extents(2e-6)
+        return None
+
+    def _extents(self, margin: float) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
+        """First and last time of each partition, from those of the chunks."""
+        starts = [begin for begin, _ in self._ranges]
+        begin = np.array([g.time_min for g in self._groups]) - margin
+        end = np.array([g.time_max for g in self._groups]) + margin
+        return (
+            posix_to_datetime(np.minimum.reduceat(begin, starts)),
+            posix_to_datetime(np.maximum.reduceat(end, starts)),
+        )
+
+    def can_choose_rows(self, columns: Sequence[str]) -> bool:
+        """See :class:`Partitions`: it saves reading of files."""
+        return self._filling is not None and any(
+            column.external and column.name in columns for column in self._columns
+        )
+
+    def payload(self, i: int, chosen: tuple[RowChoice, ...] = ()) -> Payload:
+        """See :class:`Partitions`."""
+        groups = range(*self._ranges[i])
+        pieces = tuple(self._piece(number) for number in groups)
+        filling = self._filling
+        if filling is not None:
+            filling = filling.of_runs({self._groups[number].run for number in groups})
+        return Payload(self._plan.reader, pieces, filling, chosen)
+
+    def _piece(self, number: int) -> Piece:
+        group = self._groups[number]
+        descriptors = self._plan.records["descriptor"]
+        parts = []
+        for place in group.places:
+            descriptor = int(descriptors[place])
+            constants, targets = self._constants_of[descriptor], self._targets_of[descriptor]
+            parts.append(Part(self._plan.keys[place], constants, targets))
+        within = (group.seq_min, group.seq_max) if group.within else None
+        near = 0.0 if self._filling is None else float(self._nears[number])
+        return Piece(group.simple, tuple(parts), within, near, group.run, group.numbers)
+
+    @cached_property
+    def _targets_of(self) -> dict[int, tuple[Target, ...]]:
+        """What is filled in the events of a descriptor."""
+        external = [c.field.key for c in self._columns if c.external and self._filling is not None]
+        return {
+            place: tuple(Target.of(d, key) for key in external)
+            for place, d in enumerate(self._plan.descriptors)
+        }
+
+    @cached_property
+    def _nears(self) -> np.ndarray:
+        """Where in its run the middle of each group is, from 0 to 1."""
+        runs = np.unique([group.run for group in self._groups], return_inverse=True)[1]
+        stored = np.array([group.stored for group in self._groups], np.float64)
+        ends = np.cumsum(stored)
+        totals = np.bincount(runs, stored)
+        first = np.full(len(totals), np.inf)
+        np.minimum.at(first, runs, ends - stored)
+        return (ends - stored / 2 - first[runs]) / totals[runs]
+
+    @cached_property
+    def reader(self) -> TableReader:
+        """See :class:`Partitions`."""
+        return TableReader({column.name: column for column in self._columns}, self._options)

@@ -1,0 +1,404 @@
+"""Reading one partition of a stream's table, wherever its task runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ...assets.filling.filling import Filling, Target
+from ...assets.filling.held import Held
+from ...core.bad_runs import BadRun, warn_of_bad
+from ...core.chunks import ChunkReader, damage_of, damaged
+from ...core.errors import StoreDamaged
+from ...core.schema import (
+    TIME,
+    TableColumn,
+    column_cells,
+    empty_frame,
+    of_values,
+    posix_to_datetime,
+)
+from ..rows import Duplicates, keep, later_counts
+from .partitions import RowChoice
+
+__all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
+
+Numbers = range | np.ndarray
+"""``seq_num`` of the rows of a chunk; a range where it is known without reading."""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a table was asked to be.
+
+    Attributes
+    ----------
+    stream
+        Name, for messages and attrs.
+    duplicates
+        Of rewound events.
+    target
+        Bytes of a partition to aim at.
+    skip_damaged
+        Leave the rows of damaged chunks out, with a warning.
+    """
+
+    stream: str
+    duplicates: Duplicates
+    target: int
+    skip_damaged: bool = False
+
+
+class Part(NamedTuple):
+    """One chunk of a partition.
+
+    Attributes
+    ----------
+    key
+        Of the chunk.
+    constants
+        Values of the columns that are the same in all its rows.
+    targets
+        What is filled, one an external column.
+    """
+
+    key: Any
+    constants: tuple[Any, ...]
+    targets: tuple[Target, ...]
+
+
+class Piece(NamedTuple):
+    """Chunks that are read together.
+
+    Attributes
+    ----------
+    simple
+        One chunk, all its rows shown, in order.
+    parts
+        The chunks.
+    within
+        First and last ``seq_num`` wanted; None: all.
+    near
+        Where in the run it is, from 0 to 1.
+    run
+        Whose they are.
+    numbers
+        ``seq_num`` of all rows of the one chunk, if known; then the column need not be read.
+    """
+
+    simple: bool
+    parts: tuple[Part, ...]
+    within: tuple[int, int] | None
+    near: float
+    run: str
+    numbers: range | None = None
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a task reads. Pickled, it holds keys that other processes can read."""
+
+    reader: ChunkReader
+    pieces: tuple[Piece, ...]
+    filling: Filling | None
+    chosen: tuple[RowChoice, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        keys = [part.key for piece in self.pieces for part in piece.parts]
+        portable = iter(self.reader.portable(keys))
+        pieces = tuple(
+            piece._replace(parts=tuple(part._replace(key=next(portable)) for part in piece.parts))
+            for piece in self.pieces
+        )
+        return (Payload, (self.reader, pieces, self.filling, self.chosen))
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """Reads one partition; called with a :class:`Payload` and the wanted columns."""
+
+    columns: Mapping[str, TableColumn]
+    options: TableOptions
+
+    def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
+        """The partition with exactly these columns."""
+        wanted = [self.columns[name] for name in names]
+        try:
+            pieces = self._pieces(payload, payload.pieces, wanted)
+            return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
+        except StoreDamaged:
+            if not self.options.skip_damaged:
+                raise
+        pieces = list(self._sound_pieces(payload, wanted))
+        return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
+
+    def _pieces(
+        self, payload: Payload, some: Sequence[Piece], wanted: Sequence[TableColumn]
+    ) -> list[_Piece]:
+        """Pieces of the partition, read together."""
+        keys = [part.key for piece in some for part in piece.parts]
+        known = all(piece.numbers is not None for piece in some)
+        labels = [self._label(piece) for piece in some for _ in piece.parts]
+        physical = self._physical(wanted, payload.filling, known)
+        tables = payload.reader.read_labelled(keys, labels, physical)
+        return [self._read(tables, piece, payload) for piece in some]
+
+    def _sound_pieces(self, payload: Payload, wanted: Sequence[TableColumn]) -> Iterator[_Piece]:
+        """The pieces that can be read, one by one."""
+        for piece in payload.pieces:
+            try:
+                read = self._pieces(payload, [piece], wanted)
+                self._frame(read, wanted)  # what else may be damaged, such as references
+            except StoreDamaged as error:
+                warn_of_bad(BadRun(piece.run, str(error)))
+            else:
+                yield from read
+
+    def _label(self, piece: Piece) -> str:
+        """Whose chunks are read, for messages."""
+        return f"run {piece.run!r}, stream {self.options.stream!r}"
+
+    def _frame(self, pieces: Sequence[_Piece], wanted: Sequence[TableColumn]) -> pd.DataFrame:
+        """All pieces one below the other. They are joined column by column, as a frame for each
+        of many small ones would take most of the time.
+        """
+        chunks = [chunk for piece in pieces for chunk in piece.chunks]
+        if not any(len(chunk.seq_num) for chunk in chunks):
+            return empty_frame(wanted, {})
+        order = _order(pieces)
+        index = _index([chunk.seq_num for chunk in chunks], order)
+        data: dict[str, Any] = {}
+        for column in wanted:
+            joined = self._column(column, chunks)
+            array = joined if order is None else joined.take(order)
+            # pandas takes objects that are all text for type str
+            whole = column.dtype == "object"
+            data[column.name] = pd.Series(array, index=index, dtype=object) if whole else array
+        columns = None if data else pd.Index([], dtype="str")
+        return pd.DataFrame(data, index=index, columns=columns, copy=False)
+
+    def _column(self, column: TableColumn, chunks: Sequence[_Chunk]) -> Any:
+        """The cells of a column in all chunks."""
+        if not column.physical:
+            place = self.constant_names.index(column.name)
+            values = of_values([chunk.part.constants[place] for chunk in chunks], column.dtype)
+            return values.take(np.repeat(np.arange(len(chunks)), [len(c.seq_num) for c in chunks]))
+        if column.dtype == TIME:
+            return posix_to_datetime(np.concatenate([chunk.times for chunk in chunks]))
+        return _joined([chunk.array(column) for chunk in chunks])
+
+    def _physical(
+        self, wanted: Sequence[TableColumn], filling: Filling | None, numbered: bool
+    ) -> list[str]:
+        """Names of the chunks' columns to read; ``seq_num`` only where it is not known."""
+        physical = [c.physical for c in wanted if c.physical]
+        dropping = self._dropping(filling)
+        if dropping or (filling is not None and any(column.external for column in wanted)):
+            keys = [self.columns[name].physical for name in dropping]
+            physical = ["seq_num", *physical, *keys, "filled"]
+        elif not numbered:
+            physical = ["seq_num", *physical]
+        return list(dict.fromkeys(physical))
+
+    def _read(self, coming: Iterator[pa.Table], piece: Piece, payload: Payload) -> _Piece:
+        tables = list(islice(coming, len(piece.parts)))
+        with damage_of(self._label(piece)):
+            seq_nums = [
+                _seq_num(table, part.key, piece, payload.reader)
+                for part, table in zip(piece.parts, tables, strict=True)
+            ]
+        chunks = [
+            _Chunk(self, payload.filling, part, piece, table, _chosen(seq_num, some), some, later)
+            for part, table, seq_num, some, later in zip(
+                piece.parts,
+                tables,
+                seq_nums,
+                self._rows(piece, seq_nums),
+                self._later(piece, seq_nums),
+                strict=True,
+            )
+        ]
+        dropping = self._dropping(payload.filling)
+        if dropping:
+            chunks = [chunk.only(chunk.having(dropping)) for chunk in chunks]
+        return _Piece(chunks, piece.simple)
+
+    def _dropping(self, filling: Filling | None) -> list[str]:
+        """External columns, shown or not, whose missing cells leave rows out."""
+        if filling is None or not filling.rules:
+            return []
+        rules = {key: rule for (stream, key), rule in filling.rules.items()}
+        keys = {name: self.columns[name].field.key for name in self.external_names}
+        return [name for name, key in keys.items() if key in rules and rules[key].drops]
+
+    def _rows(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
+        """Which rows of each chunk are shown."""
+        if piece.simple:
+            if piece.within is None:
+                return [slice(None)]
+            first, last = piece.within
+            (seq,) = map(_array, seq_nums)
+            begin, end = np.searchsorted(seq, first), np.searchsorted(seq, last, side="right")
+            return [slice(int(begin), int(end))]
+        together = np.concatenate([_array(seq) for seq in seq_nums])
+        shown = np.zeros(len(together), bool)
+        shown[keep(together, self.options.duplicates)] = True
+        if piece.within is not None:
+            shown &= (together >= piece.within[0]) & (together <= piece.within[1])
+        ends = np.cumsum([len(seq) for seq in seq_nums])
+        return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
+
+    def _later(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
+        """Of all rows of each chunk, see :attr:`Held.later`."""
+        if piece.simple or self.options.duplicates != "all" or not self.external_names:
+            return [None] * len(seq_nums)
+        number_of: dict[str, int] = {}
+        descriptors = [part.targets[0].descriptor if part.targets else "" for part in piece.parts]
+        owners = [number_of.setdefault(uid, len(number_of)) for uid in descriptors]
+        lengths = [len(seq) for seq in seq_nums]
+        together = np.concatenate([_array(seq) for seq in seq_nums])
+        later = later_counts(np.repeat(owners, lengths), together)
+        if later is None:
+            return [None] * len(seq_nums)
+        return list(np.split(later, np.cumsum(lengths)[:-1]))
+
+    @cached_property
+    def constant_names(self) -> list[str]:
+        """Columns that no chunk holds, as :attr:`Part.constants` has them."""
+        return [name for name, column in self.columns.items() if not column.physical]
+
+    @cached_property
+    def external_names(self) -> list[str]:
+        """External columns, as :attr:`Part.targets` has them."""
+        return [name for name, column in self.columns.items() if column.external]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A chunk in hand, of which some rows become part of a table."""
+
+    reader: TableReader
+    filling: Filling | None
+    part: Part
+    piece: Piece
+    table: pa.Table
+    seq_num: Numbers
+    rows: slice | np.ndarray
+    later: np.ndarray | None
+
+    @property
+    def times(self) -> np.ndarray:
+        """Of the rows, in POSIX seconds."""
+        return self.table.column("time").to_numpy()[self.rows]  # type: ignore[no-any-return]
+
+    def array(self, column: TableColumn) -> Any:
+        """The cells of a column that the chunk holds, but for times."""
+        if column.external and self.filling is not None:
+            return self.filling.cells(*self._held(column.name), self.piece.near)
+        try:
+            return column_cells(self.table, column, self.rows)
+        except StoreDamaged as error:
+            raise damaged(self.reader._label(self.piece), error) from error
+
+    def _held(self, name: str) -> tuple[Target, Held]:
+        """What is filled in an external column."""
+        target = self.part.targets[self.reader.external_names.index(name)]
+        held = Held.of_table(self.table, target.key, self.rows, external=target.external)
+        return target, replace(held, later=None if self.later is None else self.later[self.rows])
+
+    def having(self, names: Sequence[str]) -> np.ndarray:
+        """Which rows have a cell in each of some external columns."""
+        assert self.filling is not None
+        there = [self.filling.present(*self._held(name), self.piece.near) for name in names]
+        return np.logical_and.reduce(there)  # type: ignore[no-any-return]
+
+    def only(self, mask: np.ndarray) -> _Chunk:
+        """The same with only some of its rows."""
+        if mask.all():
+            return self
+        rows = np.arange(self.table.num_rows)[self.rows][mask]
+        return replace(self, rows=rows, seq_num=_array(self.seq_num)[mask])
+
+
+class _Piece(NamedTuple):
+    chunks: list[_Chunk]
+    simple: bool
+
+
+def _with_chosen_rows(pieces: list[_Piece], chosen: Sequence[RowChoice]) -> list[_Piece]:
+    """The pieces with only the rows of a partition that are wanted, before any is filled."""
+    chunks = [chunk for piece in pieces for chunk in piece.chunks]
+    if not chosen or not chunks:
+        return pieces
+    seq_num = np.concatenate([_array(chunk.seq_num) for chunk in chunks])
+    order = _order(pieces)
+    places = np.arange(len(seq_num)) if order is None else order
+    for choice in chosen:
+        places = places[choice.mask(seq_num[places])]
+    mask = np.zeros(len(seq_num), bool)
+    mask[places] = True
+    ends = np.cumsum([len(chunk.seq_num) for chunk in chunks])
+    parts = iter(np.split(mask, ends[:-1]))
+    return [
+        piece._replace(chunks=[chunk.only(next(parts)) for chunk in piece.chunks])
+        for piece in pieces
+    ]
+
+
+def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> Numbers:
+    """Of all rows of a chunk; read where it is not known, or the chunk is not what it was."""
+    if "seq_num" not in table.column_names:
+        if piece.numbers is not None and len(piece.numbers) == table.num_rows:
+            return piece.numbers
+        table = reader.read(key, ["seq_num"])
+    return table.column("seq_num").to_numpy()  # type: ignore[no-any-return]
+
+
+def _array(numbers: Numbers) -> np.ndarray:
+    return np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else numbers
+
+
+def _chosen(numbers: Numbers, rows: slice | np.ndarray) -> Numbers:
+    return numbers[rows] if isinstance(rows, slice) else _array(numbers)[rows]
+
+
+def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
+    """The index of all rows, in this order; without an array where nothing is missing."""
+    ranges = [some for some in numbers if isinstance(some, range) and len(some)]
+    follow = all(one.stop == two.start for one, two in pairwise(ranges))
+    if order is None and follow and sum(map(len, ranges)) == sum(map(len, numbers)):
+        return pd.RangeIndex(ranges[0].start, ranges[-1].stop, name="seq_num")
+    seq_num = np.concatenate([_array(some) for some in numbers])
+    return pd.Index(seq_num if order is None else seq_num[order], name="seq_num", copy=False)
+
+
+def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
+    """The order of the rows of all chunks, by ``seq_num`` within a piece; None: as they are."""
+    if all(piece.simple for piece in pieces):
+        return None
+    orders: list[np.ndarray] = []
+    begin = 0
+    for piece in pieces:
+        seq_num = np.concatenate([_array(chunk.seq_num) for chunk in piece.chunks])
+        orders.append(begin + np.argsort(seq_num, kind="stable"))
+        begin += len(seq_num)
+    return np.concatenate(orders)
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    """Arrays of one dtype, NumPy's or pandas', as one."""
+    first = arrays[0]
+    if len(arrays) == 1:
+        return first
+    if isinstance(first, np.ndarray):
+        return np.concatenate(arrays)
+    if isinstance(first, pd.Index):
+        return first.append(list(arrays[1:]))
+    return type(first)._concat_same_type(arrays)

@@ -1,0 +1,160 @@
+"""``to_parquet`` and ``to_csv`` of a table, where columns hold arrays.
+
+Dask's ``to_parquet`` infers Arrow types from empty columns, and so fails on those of objects.
+Here their types are found from the cells. Dask's ``to_csv`` writes what NumPy prints of an array,
+with ``...`` in place of most of it.
+"""
+
+# dask does not annotate its private API.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from daskbroker.core.errors import BadQuery
+from daskbroker.views.table.arrow_cells import CellTypes, arrow_cells
+from daskbroker.views.table.plain_cells import holds_arrays
+
+__all__ = ["with_arrow_lists", "without_arrays"]
+
+ARRAYS = ("raise", "drop")
+
+
+def object_columns(meta: pd.DataFrame) -> list[Any]:
+    """Names of the columns that hold Python's objects."""
+    return [name for name, dtype in meta.dtypes.items() if dtype.kind == "O"]
+
+
+def with_arrow_lists(table: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, pa.DataType]]:
+    """The table with cells of Arrow's types in place of objects, and the types.
+
+    Only ``to_parquet`` should see it: to make Dask infer the types, its columns claim them.
+
+    Parameters
+    ----------
+    table
+        Its columns of objects are computed, once, to find their types.
+    given
+        Types of columns that are known.
+
+    Raises
+    ------
+    BadQuery
+        Naming a column whose cells have no type in common.
+    """
+    objects = object_columns(table._meta)
+    known = {name: given[name] for name in objects if name in given}
+    names = [name for name in objects if name not in given]
+    kinds = {**known, **_found_types(table, names)}
+    dtypes = {name: pd.ArrowDtype(kind) for name, kind in kinds.items()}
+    meta = table._meta.assign(**{n: pd.Series([], dtype=dtype) for n, dtype in dtypes.items()})
+    if kinds:
+        table = table.map_partitions(_in_arrow, kinds, meta=meta)
+    return table, kinds
+
+
+def _found_types(table: Any, names: list[Any]) -> dict[str, pa.DataType]:
+    types = CellTypes(names)
+    if not names:
+        return {}
+    first, *others = table[names].to_delayed()
+    look = dask.delayed(_types_of, pure=True)
+    # The first partition alone, as most of what is refused shows there.
+    for some in ([first], others):
+        for found in dask.compute(*[look(part, names) for part in some]):
+            types.merge(found)
+        _refuse(table, types)
+    return types.settled()
+
+
+def _types_of(frame: pd.DataFrame, names: list[str]) -> CellTypes:
+    return CellTypes(names).look(frame)
+
+
+def _refuse(table: Any, types: CellTypes) -> None:
+    refused = [name for name, kind in types.found.items() if kind is None]
+    if refused:
+        raise BadQuery(
+            f"to_parquet cannot write {_named(table, refused)}: the cells have no Arrow type in "
+            f"common; leave out what cannot be written by table.drop(columns={refused!r}), or "
+            "write the run by h.export(path, format='parquet'), which makes JSON text of them"
+        )
+
+
+def _named(table: Any, names: list[str]) -> str:
+    return f"column{'s' * (len(names) > 1)} {', '.join(map(repr, names))}{_of_stream(table)}"
+
+
+def _of_stream(table: Any) -> str:
+    stream = table._meta.attrs.get("stream")
+    return "" if stream is None else f" of stream {stream!r}"
+
+
+def _in_arrow(frame: pd.DataFrame, kinds: Mapping[str, pa.DataType]) -> pd.DataFrame:
+    """Cells as Arrow's, so that they are of the type; in objects, as pandas reads these again.
+
+    Of columns with dtypes of Arrow's lists, Parquet files would name dtypes that neither pandas
+    nor Dask understands.
+    """
+    columns = {}
+    for name, kind in kinds.items():
+        cells = np.empty(len(frame), dtype=object)
+        for place, cell in enumerate(_as_kind(frame[name], kind).to_pandas()):
+            cells[place] = cell
+        columns[name] = pd.Series(cells, index=frame.index, dtype=object)
+    return frame.assign(**columns)
+
+
+def _as_kind(cells: pd.Series, kind: pa.DataType) -> pa.Array:
+    try:
+        return arrow_cells(cells, kind)
+    except TypeError:  # a type that was given, and that does not hold any value of theirs
+        return pa.array([c.tolist() if hasattr(c, "tolist") else c for c in cells], kind)
+
+
+def without_arrays(table: Any, arrays: str) -> Any:
+    """The table as text can hold it.
+
+    Parameters
+    ----------
+    arrays
+        Of columns in which a cell is an array, a list or a mapping: ``"raise"``, computing it is
+        an error that names them; ``"drop"``, they are left out: the columns of objects are
+        computed to find them.
+
+    Raises
+    ------
+    BadQuery
+    """
+    if arrays not in ARRAYS:
+        raise BadQuery(f"arrays must be one of {', '.join(ARRAYS)}, not {arrays!r}")
+    names = object_columns(table._meta)
+    if not names:
+        return table
+    if arrays == "raise":
+        return table.map_partitions(_check_text, _of_stream(table), meta=table._meta)
+    look = dask.delayed(_arrays_in, pure=True)
+    found = set().union(*dask.compute(*[look(part) for part in table[names].to_delayed()]))
+    return table[[name for name in table.columns if name not in found]]
+
+
+def _arrays_in(frame: pd.DataFrame) -> set[str]:
+    return holds_arrays([frame])
+
+
+def _check_text(frame: pd.DataFrame, stream: str) -> pd.DataFrame:
+    found = sorted(map(str, holds_arrays([frame])))
+    if found:
+        raise BadQuery(
+            f"to_csv cannot write the column{'s' * (len(found) > 1)} "
+            f"{', '.join(map(repr, found))}{stream}: they hold arrays or mappings; leave them out "
+            "by to_csv(..., arrays='drop'), or write to Parquet"
+        )
+    return frame

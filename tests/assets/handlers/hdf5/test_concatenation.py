@@ -1,0 +1,127 @@
+"""Virtual datasets that are concatenations are read from their sources, past HDF5's lock."""
+
+from __future__ import annotations
+
+import itertools
+
+import h5py
+import numpy as np
+import pytest
+
+from daskbroker.core.errors import FillError
+from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
+
+COUNTS = (4, 4, 3)
+DATA = frames(sum(COUNTS), (20, 30))
+
+
+def sources(folder, **options):
+    """Data files as an Eiger writes them, some frames each."""
+    starts = np.cumsum((0, *COUNTS))
+    for number, (low, high) in enumerate(itertools.pairwise(starts), 1):
+        path = folder / f"series_data_{number:06d}.h5"
+        write_hdf5(path, DATA[low:high], compression="bitshuffle", **options)
+    return folder
+
+
+def master(folder, dtype=DATA.dtype, frame=DATA.shape[1:], step=1, **options):
+    """The file that puts them together."""
+    layout = h5py.VirtualLayout((len(DATA) * step, *frame), dtype)
+    at = 0
+    for number, count in enumerate(COUNTS, 1):
+        name = f"series_data_{number:06d}.h5"
+        source = h5py.VirtualSource(name, AD_DATASET, (count, *frame))
+        layout[at : at + count * step : step] = source
+        at += count * step
+    path = folder / "series_master.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file.create_virtual_dataset(AD_DATASET, layout, **options)
+    return path
+
+
+@pytest.fixture
+def past_hdf5(monkeypatch):
+    """Fails where HDF5 itself reads values."""
+    monkeypatch.setattr("daskbroker.assets.handlers.hdf5.rows._read_span", None)
+
+
+def points(*numbers):
+    return [{"point_number": number} for number in numbers]
+
+
+@pytest.mark.usefixtures("past_hdf5")
+@pytest.mark.parametrize("numbers", [range(11), [10, 3, 4, 3], [5], []])
+@pytest.mark.parametrize("roi", [(), (slice(None), 7), (slice(None), slice(3, 15, 2), 4)])
+@pytest.mark.parametrize("roots", [False, True])
+def test_from_the_sources(tmp_path, reader, numbers, roi, roots):
+    path = master(sources(tmp_path))
+    reader.roots = tmp_path if roots else None
+    got = reader.resource("AD_HDF5", path, points(*numbers), roi)
+    np.testing.assert_array_equal(got, DATA[list(numbers)][:, None][(slice(None), *roi)])
+
+
+@pytest.mark.usefixtures("past_hdf5")
+def test_a_master_of_masters(tmp_path, reader):
+    master(sources(tmp_path))
+    layout = h5py.VirtualLayout(DATA.shape, DATA.dtype)
+    layout[:] = h5py.VirtualSource("series_master.h5", AD_DATASET, DATA.shape)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_virtual_dataset(AD_DATASET, layout)
+    got = reader.resource("AD_HDF5", tmp_path / "f.h5", points(*range(11)))
+    np.testing.assert_array_equal(got[:, 0], DATA)
+
+
+@pytest.mark.usefixtures("past_hdf5")
+def test_external_links_of_a_master(tmp_path, reader):
+    sources(tmp_path)
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["entry/data/data_000002"] = h5py.ExternalLink("series_data_000002.h5", AD_DATASET)
+    got = reader.resource("AD_HDF5", tmp_path / "f.h5", points(0, 3), key="/entry/data/data_000002")
+    np.testing.assert_array_equal(got[:, 0], DATA[[4, 7]])
+
+
+def missing(folder):
+    path = master(folder, fillvalue=9)
+    (folder / "series_data_000002.h5").unlink()
+    return path
+
+
+def other_dtype(folder):
+    return master(folder, dtype=np.uint32)
+
+
+def other_frames(folder):
+    return master(folder, frame=(10, 30))
+
+
+def with_gaps(folder):
+    return master(folder, step=2)
+
+
+@pytest.mark.parametrize("case", [missing, other_dtype, other_frames, with_gaps])
+def test_what_is_no_concatenation_is_as_hdf5_has_it(tmp_path, reader, case):
+    path = case(sources(tmp_path))
+    with h5py.File(path) as file:
+        expected = file[AD_DATASET][:]
+    got = reader.resource("AD_HDF5", path, points(*range(len(expected))))
+    np.testing.assert_array_equal(got[:, 0], expected)
+    assert got.dtype == expected.dtype
+
+
+def test_a_source_that_is_too_short(tmp_path, reader):
+    """HDF5 gives no values either."""
+    path = tmp_path / "series_data_000002.h5"
+    sources(tmp_path)
+    path.unlink()
+    write_hdf5(path, DATA[:2], compression="bitshuffle")
+    with pytest.raises(FillError, match=r"run 'r', stream 's', key 'k', spec .*, path "):
+        reader.resource("AD_HDF5", master(tmp_path), points(*range(11)))
+
+
+def test_a_source_that_is_replaced(tmp_path, reader):
+    path = master(sources(tmp_path))
+    reader.resource("AD_HDF5", path, points(5))
+    other = write_hdf5(tmp_path / "other.h5", DATA[:4] + 1, compression="bitshuffle")
+    other.rename(tmp_path / "series_data_000002.h5")
+    got = reader.resource("AD_HDF5", path, points(5))
+    np.testing.assert_array_equal(got[0, 0], DATA[1] + 1)
