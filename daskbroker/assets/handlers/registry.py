@@ -24,22 +24,22 @@ HandlerType: TypeAlias = "Callable[..., Any] | str"
 callable ``(path, **resource_kwargs) -> (**datum_kwargs) -> array``, or ``"module:Class"``."""
 
 GROUP = "databroker.handlers"
-_HANDLERS = f"{__package__}.handlers"
+_HANDLERS = __package__
 OWN: dict[str, str] = {
-    "AD_HDF5": f"{_HANDLERS}.hdf5:AreaDetectorHDF5",
-    "AD_HDF5_SWMR": f"{_HANDLERS}.hdf5:AreaDetectorHDF5SWMR",
-    "AD_HDF5_SWMR_STREAM": f"{_HANDLERS}.hdf5:FrameHDF5",
+    "AD_HDF5": f"{_HANDLERS}.hdf5.frames:AreaDetectorHDF5",
+    "AD_HDF5_SWMR": f"{_HANDLERS}.hdf5.frames:AreaDetectorHDF5SWMR",
+    "AD_HDF5_SWMR_STREAM": f"{_HANDLERS}.hdf5.frames:FrameHDF5",
     **dict.fromkeys(
-        ("AD_EIGER", "AD_EIGER2", "AD_EIGER_SLICE"), f"{_HANDLERS}.hdf5_detectors:Eiger"
+        ("AD_EIGER", "AD_EIGER2", "AD_EIGER_SLICE"), f"{_HANDLERS}.hdf5.detectors:Eiger"
     ),
-    "AD_HDF5_SINGLE": f"{_HANDLERS}.hdf5_detectors:SingleHDF5",
-    "AD_HDF5_SWMR_TS": f"{_HANDLERS}.hdf5_detectors:AreaDetectorTimesSWMR",
-    "AD_HDF5_TS": f"{_HANDLERS}.hdf5_detectors:AreaDetectorTimes",
-    "TPX_HDF5": f"{_HANDLERS}.hdf5_detectors:Timepix",
-    "XSP3": f"{_HANDLERS}.hdf5_detectors:Xspress3",
+    "AD_HDF5_SINGLE": f"{_HANDLERS}.hdf5.detectors:SingleHDF5",
+    "AD_HDF5_SWMR_TS": f"{_HANDLERS}.hdf5.detectors:AreaDetectorTimesSWMR",
+    "AD_HDF5_TS": f"{_HANDLERS}.hdf5.detectors:AreaDetectorTimes",
+    "TPX_HDF5": f"{_HANDLERS}.hdf5.detectors:Timepix",
+    "XSP3": f"{_HANDLERS}.hdf5.detectors:Xspress3",
     **dict.fromkeys(
         ("XSP3_FLY", "XPS3_FLY", "DEXELA_FLY_V1", "MERLIN_FLY", "MERLIN_FLY_STREAM_V1"),
-        f"{_HANDLERS}.hdf5_detectors:FlyScan",
+        f"{_HANDLERS}.hdf5.detectors:FlyScan",
     ),
     "AD_TIFF": f"{_HANDLERS}.tiff:AreaDetectorTIFF",
     "NPY_SEQ": f"{_HANDLERS}.npy:SequenceNPY",
@@ -50,7 +50,7 @@ OWN: dict[str, str] = {
     "application/x-zarr": f"{_HANDLERS}.zarr:StreamZarr",
     "multipart/related;type=image/x-cbf": f"{_HANDLERS}.fabio:StreamCBF",
     "multipart/related;type=image/x-edf": f"{_HANDLERS}.fabio:StreamEDF",
-    "application/x-hdf5": f"{_HANDLERS}.hdf5:StreamHDF5",
+    "application/x-hdf5": f"{_HANDLERS}.hdf5.frames:StreamHDF5",
     "multipart/related;type=application/x-npy": f"{_HANDLERS}.npy:StreamNPY",
     "image/tiff": f"{_HANDLERS}.tiff_pages:StreamPages",
     "multipart/related;type=image/jpeg": f"{_HANDLERS}.jpeg:StreamJPEG",
