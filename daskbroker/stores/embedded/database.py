@@ -47,6 +47,12 @@ CHUNK_FOLDER = "chunks"
 LOG_ENDS = ("-wal", "-shm")
 BUSY_SECONDS = 60.0
 IDLE_READERS = 8
+PAGE_BYTES = 2048
+"""Size of the database's pages in new stores. A commit logs whole pages, and each document is a
+commit: with SQLite's 4096 a short run of 13 documents logs 304 KB, with 2048 179 KB, with 1024
+117 KB; but pages of 1,000 events take 15 % longer with 1024, and as long with the others."""
+LOG_BYTES = 16 * 2**20
+"""Size of the log at which it is copied into the database."""
 
 
 _open: weakref.WeakValueDictionary[tuple[str, bool, str | None], Database]
@@ -249,6 +255,8 @@ class Database:
                 self._connections.add(connection)
             if write and sure:
                 _log_ahead(connection)
+            elif write:  # heeded by a file that is still empty
+                connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA cache_size=-32000")
         except BaseException:
             if sure:
@@ -513,7 +521,8 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
     """Let others read while this connection writes; the file itself remembers it."""
     _keep_log(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA wal_autocheckpoint=4000")
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.execute(f"PRAGMA wal_autocheckpoint={LOG_BYTES // page_bytes}")
 
 
 def _keep_log(connection: sqlite3.Connection) -> None:
