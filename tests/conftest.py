@@ -26,6 +26,24 @@ hypothesis.settings.load_profile("daskbroker")
 sys.path.append(str(Path(__file__).parents[1]))
 
 
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30
+
+
+@pytest.hookimpl(tryfirst=True)  # before the first folder is made
+def pytest_configure(config):
+    """Folders of tests are in memory where there is room for them.
+
+    No test shows anything about the disk of the machine: what is synced is seen by calls of the
+    system. ``--basetemp`` and ``PYTEST_DEBUG_TEMPROOT`` name another place.
+    """
+    if config.option.basetemp or not MEMORY.is_dir():
+        return
+    status = os.statvfs(MEMORY)
+    if status.f_bavail * status.f_frsize >= ROOM and not status.f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
 @pytest.fixture(autouse=True)
 def _synchronous():
     """Small computations need no threads, and errors are plainer without; nor is anything done in
@@ -113,6 +131,8 @@ def cluster():
         # Of the workers. `silence_logs` would silence pytest's own handlers too, for all tests.
         "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
         "distributed.scheduler.allowed-failures": 30,
+        # xarray's lock of a file; while a slow disk holds a worker up, nobody renews the lease.
+        "distributed.scheduler.locks.lease-timeout": "1h",
         "distributed.comm.timeouts.connect": "10s",
         "distributed.admin.tick.limit": "1h",
     }

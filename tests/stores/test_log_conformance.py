@@ -1,4 +1,8 @@
-"""The example of a store passes the public conformance suite, found as an installed package is."""
+"""The example of a store passes the public conformance suite, found as an installed package is.
+
+CI runs one case of each test in each state of the rows; the stage ``conformance`` of ci/long.sh
+runs all.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from daskbroker.testing.conformance import BrokerConformance
 
 @pytest.mark.usefixtures("log_package")
 class TestLog(BrokerConformance):
+    sample = "states"
     remembers_peeks = False
 
     @pytest.fixture
