@@ -7,6 +7,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import hypothesis
@@ -14,6 +15,7 @@ import pymongo
 import pytest
 
 import daskbroker
+from daskbroker.cli import main
 
 pytest.register_assert_rewrite("daskbroker.testing")
 
@@ -115,6 +117,30 @@ def log_package(tmp_path_factory):
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield folder
+
+
+@pytest.fixture
+def run_command(monkeypatch, capfd):
+    """The command line, in this process: exit status and what was printed.
+
+    ``run_command(*arguments, cwd=None, **environment)``
+    """
+
+    def run(*arguments, cwd=None, **environment):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["daskbroker", *map(str, arguments)])
+            patch.delenv("COLUMNS", raising=False)  # of the terminal that the tests are run in
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            if cwd is not None:
+                patch.chdir(cwd)
+            capfd.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        printed = capfd.readouterr()
+        return SimpleNamespace(returncode=ended.value.code, stdout=printed.out, stderr=printed.err)
+
+    return run
 
 
 QUIET = ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker")
