@@ -157,8 +157,6 @@ def cluster():
         # Of the workers. `silence_logs` would silence pytest's own handlers too, for all tests.
         "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
         "distributed.scheduler.allowed-failures": 30,
-        # xarray's lock of a file; while a slow disk holds a worker up, nobody renews the lease.
-        "distributed.scheduler.locks.lease-timeout": "1h",
         "distributed.comm.timeouts.connect": "10s",
         "distributed.admin.tick.limit": "1h",
     }
