@@ -79,9 +79,9 @@ stage_peers() { # side by side with databroker 1.2.5 and suitcase-mongo
         DASKBROKER_PEER_PYTHON="$peer" none_skipped tests/test_peers.py
 }
 
-stage_replica-set() { # the whole conformance suite over a replica set; CI runs parts of it
-    DASKBROKER_WHOLE_CONFORMANCE=1 \
-        "$python" -m pytest -q tests/stores/test_mongo_replica_conformance.py
+stage_conformance() { # the whole suite over the stores of which CI runs a sample
+    DASKBROKER_WHOLE_CONFORMANCE=1 "$python" -m pytest -q tests/stores/test_log_conformance.py \
+        tests/stores/test_mongo_replica_conformance.py tests/stores/test_mongo_spool_conformance.py
 }
 
 stage_databroker() { # databroker's own tests, as installed with it; makes an environment
@@ -113,7 +113,7 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    replica-set databroker recordings eiger mutations benchmarks
+    conformance databroker recordings eiger mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------

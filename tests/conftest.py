@@ -7,6 +7,7 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import hypothesis
@@ -14,6 +15,7 @@ import pymongo
 import pytest
 
 import daskbroker
+from daskbroker.cli import main
 
 pytest.register_assert_rewrite("daskbroker.testing")
 
@@ -24,6 +26,24 @@ hypothesis.settings.load_profile("daskbroker")
 
 # Benchmarks are not installed; at the end, so that the installed daskbroker is what is tested.
 sys.path.append(str(Path(__file__).parents[1]))
+
+
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30
+
+
+@pytest.hookimpl(tryfirst=True)  # before the first folder is made
+def pytest_configure(config):
+    """Folders of tests are in memory where there is room for them.
+
+    No test shows anything about the disk of the machine: what is synced is seen by calls of the
+    system. ``--basetemp`` and ``PYTEST_DEBUG_TEMPROOT`` name another place.
+    """
+    if config.option.basetemp or not MEMORY.is_dir():
+        return
+    status = os.statvfs(MEMORY)
+    if status.f_bavail * status.f_frsize >= ROOM and not status.f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(autouse=True)
@@ -97,6 +117,30 @@ def log_package(tmp_path_factory):
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield folder
+
+
+@pytest.fixture
+def run_command(monkeypatch, capfd):
+    """The command line, in this process: exit status and what was printed.
+
+    ``run_command(*arguments, cwd=None, **environment)``
+    """
+
+    def run(*arguments, cwd=None, **environment):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["daskbroker", *map(str, arguments)])
+            patch.delenv("COLUMNS", raising=False)  # of the terminal that the tests are run in
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            if cwd is not None:
+                patch.chdir(cwd)
+            capfd.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                main()
+        printed = capfd.readouterr()
+        return SimpleNamespace(returncode=ended.value.code, stdout=printed.out, stderr=printed.err)
+
+    return run
 
 
 QUIET = ("distributed", "distributed.nanny", "distributed.scheduler", "distributed.worker")

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
+from functools import partial
 
 import bson
 import dask
@@ -472,12 +473,8 @@ def test_a_store_of_others_is_checked_by_its_contract(tmp_path):
 # -- the command -----------------------------------------------------------------------------
 
 
-def command(*arguments):
-    line = [sys.executable, "-m", "daskbroker", "check", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
-
-
-def test_the_command(store):
+def test_the_command(store, run_command):
+    command = partial(run_command, "check")
     done = command(store)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("4 runs, 4 chunks")

@@ -131,11 +131,13 @@ def test_an_unknown_scheme_is_told_with_those_there_are():
     "opener", ["no_such_module:open", "log_store:no_such_function"], ids=["module", "function"]
 )
 def test_an_opener_that_cannot_be_imported(opener, tmp_path, monkeypatch):
-    information = tmp_path / "broken-1.0.dist-info"
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="no store opens broken://"):
+        daskbroker.connect("broken:///data")
+    information = tmp_path / "broken-1.0.dist-info"  # installed while the process runs
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(f"[daskbroker.stores]\nbroken = {opener}\n")
-    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=rf"broken:// cannot be imported from '{opener}'"):
         daskbroker.connect("broken:///data")
 

@@ -79,31 +79,44 @@ def evil_store(tmp_path):
     return tmp_path / "store", f"str{text}", f"key{text}"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("ls",),
-        ("ls", "--json"),
-        ("show", "-1"),
-        ("show", "-1", "--stream", "nothing"),
-        ("show", "no\x1b[31mthing"),
-        ("info",),
-        ("check",),
-        ("ls", "$\x1b[31m=1"),
-    ],
-    ids=lambda value: "-".join(value).encode("unicode_escape").decode(),
+LINES = (
+    ("ls",),
+    ("ls", "--json"),
+    ("show", "-1"),
+    ("show", "-1", "--stream", "nothing"),
+    ("show", "no\x1b[31mthing"),
+    ("info",),
+    ("check",),
+    ("ls", "$\x1b[31m=1"),
 )
-def test_no_text_of_a_document_has_an_effect_on_a_terminal(evil_store, arguments):
+
+COMMANDS = """
+import json, os, sys
+import daskbroker.cli, daskbroker.connect, daskbroker.header  # once, not for each line
+for number, line in enumerate(json.loads(sys.argv[1])):
+    if not os.fork():
+        for handle in (1, 2):
+            os.dup2(os.open(f"{sys.argv[2]}/{number}.{handle}", os.O_WRONLY | os.O_CREAT), handle)
+        sys.argv = ["daskbroker", *line]
+        daskbroker.cli.main()
+    os.wait()
+"""
+"""Lines of the command line, each by a process of its own with files for what it prints."""
+
+
+def test_no_text_of_a_document_has_an_effect_on_a_terminal(evil_store, tmp_path):
     store, *_ = evil_store
-    line = [sys.executable, "-m", "daskbroker", *arguments, "--db", str(store)]
-    done = subprocess.run(line, capture_output=True, check=False)
-    for printed in (done.stdout, done.stderr):
-        assert is_plain(printed.decode())
-        assert b"Traceback" not in printed
-    assert len(done.stderr.splitlines()) <= 1
-    assert done.stdout + done.stderr
-    if arguments == ("ls",):
-        assert len(done.stdout.splitlines()) == 2  # with its heading
+    lines = json.dumps([(*arguments, "--db", str(store)) for arguments in LINES])
+    subprocess.run([sys.executable, "-c", COMMANDS, lines, str(tmp_path)], check=True)
+    for number, arguments in enumerate(LINES):
+        printed, errors = ((tmp_path / f"{number}.{handle}").read_bytes() for handle in (1, 2))
+        for text in (printed, errors):
+            assert is_plain(text.decode()), arguments
+            assert b"Traceback" not in text, arguments
+        assert len(errors.splitlines()) <= 1, arguments
+        assert printed + errors, arguments
+        if arguments == ("ls",):
+            assert len(printed.splitlines()) == 2  # with its heading
 
 
 def test_errors_and_reprs_are_plain_lines(evil_store):

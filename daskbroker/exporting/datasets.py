@@ -6,10 +6,16 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+import xarray as xr
 
 from ..core.documents import ALL
 from ..core.durable_files import make_folder, publish_file, replacing, sync_file, sync_folder
@@ -17,6 +23,7 @@ from ..core.errors import BadQuery, ConfigError
 from ..views.dataset.attributes import root_attrs
 from ..views.dataset.savable import SLASH, savable
 from ..views.dataset.trees import tree
+from ..workers import current_client
 from .options import ExportOptions, Place, storing
 
 if TYPE_CHECKING:
@@ -26,10 +33,16 @@ __all__ = ["write_netcdf", "write_zarr"]
 
 
 def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A file of all streams as groups, or of the one that is asked for."""
-    for data in _data(header, options):
+    """A file of all streams as groups, or of the one that is asked for.
+
+    This process alone writes, also what workers compute. Workers would write in turns, by a lock
+    of the scheduler's that expires while a slow disk holds one of them up, and HDF5 refuses the
+    second.
+    """
+    client = current_client()
+    for data in _data(header, options, client):
         target = place.of_run(header, options)
-        with storing(target), replacing(target) as temporary:
+        with storing(target), replacing(target) as temporary, _computing_here(client):
             data.to_netcdf(temporary, engine="h5netcdf")
         yield target
 
@@ -48,17 +61,63 @@ def write_zarr(header: Header, place: Place, options: ExportOptions) -> Iterator
         yield target
 
 
-def _data(header: Header, options: ExportOptions) -> Iterator[Any]:
-    """A tree of the streams, or the Dataset of one; nothing of a run that does not have it."""
+def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterator[Any]:
+    """A tree of the streams, or the Dataset of one; nothing of a run that does not have it.
+
+    With a client, blocks are computed by it when they are asked for, wherever that is.
+    """
+
+    def dataset(stream: str) -> xr.Dataset:
+        found = savable(header.dataset(stream, fill=options.fill))
+        return found if client is None else _fetched(found, client)
+
     if options.stream is ALL:
         # Of each stream before they are a tree: a tree takes no names with a slash.
-        nodes = {
-            name.replace("/", SLASH): savable(header.dataset(name, fill=options.fill))
-            for name in header.streams
-        }
+        nodes = {name.replace("/", SLASH): dataset(name) for name in header.streams}
         yield tree(nodes, root_attrs(header.start, header.known_stop), header.uid)
     elif options.streams(header):
-        yield savable(header.dataset(options.stream, fill=options.fill))
+        yield dataset(options.stream)
+
+
+def _fetched(data: xr.Dataset, client: Any) -> xr.Dataset:
+    def fetched(variable: xr.Variable) -> xr.Variable:
+        blocks = da.from_array(
+            _ByClient(variable.data, client),
+            chunks=variable.data.chunks,
+            name=False,
+            meta=variable.data._meta,
+        )
+        return variable.copy(data=blocks)
+
+    lazy = {name: fetched(found) for name, found in data.variables.items() if found.chunks}
+    coords = {name: found for name, found in lazy.items() if name in data.coords}
+    return data.assign({name: lazy[name] for name in lazy.keys() - coords}).assign_coords(coords)
+
+
+class _ByClient:
+    """A Dask array as one of numpy's, of which a client computes what is asked for."""
+
+    def __init__(self, array: da.Array, client: Any) -> None:
+        self._array = array
+        self._client = client
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+
+    def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
+        return self._client.compute(self._array[region]).result()
+
+
+@contextmanager
+def _computing_here(client: Any) -> Iterator[None]:
+    """Have blocks fetched from a client by threads of this process, some at a time."""
+    if client is None:
+        yield
+        return
+    count = max(1, sum(client.nthreads().values()))
+    with (
+        ThreadPoolExecutor(count, thread_name_prefix="daskbroker-fetch") as threads,
+        dask.config.set(scheduler="threads", pool=threads),
+    ):
+        yield
 
 
 @contextmanager

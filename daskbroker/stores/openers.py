@@ -6,7 +6,9 @@ as ``opener(settings, create=…)`` and returns :class:`~daskbroker.stores.contr
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from ..core.errors import ConfigError
@@ -44,18 +46,37 @@ def opener_of(scheme: str) -> Opener:
     ConfigError
         If nothing does, or what does cannot be imported.
     """
-    found = [entry for entry in entry_points(group=GROUP) if entry.name == scheme]
-    if not found and scheme in OURS:
-        found = [EntryPoint(scheme, OURS[scheme], GROUP)]
-    if not found:
+    entry = _entry_of(scheme)
+    if entry is None:
         raise ConfigError(
             f"no store opens {scheme}://; there are: {listed(schemes(), scheme)}. A package adds "
             f"one by an entry point of the group {GROUP!r}"
         )
     try:
-        opener: Opener = found[0].load()
+        opener: Opener = entry.load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"the store of {scheme}:// cannot be imported from {found[0].value!r}: {error}"
+            f"the store of {scheme}:// cannot be imported from {entry.value!r}: {error}"
         ) from error
     return opener
+
+
+def _entry_of(scheme: str) -> EntryPoint | None:
+    path = tuple(sys.path)
+    found = _entries(path).get(scheme)
+    if found is None and scheme in OURS:
+        return EntryPoint(scheme, OURS[scheme], GROUP)
+    if found is None:
+        _entries.cache_clear()  # a package may have been installed since
+        found = _entries(path).get(scheme)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _entries(path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The entry points by their schemes, of packages on a path of imports.
+
+    To look through all that is installed takes longer than to open a store.
+    """
+    del path  # the key: what is on another path is looked up anew
+    return {entry.name: entry for entry in reversed(list(entry_points(group=GROUP)))}

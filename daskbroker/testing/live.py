@@ -171,7 +171,7 @@ class LiveConformance(Conformance):
         assert events == [1, 2]
 
     def test_it_ends_while_it_is_copied(self, broker: Any, tmp_path: Path) -> None:
-        docs = make_run(3000)
+        docs = make_run(2200)  # progress is told after a thousand
         header, rest = self.halves(broker, docs)
         stopped: list[bool] = []
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import threading
 
 import h5py
@@ -240,15 +238,14 @@ def test_export_with_files(db, into, tmp_path, old):
         list(export(db, tmp_path / "again", files=tmp_path / "again"))
 
 
-def test_commands(db, tmp_path, old):
+def test_commands(db, tmp_path, old, run_command):
     insert_all(db, datum_run(old)[0])
     db.close()
     for words in (
         ("copy", tmp_path / "store", tmp_path / "other", "--files", tmp_path / "new"),
         ("export", tmp_path / "out", "--db", tmp_path / "store", "--files", tmp_path / "out"),
     ):
-        command = [sys.executable, "-m", "daskbroker", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_command(*words)
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "new").rglob("a.h5"))) == 1
     assert len(list((tmp_path / "out").rglob("a.h5"))) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask
 import h5py
 import numpy as np
 import pandas as pd
@@ -48,3 +49,21 @@ def test_tables_with_arrays_are_written_by_workers(db, tmp_path, client):
         table.to_csv(tmp_path / "a.csv", single_file=True)
     table.to_csv(tmp_path / "b.csv", single_file=True, arrays="drop")
     assert pd.read_csv(tmp_path / "b.csv")["x"].tolist() == cells["x"]
+
+
+def locked(dask_scheduler):
+    """The names of all locks that the scheduler has seen."""
+    return set(dask_scheduler.extensions["semaphores"].max_leases)
+
+
+def test_one_process_writes_a_netcdf_file(frames_run, tmp_path, client):
+    """Workers that wrote in turns would need a lock of the scheduler's, which expires."""
+    header, data = frames_run
+    before = client.run_on_scheduler(locked)
+    with dask.config.set({"daskbroker.loaded-size": 0}):
+        (tree,) = header.export(tmp_path / "tree.nc", fill=True)
+        (alone,) = header.export(tmp_path / "alone.nc", fill=True, stream="primary")
+    assert client.run_on_scheduler(locked) == before
+    for path, group in ((tree, "primary"), (alone, None)):
+        with xr.open_dataset(path, engine="h5netcdf", group=group) as found:
+            np.testing.assert_array_equal(found["img"].values[:, 0], data)

@@ -1,4 +1,8 @@
-"""The MongoDB store with a spool passes the public conformance suite, but for filling."""
+"""The MongoDB store with a spool passes the public conformance suite, but for filling.
+
+CI runs one case of each test in each state of the rows; the stage ``conformance`` of ci/long.sh
+runs all.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from daskbroker.testing.repeats import RepeatConformance
 
 
 class TestMongoSpool(ModelConformance, PageConformance, NounConformance, RepeatConformance):
+    sample = "states"
+
     @pytest.fixture
     def store_place(self, emptied_database, tmp_path):
         with dask.config.set({"daskbroker.mongo-spool": tmp_path / "spool"}):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 
 import pytest
 
@@ -112,19 +110,10 @@ def test_a_damaged_document_is_noticed(copy, table, where):
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "file", "pack"])
-def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind):
+def test_the_command_line_says_it_in_one_line(copy, tmp_path, kind, run_command):
     file = file_of(copy, kind)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 3])
-    command = [
-        sys.executable,
-        "-m",
-        "daskbroker",
-        "export",
-        str(tmp_path / "out"),
-        "--db",
-        str(copy),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command("export", tmp_path / "out", "--db", copy)
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert done.stderr.startswith("daskbroker: error: ")

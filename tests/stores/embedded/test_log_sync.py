@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 import dask
 import pytest
@@ -21,16 +22,26 @@ from daskbroker.work.copying import copy
 
 
 class Syncs:
-    """Each sync of a log: counted, delayed, or failing; else it is the system's."""
+    """Each sync of a log: counted, held, or failing; else it is the system's."""
 
     def __init__(self):
         self.count = 0
-        self.delay = 0.0
         self.failing = 0
+        self._go_on = threading.Event()
+        self._go_on.set()
+
+    @contextmanager
+    def held(self):
+        """A block in which no sync ends."""
+        self._go_on.clear()
+        try:
+            yield
+        finally:
+            self._go_on.set()
 
     def __call__(self, handle):
         self.count += 1
-        time.sleep(self.delay)
+        assert self._go_on.wait(60)
         if self.failing:
             self.failing -= 1
             raise OSError(errno.EIO, "the disk failed")
@@ -63,7 +74,36 @@ def log_of(broker):
     return broker.event_sources["embedded"].store._database.log
 
 
-def until(condition, seconds=10.0):
+class Clock:
+    """The time as the log sees it, which a test may put forward."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(log_sync, "time", clock)
+    return clock
+
+
+class Waits(threading.Event):
+    """An event that notes how long somebody would wait for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        return super().wait(timeout)
+
+
+def until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -94,21 +134,20 @@ def test_the_same_stop_again_is_synced_too(opened, syncs):
 
 def test_an_open_run_is_synced_within_the_interval_and_nothing_while_idle(opened, syncs):
     db = opened(0.3)
-    began = time.monotonic()
+    log_of(db)._end = waits = Waits()
     insert_all(db, open_run("run"))
-    until(lambda: syncs.count == 1)
-    assert time.monotonic() - began < 3  # an interval, on a machine with other work
-    until(lambda: log_of(db)._thread is None)
-    assert syncs.count == 1
+    until(lambda: syncs.count >= 1 and log_of(db)._thread is None)
+    assert 0 < max(waits.seconds) < 0.3
+    assert log_of(db)._synced == log_of(db)._written
     assert not [t for t in threading.enumerate() if t.name == "daskbroker-sync"]
 
 
 def test_one_thread_syncs_while_a_run_goes_on(opened, syncs):
     db = opened(0.1)
-    documents = make_run(400, uid="run")
+    documents = iter(make_run(5000, uid="run"))
     began = time.monotonic()
-    for name, doc in documents[:-1]:
-        db.insert(name, doc)
+    while syncs.count < 3:
+        db.insert(*next(documents))
         time.sleep(0.001)
         assert len([t for t in threading.enumerate() if t.name == "daskbroker-sync"]) <= 1
     assert 3 <= syncs.count <= (time.monotonic() - began) / 0.08 + 1
@@ -138,13 +177,14 @@ def test_threads_that_stop_runs_share_syncs(opened, syncs):
     runs = [make_run(2, uid=f"run-{number}") for number in range(8)]
     for documents in runs:
         insert_all(db, documents[:-1])
-    syncs.delay = 0.3
     threads = [threading.Thread(target=db.insert, args=documents[-1]) for documents in runs]
-    for thread in threads:
-        thread.start()
+    with syncs.held():
+        for thread in threads:
+            thread.start()
+        until(lambda: len(log_of(db)._changed._waiters) == len(threads) - 1)
     for thread in threads:
         thread.join()
-    assert 1 <= syncs.count <= 4
+    assert 1 <= syncs.count <= 2  # what was written when the first began, and the rest
     assert len(list(db())) == 8
 
 
@@ -191,7 +231,8 @@ def test_a_sync_in_the_background_that_fails_is_an_error_of_the_next_insert(open
     db = opened(0.2)
     documents = make_run(4, uid="run")
     syncs.failing = 1
-    insert_all(db, documents[:3])
+    with syncs.held():  # none has failed before the last is in
+        insert_all(db, documents[:3])
     until(lambda: log_of(db)._trouble is not None)
     with pytest.raises(StoreError, match=r"sqlite-wal could not be synced.*the disk failed"):
         db.insert(*documents[3])
@@ -251,7 +292,7 @@ def test_threads_that_share_a_failed_sync_all_get_the_error(opened, syncs):
     runs = [make_run(2, uid=f"run-{number}") for number in range(4)]
     for documents in runs:
         insert_all(db, documents[:-1])
-    syncs.delay, syncs.failing = 0.3, 10
+    syncs.failing = 10
     errors = []
 
     def stop(documents):
@@ -261,41 +302,49 @@ def test_threads_that_share_a_failed_sync_all_get_the_error(opened, syncs):
             errors.append(error)
 
     threads = [threading.Thread(target=stop, args=(documents,)) for documents in runs]
-    for thread in threads:
-        thread.start()
+    with syncs.held():
+        for thread in threads:
+            thread.start()
+        until(lambda: len(log_of(db)._changed._waiters) == len(threads) - 1)
     for thread in threads:
         thread.join()
     assert len(errors) == 4
 
 
-def test_inserts_go_on_while_a_sync_is_slow_up_to_ten_intervals(opened, syncs):
-    db = opened(0.1)
-    documents = make_run(6000, uid="run")
+@pytest.fixture
+def slow(opened, syncs):
+    """A store of which a sync has begun that does not end, and documents of an open run."""
+    db = opened(60)
+    documents = make_run(40, uid="run")[:-1]
     insert_all(db, documents[:3])
-    syncs.delay = 3.0
-    db.insert(*documents[3])
-    until(lambda: log_of(db)._syncing)
-    began = time.monotonic()
-    slowest, count = 0.0, 0
-    for name, doc in documents[4:]:
-        before = time.monotonic()
-        db.insert(name, doc)
-        slowest, count = max(slowest, time.monotonic() - before), count + 1
-        if slowest > 0.9:
-            break
-    assert count > 20  # went on
-    assert 0.9 < time.monotonic() - began < 60  # and waited for the sync then
-    syncs.delay = 0.0
+    thread = threading.Thread(target=log_of(db).sync)
+    with syncs.held():
+        thread.start()
+        until(lambda: syncs.count == 1)
+        yield db, documents[3:]
+    thread.join()
 
 
-def test_a_disk_that_does_not_answer_is_an_error(opened, syncs, monkeypatch):
+def test_inserts_go_on_while_a_sync_is_slow_up_to_ten_intervals(slow, syncs, clock):
+    db, documents = slow
+    clock.ahead = 9 * 60
+    insert_all(db, documents[:20])
+    clock.ahead = 10 * 60 + 1
+    late = threading.Thread(target=db.insert, args=documents[20])
+    with syncs.held():
+        late.start()
+        until(lambda: log_of(db)._changed._waiters)
+        assert len([pair for pair in db["run"].documents() if pair[0] == "event"]) == 21
+    late.join()
+    assert len([pair for pair in db["run"].documents() if pair[0] == "event"]) == 22
+
+
+def test_a_disk_that_does_not_answer_is_an_error(slow, clock, monkeypatch):
     monkeypatch.setattr(log_sync, "PATIENCE_SECONDS", 0.2)
-    db = opened(0.05)
-    documents = make_run(40_000, uid="run")
-    syncs.delay = 3.0
+    db, documents = slow
+    clock.ahead = 10 * 60 + 1
     with pytest.raises(StoreError, match="has not been synced for"):
-        insert_all(db, documents[:-1])
-    syncs.delay = 0.0
+        db.insert(*documents[0])
 
 
 def test_an_interrupt_while_the_log_is_synced_stops_nobody_else(opened, syncs, monkeypatch):
@@ -329,7 +378,7 @@ def test_parent_and_forked_child_sync_for_themselves(opened, syncs):
         try:
             insert_all(db, make_run(3, uid="child"))
             insert_all(db, open_run("open"))
-            until(lambda: syncs.count == 2)
+            until(lambda: log_of(db)._synced == log_of(db)._written)
         except BaseException:
             os._exit(1)
         os._exit(0)
