@@ -18,8 +18,8 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from daskbroker.assets.handlers.hdf5.chunk_bytes import ChunkBytes
 from daskbroker.assets.handlers.hdf5 import filters as hdf5_filters
+from daskbroker.assets.handlers.hdf5.chunk_bytes import ChunkBytes
 from daskbroker.core.errors import FillError
 
 SHAPE = (100, 131)
