@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .documents import export_documents
     from .serving import Server
     from .tables import export_rows
-    from .taking import TakingReport, take_runs
+    from .taking import TakingReport, open_tiled, take_runs
 
 __all__ = [
     "BrokerCatalog",
@@ -32,6 +32,7 @@ __all__ = [
     "TakingReport",
     "export_documents",
     "export_rows",
+    "open_tiled",
     "take_runs",
     "tree",
 ]
@@ -42,6 +43,7 @@ _MODULES = {
     "TakingReport": "taking",
     "export_documents": "documents",
     "export_rows": "tables",
+    "open_tiled": "taking",
     "take_runs": "taking",
     "tree": "catalog",
 }

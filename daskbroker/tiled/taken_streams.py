@@ -119,7 +119,7 @@ class TakenStream:
         return total[0] // cell[0]
 
     def _shapes(self, key: str) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-        """Of the array in Tiled and of a cell, and whether events are along an axis of their own."""
+        """Of the array in Tiled and of a cell, and whether events have an axis of their own."""
         total = tuple(self._external[key].shape)
         cell = tuple(self._metadata["data_keys"][key].get("shape", ()))
         return total, cell, len(total) == len(cell) + 1

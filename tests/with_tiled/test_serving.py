@@ -299,7 +299,7 @@ def test_the_web_page(url, db):
     images = of_images(db)
     page = dom(f"{url}/ui/browse/{images.uid}/primary/img?api_key={KEY}")
     assert "planar cut" in page
-    assert re.search(r'<img[^>]+src="[^"]+array/full', page)
+    assert re.search(r'aria-label="Data rendered" width="8" height="6"', page)
 
 
 def test_serve_tells_what_is_wrong(db, url, monkeypatch):
