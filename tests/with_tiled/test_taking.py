@@ -163,7 +163,7 @@ def check_resumed(both, url, tmp_path, monkeypatch):
                 assert len(db[header.uid].table(stream)) == len(header.table(stream))
 
 
-def test_what_cannot_be_right_is_refused(both, client, url, tmp_path, folder):
+def test_what_cannot_be_right_is_refused(both, client, url, tmp_path, folder, monkeypatch):
     """Fewer rows than the stop tells, and two streams that share a file, whose frames are lost."""
     writer = TiledWriter(client)
     documents, _ = datum_run(folder, 4)
@@ -188,6 +188,7 @@ def test_what_cannot_be_right_is_refused(both, client, url, tmp_path, folder):
         assert shared.uid not in db
         legacy = db[documents[0][1]["uid"]]
         assert legacy.table("primary")["x"].compute().tolist() == [0.0, 0.5, 1.0, 1.5]
+    monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
     with pytest.raises(ConfigError, match="no Tiled server"):
         open_tiled("tiled+http://127.0.0.1:9/")
 
