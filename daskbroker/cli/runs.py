@@ -22,7 +22,7 @@ from .app import (
     search,
 )
 from .options import AsJson, FailEmpty, Full, Limit, Since, Store, Terms, Until
-from .serve import is_tiled, take_over
+from .serve import address_of_path, is_tiled, take_over
 
 __all__ = ["demo", "export", "ingest"]
 
@@ -47,7 +47,7 @@ def demo(
 @app.command()
 def ingest(
     paths: Annotated[
-        list[str],
+        list[Path],
         typer.Argument(
             help="Files or folders of recorded documents, or tiled+http://HOST/… of a Tiled server."
         ),
@@ -60,8 +60,8 @@ def ingest(
     """Bring recorded documents in (JSON, JSON lines, msgpack, gzip, zip), and saved datasets."""
     from ..work.ingest import ingest as ingest_paths
 
-    served = [path for path in paths if is_tiled(path)]
-    paths = [path for path in paths if path not in served]
+    served = [url for url in map(address_of_path, paths) if is_tiled(url)]
+    paths = [path for path in paths if not is_tiled(address_of_path(path))]
     failed = take_over(served, db)
     if served and not paths:
         raise typer.Exit(failed)

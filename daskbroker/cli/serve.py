@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ from ..core.errors import ConfigError
 from .app import app, making_store, name_failed, pair_of, say, value_of
 from .options import Place, Store
 
-__all__ = ["is_tiled", "serve", "take_over"]
+__all__ = ["address_of_path", "is_tiled", "serve", "take_over"]
 
 SCHEME = "tiled+"
 
@@ -43,6 +45,11 @@ def serve(
 def _check_installed() -> None:
     if find_spec("tiled") is None or find_spec("bluesky_tiled_plugins") is None:
         raise ConfigError("this needs Tiled: pip install 'daskbroker[tiled]'")
+
+
+def address_of_path(path: Path) -> str:
+    """What was given as a path, which a shell completes, with both slashes of an address."""
+    return re.sub(r"^(tiled\+https?:)/", r"\1//", str(path))
 
 
 def is_tiled(place: str) -> bool:

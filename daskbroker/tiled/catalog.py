@@ -5,22 +5,19 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from anyio.to_thread import run_sync
 from tiled.structures.core import Spec
 
 from ..broker import DataBroker
 from ..connect import connect
 from ..core.bad_runs import BadRun
-from ..core.errors import DaskbrokerError
 from ..core.query import compile_query
 from ..core.run_plan import stream_of
 from ..core.search import Search
 from ..header import Header
 from ..results import Results
-from .folders import Folder, metadata_form, refuse
+from .folders import Folder, in_thread, metadata_form
 from .queries import RUN_SPEC, search_of
 from .runs import Run
 
@@ -150,21 +147,11 @@ class BrokerCatalog(Folder):
 
     async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
         """The uids from one place on."""
-        return [header.uid for header in await self._read(self._page, offset, limit)]
+        return [header.uid for header in await in_thread(self._page, offset, limit)]
 
     async def items_range(self, offset: int = 0, limit: int | None = None) -> list[tuple[str, Any]]:
         """Uids and runs from one place on; their descriptors are looked up together."""
-        return await self._read(self._runs, offset, limit)
-
-    async def exact_len(self) -> int:
-        """How many runs."""
-        return await self._read(self.__len__)
-
-    async def _read(self, call: Any, *args: Any) -> Any:
-        try:
-            return await run_sync(partial(call, *args))
-        except DaskbrokerError as error:
-            refuse(error)
+        return await in_thread(self._runs, offset, limit)  # type: ignore[no-any-return]
 
     def _page(self, offset: int, limit: int | None) -> list[Header]:
         """From one place to another in the order asked for; the store has them newest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from anyio.to_thread import run_sync
@@ -19,7 +19,7 @@ from ..core.documents import plain
 from ..core.errors import DaskbrokerError, StoreUnavailable
 from ..core.json_text import json_form
 
-__all__ = ["Folder", "metadata_form", "refuse"]
+__all__ = ["Folder", "in_thread", "metadata_form", "refuse"]
 
 LARGEST = 2**63
 """Whole numbers beyond have no form in MessagePack."""
@@ -46,6 +46,14 @@ def refuse(error: DaskbrokerError) -> NoReturn:
     away = isinstance(error, StoreUnavailable)
     status = HTTP_503_SERVICE_UNAVAILABLE if away else HTTP_422_UNPROCESSABLE_CONTENT
     raise HTTPException(status_code=status, detail=str(error)) from error
+
+
+async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
+    """What a call gives that reads a store."""
+    try:
+        return await run_sync(call, *args)
+    except DaskbrokerError as error:
+        refuse(error)
 
 
 class Folder(Adapter[ContainerStructure]):
@@ -103,21 +111,19 @@ class Folder(Adapter[ContainerStructure]):
     async def lookup_adapter(self, segments: list[str]) -> Any:
         """The node at the end of a path below this one."""
         first, *rest = segments
-        try:
-            found = await run_sync(self.child, first)
-        except DaskbrokerError as error:
-            refuse(error)
+        found = await in_thread(self.child, first)
         if found is None:
             raise NoEntry(segments)
         return await found.lookup_adapter(rest) if rest else found
 
     async def exact_len(self) -> int:
         """How many it holds."""
-        return await run_sync(self.__len__)
+        return await in_thread(self.__len__)  # type: ignore[no-any-return]
 
     async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
         """The names from one place on."""
-        return (await run_sync(self.names))[offset : None if limit is None else offset + limit]
+        names: list[str] = await in_thread(self.names)
+        return names[offset : None if limit is None else offset + limit]
 
     async def items_range(self, offset: int = 0, limit: int | None = None) -> list[tuple[str, Any]]:
         """Names and nodes from one place on."""
