@@ -79,10 +79,13 @@ def take_over(
 
     failed = 0
     for url in urls:
-        catalog = open_tiled(url)
-        for key, value in map(pair_of, terms or ()):
-            catalog = catalog.search(Eq(f"start.{key}", value_of(value)))
-        with making_store(target) as broker, progress_bar(None, " runs") as bar:
+        with (
+            open_tiled(url) as catalog,
+            making_store(target) as broker,
+            progress_bar(None, " runs") as bar,
+        ):
+            for key, value in map(pair_of, terms or ()):
+                catalog = catalog.search(Eq(f"start.{key}", value_of(value)))
             report = take_runs(broker, catalog, limit=limit, progress=lambda uid: bar.update())
             bar.close()
             say(f"{report}, from {url.partition('?')[0]} into {broker.uri}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +67,9 @@ class TakingReport:
         return text + (f"; {len(self.failed):,} failed" if self.failed else "")
 
 
-def open_tiled(url: str) -> Any:
-    """The client of a catalogue, at ``tiled+http://host:8000/path``.
+@contextmanager
+def open_tiled(url: str) -> Iterator[Any]:
+    """The client of a catalogue, at ``tiled+http://host:8000/path``; closed with the block.
 
     A key is in the URL (``?api_key=``) or in ``TILED_API_KEY``.
 
@@ -83,9 +85,12 @@ def open_tiled(url: str) -> Any:
         client = from_uri(address, include_data_sources=True)
     except (httpx.HTTPError, ValueError) as error:
         raise ConfigError(f"{address.partition('?')[0]}: no Tiled server: {error}") from error
-    if not hasattr(client, "search"):
-        raise ConfigError(f"{address.partition('?')[0]}: this is no catalogue of runs")
-    return client
+    try:
+        if not hasattr(client, "search"):
+            raise ConfigError(f"{address.partition('?')[0]}: this is no catalogue of runs")
+        yield client
+    finally:
+        client.context.http_client.close()
 
 
 def take_runs(

@@ -88,6 +88,11 @@ def both(folder, client):
     db.close()
 
 
+def take(db, url):
+    with open_tiled(f"tiled+{url}") as catalog:
+        return take_runs(db, catalog)
+
+
 def test_side_by_side_with_a_tiled_writer(both, client):
     """TiledWriter of the same RunEngine: what its runs lack of ours is what the report names."""
     for header in both():
@@ -115,7 +120,7 @@ def test_side_by_side_with_a_tiled_writer(both, client):
 
 def test_runs_are_taken_over(both, client, url, tmp_path, folder, monkeypatch):
     with daskbroker.connect(tmp_path / "taken") as db:
-        report = take_runs(db, open_tiled(f"tiled+{url}"))
+        report = take(db, url)
         assert report.failed == {}
         assert {header.uid for header in both()} <= set(report.taken)
         assert any(what.startswith("uids of events") for what in report.lost)
@@ -136,7 +141,7 @@ def test_runs_are_taken_over(both, client, url, tmp_path, folder, monkeypatch):
                     if "blob" not in name:
                         assert own[name].tolist() == stamps[name].tolist()
         before = [dict(doc) for h in db() for _, doc in h.documents(fill=False)]
-        again = take_runs(db, open_tiled(f"tiled+{url}"))
+        again = take(db, url)
         assert (len(again.there), again.taken) == (len(report.taken), [])
         assert [dict(doc) for h in db() for _, doc in h.documents(fill=False)] == before
     check_resumed(both, url, tmp_path, monkeypatch)
@@ -154,10 +159,10 @@ def check_resumed(both, url, tmp_path, monkeypatch):
 
         monkeypatch.setattr(db, "insert", failing)
         with pytest.raises(KeyboardInterrupt):
-            take_runs(db, open_tiled(f"tiled+{url}"))
+            take(db, url)
         monkeypatch.undo()
         assert db[-1].stop is None
-        assert take_runs(db, open_tiled(f"tiled+{url}")).failed == {}
+        assert take(db, url).failed == {}
         for header in both():
             for stream in header.streams:
                 assert len(db[header.uid].table(stream)) == len(header.table(stream))
@@ -181,7 +186,7 @@ def test_what_cannot_be_right_is_refused(both, client, url, tmp_path, folder, mo
     for name, doc in shared.stop():
         writer(name, dict(doc))
     with daskbroker.connect(tmp_path / "refused") as db:
-        report = take_runs(db, open_tiled(f"tiled+{url}"))
+        report = take(db, url)
         assert set(report.failed) == {short[0][1]["uid"], shared.uid}
         assert "4 rows, and the stop document says 9" in report.failed[short[0][1]["uid"]]
         assert "same file" in report.failed[shared.uid]
@@ -190,7 +195,7 @@ def test_what_cannot_be_right_is_refused(both, client, url, tmp_path, folder, mo
         assert legacy.table("primary")["x"].compute().tolist() == [0.0, 0.5, 1.0, 1.5]
     monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)
     with pytest.raises(ConfigError, match="no Tiled server"):
-        open_tiled("tiled+http://127.0.0.1:9/")
+        take(None, "http://127.0.0.1:9/")
 
 
 def test_ingest_and_copy(both, url, tmp_path):
