@@ -3,7 +3,7 @@
 What a command works with is imported inside of it, so that ``--help`` and completion are quick.
 """
 
-from . import completion, looking, plots, runs, stores, tail, transform
+from . import completion, looking, plots, runs, serve, stores, tail, transform
 from .app import app, main
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "main",
     "plots",
     "runs",
+    "serve",
     "stores",
     "tail",
     "transform",

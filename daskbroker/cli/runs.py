@@ -22,6 +22,7 @@ from .app import (
     search,
 )
 from .options import AsJson, FailEmpty, Full, Limit, Since, Store, Terms, Until
+from .serve import address_of_path, is_tiled, take_over
 
 __all__ = ["demo", "export", "ingest"]
 
@@ -45,7 +46,12 @@ def demo(
 
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders of recorded documents.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files or folders of recorded documents, or tiled+http://HOST/… of a Tiled server."
+        ),
+    ],
     db: Store = None,
     define: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE for a placeholder {{ NAME }}.")
@@ -54,6 +60,11 @@ def ingest(
     """Bring recorded documents in (JSON, JSON lines, msgpack, gzip, zip), and saved datasets."""
     from ..work.ingest import ingest as ingest_paths
 
+    served = [url for url in map(address_of_path, paths) if is_tiled(url)]
+    paths = [path for path in paths if not is_tiled(address_of_path(path))]
+    failed = take_over(served, db)
+    if served and not paths:
+        raise typer.Exit(failed)
     defined = dict(pair_of(text) for text in define or ())
     with making_store(db) as broker, progress_bar(None, " documents") as bar:
 
@@ -69,7 +80,7 @@ def ingest(
             say(f"refused: {place}{refusal.reason}", err=True)
         if report.refused > len(report.refusals):
             say(f"refused: and {report.refused - len(report.refusals):,} more", err=True)
-    if report.refused:
+    if report.refused or failed:
         raise typer.Exit(1)
 
 

@@ -12,6 +12,7 @@ from ..core.printable import printable
 from ..progress import progress_bar
 from .app import app, every_run, making_store, name_failed, note_empty, say, say_json, search
 from .options import AsJson, FailEmpty, Full, Limit, Place, Since, Store, Terms, Until, Words
+from .serve import is_tiled, take_over
 
 if TYPE_CHECKING:
     from ..broker import DataBroker
@@ -165,7 +166,9 @@ def _look_into_all(broker: DataBroker) -> None:
 
 @app.command()
 def copy(
-    source: Annotated[str, typer.Argument(help="Store to copy from.")],
+    source: Annotated[
+        str, typer.Argument(help="Store to copy from, or tiled+http://HOST/… of a Tiled server.")
+    ],
     target: Annotated[str, typer.Argument(help="Store to copy into.")],
     terms: Terms = None,
     full: Full = None,
@@ -181,6 +184,10 @@ def copy(
     fail_empty: FailEmpty = False,
 ) -> None:
     """Copy runs between any two stores, checking each; may be interrupted and repeated."""
+    if is_tiled(source):
+        words = {"--full": full, "--since": since, "--until": until}
+        given = {**words, "--files": files, "--verify": verify or None}
+        raise typer.Exit(take_over([source], target, terms=terms, limit=limit, given=given))
     from ..connect import connect
     from ..work.copying import copy as copy_runs
 

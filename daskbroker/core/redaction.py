@@ -8,7 +8,7 @@ __all__ = ["address_of", "has_login", "label_of", "redacted"]
 
 _LOGIN = re.compile(r"([a-z][a-z0-9+.\-]*://)(?!\*\*\*)(.*)@(.*)", re.IGNORECASE | re.DOTALL)
 _SECRET = re.compile(
-    r"([?&](?:\w*password|authmechanismproperties)=)(?!\*\*\*).*", re.IGNORECASE | re.DOTALL
+    r"([?&](?:\w*password|authmechanismproperties|api_key)=)(?!\*\*\*).*", re.IGNORECASE | re.DOTALL
 )
 
 

@@ -129,7 +129,7 @@ def completed(words, **environment):
 
 def test_commands_options_and_names_are_completed(tmp_path):
     (tmp_path / "beamline.yml").write_text("uri: ./store\n")
-    assert completed(["se"]) == ["seal"]
+    assert completed(["sea"]) == ["seal"]
     assert "--fields" in completed(["ls", "--f"])
     assert completed(["ls", "--format", "c"]) == ["csv"]
     assert completed(["ls", "--db", "bea"], DASKBROKER_PATH=str(tmp_path)) == ["beamline"]

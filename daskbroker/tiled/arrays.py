@@ -1,0 +1,48 @@
+"""An array of a stream as a node of Tiled's tree, served in the blocks that our views have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from tiled.adapters.array import ArrayAdapter
+from tiled.ndslice import NDBlock, NDSlice
+from tiled.structures.array import ArrayStructure
+
+from ..core.errors import DaskbrokerError
+from .folders import refuse
+
+__all__ = ["StreamArray", "is_array"]
+
+SERVED = "biufcmMSU"
+"""Kinds of dtypes that Tiled's clients in any language read."""
+ALL = NDSlice(...)
+
+
+def is_array(variable: xr.Variable) -> bool:
+    """Whether cells of a variable are arrays of one shape, which Tiled serves as an array."""
+    return variable.ndim > 1 and (variable.dtype.kind in SERVED or bool(variable.dtype.names))
+
+
+class StreamArray(ArrayAdapter):
+    """The cells of one key, along ``time``."""
+
+    def __init__(self, variable: xr.Variable) -> None:
+        dims = tuple(str(name) for name in variable.dims)
+        structure = ArrayStructure.from_array(variable.data, dims=dims)
+        super().__init__(variable.data, structure)
+
+    def read(self, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
+        """A region."""
+        try:
+            return super().read(slice)
+        except DaskbrokerError as error:
+            refuse(error)
+
+    def read_block(self, block: NDBlock, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
+        """A block, or a region of it."""
+        try:
+            return super().read_block(block, slice)
+        except DaskbrokerError as error:
+            refuse(error)

@@ -1,0 +1,235 @@
+"""The catalogue: a broker's runs, oldest first as Tiled lists what was added to it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tiled.structures.core import Spec
+
+from ..broker import DataBroker
+from ..connect import connect
+from ..core.bad_runs import BadRun
+from ..core.query import compile_query
+from ..core.run_plan import stream_of
+from ..core.search import Search
+from ..header import Header
+from ..results import Results
+from .folders import Folder, in_thread, metadata_form
+from .queries import RUN_SPEC, search_of
+from .runs import Run
+
+__all__ = ["BrokerCatalog", "tree"]
+
+CATALOG_SPEC = Spec("CatalogOfBlueskyRuns", version="3.0")
+MOST_REMEMBERED = 64
+"""So many runs that have ended are kept open, with what was planned of them."""
+BY_TIME = {"", "_", "time", "start.time"}
+"""Keys by which the store itself sorts."""
+Order = Sequence[tuple[str, int]]
+
+
+def tree(place: str, metadata: Mapping[str, Any] | None = None) -> BrokerCatalog:
+    """The catalogue of a store, for ``trees`` in the configuration of a Tiled server.
+
+    Parameters
+    ----------
+    place
+        A folder, a MongoDB URI, or a configuration's name.
+    metadata
+        Of the catalogue.
+    """
+    return BrokerCatalog(connect(place, create=False, mode="r"), metadata)
+
+
+class OpenRuns:
+    """The runs that were looked at last, ready to be read; those in progress are not kept."""
+
+    def __init__(self, most: int = MOST_REMEMBERED) -> None:
+        self._most = most
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, uid: str) -> Run | None:
+        """A run that is kept."""
+        with self._lock:
+            found = self._runs.get(uid)
+            if found is not None:
+                self._runs.move_to_end(uid)
+            return found
+
+    def keep(self, run: Run) -> Run:
+        """Keep it if it has ended; what is longest unused goes."""
+        if run.header.known_stop is not None:
+            with self._lock:
+                self._runs[run.header.uid] = run
+                while len(self._runs) > self._most:
+                    self._runs.popitem(last=False)
+        return run
+
+
+class BrokerCatalog(Folder):
+    """The runs of a broker, or those of them that searches find, as a node of Tiled's tree.
+
+    Parameters
+    ----------
+    db
+        The broker; its filters hold.
+    metadata
+        Of the catalogue.
+    """
+
+    def __init__(
+        self,
+        db: DataBroker,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        search: Search | None = None,
+        order: Order = (("_", 1),),
+        opened: OpenRuns | None = None,
+    ) -> None:
+        super().__init__(dict(metadata or {}), [CATALOG_SPEC])
+        self.db = db
+        self._search = search or Search()
+        self._order = tuple(order)
+        self._opened = opened or OpenRuns()
+
+    def __repr__(self) -> str:
+        return f"<BrokerCatalog of {self.db!r}>"
+
+    # -- narrowing and sorting ---------------------------------------------------------------
+
+    def search(self, query: Any) -> BrokerCatalog:
+        """The runs of these that satisfy a query of Tiled."""
+        return self._variation(search=self._search & search_of(query))
+
+    def sort(self, sorting: Iterable[Any]) -> BrokerCatalog:
+        """The same in another order, by keys such as ``start.scan_id``."""
+        return self._variation(order=tuple((key, direction) for key, direction in sorting))
+
+    @property
+    def sorting(self) -> list[tuple[str, int]]:
+        """By what, and in which direction."""
+        return [(key, direction) for key, direction in self._order]
+
+    def _variation(self, search: Search | None = None, order: Order | None = None) -> BrokerCatalog:
+        return BrokerCatalog(
+            self.db,
+            self.metadata(),
+            search=self._search if search is None else search,
+            order=self._order if order is None else order,
+            opened=self._opened,
+        )
+
+    # -- runs --------------------------------------------------------------------------------
+
+    @property
+    def results(self) -> Results:
+        """The runs, as of the broker."""
+        return self.db().narrowed(self._search)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def names(self) -> list[str]:
+        return [header.uid for header in self._page(0, None)]
+
+    def child(self, name: str) -> Run | None:
+        found = self._opened.get(name)
+        if found is not None and self._search == Search() and not self.db.filters:
+            return found
+        exactly = Search(queries=(compile_query({"uid": name}),))
+        for header in self.results.narrowed(exactly):
+            return found or self._opened.keep(Run(header))
+        return None
+
+    async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
+        """The uids from one place on."""
+        return [header.uid for header in await in_thread(self._page, offset, limit)]
+
+    async def items_range(self, offset: int = 0, limit: int | None = None) -> list[tuple[str, Any]]:
+        """Uids and runs from one place on; their descriptors are looked up together."""
+        return await in_thread(self._runs, offset, limit)  # type: ignore[no-any-return]
+
+    def _page(self, offset: int, limit: int | None) -> list[Header]:
+        """From one place to another in the order asked for; the store has them newest first."""
+        results = self.results
+        key, direction = self._order[0] if self._order else ("_", 1)
+        if key not in BY_TIME:
+            return self._sorted(results)[offset : None if limit is None else offset + limit]
+        if direction < 0:
+            return list(results[offset : None if limit is None else offset + limit])
+        end = max(0, len(results) - offset)
+        begin = 0 if limit is None else max(0, end - limit)
+        return list(results[begin:end])[::-1]
+
+    def _sorted(self, results: Results) -> list[Header]:
+        """By keys of which the store has no order: all runs are looked at."""
+        headers = list(reversed(results))
+        for key, direction in reversed(self._order):
+            if key in BY_TIME:
+                headers = headers[::direction]
+                continue
+            has = {header.uid: value_under(header, key) for header in headers}
+            known = [header for header in headers if _sorts_as(has[header.uid])]
+            known.sort(key=lambda h: _sorts_as(has[h.uid]) or (), reverse=direction < 0)
+            known += [header for header in headers if not _sorts_as(has[header.uid])]
+            headers = known
+        return headers
+
+    def _runs(self, offset: int, limit: int | None) -> list[tuple[str, Run]]:
+        headers = self._page(offset, limit)
+        streams: dict[str, dict[str, None]] = {header.uid: {} for header in headers}
+        for source in self.db.event_sources:
+            for one in source.store.list_descriptors(list(streams)):
+                if not isinstance(one, BadRun):
+                    streams[str(one["run_start"])][stream_of(one)] = None
+        return [
+            (h.uid, self._opened.get(h.uid) or Run(h, names=list(streams[h.uid]))) for h in headers
+        ]
+
+    def get_distinct(
+        self, metadata: Iterable[str], structure_families: bool, specs: bool, counts: bool
+    ) -> dict[str, Any]:
+        """The values that some keys have, and how often each."""
+
+        def told(counter: Counter[Any]) -> list[dict[str, Any]]:
+            return [
+                {"value": value, **({"count": count} if counts else {})}
+                for value, count in counter.items()
+            ]
+
+        found: dict[str, Any] = {}
+        if metadata:
+            headers = list(self.results)
+            found["metadata"] = {}
+            for key in metadata:
+                values = (value_under(header, key) for header in headers)
+                some = (value for value in values if isinstance(value, (str, int, float)))
+                found["metadata"][key] = told(Counter(some))
+        number = len(self.results) if structure_families or specs else 0
+        if structure_families:
+            found["structure_families"] = told(Counter({self.structure_family: number}))
+        if specs:
+            found["specs"] = told(Counter({(RUN_SPEC,): number}))
+        return found
+
+
+def value_under(header: Header, key: str) -> Any:
+    """What a run has under a dotted key of its metadata, None where it has nothing."""
+    document, _, rest = key.partition(".")
+    if document not in ("start", "stop") or not rest:
+        document, rest = "start", key
+    value: Any = header.start if document == "start" else header.known_stop
+    for step in rest.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return metadata_form(value)
+
+
+def _sorts_as(value: Any) -> tuple[int, Any] | None:
+    """Numbers before texts; what is neither comes last."""
+    if isinstance(value, (int, float)):
+        return (0, value)
+    return (1, value) if isinstance(value, str) else None

@@ -1,0 +1,63 @@
+"""The documents of a run as a sequence of JSON texts, as Tiled's clients ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from itertools import groupby, islice
+from typing import Any
+
+from anyio.to_thread import run_sync
+from event_model import pack_datum_page
+
+from ..core.documents import Document, plain
+from ..core.json_text import to_json
+from .runs import Run
+
+__all__ = ["MEDIA_TYPE", "export_documents"]
+
+MEDIA_TYPE = "application/json-seq"
+RECORD = "\x1e"
+TOGETHER = 500
+"""So many documents are read and sent at once."""
+
+
+async def export_documents(
+    media_type: str,
+    node: Any,
+    metadata: dict[str, Any],
+    filter_for_access: Callable[[Any], Awaitable[Any]],
+) -> AsyncIterator[str]:
+    """Every document of a run as it was inserted, external data as references.
+
+    For ``media_types: {BlueskyRun: {application/json-seq: …}}`` in the configuration of a server;
+    runs of other trees of the same server go to the exporter of bluesky-tiled-plugins. Datums are
+    in pages, as the clients know no others.
+    """
+    if not isinstance(node, Run):
+        from bluesky_tiled_plugins.exporters import json_seq_exporter
+
+        async for text in json_seq_exporter(media_type, node, metadata, filter_for_access):
+            yield text
+        return
+    records = _records(node.header.documents(fill=False))
+    while some := await run_sync(lambda: list(islice(records, TOGETHER))):
+        yield "".join(some)
+
+
+def _records(documents: Iterable[tuple[str, Document]]) -> Iterator[str]:
+    for name, together in groupby(documents, key=lambda pair: pair[0]):
+        if name == "datum":
+            yield from _datum_pages(doc for _, doc in together)
+        else:
+            for _, doc in together:
+                yield _record(name, doc)
+
+
+def _datum_pages(datums: Iterable[Document]) -> Iterator[str]:
+    for _, own in groupby(datums, key=lambda doc: (doc["resource"], tuple(doc["datum_kwargs"]))):
+        while some := list(islice(own, TOGETHER)):
+            yield _record("datum_page", pack_datum_page(*some))
+
+
+def _record(name: str, doc: Any) -> str:
+    return f"{RECORD}{to_json({'name': name, 'doc': plain(doc)})}\n"

@@ -1,0 +1,155 @@
+"""Tiled's queries as searches of a broker, so that the store answers them.
+
+A run's metadata are ``{"start": …, "stop": …}``, and keys begin with one of the two; a key that
+does not is taken for one of the start document. As in Tiled's own catalogues, a run that lacks the
+key of a query does not match it, ``NotEq`` and ``NotIn`` included. Different from those, a value
+in a list under the key is enough, as everywhere in daskbroker.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from tiled import queries as tiled_queries
+from tiled.queries import QueryValueError
+from tiled.structures.core import StructureFamily
+from tiled.utils import UnsupportedQueryType
+
+from ..core.errors import BadQuery
+from ..core.query import compile_query
+from ..core.search import Search, compile_search
+from ..core.text import TextQuery
+
+__all__ = ["RUN_SPEC", "search_of"]
+
+RUN_SPEC = "BlueskyRun"
+EVERY_RUN = Search()
+NO_RUN = Search(queries=(compile_query({"uid": {"$in": []}}),))
+COMPARISONS = {"lt": "$lt", "le": "$lte", "gt": "$gt", "ge": "$gte"}
+LAST_CHARACTER = "\U0010ffff"
+
+
+def search_of(query: Any) -> Search:
+    """What a broker looks for to answer a query of Tiled.
+
+    Raises
+    ------
+    QueryValueError
+        For values that make no sense; the server answers with status 400 and the message.
+    UnsupportedQueryType
+        For kinds of queries that have no counterpart.
+    """
+    translate = _KINDS.get(type(query))
+    if translate is None:
+        known = ", ".join(kind.__name__ for kind in _KINDS)
+        raise UnsupportedQueryType(
+            f"{type(query).__name__} (of a catalogue that daskbroker serves; it takes {known})"
+        )
+    try:
+        return translate(query)
+    except BadQuery as error:
+        raise QueryValueError(str(error)) from error
+
+
+def _on_document(key: str, condition: Any) -> Search:
+    """A condition on a key, of whichever of the two documents it is."""
+    document, _, rest = key.partition(".")
+    if document == "stop" and rest:
+        return Search(stop=(compile_query({rest: condition}, "stop"),))
+    path = rest if document == "start" and rest else key
+    return Search(queries=(compile_query({path: condition}),))
+
+
+def _eq(query: Any) -> Search:
+    return _on_document(query.key, {"$eq": query.value})
+
+
+def _not_eq(query: Any) -> Search:
+    return _on_document(query.key, {"$exists": True, "$ne": query.value})
+
+
+def _comparison(query: Any) -> Search:
+    operator = COMPARISONS[getattr(query.operator, "value", query.operator)]
+    return _on_document(query.key, {operator: query.value})
+
+
+def _contains(query: Any) -> Search:
+    """A list that has the value, or a text of which it is a part."""
+    if isinstance(query.value, str):
+        return _on_document(query.key, {"$regex": re.escape(query.value)})
+    return _on_document(query.key, {"$eq": query.value})
+
+
+def _in(query: Any) -> Search:
+    return _on_document(query.key, {"$in": list(query.value)})
+
+
+def _not_in(query: Any) -> Search:
+    if not query.value:
+        return EVERY_RUN
+    return _on_document(query.key, {"$exists": True, "$nin": list(query.value)})
+
+
+def _regex(query: Any) -> Search:
+    options = {} if query.case_sensitive else {"$options": "i"}
+    return _on_document(query.key, {"$regex": query.pattern, **options})
+
+
+def _like(query: Any) -> Search:
+    """A pattern of SQL; one that is only a beginning, as of uids, goes by the order of texts."""
+    beginning = query.pattern.removesuffix("%")
+    if query.pattern.endswith("%") and not set(beginning) & {"%", "_"}:
+        return _on_document(query.key, {"$gte": beginning, "$lt": beginning + LAST_CHARACTER})
+    signs = {"%": "(?:.|\n)*", "_": "(?:.|\n)"}
+    pattern = "".join(signs.get(sign, re.escape(sign)) for sign in query.pattern)
+    return _on_document(query.key, {"$regex": rf"\A{pattern}\Z"})
+
+
+def _key_present(query: Any) -> Search:
+    exists = bool(getattr(query, "exists", True))
+    if query.key == "start":
+        return EVERY_RUN if exists else NO_RUN
+    if query.key == "stop":
+        if exists:
+            return Search(stop=(compile_query({"run_start": {"$exists": True}}, "stop"),))
+        raise QueryValueError(
+            "runs without a stop document cannot be searched for; ask for those that have one, "
+            "KeyPresent('stop'), or for stop.exit_status"
+        )
+    return _on_document(query.key, {"$exists": exists})
+
+
+def _full_text(query: Any) -> Search:
+    return Search(texts=(TextQuery(query.text),))
+
+
+def _keys(query: Any) -> Search:
+    return compile_search(query={"uid": {"$in": list(query.keys)}})
+
+
+def _specs(query: Any) -> Search:
+    fits = set(query.include) <= {RUN_SPEC} and RUN_SPEC not in query.exclude
+    return EVERY_RUN if fits else NO_RUN
+
+
+def _family(query: Any) -> Search:
+    return EVERY_RUN if query.value == StructureFamily.container else NO_RUN
+
+
+_KINDS: dict[type, Callable[[Any], Search]] = {
+    tiled_queries.Eq: _eq,
+    tiled_queries.NotEq: _not_eq,
+    tiled_queries.Comparison: _comparison,
+    tiled_queries.Contains: _contains,
+    tiled_queries.In: _in,
+    tiled_queries.NotIn: _not_in,
+    tiled_queries.Regex: _regex,
+    tiled_queries.Like: _like,
+    tiled_queries.KeyPresent: _key_present,
+    tiled_queries.FullText: _full_text,
+    tiled_queries.KeysFilter: _keys,
+    tiled_queries.SpecsQuery: _specs,
+    tiled_queries.StructureFamilyQuery: _family,
+}

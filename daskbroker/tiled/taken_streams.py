@@ -1,0 +1,306 @@
+"""One stream in the layout of TiledWriter, as documents."""
+
+from __future__ import annotations
+
+import copy
+import posixpath
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dask
+import numpy as np
+
+from ..core.errors import BadRecording
+
+__all__ = ["TakenStream", "shared_files"]
+
+CELLS_TOGETHER = 500_000
+"""So many cells of a table are asked for at once: columns in batches."""
+OF_EVENTS = "uids of events: they are made from run, stream and place"
+OF_FILLED = "filled of events: it is empty"
+OF_REFERENCES = (
+    "references as they came (resources and datums, or several stream_datums): there is one "
+    "stream_resource and one stream_datum for each key"
+)
+OF_INDICES = "indices of frames: the first event has the first frame"
+OF_STAMPS = "timestamps of external keys"
+OF_CELLS = "the difference of a missing value and NaN: a missing number is NaN"
+OF_KEYS = "which descriptor had which data keys: later descriptors have those of the first"
+
+
+class TakenStream:
+    """A stream of a run in Tiled.
+
+    Parameters
+    ----------
+    run
+        Uid of the run.
+    name
+        Of the stream.
+    node
+        The client at the stream.
+
+    Attributes
+    ----------
+    lost
+        What of the stream Tiled has not kept, in words.
+    """
+
+    def __init__(self, run: str, name: str, node: Any) -> None:
+        self.run, self.name = run, name
+        self._metadata = dict(node.metadata)
+        parts = dict(node.base.items())
+        families = {key: part.item["attributes"]["structure_family"] for key, part in parts.items()}
+        self._tables = [part for key, part in parts.items() if families[key] == "table"]
+        keys = self._metadata.get("data_keys", {})
+        others = {key: part for key, part in parts.items() if families[key] != "table"}
+        self._external = {key: p for key, p in others.items() if "external" in keys.get(key, {})}
+        self._arrays = {key: p for key, p in others.items() if key not in self._external}
+        self._columns = {column: table for table in self._tables for column in table.columns}
+        self.lost = self._find_lost()
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"stream {self.name!r}"
+
+    def _find_lost(self) -> list[str]:
+        lost = [OF_EVENTS, OF_FILLED, OF_CELLS] if self._columns else []
+        if self._external:
+            lost += [OF_REFERENCES, OF_INDICES, OF_STAMPS]
+        return lost + ([OF_KEYS] if self._metadata.get("_config_updates") else [])
+
+    # -- checks ------------------------------------------------------------------------------
+
+    def check(self, expected: int | None) -> None:
+        """See that all parts have as many rows as they should.
+
+        Raises
+        ------
+        BadRecording
+            Naming the part that has not.
+        """
+        rows = self._length
+        for key, part in self._arrays.items():
+            if part.shape[0] != rows:
+                raise self._uneven(key, part.shape[0], rows)
+        for key in self._external:
+            frames = self._events_of(key)
+            if self._columns and frames != rows:
+                raise self._uneven(key, frames, rows)
+        most = max([rows, *map(self._events_of, self._external)])
+        if expected is not None and most < expected:
+            raise BadRecording(
+                f"{self.where}: there are {most:,} rows, and the stop document says {expected:,}"
+            )
+
+    def _uneven(self, key: str, found: int, rows: int) -> BadRecording:
+        return BadRecording(f"{self.where}: key {key!r} has {found:,} rows, and the table {rows:,}")
+
+    @property
+    def _length(self) -> int:
+        return len(self._numbers) if self._columns else self._array_rows
+
+    @property
+    def _array_rows(self) -> int:
+        return max((part.shape[0] for part in self._arrays.values()), default=0)
+
+    @property
+    def _numbers(self) -> list[int]:
+        return [int(number) for number in self._column_batch(["seq_num"], None)["seq_num"]]
+
+    def _events_of(self, key: str) -> int:
+        total, cell, stacked = self._shapes(key)
+        if stacked or not cell:
+            return total[0]
+        return total[0] // cell[0]
+
+    def _shapes(self, key: str) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+        """Of the array in Tiled and of a cell, and whether events have an axis of their own."""
+        total = tuple(self._external[key].shape)
+        cell = tuple(self._metadata["data_keys"][key].get("shape", ()))
+        return total, cell, len(total) == len(cell) + 1
+
+    # -- documents ---------------------------------------------------------------------------
+
+    def documents(self, together: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Descriptors, then references, then pages of events."""
+        descriptors = self._descriptors()
+        for descriptor in descriptors:
+            yield "descriptor", descriptor
+        for key in self._external:
+            yield from self._references(key, descriptors[0]["uid"])
+        if self._columns:
+            yield from self._pages(descriptors, together)
+
+    def _descriptors(self) -> list[dict[str, Any]]:
+        first = {
+            key: copy.deepcopy(value)
+            for key, value in self._metadata.items()
+            if key not in ("_config_updates", "stream_name")
+        }
+        first |= {"run_start": self.run, "name": self.name}
+        for key in self._external:
+            first["data_keys"][key]["external"] = "STREAM:"
+        objects: dict[str, list[str]] = {}
+        for key, said in first.get("data_keys", {}).items():
+            if said.get("object_name"):
+                objects.setdefault(said["object_name"], []).append(key)
+        first.setdefault("object_keys", objects)
+        found = [first]
+        for update in self._metadata.get("_config_updates", ()):
+            later = copy.deepcopy(found[-1]) | {"uid": update["uid"], "time": update["time"]}
+            later.setdefault("configuration", {}).update(update.get("configuration", {}))
+            found.append(later)
+        return found
+
+    def _references(self, key: str, descriptor: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        source = self._external[key].data_sources()[0]
+        events, (_, _, stacked) = self._events_of(key), self._shapes(key)
+        uri, template, first = _place_of(self.where, key, _uris(source), events)
+        parameters = dict(source.parameters)
+        parameters.setdefault("join_method", "stack" if stacked else "concat")
+        if template is not None:
+            parameters |= {"template": template, "chunk_shape": [1]}
+        uid = _uid(self.run, self.name, key)
+        resource = {"uid": uid, "run_start": self.run, "data_key": key, "uri": uri}
+        yield "stream_resource", {**resource, "mimetype": source.mimetype, "parameters": parameters}
+        yield (
+            "stream_datum",
+            {
+                "uid": f"{uid}/0",
+                "stream_resource": uid,
+                "descriptor": descriptor,
+                "indices": {"start": first, "stop": first + events},
+                "seq_nums": {"start": 1, "stop": events + 1},
+            },
+        )
+
+    def _pages(
+        self, descriptors: Sequence[dict[str, Any]], together: int
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        columns = self._read()
+        seen: Counter[int] = Counter()
+        own = np.searchsorted([d["time"] for d in descriptors], columns["time"], side="right") - 1
+        own = np.maximum(own, 0)
+        begin, rows = 0, len(own)
+        while begin < rows:
+            end = begin + 1
+            while end < min(rows, begin + together) and own[end] == own[begin]:
+                end += 1
+            page = {name: column[begin:end] for name, column in columns.items()}
+            yield "event_page", self._page(descriptors[own[begin]]["uid"], page, seen)
+            begin = end
+
+    def _page(
+        self, descriptor: str, columns: dict[str, list[Any]], seen: Counter[int]
+    ) -> dict[str, Any]:
+        numbers = [int(number) for number in columns.pop("seq_num")]
+        times = [float(time) for time in columns.pop("time")]
+        uids = []
+        for number in numbers:
+            uids.append(_uid(self.run, self.name, f"{number}/{seen[number]}"))
+            seen[number] += 1
+        stamps = {n[3:]: c for n, c in columns.items() if n.startswith("ts_") and n[3:] in columns}
+        stamps |= {
+            key: columns.get(f"ts_{key}", times) for key in self._arrays if key not in stamps
+        }
+        data = {key: column for key, column in columns.items() if key in stamps}
+        return {
+            "uid": uids,
+            "descriptor": descriptor,
+            "seq_num": numbers,
+            "time": times,
+            "data": data,
+            "timestamps": {key: stamps[key] for key in data},
+            "filled": {},
+        }
+
+    # -- columns -----------------------------------------------------------------------------
+
+    def _read(self) -> dict[str, list[Any]]:
+        """The table by batches of columns, each with as many rows as the first, and arrays."""
+        rows = self._length
+        step = max(1, CELLS_TOGETHER // max(1, rows))
+        found: dict[str, list[Any]] = {}
+        for table in self._tables:
+            for begin in range(0, len(table.columns), step):
+                found |= self._column_batch(table.columns[begin : begin + step], rows)
+        for key, part in self._arrays.items():
+            found[key] = part.read().tolist()
+            if len(found[key]) != rows:
+                raise self._uneven(key, len(found[key]), rows)
+        return found
+
+    def _column_batch(self, names: Sequence[str], rows: int | None) -> dict[str, list[Any]]:
+        table = self._columns[names[0]]
+        with dask.config.set({"dataframe.convert-string": False}):  # else lists come as text
+            frame = table.read(list(names))
+        if rows is not None and len(frame) != rows:
+            raise BadRecording(
+                f"{self.where}: the server gave {len(frame):,} rows of {', '.join(names)}, and "
+                f"{rows:,} of the first columns; read it again while nobody else reads it"
+            )
+        return {name: [_plain(cell) for cell in frame[name]] for name in names}
+
+
+def shared_files(streams: Sequence[TakenStream]) -> str | None:
+    """A file to which several of the streams refer for the same dataset, None if there is none."""
+    owners: dict[tuple[str, str], str] = {}
+    for stream in streams:
+        for part in stream._external.values():
+            source = part.data_sources()[0]
+            for uri in _uris(source):
+                place = (uri, str(source.parameters.get("dataset")))
+                if owners.setdefault(place, stream.name) != stream.name:
+                    return uri
+    return None
+
+
+def _uris(source: Any) -> list[str]:
+    assets = sorted(source.assets, key=lambda asset: asset.num or 0)
+    return [asset.data_uri for asset in assets if asset.parameter in ("data_uri", "data_uris")]
+
+
+def _place_of(
+    where: str, key: str, uris: Sequence[str], events: int
+) -> tuple[str, str | None, int]:
+    """The uri of a stream resource, its template, and the number of the first file.
+
+    Raises
+    ------
+    BadRecording
+        For several files that are not one an event, numbered without a gap.
+    """
+    if len(uris) == 1:
+        return uris[0], None, 0
+    folder, name = posixpath.split(uris[0]) if uris else ("", "")
+    for found in reversed(list(re.finditer(r"\d+", name))):
+        width, first = len(found[0]), int(found[0])
+        before, after = name[: found.start()], name[found.end() :]
+        names = [f"{before}{first + n:0{width}d}{after}" for n in range(events)]
+        if [posixpath.join(folder, one) for one in names] == list(uris):
+            template = f"{_literal(before)}%0{width}d{_literal(after)}"
+            return folder + "/", template, first
+    raise BadRecording(
+        f"{where}: key {key!r} has {len(uris):,} files and {events:,} events; which frames are in "
+        "which file is not kept in Tiled"
+    )
+
+
+def _literal(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _uid(run: str, stream: str, what: str) -> str:
+    """The same for the same thing, so that taking a run again changes nothing."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{run}/{stream}/{what}"))
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, np.ndarray):
+        return [_plain(item) for item in cell.tolist()]
+    return cell.item() if isinstance(cell, np.generic) else cell
