@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from .datasets import write_netcdf, write_zarr
 from .jsonl import write_jsonl
 from .nexus import write_nexus
 from .options import ExportOptions, Place
+from .references.icechunk import write_icechunk
+from .references.kerchunk import write_references
 from .tables import write_csv, write_parquet
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ WRITERS = {
     "zarr": write_zarr,
     "csv": write_csv,
     "nexus": write_nexus,
+    "references": write_references,
+    "icechunk": write_icechunk,
 }
 
 
@@ -41,6 +45,7 @@ def export(
     files: str | os.PathLike[str] | None = None,
     arrays: str = "raise",
     partition: str | None = None,
+    to: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
     """Write runs into a folder, one after the other. Lazy: iterate to make it happen.
 
@@ -51,16 +56,20 @@ def export(
     folder
         Made if need be.
     format
-        ============= ================================== =========================================
-        format        files                              content
-        ============= ================================== =========================================
-        ``"jsonl"``   ``<uid>.jsonl``                    documents
-        ``"parquet"`` ``<uid>/<stream>.parquet``         table of the stream, arrays as lists
-        ``"netcdf"``  ``<uid>.nc``                       a group for each stream
-        ``"zarr"``    ``<uid>.zarr``                     likewise
-        ``"csv"``     ``<uid>/<stream>.csv``             table of the stream, without arrays
-        ``"nexus"``   ``<uid>.nxs``                      see :mod:`daskbroker.exporting.nexus`
-        ============= ================================== =========================================
+        ================ =============================== =========================================
+        format           files                           content
+        ================ =============================== =========================================
+        ``"jsonl"``      ``<uid>.jsonl``                 documents
+        ``"parquet"``    ``<uid>/<stream>.parquet``      table of the stream, arrays as lists
+        ``"netcdf"``     ``<uid>.nc``                    a group for each stream
+        ``"zarr"``       ``<uid>.zarr``                  likewise
+        ``"csv"``        ``<uid>/<stream>.csv``          table of the stream, without arrays
+        ``"nexus"``      ``<uid>.nxs``                   see :mod:`daskbroker.exporting.nexus`
+        ``"references"`` ``<uid>.json``, ``<uid>.parq``  a group for each stream, frames as ranges
+                                                         of bytes of detector files; Parquet for
+                                                         many chunks
+        ``"icechunk"``   ``<uid>.icechunk``              likewise, as a repository of Icechunk
+        ================ =============================== =========================================
     stream
         Only this stream, of runs that have it; not for ``"jsonl"``. Then netCDF and Zarr hold its
         variables at the top.
@@ -70,11 +79,15 @@ def export(
         A folder: detector files are copied below it, and the documents refer to these; for
         ``"jsonl"``. See :mod:`daskbroker.assets.transfer`.
     arrays
-        Of columns with arrays in CSV: ``"raise"``, or ``"drop"`` to leave them out.
+        Of columns with arrays in CSV, and of frames that references cannot tell: ``"raise"``, or
+        ``"drop"`` to leave them out.
     partition
         ``"run"``, for ``"parquet"``: the files are ``<stream>/<uid>.parquet`` with a column
         ``run``, so that a folder is one table. Files of runs that had ended when they were
         written stay as they are, and are not given.
+    to
+        What references call folders, ``{"/gpfs/x": "s3://x"}``; all files have to be below one.
+        Without it they have their paths here, ``root_map`` applied.
 
     Yields
     ------
@@ -90,7 +103,7 @@ def export(
     StoreFull, StoreReadOnly, StoreError
         If a file cannot be written; then it is not there, or is the one that was there before.
     """
-    options = ExportOptions(format, stream, fill, files, arrays, partition)
+    options = ExportOptions(format, stream, fill, files, arrays, partition, to)
     for header in headers:
         try:
             yield from _written(header, Place(Path(folder)), options)
