@@ -679,7 +679,7 @@ class Header:
             ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"``, ``"nexus"``,
             ``"references"`` or ``"icechunk"``; by default as the suffix says, else ``"jsonl"``.
         **options
-            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, as for
+            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, ``verify``, as for
             :func:`daskbroker.exporting.runs.export`: ``fill=True`` puts frames in place of
             references, ``arrays="drop"`` leaves columns with arrays out of CSV.
 

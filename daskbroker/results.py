@@ -587,7 +587,8 @@ class Results:
         progress
             Show a bar; by default in a terminal and in a notebook.
         **options
-            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, as for
+            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, ``verify``,
+            ``resume``, as for
             :func:`daskbroker.exporting.runs.export`, which also says what the files are, and
             what is raised. ``partition="run"`` makes a folder of Parquet files for each stream,
             to which a later call adds runs that are new.

@@ -105,6 +105,12 @@ def export(
         list[str] | None,
         typer.Option(metavar="FOLDER=URL", help="What references call a folder: /data=s3://x."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out runs that are whole in the folder.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Read files back and compare.")
+    ] = True,
     as_json: AsJson = False,
     fail_empty: FailEmpty = False,
 ) -> None:
@@ -123,6 +129,8 @@ def export(
             "fill": fill,
             "arrays": arrays,
             "partition": partition,
+            "resume": resume,
+            "verify": verify,
             "to": dict(pair_of(text) for text in to) if to else None,
         }
         chosen = ALL if stream is None else stream

@@ -15,6 +15,7 @@ from ..views.dataset.savable import SLASH, savable
 from ..views.dataset.trees import tree
 from .folders import replacing_folder
 from .options import ExportOptions, Place, storing
+from .reading_back import check_datasets
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -31,6 +32,8 @@ def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterat
         target = place.of_run(header, options)
         with storing(target), replacing(target) as temporary:
             data.to_netcdf(temporary, engine="h5netcdf")
+            if options.verify:
+                check_datasets(data, temporary, "h5netcdf", target)
         yield target
 
 
@@ -45,6 +48,8 @@ def write_zarr(header: Header, place: Place, options: ExportOptions) -> Iterator
         target = place.of_run(header, options)
         with storing(target), replacing_folder(target, GROUP) as temporary:
             data.to_zarr(temporary, zarr_format=2, consolidated=True)
+            if options.verify:
+                check_datasets(data, temporary, "zarr", target)
         yield target
 
 

@@ -53,6 +53,7 @@ class ExportOptions:
     arrays: str = "raise"
     partition: str | None = None
     to: Mapping[str, str] | None = None
+    verify: bool = True
 
     def __post_init__(self) -> None:
         self._check("the format", self.format, FORMATS)

@@ -11,6 +11,7 @@ from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import ALL
 from ..core.errors import StoreDamaged
 from .datasets import write_netcdf, write_zarr
+from .journal import ExportJournal
 from .jsonl import write_jsonl
 from .nexus import write_nexus
 from .options import ExportOptions, Place
@@ -46,6 +47,8 @@ def export(
     arrays: str = "raise",
     partition: str | None = None,
     to: Mapping[str, str] | None = None,
+    verify: bool = True,
+    resume: bool = False,
 ) -> Iterator[Path]:
     """Write runs into a folder, one after the other. Lazy: iterate to make it happen.
 
@@ -88,25 +91,44 @@ def export(
     to
         What references call folders, ``{"/gpfs/x": "s3://x"}``; all files have to be below one.
         Without it they have their paths here, ``root_map`` applied.
+    verify
+        Read each file back before it gets its name. Documents and tables are compared with a
+        digest of what was written, variables of netCDF, Zarr and NeXus with their values; for
+        netCDF and Zarr lazy ones, such as frames with ``fill``, are read from the run once more.
+        Of references the first and the last cell are compared, whatever this says.
+    resume
+        Leave out runs that are whole in the folder: those that had ended when they were exported
+        with the same options (but ``verify``), and whose files have the size that they had. The
+        file ``.daskbroker-export.jsonl`` in the folder tells of them, whether this is set or not.
 
     Yields
     ------
     Path
         Each file, complete, and synced with its name: it survives a loss of power. Runs that
         cannot be read are left out, each with a :class:`daskbroker.BadRunWarning`; of such a run
-        some files may be there.
+        some files may be there. A process that is killed leaves at most one file ``.<hex>.part``.
 
     Raises
     ------
     BadQuery
         For an unknown format, an option that the format does not have, and arrays in CSV.
     StoreFull, StoreReadOnly, StoreError
-        If a file cannot be written; then it is not there, or is the one that was there before.
+        If a file cannot be written, or does not hold what was written to it; then it is not
+        there, or is the one that was there before.
     """
-    options = ExportOptions(format, stream, fill, files, arrays, partition, to)
-    for header in headers:
+    options = ExportOptions(format, stream, fill, files, arrays, partition, to, verify)
+    journal = ExportJournal(Path(folder), options)
+    for run in headers:
+        header = run.as_now()
+        if resume and journal.has(header):
+            continue
         try:
-            yield from _written(header, Place(Path(folder)), options)
+            found = []
+            for path in _written(header, Place(Path(folder)), options):
+                found.append(path)
+                yield path
+            if partition is None:  # there the files themselves tell
+                journal.note(header, found)
         except StoreDamaged as error:
             warn_of_bad(BadRun(header.uid, str(error)))
 
