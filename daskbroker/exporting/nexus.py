@@ -4,7 +4,7 @@
 ``/entry``                      NXentry: ``title``, ``entry_identifier`` (uid), ``start_time``,
                                 ``end_time``, ``scan_id``, ``plan_name``, ``exit_status``
 ``/entry/<stream>``             NXdata: every variable of ``h.dataset(stream)``, ``time`` in seconds
-                                since the run began
+                                since the run began; NXcollection if it has no numbers to plot
 ``/entry/data``                 NXdata, the default plot: signals and axes as hints name them
 ``/entry/instrument/<device>``  NXpositioner or NXdetector: its data and configuration
 ``/entry/sample``               NXsample: what ``start.sample`` says
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["write_nexus"]
 
 ENTRY, PLOT = "entry", "data"
+UNPLOTTED = (TIME, "seq_num")
+"""Fields that are no signal."""
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
 
@@ -137,7 +139,21 @@ class _Entry:
             found[str(name)] = field.name
         for key, link in links.items():
             found |= self._link(group, stream, key, link)
+        self._note_signal(group, stream, found)
         return found
+
+    def _note_signal(self, group: h5py.Group, stream: str, fields: Mapping[str, str]) -> None:
+        """Say what to plot of a stream; one that has nothing to plot is a collection."""
+        descriptors = {stream: self._header.descriptors[stream]}
+        hints = Hints.of(self._header.start, descriptors, stream)
+        hinted = () if hints is None else (*hints.signals, *hints.images)
+        names = [name for name in (*hinted, *fields) if name in fields and name not in UNPLOTTED]
+        signal = next((fields[n] for n in names if _is_plottable(group.file, fields[n])), None)
+        if signal is None:
+            group.attrs["NX_class"] = "NXcollection"
+            return
+        group.attrs["signal"] = signal.rpartition("/")[2]
+        _note_axes(group, [TIME] if TIME in fields else [], group.attrs["signal"], is_map=False)
 
     def _link(self, group: h5py.Group, stream: str, key: str, link: FrameLink) -> dict[str, str]:
         where = f"run {self._header.uid!r}, stream {stream!r}: the frames of {key!r}"
@@ -230,6 +246,11 @@ class _Entry:
         if any(found.variables[name].dims != hints.across for name in signals):
             return None
         return found
+
+
+def _is_plottable(file: h5py.File, path: str) -> bool:
+    field = file.get(path)  # None: a link to a file that is not here
+    return field is not None and field.ndim > 0 and field.dtype.kind in "iuf"
 
 
 def _names_of(key: str, fields: Mapping[str, str]) -> list[str]:
