@@ -10,8 +10,6 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-from daskbroker_codecs import decode_bitshuffle, decode_lz4
-
 from ...assets.handlers.stored_frames import Codec, NoReference
 from ...core.regular import open_regular
 from .grids import FrameGrid
@@ -62,6 +60,15 @@ def _unshuffle(data: bytes, codec: Codec, size: int) -> bytes:
     return np.frombuffer(data, np.uint8).reshape(codec["elementsize"], -1).T.tobytes()
 
 
+def _of_hdf5(data: bytes, codec: Codec, size: int) -> np.ndarray:
+    """By the package that readers have, which is looked for when a file needs it."""
+    from daskbroker_codecs import decode_bitshuffle, decode_lz4
+
+    if codec["id"] == "hdf5_lz4":
+        return decode_lz4(data)
+    return decode_bitshuffle(data, codec["elementsize"], codec["packing"])
+
+
 _DECODERS: dict[str, Decoder] = {
     "zlib": lambda data, codec, size: imagecodecs.zlib_decode(data, out=size),
     "bz2": lambda data, codec, size: imagecodecs.bz2_decode(data, out=size),
@@ -69,8 +76,6 @@ _DECODERS: dict[str, Decoder] = {
     "blosc": lambda data, codec, size: imagecodecs.blosc_decode(data, out=size),
     "shuffle": _unshuffle,
     "fletcher32": lambda data, codec, size: data[:-4],
-    "hdf5_lz4": lambda data, codec, size: decode_lz4(data),
-    "hdf5_bitshuffle": lambda data, codec, size: decode_bitshuffle(
-        data, codec["elementsize"], codec["packing"]
-    ),
+    "hdf5_lz4": _of_hdf5,
+    "hdf5_bitshuffle": _of_hdf5,
 }
