@@ -30,6 +30,9 @@ PACKINGS = {"lz4": imagecodecs.lz4_decode, "zstd": imagecodecs.zstd_decode}
 GROUP = 8
 """Bitshuffle takes so many elements together; a rest that is less stays as it is."""
 
+MOST_RATIO = 2**16
+"""More than that nothing makes of zeros; what claims more is no chunk."""
+
 _SIZES = struct.Struct(">QI")
 _LENGTH = struct.Struct(">I")
 
@@ -75,7 +78,7 @@ def _begin(data: Any) -> tuple[memoryview, int, int, int]:
     size, block = _SIZES.unpack_from(view)
     if size and block == 0:
         raise ValueError("the chunk has blocks of no length")
-    if size > 512 * max(len(view), 2**17):
+    if size > MOST_RATIO * max(len(view), 2**12):
         raise ValueError(f"a chunk of {len(view):,} bytes claims to be {size:,}")
     return view, size, block, _SIZES.size
 

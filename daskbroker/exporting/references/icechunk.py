@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 
 from ...assets.handlers.stored_frames import Codec
 from ...core.documents import ALL
-from ...core.errors import BadQuery, ConfigError
+from ...core.errors import BadQuery, ConfigError, StoreError
 from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
 from ..options import ExportOptions, Place, storing
@@ -65,13 +65,13 @@ def _write(
     import zarr
 
     locations = {
-        file.path: location_of(file.path, options.to)
+        file.path: _quoted(location_of(file.path, options.to))
         for stream in streams
         for grid in stream.grids.values()
         for file in grid.files
     }
     config = icechunk.RepositoryConfig.default()
-    for prefix in _prefixes(locations.values()):
+    for prefix in _prefixes(list(locations.values())):
         config.set_virtual_chunk_container(_container(prefix))
     storage = icechunk.local_filesystem_storage(str(folder))
     session = icechunk.Repository.create(storage, config).writable_session("main")
@@ -109,7 +109,9 @@ def _write_stream(
             dimension_names=[str(dim) for dim in variable.dims],
             zarr_format=3,
         )
-        store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked))
+        refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked))
+        if refused:  # which would be read as fill values
+            raise StoreError(f"Icechunk takes no reference to {len(refused):,} chunks of {path!r}")
 
 
 def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
@@ -170,15 +172,31 @@ def _codec(codec: Codec, itemsize: int) -> Any:
 # -- where chunks may be ---------------------------------------------------------------------
 
 
-def _prefixes(locations: Any) -> list[str]:
+def _quoted(location: str) -> str:
+    """A location as Icechunk takes it, which reads it as a URL."""
+    scheme, _, rest = location.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}{slash}{quote(path)}"
+
+
+def _prefixes(locations: Iterable[str]) -> list[str]:
     """What URLs begin with: folders of this machine, buckets of others."""
-    folders = {os.path.dirname(url) for url in locations if url.startswith(f"{LOCAL}://")}
-    found = (
-        [f"{os.path.commonpath([f.removeprefix('file://') for f in folders])}"] if folders else []
+    begin = f"{LOCAL}://"
+    folders = {
+        os.path.dirname(url.removeprefix(begin)) for url in locations if url.startswith(begin)
+    }
+    local = [_container_folder(os.path.commonpath(folders))] if folders else []
+    parts = [urlsplit(url) for url in locations if not url.startswith(begin)]
+    return [f"{begin}{folder}" for folder in local] + sorted(
+        {f"{part.scheme}://{part.netloc}/" for part in parts}
     )
-    local = [f"{LOCAL}://{folder.rstrip('/')}/" for folder in found]
-    parts = [urlsplit(url) for url in locations if not url.startswith(f"{LOCAL}://")]
-    return local + sorted({f"{part.scheme}://{part.netloc}/" for part in parts})
+
+
+def _container_folder(folder: str) -> str:
+    """A folder whose name is not quoted in URLs: others Icechunk takes for no container."""
+    while quote(folder) != folder or "%" in folder:
+        folder = os.path.dirname(folder)
+    return f"{folder.rstrip('/')}/"
 
 
 def _container(prefix: str) -> Any:
