@@ -22,6 +22,7 @@ from daskbroker.core.errors import StoreError
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
+from daskbroker.work.ingest import ingest
 
 JOURNAL = ".daskbroker-export.jsonl"
 FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
@@ -150,6 +151,16 @@ def test_what_is_whole_passes(db, tmp_path, format, fill):
     insert_all(db, RunBuilder("no-streams").stop())
     insert_all(db, [d for d in make_run(1, uid="no-events") if d[0] != "event"])
     db().export(tmp_path / "out", format, fill=fill, arrays="drop")
+
+
+@pytest.mark.parametrize("format", ["netcdf", "zarr"])
+def test_text_that_files_do_not_hold_comes_back(db, tmp_path, format):
+    texts = ["a\0b", "größe", ""]
+    insert_all(db, make_run(keys={"odd": texts, "usual": ["a", "b", ""]}))
+    (path,) = db[-1].export(tmp_path, format, stream="primary")
+    (uid,) = ingest(db, [path]).runs
+    assert db[uid].dataset()["odd"].values.tolist() == texts
+    assert db[uid].dataset()["usual"].values.tolist() == ["a", "b", ""]
 
 
 def spoil_text(path):

@@ -142,7 +142,8 @@ def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
 def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> xr.Dataset:
     attrs: Mapping[str, Any] = dataset.variables[name].attrs
     kept = {key: value for key, value in attrs.items() if key not in (RAGGED, FORM)}
-    changed = {name: (dims, values, kept)}
+    # As it is: of objects xarray would make pandas' text, which has no halves of characters.
+    changed = {name: xr.Variable(dims, values, kept, fastpath=True)}
     rest = dataset.drop_vars(name)
     is_coordinate = name in dataset.coords
     return rest.assign_coords(changed) if is_coordinate else rest.assign(changed)
