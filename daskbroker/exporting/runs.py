@@ -118,17 +118,17 @@ def export(
     """
     options = ExportOptions(format, stream, fill, files, arrays, partition, to, verify)
     journal = ExportJournal(Path(folder), options)
-    for run in headers:
-        header = run.as_now()
-        if resume and journal.has(header):
-            continue
+    for header in headers:
         try:
+            run = header.as_now()
+            if resume and journal.has(run):
+                continue
             found = []
-            for path in _written(header, Place(Path(folder)), options):
+            for path in _written(run, Place(Path(folder)), options):
                 found.append(path)
                 yield path
             if partition is None:  # there the files themselves tell
-                journal.note(header, found)
+                journal.note(run, found)
         except StoreDamaged as error:
             warn_of_bad(BadRun(header.uid, str(error)))
 
