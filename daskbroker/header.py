@@ -24,9 +24,11 @@ from .core.stored_streams import from_store
 from .display.page import header_line, header_markup, header_text
 from .display.plots import Frame, Y, plot_run
 from .event_source import EventSource, no_stream
+from .exporting.references.kerchunk import references as run_references
 from .exporting.runs import export_run
 from .views import dataset as dataset_view
 from .views.dataset.attributes import root_attrs
+from .views.dataset.frames import DatasetFrames, dataset_frames
 from .views.documents import streaming as documents_view
 from .views.documents.following import Follower
 from .views.documents.prefetch import Prefetcher
@@ -671,12 +673,13 @@ class Header:
         ----------
         path
             A folder; or the file itself, if it ends with the suffix of the format: ``.jsonl``,
-            ``.parquet``, ``.nc``, ``.zarr``, ``.csv``, ``.nxs``.
+            ``.parquet``, ``.nc``, ``.zarr``, ``.csv``, ``.nxs``, ``.json`` and ``.parq`` of
+            references, ``.icechunk``.
         format
-            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"`` or ``"nexus"``; by
-            default as the suffix says, else ``"jsonl"``.
+            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"``, ``"nexus"``,
+            ``"references"`` or ``"icechunk"``; by default as the suffix says, else ``"jsonl"``.
         **options
-            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, as for
+            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, ``verify``, as for
             :func:`daskbroker.exporting.runs.export`: ``fill=True`` puts frames in place of
             references, ``arrays="drop"`` leaves columns with arrays out of CSV.
 
@@ -695,6 +698,56 @@ class Header:
             If a file cannot be written.
         """
         return export_run(self, path, format, **options)
+
+    def references(
+        self,
+        stream_name: Any = ALL,
+        *,
+        to: Mapping[str, str] | None = None,
+        arrays: str = "raise",
+    ) -> dict[str, Any]:
+        """Streams with their external frames as ranges of bytes of the detectors' files.
+
+        What comes is kerchunk's format of references: xarray opens it by fsspec's file system
+        ``reference``, without daskbroker and without a copy of a frame. ``export(path,
+        "references")`` writes it, ``export(path, "icechunk")`` the same for Icechunk.
+
+        Parameters
+        ----------
+        stream_name
+            Of one stream, whose variables are at the top then; else a group for each.
+        to
+            What references call folders, ``{"/gpfs/x": "s3://x"}``; all files have to be below
+            one. Without it they have their paths here, ``root_map`` applied.
+        arrays
+            Of frames that references cannot tell: ``"raise"``, or ``"drop"`` to leave them out
+            with an :class:`daskbroker.ExportWarning`.
+
+        Returns
+        -------
+        dict
+            ``version`` and ``refs``. It does not notice when a file is replaced later.
+
+        Raises
+        ------
+        StreamNotFound
+        BadQuery
+            For frames that no one grid of chunks with one chain of codecs can say, naming them.
+        FillError
+            If a file is missing or cannot be read.
+        """
+        if stream_name is not ALL:
+            self.es_given_stream(stream_name)
+        return run_references(self.as_now(), stream_name, to, arrays)
+
+    def dataset_frames(self, stream_name: str) -> DatasetFrames:
+        """:meth:`dataset`, and where in files the cells of its external variables lie.
+
+        It is what references are made of; see :mod:`daskbroker.views.dataset.frames`.
+        """
+        options = ViewOptions()
+        plan, files = self._planned(stream_name, options)
+        return dataset_frames(plan, stream_name, self.as_now()._runs, options, files)
 
     def portable(self) -> Header:
         """The run as a worker can have it, without opening the store.

@@ -582,11 +582,13 @@ class Results:
         folder
             Made if need be.
         format
-            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"`` or ``"nexus"``.
+            ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"``, ``"nexus"``,
+            ``"references"`` or ``"icechunk"``.
         progress
             Show a bar; by default in a terminal and in a notebook.
         **options
-            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, as for
+            ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, ``verify``,
+            ``resume``, as for
             :func:`daskbroker.exporting.runs.export`, which also says what the files are, and
             what is raised. ``partition="run"`` makes a folder of Parquet files for each stream,
             to which a later call adds runs that are new.

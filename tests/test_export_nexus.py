@@ -1,4 +1,4 @@
-"""A run as a NeXus file, opened by h5py and nexusformat."""
+"""A run as a NeXus file, opened by h5py, nexusformat and silx."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import h5py
 import numpy as np
 import pytest
+import silx.io
 from nexusformat.nexus import nxload
+from silx.io import nxdata
 
 import daskbroker
 from daskbroker.testing import RunBuilder, make_run
@@ -115,6 +117,35 @@ def test_nexusformat_finds_the_default_plot(db, tmp_path):
     ]
     assert type(root.entry.instrument.det).__name__ == "NXdetector"
     assert type(root.entry.sample).__name__ == "NXsample"
+
+
+def test_nexusformat_validates_it_and_silx_plots_it(db, tmp_path):
+    """By the base classes of NeXus: no error, whatever fields of ours they do not define."""
+    frames_run, _ = datum_run(tmp_path)
+    bare = RunBuilder("texts", plan_name="count")
+    bare.event(bare.descriptor({"label": "a"}), {"label": "ü"})
+    for number, documents in enumerate((scan(), frames_run, bare.stop(), make_run(0, uid="none"))):
+        path = exported(db, documents, tmp_path / str(number))
+        with nxload(path) as root:
+            assert root["entry"].check(level="error")[1] == 0
+        with silx.io.open(str(path)) as file:
+            found = {
+                name: nxdata.NXdata(group)
+                for name, group in file["entry"].items()
+                if group.attrs.get("NX_class") == "NXdata"
+            }
+            assert {name: data.issues for name, data in found.items()} == {
+                name: [] for name in found
+            }
+            plot = nxdata.get_default(file)
+            if number == 0:
+                assert plot.signal[()].tolist() == [0, 1.5, 3, 4.5, 6]
+                assert plot.axes[0][()].tolist() == [0, 0.5, 1, 1.5, 2]
+                assert found["primary"].signal_name.startswith("det")
+            elif number == 1:
+                assert found["primary"].signal[()].shape[0] == 5
+    with h5py.File(tmp_path / "2" / "scan.nxs") as file:
+        assert file["entry/primary"].attrs["NX_class"] == "NXcollection"
 
 
 def test_a_grid_is_a_map(db, tmp_path):

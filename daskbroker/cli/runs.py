@@ -91,7 +91,8 @@ def export(
     db: Store = None,
     uid: Annotated[list[str] | None, typer.Option(help="These runs only.")] = None,
     format: Annotated[
-        str, typer.Option(help="jsonl, parquet, netcdf, zarr, csv or nexus.")
+        str,
+        typer.Option(help="jsonl, parquet, netcdf, zarr, csv, nexus, references or icechunk."),
     ] = "jsonl",
     full: Full = None,
     since: Since = None,
@@ -103,11 +104,24 @@ def export(
     stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
     fill: Annotated[bool, typer.Option("--fill", help="Frames in place of references.")] = False,
     arrays: Annotated[
-        str, typer.Option(help="Columns with arrays in CSV: raise, or drop to leave them out.")
+        str,
+        typer.Option(
+            help="Arrays in CSV, frames that references cannot tell: raise, or drop to leave out."
+        ),
     ] = "raise",
     partition: Annotated[
         str | None, typer.Option(help="run: a Parquet folder that grows by new runs only.")
     ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER=URL", help="What references call a folder: /data=s3://x."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out runs that are whole in the folder.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Read files back and compare.")
+    ] = True,
     as_json: AsJson = False,
     fail_empty: FailEmpty = False,
 ) -> None:
@@ -126,6 +140,9 @@ def export(
             "fill": fill,
             "arrays": arrays,
             "partition": partition,
+            "resume": resume,
+            "verify": verify,
+            "to": dict(pair_of(text) for text in to) if to else None,
         }
         chosen = ALL if stream is None else stream
         written = list(export_runs(bar, folder, format, stream=chosen, **options))

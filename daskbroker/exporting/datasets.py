@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,18 +15,23 @@ import numpy as np
 import xarray as xr
 
 from ..core.documents import ALL
-from ..core.durable_files import make_folder, publish_file, replacing, sync_file, sync_folder
-from ..core.errors import BadQuery, ConfigError
+from ..core.durable_files import replacing
+from ..core.errors import ConfigError
 from ..views.dataset.attributes import root_attrs
 from ..views.dataset.savable import SLASH, savable
 from ..views.dataset.trees import tree
 from ..workers import current_client
+from .folders import replacing_folder
 from .options import ExportOptions, Place, storing
+from .reading_back import check_datasets
 
 if TYPE_CHECKING:
     from ..header import Header
 
 __all__ = ["write_netcdf", "write_zarr"]
+
+GROUP = (".zgroup", "zarr.json")
+"""One of these is in a folder that is a Zarr group."""
 
 
 def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
@@ -44,6 +46,8 @@ def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterat
         target = place.of_run(header, options)
         with storing(target), replacing(target) as temporary, _computing_here(client):
             data.to_netcdf(temporary, engine="h5netcdf")
+            if options.verify:
+                check_datasets(data, temporary, "h5netcdf", target)
         yield target
 
 
@@ -56,8 +60,10 @@ def write_zarr(header: Header, place: Place, options: ExportOptions) -> Iterator
         raise ConfigError("to write Zarr, install daskbroker[formats]")
     for data in _data(header, options):
         target = place.of_run(header, options)
-        with storing(target), _replacing_group(target) as temporary:
+        with storing(target), replacing_folder(target, GROUP) as temporary:
             data.to_zarr(temporary, zarr_format=2, consolidated=True)
+            if options.verify:
+                check_datasets(data, temporary, "zarr", target)
         yield target
 
 
@@ -118,31 +124,3 @@ def _computing_here(client: Any) -> Iterator[None]:
         dask.config.set(scheduler="threads", pool=threads),
     ):
         yield
-
-
-@contextmanager
-def _replacing_group(target: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes the target, durably, when the block ends well."""
-    is_group = any(target.joinpath(name).is_file() for name in (".zgroup", "zarr.json"))
-    if target.exists() and not is_group:
-        raise BadQuery(f"{target} is there and is no Zarr group; name another")
-    make_folder(target.parent)
-    mark = uuid.uuid4().hex
-    temporary, former = (target.with_name(f".{mark}.{kind}") for kind in ("part", "old"))
-    try:
-        yield temporary
-        _sync_all(temporary)
-        if is_group:
-            os.replace(target, former)
-        publish_file(temporary, target)
-    finally:
-        for folder in (temporary, former):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_all(folder: Path) -> None:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with Path(place, name).open("rb+") as file:
-                sync_file(file)
-        sync_folder(Path(place))

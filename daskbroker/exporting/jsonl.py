@@ -10,6 +10,7 @@ from ..assets.transfer import FileTransfer
 from ..core.documents import plain, to_json
 from ..core.durable_files import replacing
 from .options import ExportOptions, Place, storing
+from .verifying import CheckedText
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -20,14 +21,14 @@ __all__ = ["write_jsonl"]
 def write_jsonl(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
     """A line ``["name", document]`` each."""
     target = place.of_run(header, options)
-    with (
-        storing(target),
-        replacing(target) as temporary,
-        temporary.open("w", encoding="utf8") as file,
-    ):
-        documents: Iterable[tuple[str, Any]] = header.documents(fill=options.fill)
-        if options.files is not None:
-            documents = FileTransfer(Path(options.files), header.db.files).carry(documents)
-        for name, doc in documents:
-            file.write(to_json([name, plain(doc)]) + "\n")
+    documents: Iterable[tuple[str, Any]] = header.documents(fill=options.fill)
+    if options.files is not None:
+        documents = FileTransfer(Path(options.files), header.db.files).carry(documents)
+    with storing(target), replacing(target) as temporary:
+        with temporary.open("w", encoding="utf8") as file:
+            text = CheckedText(file)
+            for name, doc in documents:
+                text.write(to_json([name, plain(doc)]) + "\n")
+        if options.verify:
+            text.check(temporary, target)
     yield target

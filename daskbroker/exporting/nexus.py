@@ -4,7 +4,7 @@
 ``/entry``                      NXentry: ``title``, ``entry_identifier`` (uid), ``start_time``,
                                 ``end_time``, ``scan_id``, ``plan_name``, ``exit_status``
 ``/entry/<stream>``             NXdata: every variable of ``h.dataset(stream)``, ``time`` in seconds
-                                since the run began
+                                since the run began; NXcollection if it has no numbers to plot
 ``/entry/data``                 NXdata, the default plot: signals and axes as hints name them
 ``/entry/instrument/<device>``  NXpositioner or NXdetector: its data and configuration
 ``/entry/sample``               NXsample: what ``start.sample`` says
@@ -38,6 +38,7 @@ from ..views.dataset.attributes import plain_attr
 from ..views.dataset.savable import savable
 from .frame_links import FrameLink, frame_links
 from .options import ExportOptions, Place, storing
+from .verifying import WrittenParts, values_digest
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -45,21 +46,39 @@ if TYPE_CHECKING:
 __all__ = ["write_nexus"]
 
 ENTRY, PLOT = "entry", "data"
+UNPLOTTED = (TIME, "seq_num")
+"""Fields that are no signal."""
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
 
 def write_nexus(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
     """A file a run. External frames are links to the detectors' files, or copied with ``fill``."""
     target = place.of_run(header, options)
-    with storing(target), replacing(target) as temporary, h5py.File(temporary, "w") as file:
-        _Entry(header, file, options).write()
+    with storing(target), replacing(target) as temporary:
+        written = WrittenParts(target)
+        with h5py.File(temporary, "w") as file:
+            _Entry(header, file, options, written).write()
+        if options.verify:
+            written.check(_read_back(temporary, written), "the field")
     yield target
+
+
+def _read_back(path: Path, written: WrittenParts) -> Iterator[tuple[Any, bytes]]:
+    """The parts of fields that were written, as the file has them."""
+    with h5py.File(path) as file:
+        for (name, region), _ in written.parts:
+            field = file[name]
+            source = field.asstr() if h5py.check_string_dtype(field.dtype) else field
+            yield name, values_digest(np.asarray(source[region]))
 
 
 class _Entry:
     """The one entry of a NeXus file."""
 
-    def __init__(self, header: Header, file: h5py.File, options: ExportOptions) -> None:
+    def __init__(
+        self, header: Header, file: h5py.File, options: ExportOptions, written: WrittenParts
+    ) -> None:
+        self._written = written
         self._header = header
         self._options = options
         self._began = seconds_of(header.start, 0.0)
@@ -114,13 +133,27 @@ class _Entry:
                 continue
             if name == TIME:
                 variable = _since(variable, self._began)
-            field = _write_variable(group, str(name), variable)
+            field = _write_variable(group, str(name), variable, self._written)
             if name == TIME:
                 field.attrs["start"] = _time_text(self._header.start)
             found[str(name)] = field.name
         for key, link in links.items():
             found |= self._link(group, stream, key, link)
+        self._note_signal(group, stream, found)
         return found
+
+    def _note_signal(self, group: h5py.Group, stream: str, fields: Mapping[str, str]) -> None:
+        """Say what to plot of a stream; one that has nothing to plot is a collection."""
+        descriptors = {stream: self._header.descriptors[stream]}
+        hints = Hints.of(self._header.start, descriptors, stream)
+        hinted = () if hints is None else (*hints.signals, *hints.images)
+        names = [name for name in (*hinted, *fields) if name in fields and name not in UNPLOTTED]
+        signal = next((fields[n] for n in names if _is_plottable(group.file, fields[n])), None)
+        if signal is None:
+            group.attrs["NX_class"] = "NXcollection"
+            return
+        group.attrs["signal"] = signal.rpartition("/")[2]
+        _note_axes(group, [TIME] if TIME in fields else [], group.attrs["signal"], is_map=False)
 
     def _link(self, group: h5py.Group, stream: str, key: str, link: FrameLink) -> dict[str, str]:
         where = f"run {self._header.uid!r}, stream {stream!r}: the frames of {key!r}"
@@ -192,7 +225,7 @@ class _Entry:
             if grid is None:
                 _link_to(group, name, fields[name])
             else:
-                _write_variable(group, name, grid.variables[name])
+                _write_variable(group, name, grid.variables[name], self._written)
         axes, signals = [_valid(name) for name in axes], [_valid(name) for name in signals]
         group.attrs["signal"] = signals[0]
         if signals[1:]:
@@ -213,6 +246,11 @@ class _Entry:
         if any(found.variables[name].dims != hints.across for name in signals):
             return None
         return found
+
+
+def _is_plottable(file: h5py.File, path: str) -> bool:
+    field = file.get(path)  # None: a link to a file that is not here
+    return field is not None and field.ndim > 0 and field.dtype.kind in "iuf"
 
 
 def _names_of(key: str, fields: Mapping[str, str]) -> list[str]:
@@ -306,18 +344,21 @@ def _link_to(group: h5py.Group, name: str, path: str) -> None:
             item.attrs["target"] = path  # by this NeXus tells a link from its target
 
 
-def _write_variable(group: h5py.Group, name: str, variable: xr.Variable) -> h5py.Dataset:
+def _write_variable(
+    group: h5py.Group, name: str, variable: xr.Variable, written: WrittenParts
+) -> h5py.Dataset:
     """A variable, written block by block if it is Dask's."""
     placed = _free_name(group, name)
     if variable.dtype.kind in "OTU" or str(variable.dtype) == "str":
         texts = np.array([_text(cell) for cell in np.ravel(variable.values)], dtype=object)
-        field = group.create_dataset(
-            placed, data=texts.reshape(variable.shape), dtype=h5py.string_dtype()
-        )
+        texts = texts.reshape(variable.shape)
+        field = group.create_dataset(placed, data=texts, dtype=h5py.string_dtype())
+        written.note((field.name, ...), values_digest(texts))
     else:
         field = group.create_dataset(placed, variable.shape, variable.dtype)
         for region, values in _blocks(variable):
             field[region] = values
+            written.note((field.name, region), values_digest(np.asarray(values)))
     for key, value in variable.attrs.items():
         if _valid(str(key)) == key:
             field.attrs[key] = plain_attr(value) if value is not None else ""

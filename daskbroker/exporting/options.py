@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "SUFFIXES", "ExportOptions", "Place", "storing"]
 
-FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus")
+FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
 SUFFIXES = {
     ".jsonl": "jsonl",
     ".parquet": "parquet",
@@ -26,8 +26,13 @@ SUFFIXES = {
     ".zarr": "zarr",
     ".csv": "csv",
     ".nxs": "nexus",
+    ".json": "references",
+    ".parq": "references",
+    ".icechunk": "icechunk",
 }
 ARRAYS = ("raise", "drop")
+REFERRING = ("references", "icechunk")
+"""Formats that lead to detector files, and hold no frame."""
 PARTITIONS = ("run",)
 
 
@@ -47,6 +52,8 @@ class ExportOptions:
     files: str | os.PathLike[str] | None = None
     arrays: str = "raise"
     partition: str | None = None
+    to: Mapping[str, str] | None = None
+    verify: bool = True
 
     def __post_init__(self) -> None:
         self._check("the format", self.format, FORMATS)
@@ -59,6 +66,10 @@ class ExportOptions:
             raise BadQuery(f"a folder that grows by runs is of parquet, not of {self.format}")
         if self.stream is not ALL and self.format == "jsonl":
             raise BadQuery("the documents of a run are written as a whole; leave out stream=")
+        if self.to is not None and self.format not in REFERRING:
+            raise BadQuery(f"to= says what references call files; {self.format} has none")
+        if self.fill and self.format in REFERRING:
+            raise BadQuery(f"{self.format} refers to frames and holds none; leave out fill=")
         if self.fill and self.format == "csv":
             raise BadQuery("csv holds no arrays, so external data stay references; leave out fill=")
 

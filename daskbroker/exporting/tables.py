@@ -18,6 +18,7 @@ from ..core.errors import BadQuery, StoreError
 from ..views.table.arrow_cells import CellTypes, arrow_cells, claimed_type
 from ..views.table.plain_cells import holds_arrays
 from .options import ExportOptions, Place, storing
+from .verifying import CheckedText, WrittenParts, arrow_digest
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -26,6 +27,9 @@ __all__ = ["write_csv", "write_parquet"]
 
 MOST_VALUES = 2**26
 """Of a column in a row group, in arrays: Arrow's lists count up to 2**31."""
+
+UNKNOWN_TEXT = "backslashreplace"
+"""What becomes of text that UTF-8 does not have."""
 
 FACTS, FILLED = b"daskbroker", b"daskbroker.fill"
 
@@ -40,7 +44,9 @@ def write_parquet(header: Header, place: Place, options: ExportOptions) -> Itera
         if options.partition and _is_whole(target, options):
             continue
         with storing(target), replacing(target) as temporary:
-            _write_parquet(header, stream, temporary, options)
+            written = _write_parquet(header, stream, temporary, options)
+            if options.verify:
+                written.named(target).check(_row_groups(temporary), "row group")
         yield target
 
 
@@ -60,7 +66,17 @@ def _filled_mark(options: ExportOptions) -> bytes:
     return json.dumps(options.fill).encode()
 
 
-def _write_parquet(header: Header, stream: str, target: Path, options: ExportOptions) -> None:
+def _row_groups(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Number and digest of each row group of a file that has rows."""
+    with pq.ParquetFile(path) as file:
+        for number in range(file.metadata.num_row_groups):
+            if file.metadata.row_group(number).num_rows:
+                yield number, arrow_digest(file.read_row_group(number))
+
+
+def _write_parquet(
+    header: Header, stream: str, target: Path, options: ExportOptions
+) -> WrittenParts:
     table = header.table(stream, fill=options.fill)
     objects = _object_columns(table)
     types = CellTypes(objects)
@@ -88,6 +104,7 @@ def _write_parquet(header: Header, stream: str, target: Path, options: ExportOpt
     found = pq.read_metadata(target).num_rows
     if found != writer.rows:
         raise StoreError(f"{target} has {found:,} rows, and {writer.rows:,} were written")
+    return writer.parts
 
 
 def _metadata(header: Header, stream: str, options: ExportOptions) -> dict[bytes, bytes]:
@@ -132,7 +149,9 @@ class _ParquetFile:
         self._metadata = metadata
         self._run = header.uid if options.partition else None
         self._writer: pq.ParquetWriter | None = None
+        self._verify = options.verify
         self.rows = 0
+        self.parts = WrittenParts(target)
 
     def __enter__(self) -> _ParquetFile:
         return self
@@ -160,7 +179,10 @@ class _ParquetFile:
         if self._writer is None:
             schema = part.schema.with_metadata({**(part.schema.metadata or {}), **self._metadata})
             self._writer = pq.ParquetWriter(self._target, schema, compression="zstd")
-        self._writer.write_table(part.cast(self._writer.schema))
+        part = part.cast(self._writer.schema)
+        self._writer.write_table(part, row_group_size=max(1, len(frame)))
+        if self._verify and len(frame):
+            self.parts.note(len(self.parts.parts), arrow_digest(part))
         self.rows += len(frame)
 
     def _arrow(self, frame: pd.DataFrame) -> pa.Table:
@@ -207,11 +229,11 @@ def write_csv(header: Header, place: Place, options: ExportOptions) -> Iterator[
                 "(--arrays drop), or export to parquet, netcdf or zarr"
             )
         kept = table[[name for name in table.columns if name not in found]]
-        with (
-            storing(target),
-            replacing(target) as temporary,
-            temporary.open("w", encoding="utf8", errors="backslashreplace", newline="") as file,
-        ):
-            for number, frame in enumerate(_frames(kept)):
-                frame.to_csv(file, header=number == 0)
+        with storing(target), replacing(target) as temporary:
+            with temporary.open("w", encoding="utf8", errors=UNKNOWN_TEXT, newline="") as file:
+                text = CheckedText(file, UNKNOWN_TEXT)
+                for number, frame in enumerate(_frames(kept)):
+                    frame.to_csv(text, header=number == 0)
+            if options.verify:
+                text.check(temporary, target)
         yield target

@@ -17,10 +17,18 @@ from ..files.resolving import ResolvedResource
 from ..handlers.classic import ClassicHandler
 from ..handlers.contract import Block, BlockHandler, Datums, FramesThere, Roi
 from ..handlers.registry import Factory
+from ..handlers.stored_frames import CellFrames, NoReference
 from ..shapes import Declared
 from .open_handlers import HandlerCache, open_handlers
 
-__all__ = ["cell_shape", "look_at_cells", "look_into_file", "read_block", "touch_block"]
+__all__ = [
+    "cell_shape",
+    "locate_block",
+    "look_at_cells",
+    "look_into_file",
+    "read_block",
+    "touch_block",
+]
 
 
 def read_block(
@@ -99,6 +107,27 @@ def touch_block(
         shape = None if isinstance(handler, ClassicHandler) else handler.cell_shape(datums)
         nothing = () if not shape else (*[slice(None)] * (len(shape) - 1), slice(0, 0))
         handler.read(datums, nothing)
+
+
+def locate_block(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> CellFrames:
+    """Which bytes of which files the cells of some datums are; see :meth:`BlockHandler.frames_of`.
+
+    Raises
+    ------
+    NoReference
+        If they are none, or it cannot be told.
+    FillError
+        As :func:`read_block` does.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        return handler.frames_of(datums)
 
 
 def cell_shape(
@@ -218,6 +247,8 @@ def _open(
     cache = open_handlers() if cache is None else cache
     try:
         yield cache.get(key, path, lambda: _build(resource, factory, path, data_key))
+    except NoReference:
+        raise
     except Exception as error:
         cache.discard(key)
         label = f"{where}, " if where else ""

@@ -20,6 +20,7 @@ from ..files.readable import ANYWHERE, ReadableRoots
 from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import Datums
 from ..handlers.registry import Factory, HandlerRegistry
+from ..handlers.stored_frames import CellFrames, NoReference
 from ..references.locating import Found, ReferenceMissing, References
 from ..shapes import (
     Declared,
@@ -33,7 +34,7 @@ from ..shapes import (
     outer_index,
     reshaped,
 )
-from .blocks import cell_shape, look_at_cells, read_block, touch_block
+from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
 from .held import FilledBlock, Held
 from .knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
@@ -192,6 +193,30 @@ class Filling:
         for places, _ in self._there(target, held, near, touch, strict=False):
             there[places] = True
         return there
+
+    def frames(self, target: Target, held: Held, near: float = 0.0) -> CellFrames:
+        """Which bytes of which files the cells of some events are.
+
+        Parameters
+        ----------
+        target, held, near
+            As for :meth:`cells`.
+
+        Raises
+        ------
+        NoReference
+            If some are none, or it cannot be told.
+        FillError
+            As for :meth:`cells`.
+        """
+        if len(held.valued):
+            raise NoReference(f"{len(held.valued):,} events have values in place of references")
+        parts = []
+        for found in self._find(target, held, near, True):
+            resource, factory = self.handler(target, found)
+            more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
+            parts.append((found.places, locate_block(resource, factory, found.datums, **more)))
+        return CellFrames.joined(len(held), parts)
 
     def has_frames_again(self, target: Target) -> bool:
         """Whether stream_datums claim several frames for some event."""

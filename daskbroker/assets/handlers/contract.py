@@ -13,6 +13,7 @@ from ...core.codec import MISSING
 from ...core.errors import FillError
 from ...core.listing import listed
 from ..files.readable import ANYWHERE, ReadableRoots
+from .stored_frames import CellFrames, NoReference
 
 __all__ = ["Block", "BlockHandler", "Datums", "FramesThere", "Roi"]
 
@@ -221,6 +222,16 @@ class BlockHandler(ABC):
         that are in no event.
         """
         return None
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        """Which bytes of which files the cells of these datums are, for references to them.
+
+        Raises
+        ------
+        NoReference
+            If they are none, or it cannot be told.
+        """
+        raise NoReference(f"{type(self).__name__} does not tell where frames lie in its files")
 
     def refresh(self) -> bool:
         """Take notice that the file changed in place; False: build a new handler instead."""

@@ -14,9 +14,12 @@ from numpy.lib.format import (
 )
 
 from ...core.errors import FillError
+from ...core.regular import identity
 from .contract import Block, Datums, FramesThere, Roi
 from .regions import axes_of, take_region
+from .rows import cell_frames
 from .sequences import FileSequence, StreamSequence
+from .stored_frames import CellFrames, NoReference, StoredRows
 
 __all__ = ["FrameNPY", "SequenceNPY", "SingleNPY", "StreamNPY"]
 
@@ -35,6 +38,12 @@ class _NPY(FileSequence):
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         header = _header(file)
         return header.shape, header.dtype
+
+    def stored_in(self, file: BinaryIO, path: str) -> StoredRows:
+        shape, order, dtype = _header(file)
+        if order != "C" or dtype.kind not in "biufc":
+            raise NoReference(f"{path!r} has an array in Fortran's order, or no plain numbers")
+        return StoredRows(path, identity(file.fileno()), shape, dtype, offset=file.tell())
 
 
 class _Header(NamedTuple):
@@ -97,6 +106,9 @@ class SequenceNPY(_NPY):
         files = self.count_files(int(places.max())) if len(places) else 0
         return FramesThere(files, "index")
 
+    def frames_of(self, datums: Datums) -> CellFrames:
+        return self.whole_files(datums.integers("index"))
+
     def first_file(self, datums: Datums) -> int | None:
         places = datums.integers("index")
         return int(places[0]) if len(places) else None
@@ -130,6 +142,9 @@ class SingleNPY(_NPY):
     def cell_shape(self, datums: Datums) -> tuple[int, ...]:
         return self.shape_of_number(0)
 
+    def frames_of(self, datums: Datums) -> CellFrames:
+        return self.whole_files(np.zeros(datums.count, np.int64))
+
     def first_file(self, datums: Datums) -> int | None:
         return 0
 
@@ -150,6 +165,13 @@ class FrameNPY(SingleNPY):
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
         return FramesThere(self.shape_of_number(0)[0], "frame_no")
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        places = datums.integers("frame_no")
+        stored, _, _ = self.stored_files(np.zeros(1, np.int64))
+        if len(places) and places.max() >= stored[0].shape[0]:
+            raise NoReference(f"there is no frame {places.max()} among {stored[0].shape[0]}")
+        return cell_frames(stored, np.zeros_like(places), places, 1, False)
 
 
 class StreamNPY(StreamSequence, _NPY):

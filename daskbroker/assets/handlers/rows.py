@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from ...core.errors import FrameMissing
-from ...core.regular import Identity
+from ...core.regular import Identity, identity
 from ..files.sizes import check_block, check_cell
 from .contract import Roi
 from .regions import Axis, axes_of, compose, shape_of, take_region
+from .stored_frames import CellFrames, NoReference, StoredRows
 
-__all__ = ["ArrayRows", "OneFrame", "Rows", "read_cell", "read_events", "rows_of", "whole"]
+__all__ = [
+    "ArrayRows",
+    "Located",
+    "OneFrame",
+    "Rows",
+    "cell_frames",
+    "locate_events",
+    "one_dataset",
+    "read_cell",
+    "read_events",
+    "rows_of",
+    "whole",
+]
 
 MOST_PICKED = 2**22
 """More frames than that are not counted one by one before it is known that files can hold them."""
+
+
+Located: TypeAlias = "tuple[list[StoredRows], np.ndarray, np.ndarray]"
+"""Datasets as bytes of files; of each row asked for, which dataset has it, and as which row."""
 
 
 class Rows(Protocol):
@@ -52,6 +69,9 @@ class Rows(Protocol):
     def refresh(self) -> None:
         """See the rows that a writer added."""
 
+    def locate(self, rows: np.ndarray) -> Located:
+        """Where some rows lie; :class:`~.stored_frames.NoReference` if that cannot be told."""
+
 
 class ArrayRows:
     """An array in memory, or mapped into it.
@@ -82,6 +102,16 @@ class ArrayRows:
 
     def refresh(self) -> None:
         """Nothing: who has it builds another one."""
+
+    def locate(self, rows: np.ndarray) -> Located:
+        """Where some rows lie, of an array that is mapped."""
+        array = self._array
+        if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
+            raise NoReference(f"{self.name!r} is not stored as an array")
+        stored = StoredRows(
+            self.name, identity(self.name), self.shape, self.dtype, offset=array.offset
+        )
+        return one_dataset(stored, rows)
 
 
 class OneFrame:
@@ -126,6 +156,16 @@ class OneFrame:
     def refresh(self) -> None:
         """See what a writer changed."""
         self._frame.refresh()
+
+    def locate(self, rows: np.ndarray) -> Located:
+        """Where the row lies."""
+        (stored,), _, _ = self._frame.locate(np.zeros(1, np.int64))
+        return one_dataset(stored.as_one_row(), rows)
+
+
+def one_dataset(stored: StoredRows, rows: np.ndarray) -> Located:
+    """Rows that are all in one dataset."""
+    return [stored], np.zeros(len(rows), np.int64), rows
 
 
 def whole(shape: Sequence[int]) -> tuple[Axis, ...]:
@@ -172,6 +212,43 @@ def read_events(
     inner = [a if isinstance(a, int) else compose(a, next(chosen)) for a in view[1:]]
     values = source.read(rows.start + frames * rows.step, inner)
     return values.reshape(len(places), *shape_of(axes[:1]), *values.shape[1:])
+
+
+def locate_events(
+    source: Rows, places: np.ndarray, per_event: int | None, view: Sequence[Axis]
+) -> CellFrames:
+    """Where events lie that have ``per_event`` rows of a view each; None: one, without an axis.
+
+    Raises
+    ------
+    NoReference
+        If the view shows less than whole frames, or it cannot be told.
+    """
+    rows, count = rows_of(view), 1 if per_event is None else per_event
+    _check_rows(source, places, count, len(rows))
+    dropped = [axis for axis, part in enumerate(view) if isinstance(part, int)]
+    kept = [(part, size) for part, size in zip(view, source.shape) if not isinstance(part, int)]
+    if any(not np.array_equal(part, range(size)) for part, size in kept[1:]):
+        raise NoReference(f"only a part of the frames of {source.name!r} is shown")
+    frames = rows.start + _frames(places, count, range(count)) * rows.step
+    stored, numbers, inside = source.locate(frames)
+    return cell_frames(
+        [one.without(dropped) for one in stored], numbers, inside, count, per_event is not None
+    )
+
+
+def cell_frames(
+    stored: Sequence[StoredRows],
+    numbers: np.ndarray,
+    rows: np.ndarray,
+    per_cell: int,
+    has_axis: bool,
+) -> CellFrames:
+    """Frames one after the other as cells of ``per_cell`` each."""
+    if not per_cell:
+        raise NoReference("events have no frames")
+    shape = (-1, per_cell)
+    return CellFrames(stored, numbers.reshape(shape), rows.reshape(shape), has_axis)
 
 
 def _check_rows(source: Rows, places: np.ndarray, per_event: int, count: int) -> None:

@@ -16,6 +16,8 @@ from .file_names import check_percent, count_files, numbered_name
 from .gathering import gather
 from .layout import EventLayout
 from .regions import axes_of, shape_of
+from .rows import Located, cell_frames
+from .stored_frames import CellFrames, NoReference, StoredRows
 
 __all__ = ["FileSequence", "PointSequence", "StreamSequence"]
 
@@ -33,6 +35,15 @@ class FileSequence(BlockHandler):
     @abstractmethod
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
         """Shape and dtype of the array in one open file, without reading its values."""
+
+    def stored_in(self, file: BinaryIO, path: str) -> StoredRows:
+        """Where the array in one open file lies.
+
+        Raises
+        ------
+        NoReference
+        """
+        raise NoReference(f"{type(self).__name__} does not tell where arrays lie in its files")
 
     @abstractmethod
     def name(self, number: int) -> str:
@@ -97,6 +108,34 @@ class FileSequence(BlockHandler):
             return self._nothing(places, per_event, len(picked), roi[1:], pages)
         cells = (_joined(self._frames(p, per_event, picked, roi[1:], pages)) for p in places)
         return gather(cells, len(places))
+
+    # -- where they lie ----------------------------------------------------------------------
+
+    def stored_files(self, numbers: np.ndarray) -> Located:
+        """The arrays in the files of some numbers, and which of them each is."""
+        known, which = np.unique(numbers, return_inverse=True)
+        stored = []
+        for number in known.tolist():
+            path = self.readable.check(self.name(number))
+            with self.readable.open(path) as file:
+                stored.append(self.stored_in(file, path))
+        return stored, which, np.zeros(len(numbers), np.int64)
+
+    def whole_files(self, numbers: np.ndarray, per_event: int | None = None) -> CellFrames:
+        """Cells that are one file each, or ``per_event`` of them along an axis."""
+        stored, which, rows = self.stored_files(numbers)
+        frames = [one.as_one_row() for one in stored]
+        return cell_frames(frames, which, rows, per_event or 1, per_event is not None)
+
+    def locate_frames(self, places: np.ndarray, per_event: int, pages: int = 0) -> CellFrames:
+        """Where cells lie that :meth:`read_frames` reads."""
+        frames = (places[:, None] * per_event + np.arange(per_event)).ravel()
+        if not pages:
+            return self.whole_files(frames, per_event)
+        stored, which, _ = self.stored_files(frames // pages)
+        if any(one.shape[0] != pages for one in stored):
+            raise NoReference(f"files do not have {pages} frames each")
+        return cell_frames(stored, which, frames % pages, per_event, True)
 
     def _frames(
         self, place: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int
@@ -170,6 +209,9 @@ class PointSequence(FileSequence):
             return None
         files = self.count_files((int(places.max()) + 1) * self._per_point - 1)
         return FramesThere(files, "point_number", self._per_point, option="frame_per_point")
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        return self.locate_frames(datums.integers("point_number"), self._per_point)
 
     def first_file(self, datums: Datums) -> int | None:
         places = datums.integers("point_number")
@@ -260,6 +302,13 @@ class StreamSequence(FileSequence):
             return FramesThere(files, "index", 1, first)
         frames = files * self._pages
         return FramesThere(frames, "index", self._per_event, first, "multiplier")
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        places = self._places(datums)
+        if self._per_event is None:
+            return self.whole_files(places)
+        pages = self._pages if len(places) and self._has_pages(int(places[0])) else 0
+        return self.locate_frames(places, self._per_event, pages)
 
     @property
     def _files_per_event(self) -> int:

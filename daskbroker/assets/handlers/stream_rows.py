@@ -12,7 +12,8 @@ from ...core.errors import FillError
 from .contract import Block, BlockHandler, Datums, FramesThere, Roi
 from .layout import EventLayout, parse_slice
 from .regions import Axis, axes_of, shape_of
-from .rows import Rows, read_events, rows_of
+from .rows import Rows, locate_events, read_events, rows_of
+from .stored_frames import CellFrames
 
 __all__ = ["StreamRows"]
 
@@ -80,6 +81,12 @@ class StreamRows(BlockHandler):
         per_event = self._layout.frames_per_event(1 + len(shape_of(view[1:])))
         first = self._layout.first_index(self._indices, rows, per_event)
         return FramesThere(rows, "index", per_event or 1, first, "multiplier")
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        source, view = self._view()
+        per_event = self._layout.frames_per_event(1 + len(shape_of(view[1:])))
+        first = self._layout.first_index(self._indices, len(rows_of(view)), per_event)
+        return locate_events(source, datums.integers("index") - first, per_event, view)
 
     def _view(self) -> tuple[Rows, tuple[Axis, ...]]:
         """The dataset, and what the stream resource means of each of its dimensions."""

@@ -14,7 +14,9 @@ from ..files.readable import ReadableRoots
 from .contract import Roi
 from .regions import axes_of, take_region
 from .sequences import FileSequence, PointSequence, StreamSequence
+from .stored_frames import StoredRows
 from .tiff_checks import check_image, names_others
+from .tiff_stored import stored_image
 
 __all__ = ["AreaDetectorTIFF", "StreamTIFF", "opened_tiff"]
 
@@ -38,6 +40,10 @@ class _TIFF(FileSequence):
         with opened_tiff(file, self.readable) as tiff:
             series = tiff.series[0]
             return tuple(series.shape), np.dtype(series.dtype)
+
+    def stored_in(self, file: BinaryIO, path: str) -> StoredRows:
+        with opened_tiff(file, self.readable) as tiff:
+            return stored_image(tiff, path)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from ...core.errors import FillError
 from ...core.regular import Identity, identity
 from ..files.readable import ReadableRoots
 from .regions import Axis, shape_of, take_region
-from .rows import ArrayRows, Rows
+from .rows import ArrayRows, Located, Rows, one_dataset
 from .stream_rows import StreamRows
 from .tiff import opened_tiff
 from .tiff_checks import check_pages
+from .tiff_stored import stored_pages
 
 __all__ = ["StreamPages"]
 
@@ -93,6 +94,11 @@ class _Pages:
                 check_pages(tiff, [page])
                 out[place] = take_region(page.asarray(), axes)
         return out
+
+    def locate(self, rows: np.ndarray) -> Located:
+        """Where some pages lie."""
+        with self._open() as file, opened_tiff(file, self._readable) as tiff:
+            return one_dataset(stored_pages(tiff, self._readable.check(self.name)), rows)
 
     def _open(self) -> AbstractContextManager[Any]:
         return self._readable.open(self.name)

@@ -14,7 +14,8 @@ from ...core.regular import Identity, check_regular, identity
 from ..files.readable import ReadableRoots
 from .hdf5.stored_sizes import SMALL_CHUNK
 from .regions import Axis, shape_of, take_region
-from .rows import Rows
+from .rows import Located, Rows
+from .stored_frames import NoReference
 from .stream_rows import StreamRows
 
 __all__ = ["StreamZarr"]
@@ -95,6 +96,10 @@ class _ZarrRows:
         boxes, rest = zip(*map(_box, (rows, *axes)))
         block = np.asarray(self._array.oindex[boxes])
         return take_region(block, rest).astype(self.dtype.newbyteorder("="), copy=False)
+
+    def locate(self, rows: np.ndarray) -> Located:
+        """Nowhere: Zarr arrays are opened as they are."""
+        raise NoReference(f"{self.name!r} is an array of Zarr itself, which needs no references")
 
     def refresh(self) -> None:
         """Nothing: who has it builds another one."""

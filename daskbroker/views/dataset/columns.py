@@ -20,6 +20,7 @@ from xarray.core import indexing
 
 from ...assets.filling.filling import Filling, Target
 from ...assets.filling.held import COLUMNS, Held, held_table
+from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...assets.shapes import Declared, outer_index
 from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
 from ...core.schema import TIME, constant, to_pandas
@@ -415,6 +416,26 @@ class ExternalColumn(ColumnSource):
         held = self._held(block, self._tables(block) if block.pieces else [])
         parts = [self.filling.present(*one) for one in held]
         return block.arranged(np.concatenate([np.zeros(0, bool), *parts]))
+
+    def frames(self, block: Block) -> CellFrames:
+        """Which bytes of which files the cells of a block are, see :meth:`Filling.frames`.
+
+        Raises
+        ------
+        NoReference
+        """
+        if self.region is not None:
+            raise NoReference("only a region of the cells is shown")
+        tables = self._tables(block) if block.pieces else []
+        parts, begin = [], 0
+        for target, held, near in self._held(block, tables):
+            places = np.arange(begin, begin + len(held))
+            parts.append((places, self.filling.frames(target, held, near)))
+            begin += len(held)
+        found = CellFrames.joined(begin, parts)
+        return replace(
+            found, numbers=block.arranged(found.numbers), rows=block.arranged(found.rows)
+        )
 
     def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
         return inner if self.region is None else within(self.region, inner)

@@ -11,7 +11,9 @@ flat arrays of numbers of       padded along a dimension ``<name>_dim_0`` with N
 differing lengths               numbers and booleans; ``<name>_length`` has the length of each, -1
                                 where there is no cell. Attribute ``ragged``: the lengths' name.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
-mappings, mixed types)
+mappings, mixed types, text
+with null characters or halves
+of characters)
 names with ``/``                ``%2F`` in its place: files have groups by it
 =============================== ==================================================================
 """
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ...core.documents import normalize, to_json
+from ...core.documents import is_unicode, normalize, to_json
 from ...core.json_text import from_extended_json
 
 __all__ = ["SLASH", "cells_restored", "savable"]
@@ -38,7 +40,8 @@ SIMPLE = ({str}, {bool}, {bytes}, {int}, {float}, {int, float})
 def savable(dataset: Any) -> Any:
     """A Dataset, or tree of these, that ``to_netcdf`` and ``to_zarr`` can write.
 
-    Only variables of objects are looked at, and computed for that; all else stays lazy. The
+    Only variables of objects and text are looked at, and computed for that; all else stays lazy.
+    The
     forms, of which ``daskbroker ingest`` makes cells again, are described in
     :mod:`daskbroker.views.dataset.savable`.
 
@@ -52,8 +55,10 @@ def savable(dataset: Any) -> Any:
     dataset = _renamed(dataset, "/", SLASH)
     found = dataset
     for name, variable in dataset.variables.items():
-        if variable.dtype.kind == "O" and name not in dataset.xindexes:
+        if variable.dtype.kind in "OU" and name not in dataset.xindexes:
             values = variable.values
+            if variable.dtype.kind == "U" and all(map(_is_storable, values.ravel().tolist())):
+                continue
             changed = _written(str(name), variable, values)
             is_coordinate = name in dataset.coords
             found = found.drop_vars(name)
@@ -73,7 +78,7 @@ def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, 
     """What stands for a variable of objects."""
     cells = [cell for cell in values.ravel() if not _is_missing(cell)]
     types = set(map(type, cells))
-    if not cells or types in SIMPLE:
+    if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
         # Computed by now: of Dask's arrays of objects, xarray's writers warn.
         return {name: (variable.dims, values, variable.attrs)}
     if values.ndim == 1 and all(map(_is_flat, cells)):
@@ -83,6 +88,11 @@ def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, 
     )
     attrs = {**variable.attrs, FORM: JSON}
     return {name: (variable.dims, texts.reshape(values.shape), attrs)}
+
+
+def _is_storable(cell: Any) -> bool:
+    """Whether files hold it as it is; of text neither HDF5 nor UTF-8 hold everything."""
+    return not isinstance(cell, str) or (is_unicode(cell) and "\0" not in cell)
 
 
 def _is_missing(cell: Any) -> bool:
@@ -132,7 +142,8 @@ def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
 def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> xr.Dataset:
     attrs: Mapping[str, Any] = dataset.variables[name].attrs
     kept = {key: value for key, value in attrs.items() if key not in (RAGGED, FORM)}
-    changed = {name: (dims, values, kept)}
+    # As it is: of objects xarray would make pandas' text, which has no halves of characters.
+    changed = {name: xr.Variable(dims, values, kept, fastpath=True)}
     rest = dataset.drop_vars(name)
     is_coordinate = name in dataset.coords
     return rest.assign_coords(changed) if is_coordinate else rest.assign(changed)

@@ -25,7 +25,7 @@ from ..regions import Axis, as_axis, put_region, shape_of, take_region
 from .chunk_index import MOST_CHUNKS, ChunkIndex, StoredChunk, grid_of
 from .filters import Damaged, Filters
 
-__all__ = ["ChunkBytes"]
+__all__ = ["ChunkBytes", "is_coded_to_its_edge", "is_plain", "is_written"]
 
 WORTH = 2**16
 """Bytes that chunks have if other threads are to help with them."""
@@ -78,13 +78,13 @@ class ChunkBytes:
         and lie in one file that nobody writes.
         """
         filters = Filters.of(dataset)
-        if filters is None or not _is_plain(dataset) or not _is_coded_to_its_edge(dataset):
+        if filters is None or not is_plain(dataset) or not is_coded_to_its_edge(dataset):
             return None
         if not 0 < prod(grid_of(dataset)) <= MOST_CHUNKS:
             return None
         path, file = dataset.file.filename, dataset.file.id.get_vfd_handle()
         state = _state(file)
-        if _is_written(file):
+        if is_written(file):
             return None
         return cls(
             *(path, state, dataset.shape, dataset.dtype, dataset.chunks),
@@ -98,7 +98,7 @@ class ChunkBytes:
         """The file's descriptor; None if the file has changed or is written."""
         with open_regular(self.path, buffering=0) as file:
             number = file.fileno()
-            same = _state(number) == self.state and not _is_written(number)
+            same = _state(number) == self.state and not is_written(number)
             yield number if same else None
 
     def read_rows(self, file: int, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -173,7 +173,7 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1).view(np.uint8)
 
 
-def _is_plain(dataset: h5py.Dataset) -> bool:
+def is_plain(dataset: h5py.Dataset) -> bool:
     """Numbers as NumPy has them, in a file without a block of a user's own before it."""
     dtype = dataset.dtype
     return (
@@ -184,7 +184,7 @@ def _is_plain(dataset: h5py.Dataset) -> bool:
     )
 
 
-def _is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
+def is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
     """Whether chunks that reach over an edge are coded as others, as far as that can be told.
 
     Files of the newer formats may leave them as they are; the chunks' filter masks do not tell.
@@ -206,7 +206,7 @@ def _state(file: int) -> tuple[int, int, int, int]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _is_written(file: int) -> bool:
+def is_written(file: int) -> bool:
     """Whether a writer is at work: superblocks since version 3 have a mark for that."""
     head = os.pread(file, 12, 0)
     return not head.startswith(SIGNATURE) or (head[8] >= 3 and head[11] != 0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-__all__ = ["MOST_CHUNKS", "ChunkIndex", "StoredChunk", "grid_of"]
+__all__ = ["MOST_CHUNKS", "ChunkIndex", "StoredChunk", "chunk_table", "grid_of"]
 
 MOST_CHUNKS = 2**17
 """Beyond that, finding out where each lies takes too long."""
@@ -50,7 +50,7 @@ class ChunkIndex:
                 for place in new:
                     self._known[place] = self._ask(place)
                 return [self._known[place] for place in places]
-            self._table = _table(self._dataset)
+            self._table = chunk_table(self._dataset)
         return [StoredChunk(*self._table[place].tolist()) for place in places]
 
     def _ask(self, place: Place) -> StoredChunk:
@@ -65,8 +65,8 @@ def grid_of(dataset: h5py.Dataset) -> tuple[int, ...]:
     return tuple(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks))
 
 
-def _table(dataset: h5py.Dataset) -> np.ndarray:
-    """Offset, size and filter mask of each chunk of the grid."""
+def chunk_table(dataset: h5py.Dataset) -> np.ndarray:
+    """Offset, size and filter mask of each chunk of the grid; -1 where none was written."""
     table = np.full((*grid_of(dataset), 3), -1, dtype=np.int64)
     found: list[Iterable[int]] = []
 

@@ -7,12 +7,12 @@ a concatenation, and its sources are as it says, they are read as datasets of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
 from ....core.regular import Identity
 from ..regions import Axis
+from ..rows import Located
 from .rows import RowSource
 from .virtual import VirtualRows
 
@@ -39,7 +39,7 @@ class ConcatenatedRows:
     @classmethod
     def of(cls, whole: RowSource, parts: VirtualRows) -> ConcatenatedRows | None:
         """None where the dataset is no concatenation."""
-        return cls(whole, parts) if _is_concatenation(parts) else None
+        return cls(whole, parts) if parts.is_concatenation() else None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,26 +65,11 @@ class ConcatenatedRows:
         source = self._parts if self._parts.is_as_mapped(rows) else self._whole
         return source.read(rows, axes)
 
+    def locate(self, rows: np.ndarray) -> Located:
+        """Where some rows lie, in the sources."""
+        return self._parts.locate(rows)
+
     def refresh(self) -> None:
         """See the rows that writers added."""
         self._whole.refresh()
         self._parts.refresh()
-
-
-def _is_concatenation(parts: VirtualRows) -> bool:
-    """Whether consecutive rows of sources follow each other, each with all of its pixels."""
-    if parts.grows:
-        return False
-    frame = tuple(map(range, parts.shape[1:]))
-    ends = []
-    for target, source in parts.selections():
-        whole = source is None or source[1:] == frame
-        runs = [target[0], *(source[:1] if source else ())]
-        if not whole or target[1:] != frame or not all(map(_is_run, runs)):
-            return False
-        ends.append((target[0][0], target[0][-1]))
-    return all(low[1] < high[0] for low, high in pairwise(sorted(ends)))
-
-
-def _is_run(places: range | np.ndarray) -> bool:
-    return isinstance(places, range) and places.step == 1 and len(places) > 0

@@ -16,7 +16,17 @@ from ..contract import Block, BlockHandler, Datums, FramesThere, Roi
 from ..file_names import check_percent, count_files
 from ..gathering import gather
 from ..regions import axes_of, shape_of
-from ..rows import Rows, read_cell, read_events, whole
+from ..rows import (
+    Located,
+    OneFrame,
+    Rows,
+    cell_frames,
+    locate_events,
+    read_cell,
+    read_events,
+    whole,
+)
+from ..stored_frames import CellFrames, NoReference, StoredRows
 from .files import open_file
 from .frames import AD_DATASET, AreaDetectorHDF5
 from .open_datasets import OpenDatasets
@@ -185,6 +195,14 @@ class FlyScan(BlockHandler):
         dtypes = {self._source(target).dtype for target in set(_targets(datums))}
         return dtypes.pop().newbyteorder("=") if len(dtypes) == 1 else None
 
+    def frames_of(self, datums: Datums) -> CellFrames:
+        targets = set(_targets(datums))
+        if len(targets) > 1:
+            raise NoReference(f"datums of one key name several datasets: {sorted(targets)}")
+        source = self._source(targets.pop() if targets else "data")
+        places = np.zeros(datums.count, np.int64)
+        return locate_events(source, places, source.shape[0], whole(source.shape))
+
     def _source(self, target: str) -> Rows:
         name = target if target == "data" else f"NDAttributes/{target}"
         return self._datasets.get(f"{DETECTOR}/{name}", self.readable)
@@ -255,6 +273,15 @@ class Eiger(BlockHandler):
         rows = _eiger_rows(datums)
         return self._sources(rows[0][0])[0].dtype.newbyteorder("=") if rows else None
 
+    def frames_of(self, datums: Datums) -> CellFrames:
+        parts: list[tuple[np.ndarray, CellFrames]] = []
+        for place, (seq_id, number) in enumerate(_eiger_rows(datums)):
+            stored, numbers, rows = _located(self._sources(seq_id), number)
+            width = len(rows) if number is None else 1
+            found = cell_frames(stored, numbers, rows, width, number is None)
+            parts.append((np.array([place]), found))
+        return CellFrames.joined(datums.count, parts)
+
     def _sources(self, seq_id: int) -> list[Rows]:
         path = f"{self._stem}_{seq_id}_master.h5"
         known, state = self._series.get(seq_id), identity(self.readable.check(path))
@@ -270,6 +297,24 @@ def _eiger_rows(datums: Datums) -> list[tuple[int, int | None]]:
     if given is not None and any(number is not None for number in given):
         numbers = Datums({"frame_num": given}, datums.count).integers("frame_num").tolist()
     return list(zip(Datums(columns, datums.count).integers("seq_id").tolist(), numbers))
+
+
+def _located(sources: Sequence[Rows], number: int | None) -> Located:
+    """Where the frames of a series lie, all of them or one."""
+    counts = [source.shape[0] for source in sources]
+    starts = np.cumsum([0, *counts])
+    if number is not None and number >= starts[-1]:
+        raise FrameMissing(f"there is no frame {number} among {starts[-1]}")
+    wanted = np.arange(starts[-1]) if number is None else np.array([number])
+    stored: list[StoredRows] = []
+    numbers, rows = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
+    for source, low, high in zip(sources, starts, starts[1:]):
+        of_it = np.flatnonzero((wanted >= low) & (wanted < high))
+        if len(of_it):
+            found, which, inside = source.locate(wanted[of_it] - low)
+            numbers[of_it], rows[of_it] = which + len(stored), inside
+            stored.extend(found)
+    return stored, numbers, rows
 
 
 class _Series:
@@ -368,6 +413,17 @@ class SingleHDF5(BlockHandler):
         last = (int(places.max()) + 1) * self._per_point - 1
         files = count_files(self._name, last, self.readable)
         return FramesThere(files, "point_number", self._per_point, option="frame_per_point")
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        places = datums.integers("point_number")
+        numbers = (places[:, None] * self._per_point + np.arange(self._per_point)).ravel()
+        stored = []
+        for number in numbers.tolist():
+            source = self._source(number)
+            found, _, _ = OneFrame(source).locate(np.zeros(1, np.int64))
+            stored += found
+        which = np.arange(len(numbers))
+        return cell_frames(stored, which, np.zeros_like(which), self._per_point, True)
 
     def _first(self, datums: Datums) -> Rows | None:
         places = datums.integers("point_number")

@@ -11,7 +11,8 @@ from ....core.errors import FillError
 from ....core.listing import listed
 from ..contract import Block, BlockHandler, Datums, FramesThere, Roi
 from ..regions import axes_of
-from ..rows import OneFrame, Rows, read_events, whole
+from ..rows import OneFrame, Rows, locate_events, read_events, whole
+from ..stored_frames import CellFrames
 from ..stream_rows import StreamRows
 from .open_datasets import OpenDatasets
 from .rows import dtype_as_read
@@ -63,6 +64,11 @@ class AreaDetectorHDF5(BlockHandler):
     def frames_there(self, datums: Datums) -> FramesThere | None:
         rows = self._frames().shape[0]
         return FramesThere(rows, "point_number", self._per_point, option="frame_per_point")
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        source = self._frames()
+        places = datums.integers("point_number")
+        return locate_events(source, places, self._per_point, whole(source.shape))
 
     def _frames(self) -> Rows:
         """The dataset; a single frame as the first of one."""
@@ -138,6 +144,10 @@ class FrameHDF5(BlockHandler):
         name = "frame" if "frame" in datums.columns else "point_number"
         rows = self._find(datums)[0].shape[0]
         return FramesThere(rows, name, self._per_point, option="frame_per_point")
+
+    def frames_of(self, datums: Datums) -> CellFrames:
+        source, places = self._find(datums)
+        return locate_events(source, places, self._per_point, whole(source.shape))
 
     def refresh(self) -> bool:
         return self._datasets.refresh()

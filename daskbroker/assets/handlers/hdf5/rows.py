@@ -15,8 +15,10 @@ from h5py import h5d, h5f, h5i, h5p
 
 from ....core.regular import identity
 from ..regions import Axis, compose, shape_of, take_region
+from ..rows import Located, one_dataset
 from .chunk_bytes import ChunkBytes
 from .guard import ChunkGuard
+from .stored_rows import stored_rows
 from .stored_sizes import check_chunk, stored_elsewhere
 
 __all__ = ["RowSource", "dtype_as_read", "read_rows"]
@@ -104,6 +106,10 @@ class RowSource:
             self._guard, self._guarded = ChunkGuard.of(self.dataset), True
         if self._guard is not None:
             self._guard.check(rows, axes)
+
+    def locate(self, rows: np.ndarray) -> Located:
+        """Where some rows lie."""
+        return one_dataset(stored_rows(self.dataset), rows)
 
     def refresh(self) -> None:
         """See the rows that a writer added."""

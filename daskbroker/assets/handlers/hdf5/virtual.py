@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -19,7 +20,8 @@ import numpy as np
 from ....core.errors import FillError
 from ....core.regular import Identity, identity
 from ..regions import Axis, as_axis, put_region, shape_of
-from ..rows import Rows
+from ..rows import Located, Rows
+from ..stored_frames import NoReference, StoredRows
 from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
 from .selections import Selected, Unlimited, meet, paired, selected
 
@@ -155,6 +157,47 @@ class VirtualRows:
                 return False
         return True
 
+    def is_concatenation(self) -> bool:
+        """Whether consecutive rows of sources follow each other, each with all of its pixels."""
+        if self._grows:
+            return False
+        frame = tuple(map(range, self.shape[1:]))
+        ends = []
+        for target, source in self.selections():
+            whole = source is None or source[1:] == frame
+            runs = [target[0], *(source[:1] if source else ())]
+            if not whole or target[1:] != frame or not all(map(_is_run, runs)):
+                return False
+            ends.append((target[0][0], target[0][-1]))
+        return all(low[1] < high[0] for low, high in pairwise(sorted(ends)))
+
+    def locate(self, rows: np.ndarray) -> Located:
+        """Where some rows lie, in the sources of a concatenation.
+
+        Raises
+        ------
+        NoReference
+        """
+        label = f"the virtual dataset {self.name!r} of {self._file.path!r}"
+        if not self.is_concatenation():
+            raise NoReference(f"{label} is no concatenation of others")
+        if not self.is_as_mapped(rows):
+            raise NoReference(f"{label} has sources that are missing or of another shape or dtype")
+        stored: list[StoredRows] = []
+        numbers, inside = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.int64)
+        for mapping in self._touched(rows):
+            low, high = mapping.target[0][0], mapping.target[0][-1]
+            of_it = np.flatnonzero((rows >= low) & (rows <= high))
+            begin = mapping.source[0][0] if mapping.source else 0
+            found, which, where = self._source(mapping.file, mapping.dataset).locate(
+                rows[of_it] - low + begin
+            )
+            numbers[of_it], inside[of_it] = which + len(stored), where
+            stored.extend(found)
+        if (numbers < 0).any():
+            raise NoReference(f"{label} has rows without a source")
+        return stored, numbers, inside
+
     # -- reading -----------------------------------------------------------------------------
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -271,6 +314,10 @@ class VirtualRows:
                 source.refresh()
             self._dataset.id.refresh()
             self._map()
+
+
+def _is_run(places: range | np.ndarray) -> bool:
+    return isinstance(places, range) and places.step == 1 and len(places) > 0
 
 
 def _picked(places: range | np.ndarray, numbers: np.ndarray | None) -> Axis:

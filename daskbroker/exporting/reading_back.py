@@ -1,0 +1,83 @@
+"""Datasets in files, compared with what was written, variable by variable and block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .verifying import differs
+
+__all__ = ["check_datasets"]
+
+
+def check_datasets(written: Any, path: Path, engine: str, target: Path) -> None:
+    """Compare a Dataset, or a tree of these, with the file that was made of it.
+
+    What is lazy is computed once more, a block at a time.
+
+    Parameters
+    ----------
+    written
+        ``xarray.Dataset`` or ``xarray.DataTree``.
+    path, engine
+        Of the file, and how xarray opens it.
+    target
+        What it is called in messages.
+
+    Raises
+    ------
+    StoreError
+        Naming the first variable that is missing or differs.
+    """
+    is_tree = isinstance(written, xr.DataTree)
+    with (xr.open_datatree if is_tree else xr.open_dataset)(path, engine=engine) as found:
+        for group, dataset in _datasets(written):
+            there = found[group].to_dataset() if is_tree else found
+            for name, variable in dataset.variables.items():
+                label = f"the variable {name!r}" + (f" of {group!r}" if is_tree else "")
+                other = there.variables.get(name)
+                if other is None or other.shape != variable.shape:
+                    raise differs(target, label)
+                if not all(_are_equal(*pair) for pair in _blocks(variable, other)):
+                    raise differs(target, label)
+
+
+def _datasets(written: Any) -> Iterator[tuple[str, xr.Dataset]]:
+    if not isinstance(written, xr.DataTree):
+        yield "/", written
+        return
+    for node in written.subtree:
+        yield node.path, node.to_dataset(inherit=False)
+
+
+def _blocks(one: xr.Variable, other: xr.Variable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Both block by block, as the first is cut along its first dimension."""
+    first = 0
+    for length in one.chunks[0] if one.chunks else ():
+        rows = slice(first, first + length)
+        yield np.asarray(one[rows].values), np.asarray(other[rows].values)
+        first += length
+    if not one.chunks:
+        yield np.asarray(one.values), np.asarray(other.values)
+
+
+def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
+    kind = one.dtype.kind
+    if kind in "iub" and other.dtype.kind in "iufb":
+        return np.array_equal(one, other)
+    if kind in "fc":
+        return np.array_equal(one, other, equal_nan=True)
+    if kind in "mM":
+        return np.array_equal(one, other.astype(one.dtype), equal_nan=True)
+    return all(map(_is_same, one.ravel().tolist(), other.ravel().tolist()))
+
+
+def _is_same(cell: Any, found: Any) -> bool:
+    """Whether a cell is what a file has of it: missing ones are empty text, or no number."""
+    if cell is None or cell != cell:
+        return found is None or found != found or found in ("", b"")
+    return bool(cell == found)

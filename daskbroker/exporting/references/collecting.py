@@ -1,0 +1,107 @@
+"""The streams of a run: grids of frames, compared with what is read, and what is in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from ...assets.handlers.stored_frames import CellFrames, NoReference
+from ...core.callers import warn_caller
+from ...core.errors import BadQuery, ExportWarning, StoreError
+from ...core.regular import identity
+from ...views.dataset.savable import SLASH, savable
+from ..options import ExportOptions
+from .decoding import read_cell
+from .grids import FrameGrid, frame_grid
+
+if TYPE_CHECKING:
+    from ...header import Header
+
+__all__ = ["StreamArrays", "stream_arrays"]
+
+
+@dataclass(frozen=True)
+class StreamArrays:
+    """The variables of a stream.
+
+    Attributes
+    ----------
+    group
+        Name of the stream, as names of groups are.
+    dataset
+        All variables; those of ``grids`` lazy, and never read.
+    grids
+        Frames, by the names of the variables.
+    """
+
+    group: str
+    dataset: xr.Dataset
+    grids: dict[str, FrameGrid]
+
+    def check_files(self) -> None:
+        """Check that no file has changed since it was looked into.
+
+        Raises
+        ------
+        StoreError
+        """
+        for grid in self.grids.values():
+            for file in grid.files:
+                if identity(file.path) != file.state:
+                    raise StoreError(f"{file.path!r} changed while references to it were made")
+
+
+def stream_arrays(header: Header, options: ExportOptions) -> Iterator[StreamArrays]:
+    """The streams of a run that are asked for.
+
+    Raises
+    ------
+    BadQuery
+        For frames that references cannot tell, if these are not to be left out.
+    """
+    for stream in options.streams(header):
+        yield _of_stream(header, stream, options)
+
+
+def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArrays:
+    found = header.dataset_frames(stream)
+    dataset, grids = found.dataset, {}
+    for name, frames in found.frames.items():
+        try:
+            grids[name.replace("/", SLASH)] = _compared(dataset[name].variable, frames)
+        except NoReference as problem:
+            where = f"run {header.uid!r}, stream {stream!r}: the frames of {name!r}"
+            if options.arrays == "raise":
+                raise BadQuery(
+                    f"{where} cannot be told by references, as {problem}. Leave them out by "
+                    "arrays='drop' (--arrays drop), or copy them by exporting to zarr or netcdf "
+                    "with fill=True (--fill)"
+                ) from None
+            warn_caller(f"{where} are left out of references, as {problem}", ExportWarning)
+            dataset = dataset.drop_vars(name)
+    return StreamArrays(stream.replace("/", SLASH), savable(dataset), grids)
+
+
+def _compared(variable: xr.Variable, frames: CellFrames | NoReference) -> FrameGrid:
+    """The grid of a variable, whose first and last cell are what is read otherwise."""
+    if isinstance(frames, NoReference):
+        raise frames
+    grid = frame_grid(frames, variable.shape)
+    if grid.dtype.newbyteorder("=") != variable.dtype.newbyteorder("="):
+        raise NoReference(f"files have {grid.dtype.name}, which is shown as {variable.dtype}")
+    for place in sorted({0, variable.shape[0] - 1}):
+        here, there = read_cell(grid, place), variable[place].values
+        if not _are_equal(here, there):
+            raise NoReference(
+                f"event {place} has other values by the references than by its reader; please "
+                "report this"
+            )
+    return grid
+
+
+def _are_equal(one: np.ndarray, other: Any) -> bool:
+    return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")

@@ -1,0 +1,81 @@
+"""A cell read by its references alone, as whoever opens them will, to compare it beforehand."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+from ...assets.handlers.stored_frames import Codec, NoReference
+from ...core.regular import open_regular
+from .grids import FrameGrid
+
+__all__ = ["read_cell"]
+
+Decoder = Callable[[bytes, Codec, int], Any]
+
+
+def read_cell(grid: FrameGrid, place: int) -> np.ndarray:
+    """One cell of a grid, of whole chunks.
+
+    Raises
+    ------
+    NoReference
+        If a chunk does not decode to what it should have.
+    OSError
+        If a file cannot be read.
+    """
+    out = np.empty(grid.shape[1:], grid.dtype)
+    row, inside = divmod(place, grid.chunk[0])
+    for where in itertools.product(*map(range, grid.numbers.shape[1:])):
+        chunk = _read_chunk(grid, (row, *where))[inside]
+        corner = [at * side for at, side in zip(where, grid.chunk[1:])]
+        target = tuple(slice(c, c + side) for c, side in zip(corner, grid.chunk[1:]))
+        part = out[target]
+        part[...] = chunk[tuple(map(slice, part.shape))]
+    return out
+
+
+def _read_chunk(grid: FrameGrid, where: tuple[int, ...]) -> np.ndarray:
+    file = grid.files[int(grid.numbers[where])]
+    with open_regular(file.path, buffering=0) as opened:
+        data = os.pread(opened.fileno(), int(grid.sizes[where]), int(grid.offsets[where]))
+    try:
+        for number in reversed(range(len(grid.codecs))):
+            codec = grid.codecs[number]
+            sums = sum(before["id"] == "fletcher32" for before in grid.codecs[:number])
+            data = bytes(_DECODERS[codec["id"]](data, codec, grid.chunk_bytes + 4 * sums))
+        return np.frombuffer(data, grid.dtype).reshape(grid.chunk)
+    except (RuntimeError, ValueError) as error:
+        raise NoReference(
+            f"the chunk {where} in {file.path!r} does not decode to values of {grid.chunk}: {error}"
+        ) from None
+
+
+def _unshuffle(data: bytes, codec: Codec, size: int) -> bytes:
+    return np.frombuffer(data, np.uint8).reshape(codec["elementsize"], -1).T.tobytes()
+
+
+def _of_hdf5(data: bytes, codec: Codec, size: int) -> np.ndarray:
+    """By the package that readers have, which is looked for when a file needs it."""
+    from daskbroker_codecs import decode_bitshuffle, decode_lz4
+
+    if codec["id"] == "hdf5_lz4":
+        return decode_lz4(data)
+    return decode_bitshuffle(data, codec["elementsize"], codec["packing"])
+
+
+_DECODERS: dict[str, Decoder] = {
+    "zlib": lambda data, codec, size: imagecodecs.zlib_decode(data, out=size),
+    "bz2": lambda data, codec, size: imagecodecs.bz2_decode(data, out=size),
+    "zstd": lambda data, codec, size: imagecodecs.zstd_decode(data, out=size),
+    "blosc": lambda data, codec, size: imagecodecs.blosc_decode(data, out=size),
+    "shuffle": _unshuffle,
+    "fletcher32": lambda data, codec, size: data[:-4],
+    "hdf5_lz4": _of_hdf5,
+    "hdf5_bitshuffle": _of_hdf5,
+}

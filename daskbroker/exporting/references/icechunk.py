@@ -1,0 +1,215 @@
+"""Runs as repositories of Icechunk, whose frames are virtual chunks in the detectors' files.
+
+Icechunk keeps when a file was changed last, and refuses to read one that was changed after that.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from ...assets.handlers.stored_frames import Codec
+from ...core.documents import ALL
+from ...core.errors import BadQuery, ConfigError, StoreError
+from ...views.dataset.attributes import root_attrs
+from ..folders import replacing_folder
+from ..options import ExportOptions, Place, storing
+from .collecting import StreamArrays, stream_arrays
+from .grids import FrameGrid
+from .locations import location_of
+
+if TYPE_CHECKING:
+    from ...header import Header
+
+__all__ = ["write_icechunk"]
+
+MARKS = ("snapshots",)
+"""Every repository has such a folder."""
+LOCAL = "file"
+SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
+WRAPPED = {"zlib": "Zlib", "bz2": "BZ2", "shuffle": "Shuffle", "fletcher32": "Fletcher32"}
+"""Codecs of numcodecs, as Zarr calls its classes of them."""
+
+
+def write_icechunk(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+    """A repository a run, with one commit."""
+    if find_spec("icechunk") is None or find_spec("zarr") is None:
+        raise ConfigError("to write Icechunk, install daskbroker[icechunk]")
+    if options.stream is not ALL and not options.streams(header):
+        return
+    target = place.of_run(header, options)
+    streams = list(stream_arrays(header, options))
+    with storing(target), replacing_folder(target, MARKS) as temporary:
+        with warnings.catch_warnings():
+            # Of codecs and texts that format 3 of Zarr does not specify; who reads is told, too.
+            warnings.filterwarnings("ignore", category=UserWarning)
+            warnings.filterwarnings("ignore", message=".*[Zz]arr.*")
+            _write(header, streams, temporary, options)
+        for stream in streams:
+            stream.check_files()
+    yield target
+
+
+def _write(
+    header: Header, streams: list[StreamArrays], folder: Path, options: ExportOptions
+) -> None:
+    import icechunk
+    import zarr
+
+    locations = {
+        file.path: _quoted(location_of(file.path, options.to))
+        for stream in streams
+        for grid in stream.grids.values()
+        for file in grid.files
+    }
+    config = icechunk.RepositoryConfig.default()
+    for prefix in _prefixes(list(locations.values())):
+        config.set_virtual_chunk_container(_container(prefix))
+    storage = icechunk.local_filesystem_storage(str(folder))
+    session = icechunk.Repository.create(storage, config).writable_session("main")
+    store = session.store
+    if options.stream is ALL:
+        attributes = root_attrs(header.start, header.known_stop)
+        zarr.create_group(store, attributes=attributes, zarr_format=3)
+    for stream in streams:
+        group = stream.group if options.stream is ALL else ""
+        _write_stream(store, stream, group, locations, checked=options.to is None)
+    session.commit(f"run {header.uid}")
+
+
+def _write_stream(
+    store: Any, stream: StreamArrays, group: str, locations: dict[str, str], *, checked: bool
+) -> None:
+    import zarr
+
+    stored = stream.dataset.drop_vars(list(stream.grids))
+    stored.to_zarr(store, group=group or None, mode="a", zarr_format=3, consolidated=False)
+    for name, grid in stream.grids.items():
+        path = f"{group}/{name}" if group else name
+        variable = stream.dataset[name].variable
+        zarr.create_array(
+            store,
+            name=path,
+            shape=grid.shape,
+            chunks=grid.chunk,
+            dtype=grid.dtype,
+            serializer=zarr.codecs.BytesCodec(endian=_endian(grid.dtype)),
+            compressors=[_codec(codec, grid.dtype.itemsize) for codec in grid.codecs] or None,
+            filters=None,
+            fill_value=0,
+            attributes=_attributes(variable.attrs, stream, name),
+            dimension_names=[str(dim) for dim in variable.dims],
+            zarr_format=3,
+        )
+        refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked))
+        if refused:  # which would be read as fill values
+            raise StoreError(f"Icechunk takes no reference to {len(refused):,} chunks of {path!r}")
+
+
+def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
+    """With the coordinates that go with a variable, as xarray writes them."""
+    data = stream.dataset[name]
+    beside = [str(c) for c in data.coords if c not in data.dims]
+    return {**attrs, **({"coordinates": " ".join(sorted(beside))} if beside else {})}
+
+
+def _chunks(grid: FrameGrid, locations: dict[str, str], checked: bool) -> list[Any]:
+    import icechunk
+
+    names = [locations[file.path] for file in grid.files]
+    times = [_changed(file.state[3]) if checked and file.state else None for file in grid.files]
+    entries = zip(grid.numbers.flat, grid.offsets.flat, grid.sizes.flat)
+    return [
+        icechunk.VirtualChunkSpec(
+            index=list(place),
+            location=names[int(number)],
+            offset=int(offset),
+            length=int(size),
+            last_updated_at_checksum=times[int(number)],
+        )
+        for place, (number, offset, size) in zip(np.ndindex(grid.numbers.shape), entries)
+    ]
+
+
+def _changed(nanoseconds: int) -> datetime:
+    """When a file was changed, rounded up to the seconds that Icechunk compares."""
+    return datetime.fromtimestamp(-(-nanoseconds // 10**9), UTC)
+
+
+def _endian(dtype: np.dtype) -> str:
+    return "big" if dtype.str.startswith(">") else "little"
+
+
+def _codec(codec: Codec, itemsize: int) -> Any:
+    """A codec as format 3 of Zarr has it."""
+    import zarr.codecs
+    from zarr.codecs import numcodecs as wrapped
+
+    from daskbroker_codecs import for_zarr
+
+    config = {key: value for key, value in codec.items() if key != "id"}
+    match codec["id"]:
+        case "zstd":
+            return zarr.codecs.ZstdCodec(level=config["level"], checksum=False)
+        case "blosc":
+            config["shuffle"] = SHUFFLES[config["shuffle"]]
+            return zarr.codecs.BloscCodec(typesize=itemsize, **config)
+        case "hdf5_lz4":
+            return for_zarr.LZ4Codec()
+        case "hdf5_bitshuffle":
+            return for_zarr.BitshuffleCodec(**config)
+    return getattr(wrapped, WRAPPED[codec["id"]])(**config)
+
+
+# -- where chunks may be ---------------------------------------------------------------------
+
+
+def _quoted(location: str) -> str:
+    """A location as Icechunk takes it, which reads it as a URL."""
+    scheme, _, rest = location.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}{slash}{quote(path)}"
+
+
+def _prefixes(locations: Iterable[str]) -> list[str]:
+    """What URLs begin with: folders of this machine, buckets of others."""
+    begin = f"{LOCAL}://"
+    folders = {
+        os.path.dirname(url.removeprefix(begin)) for url in locations if url.startswith(begin)
+    }
+    local = [_container_folder(os.path.commonpath(folders))] if folders else []
+    parts = [urlsplit(url) for url in locations if not url.startswith(begin)]
+    return [f"{begin}{folder}" for folder in local] + sorted(
+        {f"{part.scheme}://{part.netloc}/" for part in parts}
+    )
+
+
+def _container_folder(folder: str) -> str:
+    """A folder whose name is not quoted in URLs: others Icechunk takes for no container."""
+    while quote(folder) != folder or "%" in folder:
+        folder = os.path.dirname(folder)
+    return f"{folder.rstrip('/')}/"
+
+
+def _container(prefix: str) -> Any:
+    import icechunk
+
+    scheme = urlsplit(prefix).scheme
+    made = {
+        LOCAL: lambda: icechunk.local_filesystem_store(prefix.removeprefix("file://")),
+        "s3": icechunk.s3_store,
+        "gs": icechunk.gcs_store,
+        "http": icechunk.http_store,
+        "https": icechunk.http_store,
+    }
+    if scheme not in made:
+        raise BadQuery(f"Icechunk has no container for {prefix!r}; it has {', '.join(made)}")
+    return icechunk.VirtualChunkContainer(prefix, made[scheme]())

@@ -1,0 +1,126 @@
+"""What is in the store, as arrays of Zarr's format 2 whose chunks are in the references."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["InlineArray", "attributes_of", "encoded_variables", "inline_array"]
+
+PIECE = 2**20
+"""Bytes of a chunk, about."""
+LEVEL = 6
+
+
+class InlineArray:
+    """An array in memory, and its chunks along the first axis.
+
+    Parameters
+    ----------
+    variable
+        As xarray encodes it.
+    """
+
+    def __init__(self, variable: xr.Variable) -> None:
+        self._values = np.asarray(variable.values)
+        if self._values.dtype.kind in "SU":
+            self._values = self._values.astype(object)
+        if self._values.dtype.kind != "O":
+            self._values = self._values.astype(self._values.dtype.newbyteorder("<"), copy=False)
+        self._fill = variable.attrs.get("_FillValue")
+        shape = self._values.shape
+        row = max(1, prod(shape[1:]) * self._values.dtype.itemsize)
+        first = (max(1, min(shape[0], PIECE // row)),) if shape else ()
+        self.chunk = (*first, *(max(1, size) for size in shape[1:]))
+
+    @property
+    def nbytes(self) -> int:
+        """Of its values, about."""
+        if self._values.dtype.kind != "O":
+            return self._values.nbytes
+        return sum(len(cell) for cell in self._values.flat if isinstance(cell, (str, bytes)))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Of ``.zarray``."""
+        values = self._values
+        is_object = values.dtype.kind == "O"
+        return {
+            "zarr_format": 2,
+            "shape": list(values.shape),
+            "chunks": list(self.chunk),
+            "dtype": "|O" if is_object else values.dtype.str,
+            "filters": [{"id": f"vlen-{self._kind}"}] if is_object else None,
+            "compressor": {"id": "zlib", "level": LEVEL},
+            "fill_value": _fill_text(self._fill),
+            "order": "C",
+        }
+
+    @property
+    def _kind(self) -> str:
+        return "bytes" if any(isinstance(cell, bytes) for cell in self._values.flat) else "utf8"
+
+    def chunks(self) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        """Places and bytes of all chunks."""
+        values = self._values
+        if not values.ndim:
+            yield (), self._encoded(values)
+            return
+        step, rest = self.chunk[0], (0,) * (values.ndim - 1)
+        for number, first in enumerate(range(0, len(values) if values.size else 0, step)):
+            yield (number, *rest), self._encoded(self._padded(values[first : first + step]))
+
+    def _padded(self, part: np.ndarray) -> np.ndarray:
+        """A part as a whole chunk."""
+        if len(part) == self.chunk[0]:
+            return part
+        empty = "" if part.dtype.kind == "O" else 0
+        out = np.full(self.chunk, empty, part.dtype)
+        out[: len(part)] = part
+        return out
+
+    def _encoded(self, part: np.ndarray) -> bytes:
+        if part.dtype.kind != "O":
+            return zlib.compress(np.ascontiguousarray(part).tobytes(), LEVEL)
+        texts = [c if isinstance(c, bytes) else str(c).encode() for c in part.ravel().tolist()]
+        found = [struct.pack("<I", len(texts))]
+        for text in texts:
+            found += [struct.pack("<I", len(text)), text]
+        return zlib.compress(b"".join(found), LEVEL)
+
+
+def encoded_variables(dataset: xr.Dataset) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+    """Variables and attributes of a Dataset as files have them: times as numbers with units."""
+    variables, attributes = xr.conventions.encode_dataset_coordinates(dataset)
+    return {str(name): v for name, v in variables.items()}, attributes
+
+
+def inline_array(name: str, variable: xr.Variable) -> tuple[InlineArray, dict[str, Any]]:
+    """A variable, and its attributes."""
+    encoded = xr.conventions.encode_cf_variable(variable, name=name)
+    attributes = {key: value for key, value in encoded.attrs.items() if key != "_FillValue"}
+    return InlineArray(encoded), attributes_of(encoded, attributes)
+
+
+def attributes_of(variable: xr.Variable, attributes: dict[str, Any]) -> dict[str, Any]:
+    """Of ``.zattrs``, with the names of the dimensions."""
+    plain = json.loads(json.dumps(attributes, default=_plain))
+    return {**plain, "_ARRAY_DIMENSIONS": list(map(str, variable.dims))}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else str(value)
+
+
+def _fill_text(fill: Any) -> Any:
+    if fill is None or isinstance(fill, (str, bytes)):
+        return None
+    number = np.asarray(fill).item()
+    return "NaN" if isinstance(number, float) and np.isnan(number) else number

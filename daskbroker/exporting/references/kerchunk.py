@@ -1,0 +1,218 @@
+"""Kerchunk's format of references: one mapping, as JSON or, for many chunks, as Parquet files.
+
+Keys are those of a Zarr group of format 2. A value is text (metadata, or bytes in base64), or
+``[url, offset, size]``. ``fill_value`` of frames is null: with 0, xarray would take zeros for
+missing. ``.zmetadata`` is there as Zarr lists no groups of fsspec's reference file system.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...core.documents import ALL
+from ...core.durable_files import replacing
+from ...views.dataset.attributes import root_attrs
+from ..folders import replacing_folder
+from ..options import ExportOptions, Place, storing
+from .collecting import StreamArrays, stream_arrays
+from .grids import FrameGrid
+from .inline import InlineArray, attributes_of, encoded_variables, inline_array
+from .locations import location_of
+
+if TYPE_CHECKING:
+    from ...header import Header
+
+__all__ = ["references", "write_references"]
+
+MOST_IN_JSON = 20_000
+"""Chunks; of more, Parquet files are read as they are needed."""
+MOST_INLINE = 8 * 2**20
+"""Bytes of the store's own values in JSON."""
+RECORDS = 10_000
+"""Chunks in a Parquet file."""
+
+JSON_SUFFIX, PARQUET_SUFFIX = ".json", ".parq"
+
+
+class _Named(NamedTuple):
+    """An array by its path in the group, the URLs of its files beside it."""
+
+    path: str
+    array: FrameGrid | InlineArray
+    urls: list[str]
+
+
+class _Group:
+    """Metadata and arrays of a run."""
+
+    def __init__(self, header: Header, options: ExportOptions) -> None:
+        self.metadata: dict[str, Any] = {".zgroup": {"zarr_format": 2}}
+        self.arrays: list[_Named] = []
+        self._streams: list[StreamArrays] = []
+        self._to = options.to
+        if options.stream is ALL:
+            self.metadata[".zattrs"] = root_attrs(header.start, header.known_stop)
+        for stream in stream_arrays(header, options):
+            self._streams.append(stream)
+            self._add(stream, f"{stream.group}/" if options.stream is ALL else "")
+
+    def _add(self, stream: StreamArrays, begin: str) -> None:
+        variables, attributes = encoded_variables(stream.dataset)
+        self.metadata[f"{begin}.zgroup"] = {"zarr_format": 2}
+        self.metadata[f"{begin}.zattrs"] = attributes
+        for name, variable in variables.items():
+            path = f"{begin}{name}"
+            grid = stream.grids.get(name)
+            if grid is None:
+                array, attrs = inline_array(name, variable)
+                self.metadata[f"{path}/.zarray"] = array.metadata
+                self.arrays.append(_Named(path, array, []))
+            else:
+                attrs = attributes_of(variable, dict(variable.attrs))
+                self.metadata[f"{path}/.zarray"] = _grid_metadata(grid)
+                urls = [location_of(file.path, self._to) for file in grid.files]
+                self.arrays.append(_Named(path, grid, urls))
+            self.metadata[f"{path}/.zattrs"] = attrs
+
+    def check_files(self) -> None:
+        """See :meth:`StreamArrays.check_files`."""
+        for stream in self._streams:
+            stream.check_files()
+
+    @property
+    def fits_json(self) -> bool:
+        """Whether it is small enough to be read whole."""
+        grids = [one.array for one in self.arrays if isinstance(one.array, FrameGrid)]
+        inline = [one.array for one in self.arrays if isinstance(one.array, InlineArray)]
+        chunks = sum(grid.numbers.size for grid in grids)
+        return chunks <= MOST_IN_JSON and sum(array.nbytes for array in inline) <= MOST_INLINE
+
+    def mapping(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        refs: dict[str, Any] = {path: json.dumps(entry) for path, entry in self.metadata.items()}
+        refs[".zmetadata"] = json.dumps(self.consolidated)
+        for path, array, urls in self.arrays:
+            for place, value in _references(array, urls):
+                refs[f"{path}/{'.'.join(map(str, place)) or '0'}"] = value
+        return {"version": 1, "refs": refs}
+
+    @property
+    def consolidated(self) -> dict[str, Any]:
+        """All metadata in one."""
+        return {"zarr_consolidated_format": 1, "metadata": self.metadata}
+
+
+def _grid_metadata(grid: FrameGrid) -> dict[str, Any]:
+    return {
+        "zarr_format": 2,
+        "shape": list(grid.shape),
+        "chunks": list(grid.chunk),
+        "dtype": grid.dtype.str,
+        "filters": [dict(codec) for codec in grid.codecs] or None,
+        "compressor": None,
+        "fill_value": None,
+        "order": "C",
+    }
+
+
+def _references(
+    array: FrameGrid | InlineArray, urls: list[str]
+) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """Place and reference of each chunk."""
+    if isinstance(array, InlineArray):
+        for place, data in array.chunks():
+            yield place, f"base64:{base64.b64encode(data).decode()}"
+        return
+    entries = zip(array.numbers.flat, array.offsets.flat, array.sizes.flat)
+    for place, (number, offset, size) in zip(np.ndindex(array.numbers.shape), entries):
+        yield place, [urls[int(number)], int(offset), int(size)]
+
+
+def references(header: Header, stream: Any, to: Mapping[str, str] | None, arrays: str) -> Any:
+    """References of a run as a mapping; see :meth:`daskbroker.Header.references`."""
+    options = ExportOptions("references", stream, arrays=arrays, to=to)
+    group = _Group(header, options)
+    found = group.mapping()
+    group.check_files()
+    return found
+
+
+def write_references(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+    """A JSON file a run, or a folder of Parquet files where there are many chunks."""
+    if options.stream is not ALL and not options.streams(header):
+        return
+    group = _Group(header, options)
+    target = place.of_run(header, options)
+    as_parquet = not group.fits_json
+    if place.is_file:
+        as_parquet = target.suffix.lower() == PARQUET_SUFFIX
+    elif as_parquet:
+        target = target.with_name(target.name.removesuffix(JSON_SUFFIX) + PARQUET_SUFFIX)
+    if as_parquet:
+        with storing(target), replacing_folder(target, (".zmetadata",)) as temporary:
+            _write_parquet(group, temporary)
+            group.check_files()
+    else:
+        with storing(target), replacing(target) as temporary:
+            temporary.write_text(json.dumps(group.mapping()), encoding="utf8")
+            group.check_files()
+    yield target
+    if not place.is_file:
+        _drop_other_form(target)
+
+
+def _drop_other_form(target: Path) -> None:
+    """Remove what was written when the run had fewer chunks."""
+    if target.suffix == PARQUET_SUFFIX:
+        target.with_suffix(JSON_SUFFIX).unlink(missing_ok=True)
+    else:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(target.with_suffix(PARQUET_SUFFIX))
+
+
+# -- Parquet ---------------------------------------------------------------------------------
+
+
+def _write_parquet(group: _Group, folder: Path) -> None:
+    """Files ``<array>/refs.<n>.parq`` of so many chunks each, in C order of the grid."""
+    folder.mkdir(parents=True)
+    text = json.dumps({**group.consolidated, "record_size": RECORDS})
+    (folder / ".zmetadata").write_text(text, encoding="utf8")
+    for path, array, urls in group.arrays:
+        (folder / path).mkdir(parents=True, exist_ok=True)
+        table = _inline_table(array) if isinstance(array, InlineArray) else _grid_table(array, urls)
+        for number, first in enumerate(range(0, table.num_rows, RECORDS)):
+            part, file = table.slice(first, RECORDS), folder / path / f"refs.{number}.parq"
+            pq.write_table(part, file, compression="zstd")
+
+
+def _grid_table(grid: FrameGrid, urls: list[str]) -> pa.Table:
+    numbers = pa.array(grid.numbers.ravel().astype(np.int32))
+    columns = {
+        "path": pa.DictionaryArray.from_arrays(numbers, pa.array(urls, pa.string())),
+        "offset": pa.array(grid.offsets.ravel().astype(np.int64)),
+        "size": pa.array(grid.sizes.ravel().astype(np.int64)),
+    }
+    return pa.table(columns)
+
+
+def _inline_table(array: InlineArray) -> pa.Table:
+    data = [data for _, data in array.chunks()]
+    zeros = pa.array(np.zeros(len(data), np.int64))
+    columns = {
+        "path": pa.nulls(len(data), pa.string()),
+        "offset": zeros,
+        "size": zeros,
+        "raw": pa.array(data, pa.binary()),
+    }
+    return pa.table(columns)

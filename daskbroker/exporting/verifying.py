@@ -1,0 +1,141 @@
+"""Whether a file holds what was written: digests of values as they go in, and as they come out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.errors import StoreError
+
+__all__ = ["CheckedText", "WrittenParts", "arrow_digest", "differs", "values_digest"]
+
+PIECE = 2**20
+
+
+def differs(target: Path, what: str) -> StoreError:
+    """The error for a file that does not hold what was written to it."""
+    return StoreError(
+        f"the export {target} was read back, and {what} is not what was written; nothing was put "
+        "in its place. Look after the disk, and export again"
+    )
+
+
+class CheckedText(io.TextIOBase):
+    """A text file that is written, and knows what it should hold.
+
+    Parameters
+    ----------
+    file
+        Open to write, in UTF-8.
+    errors
+        What becomes of text that UTF-8 does not have, as of :func:`open`.
+    """
+
+    def __init__(self, file: TextIO, errors: str = "strict") -> None:
+        self._file, self._errors = file, errors
+        self._digest = hashlib.blake2b()
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        self._digest.update(text.encode("utf8", self._errors))
+        return self._file.write(text)
+
+    def check(self, path: Path, target: Path) -> None:
+        """Compare what the file holds, once it is closed.
+
+        Raises
+        ------
+        StoreError
+        """
+        found = hashlib.blake2b()
+        with path.open("rb") as file:
+            while piece := file.read(PIECE):
+                found.update(piece)
+        if found.digest() != self._digest.digest():
+            raise differs(target, "its text")
+
+
+class WrittenParts:
+    """Digests of the parts of a file, in the order in which they were written.
+
+    Parameters
+    ----------
+    target
+        Of messages.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self.parts: list[tuple[Any, bytes]] = []
+
+    def named(self, target: Path) -> WrittenParts:
+        """The same, with the name that the file will have, for messages."""
+        self._target = target
+        return self
+
+    def note(self, part: Any, digest: bytes) -> None:
+        """Remember a part."""
+        self.parts.append((part, digest))
+
+    def check(self, found: Iterable[tuple[Any, bytes]], label: str) -> None:
+        """Compare with what was read back.
+
+        Raises
+        ------
+        StoreError
+            Naming the first part that differs, or is missing.
+        """
+        rest = iter(found)
+        for part, digest in self.parts:
+            read = next(rest, None)
+            if read is None or read[1] != digest:
+                raise differs(self._target, f"{label} {part if read is None else read[0]}")
+        if next(rest, None) is not None:
+            raise differs(self._target, f"{label}, of which there are too many,")
+
+
+def values_digest(values: np.ndarray) -> bytes:
+    """Of numbers, times or text."""
+    digest = hashlib.blake2b(repr(values.shape).encode())
+    if values.dtype.kind in "OTU":
+        for cell in values.ravel().tolist():
+            text = cell if isinstance(cell, bytes) else str(cell).encode("utf8", "surrogatepass")
+            digest.update(len(text).to_bytes(8, "little") + text)
+    else:
+        digest.update(np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="))).data)
+    return digest.digest()
+
+
+def arrow_digest(table: pa.Table) -> bytes:
+    """Of the cells of a table, whatever their chunks and what is under a null."""
+    digest = hashlib.blake2b(repr(table.column_names).encode())
+    for column in table.columns:
+        _add(digest, column)
+    return digest.digest()
+
+
+def _add(digest: Any, array: Any) -> None:
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    digest.update(len(array).to_bytes(8, "little"))
+    if array.null_count:
+        digest.update(np.packbits(array.is_null().to_numpy(zero_copy_only=False)).tobytes())
+        array = array.drop_null()
+    kind = array.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        digest.update(array.value_lengths().to_numpy(zero_copy_only=False).tobytes())
+        _add(digest, array.flatten())
+    elif pa.types.is_struct(kind):
+        for child in array.flatten():
+            _add(digest, child)
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        for cell in array.cast(pa.large_binary()).to_pylist():
+            digest.update(len(cell).to_bytes(8, "little") + cell)
+    elif not pa.types.is_null(kind):
+        digest.update(np.ascontiguousarray(array.to_numpy(zero_copy_only=False)).tobytes())

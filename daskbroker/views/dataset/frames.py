@@ -1,0 +1,61 @@
+"""A Dataset, and where in detector files the cells of its external variables lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import xarray as xr
+
+from ...assets.access import FileAccess
+from ...assets.handlers.stored_frames import CellFrames, NoReference
+from ...core.run_plan import RunPlan
+from ..options import ViewOptions
+from ..table.opening import Runs
+from .columns import planned_block
+from .loading import load
+from .opening import assembly
+
+__all__ = ["DatasetFrames", "dataset_frames"]
+
+
+@dataclass(frozen=True)
+class DatasetFrames:
+    """A Dataset, and where its frames lie.
+
+    Attributes
+    ----------
+    dataset
+        With xarray's own lazy arrays.
+    frames
+        Of each external variable, which bytes its cells are; or why that cannot be told.
+    """
+
+    dataset: xr.Dataset
+    frames: Mapping[str, CellFrames | NoReference]
+
+
+def dataset_frames(
+    plan: RunPlan, stream: str, runs: Runs, options: ViewOptions, files: FileAccess
+) -> DatasetFrames:
+    """The Dataset of one stream, as :func:`.opening.dataset` has it, and where its frames lie.
+
+    Raises
+    ------
+    FillError
+        If a file is missing or cannot be read.
+    """
+    made = assembly(plan, stream, runs, options, options.filling(plan, files, runs), chunks=None)
+    (loaded,) = load([made.loading])
+    found: dict[str, CellFrames | NoReference] = {}
+    count = len(made.rows)
+    for name, column in made.external.items() if count else ():
+        pieces, order = made.rows.pieces(0, count)
+        block = planned_block(made.plan.events, pieces, order, None, made.rows.later)
+        try:
+            if column.declared.shape is None:
+                raise NoReference("cells have no common shape")
+            found[name] = column.frames(block)
+        except NoReference as error:
+            found[name] = error
+    return DatasetFrames(made.dataset(loaded), found)

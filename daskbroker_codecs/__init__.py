@@ -1,0 +1,115 @@
+"""Two codecs of HDF5 files for numcodecs and Zarr: what is coded by LZ4 or by bitshuffle.
+
+References to HDF5 files lead to chunks as HDF5's filters wrote them. For most filters numcodecs has
+the codec; for LZ4 (32004) and bitshuffle (32008), which put headers of their own before blocks, it
+has none. This package needs NumPy and imagecodecs, and of daskbroker nothing: who opens references
+installs daskbroker without its dependencies (``pip install --no-deps``), or copies this folder and
+calls :func:`register`.
+
+===================== ================================ ==========================================
+codec                 configuration                    entry points
+===================== ================================ ==========================================
+``hdf5_lz4``          none                             ``numcodecs.codecs``, ``zarr.codecs``
+``hdf5_bitshuffle``   ``elementsize``, ``packing``     likewise
+                      (``"lz4"`` or ``"zstd"``)
+===================== ================================ ==========================================
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+__all__ = ["decode_bitshuffle", "decode_lz4", "register"]
+
+LZ4, BITSHUFFLE = "hdf5_lz4", "hdf5_bitshuffle"
+PACKINGS = {"lz4": imagecodecs.lz4_decode, "zstd": imagecodecs.zstd_decode}
+GROUP = 8
+"""Bitshuffle takes so many elements together; a rest that is less stays as it is."""
+
+MOST_RATIO = 2**16
+"""More than that nothing makes of zeros; what claims more is no chunk."""
+
+_SIZES = struct.Struct(">QI")
+_LENGTH = struct.Struct(">I")
+
+
+def decode_lz4(data: Any) -> np.ndarray:
+    """What HDF5's LZ4 filter has made of bytes."""
+    view, size, block, at = _begin(data)
+    out = np.empty(size, np.uint8)
+    for first in range(0, size, block):
+        part = out[first : first + block]
+        packed, at = _next(view, at)
+        if len(packed) == len(part):  # what LZ4 makes no smaller is left as it is
+            part[:] = np.frombuffer(packed, np.uint8)
+        else:
+            imagecodecs.lz4_decode(packed, out=part)
+    return out
+
+
+def decode_bitshuffle(data: Any, elementsize: int, packing: str) -> np.ndarray:
+    """What HDF5's bitshuffle filter has made of elements of some bytes."""
+    view, size, block, at = _begin(data)
+    unpack = PACKINGS[packing]
+    out = np.empty(size, np.uint8)
+    whole = size // (GROUP * elementsize) * GROUP * elementsize
+    for first in range(0, whole, block):
+        part = out[first : min(first + block, whole)]
+        packed, at = _next(view, at)
+        planes = np.empty(len(part), np.uint8)  # given as memory: of arrays, the dtype would count
+        unpack(packed, out=planes)
+        imagecodecs.bitshuffle_decode(
+            planes.data, itemsize=elementsize, blocksize=len(part) // elementsize, out=part
+        )
+    rest = np.frombuffer(view[at : at + size - whole], np.uint8)
+    out[whole:] = rest
+    return out
+
+
+def _begin(data: Any) -> tuple[memoryview, int, int, int]:
+    """The bytes, how many come out, how many of these each block has, where the first is."""
+    view = memoryview(data).cast("B")
+    if len(view) < _SIZES.size:
+        raise ValueError("the chunk is too short for its header")
+    size, block = _SIZES.unpack_from(view)
+    if size and block == 0:
+        raise ValueError("the chunk has blocks of no length")
+    if size > MOST_RATIO * max(len(view), 2**12):
+        raise ValueError(f"a chunk of {len(view):,} bytes claims to be {size:,}")
+    return view, size, block, _SIZES.size
+
+
+def _next(view: memoryview, at: int) -> tuple[memoryview, int]:
+    """The block at a place, and the place behind it."""
+    if at + _LENGTH.size > len(view):
+        raise ValueError("the chunk is cut off")
+    (length,) = _LENGTH.unpack_from(view, at)
+    end = at + _LENGTH.size + length
+    if end > len(view):
+        raise ValueError("the chunk is cut off")
+    return view[at + _LENGTH.size : end], end
+
+
+def register() -> None:
+    """Make the codecs known here, to numcodecs and, where it is installed, to Zarr.
+
+    Not needed where the package is installed: its entry points are found.
+    """
+    import numcodecs.registry
+
+    from .for_numcodecs import HDF5LZ4, HDF5Bitshuffle
+
+    for codec in (HDF5LZ4, HDF5Bitshuffle):
+        numcodecs.registry.register_codec(codec)
+    try:
+        import zarr.registry
+    except ImportError:
+        return
+    from .for_zarr import BitshuffleCodec, LZ4Codec
+
+    zarr.registry.register_codec(LZ4, LZ4Codec)
+    zarr.registry.register_codec(BITSHUFFLE, BitshuffleCodec)

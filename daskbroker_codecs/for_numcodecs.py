@@ -1,0 +1,50 @@
+"""The codecs as numcodecs has them, for Zarr's format 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numcodecs.abc import Codec
+from numcodecs.compat import ndarray_copy
+
+from . import BITSHUFFLE, LZ4, decode_bitshuffle, decode_lz4
+
+__all__ = ["HDF5LZ4", "HDF5Bitshuffle"]
+
+
+class _Decoder(Codec):  # type: ignore[misc]
+    """Reads only: what is written has no need of HDF5's own blocks."""
+
+    def encode(self, buf: Any) -> Any:
+        raise NotImplementedError(f"{self.codec_id} only decodes")
+
+
+class HDF5LZ4(_Decoder):
+    """``{"id": "hdf5_lz4"}``."""
+
+    codec_id = LZ4
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        return ndarray_copy(decode_lz4(np.ascontiguousarray(buf)), out)
+
+
+class HDF5Bitshuffle(_Decoder):
+    """``{"id": "hdf5_bitshuffle", "elementsize": 2, "packing": "lz4"}``.
+
+    Parameters
+    ----------
+    elementsize
+        Bytes of an element.
+    packing
+        ``"lz4"`` or ``"zstd"``.
+    """
+
+    codec_id = BITSHUFFLE
+
+    def __init__(self, elementsize: int, packing: str = "lz4") -> None:
+        self.elementsize, self.packing = elementsize, packing
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        values = decode_bitshuffle(np.ascontiguousarray(buf), self.elementsize, self.packing)
+        return ndarray_copy(values, out)

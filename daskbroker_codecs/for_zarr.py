@@ -1,0 +1,72 @@
+"""The codecs as Zarr has them, for its format 3."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from zarr.abc.codec import BytesBytesCodec
+
+from . import BITSHUFFLE, LZ4, decode_bitshuffle, decode_lz4
+
+__all__ = ["BitshuffleCodec", "LZ4Codec"]
+
+
+class _Decoder(BytesBytesCodec):  # type: ignore[misc]
+    """Reads only."""
+
+    is_fixed_size = False
+    name: ClassVar[str]
+
+    def decoder(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What decodes a chunk."""
+        raise NotImplementedError
+
+    def configuration(self) -> dict[str, Any]:
+        """What metadata say of it."""
+        return {}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> _Decoder:
+        return cls(**data.get("configuration", {}))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "configuration": self.configuration()}
+
+    async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+        values = await asyncio.to_thread(self.decoder(), chunk_bytes.as_numpy_array())
+        return chunk_spec.prototype.buffer.from_bytes(values.tobytes())
+
+    async def _encode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
+        raise NotImplementedError(f"{self.name} only decodes")
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LZ4Codec(_Decoder):
+    """``{"name": "hdf5_lz4"}``."""
+
+    name = LZ4
+
+    def decoder(self) -> Callable[[np.ndarray], np.ndarray]:
+        return decode_lz4
+
+
+@dataclass(frozen=True)
+class BitshuffleCodec(_Decoder):
+    """``{"name": "hdf5_bitshuffle", "configuration": {"elementsize": 2, "packing": "lz4"}}``."""
+
+    elementsize: int
+    packing: str = "lz4"
+    name = BITSHUFFLE
+
+    def decoder(self) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda data: decode_bitshuffle(data, self.elementsize, self.packing)
+
+    def configuration(self) -> dict[str, Any]:
+        return {"elementsize": self.elementsize, "packing": self.packing}

@@ -1,0 +1,227 @@
+"""Exports that were interrupted go on, and files are compared with what was written to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import h5py
+import pyarrow.parquet as pq
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+import daskbroker
+from daskbroker.cli import app
+from daskbroker.core.errors import StoreError
+from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing.base import insert_all
+from daskbroker.testing.detector_runs import datum_run
+from daskbroker.work.ingest import ingest
+
+JOURNAL = ".daskbroker-export.jsonl"
+FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
+
+
+def kinds_run(uid="kinds", rows=5):
+    """Columns of every kind."""
+    run = RunBuilder(uid)
+    row = {"x": 0.5, "n": 1, "label": "ü", "on": True, "gap": 1, "no": 0.5, "half": "a"}
+    row |= {"v": [0.5, 0.5], "ragged": [1, 2], "lie": 1, "flag": True, "texts": ["a", "b"]}
+    descriptor = run.descriptor(row)
+    for n in range(rows):
+        run.event(
+            descriptor,
+            {
+                **row, "x": float("nan") if n == 1 else n / 2, "gap": None if n % 2 else n,
+                "no": None, "half": "\ud800" if n == 3 else "", "ragged": list(range(n % 3)),
+                "lie": n if n % 2 else "text", "flag": None if n == 2 else n % 2 == 0,
+                "label": f"größe {n}",
+            },
+        )  # fmt: skip
+    return run.stop()
+
+
+def states(folder):
+    """What tells each file from one that replaced it."""
+    return {
+        path.relative_to(folder).as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != JOURNAL
+    }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_goes_on_where_it_was_interrupted(db, tmp_path, format):
+    for number in range(3):
+        insert_all(db, make_run(3, number=number, uid=f"run-{number}"))
+    insert_all(db, make_run(3, number=3, stop=False, uid="open-run"))
+    out = tmp_path / "out"
+
+    def after(count):
+        """Runs, the next of which fails."""
+        for number, header in enumerate(list(db())[::-1]):
+            if number == count:
+                raise KeyboardInterrupt
+            yield header
+
+    with pytest.raises(KeyboardInterrupt):
+        list(daskbroker.exporting.runs.export(after(2), out, format))
+    first = states(out)
+    assert first
+    assert not any("run-2" in name for name in first)
+    written = db().export(out, format, resume=True)
+    assert {name: states(out)[name] for name in first} == first
+    told = [str(path.relative_to(out)) for path in written]
+    assert len(told) == 2
+    assert any("run-2" in name for name in told)
+    assert any("open-run" in name for name in told)
+    (again,) = db().export(out, format, resume=True)
+    assert "open-run" in str(again)  # which may have more events by now
+    insert_all(
+        db, [("stop", {"uid": "s", "run_start": "open-run", "time": 2e9, "exit_status": "success"})]
+    )
+    assert len(db().export(out, format, resume=True)) == 1
+    assert db().export(out, format, resume=True) == []
+    # another way of exporting, a file that is gone, a journal that was cut off
+    with (out / JOURNAL).open("a") as file:
+        file.write('{"run": "run-1')
+    gone = next(path for path in sorted(out.rglob("*run-1*")) if path.name != JOURNAL)
+    gone.rename(tmp_path / "gone")
+    (found,) = db().export(out, format, resume=True)
+    assert "run-1" in str(found)
+    assert db().export(out, format, resume=True) == []
+    if format in ("parquet", "netcdf", "zarr", "csv", "nexus"):
+        assert len(db().export(out, format, resume=True, stream="primary")) == 4
+    assert not list(out.rglob("*.part"))
+
+
+def test_a_killed_export_leaves_whole_files_and_goes_on(tmp_path):
+    store, out = tmp_path / "store", tmp_path / "out"
+    with daskbroker.connect(store) as db:
+        for number in range(20):
+            insert_all(db, make_run(20, number=number, uid=f"run-{number}"))
+    script = """
+        import sys, daskbroker
+        with daskbroker.connect(sys.argv[1]) as db:
+            db().export(sys.argv[2], "netcdf", resume=True)
+    """
+    call = [sys.executable, "-c", textwrap.dedent(script), str(store), str(out)]
+    process = subprocess.Popen(call)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("*.nc"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    whole = states(out)
+    there = [name for name in whole if name.endswith(".nc")]
+    assert 3 <= len(there) < 20
+    for name in there:
+        xr.load_datatree(out / name, engine="h5netcdf")
+    with daskbroker.connect(store) as db:
+        again = db().export(out, "netcdf", resume=True)
+    assert len(again) in (20 - len(there), 21 - len(there))  # the last one may not be noted
+    assert len(list(out.glob("*.nc"))) == 20
+
+
+def test_the_command_line_goes_on(db, tmp_path):
+    insert_all(db, make_run(3, uid="run-0"))
+    call = ["export", str(tmp_path / "out"), "--db", str(db.uri), "--resume", "--no-verify"]
+    for count in (1, 0):
+        done = CliRunner().invoke(app, [*call, "--json"])
+        assert done.exit_code == 0, done.output
+        assert len(json.loads(done.stdout)["files"]) == count
+
+
+# -- read back -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("format", [format for format in FORMATS if format != "icechunk"])
+def test_what_is_whole_passes(db, tmp_path, format, fill):
+    if fill and format in ("csv", "references"):
+        return
+    insert_all(db, kinds_run())
+    insert_all(db, datum_run(tmp_path)[0])
+    insert_all(db, RunBuilder("no-streams").stop())
+    insert_all(db, [d for d in make_run(1, uid="no-events") if d[0] != "event"])
+    db().export(tmp_path / "out", format, fill=fill, arrays="drop")
+
+
+@pytest.mark.parametrize("format", ["netcdf", "zarr"])
+def test_text_that_files_do_not_hold_comes_back(db, tmp_path, format):
+    texts = ["a\0b", "größe", ""]
+    insert_all(db, make_run(keys={"odd": texts, "usual": ["a", "b", ""]}))
+    (path,) = db[-1].export(tmp_path, format, stream="primary")
+    (uid,) = ingest(db, [path]).runs
+    assert db[uid].dataset()["odd"].values.tolist() == texts
+    assert db[uid].dataset()["usual"].values.tolist() == ["a", "b", ""]
+
+
+def spoil_text(path):
+    path.write_bytes(path.read_bytes().replace(b"label", b"level"))
+
+
+def spoil_parquet(path):
+    table = pq.read_table(path)
+    frame = table.to_pandas()
+    frame.loc[4, "label"] = "größe 5"
+    pq.write_table(table.from_pandas(frame, table.schema), path)
+
+
+def spoil_hdf5(name):
+    def spoil(path):
+        with h5py.File(path, "r+") as file:
+            file[name][4] = "größe 5"
+
+    return spoil
+
+
+def spoil_zarr(path):
+    data = xr.load_dataset(path, group="primary", engine="zarr")
+    data["label"][4] = "größe 5"
+    data[["label"]].to_zarr(path, group="primary", mode="a", zarr_format=2)
+
+
+SPOILED = {
+    "jsonl": (spoil_text, "its text"),
+    "csv": (spoil_text, "its text"),
+    "parquet": (spoil_parquet, "row group 0"),
+    "netcdf": (spoil_hdf5("primary/label"), "the variable 'label' of '/primary'"),
+    "zarr": (spoil_zarr, "the variable 'label' of '/primary'"),
+    "nexus": (spoil_hdf5("entry/primary/label"), "the field /entry/primary/label"),
+}
+
+
+@pytest.mark.parametrize("format", SPOILED)
+def test_a_file_that_holds_something_else_gets_no_name(db, tmp_path, monkeypatch, format):
+    """A disk that gives other bytes than it was given stands behind the closing of each file."""
+    spoil, words = SPOILED[format]
+    insert_all(db, kinds_run())
+    module = {"jsonl": "jsonl", "netcdf": "datasets", "zarr": "datasets", "nexus": "nexus"}
+    name = f"daskbroker.exporting.{module.get(format, 'tables')}"
+    check = {
+        "jsonl": "CheckedText.check", "csv": "CheckedText.check", "parquet": "_row_groups",
+        "netcdf": "check_datasets", "zarr": "check_datasets", "nexus": "_read_back",
+    }[format]  # fmt: skip
+    owner = sys.modules[name]
+    *above, last = check.split(".")
+    for part in above:
+        owner = getattr(owner, part)
+    compare = getattr(owner, last)
+
+    def spoiled(*args):
+        path = next(a for a in args if hasattr(a, "with_name") and a.name.endswith(".part"))
+        spoil(path)
+        return compare(*args)
+
+    monkeypatch.setattr(owner, last, spoiled)
+    with pytest.raises(StoreError, match=rf"was read back, and {words} is not what was written"):
+        db().export(tmp_path / "out", format, arrays="drop")
+    assert states(tmp_path / "out") == {}
+    assert db().export(tmp_path / "out", format, arrays="drop", verify=False)
