@@ -38,7 +38,7 @@ def consume(servers, db, enough):
             consumer.commit(asynchronous=False)
 
     config = {"auto.offset.reset": "earliest", "enable.auto.commit": False}
-    config |= {"session.timeout.ms": 1500, "heartbeat.interval.ms": 300}  # or 45 s pass
+    config["session.timeout.ms"] = 6000  # the broker waits so long for the consumer before
     consumer = BlueskyConsumer(
         [TOPIC], servers, "daskbroker", consumer_config=config, process_document=take
     )
