@@ -119,12 +119,15 @@ class _Unpickler(pickle.Unpickler):
             return _Dtype if name == "dtype" else None
         elif (module, name) in _TYPES:
             return _TYPES[module, name]
-        elif module.partition(".")[0] not in sys.stdlib_module_names:
+        elif module.partition(".")[0] not in _NO_ENUMERATIONS:
             return _member_of(f"{module}.{name}")
         raise BadMessage(
             f"{module}.{name} is no type of a document; what a message names is not run"
         )
 
+
+_NO_ENUMERATIONS = sys.stdlib_module_names | {"numpy", "pandas", "daskbroker"}
+"""Packages whose names in a message are refused; of others it may be a device's enumeration."""
 
 _TYPES: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
