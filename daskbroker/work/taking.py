@@ -19,6 +19,8 @@ __all__ = ["Taker"]
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 """Seconds before a document is tried again, while the store takes none."""
+REMIND = 40
+"""It is told again after so many tries, ten minutes."""
 SETTLE_SECONDS = 1.0
 """After the stop, before events are counted: another process may be inserting the same run."""
 MOST_NAMED = 10_000
@@ -91,21 +93,21 @@ class Taker:
         return True
 
     def _insert(self, name: str, doc: Doc) -> None:
-        pause, failed = FIRST_WAIT, False
+        pause, tries = FIRST_WAIT, 0
         while True:
             try:
                 self._insert_now(name, doc)
             except StoreDamaged:
                 raise
             except StoreError as error:
-                if not failed:
+                if tries % REMIND == 0:
                     self._warn(f"the store takes nothing, documents wait: {error}")
-                failed = True
+                tries += 1
                 if not self._wait(pause):
                     raise
                 pause = min(2 * pause, LONGEST_WAIT)
             else:
-                if failed:
+                if tries:
                     self._warn("the store takes documents again")
                 return
 
