@@ -122,20 +122,26 @@ def test_nothing_that_a_message_names_is_run(value, tmp_path):
     with daskbroker.connect(tmp_path / "store") as db:
         try:
             found = decoded(b" start " + pickle.dumps({"uid": "abcdef", "time": 1.0, "v": value}))
-        except BadMessage:
+        except BadMessage as error:
+            assert str(error).startswith("a start ")
             return
         # What stands for a name is no value that could be stored.
-        with pytest.raises(BadDocument):
+        with pytest.raises(BadDocument, match="v"):
             db.insert(*found)
 
 
 @pytest.mark.parametrize(
-    "message",
-    [b"", b"start", b" start", b" strat {}", b" \xff \xff", b" start ", b" start \x80\x04",
-     b" start " + pickle.dumps([1]), b" start " + pickle.dumps(DOC)[:-40]],
+    ("message", "said"),
+    [
+        (b"", "not a prefix"), (b"start", "not a prefix"), (b" start", "not a prefix"),
+        (b" strat {}", "called 'strat'"), (b" \xff \xff", "no kind of document"),
+        (b" start ", "cannot read"), (b" start \x80\x04", "cannot read"),
+        (b" start " + pickle.dumps([1]), "no mapping but a list"),
+        (b" start " + pickle.dumps(DOC)[:-40], "cannot read"),
+    ],
 )  # fmt: skip
-def test_what_is_no_message(message):
-    with pytest.raises(BadMessage):
+def test_what_is_no_message(message, said):
+    with pytest.raises(BadMessage, match=said):
         decoded(message)
 
 

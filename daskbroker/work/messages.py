@@ -68,8 +68,8 @@ def decoded(
         raise BadMessage(f"no kind of document is called {name[:40]!r}")
     try:
         doc = SERIALIZERS[serializer](body)
-    except BadMessage:
-        raise
+    except BadMessage as error:
+        raise BadMessage(f"a {name} with what cannot be taken: {error}") from None
     # Damaged bytes make each of the parsers raise nearly anything.
     except Exception as error:
         raise BadMessage(

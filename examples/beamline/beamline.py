@@ -144,7 +144,7 @@ def main() -> None:
 
         # All runs on workers, which read the store's files themselves.
         with (
-            LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+            LocalCluster(n_workers=2, dashboard_address=":0", silence_logs="error") as cluster,
             Client(cluster),
             daskbroker.connect(backup, create=False, mode="r") as copy,
             daskbroker.connect(here.store, create=False, mode="r") as db,
