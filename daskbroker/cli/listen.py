@@ -54,8 +54,9 @@ def listen(
     """
     import platformdirs
 
-    from ..work.listening import Listener
+    from ..work.listening import Listener, endpoint_of
 
+    endpoint_of(address)  # before a store is made of a command line that makes no sense
     folder = spool or platformdirs.user_state_path("daskbroker", appauthor=False) / "listen"
     with making_store(db, err=True) as broker:
         lines = _Lines(broker.timezone)

@@ -113,7 +113,11 @@ class Listener:
         What is not, as the store takes nothing, stays in the spool, and is inserted by the next
         listener of this store and spool.
         """
-        socket = self._connected()
+        try:
+            socket = self._connected()
+        except ConfigError:
+            self._inbox.close()
+            raise
         receiving = threading.Thread(target=self._receive, args=(socket,), daemon=True)
         receiving.start()
         try:
