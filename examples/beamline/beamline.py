@@ -5,6 +5,7 @@ Each is a process of its own. A listener is restarted in mid-run, and the store 
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import subprocess
@@ -144,7 +145,9 @@ def main() -> None:
 
         # All runs on workers, which read the store's files themselves.
         with (
-            LocalCluster(n_workers=2, dashboard_address=":0", silence_logs="error") as cluster,
+            LocalCluster(
+                n_workers=2, dashboard_address=":0", silence_logs=logging.ERROR
+            ) as cluster,
             Client(cluster),
             daskbroker.connect(backup, create=False, mode="r") as copy,
             daskbroker.connect(here.store, create=False, mode="r") as db,
