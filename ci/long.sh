@@ -88,6 +88,16 @@ stage_databroker() { # databroker's own tests, as installed with it; makes an en
     "$python" ci/databroker_suite --face itself --face v1 --face v2
 }
 
+stage_queueserver() { # plans of bluesky-queueserver come by 0MQ; makes an environment
+    if ! command -v redis-server > /dev/null; then
+        apt-get -qq update && apt-get -qq install --no-install-recommends redis-server || return 1
+    fi
+    "${PYTHON:-python3}" -m venv "$scratch/queueserver" &&
+        "$scratch/queueserver/bin/pip" install --quiet --disable-pip-version-check \
+            bluesky-queueserver ophyd pyzmq &&
+        "$python" ci/queueserver.py "$scratch/queueserver/bin/python"
+}
+
 stage_recordings() { # recorded runs, which are not part of the repository
     if [[ ! -d "${DASKBROKER_CORPORA:-}" ]]; then
         echo "DASKBROKER_CORPORA names no folder of recorded runs"
@@ -113,7 +123,7 @@ stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judge
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    conformance databroker recordings eiger mutations benchmarks
+    conformance databroker queueserver recordings eiger mutations benchmarks
 )
 
 # -- command line ----------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted(Path(__file__).parents[1].joinpath("examples").glob("*.py"))
-EXAMPLES = [path for path in EXAMPLES if path.stem != "log_store"]  # see test_log_store.py
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = [path for path in sorted(FOLDER.glob("*.py")) if path.stem != "log_store"]
+EXAMPLES += [FOLDER / "beamline" / "beamline.py"]  # the store is in test_log_store.py
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)

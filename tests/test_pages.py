@@ -38,6 +38,9 @@ CANNOT_RUN = {
     "dask_jobqueue": "docs/cluster.md",
     "dask_kubernetes": "docs/cluster.md",
     "tls_ca_file": "docs/cluster.md",
+    # They go on for ever; tests/cli/test_listen.py and tests/test_kafka.py do the same.
+    "dispatcher.start()": "docs/how-to/message-streams.md",
+    "BlueskyConsumer(": "docs/how-to/message-streams.md",
     # Pieces of functions and classes; examples/log_store.py, which they are of, has its tests.
     "self._log.writing()": "docs/writing-a-store.md",
     "return builder.plan()": "docs/writing-a-store.md",
@@ -142,17 +145,22 @@ def places(tmp_path, monkeypatch):
 def granted(places):
     """The namespace of a page, with what it takes for granted."""
     from bluesky import RunEngine
+    from bluesky.callbacks.zmq import Publisher
 
     with (
         daskbroker.connect("./data") as db,
         daskbroker.connect("./other") as other,
         dask.config.set({"daskbroker.mongo-spool": None}),  # a page sets it, for good
     ):
-        yield {
+        namespace = {
             "__name__": "__main__", "daskbroker": daskbroker, "dask": dask, "np": np, "xr": xr,
             "db": db, "h": db[-1], "uid": db[-1].uid, "db2": other, "RE": RunEngine({}),
             "run": db[-1], "writer": other.insert,
         }  # fmt: skip
+        yield namespace
+        publishers = [value for value in namespace.values() if isinstance(value, Publisher)]
+        for publisher in publishers:
+            publisher.close()
 
 
 PLAIN = [

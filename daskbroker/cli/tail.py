@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..broker import DataBroker
     from ..header import Header
 
-__all__ = ["tail"]
+__all__ = ["run_line", "stop_line", "tail"]
 
 MOST_WAITING = 1000
 """So many documents wait at most to be shown."""
@@ -163,7 +163,7 @@ class _Lines:
         from ..core.clock import seconds_of
 
         if name == "start":
-            self._say(header, _run_line(header))
+            self._say(header, run_line(header.start, self._zone))
         elif name == "descriptor":
             self._descriptors[doc["uid"]] = doc
         elif name == "event" and seconds_of(doc) < self._begun:
@@ -173,7 +173,7 @@ class _Lines:
             self._say(header, self._event_line(header, doc))
         elif name == "stop":
             self._tell_passed(header)
-            self._say(header, _stop_line(header, doc))
+            self._say(header, stop_line(header.start, doc, self._zone))
 
     def _tell_passed(self, header: Header) -> None:
         passed = self._passed.pop(header.uid, 0)
@@ -210,17 +210,19 @@ def _value(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _run_line(header: Header) -> str:
+def run_line(start: Mapping[str, Any], zone: str) -> str:
+    """What is told of a run that begins."""
     from ..display.facts import RunFacts
 
-    fact = RunFacts.of(header.start, None, header.db.timezone)
+    fact = RunFacts.of(start, None, zone)
     told = [fact.time, " ".join(filter(None, ["run", fact.scan_id, fact.plan]))]
     return "  ".join(filter(None, [*told, fact.sample, fact.motors]))
 
 
-def _stop_line(header: Header, stop: Mapping[str, Any]) -> str:
+def stop_line(start: Mapping[str, Any], stop: Mapping[str, Any], zone: str) -> str:
+    """What is told of a run that has ended."""
     from ..display.facts import RunFacts
 
-    fact = RunFacts.of(header.start, stop, header.db.timezone)
+    fact = RunFacts.of(start, stop, zone)
     points = f"{fact.points} points" if fact.points else ""
     return "  ".join(filter(None, ["ended:", fact.status, points, fact.duration]))

@@ -14,7 +14,7 @@ from .tree import tree
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "counted_rows"]
 
 FEW = 12
 """The data keys of a stream are folded if they are more."""
@@ -105,10 +105,10 @@ def _rows(header: Header, streams: Mapping[str, Descriptors]) -> dict[str, int]:
     given = None if header.known_stop is None else header.known_stop.get("num_events")
     told: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
     rows = {name: told[name] for name in streams if type(told.get(name)) is int}
-    return rows if len(rows) == len(streams) else _counted(header)
+    return rows if len(rows) == len(streams) else counted_rows(header)
 
 
-def _counted(header: Header) -> dict[str, int]:
+def counted_rows(header: Header) -> dict[str, int]:
     """Rows by stream, as the event sources have planned them; none is read."""
     found: dict[str, int] = {}
     for source in header.db.event_sources.values():

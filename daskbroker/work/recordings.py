@@ -35,7 +35,7 @@ from ..core.json_text import from_extended_json
 from ..core.regular import open_regular
 from .saved import is_ours, is_saved, is_zarr, read_saved
 
-__all__ = ["Recorded", "find_recordings", "read_recording"]
+__all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]
 
 LARGEST = 64 * 2**20
 RATIO = 250
@@ -371,7 +371,7 @@ def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str,
     """The items of at most so many bytes: a list takes memory for as many items as it announces."""
     limit = min(most, 2**31 - 1)
     unpacker = msgpack.Unpacker(
-        object_hook=_array,
+        object_hook=msgpack_array,
         strict_map_key=False,
         max_buffer_size=2**31 - 1,
         max_array_len=limit,
@@ -400,7 +400,7 @@ def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str,
         raise damage
 
 
-def _array(mapping: dict[Any, Any]) -> Any:
+def msgpack_array(mapping: dict[Any, Any]) -> Any:
     """Arrays and NumPy scalars as msgpack-numpy writes them; never its pickled ones."""
     marks = {key.decode() if isinstance(key, bytes) else key: key for key in mapping}
     if not {"nd", "type", "data"} <= marks.keys():

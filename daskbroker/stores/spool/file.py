@@ -72,7 +72,7 @@ class SpoolFile:
 
     def __init__(self, path: Path) -> None:
         if fcntl is None:
-            raise ConfigError("daskbroker.mongo-spool needs files that can be locked (POSIX)")
+            raise ConfigError("a spool needs files that can be locked (POSIX)")
         self.path = path
         self._handle = -1
         in_children(self._close)  # or the file stays locked when the parent has ended
@@ -152,22 +152,37 @@ class SpoolFile:
         StoreVersion
             If the file is of a newer format.
         """
-        start = os.pread(self._handle, len(SIGNATURE) + 4, 0)
-        if start.startswith(SIGNATURE):
-            number = int.from_bytes(start[len(SIGNATURE) :], "little")
-            check_format(f"the spool {self.path}", number, FORMAT_VERSION)
-        place = len(start) if start.startswith(SIGNATURE) else 0
+        place = self.begin()
         self.unread = self.size - place
-        while len(head := os.pread(self._handle, HEAD.size, place)) == HEAD.size:
-            length, checksum = HEAD.unpack(head)
-            if length > self.size - place - HEAD.size:
-                return
-            body = os.pread(self._handle, length, place + HEAD.size)
-            if len(body) < length or zlib.crc32(body) != checksum:
-                return
+        while (body := self.record(place)) is not None:
             yield body
-            place += HEAD.size + length
+            place += self.length_of(body)
             self.unread = self.size - place
+
+    def begin(self) -> int:
+        """The place of the first record; raises as :meth:`records`."""
+        start = os.pread(self._handle, len(SIGNATURE) + 4, 0)
+        if not start.startswith(SIGNATURE):
+            return 0
+        number = int.from_bytes(start[len(SIGNATURE) :], "little")
+        check_format(f"the spool {self.path}", number, FORMAT_VERSION)
+        return len(start)
+
+    def record(self, place: int) -> bytes | None:
+        """The record at a place; None if there is none that is whole."""
+        head = os.pread(self._handle, HEAD.size, place)
+        if len(head) < HEAD.size:
+            return None
+        length, checksum = HEAD.unpack(head)
+        if length > self.size - place - HEAD.size:
+            return None
+        body = os.pread(self._handle, length, place + HEAD.size)
+        return body if len(body) == length and zlib.crc32(body) == checksum else None
+
+    @staticmethod
+    def length_of(body: bytes) -> int:
+        """How many bytes a record takes in the file."""
+        return HEAD.size + len(body)
 
     def clear(self) -> None:
         """Remove all records.
@@ -207,7 +222,10 @@ class SpoolFile:
 def _not_opened(path: Path, error: OSError) -> ConfigError | StoreError:
     if error.errno in TROUBLE:
         return file_error(error, f"the spool {path}")
-    return ConfigError(f"daskbroker.mongo-spool: {path.parent}: {error}")
+    return ConfigError(
+        f"{path.parent} cannot be the folder of a spool (daskbroker.mongo-spool; --spool of "
+        f"daskbroker listen): {error}"
+    )
 
 
 def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:

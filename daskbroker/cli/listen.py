@@ -1,0 +1,124 @@
+"""The command that inserts what a 0MQ proxy sends on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .app import app, making_store, say, width_of_output
+from .options import Store
+
+if TYPE_CHECKING:
+    from ..work.listening import Listener
+
+__all__ = ["listen"]
+
+
+class _Serializer(StrEnum):
+    """How publishers write documents; see :data:`daskbroker.work.messages.SERIALIZERS`."""
+
+    PICKLE = "pickle"
+    MSGPACK = "msgpack"
+    JSON = "json"
+
+
+@app.command()
+def listen(
+    address: Annotated[
+        str, typer.Argument(help="Of the proxy, for subscribers: zmq://localhost:5568.")
+    ],
+    db: Store = None,
+    prefix: Annotated[
+        str, typer.Option(help="Only what is published with this prefix; by default all.")
+    ] = "",
+    serializer: Annotated[
+        _Serializer, typer.Option(help="Of the publisher; pickle is bluesky's default.")
+    ] = _Serializer.PICKLE,
+    spool: Annotated[
+        Path | None,
+        typer.Option(
+            help="Local folder in which documents wait for the store.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Insert the runs that RunEngines publish by bluesky's 0MQ proxy; ends with ctrl-C or SIGTERM.
+
+    What was received waits in a local file until the store has it. Status 1 if some of it does
+    still when the command ends; the next one inserts it.
+    """
+    import platformdirs
+
+    from ..work.listening import Listener, endpoint_of
+
+    endpoint_of(address)  # before a store is made of a command line that makes no sense
+    folder = spool or platformdirs.user_state_path("daskbroker", appauthor=False) / "listen"
+    with making_store(db, err=True) as broker:
+        lines = _Lines(broker.timezone)
+        listener = Listener(
+            broker, address, folder, prefix=prefix.encode(), serializer=serializer.value,
+            taken=lines.show, tell=lambda text: say(text), warn=_warn,
+        )  # fmt: skip
+        say(f"listening for {broker.uri}; documents that wait are in {folder}")
+        with _ending(listener):
+            done = listener.run()
+    if not done:
+        raise typer.Exit(1)
+
+
+def _warn(text: str) -> None:
+    from ..core.redaction import redacted
+
+    say(redacted(f"daskbroker: warning: {' '.join(text.split())}"), err=True)
+
+
+@contextmanager
+def _ending(listener: Listener) -> Iterator[None]:
+    """The first ctrl-C or SIGTERM ends in good order; the second one at once."""
+
+    def end(number: int, frame: Any) -> None:
+        listener.stop()
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Lines:
+    """A line for the start and the stop of each run.
+
+    Parameters
+    ----------
+    zone
+        In which times are shown.
+    """
+
+    def __init__(self, zone: str) -> None:
+        self._zone = zone
+        self._starts: dict[str, Mapping[str, Any]] = {}
+
+    def show(self, name: str, doc: Mapping[str, Any]) -> None:
+        """Show a document that was stored."""
+        from .tail import run_line, stop_line
+
+        if name == "start":
+            self._starts[doc["uid"]] = doc
+            self._say(doc["uid"], run_line(doc, self._zone))
+        elif name == "stop":
+            start = self._starts.pop(doc["run_start"], {})
+            self._say(doc["run_start"], stop_line(start, doc, self._zone))
+
+    def _say(self, uid: str, text: str) -> None:
+        from ..core.printable import printable
+        from ..display.columns import cut_to
+
+        say(cut_to(printable(f"{uid[:8]}  {text}"), width_of_output()))

@@ -1,0 +1,103 @@
+"""Where messages wait from when they are received until they are dealt with: a local file."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from pathlib import Path
+
+from ..stores.spool.file import SpoolFile, left_behind
+
+__all__ = ["Inbox"]
+
+logger = logging.getLogger(__name__)
+
+
+class Inbox:
+    """Messages in the order in which they came. One thread may put, while another takes out.
+
+    A message is in the file when :meth:`put` has returned, and survives the death of the process.
+    What dead processes have left in files of this name comes first; a message that they had begun
+    to deal with comes once more.
+
+    Parameters
+    ----------
+    folder
+        Of the file; local, and made if there is none.
+    name
+        Files of this name are taken over.
+
+    Attributes
+    ----------
+    waiting
+        So many messages are in the file, without those that others have left.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._changed = threading.Condition()
+        self._own = SpoolFile.new(folder, name)
+        # Its own file is locked, so it is not among them.
+        self._files = deque([*left_behind(folder, name), self._own])
+        self._place = self._files[0].begin()
+        self._first: bytes | None = None
+        self.waiting = 0
+
+    def put(self, message: bytes) -> None:
+        """Add a message; raises as :meth:`SpoolFile.append`."""
+        with self._changed:
+            self._own.append(message)
+            self.waiting += 1
+            self._changed.notify()
+
+    def first(self, timeout: float = 0.0) -> bytes | None:
+        """The first message, which stays until :meth:`drop`; None if none comes in time."""
+        with self._changed:
+            if self._first is None:
+                self._next()
+            if self._first is None and self._changed.wait(timeout):
+                self._next()
+            return self._first
+
+    def drop(self) -> None:
+        """Forget the first message."""
+        with self._changed:
+            assert self._first is not None
+            self._place += self._own.length_of(self._first)
+            self._first = None
+            if self._files[0] is self._own:
+                self.waiting -= 1
+                if self._place >= self._own.size:
+                    self._own.clear()
+                    self._place = 0
+
+    def close(self) -> list[Path]:
+        """Close; the files in which messages wait for the next process."""
+        with self._changed:
+            if self._first is None:
+                self._next()
+            left = [] if self._first is None else list(self._files)
+            if self.waiting == 0 and self._own in left:
+                left.remove(self._own)
+            for file in self._files:
+                file.close(remove=file not in left)
+            return [file.path for file in left]
+
+    def _next(self) -> None:
+        """Read the first message, of the first file that has any."""
+        self._first = self._files[0].record(self._place)
+        while self._first is None and len(self._files) > 1:
+            self._leave(self._files.popleft())
+            self._place = self._files[0].begin()
+            self._first = self._files[0].record(self._place)
+
+    def _leave(self, file: SpoolFile) -> None:
+        """Be done with a file of another process."""
+        unread = file.size - self._place
+        if unread:
+            kept = file.path.with_suffix(".refused")
+            logger.error(
+                "%s: its last %d bytes cannot be read; kept as %s", file.path, unread, kept
+            )
+            file.path.rename(kept)
+        file.close(remove=not unread)

@@ -1,0 +1,244 @@
+"""Inserting the documents that bluesky's 0MQ proxy sends on.
+
+One thread receives, and does nothing else but to put each message into a local file, so that
+neither a slow store nor one that is away makes 0MQ drop any. The other takes them out in order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..broker import DataBroker
+from ..core.errors import ConfigError, DaskbrokerError, StoreError
+from .inbox import Inbox
+from .messages import SERIALIZERS, BadMessage, decoded
+from .taking import Taker
+
+if TYPE_CHECKING:
+    import zmq
+
+__all__ = ["Listener", "endpoint_of"]
+
+LOOK_SECONDS = 0.1
+"""How long it takes at most until :meth:`Listener.stop` is noticed."""
+
+Document = tuple[str, dict[str, Any]]
+
+
+def endpoint_of(address: str) -> str:
+    """What 0MQ connects to, such as ``tcp://localhost:5568``, of ``zmq://localhost:5568``.
+
+    Raises
+    ------
+    ConfigError
+        If the address has neither the form ``zmq://HOST:PORT`` (or ``tcp://``) nor ``ipc://PATH``.
+    """
+    scheme, sign, rest = address.partition("://")
+    if not sign:
+        scheme, rest = "zmq", address
+    host, _, port = rest.rpartition(":")
+    if scheme == "ipc" and rest:
+        return address
+    if scheme in ("zmq", "tcp") and host and port.isdecimal() and int(port) < 2**16:
+        return f"tcp://{rest}"
+    raise ConfigError(
+        f"{address!r} is no address of a 0MQ proxy; such are zmq://HOST:PORT, with the port that "
+        "subscribers connect to (5568 by default), and ipc:///PATH"
+    )
+
+
+class Listener:
+    """Receives documents from a 0MQ proxy, and inserts them.
+
+    Parameters
+    ----------
+    broker
+        Takes the documents.
+    address
+        Of the proxy, for subscribers; see :func:`endpoint_of`.
+    spool
+        A local folder, in which messages wait until they are inserted, and where documents that
+        the store refuses are kept.
+    prefix
+        Only messages with this prefix are taken; by default all.
+    serializer
+        Of the publisher: ``"pickle"`` (bluesky's default), ``"msgpack"`` or ``"json"``.
+    taken
+        Called with the name and the document when it is stored.
+    tell, warn
+        Called with a line about what happens, and about what is not as it should be. Any of the
+        two threads may do so.
+
+    Raises
+    ------
+    ConfigError
+        If the address makes no sense, pyzmq is not installed, or the spool cannot be there.
+    """
+
+    def __init__(
+        self,
+        broker: DataBroker,
+        address: str,
+        spool: Path,
+        *,
+        prefix: bytes = b"",
+        serializer: str = "pickle",
+        taken: Callable[[str, Mapping[str, Any]], None] = lambda name, doc: None,
+        tell: Callable[[str], None] = print,
+        warn: Callable[[str], None] = print,
+    ) -> None:
+        self._endpoint = endpoint_of(address)
+        self._prefix, self._serializer = prefix, serializer
+        self._taken, self._tell, self._warn = taken, tell, warn
+        self._ended = threading.Event()
+        self._received = threading.Event()
+        self._malformed = 0
+        name = "listen-" + hashlib.sha256(str(broker.uri).encode()).hexdigest()[:12]
+        refused = f"refused-{name}-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
+        self._taker = Taker(broker, spool / refused, warn, self._wait)
+        self._inbox = Inbox(spool, name)
+
+    def stop(self) -> None:
+        """Have :meth:`run` end when what was received is stored; signal handlers may call it."""
+        self._ended.set()
+
+    def run(self) -> bool:
+        """Receive and insert until :meth:`stop`; whether all that was received is dealt with.
+
+        What is not, as the store takes nothing, stays in the spool, and is inserted by the next
+        listener of this store and spool.
+        """
+        try:
+            socket = self._connected()
+        except ConfigError:
+            self._inbox.close()
+            raise
+        receiving = threading.Thread(target=self._receive, args=(socket,), daemon=True)
+        receiving.start()
+        try:
+            self._insert_all()
+        finally:
+            self._ended.set()
+            receiving.join()
+            waiting = self._inbox.close()
+        self._taker.count_events(at_once=not waiting)
+        for path in waiting:
+            self._warn(f"documents wait in {path}; the next daskbroker listen inserts them")
+        if self._malformed > 1:
+            self._warn(f"{self._malformed:,} messages held no document, and are lost")
+        for uid in self._taker.open_runs:
+            self._warn(f"run {uid} has no stop yet; what is published from now on is not received")
+        return not waiting
+
+    # -- receiving ---------------------------------------------------------------------------
+
+    def _connected(self) -> zmq.Socket:
+        try:
+            import zmq
+        except ImportError:
+            raise ConfigError("to listen to 0MQ needs pyzmq: pip install daskbroker[zmq]") from None
+        socket = zmq.Context().socket(zmq.SUB)
+        socket.set(zmq.RCVHWM, 0)  # never drop here; the thread that receives is quick
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.TCP_KEEPALIVE, 1)  # or a host that vanished is waited for
+        socket.subscribe(b"")
+        self._monitor = socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        )
+        try:
+            socket.connect(self._endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"0MQ cannot connect to {self._endpoint}: {error}") from error
+        return socket
+
+    def _receive(self, socket: zmq.Socket) -> None:
+        """Put messages into the inbox; when it is to end, those that are here already, too."""
+        import zmq
+
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+        try:
+            while True:
+                ended = self._ended.is_set()
+                found = dict(poller.poll(0 if ended else 1000 * LOOK_SECONDS))
+                if self._monitor in found:
+                    self._tell_connection()
+                if socket in found:
+                    self._put(b" ".join(socket.recv_multipart()))
+                elif ended:
+                    return
+        finally:
+            socket.disable_monitor()
+            socket.context.destroy(linger=0)
+            self._received.set()
+
+    def _tell_connection(self) -> None:
+        import zmq
+        from zmq.utils.monitor import recv_monitor_message
+
+        event = recv_monitor_message(self._monitor)["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._tell(f"connected to {self._endpoint}")
+        elif event == zmq.EVENT_DISCONNECTED and not self._ended.is_set():
+            self._warn(
+                f"the connection to {self._endpoint} is lost; what is published until it is there "
+                "again is not received"
+            )
+
+    def _put(self, message: bytes) -> None:
+        record = self._serializer.encode() + b" " + message
+        told = False
+        while True:
+            try:
+                self._inbox.put(record)
+                return
+            except DaskbrokerError as error:
+                if not told:
+                    self._warn(f"the spool takes nothing, messages wait in memory: {error}")
+                told = True
+                if self._ended.wait(1.0):
+                    self._warn(f"a message of {len(message):,} bytes is lost: {error}")
+                    return
+
+    # -- inserting ---------------------------------------------------------------------------
+
+    def _insert_all(self) -> None:
+        """Insert what waits and what comes; return when it is to end, or the store is away."""
+        while True:
+            received = self._received.is_set()
+            record = self._inbox.first(0 if received else LOOK_SECONDS)
+            if record is not None:
+                try:
+                    self._insert(record)
+                except StoreError:
+                    return
+                self._inbox.drop()
+            elif received:
+                return
+            self._taker.count_events()
+
+    def _insert(self, record: bytes) -> None:
+        serializer, _, message = record.partition(b" ")
+        try:
+            found = self._document(message, serializer.decode())
+        except BadMessage as error:
+            self._malformed += 1
+            if self._malformed == 1:
+                self._warn(f"a message holds no document; more of them are counted: {error}")
+            return
+        if found is not None and self._taker.take(*found):
+            self._taken(*found)
+
+    def _document(self, message: bytes, serializer: str) -> Document | None:
+        if serializer not in SERIALIZERS:
+            raise BadMessage(f"the spool has a message by an unknown serializer {serializer!r}")
+        return decoded(message, serializer, self._prefix)
+
+    def _wait(self, seconds: float) -> bool:
+        return not self._ended.wait(seconds)

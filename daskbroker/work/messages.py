@@ -1,0 +1,213 @@
+"""Documents in messages, as bluesky's 0MQ publisher sends them.
+
+A message is a prefix, the name of the document and the document, serialized, with a space between
+each. The publisher's default is pickle, of which any can run code where it is loaded. Here only
+plain values, arrays and a few types of the standard library are made of it, and nothing is
+imported or called that a message names.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import io
+import pickle
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from ..core.dtypes import plain_dtype
+from ..core.errors import DaskbrokerError
+from ..core.json_text import from_extended_json
+from .recordings import msgpack_array
+
+__all__ = ["NAMES", "SERIALIZERS", "BadMessage", "decoded"]
+
+NAMES = frozenset({
+    "start", "stop", "descriptor", "event", "event_page", "bulk_events", "resource", "datum",
+    "datum_page", "bulk_datum", "stream_resource", "stream_datum",
+})  # fmt: skip
+"""Of documents."""
+
+
+class BadMessage(DaskbrokerError, ValueError):
+    """A message that holds no document."""
+
+
+def decoded(
+    message: bytes, serializer: str = "pickle", prefix: bytes = b""
+) -> tuple[str, dict[str, Any]] | None:
+    """The name and the document of a message; None if it has another prefix than is asked for.
+
+    Parameters
+    ----------
+    message
+        As :class:`bluesky.callbacks.zmq.Publisher` sends it.
+    serializer
+        How the document is written, one of :data:`SERIALIZERS`.
+    prefix
+        If it is empty, any is taken.
+
+    Raises
+    ------
+    BadMessage
+        If it is no such message.
+    """
+    parts = message.split(b" ", 2)
+    if len(parts) != 3:
+        raise BadMessage(f"it is not a prefix, a name and a document: {message[:40]!r}")
+    given, label, body = parts
+    if prefix and given != prefix:
+        return None
+    name = label.decode("utf8", "replace")
+    if name not in NAMES:
+        raise BadMessage(f"no kind of document is called {name[:40]!r}")
+    try:
+        doc = SERIALIZERS[serializer](body)
+    except BadMessage as error:
+        raise BadMessage(f"a {name} with what cannot be taken: {error}") from None
+    # Damaged bytes make each of the parsers raise nearly anything.
+    except Exception as error:
+        raise BadMessage(
+            f"a {name} that {serializer} cannot read: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(doc, dict):
+        raise BadMessage(f"a {name} that is no mapping but a {type(doc).__name__}")
+    return name, doc
+
+
+def _from_msgpack(body: bytes) -> Any:
+    return msgpack.unpackb(body, object_hook=msgpack_array, strict_map_key=False)
+
+
+def _from_json(body: bytes) -> Any:
+    return from_extended_json(body.decode())
+
+
+# -- pickle ----------------------------------------------------------------------------------
+
+
+def _from_pickle(body: bytes) -> Any:
+    unpickler = _Unpickler(io.BytesIO(body))
+    value = unpickler.load()
+    return _with_arrays(value) if unpickler.has_arrays else value
+
+
+class _Unpickler(pickle.Unpickler):
+    """Gives what stands for the names that a pickle has, and never looks one up.
+
+    NumPy's own functions trust the state that they are given, down to addresses in memory; so
+    arrays are made of their bytes here.
+    """
+
+    has_arrays = False
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy._core.multiarray", "numpy.core.multiarray"):
+            if name == "_reconstruct":
+                self.has_arrays = True
+                return lambda *_: _Array()
+            if name == "scalar":
+                return _scalar
+        elif module in ("numpy._core.numeric", "numpy.core.numeric") and name == "_frombuffer":
+            return _array_of
+        elif module == "numpy" and name in ("dtype", "ndarray"):
+            return _Dtype if name == "dtype" else None
+        elif (module, name) in _TYPES:
+            return _TYPES[module, name]
+        elif module.partition(".")[0] not in _NO_ENUMERATIONS:
+            return _member_of(f"{module}.{name}")
+        raise BadMessage(
+            f"{module}.{name} is no type of a document; what a message names is not run"
+        )
+
+
+_NO_ENUMERATIONS = sys.stdlib_module_names | {"numpy", "pandas", "daskbroker"}
+"""Packages whose names in a message are refused; of others it may be a device's enumeration."""
+
+_TYPES: Mapping[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("datetime", "date"): datetime.date,
+    ("datetime", "datetime"): datetime.datetime,
+    ("datetime", "timedelta"): datetime.timedelta,
+    ("datetime", "timezone"): datetime.timezone,
+    ("uuid", "UUID"): uuid.UUID,
+}
+
+
+def _member_of(kind: str) -> Callable[..., Any]:
+    """For members of enumerations, as ophyd-async has them in events: their values."""
+
+    def value_of(*given: Any) -> Any:
+        if len(given) == 1 and isinstance(given[0], (str, int, float)):
+            return given[0]
+        raise BadMessage(f"{kind} is no type of a document; what a message names is not run")
+
+    return value_of
+
+
+class _Dtype:
+    """Stands for a dtype while a pickle is read."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self._code = code
+        self._order = "="
+        self._fields: tuple[Any, Any, Any] | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._order = state[1]
+        if state[3] is not None:
+            self._fields = state[3], state[4], state[5]
+
+    def made(self) -> np.dtype:
+        if self._fields is None:
+            order = self._order if self._order in ("<", ">") else ""
+            return plain_dtype(f"{order}{self._code}")
+        names, fields, size = self._fields
+        return np.dtype({
+            "names": list(names),
+            "formats": [fields[name][0].made() for name in names],
+            "offsets": [fields[name][1] for name in names],
+            "itemsize": size,
+        })  # fmt: skip
+
+
+class _Array:
+    """Stands for an array while a pickle is read."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, data = state
+        self.array = _array_of(data, dtype, shape, "F" if fortran else "C")
+
+
+def _array_of(data: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    if not isinstance(data, (bytes, bytearray)):
+        raise BadMessage("an array of objects")
+    return np.frombuffer(data, dtype.made()).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _scalar(dtype: _Dtype, data: Any) -> Any:
+    return _array_of(data, dtype, (1,), "C")[0]
+
+
+def _with_arrays(value: Any) -> Any:
+    """A value with the arrays in place of what stood for them."""
+    if isinstance(value, _Array):
+        return value.array
+    if isinstance(value, dict):
+        return {key: _with_arrays(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_with_arrays, value))
+    return value
+
+
+SERIALIZERS: Mapping[str, Callable[[bytes], Any]] = {
+    "pickle": _from_pickle,
+    "msgpack": _from_msgpack,
+    "json": _from_json,
+}
+"""By the names that users give them."""
