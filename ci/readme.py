@@ -48,7 +48,7 @@ def comparable(text: str) -> list[str]:
     lines = text.splitlines()
     for pattern, instead in DIFFERS:
         lines = [pattern.sub(instead, line) for line in lines]
-    return lines
+    return [line.rstrip() for line in lines]
 
 
 def run_demo(folder: Path) -> str:
@@ -78,7 +78,8 @@ def made(text: str, folder: Path) -> str:
         output = next(printed)
         if found[2] is None:
             return found[0]
-        return f"```python\n{found[1]}```\n\n```text\n{output}```"
+        lines = "".join(f"{line.rstrip()}\n" for line in output.splitlines())
+        return f"```python\n{found[1]}```\n\n```text\n{lines}```"
 
     return BLOCK.sub(ran, STEPS.sub(chosen, text))
 

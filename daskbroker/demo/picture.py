@@ -9,10 +9,11 @@ import numpy as np
 
 from ..broker import DataBroker
 from ..core.errors import ConfigError
+from ..results import Results
 from .composed import FLY_UID, ROWS
 from .frames import FRAMES
 
-__all__ = ["save_picture"]
+__all__ = ["peaks_of", "save_picture"]
 
 
 def save_picture(path: Path, db: DataBroker, results: DataBroker, mean: np.ndarray) -> None:
@@ -44,6 +45,11 @@ def save_picture(path: Path, db: DataBroker, results: DataBroker, mean: np.ndarr
     figure.savefig(path, dpi=90)
 
 
+def peaks_of(results: DataBroker) -> Results:
+    """The derived runs that have the position of a peak; others may be there by now."""
+    return results(descriptor={"data_keys.position": {"$exists": True}})
+
+
 def _draw_spectrum(axes: Any, db: DataBroker) -> None:
     table = db[FLY_UID].table(fields=["energy", "i0", "it"])
     sums = table.groupby(table["energy"].round())[["i0", "it"]].sum().compute().sort_index()
@@ -56,7 +62,7 @@ def _draw_spectrum(axes: Any, db: DataBroker) -> None:
 
 
 def _draw_peaks(axes: Any, results: DataBroker) -> None:
-    found = results().table(fields=["position", "start:temperature"]).compute()
+    found = peaks_of(results).table(fields=["position", "start:temperature"]).compute()
     axes.plot(found["start:temperature"], found["position"], "o")
     axes.set(
         xlabel="temperature (K)",

@@ -22,7 +22,7 @@ from ..work.reprocess import reprocess
 from .composed import FLY_UID, FRAMES_UID, ROWS
 from .frames import FRAMES, SIDE
 from .making import insert_fly_scan, insert_frames, insert_recorded, take_live
-from .picture import save_picture
+from .picture import peaks_of, save_picture
 from .recorded import recorded_runs
 from .shown import Rate, Shown, timed
 
@@ -223,10 +223,11 @@ def _derive(shown: Shown, db: DataBroker, results: DataBroker) -> None:
     runs = db(temperature={"$exists": True})
     shown.result(reprocess(runs, peak, results, name="peak", progress=False))
     shown.call(
-        'table = results().table(fields=["position", "start:temperature"])',
+        'peaks = results(descriptor={"data_keys.position": {"$exists": True}})',
+        'table = peaks.table(fields=["position", "start:temperature"])',
         'table[["position", "start:temperature"]].nsmallest(3, "position").compute()',
     )
-    table = results().table(fields=["position", "start:temperature"])
+    table = peaks_of(results).table(fields=["position", "start:temperature"])
     table = table[["position", "start:temperature"]]
     shown.result(table.nsmallest(3, "position").compute().to_string())
 
