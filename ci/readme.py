@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from pages import BLOCK, blocks, run_block
+from ci.pages import BLOCK, blocks, run_block
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
