@@ -19,6 +19,8 @@ from daskbroker.demo.picture import save_picture
 from daskbroker.demo.recorded import insert_new, recorded_runs
 from daskbroker.testing.compare import assert_documents_equal
 
+pytestmark = pytest.mark.timeout(900)  # half a minute, unless the machine is busy
+
 ABSENT = "raise ImportError('the demo shows the same without it')\n"
 
 
