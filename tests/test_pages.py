@@ -3,16 +3,13 @@
 The blocks of a page run one after the other in one namespace, in a folder of their own. What a page
 takes for granted (a run ``h``, a broker ``db``, a RunEngine) is there before; places that
 only a facility has (hosts, absolute paths) are replaced. A block ```` ```text ```` after one of
-Python is what it prints.
+Python is what it prints. README's blocks run on what the demo leaves, see test_demo.py.
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
-import io
-import linecache
-import re
 import signal
 import threading
 import time
@@ -25,6 +22,7 @@ import xarray as xr
 from distributed import Client
 
 import daskbroker
+from ci.pages import BLOCK, blocks, run_block
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.files import write_hdf5
@@ -32,7 +30,6 @@ from daskbroker.testing.files import write_hdf5
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if "decisions" not in page.parts and "_build" not in page.parts]
-BLOCK = re.compile(r"^```python\n(.*?)^```(?:\n\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
 CANNOT_RUN = {
     # Of a facility: a batch system, Kubernetes, certificates.
     "dask_jobqueue": "docs/cluster.md",
@@ -61,25 +58,8 @@ def named(page):
     return str(page.relative_to(ROOT))
 
 
-def blocks(page):
-    """Each block of a page: its first line, its code, and what it prints, if that is said."""
-    text = page.read_text(encoding="utf8")
-    for found in BLOCK.finditer(text):
-        yield text.count("\n", 0, found.start()) + 2, found[1], found[2]
-
-
 def cannot_run(page, code):
     return any(part in code and named(page) == where for part, where in CANNOT_RUN.items())
-
-
-def run_block(page, line, code, namespace):
-    """What a block prints."""
-    name = f"{page}:{line}"  # for tracebacks, and `reprocess` looks at sources
-    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, name, "exec"), namespace)
-    return printed.getvalue()
 
 
 def run_page(page, namespace, places):
@@ -205,8 +185,7 @@ def on_a_cluster(cluster, granted, places):
         granted["client"].close()
 
 
-@pytest.mark.parametrize("page", ["README.md", ON_A_CLUSTER])
-def test_blocks_run_on_a_cluster(page, on_a_cluster, places):
+def test_blocks_run_on_a_cluster(on_a_cluster, places):
     functions = """
 def my_function(header, threshold=0.5):
     return len(header.table())
@@ -217,8 +196,8 @@ def normalized(header):
 def use(uid, result):
     assert result == 6
 """
-    run_block(page, 0, functions, on_a_cluster)
-    assert run_page(ROOT / page, on_a_cluster, places) > 1
+    run_block(ON_A_CLUSTER, 0, functions, on_a_cluster)
+    assert run_page(ROOT / ON_A_CLUSTER, on_a_cluster, places) > 1
 
 
 def test_blocks_of_a_live_run(granted, places):

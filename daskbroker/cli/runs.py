@@ -29,19 +29,14 @@ __all__ = ["demo", "export", "ingest"]
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where store and picture go.")] = Path(
+    folder: Annotated[Path, typer.Argument(help="Where stores and picture go.")] = Path(
         "daskbroker-demo"
     ),
 ) -> None:
-    """Make real runs, store them, and show what they look like."""
-    from ..connect import connect
-    from ..demo import make_runs, tour
+    """Make runs, store them, and show in a minute what can be done with them."""
+    from ..demo import run_demo
 
-    with connect(folder / "store") as db:
-        maker = make_runs(db)
-        say_lines(f"Runs made by {maker}, stored in {folder / 'store'}.\n")
-        tour(db, folder, say_lines)
-    say_lines(f"\nGo on with:  daskbroker ls --db {folder / 'store'}")
+    run_demo(folder, say_lines)
 
 
 @app.command()

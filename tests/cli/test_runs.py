@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -28,15 +26,6 @@ def store(tmp_path_factory):
             for name, doc in make_run(4, scan_id=number, uid=f"run-{number}-abcdef"):
                 db.insert(name, doc)
     return folder
-
-
-def test_demo_as_a_process(tmp_path):
-    command = [sys.executable, "-m", "daskbroker", "demo", "out"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    for part in ("catalogue", "Dask DataFrame", "xarray.Dataset", "103 event", "picture.png"):
-        assert part in done.stdout
-    assert (tmp_path / "out/picture.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(not CORPORA.exists(), reason="recorded runs are not part of the repository")

@@ -1,0 +1,162 @@
+"""Runs too large to be recorded, composed by event_model: a fly scan, and a stack of frames.
+
+Uids and times are the same each time, so inserting them again adds nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from event_model import compose_run
+
+from .frames import DATASET, FRAMES, SIDE
+from .recorded import Documents
+
+__all__ = ["FLY_UID", "FRAMES_UID", "ROWS", "fly_scan", "frames_run"]
+
+ROWS = 100_000
+"""Of the fly scan."""
+EDGE = 8979.0
+"""Electron volts, of copper."""
+PAGE = 2_000
+"""Rows of an event page; a flyer is collected in such."""
+BEGIN = 1_795_696_800.0
+"""Time of the fly scan; the recorded runs are some minutes older."""
+
+
+def _uid(name: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"https://daskbroker.example/demo/{name}"))
+
+
+FLY_UID = _uid("fly")
+FRAMES_UID = _uid("frames")
+
+
+def fly_scan() -> Documents:
+    """An energy is swept over an absorption edge, and twelve signals are collected in pages."""
+    columns = _spectrum()
+    run, stream = _begun(FLY_UID, BEGIN, _fly_metadata(), {key: _claim() for key in columns})
+    times = BEGIN + 0.5 + np.arange(ROWS) * 0.0005
+    documents: Documents = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    for first in range(0, ROWS, PAGE):
+        rows = slice(first, first + PAGE)
+        documents.append(
+            ("event_page", _page(stream, "fly", first, times[rows], _cut(columns, rows)))
+        )
+    documents.append(("stop", run.compose_stop(uid=_uid("fly/stop"), time=float(times[-1]) + 0.5)))
+    return documents
+
+
+def frames_run(uri: str) -> Documents:
+    """A detector takes frames into a file, told of by stream documents, beside one signal."""
+    begin = BEGIN + 120
+    dims = ["frame", "y", "x"]
+    image = _claim("array", [1, SIDE, SIDE], dims=dims, dtype_numpy="<u2", external="STREAM:")
+    metadata = {"plan_name": "count", "scan_id": 45, "sample": "LaB6", "num_points": FRAMES}
+    run, stream = _begun(FRAMES_UID, begin, metadata, {"i0": _claim(), "img": image})
+    place = run.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri=uri,
+        data_key="img",
+        parameters={"dataset": DATASET, "chunk_shape": [1, SIDE, SIDE]},
+        uid=_uid("frames/resource"),
+    )
+    documents: Documents = [
+        ("start", run.start_doc),
+        ("descriptor", stream.descriptor_doc),
+        ("stream_resource", place.stream_resource_doc),
+    ]
+    current = np.random.default_rng(1).normal(100.0, 1.0, FRAMES)
+    times = begin + 0.5 + np.arange(FRAMES) * 0.01
+    for first in range(0, FRAMES, 100):
+        rows = slice(first, first + 100)
+        datum = place.compose_stream_datum(
+            indices={"start": first, "stop": first + 100},
+            seq_nums={"start": first + 1, "stop": first + 101},
+            descriptor=stream.descriptor_doc,
+        )
+        documents.append(("stream_datum", datum))
+        documents.append(
+            ("event_page", _page(stream, "frames", first, times[rows], {"i0": current[rows]}))
+        )
+    stop = run.compose_stop(uid=_uid("frames/stop"), time=float(times[-1]) + 0.5)
+    documents.append(("stop", stop))
+    return documents
+
+
+def _fly_metadata() -> dict[str, Any]:
+    return {
+        "plan_name": "fly",
+        "scan_id": 44,
+        "sample": "Cu",
+        "motors": ["energy"],
+        "hints": {"dimensions": [[["energy"], "primary"]]},
+    }
+
+
+def _claim(dtype: str = "number", shape: list[int] | None = None, **more: Any) -> dict[str, Any]:
+    return {"source": "SIM", "dtype": dtype, "shape": shape or [], **more}
+
+
+def _begun(
+    uid: str, time: float, metadata: Mapping[str, Any], data_keys: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """A run, and its primary stream."""
+    run = compose_run(uid=uid, time=time, metadata=dict(metadata))
+    stream = run.compose_descriptor(
+        name="primary", data_keys=dict(data_keys), time=time + 0.25, uid=_uid(f"{uid}/primary")
+    )
+    return run, stream
+
+
+def _page(
+    stream: Any, name: str, first: int, times: np.ndarray, data: Mapping[str, np.ndarray]
+) -> Any:
+    moments = times.tolist()
+    numbers = list(range(first + 1, first + len(moments) + 1))
+    return stream.compose_event_page(
+        data={key: values.tolist() for key, values in data.items()},
+        timestamps=dict.fromkeys(data, moments),
+        seq_num=numbers,
+        uid=[_uid(f"{name}/{number}") for number in numbers],
+        time=moments,
+        validate=False,  # which takes a minute; `insert` does it
+    )
+
+
+def _cut(columns: Mapping[str, np.ndarray], rows: slice) -> dict[str, np.ndarray]:
+    return {key: values[rows] for key, values in columns.items()}
+
+
+def _spectrum() -> dict[str, np.ndarray]:
+    """What is measured while the energy is swept: noisy counts, and what drifts slowly."""
+    rng = np.random.default_rng(0)
+    energy = np.linspace(EDGE - 79, EDGE + 221, ROWS)
+    absorbed = _absorption(energy)
+    ring = 200.0 - np.linspace(0.0, 1.0, ROWS)
+    i0 = rng.normal(5.0e4, 250.0, ROWS) * ring / 200.0
+    it = i0 * np.exp(-absorbed) + rng.normal(0.0, 120.0, ROWS)
+    fluorescence = {f"fluo_{n}": rng.poisson(40 * absorbed * n) * 1.0 for n in (1, 2, 3, 4)}
+    return {
+        "energy": energy,
+        "i0": i0,
+        "it": it,
+        "ir": it * 0.31 + rng.normal(0.0, 60.0, ROWS),
+        **fluorescence,
+        "encoder": np.round(energy * 811.0),
+        "ring_current": ring,
+        "temperature": 295.0 + 0.2 * np.sin(np.arange(ROWS) / 9_000) + rng.normal(0, 0.01, ROWS),
+        "dwell": np.full(ROWS, 0.0005),
+    }
+
+
+def _absorption(energy: np.ndarray) -> np.ndarray:
+    """An edge, its white line, and the waves after it."""
+    above = np.clip(energy - EDGE, 0.0, None)
+    edge = 0.9 / (1 + np.exp((EDGE - energy) / 1.2))
+    line = 0.35 * np.exp(-((above - 8.0) ** 2) / 50.0) * (above > 0)
+    waves = 0.08 * np.sin(1.1 * np.sqrt(above) * 2.0) * np.exp(-above / 120.0)
+    return 0.3 + edge + line + waves

@@ -1,0 +1,58 @@
+"""A stack of detector frames in an HDF5 file, compressed as detectors do it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+__all__ = ["DATASET", "FRAMES", "SIDE", "write_frames"]
+
+DATASET = "/entry/data/data"
+FRAMES = 1_000
+SIDE = 512
+DRAWN = 25
+"""Frames that are drawn at random; the others are these, turned and mirrored."""
+AT_ONCE = 50
+"""Frames that are in memory while the file is written."""
+
+
+def write_frames(path: Path) -> None:
+    """Write the frames, bitshuffle-LZ4, one a chunk; the file is whole once it has its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawn = _rings(np.random.default_rng(0))
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with h5py.File(unfinished, "w") as file:
+        dataset = file.create_dataset(
+            DATASET,
+            (FRAMES, SIDE, SIDE),
+            "<u2",
+            chunks=(1, SIDE, SIDE),
+            compression=hdf5plugin.Bitshuffle(),
+        )
+        for first in range(0, FRAMES, AT_ONCE):
+            block = [_turned(drawn, first + place) for place in range(AT_ONCE)]
+            dataset[first : first + AT_ONCE] = np.stack(block)
+    unfinished.replace(path)
+
+
+def _turned(drawn: np.ndarray, number: int) -> np.ndarray:
+    """A frame by its number; rings look the same from all sides."""
+    turns, which = divmod(number, DRAWN)
+    frame = np.rot90(drawn[which], turns % 4)
+    return frame[:, ::-1] if turns % 8 >= 4 else frame
+
+
+def _rings(rng: np.random.Generator) -> np.ndarray:
+    """Counts of a powder's rings around a beam stop, as ``(DRAWN, SIDE, SIDE)``."""
+    across = np.arange(SIDE) - (SIDE - 1) / 2
+    radius = np.hypot(across, across[:, np.newaxis])
+    rate = 0.05 + 0.3 * np.exp(-radius / 120)
+    for number in (3, 4, 8, 11, 12, 16, 19, 20, 24):  # of a face-centred lattice
+        ring = 55.0 * np.sqrt(number) / np.sqrt(3)
+        rate += 4.0 / np.sqrt(number) * np.exp(-((radius - ring) ** 2) / 12.0)
+    rate[radius < 22] = 0.0
+    return rng.poisson(rate, (DRAWN, SIDE, SIDE)).astype("<u2")
