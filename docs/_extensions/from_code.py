@@ -45,7 +45,8 @@ def table(*rows: tuple[str, ...]) -> list[str]:
 
 def markdown(docstring: str) -> str:
     """A docstring without the roles of reStructuredText."""
-    return re.sub(r":\w+:(`[^`]+`)", r"\1", docstring)
+    short = re.sub(r"`~[\w.]*\.(\w+)`", r"`\1`", docstring)
+    return re.sub(r":\w+:(`[^`]+`)", r"\1", short)
 
 
 class FromCode(SphinxDirective):
