@@ -55,7 +55,7 @@ def executed(file: Path, folder: Path, seconds: int = 120) -> Any:
 def shown(notebook: Any) -> list[tuple[str, list[str]]]:
     """Each cell's code, and what it shows: text without what differs from one time to the next.
 
-    Pictures and HTML are told by their kind.
+    Pictures, HTML and what xarray says of its objects are told by their kind.
     """
     return [
         (cell.source, [text for output in cell.outputs for text in _texts(output)])
@@ -89,5 +89,7 @@ def _without_folder(output: Any, folder: str) -> None:
 def _texts(output: Any) -> list[str]:
     if output.output_type == "stream":
         return [f"{output.name}: {VARIES.sub(' ', output.text)}"]
-    data = output.data
-    return [VARIES.sub(" ", data[kind]) if kind == "text/plain" else kind for kind in sorted(data)]
+    return [
+        VARIES.sub(" ", text) if kind == "text/plain" and not text.startswith("<xarray") else kind
+        for kind, text in sorted(output.data.items())
+    ]
