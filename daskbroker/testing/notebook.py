@@ -11,12 +11,14 @@ __all__ = ["executed", "shown"]
 
 HOME = "/home/me"
 """Stands for the folder in which a notebook ran, where that is shown."""
+COLUMNS = "120"
+"""Of its terminal: lists of runs fit in, whatever the durations."""
 VARIES = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*([+-]\d\d:\d\d)?"  # times
     r"|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b"  # uids
     r"|\b[\d.]+ (ms|s|min)\b"  # durations
     r"|\b\d+\.\d+\.\d+\w*\b"  # versions
-    r"|0x[0-9a-f]+|\.\.\.+|\s+"
+    r"|0x[0-9a-f]+|\.\.\.+"
 )
 
 
@@ -43,7 +45,8 @@ def executed(file: Path, folder: Path, seconds: int = 120) -> Any:
     with file.open(encoding="utf8") as opened:
         notebook = nbformat.read(opened, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
-    NotebookClient(notebook, timeout=seconds, resources=resources).execute()
+    client = NotebookClient(notebook, timeout=seconds, resources=resources)
+    client.execute(env=os.environ | {"COLUMNS": COLUMNS})
     for cell in _code_cells(notebook):
         cell.metadata.pop("execution", None)  # when its steps were
         cell.outputs = _joined(cell.outputs)
@@ -88,8 +91,12 @@ def _without_folder(output: Any, folder: str) -> None:
 
 def _texts(output: Any) -> list[str]:
     if output.output_type == "stream":
-        return [f"{output.name}: {VARIES.sub(' ', output.text)}"]
+        return [f"{output.name}: {_constant(output.text)}"]
     return [
-        VARIES.sub(" ", text) if kind == "text/plain" and not text.startswith("<xarray") else kind
+        _constant(text) if kind == "text/plain" and not text.startswith("<xarray") else kind
         for kind, text in sorted(output.data.items())
     ]
+
+
+def _constant(text: str) -> str:
+    return " ".join(VARIES.sub(" ", text).split())
