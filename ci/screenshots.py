@@ -104,11 +104,11 @@ def main() -> None:
         make_runs(db, Path(folder))
         peak, grid, image = db(plan_name="scan"), db(plan_name="grid_scan")[0], db[5]
         for name, shown, size in (
-            ("results", db(), (900, 220)),
+            ("results", db(), (900, 240)),
             ("header", peak[1], (620, 520)),
             ("header-detector", image, (620, 520)),
             ("document", peak[1].start, (620, 400)),
-            ("dataset", image.dataset(), (720, 400)),
+            ("dataset", image.dataset(), (900, 330)),
         ):
             smaller(picture(shown._repr_html_(), IMAGES / f"{name}.png", size))
         for name, axes in (

@@ -24,6 +24,7 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "from_code",
+    "notebook",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]

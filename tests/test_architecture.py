@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import operator
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,17 @@ def test_step_is_there(file, name):
 
 def test_journeys_are_found():
     assert len(STEPS) > 40
+
+
+def test_the_picture_has_the_floors_and_rooms_that_there_are():
+    picture = (ROOT / "docs/architecture.svg").read_text(encoding="utf8")
+    said = set(re.findall(r"\b[a-z_]+\b", " ".join(re.findall(r">([^<>]+)</text>", picture))))
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))
+    layers = contracts["tool"]["importlinter"]["contracts"][0]["layers"]
+    floors = {name.removeprefix("daskbroker.") for layer in layers for name in layer.split(" : ")}
+    steps = {"__main__", "finding", "broker_key", "watching", "narrowing", "hints", "described",
+             "event_sources"}  # fmt: skip  # modules between floors, of one of the nouns
+    assert not floors - steps - said
+    for floor in ("views", "assets"):
+        folders = (ROOT / "daskbroker" / floor).glob("*/__init__.py")
+        assert not {init.parent.name for init in folders} - said

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import daskbroker
+from daskbroker.assets.handlers.registry import OWN
 from daskbroker.core import errors
 from daskbroker.core.settings import SETTINGS
 from daskbroker.event_source import EventSource
@@ -89,6 +90,11 @@ def test_every_setting_and_error_is_told(site):
     assert [name for name in names if f">{name}<" not in told] == []
 
 
+def test_every_handler_is_told(site):
+    told = (site / "reference/handlers.html").read_text(encoding="utf8")
+    assert [spec for spec in OWN if f">{spec}<" not in told] == []
+
+
 def test_every_command_is_told(site):
     import typer.main
 
@@ -105,7 +111,8 @@ MEASURE = """<script>addEventListener("load", () => {
 document.documentElement.dataset.widths = [document.documentElement.scrollWidth, innerWidth];
 });</script>"""
 LOOKED_AT = [
-    "index", "tutorial", "tables", "from-databroker", "from-tiled", "reference/settings",
+    "index", "tutorial", "notebooks", "writing-a-handler", "explanation/what-moves",
+    "reference/handlers", "tables", "from-databroker", "from-tiled", "reference/settings",
     "reference/errors", "reference/command-line", "reference/generated/daskbroker.Header",
 ]  # fmt: skip
 

@@ -8,7 +8,7 @@ import platform
 import re
 import tomllib
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from daskbroker.assets.handlers.registry import OWN
 from daskbroker.core import errors
 from daskbroker.core.settings import SETTINGS, Setting
 
@@ -44,7 +45,8 @@ def table(*rows: tuple[str, ...]) -> list[str]:
 
 def markdown(docstring: str) -> str:
     """A docstring without the roles of reStructuredText."""
-    return re.sub(r":\w+:(`[^`]+`)", r"\1", docstring)
+    short = re.sub(r"`~[\w.]*\.(\w+)`", r"`\1`", docstring)
+    return re.sub(r":\w+:(`[^`]+`)", r"\1", short)
 
 
 class FromCode(SphinxDirective):
@@ -137,6 +139,28 @@ class Commands(FromCode):
             lines += ["", *table(("argument or option", "what it does"), *rows)]
         section += self.parsed(lines)
         return section
+
+
+@named("handlers")
+class Handlers(FromCode):
+    """Each class of ours that reads files, and the specs and mimetypes that it is for."""
+
+    def lines(self) -> list[str]:
+        specs: dict[str, list[str]] = {}
+        for spec, reference in OWN.items():
+            specs.setdefault(reference, []).append(f"`{spec}`")
+        rows = [
+            (", ".join(names), f"`{reference.partition(':')[2]}`", _summary(reference))
+            for reference, names in specs.items()
+        ]
+        return table(("spec or mimetype", "class", "reads"), *rows)
+
+
+def _summary(reference: str) -> str:
+    """The first paragraph of a handler's docstring."""
+    module, _, name = reference.partition(":")
+    said = inspect.getdoc(getattr(import_module(module), name)) or ""
+    return markdown(said.partition("\n\n")[0])
 
 
 @named("packages")

@@ -1,0 +1,47 @@
+"""Run docs/tutorial.ipynb and keep what its cells show, as the site shows it.
+
+    python ci/tutorial.py
+
+Edit the notebook in Jupyter or as text; look at the outputs before they are committed.
+tests/test_tutorial.py compares them with what the cells show on another day.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from PIL import Image
+
+from daskbroker.testing.notebook import executed
+
+TUTORIAL = Path(__file__).parents[1] / "docs/tutorial.ipynb"
+
+
+def smaller(picture: str) -> str:
+    """A PNG of fewer colours; plots have few."""
+    made = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        image.convert("RGB").quantize(64).save(made, "png", optimize=True)
+    return base64.b64encode(made.getvalue()).decode()
+
+
+def main() -> None:
+    """Run it and write it."""
+    with tempfile.TemporaryDirectory() as folder:
+        notebook = executed(TUTORIAL, Path(folder))
+    outputs: list[Any] = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    for output in outputs:
+        if "image/png" in output.get("data", {}):
+            output.data["image/png"] = smaller(output.data["image/png"])
+    with TUTORIAL.open("w", encoding="utf8") as file:
+        nbformat.write(notebook, file)
+    print(f"{TUTORIAL.name}: {TUTORIAL.stat().st_size // 1024} KiB, {len(outputs)} outputs")
+
+
+if __name__ == "__main__":
+    main()
