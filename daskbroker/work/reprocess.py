@@ -27,6 +27,7 @@ from ..core.errors import BadDocument, ConfigError, StoreFull, StoreReadOnly
 from ..core.search import is_derived, origin_of
 from ..header import Header
 from ..progress import progress_bar
+from ..results import Results
 from ..views.documents.paging import PageBuffer
 from ..views.runs import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
 from ..workers import as_completed, open_pool
@@ -81,7 +82,8 @@ def reprocess(
     Parameters
     ----------
     results
-        The runs, such as ``db(plan_name="scan")``.
+        The runs, such as ``db(plan_name="scan")``. Those of a search are taken oldest first, so
+        the new runs have the order of their sources; others as they come.
     func
         Called as ``func(header, **parameters)``. It returns, or yields, any number of tables
         (pandas or Dask, Series too), Datasets, and documents (``(name, doc)``, each run from its
@@ -209,7 +211,7 @@ def _jobs(
     bar: Any,
 ) -> Iterator[_Job]:
     """The runs that are still to do; the others are noted as skipped."""
-    for found_run in results:
+    for found_run in _in_order(results, into):
         run = found_run.as_now()  # its stop is part of what it is known by
         first = recipe.uid_of(run)
         found = into.header_source.store.find_uid(first)
@@ -226,6 +228,13 @@ def _jobs(
             continue
         report.skipped[run.uid] = reason
         bar.update()
+
+
+def _in_order(results: Iterable[Header], into: DataBroker) -> Iterable[Header]:
+    if not isinstance(results, Results):
+        return results
+    # New runs in the same store come last: read lazily, they would be met at the end.
+    return reversed(list(results) if results.db is into else results)
 
 
 @dataclass(frozen=True)

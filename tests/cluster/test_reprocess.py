@@ -74,6 +74,16 @@ def test_tables_become_runs(runs, into, anywhere):
         assert new.start["number"] == old.start["number"]
 
 
+def test_new_runs_have_the_order_of_their_sources(runs, into, anywhere):
+    daskbroker.reprocess(runs, functions.doubled, into)
+    oldest_first = [header.uid for header in reversed(runs)]
+    assert [h.start["derived_from"]["runs"] for h in reversed(into())] == [
+        [u] for u in oldest_first
+    ]
+    x = runs.table(fields="x").compute(scheduler="synchronous")["x"]
+    assert into().table(fields="x").compute(scheduler="synchronous")["x"].tolist() == x.tolist()
+
+
 def test_again_makes_nothing_new(runs, into, anywhere):
     first = daskbroker.reprocess(runs[:4], functions.doubled, into)
     again = daskbroker.reprocess(runs, functions.doubled, into)
@@ -187,7 +197,8 @@ def test_a_function_of_datasets(runs, into, anywhere):
 def test_into_the_same_store(runs):
     with dask.config.set(scheduler="synchronous"):
         db = runs._db
-        assert len(daskbroker.reprocess(db(), functions.doubled, db).done) == 10
+        first = daskbroker.reprocess(db(), functions.doubled, db)
+        assert (len(first.done), first.skipped) == (10, {})
         again = daskbroker.reprocess(db(), functions.doubled, db)
     assert len(again.skipped) == 20
     assert len(db) == 20
