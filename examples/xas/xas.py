@@ -62,22 +62,28 @@ def normalized(header: daskbroker.Header) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def merged(table: pd.DataFrame, width: float) -> pd.DataFrame:
+def axis(step: float) -> np.ndarray:
+    """Limits of bins: wide before the edge, narrow at it, then even ones of the photoelectron."""
+    past = 3.81 * np.arange(3.25, 12, 0.1) ** 2  # eV, of wave numbers in 1/Å
+    return FOIL + np.concatenate([np.arange(-150, -20, 10), np.arange(-20, 40, step), past])
+
+
+def merged(table: pd.DataFrame, step: float) -> pd.DataFrame:
     """Some scans on one axis of energies: mean, spread and number of readings in each bin."""
-    number = np.floor((table["energy"] - FOIL) / width)
-    bins = table.groupby(FOIL + width * (number + 0.5))["flat"]
-    rebinned = bins.agg(mu="mean", spread="std", readings="count")
-    rebinned.index.name = "energy"
-    return rebinned.reset_index()
+    bins = table.groupby(pd.cut(table["energy"], axis(step), labels=False))
+    return bins.agg(
+        energy=("energy", "mean"), mu=("flat", "mean"), spread=("flat", "std"),
+        readings=("flat", "count"),
+    ).reset_index(drop=True)  # fmt: skip
 
 
-def write_back(db: daskbroker.DataBroker, runs: daskbroker.Results, width: float) -> str:
+def write_back(db: daskbroker.DataBroker, runs: daskbroker.Results, step: float) -> str:
     """Merge some runs into one, which names them; its uid. The same runs are merged once."""
     uids = sorted(header.uid for header in runs)
-    uid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"merged {width} {uids}"))
+    uid = str(uuid.uuid5(uuid.NAMESPACE_URL, f"merged {step} {uids}"))
     if uid not in db:
-        table = merged(runs.table(fields=["energy", "flat"]).compute(), width)
-        origin = {"runs": uids, "name": "merged", "parameters": {"width": width}}
+        table = merged(runs.table(fields=["energy", "flat"]).compute(), step)
+        origin = {"runs": uids, "name": "merged", "parameters": {"step": step}}
         for name, doc in daskbroker.table_to_stream(table, runs[0], uid=uid, provenance=origin):
             db.insert(name, doc)
     return uid
@@ -95,7 +101,7 @@ def plot(scans: pd.DataFrame, means: dict[str, daskbroker.Header], path: Path) -
     lines.set(title="a scan", ylabel="ln(i0 / it)")
     for (sample, _), scan in scans.groupby(["start:sample.name", "run"]):
         color = f"C{list(means).index(sample)}"
-        near.plot(scan["energy"], scan["norm"], ".", ms=3, color=color)
+        near.plot(scan["energy"], scan["flat"], ".", ms=3, color=color)
     near.set(xlim=(FOIL - 20, FOIL + 50), title="all scans, normalised")
     for place, (sample, header) in enumerate(means.items()):
         mean = header.dataset(index="energy").load()
@@ -135,7 +141,7 @@ def main() -> None:
 
     means = {}
     for sample in SAMPLES:
-        uid = write_back(derived, one_by_one(**{"sample.name": sample}), width=step)
+        uid = write_back(derived, one_by_one(**{"sample.name": sample}), step=step)
         means[sample] = derived[uid]
         origin = means[sample].start["derived_from"]
         print(
