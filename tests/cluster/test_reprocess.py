@@ -15,6 +15,7 @@ import functions  # beside this file; see conftest.py
 import pytest
 
 import daskbroker
+from daskbroker.core.errors import BadDocument, ConfigError
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
@@ -210,6 +211,24 @@ def test_open_runs_wait(db, into):
     assert list(report.skipped.values()) == ["it has not stopped"]
     taken = daskbroker.reprocess(db(), functions.doubled, into, unfinished=True)
     assert len(taken.done) == 1
+
+
+def test_what_is_given_is_runs_a_function_and_a_broker(runs, into, tmp_path):
+    db = runs._db
+    assert len(daskbroker.reprocess(db[-1], functions.doubled, into).done) == 1
+    assert len(daskbroker.reprocess(db, functions.doubled, into).done) == 9
+    with pytest.raises(ConfigError, match="function of a header, not a str"):
+        daskbroker.reprocess(runs, "functions:doubled", into, name="doubled")
+    opens = r"has to be a broker, not a \w+; daskbroker.connect\(.*other'\) opens it"
+    for place in (tmp_path / "other", str(tmp_path / "other")):
+        with pytest.raises(ConfigError, match=opens):
+            daskbroker.reprocess(runs, functions.doubled, place)
+        with pytest.raises(ConfigError, match=opens):
+            daskbroker.copy(runs, place)
+    with pytest.raises(ConfigError, match="has to be a broker, not a NoneType"):
+        daskbroker.copy(runs, None)
+    with pytest.raises(BadDocument, match="a str is no table"):
+        list(daskbroker.table_to_stream("table", db[-1]))
 
 
 def test_functions_without_a_name_of_their_own_need_one(runs, into):
