@@ -143,15 +143,8 @@ def main() -> None:
     for sample in SAMPLES:
         uid = write_back(derived, one_by_one(**{"sample.name": sample}), step=step)
         means[sample] = derived[uid]
-        origin = means[sample].start["derived_from"]
-        print(
-            sample,
-            "is merged of",
-            len(origin["runs"]),
-            "scans:",
-            len(means[sample].table()),
-            "bins",
-        )
+        scans = len(means[sample].start["derived_from"]["runs"])
+        print(f"{sample} is merged of {scans} scans: {len(means[sample].table())} bins")
     derived(**{"derived_from.name": "merged"}).export(given.folder / "merged", "csv")
     plot(table, means, given.folder / "spectra.png")
     print("in", given.folder, "are", *sorted(path.name for path in given.folder.iterdir()))
