@@ -50,7 +50,6 @@ CANNOT_RUN = {
     "class TestLog": "docs/writing-a-store.md",
 }
 VARIES = {  # what these print is told in a comment, or is a uid
-    "print(outcome.uid": "README.md",
     "# 812 runs done": "docs/cluster.md",
 }
 SIDE = 128

@@ -140,14 +140,17 @@ def show_duration(seconds: float | None) -> str:
 def points_of(
     start: Mapping[str, Any], stop: Mapping[str, Any] | None
 ) -> tuple[int | None, int | None]:
-    """How many events the primary stream (or the only one) has, and how many were planned."""
+    """How many events the primary stream (or the only one) has, and how many were planned.
+
+    A derived run repeats the plan of its source, of which it may have other rows.
+    """
     counts = (stop or {}).get("num_events")
     taken = None
     if isinstance(counts, Mapping):
         taken = counts.get(PRIMARY)
         if taken is None and len(counts) == 1:
             taken = next(iter(counts.values()))
-    return _whole(taken), _whole(start.get("num_points"))
+    return _whole(taken), None if is_derived(start) else _whole(start.get("num_points"))
 
 
 def _whole(value: Any) -> int | None:

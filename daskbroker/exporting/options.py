@@ -30,6 +30,11 @@ SUFFIXES = {
     ".parq": "references",
     ".icechunk": "icechunk",
 }
+OTHERS = (
+    ".h5", ".hdf", ".hdf5", ".nx", ".nexus", ".netcdf", ".pq", ".json", ".msgpack", ".xls", ".xlsx",
+    ".txt", ".tsv", ".dat", ".npy", ".npz", ".tif", ".tiff", ".pickle", ".pkl",
+)  # fmt: skip
+"""Suffixes of files that nobody gives to a folder."""
 ARRAYS = ("raise", "drop")
 REFERRING = ("references", "icechunk")
 """Formats that lead to detector files, and hold no frame."""
@@ -106,8 +111,21 @@ class Place:
     def named(
         cls, path: str | os.PathLike[str], format: str | None, **options: Any
     ) -> tuple[Place, ExportOptions]:
-        """A path that ends as files of a format do is a file of that format, if of no other."""
-        meant = SUFFIXES.get(Path(path).suffix.lower())
+        """A path that ends as files of a format do is a file of that format, if of no other.
+
+        Raises
+        ------
+        BadQuery
+            Where no format is named for a file of another kind; besides what ``ExportOptions``
+            refuses.
+        """
+        suffix = Path(path).suffix.lower()
+        meant = SUFFIXES.get(suffix)
+        if format is None and suffix in OTHERS and not Path(path).is_dir():
+            raise BadQuery(
+                f"{os.fspath(path)!r}: no format has the suffix {suffix!r}; files end in "
+                f"{', '.join(SUFFIXES)}, or name a folder and a format"
+            )
         chosen = ExportOptions(format or meant or "jsonl", **options)
         return cls(Path(path), meant == chosen.format and not chosen.partition), chosen
 

@@ -20,6 +20,7 @@ from ..core.run_plan import resources_of
 from ..header import Header
 from ..results import Results
 from ..views.documents.paging import PageBuffer
+from .given import check_broker, oldest_first, runs_of
 
 __all__ = ["CopyReport", "copy"]
 
@@ -106,15 +107,16 @@ def copy(
     Raises
     ------
     ConfigError
-        If both are the same broker.
+        If both are the same broker, or ``into`` is none.
     StoreError
         If the other store cannot take any more, or one of the two cannot be reached.
     """
     report = CopyReport()
     transfers: dict[int, FileTransfer] = {}
-    found = runs() if isinstance(runs, DataBroker) else runs
+    check_broker(into)
+    found = runs_of(runs)
     with into.batch():
-        for run in _oldest_first(found):
+        for run in oldest_first(found, into):
             if run.db is into:
                 raise ConfigError(f"{into!r} cannot be copied into itself")
             transfer = None
@@ -136,12 +138,6 @@ def copy(
             report.failed.setdefault(bad.uid or str(bad), str(bad))
     report.files = sum(transfer.copied for transfer in transfers.values())
     return report
-
-
-def _oldest_first(runs: Results | Header | Iterable[Header]) -> Iterator[Header]:
-    if isinstance(runs, Header):
-        return iter([runs])
-    return reversed(runs) if isinstance(runs, Results) else iter(runs)
 
 
 def _copy_run(

@@ -30,6 +30,7 @@ from ..progress import progress_bar
 from ..views.documents.paging import PageBuffer
 from ..views.runs import dataset_to_stream, derived_uid, documents_to_run, table_to_stream
 from ..workers import as_completed, open_pool
+from .given import check_broker, oldest_first, runs_of
 
 __all__ = ["ReprocessReport", "reprocess"]
 
@@ -63,7 +64,7 @@ class ReprocessReport:
 
 
 def reprocess(
-    results: Iterable[Header],
+    results: DataBroker | Iterable[Header] | Header,
     func: Callable[..., Any],
     into: DataBroker,
     *,
@@ -81,7 +82,9 @@ def reprocess(
     Parameters
     ----------
     results
-        The runs, such as ``db(plan_name="scan")``.
+        The runs, such as ``db(plan_name="scan")``; a broker: all its runs; or one header. Those of
+        a search are taken oldest first, so the new runs have the order of their sources; others
+        as they come.
     func
         Called as ``func(header, **parameters)``. It returns, or yields, any number of tables
         (pandas or Dask, Series too), Datasets, and documents (``(name, doc)``, each run from its
@@ -114,7 +117,8 @@ def reprocess(
     Raises
     ------
     ConfigError
-        For a function that has no name to know it by, and is given none.
+        For a function that has no name to know it by, and is given none; for what is no function,
+        and for an ``into`` that is no broker.
     StoreFull, StoreReadOnly
         If ``into`` can take no more: what is in it by then stays, and the job can be run again.
 
@@ -128,6 +132,8 @@ def reprocess(
     A new run is in memory as a whole while it is inserted. What the function uses besides its
     own source and its parameters (other functions, files) does not tell jobs apart.
     """
+    check_broker(into)
+    results = runs_of(results)
     recipe = _Recipe.of(func, parameters, name, dataset)
     report = ReprocessReport()
     with (
@@ -209,7 +215,7 @@ def _jobs(
     bar: Any,
 ) -> Iterator[_Job]:
     """The runs that are still to do; the others are noted as skipped."""
-    for found_run in results:
+    for found_run in oldest_first(results, into):
         run = found_run.as_now()  # its stop is part of what it is known by
         first = recipe.uid_of(run)
         found = into.header_source.store.find_uid(first)
@@ -246,6 +252,8 @@ class _Recipe:
         name: str | None,
         dataset: str | None,
     ) -> _Recipe:
+        if not callable(func):
+            raise ConfigError(f"func has to be a function of a header, not a {type(func).__name__}")
         given = normalize(dict(parameters or {}), "parameters")
         note: dict[str, Any] = {"function": _function_name(func)}
         if name is not None:

@@ -15,6 +15,7 @@ import functions  # beside this file; see conftest.py
 import pytest
 
 import daskbroker
+from daskbroker.core.errors import BadDocument, ConfigError
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 
@@ -72,6 +73,16 @@ def test_tables_become_runs(runs, into, anywhere):
         assert origin["parameters"] == {"factor": 3}
         assert {"python", "daskbroker", "dask", "numpy"} <= origin["versions"].keys()
         assert new.start["number"] == old.start["number"]
+
+
+def test_new_runs_have_the_order_of_their_sources(runs, into, anywhere):
+    daskbroker.reprocess(runs, functions.doubled, into)
+    oldest_first = [header.uid for header in reversed(runs)]
+    assert [h.start["derived_from"]["runs"] for h in reversed(into())] == [
+        [u] for u in oldest_first
+    ]
+    x = runs.table(fields="x").compute(scheduler="synchronous")["x"]
+    assert into().table(fields="x").compute(scheduler="synchronous")["x"].tolist() == x.tolist()
 
 
 def test_again_makes_nothing_new(runs, into, anywhere):
@@ -187,7 +198,8 @@ def test_a_function_of_datasets(runs, into, anywhere):
 def test_into_the_same_store(runs):
     with dask.config.set(scheduler="synchronous"):
         db = runs._db
-        assert len(daskbroker.reprocess(db(), functions.doubled, db).done) == 10
+        first = daskbroker.reprocess(db(), functions.doubled, db)
+        assert (len(first.done), first.skipped) == (10, {})
         again = daskbroker.reprocess(db(), functions.doubled, db)
     assert len(again.skipped) == 20
     assert len(db) == 20
@@ -199,6 +211,24 @@ def test_open_runs_wait(db, into):
     assert list(report.skipped.values()) == ["it has not stopped"]
     taken = daskbroker.reprocess(db(), functions.doubled, into, unfinished=True)
     assert len(taken.done) == 1
+
+
+def test_what_is_given_is_runs_a_function_and_a_broker(runs, into, tmp_path):
+    db = runs._db
+    assert len(daskbroker.reprocess(db[-1], functions.doubled, into).done) == 1
+    assert len(daskbroker.reprocess(db, functions.doubled, into).done) == 9
+    with pytest.raises(ConfigError, match="function of a header, not a str"):
+        daskbroker.reprocess(runs, "functions:doubled", into, name="doubled")
+    opens = r"has to be a broker, not a \w+; daskbroker.connect\(.*other'\) opens it"
+    for place in (tmp_path / "other", str(tmp_path / "other")):
+        with pytest.raises(ConfigError, match=opens):
+            daskbroker.reprocess(runs, functions.doubled, place)
+        with pytest.raises(ConfigError, match=opens):
+            daskbroker.copy(runs, place)
+    with pytest.raises(ConfigError, match="has to be a broker, not a NoneType"):
+        daskbroker.copy(runs, None)
+    with pytest.raises(BadDocument, match="a str is no table"):
+        list(daskbroker.table_to_stream("table", db[-1]))
 
 
 def test_functions_without_a_name_of_their_own_need_one(runs, into):

@@ -28,7 +28,8 @@ def some(db):
     for more in (
         {"sample": {"name": "Ag-3"}, "num_points": 4, **SCANNED},
         {"title": "the long way round", "num_points": 9, "motors": ["m1", "m2"]},
-        {"derived_from": {"runs": ["x"]}, "sample": "Ag-3"},
+        # It repeats the plan of its source, and has rows of its own number.
+        {"derived_from": {"runs": ["x"]}, "sample": "Ag-3", "num_points": 9},
         {"stop": False, "num_points": 8},
     ):
         number = next(times)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from dask.utils import is_series_like
+from dask.utils import is_dataframe_like, is_series_like
 
 from ...core.documents import Document, normalize
+from ...core.errors import BadDocument
 from .flat import FlatTable
 from .new_run import DTYPES, PLAIN, NewRun, Pairs, posix_seconds
 
@@ -68,10 +69,15 @@ def table_to_stream(
     Raises
     ------
     BadDocument
-        For a cell with no JSON-like form, and for columns of one name.
+        For a cell with no JSON-like form, for columns of one name, and for what is no table.
     """
     if is_series_like(frame):
         frame = frame.to_frame(name="value" if frame.name is None else frame.name)
+    if not is_dataframe_like(frame):
+        raise BadDocument(
+            f"a {type(frame).__name__} is no table; give a DataFrame or a Series, and a Dataset to "
+            "dataset_to_stream"
+        )
     attrs = dict(
         getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {})
     )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...core.documents import Document
+from ...core.errors import BadDocument
 from ...core.fields import shown_names
 from ...core.schema import datetime_to_posix
 
@@ -55,12 +56,19 @@ class NewRun:
         time: float | None,
         more: Mapping[str, Any] | None,
     ) -> NewRun:
-        """Begin a run that comes from another one, or from what ``attrs`` tell."""
-        origin = getattr(header, "start", header) or {}
+        """Begin a run that comes from another one, or from what ``attrs`` tell.
+
+        Raises
+        ------
+        BadDocument
+            For a header that is none, nor a start document.
+        """
+        origin = _start_of(header)
         name = stream or attrs.get("stream") or "primary"
         kept = {k: v for k, v in origin.items() if k not in ("uid", "time", "scan_id")}
         listed = attrs.get("runs", [attrs["run"]] if "run" in attrs else [])
-        runs = [origin["uid"]] if origin else list(listed)
+        # A table of several runs has all of them as origin, whichever gives the start document.
+        runs = list(listed) if not origin or origin["uid"] in listed else [origin["uid"]]
         provenance = {"runs": runs, "stream": attrs.get("stream", name)}
         if "descriptors" in attrs:
             provenance["descriptors"] = list(attrs["descriptors"])
@@ -133,6 +141,17 @@ class NewRun:
                 "num_events": {self.stream: self.count},
             }
         )
+
+
+def _start_of(header: Any) -> Mapping[str, Any]:
+    start = {} if header is None else getattr(header, "start", header)
+    if not isinstance(start, Mapping) or (start and "uid" not in start):
+        raise BadDocument(
+            f"header: a {type(header).__name__} is neither a Header nor a start document with a "
+            "uid. Of a table made of several runs give one of them, and the uids of all in "
+            "provenance={'runs': [...]}"
+        )
+    return start
 
 
 def derived_uid(run: str, what: str) -> str:

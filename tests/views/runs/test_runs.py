@@ -189,3 +189,21 @@ def test_documents_that_make_no_run_are_refused():
         list(documents_to_run(run[1:]))
     with pytest.raises(BadDocument, match="descriptor"):
         list(documents_to_run([run[0], *run[2:]]))
+
+
+def test_all_runs_of_a_table_are_named_beside_a_header(db):
+    """The header gives the start document; the others are origins as well."""
+    for _ in range(3):
+        insert_all(db, make_run(2, sample="Ag"))
+    uids = [header.uid for header in reversed(db())]
+    frame = db().table().compute()
+    for pairs in (table_to_stream(frame, db[-1]), dataset_to_stream(db().dataset(), db[-1])):
+        _, start = next(pairs)
+        assert start["sample"] == "Ag"
+        assert start["derived_from"]["runs"] == uids
+        assert len(start["derived_from"]["descriptors"]) == 3
+    _, start = next(table_to_stream(db[uids[0]].table().compute(), db[-1]))
+    assert start["derived_from"]["runs"] == [db[-1].uid]
+    for wrong in (uids[0], db(), [db[-1]], {"sample": "Ag"}):
+        with pytest.raises(BadDocument, match="neither a Header nor a start document"):
+            next(table_to_stream(frame, wrong))
