@@ -32,6 +32,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 REPEAT = 5
 PATIENCE = 20.0
 """Seconds for the samples of one case: of what takes long, there are fewer."""
+LATE = 480.0
+"""Seconds after which each case that is left has one sample, so that twelve minutes are enough."""
 SIZES = replace(
     Sizes(), runs=2_000, single_events=5_000, compressed_frames=32, wide_events=500_000
 )  # fmt: skip
@@ -63,7 +65,8 @@ def _measured(sizes: Sizes, only: Sequence[str] | None, repeat: int) -> str:
     with mongod() as server, Peers() as peers:
         for name, make in _workloads(server.uri, peers):
             if not only or name in only:
-                results += _results(name, make, sizes, repeat)
+                late = time.monotonic() - began > LATE
+                results += _results(name, make, sizes, 1 if late else repeat)
         versions = peers.versions()
     print("\n".join(lines(results)))
     seconds = round(time.monotonic() - began)
