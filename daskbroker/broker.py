@@ -18,6 +18,7 @@ from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError
 from .core.external import external_keys
+from .core.interrupts import in_own_context
 from .core.listing import listed
 from .core.old_names import missing
 from .core.printable import printable
@@ -172,6 +173,7 @@ class DataBroker:
 
     # -- insert ------------------------------------------------------------------------------
 
+    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document; ``RE.subscribe(db.insert)``.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from functools import wraps
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-__all__ = ["interruptible"]
+__all__ = ["in_own_context", "interruptible"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +30,20 @@ def interruptible(
         return _Context(function(*args, **kwargs))
 
     return context
+
+
+def in_own_context(function: Callable[P, T]) -> Callable[P, T]:
+    """Run a function in a copy of the caller's context variables, which it leaves as they are.
+
+    ``pymongo.timeout`` sets several context variables, one after the other. An interrupt in
+    between leaves some of them set, and every later command in that context is an error.
+    """
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return copy_context().run(function, *args, **kwargs)
+
+    return run
 
 
 class _Context(AbstractContextManager[T]):

@@ -47,7 +47,7 @@ class Rows(Protocol):
         """Bytes of the files that hold some rows, or all of them; None: not known."""
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
 
     def refresh(self) -> None:
         """See the rows that a writer added."""
@@ -76,7 +76,7 @@ class ArrayRows:
         return self._stored
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
         region = take_region(self._array, (rows, *axes))
         return np.array(region, self.dtype.newbyteorder("="))
 
@@ -117,7 +117,7 @@ class OneFrame:
         return self._frame.stored()
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
         lines = np.atleast_1d(np.asarray(axes[0], np.int64))
         frame = self._frame.read(lines, axes[1:])
         frame = frame[0] if isinstance(axes[0], int) else frame

@@ -82,7 +82,7 @@ class _Pages:
         return self._stored
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
         out = np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
         with self._open() as file, opened_tiff(file, self._readable) as tiff:
             pages = tiff.series[0].pages

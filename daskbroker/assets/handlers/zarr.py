@@ -89,7 +89,7 @@ class _ZarrRows:
         return None
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
         if not len(rows) or 0 in shape_of(axes):
             return np.empty((len(rows), *shape_of(axes)), self.dtype.newbyteorder("="))
         boxes, rest = zip(*map(_box, (rows, *axes)))

@@ -1,7 +1,7 @@
 """Chunks of HDF5 datasets read as bytes, so that threads decompress at the same time.
 
 HDF5 lets one thread in at a time, decompression included. Here it only tells, once, where the
-chunks lie; the rest is ``os.pread`` and :mod:`~.hdf5_filters`, which hold no lock. What comes out
+chunks lie; the rest is ``os.pread`` and :mod:`.filters`, which hold no lock. What comes out
 is the same.
 """
 
@@ -74,7 +74,7 @@ class ChunkBytes:
     def of(cls, dataset: h5py.Dataset) -> ChunkBytes | None:
         """From an open dataset; None where its chunks cannot or need not be read this way.
 
-        They can if :class:`~.hdf5_filters.Filters` knows how they are coded, hold plain numbers,
+        They can if :class:`~.filters.Filters` knows how they are coded, hold plain numbers,
         and lie in one file that nobody writes.
         """
         filters = Filters.of(dataset)
@@ -102,7 +102,7 @@ class ChunkBytes:
             yield number if same else None
 
     def read_rows(self, file: int, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`.
+        """Read a region of some rows; see :func:`~.rows.read_rows`.
 
         Parameters
         ----------

@@ -61,7 +61,7 @@ class ConcatenatedRows:
         return self._whole.stored(rows)
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`."""
+        """Read a region of some rows; see :func:`~.rows.read_rows`."""
         source = self._parts if self._parts.is_as_mapped(rows) else self._whole
         return source.read(rows, axes)
 

@@ -54,7 +54,7 @@ class LinkedFiles:
     Parameters
     ----------
     path, swmr
-        Of the first; see :func:`~.hdf5_files.open_file`.
+        Of the first; see :func:`~.files.open_file`.
     readable
         Checked for every file.
     """

@@ -40,7 +40,7 @@ class OpenDatasets:
     """The datasets of one file that are open, by name. Threads may share it.
 
     Without readable roots HDF5 follows links and virtual datasets by itself, with them
-    :class:`~.hdf5_links.LinkedFiles` does.
+    :class:`~.links.LinkedFiles` does.
 
     Parameters
     ----------

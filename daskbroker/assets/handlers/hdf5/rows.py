@@ -52,7 +52,7 @@ class RowSource:
     Raises
     ------
     FillError
-        If its chunks are out of proportion; see :func:`~.hdf5_sizes.check_chunk`.
+        If its chunks are out of proportion; see :func:`~.stored_sizes.check_chunk`.
     """
 
     def __init__(self, dataset: h5py.Dataset, plist: h5p.PropDCID | None = None) -> None:
@@ -173,7 +173,8 @@ def _read_rows(
     dtype, shape = dtype.newbyteorder("="), (len(rows), *shape_of(axes))
     if 0 in shape:
         return np.empty(shape, dtype)
-    whole = dataset.chunks is None
+    strided = any(isinstance(axis, range) and axis.step > 1 for axis in axes[:-1])
+    whole = strided and dataset.chunks is None  # h5py takes its time to tell chunks
     box = [_box(axis, whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
     if all(side.rest is None for side in box):
         return _read_exactly(dataset, dtype, rows, box, check).reshape(shape)

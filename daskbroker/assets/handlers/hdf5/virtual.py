@@ -1,7 +1,7 @@
 """Virtual datasets put together by ourselves, from sources that were found and checked.
 
 HDF5 would open the files that a virtual dataset names by itself, and give fill values for those
-that are missing. Here each source is found by :class:`~.hdf5_links.LinkedFiles`, and a missing one
+that are missing. Here each source is found by :class:`~.links.LinkedFiles`, and a missing one
 is an error for whoever asks for its part.
 """
 
@@ -158,7 +158,7 @@ class VirtualRows:
     # -- reading -----------------------------------------------------------------------------
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
-        """Read a region of some rows; see :func:`~.hdf5_rows.read_rows`.
+        """Read a region of some rows; see :func:`~.rows.read_rows`.
 
         Raises
         ------

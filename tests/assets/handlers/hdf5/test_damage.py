@@ -18,8 +18,8 @@ import hdf5plugin
 import numpy as np
 import pytest
 
-from daskbroker.assets.handlers.hdf5.chunk_bytes import ChunkBytes
 from daskbroker.assets.handlers.hdf5 import filters as hdf5_filters
+from daskbroker.assets.handlers.hdf5.chunk_bytes import ChunkBytes
 from daskbroker.core.errors import FillError
 
 SHAPE = (100, 131)
@@ -125,7 +125,7 @@ def test_damaged_chunks(tmp_path, name):
     for way in ways:
         script = (
             f"import json, sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); "
-            "from test_hdf5_damage import read_all; "
+            "from test_damage import read_all; "
             f"print(json.dumps(read_all({name!r}, {way!r}, {str(tmp_path)!r})))"
         )
         command = [sys.executable, "-c", script]
