@@ -190,6 +190,7 @@ def workers(counts: tuple[int, ...], folder: Path, sizes: Sizes) -> Workload:
             image = broker[uid].dataset()["img"][:, 0]
             return np.asarray(image.mean("time").compute(scheduler=client))
 
+        mean()  # its processes import what they need
         series = f"mean of {frames:,} compressed frames"
         case = _case(series, count, "workers", mean, partial(_is_close, data.mean(0)))
         cases.append(case if count == 1 else _against_one(case, series))
