@@ -47,7 +47,7 @@ def write_page(numbers: Mapping[str, Any], docs: Path) -> None:
     images = docs / "images" / "performance"
     for old in images.glob("*.svg"):
         old.unlink()
-    text = "\n".join(_page(numbers, images))
+    text = "\n".join(_page(numbers, images)) + "\n"
     (docs / "performance.md").write_text(text, encoding="utf8")
 
 
@@ -58,7 +58,8 @@ def _page(numbers: Mapping[str, Any], images: Path) -> Iterator[str]:
     yield from _inserted(numbers)
     yield from _compressed(numbers)
     yield from _growth(numbers, images)
-    yield from _goals(numbers)
+    if not numbers["quick"]:
+        yield from _goals(numbers)
 
 
 # -- where and when --------------------------------------------------------------------------
