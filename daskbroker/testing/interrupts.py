@@ -48,7 +48,7 @@ def interrupted_calls(
                 signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-6, microseconds * 1e-6))
                 call()
                 armed = False
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemError):  # the latter if C code of pymongo is met
                 interrupted.append(number)
             else:
                 done.append(number)

@@ -97,6 +97,7 @@ class Database:
         self.read_only = read_only
         self.label = label_of(uri)
         self._clients: dict[str, pymongo.MongoClient[dict[str, Any]]] = {}
+        self._left: list[pymongo.MongoClient[dict[str, Any]]] = []
         self._collections: dict[tuple[str, bool, bool, bool, bool], Collection] = {}
         in_each_process(self._begin)
         self._closed = False
@@ -112,12 +113,14 @@ class Database:
         for one in (uri, assets):
             if one is not None:
                 _database_name(one)
-        weakref.finalize(self, _close_all, self._clients)
+        weakref.finalize(self, _close_all, self._clients, self._left)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        leave_to_parent(self._clients.values())  # pymongo's must neither be used nor closed here
+        # pymongo's must neither be used nor closed here.
+        leave_to_parent([*self._clients.values(), *self._left])
         self._clients.clear()
+        self._left.clear()
         self._collections.clear()
 
     @classmethod
@@ -182,12 +185,18 @@ class Database:
 
     # -- what stays --------------------------------------------------------------------------
 
-    def limit(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def limit(self) -> Iterator[None]:
         """A context in which all commands together take no longer than an insert may.
 
         Where contexts are nested the outer one holds as well.
         """
-        return pymongo.timeout(self._insert_seconds)
+        try:
+            with pymongo.timeout(self._insert_seconds):
+                yield
+        except (KeyboardInterrupt, SystemError):  # C code of pymongo makes one of the other
+            self._leave_clients()
+            raise
 
     def session(self) -> AbstractContextManager[ClientSession]:
         """A session on the metadata database, for :meth:`settle`."""
@@ -422,6 +431,9 @@ class Database:
         """Turn pymongo's errors into daskbroker's; ``what`` names the document at hand."""
         try:
             yield
+        except (KeyboardInterrupt, SystemError):  # C code of pymongo makes one of the other
+            self._leave_clients()
+            raise
         except PyMongoError as error:
             if is_unavailable(error):
                 raise StoreUnavailable(
@@ -433,6 +445,15 @@ class Database:
             if isinstance(error, OperationFailure):
                 raise self._translated(error, what) from error
             raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
+
+    def _leave_clients(self) -> None:
+        """Go on with new clients: an interrupt may leave a lock of pymongo's pool held for good.
+
+        Other threads may be using the ones that there are, which stay open until this is closed.
+        """
+        with self._lock:
+            while self._clients:
+                self._left.append(self._clients.popitem()[1])
 
     def _translated(self, error: OperationFailure, what: str) -> Exception:
         code = error.code
@@ -454,7 +475,7 @@ class Database:
         """Close the clients; a source that goes on reading gets a StoreError."""
         with self._lock:
             self._closed = True
-            _close_all(self._clients)
+            _close_all(self._clients, self._left)
 
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
@@ -503,9 +524,19 @@ class _Lease:
                 database.close()
 
 
-def _close_all(clients: dict[str, pymongo.MongoClient[dict[str, Any]]]) -> None:
+def _close_all(
+    clients: dict[str, pymongo.MongoClient[dict[str, Any]]],
+    left: list[pymongo.MongoClient[dict[str, Any]]],
+) -> None:
     while clients:
         clients.popitem()[1].close()
+    if left:  # which may wait for ever, if an interrupt has left a lock held
+        threading.Thread(target=_close_left, args=(left,), daemon=True).start()
+
+
+def _close_left(left: list[pymongo.MongoClient[dict[str, Any]]]) -> None:
+    while left:
+        left.pop().close()
 
 
 def _database_name(uri: str) -> str:

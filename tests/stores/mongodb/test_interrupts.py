@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 def test_at_any_moment(mongo_database):
     runs = [journalled_run() for _ in range(4)]
     with dask.config.set({"daskbroker.seal-rows": 10}), daskbroker.connect(mongo_database) as db:
+        insert_all(db, make_run(1))  # an interrupted import is not mended by importing again
         interrupts = sum(
             insert_interrupted(db, one, seed, microseconds=1500) for seed, one in enumerate(runs)
         )
