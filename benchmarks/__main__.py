@@ -17,8 +17,8 @@ from benchmarks.datasets import columns, legacy, tree
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
 from benchmarks.inserts import insert
+from benchmarks.output import lines, to_json
 from benchmarks.reference import NOTE
-from benchmarks.report import lines, to_json
 from benchmarks.runs import runs
 from benchmarks.scale import headers, long_run
 from benchmarks.short_inserts import short_inserts

@@ -22,13 +22,13 @@ from benchmarks.harness import Against, Case, Sizes, Timed, Workload
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
-__all__ = ["cluster"]
+__all__ = ["client_of", "cluster"]
 
 
 def cluster(sizes: Sizes, folder: Path) -> Workload:
     """The same work on 1, 2 and more worker processes of one thread each."""
     stack = ExitStack()
-    clients = {count: _client(stack, count) for count in sizes.workers}
+    clients = {count: client_of(stack, count) for count in sizes.workers}
     short = stack.enter_context(daskbroker.connect(folder / "short"))
     for _ in range(sizes.runs_in_table):
         Run(mixed_columns(200)).insert(short, 200)
@@ -41,7 +41,8 @@ def cluster(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, stack.close)
 
 
-def _client(stack: ExitStack, count: int) -> Client:
+def client_of(stack: ExitStack, count: int) -> Client:
+    """Of a new cluster of so many processes."""
     made = stack.enter_context(
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, memory_limit=0,

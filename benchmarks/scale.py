@@ -21,7 +21,7 @@ from benchmarks.harness import Against, Case, Sizes, Timed, Workload
 from benchmarks.tables import has_count
 from daskbroker.stores.embedded.packing import pack_small_chunks
 
-__all__ = ["headers", "long_run"]
+__all__ = ["copy_chunks", "headers", "long_run"]
 
 FIRST_TIME = 1_600_000_000.0
 
@@ -32,7 +32,7 @@ def long_run(sizes: Sizes, folder: Path) -> Workload:
         broker = daskbroker.connect(folder / "store")
     run = Run(mixed_columns(sizes.rows_in_chunk))
     run.insert(broker, sizes.rows_in_chunk)
-    _copy_chunks(broker, sizes)
+    copy_chunks(broker, sizes.chunks)
     events = sizes.chunks * sizes.rows_in_chunk
 
     def plan() -> Any:
@@ -66,7 +66,7 @@ def long_run(sizes: Sizes, folder: Path) -> Workload:
     return Workload(cases, broker.close)
 
 
-def _copy_chunks(broker: Any, sizes: Sizes) -> None:
+def copy_chunks(broker: Any, count: int) -> None:
     """Lines of the manifest as if the first chunk had come again and again."""
     database = broker.header_source.store._database
     pack_small_chunks(database)
@@ -77,7 +77,7 @@ def _copy_chunks(broker: Any, sizes: Sizes) -> None:
             "seq_min + n * rows, seq_max + n * rows, time_min + n * 100, time_max + n * 100, "
             '"distinct", ordered, schema, path, offset, length FROM chunk, copy '
             "WHERE first = 0 AND sequence = (SELECT id FROM sequence WHERE kind = 'event')",
-            (sizes.chunks - 1,),
+            (count - 1,),
         )
 
 

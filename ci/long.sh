@@ -118,12 +118,18 @@ stage_mutations() { # one place of the code is changed at a time: do its tests n
 
 stage_benchmarks() { # every benchmark runs, with tiny sizes; no figure is judged
     "$python" -m benchmarks --quick --repeat 2 &&
-        "$python" -m benchmarks.peers --quick --repeat 2
+        "$python" -m benchmarks.peers --quick --repeat 2 &&
+        mkdir -p "$scratch/docs" &&
+        "$python" -m benchmarks.report --quick --repeat 2 --docs "$scratch/docs"
+}
+
+stage_release() { # wheel and sdist of the commit, in clean environments of several Pythons
+    bash ci/release.sh
 }
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    conformance databroker queueserver recordings eiger mutations benchmarks
+    conformance databroker queueserver recordings eiger mutations benchmarks release
 )
 
 # -- command line ----------------------------------------------------------------------------

@@ -7,7 +7,6 @@ Look at each before it is committed; tests/display/test_browser.py compares the 
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,8 +92,9 @@ def smaller(file: Path) -> None:
 def main() -> None:
     """Make all pictures anew."""
     matplotlib.use("agg")
-    shutil.rmtree(IMAGES, ignore_errors=True)
-    IMAGES.mkdir(parents=True)
+    for old in IMAGES.glob("*.png"):
+        old.unlink()
+    IMAGES.mkdir(parents=True, exist_ok=True)
     settings = {"daskbroker.picture-seconds": 60, "daskbroker.peek-after-stop": False}
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -117,7 +117,7 @@ def test_beyond_so_many_chunks_nothing_is_read_to_open(three, monkeypatch, many,
     whole = three.table().compute().sort_values("time")
     expected = whole["x"].tolist()[0 if many else -opened.sizes["time"] :]
     assert opened["x"].values.tolist() == expected
-    assert (np.diff(opened["time"].values) > np.timedelta64(0)).all()
+    assert (np.diff(opened["time"].values) > np.timedelta64(0, "us")).all()
 
 
 def test_other_ways_to_combine_are_refused(three):

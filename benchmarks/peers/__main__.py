@@ -1,4 +1,4 @@
-"""MongoDB benchmarks side by side with databroker: ``python -m benchmarks.peers``."""
+"""Benchmarks side by side with databroker, Tiled, VirtualiZarr: ``python -m benchmarks.peers``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pathlib import Path
 
 from benchmarks.__main__ import positive
 from benchmarks.harness import QUICK, Result, Sizes, measure
-from benchmarks.peers.environment import ENVIRONMENT, peer_python
-from benchmarks.peers.process import Peer
-from benchmarks.peers.workloads import WORKLOADS, Bench
-from benchmarks.report import lines, to_json
+from benchmarks.output import lines, to_json
+from benchmarks.peers.bench import Bench
+from benchmarks.peers.environment import ENVIRONMENT
+from benchmarks.peers.process import Peers
+from benchmarks.peers.workloads import WORKLOADS
 from daskbroker.testing.mongod import mongod
 
 SIZES = ("events", "single_events", "wide_events", "runs", "runs_in_table")
@@ -27,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = {name: getattr(options, name) for name in SIZES if getattr(options, name) is not None}
     sizes = replace(QUICK if options.quick else Sizes(), **given)
     results: list[Result] = []
-    with _server(options.mongo) as server, Peer(peer_python(options.peer_python)) as peer:
-        versions = peer.ask("versions").value
+    with _server(options.mongo) as server, Peers(options.peer_python) as peers:
         for name in options.only or WORKLOADS:
             print(f"{name} …", file=sys.stderr, flush=True)
-            results += _run(name, sizes, options.repeat, server, peer)
+            results += _run(name, sizes, options.repeat, server, peers)
+        versions = peers.versions()
     print("\n".join(lines(results)))
     print("beside " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     if options.json is not None:
@@ -48,9 +49,9 @@ def _server(given: str | None) -> Iterator[str]:
             yield server.uri
 
 
-def _run(name: str, sizes: Sizes, repeat: int, server: str, peer: Peer) -> list[Result]:
+def _run(name: str, sizes: Sizes, repeat: int, server: str, peers: Peers) -> list[Result]:
     with tempfile.TemporaryDirectory(prefix="daskbroker-peers-") as folder:
-        workload = WORKLOADS[name](Bench(sizes, Path(folder), server, peer))
+        workload = WORKLOADS[name](Bench(sizes, Path(folder), server, peers))
         try:
             return measure(name, workload, repeat, quick=sizes.quick)
         finally:

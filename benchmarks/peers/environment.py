@@ -1,4 +1,4 @@
-"""The peer's Python: an environment of its own, because its pins clash with ours."""
+"""The peers' Pythons: an environment for each, because their pins clash with ours."""
 
 from __future__ import annotations
 
@@ -7,56 +7,89 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import platformdirs
 
-__all__ = ["ENVIRONMENT", "PACKAGES", "peer_python"]
+__all__ = ["DATABROKER", "ENVIRONMENT", "PEERS", "TILED", "VIRTUALIZARR", "peer_python"]
 
-ENVIRONMENT = "DASKBROKER_PEER_PYTHON"
-PACKAGES = (
-    "databroker==1.2.5",
-    "intake==0.6.4",
-    "dask==2022.12.1",
-    "xarray==2022.12.0",
-    "pandas==1.5.3",
-    "numpy==1.24.4",
-    "pymongo==4.3.3",
-    "suitcase-mongo==0.7.0",
-    "setuptools<81",  # some of these import pkg_resources
-)
+DATABROKER, TILED, VIRTUALIZARR = "databroker", "tiled", "virtualizarr"
+
+
+class PeerEnvironment(NamedTuple):
+    """What a peer's Python has, and the variable that names one which has it already."""
+
+    packages: tuple[str, ...]
+    variable: str
+    script: str
+
+
+PEERS = {
+    DATABROKER: PeerEnvironment(
+        (
+            "databroker==1.2.5",
+            "intake==0.6.4",
+            "dask==2022.12.1",
+            "xarray==2022.12.0",
+            "pandas==1.5.3",
+            "numpy==1.24.4",
+            "h5py==3.10.0",
+            "pymongo==4.3.3",
+            "suitcase-mongo==0.7.0",
+            "setuptools<81",  # some of these import pkg_resources
+        ),
+        "DASKBROKER_PEER_PYTHON",
+        "peer.py",
+    ),
+    TILED: PeerEnvironment(
+        ("tiled[server,client]==0.2.20", "bluesky-tiled-plugins==2.0.12"),
+        "DASKBROKER_TILED_PYTHON",
+        "tiled_peer.py",
+    ),
+    VIRTUALIZARR: PeerEnvironment(
+        ("virtualizarr[hdf]", "obstore", "h5py", "hdf5plugin"),
+        "DASKBROKER_VIRTUALIZARR_PYTHON",
+        "virtualizarr_peer.py",
+    ),
+}
+ENVIRONMENT = PEERS[DATABROKER].variable
 PYTHONS = ("python3.11", "python3.10", "python3.9")
 """NumPy 1.24 has no wheels for later ones."""
 
 
-def peer_python(given: str | None = None) -> str:
-    """Path of a Python that has the peer's packages.
+def peer_python(given: str | None = None, peer: str = DATABROKER) -> str:
+    """Path of a Python that has a peer's packages.
 
     Parameters
     ----------
     given
-        Such a Python; by default ``$DASKBROKER_PEER_PYTHON``, else an environment in the
+        Such a Python; by default what the peer's variable names, else an environment in the
         user's cache folder, which is made when it is needed first (by pip, some minutes).
+    peer
+        One of ``PEERS``.
     """
-    chosen = given or os.environ.get(ENVIRONMENT)
+    packages, variable, _ = PEERS[peer]
+    chosen = given or os.environ.get(variable)
     if chosen:
         return chosen
-    mark = hashlib.sha256("\n".join(PACKAGES).encode()).hexdigest()[:12]
+    mark = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]
     folder = Path(platformdirs.user_cache_dir("daskbroker", appauthor=False)) / f"peer-{mark}"
     python = folder / "bin" / "python"
     complete = folder / "complete"
     if not complete.exists():
-        _make(folder, python)
+        _make(folder, python, packages)
         complete.touch()
     return str(python)
 
 
-def _make(folder: Path, python: Path) -> None:
+def _make(folder: Path, python: Path, packages: Sequence[str]) -> None:
     print(f"making {folder} …", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([_base(), "-m", "venv", str(folder)], check=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, *PACKAGES], check=True)
+    subprocess.run([*install, *packages], check=True)
 
 
 def _base() -> str:

@@ -1,19 +1,13 @@
 """databroker and suitcase-mongo at work, timed on request.
 
-Run by the peer's Python, not by ours, so nothing of daskbroker is imported. Each line of
-standard input is a request ``{"do": name, ...}``, each line of standard output its answer
-``{"seconds": ..., "value": ...}``; one process answers all, so no import is ever timed.
+Run by the peer's Python, not by ours, so nothing of daskbroker is imported; see ``answering.py``.
 """
 
-import gc
-import json
-import os
-import sys
-import time
-
 import databroker
+import h5py
 import pandas
 import pymongo
+from answering import answer, recorded
 from databroker._drivers.mongo_normalized import BlueskyMongoCatalog
 from suitcase.mongo_normalized import Serializer
 
@@ -26,7 +20,7 @@ def versions():
 
 def write(file, uri):
     """Insert recorded documents, with the indexes that a facility has."""
-    documents = list(_documents(file))
+    documents = list(recorded(file))
     serializer = Serializer(uri, uri)
     serializer.create_indexes()
 
@@ -36,12 +30,6 @@ def write(file, uri):
         return len(documents)
 
     return run
-
-
-def _documents(file):
-    with open(file) as lines:
-        for line in lines:
-            yield json.loads(line)
 
 
 def _broker(uri):
@@ -102,24 +90,33 @@ def content(uri, run):
     return work
 
 
-REQUESTS = {
-    f.__name__: f for f in (versions, write, table, documents, lookups, search, tables, content)
-}
+def fill(uri, run):
+    """Table of one run with its frames; how many, and a sum to compare."""
+    catalog = BlueskyMongoCatalog(uri, uri, handler_registry={"AD_HDF5": FrameHandler}).v1
+    len(catalog.v2)
+
+    def work():
+        cells = catalog[run].table(fill=True)["img"]
+        return {"rows": len(cells), "last": int(cells.iloc[-1].sum())}
+
+    return work
 
 
-def main():
-    """Answer until the input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-    for line in sys.stdin:
-        request = json.loads(line)
-        run = REQUESTS[request.pop("do")](**request)
-        gc.collect()
-        begin = time.perf_counter()
-        value = run()
-        seconds = time.perf_counter() - begin
-        print(json.dumps({"seconds": seconds, "value": value}), file=answers, flush=True)
+class FrameHandler:
+    """A frame of an HDF5 file at a time, as area-detector-handlers read them."""
+
+    specs = frozenset({"AD_HDF5"})
+
+    def __init__(self, path, frame_per_point=1):
+        self._file = h5py.File(path)
+        self._dataset = self._file["/entry/data/data"]
+
+    def __call__(self, point_number):
+        return self._dataset[point_number : point_number + 1]
+
+    def close(self):
+        self._file.close()
 
 
 if __name__ == "__main__":
-    main()
+    answer(versions, write, table, documents, lookups, search, tables, content, fill)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,9 @@ import pymongo
 
 import daskbroker
 from benchmarks.data import Run, insert_all, mixed_columns, wide_columns
-from benchmarks.harness import Against, Case, Sizes, Workload
-from benchmarks.peers.process import Peer
+from benchmarks.harness import Against, Case, Workload
+from benchmarks.peers.bench import Bench
+from benchmarks.peers.embedded import embedded, images
 from benchmarks.runs import EVENTS, is_wanted, places_of, short_run
 from benchmarks.short_inserts import (
     DOCUMENTS,
@@ -31,54 +30,10 @@ from benchmarks.short_inserts import (
 from benchmarks.tables import count_events, has_count, holds
 from daskbroker import DataBroker
 
-__all__ = ["WORKLOADS", "Bench"]
+__all__ = ["WORKLOADS"]
 
 UNSEALED, SEALED, PEER = "daskbroker, unsealed", "daskbroker, sealed", "databroker"
 SUITCASE = "suitcase-mongo, events"
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Everything that a workload is made on.
-
-    Attributes
-    ----------
-    sizes
-        How large.
-    folder
-        For files of documents.
-    server
-        URI of a MongoDB server, without a database.
-    peer
-        Writes with suitcase-mongo, reads with databroker.
-    """
-
-    sizes: Sizes
-    folder: Path
-    server: str
-    peer: Peer
-
-    def recorded(self, name: str, documents: Iterable[Any]) -> str:
-        """A file of documents for the peer."""
-        path = self.folder / f"{name}.jsonl"
-        with path.open("w") as file:
-            file.writelines(f"{json.dumps(pair)}\n" for pair in documents)
-        return str(path)
-
-    def written(self, name: str, documents: Iterable[Any]) -> tuple[DataBroker, DataBroker]:
-        """Two databases that suitcase-mongo wrote, opened: one as it is, one sealed."""
-        file = self.recorded(name, documents)
-        unsealed, sealed = (
-            self.peer_written(file, f"{name}_{state}") for state in ("unsealed", "sealed")
-        )
-        sealed.seal()
-        return unsealed, sealed
-
-    def peer_written(self, file: str, database: str) -> DataBroker:
-        """A database that suitcase-mongo writes now, opened."""
-        uri = f"{self.server}/{database}"
-        self.peer.ask("write", file=file, uri=uri)
-        return daskbroker.connect(uri)
 
 
 def long_run(bench: Bench) -> Workload:
@@ -362,6 +317,8 @@ def _close(*brokers: DataBroker) -> None:
 
 WORKLOADS: dict[str, Callable[[Bench], Workload]] = {
     "long": long_run,
+    "embedded": embedded,
+    "frames": images,
     "short": short_runs,
     "insert": inserting,
     "short-insert": short_inserting,

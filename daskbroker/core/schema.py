@@ -315,7 +315,7 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
     micro = np.rint(np.where(nat, 0.0, seconds) * 1e6).astype(np.int64)
     stamps = micro.view("datetime64[us]")
     if nat.any():
-        stamps[nat] = np.datetime64("NaT")
+        stamps[nat] = np.datetime64("NaT", "us")
     return pd.DatetimeIndex(stamps, tz="UTC", copy=False)
 
 

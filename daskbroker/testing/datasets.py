@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from hypothesis import strategies as st
+from xarray.indexes import PandasMultiIndex
 
 import daskbroker
 
@@ -255,7 +256,7 @@ def datasets(draw: st.DrawFn) -> xr.Dataset:
     free = len(alike) == 2 and dataset[alike[0]].dims[0] not in dataset.variables
     if free and all(dataset[n].dtype.kind in "iuU" for n in alike) and draw(st.booleans()):
         dataset = dataset.set_coords(alike)
-        dataset = dataset.set_xindex(alike, xr.indexes.PandasMultiIndex)
+        dataset = dataset.set_xindex(alike, PandasMultiIndex)
     return dataset
 
 

@@ -142,7 +142,7 @@ def test_a_day_whose_midnight_was_left_out_begins_after_it():
         None, True, np.True_, float("nan"), float("inf"), 10**400, "", "someday", "14:30",
         "2026-02-30", "2026-13", "0000", "202611", "2026-W60", "1e999", "12",
         dt.datetime.min, dt.date.max, pd.NaT,
-        np.datetime64("NaT"), np.datetime64("20000-01-01"), dt.time(1), [], b"2026", ...,
+        np.datetime64("NaT", "us"), np.datetime64("20000-01-01"), dt.time(1), [], b"2026", ...,
     ],
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip

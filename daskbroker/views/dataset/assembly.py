@@ -11,6 +11,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import xarray as xr
+from xarray.indexes import PandasIndex
 
 from ...core.external import stream_keys
 from ...core.graph_names import graph_name, runs_name
@@ -232,7 +233,7 @@ class Assembly:
         }
         indexes = {}
         if "time" in loaded:
-            indexes["time"] = xr.indexes.PandasIndex(loaded["time"], "time")
+            indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
         coordinates = {name: variables.pop(name) for name in self.coordinates}
         result = xr.Dataset(

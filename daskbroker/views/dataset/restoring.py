@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xarray as xr
+from xarray.indexes import PandasIndex, PandasMultiIndex
 
 from ...core.chunks import chunk_label
 from ...core.codec import block as block_of
@@ -225,7 +226,7 @@ class Restoring:
         indexes = {}
         for name, variable in list(coordinates.items()):
             if variable.dims == (name,) and name in in_memory:
-                index = xr.indexes.PandasIndex(variable.values, name)
+                index = PandasIndex(variable.values, name)
                 indexes[name] = index
                 coordinates |= index.create_variables({name: variable})
         result = xr.Dataset(
@@ -236,5 +237,5 @@ class Restoring:
         )
         for levels in self.form.indexes.values():
             if result.coords.keys() >= set(levels):
-                result = result.set_xindex(list(levels), xr.indexes.PandasMultiIndex)
+                result = result.set_xindex(list(levels), PandasMultiIndex)
         return result

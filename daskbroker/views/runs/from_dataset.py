@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from xarray.indexes import PandasMultiIndex
 
 from ...core.documents import Document, normalize
 from ...core.schema import datetime_to_posix, posix_to_datetime
@@ -111,7 +112,7 @@ def _levels(dataset: xr.Dataset) -> dict[str, tuple[str, ...]]:
     return {
         str(index.dim): tuple(str(name) for name in coordinates if name != index.dim)
         for index, coordinates in dataset.xindexes.group_by_index()
-        if isinstance(index, xr.indexes.PandasMultiIndex)
+        if isinstance(index, PandasMultiIndex)
     }
 
 

@@ -80,7 +80,7 @@ def to_json(results: Sequence[Result], sizes: Sizes, repeat: int, **more: Any) -
     return json.dumps(
         {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
+            "machine": machine() if "machine" not in more else more.pop("machine"),
             "revision": revision(),
             "repeat": repeat,
             "sizes": asdict(sizes),

@@ -1,0 +1,39 @@
+"""VirtualiZarr's references to an HDF5 file, read through xarray, timed on request.
+
+Run by the peer's Python, not by ours; see ``answering.py``. The references are made before the
+time begins, as daskbroker's are when the run is inserted.
+"""
+
+import virtualizarr
+import xarray
+import zarr
+from answering import answer
+from obstore.store import LocalStore
+from virtualizarr.parsers import HDFParser
+from virtualizarr.registry import ObjectStoreRegistry
+
+
+def versions():
+    """What is compared with."""
+    modules = (virtualizarr, xarray, zarr)
+    return lambda: {module.__name__: module.__version__ for module in modules}
+
+
+def frames(path, dataset, row=None):
+    """All frames, or one row of pixels of each; a sum to compare."""
+    group, _, name = dataset.strip("/").rpartition("/")
+    registry = ObjectStoreRegistry({"file://": LocalStore()})
+    references = HDFParser(group=group)(url=f"file://{path}", registry=registry)
+
+    def work():
+        opened = xarray.open_zarr(references, consolidated=False, zarr_format=3, chunks=None)
+        with opened:
+            image = opened[name]
+            values = (image if row is None else image[:, row]).to_numpy()
+        return {"shape": values.shape, "last": int(values[-1].sum())}
+
+    return work
+
+
+if __name__ == "__main__":
+    answer(versions, frames)

@@ -1,0 +1,226 @@
+"""docs/performance.md, from the numbers of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report.growth import GROWTH
+from benchmarks.report.numbers import amount, goals, growth, seconds, side_by_side
+from benchmarks.report.pictures import bars, loglog
+
+__all__ = ["write_page"]
+
+BUSY = 0.5
+"""Processes that wanted to run, for each core, from which on the page warns."""
+SECTIONS = {
+    "run": (
+        "One long run",
+        "{events:,} events of 12 columns. databroker and the two MongoDB stores read one server; "
+        "Tiled's server is on the same machine. pyarrow reads a plain Parquet file of the same "
+        "columns: the floor of any table.",
+        ("long", "embedded"),
+    ),
+    "frames": (
+        "Detector frames",
+        "{file_frames:,} frames of {frame_side} x {frame_side} `uint16`, not compressed, in one "
+        "HDF5 file. `h5py` reads the dataset by its name. VirtualiZarr's references were made "
+        "before the time began.",
+        ("frames",),
+    ),
+    "runs": (
+        "Many short runs",
+        "{runs:,} runs of 20 events in MongoDB; each search is of 50 runs, one after the other.",
+        ("short",),
+    ),
+}
+INSERTED = (
+    "insert",
+    "A run of {single_events:,} events of 12 columns into MongoDB. suitcase-mongo does not wait "
+    "until the server's log is on disk; daskbroker does.",
+)
+
+
+def write_page(numbers: Mapping[str, Any], docs: Path) -> None:
+    """Page and pictures into a folder of documentation."""
+    images = docs / "images" / "performance"
+    for old in images.glob("*.svg"):
+        old.unlink()
+    text = "\n".join(_page(numbers, images)) + "\n"
+    (docs / "performance.md").write_text(text, encoding="utf8")
+
+
+def _page(numbers: Mapping[str, Any], images: Path) -> Iterator[str]:
+    yield "# Performance\n"
+    yield from _about(numbers)
+    yield from _beside(numbers, images)
+    yield from _inserted(numbers)
+    yield from _compressed(numbers)
+    yield from _growth(numbers, images)
+    if not numbers["quick"]:
+        yield from _goals(numbers)
+
+
+# -- where and when --------------------------------------------------------------------------
+
+
+def _about(numbers: Mapping[str, Any]) -> Iterator[str]:
+    machine, revision = numbers["machine"], numbers["revision"] or {}
+    memory = (machine["memory_bytes"] or 0) / 2**30
+    yield (
+        "Everything on this page is one run of one command on one machine, so that ratios can be "
+        "believed; seconds are of this machine.\n"
+    )
+    yield "    python -m benchmarks.report\n"
+    yield (
+        f"writes this page, its pictures and [`performance.json`](performance.json), in "
+        f"{numbers['seconds'] / 60:.0f} minutes here. A figure is the median of up to "
+        f"{numbers['repeat']} samples, fewer where one takes many seconds; each result is "
+        "compared with what was stored.\n"
+    )
+    for warning in _warnings(numbers):
+        yield f"**{warning}**\n"
+    yield from _table(
+        ("", ""),
+        ("date", numbers["date"][:10]),
+        ("machine", f"{machine['cpu']}, {machine['cores']} cores, {memory:.0f} GiB"),
+        ("system", f"{machine['platform']}, Python {machine['python']}"),
+        ("packages", _versions(machine["packages"])),
+        ("beside", _versions(numbers["peers"]) or "no other program"),
+        ("commit", f"`{revision.get('commit', 'unknown')[:12]}`"),
+    )
+
+
+def _warnings(numbers: Mapping[str, Any]) -> Iterator[str]:
+    load = numbers["machine"]["load"] or [0.0]
+    if numbers["quick"]:
+        yield "The sizes were tiny, to try the report: the figures say nothing."
+    if load[0] > BUSY * numbers["machine"]["cores"]:
+        yield (
+            f"The machine was busy with other work (a load of {load[0]:.1f} when the run began): "
+            "seconds are too long, and ratios uncertain."
+        )
+
+
+def _versions(packages: Mapping[str, str | None]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items() if version)
+
+
+# -- beside other programs -------------------------------------------------------------------
+
+
+def _beside(numbers: Mapping[str, Any], images: Path) -> Iterator[str]:
+    for name, (title, text, workloads) in SECTIONS.items():
+        sets = side_by_side(numbers["results"], dict.fromkeys(workloads))
+        if sets:
+            yield f"\n## {title}\n"
+            yield text.format(**numbers["sizes"]) + "\n"
+            bars(sets, images / f"{name}.svg")
+            yield f"![{title}: seconds of each program](images/performance/{name}.svg)\n"
+            yield from _matrix(sets)
+
+
+def _matrix(sets: Mapping[str, Mapping[str, dict[str, Any]]]) -> Iterator[str]:
+    """A row for each program; how many times as long it takes as the quickest daskbroker."""
+    programs = list(dict.fromkeys(name for found in sets.values() for name in found))
+    programs.sort(key=lambda name: not name.startswith("daskbroker"))
+    rows = [(name, *(_beside_best(name, found) for found in sets.values())) for name in programs]
+    yield from _table(("", *sets), *rows)
+    yield "\nIn brackets: how many times as long as the quickest of daskbroker."
+
+
+def _beside_best(name: str, found: Mapping[str, dict[str, Any]]) -> str:
+    if name not in found:
+        return ""
+    ours = [r["median"] for program, r in found.items() if program.startswith("daskbroker")]
+    median = found[name]["median"]
+    ratio = "" if name.startswith("daskbroker") else f" ({median / min(ours):.2g})"
+    return seconds(median) + ratio
+
+
+def _inserted(numbers: Mapping[str, Any]) -> Iterator[str]:
+    workload, text = INSERTED
+    found = [result for result in numbers["results"] if result["workload"] == workload]
+    if found:
+        yield "\n## Inserting\n"
+        yield text.format(**numbers["sizes"]) + "\n"
+        rows = [
+            (r["case"], seconds(r["median"]), f"{r['per_second']:,.0f} {r['things']}/s")
+            for r in found
+        ]
+        yield from _table(("", "", ""), *rows)
+
+
+def _compressed(numbers: Mapping[str, Any]) -> Iterator[str]:
+    found = side_by_side(numbers["results"], {"compressed": None})
+    if found:
+        yield "\n## Compressed frames\n"
+        yield (
+            "{compressed_frames} frames of {compressed_side} x {compressed_side} `uint32` in one "
+            "process: HDF5 decodes under its lock, one thread at a time, daskbroker outside.\n"
+        ).format(**numbers["sizes"])
+        programs = list(next(iter(found.values())))
+        rows = [
+            (name, *(seconds(cases[p]["median"]) for p in programs))
+            for name, cases in found.items()
+        ]
+        yield from _table(("filter", *programs), *rows)
+
+
+# -- growth and goals ------------------------------------------------------------------------
+
+
+def _growth(numbers: Mapping[str, Any], images: Path) -> Iterator[str]:
+    yield "\n## How cost grows\n"
+    yield "Both axes are logarithmic; the dotted line is what grows in proportion.\n"
+    for name, one in GROWTH.items():
+        curves = growth(numbers["results"], name)
+        if curves:
+            loglog(curves, one.things, images / f"{name}.svg")
+            yield f"\n### {one.things.capitalize()}\n"
+            yield f"{one.text}\n"
+            yield f"![Seconds over the number of {one.things}](images/performance/{name}.svg)\n"
+            yield from _points(curves, one.things)
+
+
+def _points(curves: Mapping[str, list[tuple[int, float]]], things: str) -> Iterator[str]:
+    sizes = sorted({size for points in curves.values() for size, _ in points})
+    rows = [
+        (series, *(seconds(dict(points)[s]) if s in dict(points) else "" for s in sizes))
+        for series, points in curves.items()
+    ]
+    yield from _table((things, *(f"{size:,}" for size in sizes)), *rows)
+
+
+def _goals(numbers: Mapping[str, Any]) -> Iterator[str]:
+    rows = [_goal(result, comparison) for result, comparison in goals(numbers["results"])]
+    yield "\n## Goals\n"
+    yield (
+        "What we want to hold, and whether it did in this run. A verdict is close if more than a "
+        "quarter of the samples, each taken by itself, say otherwise. `python -m benchmarks` and "
+        "`python -m benchmarks.peers` measure more.\n"
+    )
+    yield from _table(("what", "took", "beside", "ratio", "goal", "met"), *rows)
+
+
+def _goal(result: Mapping[str, Any], comparison: Mapping[str, Any]) -> tuple[str, ...]:
+    unit, faster = result["unit"], comparison["goal_times_faster"]
+    met = {True: "yes", False: "**no**", None: ""}[comparison["met"]]
+    met += ", close" if comparison["clear"] is False else ""
+    if not comparison["with"]:
+        ratio, goal = "", f"at most {amount(comparison['goal_at_most'], unit)}"
+    elif faster is not None:
+        ratio, goal = f"{comparison['times_faster']:.3g} times faster", f"{faster:g} times faster"
+    else:
+        ratio, goal = f"{comparison['ratio']:.3g}", f"at most {comparison['goal_at_most']:.3g}"
+    beside = comparison["with"] or "a limit"
+    what = f"{result['workload']}: {result['case']}"
+    return what, amount(result["median"], unit), beside, ratio, goal, met
+
+
+def _table(head: tuple[str, ...], *rows: tuple[str, ...]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
