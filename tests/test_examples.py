@@ -17,7 +17,7 @@ WORKED = [FOLDER / name / f"{name}.py" for name in ("azimuthal", "xas")]
 """Real work from end to end, of which CI runs a short form."""
 
 
-def run(folder, script, *options):
+def printed_by(folder, script, *options):
     """What an example prints."""
     command = [sys.executable, str(script), *options]
     # pyFAI's threads wait by spinning, which takes long where there are other tests beside it.
@@ -31,13 +31,13 @@ def run(folder, script, *options):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example, tmp_path):
-    run(tmp_path, example)
+    printed_by(tmp_path, example)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("example", WORKED, ids=lambda path: path.stem)
 def test_worked_example(example, tmp_path):
-    said = run(tmp_path, example, "--short")
+    said = printed_by(tmp_path, example, "--short")
     assert " runs done" in said
     assert "0 skipped, 0 failed" in said
     pictures = list(tmp_path.rglob("*.png"))

@@ -150,7 +150,7 @@ def test_what_is_whole_passes(db, tmp_path, format, fill):
     insert_all(db, datum_run(tmp_path)[0])
     insert_all(db, RunBuilder("no-streams").stop())
     insert_all(db, [d for d in make_run(1, uid="no-events") if d[0] != "event"])
-    db().export(tmp_path / "out", format, fill=fill, arrays="drop")
+    assert db().export(tmp_path / "out", format, fill=fill, arrays="drop")
 
 
 @pytest.mark.parametrize("format", ["netcdf", "zarr"])

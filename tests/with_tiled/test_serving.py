@@ -144,7 +144,7 @@ def test_a_catalogue_of_runs(catalog, db, url):
     assert catalog[77].start["sample"] == {"name": "glass"}
     assert catalog[77].start["big"] == float(2**70)
     assert catalog[77].stop["num_events"] == {"primary": 6}
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="no-such-run-is-here"):
         catalog["no-such-run-is-here"]
     pages, link = [], f"{url}/api/v1/search/?page[limit]=4&fields="
     while link:
