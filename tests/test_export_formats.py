@@ -81,12 +81,14 @@ def test_a_name_with_the_suffix_is_the_file(header, tmp_path, suffix):
 
 def test_a_suffix_of_no_format_is_refused(header, tmp_path):
     """Documents in a folder of that name are not what was meant."""
-    for name in ("scan.h5", "scan.HDF5", "scan.xlsx", "scan.json"):
-        with pytest.raises(BadQuery, match=r"no format has the suffix .*\.nxs, or name a folder"):
+    for name in ("scan.h5", "scan.HDF5", "scan.xlsx", "scan.msgpack"):
+        with pytest.raises(
+            BadQuery, match=r"no format has the suffix .*\.nxs, .* or name a folder"
+        ):
             header.export(tmp_path / name)
     assert list(tmp_path.glob("scan*")) == []
     assert header.export(tmp_path / "scan.2026")[0].suffix == ".jsonl"
-    assert header.export(tmp_path / "scan.json", "jsonl")[0].parent == tmp_path / "scan.json"
+    assert header.export(tmp_path / "scan.h5", "jsonl")[0].parent == tmp_path / "scan.h5"
 
 
 def test_one_file_for_several_streams_is_refused(header, tmp_path):

@@ -22,6 +22,7 @@ from .dtypes import plain_dtype
 from .errors import BadDocument
 from .frozen import FROZEN, FrozenDict, FrozenList, freeze
 from .json_text import from_json, to_json
+from .plain_msgpack import Unpacker, packb, unpackb
 
 __all__ = [
     "ALL",
@@ -368,7 +369,7 @@ _EXT_UUID = 3
 
 def _default(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        head = msgpack.packb((value.dtype.str, value.shape))
+        head = packb((value.dtype.str, value.shape))
         return msgpack.ExtType(_EXT_ARRAY, head + value.tobytes())
     if isinstance(value, int):  # beyond 64 bits
         return msgpack.ExtType(_EXT_INTEGER, str(value).encode())
@@ -382,7 +383,7 @@ def _ext_hook(code: int, data: bytes) -> Any:
         return int(data)
     if code == _EXT_UUID:
         return uuid.UUID(bytes=data)
-    unpacker = msgpack.Unpacker()
+    unpacker = Unpacker()
     unpacker.feed(data)
     dtype, shape = unpacker.unpack()
     return np.frombuffer(data, plain_dtype(dtype), offset=unpacker.tell()).reshape(shape)
@@ -390,7 +391,7 @@ def _ext_hook(code: int, data: bytes) -> Any:
 
 def pack(value: Any) -> bytes:
     """A normalized value as msgpack bytes with a checksum, lossless: NaN, integers, arrays."""
-    return seal_bytes(msgpack.packb(value, default=_default, unicode_errors="surrogatepass"))
+    return seal_bytes(packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
 def unpack(data: bytes) -> Any:
@@ -401,7 +402,7 @@ def unpack(data: bytes) -> Any:
     StoreDamaged
         If the bytes have changed since.
     """
-    return msgpack.unpackb(
+    return unpackb(
         sound_bytes(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
@@ -411,7 +412,7 @@ def unpack(data: bytes) -> Any:
 
 def unpack_document(data: bytes) -> Document:
     """The document whose content :func:`pack` was given; raises as :func:`unpack`."""
-    content = msgpack.unpackb(
+    content = unpackb(
         sound_bytes(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",

@@ -83,10 +83,11 @@ def _told(options: ExportOptions) -> dict[str, Any]:
 def _lines(place: Path) -> list[dict[str, Any]]:
     """All that can be read: the last one may be cut off."""
     found = []
-    try:
-        text = place.read_text(encoding="utf8", errors="replace")
-    except FileNotFoundError:
-        return []
+    with storing(place):
+        try:
+            text = place.read_text(encoding="utf8", errors="replace")
+        except FileNotFoundError:
+            return []
     for line in text.splitlines():
         try:
             entry = json.loads(line)

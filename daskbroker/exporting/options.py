@@ -31,7 +31,7 @@ SUFFIXES = {
     ".icechunk": "icechunk",
 }
 OTHERS = (
-    ".h5", ".hdf", ".hdf5", ".nx", ".nexus", ".netcdf", ".pq", ".json", ".msgpack", ".xls", ".xlsx",
+    ".h5", ".hdf", ".hdf5", ".nx", ".nexus", ".netcdf", ".pq", ".msgpack", ".xls", ".xlsx",
     ".txt", ".tsv", ".dat", ".npy", ".npz", ".tif", ".tiff", ".pickle", ".pkl",
 )  # fmt: skip
 """Suffixes of files that nobody gives to a folder."""

@@ -17,12 +17,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgpack
 import numpy as np
 
 from ..core.dtypes import plain_dtype
 from ..core.errors import DaskbrokerError
 from ..core.json_text import from_extended_json
+from ..core.plain_msgpack import unpackb
 from .recordings import msgpack_array
 
 __all__ = ["NAMES", "SERIALIZERS", "BadMessage", "decoded"]
@@ -81,7 +81,7 @@ def decoded(
 
 
 def _from_msgpack(body: bytes) -> Any:
-    return msgpack.unpackb(body, object_hook=msgpack_array, strict_map_key=False)
+    return unpackb(body, object_hook=msgpack_array, strict_map_key=False)
 
 
 def _from_json(body: bytes) -> Any:

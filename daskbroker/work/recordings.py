@@ -26,12 +26,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import msgpack
 import numpy as np
+from msgpack import UnpackException
 
 from ..core.dtypes import plain_dtype
 from ..core.errors import BadRecording
 from ..core.json_text import from_extended_json
+from ..core.plain_msgpack import Unpacker
 from ..core.regular import open_regular
 from .saved import is_ours, is_saved, is_zarr, read_saved
 
@@ -370,7 +371,7 @@ def _elements(text: str) -> Iterator[Any]:
 def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str, Any]]:
     """The items of at most so many bytes: a list takes memory for as many items as it announces."""
     limit = min(most, 2**31 - 1)
-    unpacker = msgpack.Unpacker(
+    unpacker = Unpacker(
         object_hook=msgpack_array,
         strict_map_key=False,
         max_buffer_size=2**31 - 1,
@@ -390,7 +391,7 @@ def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str,
             for value in unpacker:
                 number, end = number + 1, unpacker.tell()
                 yield f"{name}, item {number}", value
-        except (ValueError, msgpack.UnpackException, RecursionError, TypeError) as error:
+        except (ValueError, UnpackException, RecursionError, TypeError) as error:
             raise BadRecording(f"{name}, item {number + 1}: damaged msgpack: {error}") from None
         if not data:
             break

@@ -6,6 +6,9 @@ import copy
 import datetime
 import json
 import pickle
+import subprocess
+import sys
+import textwrap
 from enum import Enum, IntEnum
 from typing import Any
 
@@ -342,3 +345,18 @@ def test_pairs_pass_through_lazily() -> None:
 def test_what_is_no_pair_is_refused(item: Any) -> None:
     with pytest.raises(BadDocument, match="item 0"):
         list(iter_named([item]))
+
+
+def test_packing_is_ours_where_msgpack_is_patched():
+    """As importing bluesky's clients of Kafka does, for the whole process."""
+    script = """
+        import msgpack_numpy, numpy as np
+        from daskbroker.core.documents import pack, unpack
+        before = pack({"x": np.arange(3, dtype="u2")})
+        msgpack_numpy.patch()
+        after = pack({"x": np.arange(3, dtype="u2")})
+        assert before == after
+        assert unpack(after)["x"].dtype == "u2"
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.run(command, check=False).returncode == 0
