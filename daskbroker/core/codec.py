@@ -284,7 +284,7 @@ def _integers(solid: Sequence[int]) -> tuple[str, np.ndarray] | None:
         return "int", np.array(solid, np.int64)
     if low >= -(2**63) and high < 2**63:
         return "long", np.array(solid, np.int64)
-    # Only if all are beyond int64: with smaller ones the kind would depend on the cut into chunks.
+    # Only if all are beyond int64, else a column's dtype would depend on where its chunks are cut.
     if low >= 2**63 and high < 2**64:
         return "uint", np.array(solid, np.uint64)
     return None

@@ -197,8 +197,8 @@ DEEPEST = 50
 that of MongoDB 100; Python's own stack ends somewhere beyond."""
 
 LARGEST_INTEGER = 2**2048
-"""Bound of the size of integers: 617 digits. Python's limit for conversion to text can be set to
-640 digits."""
+"""Bound of the size of integers: 617 digits. Python's limit for their conversion to text can be set
+as low as 640 digits."""
 
 
 class _NoSuchForm(Exception):
