@@ -152,7 +152,7 @@ class RunPlan:
         }
 
     def sizes(self) -> dict[str, int]:
-        """Return, without reading, the number of events by descriptor uid, of references by kind."""
+        """Return the number of events by descriptor uid, of references by kind; reads no chunk."""
         found = {descriptor["uid"]: 0 for descriptor in self.descriptors}
         owners = self.events.records["descriptor"].tolist()
         for place, rows in zip(owners, self.events.records["rows"].tolist(), strict=True):
