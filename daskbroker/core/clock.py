@@ -201,7 +201,7 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
         for place in range(converted.shape[1])
         if _is_zoned(converted.iloc[:, place])
     }
-    for place, column in zoned.items():
+    for place, column in zoned.items():  # by place, as several columns may have one name
         converted.isetitem(place, column)
     return converted
 

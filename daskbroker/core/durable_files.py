@@ -119,6 +119,7 @@ class DurableFolders:
             return
         folder.mkdir(parents=True, exist_ok=True)
         way = [folder, *folder.parents]
+        # The folder's own name is synced in any case: it may have been deleted and made anew.
         for place in reversed(way[: way.index(self._root)]):
             if place == folder or place not in self._durable:
                 sync_folder(place.parent)

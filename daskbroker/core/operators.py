@@ -240,6 +240,7 @@ def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
         if step in value:
             yield from reach(value[step], rest)
     elif isinstance(value, list):
+        # isdigit alone is also true of signs such as "²", which int refuses.
         if step.isascii() and step.isdigit() and int(step) < len(value):
             yield from reach(value[int(step)], rest)
         for item in value:

@@ -19,6 +19,7 @@ _KINDS = {
 }
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+"""Flags: do not wait for the writer of a pipe; do not let a terminal become the controlling one."""
 
 
 def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:

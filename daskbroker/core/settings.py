@@ -114,7 +114,7 @@ def look_up_by(get: Callable[[str, Any], Any], parse_bytes: Callable[[Any], int]
 
 
 def setting(name: str) -> Any:
-    """Return the present value of a setting, converted to its type.
+    """Return the present value of a setting, converted to its type; text is not checked.
 
     Raises
     ------

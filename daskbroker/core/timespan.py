@@ -51,7 +51,8 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
         Time zone of the broker.
     end
         Whether a period stands for its last instant rather than its first. Periods are dates, and
-        text to the hour, minute, second or a part of it; numbers and datetimes are instants.
+        text to the hour, minute, second or a part of it; numbers and datetimes are instants. A
+        NumPy datetime64 is taken as its text.
 
     Raises
     ------

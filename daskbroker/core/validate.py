@@ -93,6 +93,7 @@ def _plainly_sound(quick: Any, doc: Mapping[str, Any]) -> bool:
 
 
 def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
+    # The schemas accept empty text, and jsonschema times that are not finite.
     for key in ("uid", "time", "run_start"):
         if key in doc:
             _CHECKS[key](doc[key], f"{label}.{key}")
