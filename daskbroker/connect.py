@@ -1,4 +1,4 @@
-"""Opening brokers: ``connect``, ``temp``, and what a pickled one is opened by."""
+"""Open brokers: ``connect``, ``temp``, and the keys by which pickled brokers are opened."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MODES = ("r", "a")
 
 
 def default_place() -> str:
-    """Where :func:`connect` goes without an argument."""
+    """Return the place that :func:`connect` opens without an argument."""
     chosen = os.environ.get(ENVIRONMENT)
     return chosen or str(Path(platformdirs.user_data_dir("daskbroker", appauthor=False)) / "store")
 
@@ -57,44 +57,63 @@ def connect(
     mode: str | None = None,
     timezone: str | None = None,
 ) -> DataBroker:
-    """Open a broker; the same one again while it is open in this process.
+    """Open a broker, or return the one that is open in this process for the same settings.
 
     Parameters
     ----------
     uri
-        A folder, made if need be, as a :class:`~pathlib.Path` or as text with a slash
-        (``"./data"``); ``mongodb://host/database``; a YAML file (``catalog.yml#name`` for one
-        source of several); a bare word, which is a store that exists in the current folder, else
-        the name of a configuration, as ``daskbroker config`` lists it, and never makes a folder;
-        or what a YAML file would hold, as a mapping. None: ``$DASKBROKER_URI``, by the same rules,
-        else a folder below the user's data directory.
+        One of:
+
+        - a folder, as a :class:`~pathlib.Path` or as text with a slash (``"./data"``), which is
+          made if it does not exist;
+        - a URI such as ``mongodb://host/database``;
+        - a YAML file; ``catalog.yml#name`` is one source of several;
+        - a bare word: a store of that name in the current folder if there is one, else the name
+          of a configuration as ``daskbroker config`` lists it. A bare word never makes a folder;
+        - a mapping of what a YAML file would hold.
+
+        If None, the value of ``$DASKBROKER_URI``, by the same rules, else a folder below the
+        user's data directory.
     create
-        False: only open what is there.
+        Whether to make a store if there is none. If False, only an existing store is opened.
     mode
-        ``"a"`` to read and insert, ``"r"`` to read only; by default what the configuration
-        says, else ``"a"``.
+        ``"a"`` to read and insert, ``"r"`` to read only. If None, the mode of the configuration,
+        else ``"a"``.
     timezone
-        In which times are shown, and read where they have none: an IANA name, an offset such
-        as ``"+01:00"``, or ``"local"`` for the zone of this machine, which is looked up now and
-        goes to workers by its name. By default what the configuration says, then
-        ``daskbroker.timezone`` of dask's configuration, else UTC.
+        Time zone in which times are shown, and in which times without a zone are read: an IANA
+        name, an offset such as ``"+01:00"``, or ``"local"`` for the zone of this machine, which
+        is looked up now and passed to workers by its name. If None, the zone of the
+        configuration, then ``daskbroker.timezone`` of dask's configuration, else UTC.
+
+    Returns
+    -------
+    DataBroker
 
     Raises
     ------
-    StoreNotFound, StoreVersion, StoreDamaged, StoreReadOnly, ConfigError
+    StoreNotFound
+        If there is no store at the place, and none is to be made.
+    StoreVersion
+        If the store was written in a format newer than this daskbroker knows.
+    StoreDamaged
+        If a file or document of the store is missing or damaged.
+    StoreReadOnly
+        If a store has to be made or changed at a place that cannot be written to.
+    ConfigError
+        If the place, the mode or the time zone is not valid, or no configuration has the name.
 
     Notes
     -----
-    A broker, and what is made of it, pickles as its settings. A configuration that holds a
-    password, and was given by name or file, pickles as that name or file instead: each worker
-    reads its own. A password within a ``uri`` given here travels in the pickle.
+    A broker, and every object that is made from it, pickles as its settings. If the configuration
+    holds a password and was given by name or file, they pickle as that name or file instead, and
+    each worker reads its own copy. A password within a ``uri`` given here travels in the pickle.
     """
     request = _request_of(default_place() if uri is None else uri)
     return _opened(request, mode, timezone, create=create)
 
 
 def _request_of(place: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
-    """What a place is: settings, or a reference to a configuration."""
+    """Return what a place stands for: settings, or a reference to a configuration."""
     if isinstance(place, Mapping):
         return {"configuration": place}
     path = os.fspath(place)
@@ -111,7 +130,7 @@ def _request_of(place: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, 
 
 
 def _is_word(path: str) -> bool:
-    """Whether it is a name, and no path as a user writes one."""
+    """Return whether a text is a bare name rather than a path as users write one."""
     return path == Path(path).name and path != ".." and not path.startswith("~")
 
 
@@ -136,7 +155,8 @@ def _names(near: str) -> str:
 def _opened(
     request: Mapping[str, Any], mode: str | None, timezone: str | None, *, create: bool
 ) -> DataBroker:
-    """The broker of a request, opened unless this process has it open."""
+    """Return the broker of a request; open it unless this process has it open."""
+    # databroker opens a temporary broker by this name; a configuration that has it goes first.
     if request.get("named") == "temp" and find_configuration("temp") is None:
         return temp(mode=mode, timezone=timezone)
     settings = _settings(request)
@@ -145,9 +165,10 @@ def _opened(
         raise ConfigError(
             f"mode must be 'a' (read and insert) or 'r' (read), not {settings['mode']!r}"
         )
-    # The same on this machine and its workers: a part of what the broker is known by.
+    # Resolved here, as it is part of the broker's key and has to be the same zone on its workers.
     default = setting("timezone")
     settings["timezone"] = resolved_zone(timezone or settings.get("timezone", default))
+    # The key travels in pickles, so it names the configuration rather than hold its password.
     by_reference = has_secret(settings) and ("named" in request or "file" in request)
     chosen = {"mode": settings["mode"], "timezone": settings["timezone"]}
     key = json.dumps({**request, **chosen} if by_reference else settings, sort_keys=True)
@@ -192,7 +213,11 @@ def _open(settings: Settings, key: str, *, create: bool) -> DataBroker:
 
 
 def open_key(key: str) -> DataBroker:
-    """Open what a pickle, or :class:`DataBroker`, names; a pickle makes no store anew."""
+    """Return the broker of a key: one of a pickle, or of a method of :class:`DataBroker`.
+
+    A key that holds the settings themselves, as pickles do, opens an existing store only; one
+    that refers to a configuration may make a store.
+    """
     request: dict[str, Any] = json.loads(key)
     mode, timezone = request.get("mode"), request.get("timezone")
     asked = bool(request.keys() & {"named", "file", "configuration"})
@@ -200,7 +225,25 @@ def open_key(key: str) -> DataBroker:
 
 
 def key_of(uri: str, **options: Any) -> str:
-    """The key of a broker that was put together by hand: the settings that its options make."""
+    """Return the key of a broker that was put together by hand.
+
+    Parameters
+    ----------
+    uri
+        Folder or URI of its store.
+    **options
+        Further keys of daskbroker's own form of configuration.
+
+    Returns
+    -------
+    str
+        Settings of the configuration that these make, as JSON text.
+
+    Raises
+    ------
+    ConfigError
+        If an option is not valid, or no store opens the place.
+    """
     settings = settings_of({"uri": uri, **options}, f"the broker of {redacted(uri)}")
     opener_of(scheme_of(settings))
     settings["mode"] = "a"
@@ -208,12 +251,19 @@ def key_of(uri: str, **options: Any) -> str:
 
 
 def temp(**options: Any) -> DataBroker:
-    """A broker on a new folder that is deleted with it, at the latest when Python ends.
+    """Open a broker on a new temporary folder, which is deleted together with the broker.
+
+    The folder is deleted when the broker is garbage-collected, at the latest when Python exits,
+    and only by the process that made it.
 
     Parameters
     ----------
     **options
-        As for :func:`connect`.
+        Options of :func:`connect`.
+
+    Returns
+    -------
+    DataBroker
     """
     folder = tempfile.mkdtemp(prefix="daskbroker-")
     broker = connect(folder, **options)

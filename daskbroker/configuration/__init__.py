@@ -1,7 +1,7 @@
-"""Configurations: YAML files by name, and what they say as one plain mapping of settings.
+"""Configurations: YAML files by name, and their content as one plain mapping of settings.
 
-Settings are JSON-able: ``{"embedded": folder}`` or ``{"mongo": {"uri", "assets", "layout"}}``
-or, of other stores, ``{"uri": …}``, with ``mode`` and ``timezone`` and, where given,
+Settings can be written as JSON: ``{"embedded": folder}``, ``{"mongo": {"uri", "assets",
+"layout"}}`` or, for other stores, ``{"uri": …}``, with ``mode`` and ``timezone`` and, if given,
 ``handlers`` (``{spec: "module:Class"}``), ``root_map`` and ``readable_roots``.
 """
 

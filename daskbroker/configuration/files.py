@@ -1,4 +1,4 @@
-"""Configuration files: where they are looked for, and how they are read."""
+"""Configuration files: the folders that are searched for them, and how they are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 ENVIRONMENT = "DASKBROKER_PATH"
 SUFFIXES = (".yml", ".yaml")
 LEGACY = "_legacy_config"
-"""databroker's name for a configuration that it opens by itself at import, and does not list."""
+"""Name of the configuration that databroker opens by itself at import, and does not list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,15 @@ class Configuration:
     Attributes
     ----------
     name
-        What :func:`daskbroker.connect` opens it by: the file's name without suffix, or the
+        Name by which :func:`daskbroker.connect` opens it: the file's name without suffix, or the
         name of a source in a catalog file.
     kind
-        ``"daskbroker"``, ``"databroker"`` (version 0 or 1) or ``"catalog"``.
+        Form of the content: ``"daskbroker"``, ``"databroker"`` (version 0 or 1) or
+        ``"catalog"``.
     file
-        Where it is.
+        Path of the file.
     content
-        What it says; kept out of the repr, because it may hold a password.
+        Content as YAML gives it; kept out of the repr, because it may hold a password.
     """
 
     name: str
@@ -54,16 +55,17 @@ class Configuration:
     content: Any = field(repr=False)
 
     def settings(self) -> Settings:
-        """As settings; see :func:`settings_of`.
+        """Return the content as settings; see :func:`settings_of`.
 
         Raises
         ------
         ConfigError
+            If the content has no valid settings.
         """
         return settings_of(self.content, f"{self.name} ({self.file})", self.file.parent)
 
     def target(self) -> str:
-        """Where it leads, without password; or why it leads nowhere."""
+        """Return the place that it opens, without password, or the reason why it opens none."""
         try:
             return target_of(self.settings())
         except ConfigError as error:
@@ -71,11 +73,12 @@ class Configuration:
 
 
 def search_folders() -> list[Path]:
-    """Where configurations are looked for, the first one first.
+    """Return the folders in which configurations are looked for, in order of precedence.
 
-    ``$DASKBROKER_PATH``; the user's, the environment's and the machine's configuration folder of
-    daskbroker; those of databroker (``~/.config``, ``<prefix>/etc``, ``/etc``; ``%APPDATA%``);
-    the folders of intake, where catalogs of databroker 2 are, and its ``catalog_path``.
+    These are ``$DASKBROKER_PATH``; the user's, the environment's and the machine's configuration
+    folder of daskbroker; those of databroker (``~/.config``, ``<prefix>/etc``, ``/etc``;
+    ``%APPDATA%`` on Windows); the folders of intake, where catalogs of databroker 2 are, and its
+    ``catalog_path``, which may name single files, too.
     """
     prefix = Path(sys.prefix)
     folders = [Path(part) for part in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if part]
@@ -107,7 +110,7 @@ def _intake_folders(prefix: Path) -> list[Path]:
 
 
 def _intake_path() -> Any:
-    """``catalog_path`` of intake's own configuration."""
+    """Return ``catalog_path`` of intake's own configuration: text, or a list of texts."""
     folder = os.environ.get("INTAKE_CONF_DIR") or Path.home() / ".intake"
     try:
         content = _load(Path(folder, "conf.yaml"))
@@ -118,10 +121,10 @@ def _intake_path() -> Any:
 
 
 def list_configurations() -> list[Configuration]:
-    """Every configuration in :func:`search_folders`; of one name, the first is the one that counts.
+    """Return every configuration in :func:`search_folders`, in order of precedence.
 
-    Files that cannot be read, and catalogs of others than databroker, are left out; see
-    :func:`unreadable_files`.
+    If several have the same name, the first one is used. Files that cannot be read (see
+    :func:`unreadable_files`) and sources that are not databroker's are left out.
     """
     found: list[Configuration] = []
     for file in _files():
@@ -133,7 +136,7 @@ def list_configurations() -> list[Configuration]:
 
 
 def unreadable_files() -> list[str]:
-    """Why files in the folders are not among :func:`list_configurations`, a message each."""
+    """Return one message for each unreadable file that :func:`list_configurations` leaves out."""
     messages = []
     for file in _files():
         try:
@@ -144,17 +147,17 @@ def unreadable_files() -> list[str]:
 
 
 def find_configuration(name: str) -> Configuration | None:
-    """The first configuration of this name; None if there is none."""
+    """Return the first configuration of this name, or None if there is none."""
     return next((found for found in list_configurations() if found.name == name), None)
 
 
 def read_configuration(path: str | os.PathLike[str]) -> Configuration:
-    """The configuration in a file; ``catalog.yml#name`` is one source of a catalog.
+    """Read the configuration in a file; ``catalog.yml#name`` is one source of a catalog.
 
     Raises
     ------
     ConfigError
-        If there is no such file or source, or it is not readable as YAML.
+        If there is no such file or source, or the file cannot be read as YAML.
     """
     text, _, chosen = os.fspath(path).partition("#")
     file = Path(text).expanduser().resolve()
@@ -192,9 +195,9 @@ def _configurations_in(file: Path) -> Iterator[Configuration]:
 
 
 def _load(file: Path) -> Any:
-    """The content of a YAML file, read without making any objects of Python.
+    """Read a YAML file with the safe loader, which makes no arbitrary Python objects.
 
-    What the parser says is not repeated: it quotes the line, which may hold a password.
+    The parser's own message is not repeated: it quotes the line, which may hold a password.
     """
     try:
         return yaml.safe_load(file.read_text(encoding="utf8"))

@@ -1,8 +1,8 @@
-"""The forms of configuration that are understood, as settings.
+"""Forms of configuration, and their conversion to settings.
 
-Three of them: daskbroker's own (``uri``), databroker's of versions 0 and 1
+Three forms are understood: daskbroker's own (``uri``), databroker's of versions 0 and 1
 (``metadatastore`` and ``assets``), and a source of a databroker 2 (intake) catalog
-(``driver`` and ``args``). What their keys mean was read from databroker 1.2.5 and intake 0.6.
+(``driver`` and ``args``). The meaning of their keys was read from databroker 1.2.5 and intake 0.6.
 """
 
 from __future__ import annotations
@@ -30,36 +30,37 @@ DRIVERS = {
     "bluesky-mongo-embedded-catalog": "embedded",
     "databroker._drivers.mongo_embedded.BlueskyMongoCatalog": "embedded",
 }
-"""Drivers of databroker's catalogs on MongoDB, and the layouts they mean."""
+"""Drivers of databroker's catalogs on MongoDB, with the layout of the database of each."""
 
 RECORDINGS = ("jsonl", "msgpack")
 STORES = {
     "metadatastore": ("databroker.headersource.mongo", ("MDS", "MDSRO")),
     "assets": ("databroker.assets.mongo", ("Registry", "RegistryRO")),
 }
-"""What databroker 1.2.5 itself opens of a configuration of version 0."""
+"""Module and classes of each half of a version 0 configuration that databroker 1.2.5 opens."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 _ENV = re.compile(r"env\(\s*['\"]?(\w+)['\"]?\s*\)")
 
 
 def settings_of(content: Any, where: str = "configuration", folder: Path | None = None) -> Settings:
-    """Settings from the content of a configuration.
+    """Return the settings that the content of a configuration describes.
 
     Parameters
     ----------
     content
-        Of any of the forms; of a catalog, one source.
+        Content of any of the forms, or one source of a catalog.
     where
         Name of the configuration for messages.
     folder
-        Of its file: relative paths are relative to it, and ``{{ CATALOG_DIR }}`` is it.
+        Folder of its file: relative paths are relative to it, and ``{{ CATALOG_DIR }}`` stands
+        for it.
 
     Raises
     ------
     ConfigError
-        For content of no known form, or what this version does not open; the message names the
-        key, and never a value that may be secret.
+        If the content has no known form, or describes what this version does not open. The
+        message names the key, and never a value that may be secret.
     """
     kind = kind_of(content, where)
     content = _expanded(content, where, folder)
@@ -67,12 +68,12 @@ def settings_of(content: Any, where: str = "configuration", folder: Path | None 
 
 
 def kind_of(content: Any, where: str = "configuration") -> str:
-    """``"daskbroker"``, ``"databroker"`` (version 0 or 1) or ``"catalog"``.
+    """Return the form of a content: ``"daskbroker"``, ``"databroker"`` (0 or 1) or ``"catalog"``.
 
     Raises
     ------
     ConfigError
-        If the content is of no known form.
+        If the content has no known form.
     """
     if isinstance(content, Mapping):
         for key, kind in (("uri", "daskbroker"), ("metadatastore", "databroker"),
@@ -86,7 +87,7 @@ def kind_of(content: Any, where: str = "configuration") -> str:
 
 
 def sources_of(content: Any) -> dict[str, Mapping[str, Any]] | None:
-    """The sources of a catalog that are databroker's, by name; None if this is no catalog."""
+    """Return databroker's sources in a catalog, by name, or None if the content is no catalog."""
     sources = content.get("sources") if isinstance(content, Mapping) else None
     if not isinstance(sources, Mapping):
         return None
@@ -137,7 +138,7 @@ def _databroker(content: Mapping[str, Any], where: str, folder: Path | None) -> 
 
 
 def _store(content: Mapping[str, Any], part: str, where: str) -> str:
-    """URI of the database that one half of a configuration of version 0 names."""
+    """Return the URI of the database that one half of a version 0 configuration names."""
     module, classes = STORES[part]
     store = _mapping(content, part, where)
     if store.get("module") != module or store.get("class") not in classes:
@@ -215,7 +216,7 @@ _FORMS: dict[str, Callable[[Mapping[str, Any], str, Path | None], Settings]] = {
 def _filling(
     content: Mapping[str, Any], handlers: str, where: str, folder: Path | None
 ) -> Settings:
-    """Handlers, root map and readable roots, as far as there are any."""
+    """Return handlers, root map and readable roots, as far as the content has them."""
     found: Settings = {}
     if content.get(handlers):
         registry = _mapping(content, handlers, where)
@@ -237,7 +238,7 @@ def _filling(
 
 
 def _import_path(value: Any, where: str) -> str:
-    """``module:Class`` of a handler, whichever way it is written."""
+    """Return ``module:Class`` of a handler, whichever way it is written."""
     if isinstance(value, Mapping) and {"module", "class"} <= value.keys():
         value = f"{value['module']}:{value['class']}"
     if isinstance(value, str):
@@ -274,7 +275,7 @@ def _mapping(content: Mapping[str, Any], key: str, where: str) -> Mapping[str, A
 
 
 def _expanded(value: Any, where: str, folder: Path | None) -> Any:
-    """Values with ``{{ env(NAME) }}`` and ``{{ CATALOG_DIR }}`` filled in; nothing is run."""
+    """Replace ``{{ env(NAME) }}`` and ``{{ CATALOG_DIR }}`` in all values; no code is run."""
     if isinstance(value, Mapping):
         return {key: _expanded(item, where, folder) for key, item in value.items()}
     if isinstance(value, list):

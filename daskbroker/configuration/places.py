@@ -1,4 +1,4 @@
-"""Folders and MongoDB URIs as settings."""
+"""Conversion of places (folders and URIs) to settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ _MISTYPED = re.compile(
     r"\s*(mongodb\+srv|mongodb|mongo|file|https?|[A-Za-z][A-Za-z0-9+.\-]+(?=:[/\\]))(?:[:;][/\\]?|//)",
     re.IGNORECASE,
 )
-"""A known scheme before a colon, or any of two letters or more before a colon and a slash."""
+"""A known scheme before a colon, or any of two letters or more before a colon and a slash.
+
+One letter before a colon and a slash is a drive of Windows.
+"""
 _LOGIN = re.compile(r"/{0,2}[^/@]*:[^/@]*@")
 _ESCAPED = re.compile(r"(?:[^:/?#\[\]@%\s]|%[0-9A-Fa-f]{2})*")
 
@@ -40,23 +43,24 @@ _ESCAPED = re.compile(r"(?:[^:/?#\[\]@%\s]|%[0-9A-Fa-f]{2})*")
 def place_settings(
     place: str, *, assets: str | None = None, layout: str = "auto", folder: Path | None = None
 ) -> Settings:
-    """What a folder, ``file://`` or ``mongodb://`` URI says.
+    """Return the settings of a folder, a ``file://`` or ``mongodb://`` URI, or any other URI.
 
     Parameters
     ----------
     place
         Path or URI.
     assets
-        Of MongoDB: URI of the database of resources and datums, if it is another one.
+        URI of the database of resources and datums, if that is another one; for MongoDB only.
     layout
-        Of MongoDB: one of `LAYOUTS`.
+        Layout of the database, one of `LAYOUTS`; used for MongoDB only.
     folder
-        What a relative path is relative to; the working directory by default.
+        Folder that a relative path is relative to. If None, the working directory.
 
     Raises
     ------
     ConfigError
-        For a scheme that no store has, or a URI without a database.
+        If no store has the scheme, a MongoDB URI names no database, the layout is not valid, or
+        ``assets`` is given for another store than MongoDB.
     """
     check_place(place)
     scheme, separator, rest = place.partition("://")
@@ -77,7 +81,11 @@ def place_settings(
 
 
 def _folder_settings(path: str, folder: Path | None) -> Settings:
-    """A folder without symbolic links, which a pickle names, and as it was given, if by one."""
+    """Return the settings of a folder.
+
+    ``embedded`` is the path without symbolic links, which is what a pickle names; ``link`` is the
+    path as it was given, if that has symbolic links.
+    """
     try:
         given = Path(folder or "", os.path.expanduser(path)).absolute()
         settings = {"embedded": str(given.resolve())}
@@ -89,14 +97,15 @@ def _folder_settings(path: str, folder: Path | None) -> Settings:
 
 
 def check_place(place: str) -> None:
-    """Refuse what is neither a path nor a URI, but looks like a URI that was mistyped.
+    """Refuse text that looks like a mistyped URI.
 
-    As a path it would make a folder, named by the password that may be in it; so nothing of it is
-    repeated but its scheme.
+    Taken as a path it would make a folder whose name has the password that may be in it. For the
+    same reason the message repeats only the scheme.
 
     Raises
     ------
     ConfigError
+        If the text looks like a mistyped URI, or is a ``file:`` URI of another machine.
     """
     scheme, separator, rest = place.partition("://")
     if separator and _SCHEME.fullmatch(scheme):
@@ -146,27 +155,33 @@ def mongo_uri(
     password: str | None = None,
     auth_source: str | None = None,
 ) -> str:
-    """A URI that names a database, from a server's URI and what else a configuration says.
+    """Return a URI that names a database, from a server's URI and the rest of a configuration.
 
-    Whoever logs in does so at the database at which the server's URI alone would have it
-    done: a database in a URI would be taken for that otherwise.
+    The login goes to the database that the server's URI alone implies. This is said explicitly
+    (``authSource``), because MongoDB would otherwise log in at the database of the new URI.
 
     Parameters
     ----------
     base
         ``mongodb://host:port`` or any MongoDB URI; its database is replaced.
     database
-        Where the documents are.
+        Name of the database that holds the documents.
     user, password
-        Escaped where they are not yet.
+        Login; escaped if they are not yet.
     auth_source
-        Database at which to log in.
+        Name of the database at which to log in. If None, that of ``base``, else ``admin``.
+
+    Raises
+    ------
+    ConfigError
+        If ``base`` is not a valid URI.
     """
     scheme, netloc, path, query, _ = _split(base)
     if user is not None:
         netloc = f"{_escaped(user)}:{_escaped(password or '')}@{netloc}"
     options = {name.lower(): value for name, value in parse_qsl(query)}
     source = auth_source or path.strip("/") or "admin"
+    # Other mechanisms (certificates, Kerberos) log in at "$external", not at a database.
     passwords = options.get("authmechanism", "SCRAM").startswith("SCRAM")
     if "@" in netloc and "authsource" not in options and (auth_source or passwords):
         query = "&".join(filter(None, [query, f"authSource={quote_plus(source)}"]))
@@ -174,17 +189,17 @@ def mongo_uri(
 
 
 def _escaped(text: str) -> str:
-    """As it may stand in a URI; databroker takes what is escaped already, so that stays."""
+    """Escape a text for a URI; text that is escaped already stays, as databroker takes both."""
     return text if _ESCAPED.fullmatch(text) else quote_plus(text)
 
 
 def has_secret(settings: Settings) -> bool:
-    """Whether a password, or what may be one, is in the settings."""
+    """Return whether the settings hold a password, or text that may be one."""
     return has_login(json.dumps([settings.get("mongo"), settings.get("uri")]))
 
 
 def scheme_of(settings: Settings) -> str:
-    """The scheme of the store that the settings lead to; see :mod:`daskbroker.stores.openers`."""
+    """Return the scheme of the store of some settings; see :mod:`daskbroker.stores.openers`."""
     if "embedded" in settings:
         return "file"
     uri = settings["mongo"]["uri"] if "mongo" in settings else settings["uri"]
@@ -192,7 +207,7 @@ def scheme_of(settings: Settings) -> str:
 
 
 def target_of(settings: Settings) -> str:
-    """Where the settings lead, to be shown: without user names and passwords."""
+    """Return the place of some settings for display, without user names and passwords."""
     if "embedded" in settings:
         return str(settings["embedded"])
     return redacted(settings["mongo"]["uri"] if "mongo" in settings else settings["uri"])

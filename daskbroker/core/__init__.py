@@ -1,1 +1,1 @@
-"""Values and contracts: documents, chunks, queries, errors. No Dask, no store."""
+"""Values and contracts: documents, chunks, queries, errors. Needs neither Dask nor a store."""

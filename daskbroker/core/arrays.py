@@ -1,8 +1,9 @@
-"""Columns of arrays: what all chunks of a stream have in common, and their cells as one array.
+"""Columns of arrays: the common form of the cells in all chunks of a stream.
 
-As with scalars, the values that are stored decide: cells that are arrays of one shape make an
-array of one dimension more, whose dtype holds every leaf exactly (:mod:`.leaves`). Where a claim
-has a ``dtype_numpy`` of fields, cells are rows, see :mod:`.structured`.
+As with scalars, the stored values decide, not the descriptor's claim: cells that are arrays of
+one shape make an array of one dimension more, whose dtype holds every leaf exactly
+(:mod:`.leaves`). If a claim has a ``dtype_numpy`` of fields, cells are rows; see
+:mod:`.structured`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ OBJECT = np.dtype(object)
 
 @dataclass(frozen=True, slots=True)
 class ArrayForm:
-    """What the cells of a column, which are arrays, have in common.
+    """Common form of the cells of a column that holds arrays.
 
     Attributes
     ----------
     leaf
-        The type of their leaves, see :mod:`.leaves`.
+        Type of their leaves, see :mod:`.leaves`.
     shape
-        Of each; None if they differ.
+        Shape of each cell, or None if the shapes differ.
     gaps
-        Some events have none.
+        Whether some events have no cell.
     """
 
     leaf: str
@@ -44,30 +45,37 @@ class ArrayForm:
 
     @property
     def cell_dtype(self) -> np.dtype:
-        """Of an array that holds the leaves of one cell."""
+        """Dtype of an array that holds the leaves of one cell."""
         if self.leaf in ("null", "none"):
             return np.dtype(np.float64)
         return OBJECT if self.leaf in ("", "<U") else np.dtype(self.leaf)
 
     @property
     def dtype(self) -> np.dtype:
-        """Of an array that holds the leaves of all events."""
+        """Dtype of an array that holds the leaves of all events, gaps included."""
         if not self.gaps:
             return self.cell_dtype
         return OBJECT if self.leaf in WIDE else with_gaps(self.cell_dtype)
 
 
 def with_gaps(dtype: np.dtype) -> np.dtype:
-    """A dtype that can say that something is missing, as xarray chooses it."""
+    """Return the dtype that values of a dtype need if some are missing, as xarray chooses it.
+
+    Integers of up to 16 bits become float32, larger ones float64; floats stay as they are, and
+    everything else becomes object.
+    """
     if dtype.kind in "iu":
         return np.dtype(np.float32 if dtype.itemsize <= 2 else np.float64)
     return dtype if dtype.kind == "f" else OBJECT
 
 
 def array_form(kinds: Iterable[Kind | None]) -> ArrayForm | None:
-    """What the cells of all chunks have in common; None if they are not all arrays.
+    """Return the common form of the cells of all chunks, or None if they are not all arrays.
 
-    ``kinds`` are those of the chunks, None for a chunk without the column.
+    Parameters
+    ----------
+    kinds
+        Kind of the column in each chunk; None for a chunk without the column.
     """
     kinds = list(kinds)
     gaps = any(kind is None or kind.nulls for kind in kinds)
@@ -92,7 +100,7 @@ def _holds_arrays(kind: Kind) -> bool:
 
 
 def blank(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An array of nothing but what is missing."""
+    """Return an array of missing values: None for objects, NaN for floats, else zeros."""
     if dtype == OBJECT:
         return np.full(shape, None, dtype=object)
     return np.full(shape, np.nan if dtype.kind == "f" else np.zeros((), dtype), dtype=dtype)
@@ -101,16 +109,21 @@ def blank(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
 def array_block(
     column: pa.Array | None, arrow_field: pa.Field | None, rows: int, form: ArrayForm
 ) -> np.ndarray:
-    """The cells of a column of one chunk, shape ``(rows, *form.shape)``, of the form's dtype.
+    """Return the cells of one chunk's column as an array of ``form.dtype``.
 
     Parameters
     ----------
     column, arrow_field
-        None if the chunk lacks the column.
+        The column and its field, or None if the chunk lacks the column.
     rows
-        Of the chunk.
+        Number of rows of the chunk.
     form
-        Of all chunks, which has a shape.
+        Form of the cells of all chunks; it must have a shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of shape ``(rows, *form.shape)``.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Runs that a store has and cannot give: a damaged row, a document of a foreign writer.
+"""Runs that a store has and cannot read: a damaged row, or a document of another writer.
 
-Such a run costs itself alone. A store gives a :class:`BadRun` in the place of what it cannot
-give; whoever goes over many runs leaves it out with a warning, whoever asks for that run gets
-the error.
+Such a run does not affect others. A store yields a :class:`BadRun` in place of what it cannot
+read. Code that iterates over many runs leaves it out with a warning; a request for that run
+raises the error.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["BadRun", "leave_out_bad", "take_sound", "warn_of_bad"]
 
 T = TypeVar("T")
 MOST_WARNINGS = 10
-"""Of one pass over runs; then one that says that there are more."""
+"""Maximum number of warnings in one pass over runs; one more says that there are others."""
 
 
 @dataclass(frozen=True)
 class BadRun:
-    """A run, or what stands in for one, that a store cannot give.
+    """A run that a store has and cannot read.
 
     Attributes
     ----------
     uid
-        Of the run; None if it has none, or one that is no text.
+        Uid of the run, or None if it has none, or one that is not text.
     reason
-        Document, field, and what is wrong there.
+        Document and field, and what is wrong there.
     where
-        Where the store has the document, such as collection and ``_id``.
+        Place of the document in the store, such as collection and ``_id``.
     """
 
     uid: str | None
@@ -45,17 +45,26 @@ class BadRun:
         return f"{name}: {reason}" + (f" ({self.where})" if self.where else "")
 
     def error(self) -> StoreDamaged:
-        """What whoever asks for this run gets."""
+        """Return the error to raise if this run is asked for."""
         return StoreDamaged(str(self))
 
 
 def warn_of_bad(bad: BadRun) -> None:
-    """Warn that a run is left out; the warning is where a user called daskbroker."""
+    """Warn that a run is left out; the warning points at the line that called daskbroker."""
     warn_caller(f"{bad}; it is left out", BadRunWarning)
 
 
 def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) -> Iterator[T]:
-    """What is sound, with a warning for each bad run, which is added to ``met``."""
+    """Yield the items that can be read, with a warning for each bad run.
+
+    Parameters
+    ----------
+    found
+        Items of runs, with a :class:`BadRun` for each that cannot be read.
+    met
+        List to which the bad runs are appended; those already in it count for
+        :data:`MOST_WARNINGS`.
+    """
     bad: list[BadRun] = [] if met is None else met
     for one in found:
         if not isinstance(one, BadRun):
@@ -70,7 +79,10 @@ def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) 
 
 
 def take_sound(found: Iterator[T | BadRun], start: int, stop: int | None) -> Iterator[T | BadRun]:
-    """As :func:`itertools.islice`, but bad runs do not count, and those on the way are given."""
+    """Yield items ``start`` to ``stop`` as :func:`itertools.islice`, without counting bad runs.
+
+    Bad runs that are met on the way are yielded too.
+    """
     if start == 0 and stop is None:
         yield from found
         return

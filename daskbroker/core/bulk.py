@@ -1,4 +1,4 @@
-"""The deprecated bulk documents, taken apart."""
+"""Conversion of event-model's deprecated bulk documents to rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ __all__ = ["expand_bulk"]
 
 
 def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The deprecated bulk documents as rows that are stored together; anything else as it is.
+    """Split a bulk document into rows that are stored together; yield any other as it is.
 
-    Of ``bulk_events`` these are ``("event_rows", {"descriptor", "rows"})`` per descriptor, of
-    ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``.
+    A ``bulk_events`` document gives ``("event_rows", {"descriptor", "rows"})`` for each
+    descriptor, a ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``, or nothing if it is
+    empty. The rows are checked.
+
+    Raises
+    ------
+    BadDocument
+        If the document or one of its rows is not valid.
     """
     if name == "bulk_events":
         yield from _bulk_events(doc)

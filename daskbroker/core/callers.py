@@ -1,4 +1,4 @@
-"""Warnings that point at the line of a user that called daskbroker."""
+"""Warnings that point at the user's line that called daskbroker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGE = __name__.partition(".")[0]
 
 
 def warn_caller(text: str, category: type[Warning]) -> None:
-    """Warn where a user called daskbroker, however deep inside it this is."""
+    """Issue a warning at the user's line that called daskbroker, however deep the call is."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1

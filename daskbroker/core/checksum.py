@@ -1,6 +1,6 @@
-"""Checksums on what a store keeps as bytes, so that damage is noticed before it is read.
+"""Checksums of the bytes that a store keeps, so that damage is noticed before they are parsed.
 
-Arrow trusts its own files: damaged ones can crash the process. msgpack gives other values.
+Arrow trusts its own files: damaged ones can crash the process. msgpack returns wrong values.
 """
 
 from __future__ import annotations
@@ -13,25 +13,40 @@ __all__ = ["seal_bytes", "sound_bytes"]
 
 SIZE = 4
 RESIDUE = 0x2144DF1C
-"""The CRC-32 of any bytes that have their own CRC-32 behind them."""
+"""CRC-32 of any bytes that are followed by their own CRC-32.
+
+Comparing with it checks the bytes without cutting them first.
+"""
 
 
 def seal_bytes(data: bytes) -> bytes:
-    """The bytes with their CRC-32 at the end."""
+    """Return the bytes with their CRC-32 appended."""
     return data + zlib.crc32(data).to_bytes(SIZE, "little")
 
 
 SMALL = 4096
-"""So many bytes are copied faster than a view of them is made."""
+"""Bytes below which a copy is made faster than a view."""
 
 
 def sound_bytes(data: bytes, what: str) -> bytes | memoryview:
-    """What :func:`seal_bytes` was given; a view of it where a copy would take longer.
+    """Return the bytes that :func:`seal_bytes` was given, after a check.
+
+    Parameters
+    ----------
+    data
+        Bytes with their checksum.
+    what
+        Name of the bytes for messages.
+
+    Returns
+    -------
+    bytes or memoryview
+        A copy if there are few bytes, else a view, as that takes less time.
 
     Raises
     ------
     StoreDamaged
-        If the bytes have changed since; ``what`` says what they are.
+        If the bytes have changed since, or are of another type.
     """
     if not isinstance(data, bytes):
         raise StoreDamaged(f"{what} is damaged: bytes are expected, not {type(data).__name__}")

@@ -2,7 +2,7 @@
 
 A :class:`ChunkPlan` lists chunks without holding their data: it is made on the client, without
 reading a payload, and its :class:`ChunkReader` reads any chunk anywhere, all of it or only some
-columns. How documents lie in columns is told by :mod:`daskbroker.core.layouts`.
+columns. The arrangement of documents in columns is described by :mod:`daskbroker.core.layouts`.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a plan knows of a chunk of events.
+    """Statistics of a chunk that a plan keeps.
 
     Attributes
     ----------
     rows, bytes
-        Number of documents; size in memory.
+        Number of documents; size in memory in bytes.
     seq_min, seq_max, time_min, time_max
-        Extent of ``seq_num`` and ``time`` (POSIX seconds).
+        Extent of ``seq_num`` and ``time`` (POSIX seconds); for events only.
     distinct
-        Number of different ``seq_num``; fewer than rows where a scan was rewound.
+        Number of different ``seq_num``; fewer than rows if a scan was rewound. For events only.
     ordered
-        ``seq_num`` increases strictly from row to row.
+        Whether ``seq_num`` increases strictly from row to row.
     """
 
     rows: int
@@ -69,7 +69,7 @@ class Statistics:
 
 
 def statistics(layout: Layout, table: pa.Table) -> Statistics:
-    """Measure a chunk; the extents are for events only."""
+    """Compute the statistics of a chunk; the extents are for events only."""
     rows, nbytes = table.num_rows, table.nbytes
     if layout is not EVENT or rows == 0:
         return Statistics(rows, nbytes)
@@ -84,19 +84,24 @@ def statistics(layout: Layout, table: pa.Table) -> Statistics:
 
 
 def column_kinds(table: pa.Table) -> dict[str, Kind]:
-    """Kind of each column of a chunk, for the manifest."""
+    """Return the kind of each column of a chunk, for the manifest."""
     return {arrow_field.name: field_kind(arrow_field)[0] for arrow_field in table.schema}
 
 
 def place_identity(store: str, *place: str) -> str:
-    """Identity of a store at a place, for tokens and caches.
+    """Return the identity of a store at a place, for tokens and caches.
 
     Parameters
     ----------
     store
-        The store's own identity, which a copy of it has too.
+        Identity of the store itself, which a copy of it shares.
     place
-        What tells its place from all others.
+        Parts that together distinguish its place from all others.
+
+    Returns
+    -------
+    str
+        A hash of 32 hexadecimal digits.
     """
     return hashlib.blake2b(
         "\0".join([store, *place]).encode("utf8", "surrogateescape"), digest_size=16
@@ -106,6 +111,7 @@ def place_identity(store: str, *place: str) -> str:
 # -- plans -----------------------------------------------------------------------------------
 
 SMALL_BYTES = 2**16
+"""Maximum bytes of a chunk of which all columns are read even if only some are asked for."""
 
 CHUNK_RECORD = np.dtype(
     [
@@ -127,14 +133,15 @@ CHUNK_RECORD = np.dtype(
 TOKEN_PARTS = (
     "descriptor", "first", "rows", "bytes", "seq_min", "seq_max", "time_min", "time_max",
 )  # fmt: skip
-"""Fields of a record by which the content of chunks is told apart."""
+"""Fields of a record that distinguish the content of chunks; they make the plan's token."""
 
 
 class ChunkReader(ABC):
-    """Reads chunks by key: without state, picklable, safe from any thread or process.
+    """Reader of chunks by key: stateless, picklable, usable from any thread or process.
 
-    Keys that every store has are the Arrow bytes of a small chunk that travels with its plan,
-    and a ``range`` of seq_num of which only stream_datum tell; all others are the store's own.
+    Two types of key are common to all stores: ``bytes``, which are a small chunk itself (in
+    Arrow's file format) that travels with its plan, and a ``range`` of ``seq_num`` that only
+    stream_datum documents name. All other keys are the store's own.
     """
 
     def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
@@ -143,15 +150,15 @@ class ChunkReader(ABC):
         Parameters
         ----------
         key
-            From a plan of the same store.
+            Key of a chunk in a plan of the same store.
         columns
-            Physical names, in the wanted order; those that the chunk lacks are left out.
-            None: all.
+            Physical names of the wanted columns, in the wanted order; those that the chunk lacks
+            are left out. All columns if None.
 
         Raises
         ------
         StoreDamaged
-            Naming the file, where it is missing or not what it should be.
+            If a file is missing or damaged; the message names it.
         """
         if isinstance(key, bytes):
             return from_ipc(key, columns)
@@ -163,9 +170,10 @@ class ChunkReader(ABC):
     def read_many(
         self, keys: Sequence[Any], columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Read chunks one after the other; a store that can fetch several at once overrides it.
+        """Read chunks lazily, one after the other.
 
-        An error is that of the next chunk to be given, so that the caller knows which it is.
+        A store that can fetch several at once overrides this. An error that is raised belongs to
+        the next chunk to be yielded, so that the caller knows which one it is.
         """
         return (self.read(key, columns) for key in keys)
 
@@ -179,7 +187,7 @@ class ChunkReader(ABC):
         keys, columns
             See :meth:`read_many`.
         labels
-            One a key, see :meth:`ChunkPlan.label`.
+            Label of each key's chunk, see :meth:`ChunkPlan.label`.
         """
         coming = self.read_many(keys, columns)
         for label in labels:
@@ -192,24 +200,25 @@ class ChunkReader(ABC):
         """Read a chunk by a key of the store's own; see :meth:`read`."""
 
     def is_final(self, key: Any) -> bool:
-        """Whether the rows of a chunk are never cut otherwise by a later plan, as sealed ones.
+        """Return whether every later plan has this chunk with the same rows, as sealed chunks.
 
-        Rows of a journal are. A store with keys of its own for these overrides it.
+        Rows of a journal are cut into other chunks later. A store that has keys of its own for
+        these overrides this.
         """
         return not isinstance(key, (bytes, range))
 
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """The keys as another process can read them; a store with local ones overrides it."""
+        """Return the keys for use in other processes; a store with local keys overrides it."""
         return keys
 
     def stored(self, keys: Sequence[Any]) -> tuple[ChunkReader, Sequence[Any]]:
-        """Reader and keys of the store; a reader of what was read from there overrides it."""
+        """Return the store's own reader and keys; a reader that wraps another overrides it."""
         return self, keys
 
 
 @contextmanager
 def damage_of(label: str) -> Iterator[None]:
-    """Errors of damaged chunks that are read inside say whose they are."""
+    """Put a label before the message of a :class:`StoreDamaged` that the block raises."""
     try:
         yield
     except StoreDamaged as error:
@@ -217,12 +226,12 @@ def damage_of(label: str) -> Iterator[None]:
 
 
 def damaged(label: str, error: StoreDamaged) -> StoreDamaged:
-    """The same error, which says first whose the damaged chunk is."""
+    """Return the same error with a label before its message."""
     return StoreDamaged(f"{label}: {error}")
 
 
 def chunk_label(descriptor: Mapping[str, Any]) -> str:
-    """Whose the chunks of a descriptor are, for messages; of references, it has only the run."""
+    """Return run and stream of a descriptor's chunks for messages; only the run for references."""
     run = f"run {descriptor['run_start']!r}"
     if "data_keys" not in descriptor:
         return f"references of {run}"
@@ -230,7 +239,7 @@ def chunk_label(descriptor: Mapping[str, Any]) -> str:
 
 
 def present(schema: pa.Schema, columns: Sequence[str]) -> list[str]:
-    """Those of the asked columns that a chunk has, in the asked order."""
+    """Return those of the wanted columns that a chunk has, in the wanted order."""
     names = set(schema.names)
     return [name for name in columns if name in names]
 
@@ -253,26 +262,25 @@ class Chunk:
 
 @dataclass(frozen=True, eq=False)
 class ChunkPlan:
-    """Which chunks there are, without their data.
+    """List of chunks, without their data.
 
     Attributes
     ----------
     reader
-        Reads them.
+        Reader of the chunks.
     descriptors
-        Every descriptor of the planned streams, also those without events.
+        Every descriptor of the planned streams, including those without events.
     schemas
         The different sets of columns that occur, ``{physical name: Kind}``.
     records
         One record of :data:`CHUNK_RECORD` per chunk; ``descriptor`` and ``schema`` are
-        places in the two tuples above.
+        indices into the two tuples above.
     keys
-        What the reader wants to know, one per chunk.
+        Key of each chunk for the reader.
     store
         Identity of the store at its place (:func:`place_identity`), part of the token.
     bad
-        By uid, the runs of which something was found that cannot be read; the plan has not all
-        of them.
+        By uid, the runs of which something cannot be read; the plan is incomplete for them.
     """
 
     reader: ChunkReader
@@ -304,7 +312,7 @@ class ChunkPlan:
 
     @property
     def token(self) -> str:
-        """Changes with the content, and only with it (or with how it is cut)."""
+        """Hash that changes if the content or its division into chunks changes, and only then."""
         digest = hashlib.blake2b(self.store.encode(), digest_size=16)
         for descriptor in self.descriptors:
             digest.update(descriptor["uid"].encode("utf8", "surrogatepass") + b"\0")
@@ -313,7 +321,7 @@ class ChunkPlan:
         return digest.hexdigest()
 
     def facts(self, place: int) -> Statistics:
-        """What is known of one chunk."""
+        """Return the statistics of one chunk."""
         record = self.records[place]
         return Statistics(**{one.name: record[one.name].item() for one in fields(Statistics)})
 
@@ -323,13 +331,13 @@ class ChunkPlan:
         return int(self.records["rows"].sum())
 
     def take(self, places: Sequence[int] | np.ndarray) -> ChunkPlan:
-        """The plan of some of the chunks, in the given order."""
+        """Return the plan of the chunks at these indices, in the given order."""
         chosen = np.asarray(places, dtype=np.intp)
         keys = tuple(self.keys[place] for place in chosen.tolist())
         return replace(self, records=self.records[chosen], keys=keys)
 
     def of_descriptors(self, places: Sequence[int]) -> ChunkPlan:
-        """The plan of some of the descriptors, by their places, in the given order."""
+        """Return the plan of the descriptors at these indices, in the given order."""
         order = np.full(len(self.descriptors), -1, np.int64)
         order[list(places)] = np.arange(len(places))
         owners = order[self.records["descriptor"]]
@@ -347,7 +355,11 @@ class ChunkPlan:
         )
 
     def by_run(self) -> dict[str, ChunkPlan]:
-        """The plan of each run that has a descriptor, as :meth:`of_descriptors` would make it."""
+        """Return the plan of each run that has a descriptor, by uid.
+
+        Each is what :meth:`of_descriptors` would return, except that `bad` is empty.
+        """
+        # All runs are cut from one sorted copy, rather than each from the whole plan.
         places: dict[str, list[int]] = {}
         for place, descriptor in enumerate(self.descriptors):
             places.setdefault(descriptor["run_start"], []).append(place)
@@ -375,20 +387,20 @@ class ChunkPlan:
 
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read one chunk, all of it or only some columns (physical names)."""
-        try:  # not damage_of, as the label is wanted of few
+        try:  # not damage_of: the label is made only if there is an error
             return self.reader.read(self.keys[place], columns)
         except StoreDamaged as error:
             raise damaged(self.label(place), error) from (error.__cause__ or error)
 
     def read_all(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Read all chunks one after the other, those together that the store can fetch so."""
+        """Read all chunks lazily in order; a store may fetch several of them together."""
         if not self.keys:
             return iter(())
         labels = [self.label(place) for place in range(len(self))]
         return self.reader.read_labelled(self.keys, labels, columns)
 
     def label(self, place: int) -> str:
-        """Whose a chunk is, for messages."""
+        """Return run and stream of a chunk, for messages."""
         return chunk_label(self.descriptors[self.records["descriptor"][place]])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -398,14 +410,22 @@ class ChunkPlan:
 
 
 def ranges_table(numbers: range) -> pa.Table:
-    """The chunk of events that only stream_datum tell of: ``seq_num`` known, time not."""
+    """Return the chunk of events that only stream_datum documents name; their time is NaN."""
     seq = np.arange(numbers.start, numbers.stop, dtype=np.int64)
     columns = {"seq_num": encode(seq), "time": encode(np.full(len(seq), np.nan))}
     return assemble(columns, {})
 
 
 def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
-    """A chunk as Arrow file bytes with a checksum, its buffers compressed (``"lz4"``) or not."""
+    """Return a chunk in Arrow's file format with a checksum.
+
+    Parameters
+    ----------
+    table
+        The chunk.
+    compression
+        Compression of the buffers, such as ``"lz4"``. None for none.
+    """
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.ipc.new_file(sink, table.schema, options=options) as writer:
@@ -414,7 +434,7 @@ def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
 
 
 def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the asked columns of :func:`to_ipc` bytes, in the asked order.
+    """Read the bytes of :func:`to_ipc`, all of them or only some columns in the given order.
 
     Raises
     ------
@@ -426,7 +446,7 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     if columns is None:
         return reader.read_all()
     names = present(reader.schema, columns)
-    if len(data) > SMALL_BYTES:  # else to open it anew would take longer than to read it all
+    if len(data) > SMALL_BYTES:  # opening a smaller one again takes longer than reading it all
         places = sorted({reader.schema.get_field_index(name) for name in names})
         options = pa.ipc.IpcReadOptions(included_fields=places)
         reader = pa.ipc.open_file(body, options=options)

@@ -1,8 +1,8 @@
-"""Clocks: the zone of a broker, and how an instant is shown in it.
+"""Time zones, and the display of times in them.
 
 Documents hold POSIX seconds and tables hold UTC. A zone is for what people read and write:
-:func:`show_time` is how every time is shown, :mod:`daskbroker.core.timespan` how one is read,
-and what the one shows the other reads.
+:func:`show_time` displays every time, :mod:`daskbroker.core.timespan` parses times, and parses
+all that :func:`show_time` displays.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["resolved_zone", "seconds_of", "show_time", "tz_convert", "utc_only",
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LEAST, MOST = -62_135_596_800.0, 253_402_300_800.0
-"""POSIX seconds of the years that a calendar of Python, pandas and Arrow has: 1 to 9999."""
+"""POSIX seconds of the years that the calendars of Python, pandas and Arrow share: 1 to 9999."""
 LOCAL = ("local", "localtime")
 UNITS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 _OFFSET = re.compile(r"([+-])(\d{2}):([0-5]\d)")
@@ -34,12 +34,12 @@ _OFFSET = re.compile(r"([+-])(\d{2}):([0-5]\d)")
 
 
 def zone_of(name: str | dt.tzinfo) -> dt.tzinfo:
-    """A time zone by its IANA name, or by an offset such as ``"+01:00"``.
+    """Return the time zone of an IANA name, or of an offset such as ``"+01:00"``.
 
     Raises
     ------
     ConfigError
-        For a name that no zone has.
+        If no zone has the name.
     """
     if isinstance(name, dt.tzinfo):
         return name
@@ -57,15 +57,15 @@ def zone_of(name: str | dt.tzinfo) -> dt.tzinfo:
 
 
 def resolved_zone(name: str) -> str:
-    """The name of a zone that means the same on every machine.
+    """Return the name of a zone that means the same on every machine.
 
-    ``"local"`` is the zone of this one: its IANA name, or, if that cannot be found out, its
-    offset from UTC as it is now.
+    ``"local"`` becomes the IANA name of this machine's zone or, if that cannot be determined, its
+    present offset from UTC. Any other name is returned as it is.
 
     Raises
     ------
     ConfigError
-        For a name that no zone has.
+        If no zone has the name.
     """
     if name not in LOCAL:
         zone_of(name)
@@ -73,7 +73,7 @@ def resolved_zone(name: str) -> str:
     now = dt.datetime.now().astimezone()
     for candidate in _local_names():
         try:
-            # A name that is found is not believed where the clock says something else.
+            # A name that disagrees with the machine's clock is not used.
             if now.astimezone(ZoneInfo(candidate)).utcoffset() == now.utcoffset():
                 return candidate
         except (OSError, ValueError, KeyError):
@@ -82,7 +82,7 @@ def resolved_zone(name: str) -> str:
 
 
 def _local_names() -> Iterator[str]:
-    """What the zone of this machine may be called, as the C library finds it."""
+    """Yield candidates for the name of this machine's zone, as the C library looks for it."""
     chosen = os.environ.get("TZ")
     if chosen is not None:
         yield chosen.removeprefix(":").rpartition("zoneinfo/")[2] or "UTC"
@@ -98,8 +98,9 @@ def _local_names() -> Iterator[str]:
 
 
 def seconds_of(doc: Mapping[str, Any], default: float = -math.inf) -> float:
-    """The time of a document; where it has none, as in a database of others, the default, which
-    comes before all others.
+    """Return the time of a document in POSIX seconds, or the default if it has no valid one.
+
+    A document of another writer's database may have none. The default sorts before all others.
     """
     value = doc.get("time")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -111,20 +112,20 @@ def seconds_of(doc: Mapping[str, Any], default: float = -math.inf) -> float:
 
 
 def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:
-    """An instant as it is shown everywhere: to the second, in a zone, with its offset.
+    """Return an instant as text: to the second, in a zone, with its offset.
 
     Parameters
     ----------
     value
-        POSIX seconds, as a document has them. What is none is shown as it is: with a hint if
-        it is a time in milliseconds or the like, with "no time" otherwise.
+        POSIX seconds, as a document has them. Any other value is shown as it is: with a hint if
+        it is a time in milliseconds, microseconds or nanoseconds, with "no time" otherwise.
     zone
-        Of the broker.
+        Time zone of the broker.
 
     Returns
     -------
     str
-        Such as ``2026-11-26 00:01:09+01:00``, which ``since`` and ``until`` read.
+        Text such as ``2026-11-26 00:01:09+01:00``, which ``since`` and ``until`` parse.
     """
     seconds = seconds_of({"time": value})
     tz = zone_of(zone)
@@ -141,13 +142,13 @@ def show_time(value: Any, zone: str | dt.tzinfo = "UTC") -> str:
 
 
 def _calendar(seconds: float, tz: dt.tzinfo) -> str | None:
-    """Date and time, cut to the second; None outside the calendar."""
+    """Return date and time, truncated to the second, or None outside of the calendar."""
     if not LEAST <= seconds < MOST:
         return None
     try:
         moment = EPOCH + dt.timedelta(seconds=math.floor(seconds))
         return moment.astimezone(tz).isoformat(" ")
-    except OverflowError:  # by the offset of the zone
+    except OverflowError:  # the offset of the zone leads out of the calendar
         return None
 
 
@@ -155,11 +156,14 @@ def _calendar(seconds: float, tz: dt.tzinfo) -> str | None:
 
 
 def utc_only(zone: str | dt.tzinfo | None) -> None:
-    """Refuse a zone other than UTC for a lazy table.
+    """Check that the zone for a lazy table is UTC, or None.
 
     Raises
     ------
-    BadQuery, ConfigError
+    BadQuery
+        If it is another zone, in which Dask loses rows.
+    ConfigError
+        If no zone has the name.
     """
     if zone is not None and zone_of(zone) not in (dt.UTC, ZoneInfo("UTC")):
         raise BadQuery(
@@ -170,12 +174,14 @@ def utc_only(zone: str | dt.tzinfo | None) -> None:
 
 
 def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
-    """A computed frame, series or index of pandas with its times in a zone.
+    """Return a pandas frame, series or index with its times in a zone.
+
+    Times without a zone, and an index that holds no times, stay as they are.
 
     Raises
     ------
     BadQuery
-        For a lazy one.
+        If the object is lazy, or of any other type.
     """
     tz = zone_of(zone)
     if isinstance(computed, pd.DatetimeIndex):
@@ -195,7 +201,7 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
         for place in range(converted.shape[1])
         if _is_zoned(converted.iloc[:, place])
     }
-    for place, column in zoned.items():
+    for place, column in zoned.items():  # by place, as several columns may have one name
         converted.isetitem(place, column)
     return converted
 

@@ -1,8 +1,8 @@
-"""One column of documents as an Arrow array, and back, without loss.
+"""Lossless conversion of one column of documents to an Arrow array, and back.
 
 A column is what the events of one chunk hold under one key. :func:`encode` looks at the
-values, never at what a descriptor claims, and picks the plainest Arrow type that gives them
-back exactly. What the Arrow type alone cannot tell (which numbers were integers, which cells
+values, never at what a descriptor claims, and picks the plainest Arrow type from which they can be
+restored exactly. What the Arrow type alone does not say (which numbers were integers, which cells
 were missing rather than ``None``, the shape of arrays, that a text stands for bytes) is noted
 in the field's metadata, so a Parquet file stays plain for other readers.
 
@@ -22,8 +22,9 @@ list     flat arrays of one type, differing lengths   list
 json     anything else, bytes and UUIDs too           string (JSON)
 ======== ============================================ ==========================
 
-Arrays whose leaves have no one type (whole and fractional numbers, ``None`` among numbers) are JSON
-too, so that they come back exactly; their kind tells the shape and what the leaves have in common.
+Arrays whose leaves are of several types (whole and fractional numbers, ``None`` among numbers) are
+JSON too, so that they are restored exactly; their kind has the shape and the common type of the
+leaves.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ KINDS = frozenset(
     ("null", "bool", "int", "long", "uint", "float", "number", "str", "array", "list", "json")
 )
 NOTES = frozenset(("ints", "missing", "marked"))
-"""What may stand beside the kind in a field's metadata."""
+"""Notes that a field's metadata may hold beside the kind."""
 
 
 class _Missing:
@@ -70,7 +71,7 @@ MISSING = _Missing()
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a column holds; enough to plan with, without reading it.
+    """Type of the cells of a column; enough to plan with, without reading the column.
 
     Attributes
     ----------
@@ -79,10 +80,10 @@ class Kind:
     nulls
         Whether some cells are ``None`` or missing.
     dtype
-        Of arrays and lists, what their leaves have in common, see :mod:`.leaves`. Of ``json`` too,
-        if the cells are arrays.
+        Common leaf type of the cells, see :mod:`.leaves`, if they are arrays (kinds ``array``,
+        ``list`` and some of ``json``).
     shape
-        Of each cell, if all are arrays of one shape.
+        Shape of each cell, if all are arrays of one shape.
     """
 
     name: str
@@ -91,17 +92,17 @@ class Kind:
     shape: tuple[int, ...] = ()
 
     def to_list(self) -> list[Any]:
-        """As a short JSON-like list, for the manifest of chunks."""
+        """Return the kind as a short JSON-like list, for the manifest of chunks."""
         return [self.name, int(self.nulls), self.dtype, list(self.shape)]
 
     @classmethod
     def from_list(cls, values: Sequence[Any]) -> Kind:
-        """The inverse of :meth:`to_list`.
+        """Return the kind of which :meth:`to_list` made these values.
 
         Raises
         ------
         StoreVersion
-            If there is no such kind.
+            If this daskbroker does not know the kind.
         """
         name, nulls, dtype, shape = values
         if name not in KINDS:
@@ -114,14 +115,14 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """An encoded column: the array, its kind, and the notes that make it exact."""
+    """An encoded column: the array, its kind, and the notes needed to restore it exactly."""
 
     array: pa.Array
     kind: Kind
     notes: dict[str, str] = field(default_factory=dict)
 
     def arrow_field(self, name: str) -> pa.Field:
-        """The Arrow field that carries kind and notes in its metadata."""
+        """Return the Arrow field, which has kind and notes in its metadata."""
         note = _noted(self.kind, self.notes) if self.notes else _noted_kind(self.kind)
         return _field(name, self.array.type, note)
 
@@ -141,12 +142,12 @@ def _noted_kind(kind: Kind) -> bytes:
 
 
 def listed_kinds(columns: Mapping[str, Sequence[Any]]) -> dict[str, Kind]:
-    """The kinds of a chunk's columns, from what its manifest has of each (:meth:`Kind.to_list`).
+    """Return the kinds of a chunk's columns from the lists in its manifest (:meth:`Kind.to_list`).
 
     Raises
     ------
     StoreVersion
-        If one is of a kind that there is not.
+        If this daskbroker does not know one of them; the message names the column.
     """
     kinds = {}
     for name, values in columns.items():
@@ -158,14 +159,14 @@ def listed_kinds(columns: Mapping[str, Sequence[Any]]) -> dict[str, Kind]:
 
 
 def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
-    """The kind and the notes that a field's metadata carries.
+    """Return the kind and the notes in a field's metadata.
 
     Raises
     ------
     StoreDamaged
-        If it carries none.
+        If the metadata has none, or they cannot be parsed.
     StoreVersion
-        If it carries some that a newer daskbroker has written.
+        If a newer daskbroker has written a kind or notes that this one does not know.
     """
     try:
         note = arrow_field.metadata[b"daskbroker"]
@@ -187,13 +188,13 @@ def _parsed(note: bytes) -> tuple[Kind, Mapping[str, str]]:
     return kind, notes
 
 
-# Nearly all fields of a store have one of a few short notes.
+# Nearly all fields of a store have one of a few short notes; long ones hold masks and differ.
 SHORT = 200
 _parsed_short = lru_cache(maxsize=4096)(_parsed)
 
 
 def exact_alone(arrow_field: pa.Field) -> bool:
-    """Whether the notes hold for any row, rather than for rows at certain places."""
+    """Return whether the notes apply to all rows alike, so that rows may be joined or cut."""
     notes = field_kind(arrow_field)[1]
     return "ints" not in notes and notes.get("missing", "all") == "all"
 
@@ -207,8 +208,8 @@ def encode(values: Any) -> Column:
     Parameters
     ----------
     values
-        Normalized JSON-like values, NumPy arrays and ``MISSING`` allowed among them; or one
-        NumPy array whose first axis is the rows.
+        Sequence of normalized JSON-like values, which may include NumPy arrays and ``MISSING``;
+        or one NumPy array whose first axis is the rows.
     """
     if isinstance(values, np.ndarray):
         if values.dtype.kind in "biuf":
@@ -240,7 +241,7 @@ def _missing_note(values: Sequence[Any], some_none: bool) -> str:
 def _encode_solid(
     solid: Sequence[Any], types: set[type], valid: np.ndarray | None, notes: dict[str, str]
 ) -> Column | None:
-    """Encode cells of which none is null; None where only JSON can hold them."""
+    """Encode cells of which none is null; return None if only JSON can hold them."""
     if not types:
         count = 0 if valid is None else len(valid)
         return Column(pa.nulls(count), Kind("null", count > 0), notes)
@@ -256,7 +257,7 @@ def _encode_solid(
 def _leaves(
     solid: Sequence[Any], types: set[type], notes: dict[str, str]
 ) -> tuple[str, np.ndarray | pa.Array] | None:
-    """Scalars of compatible types as one flat array, with the kind's name."""
+    """Return the kind's name and one flat array of scalars, or None if their types differ."""
     if types == {float}:
         return "float", np.array(solid, np.float64)
     if types == {int}:
@@ -283,13 +284,14 @@ def _integers(solid: Sequence[int]) -> tuple[str, np.ndarray] | None:
         return "int", np.array(solid, np.int64)
     if low >= -(2**63) and high < 2**63:
         return "long", np.array(solid, np.int64)
-    if low >= 2**63 and high < 2**64:  # smaller ones beside them may be of another chunk
+    # Only if all are beyond int64, else a column's dtype would depend on where its chunks are cut.
+    if low >= 2**63 and high < 2**64:
         return "uint", np.array(solid, np.uint64)
     return None
 
 
 def _spread(solid: np.ndarray | pa.Array, valid: np.ndarray | None) -> pa.Array:
-    """Put cells that are there among those that are null."""
+    """Return an array of all rows, with the given cells at the valid ones and null elsewhere."""
     if valid is None:
         return solid if isinstance(solid, pa.Array) else pa.array(solid)
     if isinstance(solid, pa.Array):
@@ -337,7 +339,11 @@ def _encode_arrays(
 
 
 def _with_empty_arrays(solid: Sequence[Any], types: set[type]) -> tuple[Sequence[Any], set[type]]:
-    """Arrays of one dtype and lists that are empty, as which empty arrays come, as arrays."""
+    """Replace empty lists among arrays of one dtype by empty arrays; return cells and types.
+
+    Empty arrays are normalized to empty lists. If there are several dtypes, or a list that is not
+    empty, the cells are returned as they are.
+    """
     dtypes = {cell.dtype for cell in solid if isinstance(cell, np.ndarray)}
     if len(dtypes) > 1 or any(len(cell) for cell in solid if not isinstance(cell, np.ndarray)):
         return solid, types
@@ -346,7 +352,7 @@ def _with_empty_arrays(solid: Sequence[Any], types: set[type]) -> tuple[Sequence
 
 
 def _flat(leaves: Sequence[Any]) -> np.ndarray | pa.Array | None:
-    """The leaves of arrays as one flat array, if they are all of one scalar type."""
+    """Return the leaves of arrays as one flat array, or None unless all have one scalar type."""
     types = set(map(type, leaves))
     if len(types) != 1 or not types <= {float, int, bool, str}:
         return None
@@ -432,14 +438,14 @@ def _encode_json(values: Sequence[Any], form: CellForm, *, nulls: bool) -> Colum
 
 
 def text_column(texts: Sequence[str | None]) -> Column:
-    """A column of texts of :func:`~.json_text.marked_json`; None where a cell is missing."""
+    """Return the column of texts of :func:`~.json_text.marked_json`, None for a missing cell."""
     array = pa.array(texts, pa.string())
     marked = any(text is not None and has_marks(text) for text in texts)
     return Column(array, Kind("json", array.null_count > 0), {"marked": "all"} if marked else {})
 
 
 def text_reader(notes: Mapping[str, str]) -> Callable[[str], Any]:
-    """What reads the texts of a column of :func:`text_column`."""
+    """Return the function that parses the texts of a column of :func:`text_column`."""
     return of_marked_json if "marked" in notes else from_json
 
 
@@ -455,7 +461,13 @@ def _pack_mask(mask: np.ndarray) -> str:
 
 
 def check_notes(notes: Mapping[str, str], rows: int) -> None:
-    """Raise StoreDamaged if the notes of a column of so many rows are not what they should be."""
+    """Check the notes of a column that has this number of rows.
+
+    Raises
+    ------
+    StoreDamaged
+        If there are unknown notes, or a mask is damaged or has the wrong length.
+    """
     if not notes.keys() <= NOTES:
         raise StoreDamaged(f"a column has unknown notes: {listed(notes)}")
     if notes.get("missing", "all") != "all":
@@ -465,7 +477,8 @@ def check_notes(notes: Mapping[str, str], rows: int) -> None:
 
 
 def _packed_mask(note: str, most: int) -> bytes:
-    """The bytes of a mask, at most so many."""
+    """Return the bytes of a mask; StoreDamaged is raised if it is not valid or exceeds ``most``."""
+    # Decompression is limited, as the note of a foreign file may inflate to any size.
     inflater = zlib.decompressobj()
     try:
         packed = inflater.decompress(base64.b64decode(note, validate=True), most + 1)
@@ -488,7 +501,7 @@ def _unpack_mask(note: str, rows: int) -> np.ndarray:
 
 
 def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
-    """The cells that :func:`encode` was given, arrays as lists, missing ones as ``MISSING``."""
+    """Return the cells that :func:`encode` was given; arrays are lists, missing cells `MISSING`."""
     kind, notes = field_kind(arrow_field)
     if kind.name == "json":
         read = text_reader(notes)
@@ -521,9 +534,9 @@ def _decode_cells(array: pa.Array, kind: Kind, notes: Mapping[str, str]) -> list
 
 
 def block(array: pa.Array, kind: Kind) -> np.ndarray:
-    """A numeric ``array`` column as one NumPy array, shape ``(rows, *kind.shape)``.
+    """Return a numeric ``array`` column as one NumPy array of shape ``(rows, *kind.shape)``.
 
-    No copy where Arrow's buffer allows it. Null rows hold zeros.
+    It is a view if Arrow's buffer allows that. Null rows hold zeros.
     """
     leaves, start, rows = array, array.offset, len(array)
     for size in kind.shape:

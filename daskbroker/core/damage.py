@@ -1,4 +1,4 @@
-"""What a check finds damaged, and where."""
+"""Findings of a check: what is damaged, and where."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Damage"]
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is not as it should be.
+    """One problem that a check has found.
 
     Attributes
     ----------
     problem
-        What it is.
+        Description of the problem.
     run
-        Uid of the run; None of what belongs to no run.
+        Uid of the run, or None if the problem belongs to no run.
     stream, key
-        Name of the stream; data key, or field of a document. None where it is no one's.
+        Name of the stream; data key, or field of a document. None if it belongs to none.
     path
         File of the store, collection of a database, or detector file.
     """
@@ -33,16 +33,16 @@ class Damage:
     path: str | None = None
 
     def within(self, **place: str | None) -> Damage:
-        """The same, with what it does not say yet of its place."""
+        """Return the same problem with those parts of its place filled in that are None."""
         unknown = {name: value for name, value in place.items() if getattr(self, name) is None}
         return replace(self, **unknown)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for JSON."""
+        """Return the attributes as plain values, for JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __str__(self) -> str:
-        # Errors that were caught name some of this themselves.
+        # The message of an error that was caught may name some of this itself.
         places = [
             f"{name} {value!r}"
             for name in ("run", "stream", "key")

@@ -1,8 +1,9 @@
 """Documents: immutable mappings of JSON-like values, bytes and UUIDs.
 
-The vocabulary is event-model's (https://blueskyproject.io/event-model). A document is taken
-in by :func:`normalize`, which makes a private, plain copy of what the caller gave (so that a
-dict or array reused after ``insert`` changes nothing), and given out as a :class:`Document`.
+The vocabulary is event-model's (https://blueskyproject.io/event-model). A document that comes in
+goes through :func:`normalize`, which makes a private, plain copy of what the caller gave (so that
+reusing a dict or array after ``insert`` changes nothing). A document that is returned is a
+:class:`Document`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 NamedDocument = tuple[str, "Document"]
-"""What every stream of documents is made of: ``(name, doc)``."""
+"""Item of a stream of documents: ``(name, doc)``."""
 
 
 class _All:
@@ -68,21 +69,21 @@ ALL = _All()
 class Document(FrozenDict):
     """An immutable mapping with attribute access.
 
-    A subclass of :class:`dict`, so it equals the plain dict of the same content, goes through
-    :func:`json.dumps`, and passes ``isinstance(doc, dict)`` checks. ``doc.plan_name`` is
-    ``doc["plan_name"]``; nested mappings come as Documents too. Compared with a dict that
-    holds tuples or NumPy values it is equal when their JSON-like forms are.
+    It is a subclass of :class:`dict`, so it equals the plain dict of the same content, can be
+    passed to :func:`json.dumps`, and passes ``isinstance(doc, dict)`` checks. ``doc.plan_name`` is
+    ``doc["plan_name"]``; a nested mapping that is read as an attribute is a Document too. It
+    equals a dict that holds tuples or NumPy values if their JSON-like forms are equal.
 
-    What is inside is immutable too: nested mappings are :class:`~.frozen.FrozenDict`, lists
-    :class:`~.frozen.FrozenList`, subclasses of dict and list, and arrays cannot be written to.
-    Copies are plain dicts and lists at every level, to change: :func:`copy.deepcopy` copies
-    arrays too, :func:`copy.copy` and ``doc.copy()`` share them, ``doc.to_dict()`` makes lists of
-    them. ``dict(doc)`` is no such copy: what is inside is that of the document.
+    Its content is immutable too: nested mappings are :class:`~.frozen.FrozenDict`, lists are
+    :class:`~.frozen.FrozenList` (subclasses of dict and list), and arrays are not writeable.
+    Copies can be changed; they are plain dicts and lists at every level: :func:`copy.deepcopy`
+    copies arrays too, :func:`copy.copy` and ``doc.copy()`` share them, ``doc.to_dict()`` turns
+    them into lists. ``dict(doc)`` is not such a copy: its values are the document's own.
 
     Raises
     ------
     TypeError
-        On any attempt to change it or what is inside.
+        If the document or its content is to be changed.
     """
 
     __slots__ = ()
@@ -116,7 +117,7 @@ class Document(FrozenDict):
         return (Document, (self.copy(),))
 
     def to_dict(self) -> dict[str, Any]:
-        """A deep, plain, changeable copy; arrays become lists."""
+        """Return a deep, plain copy that can be changed; arrays become lists."""
         return plain(self)
 
     def __repr__(self) -> str:
@@ -140,41 +141,42 @@ _as_text: Callable[[Mapping[str, Any]], str] = repr
 def show_by(
     as_html: Callable[[Mapping[str, Any]], str], as_text: Callable[[Mapping[str, Any]], str]
 ) -> None:
-    """Say how notebooks and IPython show documents; the package does it at import."""
+    """Set how notebooks and IPython show documents; the package calls this at import."""
     global _as_html, _as_text
     _as_html, _as_text = as_html, as_text
 
 
 def frozen_document(content: Any) -> Document:
-    """A document of items that are frozen already, without a look at each."""
+    """Return a document of items that are frozen already, without checking each."""
     doc = dict.__new__(Document)
     dict.update(doc, content)
     return doc
 
 
 def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> Any:
-    """A private plain copy of a JSON-like value.
+    """Return a private plain copy of a JSON-like value.
 
-    Mappings become dicts, tuples and other sequences lists, NumPy scalars Python scalars,
-    NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays), cells that a
-    masked array masks ``None``. Structured arrays become lists of rows, as do tables of
-    ophyd-async. Bytes and UUIDs stay what they are.
+    Mappings become dicts, tuples and subclasses of list become lists, NumPy scalars Python
+    scalars, NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays), and the
+    masked cells of a masked array ``None``. Structured arrays become lists of rows, as do tables
+    of ophyd-async. Enum members become their values. Bytes and UUIDs are kept.
 
     Parameters
     ----------
     value
-        What the caller gave.
+        Value that the caller gave.
     where
         Name of the value for messages, for example ``"start 3a8f…"``.
     arrays
-        Keep numeric and text arrays of one or more dimensions as NumPy arrays; the codec of
-        chunks takes them as they are.
+        Whether to keep numeric and boolean arrays of one or more dimensions, unless they are
+        empty, as NumPy arrays in native byte order; the codec of chunks takes them as they are.
+        float16 becomes float32.
 
     Raises
     ------
     BadDocument
-        For a value that has no JSON-like form (sets, datetimes, complex numbers, objects), an
-        integer of more than 2048 bits, a key that is not valid text, or more than `DEEPEST`
+        If a value has no JSON-like form (sets, datetimes, complex numbers, objects), an integer
+        has more than 2048 bits, a key is not valid text, or there are more than `DEEPEST`
         levels. The message names the path to it.
     """
     try:
@@ -184,7 +186,7 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
         raise BadDocument(f"{path}: {error}") from None
     except MemoryError:
         raise
-    except Exception as error:  # of an object that stands for a mapping, list or number
+    except Exception as error:  # any error of an object that acts as a mapping, list or number
         raise BadDocument(f"{where}: a value cannot be read: {_named(error)}") from error
 
 
@@ -192,15 +194,16 @@ _ATOMS = frozenset({float, str, bool, type(None), bytes, uuid.UUID})
 _PLAIN = _ATOMS | {int}
 
 DEEPEST = 50
-"""So many levels of lists and mappings a document may have. NumPy and Arrow end at 64, MongoDB
-at 100, Python's own stack somewhere beyond."""
+"""Maximum number of levels of lists and mappings in a document. The limit of NumPy and Arrow is 64,
+that of MongoDB 100; Python's own stack ends somewhere beyond."""
 
 LARGEST_INTEGER = 2**2048
-"""Python writes no integer as text that has more than 640 digits if it is told so."""
+"""Bound of the size of integers: 617 digits. Python's limit for their conversion to text can be set
+as low as 640 digits."""
 
 
 class _NoSuchForm(Exception):
-    """Raised deep inside a document; the path is put together on the way out."""
+    """A value without a JSON-like form; each level adds its key to the path as it unwinds."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -222,7 +225,7 @@ def _normalize(value: Any, arrays: bool, levels: int) -> Any:
                 _check_integers(value, types)
             return list(value)
         return [_normalize(item, arrays, levels - 1) for item in value]
-    if kind is dict or isinstance(value, Mapping):  # which takes long to answer
+    if kind is dict or isinstance(value, Mapping):  # a slow check, so the common type goes first
         out = {}
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
@@ -278,7 +281,7 @@ def _key(key: Any) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates, which neither Arrow nor UTF-8 can hold."""
+    """Return whether a text has no lone surrogates, which neither Arrow nor UTF-8 can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -312,7 +315,10 @@ def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
 
 
 def _has_form(dtype: np.dtype) -> bool:
-    """Whether values of a dtype, or of all its fields, are numbers, text, bytes or objects."""
+    """Return whether a dtype, or each of its fields, has numbers, text, bytes or objects.
+
+    Floats of more than 64 bits are excluded.
+    """
     if dtype.subdtype is not None:
         return _has_form(dtype.subdtype[0])
     if dtype.names is not None:
@@ -321,16 +327,16 @@ def _has_form(dtype: np.dtype) -> bool:
 
 
 def _rows_of_table(table: Any) -> list[list[Any]]:
-    """The rows of a ``Table`` of ophyd-async, which is made of columns.
+    """Return the rows of a ``Table`` of ophyd-async, which is made of columns.
 
-    Its own ``numpy_table`` would cut text off.
+    Its own ``numpy_table`` is not used, because it truncates text.
     """
     columns = [np.asarray(c).tolist() if isinstance(c, np.ndarray) else list(c) for _, c in table]
     return [list(row) for row in zip(*columns, strict=True)]
 
 
 def plain(value: Any) -> Any:
-    """A deep copy made of plain dicts and lists; arrays become lists."""
+    """Return a deep copy made of plain dicts and lists; arrays become lists."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -339,9 +345,9 @@ def plain(value: Any) -> Any:
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Whether two JSON-like values are the same, NaN equal to NaN.
+    """Return whether two JSON-like values are equal; NaN equals NaN.
 
-    Numbers compare as in Python (``1 == 1.0``) except that booleans equal only booleans.
+    Numbers compare as in Python (``1 == 1.0``), except that booleans equal only booleans.
     """
     if a is b:
         return True
@@ -390,12 +396,15 @@ def _ext_hook(code: int, data: bytes) -> Any:
 
 
 def pack(value: Any) -> bytes:
-    """A normalized value as msgpack bytes with a checksum, lossless: NaN, integers, arrays."""
+    """Return a normalized value as msgpack bytes with a checksum.
+
+    NaN, integers of any size, UUIDs and arrays are kept exactly.
+    """
     return seal_bytes(packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
 def unpack(data: bytes) -> Any:
-    """The value that :func:`pack` was given.
+    """Return the value that :func:`pack` was given.
 
     Raises
     ------
@@ -411,7 +420,7 @@ def unpack(data: bytes) -> Any:
 
 
 def unpack_document(data: bytes) -> Document:
-    """The document whose content :func:`pack` was given; raises as :func:`unpack`."""
+    """Return the document whose content :func:`pack` was given; see :func:`unpack` for errors."""
     content = unpackb(
         sound_bytes(data, "a stored document"),
         ext_hook=_ext_hook,
@@ -420,18 +429,18 @@ def unpack_document(data: bytes) -> Document:
         object_hook=FrozenDict,
         list_hook=FrozenList,
     )
-    # The outermost mapping is nobody else's, so it need not be copied to be a Document.
+    # No one else has the outermost mapping, so its class is changed rather than its items copied.
     object.__setattr__(content, "__class__", Document)
     return content  # type: ignore[no-any-return]
 
 
 def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple[str, Any]]:
-    """Check that a sequence is made of ``(name, document)`` pairs, one by one.
+    """Yield the ``(name, document)`` pairs of a sequence, each checked as it is read.
 
     Raises
     ------
     BadDocument
-        At the first item that is no such pair.
+        At the first item that is not such a pair.
     """
     for number, pair in enumerate(pairs):
         if (

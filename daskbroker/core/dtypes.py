@@ -1,4 +1,4 @@
-"""dtypes from text of documents and files, which NumPy would read as more than a name."""
+"""dtypes from texts of documents and files, which NumPy's parser takes for more than names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PLAIN = re.compile(r"[<>|=]?(?:[biufcSU]\d{1,9}|[mM]8(?:\[\d{0,9}[a-zA-Z]{1,2}\
 
 
 def plain_dtype(text: Any) -> np.dtype:
-    """The dtype of numbers, booleans, text or times, by NumPy's short name such as ``<f8``.
+    """Return the dtype of NumPy's short name for numbers, booleans, text or times, as ``<f8``.
 
     Raises
     ------
     ValueError
-        For any other: of objects, of fields, of more than one value.
+        If it is any other dtype: of objects, of fields, or of more than one value.
     """
     if not isinstance(text, str) or not _PLAIN.fullmatch(text):
         raise ValueError(f"{text!r:.80} is no dtype of plain values")
@@ -26,12 +26,12 @@ def plain_dtype(text: Any) -> np.dtype:
 
 
 def dtype_of(given: Any) -> np.dtype:
-    """What NumPy takes for a dtype.
+    """Return ``numpy.dtype(given)``, with one type of error.
 
     Raises
     ------
     ValueError
-        If it does not; NumPy has its own parser, which also raises SyntaxError and MemoryError.
+        If NumPy does not accept it; NumPy's parser also raises SyntaxError and MemoryError.
     """
     try:
         return np.dtype(given)

@@ -1,8 +1,8 @@
-"""Files and folders that are still there after a loss of power, each step in its order.
+"""Files and folders that survive a loss of power, by syncing in the right order.
 
-A file survives when its bytes are synced, its name when the folder that has it is synced, and
-that folder when its own name is: up to a folder that was durable before. A transaction that counts
-on a file begins after all of that.
+The bytes of a file survive once they are synced, its name once the folder that holds it is synced,
+and that folder once its own name is: up to a folder that was durable before. A transaction that
+relies on a file begins after all of that.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from .remembered import Remembered
 __all__ = ["DurableFolders", "make_folder", "publish_file", "replacing", "sync_file", "sync_folder"]
 
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)
-"""What file systems answer that sync names by themselves, or not at all."""
+"""Errors of file systems that cannot sync a folder: they sync names by themselves, or never."""
 
 
 def sync_file(file: IO[Any]) -> None:
-    """Bring what was written to an open file to disk.
+    """Flush and sync an open file to disk.
 
     Raises
     ------
     OSError
-        Then nothing that was written since the last sync counts as stored: the system may have
-        given up these bytes, and a second call would succeed without them.
+        If it fails. Then nothing that was written since the last sync counts as stored: the
+        system may have dropped these bytes, and a second call would succeed without them.
     """
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk.
+    """Sync the names in a folder to disk.
 
     Raises
     ------
     OSError
+        If it fails, except on file systems that cannot sync folders.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -54,19 +55,20 @@ def sync_folder(folder: Path) -> None:
 
 
 def publish_file(temporary: Path, final: Path) -> None:
-    """Give a synced file of the same folder its name, so that it has it after a crash too."""
+    """Rename a synced file within its folder, so that the new name survives a crash."""
     os.replace(temporary, final)
     sync_folder(final.parent)
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write to, which becomes the target, durably, when the block ends without error.
+    """Yield a temporary path that replaces the target, durably, if the block raises no error.
 
-    The folder of the target is made if need be.
+    The folder of the target is made if it does not exist. After an error the target is as before,
+    and the temporary file is deleted.
     """
     make_folder(target.parent)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may write the same target
+    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may write to one target
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -77,7 +79,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it that are missing, durably; which were made, from above."""
+    """Make a folder and its missing parents durably; return those that were made, topmost first."""
     missing: list[Path] = []
     here = folder
     while not here.exists():
@@ -90,10 +92,10 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 class DurableFolders:
-    """Folders below a root that is durable, each made and synced before its first use here.
+    """Folders below a durable root, each made and synced before this process first uses it.
 
-    Whoever finds a folder does not know whether its maker lived to sync its name. So each process
-    syncs it once, whether it made the folder or not.
+    A process that finds a folder cannot know whether the one that made it lived to sync its name.
+    So each process syncs the name once, whether it made the folder or not.
 
     Parameters
     ----------
@@ -106,16 +108,18 @@ class DurableFolders:
         self._durable: Remembered[Path, bool] = Remembered()
 
     def make(self, folder: Path) -> None:
-        """Make a folder below the root, if it is not there, and see to it that it survives.
+        """Make a folder below the root unless it exists, and make its name durable.
 
         Raises
         ------
         OSError
+            If it cannot be made or synced.
         """
         if folder in self._durable and folder.is_dir():
             return
         folder.mkdir(parents=True, exist_ok=True)
         way = [folder, *folder.parents]
+        # The folder's own name is synced in any case: it may have been deleted and made anew.
         for place in reversed(way[: way.index(self._root)]):
             if place == folder or place not in self._durable:
                 sync_folder(place.parent)

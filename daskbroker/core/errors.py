@@ -1,9 +1,9 @@
-"""What can go wrong, by name.
+"""Errors and warnings of daskbroker.
 
-Every error daskbroker raises on purpose is a :class:`DaskbrokerError`. Each is also the
-built-in error that a user of databroker expects at that place (``KeyError`` for an unknown
+Every error that daskbroker raises on purpose is a :class:`DaskbrokerError`. Each is also the
+built-in error that a user of databroker expects in its place (``KeyError`` for an unknown
 run, ``IndexError`` for an offset too far back, ``ValueError`` for a bad document), so code
-written for databroker goes on working.
+written for databroker keeps working.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class DaskbrokerError(Exception):
     """Base of all errors that daskbroker raises on purpose."""
 
     def __str__(self) -> str:
-        # KeyError would show the repr of its argument, quotes included. Names of documents may
-        # be in it.
+        # KeyError would show the repr of its argument, quotes included. The text is escaped, as it
+        # may hold names from documents.
         return printable(Exception.__str__(self))
 
 
 class BadDocument(DaskbrokerError, ValueError):
-    """A document that cannot be taken in; the message names document and field."""
+    """A document cannot be stored; the message names document and field."""
 
 
 class DuplicateUID(BadDocument):
@@ -41,23 +41,23 @@ class UnknownReference(BadDocument, LookupError):
 
 
 class BadRecording(DaskbrokerError, ValueError):
-    """A file of recorded documents that is truncated, damaged or of no known shape."""
+    """A file of recorded documents is truncated, damaged or of no known form."""
 
 
 class BadQuery(DaskbrokerError, ValueError):
-    """A query that is malformed, uses an operator outside the whitelist, or takes too long."""
+    """A query is malformed, uses an operator outside the whitelist, or takes too long."""
 
 
 class RunNotFound(DaskbrokerError, KeyError):
-    """No run of this uid, uid prefix or scan_id."""
+    """No run has this uid, uid prefix or scan_id."""
 
 
 class AmbiguousUID(DaskbrokerError, ValueError):
-    """A uid prefix that several runs share; the message names them."""
+    """Several runs share this uid prefix; the message names them."""
 
 
 class OffsetOutOfRange(DaskbrokerError, IndexError):
-    """``db[-n]`` with fewer than ``n`` runs."""
+    """``db[-n]`` asks for a run, but there are fewer than ``n`` runs."""
 
 
 class SourceNotFound(DaskbrokerError, KeyError):
@@ -81,7 +81,7 @@ class StoreNotFound(StoreError, FileNotFoundError):
 
 
 class StoreExists(StoreError, FileExistsError):
-    """Something is there already, where a new store was to be made."""
+    """The place of a new store is already in use."""
 
 
 class StoreReadOnly(StoreError, PermissionError):
@@ -89,15 +89,15 @@ class StoreReadOnly(StoreError, PermissionError):
 
 
 class StoreFull(StoreError, OSError):
-    """No space left where the store lives; nothing of the refused document was kept."""
+    """No space is left for the store; nothing of the refused document was kept."""
 
 
 class StoreUnavailable(StoreError, ConnectionError):
-    """The server of the store does not answer. What was stored before is safe; try again."""
+    """The server of the store does not answer. What was stored before is safe; try again later."""
 
 
 class StoreDamaged(StoreError):
-    """A file or document of the store is missing, damaged or not what it should be."""
+    """A file or document of the store is missing, damaged or not valid."""
 
 
 class StoreVersion(StoreError):
@@ -105,47 +105,48 @@ class StoreVersion(StoreError):
 
 
 class ClaimWarning(DaskbrokerError, UserWarning):
-    """A detector file holds other cells than its descriptor declares, or cannot be seen."""
+    """A detector file holds other cells than its descriptor declares, or cannot be read."""
 
 
 class BadRunWarning(DaskbrokerError, UserWarning):
-    """A run is left out of a list, a search or a table, as a document of it cannot be read.
+    """A run is left out of a list, a search or a table, because one of its documents is unreadable.
 
-    The message names the run (or, where it has no uid, where the store has it), the document and
-    the field. :attr:`daskbroker.Results.bad` keeps what was left out; ``db[uid]`` of such a run
-    raises :class:`StoreDamaged`. It is a warning; as an error where warnings are turned into such.
+    The message names the run (or, if it has no uid, its place in the store), the document and
+    the field. :attr:`daskbroker.Results.bad` lists what was left out; ``db[uid]`` of such a run
+    raises :class:`StoreDamaged`. This is a warning, which is raised only if warnings are turned
+    into errors.
     """
 
 
 class SearchWarning(DaskbrokerError, UserWarning):
-    """A search that may mean something else: it found nothing, or a word of it is a key, too."""
+    """A search may mean something else: it found nothing, or one of its words is also a key."""
 
 
 class ExportWarning(DaskbrokerError, UserWarning):
-    """Something of a run is not in a file that was exported, as the format cannot hold it."""
+    """Part of a run is not in an exported file, because the format cannot hold it."""
 
 
 class FilledValuesWarning(DaskbrokerError, UserWarning):
     """Values are stored in an event whose ``filled`` names the reference that they came from.
 
-    An event that a broker filled is stored with its reference again, if nobody changed it and the
-    reference is stored too. Of a plain dict nobody can tell whether its values are still those of
-    the file, so they are stored as given. One warning a run.
+    An event that a broker filled is stored with its reference again, if it was not changed and the
+    reference is stored too. For a plain dict it cannot be known whether its values are still those
+    of the file, so they are stored as given. There is one warning for each run.
     """
 
 
 class CopyMismatch(DaskbrokerError):
-    """What a copied run holds is not what the original gave; says of which kind of document."""
+    """A copied run differs from the original; the message names the kind of document."""
 
 
 class FillError(DaskbrokerError, RuntimeError):
-    """External data could not be filled; names run, stream, key, spec and path."""
+    """External data could not be filled; the message names run, stream, key, spec and path."""
 
 
 class FrameMissing(FillError):
-    """A frame is not on disk: its file is not there, or ends before it.
+    """A frame is not on disk: its file does not exist, or ends before the frame.
 
-    ``missing="nan"``, ``missing="drop"`` and ``fill_value=`` go on without it.
+    ``missing="nan"``, ``missing="drop"`` and ``fill_value=`` continue without it.
     """
 
 
@@ -154,21 +155,31 @@ class HandlerNotFound(FillError, KeyError):
 
 
 class HandlerExists(DaskbrokerError, ValueError):
-    """Another handler is registered for this spec already."""
+    """Another handler is already registered for this spec."""
 
 
 class BadField(FieldNotFound, BadQuery):
-    """A field that is no data key, and no regular expression that can be used."""
+    """A field is neither a data key nor a usable regular expression."""
 
 
 class ConfigError(DaskbrokerError, ValueError):
-    """A broker configuration that is missing or makes no sense."""
+    """A broker configuration is missing or not valid."""
 
 
 def file_error(error: OSError, where: str) -> StoreError:
-    """What stands for an error of the file system; ``where`` names what could not be written.
+    """Return daskbroker's error for an error of the file system.
 
-    An error that names no file gets the path by :func:`naming`.
+    Parameters
+    ----------
+    error
+        The error; if it names no file, see :func:`naming`.
+    where
+        Name of what could not be written, for the message.
+
+    Returns
+    -------
+    StoreError
+        A StoreFull or StoreReadOnly if the error means that, else a plain StoreError.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreFull(
@@ -182,7 +193,7 @@ def file_error(error: OSError, where: str) -> StoreError:
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Give an error of the file system this path, where it has none: calls with a handle do not."""
+    """Add a path to an OSError of the block that names no file, as calls with a handle do."""
     try:
         yield
     except OSError as error:
@@ -192,7 +203,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def this_worker() -> Any | None:
-    """The Dask worker whose task this is, if it is one."""
+    """Return the Dask worker whose task calls this, or None outside of a task."""
     distributed = sys.modules.get("distributed")
     if distributed is None:  # nobody has imported it, so there is no worker
         return None
@@ -203,7 +214,7 @@ def this_worker() -> Any | None:
 
 
 def seen_from() -> str:
-    """For messages about files: which worker looked; nothing outside of a task."""
+    """Return which worker looked for a file, for messages; empty text outside of a task."""
     worker = this_worker()
     if worker is None:
         return ""

@@ -1,9 +1,9 @@
-"""Field selection: which columns a table, a dataset or a stream of documents shall have.
+"""Field selection: the columns of a table, a dataset or a stream of documents.
 
-A field is an exact name, a regular expression that matches data keys fully, or has a
+A field is an exact name, a regular expression that matches data keys fully, or a name with a
 namespace: ``data:x`` (data keys only), ``ts:x`` (timestamps), and the projections of metadata
 into constant columns ``start:sample.name``, ``stop:exit_status``,
-``config:eiger:exposure_time``. The namespace answers the manifesto's "possible collision when
+``config:eiger:exposure_time``. The namespaces answer the manifesto's "possible collision when
 we merge the config from all of the objects".
 """
 
@@ -50,7 +50,7 @@ class Field:
     key
         Data key, or path of the metadata.
     name
-        Of the column.
+        Name of the column.
     """
 
     role: str
@@ -59,11 +59,11 @@ class Field:
 
 
 def shown_names(keys: Iterable[str]) -> dict[str, str]:
-    """Column name of each data key.
+    """Return the column name of each data key.
 
-    A data key has its own name, but where that is reserved (``time``, ``seq_num``, ``uid``,
-    ``descriptor``, ``run``), is the ``ts_`` name of another key's timestamps, or starts with
-    the prefix of a namespace: then its column is ``data:<key>``.
+    The column has the name of the data key, unless that is reserved (``time``, ``seq_num``,
+    ``uid``, ``descriptor``, ``run``), is the ``ts_`` name of another key's timestamps, or starts
+    with the prefix of a namespace: then the column is ``data:<key>``.
     """
     keys = list(keys)
     stamps = {f"ts_{key}" for key in keys}
@@ -72,14 +72,14 @@ def shown_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def data_keys_of(descriptors: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Union of the data keys, in the order of the descriptors."""
+    """Return the union of the data keys, in the order of the descriptors."""
     return list(dict.fromkeys(key for d in descriptors for key in d.get("data_keys", {})))
 
 
 def select(
     fields: Any, descriptors: Sequence[Mapping[str, Any]], *, timestamps: bool = False
 ) -> list[Field]:
-    """The columns that a selection asks for; ``time`` is always the first.
+    """Return the columns that a selection asks for; ``time`` is always the first.
 
     Parameters
     ----------
@@ -87,15 +87,15 @@ def select(
         None or ``ALL`` for every data key; a name; or an iterable of names, compiled patterns
         and namespaced names.
     descriptors
-        Of the stream.
+        Descriptors of the stream.
     timestamps
-        Add the column ``ts_<key>`` of every selected data key.
+        Whether to add the column ``ts_<key>`` of every selected data key.
 
     Raises
     ------
     FieldNotFound
-        For a field that matches nothing, naming what there is. It is also a BadQuery where it is
-        no pattern, or one that takes too long.
+        If a field matches nothing; the message lists what there is. The error is also a BadQuery
+        if the field is not a valid pattern, or one that takes too long.
     """
     keys = data_keys_of(descriptors)
     names = shown_names(keys)
@@ -114,19 +114,19 @@ def select(
 
 
 def select_there(fields: Any, descriptors: Sequence[Mapping[str, Any]]) -> list[Any] | None:
-    """The part of a selection that some descriptors have, where others may have the rest.
+    """Return the part of a selection that these descriptors have; others may have the rest.
 
     Parameters
     ----------
     fields, descriptors
-        As for :func:`select`; fields that match nothing are dropped.
+        See :func:`select`; fields that match nothing are dropped.
 
     Returns
     -------
     list or None
-        Items for :func:`select`. None if the selection names something that a stream has of its
-        own (data keys, configuration), and these descriptors have none of it: metadata of the
-        run, and the columns that every stream has, are no reason to show a stream.
+        Items for :func:`select`. None if the selection names data keys or configuration, which
+        are a stream's own, and these descriptors have none of them: metadata of the run, and the
+        columns that every stream has, are no reason to show a stream.
     """
     items = _as_list(fields)
     there = [item for item in items if _is_there(item, descriptors)]
@@ -135,12 +135,12 @@ def select_there(fields: Any, descriptors: Sequence[Mapping[str, Any]]) -> list[
 
 
 class FieldsOfRuns:
-    """A selection for many runs, of which each may lack some of the fields.
+    """A selection for many runs, each of which may lack some of the fields.
 
     Parameters
     ----------
     fields
-        As for :func:`select`.
+        See :func:`select`.
     """
 
     def __init__(self, fields: Any) -> None:
@@ -150,7 +150,7 @@ class FieldsOfRuns:
         self._latest: Sequence[Mapping[str, Any]] = ()
 
     def there(self, descriptors: Sequence[Mapping[str, Any]]) -> Any:
-        """The part for a run of these descriptors; None if the run is to be left out."""
+        """Return the part for a run with these descriptors, or None if the run is left out."""
         if self._all:
             return ALL
         self._latest = descriptors
@@ -158,11 +158,12 @@ class FieldsOfRuns:
         return select_there(self._fields, descriptors)
 
     def check(self) -> None:
-        """Check, after the last run, that some run had each of the fields.
+        """Check, after the last run, that each of the fields was in some run.
 
         Raises
         ------
         FieldNotFound
+            If no run had one of them.
         """
         for item in self._unseen:
             try:
@@ -174,7 +175,7 @@ class FieldsOfRuns:
 def _is_there(item: Any, descriptors: Sequence[Mapping[str, Any]]) -> bool:
     try:
         select([item], descriptors)
-    except BadField:  # of which no other descriptor knows more
+    except BadField:  # the field itself is wrong, whatever the descriptors have
         raise
     except FieldNotFound:
         return False
@@ -259,7 +260,7 @@ def project(
     stop: Mapping[str, Any] | None,
     descriptor: Mapping[str, Any],
 ) -> Any:
-    """The value of a projected field for the events of one descriptor; None where absent."""
+    """Return the value of a projected field for one descriptor's events, or None if absent."""
     if field.role == "config":
         found = _config(descriptor, field.key)
         return None if found is None else found[0]
@@ -280,7 +281,7 @@ def _path(value: Any, path: str) -> Any:
 
 
 def _config(descriptor: Mapping[str, Any], path: str) -> tuple[Any, float | None] | None:
-    """Value and timestamp of ``device:key``, where the key may lack the device's prefix."""
+    """Return value and timestamp of ``device:key``; the key may lack the device's prefix."""
     device, _, key = path.partition(":")
     configuration = descriptor.get("configuration", {}).get(device)
     if configuration is None:
@@ -300,15 +301,25 @@ def derive_descriptor(
     start: Mapping[str, Any],
     stop: Mapping[str, Any] | None,
 ) -> tuple[Document, dict[str, Any], dict[str, float]]:
-    """The descriptor of a stream of which only some fields are kept.
+    """Return the descriptor of a stream of which only some fields are kept.
 
-    Its uid is derived from the parent's and the selection, always the same; the parent is
-    named under ``derived_from``. Where nothing changes it is the descriptor itself.
+    Its uid is a function of the parent's uid and the selection, so it is always the same; the
+    parent is named under ``derived_from``. If nothing changes, it is the descriptor itself.
+
+    Parameters
+    ----------
+    descriptor
+        Descriptor of the whole stream.
+    fields
+        Fields to keep, see :func:`select`.
+    start, stop
+        Start and stop document of the run, for projections; stop is None while it goes on.
 
     Returns
     -------
-    descriptor, data, timestamps
-        The latter two are the constant columns to add to each event.
+    descriptor : Document
+    data, timestamps : dict
+        Values and timestamps of the constant columns to add to each event.
     """
     chosen = [field.key for field in fields if field.role == "data"]
     parts = [field for field in fields if field.role in PROJECTIONS]
@@ -340,7 +351,7 @@ def derive_descriptor(
 
 
 def _prune(objects: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop data keys that are gone from ``object_keys`` and ``hints``."""
+    """Return ``object_keys`` or ``hints`` with only the data keys that are kept."""
     out: dict[str, Any] = {}
     for device, value in objects.items():
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""File names for uids and names of streams, which may be any text."""
+"""File names for uids and stream names, which may be any text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ __all__ = ["file_name"]
 
 
 def file_name(text: str) -> str:
-    """The text itself where it is harmless as the name of a file, else a hash of it."""
+    """Return the text if it is safe as a file name, else ``~`` and a hash of it.
+
+    Safe are 1 to 64 ASCII letters, digits, ``_`` and ``-``.
+    """
     if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text):
         return text
     return "~" + blake2b(text.encode("utf8", "surrogatepass"), digest_size=12).hexdigest()

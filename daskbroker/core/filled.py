@@ -1,9 +1,9 @@
-"""Filled events that remember what they were before: references in place of values.
+"""Filled events that keep their unfilled form, with references in place of values.
 
-Whoever inserts documents that a broker gave, wants a copy of the run. What a stream filled for the
-reader is to be a reference again in the copy, not pixels. So a document that was filled here, and
-that nobody changed, has its unfilled form with it; every copy that can be changed is a plain dict
-and has not.
+Documents of a broker that are inserted again are meant as a copy of the run. Values that were
+filled for the reader have to be references again in the copy, not pixels. So a document that was
+filled here carries its unfilled form. Every copy of it that can be changed is a plain dict and has
+no such form.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ __all__ = ["FilledDocument", "as_document", "read_only", "unfilled_form"]
 
 
 class FilledDocument(Document):
-    """An event, or event_page, with external data in place of references; see `unfilled_form`."""
+    """An event or event_page with external data in place of references; see `unfilled_form`."""
 
     __slots__ = ("_unfilled",)
 
     @classmethod
     def of(cls, filled: Mapping[str, Any], unfilled: Mapping[str, Any]) -> FilledDocument:
-        """A filled document.
+        """Return a filled document that keeps its unfilled form.
 
         Parameters
         ----------
         filled
-            What it holds.
+            Content of the document.
         unfilled
-            What it was made of; itself filled, perhaps, as far as its other keys go.
+            Document that was filled; other keys of it may have been filled before.
         """
         doc = cls(filled)
         before = unfilled_form(unfilled)
@@ -44,18 +44,22 @@ class FilledDocument(Document):
 
 
 def unfilled_form(doc: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a document was before it was filled; itself, if that is not known."""
+    """Return the unfilled form of a document, or the document itself if none is known."""
     return doc._unfilled if isinstance(doc, FilledDocument) else doc
 
 
 def as_document(doc: Mapping[str, Any]) -> Document:
-    """The mapping as a document; one that is such already is itself."""
+    """Return the mapping as a :class:`Document`; one that is a Document is returned as it is."""
     return doc if isinstance(doc, Document) else Document(doc)
 
 
 def read_only(values: Any) -> Any:
-    """Values of which no view can be made writable: what a document holds is what was read."""
+    """Make an array read-only for good and return it; anything else is returned as it is.
+
+    A document holds what was read, so no view of it may be made writeable again.
+    """
     array = values
+    # A view can be made writeable again as long as an array that it is a view of is writeable.
     while isinstance(array, np.ndarray):
         array.flags.writeable = False
         array = array.base

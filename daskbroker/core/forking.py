@@ -1,7 +1,7 @@
-"""What a forked child must not share with its parent, begun anew there, in one place.
+"""Set-up of what a forked child must not share with its parent, in one place.
 
-Whoever holds something that belongs to one process (locks, connections, threads, files, what was
-looked up and may change) sets it up in one function, and hands that to :func:`in_each_process`.
+Code that holds something that belongs to one process (locks, connections, threads, files, caches
+of what may change) sets it up in one function, and passes that to :func:`in_each_process`.
 This module alone registers with ``os.register_at_fork`` what a child does.
 """
 
@@ -31,14 +31,14 @@ _left_to_parent: list[object] = []
 
 
 def in_each_process(begin: Begin) -> None:
-    """Call a function now, and first thing in every child that this process forks.
+    """Call a function now, and at the start of every child that this process forks.
 
     Parameters
     ----------
     begin
-        Sets up state as in a new process, without using what was there: another thread may have
-        held a lock, or been in the middle of a change, when the process forked. A method is
-        called as long as its object lives, which must be hashable.
+        Function that sets up state as in a new process, without using the state it finds: another
+        thread may have held a lock, or been in the middle of a change, when the process forked.
+        A method is called as long as its object lives; the object must be hashable.
     """
     begin()
     in_children(begin)
@@ -46,6 +46,7 @@ def in_each_process(begin: Begin) -> None:
 
 def in_children(begin: Begin) -> None:
     """Call a function in children only; see :func:`in_each_process`."""
+    # A method is kept by a weak reference to its object, so as not to keep the object alive.
     owner = getattr(begin, "__self__", None)
     if owner is None:
         _functions.append(begin)
@@ -54,12 +55,12 @@ def in_children(begin: Begin) -> None:
 
 
 def leave_to_parent(things: Iterable[object]) -> None:
-    """In a child: keep what would do harm to the parent if it were closed or deleted here."""
+    """Keep objects alive in a child for good, as closing them there would harm the parent."""
     _left_to_parent.extend(things)
 
 
 class Origin:
-    """The process in which something was begun that no other can go on with."""
+    """The process that began something which no other process can continue."""
 
     __slots__ = ("_process",)
 
@@ -67,12 +68,12 @@ class Origin:
         self._process = os.getpid()
 
     def is_here(self) -> bool:
-        """Whether this is that process, and no child of it."""
+        """Return whether this is that process, rather than a child of it."""
         return os.getpid() == self._process
 
 
 class ProcessLock:
-    """A lock, re-entrant, of which every forked child has its own that nobody holds."""
+    """A re-entrant lock; every forked child has its own, which is not held."""
 
     def __init__(self) -> None:
         in_each_process(self._begin)
@@ -81,17 +82,20 @@ class ProcessLock:
         self._lock = threading.RLock()
 
     def held(self) -> AbstractContextManager[bool]:
-        """Hold this process's lock; what was taken before a fork is given back as it was taken."""
+        """Return this process's lock, to hold in a ``with`` block.
+
+        A block that was entered before a fork releases the lock that it acquired.
+        """
         return self._lock
 
 
 class ForkBarrier:
-    """Work of other threads during which the process does not fork, for a while at least.
+    """A lock for work of other threads, for the end of which a fork waits.
 
     Parameters
     ----------
     seconds
-        So long a fork waits for the work to end.
+        Maximum seconds that a fork waits.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -105,7 +109,7 @@ class ForkBarrier:
         self._lock = threading.RLock()
 
     def held(self) -> AbstractContextManager[bool]:
-        """Do work, one thread after the other."""
+        """Return the lock that work holds in a ``with`` block, one thread at a time."""
         return self._lock
 
     def _close(self) -> None:

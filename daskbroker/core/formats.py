@@ -1,11 +1,11 @@
-"""Formats of what is stored: older ones are read, a newer one is refused by name.
+"""Format numbers of stores and spools: older formats are read, newer ones are refused.
 
-A number says of which format something is. An embedded store has it as ``user_version`` of its
-SQLite file, a MongoDB store in the collection ``daskbroker_meta``, a spool at the beginning of its
-file. What has none is of format 1. Chunks, packs and manifests have no number of their own: they
-are of the format of their store. So whoever changes one of them raises the number of the store, and
-adds fixtures of the new format (``tests/data/write_stores.py``). A chunk, or a manifest, with a
-column of a kind that is not known is refused all the same, rather than misread.
+An embedded store keeps the number as ``user_version`` of its SQLite file, a MongoDB store in the
+collection ``daskbroker_meta``, a spool at the beginning of its file. Without a number the format is
+1. Chunks, packs and manifests have no number of their own: their format is that of their store. So
+a change to any of them raises the number of the store, and comes with fixtures of the new format
+(``tests/data/write_stores.py``). In addition, a chunk or manifest with a column of an unknown kind
+is refused rather than misread.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ __all__ = ["check_format"]
 
 
 def check_format(place: str, found: Any, known: int) -> None:
-    """Refuse what is of a format that this daskbroker does not know.
+    """Check that this daskbroker knows a format.
 
     Parameters
     ----------
     place
-        What it is, to begin a sentence with.
+        Name of what has the format, as the beginning of a sentence.
     found
-        The number of its format.
+        Number of its format, as it was read.
     known
-        The newest format that is known.
+        Number of the newest known format.
 
     Raises
     ------
     StoreVersion
-        If it is newer.
+        If the format is newer.
     StoreDamaged
-        If it is no number of a format.
+        If ``found`` is not a valid number of a format.
     """
     if isinstance(found, float) and found.is_integer():
-        found = int(found)  # MongoDB's shell writes numbers so
+        found = int(found)  # MongoDB's shell writes numbers as floats
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise StoreDamaged(f"{place} is damaged: {found!r} is no number of a format")
     if found > known:

@@ -1,13 +1,13 @@
-"""Mappings and lists that nobody can change: what the insides of documents are made of.
+"""Immutable mappings and lists, of which the content of documents is made.
 
-Both are subclasses of what they stand for, so that :func:`isinstance`, :func:`json.dumps`,
-:func:`yaml.safe_dump` and everything else that reads dicts and lists take them as such. Making
-one costs as much as making a dict or a list.
+They are subclasses of dict and list, so that :func:`isinstance`, :func:`json.dumps`,
+:func:`yaml.safe_dump` and all other readers of dicts and lists accept them. Making one costs as
+much as making a dict or a list.
 
-Copies of them, pickled ones too, are plain dicts and lists at every level: whoever copies wants
-to change something, often below the first level (:func:`copy.copy` is followed by a write to
-``doc["parameters"]`` in bluesky's own callbacks). Only arrays tell a shallow copy, which shares
-them, not to be written to, from a deep one, which has its own.
+Copies of them, including pickled ones, are plain dicts and lists at every level: a copy is made in
+order to change something, often below the first level (bluesky's own callbacks write to
+``doc["parameters"]`` after :func:`copy.copy`). A shallow and a deep copy differ only in arrays: the
+former shares them, read-only, the latter has its own.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def _immutable(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that cannot be changed; what is made of frozen values is frozen throughout.
+    """A dict that cannot be changed; if its values are frozen, it is frozen at every level.
 
     Raises
     ------
     TypeError
-        On any attempt to change it.
+        If it is to be changed.
     """
 
     __slots__ = ()
@@ -60,12 +60,12 @@ class FrozenDict(dict[str, Any]):
 
 
 class FrozenList(list[Any]):
-    """A list that cannot be changed; what is made of frozen items is frozen throughout.
+    """A list that cannot be changed; if its items are frozen, it is frozen at every level.
 
     Raises
     ------
     TypeError
-        On any attempt to change it.
+        If it is to be changed.
     """
 
     __slots__ = ()
@@ -88,7 +88,7 @@ class FrozenList(list[Any]):
 
 
 FROZEN = ATOMS | {FrozenDict, FrozenList}
-"""Types of which all instances are frozen throughout."""
+"""Types of which all instances are frozen at every level."""
 
 
 def _thawed(value: Any) -> Any:
@@ -104,10 +104,10 @@ def _deep_copies(values: Iterable[Any], memo: dict[int, Any]) -> Iterator[Any]:
 
 
 def freeze(value: Any) -> Any:
-    """A value that is made of frozen mappings and lists; what is frozen already is itself.
+    """Return a value with its mappings and lists frozen; a frozen value is returned as it is.
 
-    Tuples stay tuples, of frozen items. Arrays become views that cannot be written to. Anything
-    else is left as it is.
+    Tuples stay tuples, with their items frozen. Arrays become read-only views, instances of
+    subclasses of :class:`str` plain text. Anything else is returned as it is.
     """
     if type(value) in FROZEN or isinstance(value, FrozenDict):
         return value
@@ -121,7 +121,7 @@ def freeze(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.flags.writeable:
         value = value.view()
         value.flags.writeable = False
-    return str(value) if isinstance(value, str) else value  # plain, of a store's own kind
+    return str(value) if isinstance(value, str) else value  # a store may have its own str class
 
 
 def _frozen_items(values: Any) -> Iterable[Any]:
@@ -131,9 +131,9 @@ def _frozen_items(values: Any) -> Iterable[Any]:
 
 
 def freeze_lists(values: Iterable[Any], levels: int = 1) -> list[Any]:
-    """Values of which those that are lists, of so many levels and no dicts in them, are frozen.
+    """Return values with the lists among them frozen, down to a number of levels.
 
-    As :func:`freeze`, without a look at each leaf.
+    This is :func:`freeze` for lists without dicts; the leaves are not inspected.
     """
     if levels == 1:
         return [FrozenList(v) if type(v) is list else v for v in values]

@@ -1,4 +1,4 @@
-"""Contexts that an interrupt (Ctrl-C) leaves as any other error does."""
+"""Context managers that clean up after an interrupt (Ctrl-C) as after any other error."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ T = TypeVar("T")
 def interruptible(
     function: Callable[P, Generator[T, None, None]],
 ) -> Callable[P, AbstractContextManager[T]]:
-    """As :func:`contextlib.contextmanager`, for generators that hold a lock or a transaction.
+    """Make a context manager of a generator that holds a lock or a transaction.
 
-    An interrupt may come when the generator has yielded, before the block is entered. With
-    contextlib the generator would stay where it is for as long as somebody keeps the traceback,
-    and a notebook keeps the last one. Errors of the block must not be swallowed.
+    It differs from :func:`contextlib.contextmanager` if an interrupt comes after the generator has
+    yielded and before the block is entered. With contextlib the generator would stay suspended,
+    and hold its lock, for as long as the traceback is kept, and a notebook keeps the last one.
+    The generator must not swallow errors of the block.
     """
 
     @wraps(function)
@@ -33,7 +34,7 @@ def interruptible(
 
 
 def in_own_context(function: Callable[P, T]) -> Callable[P, T]:
-    """Run a function in a copy of the caller's context variables, which it leaves as they are.
+    """Make a function run in a copy of the caller's context variables, which stay as they are.
 
     ``pymongo.timeout`` sets several context variables, one after the other. An interrupt in
     between leaves some of them set, and every later command in that context is an error.

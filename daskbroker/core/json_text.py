@@ -1,9 +1,9 @@
-"""Documents as JSON text: for other programs, and, exactly, inside the columns of chunks.
+"""Documents as JSON text: for other programs, and losslessly in the columns of chunks.
 
-Bytes and UUIDs have no form in JSON. For other programs they are written as MongoDB's Extended
-JSON has them, ``{"$binary": {"base64": …, "subType": "00"}}`` and ``{"$uuid": …}``. Inside a
-column they are marked by keys that begin with NUL, so that no mapping of a user is taken for
-one; a column that has such marks says so in its notes, see :mod:`daskbroker.core.codec`.
+Bytes and UUIDs have no form in JSON. For other programs they are written in MongoDB's Extended
+JSON, ``{"$binary": {"base64": …, "subType": "00"}}`` and ``{"$uuid": …}``. In a column they are
+marked by keys that begin with NUL, so that no mapping of a user is mistaken for one; the notes of
+a column say whether it has such marks, see :mod:`daskbroker.core.codec`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ __all__ = [
 
 BYTES, UUID = "\0bytes", "\0uuid"
 MARK = '"\\u0000'
-"""How a key that begins with NUL begins in JSON text."""
+"""Beginning of a key that begins with NUL, in JSON text."""
 
 
 def json_form(value: Any) -> Any:
-    """What stands for a value that JSON lacks; the ``default`` of :func:`json.dumps`.
+    """Return the JSON-like form of a value that JSON lacks; a ``default`` for :func:`json.dumps`.
+
+    Bytes and UUIDs get their form of Extended JSON, arrays become lists, NumPy scalars numbers.
 
     Raises
     ------
     TypeError
-        If nothing does.
+        If the value has no such form.
     """
     if isinstance(value, bytes):
         return {"$binary": {"base64": base64.b64encode(value).decode(), "subType": "00"}}
@@ -55,24 +57,24 @@ def _array_form(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """A normalized value as JSON text (Python's dialect: NaN and Infinity as such names)."""
+    """Return a normalized value as JSON text in Python's dialect, which has NaN and Infinity."""
     return json.dumps(value, separators=(",", ":"), default=json_form)
 
 
 def from_json(text: str) -> Any:
-    """The value of a JSON text, NaN and Infinity included."""
+    """Return the value of a JSON text, which may have NaN and Infinity."""
     return json.loads(text)
 
 
 def from_extended_json(text: str) -> Any:
-    """The value of a JSON text of another program, with what :func:`json_form` makes undone."""
+    """Return the value of another program's JSON text, with Extended JSON's bytes and UUIDs."""
     if '"$binary"' in text or '"$uuid"' in text:
         return json.loads(text, object_hook=_of_form)
     return json.loads(text)
 
 
 def _of_form(found: dict[str, Any]) -> Any:
-    """Bytes or a UUID, where a mapping is their form; else the mapping."""
+    """Return bytes or a UUID if the mapping is the form of one, else the mapping."""
     if len(found) == 1:
         inside = found.get("$binary")
         try:
@@ -89,20 +91,20 @@ def _of_form(found: dict[str, Any]) -> Any:
 
 
 def marked_json(value: Any) -> str:
-    """A normalized value as JSON text of which :func:`of_marked_json` makes the same value."""
+    """Return a normalized value as JSON text that :func:`of_marked_json` turns back exactly."""
     text = json.dumps(value, separators=(",", ":"), default=_marked)
-    if has_marks(text):  # some of the keys may be the user's
+    if has_marks(text):  # the marks may also be keys of the user, which are escaped then
         text = json.dumps(_escaped(value), separators=(",", ":"), default=_marked)
     return text
 
 
 def has_marks(text: str) -> bool:
-    """Whether a text of :func:`marked_json` needs :func:`of_marked_json` to be read."""
+    """Return whether a text of :func:`marked_json` needs :func:`of_marked_json` to be read."""
     return MARK in text
 
 
 def of_marked_json(text: str) -> Any:
-    """The value that :func:`marked_json` was given."""
+    """Return the value that :func:`marked_json` was given."""
     return json.loads(text, object_hook=_unmarked)
 
 
@@ -115,7 +117,7 @@ def _marked(value: Any) -> Any:
 
 
 def _escaped(value: Any) -> Any:
-    """The value, with another NUL before keys that begin with one."""
+    """Return the value with another NUL before each key that begins with one."""
     if isinstance(value, dict):
         return {("\0" + k if k.startswith("\0") else k): _escaped(v) for k, v in value.items()}
     if isinstance(value, list):

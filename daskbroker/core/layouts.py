@@ -1,4 +1,4 @@
-"""Layouts: how documents of one kind become columns, and columns documents again."""
+"""Layouts: the conversion of documents of one kind to columns, and back."""
 
 from __future__ import annotations
 
@@ -51,30 +51,30 @@ __all__ = [
 ]
 
 EXTRA = "extra"
-"""Column for keys of a document that its layout does not know, as JSON text."""
+"""Name of the column for a document's keys that its layout does not know, as JSON text."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How documents of one kind lie in columns.
+    """Arrangement of documents of one kind in columns.
 
     Attributes
     ----------
     kind
         Name of the documents.
     owner
-        Key that names the owner, "" where there is none. All rows of a page have one owner.
+        Key that names the owner, or "" if there is none. All rows of a page have one owner.
     uid
         Key of the document's own identity.
     scalars
         Keys that are columns under their own name.
     mappings
-        ``(key, prefix)``: each key of the mapping is a column ``<prefix><key>``.
+        ``(key, prefix)`` of each mapping, whose keys are columns ``<prefix><key>``.
     texts
-        Keys that are kept as JSON text, null where the document lacks them.
+        Keys that are kept as JSON text, null if the document lacks them.
     mixed
-        A chunk holds what a run has of the kind, so the owner is a column; otherwise a chunk has
-        one owner.
+        Whether a chunk holds documents of several owners of a run, so that the owner is a column.
+        If False, a chunk has one owner.
     """
 
     kind: str
@@ -87,13 +87,13 @@ class Layout:
 
     @cached_property
     def keys(self) -> frozenset[str]:
-        """Every key of a document that has a place of its own."""
+        """Every key of a document that has a column, or columns, of its own."""
         own = (self.owner, *self.scalars, *self.texts, *(key for key, _ in self.mappings))
         return frozenset(own) - {""}
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Keys that are columns under their own name, the owner included where it is one."""
+        """Keys that are columns under their own name, including the owner if that is a column."""
         return (*self.scalars, self.owner) if self.mixed and self.owner else self.scalars
 
 
@@ -124,19 +124,19 @@ STREAM_DATUM = Layout(
 RESOURCE = Layout(kind="resource", owner="", uid="uid", scalars=("uid",), mixed=True)
 STREAM_RESOURCE = Layout(kind="stream_resource", owner="", uid="uid", scalars=("uid",), mixed=True)
 REFERENCES = (RESOURCE, STREAM_RESOURCE, DATUM, STREAM_DATUM)
-"""Of references a run has one sequence a kind; of events there is one a descriptor."""
+"""Layouts of references. A run has one sequence of each kind; events have one per descriptor."""
 LAYOUTS = {layout.kind: layout for layout in (EVENT, *REFERENCES)}
 
 
 def chunk_metadata(layout: Layout, owner: Mapping[str, Any]) -> dict[str, str]:
-    """What the schema of the chunks of a sequence carries.
+    """Return the metadata for the schema of the chunks of a sequence.
 
     Parameters
     ----------
     layout
-        Of its documents.
+        Layout of its documents.
     owner
-        Of events their descriptor; of references what their plan has in its place, see
+        Descriptor of the events, or what plans of references have in its place, see
         :func:`daskbroker.core.run_plan.run_owners`.
     """
     if layout is EVENT:
@@ -145,7 +145,7 @@ def chunk_metadata(layout: Layout, owner: Mapping[str, Any]) -> dict[str, str]:
 
 
 def event_metadata(descriptor: Mapping[str, Any]) -> dict[str, str]:
-    """What the schema of the chunks of a descriptor's events carries."""
+    """Return the metadata for the schema of the chunks of a descriptor's events."""
     return {
         "run": str(descriptor["run_start"]),
         "kind": EVENT.kind,
@@ -160,16 +160,16 @@ def event_metadata(descriptor: Mapping[str, Any]) -> dict[str, str]:
 def encode_rows(
     layout: Layout, documents: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
 ) -> pa.Table:
-    """Lay normalized documents of one sequence out in columns.
+    """Encode normalized documents of one sequence as a table.
 
     Parameters
     ----------
     layout
-        Of their kind.
+        Layout of the documents.
     documents
-        At least one, in order.
+        The documents in order, at least one.
     metadata
-        Goes into the schema, under ``daskbroker``; for events run, stream, descriptor.
+        Metadata for the schema, stored under ``daskbroker``, see :func:`chunk_metadata`.
     """
     columns = {name: encode([doc[name] for doc in documents]) for name in layout.columns}
     for key in layout.texts:
@@ -185,7 +185,17 @@ def encode_rows(
 
 
 def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, str]) -> pa.Table:
-    """Lay a normalized page, whose columns are lists or arrays of one length, out in columns."""
+    """Encode a normalized page, whose columns are lists or arrays of one length, as a table.
+
+    Parameters
+    ----------
+    layout
+        Layout of its documents.
+    page
+        The page, with at least one row.
+    metadata
+        Metadata for the schema, see :func:`encode_rows`.
+    """
     count = len(page[layout.uid])
     columns = {
         name: encode([page[name]] * count if name == layout.owner else page[name])
@@ -211,7 +221,7 @@ def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, 
 def join_tables(
     layout: Layout, tables: Sequence[pa.Table], metadata: Mapping[str, str]
 ) -> pa.Table:
-    """One chunk of consecutive pieces, as if all their rows had been encoded at once."""
+    """Join consecutive tables to one chunk, as if all their rows had been encoded at once."""
     first = tables[0]
     if len(tables) == 1:
         return first
@@ -219,13 +229,14 @@ def join_tables(
         exact_alone(arrow_field) for arrow_field in first.schema
     ):
         return pa.concat_tables(tables).combine_chunks()
+    # The schemas differ, or notes are about rows at certain places: all rows are encoded anew.
     owner = metadata.get(layout.owner, "")
     rows = [row for table in tables for row in iter_rows(layout, table, owner)]
     return encode_rows(layout, rows, metadata)
 
 
 def rows_of_page(layout: Layout, page: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The single documents of a normalized page; cells of arrays stay arrays."""
+    """Return the single documents of a normalized page; cells that are arrays stay arrays."""
     count = len(page[layout.uid])
     nested = {key for key, _ in layout.mappings} | set(layout.texts)
     columns: dict[str, Sequence[Any]] = {}
@@ -259,7 +270,7 @@ def _extra(layout: Layout, doc: Mapping[str, Any]) -> Any:
 
 
 def _texts(values: Sequence[Any]) -> Column:
-    """JSON text of each value; the few different ones that there are, are written once."""
+    """Return the column of the values' JSON texts; each of the few different ones is made once."""
     if values[0] is MISSING and all(value is MISSING for value in values):
         return Column(pa.nulls(len(values), pa.string()), Kind("json", True))
     known: dict[str, str] = {}
@@ -276,7 +287,7 @@ def _texts(values: Sequence[Any]) -> Column:
 
 
 def assemble(columns: Mapping[str, Column], metadata: Mapping[str, str]) -> pa.Table:
-    """Encoded columns as a table; the metadata go into its schema."""
+    """Return encoded columns as a table with the metadata in its schema."""
     note = {b"daskbroker": json.dumps(metadata, separators=(",", ":")).encode()}
     schema = pa.schema([c.arrow_field(name) for name, c in columns.items()], metadata=note)
     return pa.Table.from_arrays([c.array for c in columns.values()], schema=schema)
@@ -286,18 +297,25 @@ def assemble(columns: Mapping[str, Column], metadata: Mapping[str, str]) -> pa.T
 
 
 def decode_rows(layout: Layout, table: pa.Table, owner: str) -> list[Document]:
-    """The documents that a table of :func:`encode_rows` or :func:`encode_page` was made of.
+    """Return the documents of which :func:`encode_rows` or :func:`encode_page` made a table.
 
-    ``owner`` is that of all rows, where the layout has no column for it.
+    Parameters
+    ----------
+    layout
+        Layout of the documents.
+    table
+        The table.
+    owner
+        Owner of all rows; ignored if the layout has a column for the owner.
     """
     return list(iter_rows(layout, table, owner))
 
 
 def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]:
-    """The documents of :func:`decode_rows`, one by one.
+    """Yield the documents of :func:`decode_rows` one by one.
 
-    Columns are decoded at once, documents as they are asked for: a document that is let go of
-    soon costs half of one that is kept among thousands.
+    Columns are decoded at once, documents are made as they are asked for: a document that is
+    released soon costs half of one that is kept among thousands.
     """
     columns: dict[str, Iterable[Any]] = {name: cells(table, name) for name in layout.columns}
     if not layout.mixed:
@@ -318,7 +336,7 @@ def iter_rows(layout: Layout, table: pa.Table, owner: str) -> Iterator[Document]
 
 
 def _completed(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """A document without the keys that it lacks, and with those its layout does not know."""
+    """Return a row without the keys that it lacks, and with those its layout does not know."""
     for name in names:
         value = row.pop(name)
         if value is not MISSING:
@@ -327,7 +345,7 @@ def _completed(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _values_of_texts(table: pa.Table, name: str) -> Iterator[Any]:
-    """Frozen values of a column of JSON texts; the few different texts are parsed once."""
+    """Yield the frozen values of a column of JSON texts; each different text is parsed once."""
     read = text_reader(field_kind(table.schema.field(name))[1])
     values: dict[str | None, Any] = {None: MISSING}
     for text in table.column(name).to_pylist():
@@ -337,19 +355,22 @@ def _values_of_texts(table: pa.Table, name: str) -> Iterator[Any]:
 
 
 def cells(table: pa.Table, name: str) -> list[Any]:
-    """The cells of one column, see :func:`daskbroker.core.codec.decode`."""
+    """Return the cells of one column, see :func:`daskbroker.core.codec.decode`."""
     return decode(whole(table.column(name)), table.schema.field(name))
 
 
 def whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
+    """Return a column as one array."""
     if column.num_chunks == 1:
         return column.chunk(0)
     return column.combine_chunks()
 
 
 def _frozen_row(row: np.ndarray) -> FrozenList:
-    """An array as a list. Made when its event is: as objects its numbers are four times larger."""
+    """Return an array as a list.
+
+    It is made only when its event is, because numbers take four times the space as objects.
+    """
     return FrozenList(row.tolist() if row.ndim == 1 else map(_frozen_row, row))
 
 

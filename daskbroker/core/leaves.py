@@ -1,8 +1,8 @@
-"""What the leaves of arrays have in common: the rules of scalars, one level down.
+"""Common type of the leaves of arrays: the rules of scalars, one level down.
 
-A leaf type is a short text, kept as the ``dtype`` of a column's kind. Any two have one in common,
-and it does not matter in which order, or in which parts, the leaves of a column are looked at: so
-the type of a column does not depend on how it was cut into chunks.
+A leaf type is a short text, kept as the ``dtype`` of a column's kind. Any two leaf types have a
+common one, whatever the order or the parts in which the leaves of a column are inspected: so the
+type of a column does not depend on how it was cut into chunks.
 
 ======================== ===================================================================
 leaf type                leaves
@@ -46,23 +46,23 @@ __all__ = [
 ]
 
 EXACT_INTEGER = 2**53
-"""The largest integer up to which every integer is a float of its own."""
+"""Largest integer up to which a float holds every integer exactly."""
 
 LISTS = frozenset({list, FrozenList})
 SCALARS = frozenset({bool, int, float, str, bytes, uuid.UUID})
 WIDE = {"<i8": "i8", "<u8": "u8"}
-"""Leaf types of 64 bits, by what they are of if no value is larger than :data:`EXACT_INTEGER`."""
+"""Leaf type of 64-bit integers if none exceeds :data:`EXACT_INTEGER`, by the type if some may."""
 
 
 class CellForm(NamedTuple):
-    """What cells that are arrays have in common.
+    """Common form of cells that are arrays.
 
     Attributes
     ----------
     leaf
-        The leaf type.
+        Leaf type of all cells.
     shape
-        Of each cell; () of flat arrays of differing lengths.
+        Shape of each cell; () for flat arrays of differing lengths.
     """
 
     leaf: str
@@ -70,27 +70,27 @@ class CellForm(NamedTuple):
 
 
 UNKNOWN = CellForm("", ())
-"""Cells are no arrays, or not all of as many dimensions, or of differing shapes."""
+"""Form of cells that are not arrays, or are arrays of differing dimensions or shapes."""
 
 
 # -- of one column's part --------------------------------------------------------------------
 
 
 def leaf_of_array(values: np.ndarray) -> str:
-    """The leaf type of the values of a NumPy array of numbers or booleans."""
+    """Return the leaf type of a NumPy array of numbers or booleans."""
     leaf = values.dtype.newbyteorder("<").str
     return WIDE[leaf] if leaf in WIDE and not is_beyond(values) else leaf
 
 
 def is_beyond(values: np.ndarray) -> bool:
-    """Whether some values are integers that a float may not hold."""
+    """Return whether some values are integers beyond :data:`EXACT_INTEGER`."""
     if values.dtype.kind not in "iu" or values.itemsize < 8 or not values.size:
         return False
     return bool(values.max() > EXACT_INTEGER or values.min() < -EXACT_INTEGER)
 
 
 def leaf_of_values(values: Sequence[Any]) -> str | None:
-    """The leaf type of Python values; None if some are no scalars."""
+    """Return the leaf type of Python values, or None if some are not scalars."""
     types = set(map(type, values))
     if not types:
         return "none"
@@ -106,7 +106,15 @@ def leaf_of_values(values: Sequence[Any]) -> str | None:
 
 
 def _leaf_of_numbers(integers: Sequence[int], as_floats: bool) -> str:
-    """Of numbers of which these are the integers; ``as_floats`` if others are floats or None."""
+    """Return the leaf type of numbers.
+
+    Parameters
+    ----------
+    integers
+        Those of the numbers that are integers.
+    as_floats
+        Whether there are also floats or None.
+    """
     low, high = (min(integers), max(integers)) if integers else (0, 0)
     if low >= -EXACT_INTEGER and high <= EXACT_INTEGER:
         return "<f8" if as_floats else "i8"
@@ -116,7 +124,7 @@ def _leaf_of_numbers(integers: Sequence[int], as_floats: bool) -> str:
 
 
 def cell_form(cells: Sequence[Any]) -> CellForm:
-    """What lists and NumPy arrays have in common that no plain column of Arrow holds."""
+    """Return the common form of lists and NumPy arrays that no plain Arrow column can hold."""
     arrays = [cell for cell in cells if isinstance(cell, np.ndarray)]
     level: list[Any] = [c.tolist() if isinstance(c, np.ndarray) else c for c in cells]
     shape: list[int] = []
@@ -132,7 +140,7 @@ def cell_form(cells: Sequence[Any]) -> CellForm:
 
 
 def _with_arrays(leaf: str, arrays: Iterable[np.ndarray]) -> str:
-    """The leaf type where arrays of several dtypes have become lists."""
+    """Return the leaf type of lists of which some were these arrays: "" if large and unsigned."""
     return "" if any(a.dtype.kind == "u" and is_beyond(a) for a in arrays) else leaf
 
 
@@ -140,7 +148,7 @@ def _with_arrays(leaf: str, arrays: Iterable[np.ndarray]) -> str:
 
 
 def common_leaf(leaves: Iterable[str]) -> str:
-    """The leaf type that holds all values of some leaf types, exactly."""
+    """Return the leaf type that holds all values of some leaf types exactly."""
     return reduce(_common, leaves, "none")
 
 
@@ -160,7 +168,11 @@ def _common(one: str, other: str) -> str:
 
 
 def _sort(leaf: str) -> str:
-    """Whether leaves are exact as floats, integers that may not be, floats, or of no number."""
+    """Return the sort of a leaf type, by which common types are found.
+
+    ``"exact"`` are integers that a float holds exactly, ``"long"`` signed integers that it may
+    not, ``"float"`` floats and nulls, ``"other"`` all else.
+    """
     if leaf in ("<f4", "<f8", "null"):
         return "float"
     if leaf == "<i8":

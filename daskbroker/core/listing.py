@@ -1,4 +1,4 @@
-"""Names in messages: a few of them, the nearest to what was asked for first."""
+"""Lists of names in messages: all if there are few, else the nearest to what was asked for."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .printable import printable
 __all__ = ["listed", "nearest"]
 
 MOST = 10
-"""So many names are shown; twice as many if these are all."""
+"""Maximum number of names that are shown; up to twice as many are shown if these are all."""
 LONGEST = 80
-"""Of a name that is shown."""
+"""Maximum characters of a name that is shown or compared."""
 COMPARED = 2000
-"""So many names are compared with what was asked for; it takes 50 us each."""
+"""Maximum number of names that are compared with what was asked for; each takes 50 us."""
 
 
 def listed(names: Iterable[object], near: object = None, *, none: str = "none") -> str:
-    """Names as a message lists them: all if they are few, else the nearest ones and a number.
+    """Return names as a message lists them: all if there are few, else the nearest and a count.
 
     Parameters
     ----------
     names
-        In the order in which they are listed if they are few, or nothing is near.
+        The names, in the order in which they are listed if there are few, or ``near`` is None.
     near
-        What was asked for.
+        Name that was asked for.
     none
-        What stands for no names at all.
+        Text to return if there are no names.
     """
     every = [str(name) for name in names]
     if not every:
@@ -41,7 +41,7 @@ def listed(names: Iterable[object], near: object = None, *, none: str = "none") 
 
 
 def nearest(names: Collection[str], near: str) -> str:
-    """The name that is most like what was asked for, or whose last part after a dot is."""
+    """Return the name that is most similar to ``near``, as a whole or in its part after a dot."""
     candidates = {name.rpartition(".")[2]: name for name in names}
     candidates |= {name: name for name in names}
     return candidates[_nearest(candidates, near, 1)[0]]

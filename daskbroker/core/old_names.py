@@ -1,4 +1,4 @@
-"""Names of databroker that our objects do not have, and what to write instead."""
+"""Names of databroker's interface that our objects lack, and what to write instead."""
 
 from __future__ import annotations
 
@@ -65,18 +65,24 @@ OLD_NAMES: Mapping[str, Mapping[str, str]] = {
         "values": "a loop over the results",
     },
 }
-"""By class; what stands in place of each name."""
+"""What to write instead of each name, by class."""
 
 FACES: Mapping[str, str] = {
     "DataBroker": "db.v1 or db.v2",
     "Header": "db.v1[uid] or db.v2[uid]",
     "Results": "db.v1(...) or db.v2.search({...})",
 }
-"""What has databroker's own interface, for each."""
+"""Expression of the object that has databroker's own interface, by class."""
 
 
 def missing(self: Any, name: str) -> NoReturn:
-    """``__getattr__`` of these classes: an AttributeError that says what to write instead."""
+    """Raise an AttributeError that says what to write instead; ``__getattr__`` of these classes.
+
+    Raises
+    ------
+    AttributeError
+        Always, except that the error of a property that failed is raised as it is.
+    """
     kind = type(self)
     if not name.startswith("__") and hasattr(kind, name):  # a property failed: show why
         object.__getattribute__(self, name)

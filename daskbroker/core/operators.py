@@ -1,4 +1,4 @@
-"""The operators of a query: what each asks of the values that are found under a path.
+"""Operators of a query, each compiled to a test of the values that are found under a path.
 
 Dotted keys reach into mappings and, as in MongoDB, through arrays.
 """
@@ -20,17 +20,35 @@ OPERATORS = (
     "$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$type", "$regex",
     "$options", "$size", "$all", "$elemMatch", "$mod", "$not", *LOGICAL,
 )  # fmt: skip
-"""All that a query may use."""
+"""All operators that a query may use."""
 
 DEEPEST = 32
+"""Maximum number of levels of a query."""
 MOST = 1000
+"""Maximum number of conditions of a query; a hundred times as many values in their lists."""
 
 Test = Callable[[list[Any]], bool]
-"""Of the values found under a path: does the operator hold?"""
+"""Function of the values found under a path; returns whether the operator holds."""
 
 
 class Compiler:
-    """Turns a normalized query into a function; counts what it has compiled."""
+    """Compiler of a normalized query to a function.
+
+    Parameters
+    ----------
+    where
+        Name of the query for messages.
+
+    Attributes
+    ----------
+    count
+        Number of conditions and values compiled so far.
+
+    Raises
+    ------
+    BadQuery
+        By :meth:`document` and :meth:`value`, if the query is not valid, too deep or too long.
+    """
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -40,7 +58,7 @@ class Compiler:
         return BadQuery(f"{self.where}: {message}")
 
     def document(self, query: Any, depth: int) -> Callable[[Any], bool]:
-        """A function of a document."""
+        """Compile a query to a function of a document."""
         if depth > DEEPEST:
             raise self._fail(f"nested deeper than {DEEPEST} levels")
         if not isinstance(query, dict):
@@ -73,7 +91,7 @@ class Compiler:
         return lambda doc: not any(test(doc) for test in tests)
 
     def value(self, value: Any, depth: int) -> Test:
-        """A function of the values found under a path."""
+        """Compile what stands under a key to a function of the values found there."""
         if not is_operators(value):
             return _equals(value)
         if depth > DEEPEST:
@@ -213,7 +231,7 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 
 
 def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
-    """The values under a dotted path; through arrays as MongoDB does."""
+    """Yield the values under a dotted path, which goes through arrays as in MongoDB."""
     if not steps:
         yield value
         return
@@ -222,6 +240,7 @@ def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
         if step in value:
             yield from reach(value[step], rest)
     elif isinstance(value, list):
+        # isdigit alone is also true of signs such as "²", which int refuses.
         if step.isascii() and step.isdigit() and int(step) < len(value):
             yield from reach(value[int(step)], rest)
         for item in value:
@@ -250,12 +269,12 @@ def _equals(operand: Any) -> Test:
 
 
 def is_operators(value: Any) -> bool:
-    """Whether what stands under a key of a query is operators, and no value."""
+    """Return whether what stands under a key of a query is operators rather than a value."""
     return isinstance(value, dict) and any(key.startswith("$") for key in value)
 
 
 def order_class(value: Any) -> str | None:
-    """The kind of a value, within which values are ordered; None for what has no order."""
+    """Return the class within which a value is ordered, or None if it has no order."""
     if isinstance(value, bool):
         return "bool"
     if isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""Pages as they come in: which become chunks at once, and where those are cut."""
+"""Pages on their way in: which are stored as chunks at once, and how these are cut."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ __all__ = ["CHUNK_BYTES", "CHUNK_ROWS", "is_columnar", "is_large", "page_parts"]
 
 CHUNK_BYTES = 48 * 2**20
 CHUNK_ROWS = 131_072
-"""What a chunk of a page holds, to half as much again."""
+"""Size of the chunks that a page is cut into; one may hold up to half as much again."""
 
 
 def is_columnar(layout: Layout, page: Mapping[str, Any], least: int) -> bool:
-    """Whether a page is stored as columns rather than row by row: of ``least`` rows, or large."""
+    """Return whether a page is stored as columns rather than row by row.
+
+    It is if it has at least ``least`` rows or is large (:func:`is_large`), and has no keys that
+    its layout does not know.
+    """
     plain = page.keys() <= layout.keys and (layout is not EVENT or bool(page["data"]))
     rows = len(page[layout.uid])
     return plain and (rows >= least or (rows > 1 and is_large(layout, page)))
 
 
 def is_large(layout: Layout, page: Mapping[str, Any]) -> bool:
-    """Whether a page is a good part of a chunk by itself."""
+    """Return whether a page fills a quarter of a chunk's rows or half of its bytes."""
     rows = len(page[layout.uid])
     return rows * 4 >= CHUNK_ROWS or rows * _row_bytes(layout, page) * 2 >= CHUNK_BYTES
 
 
 def page_parts(layout: Layout, page: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Cut a page into equal pieces of about a chunk's size, so that there is no small rest."""
+    """Yield equal parts of a page of about a chunk's size, so that no small rest is left."""
     rows = len(page[layout.uid])
     per_row = max(1, _row_bytes(layout, page))
     most = max(1, min(CHUNK_ROWS, CHUNK_BYTES // per_row))

@@ -1,4 +1,4 @@
-"""Regular expressions of users, which must be valid, not too long, and done in a second."""
+"""Regular expressions of users, which must be valid, not too long, and match within a second."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from .errors import BadQuery
 __all__ = ["FLAGS", "full_matches", "search_pattern"]
 
 LONGEST_PATTERN = 1000
+"""Maximum characters of a pattern."""
 PATTERN_SECONDS = 1.0
+"""Maximum seconds of one search with a pattern."""
 FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE}
-"""By the letters of ``$options``."""
+"""Flags of regular expressions, by the letters of ``$options``."""
 
 
 def search_pattern(pattern: Any, options: Any, where: str) -> Callable[[str], bool]:
-    """A function that looks for a pattern in text, and gives up on one that takes too long.
+    """Return a function that tells whether a text contains a match of a pattern.
 
     Raises
     ------
     BadQuery
-        For an invalid or overlong pattern; by the function, after a second of one call.
+        If the pattern or the options are not valid, or the pattern is too long. The returned
+        function raises it if one call takes more than a second.
     """
     if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
         raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
@@ -44,12 +47,12 @@ def search_pattern(pattern: Any, options: Any, where: str) -> Callable[[str], bo
 
 
 def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: str) -> list[str]:
-    """Those of some texts that a pattern matches wholly, found in a second or not at all.
+    """Return those of some texts that a pattern matches fully.
 
     Raises
     ------
     BadQuery
-        For an invalid or overlong pattern, and for one that takes too long.
+        If the pattern is not valid or too long, or all texts together take more than a second.
     """
     options = ""
     if isinstance(pattern, re.Pattern):

@@ -1,8 +1,8 @@
-"""What detector files say of their cells, as a store remembers it.
+"""Shapes and dtypes found in detector files, as a store keeps them.
 
-A :class:`Peek` is of one resource group: the resources that the events of one descriptor refer to
-by one data key. It is made by whoever looks into the files (:mod:`daskbroker.assets.peek`), and
-kept by stores beside the documents, which do not change by it.
+A :class:`Peek` describes one resource group: the resources that the events of one descriptor refer
+to by one data key. It is made by reading the files (:mod:`daskbroker.assets.peek`), and kept by
+stores beside the documents, which it does not change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .documents import from_json, to_json
 __all__ = ["Cell", "ExtraFrames", "Peek", "claim_sort"]
 
 CLAIMED = ("dtype", "shape", "dtype_numpy", "dtype_descr", "dtype_str", "external")
-"""What a claim says of cells, of all that an entry of ``data_keys`` has."""
+"""Keys of an entry of ``data_keys`` that describe cells."""
 
 FileState = tuple[str, int, int]
 """Path, size, and time of the last change in nanoseconds."""
@@ -28,14 +28,14 @@ FileState = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a handler gives for one event.
+    """Form of what a handler returns for one event.
 
     Attributes
     ----------
     shape
-        None where it is no array.
+        Shape of the array, or None if it is not an array.
     dtype
-        In the byte order of this machine.
+        Dtype in the byte order of this machine.
     """
 
     shape: tuple[int, ...] | None
@@ -43,7 +43,7 @@ class Cell:
 
     @property
     def nbytes(self) -> int:
-        """In memory; 0 where it is no array."""
+        """Size in memory in bytes; 0 if it is not an array."""
         if self.shape is None:
             return 0
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
@@ -54,18 +54,19 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class ExtraFrames:
-    """Frames of a file that are in no event, as the documents tell of fewer.
+    """Frames of a file that belong to no event, because the documents describe fewer.
 
     Attributes
     ----------
     path
-        Of the file or folder.
+        Path of the file or folder.
     there, told
-        Frames that it has, and those of them that the documents of the run tell of.
+        Number of frames in the file, and of those that the documents of the run describe.
     option
-        Keyword of the handler that says how many frames an event has; "" if there is none.
+        Keyword of the handler for the number of frames of an event; "" if there is none.
     per_event
-        What that would be if the events had all frames alike; 0 where the numbers do not fit.
+        Value of that keyword that would divide all frames equally among the events; 0 if they
+        cannot be.
     """
 
     path: str
@@ -77,24 +78,25 @@ class ExtraFrames:
 
 @dataclass(frozen=True)
 class Peek:
-    """What the files of one resource group say.
+    """Cells found in the files of one resource group.
 
     Attributes
     ----------
     run, descriptor, key
-        Whose it is.
+        Uid of the run, uid of the descriptor, and data key of the group.
     sort
         :func:`claim_sort` of its specs, key and claim; groups of one sort are probably alike.
     spec, handler
-        Of the resources, and what has read them: with another handler it is not true.
+        Spec of the resources, and handler that has read them; for another handler it is not valid.
     rows
-        Events of the descriptor when it was made: with more, there may be more resources.
+        Number of events of the descriptor when it was made; with more events there may be more
+        resources.
     cells
-        The different ones of the first and last resource, and of those that were found to differ.
+        The different cells of the first and last resource, and of those that were found to differ.
     files
-        Those that were looked into, as they were.
+        State of the files that were read, at that time.
     extra
-        Of those files the ones that have more frames than the documents tell of. Only of runs that
+        Those of the files that have more frames than the documents describe. Only for runs that
         have stopped: while a run goes on, files are ahead of documents.
     """
 
@@ -110,11 +112,11 @@ class Peek:
     extra: tuple[ExtraFrames, ...] = ()
 
     def with_cells(self, cells: Iterable[Cell]) -> Peek:
-        """The same with more cells that were found."""
+        """Return the same peek with more cells; those it has already are not repeated."""
         return replace(self, cells=tuple(dict.fromkeys((*self.cells, *cells))))
 
     def body(self) -> str:
-        """All but :attr:`run`, :attr:`descriptor`, :attr:`key` and :attr:`sort`, as JSON text."""
+        """Return all but ``run``, ``descriptor``, ``key`` and ``sort`` as JSON text."""
         cells = [[cell.shape, dtype_to_descr(cell.dtype)] for cell in self.cells]
         told: dict[str, Any] = {
             "spec": self.spec,
@@ -129,7 +131,7 @@ class Peek:
 
     @classmethod
     def of_body(cls, run: str, descriptor: str, key: str, sort: str, body: str) -> Peek | None:
-        """From :meth:`body`; None for one that makes no sense here, as if there were none."""
+        """Return the peek of a :meth:`body`; None if it is not valid, as if there were none."""
         try:
             told = from_json(body)
             cells = tuple(
@@ -149,7 +151,7 @@ def _dtype(descr: Any) -> np.dtype:
 
 
 def _tuples(descr: Any) -> Any:
-    """JSON has lists where NumPy's description of a structured dtype has tuples."""
+    """Turn lists of JSON into tuples where NumPy's description of a structured dtype has them."""
     if not isinstance(descr, list):
         return descr
     if descr and not isinstance(descr[0], list):  # of a field that is an array: dtype and shape
@@ -158,14 +160,19 @@ def _tuples(descr: Any) -> Any:
 
 
 def claim_sort(specs: Iterable[str], key: str, claim: Mapping[str, Any]) -> str:
-    """What resource groups of the same specs, data key and claim have in common.
+    """Return a hash that resource groups of the same specs, data key and claim share.
 
     Parameters
     ----------
     specs
         Specs or mimetypes of the resources.
     key, claim
-        The data key, and its entry in ``data_keys``.
+        Data key, and its entry in ``data_keys``.
+
+    Returns
+    -------
+    str
+        Hash of 32 hexadecimal digits.
     """
     claimed = {name: claim[name] for name in CLAIMED if claim.get(name) is not None}
     text = to_json([sorted(set(specs)), key, claimed])

@@ -1,4 +1,4 @@
-"""Putting plans together: what every store does to list the chunks it has."""
+"""Assembly of plans, as every store needs it to list its chunks."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from .run_plan import stream_of
 __all__ = ["PlanBuilder", "describe_chunk", "with_chunks", "with_frames"]
 
 MOST_ROWS = 2**20
-"""Of a chunk of rows that only stream_datum documents tell of."""
+"""Maximum number of rows of a chunk of rows that only stream_datum documents describe."""
 NO_RECORDS = np.empty(0, CHUNK_RECORD)
 
 
 def describe_chunk(layout: Layout, table: pa.Table) -> dict[str, Any]:
-    """What a manifest keeps of a chunk, as text, numbers, lists and mappings.
+    """Return the description of a chunk for a manifest: text, numbers, lists and mappings.
 
-    :meth:`PlanBuilder.add_described` takes it. A store may keep the same in a form of its own,
+    :meth:`PlanBuilder.add_described` accepts it. A store may keep the same in a form of its own,
     see :func:`~daskbroker.core.chunks.statistics` and :func:`~daskbroker.core.chunks.column_kinds`.
     """
     columns = {name: kind.to_list() for name, kind in column_kinds(table).items()}
@@ -44,14 +44,16 @@ def describe_chunk(layout: Layout, table: pa.Table) -> dict[str, Any]:
 
 
 class PlanBuilder:
-    """Collects the lines of a :class:`~daskbroker.core.chunks.ChunkPlan`.
+    """Builder of a :class:`~daskbroker.core.chunks.ChunkPlan`, chunk by chunk.
 
     Parameters
     ----------
-    reader, layout, store
-        Of the plan; ``layout`` is that of the documents.
+    reader, store
+        Attributes of the plan.
+    layout
+        Layout of the documents.
     descriptors
-        Every descriptor of the plan. Lines name them by their place here.
+        Every descriptor of the plan. ``place`` in the methods is an index into these.
     """
 
     def __init__(
@@ -68,12 +70,12 @@ class PlanBuilder:
         self._bad: dict[str, BadRun] = {}
 
     def add_schema(self, kinds: Mapping[str, Kind]) -> int:
-        """Note a set of columns that chunks have; its number, for :meth:`add_chunk`."""
+        """Add a set of columns that chunks have; return its number for :meth:`add_chunk`."""
         self._schemas.append(kinds)
         return len(self._schemas) - 1
 
     def add_chunk(self, place: int, key: Any, first: int, schema: int, facts: Statistics) -> None:
-        """Add a chunk that is stored, by what the store's manifest tells of it."""
+        """Add a stored chunk with the statistics of the store's manifest."""
         record = (
             place, schema, first, facts.rows, facts.bytes, facts.seq_min, facts.seq_max,
             facts.time_min, facts.time_max, facts.distinct, facts.ordered,
@@ -84,18 +86,18 @@ class PlanBuilder:
     def add_described(
         self, place: int, key: Any, first: int, description: Mapping[str, Any]
     ) -> None:
-        """Add a chunk that is stored, by what :func:`describe_chunk` has told of it.
+        """Add a stored chunk with its description by :func:`describe_chunk`.
 
         Parameters
         ----------
         place
-            Of its descriptor, among those of the plan.
+            Index of its descriptor among those of the plan.
         key
-            What the reader reads it by.
+            Key by which the reader reads it.
         first
-            How many rows of its sequence come before it.
+            Number of rows of its sequence that come before it.
         description
-            As it was kept.
+            Description as it was kept.
         """
         facts = dict(description)
         columns = facts.pop("columns")
@@ -105,20 +107,20 @@ class PlanBuilder:
         self.add_chunk(place, key, first, self._described[label], Statistics(**facts))
 
     def add_table(self, place: int, first: int, table: pa.Table, key: Any = None) -> None:
-        """Add rows in hand; without a key they travel with the plan."""
+        """Add the rows of a table; if ``key`` is None, they travel with the plan."""
         facts = statistics(self._layout, table)
         schema = self.add_schema(column_kinds(table))
         self.add_chunk(place, to_ipc(table) if key is None else key, first, schema, facts)
 
     def note_bad(self, place: int, reason: str) -> None:
-        """Something of a run cannot be read: whoever asks for the run is told so.
+        """Note that a part of a run cannot be read; requests for the run raise the error.
 
         Parameters
         ----------
         place
-            Of a descriptor of the run, among those of the plan.
+            Index of a descriptor of the run among those of the plan.
         reason
-            Which document, which field, and what is wrong.
+            Document and field, and what is wrong there.
         """
         descriptor = self._descriptors[place]
         run = descriptor["run_start"]
@@ -126,7 +128,7 @@ class PlanBuilder:
         self._bad.setdefault(run, BadRun(run, stream + reason))
 
     def plan(self) -> ChunkPlan:
-        """What was added, in the order of the descriptors."""
+        """Return the plan of all that was added, in the order of the descriptors."""
         records, keys = NO_RECORDS, self._keys
         if keys:  # most runs have no references of most kinds
             records = np.array(self._records, dtype=CHUNK_RECORD)
@@ -146,20 +148,20 @@ class PlanBuilder:
 def with_frames(
     plan: ChunkPlan, spans_of: Callable[[Sequence[str]], Iterable[tuple[str, str, range]]]
 ) -> ChunkPlan:
-    """A plan of events, completed by the rows that only stream_datum documents tell of.
+    """Return a plan of events with the rows added that only stream_datum documents describe.
 
-    A descriptor without events, of whose frames such documents tell, has a row for each
-    ``seq_num`` that they name; its time is not known. Where several frames of one key are named
-    for a ``seq_num``, it has a row for each, as for events that were taken again.
+    A descriptor without events whose frames such documents describe gets a row for each
+    ``seq_num`` that they name; its time is not known. If several frames of one key are named for
+    a ``seq_num``, there is a row for each, as for events that were taken again.
 
     Parameters
     ----------
     plan
-        Of some descriptors.
+        Plan of the events of some descriptors.
     spans_of
-        From the uids of runs to ``(descriptor, data key, seq_nums)`` of each of their
-        stream_datums that is not empty; called once, and only if there are descriptors without
-        events.
+        Function from uids of runs to ``(descriptor, data key, seq_nums)`` of each of their
+        stream_datums that is not empty. It is called at most once, and only if there are such
+        descriptors without events.
     """
     having = set(plan.records["descriptor"].tolist())
     without = [
@@ -181,7 +183,7 @@ def with_frames(
 
 
 def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkPlan:
-    """The plan with ``(place of a descriptor without chunks, range of seq_num)`` added."""
+    """Return the plan with each ``(index of a descriptor without chunks, seq_nums)`` added."""
     builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
     schema = builder.add_schema(column_kinds(ranges_table(range(0))))
     for place, numbers in ranges:
@@ -196,9 +198,9 @@ def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkP
 
 
 def with_chunks(plan: ChunkPlan, more: ChunkPlan, *, before: bool = False) -> ChunkPlan:
-    """The plan with the chunks of another one of the same descriptors.
+    """Return the plan with the chunks of another plan of the same descriptors added.
 
-    Of each descriptor these count as stored after those that are there, or before them.
+    Within each descriptor they come after the chunks of ``plan``, or before them if ``before``.
     """
     added: Any = more.records.copy()
     added["schema"] += len(plan.schemas)
@@ -216,7 +218,10 @@ def with_chunks(plan: ChunkPlan, more: ChunkPlan, *, before: bool = False) -> Ch
 
 
 def _rows(spans: Sequence[Sequence[range]]) -> list[range]:
-    """Rows for what several keys claim: as many of a ``seq_num`` as the key that has most of it."""
+    """Return the rows for the ranges of several keys.
+
+    Each ``seq_num`` has as many rows as the key that names it most often.
+    """
     every = [span for of_key in spans for span in of_key]
     if all(sum(map(len, of_key)) == sum(map(len, _merged(of_key))) for of_key in spans):
         return _merged(every)
@@ -238,7 +243,7 @@ def _rows(spans: Sequence[Sequence[range]]) -> list[range]:
 
 
 def _merged(ranges: Iterable[range]) -> list[range]:
-    """Union of half-open ranges, in order."""
+    """Return the union of half-open ranges, in order."""
     merged: list[range] = []
     for one in sorted(ranges, key=lambda one: (one.start, one.stop)):
         if merged and one.start <= merged[-1].stop:

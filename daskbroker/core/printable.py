@@ -1,4 +1,4 @@
-"""Text of documents where people see it: one line, without effect on what shows it."""
+"""Text of documents for display: on one line, without effect on the terminal that shows it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ __all__ = ["printable"]
 
 
 def printable(text: object) -> str:
-    r"""A text with all that is not a visible sign or a plain space escaped, as ``repr`` does it.
+    r"""Return a text with everything but visible characters and spaces escaped as in ``repr``.
 
-    Escape sequences of terminals, C1 codes, marks that turn the direction of writing, newlines
-    and lone surrogates come as ``\x1b``, ``\x9b``, ``\u202e``, ``\n``, ``\ud800``. Whatever of a
-    document goes to a terminal, into an error or a warning, goes through here.
+    Escape sequences of terminals, C1 codes, marks that change the direction of writing, newlines
+    and lone surrogates become ``\x1b``, ``\x9b``, ``\u202e``, ``\n``, ``\ud800``. All text of a
+    document that goes to a terminal, or into an error or a warning, passes through here.
     """
     text = str(text)
     if text.isprintable():

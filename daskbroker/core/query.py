@@ -1,4 +1,4 @@
-"""Mongo-style filters on documents: one whitelist of operators that every store shares.
+"""Mongo-style filters on documents, with one whitelist of operators for all stores.
 
 A query is compiled once, evaluated in Python by :meth:`Query.matches`; a store may use
 :attr:`Query.conditions` with an index to look at fewer documents. Dotted keys reach into
@@ -33,7 +33,7 @@ INDEXABLE = ("$eq", "$in", "$gt", "$gte", "$lt", "$lte")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One AND-ed condition on scalars, for an index to use."""
+    """One of several AND-ed conditions on scalars, for use with an index."""
 
     path: str
     operator: str
@@ -46,11 +46,11 @@ class Query:
     Attributes
     ----------
     source
-        The normalized query.
+        Normalized query.
     conditions
-        Conditions that all hold for a document that matches; there may be others.
+        Conditions that all hold for every document that matches; the query may ask for more.
     exact
-        The conditions are the whole query.
+        Whether the conditions are the whole query.
     """
 
     def __init__(self, source: Mapping[str, Any] | None = None, where: str = "query") -> None:
@@ -60,7 +60,7 @@ class Query:
         self.conditions, self.exact = _conditions(self.source)
 
     def matches(self, doc: Mapping[str, Any]) -> bool:
-        """Whether a document matches.
+        """Return whether a document matches.
 
         Raises
         ------
@@ -71,13 +71,13 @@ class Query:
 
     @property
     def asked(self) -> dict[str, list[Any]]:
-        """The dotted keys that it has, in logical operators too, with what is asked of each."""
+        """Dotted keys of the query, with what is asked of each; those in logical operators too."""
         found: dict[str, list[Any]] = {}
         _gather(self.source, found)
         return found
 
     def to_mongo(self) -> dict[str, Any]:
-        """The filter for MongoDB: it finds at least what matches here."""
+        """Return the filter for MongoDB, which finds at least the documents that match here."""
         return _to_mongo(self.source)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,15 +102,16 @@ def compile_query(query: Mapping[str, Any] | None, where: str = "query") -> Quer
     Parameters
     ----------
     query
-        Such as ``{"plan_name": "scan", "sample.temperature": {"$gt": 20}}``.
+        Filter such as ``{"plan_name": "scan", "sample.temperature": {"$gt": 20}}``. None or empty
+        matches every document.
     where
         Name of the query for messages.
 
     Raises
     ------
     BadQuery
-        For an operator outside the whitelist, an operand that makes no sense, an invalid
-        regular expression, or a query that is too deep or long.
+        If an operator is outside the whitelist, an operand or a regular expression is not valid,
+        or the query is too deep or too long.
     """
     return Query(query, where)
 
@@ -129,7 +130,7 @@ def _normalized(query: Any, where: str) -> dict[str, Any]:
 
 
 def _simple(value: Any, where: str, depth: int) -> Any:
-    """Patterns as ``$regex``, instants as POSIX seconds; the rest is for ``normalize``."""
+    """Replace patterns by ``$regex``, datetimes by POSIX seconds; ``normalize`` does the rest."""
     if depth > DEEPEST:
         raise BadQuery(f"{where}: nested deeper than {DEEPEST} levels")
     if isinstance(value, re.Pattern):
@@ -192,7 +193,7 @@ def _to_mongo(source: Any) -> Any:
     if isinstance(source, dict):
         out = {key: _to_mongo(value) for key, value in source.items()}
         whole = [k for k, v in out.items() if isinstance(v, dict) and not is_operators(v)]
-        for key in whole:  # MongoDB compares the order of keys too; we decide it afterwards
+        for key in whole:  # MongoDB compares the order of keys too, so `matches` decides
             if not key.startswith("$"):
                 out[key] = {"$exists": True}
         return out

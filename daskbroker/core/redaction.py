@@ -1,4 +1,4 @@
-"""Texts that may be shown: without user names, passwords and tokens of URIs."""
+"""Redaction of user names, passwords and tokens in URIs of texts that are shown."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SECRET = re.compile(
 
 
 def redacted(text: str) -> str:
-    """The text with what logs in replaced by ``***``, in every URI of it.
+    """Return a text with the login and the secret options of every URI replaced by ``***``.
 
-    Rather too much than too little: where a URI is malformed, so that nobody can tell where a
-    password ends that was not escaped, all that follows is replaced.
+    In case of doubt too much is replaced: if a URI is malformed, so that the end of an unescaped
+    password cannot be known, all that follows is replaced.
     """
     return _SECRET.sub(r"\1***", _LOGIN.sub(_without_login, text))
 
@@ -29,17 +29,20 @@ def _without_login(found: re.Match[str]) -> str:
 
 
 def has_login(text: str) -> bool:
-    """Whether :func:`redacted` would hide anything."""
+    """Return whether :func:`redacted` would replace anything."""
     return redacted(text) != text
 
 
 def label_of(uri: str) -> str:
-    """A uri without user, password and options, for messages."""
+    """Return a URI without user, password and options, for messages."""
     return redacted(uri).replace("***@", "").partition("?")[0]
 
 
 def address_of(uri: str) -> str:
-    """The servers and the database that a uri of MongoDB names, however it is written."""
+    """Return the servers and database of a MongoDB URI in one spelling.
+
+    Hosts are in lower case, sorted, and have a port (except for ``mongodb+srv``).
+    """
     scheme, _, rest = label_of(uri).partition("://")
     hosts, _, database = rest.partition("/")
     port = "" if scheme.endswith("+srv") else ":27017"

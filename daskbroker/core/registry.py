@@ -31,56 +31,66 @@ _openers: list[Callable[[str], Any]] = []
 _keys: list[Callable[..., str]] = []
 
 KEPT = 16
-"""So many brokers, opened by unpickling, stay open although nothing refers to them."""
+"""Maximum number of unpickled brokers that stay open although nothing refers to them."""
 
 
 def register_opener(opener: Callable[[str], Any], key_of: Callable[..., str]) -> None:
-    """Say what opens a broker by its key, and makes keys; the package does it at import."""
+    """Set the functions that open a broker by its key and make keys; called at import."""
     _openers[:] = [opener]
     _keys[:] = [key_of]
 
 
 def key_of(uri: str, **options: Any) -> str:
-    """By what another process opens a broker at a place, with options as a YAML file has them.
+    """Return the key by which another process opens the broker of a place.
+
+    Parameters
+    ----------
+    uri
+        Folder or URI of the store.
+    **options
+        Options as a YAML file has them.
 
     Raises
     ------
     ConfigError
-        If nothing opens the place, or an option means nothing in another process.
+        If no store opens the place, or an option cannot be used in another process.
     """
     return _keys[0](uri, **options)
 
 
 def remember(key: str, broker: Any) -> None:
-    """Make a broker known in this process under its configuration."""
+    """Register a broker in this process under its key; the reference to it is weak."""
     with _lock.held():
         _brokers[key] = broker
 
 
 def known(key: str) -> Any | None:
-    """The open broker of a configuration, if there is one in this process."""
+    """Return the open broker of a key in this process, or None if there is none.
+
+    A broker that is closed, or whose place is gone, does not count.
+    """
     with _lock.held():
         broker = _brokers.get(key)
         return None if broker is None or broker.closed or not broker.is_in_place else broker
 
 
 def known_or_opened(key: str, open_it: Callable[[], Any]) -> Any:
-    """The open broker of a configuration, unless its place is gone, else a new one.
+    """Return the open broker of a key as :func:`known`, else the one that a function opens.
 
-    Threads that ask for one broker get one: while it is opened the others wait.
+    Threads that ask for the same broker get the same object: the others wait while it is opened.
     """
     with _lock.held():
         return known(key) or open_it()
 
 
 def opened(key: str) -> Any:
-    """The broker of a configuration, opened if this process has none yet; the caller holds it."""
+    """Return the broker of a key, opened unless this process has it; the caller must hold it."""
     with _lock.held():
         return known(key) or _openers[0](key)
 
 
 def broker_of(key: str) -> Any:
-    """The same for brokers that nothing else may hold: the last few stay open."""
+    """Return the broker of a key as :func:`opened`, and hold the last :data:`KEPT` of these."""
     with _lock.held():
         broker = known(key)
         if broker is None:
@@ -93,7 +103,8 @@ def broker_of(key: str) -> Any:
 
 
 def reader_of(key: str, source: str) -> Any:
-    """The reader of an event source of a broker; what a reader pickles as that must not carry
-    the password it was made with.
+    """Return the reader of an event source of a broker.
+
+    A reader that was made with a password pickles as a call of this, so as not to carry it.
     """
     return broker_of(key).event_sources[source].store.reader

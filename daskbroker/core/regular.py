@@ -1,4 +1,4 @@
-"""Regular files, and nothing else: no pipe that blocks, no device, no socket."""
+"""Reading of regular files only: no pipe that blocks, no device, no socket."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ _KINDS = {
 }
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+"""Flags: do not wait for the writer of a pipe; do not let a terminal become the controlling one."""
 
 
 def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
-    """Open a regular file to read; links are followed.
+    """Open a regular file for reading; links are followed.
 
-    What a path leads to is looked at before it is opened, as opening a device may do something,
-    and again afterwards, as it may be another one by then.
+    The type is checked before opening, as opening a device may have effects, and again afterwards,
+    as the path may lead to something else by then.
 
     Raises
     ------
     OSError
-        If there is none, or if it is a folder, pipe, socket or device.
+        If there is no file, or if it is a folder, pipe, socket or device.
     """
     check_regular(path)
     number = os.open(path, _READ | _AT_ONCE)
@@ -43,12 +44,12 @@ def open_regular(path: str | os.PathLike[str], buffering: int = -1) -> BinaryIO:
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:
-    """Check what a path leads to, without opening it.
+    """Check that a path leads to a regular file, without opening it.
 
     Raises
     ------
     OSError
-        As :func:`open_regular` does.
+        If there is no file, or if it is a folder, pipe, socket or device.
     """
     _check(path, os.stat(path).st_mode)
 
@@ -60,12 +61,18 @@ def _check(path: str | os.PathLike[str], mode: int) -> None:
 
 
 def identity(file: str | int) -> Identity:
-    """What tells a file from one that replaced it, or from itself when it grew; None: no file.
+    """Return what distinguishes a file from one that replaced it, or from itself before it grew.
 
     Parameters
     ----------
     file
-        A path, or the number of an open file.
+        A path, or the descriptor of an open file.
+
+    Returns
+    -------
+    tuple or None
+        Device, inode, size in bytes and time of the last change in nanoseconds. None if there is
+        no file.
     """
     try:
         found = os.stat(file)

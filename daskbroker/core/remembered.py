@@ -1,4 +1,4 @@
-"""A mapping of what was looked up lately."""
+"""A mapping of limited size for what was looked up recently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 2000
 
 
 class Remembered(dict[K, V]):
-    """A dict that forgets what was put first, beyond 2,000 entries."""
+    """A dict of at most 2,000 entries, which drops the entry that was added first."""
 
     def __setitem__(self, key: K, value: V) -> None:
         if len(self) >= MOST and key not in self:
@@ -22,7 +22,7 @@ class Remembered(dict[K, V]):
         super().__setitem__(key, value)
 
     def find(self, key: K, look_up: Callable[[K], V | None]) -> V | None:
-        """What is remembered of a key; else what is looked up, and remembered if there is any."""
+        """Return the value of a key; if none is kept, look it up, and keep it unless None."""
         found = self.get(key)
         if found is None:
             found = look_up(key)

@@ -1,4 +1,4 @@
-"""Loops that go round until the work is done, and must not go round for ever."""
+"""Guard of loops that repeat until the work is done, and must not repeat for ever."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["Rounds"]
 
 
 class Rounds:
-    """Ends a loop that makes no progress.
+    """Guard that ends a loop without progress.
 
     Parameters
     ----------
     what
-        Is done, for the error's message: work and place.
+        Work and place for the error's message.
     """
 
     def __init__(self, what: str) -> None:
@@ -21,12 +21,17 @@ class Rounds:
         self._before: object = None
 
     def check(self, state: object) -> None:
-        """Call it in each round with what progress changes, be it another process's.
+        """Check in each round that the state has changed.
+
+        Parameters
+        ----------
+        state
+            Value that changes with progress, including that of another process.
 
         Raises
         ------
         StoreError
-            If the state is that of the round before.
+            If the state equals that of the previous round.
         """
         if state == self._before:
             raise StoreError(

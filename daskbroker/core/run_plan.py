@@ -1,7 +1,7 @@
-"""What a store has of some runs: their descriptors, and the chunks of events and references.
+"""Plans of runs: their descriptors, and their chunks of events and references.
 
-A :class:`RunPlan` is made by one call to a store, for any number of runs, and is passed down to
-whatever shows, fills, sends or copies the runs; nothing asks the store again.
+A :class:`RunPlan` is made by one call to a store, for any number of runs, and is passed to the code
+that shows, fills, sends or copies the runs; the store is not asked again.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ PRIMARY = "primary"
 
 
 def stream_of(descriptor: Mapping[str, Any]) -> str:
-    """Name of the stream of a descriptor; ``"primary"`` for those of old versions without one."""
+    """Return the stream name of a descriptor, ``"primary"`` for old ones that have none."""
     return str(descriptor.get("name") or PRIMARY)
 
 
 @dataclass(frozen=True, eq=False)
 class RunPlan:
-    """What a store has of some runs. Pure data; picklable, and then readable anywhere.
+    """Plan of what a store has of some runs. It is pure data that can be pickled and used anywhere.
 
     Attributes
     ----------
     runs
         Uids of the runs, in the order in which they were asked for.
     events
-        The chunks of events, with every descriptor of the planned streams.
+        Plan of the chunks of events, with every descriptor of the planned streams.
     references
-        The chunks of references by kind of document (``"resource"``, ``"datum"``, …). In place
-        of descriptors they have owners, ``{"uid": run, "run_start": run}``, one for each run
+        Plan of the chunks of references by kind of document (``"resource"``, ``"datum"``, …). In
+        place of descriptors they have owners, ``{"uid": run, "run_start": run}``, one for each run
         whose references are planned. Empty if none are.
     peeks
-        What is remembered of the detector files of the runs whose references are planned.
+        What the store keeps of the detector files of the runs whose references are planned.
     unlisted
         By uid, the runs of which a descriptor cannot be read.
     """
@@ -56,12 +56,12 @@ class RunPlan:
 
     @property
     def descriptors(self) -> tuple[Document, ...]:
-        """The descriptors of the planned streams, run by run, within a run in order of time."""
+        """Descriptors of the planned streams, run by run, and by time within a run."""
         return self.events.descriptors
 
     @property
     def bad(self) -> dict[str, BadRun]:
-        """By uid, the runs of which something cannot be read: the plan has not all of them."""
+        """By uid, the runs of which something cannot be read; the plan is incomplete for them."""
         found = dict(self.unlisted)
         for plan in self.plans:
             for run, bad in plan.bad.items():
@@ -69,30 +69,30 @@ class RunPlan:
         return found
 
     def checked(self) -> RunPlan:
-        """The plan, if all its runs can be read.
+        """Return the plan itself, if all its runs can be read.
 
         Raises
         ------
         StoreDamaged
-            Naming the first that cannot.
+            If one cannot; the message names the first.
         """
         for bad in self.bad.values():
             raise bad.error()
         return self
 
     def unreadable_events(self, columns: Sequence[str] | None) -> dict[str, BadRun]:
-        """By uid, the runs of which these columns are in a damaged chunk; they are read for it."""
+        """Read these columns of all events; return, by uid, the runs that have a damaged chunk."""
         return _unreadable(self.events, columns)
 
     def unreadable_references(self) -> dict[str, BadRun]:
-        """By uid, the runs of which a chunk of references is damaged; they are read for it."""
+        """Read all references; return, by uid, the runs that have a damaged chunk."""
         bad: dict[str, BadRun] = {}
         for plan in self.references.values():
             bad = _unreadable(plan, None) | bad
         return bad
 
     def without(self, runs: Collection[str]) -> RunPlan:
-        """The plan of the other runs."""
+        """Return the plan without these runs."""
         if not runs:
             return self
         plans = [
@@ -118,25 +118,25 @@ class RunPlan:
 
     @property
     def plans(self) -> tuple[ChunkPlan, ...]:
-        """Everything that has chunks: events first, then each kind of references."""
+        """Plans of all chunks: events first, then each kind of references."""
         return (self.events, *self.references.values())
 
     def with_plans(self, plans: Iterable[ChunkPlan]) -> RunPlan:
-        """The same with other plans in the place of :attr:`plans`."""
+        """Return the same plan with other plans in place of :attr:`plans`."""
         events, *references = plans
         return replace(
             self, events=events, references=dict(zip(self.references, references, strict=True))
         )
 
     def of_stream(self, name: Any) -> RunPlan:
-        """The part of one stream, with all references; ``ALL`` is the plan itself."""
+        """Return the part of one stream, with all references; the plan itself for ``ALL``."""
         if name is ALL:
             return self
         places = [n for n, d in enumerate(self.descriptors) if stream_of(d) == name]
         return replace(self, events=self.events.of_descriptors(places))
 
     def by_run(self) -> dict[str, RunPlan]:
-        """The part of each run that has a descriptor of events."""
+        """Return the part of each run that has a descriptor, by uid."""
         references = {kind: plan.by_run() for kind, plan in self.references.items()}
         peeks: dict[str, list[Peek]] = {}
         for peek in self.peeks:
@@ -152,7 +152,7 @@ class RunPlan:
         }
 
     def sizes(self) -> dict[str, int]:
-        """Number of events by descriptor uid, and of references by kind. Nothing is read."""
+        """Return the number of events by descriptor uid, of references by kind; reads no chunk."""
         found = {descriptor["uid"]: 0 for descriptor in self.descriptors}
         owners = self.events.records["descriptor"].tolist()
         for place, rows in zip(owners, self.events.records["rows"].tolist(), strict=True):
@@ -164,7 +164,7 @@ class RunPlan:
 
 
 def _unreadable(plan: ChunkPlan, columns: Sequence[str] | None) -> dict[str, BadRun]:
-    """By uid, the runs of which these columns of a plan are in a damaged chunk."""
+    """Read these columns of a plan; return, by uid, the runs that have a damaged chunk."""
     bad: dict[str, BadRun] = {}
     for place, descriptor in enumerate(plan.descriptors):
         run = descriptor["run_start"]
@@ -177,12 +177,12 @@ def _unreadable(plan: ChunkPlan, columns: Sequence[str] | None) -> dict[str, Bad
 
 
 def run_owners(runs: Sequence[str]) -> list[Document]:
-    """What plans of references have in place of descriptors, one for each run."""
+    """Return what plans of references have in place of descriptors, one for each run."""
     return [Document({"uid": run, "run_start": run}) for run in runs]
 
 
 def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Document]]:
-    """``("resource" | "stream_resource", doc)`` of planned references, in order; they are read."""
+    """Read planned resources; yield ``("resource" | "stream_resource", doc)`` in order."""
     for layout in (RESOURCE, STREAM_RESOURCE):
         plan = references.get(layout.kind)
         for table in () if plan is None else plan.read_all():
@@ -193,19 +193,24 @@ def resources_of(references: Mapping[str, ChunkPlan]) -> Iterator[tuple[str, Doc
 def frame_spans(
     plan: ChunkPlan, resources: ChunkPlan
 ) -> tuple[list[tuple[str, str, range]], dict[str, BadRun]]:
-    """Descriptor, data key and range of ``seq_num`` of each stream_datum that is not empty.
-
-    Also, by uid, the runs whose stream_datums cannot be read. A stream_resource that is not there
-    stands for a key of its own.
+    """Read stream_datums; return the range of ``seq_num`` that each describes.
 
     Parameters
     ----------
     plan, resources
-        Of stream_datums and stream_resources of some runs; both have the same descriptors.
+        Plans of stream_datums and stream_resources of some runs, with the same descriptors.
+
+    Returns
+    -------
+    spans : list
+        Uid of the descriptor, data key and range of each stream_datum that is not empty. If its
+        stream_resource is missing, the uid of that stands in place of the data key.
+    bad : dict
+        By uid, the runs whose stream_datums cannot be read.
     """
     try:
         return list(_spans(plan, resources)), {}
-    except StoreDamaged:  # of some run; the others are read one by one
+    except StoreDamaged:  # one run's damage must not hide the others, so each is read by itself
         spans: list[tuple[str, str, range]] = []
         bad: dict[str, BadRun] = {}
         for place, owner in enumerate(plan.descriptors):
@@ -219,7 +224,7 @@ def frame_spans(
 
 def _spans(plan: ChunkPlan, resources: ChunkPlan) -> Iterator[tuple[str, str, range]]:
     key_of: dict[str, str] = {}
-    with suppress(StoreDamaged):  # which is told where files are read
+    with suppress(StoreDamaged):  # reported when the files are read
         for _, doc in resources_of({STREAM_RESOURCE.kind: resources}):
             key_of[doc["uid"]] = str(doc.get("data_key", ""))
     columns = ["descriptor", STREAM_DATUM.owner, "seq_nums:start", "seq_nums:stop"]

@@ -1,8 +1,8 @@
-"""From descriptors and chunk kinds to the columns of a table, with their dtypes.
+"""Columns of a table and their dtypes, from descriptors and the kinds of chunks.
 
-Every partition of a table has the same dtypes, whatever a descriptor claims: the values that
-are stored decide (through the kinds in the chunks' manifest, without reading a chunk), and
-only where there are none does the descriptor's claim.
+Every partition of a table has the same dtypes, whatever a descriptor claims: the stored values
+decide (through the kinds in the chunks' manifest, without reading a chunk), and the descriptor's
+claim only if there are none.
 """
 
 from __future__ import annotations
@@ -36,29 +36,30 @@ __all__ = [
 ]
 
 TIME = "datetime64[us, UTC]"
-"""Of each table's ``time``, whatever the zone of the broker: Dask computes the divisions of
+"""Dtype of every table's ``time``, whatever the zone of the broker: Dask computes the divisions of
 nanoseconds, and of any other zone, wrongly, and loses rows (``set_index``, ``resample``)."""
 NULLABLE = {"int64": "Int64", "bool": "boolean", "uint64": "UInt64"}
+"""Dtype that has nulls, by the dtype that has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableColumn:
-    """One column of a table: where it comes from and what dtype it has.
+    """One column of a table: its source and its dtype.
 
     Attributes
     ----------
     field
         Role, key and name.
     physical
-        Name of the chunk's column, "" for one that is the same in all rows of a chunk.
+        Name of the chunk's column, or "" if the value is the same in all rows of a chunk.
     dtype
-        pandas dtype by name; the same in each partition.
+        Name of the pandas dtype; the same in each partition.
     external
-        The values are outside the store (event-model's ``external``) and have to be filled.
+        Whether the values are outside the store (event-model's ``external``) and must be filled.
     arrays
-        What the cells of all chunks have in common, if they are arrays.
+        Common form of the cells of all chunks, if they are arrays.
     fields
-        The dtype of fields that is declared, if cells are rows.
+        Declared dtype of fields, if cells are rows.
     """
 
     field: Field
@@ -70,21 +71,21 @@ class TableColumn:
 
     @property
     def name(self) -> str:
-        """Of the column."""
+        """Name of the column."""
         return self.field.name
 
 
 def table_columns(
     plan: ChunkPlan, fields: Sequence[Field], runs: Mapping[str, tuple[Any, Any]]
 ) -> list[TableColumn]:
-    """Decide source and dtype of each selected field.
+    """Return source and dtype of each selected field.
 
     Parameters
     ----------
     plan
-        Chunks of the stream.
+        Plan of the stream's chunks.
     fields
-        From :func:`daskbroker.core.fields.select`.
+        Fields that :func:`daskbroker.core.fields.select` returned.
     runs
         ``{run uid: (start, stop)}``, for projections.
     """
@@ -121,7 +122,7 @@ def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) 
 
 
 def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
-    """The different kinds that a column has in a plan's chunks; None stands for a chunk without."""
+    """Return the different kinds of a column in a plan's chunks; None for chunks without it."""
     used = np.unique(plan.records["schema"])
     return [plan.schemas[place].get(physical) for place in used.tolist()]
 
@@ -129,7 +130,7 @@ def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
 def _fields(
     claims: Sequence[Mapping[str, Any]], kinds: Sequence[Kind | None], arrays: ArrayForm | None
 ) -> np.dtype | None:
-    """The fields that are declared, if cells can be rows of as many."""
+    """Return the declared dtype of fields, or None if the cells cannot be rows of as many."""
     fields = fields_of(claims)
     names = {kind.name for kind in kinds if kind is not None}
     if fields is None or not names <= {"array", "list", "json", "null"}:
@@ -139,9 +140,17 @@ def _fields(
 
 
 def unify(kinds: Iterable[Kind | None], claim: str) -> str:
-    """One dtype for all chunks; None stands for a chunk without the column.
+    """Return the name of one pandas dtype for the column of all chunks.
 
-    Integers that a float cannot hold, and types that have nothing in common, make ``object``.
+    It is ``object`` for integers that a float cannot hold beside floats, and for types that have
+    nothing in common.
+
+    Parameters
+    ----------
+    kinds
+        Kinds of the column; None for a chunk without the column.
+    claim
+        Dtype to use if no values are stored.
     """
     kinds = list(kinds)
     nulls = any(kind is None or kind.nulls for kind in kinds)
@@ -163,7 +172,7 @@ def unify(kinds: Iterable[Kind | None], claim: str) -> str:
 
 
 def claimed_dtype(claims: Sequence[Mapping[str, Any]]) -> str:
-    """What descriptors say of a data key, as a dtype; ``object`` where they disagree."""
+    """Return the dtype that descriptors claim for a data key; ``object`` if they disagree."""
     dtypes = {_claim(claim) for claim in claims}
     if len(dtypes) == 1:
         return dtypes.pop()
@@ -178,7 +187,7 @@ def _claim(claim: Mapping[str, Any]) -> str:
 
 
 def values_dtype(values: Sequence[Any]) -> str:
-    """The dtype of a constant column of JSON-like values."""
+    """Return the name of the pandas dtype of a constant column of JSON-like values."""
     types = {type(value) for value in values if value is not None}
     nulls = any(value is None for value in values)
     if types == {int} and all(v is None or abs(v) < 2**63 for v in values):
@@ -197,10 +206,10 @@ def values_dtype(values: Sequence[Any]) -> str:
 
 
 def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
-    """A chunk's column as a pandas or NumPy array of exactly this dtype.
+    """Return a chunk's column as a pandas or NumPy array of exactly this dtype.
 
-    Nulls are NaN, NA or NaT as the dtype has it, None in ``object``; a column that the chunk
-    lacks is null throughout. Array cells are NumPy arrays, JSON cells Python values.
+    Nulls are NaN, NA or NaT, depending on the dtype, and None in ``object``; a column that the
+    chunk lacks is all null. Array cells are NumPy arrays, JSON cells Python values.
     """
     rows = table.num_rows
     place = table.schema.get_field_index(physical)
@@ -223,7 +232,7 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
 
 
 def column_cells(table: pa.Table, column: TableColumn, rows: slice | np.ndarray) -> Any:
-    """The cells of a column in some rows of a chunk, as :func:`to_pandas` gives them.
+    """Return the cells of a column in some rows of a chunk, as :func:`to_pandas` does.
 
     The arrays of all chunks have one dtype; rows of fields are structured arrays.
     """
@@ -239,7 +248,7 @@ def object_cells(
     arrays: ArrayForm | None,
     fields: np.dtype | None,
 ) -> np.ndarray:
-    """Cells that are arrays, in the form that those of all chunks have, see `TableColumn`."""
+    """Return cells that are arrays in the common form of all chunks, see `TableColumn`."""
     cells: np.ndarray = to_pandas(table, physical, "object")[rows]
     if fields is not None:
         convert: Callable[[Any], Any] = partial(structured_cell, dtype=fields)
@@ -252,13 +261,13 @@ def object_cells(
     ragged = arrays is not None and arrays.shape is None
     for place, cell in enumerate(cells):
         if cell is None or (ragged and type(cell) is list and None in cell):
-            continue  # of differing lengths, they are kept as they are
+            continue  # lists of differing lengths that have None are kept as they are
         cells[place] = convert(cell)
     return cells
 
 
 def _has_leaves_of(table: pa.Table, physical: str, dtype: np.dtype) -> bool:
-    """Whether a chunk's cells are arrays of a dtype, or lists that stand for arrays of objects."""
+    """Return whether a chunk's cells are arrays of a dtype, or lists if that is of objects."""
     place = table.schema.get_field_index(physical)
     if place < 0:
         return True
@@ -300,16 +309,16 @@ def _ragged_rows(array: pa.Array) -> list[np.ndarray]:
 
 
 UNITS = {("s", 1): 1.0, ("ms", 1): 1e3, ("us", 1): 1e6, ("ns", 1): 1e9}
-"""Units of ``datetime64``: so many make a second."""
+"""Number of each unit of ``datetime64`` in a second."""
 
 NULLS = {"float64": np.nan, "int64": 0, "uint64": 0, "bool": False}
 
 
 def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
-    """POSIX seconds as ``datetime64[us, UTC]``, to the nearest microsecond.
+    """Return POSIX seconds as ``datetime64[us, UTC]``, to the nearest microsecond.
 
-    A float of today's size resolves 0.24 microseconds. NaT stands for NaN, and for what is
-    outside the calendars of pandas, Arrow and Dask (the years 1 to 9999).
+    A float of today's size resolves 0.24 microseconds. NaN, and times outside the calendars of
+    pandas, Arrow and Dask (the years 1 to 9999), become NaT.
     """
     nat = ~((seconds >= LEAST) & (seconds < MOST))  # also of NaN
     micro = np.rint(np.where(nat, 0.0, seconds) * 1e6).astype(np.int64)
@@ -320,10 +329,10 @@ def posix_to_datetime(seconds: np.ndarray) -> pd.DatetimeIndex:
 
 
 def datetime_to_posix(times: np.ndarray) -> np.ndarray:
-    """POSIX seconds of ``datetime64`` values of any unit, in UTC; NaT is NaN.
+    """Return the POSIX seconds of ``datetime64`` values of any unit, in UTC; NaT becomes NaN.
 
-    Each is the float nearest to what is shown, so a time of whole microseconds comes back as it
-    went into :func:`posix_to_datetime`.
+    Each is the float nearest to the displayed time, so a time of whole microseconds equals the one
+    that :func:`posix_to_datetime` was given.
     """
     if np.datetime_data(times.dtype) not in UNITS:
         times = times.astype("datetime64[us]")
@@ -332,12 +341,12 @@ def datetime_to_posix(times: np.ndarray) -> np.ndarray:
 
 
 def constant(value: Any, rows: int, dtype: str) -> Any:
-    """An array of one value, null for None, of the given dtype."""
+    """Return an array of one repeated value of the given dtype; None becomes null."""
     return of_values([value] * rows, dtype)
 
 
 def of_values(values: Sequence[Any], dtype: str) -> Any:
-    """An array of values, null for None, of the given dtype."""
+    """Return an array of values of the given dtype; None becomes null."""
     if dtype == "object":
         out = np.empty(len(values), dtype=object)
         for place, value in enumerate(values):
@@ -346,14 +355,14 @@ def of_values(values: Sequence[Any], dtype: str) -> Any:
     if dtype == TIME:
         return pd.DatetimeIndex([pd.NaT] * len(values), dtype=TIME)
     if dtype in NULLS:
-        # Only an empty array can be null and of a dtype without nulls.
+        # For integers and booleans the null is never used: these dtypes are chosen without nulls.
         null = NULLS[dtype]
         return np.array([null if value is None else value for value in values], dtype=dtype)
     return pd.array(list(values), dtype=dtype)
 
 
 def empty_frame(columns: Sequence[TableColumn], attrs: Mapping[str, Any]) -> pd.DataFrame:
-    """The table without rows: index ``seq_num``, every column of its dtype, and the attrs."""
+    """Return a table without rows: index ``seq_num``, all columns with their dtypes, and attrs."""
     data = {c.name: pd.Series(constant(None, 0, c.dtype), dtype=c.dtype) for c in columns}
     frame = pd.DataFrame(data, columns=[c.name for c in columns])
     frame.index = pd.Index(np.zeros(0, np.int64), name="seq_num")
@@ -362,7 +371,7 @@ def empty_frame(columns: Sequence[TableColumn], attrs: Mapping[str, Any]) -> pd.
 
 
 def stream_attrs(descriptors: Sequence[Mapping[str, Any]], stream: str) -> dict[str, Any]:
-    """What a table carries of where it comes from: run and descriptor uids, units."""
+    """Return the attrs of a table: stream, uids of the first 100 runs and descriptors, units."""
     runs = list(dict.fromkeys(d["run_start"] for d in descriptors))
     units: dict[str, Any] = {}
     for key in data_keys_of(descriptors):

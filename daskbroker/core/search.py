@@ -1,7 +1,7 @@
-"""A search for runs: everything ``db(...)`` takes, checked and in one value.
+"""A search for runs: all arguments of ``db(...)``, checked and in one value.
 
-Some words have one meaning each, whatever the documents hold; see :func:`compile_search`. A key of
-start documents that is named like one of them is reached by ``start={...}``.
+Some words have a fixed meaning, whatever the documents hold; see :func:`compile_search`. A key of
+start documents that has the same name is searched by ``start={...}``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .timespan import timespan
 __all__ = ["RESERVED", "HasDataKey", "Search", "compile_search", "is_derived", "origin_of"]
 
 DERIVED = "derived_from"
-"""Key of the start document of a run that was made of others."""
+"""Key of the start document of a run that was made from others."""
 RESERVED = ("data_key", "start_time", "stop_time", "exit_status", "derived")
-"""Words of a query that a key of a start document may have been meant by."""
+"""Words of a query that may have been meant as a key of start documents."""
 
 
 def is_derived(start: Mapping[str, Any]) -> bool:
-    """Whether a run was made of others, as :func:`daskbroker.reprocess` makes them."""
+    """Return whether a run was made from others, as :func:`daskbroker.reprocess` makes them."""
     return DERIVED in start
 
 
 def origin_of(start: Mapping[str, Any]) -> str:
-    """What a run was made of, in a few letters; empty for a raw run."""
+    """Return in a few letters which runs a run was made from; empty for a raw run."""
     if not is_derived(start):
         return ""
     origin = start[DERIVED]
@@ -48,37 +48,37 @@ def origin_of(start: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class HasDataKey:
-    """On descriptors: whether there is a data key of this name."""
+    """Condition on descriptors that they have a data key of this name."""
 
     name: str
 
     def matches(self, descriptor: Mapping[str, Any]) -> bool:
-        """Whether a descriptor has it."""
+        """Return whether a descriptor has the data key."""
         keys = descriptor.get("data_keys")
         return isinstance(keys, Mapping) and self.name in keys
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a run has to satisfy; empty: every run.
+    """Conditions that a run must satisfy; an empty search matches every run.
 
     Attributes
     ----------
     queries
-        On the start document, all of them.
+        Queries that the start document must all match.
     stop
-        On the stop document; a run without one does not match.
+        Queries that the stop document must all match; a run without one does not match.
     descriptors
-        On descriptors; each must match some descriptor of the run. The header source leaves
+        Queries each of which must match some descriptor of the run. The header source leaves
         these to the broker.
     texts
-        Over the values of start and stop.
+        Full-text queries over the values of start and stop document.
     since, until
-        Inclusive, POSIX seconds, of the start document's ``time``.
+        Inclusive bounds of the start document's ``time`` in POSIX seconds; None if open.
     shown
-        The parts, as they are shown.
+        The conditions as text for display.
     reserved
-        Those of `RESERVED` that were asked for.
+        Those of `RESERVED` that were used.
     """
 
     queries: tuple[Query, ...] = ()
@@ -91,8 +91,8 @@ class Search:
     reserved: tuple[str, ...] = field(default=(), compare=False)
 
     def matches(self, start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> bool:
-        """Whether a run matches, its descriptors aside."""
-        time = seconds_of(start, math.nan)  # NaN is neither before nor after
+        """Return whether a run matches, without regard to its descriptors."""
+        time = seconds_of(start, math.nan)  # NaN fails both comparisons below
         if self.since is not None and not time >= self.since:
             return False
         if self.until is not None and not time <= self.until:
@@ -104,7 +104,7 @@ class Search:
         )
 
     def matches_descriptors(self, descriptors: list[Any]) -> bool:
-        """Whether the descriptors of a run match."""
+        """Return whether the descriptors of a run match."""
         return all(any(q.matches(d) for d in descriptors) for q in self.descriptors)
 
     def __and__(self, other: Search) -> Search:
@@ -115,7 +115,7 @@ class Search:
             ends = [end for end in (a, b) if end is not None]
             return pick(ends) if ends else None
 
-        def both(name: str) -> tuple[Any, ...]:  # what the two share, as a filter, once
+        def both(name: str) -> tuple[Any, ...]:  # what both have, such as a filter, is kept once
             return tuple(dict.fromkeys(getattr(self, name) + getattr(other, name)))
 
         return Search(
@@ -141,7 +141,7 @@ def compile_search(
     query: Mapping[str, Any] | None = None,
     timezone: str = "UTC",
 ) -> Search:
-    """Check what a user asks for.
+    """Check the arguments of a search and return them as a :class:`Search`.
 
     Parameters
     ----------
@@ -150,15 +150,18 @@ def compile_search(
     since, until
         See :func:`daskbroker.core.timespan.timestamp`.
     query
-        Keys of the start document, but for the words that have a meaning of their own: ``start``,
-        ``stop`` and ``descriptor`` hold queries on those documents; ``data_key`` names a data key
-        that some descriptor has; ``start_time`` and ``stop_time`` are since and until;
-        ``exit_status`` is the stop document's; ``derived`` tells whether the start document
-        has ``derived_from``.
+        Keys of the start document, except for the words that have a meaning of their own:
+        ``start``, ``stop`` and ``descriptor`` hold queries on those documents; ``data_key`` names
+        a data key that some descriptor must have; ``start_time`` and ``stop_time`` are since and
+        until; ``exit_status`` is a key of the stop document; ``derived`` tells whether the start
+        document must have ``derived_from``.
+    timezone
+        Time zone for ``since`` and ``until`` without a zone.
 
     Raises
     ------
     BadQuery
+        If one of the arguments is not valid.
     """
     if full is None and search is not None:
         raise _search_without_text(search)
@@ -267,4 +270,4 @@ _WORDS: dict[str, Callable[[Any, str, str], Search]] = {
     "start_time": _of_start_time,
     "stop_time": _of_stop_time,
 }
-"""What each asks for, given its value."""
+"""Function of each word that makes a search of its value, given value, word and time zone."""

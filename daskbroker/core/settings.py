@@ -1,6 +1,6 @@
-"""Settings: what dask's configuration may say under ``daskbroker``, with defaults, types and help.
+"""Settings: the keys below ``daskbroker`` in dask's configuration, with defaults, types and help.
 
-Stores read settings without importing dask: the package says at import where they are looked up.
+Stores read settings without importing dask: the package sets at import how they are looked up.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Setting:
     Attributes
     ----------
     default
-        The value where the configuration says nothing.
+        Value if the configuration has none.
     kind
-        ``"int"``, ``"seconds"``, ``"bytes"`` (a number, or text such as ``"64 MiB"``),
-        ``"bool"``, ``"text"``, or the values that are possible.
+        Type of the value: ``"int"``, ``"seconds"``, ``"bytes"`` (a number, or text such as
+        ``"64 MiB"``), ``"bool"``, ``"text"``, or a tuple of the possible values.
     help
-        What it does, in one sentence.
+        Description for users.
     """
 
     default: Any
@@ -108,18 +108,18 @@ _parse_bytes: Callable[[Any], int] = int
 
 
 def look_up_by(get: Callable[[str, Any], Any], parse_bytes: Callable[[Any], int]) -> None:
-    """Say where settings are looked up, and how sizes are read; the package does it at import."""
+    """Set how settings are looked up and sizes are parsed; the package calls this at import."""
     global _look_up, _parse_bytes
     _look_up, _parse_bytes = get, parse_bytes
 
 
 def setting(name: str) -> Any:
-    """The present value of a setting, of the type that it has.
+    """Return the present value of a setting, converted to its type; text is not checked.
 
     Raises
     ------
     ConfigError
-        If the configuration has a value of another type.
+        If the configuration has a value that is not valid.
     """
     known = SETTINGS[name]
     value = _look_up(f"daskbroker.{name}", known.default)

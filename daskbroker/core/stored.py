@@ -1,10 +1,10 @@
-"""Documents that somebody else has stored, checked where they are read.
+"""Checks of documents that another program has stored, made when they are read.
 
-What is inserted is checked by :mod:`daskbroker.core.validate` before a store sees it. A database
-that others write to holds anything: so what is read from there is looked at for what daskbroker
-relies on. That is less than event-model's schemas ask for: old documents break them in places
-that harm nobody (a start or descriptor without ``time`` is shown as such). It costs little: a few
-types of a start, stop or descriptor, and of events and references those of whole columns.
+Inserted documents are checked by :mod:`daskbroker.core.validate` before a store gets them. A
+database that others write to may hold anything, so what is read from it is checked for what
+daskbroker relies on. That is less than event-model's schemas ask for: old documents break them in
+harmless ways (a start or descriptor without ``time`` is shown as such). The checks cost little:
+a few types of a start, stop or descriptor, and the types of whole columns of events and references.
 """
 
 from __future__ import annotations
@@ -28,14 +28,16 @@ FEW = 16
 
 
 def fault_of(name: str, doc: Mapping[str, Any]) -> str | None:
-    """What is wrong with a start, stop or descriptor that daskbroker relies on; None if nothing.
+    """Return what is wrong with a start, stop or descriptor, or None if nothing is.
+
+    Only what daskbroker relies on is checked.
 
     Parameters
     ----------
     name
         ``"start"``, ``"stop"`` or ``"descriptor"``.
     doc
-        As it was decoded.
+        Document as it was decoded.
     """
     uid = doc.get("uid")
     if type(uid) is not str or not uid:
@@ -94,19 +96,20 @@ def encode_stored_rows(
     metadata: Mapping[str, str],
     places: Sequence[Any] | None = None,
 ) -> pa.Table:
-    """As :func:`~.layouts.encode_rows`, of documents that nobody has checked.
+    """Encode unchecked documents as :func:`~.layouts.encode_rows`.
 
     Parameters
     ----------
     layout, rows, metadata
-        As for :func:`~.layouts.encode_rows`.
+        See :func:`~.layouts.encode_rows`.
     places
-        Where each is stored, such as its ``_id``: for messages of those without uid.
+        Place of each document in the store, such as its ``_id``, for messages about documents
+        without uid.
 
     Raises
     ------
     StoreDamaged
-        Naming the first document that makes no sense, and its field.
+        If a document is not valid; the message names the first, and its field.
     """
 
     def check() -> None:
@@ -125,7 +128,7 @@ def encode_stored_rows(
 
 
 def _is_plain(event: Mapping[str, Any]) -> bool:
-    """Whether an event is sound in every way; of a few, quicker to tell than of their columns."""
+    """Return whether an event is valid; for few events this is faster than checking columns."""
     get = event.get
     time, stamps = get("time"), get("timestamps")
     return (
@@ -155,12 +158,12 @@ def _encoded_rows(
 def encode_stored_page(
     layout: Layout, page: dict[str, Any], metadata: Mapping[str, str]
 ) -> pa.Table:
-    """As :func:`~.layouts.encode_page`, of a page that nobody has checked.
+    """Encode an unchecked page as :func:`~.layouts.encode_page`.
 
     Raises
     ------
     StoreDamaged
-        Naming the column that makes no sense.
+        If a column is not valid; the message names it.
     """
     return _encoded(
         layout,
@@ -170,7 +173,7 @@ def encode_stored_page(
 
 
 def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[], None]) -> pa.Table:
-    """What is encoded; only where its columns are not what they should be, rows are checked."""
+    """Return the encoded table; the single documents are checked only if its columns are wrong."""
     failure: Exception | None = None
     try:
         table = encode()
@@ -182,7 +185,7 @@ def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[],
         check()
     except (BadDocument, TypeError, AttributeError) as error:
         raise StoreDamaged(str(error)) from None
-    if failure is None:  # odd, but each document is one that could have been inserted
+    if failure is None:  # unusual columns, but each document could have been inserted as it is
         return table
     raise StoreDamaged(f"some {layout.kind}s make no sense: {failure}") from failure
 
@@ -193,6 +196,7 @@ def check_column(name: str, kind: Kind) -> None:
     Raises
     ------
     StoreDamaged
+        If its kind is not one that the column may have, or a required column has nulls.
     """
     wrong = kind.nulls if name in EVENT.columns else False
     if wrong or kind.name not in _kinds_of(name):
@@ -202,7 +206,7 @@ def check_column(name: str, kind: Kind) -> None:
 
 
 def _kinds_of(name: str) -> Collection[str]:
-    """The kinds that a column of events, or of references, may have."""
+    """Return the kinds that a column of events may have."""
     if name.startswith("ts:"):
         return (*NUMBERS, "null")
     if name in ("time", "seq_num", "uid"):
@@ -211,7 +215,7 @@ def _kinds_of(name: str) -> Collection[str]:
 
 
 def _is_sound(layout: Layout, table: pa.Table) -> bool:
-    """Whether the columns that every document has are of the right kinds, throughout."""
+    """Return whether the columns that every document must have are of the right kinds."""
     for name in layout.columns:
         kind = field_kind(table.schema.field(name))[0]
         if kind.nulls or kind.name not in _OWN_KINDS.get(name, ("str",)):

@@ -1,4 +1,4 @@
-"""Which iterators give stored documents: these never wait for what happens at a beamline."""
+"""Register of iterators of stored documents, which never wait for events at a beamline."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _streams: WeakSet[Iterator[Any]] = WeakSet()
 
 
 def from_store(stream: Iterator[Item]) -> Iterator[Item]:
-    """The same iterator, of which it is known from now on that it gives what is stored."""
+    """Register an iterator of stored documents and return it."""
     _streams.add(stream)
     return stream
 
 
 def is_from_store(stream: object) -> bool:
-    """Whether :func:`from_store` was told so of this iterator."""
+    """Return whether an iterator was registered by :func:`from_store`."""
     return isinstance(stream, Iterator) and stream in _streams

@@ -1,9 +1,9 @@
-"""Cells that are rows of fields: what ``dtype_numpy`` of a descriptor tells of them.
+"""Cells that are rows of fields, as ``dtype_numpy`` of a descriptor declares them.
 
-Structured arrays, and the ``Table`` of ophyd-async, are stored and given back as rows, lists of
-the values of their fields, which is what event-model's own sanitizing makes of them too. The
-descriptor says what each field is called and of which dtype it is; with that, cells are
-structured arrays again.
+Structured arrays, and the ``Table`` of ophyd-async, are stored and returned as rows, lists of
+the values of their fields, which is also what event-model's own sanitizing makes of them. The
+descriptor declares name and dtype of each field; with these, cells are converted back to
+structured arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["field_values", "fields_of", "structured_cell"]
 
 
 def fields_of(claims: Iterable[Mapping[str, Any]]) -> np.dtype | None:
-    """The dtype of fields that descriptors declare; None unless all declare the same."""
+    """Return the dtype of fields that descriptors declare, or None unless all declare the same."""
     found = {_declared(claim.get("dtype_numpy")) for claim in claims}
     return found.pop() if len(found) == 1 else None
 
@@ -42,10 +42,10 @@ def _declared(told: Any) -> np.dtype | None:
 
 
 def structured_cell(cell: Any, dtype: np.dtype) -> Any:
-    """A row, or rows in any number of dimensions, as a structured scalar or array.
+    """Return a row, or rows in any number of dimensions, as a structured scalar or array.
 
-    What does not fit the dtype stays what it is. Text has the declared length or, where it is
-    longer, its own; nothing is cut off.
+    A cell that does not fit the dtype is returned as it is. Text gets the declared length or, if
+    it is longer, its own; nothing is truncated.
     """
     rows = cell.tolist() if isinstance(cell, np.ndarray) else cell
     if not isinstance(rows, list):
@@ -87,7 +87,7 @@ def _of_rows(rows: Sequence[Sequence[Any]], dtype: np.dtype) -> np.ndarray | Non
 
 
 def field_values(values: Sequence[Any], dtype: np.dtype) -> np.ndarray | None:
-    """Values of one field as an array of its dtype; None if it would not hold them exactly."""
+    """Return the values of one field as an array of its dtype, or None if that is not exact."""
     if dtype.kind in "SU":
         return _texts(values, dtype)
     try:
@@ -101,7 +101,10 @@ def field_values(values: Sequence[Any], dtype: np.dtype) -> np.ndarray | None:
 
 
 def _texts(values: Sequence[Any], dtype: np.dtype) -> np.ndarray | None:
-    """Text, or bytes, where ``dtype`` is of either: Tables declare bytes and hold text."""
+    """Return text or bytes as an array, whichever of them ``dtype`` is.
+
+    Tables declare bytes and hold text. None is returned if the values are mixed or not exact.
+    """
     kinds = set(map(type, values))
     if len(kinds) > 1 or not kinds <= {str, bytes}:
         return None

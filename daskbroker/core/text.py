@@ -1,4 +1,4 @@
-"""Full-text search over the values of documents, never their key names."""
+"""Full-text search over the values of documents, but not their keys."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text: runs of letters, digits and underscores, casefolded."""
+    """Return the words of a text: sequences of letters, digits and underscores, casefolded."""
     return _WORD.findall(text.casefold())
 
 
 def leaf_texts(value: Any) -> Iterator[str]:
-    """Every text, number and UUID among the values, as Python writes them."""
+    """Yield every text, number and UUID among the values, as Python writes it."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -35,29 +35,31 @@ def leaf_texts(value: Any) -> Iterator[str]:
 
 
 def document_words(*docs: Mapping[str, Any] | None) -> set[str]:
-    """The words of all values of some documents."""
+    """Return the words of all values of some documents."""
     return {word for doc in docs if doc is not None for t in leaf_texts(doc) for word in words(t)}
 
 
 class TextQuery:
-    """What ``db(full=..., search=...)`` looks for.
+    """A full-text query, as in ``db(full=..., search=...)``.
 
     Parameters
     ----------
     full
-        The text.
+        Text to search for.
     search
-        ``"text"``: each of its words is a word of some value; ``"substring"``: some value
-        contains it, upper or lower case; ``"regex"``: some value matches it somewhere.
+        Method: ``"text"`` if each of its words must be a word of some value; ``"substring"`` if
+        some value must contain it, regardless of case; ``"regex"`` if it is a pattern that must
+        match somewhere in some value.
 
     Attributes
     ----------
     words
-        What an index of words may use; None for the other methods.
+        Sorted words of the text, for use with an index; None unless the method is ``"text"``.
 
     Raises
     ------
     BadQuery
+        If the text, the method or the pattern is not valid.
     """
 
     def __init__(self, full: str, search: str = "text") -> None:
@@ -73,7 +75,13 @@ class TextQuery:
         self._pattern = search_pattern(full, "", "full") if search == "regex" else None
 
     def matches(self, *docs: Mapping[str, Any] | None) -> bool:
-        """Whether the documents together match."""
+        """Return whether the documents together match.
+
+        Raises
+        ------
+        BadQuery
+            If a regular expression takes too long.
+        """
         if self.words is not None:
             return document_words(*docs).issuperset(self.words)
         texts = (text for doc in docs if doc is not None for text in leaf_texts(doc))

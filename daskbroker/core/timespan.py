@@ -1,4 +1,4 @@
-"""``since`` and ``until``: instants as users write them, as POSIX seconds."""
+"""``since`` and ``until``: conversion of instants as users write them to POSIX seconds."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _MONTH = re.compile(r"(\d{4})(?:-(\d{1,2}))?")
 _DAY = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
 _WEEK = re.compile(r"\d{4}-?W\d{2}")
 _SECONDS = re.compile(r"[+-]?(\d{9,}|\d+\.\d*|\d+(\.\d*)?[eE][+-]?\d+)")
-"""A number; short ones of digits alone are years, days or mistakes."""
+"""A number; fewer than nine digits alone are years, days or mistakes."""
 _CLOCK = re.compile(r"[T ](\d{2}(?::?\d{2}){0,2})(?:[.,](\d+))?")
 _LENGTHS = {2: 3600.0, 4: 60.0, 6: 1.0}
-"""Seconds that a time stands for, by its digits."""
+"""Seconds of the period that a time of day stands for, by its number of digits."""
 _HALF = 4.9e-7
-"""What is written to the microsecond was rounded to it."""
+"""Seconds by which an instant may differ from its text with microseconds, which is rounded."""
 
 
 def timespan(
     since: Any, until: Any, zone: str | dt.tzinfo = "UTC"
 ) -> tuple[float | None, float | None]:
-    """Both ends, inclusive, as POSIX seconds; None where open."""
+    """Return both ends, inclusive, as POSIX seconds; None for an open end."""
     return (
         None if since is None else timestamp(since, zone),
         None if until is None else timestamp(until, zone, end=True),
@@ -39,24 +39,25 @@ def timespan(
 
 
 def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -> float:
-    """An instant as POSIX seconds.
+    """Return an instant as POSIX seconds.
 
     Parameters
     ----------
     value
         A number of POSIX seconds, a datetime, date, pandas or NumPy timestamp, or text: ISO, a
-        number, or what :func:`daskbroker.core.clock.show_time` gives. Without a zone of its own
+        number, or what :func:`daskbroker.core.clock.show_time` returns. Without a zone of its own
         it is local time of ``zone``.
     zone
-        Of the broker.
+        Time zone of the broker.
     end
-        A date, and text to the hour, minute, second or a part of it, stand for the last instant
-        of that rather than the first. Numbers and datetimes are instants.
+        Whether a period stands for its last instant rather than its first. Periods are dates, and
+        text to the hour, minute, second or a part of it; numbers and datetimes are instants. A
+        NumPy datetime64 is taken as its text.
 
     Raises
     ------
     BadQuery
-        For anything else, and for a local time that a change of the clocks left out.
+        If the value is anything else, or a local time that a change of the clocks skipped.
     """
     tz = zone_of(zone)
     try:
@@ -76,7 +77,7 @@ def _shown(value: Any) -> str:
 
 
 def _instant(value: Any, tz: dt.tzinfo, end: bool) -> float | None:
-    """POSIX seconds; None for what is no instant at all."""
+    """Return POSIX seconds, or None if the value is not an instant at all."""
     if isinstance(value, (bool, np.bool_)):
         return None
     if isinstance(value, (int, float, np.integer, np.floating)):
@@ -116,7 +117,7 @@ def _from_text(text: str, tz: dt.tzinfo, end: bool) -> float:
 
 
 def _period(year: int, month: int | None, day: int | None, tz: dt.tzinfo, end: bool) -> float:
-    """First or last instant of a year, month or day."""
+    """Return the first or last instant of a year, month or day."""
     first = dt.datetime(year, month or 1, day or 1)
     if not end:
         return _posix(first, tz, end, gaps=True)
@@ -130,9 +131,10 @@ def _period(year: int, month: int | None, day: int | None, tz: dt.tzinfo, end: b
 
 
 def _posix(moment: dt.datetime, tz: dt.tzinfo, late: bool, *, gaps: bool = False) -> float:
-    """POSIX seconds of a datetime, local to ``tz`` if it has no zone.
+    """Return the POSIX seconds of a datetime, local to ``tz`` if it has no zone.
 
-    Of a time that the clocks show twice, ``since`` means the earlier, ``until`` the later.
+    If the clocks show a time twice, it is the later one if ``late``, as for ``until``, else the
+    earlier. A time that they skip is an error unless ``gaps``, as at the bounds of dates.
     """
     if moment.tzinfo is not None:
         return moment.timestamp()

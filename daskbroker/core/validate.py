@@ -1,11 +1,11 @@
-"""Checks on what comes in: a document that passes can be stored and given back.
+"""Checks of documents on insertion: one that passes can be stored and read back.
 
-The few big documents (start, stop, descriptor, resource, stream_resource) are checked by
-event-model's JSON schemas, except that keys the schema does not know are welcome (recorded
-documents have them). Nearly all are sound, which ``jsonschema-rs`` tells in microseconds; what it
-does not take (it knows no NaN and no lone surrogates, and refuses unknown keys) ``jsonschema``
-looks at, which takes a millisecond and has the last word. Events, datums and pages come in their
-thousands, so these have a check of their own here, column by column.
+The few big documents (start, stop, descriptor, resource, stream_resource) are checked against
+event-model's JSON schemas, except that keys unknown to the schema are accepted (recorded documents
+have them). Nearly all are valid, which ``jsonschema-rs`` decides in microseconds; what it does not
+accept (it has no NaN and no lone surrogates, and refuses unknown keys) is checked by
+``jsonschema``, which takes a millisecond and decides. Events, datums and pages come in thousands,
+so these have a check of their own here, column by column.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ NAMES = (*SCHEMA_CHECKED, *ROWS, *PAGES, *BULK)
 
 LARGEST = 2**63 - 1
 MOST_FRAMES = 2**32
-"""Of one stream_datum: a thousand frames a second for seven weeks."""
+"""Maximum number of frames of one stream_datum: a thousand frames a second for seven weeks."""
 
 
 def document_label(name: Any, doc: Any) -> str:
-    """How messages call a document: its name and uid."""
+    """Return name and uid of a document, for messages."""
     if type(doc) is dict or isinstance(doc, Mapping):
         for key in ("uid", "datum_id"):
             if isinstance(doc.get(key), str):
@@ -47,12 +47,16 @@ def document_label(name: Any, doc: Any) -> str:
 
 
 def prepare(name: Any, doc: Any) -> dict[str, Any]:
-    """A checked private copy of a document, pages with their arrays kept.
+    """Return a checked private copy of a document.
+
+    Arrays in events, datums and pages are kept as arrays, see
+    :func:`daskbroker.core.documents.normalize`. Bulk documents are only copied; their rows are
+    checked by :func:`daskbroker.core.bulk.expand_bulk`.
 
     Raises
     ------
     BadDocument
-        Naming the document and the field.
+        If the document is not valid; the message names it and the field.
     """
     if name not in NAMES:
         raise BadDocument(
@@ -73,7 +77,7 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
 
 @cache
 def _validators(name: str) -> tuple[Any, Any]:
-    """What is quick to accept a document, and what refuses one."""
+    """Return the quick validator, which accepts documents, and the one that decides the rest."""
     from event_model import DocumentNames, schema_validators, schemas
     from jsonschema_rs import Draft202012Validator
 
@@ -89,6 +93,7 @@ def _plainly_sound(quick: Any, doc: Mapping[str, Any]) -> bool:
 
 
 def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
+    # The schemas accept empty text, and jsonschema times that are not finite.
     for key in ("uid", "time", "run_start"):
         if key in doc:
             _CHECKS[key](doc[key], f"{label}.{key}")
@@ -105,7 +110,7 @@ def _check_schema(name: str, doc: Mapping[str, Any], label: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message; a large one is only counted."""
+    """Return a value for a message; of a large mapping or list only the number of items."""
     text = repr(value)
     if len(text) <= 100:
         return text
@@ -115,7 +120,7 @@ def _shown(value: Any) -> str:
 
 
 def _message(error: Any) -> str:
-    """What ``jsonschema`` says; it begins with the value."""
+    """Return the message of ``jsonschema``, with the value at its beginning shortened."""
     text = str(error.message)
     if text.startswith(repr(error.instance)):
         text = _shown(error.instance) + text.removeprefix(repr(error.instance))
@@ -198,7 +203,13 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
 
 
 def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
-    """Check a normalized event, datum or stream_datum."""
+    """Check a normalized event, datum or stream_datum.
+
+    Raises
+    ------
+    BadDocument
+        If a key is missing or has a value of another type; the message names it.
+    """
     for key in layout.keys:
         if key in doc:
             _CHECKS[key](doc[key], f"{label}.{key}")
@@ -209,8 +220,13 @@ def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
 def check_keys(data: Collection[str], known: Collection[str], label: str, descriptor: str) -> None:
     """Check that an event has no data key that its descriptor does not declare.
 
-    Keys may be absent from an event (recorded documents have such); an undeclared one would
-    have no place in the table.
+    Keys may be missing from an event (recorded documents have such events); an undeclared one
+    would have no place in the table.
+
+    Raises
+    ------
+    BadDocument
+        If there is an undeclared data key.
     """
     unknown = [key for key in data if key not in known]
     if unknown:
@@ -221,7 +237,13 @@ def check_keys(data: Collection[str], known: Collection[str], label: str, descri
 
 
 def check_page(layout: Layout, page: dict[str, Any], label: str) -> None:
-    """Check a normalized event_page or datum_page, column by column."""
+    """Check a normalized event_page or datum_page, column by column.
+
+    Raises
+    ------
+    BadDocument
+        If a key is missing, or a column has a wrong type or length; the message names it.
+    """
     for key in layout.keys:
         if key not in page and key not in layout.texts:
             raise BadDocument(f"{label}: lacks {key!r}")
@@ -264,7 +286,7 @@ def _check_column(
 
 
 def _sound(values: Sequence[Any] | np.ndarray, check: Callable[[Any, str], None]) -> bool:
-    """Whether a whole numeric column passes; False sends it to the check row by row."""
+    """Return whether a whole numeric column passes; if not, it is checked row by row."""
     if not isinstance(values, np.ndarray):
         if not set(map(type, values)) <= ({int} if check is _count else {int, float}):
             return False
@@ -277,7 +299,7 @@ def _sound(values: Sequence[Any] | np.ndarray, check: Callable[[Any, str], None]
     if check is _count:
         return values.dtype.kind in "iu" and bool((values >= 0).all() and (values <= LARGEST).all())
     small = np.abs(values) <= EXACT_INTEGER if values.dtype.kind in "iuf" else np.False_
-    return bool(small.all())  # not of NaN; larger floats are looked at one by one
+    return bool(small.all())  # False for NaN, and for larger floats, which are checked one by one
 
 
 def _check_stamps(values: Any, where: str) -> None:
