@@ -94,7 +94,8 @@ class EventChecks:
     def tells_kinds(self, key: Any) -> bool:
         """Return whether plans give the exact columns of the chunk with this key.
 
-        A key that is a range stands for rows that are in no chunk of the store's list.
+        A key that is a range of ``seq_num`` stands for frames of which only stream_datum
+        documents tell, so no list of chunks has its columns.
         """
         return not isinstance(key, range)
 
@@ -247,6 +248,8 @@ def _check_plan(
         chunk, key = plan[place], plan.keys[place]
         path = store.path_of(key)
         label = f"{layout.kind}s {chunk.first:,} to {chunk.first + chunk.rows - 1:,}"
+        # A range of frames is no chunk; rows of the journal (keys of bytes) may be at positions
+        # that chunks have, and are shown all the same.
         if chunk.first > expected and not isinstance(key, range):
             problem = f"the {layout.kind}s {expected:,} to {chunk.first - 1:,} are missing"
             yield Damage(problem, path=path)
