@@ -106,7 +106,7 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
         return None
     folder = database.root / CHUNK_FOLDER / file_name(lane.run)
     temporary = folder / f".{os.getpid()}-{threading.get_ident()}-{time.time_ns()}.part"
-    # Texts but uids repeat, so a dictionary saves space.
+    # Texts other than uids often repeat, so a dictionary saves space.
     texts = [
         field.name
         for field in table.schema
