@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 FARTHEST = 2**62
-"""Upper bound of a run's position in a search; as large as SQLite and MongoDB accept."""
+"""Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
 
 HeaderPair = tuple[Document, Document | None]
 """Start and stop document of a run; the stop is None until it is stored."""
@@ -223,7 +223,7 @@ class HeaderStore(ABC):
             Positions among the matching runs that can be read, as in a slice; all that follow
             ``start`` if ``stop`` is None.
         oldest_first
-            Reverse the order.
+            Whether to reverse the order.
         """
 
     # -- what follows from these -------------------------------------------------------------
@@ -411,7 +411,7 @@ class EventStore(EventChecks, ABC):
         owner
             Uid of the descriptor.
         table
-            Events encoded by :func:`~daskbroker.core.layouts.encode_page` or its like.
+            Events encoded by :func:`~daskbroker.core.layouts.encode_page` or ``encode_rows``.
         run
             Uid of a known run.
 
@@ -427,10 +427,10 @@ class EventStore(EventChecks, ABC):
         """Return a plan of the chunks of events of some descriptors, in the given order.
 
         No payload is read. Rows that are in no chunk yet are carried in the plan. Each row is in
-        exactly one chunk of the plan, whatever is sealed meanwhile. The number of requests must
-        not grow with the number of descriptors. Plans are made with a
-        :class:`~daskbroker.core.planning.PlanBuilder`, which also records runs of which something
-        cannot be read.
+        exactly one chunk of the plan, whatever is sealed meanwhile. Few requests are made, however
+        many descriptors there are. A plan is made with a
+        :class:`~daskbroker.core.planning.PlanBuilder`, which also records the runs of which
+        something cannot be read.
         """
 
     @abstractmethod

@@ -97,7 +97,7 @@ class EmbeddedEventStore(JournalledEventStore):
         return self._database is database
 
     def add_run(self, connection: sqlite3.Connection, uid: str) -> int | None:
-        """Register a run in a transaction; return its key if it is new, else None."""
+        """Register a run in a transaction; return its key if it is new, and None if not."""
         done = connection.execute(
             "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
         )
