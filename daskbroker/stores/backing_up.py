@@ -1,4 +1,4 @@
-"""Backups: what a store does that can copy itself while it is written."""
+"""Backups: the interface of a store that can copy itself while it is written."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["BackupReport", "BackupSource"]
 
 @dataclass
 class BackupReport:
-    """What a backup has.
+    """Report of what a backup contains.
 
     Attributes
     ----------
     folder
-        Where it is.
+        Folder of the backup.
     files, bytes
-        Of the backup.
+        Number of files in the backup, and the sum of their sizes.
     damages
-        What could not be copied, as it is missing or cannot be read.
+        Damage for each file that could not be copied, as it is missing or cannot be read.
     """
 
     folder: Path
@@ -36,16 +36,22 @@ class BackupReport:
 
 
 class BackupSource(Protocol):
-    """A store that can copy itself; equal to another one if both are of the same store."""
+    """A store that can copy itself; two sources are equal if they are of the same store."""
 
     def back_up(self, folder: Path) -> BackupReport:
-        """Make a copy that opens by itself, and holds what was committed at one instant.
+        """Make a copy that can be opened as a store, with what was committed at one instant.
 
-        When it has returned, the copy survives a loss of power.
+        When this has returned, the copy survives a loss of power.
+
+        Parameters
+        ----------
+        folder
+            Folder to make; nothing may be there.
 
         Raises
         ------
         StoreExists
             If there is something at ``folder``; it is left alone.
         StoreFull, StoreReadOnly, StoreError
+            If there is no room at the target, it cannot be written, or the system fails.
         """

@@ -1,7 +1,7 @@
-"""Looking for damage in a store of events: what every store is asked, run by run.
+"""Looking for damage in any store of events, run by run.
 
-All is read, and nothing is changed. A plan tells what the store says it has; each of its chunks is
-read whole, which compares the checksums that it has, and counted anew.
+Everything is read, and nothing is changed. A plan says what the store claims to have; each of its
+chunks is read whole, which verifies its checksums, and its statistics are computed anew.
 """
 
 from __future__ import annotations
@@ -41,23 +41,26 @@ __all__ = [
 ]
 
 FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property")
-"""How messages of bad documents name the field, after the document."""
+"""How the messages of BadDocument name the field, after the document."""
 MOST = 1000
-"""So much damage is named of one run."""
+"""Maximum number of damages reported of the journal of one run."""
 
 COUNTED = tuple(f.name for f in fields(Statistics) if f.name != "bytes")
-"""What is counted anew; the size in memory depends on how a chunk came about."""
+"""Statistics that are compared; the size in memory depends on how a chunk was made."""
 
 
 def told(error: Exception) -> str:
-    """An error as the problem of a :class:`Damage`; one that nobody expected says its kind."""
+    """Return the text of an error for a :class:`Damage`, with the type of an unexpected error."""
     if isinstance(error, DaskbrokerError):
         return str(error)
     return f"cannot be read: {type(error).__name__}: {error}"
 
 
 def check_document(name: str, doc: Mapping[str, Any]) -> Damage | None:
-    """What an insert of a stored document would complain of; the key is the field."""
+    """Return the damage for which an insert would refuse a stored document, or None.
+
+    The ``key`` of the damage is the field that is not valid, if the message names one.
+    """
     try:
         prepare(name, doc)
     except BadDocument as error:
@@ -67,40 +70,47 @@ def check_document(name: str, doc: Mapping[str, Any]) -> Damage | None:
 
 
 class EventChecks:
-    """What a store of events may tell a check beside its plans; by default nothing."""
+    """Methods by which a store of events tells a check more than its plans do.
+
+    By default they tell nothing more.
+    """
 
     def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
-        """What is damaged of the rows of a run that are in no chunk yet, row by row."""
+        """Yield the damage in the rows of a run that are in no chunk yet, row by row."""
         return iter(())
 
     def check_rest(self) -> Iterator[Damage]:
-        """What is damaged of that which belongs to no run in particular."""
+        """Yield the damage in parts of the store that belong to no particular run."""
         return iter(())
 
     def list_runs(self) -> Iterator[str]:
-        """Uids of all runs of which it has descriptors; none where it cannot tell."""
+        """Yield the uids of all runs with descriptors; none if the store cannot list them."""
         return iter(())
 
     def path_of(self, key: Any) -> str | None:
-        """Where a chunk is, by its key in a plan: a file or collection, for messages."""
+        """Return the file or collection of a chunk by its key in a plan, for messages."""
         return None
 
     def tells_kinds(self, key: Any) -> bool:
-        """Whether a plan tells of a chunk exactly which columns it has."""
+        """Return whether plans give the exact columns of the chunk with this key.
+
+        A key that is a range of ``seq_num`` stands for frames of which only stream_datum
+        documents tell, so no list of chunks has its columns.
+        """
         return not isinstance(key, range)
 
 
 class CheckedHeader(NamedTuple):
-    """A run, as its start and stop documents tell of it.
+    """The start and stop document of a run, with the damage in them.
 
     Attributes
     ----------
     uid
-        Of the run; None of a start that has none.
+        Uid of the run; None if the start has none.
     start, stop
-        Those that could be read.
+        The two documents; None for one that could not be read or is not stored.
     damages
-        What is wrong with the two.
+        Damage in the two documents.
     """
 
     uid: str | None
@@ -110,7 +120,10 @@ class CheckedHeader(NamedTuple):
 
 
 def check_headers(runs: Iterable[FoundHeader]) -> Iterator[CheckedHeader]:
-    """Check start and stop documents, those that could be read; an error of theirs ends it."""
+    """Yield the start and stop documents of runs, checked.
+
+    If iteration over the runs raises StoreDamaged, that is the last damage yielded.
+    """
     try:
         for run in runs:
             if isinstance(run, BadRun):
@@ -131,20 +144,20 @@ def check_headers(runs: Iterable[FoundHeader]) -> Iterator[CheckedHeader]:
 
 @dataclass
 class CheckedPlan:
-    """What a store says that it has of one run.
+    """What a store claims to have of one run.
 
     Attributes
     ----------
     run
-        Its uid.
+        Uid of the run.
     descriptors
-        Those that are sound.
+        Descriptors that are sound.
     events
-        Of each of them, if it could be planned.
+        Pairs of a descriptor and the plan of its events, without those that cannot be planned.
     references
-        By kind, those that could be planned.
+        Plans of references by kind, without those that cannot be planned.
     damages
-        What was found so far.
+        Damage found so far.
     """
 
     run: str
@@ -155,7 +168,7 @@ class CheckedPlan:
 
 
 def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
-    """Plan a run piece by piece, so that what is damaged hides nothing that is not."""
+    """Plan a run piece by piece, so that a damaged piece hides no sound one."""
     found = CheckedPlan(run)
     for one in store.check_descriptors(run):
         if isinstance(one, Damage):
@@ -163,7 +176,7 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
         else:
             found.descriptors.append(one)
     found.damages += islice(store.check_journal(run, found.descriptors), MOST)
-    # As in plan_runs: events first, what they refer to after that.
+    # Events first and then their references, for the reason given in EventStore.plan_runs.
     for descriptor in found.descriptors:
         with _noted(found, stream=stream_of(descriptor)):
             events = sound_plan(store.plan_events([descriptor]))
@@ -183,12 +196,12 @@ def plan_for_check(store: EventStore, run: str) -> CheckedPlan:
 
 
 def sound_plan(plan: ChunkPlan) -> ChunkPlan:
-    """A plan of one run.
+    """Return a plan of one run if it is complete.
 
     Raises
     ------
     StoreDamaged
-        If it has not all of it.
+        If part of the run could not be planned.
     """
     for bad in plan.bad.values():
         raise bad.error()
@@ -197,24 +210,26 @@ def sound_plan(plan: ChunkPlan) -> ChunkPlan:
 
 @contextmanager
 def _noted(found: CheckedPlan, **place: str) -> Iterator[None]:
-    """Note an error that is raised inside, unless the store as a whole cannot be read."""
+    """Note an error that is raised in the block, unless the store as a whole cannot be read."""
     try:
         yield
     except StoreDamaged as error:
         found.damages.append(Damage(str(error), **place))
     except (StoreError, MemoryError):
         raise
-    except Exception as error:  # documents of others may be anything
+    except Exception as error:  # documents written by others may be anything
         found.damages.append(Damage(told(error), **place))
 
 
 Visit = Callable[[Layout, Document, pa.Table, float], Iterable[Damage]]
-"""What else to look at in each chunk: its layout, its descriptor or owner, its rows, and where in
-the sequence it is, from 0 to 1."""
+"""Function that checks each chunk further.
+
+It takes the layout, the descriptor or owner, the rows, and the position of the chunk in the
+sequence, from 0 to 1."""
 
 
 def check_chunks(store: EventStore, plan: CheckedPlan, visit: Visit) -> Iterator[Damage | int]:
-    """Read all chunks of a plan; the bytes of each, after what is damaged in it."""
+    """Read all chunks of a plan; yield the damage in each, then its size in memory in bytes."""
     for descriptor, events in plan.events:
         stream = stream_of(descriptor)
         for one in _check_plan(store, EVENT, events, visit):
@@ -227,12 +242,14 @@ def check_chunks(store: EventStore, plan: CheckedPlan, visit: Visit) -> Iterator
 def _check_plan(
     store: EventStore, layout: Layout, plan: ChunkPlan, visit: Visit
 ) -> Iterator[Damage | int]:
-    """Of the chunks of one sequence."""
+    """Check the chunks of one sequence, as :func:`check_chunks`."""
     expected = 0
     for place in range(len(plan)):
         chunk, key = plan[place], plan.keys[place]
         path = store.path_of(key)
         label = f"{layout.kind}s {chunk.first:,} to {chunk.first + chunk.rows - 1:,}"
+        # A range of frames is no chunk; rows of the journal (keys of bytes) may be at positions
+        # that chunks have, and are shown all the same.
         if chunk.first > expected and not isinstance(key, range):
             problem = f"the {layout.kind}s {expected:,} to {chunk.first - 1:,} are missing"
             yield Damage(problem, path=path)
@@ -257,7 +274,7 @@ def _check_plan(
 def _compare(
     store: EventStore, layout: Layout, plan: ChunkPlan, place: int, table: pa.Table
 ) -> Iterator[Damage]:
-    """A chunk against what the store's list of chunks tells of it."""
+    """Yield the differences between a chunk and its entry in the store's list of chunks."""
     record, kinds = plan.records[place], plan.schemas[plan.records["schema"][place]]
     if isinstance(plan.keys[place], range):
         return

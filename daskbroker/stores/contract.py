@@ -1,8 +1,8 @@
-"""The contract of stores: what one has to do, and what follows from that.
+"""The interface of stores: the methods a store implements, and those built on them.
 
-A store keeps start and stop documents (:class:`HeaderStore`), and all else of runs: descriptors,
-events, and references to detector files (:class:`EventStore`). It knows nothing of Dask, of tables
-and Datasets, or of how detector files are read.
+A :class:`HeaderStore` keeps the start and stop documents of runs. An :class:`EventStore` keeps
+everything else of them: descriptors, events, and references to detector files. A store knows
+nothing of Dask, of tables and Datasets, or of how detector files are read.
 """
 
 from __future__ import annotations
@@ -57,33 +57,34 @@ __all__ = [
 ]
 
 FARTHEST = 2**62
-"""No store has so many runs; what SQLite and MongoDB take for a number of them."""
+"""Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
 
 HeaderPair = tuple[Document, Document | None]
-"""Start and stop of a run; stop is None while there is none."""
+"""Start and stop document of a run; the stop is None until it is stored."""
 FoundHeader = HeaderPair | BadRun
-"""What a search finds: a run, or what stands in for one that cannot be read."""
+"""Result of a search: a run, or a placeholder for a run that cannot be read."""
 
 
 def is_whole_number(key: Any) -> bool:
-    """An int, NumPy's included, but no bool."""
+    """Return whether a key is an integer, NumPy integers included, and not a bool."""
     return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 
 
 def is_repeated(name: str, doc: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:
-    """Whether a document is stored already; every store asks before it puts one.
+    """Return whether a document is already stored; every store asks this before it stores one.
 
     Parameters
     ----------
     name, doc
-        What comes in.
+        Name and content of the document to be stored.
     there
-        What is stored under its uid (of a stop: for its run); None if nothing is.
+        Document stored under the same uid (for a stop: under the same run); None if there is
+        none.
 
     Raises
     ------
     DuplicateUID
-        If a different document is.
+        If a different document is stored there.
     """
     if there is None or equal(there, doc):
         return there is not None
@@ -99,19 +100,19 @@ def new_rows(
     rows: Sequence[Mapping[str, Any]],
     stored: Callable[[str], Mapping[str, Any] | None],
 ) -> list[Mapping[str, Any]]:
-    """Those of some rows that are not stored yet, each once.
+    """Return the rows that are not stored yet, each of them once, in the given order.
 
     Parameters
     ----------
     layout, rows
-        As :meth:`EventStore.append` takes them.
+        Layout and rows, as for :meth:`EventStore.append`.
     stored
-        From a row's identity to the row of the run that is stored under it.
+        Function that returns the row of the run that is stored under a uid, or None.
 
     Raises
     ------
     DuplicateUID
-        See :func:`is_repeated`.
+        If a different row has the same uid; see :func:`is_repeated`.
     """
     new: dict[str, Mapping[str, Any]] = {}
     for row in rows:
@@ -122,7 +123,7 @@ def new_rows(
 
 
 def unknown_run(name: str, doc: Mapping[str, Any], run: str | None) -> UnknownReference:
-    """The error for a document of a run that is not stored."""
+    """Return the error to raise for a document whose run is not stored."""
     return UnknownReference(
         f"{document_label(name, doc)}: its run {run!r} is not stored; "
         "insert its start document first"
@@ -130,108 +131,127 @@ def unknown_run(name: str, doc: Mapping[str, Any], run: str | None) -> UnknownRe
 
 
 class HeaderStore(ABC):
-    """Start and stop documents, and the search over them.
+    """Store of start and stop documents, with the search over them.
 
-    A store has :meth:`insert_prepared`, :meth:`find_uid` and :meth:`find`. The other methods work
-    by these; a store that has an index, or connections, overrides them.
+    A store must implement :meth:`insert_prepared`, :meth:`find_uid` and :meth:`find`. The other
+    methods are built on these; a store with an index, or with connections, overrides them.
     """
 
     # -- primitives --------------------------------------------------------------------------
 
     @abstractmethod
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Store a checked start or stop durably; the same one again changes nothing.
+        """Store a validated start or stop durably; do nothing if the same one is stored.
 
         Raises
         ------
         DuplicateUID
-            A different run has this uid, or the run has a different stop.
+            If a different run has this uid, or the run has a different stop.
         UnknownReference
-            The run of a stop is not stored.
+            If the run of a stop is not stored.
         """
 
     def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
-        """Store a checked start or stop in the event stores of its run, and then here.
+        """Store a validated start or stop in the event stores of its run, then in this store.
 
-        A store that keeps headers and events in one file may do it in one transaction.
+        In this order, whoever sees a stop finds all events of the run. A store that keeps headers
+        and events in one file may do both in one transaction.
 
         Raises
         ------
         DuplicateUID, UnknownReference
-            As :meth:`insert_prepared`.
+            As for :meth:`insert_prepared`.
         """
         with self.insert_limit():
             known = self.has_uid(doc["uid" if name == "start" else "run_start"])
         if name == "stop" and not known:
             raise unknown_run("stop", doc, doc["run_start"])
+        # A start that is already here is already in the event stores, which come first.
         if name == "stop" or not known:
             for store in stores:
                 store.insert_prepared(name, doc)
         self.insert_prepared(name, doc)
 
     def insert_limit(self) -> AbstractContextManager[None]:
-        """A context for the parts of one insert, which bounds their time together; none here."""
+        """Return a context that bounds the total time of one insert; no bound by default."""
         return nullcontext()
 
     def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
-        """A context at whose end all survives a loss of power that each stop in it promises.
+        """Return a context that defers the syncs of its inserts to its end.
 
-        A store that syncs a file for that may do so once, at the end, also for events that it
-        keeps in the same file. What is inserted in it by other threads is not concerned.
+        Each stop promises that its run survives a loss of power. Within the context this holds
+        only once the context has ended, so a store may sync its file once for all inserts,
+        including events that it keeps in the same file. Inserts by other threads are not
+        affected.
 
         Parameters
         ----------
         batch
-            It has many inserts, and not the parts of one: a store that is told to sync every
-            insert does so all the same.
+            Whether the context spans many inserts rather than the parts of one. In a batch, a
+            store that is configured to sync every insert still does so.
         """
         return nullcontext()
 
     @abstractmethod
     def find_uid(self, uid: str) -> HeaderPair | None:
-        """The run with exactly this uid.
+        """Return the run with exactly this uid, or None.
 
         Raises
         ------
         StoreDamaged
-            If it cannot be read.
+            If the run cannot be read.
         """
 
     @abstractmethod
     def find(
         self, search: Search, start: int = 0, stop: int | None = None, *, oldest_first: bool = False
     ) -> Iterator[FoundHeader]:
-        """The runs that a search finds, newest first, from one place to another.
+        """Yield the runs that match a search, newest first, from one position to another.
 
-        The newest is that of the latest ``time``, among equals that which was inserted last. A
-        store narrows the search as well as it can, and asks :meth:`Search.matches` for the rest.
+        The newest run is the one with the latest ``time``; among equals, the one inserted last.
+        A store narrows the search as far as it can, and asks :meth:`Search.matches` for the rest.
 
-        In the place of a run that cannot be read, and that the search may mean, comes a
-        :class:`~daskbroker.core.bad_runs.BadRun`. It does not count: from ``start`` to ``stop``
-        are so many runs that can be read, see :func:`~daskbroker.core.bad_runs.take_sound`.
+        A run that cannot be read and may match is yielded as a
+        :class:`~daskbroker.core.bad_runs.BadRun`. Such runs are not counted in ``start`` and
+        ``stop``; see :func:`~daskbroker.core.bad_runs.take_sound`.
+
+        Parameters
+        ----------
+        search
+            Conditions that the runs must meet.
+        start, stop
+            Positions among the matching runs that can be read, as in a slice; all that follow
+            ``start`` if ``stop`` is None.
+        oldest_first
+            Whether to reverse the order.
         """
 
     # -- what follows from these -------------------------------------------------------------
 
     def has_uid(self, uid: str) -> bool:
-        """Whether there is a run with exactly this uid."""
+        """Return whether there is a run with exactly this uid."""
         return self.find_uid(uid) is not None
 
     def check(self, search: Search) -> Iterator[CheckedHeader]:
-        """Runs with what is damaged of their start and stop documents.
+        """Yield the runs that match a search with the damage in their start and stop documents.
 
-        A store that gives no run of which a document is damaged overrides it, so that those are
-        named too; whether they match the search, where nobody can tell, does not count.
+        A store whose :meth:`find` omits runs with a damaged document overrides this, so that they
+        are reported too, also if it cannot be known whether they match the search.
         """
         return check_headers(self.find(search))
 
     backup_source: BackupSource | None = None
-    """What makes a backup of the store while it is written; None: nothing of ours does."""
+    """Object that backs up the store while it is written; None if daskbroker has none for it."""
 
     def is_new(self, name: str, doc: Mapping[str, Any]) -> bool:
-        """Whether a start or stop is not stored yet; raises as :meth:`insert_prepared`.
+        """Return whether a start or stop is not stored yet.
 
-        A store that asks this must see to it that nobody inserts between question and answer.
+        A store that relies on the answer must prevent other inserts until it has acted on it.
+
+        Raises
+        ------
+        DuplicateUID, UnknownReference
+            As for :meth:`insert_prepared`.
         """
         run = doc["uid"] if name == "start" else doc["run_start"]
         start, stop = self.find_uid(run) or (None, None)
@@ -240,54 +260,54 @@ class HeaderStore(ABC):
         return not is_repeated(name, doc, start if name == "start" else stop)
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
-        """The first of the uids that begin so, in order. By default every run is looked at."""
+        """Return the first uids with a prefix, sorted; by default every run is looked at."""
         found = self.find(Search())
         uids = (one.uid if isinstance(one, BadRun) else one[0]["uid"] for one in found)
         return sorted(uid for uid in uids if uid is not None and uid.startswith(prefix))[:limit]
 
     def count(self, search: Search) -> int:
-        """How many runs a search finds that can be read. By default they are found one by one."""
+        """Return the number of matching runs that can be read; by default each is read."""
         return sum(1 for found in self.find(search) if not isinstance(found, BadRun))
 
     def close(self) -> None:
-        """Let go of connections; safe to call again. By default there is nothing to let go of."""
+        """Release connections; may be called again. Does nothing by default."""
         return
 
     def create_indexes(self) -> list[str]:
-        """Make the indexes that are missing; names of those made. Most stores have theirs."""
+        """Create missing indexes and return their names; by default there are none to create."""
         return []
 
 
 class EventStore(EventChecks, ABC):
-    """Descriptors, events and references of runs, as chunks.
+    """Store of the descriptors, events and references of runs, kept as chunks.
 
-    A store implements the primitives, those that are abstract at least; the rules of inserting,
-    and what a plan of runs is, follow here. The manifesto's methods are those of
-    :class:`daskbroker.event_source.EventSource`.
+    A store implements the primitives, at least the abstract ones; the rules of inserting and the
+    planning of runs are built on them here. The methods for users, such as documents and
+    datasets of a run, are those of :class:`daskbroker.event_source.EventSource`.
     """
 
     reader: ChunkReader
-    """Reads its chunks."""
+    """Reader of the store's chunks; it pickles, so workers can use it."""
 
     opens_on_workers: bool = False
     """Whether workers may open the store itself, and not only read chunks by their keys."""
 
     @property
     def is_in_place(self) -> bool:
-        """Whether what was opened is still what is there, and not replaced by something else."""
+        """Whether the store's path still leads to what was opened, and not to a replacement."""
         return True
 
     @property
     def is_noted(self) -> bool:
-        """Whether :attr:`store_id` is final; of some stores it is only when something is stored."""
+        """Whether :attr:`store_id` is final; in some stores it is only once something is stored."""
         return True
 
     def insert_limit(self) -> AbstractContextManager[None]:
-        """A context for the parts of one insert, which bounds their time together; none here."""
+        """Return a context that bounds the total time of one insert; no bound by default."""
         return nullcontext()
 
     def prepare_writing(self) -> None:
-        """Called before events are written; most stores have nothing to prepare."""
+        """Prepare for events to be written; called before each write. Does nothing by default."""
         return
 
     # -- primitives --------------------------------------------------------------------------
@@ -295,184 +315,234 @@ class EventStore(EventChecks, ABC):
     @property
     @abstractmethod
     def store_id(self) -> str:
-        """Identity of the store: the same whenever and by whomever it is opened."""
+        """Identity of the store: the same text whenever and by whomever it is opened."""
 
     @abstractmethod
     def put_run(self, uid: str) -> None:
-        """Know of a run, before anything else of it comes; one that is known already stays."""
+        """Register a run, before anything else of it is stored; do nothing if it is known."""
 
     @abstractmethod
     def has_run(self, uid: str) -> bool:
-        """Whether it knows of a run."""
+        """Return whether the store knows a run."""
 
     @abstractmethod
     def current_run(self) -> str | None:
-        """The newest run it knows of."""
+        """Return the uid of the newest run the store knows, or None if it knows none."""
 
     def stop_run(self, uid: str) -> None:
-        """The run has stopped: seal what is in the journal of it.
+        """Seal the journal of a run that has stopped.
 
-        When it has returned, the run survives a loss of power. The stop document is stored after
-        that, so whoever sees it finds all events.
+        When this has returned, the run survives a loss of power. The stop document is stored
+        afterwards, so whoever sees it finds all events.
         """
         self.seal(uid)
 
     @abstractmethod
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
-        """Store a checked descriptor of a known run durably; see :func:`is_repeated`."""
+        """Store a validated descriptor of a known run durably; do nothing if it is stored.
+
+        Raises
+        ------
+        DuplicateUID
+            If a different descriptor has this uid; see :func:`is_repeated`.
+        """
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
-        """Store a checked resource or stream_resource of a known run, to be found by uid.
+        """Store a validated resource or stream_resource of a known run, to be found by its uid.
 
-        In plans it is a row like any other. Several runs may have one of the same uid.
+        In plans it is a row like any other. Several runs may have a resource of the same uid.
         """
         self.append(layout, run, [doc], run)
 
     @abstractmethod
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
-        """The run a resource belongs to: the given one if it has it, else the newest that has."""
+        """Return the uid of the run that has a resource, or None if no run has it.
+
+        Parameters
+        ----------
+        layout
+            Layout of the resource: that of resources or of stream_resources.
+        uid
+            Uid of the resource.
+        run
+            Uid of the run to prefer; otherwise the newest run that has the resource is returned.
+        """
 
     @abstractmethod
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
-        """Store checked rows durably, all of them or none, after those that are there.
+        """Append validated rows to a sequence durably, all of them or none.
 
-        Those that the run has already (of the same kind and uid) are left out; see
-        :func:`new_rows`. When it has returned, the rows survive the death of the process.
+        Rows that the run has already (of the same kind and uid) are left out; see
+        :func:`new_rows`. When this has returned, the rows survive the death of the process.
 
         Parameters
         ----------
         layout
-            Of the rows; ``row[layout.uid]`` is a row's identity.
+            Layout of the rows; ``row[layout.uid]`` is a row's identity.
         owner
-            Names the sequence: a descriptor's uid for events, the run's for references.
+            Name of the sequence: uid of the descriptor for events, of the run for references.
         rows
-            At least one; cells may be NumPy arrays.
+            Rows to append, at least one; cells may be NumPy arrays.
         run
             Uid of a known run.
 
         Raises
         ------
         DuplicateUID
-            A different row of the run has the uid of one.
+            If a different row of the run has the uid of one of these.
         """
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
-        """Store a checked page as :meth:`append` stores its rows: all of it, or nothing.
+        """Append the rows of a validated page as :meth:`append` does: all of them or none.
 
-        A store that can keep columns as they are overrides it.
+        By default the page is split into rows; a store that can keep columns overrides this.
         """
         self.append(layout, owner, rows_of_page(layout, page), run)
 
     def append_table(self, owner: str, table: pa.Table, run: str) -> None:
-        """Store checked events of a descriptor that are encoded as a chunk.
+        """Append validated events of a descriptor that are encoded as a chunk.
 
-        A store that can keep a chunk as it is overrides it.
+        By default the chunk is decoded into rows; a store that can keep chunks overrides this.
+
+        Parameters
+        ----------
+        owner
+            Uid of the descriptor.
+        table
+            Events encoded by :func:`~daskbroker.core.layouts.encode_page` or ``encode_rows``.
+        run
+            Uid of a known run.
+
+        Raises
+        ------
+        DuplicateUID
+            As for :meth:`append`.
         """
         self.append(EVENT, owner, decode_rows(EVENT, table, owner), run)
 
     @abstractmethod
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """The chunks of events of some descriptors, in their order, without reading a payload.
+        """Return a plan of the chunks of events of some descriptors, in the given order.
 
-        See :class:`~daskbroker.core.planning.PlanBuilder`, which also takes a note of runs of which
-        something cannot be read. Rows that are in no chunk yet travel
-        with the plan. Each row is in one chunk of the plan, whatever is sealed meanwhile. All is
-        looked up by few requests, however many descriptors there are.
+        No payload is read. Rows that are in no chunk yet are carried in the plan. Each row is in
+        exactly one chunk of the plan, whatever is sealed meanwhile. Few requests are made, however
+        many descriptors there are. A plan is made with a
+        :class:`~daskbroker.core.planning.PlanBuilder`, which also records the runs of which
+        something cannot be read.
         """
 
     @abstractmethod
     def find_descriptor(self, uid: str) -> Document | None:
-        """A descriptor by uid."""
+        """Return the descriptor with a uid, or None."""
 
     @abstractmethod
     def list_descriptors(
         self, runs: Sequence[str], stream_name: Any = ALL
     ) -> Sequence[Document | BadRun]:
-        """Descriptors of runs, in the order of the runs, within a run in that of time.
+        """Return the descriptors of runs, ordered as the runs, and by time within a run.
 
-        In the place of one that cannot be read comes a :class:`~daskbroker.core.bad_runs.BadRun`
-        with the uid of its run.
+        In place of a descriptor that cannot be read there is a
+        :class:`~daskbroker.core.bad_runs.BadRun` with the uid of its run.
+
+        Parameters
+        ----------
+        runs
+            Uids of runs; those of unknown runs are allowed.
+        stream_name
+            Name of the stream whose descriptors are wanted, or ``ALL``.
         """
 
     @abstractmethod
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """The chunks of references of some kinds, by kind, in the order in which they came.
+        """Return plans of the chunks of references, by kind, in the order of insertion.
 
-        In place of descriptors the plans have an owner for each run, in the given order; see
+        In place of descriptors, a plan has one owner for each run, in the given order; see
         :class:`~daskbroker.core.run_plan.RunPlan`.
+
+        Parameters
+        ----------
+        layouts
+            Layouts of the kinds of references wanted; their ``kind`` is the key of the result.
+        runs
+            Uids of runs; those of unknown runs are allowed.
         """
 
     @abstractmethod
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """Pack what is in the journal, of one run or of all; how many chunks were made.
+        """Pack the rows in the journal, of one run or of all, into chunks.
 
         Parameters
         ----------
         run
-            Uid; None: every run. Those that cannot be read are left as they are, each with a
-            :class:`daskbroker.BadRunWarning`.
+            Uid of the run; every run if None. Of all runs, those that cannot be read are left as
+            they are, each with a :class:`daskbroker.BadRunWarning`.
         keep_journal
             Leave the rows in the journal too, for other readers of it.
+
+        Returns
+        -------
+        int
+            Number of chunks made.
 
         Raises
         ------
         StoreDamaged
-            If this run cannot be read, or not all of it.
+            If the given run, or part of it, cannot be read.
         BadQuery
-            If the store's journal is nobody else's to read, so that it cannot be kept.
+            If ``keep_journal`` is given, and nobody else can read the store's journal.
         """
 
     # -- what detector files say -------------------------------------------------------------
 
     def list_peeks(self, runs: Sequence[str]) -> list[Peek]:
-        """What is remembered of the detector files of runs. By default nothing is."""
+        """Return what is remembered of the detector files of runs; empty by default."""
         return []
 
     def find_peeks(self, sorts: Sequence[str]) -> list[Peek]:
-        """One of each sort that some run has, as far as one is remembered."""
+        """Return one remembered peek of each sort, of any run; none for an unknown sort."""
         return []
 
     def put_peeks(self, peeks: Sequence[Peek]) -> None:
-        """Remember what was found in detector files, in place of what was remembered of it.
+        """Remember what was found in detector files, replacing what was remembered of them.
 
-        Nothing else changes. A store that cannot be written, or keeps none, does nothing.
+        Nothing else changes. A store that cannot be written, or keeps no peeks, does nothing.
         """
         return
 
     def close(self) -> None:
-        """Let go of connections; safe to call again. By default there is nothing to let go of."""
+        """Release connections; may be called again. Does nothing by default."""
         return
 
     def flush(self) -> None:
-        """Return when all that was inserted is where others see it. Most stores have it there."""
+        """Return once others see everything that was inserted; in most stores at once."""
         return
 
     def create_indexes(self) -> list[str]:
-        """Make the indexes that are missing; names of those made. Most stores have theirs."""
+        """Create missing indexes and return their names; by default there are none to create."""
         return []
 
     @property
     def format_version(self) -> int | None:
-        """Number of the store's format; None where none is noted, as by other writers."""
+        """Number of the store's format; None if none is noted, as by other writers."""
         return None
 
     def stored_bytes(self) -> int | None:
-        """What the store takes on its disks, headers included if it has them; None: not known."""
+        """Return the size of the store on disk in bytes, with its headers; None if not known."""
         return None
 
     backup_source: BackupSource | None = None
-    """See :attr:`HeaderStore.backup_source`; equal to that of the headers if it is one store."""
+    """See :attr:`HeaderStore.backup_source`; the two are equal if they back up the same store."""
 
     # -- check: what plans and chunks do not show; see :mod:`.checking` ------------------------
 
     def check_descriptors(self, run: str) -> Iterator[Document | Damage]:
-        """The descriptors of a run, with what is wrong in place of those that are not sound.
+        """Yield the descriptors of a run, with a Damage in place of each that is not sound.
 
-        A store in which one damaged descriptor hides the others overrides it.
+        A store in which one damaged descriptor hides the others overrides this.
         """
         for one in self.list_descriptors([run]):
             if isinstance(one, BadRun):
@@ -483,13 +553,14 @@ class EventStore(EventChecks, ABC):
     # -- insert ------------------------------------------------------------------------------
 
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
-        """Store a document durably; the same one again changes nothing.
+        """Store a document durably; do nothing if the same one is stored.
 
         Parameters
         ----------
         name, doc
-            As a RunEngine emits them; pages and the deprecated bulk documents too. An event that
-            a broker filled is stored as it was before; see :mod:`daskbroker.stores.unfilling`.
+            Name and content of the document, as a RunEngine emits them; pages and the deprecated
+            bulk documents are accepted too. An event that a broker has filled is stored in its
+            unfilled form; see :mod:`daskbroker.stores.unfilling`.
         run
             Uid of the run that a resource without ``run_start`` belongs to; by default the
             newest run.
@@ -497,24 +568,25 @@ class EventStore(EventChecks, ABC):
         Raises
         ------
         BadDocument
-            The document, or one of its fields, makes no sense.
+            If the document, or one of its fields, is not valid.
         UnknownReference
-            Its run, descriptor or resource is not stored.
+            If its run, descriptor or resource is not stored.
         DuplicateUID
-            A different document has this uid.
+            If a different document has this uid.
         """
         for one_name, one in list(expand_bulk(name, prepared(name, doc, lambda _: self))):
             self.insert_prepared(one_name, one, run=run)
 
     @cached_property
     def unfilling(self) -> Unfilling:
-        """What filled events are stored as."""
+        """Converter of filled events into the form in which they are stored."""
         return Unfilling(self)
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document that :func:`daskbroker.core.validate.prepare` has checked.
 
-        It takes no longer than :meth:`insert_limit` allows; a stop, which makes chunks, may.
+        The time it takes is bounded by :meth:`insert_limit`, except for a stop, which makes
+        chunks.
         """
         with nullcontext() if name == "stop" else self.insert_limit():
             self._insert_prepared(name, doc, run)
@@ -583,7 +655,7 @@ class EventStore(EventChecks, ABC):
     # -- planning ----------------------------------------------------------------------------
 
     def descriptors_of(self, runs: Sequence[str], stream_name: Any = ALL) -> list[Document]:
-        """As :meth:`list_descriptors`.
+        """Return the descriptors of runs, as :meth:`list_descriptors`, all of them readable.
 
         Raises
         ------
@@ -603,24 +675,25 @@ class EventStore(EventChecks, ABC):
         stream_name: Any = ALL,
         references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
     ) -> RunPlan:
-        """What there is of some runs, without reading a payload.
+        """Plan the chunks of some runs, without reading a payload.
 
         Parameters
         ----------
         runs
-            Uids; those of unknown runs are allowed.
+            Uids of runs; those of unknown runs are allowed.
         stream_name
-            One stream, or ``ALL``.
+            Name of one stream, or ``ALL``.
         references
-            Plan the references of all the runs (True), of none (False), or of those that a
-            function chooses by the descriptors.
+            Whether to plan the references of all the runs (True) or of none (False), or a
+            function that takes the descriptors and returns the uids of the runs to plan
+            references of.
 
         Returns
         -------
         RunPlan
-            A descriptor without events, of whose frames stream_datum documents tell, has a row
-            for each ``seq_num`` that they name; its time is not known. It says which of the runs
-            cannot be read.
+            Plans of events and references, and the runs that cannot be read. A descriptor that
+            has no events but stream_datum documents has a row for each ``seq_num`` that they
+            name; the time of such a row is not known.
         """
         listed = self.list_descriptors(runs, stream_name)
         unlisted = {str(one.uid): one for one in listed if isinstance(one, BadRun)}
@@ -630,7 +703,8 @@ class EventStore(EventChecks, ABC):
             if not isinstance(one, BadRun) and one["run_start"] not in unlisted
         ]
         events = self.plan_events(descriptors)
-        # References come before the events that need them, so they are planned after these.
+        # References are inserted before the events that need them, so references that are planned
+        # after the events include all that these need, even while the runs are written.
         if callable(references):
             chosen = list(references(descriptors))
         else:
@@ -650,12 +724,12 @@ class EventStore(EventChecks, ABC):
 
 
 class Opened(NamedTuple):
-    """What opening a place gives; see :mod:`daskbroker.stores.openers`.
+    """Result of opening a place; see :mod:`daskbroker.stores.openers`.
 
     Attributes
     ----------
     headers
-        Start and stop documents.
+        Store of start and stop documents.
     events
         Stores of events by name; most places have one.
     """

@@ -1,4 +1,4 @@
-"""What stores do alike that keep rows in a journal until these are sealed into chunks."""
+"""Base class of event stores that keep rows in a journal until these are sealed into chunks."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ T = TypeVar("T")
 
 
 class JournalledEventStore(EventStore):
-    """An event store with a journal: what it remembers, when it seals, which pages are columns.
+    """An event store with a journal.
 
-    The journal of a descriptor is sealed when it has ``daskbroker.seal-rows`` rows or
+    It remembers descriptors and runs that were looked up, and decides which pages are stored as
+    columns. The journal of a descriptor is sealed when it has ``daskbroker.seal-rows`` rows or
     ``daskbroker.seal-bytes`` bytes (settings that are read when the store is opened), and when
     the run stops.
     """
 
     least_page_rows: int
-    """A page of fewer rows goes into the journal row by row."""
+    """Minimum number of rows of a page that is stored as columns; others go row by row."""
 
     def __init__(self) -> None:
         self._seal_rows: int = setting("seal-rows")
@@ -38,7 +39,7 @@ class JournalledEventStore(EventStore):
         in_each_process(self._begin)
 
     def _begin(self) -> None:
-        """Set up what belongs to one process; a store adds its own."""
+        """Set up the state that belongs to one process; a derived store adds its own."""
         self._descriptors: Remembered[str, Document] = Remembered()
         self._runs: Remembered[str, Any] = Remembered()
 
@@ -46,11 +47,11 @@ class JournalledEventStore(EventStore):
 
     @abstractmethod
     def _look_up_descriptor(self, uid: str) -> Document | None:
-        """A descriptor, from the store."""
+        """Read a descriptor from the store; None if there is none."""
 
     @abstractmethod
     def _look_up_run(self, uid: str) -> Any:
-        """What the store knows a run by, None if it does not."""
+        """Return the key under which the store knows a run, or None if it does not know it."""
 
     def find_descriptor(self, uid: str) -> Document | None:
         """See :meth:`EventStore.find_descriptor`."""
@@ -68,22 +69,27 @@ class JournalledEventStore(EventStore):
     def _seal_each(
         self, parts: Iterable[tuple[str, T]], seal: Callable[[T], int], *, one_run: bool
     ) -> int:
-        """Seal parts of runs; what cannot be read or stored of one does not stop the others.
+        """Seal parts of runs; a part that cannot be read or stored does not stop the others.
 
         Parameters
         ----------
         parts
-            ``(uid of the run, part)``.
+            Pairs ``(uid of the run, part)``.
         seal
-            Seals a part; how many chunks it made.
+            Function that seals a part and returns the number of chunks it made.
         one_run
-            All are of one run, which was asked for. Of many, those that are not sealed, or not
-            wholly, are warned of.
+            Whether all parts are of one run, which the caller has asked for. If not, a
+            :class:`daskbroker.BadRunWarning` is issued for each run that is not sealed wholly.
+
+        Returns
+        -------
+        int
+            Number of chunks made.
 
         Raises
         ------
         StoreDamaged, BadDocument
-            Of a part of this one run, after all others of it were sealed.
+            If a part of the one run cannot be sealed; its other parts are sealed first.
         """
         made = 0
         failed: dict[str, Exception] = {}
@@ -104,7 +110,7 @@ class JournalledEventStore(EventStore):
     def _append_columns(
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
     ) -> bool:
-        """Store a page as columns; False, and nothing is stored, if it has to go row by row."""
+        """Store a page as columns; return False, and store nothing, if it must go row by row."""
 
     def append_page(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventStore.append_page`."""

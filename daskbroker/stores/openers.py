@@ -1,7 +1,7 @@
-"""How stores are found: by the entry points of group ``daskbroker.stores``.
+"""Finding the opener of a store, by the entry points of group ``daskbroker.stores``.
 
-The name of an entry point is the scheme of a URI (``file`` for folders). What it names is called
-as ``opener(settings, create=…)`` and returns :class:`~daskbroker.stores.contract.Opened`.
+The name of an entry point is the scheme of a URI (``file`` for folders). Its object is called as
+``opener(settings, create=…)`` and returns an :class:`~daskbroker.stores.contract.Opened`.
 """
 
 from __future__ import annotations
@@ -20,31 +20,40 @@ __all__ = ["GROUP", "Opener", "opener_of", "schemes"]
 GROUP = "daskbroker.stores"
 
 Opener = Callable[..., Opened]
-"""``opener(settings, *, create)``. ``settings`` is a mapping with ``uri`` (in its place, ours have
-``mongo``, or ``embedded``, a path, and ``link``, the path that was given where it has symbolic
-links), ``mode`` (``"r"`` or ``"a"``) and, where readers shall pickle as the reader of a broker,
-``origin``, the broker's key. ``create`` is whether to make a store where there is none."""
+"""Function ``opener(settings, *, create)`` that opens a store.
+
+``settings`` is a mapping with
+
+- ``uri``; instead of it, daskbroker's own stores have ``mongo``, or ``embedded``, a path, and
+  ``link``, the path as it was given if it has symbolic links;
+- ``mode``, which is ``"r"`` or ``"a"``;
+- ``origin``, the key of a broker, if readers are to pickle as the reader of that broker.
+
+``create`` is whether to make a store if there is none.
+"""
 
 OURS = {
     "file": "daskbroker.stores.embedded.opening:open_store",
     "mongodb": "daskbroker.stores.mongodb.opening:open_store",
     "mongodb+srv": "daskbroker.stores.mongodb.opening:open_store",
 }
-"""Also among the entry points; here for checkouts that are not installed."""
+"""Openers of daskbroker's own stores by scheme.
+
+They are also entry points; this list serves checkouts that are not installed."""
 
 
 def schemes() -> list[str]:
-    """Every scheme that can be opened, ours first."""
+    """Return every scheme that can be opened, daskbroker's own first."""
     return list(dict.fromkeys([*OURS, *(entry.name for entry in entry_points(group=GROUP))]))
 
 
 def opener_of(scheme: str) -> Opener:
-    """What opens the places of a scheme.
+    """Return the opener of a scheme.
 
     Raises
     ------
     ConfigError
-        If nothing does, or what does cannot be imported.
+        If there is no opener for it, or the opener cannot be imported.
     """
     entry = _entry_of(scheme)
     if entry is None:
@@ -74,9 +83,9 @@ def _entry_of(scheme: str) -> EntryPoint | None:
 
 @lru_cache(maxsize=1)
 def _entries(path: tuple[str, ...]) -> dict[str, EntryPoint]:
-    """The entry points by their schemes, of packages on a path of imports.
+    """Return the entry points by scheme, of packages on an import path; cached.
 
-    To look through all that is installed takes longer than to open a store.
+    Looking through all installed packages takes longer than opening a store.
     """
-    del path  # the key: what is on another path is looked up anew
+    del path  # only the key of the cache: another import path is looked through anew
     return {entry.name: entry for entry in reversed(list(entry_points(group=GROUP)))}

@@ -1,8 +1,8 @@
-"""Sources of one run that are all in memory and pickle whole.
+"""Stores of one run that are held in memory and pickle whole.
 
-A store that workers cannot open (an embedded one: its SQLite file is not safe over network
-file systems) sends a run as what the client knows of it: documents, and the chunks' keys,
-which workers can read. The data stay where they are.
+A store that workers cannot open (such as an embedded one: its SQLite file is not safe over
+network file systems) sends a run as what the client knows of it: its documents, and the keys of
+its chunks, which workers can read. The data stay where they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 @dataclass(frozen=True, eq=False)
 class PlannedHeaderStore(HeaderStore):
-    """Start and stop of one run."""
+    """Store of the start and stop document of one run; read only.
+
+    Attributes
+    ----------
+    pair
+        Start and stop document of the run.
+    """
 
     pair: HeaderPair
 
@@ -50,12 +56,12 @@ class PlannedHeaderStore(HeaderStore):
 
 @dataclass(frozen=True, eq=False)
 class PlannedEventStore(EventStore):
-    """What one event source has of a run.
+    """Store of what another event store has of one run; read only.
 
     Attributes
     ----------
     plan
-        What the other source has of one run.
+        Plan of the run, made by the other store.
     """
 
     plan: RunPlan

@@ -1,8 +1,8 @@
-"""One append-only file of records that processes share: what a small store can be made of.
+"""One append-only file of records, shared by processes, from which a small store can be made.
 
-:class:`RecordFile` keeps the file: locks, half records of writers that were killed, forked
-children, a file that was moved or replaced, a format number. What the records mean is up to who
-derives from it. It needs POSIX, and a file system with locks.
+:class:`RecordFile` takes care of locks, incomplete records of writers that were killed, forked
+children, a file that was moved or replaced, and a format number. The meaning of the records is up
+to the derived class. It needs POSIX, and a file system with locks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Place", "RecordFile", "RecordReader"]
 
 FORMAT = 1
 FRAME = struct.Struct("<II")
-"""A record is the lengths of its note and body, the note, the body."""
+"""Lengths of note and body, which a record begins with; the note and the body follow."""
 
 Place: TypeAlias = tuple[int, int]
 """Offset and length of a body in the file."""
@@ -48,36 +48,37 @@ Place: TypeAlias = tuple[int, int]
 class RecordFile(ABC):
     """An append-only file of records. Threads, processes and forked children may share it.
 
-    A record has a note, a mapping that says what it is, and a body, any bytes. Each process
-    takes in the records one by one, whoever appended them; see :meth:`take`. The first record
-    holds the number of the format and the id of the store.
+    A record has a note, which is a mapping that says what it is, and a body of any bytes. Each
+    process takes in the records one by one, whoever appended them; see :meth:`take`. The first
+    record holds the number of the format and the id of the store.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     create
-        Make it, and its folder, if there is none.
+        Whether to make the file, and its folder, if there is none.
     read_only
-        Refuse to write.
+        Whether to refuse to write.
 
     Attributes
     ----------
     path
-        Of the file, as text.
+        Path of the file, as text.
     inode
-        Of the file that was opened: another one under the same path has other records.
+        Inode of the file that was opened; another file under the same path has other records.
     id
-        Of the store, a random text.
+        Id of the store, a random text.
 
     Raises
     ------
     StoreNotFound
         If there is no such file.
     StoreVersion
-        If a newer daskbroker has written it.
+        If a newer daskbroker has written the file.
     StoreError
-        Here and from every method: if the file was moved or replaced since, or the system fails.
+        If the file was moved or replaced since it was opened, or the system fails; every method
+        may raise it.
     """
 
     def __init__(self, path: Path, *, create: bool, read_only: bool) -> None:
@@ -109,40 +110,40 @@ class RecordFile(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Forget all records: they are taken in once more, in this process.
+        """Forget all records; they are then taken in again, in this process.
 
         Called when the file is opened, and in a forked child, whatever its parent was doing.
         """
 
     @abstractmethod
     def take(self, note: Mapping[str, Any], place: Place) -> None:
-        """Take in a record; called once for each but the first, in order.
+        """Take in a record; called once for each record except the first, in order.
 
         Parameters
         ----------
         note
-            As it was given to :meth:`append`.
+            Note of the record, as it was given to :meth:`append`.
         place
-            Of the body, for :meth:`body`.
+            Place of the body, for :meth:`body`.
         """
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Take in what was appended; no other thread takes in more meanwhile."""
+        """Take in the appended records; within the context, no other thread takes in more."""
         with self._lock:
             self._follow()
             yield
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """As :meth:`reading`, and nobody else writes meanwhile.
+        """Take in the appended records; within the context, nobody else writes.
 
         Raises
         ------
         StoreReadOnly
-            If it was opened to read only.
+            If the file was opened to read only.
         StoreFull
-            If there is no room for what is appended.
+            If there is no room for an appended record.
         """
         if self._read_only:
             raise StoreReadOnly(f"{self.path} was opened to read only")
@@ -160,20 +161,22 @@ class RecordFile(ABC):
             raise file_error(error, self.path) from error
 
     def append(self, note: Mapping[str, Any], body: bytes = b"", *, sync: bool = False) -> None:
-        """Write a record, all of it or nothing that counts; called while :meth:`writing`.
+        """Write a record, all of it or nothing; called within :meth:`writing`.
 
         Parameters
         ----------
         note
-            What the record is; a normalized value, see :func:`~daskbroker.core.documents.pack`.
+            What the record is: a normalized value, see :func:`~daskbroker.core.documents.pack`.
         body
-            Should have a checksum of its own, as what ``pack`` and ``to_ipc`` give.
+            Any bytes, which should have a checksum of their own, as those that ``pack`` and
+            ``to_ipc`` return.
         sync
-            Return when it, and all records before it, survive a loss of power.
+            Whether to return only once this and all earlier records survive a loss of power.
         """
         head = pack(note)
         record = FRAME.pack(len(head), len(body)) + head + body
-        self._file.truncate(self._end)  # half a record, of whom was killed or had no room
+        # Half a record may follow, of a writer that was killed or had no room.
+        self._file.truncate(self._end)
         self._file.seek(self._end)
         if self._file.write(record) < len(record):
             raise OSError(errno.ENOSPC, "no room for all of a record", self.path)
@@ -182,11 +185,11 @@ class RecordFile(ABC):
         self._follow()
 
     def sync(self) -> None:
-        """Have all records survive a loss of power; called while :meth:`writing`."""
+        """Make all records survive a loss of power; called within :meth:`writing`."""
         os.fsync(self._file)
 
     def body(self, place: Place) -> bytes:
-        """The body of a record."""
+        """Return the body of a record."""
         return _read_body(self.path, self.inode, place)
 
     def _follow(self) -> None:
@@ -204,7 +207,7 @@ class RecordFile(ABC):
                 head, length = FRAME.unpack(frame)
                 place = (self._end + FRAME.size + head, length)
                 if head == 0 or sum(place) > size:
-                    return  # it is being written, or was never finished
+                    return  # the record is being written, or was never finished
                 note = unpack(os.pread(file.fileno(), head, place[0] - head))
                 if self._end == 0:
                     check_format(f"the store at {self.path}", note["format"], FORMAT)
@@ -216,9 +219,16 @@ class RecordFile(ABC):
 
 @dataclass(frozen=True)
 class RecordReader(ChunkReader):
-    """Reads chunks, kept as :func:`~daskbroker.core.chunks.to_ipc` gives them, by their places.
+    """Reader of chunks by their places, on any machine that sees the file.
 
-    On any machine that sees the file.
+    A chunk is a body that :func:`~daskbroker.core.chunks.to_ipc` has encoded.
+
+    Attributes
+    ----------
+    path
+        Path of the file.
+    inode
+        Inode of the file.
     """
 
     path: str
@@ -240,6 +250,9 @@ def _read_body(path: str, inode: int, place: Place) -> bytes:
 
 
 def _check_inode(path: str, inode: int, found: os.stat_result) -> None:
-    """What replaces a file that is open, such as a copy of it, has other records."""
+    """Raise StoreError if another file is in the place of the opened one.
+
+    What replaces the file, even a copy of it, may have other records.
+    """
     if found.st_ino != inode:
         raise StoreError(f"{path} was replaced since it was opened; open the store anew")

@@ -1,8 +1,9 @@
-"""What an event is stored as that comes in with external data in place of references.
+"""Unfilling: the form in which an event with external data in place of references is stored.
 
-An event that a broker has filled, and that nobody has changed, is stored as it was before, where
-the references are stored: so a run that is inserted as it is streamed makes an equal run. All
-else is stored as it is given. Values that somebody has edited are never replaced by the file's.
+An event that a broker has filled, and that nobody has changed, is stored in its unfilled form if
+the references are stored too; thus a run that is inserted as it is streamed gives an equal run.
+Any other event is stored as it is given, so values that somebody has edited are never replaced by
+those of the file.
 """
 
 from __future__ import annotations
@@ -28,41 +29,44 @@ __all__ = ["Unfilling", "prepared"]
 
 KINDS = (STREAM_RESOURCE, DATUM, STREAM_DATUM)
 RUNS = 4
-"""So many runs' references are in memory: whoever inserts does so run by run."""
+"""Maximum number of runs whose references are kept in memory; runs are inserted one by one."""
 LOOK_AGAIN_SECONDS = 1.0
-"""A reference that was not found may be put by another process."""
+"""Seconds until the references are read again if one was not found.
+
+Another process may have stored it since."""
 
 
 def prepared(name: str, doc: Any, store_of: Callable[[str], EventStore]) -> Mapping[str, Any]:
-    """A checked private copy of a document that comes in, unfilled if it may be.
+    """Return a validated private copy of a document to be inserted, unfilled if possible.
 
     Parameters
     ----------
     name, doc
-        As given to ``insert``.
+        Name and content of the document, as given to ``insert``.
     store_of
-        From the uid of a descriptor to the store of its events.
+        Function that returns the store of events for the uid of a descriptor.
 
     Raises
     ------
     BadDocument
+        If the document is not valid.
     """
     if isinstance(doc, FilledDocument):
         doc = store_of(doc["descriptor"]).unfilling.stored_form(doc)
     plain = prepare(name, doc)
-    # A Document that nobody has filled is of a store, which has the values itself.
+    # A Document that is not a FilledDocument was read from a store, which has the values itself.
     if plain.get("filled") and name in ("event", "event_page") and not isinstance(doc, Document):
         store_of(plain["descriptor"]).unfilling.check_values(plain)
     return plain
 
 
 class Unfilling:
-    """Finds out what events are stored as, for one store.
+    """Converter of filled events into the form in which one store keeps them.
 
     Parameters
     ----------
     store
-        Where they will be, and their references.
+        Store of the events and of their references.
     """
 
     def __init__(self, store: EventStore) -> None:
@@ -71,15 +75,19 @@ class Unfilling:
         self._warned: Remembered[str, bool] = Remembered()
 
     def note(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
-        """A reference of a run was stored."""
+        """Note that a reference of a run was stored."""
         known = self._known.get(run)
         if known is not None:
             known.add(name, doc)
 
     def stored_form(self, doc: FilledDocument) -> Mapping[str, Any]:
-        """What to store in the place of an event or event_page that was filled."""
+        """Return the document to store in place of a filled event or event_page.
+
+        Data keys whose references are not all stored keep their values, with a
+        :class:`daskbroker.FilledValuesWarning`.
+        """
         descriptor = self._store.find_descriptor(doc["descriptor"])
-        if descriptor is None:  # which is an error that others tell of
+        if descriptor is None:  # the insert that follows raises UnknownReference
             return doc
         given = [key for key in _filled_keys(doc) if not self._are_there(doc, descriptor, key)]
         if given:
@@ -87,13 +95,13 @@ class Unfilling:
         return _with_values(doc, given)
 
     def check_values(self, doc: Mapping[str, Any]) -> None:
-        """Warn of an event or event_page to be stored as given, if it has values for references."""
+        """Warn if an event or event_page to be stored as given has values for references."""
         keys = [key for key, state in doc["filled"].items() if _replaces(doc["data"], key, state)]
         if keys and (descriptor := self._store.find_descriptor(doc["descriptor"])) is not None:
             self._warn(descriptor, keys, "they are of a plain dict, or were changed")
 
     def _are_there(self, doc: FilledDocument, descriptor: Mapping[str, Any], key: str) -> bool:
-        """Whether all references are stored that the values of a key replaced."""
+        """Return whether all references that the values of a key replaced are stored."""
         run = descriptor["run_start"]
         wanted = list(_replaced(doc, descriptor, key))
         known = self._known.get(run)
@@ -121,11 +129,11 @@ class Unfilling:
 
 
 Wanted = tuple[Any, ...]
-"""``(datum_id,)``, or ``(descriptor, data key, seq_num)``."""
+"""A reference: ``(datum_id,)``, or ``(descriptor, data key, seq_num)`` for a frame."""
 
 
 class _References:
-    """The references of a run that are stored."""
+    """The stored references of a run."""
 
     def __init__(self) -> None:
         self.read = time.monotonic()
@@ -135,7 +143,7 @@ class _References:
 
     @classmethod
     def of(cls, store: EventStore, run: str) -> _References:
-        """Read them from a store."""
+        """Read the references of a run from a store."""
         found = cls()
         plans = store.plan_references(KINDS, [run])
         for name, doc in resources_of(plans):
@@ -149,7 +157,7 @@ class _References:
         return found
 
     def add(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take a document in that is stored now."""
+        """Add the references of a document that has been stored."""
         if name == "datum":
             self._datums.add(doc["datum_id"])
         elif name == "datum_page":
@@ -171,19 +179,19 @@ class _References:
             spans.append(range(start, stop))
 
     def have(self, wanted: Sequence[Wanted]) -> bool:
-        """Whether all of some are stored."""
+        """Return whether all of some references are stored."""
         return all(map(self._has, wanted))
 
     def _has(self, wanted: Wanted) -> bool:
         if len(wanted) == 1:
             return wanted[0] in self._datums
         descriptor, key, seq_num = wanted
-        # The last of them first, as events come in order.
+        # Events come in order, so the span is most likely among the last.
         return any(seq_num in span for span in reversed(self._frames.get((descriptor, key), [])))
 
 
 def _replaces(data: Mapping[str, Any], key: str, state: Any) -> bool:
-    """Whether ``filled``, of an event or a page, names a reference that is not in its place."""
+    """Return whether ``filled``, of an event or a page, names a reference that data replaces."""
     if isinstance(state, str):
         return key in data and not (isinstance(data[key], str) and data[key] == state)
     return (
@@ -199,7 +207,7 @@ def _filled_keys(doc: FilledDocument) -> list[str]:
 
 
 def _replaced(doc: FilledDocument, descriptor: Mapping[str, Any], key: str) -> Iterator[Wanted]:
-    """The references that the values of a key replaced."""
+    """Yield the references that the values of a key replaced."""
     of_stream = is_stream_key(descriptor["data_keys"].get(key, {}))
     states, seq_nums = doc["filled"][key], doc["seq_num"]
     rows = [(states, seq_nums)] if isinstance(seq_nums, int) else zip(states, seq_nums, strict=True)
@@ -211,7 +219,7 @@ def _replaced(doc: FilledDocument, descriptor: Mapping[str, Any], key: str) -> I
 
 
 def _with_values(doc: FilledDocument, keys: Sequence[str]) -> Mapping[str, Any]:
-    """The unfilled form, but for some keys."""
+    """Return the unfilled form of a document, except for some keys, which stay filled."""
     before = unfilled_form(doc)
     if not keys:
         return before

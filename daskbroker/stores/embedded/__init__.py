@@ -1,6 +1,6 @@
-"""The default store: one folder with an SQLite file and plain Parquet files.
+"""The embedded store, which is the default: a folder with an SQLite file and Parquet files.
 
-``EmbeddedHeaderStore`` and ``EmbeddedEventStore`` share a ``Database``.
+:class:`EmbeddedHeaderStore` and :class:`EmbeddedEventStore` share a :class:`Database`.
 """
 
 from .database import Database

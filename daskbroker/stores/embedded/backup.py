@@ -1,11 +1,11 @@
-"""A backup of an embedded store, made while it is written.
+"""Backup of an embedded store while it is written.
 
-First the SQLite file is copied, by SQLite, as it is at one instant: writers go on, into the log.
-Then the files that this copy names are copied. They never change, and none that a chunk names is
-ever removed, so they are as they were at that instant; what was written since is not named.
+First SQLite copies the SQLite file as it is at one instant, while writers go on in the log. Then
+the files that this copy names are copied. They never change, and a file that a chunk names is
+never removed, so they are as they were at that instant; files written since are not named.
 
-All is written into a folder beside the wanted one, synced, and that folder renamed: a backup that
-was interrupted is not taken for one.
+Everything is written into a folder beside the target and synced, and that folder is renamed, so
+an interrupted backup cannot be mistaken for a complete one.
 """
 
 from __future__ import annotations
@@ -29,15 +29,24 @@ from .database import FILE_NAME, Database
 __all__ = ["EmbeddedBackup"]
 
 BATCH = 1000
+"""Number of file names read from the copied database at a time."""
 PIECE = 2**20
+"""Bytes of a file that are copied at a time."""
 OF_TARGET = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+"""Errors of SQLite that concern the target of a backup, and not the store."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @dataclass(frozen=True, eq=False)
 class EmbeddedBackup:
-    """Backs an embedded store up; see :class:`daskbroker.stores.backing_up.BackupSource`."""
+    """Backup source of an embedded store; see :class:`~daskbroker.stores.backing_up.BackupSource`.
+
+    Attributes
+    ----------
+    database
+        Database of the store.
+    """
 
     database: Database
 
@@ -82,23 +91,23 @@ class EmbeddedBackup:
         with _target_errors(report.folder):
             for path in written:
                 report.bytes += _sync(path)
-            for path in sorted(folders, reverse=True):  # what is in a folder, before its name
+            for path in sorted(folders, reverse=True):  # a folder's content before its name
                 _sync(path)
         report.files = len(written)
 
     def _copy_database(self, path: Path, folder: Path) -> None:
-        """Copy the SQLite file as it is now; a writer does not make it begin anew."""
+        """Copy the SQLite file as it is now; commits meanwhile do not restart the copying."""
         with (
             self.database.read() as source,
             _target_errors(folder),
             closing(sqlite3.connect(path, isolation_level=None)) as target,
         ):
-            target.execute("PRAGMA synchronous=OFF")  # it is synced as a whole afterwards
+            target.execute("PRAGMA synchronous=OFF")  # the whole file is synced afterwards
             target.execute("PRAGMA journal_mode=OFF")
             source.backup(target)
 
     def _copy_file(self, name: str, path: Path, report: BackupReport) -> bool:
-        """Copy a file of chunks; False if the store lacks it, which is noted."""
+        """Copy a file of chunks; if it is missing or unreadable, report that and return False."""
         origin = self.database.root / name
         try:
             with origin.open("rb") as reader, _target_errors(report.folder), path.open("xb") as to:
@@ -123,7 +132,10 @@ class _Unreadable(Exception):
 
 
 def _read(reader: BinaryIO) -> bytes:
-    """The next piece of a file of the store; what fails here is not the backup's disk."""
+    """Read the next piece of a file of the store.
+
+    A separate exception tells its errors from those of the disk of the backup.
+    """
     try:
         return reader.read(PIECE)
     except OSError as error:
@@ -131,7 +143,7 @@ def _read(reader: BinaryIO) -> bytes:
 
 
 def _named(database: Path) -> Iterator[str]:
-    """The files that a copied SQLite file names."""
+    """Yield the paths, below the store's folder, that a copied SQLite file names."""
     with closing(sqlite3.connect(f"{database.as_uri()}?immutable=1", uri=True)) as connection:
         cursor = connection.execute("SELECT DISTINCT path FROM chunk WHERE path IS NOT NULL")
         while rows := cursor.fetchmany(BATCH):
@@ -139,8 +151,9 @@ def _named(database: Path) -> Iterator[str]:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Give the finished folder its name, unless somebody else has taken it."""
-    target.mkdir()  # fails where there is something; a rename would take an empty folder's place
+    """Give the finished folder its name, unless something is there already."""
+    # mkdir fails if something is there, while a rename alone would replace an empty folder.
+    target.mkdir()
     try:
         os.replace(temporary, target)
     except BaseException:
@@ -151,7 +164,7 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing; these are there after a crash, too."""
+    """Make a folder and missing parents, and sync these so that they survive a crash."""
     missing = [one for one in folder.parents if not one.exists()]
     folder.mkdir(parents=True)
     for one in missing:
@@ -159,7 +172,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> int:
-    """Sync a file or folder; its size."""
+    """Sync a file or folder and return its size in bytes."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -170,7 +183,7 @@ def _sync(path: Path) -> int:
 
 @contextmanager
 def _target_errors(target: Path) -> Iterator[None]:
-    """Errors of the file system where the backup goes, as daskbroker's."""
+    """Turn errors at the target of a backup into daskbroker's; leave errors of the store."""
     try:
         yield
     except StoreError:

@@ -1,4 +1,4 @@
-"""Looking for damage in an embedded store, in what plans and chunks do not show."""
+"""Looking for damage in the parts of an embedded store that plans and chunks do not show."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .lanes import POSITIONS, sealed_end
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 
 BATCH = 200
-"""So many rows are read at a time, so that no log of SQLite has to wait long for a reader."""
+"""Number of rows read at a time; a long reading would keep SQLite from emptying its log."""
 
 LOST = (
     ("the run of a descriptor", "descriptor", "run", "run"),
@@ -35,7 +35,9 @@ LOST = (
     ("the run of a word of the index", "word", "header", "header"),
     ("the run of a value of the index", "leaf", "header", "header"),
 )
-"""References between tables: what is referred to, from which table and column, to which table."""
+"""References between tables.
+
+Each has the text for a lost row, the table and column that refer, and the table referred to."""
 
 
 # -- start and stop --------------------------------------------------------------------------
@@ -82,7 +84,7 @@ def _checked_header(path: str, uid: str, start: bytes, stop: bytes | None) -> Ch
 
 
 def _document(name: str, body: bytes, damages: list[Damage]) -> Document | None:
-    """A document from its bytes, checked; None, with the reason, if they cannot be read."""
+    """Decode and check a document, adding to ``damages``; return None if it cannot be read."""
     try:
         doc = unpack_document(body)
     except StoreDamaged as error:
@@ -150,7 +152,7 @@ def check_journal(database: Database, run: str) -> Iterator[Damage]:
     for number, kind, descriptor, stream in sequences:
         if kind == EVENT.kind and descriptor is None:
             yield Damage("there are events whose descriptor is not stored", path=path)
-        # At once, as rows may be sealed meanwhile; there are never many.
+        # In one snapshot, as rows may be sealed meanwhile; there are never many.
         with database.snapshot() as connection:
             damages = list(islice(_damaged_rows(connection, number, kind), MOST))
         for problem in damages:
@@ -158,7 +160,7 @@ def check_journal(database: Database, run: str) -> Iterator[Damage]:
 
 
 def _damaged_rows(connection: sqlite3.Connection, number: int, kind: str) -> Iterator[str]:
-    """What the journal has of a sequence and cannot be read, and what it lacks."""
+    """Yield the rows of a sequence that the journal lacks, and those that cannot be read."""
     low = number * POSITIONS
     expected = sealed_end(connection, number)
     rows = connection.execute(
@@ -175,7 +177,7 @@ def _damaged_rows(connection: sqlite3.Connection, number: int, kind: str) -> Ite
 
 
 def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
-    """What is wrong with a row of the journal."""
+    """Return what is wrong with a row of the journal, or None."""
     try:
         if rows is None:
             uid = _mapping(unpack(body)).get(LAYOUTS[kind].uid)
@@ -184,7 +186,7 @@ def _problem(kind: str, rows: int | None, body: bytes) -> str | None:
         return None if found == rows else f"it has {found:,} rows, not {rows:,}"
     except StoreDamaged as error:
         return str(error)
-    except Exception as error:  # what a document of the journal may be after a checksum that fits
+    except Exception as error:  # bytes with a valid checksum may still not be a document
         return told(error)
 
 
@@ -200,7 +202,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def check_rest(database: Database) -> Iterator[Damage]:
     """See :meth:`EventStore.check_rest`: SQLite's own check, and references between its tables.
 
-    They are looked at one by one, so that a writer's log does not grow for the time of all.
+    Each of these has its own reading, so that a writer's log can be emptied in between.
     """
     path = str(database.path)
     with database.read() as connection:

@@ -1,16 +1,17 @@
-"""Parquet files of chunks, written with checksums of all their bytes and checked when read.
+"""Parquet files of chunks, with checksums of all their bytes that are verified when read.
 
 ::
 
     PAR1 | columns | checksums | footer | length of the footer | PAR1
 
-Parquet's own checksums are of pages; a flipped bit in a page's header, or in the footer, gives
-wrong numbers all the same. So there is one CRC-32 of each column (its pages with their headers
-and its dictionary), and one of the footer to the end of the file. They stand between the last
-column and the footer, where no reader of Parquet looks, as all go by the footer's offsets.
+Parquet's own checksums cover only the content of pages; a flipped bit in the header of a page, or
+in the footer, would still give wrong numbers. So there is one CRC-32 of each column (its pages
+with their headers, and its dictionary), and one of the bytes from the footer to the end of the
+file. They stand between the last column and the footer, where no reader of Parquet looks, as all
+go by the footer's offsets.
 
-Earlier versions wrote checksums of pages only. Of such a file the footer is compared with itself,
-as it tells nearly everything twice, and pages are checked by Arrow (:mod:`.old_footers`).
+Earlier versions wrote checksums of pages only. In such a file, Arrow checks the pages, and the
+footer is checked for consistency, as it states nearly everything twice (:mod:`.old_footers`).
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ __all__ = ["encoded_file", "read_file"]
 MAGIC = b"dkbcrc01"
 PARQUET = b"PAR1"
 END = 8
-"""Bytes after the footer: its length, and the magic number."""
+"""Number of bytes after the footer: its length, and Parquet's magic number."""
 
 FOOTERS = 256
-"""So many footers stay in memory; to read one takes as long as to read a column."""
+"""Maximum number of footers kept in memory; reading one takes as long as reading a column."""
 
 FILES = 10_000
-"""Of so many files it is remembered which columns were checked."""
+"""Maximum number of files of which the verified columns are remembered."""
 
 DECODING = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, ArithmeticError)
-"""What decoding of damaged bytes may end in."""
+"""Errors that the decoding of damaged bytes may raise."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ class _Footer:
     Attributes
     ----------
     metadata, schema
-        As Arrow has read them.
+        Metadata and schema that Arrow has read.
     checksums
-        First byte of each column, the one after its last, and the checksum; None in a file
-        without.
+        ``((begin, end), checksum)`` of each column, with the offsets of its bytes; None if the
+        file has no checksums of columns.
     """
 
     metadata: pq.FileMetaData
@@ -68,9 +69,9 @@ class _Footer:
     checksums: tuple[tuple[tuple[int, int], int], ...] | None
 
     def places(self, names: Sequence[str]) -> set[int]:
-        """Where columns are in the schema, with all that Arrow reads when it is asked for them.
+        """Return the indices in the schema of all columns that Arrow reads for some names.
 
-        It takes ``a.b`` for a part of ``a``.
+        If asked for ``a``, Arrow also reads a column ``a.b``, which it takes for a part of it.
         """
         every = self.schema.names
         wanted = set(names)
@@ -85,14 +86,14 @@ class _Footer:
 
 
 def encoded_file(table: pa.Table, dictionaries: Sequence[str]) -> list[memoryview | bytes]:
-    """The bytes of a chunk's file, in pieces.
+    """Encode a chunk as the bytes of its file, in pieces to be written one after the other.
 
     Parameters
     ----------
     table
         The chunk.
     dictionaries
-        Columns of few different values.
+        Names of columns with few different values, which are dictionary-encoded.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -111,24 +112,26 @@ def encoded_file(table: pa.Table, dictionaries: Sequence[str]) -> list[memoryvie
 
 
 def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None) -> pa.Table:
-    """Read some columns of a chunk's file, or all, checked as ``daskbroker.verify`` says.
+    """Read columns of a chunk's file, verified as the setting ``daskbroker.verify`` says.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     columns
-        Those that the file lacks are left out. None: all.
+        Names of columns, in the order wanted; those that the file lacks are left out. All
+        columns if None.
     rows
-        How many there should be, if that is known.
+        Number of rows that the file should have, if known.
 
     Raises
     ------
     OSError
-        If it cannot be opened.
+        If the file cannot be opened.
     StoreDamaged
-        Naming the file.
+        If the file is damaged; the message names it.
     ConfigError
+        If the setting is not valid.
     """
     mode = setting("verify")
     data, state = _mapped(path)
@@ -143,18 +146,18 @@ def read_file(path: Path, columns: Sequence[str] | None, rows: int | None = None
 
 
 def _mapped(path: Path) -> tuple[memoryview, State]:
-    """The bytes of a file, and what tells it from others: of one and the same file.
+    """Map a file into memory; return its bytes, and the state of this very file.
 
-    They are mapped by Arrow and not by Python. Arrow's threads may hold them a moment longer than
-    a read lasts, and to let go of an object of Python, while Python ends, ends in an abort.
+    The file is mapped by Arrow, not by Python: Arrow's threads may hold the bytes a moment longer
+    than a read lasts, and releasing a Python object while Python ends aborts the process.
     """
     while True:
         state = state_of(os.stat(path))
-        if not state[2]:
+        if not state[2]:  # an empty file cannot be mapped
             return memoryview(pa.py_buffer(b"")), state
         with pa.memory_map(str(path)) as file:
             data = file.read_buffer()
-        if state_of(os.stat(path)) == state:  # it was not replaced in between
+        if state_of(os.stat(path)) == state:  # the file was not replaced in between
             return memoryview(data).cast("B"), state
 
 
@@ -174,7 +177,7 @@ def _read(
     if rows is not None and rows != count:
         raise StoreDamaged(f"it has {count:,} rows, not {rows:,}")
     names = footer.schema.names if columns is None else present(footer.schema, columns)
-    if not names:  # the number of rows still counts
+    if not names:  # a table without columns still has a number of rows
         return pa.table({"": pa.nulls(count)}).select([])
     places = footer.places(names)
     checked = _checked_columns(str(path), state)
@@ -202,28 +205,28 @@ def _parquet(data: memoryview, footer: _Footer, **options: Any) -> pq.ParquetFil
 
 
 def _check(data: memoryview, footer: _Footer, places: set[int]) -> None:
-    """Compare columns with their checksums."""
+    """Compare columns, by their indices, with their checksums."""
     names = footer.schema.names
     for number, ((low, high), checksum) in enumerate(footer.checksums or ()):
-        place = number % len(names)  # one row group after the other
+        place = number % len(names)  # checksums are in order of row groups
         if place in places and zlib.crc32(data[low:high]) != checksum:
             raise StoreDamaged(f"the checksum of column {names[place]!r} is wrong")
 
 
 @lru_cache(maxsize=FOOTERS)
 def _known_footers(path: str, state: State) -> dict[int, _Footer]:
-    """A place for the footer of a file."""
+    """Return the cached holder of a file's footer, which is empty at first; its key is 0."""
     return {}
 
 
 @lru_cache(maxsize=FILES)
 def _checked_columns(path: str, state: State) -> set[int]:
-    """The columns of a file that this process has compared with their checksums, by place."""
+    """Return the cached set of indices of a file's verified columns, which is empty at first."""
     return set()
 
 
 def _read_footer(data: memoryview) -> _Footer:
-    """Read, and check, what is at the end of a file."""
+    """Read and verify the footer of a file; its checksum, before Arrow parses it, if any."""
     begin = _footer_start(data)
     checksums = _checksums(data, begin)
     if checksums is not None and zlib.crc32(data[begin:]) != checksums[-1]:
@@ -237,7 +240,7 @@ def _read_footer(data: memoryview) -> _Footer:
 
 
 def _footer_start(data: memoryview) -> int:
-    """Where the footer begins."""
+    """Return the offset of the footer; raise StoreDamaged if there is none."""
     size = len(data)
     if size < len(PARQUET) + END or data[-4:] != PARQUET:
         raise StoreDamaged("it does not end as a Parquet file does")
@@ -248,7 +251,7 @@ def _footer_start(data: memoryview) -> int:
 
 
 def _checksums(data: memoryview, end: int) -> tuple[int, ...] | None:
-    """The checksums of columns and footer that end here; None where there are none."""
+    """Return the checksums of columns and footer that end at an offset; None if there are none."""
     if data[max(0, end - len(MAGIC)) : end] != MAGIC:
         return None
     end -= len(MAGIC) + 4
@@ -262,7 +265,7 @@ def _checksums(data: memoryview, end: int) -> tuple[int, ...] | None:
 
 
 def _ranges(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
-    """First byte of each column, and the one after its last; row group after row group."""
+    """Return ``(begin, end)`` of the bytes of each column, row group after row group."""
     found = []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
@@ -276,7 +279,7 @@ def _ranges(metadata: pq.FileMetaData) -> list[tuple[int, int]]:
 
 
 def _after_fork() -> None:
-    """A forked child checks by itself."""
+    """Let a forked child verify files itself."""
     _known_footers.cache_clear()
     _checked_columns.cache_clear()
 

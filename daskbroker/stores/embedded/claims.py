@@ -1,9 +1,9 @@
-"""Which documents an embedded store has, so that each is stored once.
+"""Noting which documents an embedded store has, so that each is stored once.
 
 The table ``document_key`` has a number for each uid, unique in the run. Numbers are spread
-evenly, so noting those of a page changes as many leaves of the table as there are rows. Those of
-pages that wait in the journal are therefore held in memory, and noted together when they are
-sealed, or as soon as a document comes that may be one of them.
+evenly, so noting those of a page changes as many leaves of the table as the page has rows. The
+numbers of pages that wait in the journal are therefore held in memory. They are noted together
+when the pages are sealed, or as soon as a document is inserted that may be one of them.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ from .uid_keys import uid_key, uid_keys
 __all__ = ["Claims"]
 
 MOST_RUNS = 200
+"""Maximum number of runs of which the numbers of waiting pages are held in memory."""
 
 
 class Claims:
-    """Notes documents as stored; used inside a transaction of the writing connection."""
+    """Notes of the stored documents; used inside a transaction of the writing connection."""
 
     def __init__(self, reader: EmbeddedReader) -> None:
         self._reader = reader
@@ -39,7 +40,7 @@ class Claims:
         self._last_chunk: tuple[int, list[Any]] | None = None
 
     def refresh(self, connection: sqlite3.Connection, lane: Lane) -> None:
-        """Know what pages of the run wait in the journal."""
+        """Read the uids of the run's pages that wait in the journal, unless they are known."""
         if lane.run_number not in self._held:
             if len(self._held) >= MOST_RUNS:
                 self._held.clear()
@@ -48,14 +49,14 @@ class Claims:
                 held.update(uid_keys(uids, page.layout.kind, lane.run_number).tolist())
 
     def forget(self, lane: Lane | None = None) -> None:
-        """Drop what is known of pages that wait, of one run or of all."""
+        """Drop the numbers held of waiting pages, of the lane's run or of all runs if None."""
         if lane is None:
             self._held.clear()
         else:
             self._held.pop(lane.run_number, None)
 
     def hold_page(self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str]) -> bool:
-        """Claim the uids of a page that goes into the journal; False if one is known."""
+        """Claim the uids of a page that goes into the journal; return False if one is stored."""
         keys = uid_keys(uids, lane.layout.kind, lane.run_number).tolist()
         fresh = set(keys)
         held = self._held[lane.run_number]
@@ -65,7 +66,7 @@ class Claims:
         return True
 
     def claim_page(self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str]) -> bool:
-        """Note that these uids are stored from the next position on; False if one is known."""
+        """Note uids as stored from the next position on; return False if one is stored."""
         keys = uid_keys(uids, lane.layout.kind, lane.run_number)
         if not self._held[lane.run_number].isdisjoint(keys.tolist()):
             self._note_held(connection, lane)
@@ -76,12 +77,12 @@ class Claims:
     def claim_row(
         self, connection: sqlite3.Connection, lane: Lane, row: Mapping[str, Any], position: int
     ) -> bool:
-        """Note a document; False if this very one is stored.
+        """Note a document as stored at a position; return False if the same one is stored.
 
         Raises
         ------
         DuplicateUID
-            If a different one of the run has its uid.
+            If a different document of the run has its uid.
         """
         uid = row[lane.layout.uid]
         there = self._claim(connection, lane, uid, position)
@@ -95,16 +96,16 @@ class Claims:
         )
 
     def note_pages(self, connection: sqlite3.Connection, lane: Lane, first: int, rows: int) -> None:
-        """Note the pages in a part of the journal that is about to be sealed."""
+        """Note the uids of pages in a part of the journal that is about to be sealed."""
         low = lane.number * POSITIONS + first
         where = "sequence.id = ? AND journal.id >= ? AND journal.id < ?"
         self._note(connection, lane, where, lane.number, low, low + rows)
-        self.forget(lane)  # looked up again, as this transaction may fail yet
+        self.forget(lane)  # read again later, as this transaction may still fail
 
     # -- numbers -----------------------------------------------------------------------------
 
     def _note_held(self, connection: sqlite3.Connection, lane: Lane) -> None:
-        """Note all pages of the run that wait."""
+        """Note the uids of all waiting pages of the run."""
         self._held[lane.run_number] = set()
         self._note(connection, lane, "run = ?", lane.run_number)
 
@@ -121,7 +122,7 @@ class Claims:
     def _claim_rest(
         self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str], keys: np.ndarray
     ) -> bool:
-        """Note those of a page whose numbers others have; False if one of these has the uid."""
+        """Note uids of a page whose numbers were taken; return False if one is stored."""
         for place, key in enumerate(keys.tolist()):
             position = lane.next + place
             if _place_of(connection, key) == (lane.number, position):
@@ -138,9 +139,9 @@ class Claims:
         position: int,
         page: Sequence[str] = (),
     ) -> dict[str, Any] | None:
-        """Note a uid, or, if a document of the run has it, return that one.
+        """Note a uid and return None, or return the document of the run that has it.
 
-        Uids of a page are noted before its rows are stored.
+        The uids of ``page`` are being noted before its rows are stored, from ``lane.next`` on.
         """
         key = uid_key(uid, lane.layout.kind, lane.run_number)
         if key in self._held.get(lane.run_number, ()):
@@ -155,7 +156,7 @@ class Claims:
                 there = self._row_behind(connection, key, lane, page)
             if there[lane.layout.uid] == uid:
                 return there
-            key += 1  # another document with the same number: look further
+            key += 1  # another document has the same number, so try the next one
 
     def _row_behind(
         self, connection: sqlite3.Connection, key: int, lane: Lane, page: Sequence[str]
@@ -186,7 +187,7 @@ class Claims:
         return self._decoded(chunk, kind, owner, place)[position - first]
 
     def _decoded(self, number: int, kind: str, owner: str, key: Any) -> list[Any]:
-        """The documents of a chunk; those of the last one are kept."""
+        """Decode the documents of a chunk; those of the last chunk are cached."""
         if self._last_chunk is None or self._last_chunk[0] != number:
             documents = decode_rows(LAYOUTS[kind], self._reader.read(key), owner)
             self._last_chunk = (number, documents)
@@ -199,13 +200,16 @@ def _place_of(connection: sqlite3.Connection, key: int) -> tuple[Any, ...]:
 
 
 def _insert_keys(connection: sqlite3.Connection, pages: Sequence[tuple[Lane, np.ndarray]]) -> bool:
-    """Note numbers as those of documents, of each page from its ``next`` on; if all were free."""
+    """Note numbers of documents, of each page from its ``next`` on; return if all were free.
+
+    Numbers that were taken are left as they are.
+    """
     if not pages:
         return True
     keys = np.concatenate([some for _, some in pages])
     numbers = np.concatenate([np.full(len(some), lane.number) for lane, some in pages])
     places = np.concatenate([lane.next + np.arange(len(some)) for lane, some in pages])
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys, kind="stable")  # each leaf of the table is changed once
     before = connection.total_changes
     connection.executemany(
         "INSERT OR IGNORE INTO document_key VALUES (?, ?, ?)",
@@ -222,7 +226,7 @@ def _any_known(connection: sqlite3.Connection, keys: Sequence[int]) -> bool:
 def _waiting_pages(
     connection: sqlite3.Connection, lane: Lane, where: str, *values: int
 ) -> Iterator[tuple[Lane, Sequence[str]]]:
-    """Pages in the journal, each with its uids; ``next`` of its lane is where it begins."""
+    """Yield pages in the journal, each as a lane whose ``next`` is its begin, with its uids."""
     found = connection.execute(
         "SELECT kind, sequence.id, journal.id, body FROM sequence JOIN journal ON "
         f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "

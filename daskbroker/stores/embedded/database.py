@@ -1,9 +1,9 @@
 """The SQLite file of an embedded store: connections, transactions, format, errors.
 
-One :class:`Database` serves a store in this process, shared by its sources and readers.
-There is one connection that writes, and a few that read. SQLite's write-ahead log lets them
-read while it, or another process, writes. What is committed survives the death of the process at
-any moment; :mod:`.log_sync` sees to it that it survives a loss of power.
+One :class:`Database` serves a store in this process, shared by its sources and readers. It has one
+connection that writes, and a few that read. SQLite's write-ahead log lets these read while this
+or another process writes. Committed transactions survive the death of the process at any moment;
+:mod:`.log_sync` makes them survive a loss of power.
 """
 
 from __future__ import annotations
@@ -45,14 +45,19 @@ __all__ = ["FILE_NAME", "Database", "plain_text"]
 FILE_NAME = "daskbroker.sqlite"
 CHUNK_FOLDER = "chunks"
 LOG_ENDS = ("-wal", "-shm")
+"""Suffixes of the files of SQLite's write-ahead log."""
 BUSY_SECONDS = 60.0
+"""Maximum seconds to wait for another process that writes."""
 IDLE_READERS = 8
+"""Maximum number of reading connections that are kept while not in use."""
 PAGE_BYTES = 2048
-"""Size of the database's pages in new stores. A commit logs whole pages, and each document is a
-commit: with SQLite's 4096 a short run of 13 documents logs 304 KB, with 2048 179 KB, with 1024
-117 KB; but pages of 1,000 events take 15 % longer with 1024, and as long with the others."""
+"""Size in bytes of the database's pages in new stores.
+
+A commit logs whole pages, and each document is a commit. A short run of 13 documents logs 304 KB
+with SQLite's default of 4096, 179 KB with 2048, and 117 KB with 1024. Inserting pages of 1,000
+events takes 15 % longer with 1024, and equally long with the other two."""
 LOG_BYTES = 16 * 2**20
-"""Size of the log at which it is copied into the database."""
+"""Size in bytes of the log at which SQLite copies it into the database."""
 
 
 _open: weakref.WeakValueDictionary[tuple[str, bool, str | None], Database]
@@ -68,16 +73,23 @@ class Database:
     root
         Folder of the store.
     create
-        Make folder and file if there is none.
+        Whether to make the folder and the file if there is none.
     read_only
-        Never write; works where the folder cannot be written.
+        Whether to never write; this works even if the folder cannot be written.
     link
-        A path with symbolic links by which the folder was given: where it leads elsewhere later,
-        the store counts as moved.
+        Path with symbolic links by which the folder was given. If it leads elsewhere later, the
+        store counts as moved.
 
     Raises
     ------
-    StoreNotFound, StoreVersion, StoreDamaged, StoreReadOnly, StoreFull
+    StoreNotFound
+        If there is no store, and none may be made.
+    StoreVersion
+        If a newer daskbroker has written the store.
+    StoreDamaged
+        If the file is damaged or not of daskbroker.
+    StoreReadOnly, StoreFull
+        If the store cannot be written, or there is no room.
     """
 
     def __init__(
@@ -100,7 +112,7 @@ class Database:
         in_each_process(self._begin)
         gate.add(self)
         self.small_bytes = 0
-        """Size of the small chunks that were put into SQLite here since it was opened."""
+        """Bytes of small chunks that this process has put into SQLite since it opened the file."""
         self._closed = False
         self._frozen: tuple[int, ...] | None = None
         with self.errors():
@@ -118,7 +130,7 @@ class Database:
             inode = self.path.stat().st_ino
         self.store_id = self.meta("store_id")
         self.identity = place_identity(self.store_id, str(root), str(inode))
-        """Of what is at this place: of a copy, or of what replaces the folder, it is another."""
+        """Identity of the store at this place; that of a copy or of a replacement differs."""
 
     def _begin(self) -> None:
         self._lock = threading.RLock()  # connections are closed before a fork
@@ -133,11 +145,11 @@ class Database:
         read_only: bool = False,
         link: str | None = None,
     ) -> Database:
-        """The database of this folder in this process; see the class for the parameters.
+        """Return this process's database of a folder; see the class for the parameters.
 
-        One that was opened by a link is another than that of the folder itself, which stays where
-        it is when the link is changed. In a process in which a link leads elsewhere already, as
-        where a pickle is read, the folder is meant.
+        A database opened by a link is separate from that of the folder itself, because the folder
+        stays in its place when the link is changed. If the link does not lead to the folder, as
+        may happen when a pickle is read in another process, the link is ignored.
         """
         root = root.expanduser().resolve()
         if link is not None and os.path.realpath(link) != str(root):
@@ -151,14 +163,14 @@ class Database:
 
     @classmethod
     def reading(cls, root: str, *, read_only: bool) -> Database:
-        """The database of a folder that exists, by whichever link this process has it open."""
+        """Return the database of an existing folder, by whichever link it is open here."""
         with _open_lock.held():
             usable = (one for one in _at(root, read_only) if one._is_usable)
             return next(usable, None) or cls.of(Path(root), create=False, read_only=read_only)
 
     @staticmethod
     def is_other(root: str, read_only: bool, identity: str) -> bool:
-        """Whether this process knows that another store is at a place by now."""
+        """Return whether this process knows that another store is at a place by now."""
         with _open_lock.held():
             known = _at(root, read_only)
         return any(one.identity != identity or not one.is_in_place for one in known)
@@ -177,7 +189,7 @@ class Database:
         return True
 
     def check_place(self) -> None:
-        """Raise StoreError where the store was moved, deleted or replaced since it was opened."""
+        """Raise StoreError if the store was moved, deleted or replaced since it was opened."""
         self._place.check()
 
     # -- format ------------------------------------------------------------------------------
@@ -201,16 +213,24 @@ class Database:
             connection.close()
 
     def _sync_names(self) -> None:
-        """Before the store counts as made: its file and its folder keep their names.
+        """Sync the names of the file and of the folder, before the store counts as made.
 
-        Also where another process has made them, as it may have died before it synced them.
+        This is done even if another process has made them, as it may have died before it synced.
         """
         sync_folder(self.root)
-        with suppress(PermissionError):  # a folder that others made, and that we may not read
+        with suppress(PermissionError):  # a folder made by others, which we may not read
             sync_folder(self.root.parent)
 
     def _is_made(self, connection: sqlite3.Connection) -> bool:
-        """Whether the file has our tables, in a format that we know; in one transaction."""
+        """Return whether the file has daskbroker's tables; called within one transaction.
+
+        Raises
+        ------
+        StoreDamaged
+            If its tables are not daskbroker's.
+        StoreVersion
+            If their format is newer than the known one.
+        """
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         owner = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -221,7 +241,7 @@ class Database:
         return bool(tables)
 
     def meta(self, key: str) -> str:
-        """A value of the table ``meta``."""
+        """Return a value of the table ``meta``; raise StoreDamaged if it is missing."""
         with self.read() as connection:
             row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if row is None:
@@ -229,22 +249,23 @@ class Database:
         return str(row[0])
 
     def stored_bytes(self) -> int:
-        """Sum of the sizes of all files of the store; some may vanish meanwhile."""
+        """Return the sum of the sizes of all files of the store in bytes."""
         total = 0
         for folder, _, names in os.walk(self.root):
             for name in names:
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):  # temporary files and the log come and go
                     total += os.lstat(os.path.join(folder, name)).st_size
         return total
 
     # -- connections -------------------------------------------------------------------------
 
     def _connect(self, *, write: bool, sure: bool = True) -> sqlite3.Connection:
-        """Open the file; nothing in it changes by this where it is not ``sure`` to be ours."""
+        """Open the file; do not change it unless it is ``sure`` to be daskbroker's."""
         uri = self.path.absolute().as_uri()
         mode = "?mode=ro" if not write else "?mode=rw" if sure else "?mode=rwc"
         if self.read_only and not os.access(self.root, os.W_OK) and not self._log.exists():
-            mode += "&immutable=1"  # SQLite wants to make its log otherwise
+            # Else SQLite would make its log, which it cannot in such a folder.
+            mode += "&immutable=1"
             self._frozen = self._file_state()
         connection = sqlite3.connect(
             uri + mode, uri=True, isolation_level=None, timeout=BUSY_SECONDS,
@@ -255,7 +276,7 @@ class Database:
                 self._connections.add(connection)
             if write and sure:
                 _log_ahead(connection)
-            elif write:  # heeded by a file that is still empty
+            elif write:  # takes effect only while the file is still empty
                 connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA cache_size=-32000")
         except BaseException:
@@ -280,7 +301,7 @@ class Database:
         return state.st_ino, state.st_mtime_ns, state.st_size
 
     def _thaw(self) -> None:
-        """Drop connections that take the file for immutable, if somebody has written to it."""
+        """Drop connections that assume an immutable file, if somebody has written to it."""
         if self._log.exists() or self._frozen != self._file_state():
             self._frozen = None
             while self._readers:
@@ -288,7 +309,7 @@ class Database:
 
     @interruptible
     def read(self) -> Generator[sqlite3.Connection, None, None]:
-        """A connection to read with; what it sees changes with each statement."""
+        """Give a connection to read with; each statement sees the state at its time."""
         entered = gate.enter()
         try:
             with self.errors():
@@ -303,7 +324,7 @@ class Database:
                 try:
                     yield connection
                 except BaseException:
-                    # A statement that was interrupted would show this state for ever.
+                    # The connection of an interrupted statement would show its state for ever.
                     self._disconnect(connection)
                     raise
                 if len(self._readers) < IDLE_READERS and not self._closed:
@@ -326,7 +347,7 @@ class Database:
 
     @interruptible
     def snapshot(self) -> Generator[sqlite3.Connection, None, None]:
-        """A connection whose statements all see the same state."""
+        """Give a connection to read with, whose statements all see the same state."""
         with self.read() as connection:
             connection.execute("BEGIN")
             yield connection
@@ -334,10 +355,10 @@ class Database:
 
     @interruptible
     def write(self, *, durable: bool = False) -> Generator[sqlite3.Connection, None, None]:
-        """A transaction: all of it is stored when the block ends, or nothing of it.
+        """Give a connection in a transaction, which is stored wholly when the block ends or not.
 
-        It survives a loss of power then if it is to be ``durable`` or all inserts are
-        (``daskbroker.sync-interval`` is 0), else an interval later.
+        It then survives a loss of power if ``durable`` is true or ``daskbroker.sync-interval`` is
+        0; otherwise it does so one interval later.
         """
         self.check_writable()
         self.log.wait_if_behind()
@@ -351,21 +372,23 @@ class Database:
                     self.log.open()
                 connection = self._writer
                 begun = self._begun = self._begun + 1
-                if connection.in_transaction:  # of a block that was interrupted as it ended
+                if connection.in_transaction:  # left by a block that was interrupted at its end
                     connection.execute("ROLLBACK")
                 self.log.check(connection)
-                # As _transaction does it, whose context would cost a twentieth of an insert.
+                # The same as _transaction, whose context would take a twentieth of an insert.
                 try:
                     connection.execute("BEGIN IMMEDIATE")
                     self._place.check()
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException as error:
+                    # After an interrupt, a later block may have begun its own transaction.
                     if connection.in_transaction and self._begun == begun:
                         connection.execute("ROLLBACK")
                     name = getattr(error, "sqlite_errorname", "")
                     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-                        # SQLite opens a file to read only where opening it to write fails once.
+                        # If opening the file to write fails once, SQLite opens it to read only,
+                        # so a new connection is needed.
                         self._drop_writer()
                     raise
                 number = self.log.note()
@@ -373,7 +396,7 @@ class Database:
             if entered:
                 gate.leave()
         if durable or not self.log.interval:
-            self.log.promise(number)  # while other threads write
+            self.log.promise(number)  # outside the lock, so that other threads can write
 
     def _drop_writer(self) -> None:
         if self._writer is not None:
@@ -391,11 +414,11 @@ class Database:
             raise StoreError(f"the store at {self.root} has been closed")
 
     def errors(self) -> AbstractContextManager[None]:
-        """Turn errors of SQLite and of the file system into daskbroker's."""
+        """Return a context that turns errors of SQLite and the file system into daskbroker's."""
         return self._errors
 
     def _told(self, error: BaseException) -> StoreError | None:
-        """What stands for an error of SQLite or of the file system; None for any other."""
+        """Return the StoreError for an error of SQLite or the file system; None for any other."""
         if isinstance(error, sqlite3.Error):
             return self._translated(error)
         if isinstance(error, StoreError) or not isinstance(error, OSError):
@@ -446,12 +469,13 @@ class Database:
         return limit != resource.RLIM_INFINITY
 
     def close(self) -> None:
-        """Bring all to disk and close all connections; whoever still reads gets a StoreError."""
+        """Bring everything to disk and close all connections; later reads raise StoreError."""
         try:
             try:
                 self.bring_to_disk()
             except StoreError:
-                self.bring_to_disk()  # writes the log again; afterwards nobody could
+                # The second attempt writes the log again, which is not possible after closing.
+                self.bring_to_disk()
         finally:
             with self.errors():
                 try:
@@ -463,12 +487,12 @@ class Database:
                     close_below(self.root)
 
     def bring_to_disk(self) -> None:
-        """Return when all that was stored here survives a loss of power.
+        """Return once everything that this process has stored survives a loss of power.
 
         Raises
         ------
         StoreError
-            If it cannot be told to.
+            If the log cannot be synced.
         """
         with gate.passed(), self._lock, self.errors():
             if self._writer is not None:
@@ -476,20 +500,20 @@ class Database:
         self.log.sync_all()
 
     def disconnect(self) -> None:
-        """Close all connections that are not in use; new ones are made when they are needed."""
+        """Close all connections that are not in use; new ones are made when needed."""
         while self._readers:
             self._disconnect(self._readers.pop())
         self._drop_writer()
 
 
 def _at(root: str, read_only: bool) -> list[Database]:
-    """What is open of a folder, that which was opened by no link first."""
+    """Return the open databases of a folder, the one that was opened by no link first."""
     found = [(key[2] or "", one) for key, one in _open.items() if key[:2] == (root, read_only)]
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
 
 
 class _Errors:
-    """The context of :meth:`Database.errors`; a generator would take a tenth of a look-up."""
+    """Context of :meth:`Database.errors`; as a generator it would take a tenth of a look-up."""
 
     def __init__(self, database: Database) -> None:
         self._database = weakref.ref(database)
@@ -518,7 +542,10 @@ def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
 
 
 def _log_ahead(connection: sqlite3.Connection) -> None:
-    """Let others read while this connection writes; the file itself remembers it."""
+    """Set up write-ahead logging, which lets others read while this connection writes.
+
+    The mode is kept in the file itself; the other settings are the connection's.
+    """
     _keep_log(connection)
     connection.execute("PRAGMA synchronous=NORMAL")
     page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
@@ -526,9 +553,10 @@ def _log_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _keep_log(connection: sqlite3.Connection) -> None:
-    """Use a write-ahead log.
+    """Switch to a write-ahead log.
 
-    The first time that changes the file, for which SQLite does not wait while others open it.
+    The first time, this changes the file. SQLite's own timeout does not apply to that while
+    others open the file, so it is retried here for :data:`BUSY_SECONDS`.
     """
     patience = time.monotonic() + BUSY_SECONDS
     while True:
@@ -542,5 +570,5 @@ def _keep_log(connection: sqlite3.Connection) -> None:
 
 
 def plain_text(uid: str) -> str:
-    """A uid as SQLite can hold it: lone surrogates are spelled out."""
+    """Return a uid as SQLite can hold it, with lone surrogates written as escapes."""
     return uid.encode("utf8", "backslashreplace").decode()

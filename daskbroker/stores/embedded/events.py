@@ -1,4 +1,4 @@
-"""Descriptors, events and references in an embedded store."""
+"""Event store of an embedded store: its descriptors, events and references."""
 
 from __future__ import annotations
 
@@ -39,13 +39,12 @@ logger = logging.getLogger(__name__)
 
 
 class EmbeddedEventStore(JournalledEventStore):
-    """Events in the journal (SQLite) and in sealed chunks (Parquet, small ones in SQLite).
+    """Event store with its journal in SQLite and sealed chunks in Parquet, small ones in SQLite.
 
     Parameters
     ----------
     database
-        Of the store, shared with the header source.
-
+        Database of the store, shared with the header store.
     """
 
     reader: EmbeddedReader
@@ -63,7 +62,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
         self._put_off: dict[int, tuple[int, int]] = {}
         self._unsure = False
-        """Whether a transaction on a sequence has not come to its end, as it was interrupted."""
+        """Whether the last transaction on a sequence was interrupted before its end."""
         self._small_bytes_then = 0
 
     @property
@@ -82,7 +81,7 @@ class EmbeddedEventStore(JournalledEventStore):
         return FORMAT_VERSION
 
     def stored_bytes(self) -> int:
-        """See :meth:`EventStore.stored_bytes`: its files, as long as they are."""
+        """See :meth:`EventStore.stored_bytes`: the sum of the sizes of its files."""
         return self._database.stored_bytes()
 
     # -- runs, descriptors, assets -----------------------------------------------------------
@@ -94,18 +93,18 @@ class EmbeddedEventStore(JournalledEventStore):
         self.know_run(uid, number)
 
     def is_in(self, database: Database) -> bool:
-        """Whether it keeps its events in this very file."""
+        """Return whether the events are kept in this database."""
         return self._database is database
 
     def add_run(self, connection: sqlite3.Connection, uid: str) -> int | None:
-        """As :meth:`put_run`, in a transaction; the key of the run if it is new."""
+        """Register a run in a transaction; return its key if it is new, and None if not."""
         done = connection.execute(
             "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
         )
         return done.lastrowid if done.rowcount == 1 else None
 
     def know_run(self, uid: str, number: int | None) -> None:
-        """Remember what :meth:`add_run` has given, now that it is committed."""
+        """Remember the key that :meth:`add_run` has returned, once it is committed."""
         if number is not None:
             self._runs[uid] = number
 
@@ -129,7 +128,7 @@ class EmbeddedEventStore(JournalledEventStore):
             self.end_run(connection, uid)
 
     def end_run(self, connection: sqlite3.Connection, uid: str) -> None:
-        """Note that a run has stopped, in a transaction; it was sealed before."""
+        """Note in a transaction that a run has stopped; it must be sealed before."""
         connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
@@ -151,7 +150,7 @@ class EmbeddedEventStore(JournalledEventStore):
                         body,
                     ),
                 )
-        if is_new:  # now that it is committed
+        if is_new:  # remembered only once it is committed
             self._descriptors[uid] = unpack_document(body)
 
     def _look_up_descriptor(self, uid: str) -> Document | None:
@@ -195,7 +194,12 @@ class EmbeddedEventStore(JournalledEventStore):
         self._seal_if_full(lane)
 
     def _seal_if_full(self, lane: Lane) -> None:
-        """Seal what waits. Where that fails, it stays in the journal: it is stored."""
+        """Seal the journal of a sequence if it has reached the limits.
+
+        If that fails, a warning is logged and no error raised: the rows are stored, in the
+        journal. Sealing is tried again when as many rows have been added. Damage is raised, and
+        any error while the log could not be synced.
+        """
         rows, nbytes = self._put_off.get(lane.number, (0, 0))
         if (
             lane.waiting_rows - rows < self._seal_rows
@@ -224,7 +228,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _append_to_journal(
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
     ) -> bool:
-        """Put a page into the journal; False if some of its documents are stored already."""
+        """Put a page into the journal; return False if some of its documents are stored."""
         try:
             with self._writing(layout, owner, run) as (connection, lane):
                 if not self._journal.claims.hold_page(connection, lane, page[layout.uid]):
@@ -237,9 +241,11 @@ class EmbeddedEventStore(JournalledEventStore):
         return True
 
     def _append_chunks(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> bool:
-        """Make chunks of a page; False if some of its documents are stored already."""
-        with self._writing(layout, owner, run) as (_, lane):
+        """Make chunks of a page; return False if some of its documents are stored."""
+        with self._writing(layout, owner, run) as (_, lane):  # makes the sequence
             pass
+        # Rows in the journal come before the page, so they are sealed first. The files are written
+        # before the transaction, so that others can write meanwhile.
         seal_lane(self._database, self._journal, lane)
         written = seal_page(self._database, self._journal, lane, page)
         try:
@@ -258,7 +264,7 @@ class EmbeddedEventStore(JournalledEventStore):
         return _Writing(self, layout, owner, run)
 
     def _lane(self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str) -> Lane:
-        """The sequence of an owner, made at its first row."""
+        """Return the sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._lanes:
             number = place = self._known_run(run) or 0
@@ -311,7 +317,7 @@ class EmbeddedEventStore(JournalledEventStore):
         condition, uids = among([plain_text(d["uid"]) for d in descriptors])
         with self._database.snapshot() as connection:
             found = connection.execute(
-                # CROSS: descriptors first; SQLite would rather go through every sequence there is.
+                # CROSS makes SQLite begin with the descriptors; else it goes through all sequences.
                 "SELECT descriptor.uid, sequence.id FROM descriptor CROSS JOIN sequence ON "
                 "sequence.kind = 'event' AND sequence.owner = descriptor.id "
                 f"WHERE descriptor.uid {condition}",
@@ -372,7 +378,7 @@ class EmbeddedEventStore(JournalledEventStore):
     # -- upkeep ------------------------------------------------------------------------------
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """See :meth:`EventStore.seal`. Sealing all also sweeps what killed processes left."""
+        """See :meth:`EventStore.seal`; sealing all also removes files left by killed processes."""
         if keep_journal:
             raise BadQuery(
                 f"the journal of the store at {self._database.root} cannot be kept: nothing else "
@@ -407,7 +413,7 @@ class EmbeddedEventStore(JournalledEventStore):
             return seal_lane(self._database, self._journal, lane)
 
     def _pack_if_many(self) -> None:
-        """Pack small chunks; their size is looked up only when it may have become too much."""
+        """Pack small chunks if there are too many; their size is read only if this is possible."""
         if self._database.small_bytes < self._small_bytes_then:
             return
         size = size_of_small_chunks(self._database)
@@ -417,7 +423,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self._small_bytes_then = self._database.small_bytes + PACK_BYTES - size
 
     def flush(self) -> None:
-        """See :meth:`EventStore.flush`; all of it survives a loss of power then."""
+        """See :meth:`EventStore.flush`; everything then survives a loss of power."""
         self._database.bring_to_disk()
 
     @property
@@ -456,11 +462,11 @@ class EmbeddedEventStore(JournalledEventStore):
 
 
 class _RowByRow(Exception):
-    """A page has rows that are stored already: compare them one by one."""
+    """Raised to roll back a page with rows that are stored; they are then compared one by one."""
 
 
 class _Writing:
-    """A transaction on one sequence, whose counters are forgotten if it fails."""
+    """Context of a transaction on one sequence, whose counters are forgotten if it fails."""
 
     def __init__(self, source: EmbeddedEventStore, layout: Layout, owner: str, run: str) -> None:
         self._source = source
@@ -491,6 +497,6 @@ class _Writing:
             raise
 
     def _forget(self) -> None:
-        # The number of a new sequence, and positions counted up, are gone with the rollback.
+        # The rollback has undone the key of a new sequence, and positions that were counted up.
         self._source._lanes.clear()
         self._source._journal.forget()

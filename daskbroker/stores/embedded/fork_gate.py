@@ -1,10 +1,10 @@
-"""A gate before SQLite that is closed while the process forks.
+"""A gate to SQLite that is closed while the process forks.
 
-SQLite notes in the memory of a process which locks that has on a file. In a forked child these
-notes are wrong, even for connections that it opens itself: it would not take locks, and lose what
-it writes. And a mutex that another thread holds while the process forks is never released in the
-child. So before a fork threads come out of SQLite, and all connections are closed: parent and
-child open new ones.
+SQLite keeps a note in memory of the file locks that the process has. In a forked child this note
+is wrong, even for connections that the child opens itself: it would take no locks, and lose what
+it writes. Also, a mutex that another thread holds while the process forks is never released in
+the child. So before a fork all threads must leave SQLite, and all connections are closed; parent
+and child open new ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ...core.forking import in_each_process
 __all__ = ["gate"]
 
 PATIENCE_SECONDS = 10.0
-"""So long a fork waits for threads that read or write."""
+"""Maximum seconds that a fork waits for threads that read or write."""
 
 
 class _Connected(Protocol):
@@ -32,9 +32,9 @@ class _Connected(Protocol):
 
 
 class ForkGate:
-    """Lets threads use SQLite, but not while the process forks.
+    """A gate that lets threads use SQLite, except while the process forks.
 
-    A child that was forked although a thread would not come out may not use SQLite at all.
+    If a thread does not leave before a fork, the child may not use SQLite at all.
     """
 
     def __init__(self) -> None:
@@ -51,11 +51,16 @@ class ForkGate:
         self._usable = self._was_quiet
 
     def add(self, connected: _Connected) -> None:
-        """Know of connections that have to be closed before a fork."""
+        """Register the owner of connections that have to be closed before a fork."""
         self._connected.add(connected)
 
     def enter(self) -> bool:
-        """Come in, and call :meth:`leave` afterwards; False if this thread is inside already.
+        """Let this thread in, after a fork that is under way.
+
+        Returns
+        -------
+        bool
+            Whether :meth:`leave` must be called; False if this thread is inside already.
 
         Raises
         ------
@@ -65,19 +70,21 @@ class ForkGate:
         me = threading.get_ident()
         if me in self._inside:
             return False
-        self._inside.add(me)  # before the look at the gate: whoever shuts it looks here after that
+        # Noted before looking at the gate, as whoever shuts it looks at the note afterwards: one
+        # of the two sees the other.
+        self._inside.add(me)
         if self._shut:
             self._inside.discard(me)
             self._wait(me)
         return True
 
     def leave(self) -> None:
-        """Go out; only after an :meth:`enter` that was True."""
+        """Let this thread out; only after an :meth:`enter` that returned True."""
         self._inside.discard(threading.get_ident())
 
     @contextmanager
     def passed(self) -> Iterator[None]:
-        """Inside."""
+        """Return a context within which this thread is inside."""
         entered = self.enter()
         try:
             yield
@@ -91,7 +98,7 @@ class ForkGate:
                 "this process was forked while a thread of its parent was reading or writing, so "
                 "it cannot use the store: fork when no thread does, or start processes by 'spawn'"
             )
-        with self._lock:  # held by the thread that forks
+        with self._lock:  # held by the forking thread until the fork is done
             self._inside.add(me)
 
     # -- a fork ------------------------------------------------------------------------------
@@ -100,7 +107,7 @@ class ForkGate:
         self._lock.acquire()
         self._shut = True
         patience = time.monotonic() + PATIENCE_SECONDS
-        mine = {threading.get_ident()}
+        mine = {threading.get_ident()}  # a thread that forks while inside must not wait for itself
         while not self._inside <= mine and time.monotonic() < patience:
             time.sleep(0.0002)
         self._was_quiet = self._usable and not self._inside
@@ -114,4 +121,4 @@ class ForkGate:
 
 
 gate = ForkGate()
-"""Of this process."""
+"""The gate of this process."""

@@ -1,4 +1,4 @@
-"""The tables of an embedded store's SQLite file, and how a file says that it has them."""
+"""Tables of an embedded store's SQLite file, and the numbers that identify their format."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CREATE TABLE chunk_body (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables of a new store, within a transaction."""
+    """Create the tables of a new store, and its id, within a transaction."""
     for statement in FORMAT.split(";\n"):
         if statement.strip():
             connection.execute(statement)

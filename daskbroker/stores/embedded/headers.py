@@ -26,22 +26,22 @@ from .index import Narrowed, index_document, narrow
 __all__ = ["EmbeddedHeaderStore"]
 
 BATCHES = (8, 200, 5000)
-"""So many rows are read by the first query, the second, and each one after that."""
+"""Number of rows that the first query reads, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20
-"""A batch ends where its documents exceed this."""
+"""Bytes of start documents at which a batch ends early."""
 NEAR = 8
-"""Up to so many runs before those that are asked for are read; more are counted in the index."""
+"""Maximum number of runs to skip by reading them; more are skipped by the index."""
 LOOKED_AT = 20_000
-"""So many of the rows that nobody has looked at are checked before others are counted."""
+"""Maximum number of rows whose checksums are verified at a time before runs are counted."""
 
 
 class EmbeddedHeaderStore(HeaderStore):
-    """Headers in SQLite.
+    """Store of start and stop documents in SQLite.
 
     Parameters
     ----------
     database
-        Of the store, shared with the event source.
+        Database of the store, shared with the event store.
     """
 
     def __init__(self, database: Database) -> None:
@@ -58,7 +58,7 @@ class EmbeddedHeaderStore(HeaderStore):
                 self._insert_stop(connection, doc)
 
     def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
-        """See :meth:`HeaderStore.insert_with`; where one file has all of it, in one transaction."""
+        """See :meth:`HeaderStore.insert_with`; one transaction if all is in one database."""
         store = stores[0] if len(stores) == 1 else None
         if not (isinstance(store, EmbeddedEventStore) and store.is_in(self._database)):
             super().insert_with(name, doc, stores)
@@ -82,13 +82,13 @@ class EmbeddedHeaderStore(HeaderStore):
         return nullcontext() if batch and not log.interval else log.once()
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> bool:
-        """Store a start; whether it is new."""
+        """Store a start; return whether it is new."""
         uid = plain_text(doc["uid"])
         row = connection.execute("SELECT start FROM header WHERE uid = ?", (uid,)).fetchone()
         if is_repeated("start", doc, None if row is None else unpack(row[0])):
             return False
         scan_id = doc.get("scan_id")
-        small = type(scan_id) is int and abs(scan_id) < 2**63
+        small = type(scan_id) is int and abs(scan_id) < 2**63  # the integers that SQLite can hold
         cursor = connection.execute(
             "INSERT INTO header VALUES (NULL, ?, ?, ?, ?, NULL)",
             (uid, doc["time"], scan_id if small else None, pack(doc)),
@@ -144,7 +144,7 @@ class EmbeddedHeaderStore(HeaderStore):
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
         end = stop
-        if not narrowed.exact:
+        if not narrowed.exact:  # positions count matching runs only, so each must be read
             found = self._pairs(self._pages(narrowed, 0, None, oldest_first))
             matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
             yield from take_sound(matching, start, end)
@@ -165,7 +165,7 @@ class EmbeddedHeaderStore(HeaderStore):
                 yield self._note_bad(row[3], row[0], row[1])
 
     def _note_bad(self, number: int, start: bytes, stop: bytes | None) -> BadRun:
-        """Remember that a row cannot be read."""
+        """Remember that a row cannot be read, and return the BadRun for it."""
         with self._database.read() as connection:
             row = connection.execute("SELECT uid FROM header WHERE id = ?", (number,)).fetchone()
         uid = None if row is None else str(row[0])
@@ -175,9 +175,21 @@ class EmbeddedHeaderStore(HeaderStore):
     def _pages(
         self, narrowed: Narrowed, offset: int, most: int | None, oldest_first: bool
     ) -> Iterator[tuple[Any, ...]]:
-        """Rows in batches that begin small, each continued from the last row of the one before.
+        """Yield rows ``(start, stop, time, id)``, read in batches of increasing size.
 
-        ``most`` is the number of rows that the caller will take, if all can be read.
+        Each batch continues after the last row of the one before, so rows that are inserted
+        meanwhile shift none.
+
+        Parameters
+        ----------
+        narrowed
+            Clause that selects the rows.
+        offset
+            Number of rows to skip.
+        most
+            Number of rows that the caller will take if all can be read; None if not known.
+        oldest_first
+            Whether to reverse the order, which is newest first.
         """
         order, sign = ("ASC", ">") if oldest_first else ("DESC", "<")
         after: tuple[float, int] | None = None
@@ -204,7 +216,7 @@ class EmbeddedHeaderStore(HeaderStore):
             after = rows[-1][2:]
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderStore.count`; by the index, less what :meth:`_look` knows of."""
+        """See :meth:`HeaderStore.count`; by the index, less the runs :meth:`_look` found bad."""
         with self._database.read() as connection:
             narrowed = narrow(connection, search)
         if not narrowed.exact:
@@ -217,7 +229,7 @@ class EmbeddedHeaderStore(HeaderStore):
     # -- what cannot be read -----------------------------------------------------------------
 
     def _without_bad(self, narrowed: Narrowed) -> tuple[Narrowed, list[BadRun]]:
-        """The clause for the runs that can be read, and those of the others that it found."""
+        """Exclude known bad runs from a clause; return it and the bad runs it would have found."""
         self._look()
         if not self._bad:
             return narrowed, []
@@ -231,10 +243,10 @@ class EmbeddedHeaderStore(HeaderStore):
         return Narrowed(where, [*narrowed.parameters, numbers], True), bad
 
     def _look(self) -> None:
-        """Check the rows that are new to this process, and those that were bad.
+        """Verify the checksums of rows that are new to this process, and of known bad ones.
 
-        Each is looked at once, at most :data:`LOOKED_AT` at a time, the newest: so of a store of
-        more runs than that, a bad one that nobody has come across may be counted.
+        Each row is verified once, and only the newest :data:`LOOKED_AT` at a time. In a store of
+        more runs, a bad run that no reading has come across may therefore be counted.
         """
         with self._database.read() as connection:
             newest = connection.execute("SELECT max(id) FROM header").fetchone()[0] or 0
@@ -266,7 +278,7 @@ class EmbeddedHeaderStore(HeaderStore):
 
 
 def _damage(start: bytes, stop: bytes | None) -> str:
-    """What is wrong with the bytes of start and stop; empty if nothing is."""
+    """Return what is wrong with the bytes of start and stop; empty if nothing is."""
     for name, body in (("start", start), ("stop", stop)):
         try:
             if body is not None:

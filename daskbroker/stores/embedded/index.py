@@ -1,9 +1,9 @@
 """The index of an embedded store over start and stop documents.
 
-Table ``leaf`` has one row per scalar that a query can reach (as MongoDB reaches, through
-arrays), table ``word`` one per word. They narrow a search to runs that may match; what they
-leave out (very long texts, very many values) is marked, and such runs are always looked at.
-Text is stored with the prefix ``s``, booleans as ``b0`` and ``b1``, so that types never mix.
+Table ``leaf`` has one row for each scalar that a query can reach (through arrays, as in MongoDB),
+table ``word`` one for each word. They narrow a search to the runs that may match. A run of which
+something is left out (very long texts, very many values) is marked, and always looked at. Text
+is stored with the prefix ``s``, booleans as ``b0`` and ``b1``, so that types never mix.
 """
 
 from __future__ import annotations
@@ -22,16 +22,31 @@ from ...core.text import document_words
 __all__ = ["Narrowed", "index_document", "narrow"]
 
 LONGEST_TEXT = 200
+"""Maximum length of a text or word that is indexed, in characters."""
 MOST_LEAVES = 2000
+"""Maximum number of scalars indexed of a document."""
 MOST_WORDS = 5000
+"""Maximum number of words indexed of a document."""
 OVERFLOW = ""
-"""Path, or word, that marks a run of which not all is indexed."""
+"""Path or word that marks a run of which not everything is indexed."""
 
 
 def index_document(
     connection: sqlite3.Connection, part: str, number: int, doc: Mapping[str, Any]
 ) -> None:
-    """Add a start or stop document of the header with this number."""
+    """Add a start or stop document to the index.
+
+    Parameters
+    ----------
+    connection
+        Connection in a transaction.
+    part
+        ``"start"`` or ``"stop"``.
+    number
+        Key of the header in the store.
+    doc
+        The document.
+    """
     leaves: set[tuple[str, Any]] = set()
     whole = True
     for path, value in _leaves(doc, ""):
@@ -56,10 +71,10 @@ def index_document(
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The scalars that a query reaches, with their paths; of an empty key, that there is one."""
+    """Yield ``(path, value)`` of each scalar that a query reaches; OVERFLOW for an empty key."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if "." in key:  # a dot in a query always leads into a mapping
+            if "." in key:  # no query reaches it: a dot in a query always leads into a mapping
                 continue
             if not key:
                 yield OVERFLOW, None
@@ -76,7 +91,7 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _stored(value: Any) -> Any:
-    """A scalar as the index holds it; None if it does not."""
+    """Return a scalar as the index holds it, or None if it cannot hold it."""
     if isinstance(value, bool):
         return f"b{int(value)}"
     if isinstance(value, str):
@@ -88,7 +103,15 @@ def _stored(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Narrowed:
-    """A WHERE clause, its parameters, and whether it finds exactly what the search asks."""
+    """A WHERE clause on table ``header`` that finds all runs a search may match.
+
+    Attributes
+    ----------
+    where, parameters
+        The clause, and its parameters.
+    exact
+        Whether it finds only runs that match.
+    """
 
     where: str
     parameters: list[Any]
@@ -96,7 +119,7 @@ class Narrowed:
 
 
 def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
-    """The best that the index can do for a search."""
+    """Return the narrowest clause that the index can give for a search."""
     clauses: list[str] = []
     parameters: list[Any] = []
     exact = True
@@ -156,7 +179,7 @@ _SIGNS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
 def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
-    """SQL on ``value`` for a condition; None if the index cannot help."""
+    """Return SQL on column ``value`` for a condition, with parameters; None if not possible."""
     operand = condition.operand
     if condition.operator in ("$eq", "$in"):
         wanted = operand if condition.operator == "$in" else [operand]
@@ -168,7 +191,7 @@ def _clause(condition: Condition) -> tuple[str, list[Any]] | None:
     if value is None:
         return None
     sign = _SIGNS[condition.operator]
-    if isinstance(value, str):  # within the texts, or within the booleans
+    if isinstance(value, str):  # only among texts ("s…"), or only among booleans ("b…")
         return f"value {sign} ? AND value >= ? AND value < ?", [value, value[0], _next(value[0])]
     return f"value {sign} ? AND value < ''", [value]  # numbers sort before all text
 

@@ -1,8 +1,7 @@
-"""The journal of an embedded store: rows as they come in, each stored once, durably.
+"""The journal of an embedded store: rows in order of insertion, each stored once, durably.
 
-It keeps the rows of a sequence that no sealed chunk holds yet, by position: single rows as
-msgpack, a page as a small chunk, under the position of its first row and with the number of its
-rows.
+It keeps the rows of a sequence that are in no sealed chunk yet, by position: a single row as
+msgpack, a page as a small chunk under the position of its first row, with its number of rows.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["Journal", "check_place", "encoded", "waiting_tables"]
 class Journal:
     """Adds rows to sequences; used inside a transaction of the writing connection.
 
-    What the methods take is the sequence as :meth:`refresh` gives it in that transaction.
+    The methods must be given the sequence that :meth:`refresh` returns in that transaction.
     """
 
     def __init__(self, reader: EmbeddedReader) -> None:
@@ -37,8 +36,9 @@ class Journal:
         self._known: dict[int, Lane] = {}
 
     def refresh(self, connection: sqlite3.Connection, sequence: Lane) -> Lane:
-        """The sequence with its counters as they are now, other processes' work included."""
-        # The number means something only beside those of the same connection.
+        """Return the sequence with its present counters, which other processes may have changed."""
+        # data_version changes if another connection has written; it can be compared only with
+        # values of the same connection.
         version = connection, connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._version:
             self.forget()
@@ -62,7 +62,7 @@ class Journal:
         return known
 
     def forget(self, number: int | None = None) -> None:
-        """Drop what is known of a sequence, or of all, after a transaction that failed."""
+        """Drop the known counters of a sequence, or of all if None, after a failed transaction."""
         if number is None:
             self._known.clear()
             self.claims.forget()
@@ -72,12 +72,12 @@ class Journal:
     def append(
         self, connection: sqlite3.Connection, sequence: Lane, rows: Sequence[Mapping[str, Any]]
     ) -> int:
-        """Add rows that are not there yet; how many were added.
+        """Add the rows that are not stored yet, and return their number.
 
         Raises
         ------
         DuplicateUID
-            If a different document has the same uid in this run.
+            If a different document of the run has the same uid.
         StoreError
             If a sealed chunk has the sequence's next position.
         """
@@ -99,7 +99,7 @@ class Journal:
         return added
 
     def append_table(self, connection: sqlite3.Connection, sequence: Lane, table: pa.Table) -> None:
-        """Add a page whose uids are claimed, encoded as a chunk."""
+        """Add a page, encoded as a chunk, whose uids have been claimed."""
         check_place(sequence)
         body = to_ipc(table)
         connection.execute(
@@ -114,11 +114,12 @@ class Journal:
 def check_place(sequence: Lane) -> None:
     """Refuse to store at a position that a sealed chunk has, where no reader expects a row.
 
-    :meth:`Journal.refresh` has looked where the chunks end, unless nobody has sealed since.
+    This is a safeguard: :meth:`Journal.refresh` looks where the chunks end if anybody has sealed.
 
     Raises
     ------
     StoreError
+        If the next position is in a sealed chunk.
     """
     if sequence.next < sequence.sealed:
         raise StoreError(
@@ -135,9 +136,9 @@ def waiting_tables(
     most_rows: int = POSITIONS,
     most_bytes: int = 2**63,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """What the journal holds of a sequence from a position on, as ``(position, table)``.
+    """Yield the journal's rows of a sequence, from a position on, as ``(position, table)``.
 
-    It ends where the limits are reached, but gives one row at least.
+    It ends before the limits are exceeded, but after one entry at the earliest.
     """
     low = lane.number * POSITIONS
     cursor = connection.execute(
@@ -146,7 +147,7 @@ def waiting_tables(
     )
     try:
         yield from encoded(cursor, lane, most_rows, most_bytes)
-    finally:  # else the connection goes on to see what there was, as long as an error is kept
+    finally:  # else, while an error is kept, the connection keeps seeing its old state
         cursor.close()
 
 
@@ -156,9 +157,9 @@ def encoded(
     most_rows: int = POSITIONS,
     most_bytes: int = 2**63,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """Rows of the journal, ``(id, rows, body)`` of one sequence, as :func:`waiting_tables` does.
+    """Encode rows ``(id, rows, body)`` of the journal, of one sequence, as ``(position, table)``.
 
-    Runs of single rows are encoded together.
+    Consecutive single rows are encoded together. The limits are those of :func:`waiting_tables`.
     """
     low = lane.number * POSITIONS
     singles: list[dict[str, Any]] = []
@@ -181,7 +182,7 @@ def encoded(
 
 
 def _without_owner(layout: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What the journal keeps of a row: all but an owner that the sequence names."""
+    """Return a row as the journal keeps it: without the owner, if the sequence implies it."""
     if layout.mixed:
         return dict(row)
     return {key: value for key, value in row.items() if key != layout.owner}

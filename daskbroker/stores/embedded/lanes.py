@@ -1,7 +1,7 @@
-"""Sequences of an embedded store: documents in the order they came.
+"""Sequences of an embedded store: documents in order of insertion.
 
-A sequence holds the events of a descriptor, or what a run has of one kind of references. A
-document's *position* is its place in the sequence.
+A sequence holds the events of a descriptor, or the references of one kind of a run. The *position*
+of a document is its index in the sequence.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ...core.layouts import EVENT, Layout
 __all__ = ["POSITIONS", "Lane", "found_row", "owner_of", "sealed_end"]
 
 POSITIONS = 2**36
-"""Rows of the journal have the key ``sequence * POSITIONS + position``."""
+"""Positions per sequence; a row of the journal has the key ``sequence * POSITIONS + position``."""
 
 
 @dataclass(slots=True)
@@ -26,19 +26,22 @@ class Lane:
 
     Attributes
     ----------
-    number, layout, owner
-        Its key in the store; what it holds; uid of the descriptor, of references that of the
-        run.
+    number
+        Key of the sequence in the store.
+    layout
+        Layout of its documents.
+    owner
+        Uid of the descriptor for events, or of the run for references.
     run, run_number
         Uid of the run, and its key in the store.
+    metadata
+        Metadata of the schema of its chunks.
     next
         Position of the next row.
     sealed
         Position after the last row that a chunk holds.
     waiting_rows, waiting_bytes
-        What the journal holds of it, for deciding when to seal.
-    metadata
-        For the schema of its chunks.
+        Number and bytes of the rows in the journal, which decide when to seal.
     """
 
     number: int
@@ -54,19 +57,19 @@ class Lane:
 
 
 def owner_of(connection: sqlite3.Connection, number: int) -> tuple[str, str]:
-    """Kind of a sequence, and its owner's uid."""
+    """Return the kind of a sequence, and the uid of its owner."""
     kind, owner = found_row(connection, "SELECT kind, owner FROM sequence WHERE id = ?", number)
     table = "descriptor" if kind == EVENT.kind else "run"
     return kind, found_row(connection, f"SELECT uid FROM {table} WHERE id = ?", owner)[0]
 
 
 def found_row(connection: sqlite3.Connection, query: str, *values: Any) -> tuple[Any, ...]:
-    """The row that another one refers to.
+    """Return the row of a query, to which another row refers.
 
     Raises
     ------
     StoreDamaged
-        If there is none.
+        If there is no such row.
     """
     row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
     if row is None:
@@ -75,7 +78,7 @@ def found_row(connection: sqlite3.Connection, query: str, *values: Any) -> tuple
 
 
 def sealed_end(connection: sqlite3.Connection, number: int) -> int:
-    """The position after the last one that a chunk holds."""
+    """Return the position after the last row that a chunk holds; 0 if there is no chunk."""
     row = connection.execute(
         "SELECT first + rows FROM chunk WHERE sequence = ? ORDER BY first DESC LIMIT 1", (number,)
     ).fetchone()

@@ -1,14 +1,14 @@
-"""Bringing SQLite's write-ahead log to disk: at once where that was promised, else by and by.
+"""Syncing SQLite's write-ahead log: at once if durability was promised, else at intervals.
 
-SQLite with ``synchronous=NORMAL`` syncs its log before a checkpoint only. Whatever is committed
-lies in one file, the log, in order: to sync that file makes all that was committed before durable,
-by whichever thread or process. So it is synced here, outside of any transaction and lock:
+With ``synchronous=NORMAL``, SQLite syncs its log only before a checkpoint. All commits lie in one
+file, the log, in order, so syncing that file makes all earlier commits durable, by whichever
+thread or process they were made. It is synced here, outside of any transaction and lock:
 
-- by whoever has promised it (a stop document). Threads that wait at the same time share one sync;
-  processes that do share the disk's work in the kernel.
-- else by a thread, of which a store has one while something is not synced, and none while idle.
+- by the thread that must keep a promise (for a stop document). Threads that wait at the same time
+  share one sync; processes that wait share the disk's work in the kernel.
+- otherwise by a thread of the store, which exists while something is not synced.
 
-The log is the only file that is opened beside SQLite. To close any handle of the database itself,
+The log is the only file that is opened beside SQLite. Closing any handle of the database itself,
 or of its ``-shm`` file, would drop the locks that SQLite has on it.
 """
 
@@ -32,17 +32,18 @@ from ...core.forking import in_each_process
 __all__ = ["LogSync"]
 
 BEGIN_AFTER = 0.8
-"""The part of an interval after which a sync begins, so that it ends within the interval."""
+"""Fraction of an interval after which a sync begins, so that it ends within the interval."""
 
 MOST_INTERVALS = 10
-"""Inserts wait where something has not been synced for so long."""
+"""Number of intervals without a completed sync after which inserts wait for one."""
 
 PATIENCE_SECONDS = 60.0
-"""So long they wait at most."""
+"""Maximum seconds that an insert waits for a sync."""
 
 PIECE = 2**20
+"""Bytes of the log that are written again at a time."""
 MARK = "daskbroker.unsynced"
-"""A file beside the log, while nobody knows whether all bytes of the log are on disk."""
+"""Name of a file beside the log, which is there while it is not known to be on disk wholly."""
 
 fdatasync = getattr(os, "fdatasync", os.fsync)
 logger = logging.getLogger(__name__)
@@ -52,17 +53,17 @@ _logs: weakref.WeakSet[LogSync] = weakref.WeakSet()
 class LogSync:
     """The log of one store in this process, and how much of it is on disk.
 
-    After a sync that failed, nobody knows which bytes are on disk: the system has told it once
-    and may have given them up, so the next sync would succeed without them. The log is then
-    written again in place, byte by byte, before anything is added; if the process dies before
-    that, the next one to write does it, as a mark beside the log tells.
+    After a failed sync, nobody knows which bytes are on disk: the system reports the error once
+    and may drop the bytes, so the next sync would succeed without them. The log is therefore
+    written again in place, byte by byte, before anything is added. If the process dies before
+    that, a mark beside the log makes the next writing process do it.
 
     Parameters
     ----------
     path
-        Of the log.
+        Path of the log.
     interval
-        Seconds after which an insert is durable; 0: when it has returned.
+        Seconds after which an insert is durable; if 0, it is once the insert has returned.
     """
 
     def __init__(self, path: Path, interval: float) -> None:
@@ -73,31 +74,33 @@ class LogSync:
         _logs.add(self)
 
     def _begin(self) -> None:
-        # Held by `with self._lock`, which no interrupt leaves locked, as it may a Condition.
+        # The lock is taken by `with self._lock`, not by the Condition: an interrupt may leave a
+        # Condition locked, but not a lock.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._own = threading.local()
         self._end = threading.Event()
         self._written = 0
-        self._synced = -1  # whether what lies in the log from before is on disk is not known
+        self._synced = -1  # below 0, as the log's earlier content may not be on disk
         self._since: float | None = None
         self._syncing_since: float | None = None
-        self._syncing = 0  # the thread that does
+        self._syncing = 0  # id of the thread that syncs, or 0
         self._thread: threading.Thread | None = None
         self._trouble: StoreError | None = None
         self._told = False
         self._is_named = False
         self._handle = -1  # it is closed before a fork, with the connections
         duplicate, self._duplicate = getattr(self, "_duplicate", -1), -1
-        if duplicate >= 0:  # a thread of the parent syncs by it
+        if duplicate >= 0:  # in a child: a thread of the parent was syncing with it
             os.close(duplicate)
 
     # -- with the writing connection ---------------------------------------------------------
 
     def open(self) -> None:
-        """Have a handle of the log before the first commit: the system tells it of errors since.
+        """Open a handle of the log before the first commit.
 
-        The caller has a connection, so that the log is there, and stays.
+        The system reports to a handle the errors that occurred since it was opened. The caller
+        has a connection, so that the log exists, and stays.
         """
         if self._handle < 0:
             self._is_named = False
@@ -107,7 +110,7 @@ class LogSync:
                 self._trouble, self._told = self._trouble or self._error("before"), True
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Close the handle of the log."""
         with self._lock:
             handle, self._handle = self._handle, -1
         if handle >= 0:
@@ -117,18 +120,18 @@ class LogSync:
 
     @property
     def is_in_trouble(self) -> bool:
-        """Whether a sync has failed, and the log was not written again since."""
+        """Whether a sync has failed and the log has not been written again since."""
         return self._trouble is not None
 
     # -- inserting ---------------------------------------------------------------------------
 
     def wait_if_behind(self) -> None:
-        """Before a transaction: wait if syncing has not kept up with writing.
+        """Wait, before a transaction, if syncing has not kept up with writing.
 
         Raises
         ------
         StoreError
-            If the disk does not answer.
+            If no sync is completed within :data:`PATIENCE_SECONDS`.
         """
         oldest = self._syncing_since or self._since
         if oldest is None or not self.interval:
@@ -146,12 +149,14 @@ class LogSync:
                 )
 
     def check(self, connection: sqlite3.Connection) -> None:
-        """Before a transaction of the connection that writes: what was synced is on disk.
+        """Check, before a transaction of the writing connection, that no sync has failed.
+
+        A failure is raised once; the next call writes the log again.
 
         Raises
         ------
         StoreError
-            If a sync has failed since the last call.
+            If a sync has failed and nobody was told, or the log cannot be written again.
         """
         if self._trouble is None:
             return
@@ -177,14 +182,15 @@ class LogSync:
             connection.execute("ROLLBACK")
 
     def note(self) -> int:
-        """After a commit: something is to be synced; its number, for :meth:`sync`."""
+        """Note a commit, which is to be synced; return its number for :meth:`sync`."""
         self._written += 1
-        if self._since is None:  # set before a sync looks at what is written
+        # A sync resets `_since` before it reads `_written`, so a commit that it misses finds None.
+        if self._since is None:
             self._arm()
         return self._written
 
     def promise(self, number: int) -> None:
-        """Return when a commit is durable; in a block of :meth:`once`, that does at its end."""
+        """Return once a commit is durable; within :meth:`once`, return at once."""
         if getattr(self._own, "depth", 0):
             self._own.number = number
         else:
@@ -192,7 +198,7 @@ class LogSync:
 
     @contextmanager
     def once(self) -> Iterator[None]:
-        """A block of this thread; what is promised in it is durable at its end, by one sync."""
+        """Return a context at whose end all promises of this thread in it are kept by one sync."""
         own = self._own
         own.depth = getattr(own, "depth", 0) + 1
         sound = False
@@ -216,12 +222,12 @@ class LogSync:
     # -- syncing -----------------------------------------------------------------------------
 
     def sync(self, number: int | None = None) -> None:
-        """Return when a commit, or all there are, is on disk.
+        """Return once a commit, or every commit if None, is on disk.
 
         Raises
         ------
         StoreError
-            If it cannot be told to be.
+            If the log cannot be synced.
         """
         wanted = self._written if number is None else number
         while True:
@@ -239,16 +245,16 @@ class LogSync:
                 self._let_others()
 
     def sync_all(self) -> None:
-        """Bring to disk what this process has written, if that is not done."""
+        """Sync the log if this process has written commits that are not on disk."""
         if self._written > max(0, self._synced):
             self.sync()
 
     def end(self) -> None:
-        """Nothing more will be written."""
+        """End the syncing thread, as nothing more will be written."""
         self._end.set()
 
     def _sync_now(self) -> None:
-        """Sync what has been committed so far; called by one thread at a time."""
+        """Sync all commits so far; called by one thread at a time."""
         self._syncing_since, self._since = self._since, None
         reached = self._written
         trouble: StoreError | None = None
@@ -268,7 +274,7 @@ class LogSync:
         self._let_others()
 
     def _let_others(self) -> None:
-        """Another thread may sync; after an interrupt (Ctrl-C) too, when nothing is sure."""
+        """Let another thread sync, if this one was syncing, even if it was interrupted."""
         if self._syncing != threading.get_ident():
             return
         with self._lock:
@@ -277,14 +283,16 @@ class LogSync:
             self._changed.notify_all()
 
     def _bring_to_disk(self) -> None:
-        with self._lock:  # a handle that is closed and opened again meanwhile is another file
+        # A duplicate stays the log, even if the handle is closed and its number given to another
+        # file meanwhile.
+        with self._lock:
             if self._handle >= 0:
                 self._duplicate = os.dup(self._handle)
             else:
                 try:
                     self._duplicate = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
                 except FileNotFoundError:
-                    return  # SQLite has brought it into the database and removed it
+                    return  # SQLite has copied the log into the database and removed it
         try:
             fdatasync(self._duplicate)
             if not self._is_named:
@@ -296,7 +304,7 @@ class LogSync:
             os.close(handle)
 
     def _write_again(self) -> None:
-        """Write the bytes of the log once more, in place, so that the next sync means them all.
+        """Write the bytes of the log again in place, so that the sync covers all of them.
 
         Raises
         ------
@@ -337,15 +345,15 @@ class LogSync:
             try:
                 self._thread.start()
                 return
-            except RuntimeError:  # there are too many, or the program ends
+            except RuntimeError:  # too many threads, or the interpreter is shutting down
                 self._thread = None
             except BaseException:  # interrupted
                 self._thread = self._since = None
                 raise
-        self.sync()
+        self.sync()  # no thread could be started, so this one syncs
 
     def _run(self) -> None:
-        """Sync what nobody else does, until for an interval there is nothing."""
+        """Sync commits that nobody else syncs; end after an interval without any."""
         delay = BEGIN_AFTER * self.interval
         while True:
             since = self._since

@@ -1,7 +1,7 @@
-"""Rows of the journal at positions that sealed chunks have already.
+"""Moving rows of the journal that are at positions of sealed chunks.
 
-An earlier version could store them, in a process that was forked while a run was written. They
-are in no chunk, so nothing of them is lost: they get new positions, after all others.
+An earlier version could store such rows in a process that was forked while a run was written.
+They are in no chunk, and no data are lost: they get new positions, after all others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _page_uids(lane: Lane, body: bytes) -> list[str]:
 
 
 def _note_moved(connection: sqlite3.Connection, lane: Lane, keys: np.ndarray, old: int) -> None:
-    """Those uids that are noted are so at the new positions; those of pages may not be yet."""
+    """Update the positions in ``document_key``; the uids of a page may not be in it yet."""
     connection.executemany(
         "UPDATE document_key SET position = ? WHERE hash = ? AND sequence = ? AND position = ?",
         [

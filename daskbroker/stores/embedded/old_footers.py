@@ -1,8 +1,8 @@
-"""Footers of Parquet files that have no checksum: compared with what they tell twice.
+"""Checks of Parquet footers without a checksum, by facts that they state twice.
 
-Parquet's schema and Arrow's, which is kept beside it, tell names and types; the kinds of columns
-tell the types once more. Columns follow each other without a gap, from the file's first bytes to
-the footer. So a flipped bit is noticed unless it changes nothing that is read.
+Parquet's schema and Arrow's, which is kept beside it, both have the names and types; the kinds of
+columns have the types once more. Columns follow each other without a gap, from the file's first
+bytes to the footer. So a flipped bit is noticed unless it changes nothing that is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .thrift import read_struct
 __all__ = ["check_old_footer", "check_old_table"]
 
 FIRST = 4
-"""Where the first column begins."""
+"""Offset of the first column in the file."""
 
 TYPES = {
     "null": pa.null(),
@@ -33,7 +33,7 @@ TYPES = {
     "json": pa.string(),
 }
 
-# Numbers of fields, in Parquet's definition of its footer.
+# Numbers of fields in Parquet's Thrift definition of its footer.
 ROWS, ROW_GROUPS, TEXTS = 3, 4, 5
 KEY, VALUE = 1, 2
 COLUMNS = 1
@@ -42,20 +42,21 @@ SIZE, PAGES, DICTIONARY = 7, 9, 11
 
 
 def check_old_footer(data: memoryview, begin: int, schema: pa.Schema) -> None:
-    """Compare what a footer tells with what else it tells.
+    """Check that a footer is consistent with itself.
 
     Parameters
     ----------
     data
-        The file.
+        Bytes of the file.
     begin
-        Where its footer begins.
+        Offset of its footer.
     schema
-        As Arrow has read it from the footer.
+        Schema that Arrow has read from the footer.
 
     Raises
     ------
     StoreDamaged
+        If it is not consistent.
     """
     footer = read_struct(bytes(data[begin:]))
     place = FIRST
@@ -74,7 +75,7 @@ def check_old_footer(data: memoryview, begin: int, schema: pa.Schema) -> None:
 
 
 def _check_schema(schema: pa.Schema, noted: bytes | None, rows: int) -> None:
-    """Compare Parquet's schema with Arrow's, which is noted beside it, and with the kinds."""
+    """Compare Parquet's schema with Arrow's, which is stored beside it, and with the kinds."""
     if noted is None:
         raise StoreDamaged("it has no schema of Arrow")
     told = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(noted, validate=True)))
@@ -88,7 +89,7 @@ def _check_schema(schema: pa.Schema, noted: bytes | None, rows: int) -> None:
 
 
 def check_old_table(table: pa.Table, rows: int) -> None:
-    """Compare what was read with what the footer told."""
+    """Check rows and gaps of a table against the footer; raise StoreDamaged if they differ."""
     if table.num_rows != rows:
         raise StoreDamaged(f"{table.num_rows:,} rows could be read of {rows:,}")
     for place, arrow_field in enumerate(table.schema):
@@ -98,7 +99,7 @@ def check_old_table(table: pa.Table, rows: int) -> None:
 
 
 def _fits(kind: Kind, found: pa.DataType) -> bool:
-    """Whether cells of a kind are of a type."""
+    """Return whether columns of a kind have this type."""
     if kind.name in TYPES:
         return bool(TYPES[kind.name] == found)
     if kind.name not in ("array", "list"):

@@ -1,4 +1,4 @@
-"""Parquet files that stay open: to open one takes longer than to read a column of it."""
+"""Parquet files that stay open, as opening one takes longer than reading a column of it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ...core.forking import in_each_process
 __all__ = ["State", "close_below", "opened", "state_of"]
 
 MOST_OPEN = 128
-"""So many files stay open in a process."""
+"""Maximum number of files that stay open in a process."""
 
 State = tuple[int, ...]
-"""What changes when a file is replaced or written to: device, inode, size, times."""
+"""Device, inode, size and times of a file, which change if it is replaced or written to."""
 
 _waiting: OrderedDict[str, tuple[State, pq.ParquetFile]]
 _lock: threading.Lock
@@ -34,19 +34,19 @@ in_each_process(_begin)
 
 
 def state_of(found: os.stat_result) -> State:
-    """What tells a file from others, and from itself before a change."""
+    """Return the state of a file, by which a replacement or a change is noticed."""
     return (
         found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns,
     )  # fmt: skip
 
 
 class Opened:
-    """A file that one thread has for a while.
+    """Holder of a file that one thread uses for a while.
 
     Attributes
     ----------
     file
-        None where none was open; what is put here stays open for the next.
+        The open file, or None; a file that is assigned here stays open for the next use.
     """
 
     def __init__(self, file: pq.ParquetFile | None) -> None:
@@ -55,12 +55,12 @@ class Opened:
 
 @contextmanager
 def opened(path: Path, state: State) -> Iterator[Opened]:
-    """A file that is open already, if there is one of this state; no other thread has it too."""
+    """Return a context with the open file of this state, if any, which no other thread has."""
     key = str(path)
     with _lock:
         found = _waiting.pop(key, None)
     mine = Opened(found[1] if found is not None and found[0] == state else None)
-    yield mine  # one that fails is not kept
+    yield mine  # after an error in the block, the file is not kept
     if mine.file is not None:
         with _lock:
             _waiting[key] = (state, mine.file)
@@ -69,7 +69,7 @@ def opened(path: Path, state: State) -> Iterator[Opened]:
 
 
 def close_below(folder: Path) -> None:
-    """Close the files of a store that is closed; those that are in use stay open after it."""
+    """Close the files below the folder of a closed store; a file in use closes after its use."""
     with _lock:
         for key in [key for key in _waiting if folder in Path(key).parents]:
             del _waiting[key]

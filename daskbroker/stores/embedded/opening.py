@@ -16,7 +16,7 @@ __all__ = ["holds_store", "open_store"]
 
 
 def holds_store(folder: str | os.PathLike[str]) -> bool:
-    """Whether there is an embedded store in a folder, damaged or not."""
+    """Return whether there is an embedded store in a folder, damaged or not."""
     return Path(folder, FILE_NAME).exists()
 
 
@@ -26,6 +26,7 @@ def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
     Raises
     ------
     StoreNotFound, StoreVersion, StoreDamaged, StoreReadOnly, StoreFull
+        As for :class:`~daskbroker.stores.embedded.database.Database`.
     """
     read_only = settings.get("mode", "a") == "r"
     database = Database.of(

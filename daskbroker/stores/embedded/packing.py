@@ -1,9 +1,9 @@
-"""Packs: files of many small chunks, so that thousands of tiny runs are few files.
+"""Packs: files of many small chunks, so that thousands of tiny runs make few files.
 
-A small chunk is first kept inside SQLite, with the transaction that seals it. When enough of
-them have come together, their Arrow bytes are written one after the other into a file, a pack,
-which workers read by offset. As in sealing, the file is synced and renamed before the
-transaction that makes it known and removes the bytes from SQLite.
+A small chunk is first stored inside SQLite by the transaction that seals it. Once there are enough
+of them, their Arrow bytes are written one after the other into a file, the pack, which workers
+read by offset. As in sealing, the file is synced and renamed before the transaction that adds it
+to the manifest and removes the bytes from SQLite.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from .database import CHUNK_FOLDER, Database
 __all__ = ["CHUNK_FOLDER", "PACK_BYTES", "pack_small_chunks", "size_of_small_chunks"]
 
 PACK_BYTES = 4 * 2**20
-"""So much of small chunks may stay in SQLite."""
+"""Maximum bytes of small chunks that stay in SQLite."""
 
 LARGEST_PACK = 64 * 2**20
+"""Maximum bytes of a pack."""
 
 
 def pack_small_chunks(database: Database, allowed: int = 0) -> int:
-    """Move small chunks from SQLite into packs if they are more than ``allowed`` bytes.
+    """Move small chunks from SQLite into packs if they have more than ``allowed`` bytes.
 
     Returns
     -------
     int
-        How many were moved.
+        Number of chunks moved.
     """
     moved = 0
     rounds = Rounds(f"packing small chunks in {database.root}")
@@ -48,7 +49,7 @@ def pack_small_chunks(database: Database, allowed: int = 0) -> int:
 
 
 def size_of_small_chunks(database: Database) -> int:
-    """Bytes of the small chunks in SQLite; all of them are looked at."""
+    """Return the bytes of the small chunks in SQLite; this looks at each of them."""
     with database.read() as connection:
         return _size(connection)
 
@@ -59,7 +60,7 @@ def _size(connection: sqlite3.Connection) -> int:
 
 
 def _waiting(connection: sqlite3.Connection, allowed: int) -> list[tuple[int, bytes]]:
-    """Number and bytes of the oldest small chunks, at most a pack of them."""
+    """Return key and bytes of the oldest small chunks, at most a pack; none if few wait."""
     total = _size(connection)
     if not total or total <= allowed:
         return []
@@ -94,7 +95,7 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
 
 
 def _note(connection: sqlite3.Connection, path: str, chunks: list[tuple[int, bytes]]) -> int:
-    """Say where the chunks are now, but for those that another process was first to move."""
+    """Note the places of chunks in a pack, except for those that another process has moved."""
     moved, offset = 0, 0
     for number, body in chunks:
         done = connection.execute(

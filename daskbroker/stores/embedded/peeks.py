@@ -1,6 +1,6 @@
-"""What detector files say, in a table of its own that an embedded store gets when it is wanted.
+"""Table of what was found in detector files, which is added to an embedded store when needed.
 
-Stores of older versions lack it, and older versions do not mind it.
+Stores of older versions lack the table, and older versions ignore it.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ NAMES = "run, descriptor, key, sort, body"
 
 
 def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
-    """Those of some runs."""
+    """Return the peeks of some runs; none if the store lacks the table."""
     names = {plain_text(uid): uid for uid in runs}
     found = _select(database, "run IN (SELECT value FROM json_each(?))", [*names])
     return _peeks((names[run], *rest) for run, *rest in found)
 
 
 def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
-    """One of each sort."""
+    """Return one peek of each sort, as far as the store has one."""
     found = _select(database, "sort IN (SELECT value FROM json_each(?)) GROUP BY sort", list(sorts))
     return _peeks(found)
 
 
 def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
-    """Put some in place of those that there are."""
+    """Store peeks, replacing those of the same run, descriptor and data key."""
     with database.write() as connection:
         for statement in TABLE.split(";"):
             connection.execute(statement)

@@ -1,8 +1,8 @@
-"""Whether the files that a process has open are still those at their paths.
+"""Checking that the files that a process has open are still those at their paths.
 
 SQLite goes on with the files it has opened, wherever these have been moved, while chunks are
-written and read by their paths. Where a folder was moved, deleted or replaced the two are parts
-of different stores.
+written and read by their paths. If a folder was moved, deleted or replaced, the two belong to
+different stores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from ...core.errors import StoreError, StoreNotFound
 __all__ = ["Place"]
 
 SETTLED_SECONDS = 0.1
-"""File systems note times by ticks of a clock: a later change has another time after this."""
+"""Seconds after which another change of a folder certainly gives another time of modification.
+
+File systems note times in ticks of a clock, so two changes within one tick have the same time."""
 
 _Identity = tuple[int, int]
 
@@ -24,17 +26,18 @@ class Place:
     """The folder of a store and the entries in it, by device and inode.
 
     The time of modification of a folder changes with every entry that is made, removed or
-    renamed. So one look at the folder is enough, unless that time has changed, or did so a moment
-    ago: then each entry is looked at.
+    renamed. So one ``stat`` of the folder is enough, unless that time has just changed: then each
+    entry is looked at.
 
     Parameters
     ----------
     folder
-        Of the store; where symbolic links lead to it, the path that has them.
+        Path of the store's folder, with symbolic links if it was given so.
     lasting
-        Entries that stay what they are, once they are there.
+        Names of entries that must stay the same files, once they are there.
     log
-        Entries that stay so as long as this process has connections; see :meth:`forget_log`.
+        Names of entries that must stay the same files while this process has connections; see
+        :meth:`forget_log`.
     """
 
     def __init__(self, folder: str, lasting: tuple[str, ...], log: tuple[str, ...]) -> None:
@@ -48,18 +51,23 @@ class Place:
         self._identity = state.st_dev, state.st_ino
 
     def forget_log(self) -> None:
-        """The last connection is closed: now another process may remove the log."""
+        """Forget the log's files; called when the last connection is closed.
+
+        From then on another process may remove them.
+        """
         for name in self._log:
             self._known.pop(name, None)
         self._sure = None
 
     def check(self) -> None:
-        """Compare what is there with what was opened.
+        """Compare the folder and its entries with those that were opened.
 
         Raises
         ------
+        StoreNotFound
+            If the folder cannot be found.
         StoreError
-            If something was moved, deleted or replaced.
+            If the folder or an entry was moved, deleted or replaced.
         """
         try:
             state = os.stat(self._folder)

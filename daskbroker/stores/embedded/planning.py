@@ -26,7 +26,7 @@ CHUNKS = (
     "WHERE sequence {among} ORDER BY sequence, first"
 )
 SCHEMA = 11
-"""Place of ``schema`` in a row of :data:`CHUNKS`."""
+"""Index of ``schema`` in a row of :data:`CHUNKS`."""
 WAITING = (
     "SELECT sequence.id, journal.id, rows, body FROM sequence CROSS JOIN journal ON "
     f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
@@ -35,11 +35,14 @@ WAITING = (
 
 
 FEW = 4
-"""Up to so many values stand in a statement by themselves, so few statements are prepared."""
+"""Maximum number of values that are parameters of their own, so that few statements differ."""
 
 
 def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
-    """SQL for "one of these values", and its parameters: many values are one, a JSON text."""
+    """Return SQL for "one of these values" and its parameters.
+
+    Many values become one parameter, a JSON text.
+    """
     if len(values) <= FEW:
         return f"IN ({','.join('?' * len(values))})", tuple(values)
     return "IN (SELECT value FROM json_each(?))", (json.dumps(list(values)),)
@@ -47,7 +50,19 @@ def among(values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
 
 @dataclass(frozen=True)
 class PlannedSequence:
-    """A sequence, and where in which plan its chunks go."""
+    """A sequence, and the plan to which its chunks are added.
+
+    Attributes
+    ----------
+    number, layout
+        Key of the sequence in the store, and layout of its documents.
+    builder
+        Builder of the plan.
+    place
+        Index of the sequence's descriptor or owner in the plan.
+    owner
+        Descriptor of events, or owner of references.
+    """
 
     number: int
     layout: Layout
@@ -57,10 +72,10 @@ class PlannedSequence:
 
 
 def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSequence]) -> None:
-    """Add the chunks of sequences to their plans, each followed by what the journal still holds.
+    """Add the chunks of sequences to their plans, followed by the rows in the journal.
 
-    The number of statements does not depend on how many sequences there are. They should see one
-    snapshot of the database.
+    The number of statements does not depend on the number of sequences. The connection should be
+    that of a snapshot, so that all statements see the same state.
     """
     if not sequences:
         return
@@ -78,12 +93,12 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
                 _add_sealed(sequence, chunk, schemas)
             if sequence.number in waiting:
                 _add_tail(sequence, waiting[sequence.number])
-        except StoreDamaged as error:  # costs its run, and no other
+        except StoreDamaged as error:  # only this run is bad
             sequence.builder.note_bad(sequence.place, f"{sequence.layout.kind}s: {error}")
 
 
 class _Schemas:
-    """Numbers of schemas in plans, by their numbers in the store; one query fetches them all."""
+    """Numbers of schemas in plans by their keys in the store, all fetched by one query."""
 
     def __init__(
         self,
@@ -101,7 +116,10 @@ class _Schemas:
         self._known: dict[tuple[int, int], int] = {}
 
     def of(self, sequence: PlannedSequence, number: int) -> int:
-        """The number in the sequence's plan; nobody asks for the kinds of references."""
+        """Return the number of a schema in the sequence's plan.
+
+        The kinds of references are never used, so these share an empty schema.
+        """
         key = (id(sequence.builder), number if sequence.layout is EVENT else 0)
         if key not in self._known:
             kinds: Mapping[str, Kind] = {}
@@ -124,9 +142,9 @@ def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Sch
 
 
 def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None, bytes]]) -> None:
-    """The unsealed rows, as chunks that travel with the plan.
+    """Add the unsealed rows of a sequence, as chunks that are carried in the plan.
 
-    All of the journal: a row that is there is in no chunk, whatever its position.
+    All rows of the journal are added: they are in no chunk, whatever their position.
     """
     owner = sequence.owner
     metadata = chunk_metadata(sequence.layout, owner)

@@ -1,4 +1,4 @@
-"""Reading chunks of an embedded store: Parquet files, packs, and small chunks inside SQLite."""
+"""Reader of an embedded store's chunks: Parquet files, packs, and small chunks in SQLite."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ from .packing import pack_small_chunks
 __all__ = ["EmbeddedReader", "stored_keys"]
 
 TRAVELLING_BYTES = 64 * 2**10
-"""So much of small chunks may travel to workers as bytes."""
+"""Maximum bytes of small chunks in SQLite that are sent to workers before these are packed."""
 
 Stored = str | tuple[str, int, int] | bytes
-"""A key that any process can read."""
+"""A key that any process can read: a path, a place in a pack, or the bytes of the chunk."""
 
 
 @dataclass(frozen=True)
 class EmbeddedReader(ChunkReader):
-    """Reads by key.
+    """Reader of chunks by key.
 
-    A key of the store's own is the path of a Parquet file below the store's folder;
-    ``(path, offset, length)`` of a chunk in a pack; or the number of a small chunk, looked up in
-    SQLite, which only a process on the store's machine may open.
+    The store's own keys are the path of a Parquet file below the store's folder;
+    ``(path, offset, length)`` of a chunk in a pack; or the number of a small chunk, which is
+    looked up in SQLite, so that only a process on the store's machine may use it.
     """
 
     root: str
+    """Folder of the store."""
     read_only: bool = False
+    """Whether the store was opened to read only."""
     identity: str = ""
-    """Of the store; what replaces its folder has other chunks under the same numbers."""
+    """Identity of the store; a replacement has other chunks under the same numbers."""
 
     def read(self, key: Any, columns: Sequence[str] | None = None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read`."""
@@ -48,7 +50,7 @@ class EmbeddedReader(ChunkReader):
         except StoreDamaged as error:
             if not isinstance(key, bytes):
                 raise
-            # SQLite has these bytes, or had them when the plan was made.
+            # The bytes come from SQLite, at the latest when the plan was made.
             path = str(Path(self.root, FILE_NAME))
             raise damaged(path, error) from (error.__cause__ or error)
 
@@ -64,11 +66,11 @@ class EmbeddedReader(ChunkReader):
     def read_many(
         self, keys: Sequence[Any], columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """See :meth:`daskbroker.core.chunks.ChunkReader.read_many`; numbers by one query."""
+        """See :meth:`daskbroker.core.chunks.ChunkReader.read_many`; one query for all numbers."""
         return super().read_many(self._found(keys), columns)
 
     def _found(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """The keys with what numbers stand for."""
+        """Replace each key that is a number by the place or the bytes of its chunk."""
         numbers = [key for key in keys if isinstance(key, int)]
         if not numbers:
             return keys
@@ -125,27 +127,29 @@ class EmbeddedReader(ChunkReader):
         return Database.reading(self.root, read_only=self.read_only)
 
     def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
-        """The keys of small chunks with their place in a pack, or their bytes, for numbers.
+        """Replace the numbers of small chunks by their place in a pack or their bytes.
 
-        Workers never open the SQLite file, which is not safe over network file systems. So that
-        little travels, small chunks are packed first where they are many.
+        Workers never open the SQLite file, which is not safe over network file systems. Small
+        chunks are packed first if there are many in SQLite, so that few bytes travel.
         """
         if not self.read_only and any(isinstance(key, int) for key in keys):
-            with suppress(StoreError):  # no room, or not ours to write: then the bytes travel
+            # If there is no room, or the store cannot be written, the bytes travel.
+            with suppress(StoreError):
                 pack_small_chunks(self._database, TRAVELLING_BYTES)
         return self._found(keys)
 
 
 def _rows_in(key: str) -> int | None:
-    """The rows of a chunk, as the name of its file has them."""
+    """Return the number of rows that the name of a chunk's file states, or None."""
     rows = key.removesuffix(".parquet").rpartition("-")[2]
     return int(rows) if rows.isdecimal() else None
 
 
 def _bytes_at(path: Path, offset: int, length: int) -> bytes:
-    """A part of a file; less than ``length`` where the file has no more."""
+    """Read a part of a file; shorter than ``length`` if the file ends before."""
     handle = os.open(path, os.O_RDONLY)
     try:
+        # pread allocates what it is asked for, which may be a damaged number.
         most = max(0, os.fstat(handle).st_size - offset)
         return os.pread(handle, min(length, most), offset)
     finally:
@@ -153,12 +157,12 @@ def _bytes_at(path: Path, offset: int, length: int) -> bytes:
 
 
 def stored_keys(connection: sqlite3.Connection, numbers: Sequence[int]) -> list[Stored]:
-    """Where chunks are, by number: in a file, in a pack, or here as their bytes.
+    """Return the paths, places in packs, or bytes of chunks by number, in the given order.
 
     Raises
     ------
     StoreDamaged
-        If the store has no such chunk.
+        If the store lacks one of the chunks.
     """
     found: dict[int, Stored] = {}
     for begin in range(0, len(numbers), 500):

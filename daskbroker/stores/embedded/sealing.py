@@ -1,10 +1,10 @@
-"""Sealing: rows leave the journal for immutable chunks, safely at any moment.
+"""Sealing: moving rows from the journal into immutable chunks, safely at any moment.
 
-A large chunk is written to a temporary file, synced, renamed, its folder synced, and the folder
-above where that one is new; then one transaction adds the chunk to the manifest and removes the
-rows from the journal. Killed before that transaction, a process leaves the rows in the journal
-and at worst a file that nothing names, which :func:`sweep` removes. A small chunk goes into
-SQLite with the same transaction.
+A large chunk is written to a temporary file, which is synced and renamed; its folder is synced,
+and also the folder above if its own is new. Then one transaction adds the chunk to the manifest
+and removes the rows from the journal. A process that is killed before that transaction leaves the
+rows in the journal, and at worst a file that nothing names, which :func:`sweep` removes. A small
+chunk goes into SQLite with the same transaction.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ from .lanes import POSITIONS, Lane, sealed_end
 __all__ = ["seal_lane", "seal_page", "sweep"]
 
 INLINE_BYTES = 64 * 2**10
+"""Maximum bytes of a chunk that is kept inside SQLite."""
 ORPHAN_SECONDS = 3600.0
+"""Seconds after which a file that no chunk names is removed; its writer may still be at work."""
 
 
 def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
-    """Pack what the journal holds of a sequence into chunks; how many were made."""
+    """Pack the rows that the journal holds of a sequence; return the number of chunks made."""
     made = 0
     rounds = Rounds(f"sealing the {lane.layout.kind}s of run {lane.run!r} in {database.root}")
     while True:
@@ -53,10 +55,10 @@ def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
         if not waiting:
             return made
         rounds.check(waiting[0][0])
-        if waiting[0][0] < sealed:  # a chunk's file might have the name of another one
+        if waiting[0][0] < sealed:  # rows at positions that chunks have; see misplaced.py
             with database.write() as connection:
                 journal.forget(lane.number)
-                journal.refresh(connection, lane)  # moves them
+                journal.refresh(connection, lane)  # moves these rows behind all others
             continue
         table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
         known, complete = _publish(database, journal, lane, waiting[0][0], table)
@@ -68,7 +70,13 @@ def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
 def seal_page(
     database: Database, journal: Journal, lane: Lane, page: Mapping[str, Any]
 ) -> list[tuple[pa.Table, Path | None]]:
-    """Encode a large page and write its files; :func:`add_chunks` makes them known."""
+    """Encode a large page as chunks and write their files; :func:`add_chunks` adds these.
+
+    Returns
+    -------
+    list
+        Chunk and temporary file of each part; None in place of a file for a small chunk.
+    """
     written: list[tuple[pa.Table, Path | None]] = []
     try:
         for part in page_parts(lane.layout, page):
@@ -81,7 +89,7 @@ def seal_page(
 
 
 def discard_files(written: Iterable[tuple[pa.Table, Path | None]]) -> None:
-    """Remove files that no chunk names; what stays is swept later."""
+    """Remove files of chunks that were not added; :func:`sweep` removes any that stay."""
     for _, path in written:
         if path is not None:
             with suppress(OSError):
@@ -92,12 +100,13 @@ def discard_files(written: Iterable[tuple[pa.Table, Path | None]]) -> None:
 
 
 def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
-    """Write a chunk's file under a temporary name; None for a chunk to keep in SQLite."""
-    # Of both sizes, the first takes no time; where columns are slices, the second is the smaller.
+    """Write a chunk's file under a temporary name; None if the chunk is kept in SQLite."""
+    # The first size takes no time to compute; the second is smaller if columns are slices.
     if table.get_total_buffer_size() <= INLINE_BYTES or table.nbytes <= INLINE_BYTES:
         return None
     folder = database.root / CHUNK_FOLDER / file_name(lane.run)
     temporary = folder / f".{os.getpid()}-{threading.get_ident()}-{time.time_ns()}.part"
+    # Texts other than uids often repeat, so a dictionary saves space.
     texts = [
         field.name
         for field in table.schema
@@ -119,14 +128,15 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
 
 def _final_path(temporary: Path, lane: Lane, first: int, rows: int) -> Path:
     stream = file_name(lane.metadata.get("stream", lane.layout.kind))
-    # No other file has this name, in a copy of the store neither. The rows come last (see reader).
+    # The random part makes the name unique, also among copies of the store. The number of rows
+    # comes last, where the reader looks for it.
     return temporary.with_name(
         f"{stream}-{lane.number}-{first}-{uuid.uuid4().hex[:12]}-{rows}.parquet"
     )
 
 
 def sweep(database: Database) -> int:
-    """Remove old files that no chunk names, left by processes that were killed; how many."""
+    """Remove old files that no chunk names, left by killed processes; return their number."""
     folder = database.root / CHUNK_FOLDER
     if database.read_only or not folder.is_dir():
         return 0
@@ -144,7 +154,7 @@ def sweep(database: Database) -> int:
                 continue
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
-                    database.check_place()  # or it may be a file of another store
+                    database.check_place()  # else it may be a file of another store
                     path.unlink()
                     removed += 1
     return removed
@@ -156,13 +166,13 @@ def sweep(database: Database) -> int:
 def _publish(
     database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table
 ) -> tuple[int, bool]:
-    """Make a chunk of journal rows known, and drop the rows.
+    """Add a chunk of journal rows to the manifest, and remove the rows from the journal.
 
     Returns
     -------
     tuple
-        How many chunks were made known, none if another process was first; and whether the
-        journal has no more rows of the sequence.
+        Number of chunks added, which is 0 if another process was first; and whether the journal
+        has no more rows of the sequence.
     """
     temporary = _write(database, lane, table)
     final = _move(database, temporary, lane, first, table.num_rows)
@@ -173,6 +183,7 @@ def _publish(
             "SELECT total(coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
             (low, low + rows),
         ).fetchone()[0]
+        # Another process has sealed these rows since they were read.
         if here != rows or sealed_end(connection, lane.number) > first:
             journal.forget(lane.number)
             discard_files([(table, final)])
@@ -194,14 +205,14 @@ def add_chunks(
     lane: Lane,
     written: list[tuple[pa.Table, Path | None]],
 ) -> None:
-    """Make the chunks of a page known, from the sequence's next position on."""
+    """Add the chunks of a page to the manifest, from the sequence's next position on."""
     check_place(lane)
     for table, temporary in written:
         final = _move(database, temporary, lane, lane.next, table.num_rows)
         add_chunk(connection, database, lane, lane.next, table, final)
         lane.next += table.num_rows
         lane.sealed = lane.next
-    database.check_place()  # the files are where the manifest is
+    database.check_place()  # so that files and manifest are in the same folder
 
 
 def _move(
@@ -228,7 +239,7 @@ def add_chunk(
     table: pa.Table,
     path: Path | None,
 ) -> None:
-    """One row of the manifest, with the chunk's body where it is small."""
+    """Add one row to the manifest, and the body of a small chunk, which has no ``path``."""
     facts = statistics(lane.layout, table)
     place = None if path is None else path.relative_to(database.root).as_posix()
     cursor = connection.execute(
@@ -249,7 +260,7 @@ def _as_row(facts: Statistics) -> tuple[Any, ...]:
 
 
 def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:
-    """The number of this set of columns in the table of those that occur."""
+    """Return the key of a chunk's set of columns in table ``chunk_schema``, adding a new one."""
     body = _written_schema(tuple(column_kinds(table).items()))
     query = "SELECT id FROM chunk_schema WHERE body = ?"
     row = connection.execute(query, (body,)).fetchone()
@@ -266,7 +277,11 @@ def _written_schema(kinds: tuple[tuple[str, Kind], ...]) -> str:
 
 @lru_cache(maxsize=1000)
 def read_schema(body: str) -> Mapping[str, Kind]:
-    """The inverse of what :func:`add_chunk` stores of a chunk's columns; not to be changed."""
+    """Decode the columns of a chunk as :func:`add_chunk` stores them.
+
+    The mapping is cached, so it must not be changed. StoreDamaged is raised if the text is not
+    valid.
+    """
     try:
         return listed_kinds(from_json(body))
     except (ValueError, TypeError, AttributeError) as error:

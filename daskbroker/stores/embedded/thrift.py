@@ -1,7 +1,7 @@
-"""Reading Thrift's compact protocol, in which Parquet's footers are written.
+"""Reader of Thrift's compact protocol, in which Parquet's footers are written.
 
-Arrow ends the process when it is asked for some columns of a damaged footer (a C++ exception
-that nobody catches), so what is not known to be sound is read here.
+Arrow ends the process when it is asked for some columns of a damaged footer (by a C++ exception
+that is not caught), so a footer that is not known to be sound is read here.
 """
 
 from __future__ import annotations
@@ -16,28 +16,31 @@ LONG_LIST = 15
 
 
 def read_struct(data: bytes) -> dict[int, Any]:
-    """The fields of a struct by number; structs in it as such mappings, text as bytes.
+    """Read a struct; return its fields by number.
+
+    Nested structs are mappings too, texts are bytes, maps are lists of pairs.
 
     Raises
     ------
     ValueError, IndexError
-        If the bytes are none.
+        If the bytes are not a valid struct.
     """
     return _Reader(data).struct()
 
 
 class _Reader:
-    """Reads values one after the other."""
+    """Reader of consecutive values."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def struct(self) -> dict[int, Any]:
-        """Fields, up to the byte that ends them."""
+        """Read fields up to the zero byte that ends them."""
         found: dict[int, Any] = {}
         number = 0
         while head := self._byte():
+            # The upper half is the distance from the last field's number; 0: the number follows.
             number = number + (head >> 4) if head >> 4 else self._integer()
             kind = head & 15
             found[number] = kind == TRUE if kind in (TRUE, FALSE) else self._value(kind)
@@ -46,7 +49,7 @@ class _Reader:
     def _value(self, kind: int) -> Any:
         if kind in INTEGERS:
             return self._integer()
-        if kind in (TRUE, FALSE, BYTE):  # in lists; of a field, the head tells
+        if kind in (TRUE, FALSE, BYTE):  # booleans of a list; those of fields are in the head
             return self._byte()
         if kind == DOUBLE:
             return self._bytes(8)
@@ -75,7 +78,7 @@ class _Reader:
         return self._data[self._at - size : self._at]
 
     def _size(self) -> int:
-        """An integer without sign, seven bits a byte, the lowest first."""
+        """Read an unsigned integer: seven bits a byte, the lowest first."""
         value = shift = 0
         while (byte := self._byte()) & 0x80:
             value |= (byte & 0x7F) << shift

@@ -1,7 +1,7 @@
-"""Numbers for uids, under which ``document_key`` looks documents up.
+"""Hash numbers of uids, the keys of table ``document_key``.
 
-Close together for the documents of one run, otherwise spread evenly. Two uids may have one number:
-who looks up compares the uids themselves.
+The numbers of one run are close together, and are otherwise spread evenly. Two uids may have the
+same number, so a look-up must compare the uids themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 __all__ = ["KEY_BITS", "uid_key", "uid_keys"]
 
 KEY_BITS = 38
-"""The rest of 63 bits numbers the runs."""
+"""Bits of a number that come from the uid; the rest of its 63 bits is the number of the run."""
 
 FACTOR = 0x9E37_79B9_7F4A_7C15
 WORD = 2**64 - 1
@@ -23,19 +23,29 @@ FOLD = 29
 
 
 def uid_key(uid: str, kind: str, run: int) -> int:
-    """The number of one document of a run; ``kind`` is that of its layout."""
+    """Return the number of one document.
+
+    Parameters
+    ----------
+    uid
+        Uid of the document.
+    kind
+        Kind of its layout.
+    run
+        Key of its run in the store.
+    """
     state = _state(_seed(kind), _encoded(uid))
     return (run << KEY_BITS) + (state >> (64 - KEY_BITS))
 
 
 def uid_keys(uids: Sequence[str], kind: str, run: int) -> np.ndarray:
-    """The numbers of :func:`uid_key`, as int64 of shape ``(len(uids),)``."""
+    """Return the numbers of at least one uid, as :func:`uid_key`; int64, ``(len(uids),)``."""
     width = len(uids[0])
     try:
         if set(map(len, uids)) != {width}:
             raise ValueError("uids of different length")
         texts = np.array(uids, f"S{max(1, width)}")
-    except ValueError:  # or letters that are not ASCII
+    except ValueError:  # different lengths, or characters that are not ASCII
         return np.array([uid_key(uid, kind, run) for uid in uids], np.int64)
     count = -(-width // 8)
     words = texts.astype(f"S{max(1, count) * 8}").view("<u8").reshape(len(uids), -1)

@@ -1,4 +1,4 @@
-"""A spool: events wait in a local file until a store has them."""
+"""A spool: a local file in which events wait until a store has them."""
 
 from .sending import flush_all
 from .store import SpooledEventStore

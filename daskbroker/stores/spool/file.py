@@ -1,11 +1,11 @@
 """A local file in which events wait until a store has them.
 
-A record is there whole or not at all, once :meth:`SpoolFile.append` has returned; the death of
-the process takes nothing from it. What an interrupt or an error leaves of a record is cut off
-before the next one. While its process lives the file is locked; the file of a dead
-one is found by :func:`left_behind`.
+A record survives the death of the process once :meth:`SpoolFile.append` has returned. A part of a
+record that an interrupt or an error leaves behind is cut off before the next record is appended.
+The file is locked while its process lives; files of dead processes are found by
+:func:`left_behind`.
 
-A file of format 1 begins with its first record. One of any later format begins with
+A file of format 1 begins with its first record. A file of any later format begins with
 :data:`SIGNATURE` and the number of the format, in four bytes, little-endian.
 """
 
@@ -36,13 +36,15 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 SIGNATURE = b"daskspool"
-"""No record begins so: it would be larger than any is."""
+"""First bytes of a file of a later format.
+
+No record begins so: as a length, these bytes are larger than any record."""
 
 TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
-"""What may happen to any folder; other errors of opening say that this one was ill chosen."""
+"""Errors of opening that can occur in any folder; others mean that the folder is unsuitable."""
 
 HEAD = struct.Struct("<II")
-"""Length and CRC-32 of what follows."""
+"""Length and CRC-32 of the body that follows."""
 
 
 class SpoolFile:
@@ -51,14 +53,14 @@ class SpoolFile:
     Parameters
     ----------
     path
-        Made if there is none; its folder too.
+        Path of the file, which is made if there is none, with its folder.
 
     Attributes
     ----------
     size
-        In bytes.
+        Size of the file in bytes.
     unread
-        So many bytes at the end were no records, when all records had been read.
+        Number of bytes at the end that are not valid records, once all records have been read.
 
     Raises
     ------
@@ -67,7 +69,7 @@ class SpoolFile:
     StoreError
         If the system fails otherwise.
     BlockingIOError
-        If another process has it.
+        If another process has locked the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -75,7 +77,7 @@ class SpoolFile:
             raise ConfigError("a spool needs files that can be locked (POSIX)")
         self.path = path
         self._handle = -1
-        in_children(self._close)  # or the file stays locked when the parent has ended
+        in_children(self._close)  # else the file stays locked after the parent has ended
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -96,10 +98,10 @@ class SpoolFile:
 
     @classmethod
     def new(cls, folder: Path, store: str) -> SpoolFile:
-        """A new one for a store, of which this is the id."""
+        """Make a new file in a folder, for the store with this id."""
         final = folder / f"{store}-{uuid.uuid4().hex}.spool"
         file = cls(final.with_suffix(".new"))
-        # Only now that it is locked may others see it, who take over what is not.
+        # It gets its final name only once it is locked: others take over files that are not.
         try:
             os.rename(file.path, final)
         except OSError as error:
@@ -109,7 +111,7 @@ class SpoolFile:
         return file
 
     def is_in_place(self) -> bool:
-        """Whether the file is still at its path, where another process would find it."""
+        """Return whether the file is still at its path, where another process would find it."""
         try:
             state = os.stat(self._name)
         except OSError:
@@ -122,7 +124,7 @@ class SpoolFile:
         Raises
         ------
         StoreFull, StoreError
-            If there is no room, or the system fails; then it is not added.
+            If there is no room, or the system fails; the record is not added then.
         """
         record = HEAD.pack(len(body), zlib.crc32(body)) + body
         try:
@@ -137,7 +139,7 @@ class SpoolFile:
                     raise OSError(errno.EIO, "nothing was written")
                 written += part
         except OSError as error:
-            with suppress(OSError):  # else before the next one
+            with suppress(OSError):  # if this fails, the next append truncates
                 os.ftruncate(self._handle, self.size)
             error.filename = str(self.path)
             raise file_error(error, "the spool") from error
@@ -145,7 +147,7 @@ class SpoolFile:
         self._whole = True
 
     def records(self) -> Iterator[bytes]:
-        """The records, up to one that was not completed or is damaged; see :attr:`unread`.
+        """Yield the records, up to one that is incomplete or damaged; see :attr:`unread`.
 
         Raises
         ------
@@ -160,7 +162,7 @@ class SpoolFile:
             self.unread = self.size - place
 
     def begin(self) -> int:
-        """The place of the first record; raises as :meth:`records`."""
+        """Return the offset of the first record in bytes; raise as :meth:`records`."""
         start = os.pread(self._handle, len(SIGNATURE) + 4, 0)
         if not start.startswith(SIGNATURE):
             return 0
@@ -169,7 +171,7 @@ class SpoolFile:
         return len(start)
 
     def record(self, place: int) -> bytes | None:
-        """The record at a place; None if there is none that is whole."""
+        """Return the body of the record at an offset, or None if there is no whole one."""
         head = os.pread(self._handle, HEAD.size, place)
         if len(head) < HEAD.size:
             return None
@@ -181,7 +183,7 @@ class SpoolFile:
 
     @staticmethod
     def length_of(body: bytes) -> int:
-        """How many bytes a record takes in the file."""
+        """Return the number of bytes that a record with this body takes in the file."""
         return HEAD.size + len(body)
 
     def clear(self) -> None:
@@ -190,6 +192,7 @@ class SpoolFile:
         Raises
         ------
         StoreError
+            If the file cannot be truncated.
         """
         try:
             with naming(self.path):
@@ -200,9 +203,10 @@ class SpoolFile:
         self._whole = True
 
     def close(self, *, remove: bool) -> None:
-        """Unlock the file, for others to find, or remove it, if it is where it was.
+        """Unlock the file, after removing it if ``remove`` and it is still in its place.
 
-        One that cannot be removed is sent again, which changes nothing.
+        Another process takes over the file if it stays. If it could not be removed, its events
+        are sent again, which changes nothing.
         """
         if remove and self.is_in_place():
             with suppress(OSError):
@@ -229,7 +233,7 @@ def _not_opened(path: Path, error: OSError) -> ConfigError | StoreError:
 
 
 def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
-    """The files of processes that died, each locked; to be closed by the caller."""
+    """Yield the files of dead processes for a store, each locked; the caller must close them."""
     for path in sorted(folder.glob(f"{store}-*.spool")):
         try:
             file = SpoolFile(path)

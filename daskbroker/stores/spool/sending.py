@@ -1,8 +1,8 @@
-"""Sending events that wait in a spool, many at once, from a thread of its own.
+"""Sending of events that wait in a spool, many at once, from a separate thread.
 
-An insert is done when the event is in the local file. The thread collects for a moment, sends
-what there is with one command, or as a chunk where it is much, and empties the file when all of it
-is stored. An event is sent again until the store has it, which is harmless as each is stored once.
+An insert is done when the event is in the local file. The thread collects events for a moment,
+sends them with one command, or as a chunk if they are many, and empties the file when all of them
+are stored. An event is sent until the store has it; to repeat is harmless as each is stored once.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from .file import SpoolFile, left_behind
 __all__ = ["Entry", "Sender", "flush_all", "joined", "rows_of"]
 
 COLLECT_SECONDS = 0.1
+"""Seconds for which events are collected before they are sent."""
 IDLE_SECONDS = 5.0
+"""Seconds without events after which the thread ends."""
 AGAIN_SECONDS = 1.0
+"""Seconds until sending is tried again after it has failed."""
 MOST_BYTES = 64 * 2**20
-"""So much may wait, in memory and in the file."""
+"""Maximum bytes of events that wait, in memory and in the file."""
 
 _senders: weakref.WeakSet[Sender] = weakref.WeakSet()
 
@@ -40,7 +43,17 @@ logger = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """What one insert has brought: rows of a descriptor, or a page as a table."""
+    """Events of one insert: rows of a descriptor, or a page encoded as a table.
+
+    Attributes
+    ----------
+    owner
+        Uid of the descriptor.
+    rows
+        Events; empty if ``table`` is given.
+    table
+        Page of events, encoded as a chunk; or None.
+    """
 
     owner: str
     rows: Sequence[Mapping[str, Any]]
@@ -50,19 +63,19 @@ class Entry(NamedTuple):
         return len(self.rows) if self.table is None else int(self.table.num_rows)
 
     def to_bytes(self) -> bytes:
-        """For the spool."""
+        """Encode the entry as the body of a record of the spool."""
         table = None if self.table is None else to_ipc(self.table)
         return pack([self.owner, list(self.rows), table])
 
     @classmethod
     def from_bytes(cls, body: bytes) -> Entry:
-        """The inverse of :meth:`to_bytes`."""
+        """Decode an entry; the inverse of :meth:`to_bytes`."""
         owner, rows, table = unpack(body)
         return cls(owner, rows, None if table is None else from_ipc(table))
 
 
 def joined(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Table:
-    """Entries of one descriptor as one chunk, with this in its schema."""
+    """Join entries of one descriptor, in order, to one chunk with ``metadata`` in its schema."""
     tables: list[pa.Table] = []
     rows: list[Mapping[str, Any]] = []
     for entry in entries:
@@ -79,7 +92,7 @@ def joined(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Table:
 
 
 def rows_of(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
-    """The single events of entries."""
+    """Return the events of entries one by one; tables are decoded."""
     rows: list[Mapping[str, Any]] = []
     for entry in entries:
         table = entry.table
@@ -88,18 +101,19 @@ def rows_of(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
 
 
 class Sender:
-    """The events of one store that this process has taken and the store may not have yet.
+    """Queue and thread that send one store the events that this process has taken for it.
 
     Parameters
     ----------
     folder
-        Of the spool.
+        Folder of the spool.
     store
         Id of the store.
     send
-        Stores entries of one descriptor, in order; the same ones again change nothing.
+        Function that stores entries of one descriptor, in order; to store the same entries again
+        must change nothing.
     most_rows
-        As many are sent at once.
+        Maximum number of rows sent at once, except for a single larger entry.
     """
 
     def __init__(
@@ -118,8 +132,9 @@ class Sender:
         atexit.register(_at_exit, weakref.ref(self))
 
     def _begin(self) -> None:
-        # In a child nothing waits: what does is the parent's, and so is the file.
-        # Held by `with self._lock`, which no interrupt leaves locked, as it may a Condition.
+        # In a forked child nothing waits: waiting events and the file belong to the parent.
+        # The lock is taken by `with self._lock`, not by the Condition: an interrupt may leave a
+        # Condition locked, but not a lock.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._waiting: deque[Entry] = deque()
@@ -135,14 +150,14 @@ class Sender:
     # -- taking ------------------------------------------------------------------------------
 
     def put(self, entry: Entry) -> None:
-        """Take rows; they are in the file when this returns, or, if they are large, stored.
+        """Take an entry; when this returns it is in the file, or, if it is large, in the store.
 
         Raises
         ------
         BadDocument
-            If the store has refused an earlier one since the last call; this one is not taken.
+            If the store has refused an earlier event since the last call; the entry is not taken.
         StoreUnavailable, StoreError
-            If the spool is full, as the store takes nothing.
+            If the spool is full because the store takes nothing.
         StoreFull
             If the file cannot grow.
         """
@@ -150,6 +165,8 @@ class Sender:
         self._report()
         body = entry.to_bytes()
         with self._lock:
+            # A large entry would fill much of the spool, so it goes straight to the store; all
+            # that waits is sent first, to keep the order.
             if len(body) > MOST_BYTES // 8:
                 self._wait_until_sent()
                 self._send([entry])
@@ -171,7 +188,7 @@ class Sender:
                 self._changed.notify_all()
 
     def _abandon_file(self, file: SpoolFile) -> None:
-        """Do without a file that no other process would find; first, what it holds is sent."""
+        """Give up a file that no other process would find, after sending what it holds."""
         logger.warning("the spool %s was moved, deleted or replaced; a new one is made", file.path)
         try:
             self._wait_until_sent()
@@ -184,14 +201,19 @@ class Sender:
         self._file = None
 
     def flush(self, *, report: bool = True) -> None:
-        """Return when everything taken is stored.
+        """Return once everything that was taken is stored.
+
+        Parameters
+        ----------
+        report
+            Whether to raise the errors of events that the store has refused.
 
         Raises
         ------
         BadDocument
-            The first that the store has refused, if ``report``; those are not stored.
+            If the store has refused events, which are not stored; the error of the first.
         StoreUnavailable, StoreError
-            If the store takes nothing; all of it still waits.
+            If the store takes nothing; the events still wait.
         """
         self._ready()
         with self._lock:
@@ -200,7 +222,7 @@ class Sender:
             self._report()
 
     def close(self) -> None:
-        """Send everything; what cannot be sent stays in the file, for the next process."""
+        """Send everything; events that cannot be sent stay in the file, for the next process."""
         if self._closed:
             return
         _senders.discard(self)
@@ -263,7 +285,7 @@ class Sender:
             raise
 
     def _is_sender(self) -> bool:
-        """Whether this thread is the one that sends; an interrupted start may have left another."""
+        """Return whether this thread is the sender; an interrupted start may leave another."""
         return self._thread is threading.current_thread()
 
     def _run(self) -> None:
@@ -280,6 +302,8 @@ class Sender:
                     lambda: self._hurry or self._rows >= self._most_rows, max(0.0, rest)
                 )
                 batch = self._batch(self._waiting)
+            # Sent without the lock, so that inserts go on; the batch stays in the queue until it
+            # is stored.
             refused: list[BadDocument] = []
             try:
                 self._deliver(batch, refused)
@@ -291,7 +315,7 @@ class Sender:
                     self._sent(batch, refused)
 
     def _batch(self, entries: Iterable[Entry]) -> list[Entry]:
-        """The first entries, of one owner."""
+        """Return the first entries: those of one owner, at most ``most_rows`` rows of them."""
         batch: list[Entry] = []
         rows = 0
         for entry in entries:
@@ -302,7 +326,10 @@ class Sender:
         return batch
 
     def _deliver(self, batch: Sequence[Entry], refused: list[BadDocument]) -> None:
-        """Send entries, one by one if some of them are refused."""
+        """Send entries; if some events are refused, send them one by one and collect the errors.
+
+        A table is not split: it is refused whole if it comes alone.
+        """
         try:
             self._send(batch)
         except BadDocument as error:
@@ -325,14 +352,14 @@ class Sender:
         if not self._waiting and self._file is not None:
             try:
                 self._file.clear()
-            except StoreError as error:  # it is found, and sent again, which changes nothing
+            except StoreError as error:  # the next process sends the file again: no harm
                 logger.warning("%s", error)
                 self._file.close(remove=False)
                 self._file = None
         self._changed.notify_all()
 
     def _pause(self, error: Exception) -> None:
-        """Wait for a while, as the store takes nothing."""
+        """Note that the store takes nothing, and wait before the next attempt."""
         if not isinstance(error, DaskbrokerError):
             trouble: DaskbrokerError = StoreError(f"{type(error).__name__}: {error}")
             trouble.__cause__ = error
@@ -346,7 +373,7 @@ class Sender:
     # -- after a death -----------------------------------------------------------------------
 
     def _recover(self) -> None:
-        """Send what processes that died have left; what cannot be sent stays in their files."""
+        """Send the events of dead processes; those that cannot be sent stay in their files."""
         if not self._folder.is_dir():
             return
         for file in left_behind(self._folder, self.store):
@@ -379,11 +406,12 @@ class Sender:
 
 
 def flush_all(store: str) -> None:
-    """Before reading: return when what this process has taken for a store is there.
+    """Return once a store has all events that this process has taken for it; for readers.
 
     Raises
     ------
     StoreUnavailable, StoreError
+        If the store takes nothing.
     """
     for sender in list(_senders):
         if sender.store == store:

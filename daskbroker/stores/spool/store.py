@@ -1,4 +1,4 @@
-"""An event store before which events wait in a spool; it wraps any other."""
+"""A wrapper of any event store, whose events first wait in a spool."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from .sending import Entry, Sender, flush_all, joined, rows_of
 __all__ = ["SpooledEventStore"]
 
 LEAST_ROWS = 1000
-"""So many rows are sent as a table; a page of so many waits as one."""
+"""Minimum number of rows that are sent as a table, and of a page that waits as one."""
 
 
 class SpooledEventStore(EventStore):
-    """Events wait in a local file, and are sent to a store many at once (:mod:`.sending`).
+    """Event store that collects events in a local file and sends them to another store.
 
-    An insert of events is done when they are in the file. They are in the store, and others see
-    them, a tenth of a second later. Everything else goes straight to the store; whatever reads
-    or seals waits until the store has all that this process has taken.
+    An insert of events is done when they are in the file. About a tenth of a second later they
+    are in the store, where others see them (:mod:`.sending`). All other documents go straight to
+    the store. Reading and sealing wait until the store has all that this process has taken.
 
     Parameters
     ----------
     store
-        Takes the events; the same ones again must change nothing.
+        Store that takes the events; to append the same events again must change nothing.
     folder
-        Of the spool's files; local.
+        Local folder of the spool's files.
     """
 
     def __init__(self, store: EventStore, folder: Path) -> None:
@@ -75,7 +75,7 @@ class SpooledEventStore(EventStore):
         return self._sender
 
     def _send(self, entries: Sequence[Entry]) -> None:
-        """Store entries of one descriptor in the time of an insert, many rows as a table."""
+        """Store entries of one descriptor, many rows as a table, within the limit of an insert."""
         descriptor = self._descriptor(entries[0].owner)
         many = sum(map(len, entries)) >= LEAST_ROWS
         with self.insert_limit():
@@ -93,8 +93,8 @@ class SpooledEventStore(EventStore):
         return found
 
     def _settle(self) -> None:
-        """Before reading: what this process has taken is stored, and what dead ones have left."""
-        if self.store.is_noted:
+        """Wait, before reading, until events of this process and of dead ones are stored."""
+        if self.store.is_noted:  # else the id is not final, and no spool can have events for it
             self._spool()
         flush_all(self.store.store_id)
 
@@ -114,7 +114,7 @@ class SpooledEventStore(EventStore):
     def plan_references(
         self, layouts: Sequence[Layout], runs: Sequence[str]
     ) -> dict[str, ChunkPlan]:
-        """See :meth:`EventStore.plan_references`; old ones are found by the events."""
+        """See :meth:`EventStore.plan_references`; in old databases, events lead to references."""
         self._settle()
         return self.store.plan_references(layouts, runs)
 
