@@ -1,4 +1,7 @@
-"""Adapter that reads blocks by classic handlers, ``handler(path, **resource)(**datum)``."""
+"""Adapter that reads blocks by classic handlers.
+
+These are called as ``handler(path, **resource_kwargs)(**datum_kwargs)``.
+"""
 
 from __future__ import annotations
 

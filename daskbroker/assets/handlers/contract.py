@@ -214,7 +214,7 @@ class BlockHandler(ABC):
         return None
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
-        """Return the dtype of the cells, or None, under the conditions of :meth:`cell_shape`."""
+        """Return the dtype of the cells, without reading values; None as for :meth:`cell_shape`."""
         return None
 
     def frames_there(self, datums: Datums) -> FramesThere | None:

@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """Where the references of one run are stored.
+    """Location of the references of one run in a store.
 
     Attributes
     ----------
