@@ -1,4 +1,4 @@
-"""How a broker reaches detector files: its handlers, and where files are and may be."""
+"""Access of a broker to detector files: its handlers, root map and readable roots."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from .references.locating import References
 __all__ = ["FileAccess"]
 
 SPECS = ("spec", "mimetype")
-"""Keys under which a resource or stream_resource names what reads its file."""
+"""Keys under which a resource or stream_resource names its format."""
 
 Handlers = HandlerRegistry | Mapping[str, HandlerType] | None
-"""What ``handler_registry`` may be: by spec, for one call, before what is registered."""
+"""Type of ``handler_registry``: handlers by spec for one call, with precedence over registered
+ones."""
 
 
 class FileAccess:
     """Handlers and roots, shared by a broker and its event sources.
 
-    :attr:`memory` is where what is found in files is remembered, see :meth:`remembering`.
+    :attr:`memory` remembers what is found in files, see :meth:`remembering`.
 
     Parameters
     ----------
     handlers
-        To register from the start, by spec.
+        Handlers to register from the start, by spec.
     root_map
-        From roots in documents to folders here.
+        Maps roots in documents to folders of this machine.
     readable_roots
-        Folders below which files may be opened; None: anywhere.
+        Folders below which files may be opened; anywhere if None.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class FileAccess:
         self.memory: Memory | None = None
 
     def remembering(self, memory: Memory) -> FileAccess:
-        """The same access, sharing handlers and roots, that remembers what it finds in files."""
+        """Return an access that shares handlers and roots, and remembers what it finds in files."""
         found = FileAccess.__new__(FileAccess)
         found.__dict__ |= self.__dict__ | {"memory": memory}
         return found
@@ -64,16 +65,16 @@ class FileAccess:
         handler_registry: Handlers = None,
         handler_overrides: Mapping[str, HandlerType] | None = None,
     ) -> Filling:
-        """What tasks that fill carry, as things are now.
+        """Return what tasks that fill carry, from the present handlers, roots and settings.
 
         Parameters
         ----------
         references
-            The chunks of references of some runs, as a RunPlan has them.
+            Chunk plans of the references of some runs, as in a RunPlan.
         handler_registry
-            By spec, for this call.
+            Handlers by spec for this call.
         handler_overrides
-            By data key.
+            Handlers by data key for this call.
 
         Raises
         ------
@@ -82,7 +83,7 @@ class FileAccess:
         """
         by_run = References.of_plans(references)
         factories = self.registry.registered(handler_registry)
-        if factories:
+        if factories:  # tasks carry only the handlers of specs that these runs have
             docs = [doc for _, doc in resources_of(references)]
             used = {normal_spec(str(d[name])) for d in docs for name in SPECS if name in d}
             factories = {spec: factory for spec, factory in factories.items() if spec in used}

@@ -1,22 +1,23 @@
-"""The shape rule: what a descriptor declares of a cell, what a handler gives, how they meet.
+"""The shape rule: how the declared shape of a cell and the one a handler returns are reconciled.
 
-A claim is *full* if it has a NumPy dtype (``dtype_numpy``, ``dtype_descr``, ``dtype_str``) and a
-shape of positive lengths; otherwise it is *open*. Of an open claim, and wherever a file was looked
-into (:mod:`daskbroker.assets.peek`), the file decides. A full claim of which nobody has looked into
-the file is believed, and compared with what is read:
+A claim is a descriptor's entry for a data key. It is *full* if it has a NumPy dtype
+(``dtype_numpy``, ``dtype_descr``, ``dtype_str``) and a shape of positive lengths; otherwise it is
+*open*. For an open claim, and whenever a file was looked into (:mod:`daskbroker.assets.peek`), the
+file decides. A full claim whose file was not looked into is believed, and compared with what is
+read:
 
-1. Shapes are equal: nothing to do.
-2. They are equal once axes of length 1 are left out (``(512, 512)`` and ``(1, 512, 512)``): the
-   cell is reshaped to what is declared.
-3. Nothing else is reconciled: :class:`Mismatch`, which names both.
-4. Where no lengths are declared (none, ``None``, 0 or negative ones, or ``[]`` for an array), cells
-   stay as they come, each of its own shape.
+1. If the shapes are equal, nothing is done.
+2. If they are equal except for axes of length 1 (``(512, 512)`` and ``(1, 512, 512)``), the cell is
+   reshaped to the declared shape.
+3. Otherwise :class:`Mismatch` is raised, which names both shapes.
+4. If no lengths are declared (none, ``None``, 0 or negative ones, or ``[]`` for an array), cells
+   keep the shapes they have, which may differ.
 
-How many frames make a cell (``frame_per_point``, ``join_method`` stack or concat) is the
-handler's business: it gives ``(n, …)`` for n frames, and by this rule n frames are never
-dropped or spread over events.
+The handler decides how many frames make a cell (``frame_per_point``, ``join_method`` stack or
+concat): it returns ``(n, …)`` for n frames, and by this rule frames are never dropped or spread
+over events.
 
-Values take the declared dtype if none of them changes by it.
+Values are converted to the declared dtype if none of them changes by it.
 """
 
 from __future__ import annotations
@@ -50,31 +51,30 @@ __all__ = [
 Shape = tuple[int, ...]
 Roi = tuple[Any, ...]
 """Index of a cell's axes: slices, integers or integer arrays, each for its own axis (outer
-indexing); fewer than axes means all of the rest."""
+indexing). Trailing axes without an item are kept whole."""
 
 GUESSED_BYTES = 2**20
-"""Of a cell whose shape is not declared, to cut blocks by."""
+"""Assumed bytes of a cell whose shape is not declared, to choose the size of blocks."""
 
 _BY_NAME = {"number": "float64", "integer": "int64", "boolean": "bool", "string": "object"}
 
 
 class Mismatch(ValueError):
-    """Declared and given shape or dtype cannot be reconciled."""
+    """Raised if the declared and the actual shape or dtype cannot be reconciled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What is believed of the cells of one key: what descriptors, or the files, say.
+    """Shape and dtype that the cells of one key are taken to have, from descriptors or files.
 
     Attributes
     ----------
     shape
-        Of a cell; None where lengths are not known, or differ.
+        Shape of a cell; None if lengths are unknown or differ.
     dtype
-        Of a cell's elements; ``object`` where ``shape`` is None, ``float64`` where it is not
-        known.
+        Dtype of a cell's elements; ``object`` if ``shape`` is None, ``float64`` if unknown.
     measured
-        Bytes of the largest cell that is known of, where ``shape`` is None; 0: none is.
+        Bytes of the largest known cell if ``shape`` is None; 0 if no size is known.
     """
 
     shape: Shape | None
@@ -83,14 +83,14 @@ class Declared:
 
     @classmethod
     def of(cls, claims: Sequence[Mapping[str, Any]], dtype: Any = None) -> Declared:
-        """Read the entries of one key in ``data_keys`` of some descriptors.
+        """Build from the entries of one key in ``data_keys`` of some descriptors.
 
         Parameters
         ----------
         claims
-            One or more.
+            One or more entries.
         dtype
-            Taken instead of what is declared.
+            Dtype that replaces the declared one, if given.
         """
         shapes = {_shape(claim) for claim in claims}
         shape = shapes.pop() if len(shapes) == 1 else None
@@ -102,7 +102,7 @@ class Declared:
 
     @classmethod
     def of_cells(cls, cells: Sequence[Cell]) -> Declared:
-        """What one or more cells that files hold have in common."""
+        """Build from what one or more cells in files have in common."""
         first, *others = (cell.shape for cell in cells)
         if first is None or any(shape != first for shape in others):
             return cls(None, np.dtype(object), max(cell.nbytes for cell in cells))
@@ -110,7 +110,7 @@ class Declared:
 
     @classmethod
     def common(cls, parts: Sequence[Declared], dtype: Any = None) -> Declared:
-        """What parts of a variable have in common, with the given dtype if there is one."""
+        """Build from what parts of a variable have in common, with the given dtype if any."""
         shapes = {part.shape for part in parts}
         shape = shapes.pop() if len(shapes) == 1 else None
         if shape is None:
@@ -122,16 +122,16 @@ class Declared:
 
     @property
     def cell_bytes(self) -> int:
-        """Size of a cell in memory, guessed where no shape is known and none was measured."""
+        """Bytes of a cell in memory, guessed if neither a shape nor a measured size is known."""
         if self.shape is None:
             return self.measured or GUESSED_BYTES
         return prod(self.shape) * self.dtype.itemsize
 
     def nullable(self) -> Declared:
-        """With a dtype that can say that a cell is missing.
+        """Return the same shape with a dtype that can represent a missing cell.
 
-        As in xarray, integers of one or two bytes become ``float32``, which holds each of them,
-        longer ones ``float64``.
+        As in xarray, integers of one or two bytes become ``float32``, which represents them
+        exactly, and longer ones ``float64``. Other dtypes without NaN become ``object``.
         """
         if self.dtype.kind in "iu":
             short = self.dtype.itemsize <= 2
@@ -140,24 +140,24 @@ class Declared:
 
 
 def is_open(claim: Mapping[str, Any]) -> bool:
-    """Whether a claim leaves dtype or shape to the file."""
+    """Return whether a claim leaves the dtype or the shape to the file."""
     return not has_dtype(claim) or _shape(claim) is None
 
 
 def has_dtype(claim: Mapping[str, Any]) -> bool:
-    """Whether a claim has a dtype that NumPy knows."""
+    """Return whether a claim has a dtype that NumPy knows."""
     return _numpy_dtype(claim) is not None
 
 
 def contradicts(claim: Mapping[str, Any], cell: Cell, *, loosely: bool = False) -> bool:
-    """Whether a file says something else than a claim; lengths that are left open fit any.
+    """Return whether a file contradicts a claim; undeclared lengths fit any.
 
     Parameters
     ----------
     claim, cell
-        The descriptor's entry, and what the file holds.
+        The descriptor's entry, and shape and dtype in the file.
     loosely
-        Axes of length 1 do not count.
+        If True, axes of length 1 are ignored.
     """
     lengths, dtype = claim.get("shape") or (), _numpy_dtype(claim)
     if cell.shape is None:
@@ -200,7 +200,7 @@ def _numpy_dtype(claim: Mapping[str, Any]) -> np.dtype | None:
 
 
 def _description(given: Any) -> Any:
-    """JSON has lists where NumPy's description of a structured dtype has tuples."""
+    """Convert the lists of JSON to the tuples of NumPy's description of a structured dtype."""
     if not isinstance(given, list):
         return given
     return [(name, _description(kind), *map(tuple, rest)) for name, kind, *rest in given]
@@ -219,17 +219,18 @@ def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
 def fit(
     read: Callable[[Roi], np.ndarray], given: Shape | None, declared: Shape, roi: Roi = ()
 ) -> np.ndarray:
-    """Read cells so that they have the declared shape, or the asked region of it.
+    """Read a region of cells in their declared shape.
 
     Parameters
     ----------
     read
-        Gives ``(rows, *given[roi])``. Asked only for slices of positive step and increasing
-        arrays without repetition.
+        Function of a region that returns an array of shape ``(rows, *given[roi])``. It is only
+        called with slices of positive step and increasing arrays without repetitions.
     given
-        Shape of the cells it has; None: it will only show when they are read, so whole cells are.
+        Shape of the cells that ``read`` reads. If None, it is only known by reading, so whole
+        cells are read.
     declared
-        Shape to be had.
+        Shape that the cells must get.
     roi
         Region of ``declared``.
 
@@ -241,6 +242,7 @@ def fit(
     Raises
     ------
     Mismatch
+        If ``given`` and ``declared`` differ by more than axes of length 1.
     """
     if given is None:
         return outer_index(reshaped(read(()), declared), roi)
@@ -256,29 +258,31 @@ def fit(
 
 
 def reshaped(block: np.ndarray, declared: Shape) -> np.ndarray:
-    """Cells ``(rows, *given)`` in the declared shape; see the rule above.
+    """Return cells ``(rows, *given)`` in the declared shape; see the shape rule of the module.
 
     Raises
     ------
     Mismatch
+        If the shapes differ by more than axes of length 1.
     """
     check(declared, block.shape[1:])
     return block.reshape(len(block), *declared)
 
 
 def check(declared: Shape, given: Shape) -> None:
-    """Check that a cell can have the declared shape; see the rule above.
+    """Check that a cell can get the declared shape; see the shape rule of the module.
 
     Raises
     ------
     Mismatch
+        If the shapes differ by more than axes of length 1.
     """
     if declared != given and long_axes(declared) != long_axes(given):
         raise Mismatch(f"the descriptor declares the shape {declared}, the file holds {given}")
 
 
 def long_axes(shape: Sequence[int]) -> list[int]:
-    """Lengths of the axes that are longer than 1, which is what has to be equal."""
+    """Return the lengths other than 1, which must be equal for shapes to be reconciled."""
     return [n for n in shape if n != 1]
 
 
@@ -287,7 +291,7 @@ def _padded(roi: Roi, shape: Shape) -> Roi:
 
 
 def _ordered(part: Any, length: int) -> tuple[Any, Any]:
-    """Of one axis: an increasing index without repetition, and that of its result."""
+    """Split the index of one axis into an increasing, unique one, and one of its result."""
     whole = slice(None)
     if isinstance(part, slice):
         places = range(length)[part]
@@ -309,10 +313,10 @@ def _ordered(part: Any, length: int) -> tuple[Any, Any]:
 
 
 def outer_index(block: np.ndarray, roi: Roi) -> np.ndarray:
-    """Index the axes after the first, each for itself."""
+    """Index the axes after the first, each independently."""
     if all(isinstance(part, slice) for part in roi):
         return block[(slice(None), *roi)]
-    for axis in reversed(range(len(roi))):
+    for axis in reversed(range(len(roi))):  # from the last on, as an integer drops its axis
         block = block[(slice(None),) * (axis + 1) + (roi[axis],)]
     return block
 
@@ -321,11 +325,12 @@ def outer_index(block: np.ndarray, roi: Roi) -> np.ndarray:
 
 
 def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Values in another dtype, if none of them changes by it.
+    """Convert values to another dtype, if none of them changes by it.
 
     Raises
     ------
     Mismatch
+        If a value would change.
     """
     if block.dtype == dtype:
         return block
@@ -344,7 +349,7 @@ def cast(block: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _overflows(block: np.ndarray, changed: np.ndarray) -> bool:
-    """Whether a sign was lost that comes back: -1 as uint64 is -1 again as int64."""
+    """Return whether integers changed that the way back restores, as -1 does by way of uint64."""
     if block.dtype.kind not in "iu" or changed.dtype.kind not in "iu" or not block.size:
         return False
     return bool(block.min() != changed.min() or block.max() != changed.max())

@@ -1,11 +1,11 @@
-"""Detector files that travel along when runs are copied or exported.
+"""Copy detector files when runs are copied or exported.
 
 A file goes below the new root under its whole old path (``/data/a.h5`` becomes
 ``<root>/data/a.h5``), so files of equal names stay apart and relative links between files stay
-true; the documents that refer to it are rewritten. Files are copied beside their place, read back,
-compared by size and checksum, and only then put there: what is there is whole, and a transfer that
-was interrupted goes on where it was. Files and their names are synced before a document that refers
-to them is given on.
+valid; the documents that refer to it are rewritten. A file is copied under a temporary name, read
+back, compared by size and checksum, and only then renamed: every file under its final name is
+complete, and an interrupted transfer can be resumed. Files and their names are synced before a
+document that refers to them is passed on.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .files.resolving import ResolvedResource, resolve
 __all__ = ["FileTransfer", "files_of"]
 
 PIECE = 2**20
-"""So many bytes are read at a time."""
+"""Bytes that are read at a time."""
 
 Named = tuple[str, Mapping[str, Any]]
 _NUMBER = re.compile(r"%[-+ 0#]*\d*(?:\.\d*)?[sdiu]|\{[^{}]*\}")
@@ -44,13 +44,13 @@ class FileTransfer:
     Attributes
     ----------
     root
-        The new root, made if need be.
+        The new root, which is created if needed.
     access
-        How files are reached now: root map and readable roots.
+        Root map and readable roots of the files to copy.
     copied, kept
-        How many files were copied, and how many were there already.
+        Number of files that were copied, and of files that were there already.
     bytes
-        Size of those copied.
+        Total size of the copied files.
     """
 
     root: Path
@@ -66,12 +66,12 @@ class FileTransfer:
         self._unsynced: set[Path] = set()
 
     def carry(self, stream: Iterable[Named]) -> Iterator[Named]:
-        """The same documents, their resources rewritten once the files are copied. Lazy.
+        """Yield the documents lazily, rewriting each resource after its files are copied.
 
         Raises
         ------
         FillError
-            If a file is missing, may not be read, or cannot be copied soundly.
+            If a file is missing, may not be read, or its copy differs from it.
         """
         for name, doc in stream:
             if name in ("resource", "stream_resource"):
@@ -80,7 +80,7 @@ class FileTransfer:
             yield name, doc
 
     def moved(self, name: str, doc: Mapping[str, Any]) -> Document:
-        """A resource or stream_resource as it is with its files below the new root."""
+        """Return a resource or stream_resource rewritten for its files below the new root."""
         resolved = self._resolved(name, doc)
         if not _has_files(doc):
             return Document(doc)
@@ -120,11 +120,11 @@ class FileTransfer:
             for path in found:
                 for one in (path, *_linked(path, label, resolved.readable)):
                     self._copy(one, label, resolved.readable)
-            while self._unsynced:  # before anybody is told of the files
+            while self._unsynced:  # before a document that refers to the files is passed on
                 folder = next(iter(self._unsynced))
                 sync_folder(folder)
                 self._unsynced.remove(folder)
-        except (OSError, ValueError) as error:  # what no file system takes is a ValueError
+        except (OSError, ValueError) as error:  # ValueError: an impossible path, as with "\0"
             raise FillError(
                 f"{label}: {resolved.path!r} cannot be copied below {str(self.root)!r}: {error}"
             ) from error
@@ -141,17 +141,22 @@ class FileTransfer:
             self._folders.make(target.parent)
             self.bytes += _copy_checked(source, target, label)
             self.copied += 1
-        self._unsynced.add(target.parent)  # of a kept one too, as its copier may have died
+        # Kept files too: the process that copied one may have died before it synced the folder.
+        self._unsynced.add(target.parent)
         self._done.add(target)
 
 
 def _has_files(doc: Mapping[str, Any]) -> bool:
-    """Whether a resource names a place at all; some are computed by their handlers."""
+    """Return whether a resource has a path; the data of some is computed by their handlers."""
     return bool(doc.get("uri") or doc.get("resource_path"))
 
 
 def files_of(resource: ResolvedResource) -> Iterator[Path]:
-    """The files of a resource: one, those of a template in a folder, or those of a stem."""
+    """Yield the files of a resource.
+
+    These are the file at its path; or if that is a folder, the files in it that the template can
+    name; else all files of its folder whose names begin with its last part.
+    """
     path = Path(resource.path)
     if path.is_file():
         yield path
@@ -165,15 +170,15 @@ def files_of(resource: ResolvedResource) -> Iterator[Path]:
 
 
 def _literals(kwargs: Mapping[str, Any]) -> list[str]:
-    """What stands between the numbers of a template; of no template, nothing around one."""
+    """Return the texts between the fields of a template; without a template any name fits."""
     template = str(kwargs.get("template") or "").rsplit("/", 1)[-1]
     return _NUMBER.split(template) if template else ["", ""]
 
 
 def _is_made_of(name: str, literals: Sequence[str]) -> bool:
-    """Whether a template can make a name, anything being a number.
+    """Return whether a template can make a name, if any text may stand for its fields.
 
-    Not by a regular expression: a template of many numbers would take it for ever.
+    A regular expression is not used, as it would take forever for a template of many fields.
     """
     first, *middle = literals
     if not middle:
@@ -191,12 +196,15 @@ def _is_made_of(name: str, literals: Sequence[str]) -> bool:
 
 
 def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
-    """Files that an HDF5 file refers to: by external links, virtual datasets, external storage.
+    """Return the files that an HDF5 file refers to, and those that these refer to in turn.
+
+    References are external links, virtual datasets and external storage.
 
     Raises
     ------
     FillError
-        For an absolute link, which would lead from the copy to the original.
+        If a link is absolute, as it would lead from the copy to the original, or if a file is
+        outside the readable roots.
     """
     import h5py
 
@@ -223,7 +231,7 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
 
 
 def _names_in(file: Any) -> set[str]:
-    """Names of the other files that a file names."""
+    """Return the names of other files that an open HDF5 file has."""
     import h5py
 
     names: set[str] = set()
@@ -248,7 +256,10 @@ def _names_in(file: Any) -> set[str]:
 
 
 def _is_whole(source: Path, target: Path) -> bool:
-    """Whether a file was copied before: it was put in place only when it was verified."""
+    """Return whether a file was copied before, by its size and modification time.
+
+    That is enough, as copies get their final name only after they were verified.
+    """
     try:
         there, here = target.stat(), source.stat()
     except OSError:
@@ -257,7 +268,7 @@ def _is_whole(source: Path, target: Path) -> bool:
 
 
 def _copy_checked(source: Path, target: Path, label: str) -> int:
-    """Copy, read back, compare, and put in place; how many bytes.
+    """Copy a file, read it back, compare, and rename it to ``target``; return its bytes.
 
     The name is not synced yet.
     """
@@ -266,7 +277,8 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
         with source.open("rb") as reader, temporary.open("wb") as writer:
             digest = _digest(reader, writer)
             writer.flush()
-            state = os.fstat(reader.fileno())  # the copy is known by its time: that is synced too
+            # The copy is recognized by its time, so that is set before the sync.
+            state = os.fstat(reader.fileno())
             os.utime(writer.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))
             sync_file(writer)
         with temporary.open("rb") as reader:
@@ -280,7 +292,7 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
 
 
 def _digest(reader: Any, writer: Any = None) -> tuple[int, bytes]:
-    """Size and checksum of what is read, written on the way if there is where to."""
+    """Return the size and checksum of what is read; copy it to ``writer`` if there is one."""
     digest, size = blake2b(digest_size=16), 0
     while piece := reader.read(PIECE):
         digest.update(piece)

@@ -1,1 +1,1 @@
-"""Where detector files are: from documents to paths, which may be read, and their sizes."""
+"""Paths of detector files from documents, limits on what may be read, and checks of sizes."""

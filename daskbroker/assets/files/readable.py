@@ -1,4 +1,4 @@
-"""Which files may be read: below ``readable_roots``, once links and ``..`` are resolved."""
+"""Limit which files may be read to those below ``readable_roots``, after resolving links."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ReadableRoots:
     Attributes
     ----------
     roots
-        Absolute paths; None: no limit.
+        Absolute paths; no limit if None.
     """
 
     roots: tuple[str, ...] | None = None
@@ -30,7 +30,10 @@ class ReadableRoots:
     def of(
         cls, roots: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None
     ) -> ReadableRoots:
-        """From what a user gives: one path or some, relative to here; None for no limit."""
+        """Build from one or several paths; relative ones start at the working directory.
+
+        None means no limit.
+        """
         if roots is None:
             return ANYWHERE
         if isinstance(roots, (str, os.PathLike)):
@@ -38,9 +41,9 @@ class ReadableRoots:
         return cls(tuple(os.path.abspath(os.fspath(root)) for root in roots))
 
     def check(self, path: str) -> str:
-        """The path to open in place of ``path``: the same, or its real path where roots are set.
+        """Return the path to open instead of ``path``: its real path if roots are set, else itself.
 
-        Call it in the process that opens the file, for every file: links are resolved there.
+        Call it for every file, in the process that opens it, as links are resolved there.
 
         Raises
         ------
@@ -55,10 +58,10 @@ class ReadableRoots:
         raise self._outside(path, real)
 
     def open(self, path: str) -> BinaryIO:
-        """Open a file to read, as :meth:`check` allows; only regular files.
+        """Open a regular file for reading, if :meth:`check` allows it.
 
-        Where roots are set, what was opened is checked once more: a link may have come into
-        the way in between.
+        If roots are set, the opened file is checked once more, as a link may have been put into
+        its path in between.
 
         Raises
         ------
@@ -88,12 +91,18 @@ class ReadableRoots:
         )
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file, and it may be opened."""
+        """Return whether there is such a file.
+
+        Raises
+        ------
+        FillError
+            If the file is outside the roots.
+        """
         return os.path.exists(self.check(path))
 
 
 def _path_of(number: int) -> str | None:
-    """Where an open file is, as the system tells; None where it does not."""
+    """Return the path of an open file descriptor; None if the system does not tell."""
     try:
         return os.readlink(f"/proc/self/fd/{number}")
     except OSError:
@@ -101,4 +110,4 @@ def _path_of(number: int) -> str | None:
 
 
 ANYWHERE = ReadableRoots()
-"""No limit."""
+"""Roots without a limit: any file may be read."""

@@ -1,4 +1,4 @@
-"""From a resource or stream_resource document to the path and parameters of a handler."""
+"""Resolve a resource or stream_resource document to the path and parameters of a handler."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ MIMETYPES = {
     "AD_TIFF": "multipart/related;type=image/tiff",
     "NPY_SEQ": "multipart/related;type=application/x-npy",
 }
-"""Of stream resources that were written before there were mimetypes (event-model below 1.20)."""
+"""Mimetypes by spec, for stream resources from before there were mimetypes (event-model < 1.20)."""
 
 
 @dataclass(frozen=True)
 class ResolvedResource:
-    """What a task carries of a resource. Small, picklable, and free of open files.
+    """What a task carries of a resource: small, picklable, without open files.
 
     Attributes
     ----------
     uid
-        Of the document.
+        Uid of the document.
     spec
         Spec or mimetype, the latter in lower case and without blanks.
     paths
-        Where the file or folder may be; the first that exists in the reading process is meant.
-        There is more than one only for a ``resource_path`` that begins with a slash.
+        Candidates for the path of the file or folder; see :attr:`path`. There are several only
+        for a ``resource_path`` that begins with a slash.
     kwargs
-        Of the handler: ``resource_kwargs`` or ``parameters``.
+        Keyword arguments of the handler: ``resource_kwargs`` or ``parameters``.
     stream
         Whether it is a stream resource.
     data_key
-        Of a stream resource, else "".
+        Data key of a stream resource, else "".
     readable
-        Which files may be opened.
+        Limit on which files may be opened.
     """
 
     uid: str
@@ -56,9 +56,9 @@ class ResolvedResource:
 
     @property
     def path(self) -> str:
-        """The one that exists here; else the one in a folder that does, else the first.
+        """The candidate that exists here; else one in a folder that exists, else the first.
 
-        What handlers take need not be a file: some make names by adding to it.
+        A path need not be a file, as some handlers make file names by adding to it.
         """
         if len(self.paths) == 1:
             return self.paths[0]
@@ -79,27 +79,28 @@ def resolve(
     stream: bool | None = None,
     where: str = "",
 ) -> ResolvedResource:
-    """Find out where a resource's file is, without touching it.
+    """Determine where a resource's file is, without accessing it.
 
     Parameters
     ----------
     resource
-        A ``resource`` or ``stream_resource`` document, as event-model of any year has it.
+        A ``resource`` or ``stream_resource`` document of any version of event-model.
     root_map
-        From roots as documents have them to folders of this machine. A root that is not a key
-        itself is mapped by the longest key that its path begins with, part by part.
+        Maps roots in documents to folders of this machine. A root that is not a key itself is
+        mapped by the longest key that its path begins with, compared part by part.
     readable_roots
-        Folders below which files may be opened, checked by who opens; None: anywhere.
+        Folders below which files may be opened, checked when a file is opened; anywhere if None.
     stream
-        Whether it is a stream resource; None: if it has ``uri``, ``mimetype`` or ``parameters``.
+        Whether it is a stream resource. If None, it is one if it has ``uri``, ``mimetype`` or
+        ``parameters``.
     where
-        Begins the message of an error: run, stream and key.
+        Beginning of an error message: run, stream and key.
 
     Raises
     ------
     FillError
-        For a document without spec or path, a scheme other than ``file``, and a path of another
-        kind of system that ``root_map`` does not translate.
+        If the document has no spec, its uri is malformed or has a scheme other than ``file``, a
+        path has a null character, or a path of Windows is not translated by ``root_map``.
     """
     is_stream = _is_stream(resource) if stream is None else stream
     label = f"{where}: " if where else ""
@@ -139,7 +140,7 @@ def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
 
 
 def normal_spec(spec: str) -> str:
-    """A spec as it is; a mimetype in lower case, without blanks."""
+    """Return a mimetype in lower case and without blanks; other specs unchanged."""
     return "".join(spec.split()).lower() if "/" in spec else spec
 
 
@@ -147,7 +148,7 @@ def normal_spec(spec: str) -> str:
 
 
 def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, ...]:
-    """The path of a ``file:`` uri, %-escapes undone, its root translated."""
+    """Return the path of a ``file:`` uri, with %-escapes undone and its root translated."""
     try:
         parts = urlsplit(uri)
         host = parts.hostname
@@ -174,11 +175,11 @@ def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, 
 def _paths_below_root(
     resource: Mapping[str, Any], roots: Mapping[str, str], label: str
 ) -> tuple[str, ...]:
-    """Candidates for the path of a document with ``root`` and ``resource_path``.
+    """Return the candidates for the path of a document with ``root`` and ``resource_path``.
 
     Databroker joins the two as ``os.path.join`` does, so a ``resource_path`` that begins with a
-    slash stands alone; Bluesky's TiledWriter takes it as relative to the root. Recorded
-    documents have both, so both are looked for, databroker's first.
+    slash is absolute; Bluesky's TiledWriter takes it as relative to the root. Recorded documents
+    of both kinds exist, so both paths are candidates, databroker's first.
     """
     windows = resource.get("path_semantics") == "windows"
     root = _checked(str(resource.get("root") or ""), label)
@@ -196,12 +197,12 @@ def _paths_below_root(
 
 
 def _posix(path: str, windows: bool) -> str:
-    """The path with slashes, a last one kept."""
+    """Return the path with slashes; a trailing one is kept."""
     return path.replace("\\", "/") if windows else path
 
 
 def _mapped(path: str, roots: Mapping[str, str], windows: bool = False) -> str:
-    """The path with its root translated; the same where no key of ``root_map`` fits."""
+    """Return the path with its root translated, if a key of ``root_map`` fits."""
     if not roots:
         return _posix(path, windows)
     if path in roots:
@@ -224,7 +225,13 @@ def _alike(parts: tuple[str, ...], windows: bool) -> tuple[str, ...]:
 
 
 def _here(path: str, original: str, label: str) -> str:
-    """The path from the working directory on where it is relative; a foreign drive is an error."""
+    """Return the absolute path, relative ones from the working directory on.
+
+    Raises
+    ------
+    FillError
+        If it has a drive of Windows and this is another system.
+    """
     if os.name != "nt" and PureWindowsPath(path).drive and not path.startswith("/"):
         raise FillError(
             f"{label}: {original!r} is a path of Windows; root_map={{{original!r}: folder}} would "
@@ -234,7 +241,7 @@ def _here(path: str, original: str, label: str) -> str:
 
 
 def _from_here(path: str) -> str:
-    # not abspath: a ".." after a link means another folder than text alone tells
+    # Not abspath: it removes ".." textually, which after a link gives another folder.
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 

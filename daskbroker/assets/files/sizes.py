@@ -1,4 +1,4 @@
-"""What a file claims to hold, against what it can hold: before memory is taken for it."""
+"""Compare what a file claims to hold with what it can hold, before memory is taken for it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ from ...core.errors import FillError
 __all__ = ["RATIO", "SMALL_BLOCK", "check_block", "check_cell", "is_believable"]
 
 RATIO = 1032
-"""What deflate makes of a run of zeros; other filters reach it with data that says as little."""
+"""Maximum ratio of values to stored bytes: that of deflate for a run of zeros. Other filters only
+reach it with data of as little content."""
 SMALL_CELL = 64 * 2**20
 SMALL_BLOCK = 2**30
-"""Bytes that need no proof: parts that were never written take no place in a file."""
+"""Bytes of a cell and of a block below which nothing is compared, as parts that were never written
+take no place in a file."""
 
 
 def is_believable(claimed: int, stored: int | None, small: int = SMALL_CELL) -> bool:
-    """Whether so many stored bytes can be so many values; None: it is not known how many."""
+    """Return whether ``stored`` bytes of files can hold ``claimed`` bytes of values.
+
+    Anything up to ``small`` bytes is believed, and anything at all if ``stored`` is None (unknown).
+    """
     return stored is None or claimed <= max(small, RATIO * stored)
 
 
 def check_cell(shape: Iterable[int], itemsize: int, stored: int | None) -> None:
-    """Refuse cells that are larger than what is stored can be.
+    """Check that cells are not larger than their files can hold.
 
     Parameters
     ----------
     shape, itemsize
-        Of a cell, as the file claims.
+        Shape of a cell and bytes of an element, as the file claims.
     stored
-        Bytes of the files that hold it.
+        Bytes of the files that hold the cells; None if unknown.
 
     Raises
     ------
     FillError
+        If the files cannot hold such a cell.
     """
     shape = tuple(map(int, shape))
     if not is_believable(prod(shape) * itemsize, stored):
@@ -44,11 +50,19 @@ def check_cell(shape: Iterable[int], itemsize: int, stored: int | None) -> None:
 
 
 def check_block(claimed: int, stored: int | None) -> None:
-    """Refuse a block of cells that is larger than what is stored can be.
+    """Check that a block of cells is not larger than its files can hold.
+
+    Parameters
+    ----------
+    claimed
+        Bytes of the block.
+    stored
+        Bytes of the files that hold it; None if unknown.
 
     Raises
     ------
     FillError
+        If the files cannot hold such a block.
     """
     if not is_believable(claimed, stored, SMALL_BLOCK):
         raise FillError(

@@ -1,1 +1,1 @@
-"""External data in place of references, block by block."""
+"""Filling: replace references by external data, block by block."""

@@ -1,4 +1,4 @@
-"""One block of external data: the cells of some datums of one resource, as an array."""
+"""Read one block of external data: the cells of some datums of one resource."""
 
 from __future__ import annotations
 
@@ -41,35 +41,36 @@ def read_block(
     where: str = "",
     declared: tuple[int, ...] | None = None,
 ) -> Block:
-    """Read one region of the cells of some datums, in this process, with its open handlers.
+    """Read one region of the cells of some datums, by the open handlers of this process.
 
     Parameters
     ----------
     resource, factory
-        From :func:`~daskbroker.assets.files.resolving.resolve` and
+        Results of :func:`~daskbroker.assets.files.resolving.resolve` and
         :meth:`~daskbroker.assets.handlers.registry.HandlerRegistry.find`.
     datums
-        Of this resource.
+        Datums of this resource.
     roi
-        What to read of each cell.
+        Region to read of each cell.
     data_key
-        The descriptor's entry of the data key, wanted for stream resources.
+        The descriptor's entry of the data key, needed for stream resources.
     where
-        Begins the message of an error: run, stream and key.
+        Beginning of an error message: run, stream and key.
     declared
-        Shape of a cell that the descriptor declares, for handlers that only know the shape of
-        theirs once they have read one: cells of another shape are not stacked.
+        Shape of a cell in the descriptor, for handlers that only know the shape of a cell after
+        reading it: cells of another shape are not stacked.
 
     Returns
     -------
     numpy.ndarray or list
-        Shape ``(len(datums), *cell[roi].shape)``; a list where the cells have no common shape.
+        Array of shape ``(len(datums), *cell[roi].shape)``, or a list if the cells have no common
+        shape.
 
     Raises
     ------
     FillError
-        Whatever goes wrong, at once and without another try; it names ``where``, spec and path.
-        It is a :class:`FrameMissing` if a frame is not on disk.
+        If anything goes wrong, at once and without a retry. The message names ``where``, spec and
+        path. It is a :class:`FrameMissing` if a frame is not on disk.
     """
     with _open(resource, factory, data_key, where) as handler:
         if isinstance(handler, ClassicHandler):
@@ -91,17 +92,17 @@ def touch_block(
     data_key: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> None:
-    """Find out whether the cells of some datums are there, reading as little as possible.
+    """Check that the cells of some datums exist, reading as little as possible.
 
-    Of a block handler an empty region is read: no values, but each file is opened. A classic
-    handler reads the cells.
+    A block handler reads an empty region: no values, but each file is opened. A classic handler
+    reads the cells.
 
     Raises
     ------
     FrameMissing
-        If some are not.
+        If a cell does not exist.
     FillError
-        As :func:`read_block` does.
+        Under the conditions of :func:`read_block`.
     """
     with _open(resource, factory, data_key, where) as handler:
         shape = None if isinstance(handler, ClassicHandler) else handler.cell_shape(datums)
@@ -117,14 +118,14 @@ def locate_block(
     data_key: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> CellFrames:
-    """Which bytes of which files the cells of some datums are; see :meth:`BlockHandler.frames_of`.
+    """Return which bytes hold the cells of some datums; see :meth:`BlockHandler.frames_of`.
 
     Raises
     ------
     NoReference
-        If they are none, or it cannot be told.
+        If the cells are not ranges of bytes of files, or if these cannot be told.
     FillError
-        As :func:`read_block` does.
+        Under the conditions of :func:`read_block`.
     """
     with _open(resource, factory, data_key, where) as handler:
         return handler.frames_of(datums)
@@ -138,14 +139,14 @@ def cell_shape(
     data_key: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> tuple[int, ...] | None:
-    """Shape of the whole cells of these datums as their handler gives them, if it can tell.
+    """Return the shape of whole cells as their handler reads them; None if it cannot tell.
 
-    It opens the file but reads no values; see :meth:`BlockHandler.cell_shape`.
+    The file is opened but no values are read; see :meth:`BlockHandler.cell_shape`.
 
     Raises
     ------
     FillError
-        As :func:`read_block` does.
+        Under the conditions of :func:`read_block`.
     """
     with _open(resource, factory, data_key, where) as handler:
         return handler.cell_shape(datums)
@@ -159,19 +160,20 @@ def look_at_cells(
     data_key: Mapping[str, Any] | None = None,
     where: str = "",
 ) -> list[Cell]:
-    """Shape and dtype of some cells, without reading values if their handler can tell.
+    """Return the shape and dtype of some cells, without reading values if their handler can tell.
 
-    Otherwise they are read: all of a claim that does not say their shape, else the first.
+    Otherwise cells are read: all of them if the claim does not declare their shape, else only the
+    first.
 
     Parameters
     ----------
     resource, factory, datums, data_key, where
-        As for :func:`read_block`; few datums.
+        See :func:`read_block`; there should be few datums.
 
     Raises
     ------
     FillError
-        As :func:`read_block` does.
+        Under the conditions of :func:`read_block`.
     """
     with _open(resource, factory, data_key, where) as handler:
         return _cells(handler, datums, data_key)
@@ -186,24 +188,24 @@ def look_into_file(
     where: str = "",
     keep_open: bool = True,
 ) -> tuple[list[Cell], FramesThere | None]:
-    """The same, and how many frames there are for all events, in one opening of the file.
+    """Return what :func:`look_at_cells` does and the number of frames, opening the file once.
 
     Parameters
     ----------
     resource, factory, datums, data_key, where
-        As for :func:`look_at_cells`.
+        See :func:`look_at_cells`.
     keep_open
-        Keep the handler, as who looks will probably read.
+        If True, keep the handler in the cache, as the caller will probably read.
 
     Raises
     ------
     FillError
-        As :func:`read_block` does.
+        Under the conditions of :func:`read_block`.
     """
     cache = open_handlers() if keep_open else HandlerCache(0)
     with _open(resource, factory, data_key, where, cache) as handler:
         cells, frames = _cells(handler, datums, data_key), None
-        with suppress(Exception):  # what is wrong is told to who reads
+        with suppress(Exception):  # an error is raised again when the frames are read
             frames = handler.frames_there(datums)
         return cells, frames
 
@@ -237,7 +239,7 @@ def _open(
     where: str,
     cache: HandlerCache | None = None,
 ) -> Iterator[BlockHandler]:
-    """The open handler of a resource. One that fails is not kept, and the error says where."""
+    """Provide the open handler of a resource; if it fails, drop it and say where in the error."""
     path = resource.path
     key = (
         *(factory, path, resource.readable, resource.stream),
@@ -283,7 +285,8 @@ def _build(
     if isinstance(made, type) and issubclass(made, BlockHandler):
         stream = {"data_key": data_key or {}} if resource.stream else {}
         make: Callable[..., BlockHandler] = made
-        handler = make(path, **{**stream, **resource.kwargs, **said})  # who is asked knows better
+        # Keywords of a partial take precedence over those in the documents.
+        handler = make(path, **{**stream, **resource.kwargs, **said})
     else:
         handler = ClassicHandler(found, path, resource.kwargs)
     handler.readable = resource.readable
@@ -291,7 +294,7 @@ def _build(
 
 
 def _without_keywords(found: Any) -> tuple[Any, Mapping[str, Any]]:
-    """A handler, and the keywords that :func:`functools.partial` has given it."""
+    """Return a handler, and the keywords that a :func:`functools.partial` of it has."""
     if isinstance(found, partial) and not found.args:
         return found.func, found.keywords
     return found, {}

@@ -1,4 +1,4 @@
-"""Filling events and event_pages of one descriptor, a block of cells in one read of each file."""
+"""Fill events and event_pages of one descriptor, with one read of each file per block of cells."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .held import FilledBlock, Held
 __all__ = ["events_in_block", "fill_events", "fill_page", "wanted_keys", "with_cells"]
 
 BLOCK_BYTES = 64 * 2**20
-"""Events are filled so many bytes at a time, but one at least."""
+"""Maximum bytes of events that are filled at a time, if more than one event."""
 
 
 def wanted_keys(descriptor: Mapping[str, Any], fields: Collection[str] | None) -> list[str]:
-    """External keys of a descriptor; only those named, if any are."""
+    """Return the external keys of a descriptor, limited to ``fields`` unless None."""
     return [key for key in external_keys(descriptor) if fields is None or key in fields]
 
 
@@ -35,28 +35,30 @@ def fill_events(
     near: float = 0.0,
     later: np.ndarray | None = None,
 ) -> Iterator[Document]:
-    """Events of one descriptor with external data in place of references, block by block. Lazy.
+    """Yield events of one descriptor with references replaced by data, lazily and block by block.
 
-    As event-model's Filler does it, ``filled`` then holds the reference that was replaced. Frames
-    that stream_datum documents tell of have no reference: their key comes into ``data``, and
-    ``filled`` is True. The values of a block are views of one array. A filled event remembers what
-    it was before; see :mod:`daskbroker.core.filled`.
+    As with event-model's Filler, ``filled`` then holds the reference that was replaced. Frames of
+    stream_datum documents have no reference: their key is added to ``data``, and ``filled`` is
+    True. The values of a block are views of one array. A filled event remembers the original; see
+    :mod:`daskbroker.core.filled`.
 
     Parameters
     ----------
-    filling, descriptor, events
-        How, and what.
+    filling
+        Filling of the run.
+    descriptor, events
+        The descriptor and its events.
     keys
         External keys to fill.
     near
-        Where in the run the events are, from 0 to 1.
+        Position of the events in the run, from 0 to 1.
     later
-        Of the events, see :attr:`~.held.Held.later`.
+        See :attr:`~.held.Held.later`; one item per event.
 
     Raises
     ------
     FillError
-        At the first event that cannot be filled, once all before it were given.
+        At the first event that cannot be filled, after all events before it were yielded.
     """
     targets = [Target.of(descriptor, key) for key in keys]
     count = events_in_block(filling, targets)
@@ -69,7 +71,7 @@ def fill_events(
 
 
 def events_in_block(filling: Filling, targets: Iterable[Target]) -> int:
-    """How many events are filled at a time."""
+    """Return the number of events that are filled at a time; at least 1."""
     size = sum(filling.declared(target).cell_bytes for target in targets)
     return max(1, BLOCK_BYTES // max(1, size))
 
@@ -81,7 +83,10 @@ def _filled_block(
     near: float,
     later: np.ndarray | None,
 ) -> Iterator[Document]:
-    """Some events, filled together; if that fails, half of them, so that an error is the last."""
+    """Yield some events, filled together.
+
+    If that fails they are bisected, so that all events before the failing one are yielded.
+    """
     try:
         found = []
         for target in targets:
@@ -105,16 +110,16 @@ def with_cells(
     events: Iterable[Mapping[str, Any]],
     found: Sequence[tuple[Target, Held, Sequence[FilledBlock]]],
 ) -> Iterator[Document]:
-    """Events with cells in place of references, as :func:`fill_events` gives them.
+    """Yield events with cells in place of references, as :func:`fill_events` does.
 
     Parameters
     ----------
     filling
-        Says what becomes of missing cells; events may be left out for them.
+        Filling whose rules treat missing cells; events may be left out because of them.
     events
-        Of one descriptor.
+        Events of one descriptor.
     found
-        Of each key what the events hold, and the blocks that were read for them.
+        For each key its target, what the events hold, and the blocks that were read for them.
     """
     keys = [target.key for target, *_ in found]
     changes = [_changes(filling, *one) for one in found]
@@ -129,7 +134,10 @@ LEFT_OUT = object()
 def _changes(
     filling: Filling, target: Target, held: Held, blocks: Iterable[FilledBlock]
 ) -> list[Any]:
-    """Value and ``filled`` of one key for each event; None where nothing changes."""
+    """Return the value and ``filled`` of one key for each event.
+
+    The item is None if nothing changes, ``LEFT_OUT`` if the event is dropped.
+    """
     rule = filling.rule(target)
     cells, missing = filling.cells_of(target, held, blocks)
     changes: list[Any] = [None] * len(held)
@@ -161,7 +169,7 @@ def _changed(event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | No
 def fill_page(
     page: Mapping[str, Any], descriptor: Mapping[str, Any], keys: Sequence[str], filling: Filling
 ) -> Document:
-    """An event_page with the columns of some keys filled."""
+    """Return an event_page with the columns of some keys filled."""
     data, filled = dict(page["data"]), dict(page.get("filled") or {})
     for key in keys:
         target = Target.of(descriptor, key)

@@ -1,7 +1,7 @@
-"""Filling: external data in place of references, a block of cells in one read of each file.
+"""Fill external cells: replace references by data, with one read of each file for a block of cells.
 
-A :class:`Filling` is what a task carries: where the references of its runs are, which handlers are
-not found by themselves, and where files may be. It holds no open file and no handler.
+A :class:`Filling` is what a task carries: where the references of its runs are, which handlers were
+registered, and where files may be. It holds neither open files nor handlers.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
 __all__ = ["Filling", "Target"]
 
 _FOUND_BY_THEMSELVES = HandlerRegistry()
-"""Our own handlers and those of installed packages, which every process finds."""
+"""Built-in handlers and those of installed packages, which every process finds without help."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is filled: one key of one descriptor.
+    """What is filled: one data key of one descriptor.
 
     Attributes
     ----------
     run, stream, descriptor
-        Uid, name, uid.
+        Uid of the run, name of the stream, uid of the descriptor.
     key
         Data key.
     claim
-        Its entry in the descriptor's ``data_keys``.
+        Entry of the data key in the descriptor's ``data_keys``.
     """
 
     run: str
@@ -67,10 +67,10 @@ class Target:
 
     @classmethod
     def of(cls, descriptor: Mapping[str, Any], key: str) -> Target:
-        """Of a descriptor, which may lack the key."""
+        """Build from a descriptor, which may lack the key; the claim is then empty."""
         stream = str(descriptor.get("name") or "primary")
         claim = descriptor["data_keys"].get(key, {})
-        # Of a descriptor made by selecting fields, stream_datums name the one it was made of.
+        # Stream_datums name the original of a descriptor that was made by selecting fields.
         uid = descriptor.get("derived_from")
         uid = uid if isinstance(uid, str) else descriptor["uid"]
         return cls(descriptor["run_start"], stream, uid, key, claim)
@@ -82,7 +82,7 @@ class Target:
 
     @property
     def where(self) -> str:
-        """Run, stream and key, as errors begin."""
+        """Run, stream and key, as the beginning of error messages."""
         return f"run {self.run!r}, stream {self.stream!r}, key {self.key!r}"
 
 
@@ -93,24 +93,24 @@ class Filling:
     Attributes
     ----------
     references
-        Of each run.
+        References of each run.
     factories
-        Handlers that were registered, by spec.
+        Registered handlers by spec.
     overrides
-        Handlers by data key.
+        Handlers by data key, which take precedence.
     root_map
-        From roots in documents to folders here.
+        Maps roots in documents to folders of this machine.
     readable
-        Which files may be opened.
+        Limit on which files may be opened.
     mismatch
-        ``daskbroker.shape-mismatch`` as it was: with ``"raise"`` a file that contradicts its claim
-        is an error; with ``"keep"`` tables and documents have the cells of files that nobody has
-        looked into as they are; otherwise, ``"warn"``, such cells must be what is declared.
+        Setting ``daskbroker.shape-mismatch`` when this was made. With ``"raise"`` a file that
+        contradicts its claim is an error. With ``"keep"`` tables and documents have unchanged the
+        cells of files that were not looked into. With ``"warn"``, the default, such cells must
+        match the descriptor.
     known
         What is known of the detector files, by run, descriptor and data key.
     rules
-        What becomes of missing cells, by stream and data key; of others, that is
-        :data:`DEFAULT_RULE`.
+        Treatment of missing cells by stream and data key, :data:`DEFAULT_RULE` for all others.
     """
 
     references: Mapping[str, References]
@@ -123,7 +123,7 @@ class Filling:
     rules: Rules = field(default_factory=dict)
 
     def of_runs(self, runs: Collection[str]) -> Filling:
-        """The same with the references of only some runs, of those that have any."""
+        """Return the filling limited to some runs; runs without references are ignored."""
         if all(run in runs for run in self.references):
             return self
         found = {run: self.references[run] for run in runs if run in self.references}
@@ -131,16 +131,16 @@ class Filling:
         return replace(self, references=found, known=known)
 
     def known_of(self, target: Target) -> Known | None:
-        """What is known of the files of a target, None where nobody has looked."""
+        """Return what is known of the files of a target; None if they were not looked into."""
         return self.known.get(target.run, {}).get((target.descriptor, target.key))
 
     def declared(self, target: Target) -> Declared:
-        """What is believed of the cells of a target."""
+        """Return the shape and dtype that the cells of a target are taken to have."""
         known = self.known_of(target) if target.external else None
         return Declared.of([target.claim]) if known is None else known.declared
 
     def handler_reference(self, spec: str, key: str) -> str:
-        """What would read a spec now, as text that tells it from others; "" if nothing would."""
+        """Return a text that identifies the handler of a spec; "" if there is no handler."""
         try:
             reference = self._factory(spec, key, "").reference
         except FillError:
@@ -151,7 +151,7 @@ class Filling:
 
     @property
     def token(self) -> str:
-        """Changes with whatever changes what is read, but for the files themselves."""
+        """Hash of everything that determines what is read, except the files themselves."""
         parts = (
             [(run, found.token) for run, found in self.references.items()],
             sorted((spec, factory.reference) for spec, factory in self.factories.items()),
@@ -169,18 +169,23 @@ class Filling:
         return hashlib.blake2b(repr(parts).encode("utf8", "replace"), digest_size=16).hexdigest()
 
     def rule(self, target: Target) -> Rule:
-        """What becomes of the missing cells of a target."""
+        """Return the rule for missing cells of a target."""
         return self.rules.get((target.stream, target.key), DEFAULT_RULE)
 
     # -- which cells there are ---------------------------------------------------------------
 
     def present(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
-        """Which of some events have a cell, without reading values where handlers can tell.
+        """Return which events have a cell, without reading values if handlers can tell.
 
         Parameters
         ----------
         target, held, near
-            As for :meth:`cells`.
+            See :meth:`cells`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Booleans, one per event.
         """
         there = np.zeros(len(held), bool)
         there[held.valued] = True
@@ -195,19 +200,19 @@ class Filling:
         return there
 
     def frames(self, target: Target, held: Held, near: float = 0.0) -> CellFrames:
-        """Which bytes of which files the cells of some events are.
+        """Return which bytes of which files hold the cells of some events.
 
         Parameters
         ----------
         target, held, near
-            As for :meth:`cells`.
+            See :meth:`cells`.
 
         Raises
         ------
         NoReference
-            If some are none, or it cannot be told.
+            If some cells are not ranges of bytes of files, or if these cannot be told.
         FillError
-            As for :meth:`cells`.
+            Under the conditions of :meth:`cells`.
         """
         if len(held.valued):
             raise NoReference(f"{len(held.valued):,} events have values in place of references")
@@ -219,38 +224,41 @@ class Filling:
         return CellFrames.joined(len(held), parts)
 
     def has_frames_again(self, target: Target) -> bool:
-        """Whether stream_datums claim several frames for some event."""
+        """Return whether stream_datums claim several frames for an event."""
         found = self.references.get(target.run)
         return found is not None and found.has_frames_again(target.descriptor, target.key)
 
     def count_frames(self, target: Target, seq_nums: np.ndarray) -> np.ndarray:
-        """How many frames stream_datums claim for each event."""
+        """Return the number of frames that stream_datums claim for each event."""
         found = self.references[target.run]
         return found.count_frames(target.descriptor, target.key, seq_nums)
 
     # -- cells as they come ------------------------------------------------------------------
 
     def cells(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
-        """The cells of some events as they are in a table: views of one block of each file.
+        """Return the cells of some events as in a table: views of one block of each file.
 
         Parameters
         ----------
-        target, held
-            Which cells.
+        target
+            Data key and descriptor to fill.
+        held
+            What the events hold of the key.
         near
-            Where in the run the events are, from 0 to 1, to find their datums quickly.
+            Position of the events in the run, from 0 to 1, to find their datums quickly.
 
         Returns
         -------
         numpy.ndarray
-            Of dtype ``object``, one cell an event: what the handler gives, of a full claim that
-            nobody has looked into in the declared shape and dtype; None for one that is missing,
-            or what :attr:`rules` say.
+            Array of dtype ``object`` with one cell per event, as the handler returns it. If the
+            claim is full and the file was not looked into, the cell has the declared shape and
+            dtype. A missing cell is None, or what :attr:`rules` say.
 
         Raises
         ------
         FillError
-            Naming run, stream, key and, where there is a file, spec and path.
+            If a cell cannot be filled. The message names run, stream, key and, if there is a file,
+            spec and path.
         """
         cells, missing = self.cells_of(target, held, self.blocks(target, held, near))
         if self.rule(target).drops:
@@ -258,7 +266,7 @@ class Filling:
         return cells
 
     def blocks(self, target: Target, held: Held, near: float = 0.0) -> Iterator[FilledBlock]:
-        """The same, file by file, without values that are there already; see :meth:`cells`."""
+        """Yield the cells of :meth:`cells` file by file, without values that events hold."""
 
         def read(found: Found) -> Any:
             resource, factory = self.handler(target, found)
@@ -270,7 +278,7 @@ class Filling:
     def cells_of(
         self, target: Target, held: Held, blocks: Iterable[FilledBlock]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Cells as :meth:`cells` gives them, from what was read, and places of missing ones."""
+        """Return what :meth:`cells` does, from blocks already read, and places of missing cells."""
         out = np.empty(len(held), dtype=object)
         for place, value in zip(held.valued.tolist(), held.values, strict=True):
             out[place] = value
@@ -288,7 +296,7 @@ class Filling:
     def _as_shown(
         self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
     ) -> Any:
-        """A block of cells as tables and documents have them."""
+        """Read a block of cells as tables and documents have them."""
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         known = self.known_of(target)
         if known is not None and known.refused:
@@ -311,27 +319,28 @@ class Filling:
     def array(
         self, target: Target, held: Held, declared: Declared, roi: Roi = (), near: float = 0.0
     ) -> np.ndarray:
-        """One region of the cells of some events, in the declared shape and dtype.
+        """Return one region of the cells of some events, in the declared shape and dtype.
 
         Parameters
         ----------
         target, held, near
-            As for :meth:`cells`.
+            See :meth:`cells`.
         declared
-            With a shape.
+            Shape and dtype of a cell; the shape must not be None.
         roi
-            What to read of each cell.
+            Region to read of each cell.
 
         Returns
         -------
         numpy.ndarray
-            Shape ``(events, *declared.shape[roi])``. A missing cell is NaN, or None, or what
-            :attr:`rules` say.
+            Shape ``(events, *declared.shape[roi])``. A missing cell is NaN, None for the dtype
+            ``object``, or what :attr:`rules` say.
 
         Raises
         ------
         FillError
-            As for :meth:`cells`; also for an event without value where the dtype has no NaN.
+            Under the conditions of :meth:`cells`, and if an event has no value and the dtype has
+            no NaN.
         """
 
         def read(found: Found) -> np.ndarray:
@@ -409,9 +418,9 @@ class Filling:
         *,
         strict: bool | None = None,
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Places and what is read of them, of those cells that are there.
+        """Yield the places of cells that exist, and what ``read`` returns for them.
 
-        With ``strict`` a lost one is an error; None: as the rule of the key says.
+        If ``strict``, a lost frame is an error; None: the rule of the key decides.
         """
         if strict is None:
             strict = self.rule(target).lost == "raise"
@@ -419,7 +428,7 @@ class Filling:
             yield from _read_there(found, read, strict)
 
     def _find(self, target: Target, held: Held, near: float, strict: bool) -> Iterator[Found]:
-        """Where the cells are, resource by resource; those of one read at a time."""
+        """Yield where the cells are, one resource at a time, each to be read in one call."""
         try:
             if len(held.references):
                 references = self._references(target)
@@ -445,11 +454,12 @@ class Filling:
             raise ReferenceMissing("the references of this run are not at hand") from None
 
     def handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
-        """What reads some cells: a resource, and the handler for it.
+        """Return the resolved resource of some cells, and the handler that reads it.
 
         Raises
         ------
         FillError
+            If the resource's document cannot be resolved or there is no handler for its spec.
         """
         resource = resolve(
             found.resource,
@@ -472,9 +482,9 @@ class Filling:
 def _read_there(
     found: Found, read: Callable[[Found], Any], strict: bool
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Read some cells; where some are lost, and that is no error, those that are there.
+    """Read some cells; unless ``strict``, skip those that are lost.
 
-    Handlers do not tell which these are, so halves are tried, and halves of halves.
+    Handlers do not tell which cells are lost, so the datums are bisected.
     """
     try:
         block = read(found)
@@ -491,7 +501,7 @@ def _read_there(
 
 
 class _naming:
-    """Turns a :class:`Mismatch` or a lack of memory into an error that says where."""
+    """Context that turns a :class:`Mismatch` or a lack of memory into an error that says where."""
 
     def __init__(self, target: Target, resource: ResolvedResource | None = None) -> None:
         self._target = target
@@ -518,7 +528,7 @@ class _naming:
 
 
 def _as_declared(block: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Cells in the declared shape and dtype; those that are no arrays as they are."""
+    """Return cells in the declared shape and dtype; those that are not arrays are unchanged."""
     if isinstance(block, np.ndarray):
         return cast(reshaped(block, shape), dtype)
     return [
@@ -527,7 +537,7 @@ def _as_declared(block: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
 
 
 def _in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
-    """Cells in a shape that differs by axes of length 1; all others as they are."""
+    """Return cells in ``shape`` if theirs differs only by axes of length 1, else unchanged."""
     if shape is None or not isinstance(block, np.ndarray):
         return block
     if long_axes(block.shape[1:]) != long_axes(shape):
@@ -536,11 +546,14 @@ def _in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
 
 
 def _meet(known: Known, block: Any, given: tuple[int, ...] | None) -> None:
-    """Check a block, which is of whole cells where ``given``, their shape, is not known.
+    """Check that the cells of a block are among the known ones.
+
+    ``given`` is the shape of a whole cell; if it is None, the block must be of whole cells.
 
     Raises
     ------
     Differs
+        If a cell has another shape or dtype than the known ones.
     """
     if isinstance(block, np.ndarray):
         shape = block.shape[1:] if given is None else given
@@ -552,7 +565,7 @@ def _meet(known: Known, block: Any, given: tuple[int, ...] | None) -> None:
 
 
 def _stack(cells: Any, declared: Declared) -> np.ndarray:
-    """Cells one by one as a block of the declared shape."""
+    """Stack single cells into a block of the declared shape."""
     assert declared.shape is not None
     if not len(cells):
         return np.empty((0, *declared.shape), declared.dtype)
@@ -564,7 +577,7 @@ def _stack(cells: Any, declared: Declared) -> np.ndarray:
 
 
 def _inline(target: Target, held: Held, declared: Declared, roi: Roi) -> np.ndarray:
-    """Values that are there already, as a variable has them."""
+    """Return values that events already hold, in the declared shape and dtype."""
     assert declared.shape is not None
     with _naming(target):
         values = held.values

@@ -1,8 +1,7 @@
-"""What events hold of an external key: references, values that are there already, or nothing.
+"""What events hold of an external key: references, values, or nothing.
 
-``filled`` says it of each event: True, or the foreign key that was replaced, where the value is
-there; absent or False where it is a reference. A value that is no text cannot be a reference, so it
-is taken as being there.
+The event's ``filled`` tells which: True, or the foreign key that was replaced, for a value; absent
+or False for a reference. Data that is not text cannot be a reference, so it is taken as a value.
 """
 
 from __future__ import annotations
@@ -24,19 +23,20 @@ from ...core.layouts import cells, whole
 __all__ = ["COLUMNS", "FilledBlock", "Held", "held_table"]
 
 FilledBlock = tuple[np.ndarray, Any]
-"""Which events, and their cells: an array, or a list where these have no common shape."""
+"""Places of events, and their cells: an array, or a list if the cells have no common shape."""
 
 COLUMNS = ("seq_num", "filled")
-"""Physical columns that are wanted beside ``data:<key>``."""
+"""Physical columns that are read besides ``data:<key>``."""
 
 
 KEPT = 4
-"""So many chunks' references stay in memory: blocks of one chunk are often read in turn."""
+"""Maximum number of chunks whose references stay in memory: blocks of one chunk are often read in
+turn."""
 
 
 @lru_cache(KEPT)
 def held_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.Table:
-    """The columns of a chunk that :meth:`Held.of_table` wants of a data key."""
+    """Read the columns of a chunk that :meth:`Held.of_table` needs for a data key."""
     return reader.read(chunk, [f"data:{key}", *COLUMNS])
 
 
@@ -47,16 +47,16 @@ class Held:
     Attributes
     ----------
     seq_nums
-        Of the events.
+        Numbers of the events.
     references, referring
-        References, as text, and in which events they are.
+        References as text, and the places of the events that have them.
     values, valued
-        Values that are there, an array or a list, and in which events.
+        Values, an array or a list, and the places of the events that have them.
     bare
-        Events that have neither.
+        Places of events that have neither.
     later
-        How many events of the same ``seq_num`` came after each, where each shows a frame of its
-        own; None: each shows the latest.
+        For each event, the number of events with the same ``seq_num`` that came after it, if each
+        has a frame of its own. If None, each event has the latest frame.
     """
 
     seq_nums: np.ndarray
@@ -79,9 +79,10 @@ class Held:
         *,
         external: bool = True,
     ) -> Held:
-        """From rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`.
+        """Build from rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`.
 
-        ``external`` is whether the descriptor says so; else even text is a value.
+        ``external`` is whether the descriptor declares the key as external; if False, even text is
+        a value.
         """
         seq_nums = table.column("seq_num").to_numpy()[rows]
         place = table.schema.get_field_index(f"data:{key}")
@@ -108,7 +109,7 @@ class Held:
 
     @classmethod
     def of_events(cls, events: Sequence[Mapping[str, Any]], key: str) -> Held:
-        """From event documents of one descriptor."""
+        """Build from event documents of one descriptor."""
         seq_nums = np.array([event["seq_num"] for event in events], np.int64)
         values = [event["data"].get(key, MISSING) for event in events]
         return cls._of_cells(
@@ -117,12 +118,12 @@ class Held:
 
     @classmethod
     def of_column(cls, seq_nums: np.ndarray, values: Sequence[Any]) -> Held:
-        """From a column of a table; nothing says what is filled but the values themselves."""
+        """Build from a column of a table, in which text is a reference and NaN is nothing."""
         return cls._of_cells(seq_nums, [_no_nan(value) for value in values], [None] * len(values))
 
     @classmethod
     def joined(cls, parts: Sequence[Held]) -> Held:
-        """Of all events of several, in their order."""
+        """Join several to what all their events hold, in their order."""
         if len(parts) == 1:
             return parts[0]
         begins = np.cumsum([0, *map(len, parts[:-1])])
@@ -149,7 +150,7 @@ class Held:
         )
 
     def part(self, begin: int, end: int) -> Held:
-        """Of the events from ``begin`` to before ``end``."""
+        """Return the part of the events ``begin`` to ``end - 1``."""
         spans = {
             name: slice(*np.searchsorted(getattr(self, name), (begin, end)))
             for name in ("referring", "valued", "bare")
@@ -166,7 +167,7 @@ class Held:
         )
 
     def without_values(self) -> Held:
-        """The same without the values that are there: what has to be read."""
+        """Return the same without values, so with only what must be read."""
         return replace(self, values=[], valued=np.zeros(0, np.int64))
 
     @classmethod
@@ -184,7 +185,7 @@ class Held:
 
 
 def _kind(value: Any, state: Any) -> int:
-    """0: a reference, 1: a value, 2: nothing."""
+    """Return 0 for a reference, 1 for a value, 2 for nothing."""
     if value is None or value is MISSING:
         return 2
     if not isinstance(value, str) or state is True:
@@ -211,7 +212,7 @@ def _state(filled: Any, key: str) -> Any:
 
 
 def _states(table: pa.Table, key: str) -> dict[str | None, Any]:
-    """What each different text of ``filled`` says of the key."""
+    """Return what each distinct text of the column ``filled`` says about the key."""
     if "filled" not in table.column_names:
         return {}
     texts = pc.unique(table.column("filled")).to_pylist()

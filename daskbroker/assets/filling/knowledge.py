@@ -1,4 +1,7 @@
-"""What is known of the cells of a resource group, by which a variable is made and cells are met."""
+"""What is known of the cells of a resource group: it shapes variables and is checked by reads.
+
+A resource group is the cells of one data key of one descriptor.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +30,23 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Known:
-    """What the files of a resource group are known, or thought, to hold.
+    """What the files of a resource group are known, or guessed, to hold.
 
     Attributes
     ----------
     cells
-        The different ones.
+        Distinct shapes and dtypes of cells.
     declared
-        What a variable made of them has.
+        Shape and dtype of a variable made of them.
     guessed
-        Whether they are those of other groups of the same specs, key and claim.
+        Whether the cells are those of other groups of the same specs, key and claim.
     wrong
-        Where the file contradicts the claim: how.
+        How the file contradicts the claim; "" if it does not.
     refused
-        Whether that, or frames in no event, is an error when it is computed
+        Whether a contradiction, or frames in no event, is an error when the variable is computed
         (``daskbroker.shape-mismatch: raise``).
     extra
-        Where files have frames that are in no event: which, and what to do.
+        Description of frames that are in no event, with advice; "" if there are none.
     """
 
     cells: tuple[Cell, ...]
@@ -55,31 +58,32 @@ class Known:
 
     @property
     def complaint(self) -> str:
-        """Why it is refused."""
+        """Reason for which it is refused."""
         return self.wrong or self.extra
 
     @cached_property
     def token(self) -> str:
-        """Changes with what is made of it; not with how it is known."""
+        """Text that changes with what a variable gets from it, but not with how it is known."""
         return repr((self.cells, self.declared, self.refused))
 
     def meet(self, cell: Cell) -> None:
-        """Check that a cell is one of those that are known.
+        """Check that a cell is one of the known ones.
 
         Raises
         ------
         Differs
+            If it is not.
         """
         if cell not in self.cells:
             raise Differs(cell)
 
     def has_shape(self, shape: tuple[int, ...]) -> bool:
-        """Whether some of the cells have this shape."""
+        """Return whether one of the cells has this shape."""
         return any(cell.shape == shape for cell in self.cells)
 
 
 KnownOfRun = Mapping[tuple[str, str], Known]
-"""By descriptor and data key."""
+"""What is known of a run's files, by descriptor and data key."""
 
 
 def known_of(
@@ -91,21 +95,22 @@ def known_of(
     strict: bool = False,
     extra: str = "",
 ) -> Known:
-    """What is known where files hold some cells.
+    """Return what is known if files hold some cells.
 
     Parameters
     ----------
     claim
-        The descriptor's. If it is full, and the file's shape is the same but for axes of length
-        1, the shape stays that of the claim: it is the same whether somebody has looked or not.
+        The descriptor's entry. If it is full, and the file's shape differs only by axes of length
+        1, the shape of the claim is kept: it is then the same whether files were looked into or
+        not.
     cells
-        One or more.
+        One or more cells.
     guessed
         See :class:`Known`.
     asked
-        Looking was asked for, so even such a shape is that of the file.
+        Whether looking was requested explicitly; even such a shape is then that of the file.
     strict
-        A contradiction is refused when it is computed.
+        Whether a contradiction is an error when it is computed.
     extra
         See :class:`Known`.
     """
@@ -122,14 +127,14 @@ def known_of(
 
 
 def _are_alike(one: Declared, other: Declared) -> bool:
-    """Whether shapes are equal but for axes of length 1."""
+    """Return whether shapes are known and equal except for axes of length 1."""
     if one.shape is None or other.shape is None:
         return False
     return long_axes(one.shape) == long_axes(other.shape)
 
 
 def claim_text(claim: Mapping[str, Any]) -> str:
-    """A claim as messages show it."""
+    """Describe a claim for messages."""
     dtype = next(
         (claim[n] for n in ("dtype_descr", "dtype_numpy", "dtype_str") if claim.get(n)), ""
     )
@@ -137,19 +142,19 @@ def claim_text(claim: Mapping[str, Any]) -> str:
 
 
 def cells_text(cells: Iterable[Cell]) -> str:
-    """Cells as messages show them."""
+    """Describe cells for messages."""
     return " and ".join(map(str, cells))
 
 
 def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
-    """Frames that are in no event, as messages show them, "" if there are none.
+    """Describe frames that are in no event for messages; "" if there are none.
 
     Parameters
     ----------
     key, handler
-        The data key, and what reads it, as :class:`~daskbroker.core.peeks.Peek` names it.
+        Data key, and its handler as named by :class:`~daskbroker.core.peeks.Peek`.
     some
-        Of its files.
+        Extra frames of the key's files; the first file is described.
     """
     if not some:
         return ""
@@ -171,7 +176,7 @@ def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
 
 
 class Differs(Exception):
-    """A cell is not what is known of its resource group."""
+    """Raised if a cell is not one of those known of its resource group."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
@@ -179,27 +184,27 @@ class Differs(Exception):
 
 
 Place = tuple[str, str, str]
-"""Store, descriptor, data key."""
+"""Place of a resource group over all stores: store, descriptor and data key."""
 
 _noted: Remembered[Place, tuple[Cell, ...]] = Remembered()
 
 
 def cells_noted(place: Place) -> tuple[Cell, ...]:
-    """Cells that computing has found to differ, in this process or on a worker that told so."""
+    """Return cells that were found to differ when computing, here or on a worker that reported."""
     return _noted.get(place, ())
 
 
 class UnforeseenCells(FillError):
-    """A file holds other cells than was known. The next opening knows of them.
+    """Raised if a file holds cells other than the known ones, which the next opening then knows.
 
-    Where the error is made, and where it is unpickled, the cell is noted.
+    The cell is noted in the process that makes the error and in each one that unpickles it.
 
     Parameters
     ----------
     message
-        Of the error.
+        Message of the error.
     place, cell
-        What is noted: that the resource group at this place has such a cell.
+        Place of the resource group, and the cell that is noted for it.
     """
 
     def __init__(self, message: str, place: Place, cell: Cell) -> None:

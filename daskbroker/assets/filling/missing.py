@@ -1,7 +1,7 @@
-"""What becomes of a cell that is missing: of an event without reference, or not on disk.
+"""Treatment of missing cells: those of events without a reference, and those not on disk.
 
-A *gap* is an event that has neither value nor reference. A *lost* frame is one that should be
-there: its file is not, or ends before it, or the documents that tell of it did not come.
+A *gap* is an event that has neither a value nor a reference. A *lost* frame is one that should
+exist, but its file does not exist or ends before it, or its documents are not in the store.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ __all__ = [
 ]
 
 GO_ON = "missing='nan', missing='drop' or fill_value= go on without it"
-"""What errors of missing cells offer."""
+"""Advice in the error messages of missing cells."""
 
 MissingMode = Literal["nan", "drop", "raise"]
-"""What ``missing=`` takes beside None, which is: NaN for a gap, an error for a lost frame."""
+"""Values of ``missing=`` besides None, which means NaN for a gap and an error for a lost frame."""
 
 Treatment = Literal["nan", "drop", "raise", "fill"]
 
 
 def is_mode(given: Any) -> bool:
-    """Whether this is something that ``missing=`` takes, beside None."""
+    """Return whether this is a valid value of ``missing=`` other than None."""
     return isinstance(given, str) and given in get_args(MissingMode)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of the missing cells of one key.
+    """Treatment of the missing cells of one key.
 
     Attributes
     ----------
     gap, lost
-        Of an event without reference, and of a frame that is not there.
+        Treatment of an event without a reference, and of a lost frame.
     value
-        For ``"fill"``: what the cells are filled with.
+        Fill value, for ``"fill"``.
     declared
-        For ``"fill"``: shape and dtype of a cell, over all descriptors.
+        Shape and dtype of a cell over all descriptors, for ``"fill"``.
     """
 
     gap: Treatment = "nan"
@@ -66,11 +66,11 @@ class Rule:
 
     @property
     def drops(self) -> bool:
-        """Whether rows are left out."""
+        """Whether rows with missing cells are left out."""
         return "drop" in (self.gap, self.lost)
 
     def cell(self) -> Any:
-        """A whole cell of the fill value; the value itself where cells have no known shape."""
+        """Return a cell of the fill value, or the value itself if cells have no known shape."""
         if self.declared.shape is None:
             return self.value
         return np.full(self.declared.shape, self.value, self.declared.dtype)
@@ -80,12 +80,12 @@ DEFAULT_RULE = Rule()
 
 
 def filler(value: Any, dtype: np.dtype) -> Any:
-    """A fill value in the dtype of the cells.
+    """Return a fill value in the dtype of the cells.
 
     Raises
     ------
     Mismatch
-        If it is no single value, or none of this dtype.
+        If it is not a single value, or the dtype cannot represent it.
     """
     if np.ndim(value):
         raise Mismatch("it is no single value")
@@ -98,15 +98,16 @@ def filler(value: Any, dtype: np.dtype) -> Any:
 
 
 Rules = Mapping[tuple[str, str], Rule]
-"""By stream and data key; others have :data:`DEFAULT_RULE`."""
+"""Rules by stream and data key; all others have :data:`DEFAULT_RULE`."""
 
 
 def none_missing(held: Held, missing: np.ndarray, where: str) -> None:
-    """Check that nothing is missing where rows with missing cells were left out before.
+    """Check that no cell is missing, after rows with missing cells were left out.
 
     Raises
     ------
     FrameMissing
+        If a frame has disappeared since then.
     """
     if len(missing):
         raise FrameMissing(
@@ -116,14 +117,15 @@ def none_missing(held: Held, missing: np.ndarray, where: str) -> None:
 
 
 class Gathered:
-    """Cells of some events, put together from parts; what is in none of them is missing.
+    """Collects the cells of some events from parts; those in no part are missing.
 
     Parameters
     ----------
     held
         What the events hold.
     streamed
-        Whether stream_datums tell of the frames, so that an event without one has lost its own.
+        Whether stream_datums describe the frames; an event without a frame then has lost it,
+        rather than being a gap.
     """
 
     def __init__(self, held: Held, streamed: bool) -> None:
@@ -135,16 +137,16 @@ class Gathered:
             self._gap[held.bare] = True
 
     def note(self, places: np.ndarray) -> None:
-        """These are there."""
+        """Note that the cells at these places exist."""
         self._missing[places] = False
 
     def missing(self, rule: Rule, where: str) -> np.ndarray:
-        """Places of the missing cells.
+        """Return the places of the missing cells.
 
         Raises
         ------
         FrameMissing
-            If the rule says so.
+            If there is a gap and the rule's treatment of gaps is ``"raise"``.
         """
         gaps = np.flatnonzero(self._missing & self._gap)
         if len(gaps) and rule.gap == "raise":
@@ -162,11 +164,13 @@ class Gathered:
         roi: Roi,
         parts: Sequence[tuple[np.ndarray, np.ndarray]],
     ) -> np.ndarray:
-        """Parts in the order of the events, and what the rule says of the others.
+        """Return the parts in the order of the events, with missing cells treated by the rule.
 
         Raises
         ------
         FillError
+            If the rule makes a missing cell an error, the dtype has no NaN for one, or none of
+            the events has a value and the declared cells are implausibly large.
         """
         assert declared.shape is not None
         cell = shape_of(axes_of(roi, declared.shape))

@@ -1,4 +1,4 @@
-"""Open handlers of this process: bounded, shared by its threads, never closed under a reader."""
+"""Bounded cache of a process's open handlers, shared by its threads; none is closed while read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["HandlerCache", "open_handlers"]
 
 @dataclass(eq=False)
 class _Entry:
-    """A handler that is open, or about to be: the lock is held meanwhile."""
+    """A handler that is open or being built; the lock is held while it is built or refreshed."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     handler: BlockHandler | None = None
@@ -25,15 +25,16 @@ class _Entry:
 
 
 class HandlerCache:
-    """The handlers that were used last.
+    """Cache of the most recently used handlers.
 
-    Evicting one drops the cache's reference only: its files close when nobody reads any more.
+    Evicting a handler only drops the cache's reference: its files close when no thread reads them
+    any more.
 
     Parameters
     ----------
     size
-        Number of handlers; None: ``daskbroker.handler-cache`` of dask's configuration, else 64.
-        0 keeps none.
+        Maximum number of handlers, 0 to keep none. If None, it is ``daskbroker.handler-cache`` of
+        dask's configuration, 64 by default.
     """
 
     def __init__(self, size: int | None = None) -> None:
@@ -45,16 +46,17 @@ class HandlerCache:
         return len(self._entries)
 
     def get(self, key: Hashable, path: str, build: Callable[[], BlockHandler]) -> BlockHandler:
-        """The handler of a key, built anew if there is none or the file was replaced.
+        """Return the handler of a key, built if there is none or the file was replaced.
 
         Parameters
         ----------
         key
-            Factory, path and keyword arguments.
+            Factory, path and keyword arguments of the handler.
         path
-            Looked at each time, so that a file that grew is refreshed.
+            Path whose identity is compared on each call, so that a changed file is refreshed.
         build
-            Called by one thread at a time; what it raises is raised, and nothing is kept.
+            Function that builds the handler, called by one thread at a time. Its exceptions are
+            passed on, and no handler is kept then.
         """
         entry = self._entry(key)
         with entry.lock:
@@ -70,7 +72,7 @@ class HandlerCache:
             return handler
 
     def _entry(self, key: Hashable) -> _Entry:
-        """The entry of a key, which becomes the newest; the oldest beyond the size go."""
+        """Return the entry of a key and make it the newest; the oldest ones beyond the size go."""
         limit = setting("handler-cache") if self._size is None else self._size
         dropped = []
         with self._lock:
@@ -82,7 +84,7 @@ class HandlerCache:
         return entry
 
     def discard(self, key: Hashable) -> None:
-        """Drop the handler of a key, if there is one."""
+        """Drop the handler of a key, if any."""
         with self._lock:
             dropped = self._entries.pop(key, None)
         del dropped
@@ -98,16 +100,16 @@ _current: HandlerCache | None = None
 
 
 def open_handlers() -> HandlerCache:
-    """The cache of this process."""
+    """Return the cache of this process."""
     assert _current is not None
     return _current
 
 
 def _begin() -> None:
-    """A child starts with a cache of its own.
+    """Start with an empty cache; also in a forked child.
 
-    HDF5's state is a copy of the parent's. It is kept as it is: closing a file here could release
-    the parent's lock on it.
+    The parent's handlers are kept alive in the child, whose HDF5 state is a copy of the parent's:
+    closing a file there could release the parent's lock on it.
     """
     global _current
     leave_to_parent([_current])

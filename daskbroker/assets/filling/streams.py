@@ -1,4 +1,4 @@
-"""Filling whatever comes in a stream of documents."""
+"""Fill the events of a stream of documents."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .filling import Filling, Target
 __all__ = ["fill_stream"]
 
 MOST_WAITING = 10_000
-"""Documents that are taken from a stream before the first of them is given."""
+"""Maximum number of documents that are taken from a stream before the first is passed on."""
 
 Named = tuple[str, Mapping[str, Any]]
 FillingOf = Callable[[Mapping[str, Any]], Filling]
-"""From a descriptor to how its run is filled."""
+"""Function that returns the filling of a descriptor's run."""
 
 
 def fill_stream(
@@ -30,28 +30,29 @@ def fill_stream(
     *,
     waits: bool = True,
 ) -> Iterator[tuple[str, Any]]:
-    """The same ``(name, doc)`` pairs, with events and event_pages filled. Lazy.
+    """Yield the same ``(name, doc)`` pairs lazily, with events and event_pages filled.
 
     Parameters
     ----------
     stream
-        Any documents.
+        Documents of any kind.
     filling_of
-        Of the run of a descriptor; asked for once a descriptor.
+        Function that returns the filling of a descriptor's run; called once per descriptor.
     find_descriptor
-        Of those whose descriptor is not in the stream.
+        Function that returns a descriptor by its uid, for events whose descriptor is not in the
+        stream.
     in_place
-        Change the given documents (plain dicts) rather than give new ones.
+        If True, change the given documents (plain dicts) rather than make new ones.
     fields
-        Only these keys; None: all.
+        Data keys to fill; all external keys if None.
     waits
-        The stream may wait for what makes its documents, so that each is given before the next
-        is asked for. Otherwise events are filled block by block.
+        If True, the stream may wait for the source of its documents, so each document is passed
+        on before the next is requested. If False, events are filled block by block.
 
     Raises
     ------
     FillError
-        At the first event with a reference that cannot be followed.
+        At the first event that cannot be filled.
     """
     owners = _Owners(filling_of, find_descriptor, fields)
     for block in ([pair] for pair in stream) if waits else _blocks(stream, owners):
@@ -70,18 +71,18 @@ def fill_stream(
 
 @dataclass
 class _Owner:
-    """A descriptor, its keys that are filled, and how; of no keys nothing is."""
+    """A descriptor, its keys to fill, and the filling, which is None if there are no keys."""
 
     descriptor: Mapping[str, Any]
     keys: Sequence[str] = ()
     filling: Filling | None = None
     share: float = 0.0
-    """What an event is of the block of which all are."""
+    """Part of a full block that one event takes."""
 
 
 @dataclass
 class _Owners:
-    """Descriptors that came, or were looked up."""
+    """Descriptors that came in the stream or were looked up."""
 
     filling_of: FillingOf
     find_descriptor: Callable[[str], Mapping[str, Any] | None]
@@ -89,13 +90,13 @@ class _Owners:
     known: dict[str, _Owner] = field(default_factory=dict)
 
     def note(self, descriptor: Mapping[str, Any]) -> None:
-        """A descriptor that comes in the stream."""
+        """Note a descriptor that comes in the stream."""
         if descriptor["uid"] not in self.known:
             keys = wanted_keys(descriptor, self.fields)
             self.known[descriptor["uid"]] = _Owner(descriptor, keys)
 
     def of(self, event: Mapping[str, Any]) -> _Owner:
-        """Whose an event or event_page is, as it is filled."""
+        """Return the owner of an event or event_page, with its filling."""
         uid = event["descriptor"]
         if uid not in self.known:
             found = self.find_descriptor(uid)
@@ -111,7 +112,7 @@ class _Owners:
 
 
 def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
-    """Documents of which the events are filled together; a page ends a block."""
+    """Divide the stream into blocks whose events are filled together; a page ends a block."""
     block: list[Named] = []
     share = 0.0
     for name, doc in stream:
@@ -128,7 +129,7 @@ def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
 
 
 def _filled(block: Sequence[Named], owners: _Owners) -> dict[int, Any]:
-    """By their place, the events and pages as they are when filled, or why they cannot be."""
+    """Return filled events and pages, or the error that prevents it, by place in the block."""
     events: dict[str, list[int]] = {}
     filled: dict[int, Any] = {}
     for place, (name, doc) in enumerate(block):
@@ -146,7 +147,7 @@ def _filled(block: Sequence[Named], owners: _Owners) -> dict[int, Any]:
 
 
 def _events(docs: Sequence[Mapping[str, Any]], owner: _Owner) -> Sequence[Any]:
-    """Events of one descriptor when filled; from the first that cannot be on, why."""
+    """Return filled events of one descriptor; from the first failure on, the error instead."""
     if owner.filling is None:
         return docs
     found: list[Any] = []
@@ -167,7 +168,7 @@ def _page(page: Mapping[str, Any], owner: _Owner) -> Any:
 
 
 def _put_into(doc: Mapping[str, Any], filled: Mapping[str, Any]) -> Any:
-    """A given document, changed."""
+    """Update a given document by ``data`` and ``filled`` of a filled one, and return it."""
     for part in ("data", "filled"):
         if filled is not doc:
             doc.setdefault(part, {}).update(filled[part])  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Filling the external columns of a pandas table that holds references."""
+"""Fill the external columns of a pandas table that holds references."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ def fill_frame(
     in_place: bool = False,
     fields: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """A table with its external columns filled.
+    """Return a table with its external columns filled.
 
     Parameters
     ----------
     table
-        Index ``seq_num``; where it has the columns ``run`` or ``descriptor``, they tell whose
-        events its rows are.
+        Table with the index ``seq_num``. If it has the columns ``run`` or ``descriptor``, they
+        tell whose events its rows are.
     filling
-        Of the runs of the descriptors.
+        Filling of the runs of the descriptors.
     descriptors
-        Those whose events the table may have.
+        Descriptors whose events the table may have.
     in_place
-        Change the table rather than a copy.
+        If True, change the table rather than a copy.
     fields
-        Only these columns; None: all.
+        Columns to fill; all external columns if None.
 
     Raises
     ------
     FillError
+        If a cell cannot be filled.
     """
     result = table if in_place else table.copy()
     keys = {
@@ -59,7 +60,7 @@ def fill_frame(
 def _column(
     table: pd.DataFrame, column: str, filling: Filling, targets: Sequence[Target]
 ) -> np.ndarray:
-    """The filled cells of one column, descriptor by descriptor."""
+    """Return the filled cells of one column, filled descriptor by descriptor."""
     values, seq_nums = list(table[column]), table.index.to_numpy()
     out = np.empty(len(table), dtype=object)
     waiting = np.ones(len(table), bool)
@@ -71,7 +72,7 @@ def _column(
         held = Held.of_column(seq_nums[rows], [values[row] for row in rows.tolist()])
         try:
             out[rows] = filling.cells(target, held)
-        except FillError as error:  # another descriptor may tell of these frames
+        except FillError as error:  # these frames may belong to another descriptor
             if not len(held.bare):
                 raise
             problem = error

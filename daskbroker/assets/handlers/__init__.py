@@ -1,4 +1,4 @@
-"""Handlers: from the keyword arguments of datums to arrays."""
+"""Handlers, which read arrays for the keyword arguments of datums."""
 
 from .contract import Block, BlockHandler, Datums, FramesThere, Roi
 

@@ -1,4 +1,7 @@
-"""Classic handlers, ``handler(path, **resource_kwargs)(**datum_kwargs)``, read as blocks."""
+"""Adapter that reads blocks by classic handlers.
+
+These are called as ``handler(path, **resource_kwargs)(**datum_kwargs)``.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ __all__ = ["ClassicHandler"]
 
 
 class ClassicHandler(BlockHandler):
-    """Reads datum by datum what a handler of area-detector-handlers, ophyd or a user gives.
+    """Reads one datum after the other by a handler of area-detector-handlers, ophyd or a user.
 
-    A handler may give arrays, numbers, Dask arrays, which are computed here, or anything else,
-    such as lists of data frames, which is passed on as it is. It is called by one thread at a
-    time, as such handlers do not expect more.
+    A handler may return arrays, numbers or Dask arrays, which are computed here. Anything else,
+    such as a list of data frames, is passed on unchanged. Only one thread at a time calls the
+    handler, as such handlers are not made for several.
 
-    Where readable roots are set, they are checked for the path, for the files that the handler's
-    own ``get_file_list`` names if it has one, and texts among the arguments may not have ``..``
-    as a part of a path; what else a handler opens, it alone knows.
+    If readable roots are set, the path is checked, and so are the files that the handler's own
+    ``get_file_list`` names, if it has one; texts among the arguments must not have ``..`` as a
+    part of a path. Other files that a handler opens cannot be checked.
 
     Parameters
     ----------
     factory
-        The class.
+        Handler class, or a callable like one.
     path, kwargs
-        Its arguments.
+        Arguments of ``factory``: the path and the resource's keyword arguments.
     """
 
     def __init__(
@@ -44,10 +47,10 @@ class ClassicHandler(BlockHandler):
         self._handler: Any = None
 
     def read(self, datums: Datums, roi: Roi = (), declared: tuple[int, ...] | None = None) -> Block:
-        """See :meth:`BlockHandler.read`.
+        """Read as :meth:`BlockHandler.read` does.
 
-        Where the cells do not have the ``declared`` shape, but for axes of length 1, they are
-        not stacked: the block has the first cell only as often as datums, without a copy.
+        If the cells do not have the ``declared`` shape, except for axes of length 1, they are not
+        stacked: the block repeats the first cell for all datums, without a copy.
         """
         with self._lock:
             if self._handler is None:
@@ -74,7 +77,13 @@ class ClassicHandler(BlockHandler):
 
 
 def _cell(value: Any, roi: Roi) -> Any:
-    """One result as an array if it is one, cut to the region."""
+    """Return a handler's result, as an array cut to the region if it is array-like.
+
+    Raises
+    ------
+    FillError
+        If a region is requested of something that has no dimensions.
+    """
     if hasattr(value, "__dask_graph__"):
         value = value.compute(scheduler="synchronous")
     if isinstance(value, (bool, int, float, complex)) or _is_array(value):
@@ -89,6 +98,6 @@ def _cell(value: Any, roi: Roi) -> Any:
 
 
 def _is_array(value: Any) -> bool:
-    """Arrays and what converts to one as a whole, as h5py's datasets do; no tables."""
+    """Return whether it is an array or converts to one, as h5py's datasets do; not a table."""
     array_like = hasattr(value, "__array__") and hasattr(value, "shape") and hasattr(value, "dtype")
     return isinstance(value, np.ndarray) or (array_like and not hasattr(value, "iloc"))

@@ -1,4 +1,4 @@
-"""What a handler is: it reads the frames of many datums, and only the asked region, in one call."""
+"""The interface of handlers: read one region of the cells of many datums in one call."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from .stored_frames import CellFrames, NoReference
 __all__ = ["Block", "BlockHandler", "Datums", "FramesThere", "Roi"]
 
 Roi: TypeAlias = "tuple[slice | int | np.ndarray, ...]"
-"""Index of a cell's own dimensions (those after the row axis), one item a dimension, fewer items
-than dimensions for the leading ones; ``()`` is the whole cell. Indexing is outer: each array
-(integers, one-dimensional) selects along its own dimension. An int drops its dimension."""
+"""Region of a cell: an index of the cell's own dimensions (those after the row axis), one item per
+dimension. Trailing dimensions without an item are kept whole; ``()`` is the whole cell. Indexing
+is outer (orthogonal): each one-dimensional integer array selects along its own dimension. An int
+drops its dimension."""
 
 Block: TypeAlias = "np.ndarray | list[Any]"
-"""What a handler reads: an array ``(datums, *cell)``, or a list of cells without common shape."""
+"""What a handler returns: an array of shape ``(datums, *cell)``, or a list of one cell per datum if
+the cells have no common shape."""
 
 
 @dataclass(frozen=True, eq=False)
 class Datums:
-    """The keyword arguments of some datums of one resource, by columns.
+    """The keyword arguments of several datums of one resource, stored by columns.
 
     Attributes
     ----------
     columns
-        Name of a keyword -> one value a datum, an array or a list; ``MISSING`` in a list where a
-        datum lacks the keyword. Datums of a stream resource have the one column ``index``: the
-        event's place in the resource, from ``indices`` of ``stream_datum``.
+        Maps each keyword to an array or a list with one value per datum; a list holds ``MISSING``
+        for a datum that lacks the keyword. Datums of a stream resource have only the column
+        ``index``: the event's place in the resource, from ``indices`` of ``stream_datum``.
     count
         Number of datums.
     """
@@ -45,19 +47,19 @@ class Datums:
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> Datums:
-        """From the keyword arguments one by one."""
+        """Build from one mapping of keyword arguments per datum."""
         listed = list(rows)
         names = dict.fromkeys(name for row in listed for name in row)
         return cls({n: [row.get(n, MISSING) for row in listed] for n in names}, len(listed))
 
     @classmethod
     def range(cls, start: int, stop: int) -> Datums:
-        """Those of consecutive events of a stream resource."""
+        """Build for the events ``start`` to ``stop - 1`` of a stream resource."""
         return cls({"index": np.arange(start, stop)}, stop - start)
 
     @classmethod
     def joined(cls, parts: Sequence[Datums]) -> Datums:
-        """Those of several that have the same keywords, one after the other."""
+        """Concatenate several that all have the same keywords."""
         columns: dict[str, np.ndarray | Sequence[Any]] = {}
         for name in parts[0].columns:
             values = [part.columns[name] for part in parts]
@@ -75,7 +77,7 @@ class Datums:
         return self.count
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The keyword arguments one by one, as plain Python values."""
+        """Yield the keyword arguments of one datum after the other, as plain Python values."""
         lists = [c.tolist() if isinstance(c, np.ndarray) else c for c in self.columns.values()]
         if not lists:
             yield from ({} for _ in range(self.count))
@@ -83,7 +85,7 @@ class Datums:
             yield {k: v for k, v in zip(self.columns, row, strict=True) if v is not MISSING}
 
     def take(self, places: np.ndarray | slice) -> Datums:
-        """Those at some places, in the given order."""
+        """Return the datums at the given places, in the given order."""
         chosen = np.arange(self.count)[places]
         columns = {
             name: c[chosen] if isinstance(c, np.ndarray) else [c[i] for i in chosen]
@@ -92,13 +94,13 @@ class Datums:
         return Datums(columns, len(chosen))
 
     def integers(self, *names: str) -> np.ndarray:
-        """The column of the first of these names that there is, as int64.
+        """Return the column of the first of these names that is present, as int64.
 
         Raises
         ------
         FillError
-            If there is none, other columns are there too, or values are no whole numbers of
-            0 or more.
+            If none of the names is a column, if there are other columns as well, or if values
+            are not whole numbers of at least 0.
         """
         found = next((name for name in names if name in self.columns), None)
         unknown = [name for name in self.columns if name != found]
@@ -129,20 +131,20 @@ def _is_place(value: Any) -> bool:
 
 
 class FramesThere(NamedTuple):
-    """How many frames there are for the events of a resource, whoever takes them.
+    """The number of frames in the file or files of a resource, and how events share them.
 
     Attributes
     ----------
     frames
-        That the file has, or the files have.
+        Number of frames in the file, or in all files of a sequence.
     name
-        The keyword of a datum that counts events.
+        Keyword of a datum that counts events.
     per_event
-        The event ``n`` has ``per_event`` frames from ``(n - first) * per_event`` on.
+        Number of frames of an event: event ``n`` has those from ``(n - first) * per_event`` on.
     first
-        See above.
+        The event that has the first frame.
     option
-        Keyword of the handler for ``per_event``, "" if there is none.
+        Keyword argument of the handler that sets ``per_event``, "" if there is none.
     """
 
     frames: int
@@ -152,28 +154,29 @@ class FramesThere(NamedTuple):
     option: str = ""
 
     def up_to(self, place: int) -> int:
-        """Number of frames up to those of an event, these included."""
+        """Return the number of frames up to and including those of the event at ``place``."""
         return (place + 1 - self.first) * self.per_event
 
 
 class BlockHandler(ABC):
-    """Reads the cells of many datums of one resource in one call.
+    """Base class of handlers, which read the cells of many datums of one resource in one call.
 
-    It is built in the process that reads, as ``Handler(path, **resource_kwargs)``. For a stream
-    resource that is ``Handler(path, data_key=..., **parameters)``, with the descriptor's entry of
-    the data key, and ``indices=(first, stop)`` among the parameters where the resource's
-    ``stream_datum`` documents begin above 0.
+    A handler is built in the process that reads, as ``Handler(path, **resource_kwargs)``. For a
+    stream resource it is built as ``Handler(path, data_key=..., **parameters)``: ``data_key`` is
+    the descriptor's entry of the data key, and the parameters include ``indices=(first, stop)`` if
+    the resource's ``stream_datum`` documents begin above 0.
 
-    Building opens no file. A handler is kept open by the process's cache and may be read by
-    several threads at once; it closes its files when the last reference to it goes.
+    Building a handler must not open files. The process's cache keeps handlers open, and several
+    threads may call one at once; it closes its files when the last reference to it goes.
 
     Attributes
     ----------
     specs
-        The specs or mimetypes it is for.
+        Specs or mimetypes that the handler reads.
     readable
-        Set before the first read; open files by :meth:`ReadableRoots.open`, or
-        :meth:`ReadableRoots.check` every path before opening it.
+        Limits which files may be opened; set before the first read. Open files by
+        :meth:`ReadableRoots.open`, or pass every path to :meth:`ReadableRoots.check` before
+        opening it.
     """
 
     specs: ClassVar[frozenset[str]] = frozenset()
@@ -186,53 +189,53 @@ class BlockHandler(ABC):
         Parameters
         ----------
         datums
-            Any number, in any order, repeated or not.
+            Datums to read: any number, in any order, with or without repetitions.
         roi
-            What to read of each cell.
+            Region to read of each cell; the whole cell by default.
 
         Returns
         -------
         numpy.ndarray or list
-            Shape ``(len(datums), *cell[roi].shape)``; a list of one object a datum where the cells
-            have no common shape.
+            Array of shape ``(len(datums), *cell[roi].shape)``, or a list of one object per datum
+            if the cells have no common shape.
 
         Raises
         ------
         FillError
-            For what cannot be read; other exceptions are turned into it by who calls.
+            If something cannot be read. The caller turns other exceptions into this one.
         """
 
     def cell_shape(self, datums: Datums) -> tuple[int, ...] | None:
-        """Shape of the whole cells of these datums, without reading their values.
+        """Return the shape of the whole cells of these datums, without reading their values.
 
-        It may differ from what the descriptor claims: `roi` counts its dimensions. None where
-        only reading tells, or where the cells have no common shape.
+        It may differ from the shape in the descriptor; `roi` indexes the dimensions of this one.
+        None if it is only known by reading, or if the cells have no common shape.
         """
         return None
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
-        """Dtype of the cells of these datums, without reading their values; None: see above."""
+        """Return the dtype of the cells, without reading values; None as for :meth:`cell_shape`."""
         return None
 
     def frames_there(self, datums: Datums) -> FramesThere | None:
-        """How many frames there are, in the file of these datums, for all events together.
+        """Return the number of frames in the file of these datums, for all events together.
 
-        It opens nothing that :meth:`cell_shape` does not. None where events do not share the
-        frames of a file, or of numbered files, by their place; then nobody is told of frames
-        that are in no event.
+        It opens no files but those that :meth:`cell_shape` opens. None if the place of an event
+        does not tell which frames of a file, or of numbered files, belong to it; frames that
+        belong to no event then go unreported.
         """
         return None
 
     def frames_of(self, datums: Datums) -> CellFrames:
-        """Which bytes of which files the cells of these datums are, for references to them.
+        """Return which bytes of which files hold the cells of these datums, to make references.
 
         Raises
         ------
         NoReference
-            If they are none, or it cannot be told.
+            If the cells are not ranges of bytes of files, or if these cannot be told.
         """
         raise NoReference(f"{type(self).__name__} does not tell where frames lie in its files")
 
     def refresh(self) -> bool:
-        """Take notice that the file changed in place; False: build a new handler instead."""
+        """See that the file changed in place; return False if a new handler must be built."""
         return False

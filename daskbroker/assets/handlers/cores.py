@@ -1,7 +1,7 @@
-"""Work of one call divided among the cores that nobody else of this process uses.
+"""Divide the work of one call among the cores that no other call of this process uses.
 
-Decoding holds no lock, so several threads are as many times as fast. What Dask runs side by side
-counts: a call gets help only from cores for which there is no other call.
+Decoding releases the GIL, so it speeds up with the number of threads. Calls that Dask runs at the
+same time count: a call gets helper threads only for cores that are not taken by another call.
 """
 
 from __future__ import annotations
@@ -26,19 +26,22 @@ Item = TypeVar("Item")
 
 
 class _Helpers:
-    """The threads that help, and how many calls are at work. One for each process."""
+    """The pool of helper threads and the number of busy threads; one per process."""
 
     def __init__(self) -> None:
         in_each_process(self._begin)
 
     def _begin(self) -> None:
-        """A child has none of its parent's threads."""
+        """Start without threads; also after a fork, as a child has none of its parent's."""
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._busy = 0
 
     def enter(self, wanted: int, most: int) -> int:
-        """Count a call and so many helpers as there are idle cores for."""
+        """Count one more call; return how many of ``wanted`` helpers there are idle cores for.
+
+        The helpers are counted as well.
+        """
         with self._lock:
             self._busy += 1
             helping = max(0, min(wanted, most - self._busy))
@@ -46,16 +49,16 @@ class _Helpers:
             return helping
 
     def leave(self) -> None:
-        """Count a call, or a helper, no longer."""
+        """Stop counting one call or one helper."""
         with self._lock:
             self._busy -= 1
 
     def too_many(self, most: int) -> bool:
-        """Whether calls have come since for which there is no core."""
+        """Return whether more calls and helpers are busy than there are cores."""
         return self._busy > most
 
     def submit(self, work: Callable[[], None]) -> Future[None] | None:
-        """Have a helper begin; None while the interpreter ends."""
+        """Start a helper; return None if the interpreter is shutting down."""
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(CPU_COUNT, "daskbroker-decode")
@@ -70,11 +73,12 @@ _helpers = _Helpers()
 
 
 def most_threads() -> int:
-    """How many threads of this process may decode at once.
+    """Return the maximum number of threads of this process that may decode at once.
 
-    That is the setting ``decode-threads``; where it is 0, the threads of the Dask worker whose task
-    this is, or ``num_workers`` of dask's configuration, or the cores that the process may use. In
-    other processes that a process started, 1: there are as many of them as cores.
+    This is the setting ``decode-threads``. If it is 0, it is the number of threads of the Dask
+    worker that runs this task; outside of workers, ``num_workers`` of dask's configuration or the
+    number of cores that the process may use. In a child process that is no Dask worker it is 1, as
+    there are as many such processes as cores.
     """
     told = setting("decode-threads")
     if told:
@@ -88,18 +92,19 @@ def most_threads() -> int:
 
 
 def divide(work: Callable[[Item], None], items: Iterable[Item], alone: bool = False) -> None:
-    """Do some work on all items, side by side where cores are idle.
+    """Call ``work`` on all items, in several threads if cores are idle.
 
-    It returns when all is done, or when what was begun is done after an error.
+    It returns when all items are done. After an error no further items are begun, and the error is
+    raised when those already begun are done.
 
     Parameters
     ----------
     work
-        Called once with each item, by any thread.
+        Function that is called once with each item, by any thread.
     items
-        In the order in which they are begun.
+        Items, in the order in which they are begun.
     alone
-        Without help: the work is not worth it.
+        If True, use no helper threads, because the work is too small to be worth it.
     """
     waiting = deque(items)
     most = 1 if alone or len(waiting) < 2 else most_threads()
@@ -110,6 +115,7 @@ def divide(work: Callable[[Item], None], items: Iterable[Item], alone: bool = Fa
 
     def help_out() -> None:
         try:
+            # A helper gives its core back as soon as another call of Dask needs it.
             _drain(work, waiting, lambda: _helpers.too_many(most))
         finally:
             _helpers.leave()

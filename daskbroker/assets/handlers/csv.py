@@ -1,4 +1,4 @@
-"""Numbers in text files, separated by commas."""
+"""Handlers of text files of numbers separated by commas."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class StreamCSV(StreamRows):
     Parameters
     ----------
     file
-        Path.
+        Path of the file.
     delimiter
-        Between the numbers of a line.
+        Character between the numbers of a line.
     **others
         See :class:`~.stream_rows.StreamRows`.
     """
 
     specs = frozenset({"text/csv;header=absent"})
     skipped = 0
-    """Lines before the first one of numbers."""
+    """Number of lines before the first line of numbers."""
 
     def __init__(self, file: str, /, *, delimiter: str = ",", **others: Any) -> None:
         super().__init__(**others)
@@ -42,7 +42,7 @@ class StreamCSV(StreamRows):
         self._read: tuple[Identity, Rows] | None = None
 
     def source(self) -> Rows:
-        """The numbers; a file that changed is read anew."""
+        """Return the numbers of the whole file, which is read again if it changed."""
         with self._lock, self.readable.open(self._path) as file:
             state = identity(file.fileno())
             if self._read is None or self._read[0] != state:
@@ -73,7 +73,7 @@ def _numbers_of(column: pa.ChunkedArray, place: int) -> np.ndarray:
 
 
 class StreamCSVWithNames(StreamCSV):
-    """Mimetypes ``text/csv`` and ``text/csv;header=present``: the first line names columns."""
+    """Mimetypes ``text/csv`` and ``text/csv;header=present``: the first line names the columns."""
 
     specs = frozenset({"text/csv", "text/csv;header=present"})
     skipped = 1

@@ -1,4 +1,4 @@
-"""Sequences of CBF and EDF files, by the package fabio."""
+"""Handlers of sequences of CBF and EDF files, which the package fabio reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .sequences import FileSequence, PointSequence, StreamSequence
 __all__ = ["AreaDetectorCBF", "StreamCBF", "StreamEDF"]
 
 HEAD = 2**16
-"""Bytes in which a header ends."""
+"""Bytes at the beginning of a file in which its header must end."""
 _CBF = {
     "size": re.compile(rb"X-Binary-Size:\s*(\d+)", re.I),
     "fast": re.compile(rb"X-Binary-Size-Fastest-Dimension:\s*(\d+)", re.I),
@@ -47,7 +47,7 @@ def _reader(module: str, name: str) -> Callable[[], Any]:
 
 
 def _look_in_cbf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-    """What the header says, once it is known that the file has as much."""
+    """Return the shape and dtype in the header, after checking that the file has all bytes."""
     head = file.read(HEAD)
     found = {name: pattern.search(head) for name, pattern in _CBF.items()}
     start = head.find(_CBF_START)
@@ -78,7 +78,7 @@ def _look_in_edf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
 
 
 class _Fabio(FileSequence):
-    """Reads files of one image each, which a class of fabio knows."""
+    """Reads files of one image each by a class of fabio."""
 
     reader: ClassVar[tuple[str, str]]
 
@@ -95,19 +95,19 @@ class _Fabio(FileSequence):
         return take_region(native, axes_of(roi, shape))
 
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-        """Shape and dtype that the header tells of."""
+        """Return the shape and dtype in the header."""
         return (_look_in_cbf if self.reader[0] == "cbfimage" else _look_in_edf)(file)
 
 
 class AreaDetectorCBF(PointSequence, _Fabio):
-    """Spec ``AD_CBF``: a file a frame; see :class:`~.sequences.PointSequence`.
+    """Spec ``AD_CBF``: one file per frame; see :class:`~.sequences.PointSequence`.
 
     Parameters
     ----------
     path, template, filename, frame_per_point
-        As there.
+        See :class:`~.sequences.PointSequence`.
     initial_number
-        Of the first file.
+        Number of the first file.
     """
 
     specs = frozenset({"AD_CBF"})

@@ -1,4 +1,4 @@
-"""Names of the files of a sequence, from templates that documents bring along."""
+"""File names of a sequence, made from templates in documents, which are not trusted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ..files.readable import ReadableRoots
 __all__ = ["check_percent", "count_files", "numbered_name"]
 
 WIDEST = 64
-"""Digits a number may be padded to; a template cannot ask for a text that fills the memory."""
+"""Maximum digits that a number is padded to, so that no template asks for a text that fills the
+memory."""
 _PERCENT = re.compile(r"%([-+ 0#]*)(\d*)(?:\.(\d*))?([sdiu%])")
 _BRACES = re.compile(r"[<>^=]?[-+ ]?0?(\d*)d?")
 
 
 def check_percent(template: str) -> str:
-    """A template in C's style, such as ``%s%s_%6.6d.tif``, once it is known to be harmless.
+    """Check that a template in C's style, such as ``%s%s_%6.6d.tif``, is harmless; return it.
 
     Raises
     ------
     FillError
-        If it has other conversions than texts and whole numbers, or wide ones.
+        If it has conversions other than texts and whole numbers, or any wider than ``WIDEST``.
     """
     if not isinstance(template, str) or "%" in _PERCENT.sub("", template):
         raise FillError(f"the template {template!r} has parts that are neither %s nor %d")
@@ -35,22 +36,22 @@ def check_percent(template: str) -> str:
 
 
 def numbered_name(template: str, filename: str, number: int) -> str:
-    """The name of one file of a stream resource's sequence.
+    """Return the name of one file of a stream resource's sequence.
 
     Parameters
     ----------
     template
-        In the style of ``str.format`` with one number, or in C's style; there the first ``%s``
-        stands for the file name and others, meant for the folder, for nothing.
+        Template in the style of ``str.format`` with one number, or in C's style. In C's style the
+        first ``%s`` is replaced by the file name; others, meant for the folder, by nothing.
     filename
-        The parameter of this name.
+        The resource's parameter ``filename``.
     number
-        Of the file, from 0.
+        Number of the file, from 0.
 
     Raises
     ------
     FillError
-        If the template has other parts than these.
+        If the template has parts other than these.
     """
     if "%" in template:
         texts = iter([filename])
@@ -66,7 +67,10 @@ def _escaped(text: str) -> str:
 
 
 def _check_braces(template: str) -> str:
-    """A template whose only fields are a plain number and ``{:s}``; a field could reach further."""
+    """Return a template if its only fields are a plain number and ``{:s}``, else raise.
+
+    Other fields of ``str.format`` could read attributes and items of the arguments.
+    """
     try:
         fields = [
             (name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template)
@@ -85,19 +89,19 @@ def _check_braces(template: str) -> str:
 
 
 def count_files(name: Callable[[int], str], last: int, readable: ReadableRoots) -> int:
-    """Number of files of a sequence, from number 0 on, if there are more than up to ``last``.
+    """Return the number of files of a sequence, from number 0 on; at least ``last + 1``.
 
-    The sequence is taken to have no gaps after that: a folder of many files is not listed, and
-    where ``last`` is the last one, it is only asked for one file.
+    The sequence is assumed to have no gaps after ``last``, so its end is found by bisection: a
+    folder of many files is not listed, and if ``last`` is the last file, one look-up is enough.
 
     Parameters
     ----------
     name
-        Path of the file of a number.
+        Function that returns the path of the file with a number.
     last
-        Number of a file that is thought to be the last; the answer is never below it.
+        Number of the file that is expected to be the last. It is not looked up itself.
     readable
-        Which files may be opened, and so be asked for.
+        Files that may be opened; others count as missing.
     """
 
     def exists(number: int) -> bool:

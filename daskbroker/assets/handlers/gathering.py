@@ -1,4 +1,4 @@
-"""Cells put together as a block."""
+"""Combine single cells into a block."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ __all__ = ["gather"]
 
 
 def gather(cells: Iterable[Any], count: int, declared: tuple[int, ...] | None = None) -> Block:
-    """Cells as one array where they are of one shape and dtype, else as a list.
+    """Stack cells into one array if they have one shape and dtype, else return them as a list.
 
     Parameters
     ----------
     cells
-        So many as ``count``; each is dropped before the next is made.
+        Cells, as many as ``count``; each is released before the next is made.
+    count
+        Number of cells.
     declared
-        Shape that cells should have, but for axes of length 1. If the first one has another, it
-        is given in place of all: nothing is stacked that would be refused.
+        Shape that cells should have, except for axes of length 1. If the first cell has another
+        shape, the result repeats it ``count`` times without a copy, so that no memory is taken for
+        a block that the caller refuses.
     """
     out: np.ndarray | None = None
     listed: list[Any] = []
@@ -41,5 +44,8 @@ def gather(cells: Iterable[Any], count: int, declared: tuple[int, ...] | None = 
 
 
 def _is_plain(cell: Any) -> bool:
-    """Arrays of numbers; masked ones and the like would lose what makes them so."""
+    """Return whether a cell is a plain array of numbers.
+
+    Subclasses such as masked arrays would lose their additional content by stacking.
+    """
     return type(cell) is np.ndarray and not cell.dtype.hasobject

@@ -1,4 +1,4 @@
-"""Sequences of JPEG files."""
+"""Handler of sequences of JPEG files."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["StreamJPEG", "jpeg_shape"]
 STARTS_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 END = b"\xff\xd9"
 ALONE = {0x01, *range(0xD0, 0xD8)}
-"""Markers without a length behind them."""
+"""Markers that are not followed by a length."""
 
 
 def jpeg_shape(data: bytes) -> tuple[int, ...]:
-    """Height, width and, if there are several, channels that a JPEG image tells of.
+    """Return the shape in a JPEG image's header: ``(height, width)``, and channels if several.
 
     Raises
     ------
     FillError
-        If it tells none.
+        If it is not a JPEG image, has no size in its header, or does not have 8 bits per value.
     """
     if not data.startswith(b"\xff\xd8"):
         raise FillError("it is no JPEG image")
@@ -42,13 +42,13 @@ def jpeg_shape(data: bytes) -> tuple[int, ...]:
             if bits == 8 and height and width:
                 return (height, width) if channels == 1 else (height, width, channels)
             break
-        filling = marker == 0xFF
+        filling = marker == 0xFF  # any number of these bytes may precede a marker
         at += 1 if filling else 2 if marker in ALONE else 2 + int.from_bytes(data[at + 2 : at + 4])
     raise FillError("the JPEG image tells no size, or is none of 8 bits")
 
 
 class _JPEG(FileSequence):
-    """Reads JPEG files: ``(height, width)`` of grey ones, else ``(height, width, channels)``."""
+    """Reads JPEG files: uint8, ``(height, width)`` if grey, else ``(height, width, channels)``."""
 
     def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
         data = file.read()

@@ -1,4 +1,4 @@
-"""How the frames of a stream resource make events: one rule for all formats."""
+"""How the frames of a stream resource are divided into events: one rule for all formats."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _ITEM = re.compile(r"(-?\d+)?(:)?(-?\d+)?(:)?(-?\d+)?")
 
 @dataclass(frozen=True)
 class EventLayout:
-    """What a descriptor's entry and a stream resource's parameters say of frames and events.
+    """How frames make events, from a descriptor's entry and a stream resource's parameters.
 
     The rule is that of Bluesky's consolidators. With ``concat`` the data key's shape begins with
-    the number m of frames an event has, and event i has frames i*m to (i+1)*m - 1 along an axis
+    the number m of frames of an event, and event i has frames i*m to (i+1)*m - 1 along an axis
     of its own. With ``stack`` each event is one frame, without such an axis. ``multiplier`` is m
-    where the shape does not say so. And where the shape has a dimension fewer than the file, the
+    if the shape does not begin with it. If the shape has fewer dimensions than the file, the
     writer left the axis of frames out, and each event is one frame.
 
     Attributes
     ----------
     shape
-        Of the data key, the multiplier taken in; None where a dimension is not known.
+        Shape of the data key, with the multiplier applied; None for an unknown length.
     join
         ``"concat"`` or ``"stack"``.
     """
@@ -41,12 +41,12 @@ class EventLayout:
     def of(
         cls, data_key: Mapping[str, Any] | None, join_method: str, multiplier: int | None
     ) -> EventLayout:
-        """From a descriptor's entry and parameters.
+        """Build from a descriptor's entry and a stream resource's parameters.
 
         Raises
         ------
         FillError
-            For an unknown ``join_method``, or a shape that is none.
+            If ``join_method`` is unknown or the data key's shape is not a valid shape.
         """
         if join_method not in JOINS:
             raise FillError(f"join_method {join_method!r} is none of {', '.join(JOINS)}")
@@ -62,12 +62,12 @@ class EventLayout:
         return cls(shape, join_method)
 
     def frames_per_event(self, dimensions: int) -> int | None:
-        """Number m of frames an event has; None: one, without an axis of its own.
+        """Return the number m of frames of an event; None: one frame without an axis of its own.
 
         Parameters
         ----------
         dimensions
-            Of the file's frames, the axis that counts them included.
+            Number of dimensions of the file's dataset, including the axis of frames.
         """
         if self.join == "stack" or not self.shape or len(self.shape) < dimensions:
             return None
@@ -75,31 +75,31 @@ class EventLayout:
 
     @staticmethod
     def first_index(indices: tuple[int, int], rows: int, per_event: int | None) -> int:
-        """The index that the file's first frame belongs to.
+        """Return the index of the event that has the file's first frame.
 
-        A resource that continues another one counts its events on, but its file may hold only
-        its own frames; it does if it has too few for counting from 0.
+        A resource that continues another one counts its events on from it, but its file may hold
+        only its own frames. This is assumed if the file has too few frames for counting from 0.
 
         Parameters
         ----------
         indices
             First index of the resource, and the one after its last.
         rows
-            Frames in the file.
+            Number of frames in the file.
         per_event
-            Of :meth:`frames_per_event`.
+            Result of :meth:`frames_per_event`.
         """
         first, stop = indices
         return first if rows < stop * (1 if per_event is None else per_event) else 0
 
 
 def parse_slice(text: str | Sequence[str]) -> Roi:
-    """The region that a ``slice`` parameter such as ``":, 5, ::2"`` means.
+    """Return the region that a ``slice`` parameter such as ``":, 5, ::2"`` describes.
 
     Raises
     ------
     FillError
-        If it is none.
+        If it is not a valid region.
     """
     if not text:
         return ()

@@ -1,4 +1,4 @@
-"""Files of NumPy's own format. None may hold pickled objects."""
+"""Handlers of files in NumPy's own format. Pickled objects are never read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["FrameNPY", "SequenceNPY", "SingleNPY", "StreamNPY"]
 
 
 class _NPY(FileSequence):
-    """Reads npy files, of a part only its pages of memory."""
+    """Reads npy files; for a region the file is mapped, so only the needed pages are read."""
 
     def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
         shape, order, dtype = _header(file)
@@ -53,14 +53,14 @@ class _Header(NamedTuple):
 
 
 def _header(file: BinaryIO) -> _Header:
-    """What a file says of its array, once it is known that the file has as much.
+    """Read the header of an npy file, and check that the file is long enough for its array.
 
     Raises
     ------
     FillError
-        For pickled objects, and for a file that is too short.
+        If the file has pickled objects or is too short.
     ValueError
-        If it is no npy file.
+        If it is not an npy file.
     """
     version = read_magic(file)
     read = read_array_header_1_0 if version == (1, 0) else read_array_header_2_0
@@ -76,14 +76,14 @@ def _header(file: BinaryIO) -> _Header:
 
 
 class SequenceNPY(_NPY):
-    """Specs ``NPY_SEQ`` and ``RWFS_NPY``: the files ``<path>_<index>.npy``, each a cell.
+    """Specs ``NPY_SEQ`` and ``RWFS_NPY``: files ``<path>_<index>.npy``, each of which is a cell.
 
     Parameters
     ----------
     path
-        What the names begin with.
+        Beginning of the file names.
     root
-        Folder that a relative path is below.
+        Folder that a relative path refers to.
     """
 
     specs = frozenset({"NPY_SEQ", "RWFS_NPY"})
@@ -115,14 +115,14 @@ class SequenceNPY(_NPY):
 
 
 class SingleNPY(_NPY):
-    """Spec ``npy``: a file, all of it a cell. Datums have no keywords.
+    """Spec ``npy``: a file that is one cell. Datums have no keywords.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     mmap_mode
-        Of the time when it was written; it changes nothing here.
+        Recorded by the writer; ignored.
     """
 
     specs = frozenset({"npy"})
@@ -150,9 +150,9 @@ class SingleNPY(_NPY):
 
 
 class FrameNPY(SingleNPY):
-    """Spec ``npy_FRAMEWISE``: a file of frames, each a cell.
+    """Spec ``npy_FRAMEWISE``: a file of frames, each of which is a cell.
 
-    A datum has the keyword ``frame_no``. Parameters as for :class:`SingleNPY`.
+    A datum has the keyword ``frame_no``. The parameters are those of :class:`SingleNPY`.
     """
 
     specs = frozenset({"npy_FRAMEWISE"})
@@ -177,8 +177,8 @@ class FrameNPY(SingleNPY):
 class StreamNPY(StreamSequence, _NPY):
     """Mimetype ``multipart/related;type=application/x-npy``.
 
-    As :class:`~.sequences.StreamSequence`, but files are stacked by default, and without
-    ``template`` they are called ``<path>_<index>.npy``.
+    It differs from :class:`~.sequences.StreamSequence` in two points: files are stacked by
+    default, and without ``template`` they are named ``<path>_<index>.npy``.
     """
 
     specs = frozenset({"multipart/related;type=application/x-npy"})

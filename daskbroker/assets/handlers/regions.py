@@ -1,4 +1,4 @@
-"""Outer indexing with parts that are known: what a :data:`Roi` selects along each dimension."""
+"""Outer indexing: resolve a :data:`Roi` to the places it selects along each dimension."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ __all__ = [
 ]
 
 Axis: TypeAlias = "range | np.ndarray | int"
-"""What is selected along one dimension: places from 0, or one place, which drops the dimension."""
+"""Selection along one dimension: places counted from 0, or one place as an int, which drops the
+dimension."""
 
 
 def axes_of(roi: Roi, shape: Sequence[int]) -> tuple[Axis, ...]:
-    """What a region selects along every dimension of a shape.
+    """Return what a region selects along every dimension of a shape.
+
+    Negative places count from the end; a boolean array becomes the places of its True values.
 
     Raises
     ------
     FillError
-        If it has too many items or reaches beyond the shape.
+        If the region has more items than the shape has dimensions, reaches beyond the shape, or
+        has an item that is not a valid index.
     """
     if len(roi) > len(shape):
         raise FillError(f"the region {roi!r} has more dimensions than the cell, {tuple(shape)}")
@@ -66,20 +70,21 @@ def _check(places: np.ndarray, size: int, shape: Sequence[int]) -> None:
 
 
 def shape_of(axes: Sequence[Axis]) -> tuple[int, ...]:
-    """Shape of what is selected."""
+    """Return the shape of what is selected."""
     return tuple(len(axis) for axis in axes if not isinstance(axis, int))
 
 
 def as_slice(places: range) -> slice:
-    """The slice that selects these places."""
+    """Return the slice that selects these places."""
     if not places:
         return slice(0, 0)
+    # A descending range that ends at 0 has stop -1, which a slice would count from the end.
     stop = places.stop if places.step > 0 or places.stop >= 0 else None
     return slice(places.start, stop, places.step)
 
 
 def as_axis(places: np.ndarray) -> Axis:
-    """Places as a range where they are one."""
+    """Return evenly spaced places as a range, others as they are."""
     step = int(places[1] - places[0]) if len(places) > 1 else 1
     if len(places) and step and (places[1:] - places[:-1] == step).all():
         return range(int(places[0]), int(places[0]) + step * len(places), step)
@@ -87,7 +92,7 @@ def as_axis(places: np.ndarray) -> Axis:
 
 
 def compose(base: Axis, axis: Axis) -> Axis:
-    """Places of ``axis`` counted among those of ``base``, which drops no dimension."""
+    """Select by ``axis`` among the places of ``base``, which must not be an int."""
     assert not isinstance(base, int)
     if isinstance(axis, range):
         return base[as_slice(axis)]
@@ -99,9 +104,9 @@ def compose(base: Axis, axis: Axis) -> Axis:
 
 
 def take_region(array: np.ndarray, axes: Sequence[Axis], lead: int = 0) -> np.ndarray:
-    """The selected region of an array, after ``lead`` dimensions that are kept whole.
+    """Return the selected region of an array, after ``lead`` dimensions that are kept whole.
 
-    A view where no axis is an array.
+    It is a view of the array if no axis is an array.
     """
     basic = [slice(None) if isinstance(a, np.ndarray) else _basic(a) for a in axes]
     result = array[(slice(None),) * lead + tuple(basic)]
@@ -114,7 +119,7 @@ def take_region(array: np.ndarray, axes: Sequence[Axis], lead: int = 0) -> np.nd
 
 
 def put_region(out: np.ndarray, places: Sequence[np.ndarray], values: np.ndarray) -> None:
-    """Set what is at all combinations of some places along each dimension."""
+    """Assign ``values`` to ``out[np.ix_(*places)]``, by slices if the places allow."""
     axes = [as_axis(part) for part in places]
     if all(isinstance(axis, range) and axis.step > 0 for axis in axes):
         out[tuple(slice(a.start, a.stop, a.step) for a in axes if isinstance(a, range))] = values

@@ -1,4 +1,4 @@
-"""Which handler reads which spec, and how a task names it without carrying it."""
+"""Registry of the handlers by spec, and how a task refers to a handler without carrying it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ __all__ = ["Factory", "HandlerRegistry", "HandlerType"]
 
 HandlerType: TypeAlias = "Callable[..., Any] | str"
 """What can be registered: a subclass of ``BlockHandler``, a classic handler class or any other
-callable ``(path, **resource_kwargs) -> (**datum_kwargs) -> array``, or ``"module:Class"``."""
+callable ``(path, **resource_kwargs) -> (**datum_kwargs) -> array``, or the name of one as
+``"module:Class"``."""
 
 GROUP = "databroker.handlers"
 _HANDLERS = __package__
@@ -59,20 +60,21 @@ OWN: dict[str, str] = {
     "text/csv;header=present": f"{_HANDLERS}.csv:StreamCSVWithNames",
     "multipart/related;type=image/tiff": f"{_HANDLERS}.tiff:StreamTIFF",
 }
-"""Our own block handlers, by name so that h5py and tifffile load where a file is read."""
+"""The built-in block handlers, by name, so that h5py and tifffile are imported only where a file is
+read."""
 
 
 @dataclass(frozen=True)
 class Factory:
-    """A handler class as a task carries it: by reference, never an instance.
+    """A handler class in the form that a task carries: a reference, never an instance.
 
     Attributes
     ----------
     spec
-        That it was found for.
+        Spec that the handler was found for.
     reference
-        ``"module:qualname"``; or, for what no module of that name has (a class made in
-        ``__main__`` or in a function), cloudpickle's bytes of it.
+        ``"module:qualname"``, or the class pickled by cloudpickle if it cannot be imported by such
+        a name (a class defined in ``__main__`` or in a function).
     """
 
     spec: str
@@ -80,12 +82,12 @@ class Factory:
 
     @classmethod
     def of(cls, spec: str, handler: HandlerType) -> Factory:
-        """From what was registered.
+        """Build from what was registered.
 
         Raises
         ------
         FillError
-            For something that is neither callable nor ``"module:Class"``.
+            If it is neither callable nor of the form ``"module:Class"``.
         """
         if isinstance(handler, Factory):
             return cls(spec, handler.reference)
@@ -98,12 +100,12 @@ class Factory:
         raise FillError(f"{handler!r} is no handler for {spec!r}: give a class or 'module:Class'")
 
     def load(self) -> Callable[..., Any]:
-        """The handler class, imported once a process.
+        """Return the handler class, which is imported once per process.
 
         Raises
         ------
         FillError
-            If it cannot be imported here.
+            If it cannot be imported in this process.
         """
         return _load(self)
 
@@ -113,7 +115,7 @@ class Factory:
 
 
 def _reference(handler: Any) -> str | None:
-    """``module:qualname`` if that is where the handler is found again, else None."""
+    """Return ``module:qualname`` if importing that gives the same handler, else None."""
     module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", None)
     if not module or not name or module == "__main__":
         return None
@@ -138,14 +140,14 @@ def _load(factory: Factory) -> Callable[..., Any]:
 
 
 class HandlerRegistry:
-    """Handlers by spec: those registered, then our own, then those of installed packages.
+    """Handlers by spec: registered ones first, then built-in ones, then those of other packages.
 
-    Threads may use it at once. A mimetype is a spec too; its case and blanks do not matter.
+    Several threads may use it at once. A mimetype is a spec too; its case and blanks do not matter.
 
     Parameters
     ----------
     handlers
-        To register from the start, ``{spec: handler}``.
+        Handlers to register from the start, ``{spec: handler}``.
     """
 
     def __init__(self, handlers: Mapping[str, HandlerType] | None = None) -> None:
@@ -158,14 +160,23 @@ class HandlerRegistry:
         self._lock = threading.Lock()
 
     def register(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
-        """Say which handler reads a spec.
+        """Register the handler of a spec.
+
+        Parameters
+        ----------
+        spec
+            Spec or mimetype.
+        handler
+            Handler class, other callable, or ``"module:Class"``; see :data:`HandlerType`.
+        overwrite
+            If True, replace another handler that is registered for the spec.
 
         Raises
         ------
         HandlerExists
-            If another one is registered for it and ``overwrite`` is False.
+            If another handler is registered for the spec and ``overwrite`` is False.
         FillError
-            If it is no handler.
+            If it is not a handler.
         """
         spec = normal_spec(spec)
         factory = Factory.of(spec, handler)
@@ -178,7 +189,7 @@ class HandlerRegistry:
             self._explicit[spec] = factory
 
     def unregister(self, spec: str) -> None:
-        """Forget what was registered; what is built in or installed comes forth again.
+        """Remove the registered handler of a spec; a built-in or installed one applies again.
 
         Raises
         ------
@@ -190,7 +201,7 @@ class HandlerRegistry:
                 raise HandlerNotFound(f"no handler is registered for spec {spec!r}")
 
     def specs(self) -> dict[str, str]:
-        """Every spec that can be read, and by what: ``"module:Class"``."""
+        """Return every spec that can be read, and its handler as ``"module:Class"``."""
         found = {**_installed(), **OWN}
         with self._lock:
             found.update({spec: _shown(factory) for spec, factory in self._explicit.items()})
@@ -199,12 +210,12 @@ class HandlerRegistry:
     def registered(
         self, handler_registry: HandlerRegistry | Mapping[str, HandlerType] | None = None
     ) -> dict[str, Factory]:
-        """What a task has to carry: the handlers that were registered, by spec.
+        """Return the registered handlers by spec, in the form that a task carries.
 
         Parameters
         ----------
         handler_registry
-            By spec, for one call, before what is registered here.
+            Handlers by spec for one call; they take precedence over those registered here.
         """
         if isinstance(handler_registry, HandlerRegistry):
             more = handler_registry.registered()
@@ -223,25 +234,25 @@ class HandlerRegistry:
         handler_overrides: Mapping[str, HandlerType] | None = None,
         where: str = "",
     ) -> Factory:
-        """The handler for a spec.
+        """Return the handler for a spec.
 
         Parameters
         ----------
         spec
-            Or mimetype.
+            Spec or mimetype.
         data_key
-            That is filled, looked up in ``handler_overrides`` before all else.
+            Data key that is filled; it is looked up in ``handler_overrides`` before all else.
         handler_registry
-            By spec, for this call, looked up before what is registered.
+            Handlers by spec for this call; they are looked up before the registered ones.
         handler_overrides
-            By data key.
+            Handlers by data key for this call.
         where
-            Begins the message of an error: run, stream and key.
+            Beginning of an error message: run, stream and key.
 
         Raises
         ------
         HandlerNotFound
-            If there is none.
+            If there is no handler for the spec.
         """
         spec = normal_spec(spec)
         if handler_overrides and data_key in handler_overrides:
@@ -268,5 +279,5 @@ def _shown(factory: Factory) -> str:
 
 @lru_cache(maxsize=1)
 def _installed() -> Mapping[str, str]:
-    """Handlers of installed packages, by name; they are imported only when they read."""
+    """Return the names of installed packages' handlers by spec, without importing them."""
     return {normal_spec(point.name): point.value for point in entry_points(group=GROUP)}

@@ -1,4 +1,4 @@
-"""Datasets whose rows are the frames of events, in whatever format."""
+"""Read events from datasets whose rows are frames, for every file format."""
 
 from __future__ import annotations
 
@@ -30,58 +30,62 @@ __all__ = [
 ]
 
 MOST_PICKED = 2**22
-"""More frames than that are not counted one by one before it is known that files can hold them."""
+"""Maximum number of frames that are listed one by one before it is known that the files can hold
+them."""
 
 
 Located: TypeAlias = "tuple[list[StoredRows], np.ndarray, np.ndarray]"
-"""Datasets as bytes of files; of each row asked for, which dataset has it, and as which row."""
+"""Datasets as bytes of files and, for each requested row, the number of the dataset that has it and
+its row there (two int64 arrays)."""
 
 
 class Rows(Protocol):
-    """A dataset that is read by rows."""
+    """Protocol of a dataset that is read by rows."""
 
     @property
     def name(self) -> str:
-        """In its file."""
+        """Name of the dataset in its file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With the rows that there are now."""
+        """Shape, with the number of rows that exist now."""
 
     @property
     def dtype(self) -> np.dtype:
-        """In the byte order of the file."""
+        """Dtype of the values, in the byte order of the file."""
 
     @property
     def opened(self) -> dict[str, Identity]:
-        """The files that hold it, as far as they were opened, and what they were then."""
+        """Files of the dataset that were opened, each with its identity at that time."""
 
     @property
     def watched(self) -> bool:
-        """Whether all of them were opened to be watched while they are written."""
+        """Whether all of these files were opened to be watched while they are written."""
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the files that hold some rows, or all of them; None: not known."""
+        """Return the bytes of the files that hold ``rows``, or all rows if None; None: unknown."""
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`~.hdf5.rows.read_rows`."""
 
     def refresh(self) -> None:
-        """See the rows that a writer added."""
+        """Update the shape with the rows that a writer added."""
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Where some rows lie; :class:`~.stored_frames.NoReference` if that cannot be told."""
+        """Return where some rows lie; raise :class:`~.stored_frames.NoReference` if unknown."""
 
 
 class ArrayRows:
-    """An array in memory, or mapped into it.
+    """The rows of an array that is in memory or mapped into it.
 
     Parameters
     ----------
     array
-        Of one dimension or more.
-    name, stored
-        What errors call it, and the bytes of its file.
+        Array of at least one dimension.
+    name
+        Name in error messages; the path of the file for a mapped array.
+    stored
+        Size of the file, in bytes.
     """
 
     watched = False
@@ -92,7 +96,7 @@ class ArrayRows:
         self.opened: dict[str, Identity] = {}
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the file."""
+        """Return the size of the whole file, in bytes."""
         return self._stored
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -101,10 +105,10 @@ class ArrayRows:
         return np.array(region, self.dtype.newbyteorder("="))
 
     def refresh(self) -> None:
-        """Nothing: who has it builds another one."""
+        """Do nothing: the owner builds a new object when the file changed."""
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Where some rows lie, of an array that is mapped."""
+        """Return where some rows lie; raise ``NoReference`` unless the array is mapped."""
         array = self._array
         if not isinstance(array, np.memmap) or not array.flags.c_contiguous:
             raise NoReference(f"{self.name!r} is not stored as an array")
@@ -115,12 +119,12 @@ class ArrayRows:
 
 
 class OneFrame:
-    """A dataset that is one frame, without a dimension of frames, as the only row of another.
+    """The only row of a dataset that is one frame, without a dimension of frames.
 
     Parameters
     ----------
     frame
-        Of two dimensions or more.
+        Dataset of at least two dimensions.
     """
 
     def __init__(self, frame: Rows) -> None:
@@ -129,21 +133,21 @@ class OneFrame:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With a dimension of frames."""
+        """Shape, with a leading dimension of one frame."""
         return (1, *self._frame.shape)
 
     @property
     def opened(self) -> dict[str, Identity]:
-        """The files that hold it, as far as they were opened, and what they were then."""
+        """Files of the dataset that were opened, each with its identity at that time."""
         return self._frame.opened
 
     @property
     def watched(self) -> bool:
-        """Whether all of them were opened to be watched while they are written."""
+        """Whether all of these files were opened to be watched while they are written."""
         return self._frame.watched
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the files that hold it."""
+        """Return the bytes of the files that hold the frame."""
         return self._frame.stored()
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -154,34 +158,34 @@ class OneFrame:
         return np.broadcast_to(frame, (len(rows), *frame.shape)).copy()
 
     def refresh(self) -> None:
-        """See what a writer changed."""
+        """Update the shape with what a writer changed."""
         self._frame.refresh()
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Where the row lies."""
+        """Return where the row lies."""
         (stored,), _, _ = self._frame.locate(np.zeros(1, np.int64))
         return one_dataset(stored.as_one_row(), rows)
 
 
 def one_dataset(stored: StoredRows, rows: np.ndarray) -> Located:
-    """Rows that are all in one dataset."""
+    """Return where rows lie that are all in one dataset."""
     return [stored], np.zeros(len(rows), np.int64), rows
 
 
 def whole(shape: Sequence[int]) -> tuple[Axis, ...]:
-    """All places along each dimension."""
+    """Select all places along each dimension."""
     return tuple(map(range, shape))
 
 
 def rows_of(view: Sequence[Axis]) -> range:
-    """The rows that a view has."""
+    """Return the rows of a view, which must be a range."""
     rows = view[0]
     assert isinstance(rows, range)
     return rows
 
 
 def read_cell(source: Rows, roi: Roi) -> np.ndarray:
-    """A region of a dataset that is one cell, all its rows."""
+    """Read a region of a dataset that is one cell with all its rows."""
     axes = axes_of(roi, source.shape)
     rows = source.shape[0]
     return read_events(source, np.zeros(1, np.int64), rows, axes, whole(source.shape))[0]
@@ -196,11 +200,35 @@ def read_events(
 ) -> np.ndarray:
     """Read events that have ``per_event`` rows of a view each.
 
-    ``axes`` select along these rows and along the dimensions that the view keeps.
+    Parameters
+    ----------
+    source
+        Dataset to read.
+    places
+        Numbers of the events: event i has rows i*per_event to (i+1)*per_event - 1 of the view.
+    per_event
+        Number of rows of an event.
+    axes
+        Selection along the rows of an event and along the dimensions that the view keeps.
+    view
+        Selection along each dimension of the dataset, of which events are made.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(len(places), *shape_of(axes))``.
+
+    Raises
+    ------
+    FrameMissing
+        If the view has too few rows for an event.
+    FillError
+        If a cell or the result is larger than its files can hold.
     """
     rows = rows_of(view)
     _check_rows(source, places, per_event, len(rows))
     picked = axes[0] if not isinstance(axes[0], int) else [axes[0]]
+    # A claimed number of frames must not take memory before the file is known to hold so many.
     few = len(places) * len(picked) <= MOST_PICKED
     frames = _frames(places, per_event, picked) if few else None
     stored = source.stored(None if frames is None else rows.start + frames * rows.step)
@@ -217,12 +245,16 @@ def read_events(
 def locate_events(
     source: Rows, places: np.ndarray, per_event: int | None, view: Sequence[Axis]
 ) -> CellFrames:
-    """Where events lie that have ``per_event`` rows of a view each; None: one, without an axis.
+    """Return where events lie that have ``per_event`` rows of a view each.
+
+    If ``per_event`` is None, an event has one row and its cell has no axis of frames.
 
     Raises
     ------
     NoReference
-        If the view shows less than whole frames, or it cannot be told.
+        If the view shows less than whole frames, or if it cannot be told where they lie.
+    FrameMissing
+        If the view has too few rows for an event.
     """
     rows, count = rows_of(view), 1 if per_event is None else per_event
     _check_rows(source, places, count, len(rows))
@@ -244,7 +276,7 @@ def cell_frames(
     per_cell: int,
     has_axis: bool,
 ) -> CellFrames:
-    """Frames one after the other as cells of ``per_cell`` each."""
+    """Group consecutive frames into cells of ``per_cell`` frames each."""
     if not per_cell:
         raise NoReference("events have no frames")
     shape = (-1, per_cell)
@@ -252,7 +284,10 @@ def cell_frames(
 
 
 def _check_rows(source: Rows, places: np.ndarray, per_event: int, count: int) -> None:
-    """Check that the file has all frames; without a writer at work, missing ones do not come."""
+    """Raise ``FrameMissing`` if the dataset's ``count`` frames are too few for some events.
+
+    Unless a writer is still at work, the missing frames will never appear.
+    """
     whole = count // per_event if per_event else np.iinfo(np.int64).max
     outside = places[(places < 0) | (places >= whole)]  # no product, which might be too large
     if len(outside):

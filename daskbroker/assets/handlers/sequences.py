@@ -1,4 +1,4 @@
-"""Sequences of files, one or more an event: what formats of few frames a file have in common."""
+"""Base classes of handlers of file sequences, with one or more files per event."""
 
 from __future__ import annotations
 
@@ -23,39 +23,43 @@ __all__ = ["FileSequence", "PointSequence", "StreamSequence"]
 
 
 class FileSequence(BlockHandler):
-    """Reads sequences of files; a format says how one file is read and what it is called."""
+    """Base class that reads sequences of files; subclasses read one file and name it."""
 
     _looked: tuple[Any, tuple[tuple[int, ...], np.dtype]] | None = None
-    """What was found in the file that was looked into last, and which that is."""
+    """The file that was examined last (path, roots and identity), and its shape and dtype."""
 
     @abstractmethod
     def load(self, file: BinaryIO, roi: Roi) -> np.ndarray:
-        """A region of the array in one open file, in the byte order of this machine."""
+        """Read a region of the array in one open file, in the native byte order."""
 
     @abstractmethod
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
-        """Shape and dtype of the array in one open file, without reading its values."""
+        """Return the shape and dtype of the array in one open file, without reading its values."""
 
     def stored_in(self, file: BinaryIO, path: str) -> StoredRows:
-        """Where the array in one open file lies.
+        """Return where the array in one open file lies.
 
         Raises
         ------
         NoReference
+            If the format does not tell, or the array is not a range of bytes.
         """
         raise NoReference(f"{type(self).__name__} does not tell where arrays lie in its files")
 
     @abstractmethod
     def name(self, number: int) -> str:
-        """Path of the file of a number."""
+        """Return the path of the file with a number."""
 
     def load_number(self, number: int, roi: Roi) -> np.ndarray:
-        """A region of the array in the file of a number."""
+        """Read a region of the array in the file with a number."""
         with self.readable.open(self.name(number)) as file:
             return self.load(file, roi)
 
     def look(self, number: int) -> tuple[tuple[int, ...], np.dtype]:
-        """Shape and dtype of the array in the file of a number."""
+        """Return the shape and native dtype of the array in the file with a number.
+
+        The answer for the last file is kept until the file changes.
+        """
         path = self.name(number)
         known = path, self.readable, identity(path)
         if self._looked is not None and self._looked[0] == known and known[2] is not None:
@@ -67,11 +71,11 @@ class FileSequence(BlockHandler):
         return found
 
     def shape_of_number(self, number: int) -> tuple[int, ...]:
-        """Shape of the array in the file of a number."""
+        """Return the shape of the array in the file with a number."""
         return self.look(number)[0]
 
     def first_file(self, datums: Datums) -> int | None:
-        """Number of the first file of the first of some datums."""
+        """Return the number of the first file of the first datum; None if there is none."""
         return None
 
     def cell_dtype(self, datums: Datums) -> np.dtype | None:
@@ -79,26 +83,29 @@ class FileSequence(BlockHandler):
         return None if number is None else self.look(number)[1]
 
     def count_files(self, last: int) -> int:
-        """Number of files from number 0 on, ``last`` being that of one which is thought to be."""
+        """Return the number of files from number 0 on, ``last`` being the expected last number."""
         return count_files(self.name, last, self.readable)
 
     def read_whole_files(self, numbers: np.ndarray, roi: Roi) -> Block:
-        """Cells that are one file each."""
+        """Read cells that are one file each."""
         return gather((self.load_number(n, roi) for n in numbers.tolist()), len(numbers))
 
     def read_frames(self, places: np.ndarray, per_event: int, roi: Roi, *, pages: int = 0) -> Block:
-        """Cells that are ``per_event`` frames each, along an axis of their own.
+        """Read cells of ``per_event`` frames each, along an axis of their own.
 
         Only the files that the region needs are opened.
 
         Parameters
         ----------
         places
-            Event i has frames i*per_event and following.
-        per_event, roi
-            The region's first item is along the axis of frames.
+            Numbers of the events: event i has the frames from i*per_event on.
+        per_event
+            Number of frames of an event.
+        roi
+            Region of a cell; its first item selects along the axis of frames.
         pages
-            Frames of one file, along its first axis; 0: a file is a frame, without such an axis.
+            Number of frames of a file, along its first axis; 0 if a file is one frame without
+            such an axis.
         """
         picked = axes_of(roi[:1], (per_event,))[0]
         if isinstance(picked, int):
@@ -112,7 +119,7 @@ class FileSequence(BlockHandler):
     # -- where they lie ----------------------------------------------------------------------
 
     def stored_files(self, numbers: np.ndarray) -> Located:
-        """The arrays in the files of some numbers, and which of them each is."""
+        """Return where the arrays lie in the files with some numbers; each file is opened once."""
         known, which = np.unique(numbers, return_inverse=True)
         stored = []
         for number in known.tolist():
@@ -122,13 +129,13 @@ class FileSequence(BlockHandler):
         return stored, which, np.zeros(len(numbers), np.int64)
 
     def whole_files(self, numbers: np.ndarray, per_event: int | None = None) -> CellFrames:
-        """Cells that are one file each, or ``per_event`` of them along an axis."""
+        """Locate cells of ``per_event`` files each, along an axis; None: one file, without it."""
         stored, which, rows = self.stored_files(numbers)
         frames = [one.as_one_row() for one in stored]
         return cell_frames(frames, which, rows, per_event or 1, per_event is not None)
 
     def locate_frames(self, places: np.ndarray, per_event: int, pages: int = 0) -> CellFrames:
-        """Where cells lie that :meth:`read_frames` reads."""
+        """Return where the cells lie that :meth:`read_frames` reads."""
         frames = (places[:, None] * per_event + np.arange(per_event)).ravel()
         if not pages:
             return self.whole_files(frames, per_event)
@@ -140,11 +147,12 @@ class FileSequence(BlockHandler):
     def _frames(
         self, place: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int
     ) -> Iterator[np.ndarray]:
-        """Some frames of an event, those that follow each other in a file together."""
+        """Yield the picked frames of an event; consecutive ones of one file come together."""
         first = int(place) * per_event
-        if not pages:  # one by one, as there may be claimed more than can be counted
+        if not pages:  # one by one, as documents may claim more frames than fit into an array
             yield from (self.load_number(first + int(n), roi)[None] for n in picked)
             return
+        # The last file must exist before memory is taken for the claimed number of frames.
         with self.readable.open(self.name((first + int(picked[-1])) // pages)):
             frames = first + np.asarray(picked, dtype=np.int64)
         files = frames // pages
@@ -156,7 +164,7 @@ class FileSequence(BlockHandler):
     def _nothing(
         self, places: np.ndarray, per_event: int, count: int, roi: Roi, pages: int
     ) -> np.ndarray:
-        """No frames of some events, or some of no events."""
+        """Return an empty array, of no frames of some events or of some frames of no events."""
         if not len(places) or not per_event:
             return np.empty((len(places), count))
         frame = self.shape_of_number(int(places[0]) * per_event // (pages or 1))
@@ -170,21 +178,21 @@ def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:
 
 
 class PointSequence(FileSequence):
-    """A folder of files of a frame each, some of them a point; what area detectors write.
+    """A folder of one file per frame, n of which are a point, as area detectors write them.
 
-    A datum has the keyword ``point_number``; its cell is ``(n, *frame)`` of the files with
-    numbers from ``point_number * n``.
+    A datum has the keyword ``point_number``. Its cell has the shape ``(n, *frame)`` and consists of
+    the n files with numbers from ``point_number * n`` on.
 
     Parameters
     ----------
     path
-        Of the folder.
+        Path of the folder.
     template
-        In C's style, for folder, file name and number: ``%s%s_%6.6d.tif``.
+        Template in C's style for folder, file name and number, such as ``%s%s_%6.6d.tif``.
     filename
-        What the template calls so.
+        File name that is put into the template.
     frame_per_point
-        That is n.
+        Number n of frames of a point.
     """
 
     def __init__(
@@ -221,21 +229,28 @@ class PointSequence(FileSequence):
 class StreamSequence(FileSequence):
     """Files of a stream resource, named by a template.
 
-    How frames make events is told by :class:`~.layout.EventLayout`. With ``concat`` a file holds
+    :class:`~.layout.EventLayout` describes how frames make events. With ``concat`` a file holds
     ``chunk_shape[0]`` of an event's frames (one by default), with ``stack`` a file is an event.
 
     Parameters
     ----------
     folder
-        Path; the template's names are below it.
+        Path of the folder that has the files.
     data_key
-        The descriptor's entry.
+        The descriptor's entry of the data key.
     template, filename
         See :func:`~.file_names.numbered_name`.
-    chunk_shape, join_method, multiplier, indices
-        See above and :class:`~.layout.EventLayout`.
+    chunk_shape
+        Shape of the array in a file; its first item is the number of frames.
+    join_method, multiplier, indices
+        See :class:`~.layout.EventLayout`.
     **others
-        ``join_chunks`` and what else writers tell.
+        ``join_chunks`` and other parameters of writers, which are ignored.
+
+    Raises
+    ------
+    FillError
+        If an event's frames are not a whole number of files.
     """
 
     join = "concat"
@@ -315,9 +330,11 @@ class StreamSequence(FileSequence):
         return 1 if self._per_event is None else self._per_event // self._pages
 
     def _places(self, datums: Datums) -> np.ndarray:
-        """Events counted from the first one of the folder.
+        """Return the numbers of the events, counted from the first one in the folder.
 
-        A resource that continues another one counts on, but its files may be numbered anew.
+        A resource that continues another one counts its events on from it, but its files may be
+        numbered from 0 again. This is assumed if the file of its last event does not exist under
+        the continued number.
         """
         first, stop = self._indices
         if first and not self.readable.exists(self.name(stop * self._files_per_event - 1)):
@@ -325,7 +342,7 @@ class StreamSequence(FileSequence):
         return datums.integers("index")
 
     def _has_pages(self, place: int) -> bool:
-        """Whether a file's array has an axis of frames; one of a single frame may lack it."""
+        """Return whether a file's array has an axis of frames; with a single frame it may not."""
         if self._pages > 1:
             return True
         shape = self.shape_of_number(place * self._files_per_event)

@@ -1,6 +1,6 @@
-"""Where frames lie in their files: which bytes they are, and how these are coded.
+"""Where frames lie in their files: which bytes hold them, and how these are coded.
 
-What is found here says nothing of Zarr or of any format of references; those are made of it.
+Nothing here depends on Zarr or on a format of references; references are made from it elsewhere.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from ...core.regular import Identity
 __all__ = ["CellFrames", "Codec", "NoReference", "StoredRows"]
 
 Codec = Mapping[str, Any]
-"""A step by which chunks are coded, as numcodecs configures it: ``{"id": "zlib", "level": 4}``."""
+"""One step of coding chunks, as a configuration of numcodecs: ``{"id": "zlib", "level": 4}``."""
 
 
 class NoReference(FillError):
-    """Cells that are no ranges of bytes of files, or whose ranges cannot be told."""
+    """Raised if cells are not ranges of bytes of files, or if these ranges cannot be told."""
 
 
 @dataclass(frozen=True, eq=False)
 class StoredRows:
-    """A dataset in one file, whose rows are frames, and where its chunks lie.
+    """Location of a dataset in one file: its chunks, and rows that are frames.
 
     Attributes
     ----------
     path
-        Of the file.
+        Path of the file.
     state
-        What the file was when this was found out.
+        Identity of the file when the location was determined.
     shape
-        Of the dataset.
+        Shape of the dataset.
     dtype
-        Of its values, in the byte order of the file.
+        Dtype of the values, in the byte order of the file.
     chunk
-        Shape of a chunk; None: the values lie one after the other, uncoded.
+        Shape of a chunk; None if the values are stored contiguously and uncoded.
     codecs
-        By which chunks are coded, in the order in which they were applied.
+        Codecs of the chunks, in the order in which they were applied.
     offset
-        Of the first value, without chunks.
+        Byte offset of the first value, for a dataset without chunks.
     table
-        Offset, size and mask of left out filters of each chunk, ``(*grid, 3)``; the offset is -1
-        where a chunk was never written.
+        Offset, size and mask of omitted filters of each chunk, int64 of shape ``(*grid, 3)``. The
+        offset is -1 if a chunk was never written.
     """
 
     path: str
@@ -60,7 +60,7 @@ class StoredRows:
     table: np.ndarray | None = None
 
     def as_one_row(self) -> StoredRows:
-        """The same as one row of a dataset with a dimension more."""
+        """Return the whole dataset as the only row of one with an additional first dimension."""
         return replace(
             self,
             shape=(1, *self.shape),
@@ -69,12 +69,12 @@ class StoredRows:
         )
 
     def without(self, axes: Sequence[int]) -> StoredRows:
-        """The same without some dimensions, each of one place.
+        """Return the dataset without some dimensions, all of which must have length 1.
 
         Raises
         ------
         NoReference
-            If one has more, or chunks of more.
+            If the dataset or its chunks are longer than 1 along one of them.
         """
         lengths = [(self.shape[a], 1 if self.chunk is None else self.chunk[a]) for a in axes]
         if any(pair != (1, 1) for pair in lengths):
@@ -92,23 +92,23 @@ class StoredRows:
 
     @property
     def row_bytes(self) -> int:
-        """Of a frame that is not coded."""
+        """Bytes of an uncoded frame."""
         return prod(self.shape[1:]) * self.dtype.itemsize
 
     def ranges(self, rows: np.ndarray, count: int) -> np.ndarray:
-        """Offset, size and mask of the chunks that begin with some rows.
+        """Return the offset, size and mask of the chunks that begin with some rows.
 
         Parameters
         ----------
         rows
-            First row of each.
+            First row of each chunk.
         count
-            Rows of each: of a chunk, or of any number where there are none.
+            Number of rows of each chunk; any number for a dataset without chunks.
 
         Returns
         -------
         numpy.ndarray
-            Shape ``(len(rows), *grid of a frame, 3)``.
+            Shape ``(len(rows), *grid of a frame, 3)``, int64.
         """
         if self.table is not None and self.chunk is not None:
             return self.table[rows // self.chunk[0]]
@@ -120,16 +120,17 @@ class StoredRows:
 
 @dataclass(frozen=True, eq=False)
 class CellFrames:
-    """Which frames some cells are.
+    """The frames that some cells consist of.
 
     Attributes
     ----------
     stored
-        The datasets.
+        Datasets that have the frames.
     numbers, rows
-        Of each cell's frames, ``(cells, frames)``: which dataset, and which row of it.
+        For each frame of each cell, the number of its dataset in ``stored`` and its row there:
+        two int64 arrays of shape ``(cells, frames)``.
     has_axis
-        Whether a cell has an axis of frames; else it is one frame.
+        Whether a cell has an axis of frames; if not, it is one frame.
     """
 
     stored: Sequence[StoredRows]
@@ -139,18 +140,18 @@ class CellFrames:
 
     @property
     def cell_shape(self) -> tuple[int, ...]:
-        """Of a cell, as its file has it."""
+        """Shape of a cell in its file."""
         frame = self.stored[0].shape[1:]
         return (self.numbers.shape[1], *frame) if self.has_axis else frame
 
     @classmethod
     def joined(cls, count: int, parts: Sequence[tuple[np.ndarray, CellFrames]]) -> CellFrames:
-        """Those of ``count`` cells, from parts and the places of their cells.
+        """Join parts, each with the places of its cells, to the frames of ``count`` cells.
 
         Raises
         ------
         NoReference
-            If the cells of parts differ, or some are in none.
+            If the cells of the parts have differing numbers of frames, or a cell is in no part.
         """
         if not parts:
             raise NoReference("there are no frames")

@@ -1,4 +1,4 @@
-"""Stream resources of one file whose rows are the frames of all events."""
+"""Base of handlers of stream resources of one file whose rows are the frames of all events."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ __all__ = ["StreamRows"]
 
 
 class StreamRows(BlockHandler):
-    """Reads events as rows of one dataset; a format says what the dataset is.
+    """Base class that reads events as rows of one dataset; subclasses open the dataset.
 
-    How frames make events is told by :class:`~.layout.EventLayout`.
+    :class:`~.layout.EventLayout` describes how frames make events.
 
     Parameters
     ----------
     data_key
-        The descriptor's entry.
+        The descriptor's entry of the data key.
     slice
-        Text such as ``":, 5, :"``: the part of the dataset that is meant.
+        Part of the dataset that the resource refers to, as a text such as ``":, 5, :"``.
     squeeze
-        Drop dimensions of one place, but that of rows.
+        If True, drop dimensions of length 1, except that of rows.
     join_method, multiplier, indices
         See :class:`~.layout.EventLayout`.
     **others
-        ``chunk_shape``, ``join_chunks`` and what else writers tell; the file itself knows.
+        ``chunk_shape``, ``join_chunks`` and other parameters of writers. They are ignored, as the
+        file itself has this information.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class StreamRows(BlockHandler):
 
     @abstractmethod
     def source(self) -> Rows:
-        """The dataset, with the rows that there are now."""
+        """Return the dataset, with the rows that exist now."""
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source, view = self._view()
@@ -89,7 +90,13 @@ class StreamRows(BlockHandler):
         return locate_events(source, datums.integers("index") - first, per_event, view)
 
     def _view(self) -> tuple[Rows, tuple[Axis, ...]]:
-        """The dataset, and what the stream resource means of each of its dimensions."""
+        """Return the dataset and the selection along each dimension by ``slice`` and ``squeeze``.
+
+        Raises
+        ------
+        FillError
+            If ``slice`` drops the first dimension.
+        """
         source = self.source()
         view = axes_of(self._slice, source.shape)
         if isinstance(view[0], int):

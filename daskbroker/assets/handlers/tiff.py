@@ -1,4 +1,4 @@
-"""Sequences of TIFF files."""
+"""Handlers of sequences of TIFF files."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ class _TIFF(FileSequence):
 
 @contextmanager
 def opened_tiff(file: BinaryIO, readable: ReadableRoots) -> Iterator[tifffile.TiffFile]:
-    """An open file as TIFF; one that only makes sense with others is refused under roots.
+    """Open a file as TIFF.
 
     Raises
     ------
     FillError
+        If readable roots are set and the image is spread over several files.
     """
     if readable.roots is None:
         with tifffile.TiffFile(file) as tiff:
@@ -68,7 +69,7 @@ def opened_tiff(file: BinaryIO, readable: ReadableRoots) -> Iterator[tifffile.Ti
 
 
 class AreaDetectorTIFF(PointSequence, _TIFF):
-    """Spec ``AD_TIFF``: a file a frame; see :class:`~.sequences.PointSequence`."""
+    """Spec ``AD_TIFF``: one file per frame; see :class:`~.sequences.PointSequence`."""
 
     specs = frozenset({"AD_TIFF"})
 

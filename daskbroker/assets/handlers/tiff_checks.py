@@ -1,4 +1,4 @@
-"""What a TIFF file claims, before tifffile takes memory for it or opens other files."""
+"""Check what a TIFF file claims, before tifffile allocates memory for it or opens other files."""
 
 from __future__ import annotations
 
@@ -21,21 +21,25 @@ INFLATED: dict[int, Callable[[], Any]] = {
     32946: zlib.decompressobj,
     34925: lzma.LZMADecompressor,
 }
-"""Compressions whose size shows only while they are undone, and what undoes them in steps."""
+"""Compressions whose unpacked size is only known by unpacking, and decompressors that work in
+steps."""
+# Maximum ratio of unpacked to packed bytes; parts that stay below the limit even at this ratio are
+# not tried out.
 RATIO = {8: 1032, 32946: 1032, 34925: 8192}
 JPEG = 7
 BOUNDED = {1, 5, JPEG, 32773, 34926, 50000}
-"""Plain, LZW, JPEG, PackBits and Zstd: tifffile tells their decoders how much is to come out, or
-it is looked for before."""
+"""Compressions of bounded size: none, LZW, JPEG, PackBits and Zstd. Either tifffile tells the
+decoder how much must come out, or the size is checked before (JPEG)."""
 SLACK = 256 * 2**20
-"""Bytes that a segment may have beyond the image: tiles reach over its edge."""
+"""Maximum bytes that an unpacked part may have beyond the image, as tiles extend over its edge."""
 STEP = 2**20
 
 
 def names_others(tiff: tifffile.TiffFile) -> bool:
-    """Whether a file's metadata names other files that have a part of the image.
+    """Return whether a file's metadata names other files that have a part of the image.
 
-    It may in OME-TIFF, Micro-Manager and NDTiff. The file was opened with ``_multifile=False``.
+    This is possible in OME-TIFF, Micro-Manager and NDTiff. The file must have been opened with
+    ``_multifile=False``.
     """
     if tiff.is_ndtiff:
         return True
@@ -46,22 +50,26 @@ def names_others(tiff: tifffile.TiffFile) -> bool:
 
 
 def check_image(tiff: tifffile.TiffFile, series: Any) -> None:
-    """Refuse an image that is larger than its file can hold, or whose parts are.
+    """Check that neither an image nor any of its parts is larger than its file can hold.
 
     Raises
     ------
     FillError
+        If the image or a part is too large, or is compressed in a way that is not read.
     """
     check_cell(series.shape, series.dtype.itemsize, tiff.filehandle.size)
     check_pages(tiff, series.pages)
 
 
 def check_pages(tiff: tifffile.TiffFile, pages: Iterable[Any]) -> None:
-    """Refuse pages that are compressed in a way whose size is not known beforehand, or too large.
+    """Check that the unpacked size of pages is known beforehand and that the file can hold it.
+
+    Pages that are None are skipped.
 
     Raises
     ------
     FillError
+        If a page or a part of it is too large, or is compressed in a way that is not read.
     """
     for page in pages:
         if page is None:
@@ -85,7 +93,7 @@ def _check_segments(tiff: tifffile.TiffFile, page: Any) -> None:
 
 
 def _check_jpegs(tiff: tifffile.TiffFile, page: Any) -> None:
-    """JPEG has sizes of its own, which its decoder believes."""
+    """Check the sizes in the headers of JPEG parts, which the decoder trusts."""
     file, most = tiff.filehandle, page.nbytes + SLACK
     for offset, count in zip(page.dataoffsets, page.databytecounts):
         file.seek(offset)
@@ -95,7 +103,7 @@ def _check_jpegs(tiff: tifffile.TiffFile, page: Any) -> None:
 
 
 def _check_inflated(inflate: Any, data: bytes, most: int) -> None:
-    """Undo a compression step by step, and keep nothing."""
+    """Unpack in steps of ``STEP`` bytes, keeping nothing; raise if more than ``most`` come out."""
     size, waiting = 0, data
     while waiting and not inflate.eof:
         found = len(inflate.decompress(waiting, STEP))

@@ -1,4 +1,4 @@
-"""TIFF files of many pages, each a frame."""
+"""Handler of TIFF files of many pages, each of which is a frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StreamPages(StreamRows):
     Parameters
     ----------
     file
-        Path.
+        Path of the file.
     **others
         See :class:`~.stream_rows.StreamRows`.
     """
@@ -40,7 +40,7 @@ class StreamPages(StreamRows):
         self._found: tuple[Identity, Rows] | None = None
 
     def source(self) -> Rows:
-        """The pages; a file that changed is looked at anew."""
+        """Return the pages as rows; the file is opened again if it changed."""
         found, state = self._found, identity(self.readable.check(self._path))
         if found is None or found[0] != state:
             found = state, _rows_of(self._path, self.readable)
@@ -55,6 +55,7 @@ def _rows_of(path: str, readable: ReadableRoots) -> Rows:
         size = tiff.filehandle.size
         count = series.size // max(1, series.keyframe.size)
         dtype = np.dtype(tiff.byteorder + series.dtype.char)
+        # None if the pages are compressed or not contiguous; else the file can be mapped.
         if series.dataoffset is None:
             return _Pages(path, readable, (len(series.pages), *frame), dtype, size)
         mapped = np.memmap(file, dtype, "r", series.dataoffset, (count, *frame))
@@ -62,7 +63,7 @@ def _rows_of(path: str, readable: ReadableRoots) -> Rows:
 
 
 class _Pages:
-    """Pages that have to be decoded, or lie apart."""
+    """The rows of a file whose pages are compressed or not contiguous."""
 
     watched = False
 
@@ -79,7 +80,7 @@ class _Pages:
         self.opened: dict[str, Identity] = {}
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the file."""
+        """Return the size of the whole file, in bytes."""
         return self._stored
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -96,7 +97,7 @@ class _Pages:
         return out
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Where some pages lie."""
+        """Return where some pages lie."""
         with self._open() as file, opened_tiff(file, self._readable) as tiff:
             return one_dataset(stored_pages(tiff, self._readable.check(self.name)), rows)
 
@@ -104,4 +105,4 @@ class _Pages:
         return self._readable.open(self.name)
 
     def refresh(self) -> None:
-        """Nothing: who has it builds another one."""
+        """Do nothing: the owner builds a new object when the file changed."""

@@ -1,4 +1,4 @@
-"""TIFF images as bytes of their files, for references to them."""
+"""Locate the bytes of TIFF images in their files, to make references to them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CODECS: dict[int, tuple[Codec, ...]] = {
     32946: ({"id": "zlib", "level": 6},),
     50000: ({"id": "zstd", "level": 3},),
 }
-"""By TIFF's number of a compression: none, deflate (two numbers), Zstandard."""
+"""Codecs by TIFF's number of a compression: none, deflate (two numbers), Zstandard."""
 
 
 def stored_image(tiff: tifffile.TiffFile, path: str) -> StoredRows:
-    """The first series of a file as one array.
+    """Return where the first series of a file lies, as one array.
 
     Raises
     ------
     NoReference
-        For what is compressed or divided in a way that chunks of one size cannot say.
+        If it is compressed or divided in a way that chunks of one size cannot describe.
     """
     series = tiff.series[0]
     if series.dataoffset is not None:
@@ -43,12 +43,12 @@ def stored_image(tiff: tifffile.TiffFile, path: str) -> StoredRows:
 
 
 def stored_pages(tiff: tifffile.TiffFile, path: str) -> StoredRows:
-    """The pages of the first series of a file as rows.
+    """Return where the pages of the first series of a file lie, as rows.
 
     Raises
     ------
     NoReference
-        As :func:`stored_image` does.
+        If pages differ, or under the conditions of :func:`stored_image`.
     """
     pages = list(tiff.series[0].pages)
     found = [_page(page, path) for page in pages]
@@ -66,7 +66,7 @@ def stored_pages(tiff: tifffile.TiffFile, path: str) -> StoredRows:
 
 
 def _page(page: Any, path: str) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Codec, ...], Any]:
-    """Shape, shape of a part, codecs, and where the parts lie."""
+    """Return the shape of a page, the shape, codecs and places of its strips or tiles."""
     page = None if page is None else page.aspage()
     if page is None or page.samplesperpixel != 1 or page.imagedepth != 1:
         raise NoReference(f"{path!r} has pages that are missing, coloured or volumes")

@@ -1,4 +1,4 @@
-"""Arrays in folders of the Zarr format, versions 2 and 3, by the package zarr."""
+"""Handler of arrays in folders of the Zarr format, versions 2 and 3, read by the package zarr."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class StreamZarr(StreamRows):
     Parameters
     ----------
     folder
-        Path.
+        Path of the folder.
     dataset
-        Path of the array in it, if it is not at its top; ``path`` is another name for it.
+        Path of the array in the folder, if it is not at its top; ``path`` is another name for it.
     swmr
-        Changes nothing.
+        Ignored.
     **others
         See :class:`~.stream_rows.StreamRows`.
     """
@@ -51,7 +51,7 @@ class StreamZarr(StreamRows):
         self._found: tuple[list[Identity], Rows] | None = None
 
     def source(self) -> Rows:
-        """The array; one whose metadata changed is opened anew."""
+        """Return the array, which is opened again if its metadata changed."""
         files = [os.path.join(self._folder, self._name, name) for name in METADATA]
         state = [identity(self.readable.check(path)) for path in files]
         if self._found is None or self._found[0] != state:
@@ -63,7 +63,7 @@ class StreamZarr(StreamRows):
 
 
 class _ZarrRows:
-    """An array, read by rows."""
+    """A Zarr array that is read by rows."""
 
     watched = False
 
@@ -86,7 +86,7 @@ class _ZarrRows:
         self._array = array
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """It is not known, but for what no chunk can hold."""
+        """Return None: it is not known how many bytes a Zarr array takes."""
         return None
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -98,15 +98,15 @@ class _ZarrRows:
         return take_region(block, rest).astype(self.dtype.newbyteorder("="), copy=False)
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Nowhere: Zarr arrays are opened as they are."""
+        """Raise ``NoReference``: Zarr arrays are opened directly, without references."""
         raise NoReference(f"{self.name!r} is an array of Zarr itself, which needs no references")
 
     def refresh(self) -> None:
-        """Nothing: who has it builds another one."""
+        """Do nothing: the owner builds a new object when the array changed."""
 
 
 def _box(axis: Axis) -> tuple[slice | np.ndarray, Axis]:
-    """What is read along a dimension, in order and once, and what is picked of that."""
+    """Return what to read along a dimension, increasing and unique, and the selection from it."""
     if isinstance(axis, int):
         return slice(axis, axis + 1), 0
     if isinstance(axis, range) and axis.step > 0:
@@ -128,7 +128,7 @@ def _package() -> Any:
 
 
 def _store(folder: str, readable: ReadableRoots) -> Any:
-    """A folder as Zarr's store, of which only regular files below the readable roots are read."""
+    """Return a folder as a Zarr store that reads only regular files below the readable roots."""
     from zarr.storage import LocalStore
 
     class Checked(LocalStore):  # type: ignore[misc]

@@ -1,1 +1,1 @@
-"""What detector files say of shape and dtype: looking into them, sharing and remembering it."""
+"""Look into detector files for shape and dtype, and share and remember what is found."""

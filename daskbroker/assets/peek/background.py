@@ -1,7 +1,7 @@
-"""Looking into the files of runs that have stopped, in a thread, while nobody waits for it.
+"""Look into the files of stopped runs in a background thread.
 
-A process that forks waits for a look that is under way: the child would have locks of libraries,
-and of Python's own cached properties, that nobody gives back.
+A process that forks waits for a look in progress: otherwise the child would inherit locks of
+libraries, and of Python's cached properties, that are never released.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ __all__ = ["BackgroundPeeker"]
 logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 0.5
-"""So long no run must have stopped: whoever brings in many runs is not slowed down."""
+"""Seconds without a stopping run before looks begin, so that inserting many runs is not slowed."""
 MOST_WAITING = 256
-"""Of more runs those that stopped first are left to their first reader."""
+"""Maximum number of waiting runs; beyond it, those that stopped first are left to their first
+reader."""
 CLOSE_SECONDS = 5.0
-"""So long a look that is under way is waited for when its store is closed."""
+"""Maximum seconds to wait for a look in progress when its store is closed."""
 
 FORK_SECONDS = 10.0
-"""So long a fork waits for a look."""
+"""Maximum seconds that a fork waits for a look."""
 
 _peekers: weakref.WeakSet[BackgroundPeeker] = weakref.WeakSet()
 
 
 @lru_cache
 def _barrier() -> ForkBarrier:
-    """One for all looks of the process, made when the first begins.
+    """Return the one barrier for all looks of the process, made when the first look begins.
 
-    What is registered last is done first before a fork. h5py waits there for its own lock, and
-    keeps it; so h5py has to come before.
+    Hooks that are registered last run first before a fork. The hook of h5py acquires h5py's lock
+    and keeps it, so h5py must be imported before, for this barrier to wait first.
     """
     import h5py  # noqa: F401
 
@@ -47,15 +48,15 @@ def _barrier() -> ForkBarrier:
 
 
 class BackgroundPeeker:
-    """Runs that wait to be looked into, and the thread that does it as long as there are some.
+    """Queue of runs to look into, with a thread that works as long as there are some.
 
-    What fails, or is not reached, is left to the first reader. A forked child leaves what waits to
-    its parent.
+    Runs that fail or are not reached are left to their first reader. A forked child leaves the
+    queue to its parent.
 
     Parameters
     ----------
     peek
-        Looks into the files of a run, by its uid, in bounded time.
+        Function that looks into the files of a run, given its uid, in bounded time.
     """
 
     def __init__(self, peek: Callable[[str], object]) -> None:
@@ -72,7 +73,7 @@ class BackgroundPeeker:
         self._newest = 0.0
 
     def add(self, run: str) -> None:
-        """Look into the files of a run that has just stopped, later."""
+        """Queue a run that has just stopped."""
         with self._lock:
             if self._closed:
                 return
@@ -102,7 +103,7 @@ class BackgroundPeeker:
                     logger.debug("the files of run %r were not looked into: %s", run, error)
 
     def close(self) -> None:
-        """Begin nothing more; wait a moment for what is under way."""
+        """Begin no further look; wait up to ``CLOSE_SECONDS`` for one in progress."""
         with self._lock:
             self._closed = True
             self._waiting.clear()
@@ -114,6 +115,6 @@ class BackgroundPeeker:
 
 @atexit.register
 def _close_all() -> None:
-    """A thread in the middle of HDF5 must not outlive the interpreter."""
+    """Close all peekers, as a thread inside HDF5 must not outlive the interpreter."""
     for peeker in list(_peekers):
         peeker.close()

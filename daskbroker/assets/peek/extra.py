@@ -1,4 +1,4 @@
-"""Frames of a file that are in no event: how many the documents of a run tell of."""
+"""Find files that have more frames than the events of their run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["extra_frames"]
 def extra_frames(
     target: Target, filling: Filling, looks: Sequence[Look], looked: Sequence[Looked]
 ) -> tuple[ExtraFrames, ...]:
-    """Of the files that were looked into, those that have more frames than documents tell of.
+    """Return those of the files looked into that have more frames than the documents refer to.
 
-    All datums of a run are only read if a file has more frames than those of the events that were
+    All datums of a run are read only if a file has frames beyond those of the events that were
     looked at.
     """
     references = filling.references[target.run]
@@ -48,7 +48,7 @@ def _extra(
 
 
 def _last_place(target: Target, references: References, look: Look, frames: FramesThere) -> int:
-    """Of the event that has the last of the frames, whichever stream it is of."""
+    """Return the place of the event that has the last of the frames, in any stream."""
     layout = STREAM_RESOURCE if look.resource.stream else RESOURCE
     resource = references.documents(layout, [look.resource.uid])[look.resource.uid]
     if look.resource.stream:

@@ -1,4 +1,4 @@
-"""Looking into the files of one resource group: those of its first and of its last event."""
+"""Look into the files of one resource group: those of its first and of its last event."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .looks import Look, Looked
 __all__ = ["Group", "groups_of", "looks_of", "peek_of", "place_of"]
 
 MOST_CHUNKS = 4
-"""So many chunks are read, from either end, to find an event with a reference."""
+"""Maximum number of chunks that are read from each end to find an event with a reference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class Group:
     Attributes
     ----------
     target
-        Which.
+        Descriptor and data key.
     plan, places
-        The chunks of events of a plan that are of the descriptor, at least one.
+        Plan of chunks of events, and the places of the descriptor's chunks in it, at least one.
     """
 
     target: Target
@@ -58,7 +58,7 @@ class Group:
 
 
 def groups_of(plan: RunPlan) -> list[Group]:
-    """The resource groups of planned events, as far as they have events."""
+    """Return the resource groups of planned events; those without events are left out."""
     owners = plan.events.records["descriptor"]
     order = np.argsort(owners, kind="stable")
     descriptors, begins = np.unique(owners[order], return_index=True)
@@ -71,20 +71,20 @@ def groups_of(plan: RunPlan) -> list[Group]:
 
 
 def place_of(group: Group, filling: Filling) -> Place | None:
-    """Where a group is, over all stores; None if its run has no references."""
+    """Return the place of a group over all stores; None if its run has no references."""
     references = filling.references.get(group.target.run)
     return None if references is None else (references.store, *group.label)
 
 
 def looks_of(group: Group, filling: Filling) -> list[Look]:
-    """What to look at of a group: its first cell, and its last one, which may be of one resource.
+    """Return what to look at of a group: its first and its last cell, joined by resource.
 
-    It is nothing where events have values, or nothing, in place of references.
+    The list is empty if events have values, or nothing, in place of references.
 
     Raises
     ------
     FillError
-        If a reference leads nowhere, or no handler is known.
+        If a reference cannot be followed, or there is no handler.
     """
     target = group.target
     looks: dict[str, Look] = {}
@@ -102,9 +102,9 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
 
 
 def _ends(group: Group, filling: Filling) -> Iterator[Found]:
-    """Where the cells of the first and of the last event with a reference are.
+    """Yield where the cells of the first and of the last event with a reference are.
 
-    What both need is read once: most runs have one chunk of events, and one of datums.
+    What both need is read once, as most runs have one chunk of events and one of datums.
     """
     target, places = group.target, group.places.tolist()
     references = filling.references.get(target.run)
@@ -125,7 +125,7 @@ def _ends(group: Group, filling: Filling) -> Iterator[Found]:
 
 
 def _end(target: Target, chunks: Iterable[Held], row: int) -> str | int | None:
-    """Datum_id or seq_num of the first (0) or last (-1) event with a reference, if there is one."""
+    """Return the datum_id or seq_num of the first (0) or last (-1) event with a reference."""
     for held in islice(chunks, MOST_CHUNKS):
         if len(held.references):
             return str(held.references[row % len(held.references)])
@@ -142,7 +142,7 @@ def _held(group: Group, place: int) -> Held:
 def peek_of(
     group: Group, filling: Filling, sort: str, looks: Sequence[Look], looked: Sequence[Looked]
 ) -> Peek:
-    """What was found of a group, with what computing has found before."""
+    """Return what was found in a group's files, with cells that computing found before."""
     spec = looks[0].resource.spec
     place = place_of(group, filling)
     noted = () if place is None else cells_noted(place)

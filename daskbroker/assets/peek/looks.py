@@ -1,4 +1,4 @@
-"""One look into one file, by whoever sees it."""
+"""One look into one file, in whichever process can access it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Look", "Looked", "look"]
 
 
 class Look(NamedTuple):
-    """One look into a resource, by whoever sees it: small and picklable."""
+    """What is needed to look into a resource in any process: small and picklable."""
 
     resource: ResolvedResource
     factory: Factory
@@ -26,16 +26,16 @@ class Look(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What was found.
+    """What was found by a look.
 
     Attributes
     ----------
     cells
-        The different ones.
+        Shapes and dtypes of the cells that were looked at.
     state
-        The file as it was, None where there is no single one.
+        Path, size and time of the file or folder; None if there is none at the path.
     frames
-        How many there are for all events, None where they do not share them.
+        Number of frames for all events; None if the handler cannot tell.
     """
 
     cells: list[Cell]
@@ -44,11 +44,12 @@ class Looked(NamedTuple):
 
 
 def look(one: Look, keep_open: bool = True) -> Looked:
-    """Look into a file, without reading pixels where its handler can tell.
+    """Look into a file, without reading pixels if its handler can tell shape and dtype.
 
     Raises
     ------
     FillError
+        If the file cannot be read.
     """
     resource, factory, datums, claim, where = one
     cells, frames = look_into_file(

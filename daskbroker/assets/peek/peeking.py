@@ -1,8 +1,9 @@
-"""Which files are looked into when runs are opened, and what is then known of all of them.
+"""Decide which files are looked into when runs are opened, and what is then known of all of them.
 
-Files are looked into where the claim is open, or where that is asked for, and nothing is
-remembered. Up to :data:`MOST_LOOKS` groups are looked into each for itself. Of more, some of each
-sort are, and what they hold is the guess for the others; a block that differs from it is an error.
+The files of a resource group are looked into if nothing is remembered of them and their claim is
+open or looking is requested. Up to :data:`MOST_LOOKS` groups are all looked into. If there are
+more, some groups of each sort are, and what they hold is the guess for the others; a block that
+differs from the guess is an error.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from .workers import look_on_workers
 __all__ = ["PeekMode", "peek_all", "peeked", "remembered"]
 
 PeekMode = bool | Literal["each"] | None
-"""Whether files are looked into: None, where claims are open; True, wherever; False, nowhere;
-``"each"``, into those of each run, however many there are."""
+"""Whether files are looked into: None, if their claims are open; True, always, but of many groups
+only into some; False, never; ``"each"``, into those of each run, however many there are."""
 
 MOST_LOOKS = 10
-"""So many groups are looked into when runs are opened. A handler may open a file twice."""
+"""Maximum number of groups that are looked into when runs are opened. A handler may open a file
+twice."""
 MOST_CHECKED = 20
-"""Of so many groups it is asked whether their files have changed since."""
+"""Maximum number of groups for which it is checked whether remembered files have changed."""
 
 Label = tuple[str, str]
 
@@ -50,23 +52,22 @@ def peeked(
     dtypes: Collection[str] = (),
     stopped: Collection[str] = (),
 ) -> Filling:
-    """The same filling, that knows what the files of planned events hold.
+    """Return the filling with knowledge of what the files of planned events hold.
 
     Parameters
     ----------
     filling, plan
-        Of the same runs.
+        Filling and plan of the same runs.
     memory
-        Where what is found is remembered; None: nowhere.
+        Memory that findings are put into; nothing is remembered if None.
     mode
         See :data:`PeekMode`.
     keys
-        Only these data keys; None: all.
+        Data keys to consider; all if None.
     dtypes
-        Keys whose dtype is given, so that only a shape can be open.
+        Keys whose dtype is given by the caller, so that only their shape can be open.
     stopped
-        Uids of runs that have stopped: only of these is it told that a file has frames that are in
-        no event.
+        Uids of runs that have stopped. Frames in no event are reported only for these.
     """
     groups = [group for group in groups_of(plan) if keys is None or group.target.key in keys]
     opening = _Opening(filling, memory, mode, frozenset(dtypes), stopped)
@@ -79,7 +80,7 @@ def peeked(
 
 
 def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]) -> Filling:
-    """The same filling, that knows what is remembered of some targets; nothing is looked into."""
+    """Return the filling with what is remembered of some targets; no file is looked into."""
     opening = _Opening(filling, None, False, frozenset())
     peek_of_label = {(peek.descriptor, peek.key): peek for peek in peeks}
     for target in targets:
@@ -97,20 +98,26 @@ def peek_all(
     *,
     stopped: Collection[str] = (),
 ) -> list[Peek]:
-    """Look into the files of all groups that are not remembered, or have changed since.
+    """Look into the files of all groups that are not remembered or have changed since.
 
-    What files of runs that go on have beyond the documents is left to a later look.
+    Files of unfinished runs that have more frames than the documents refer to are left to a later
+    look.
 
     Parameters
     ----------
     filling, plan
-        Of the same runs.
+        Filling and plan of the same runs.
     seconds
-        No look begins later than that; None: all are made.
+        Seconds after which no further look begins; no limit if None.
     keep_open
-        Keep files open, for who goes on to read them.
+        If True, keep files open for a caller who goes on to read them.
     stopped
         Uids of runs that have stopped.
+
+    Returns
+    -------
+    list of Peek
+        What was found, without groups whose files cannot be read.
     """
     end = None if seconds is None else time.monotonic() + seconds
     groups = groups_of(plan)
@@ -124,7 +131,7 @@ def peek_all(
 def look_into(
     groups: Iterable[Group], filling: Filling, sorts: Labels, *, keep_open: bool = True
 ) -> tuple[dict[Label, Peek], dict[Label, Unseen]]:
-    """Look into the files of some groups: what was found, and what could not be seen."""
+    """Look into the files of some groups; return what was found, and what could not be read."""
     found: dict[Label, Peek] = {}
     unseen: dict[Label, Unseen] = {}
     for group in groups:
@@ -143,7 +150,7 @@ def look_into(
 
 @dataclass(frozen=True)
 class Unseen:
-    """A group whose files this process does not see: what to look at, and why it could not."""
+    """A group whose files this process cannot read: what to look at, and the reason."""
 
     group: Group
     looks: Sequence[Look]
@@ -151,7 +158,7 @@ class Unseen:
 
 
 def _is_final(peek: Peek, stopped: Collection[str]) -> bool:
-    """Whether what was found stays: a file that is ahead of the documents of its run does not."""
+    """Return whether a finding is final: not if a file is ahead of the documents of its run."""
     return not peek.extra or peek.run in stopped
 
 
@@ -161,7 +168,7 @@ def _has_handler(peek: Peek, filling: Filling) -> bool:
 
 @dataclass(eq=False)
 class _Opening:
-    """One opening of runs."""
+    """State of one opening of runs: what is known, and what there is to warn of."""
 
     filling: Filling
     memory: Memory | None
@@ -177,7 +184,7 @@ class _Opening:
     # -- what is remembered ------------------------------------------------------------------
 
     def recognize(self, groups: Sequence[Group], peeks: Iterable[Peek]) -> list[Group]:
-        """Know what is remembered of some groups; those that are to be looked into."""
+        """Know what is remembered of groups; return the others that are to be looked into."""
         there = {(peek.descriptor, peek.key): peek for peek in peeks}
         few = len(groups) <= MOST_CHECKED
         wanted = []
@@ -213,7 +220,7 @@ class _Opening:
     # -- what is found out -------------------------------------------------------------------
 
     def find_out(self, wanted: Sequence[Group], sorts: Labels) -> None:
-        """Look into files of some groups, and know of all of them what can be known."""
+        """Look into files of some of the groups, and know or guess what all of them hold."""
         found, unseen = look_into(self._chosen(wanted, sorts), self.filling, sorts)
         for peek in found.values():
             self._note_alike(peek)
@@ -236,9 +243,11 @@ class _Opening:
         _warn_of_unseen(missing, unseen)
 
     def _chosen(self, wanted: Sequence[Group], sorts: Labels) -> list[Group]:
-        """Those to look into: all if they are few, or if that is asked for; else some.
+        """Return the groups to look into: all if they are few or the mode is "each", else some.
 
-        Of a sort of which something is remembered, none: then all who open them think the same.
+        Groups of a sort of which something is remembered are not looked into, so that everybody
+        who opens them gets the same guess. Groups in which computing found other cells always
+        are, up to ``MOST_LOOKS``.
         """
         if self.mode == "each" or len(wanted) <= MOST_LOOKS:
             return list(wanted)
@@ -251,7 +260,10 @@ class _Opening:
         return noted + samples_of(others, sorts, max(2, MOST_LOOKS - len(noted)))
 
     def _seen_by_others(self, unseen: Mapping[Label, Unseen], sorts: Labels) -> dict[Label, Peek]:
-        """What other runs of the same sorts are remembered to hold; else what workers see."""
+        """Return what workers find of unseen groups, unless runs of their sort are remembered.
+
+        What is remembered of such runs is noted as the guess for the sort.
+        """
         asked = {sorts[label] for label in unseen} - set(self._alike)
         for peek in self.memory.find_peeks(sorted(asked)) if self.memory and asked else ():
             if _has_handler(peek, self.filling):
@@ -274,7 +286,7 @@ class _Opening:
             return
         try:
             self.memory.put_peeks(peeks)
-        except StoreError:  # who may only read finds it out again next time
+        except StoreError:  # without permission to write, the next opening looks again
             return
 
     # -- what is known -----------------------------------------------------------------------
@@ -287,7 +299,7 @@ class _Opening:
         guessed: bool = False,
         peek: Peek | None = None,
     ) -> None:
-        """Know what the files of a target hold, and what its own peek says beside that."""
+        """Record what the files of a target hold, and frames in no event that its peek has."""
         extra = ""
         if peek is not None and self.filling.mismatch != "keep":
             extra = extra_text(target.key, peek.handler, peek.extra)
@@ -308,7 +320,7 @@ class _Opening:
                 noted.setdefault(target.key, {}).setdefault(target.run, target)
 
     def warn(self) -> None:
-        """One warning a key whose claims the files contradict, and one whose files have more."""
+        """Warn once per key whose claims files contradict, and per key with frames in no event."""
         for targets in self._wrong.values():
             target = next(iter(targets.values()))
             _warn(
@@ -327,7 +339,7 @@ class _Opening:
 
 
 def _warn_of_unseen(missing: Sequence[Group], unseen: Mapping[Label, Unseen]) -> None:
-    """One warning a key of whose files nothing is known, as those that were tried are not seen."""
+    """Warn once per key of whose files nothing is known because those tried cannot be read."""
     by_key: dict[str, dict[str, Group]] = {}
     for group in missing:
         by_key.setdefault(group.target.key, {}).setdefault(group.target.run, group)

@@ -1,4 +1,4 @@
-"""Runs that nobody has looked into share what is found in some of them, by sort."""
+"""Share what is found in some runs with others of the same sort that were not looked into."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from .looking import Group
 __all__ = ["Labels", "samples_of", "sorts_of"]
 
 Labels = Mapping[tuple[str, str], str]
-"""Sort of each group, by descriptor and data key."""
+"""Sort of each resource group, by descriptor and data key."""
 
 
 def sorts_of(plan: RunPlan, groups: Sequence[Group], most: int) -> Labels:
-    """Sort of each group.
+    """Return the sort of each group.
 
-    To know it the resources of its run are read. Of more groups than ``most``, only some of each
-    claim are; if these are of one sort, all of that claim are taken to be.
+    To determine it, the resources of its run are read. If there are more groups than ``most``, they
+    are read for some groups of each claim; if these have one sort, all groups of that claim are
+    taken to have it.
 
-    Which resources a key's datums are of would take a look into all datums, so keys that have
-    datums have the specs of all resources of the run.
+    To know which resources the datums of a key refer to, all datums would have to be read; so keys
+    with datums get the specs of all resources of the run.
     """
     if len(groups) <= most:
         return _read_sorts(plan, groups)
@@ -60,7 +61,7 @@ def _read_sorts(plan: RunPlan, groups: Sequence[Group]) -> dict[tuple[str, str],
 
 
 def _specs(plan: RunPlan, runs: Collection[str]) -> dict[tuple[str, str], set[str]]:
-    """Specs of the resources of each run, under ""; of stream_resources under their data key."""
+    """Return specs by run and data key: of stream_resources; those of resources under ""."""
     found: dict[tuple[str, str], set[str]] = {}
     for layout in (RESOURCE, STREAM_RESOURCE):
         planned = plan.references.get(layout.kind)
@@ -77,7 +78,7 @@ def _specs(plan: RunPlan, runs: Collection[str]) -> dict[tuple[str, str], set[st
 
 
 def _tables(plan: ChunkPlan) -> Iterator[tuple[int, pa.Table]]:
-    """Owner and content of each chunk; damaged ones are left out, they are errors when read."""
+    """Yield the owner and content of each chunk, except damaged ones, which fail when read."""
     owners = plan.records["descriptor"].tolist()
     done = 0
     with suppress(StoreDamaged):
@@ -94,9 +95,9 @@ def _spec(doc: Mapping[str, Any]) -> str:
 
 
 def samples_of(groups: Sequence[Group], sorts: Labels, most: int) -> list[Group]:
-    """Some groups of each sort, about ``most`` in all: the first, the last, and between them.
+    """Return some groups of each sort, at most ``most`` in all: the first, the last, and between.
 
-    Where there are more sorts than that, those that most groups have.
+    If there are more sorts than that, the most frequent ones are sampled.
     """
     by_sort: dict[str, list[Group]] = {}
     for group in groups:

@@ -1,4 +1,4 @@
-"""Looking into files that this process does not see, as tasks on workers that may."""
+"""Look into files that this process cannot access, by a task on a worker that may."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .looks import Look, Looked, look
 __all__ = ["look_on_workers"]
 
 SECONDS = 5.0
-"""So long workers may take: they may be busy, or as blind as we are."""
+"""Maximum seconds to wait for a worker, which may be busy or have no access either."""
 FIRST = 100
-"""Priority of the task: it is small, and somebody waits."""
+"""Priority of the task, which is small and has a user waiting for it."""
 
 
 def look_on_workers(looks: Sequence[Sequence[Look]]) -> list[list[Looked]]:
-    """What a worker sees of some groups, an empty list where that is nothing.
+    """Return what a worker finds for each of some groups, an empty list if it finds nothing.
 
-    It is nothing of all where there is no Client with workers, or they do not answer in time.
+    All lists are empty if there is no Client with workers or they do not answer in time.
     """
     client = current_client()
     if not looks or client is None or not client.nthreads():
@@ -31,7 +31,7 @@ def look_on_workers(looks: Sequence[Sequence[Look]]) -> list[list[Looked]]:
         return asked.result(timeout=SECONDS)  # type: ignore[no-any-return]
     except (NoAnswer, TimeoutError):
         asked.cancel()
-    except Exception:  # the cluster's own troubles do not keep anybody from opening a run
+    except Exception:  # an error of the cluster must not prevent opening a run
         asked.cancel()
     return [[] for _ in looks]
 

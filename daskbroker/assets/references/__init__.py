@@ -1,1 +1,1 @@
-"""From the cells of events to resources, and to what is read of them."""
+"""Find the resources of the cells of events, and what to read from them."""

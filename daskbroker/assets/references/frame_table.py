@@ -1,4 +1,4 @@
-"""Stream_datums of one data key as a table of intervals: from seq_num to resource and index."""
+"""Stream_datums of one data key as intervals that map seq_num to a resource and an index in it."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .reference_chunks import documents, reference_table
 __all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
 
 KEPT = 64
-"""So many tables stay in memory."""
+"""Maximum number of tables that stay in memory."""
 
 
 class UnevenStreamDatum(LookupError):
-    """A stream_datum names more indices than events, or fewer."""
+    """Raised if a stream_datum has more or fewer indices than events."""
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Frames of consecutive events, of which each event has one.
+    """Frames of intervals of consecutive events, with one frame per event.
 
     Attributes
     ----------
     starts, stops
-        Half-open intervals of seq_num, in order, none overlapping another.
+        Half-open intervals of seq_num, sorted and without overlap.
     indices
-        Index, in its resource, of the first frame of each.
+        Index of the first frame of each interval in its resource.
     numbers
-        Which resource that is.
+        Number of the resource of each interval.
     """
 
     starts: np.ndarray
@@ -46,7 +46,7 @@ class Intervals:
     numbers: np.ndarray
 
     def find(self, seq_nums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the resource (-1: none) and index in it, of each event."""
+        """Return the number of each event's resource (-1 if there is none) and the index in it."""
         if not len(self.starts):
             return np.full(len(seq_nums), -1), np.zeros(len(seq_nums), np.int64)
         place = np.searchsorted(self.starts, seq_nums, side="right") - 1
@@ -62,12 +62,12 @@ class FrameTable:
     Attributes
     ----------
     layers
-        The latest frame of each event, the one before it of those that have several (a scan was
-        rewound), and so on.
+        Intervals of the latest frame of each event; then of the one before it, for events that
+        have several because a scan was rewound; and so on.
     resources
-        The stream_resources, by the numbers of the intervals.
+        Stream_resource documents, in the order of the intervals' ``numbers``.
     spans
-        First index of each, and the one after its last, over all descriptors.
+        First index of each resource and the one after its last, over all descriptors.
     """
 
     layers: Sequence[Intervals]
@@ -75,7 +75,7 @@ class FrameTable:
     spans: Sequence[tuple[int, int]]
 
     def count(self, seq_nums: np.ndarray) -> np.ndarray:
-        """How many frames each event has."""
+        """Return the number of frames of each event."""
         counts = np.zeros(len(seq_nums), np.int64)
         for layer in self.layers:
             counts += layer.find(seq_nums)[0] >= 0
@@ -84,15 +84,15 @@ class FrameTable:
     def find(
         self, seq_nums: np.ndarray, later: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the resource (-1: none) and index in it, of each event.
+        """Return the number of each event's resource (-1 if there is none) and the index in it.
 
         Parameters
         ----------
         seq_nums
-            Of the events.
+            Numbers of the events.
         later
-            How many events of the same number came after each, which have later frames, as far as
-            there are several; None: the latest frame is asked of each.
+            For each event, the number of events with the same ``seq_num`` that came after it. They
+            take the later frames, if there are several. If None, each event has the latest frame.
         """
         numbers, indices = self.layers[0].find(seq_nums)
         if later is None:
@@ -114,20 +114,21 @@ def read_frame_table(
     descriptor: str,
     key: str,
 ) -> FrameTable:
-    """The table of one descriptor and data key.
+    """Read the table of one descriptor and data key. The last tables are kept in memory.
 
     Parameters
     ----------
     store, reader
-        Of the chunks; ``store`` tells chunks of one key apart.
+        Identity of the store, which distinguishes chunks of equal keys, and the reader of chunks.
     resource_keys, datum_keys
-        Chunks of all stream_resources and stream_datums of the run.
+        Keys of the chunks of all stream_resources and stream_datums of the run.
     descriptor, key
-        Its uid; the data key.
+        Uid of the descriptor, and data key.
 
     Raises
     ------
     UnevenStreamDatum
+        If a stream_datum has more or fewer indices than events.
     """
     every = documents(store, reader, resource_keys, STREAM_RESOURCE)
     resources = [doc for doc in every.values() if doc.get("data_key") == key]
@@ -151,7 +152,10 @@ def read_frame_table(
 def _stream_datums(
     store: str, reader: ChunkReader, keys: Sequence[Any], resources: list[str]
 ) -> dict[str, np.ndarray]:
-    """The stream_datums of some resources, of all descriptors, in the order they came."""
+    """Return the stream_datums of some resources as columns, in order of arrival.
+
+    Those of all descriptors are included.
+    """
     tables = [reference_table(store, reader, key) for key in keys]
     numbers = [
         pc.index_in(whole(table.column(STREAM_DATUM.owner)), value_set=pa.array(resources, "str"))
@@ -182,7 +186,7 @@ def _span(begins: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
 def _layers(
     start: np.ndarray, stop: np.ndarray, index: np.ndarray, number: np.ndarray
 ) -> list[Intervals]:
-    """Intervals in order; where some overlap, the latest on top, and below it those before."""
+    """Divide intervals into layers without overlap, sorted, with the latest ones in the first."""
     order = np.argsort(start, kind="stable")
     if (start[order][1:] >= stop[order][:-1]).all():
         return [Intervals(start[order], stop[order], index[order], number[order])]

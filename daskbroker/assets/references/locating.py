@@ -1,8 +1,8 @@
-"""References of a run: from datum_ids, or from seq_nums, to resources and what to read of them.
+"""References of a run: map datum_ids or seq_nums to resources and what to read from them.
 
-A :class:`References` is pure data, which chunks hold the references of a run, and goes with
-every task that fills. The chunks are read where the task runs, once in a process, and looked up
-with Arrow and NumPy: a million datum documents never become as many Python objects.
+A :class:`References` is plain data that tells which chunks hold the references of a run. Every task
+that fills carries it. The chunks are read where the task runs, once per process, and searched with
+Arrow and NumPy: a million datum documents never become as many Python objects.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ __all__ = ["Found", "ReferenceMissing", "References"]
 
 
 class ReferenceMissing(LookupError):
-    """A reference leads nowhere; the message says which."""
+    """Raised if a reference cannot be followed; the message says which."""
 
 
 class Found(NamedTuple):
-    """Where some cells are: in one resource.
+    """The cells of a request that are in one resource.
 
     Attributes
     ----------
     resource
         The resource or stream_resource document.
     datums
-        What to read of it, one a cell.
+        Datums to read from the resource, one per cell.
     places
-        Which of the cells asked for these are.
+        Places of these cells among the requested ones.
     indices
-        Of a stream_resource: its first index, and the one after its last; else None.
+        First index of a stream_resource and the one after its last; None for a resource.
     """
 
     resource: Document
@@ -54,18 +54,18 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """Where the references of one run are stored.
+    """Location of the references of one run in a store.
 
     Attributes
     ----------
     run
-        Its uid.
+        Uid of the run.
     store
         Identity of the store.
     reader
-        Reads its chunks.
+        Reader of the store's chunks.
     keys
-        Chunk keys of each kind, in the order in which the references came.
+        Chunk keys of each kind of reference, in order of arrival.
     """
 
     run: str
@@ -75,7 +75,7 @@ class References:
 
     @classmethod
     def of_plans(cls, plans: Mapping[str, ChunkPlan]) -> dict[str, References]:
-        """By run, from the plans of the kinds of references that a RunPlan has."""
+        """Build by run, from the chunk plan of each kind of reference in a RunPlan."""
         keys: dict[str, dict[str, list[Any]]] = {}
         for kind, plan in plans.items():
             uids = [owner["run_start"] for owner in plan.descriptors]
@@ -102,7 +102,7 @@ class References:
 
     @cached_property
     def token(self) -> str:
-        """Changes when references are added."""
+        """Hash that changes when references are added."""
         digest = hashlib.blake2b(f"{self.store}\0{self.run}".encode("utf8", "replace"))
         digest.update(repr(sorted(self.keys.items())).encode("utf8", "replace"))
         return digest.hexdigest()[:32]
@@ -112,27 +112,27 @@ class References:
     def find(
         self, datum_ids: pa.Array, near: float = 0.0, *, strict: bool = True
     ) -> Iterator[Found]:
-        """The resources of some datums, and what the datums say.
+        """Yield the resources of some datums with the datums' keyword arguments.
 
         Parameters
         ----------
         datum_ids
-            Text, no nulls.
+            Ids of the datums, as text without nulls.
         near
-            Where in the run they are thought to be, from 0 to 1; chunks there are looked at
+            Expected position of the datums in the run, from 0 to 1. Chunks near it are searched
             first, all others after them.
         strict
-            False: datums that the run does not have are left out.
+            If False, datums that the run does not have are left out.
 
         Raises
         ------
         ReferenceMissing
-            Naming the first datum_id, or resource, that the run does not have.
+            If the run lacks a datum or its resource; the message names the first one.
         """
         yield from _by_file(self._find(datum_ids, near, strict))
 
     def _find(self, datum_ids: pa.Array, near: float, strict: bool) -> Iterator[Found]:
-        """The same, chunk by chunk of the datums."""
+        """Yield what :meth:`find` does, separately for each chunk of datums."""
         places = np.arange(len(datum_ids))
         for key in self._from(near):
             if not len(places):
@@ -172,14 +172,14 @@ class References:
             yield Found(documents[owner], datums, places[chosen], None)
 
     def documents(self, layout: Layout, uids: Sequence[str] | None = None) -> dict[str, Document]:
-        """Resources or stream_resources by uid: those asked for that there are, or all."""
+        """Return resources or stream_resources by uid: all, or those of ``uids`` that exist."""
         with self._named():
             return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
 
     def last_place(self, resource: Document, name: str) -> int:
-        """The highest value of a keyword among the datums of a resource; -1 if there is none.
+        """Return the highest value of a keyword among the datums of a resource; -1 without any.
 
-        Those of other resources of the same file count too.
+        Datums of other resources of the same file count too.
         """
         every = self.documents(RESOURCE)
         alike = {uid for uid, doc in every.items() if _is_same_file(doc, resource)}
@@ -201,23 +201,23 @@ class References:
         *,
         strict: bool = True,
     ) -> Iterator[Found]:
-        """The stream_resources that hold the frames of some events, and their indices there.
+        """Yield the stream_resources that hold the frames of some events, with their indices there.
 
         Parameters
         ----------
         descriptor
-            Uid.
+            Uid of the descriptor.
         key
             Data key.
         seq_nums, later
-            Of the events, as :meth:`FrameTable.find` takes them.
+            See :meth:`FrameTable.find`.
         strict
-            False: events of which no stream_datum tells are left out.
+            If False, events that no stream_datum covers are left out.
 
         Raises
         ------
         ReferenceMissing
-            Naming the first event of which no stream_datum tells.
+            If no stream_datum covers an event; the message names the first one.
         """
         table = self._frame_table(descriptor, key)
         numbers, indices = table.find(seq_nums, later)
@@ -231,20 +231,20 @@ class References:
             yield Found(table.resources[number], datums, places, table.spans[number])
 
     def last_index(self, descriptor: str, key: str, resource: Document) -> int:
-        """The last index of a stream_resource, and of others of the key in the same file."""
+        """Return the last index of a stream_resource or of others of the key in the same file."""
         table = self._frame_table(descriptor, key)
         spans = zip(table.resources, table.spans, strict=True)
         return max(stop for doc, (_, stop) in spans if _is_same_file(doc, resource)) - 1
 
     def has_frames_again(self, descriptor: str, key: str) -> bool:
-        """Whether some event of a descriptor has several frames of a key."""
+        """Return whether an event of a descriptor has several frames of a key."""
         try:
             return len(self._frame_table(descriptor, key).layers) > 1
-        except ReferenceMissing:  # which is told when they are asked for
+        except ReferenceMissing:  # raised again when the frames are read
             return False
 
     def count_frames(self, descriptor: str, key: str, seq_nums: np.ndarray) -> np.ndarray:
-        """How many frames of a key each event has."""
+        """Return the number of frames of a key that each event has."""
         return self._frame_table(descriptor, key).count(seq_nums)
 
     def _frame_table(self, descriptor: str, key: str) -> FrameTable:
@@ -256,18 +256,21 @@ class References:
             raise ReferenceMissing(str(error)) from None
 
     def _named(self) -> AbstractContextManager[None]:
-        """Errors of damaged chunks say whose references they are."""
+        """Name the run in errors of damaged chunks."""
         return damage_of(chunk_label({"run_start": self.run}))
 
 
 def _is_same_file(one: Document, other: Document) -> bool:
-    """Whether two resources have the same frames."""
+    """Return whether two resources refer to the same file with the same parameters."""
     names = (one.keys() | other.keys()) - {"uid", "run_start"}
     return all(one.get(name) == other.get(name) for name in names)
 
 
 def _by_file(parts: Iterable[Found]) -> Iterator[Found]:
-    """What chunks of datums tell of one resource as one, so that its file is read in one call."""
+    """Join the parts of each resource, so that its file is read in one call.
+
+    Datums with different keywords are kept apart, as their columns differ.
+    """
     found: dict[tuple[str, tuple[str, ...]], list[Found]] = {}
     for part in parts:
         names = tuple(sorted(part.datums.columns))

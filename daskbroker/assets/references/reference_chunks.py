@@ -1,4 +1,4 @@
-"""Chunks of references in memory: read once in a process, columns as arrays, never documents."""
+"""Chunks of references, read once per process and kept as columns rather than as documents."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ..handlers.contract import Datums
 __all__ = ["DatumChunk", "datum_chunk", "documents", "places_among", "reference_table"]
 
 KEPT = 64
-"""So many chunks of references stay in memory, as they are stored and as datums."""
+"""Maximum number of chunks of references that stay in memory, as stored and as datums each."""
 FEW = 8
-"""Up to so many texts are searched for one by one: a table of all known ones, which is made anew
-each time, takes as long as 16 searches."""
+"""Maximum number of texts that are searched one by one: the hash table of all known texts, which is
+made anew each time, takes as long as 16 searches."""
 
 
 @lru_cache(KEPT)
 def reference_table(store: str, reader: ChunkReader, key: Any) -> pa.Table:
-    """One chunk of references, all columns."""
+    """Read one chunk of references with all columns."""
     return reader.read(key)
 
 
@@ -39,7 +39,7 @@ def documents(
     layout: Layout,
     uids: Sequence[str] | None = None,
 ) -> dict[str, Document]:
-    """Resources or stream_resources by uid: those asked for that there are, or all."""
+    """Return resources or stream_resources by uid: all, or those of ``uids`` that exist."""
     found: dict[str, Document] = {}
     for key in keys:
         table = reference_table(store, reader, key)
@@ -52,7 +52,7 @@ def documents(
 
 
 def places_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
-    """Place of each text among known ones, the first if there are several; -1 if there is none."""
+    """Return the first place of each text among known ones, as int64; -1 if it is not there."""
     if len(asked) <= FEW:
         return np.array([pc.index(known, text).as_py() for text in asked], np.int64)
     return pc.index_in(asked, value_set=known).fill_null(-1).to_numpy()
@@ -60,22 +60,22 @@ def places_among(asked: pa.Array, known: pa.Array) -> np.ndarray:
 
 @dataclass(frozen=True)
 class DatumChunk:
-    """Datums of one chunk, column by column.
+    """Datums of one chunk, stored by columns.
 
     Attributes
     ----------
     uids
-        Their datum_ids.
+        Datum_id of each datum.
     owners
-        Different resource uids.
+        Distinct uids of resources.
     groups
-        Of each datum; those of one group have one resource and the same keywords.
+        Number of each datum's group; datums of a group have one resource and the same keywords.
     group_owner
-        Place in ``owners`` of each group.
+        Place in ``owners`` of each group's resource.
     columns
-        Values of each keyword.
+        Values of all datums for each keyword, an array or a list.
     keywords
-        Of each group.
+        Names of each group's keywords.
     """
 
     uids: pa.Array
@@ -86,7 +86,7 @@ class DatumChunk:
     keywords: list[list[str]]
 
     def datums(self, rows: np.ndarray, group: int) -> Datums:
-        """Some datums of one group."""
+        """Return the datums of some rows, which must be of one group."""
         taken = {
             name: column[rows] if isinstance(column, np.ndarray) else [column[r] for r in rows]
             for name in self.keywords[group]
@@ -95,7 +95,7 @@ class DatumChunk:
         return Datums(taken, len(rows))
 
     def highest(self, owners: Collection[str], name: str) -> int:
-        """The highest whole number that datums of some resources have for a keyword, or -1."""
+        """Return the highest integer that datums of some resources have for a keyword, or -1."""
         wanted = [g for g, o in enumerate(self.group_owner) if self.owners[o] in owners]
         rows = np.flatnonzero(np.isin(self.groups, wanted))
         column = self.columns.get(name, ())
@@ -107,7 +107,7 @@ class DatumChunk:
 
 @lru_cache(KEPT)
 def datum_chunk(store: str, reader: ChunkReader, key: Any) -> DatumChunk:
-    """One chunk of datums; ``store`` tells chunks of one key apart."""
+    """Read one chunk of datums; ``store`` distinguishes chunks of equal keys in the cache."""
     table = reader.read(key)
     prefix = DATUM.mappings[0][1]
     names = [name for name in table.column_names if name.startswith(prefix)]
@@ -132,7 +132,7 @@ def datum_chunk(store: str, reader: ChunkReader, key: Any) -> DatumChunk:
 
 
 def _values(table: pa.Table, name: str) -> Any:
-    """A column as an array where that says all there is, else as a list."""
+    """Return a column as an array if that loses nothing, else as a list."""
     kind, _ = field_kind(table.schema.field(name))
     if kind.name in ("int", "long", "uint", "float", "bool") and not kind.nulls:
         return whole(table.column(name)).to_numpy(zero_copy_only=False)
@@ -140,7 +140,7 @@ def _values(table: pa.Table, name: str) -> Any:
 
 
 def _lacking(column: Any) -> np.ndarray | None:
-    """Which datums do not have the keyword; None where all have it."""
+    """Return which datums lack the keyword, as an int64 mask; None if none does."""
     if isinstance(column, np.ndarray):
         return None
     mask = np.fromiter((value is MISSING for value in column), np.int64, len(column))

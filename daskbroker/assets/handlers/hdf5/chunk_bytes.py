@@ -1,8 +1,8 @@
-"""Chunks of HDF5 datasets read as bytes, so that threads decompress at the same time.
+"""Read chunks of HDF5 datasets as bytes, so that several threads can decompress at the same time.
 
-HDF5 lets one thread in at a time, decompression included. Here it only tells, once, where the
-chunks lie; the rest is ``os.pread`` and :mod:`.filters`, which hold no lock. What comes out
-is the same.
+HDF5 works for one thread at a time, decompression included. Here it is only asked once where the
+chunks lie; the rest is done by ``os.pread`` and :mod:`.filters`, which hold no lock. The result is
+the same.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from .filters import Damaged, Filters
 __all__ = ["ChunkBytes", "is_coded_to_its_edge", "is_plain", "is_written"]
 
 WORTH = 2**16
-"""Bytes that chunks have if other threads are to help with them."""
+"""Minimum bytes of a chunk for which helper threads are worth it."""
 DONT_FILTER_EDGES = 2
-"""As HDF5 counts it."""
+"""HDF5's bit ``H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS`` of the chunk options."""
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Where one axis meets one chunk: places in the chunk, and in what is read."""
+    """The overlap of one axis with one chunk: places in the chunk, and in the result."""
 
     chunk: int
     inside: Axis
@@ -50,15 +50,16 @@ class ChunkBytes:
     Attributes
     ----------
     path
-        Of the file.
+        Path of the file.
     state
-        Device, inode, size and time of the file when this was found out.
+        Device, inode, size and modification time (ns) of the file when this was determined.
     shape, dtype, chunk, fill
-        Of the dataset; ``dtype`` with the byte order of the file.
+        Shape, dtype, chunk shape and fill value of the dataset; ``dtype`` is in the byte order of
+        the file.
     filters
-        By which chunks are coded.
+        Filters of the chunks.
     index
-        Tells where chunks lie.
+        Finds the places of the chunks.
     """
 
     path: str
@@ -72,10 +73,10 @@ class ChunkBytes:
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> ChunkBytes | None:
-        """From an open dataset; None where its chunks cannot or need not be read this way.
+        """Build from an open dataset; None if its chunks cannot or need not be read this way.
 
-        They can if :class:`~.filters.Filters` knows how they are coded, hold plain numbers,
-        and lie in one file that nobody writes.
+        They can if :class:`~.filters.Filters` can undo their filters, if they hold plain numbers,
+        and if they lie in one file that is not being written.
         """
         filters = Filters.of(dataset)
         if filters is None or not is_plain(dataset) or not is_coded_to_its_edge(dataset):
@@ -95,7 +96,7 @@ class ChunkBytes:
 
     @contextmanager
     def opened(self) -> Iterator[int | None]:
-        """The file's descriptor; None if the file has changed or is written."""
+        """Open the file; the context is its descriptor, or None if it changed or is written."""
         with open_regular(self.path, buffering=0) as file:
             number = file.fileno()
             same = _state(number) == self.state and not is_written(number)
@@ -107,16 +108,16 @@ class ChunkBytes:
         Parameters
         ----------
         file
-            From :meth:`opened`.
+            File descriptor from :meth:`opened`.
         rows
-            Increasing.
+            Increasing places along the first dimension.
         axes
-            What to read along the other dimensions.
+            Selection along each of the other dimensions.
 
         Raises
         ------
         FillError
-            For a chunk that is cut off or damaged.
+            If a chunk is cut off or damaged.
         """
         sides = [_parts(axis, side) for axis, side in zip((rows, *axes), self.chunk)]
         lengths = [len(rows), *(1 if isinstance(axis, int) else len(axis) for axis in axes)]
@@ -133,7 +134,7 @@ class ChunkBytes:
     def _read_chunk(
         self, file: int, parts: tuple[_Part, ...], stored: StoredChunk, out: np.ndarray
     ) -> None:
-        """What one chunk has, put where it belongs; decoded there if all of it is wanted."""
+        """Read one chunk into its place in ``out``; it is decoded in place if all is wanted."""
         if stored.offset < 0:
             chunk = np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
         else:
@@ -151,7 +152,7 @@ class ChunkBytes:
         put_region(out, [part.outside for part in parts], inside)
 
     def _whole(self, parts: tuple[_Part, ...], out: np.ndarray) -> np.ndarray | None:
-        """The part of the result that a chunk is as it is; None where there is none."""
+        """Return the contiguous part of the result that equals the chunk; None if there is none."""
         whole = (
             isinstance(part.inside, range) and part.inside == range(side)
             for part, side in zip(parts, self.chunk)
@@ -162,7 +163,7 @@ class ChunkBytes:
         return into if into.flags.c_contiguous and into.shape == self.chunk else None
 
     def _decode(self, file: int, stored: StoredChunk, out: np.ndarray) -> None:
-        # pread would take memory for what is not there
+        # pread would allocate the claimed size, even if the file is shorter.
         if stored.offset + stored.size > self.state[2] or stored.size > self.filters.most:
             raise Damaged(f"it takes {stored.size:,} bytes, more than there are or can be")
         data = os.pread(file, stored.size, stored.offset)
@@ -174,7 +175,7 @@ def _bytes_of(array: np.ndarray) -> np.ndarray:
 
 
 def is_plain(dataset: h5py.Dataset) -> bool:
-    """Numbers as NumPy has them, in a file without a block of a user's own before it."""
+    """Return whether a dataset has NumPy's plain numbers, in a file without a user block."""
     dtype = dataset.dtype
     return (
         dtype.kind in "iufc"
@@ -185,9 +186,10 @@ def is_plain(dataset: h5py.Dataset) -> bool:
 
 
 def is_coded_to_its_edge(dataset: h5py.Dataset) -> bool:
-    """Whether chunks that reach over an edge are coded as others, as far as that can be told.
+    """Return whether chunks that extend over an edge are known to be coded as others are.
 
-    Files of the newer formats may leave them as they are; the chunks' filter masks do not tell.
+    Files of newer formats may leave them unfiltered, and the chunks' filter masks do not tell.
+    h5py has no function for this option, so HDF5's own is called.
     """
     if all(size % side == 0 for size, side in zip(dataset.shape, dataset.chunks)):
         return True
@@ -207,13 +209,16 @@ def _state(file: int) -> tuple[int, int, int, int]:
 
 
 def is_written(file: int) -> bool:
-    """Whether a writer is at work: superblocks since version 3 have a mark for that."""
+    """Return whether a writer is at work, which superblocks since version 3 mark.
+
+    A file without HDF5's signature at its beginning counts as written.
+    """
     head = os.pread(file, 12, 0)
     return not head.startswith(SIGNATURE) or (head[8] >= 3 and head[11] != 0)
 
 
 def _parts(axis: Axis, side: int) -> list[_Part]:
-    """An axis chunk by chunk, the places inside as a range where they are one."""
+    """Divide an axis by chunks; evenly spaced places in a chunk become a range."""
     places = np.array([axis] if isinstance(axis, int) else axis, dtype=np.int64)
     chunks = places // side
     parts = []

@@ -1,4 +1,4 @@
-"""Where the chunks of an HDF5 dataset lie in its file."""
+"""Find where the chunks of an HDF5 dataset lie in its file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import numpy as np
 __all__ = ["MOST_CHUNKS", "ChunkIndex", "StoredChunk", "chunk_table", "grid_of"]
 
 MOST_CHUNKS = 2**17
-"""Beyond that, finding out where each lies takes too long."""
+"""Maximum number of chunks of a dataset whose places are looked up; for more it takes too long."""
 FEW = 16
-"""Chunks that are looked for one by one."""
+"""Maximum number of chunks that are looked up one by one."""
 
 Place = tuple[int, ...]
 
 
 class StoredChunk(NamedTuple):
-    """A chunk in its file; the offset is -1 where it was never written."""
+    """Offset and size of a chunk in its file, in bytes, and its mask of omitted filters.
+
+    The offset is -1 if the chunk was never written.
+    """
 
     offset: int
     size: int
@@ -29,12 +32,12 @@ class StoredChunk(NamedTuple):
 class ChunkIndex:
     """Finds chunks by their places in the grid. Threads may share it.
 
-    HDF5 goes through all chunks to find one, so after some it is asked for all at once.
+    HDF5 goes through all chunks to find one, so after a few look-ups all are looked up at once.
 
     Parameters
     ----------
     dataset
-        Open, with chunks.
+        Open dataset with chunks.
     """
 
     def __init__(self, dataset: h5py.Dataset) -> None:
@@ -43,7 +46,7 @@ class ChunkIndex:
         self._table: np.ndarray | None = None
 
     def find(self, places: Sequence[Place]) -> list[StoredChunk]:
-        """What is stored at some places."""
+        """Return the stored chunks at some places of the grid."""
         if self._table is None:
             new = [place for place in places if place not in self._known]
             if len(self._known) + len(new) <= FEW:
@@ -61,12 +64,15 @@ class ChunkIndex:
 
 
 def grid_of(dataset: h5py.Dataset) -> tuple[int, ...]:
-    """Number of chunks along each dimension."""
+    """Return the number of chunks along each dimension."""
     return tuple(-(-size // side) for size, side in zip(dataset.shape, dataset.chunks))
 
 
 def chunk_table(dataset: h5py.Dataset) -> np.ndarray:
-    """Offset, size and filter mask of each chunk of the grid; -1 where none was written."""
+    """Return offset, size and filter mask of each chunk, int64 of shape ``(*grid, 3)``.
+
+    All three are -1 if a chunk was never written.
+    """
     table = np.full((*grid_of(dataset), 3), -1, dtype=np.int64)
     found: list[Iterable[int]] = []
 

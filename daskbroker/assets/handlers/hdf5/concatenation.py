@@ -1,7 +1,8 @@
-"""Virtual datasets that put other datasets one after another, read from these directly.
+"""Read virtual datasets that concatenate other datasets directly from these sources.
 
-HDF5 would read them under its lock, one chunk after another. Where a virtual dataset is nothing but
-a concatenation, and its sources are as it says, they are read as datasets of their own.
+HDF5 would read them under its lock, one chunk after another. If a virtual dataset is nothing but a
+concatenation, and its sources have the shape and dtype that it maps, they are read as datasets of
+their own.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ __all__ = ["ConcatenatedRows"]
 
 
 class ConcatenatedRows:
-    """A virtual dataset read from its sources, or by HDF5 where these are not as it says.
+    """A virtual dataset read from its sources, or by HDF5 if these are not as it maps them.
 
-    So a missing source has fill values, as HDF5 has it.
+    A missing source therefore reads as fill values, as it does in HDF5.
 
     Parameters
     ----------
     whole
-        The dataset as HDF5 puts it together.
+        The dataset as HDF5 reads it.
     parts
-        The same from its sources.
+        The same dataset, read from its sources.
     """
 
     def __init__(self, whole: RowSource, parts: VirtualRows) -> None:
@@ -38,17 +39,17 @@ class ConcatenatedRows:
 
     @classmethod
     def of(cls, whole: RowSource, parts: VirtualRows) -> ConcatenatedRows | None:
-        """None where the dataset is no concatenation."""
+        """Return the dataset, or None if it is not a concatenation."""
         return cls(whole, parts) if parts.is_concatenation() else None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With the rows that there are now."""
+        """Shape, with the number of rows that exist now."""
         return self._whole.shape
 
     @property
     def opened(self) -> dict[str, Identity]:
-        """Its own file and those of the sources that were read so far, as they were opened."""
+        """Its file and those of the sources read so far, each with its identity when opened."""
         return self._parts.opened
 
     @property
@@ -57,7 +58,7 @@ class ConcatenatedRows:
         return self._whole.watched and self._parts.watched
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the files that hold some rows, or all of them; None: not known."""
+        """Return the bytes of the files that hold ``rows``, or all rows if None; None: unknown."""
         return self._whole.stored(rows)
 
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
@@ -66,10 +67,10 @@ class ConcatenatedRows:
         return source.read(rows, axes)
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Where some rows lie, in the sources."""
+        """Return where some rows lie in the sources."""
         return self._parts.locate(rows)
 
     def refresh(self) -> None:
-        """See the rows that writers added."""
+        """Update the shape with the rows that writers added."""
         self._whole.refresh()
         self._parts.refresh()

@@ -1,4 +1,4 @@
-"""Layouts of HDF5 files that single detectors, or their plugins, write."""
+"""Handlers of the HDF5 layouts that particular detectors or their plugins write."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ DETECTOR = "entry/instrument/detector"
 
 
 class Timepix(AreaDetectorHDF5):
-    """Spec ``TPX_HDF5``: as ``AD_HDF5``, with the dataset elsewhere."""
+    """Spec ``TPX_HDF5``: as ``AD_HDF5``, with the dataset at ``entry/instrument/detector/data``."""
 
     specs = frozenset({"TPX_HDF5"})
 
@@ -54,18 +54,19 @@ class Timepix(AreaDetectorHDF5):
 
 
 class AreaDetectorTimes(BlockHandler):
-    """Spec ``AD_HDF5_TS``: when the frames of a point were taken, in seconds.
+    """Spec ``AD_HDF5_TS``: the times at which the frames of a point were taken, in seconds.
 
-    A datum has the keyword ``point_number``; its cell is a number, or n of them.
+    A datum has the keyword ``point_number``; its cell is one float64 number if n is 1, else an
+    array of n.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     frame_per_point
-        That is n.
+        Number n of frames of a point.
     swmr
-        Expect a writer at work.
+        Whether a writer is expected to be at work.
     """
 
     specs = frozenset({"AD_HDF5_TS"})
@@ -82,7 +83,7 @@ class AreaDetectorTimes(BlockHandler):
         places = datums.integers("point_number")
         axes = axes_of(roi, (self._per_point,)) if self._per_point != 1 else (0,)
         if self._per_point == 1:
-            axes_of(roi, ())
+            axes_of(roi, ())  # raises if a region of a number is requested
         total = np.zeros((len(places), *shape_of(axes)))
         for name, unit in self.parts:
             source = self._datasets.get(name, self.readable)
@@ -100,7 +101,7 @@ class AreaDetectorTimes(BlockHandler):
 
 
 class AreaDetectorTimesSWMR(AreaDetectorTimes):
-    """Spec ``AD_HDF5_SWMR_TS``: as ``AD_HDF5_TS``, of a file that may be still written."""
+    """Spec ``AD_HDF5_SWMR_TS``: as ``AD_HDF5_TS``, for a file that may still be written."""
 
     specs = frozenset({"AD_HDF5_SWMR_TS"})
 
@@ -109,16 +110,17 @@ class AreaDetectorTimesSWMR(AreaDetectorTimes):
 
 
 class Xspress3(BlockHandler):
-    """Spec ``XSP3``: spectra of some channels.
+    """Spec ``XSP3``: spectra of several channels.
 
-    A datum has the keywords ``frame`` and ``channel``, counted from 1; its cell is a spectrum.
+    A datum has the keywords ``frame``, counted from 0, and ``channel``, counted from 1. Its cell is
+    a spectrum.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     key
-        Of the dataset, ``(frames, channels, length)``.
+        Name of the dataset, which has the shape ``(frames, channels, length)``.
     """
 
     specs = frozenset({"XSP3"})
@@ -163,14 +165,15 @@ class Xspress3(BlockHandler):
 
 
 class FlyScan(BlockHandler):
-    """Specs ``XSP3_FLY``, ``MERLIN_FLY`` and others of fly scans: all of a dataset is one cell.
+    """Specs ``XSP3_FLY``, ``MERLIN_FLY`` and others of fly scans: a whole dataset is one cell.
 
-    A datum may have the keyword ``target``: ``data``, or the name of an attribute of frames.
+    A datum may have the keyword ``target``: ``data`` (the default), or the name of an attribute of
+    frames.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     """
 
     specs = frozenset(
@@ -216,17 +219,17 @@ def _targets(datums: Datums) -> Sequence[str]:
 
 
 class Eiger(BlockHandler):
-    """Specs ``AD_EIGER``, ``AD_EIGER2``, ``AD_EIGER_SLICE``: masters that name files of frames.
+    """Specs ``AD_EIGER``, ``AD_EIGER2``, ``AD_EIGER_SLICE``: master files that link to frames.
 
-    A datum has the keyword ``seq_id``; its cell is all frames of the file
-    ``<path>_<seq_id>_master.h5``, or with ``frame_num`` one of them.
+    A datum has the keyword ``seq_id``; its cell is all frames of the master file
+    ``<path>_<seq_id>_master.h5``, or one of them if the datum has ``frame_num`` too.
 
     Parameters
     ----------
     path
-        What the names of files begin with.
+        Beginning of the file names.
     images_per_file, frame_per_point
-        Of the writer; the files themselves know.
+        Recorded by the writer; ignored, as the files themselves have this information.
     """
 
     specs = frozenset({"AD_EIGER", "AD_EIGER2", "AD_EIGER_SLICE"})
@@ -300,7 +303,7 @@ def _eiger_rows(datums: Datums) -> list[tuple[int, int | None]]:
 
 
 def _located(sources: Sequence[Rows], number: int | None) -> Located:
-    """Where the frames of a series lie, all of them or one."""
+    """Return where all frames of a series lie, or one if ``number`` is given."""
     counts = [source.shape[0] for source in sources]
     starts = np.cumsum([0, *counts])
     if number is not None and number >= starts[-1]:
@@ -318,7 +321,7 @@ def _located(sources: Sequence[Rows], number: int | None) -> Located:
 
 
 class _Series:
-    """A master and the datasets that it has or links to."""
+    """A master file and the datasets that it has or links to."""
 
     def __init__(self, path: str, state: Identity) -> None:
         self.state, self._path = state, path
@@ -335,7 +338,7 @@ class _Series:
 
 
 def _data_names(file: h5py.File) -> list[str]:
-    """Names of the datasets of frames; no link is followed to find them."""
+    """Return the sorted paths of the datasets of frames, without following a link."""
     here: h5g.GroupID = h5o.open(file.id, b"/")
     path = ""
     for part in (b"entry", b"data"):
@@ -350,21 +353,23 @@ def _data_names(file: h5py.File) -> list[str]:
 
 
 class SingleHDF5(BlockHandler):
-    """Spec ``AD_HDF5_SINGLE``: a file a frame, some of them a point.
+    """Spec ``AD_HDF5_SINGLE``: one file per frame, n of which are a point.
 
-    A datum has the keyword ``point_number``; its cell is ``(n, *frame)`` of the files with
-    numbers from ``point_number * n``.
+    A datum has the keyword ``point_number``. Its cell has the shape ``(n, *frame)`` and consists of
+    the n files with numbers from ``point_number * n`` on.
 
     Parameters
     ----------
     path
-        Of the folder.
-    template, filename
-        In C's style, for folder, file name and number; what it calls the file name.
+        Path of the folder.
+    template
+        Template in C's style for folder, file name and number.
+    filename
+        File name that is put into the template.
     key
-        Of the dataset in each file.
+        Name of the dataset in each file.
     frame_per_point
-        That is n.
+        Number n of frames of a point.
     """
 
     specs = frozenset({"AD_HDF5_SINGLE"})

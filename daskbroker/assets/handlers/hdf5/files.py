@@ -1,4 +1,4 @@
-"""Opening HDF5 files, also those that are still written, and datasets in them by HDF5 itself."""
+"""Open HDF5 files, including those that are still written, and datasets in them by HDF5 itself."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ DRIVER = "sec2"
 __all__ = ["offer", "open_dataset", "open_file"]
 
 SHOWN = 8
-"""So many datasets of a file an error names."""
+"""Maximum number of datasets of a file that an error message names."""
 
 
 def open_file(path: str, swmr: bool, readable: ReadableRoots) -> h5py.File:
-    """Open a file to read. It closes when the last object of it is dropped.
+    """Open a file for reading. It closes when its last object is dropped.
 
-    It must not be closed while another thread reads.
+    Do not close it explicitly, as another thread may still be reading.
 
     Parameters
     ----------
     path
-        Of a regular file.
+        Path of a regular file.
     swmr
-        Expect a writer that is at work (single writer, multiple readers). Either way the other
-        mode is tried too: HDF5 does not let one process open a file in both.
+        Whether a writer is expected to be at work (single writer, multiple readers). The other
+        mode is tried as well: HDF5 does not let one process open a file in both.
     readable
-        Checked for the path, and once more for the file that HDF5 then has open, where roots
-        are set.
+        Folders below which the file must be. If roots are set, the path is checked, and so is the
+        file that HDF5 then has open.
 
     Raises
     ------
     FillError
-        If the file is outside the readable roots.
+        If the file is outside the readable roots, or was replaced while it was opened.
     OSError
-        If there is no such file, or it is no sound HDF5 file.
+        If there is no such file, or it is not an intact HDF5 file.
     """
     if readable.roots is None:
         check_regular(path)
@@ -69,12 +69,12 @@ def _open(path: str, swmr: bool) -> h5py.File:
 
 
 def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset of an open file, by whatever way HDF5 finds it.
+    """Return a dataset of an open file; HDF5 follows links on the way.
 
     Raises
     ------
     FillError
-        If there is none.
+        If there is nothing of that name, or it is not a dataset.
     """
     try:
         dataset = file[name]
@@ -86,7 +86,7 @@ def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
 
 
 def offer(file: h5py.File) -> str:
-    """What datasets a file has, without following links, as an error says it."""
+    """Describe a file's datasets for an error message, without following links."""
     names: list[str] = []
 
     def visit(name: str, item: h5py.Dataset | h5py.Group) -> bool | None:

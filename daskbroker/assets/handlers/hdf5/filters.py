@@ -1,8 +1,8 @@
-"""HDF5's filters undone outside HDF5, by decoders that stop at the known size of a chunk.
+"""Undo HDF5's filters outside HDF5, by decoders that stop at the known size of a chunk.
 
-A decoder gets the bytes that are stored and the place for what comes out, never more and never
-less. What a chunk's header says is compared with that place first, so that no decoder takes memory
-or steps that a header asks for.
+A decoder gets the stored bytes and an output buffer of exactly the right size. The sizes in a
+chunk's header are compared with that buffer first, so that no decoder takes memory or time as a
+damaged or malicious header asks for.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ __all__ = ["Damaged", "Filters"]
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 BZIP2, LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 307, 32000, 32001, 32004, 32008, 32015
 LZ4_INSIDE, ZSTD_INSIDE = 2, 3
-"""How bitshuffle compresses, as its values tell."""
+"""Codes of bitshuffle's compressions in the filter's values."""
 CHECKSUM = 4
-"""Bytes that fletcher32 adds."""
+"""Bytes that fletcher32 appends."""
 SLACK = 2**20
-"""Bytes that a stored chunk may have beyond twice its size: headers and what does not compress."""
+"""Maximum bytes that a stored chunk may have beyond twice its unpacked size: headers and data that
+does not compress."""
 
 Decoder: TypeAlias = "Callable[[memoryview, np.ndarray, tuple[int, ...]], None]"
-"""Called with what is stored, the place for exactly what comes out, and the filter's values."""
+"""Function of the stored bytes, the output buffer of the exact size, and the filter's values."""
 
 
 class Damaged(ValueError):
-    """A chunk that is not what a filter makes."""
+    """Raised if a chunk is not valid output of its filters."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class Filters:
     Attributes
     ----------
     codes, values
-        Of each filter, in the order in which they were applied.
+        HDF5's number and the parameters of each filter, in the order in which they were applied.
     size
-        Bytes of a chunk.
+        Bytes of an unpacked chunk.
     """
 
     codes: tuple[int, ...]
@@ -57,7 +58,7 @@ class Filters:
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> Filters | None:
-        """Of a dataset; None where there are none, or where one cannot be undone here."""
+        """Return the filters of a dataset; None if it has none or one cannot be undone here."""
         if dataset.chunks is None:
             return None
         plist = dataset.id.get_create_plist()
@@ -70,7 +71,7 @@ class Filters:
 
     @property
     def most(self) -> int:
-        """Bytes that a stored chunk may have."""
+        """Maximum bytes of a stored chunk."""
         return 2 * self.size + SLACK
 
     def decode(self, data: memoryview, mask: int, out: np.ndarray) -> None:
@@ -79,16 +80,16 @@ class Filters:
         Parameters
         ----------
         data
-            As it is stored.
+            Bytes of the chunk as stored.
         mask
             Bit i is set if filter i was not applied.
         out
-            Where the chunk goes: its bytes, contiguous.
+            Contiguous uint8 array of ``size`` bytes, into which the chunk is written.
 
         Raises
         ------
         Damaged
-            If the chunk is not as large as it should be, or is not what a filter makes.
+            If the chunk does not have the right size, or is not valid output of its filters.
         """
         pairs = list(zip(self.codes, self.values))
         applied = [pair for place, pair in enumerate(pairs) if not mask >> place & 1]
@@ -97,6 +98,7 @@ class Filters:
             if code == FLETCHER32:
                 data = _checked(data)
                 continue
+            # Checksums that were appended before this filter was applied come out of it as well.
             sums = sum(before == FLETCHER32 for before, _ in applied[:number])
             into = np.empty(self.size + CHECKSUM * sums, np.uint8) if number else out
             _undo(code, values, data, into)
@@ -126,7 +128,7 @@ def _is_known(code: int, values: tuple[int, ...]) -> bool:
 
 
 def _is_sized(codes: Sequence[int], values: Sequence[tuple[int, ...]]) -> bool:
-    """Whether the size of what each filter gives is known: only a checksum follows compression."""
+    """Return whether the output size of each filter is known: only checksums follow compression."""
     packed = [_is_packing(code, each) for code, each in zip(codes, values)]
     return True not in packed or set(codes[packed.index(True) + 1 :]) <= {FLETCHER32}
 
@@ -138,7 +140,7 @@ def _is_packing(code: int, values: tuple[int, ...]) -> bool:
 
 
 def _packing(values: tuple[int, ...]) -> int:
-    """How bitshuffle compresses; 0: not at all."""
+    """Return the code of bitshuffle's compression; 0 if it does not compress."""
     return values[4] if len(values) > 4 else 0
 
 
@@ -146,7 +148,10 @@ def _packing(values: tuple[int, ...]) -> int:
 
 
 def _checked(data: memoryview) -> memoryview:
-    """What a checksum is of, if it is right; old versions of HDF5 wrote its bytes in pairs."""
+    """Check the checksum at the end, and return the data before it.
+
+    Old versions of HDF5 swapped the bytes of each half of the checksum, so both orders are valid.
+    """
     content, stored = data[:-CHECKSUM], bytes(data[-CHECKSUM:])
     if len(stored) != CHECKSUM:
         raise Damaged("it is too short for its checksum")
@@ -157,7 +162,10 @@ def _checked(data: memoryview) -> memoryview:
 
 
 def _unshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
-    """The first bytes of all elements, then all second bytes, and so on; a rest as it is."""
+    """Undo the byte shuffle, which stores all first bytes of the elements, then all second ones.
+
+    Bytes after the last whole element are stored unchanged.
+    """
     _expect(len(data), len(out))
     width = values[0]
     count = len(out) // width
@@ -178,7 +186,7 @@ def _expect(found: int, size: int) -> None:
 
 
 def _by(decode: Callable[..., Any]) -> Decoder:
-    """By a function that stops where its place ends, and tells how far it came."""
+    """Make a decoder of a function that stops at the end of ``out`` and returns the filled part."""
 
     def decoder(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
         _expect(len(decode(data, out=out)), len(out))
@@ -192,7 +200,10 @@ def _unlz4(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
 
 
 def _unblosc(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
-    """The header tells how much is read, and how much memory is taken for a block."""
+    """Undo blosc, after checking the sizes in the header.
+
+    The decoder trusts the header for how much it reads and how much memory it takes for a block.
+    """
     size, block, stored = _header("<III", data, 4)
     _expect(size, len(out))
     if stored > len(data) or block > size:
@@ -207,9 +218,9 @@ def _header(form: str, data: memoryview, start: int = 0) -> tuple[int, ...]:
 # -- bitshuffle ------------------------------------------------------------------------------
 
 _HEADER = 12
-"""Bytes of sizes before the first block."""
+"""Bytes of the header of sizes before the first block."""
 GROUP = 8
-"""Elements that are shuffled together; those that are left over stay as they are."""
+"""Number of elements that are shuffled together; a remainder of fewer elements is unchanged."""
 _LENGTH = struct.Struct(">I").unpack_from
 
 
@@ -243,14 +254,14 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
 
 
 def _unshuffle_bits(data: memoryview, out: np.ndarray, width: int, block: int, rest: int) -> None:
-    """Elements whose bits lie plane by plane, block by block."""
+    """Undo the bit shuffle, which stores the bits of each block of elements plane by plane."""
     whole = out[: len(out) - rest]
     stored = data[: len(whole)]  # of an array, the width would be that of its dtype
     imagecodecs.bitshuffle_decode(stored, itemsize=width, blocksize=block, out=whole)
 
 
 def _check_blocks(data: memoryview, size: int, block: int, rest: int) -> None:
-    """Check that all blocks, each behind its length, and what follows them are there.
+    """Check that the data has all blocks, each preceded by its length, and the rest after them.
 
     The decoder is not told where its data ends.
     """
@@ -266,7 +277,7 @@ def _check_blocks(data: memoryview, size: int, block: int, rest: int) -> None:
 
 @lru_cache(4)
 def _bitshuffle(packing: int) -> Callable[..., int] | None:
-    """The decoder in hdf5plugin's library, called without HDF5; None where it shows none."""
+    """Return the decoder of hdf5plugin's library, for use without HDF5; None if not exported."""
     try:
         library = ctypes.CDLL(hdf5plugin.get_config().registered_filters["bshuf"])
         undo = (
@@ -281,7 +292,7 @@ def _bitshuffle(packing: int) -> Callable[..., int] | None:
 
 @lru_cache(1)
 def _dectris() -> Callable[..., bytes] | None:
-    """The decoder of dectris-compression, where it is installed: it takes 2/3 of the time."""
+    """Return dectris-compression's decoder, which takes 2/3 of the time; None if not installed."""
     try:
         from dectris.compression import decompress
     except ImportError:

@@ -1,4 +1,4 @@
-"""Frames in HDF5 files: area detectors' own layout, and datasets that stream resources name."""
+"""Handlers of frames in HDF5 files: area detectors' layout, and datasets of stream resources."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ AD_DATASET = "/entry/data/data"
 
 
 class AreaDetectorHDF5(BlockHandler):
-    """Spec ``AD_HDF5``: frames of an area detector, some of them a point.
+    """Spec ``AD_HDF5``: frames of an area detector, n of which are a point.
 
     A datum has the keyword ``point_number``; its cell is
-    ``frames[point_number * n : (point_number + 1) * n]``, so ``(n, height, width)``. A dataset of
-    two dimensions that cannot grow is a single frame.
+    ``frames[point_number * n : (point_number + 1) * n]``, of shape ``(n, height, width)``. A
+    two-dimensional dataset that cannot grow is a single frame.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     frame_per_point
-        That is n.
+        Number n of frames of a point.
     key
-        Of the dataset in the file.
+        Name of the dataset in the file.
     swmr
-        Expect a writer at work.
+        Whether a writer is expected to be at work.
     """
 
     specs = frozenset({"AD_HDF5"})
@@ -71,7 +71,7 @@ class AreaDetectorHDF5(BlockHandler):
         return locate_events(source, places, self._per_point, whole(source.shape))
 
     def _frames(self) -> Rows:
-        """The dataset; a single frame as the first of one."""
+        """Return the dataset; a single frame gets a leading dimension of frames."""
         source = self._datasets.get(self._key, self.readable)
         return OneFrame(source) if _is_one_frame(source) else source
 
@@ -80,16 +80,16 @@ class AreaDetectorHDF5(BlockHandler):
 
 
 def _is_one_frame(source: Rows) -> bool:
-    """Whether a dataset of two dimensions is a frame: where none of them can grow.
+    """Return whether a dataset is one frame: two-dimensional, with a first dimension of fixed size.
 
-    So area detectors' plugins write it that have one frame a file ("Single"); where they have
-    many, the dimension of frames has no limit.
+    Area detectors' plugins write a file this way in the mode "Single", of one frame per file. In
+    other modes the dimension of frames is unlimited.
     """
     return len(source.shape) == 2 and getattr(source, "maximum", (None,))[0] is not None
 
 
 class AreaDetectorHDF5SWMR(AreaDetectorHDF5):
-    """Spec ``AD_HDF5_SWMR``: as ``AD_HDF5``, of a file that may be still written."""
+    """Spec ``AD_HDF5_SWMR``: as ``AD_HDF5``, for a file that may still be written."""
 
     specs = frozenset({"AD_HDF5_SWMR"})
 
@@ -98,21 +98,23 @@ class AreaDetectorHDF5SWMR(AreaDetectorHDF5):
 
 
 class FrameHDF5(BlockHandler):
-    """Spec ``AD_HDF5_SWMR_STREAM`` of resources with datums that name dataset and frame.
+    """Spec ``AD_HDF5_SWMR_STREAM``, for resources whose datums name dataset and frame.
 
-    A datum has the keyword ``frame``, and ``dataset`` unless the resource has it; the cell is
-    ``(n, height, width)``.
+    A datum has the keyword ``frame`` (or ``point_number``), and ``dataset`` unless the resource has
+    it. The cell has the shape ``(n, height, width)``.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     frame_per_point
-        That is n.
+        Number n of frames of a point.
     dataset
-        In the file, for datums that name none.
-    chunk_shape, swmr
-        Of the writer; the file itself tells the former.
+        Name of the dataset in the file, for datums that do not name one.
+    chunk_shape
+        Recorded by the writer; ignored, as the file itself has this information.
+    swmr
+        Whether a writer is expected to be at work.
     """
 
     specs = frozenset({"AD_HDF5_SWMR_STREAM"})
@@ -164,18 +166,23 @@ class FrameHDF5(BlockHandler):
 class StreamHDF5(StreamRows):
     """Mimetype ``application/x-hdf5``: a dataset whose rows are the frames of all events.
 
-    How frames make events is told by :class:`~.layout.EventLayout`.
+    :class:`~.layout.EventLayout` describes how frames make events.
 
     Parameters
     ----------
     file
-        Path.
+        Path of the file.
     dataset
-        Name in the file; ``path`` is its older name.
+        Name of the dataset in the file; ``path`` is an older name of this parameter.
     swmr
-        Expect a writer at work.
+        Whether a writer is expected to be at work.
     **others
         See :class:`~.stream_rows.StreamRows`.
+
+    Raises
+    ------
+    FillError
+        If neither ``dataset`` nor ``path`` is given.
     """
 
     specs = frozenset({"application/x-hdf5"})

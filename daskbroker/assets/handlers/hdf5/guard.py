@@ -1,8 +1,8 @@
-"""What compressed chunks say they unpack to, looked at before HDF5 unpacks them.
+"""Check the unpacked size that compressed chunks claim, before HDF5 unpacks them.
 
-HDF5's filters take as much memory as a chunk says, or as comes out. So each chunk is looked at
-once: what is stored cannot be much larger than a chunk, and where its first bytes tell its size,
-that has to be a chunk's.
+HDF5's filters take as much memory as a chunk claims, or as comes out of it. So each chunk is
+checked once: its stored bytes must not be much more than a chunk, and if its first bytes tell the
+unpacked size, that must not be much more either.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ __all__ = ["ChunkGuard"]
 DEFLATE, LZF, LZ4, BITSHUFFLE, BLOSC, ZSTD = 1, 32000, 32004, 32008, 32001, 32015
 FLETCHER32 = 3
 SLACK = 2**20
-"""Bytes that a chunk may have beyond its size, stored or unpacked: headers and padding."""
+"""Maximum bytes that a chunk may have beyond twice its size, stored or unpacked: headers and
+padding."""
 SUSPICIOUS = 512 * 2**20
-"""Bytes that deflate may come to before it is tried out."""
+"""Bytes to which a deflated chunk could unpack at most without being tried out: 1032 times its
+stored size."""
 HEAD = 18
 
 
 class ChunkGuard:
-    """The chunks of a dataset that HDF5 unpacks. Threads may share it.
+    """Checks the chunks of a dataset that HDF5 is about to unpack. Threads may share it.
 
     Parameters
     ----------
     dataset
-        With filters.
+        Open dataset with chunks and filters.
     """
 
     def __init__(self, dataset: h5py.Dataset) -> None:
@@ -56,17 +58,18 @@ class ChunkGuard:
 
     @classmethod
     def of(cls, dataset: h5py.Dataset) -> ChunkGuard | None:
-        """For an open dataset; None where nothing is unpacked, or chunks are too many."""
+        """Build for an open dataset; None if it has no filters, no chunks, or too many chunks."""
         if dataset.chunks is None or not dataset.id.get_create_plist().get_nfilters():
             return None
         return cls(dataset) if 0 < prod(grid_of(dataset)) <= MOST_CHUNKS else None
 
     def check(self, rows: Axis, axes: Sequence[Axis]) -> None:
-        """Look at the chunks that have a region of some rows, as far as none did before.
+        """Check those chunks of a region of some rows that were not checked before.
 
         Raises
         ------
         FillError
+            If a chunk takes, or claims to unpack to, far more bytes than a chunk has.
         """
         if not self._left:
             return
@@ -85,7 +88,7 @@ class ChunkGuard:
 
     def _check_chunk(self, file: int, place: tuple[int, ...]) -> None:
         offset, stored, mask = self._index.find([place])[0]
-        if offset < 0:
+        if offset < 0:  # never written
             return
         claimed = stored
         if self._last >= 0 and not mask >> self._last & 1:
@@ -97,7 +100,10 @@ class ChunkGuard:
             )
 
     def _unpacked(self, file: int, offset: int, stored: int) -> int:
-        """Bytes that a chunk unpacks to, as far as that can be told without unpacking it."""
+        """Return the bytes that a chunk unpacks to, or 0 if its header does not tell.
+
+        A deflated chunk that could unpack to very much is unpacked in steps, keeping nothing.
+        """
         if (
             self._code == DEFLATE
             and stored * 1032 > SUSPICIOUS
@@ -113,7 +119,7 @@ class ChunkGuard:
 
 
 def _inflated(data: bytes, most: int) -> int:
-    """How much comes out, or something more than ``most``; nothing is kept."""
+    """Return the unpacked size, or some number above ``most``; nothing is kept."""
     inflate, size = zlib.decompressobj(), 0
     while data and not inflate.eof and size <= most:
         found = len(inflate.decompress(data, 2**20))
@@ -124,7 +130,7 @@ def _inflated(data: bytes, most: int) -> int:
 
 
 def _of_zstd(head: bytes) -> int:
-    """The size that the header of a frame of Zstandard tells; 0 if it tells none."""
+    """Return the content size in a Zstandard frame's header; 0 if it has none."""
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return 0
     single, code = head[4] >> 5 & 1, head[4] >> 6

@@ -1,8 +1,8 @@
-"""Names in HDF5 files followed by ourselves, link by link, so that HDF5 opens no file by itself.
+"""Follow names in HDF5 files link by link, so that HDF5 opens no file by itself.
 
-Where readable roots are set, each file that an external link or a virtual dataset names is looked
-for where HDF5 would look, checked, and opened by its real path. HDF5 only ever gets single names,
-of objects that lie in the file at hand.
+If readable roots are set, each file that an external link or a virtual dataset names is looked for
+where HDF5 would look, checked, and opened by its real path. HDF5 itself is only given single names
+of objects in a file that is already open.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .files import offer, open_file
 __all__ = ["LinkedFile", "LinkedFiles"]
 
 MOST_LINKS = 16
-"""So many links may lead on to each other, as in HDF5 itself."""
+"""Maximum number of links that are followed for one name, as in HDF5 itself."""
 LINK_PREFIX = "HDF5_EXT_PREFIX"
 VIRTUAL_PREFIX = "HDF5_VDS_PREFIX"
 
 
 @dataclass(frozen=True, eq=False)
 class LinkedFile:
-    """An open file, and where files that it names are looked for.
+    """An open file, and the folders in which files that it names are looked for.
 
     Attributes
     ----------
     file
-        Opened by its real path.
+        File, opened by its real path.
     folders
-        Of the name it was found under, then of its real path.
+        Folder of the path under which it was found, then that of its real path if different.
     """
 
     file: h5py.File
@@ -44,19 +44,19 @@ class LinkedFile:
 
     @property
     def path(self) -> str:
-        """The real path."""
+        """Real path of the file."""
         return str(self.file.filename)
 
 
 class LinkedFiles:
-    """A file, and those that names in it lead to, each opened once.
+    """A file and the files that names in it lead to, each opened once.
 
     Parameters
     ----------
     path, swmr
-        Of the first; see :func:`~.files.open_file`.
+        Path of the first file, and mode of all; see :func:`~.files.open_file`.
     readable
-        Checked for every file.
+        Folders below which every file must be.
     """
 
     def __init__(self, path: str, swmr: bool, readable: ReadableRoots) -> None:
@@ -65,7 +65,7 @@ class LinkedFiles:
         self.first = self.open(path)
 
     def open(self, path: str) -> LinkedFile:
-        """A file by its path."""
+        """Return the file at a path; it is opened if it is not open yet."""
         real = self._readable.check(path)
         if real not in self._open:
             folders = dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in (path, real))
@@ -74,21 +74,23 @@ class LinkedFiles:
         return self._open[real]
 
     def open_named(self, name: str, by: LinkedFile, prefix: str = LINK_PREFIX) -> LinkedFile:
-        """A file that another one names.
+        """Return a file that another file names.
 
         Parameters
         ----------
         name
-            As it is recorded: absolute, or relative to the other one's folder.
+            Name as recorded: an absolute path, or one relative to the other file's folder.
         by
-            The other one.
+            File that has the name.
         prefix
-            Environment variable with further folders.
+            Environment variable that lists further folders.
 
         Raises
         ------
+        FrameMissing
+            If there is no such file.
         FillError
-            If there is no such file, or it is outside the readable roots.
+            If it is outside the readable roots.
         """
         for path in _candidates(name, by, prefix):
             if os.path.lexists(path):
@@ -96,20 +98,20 @@ class LinkedFiles:
         raise FrameMissing(f"{by.path!r} refers to the file {name!r}, which is not there")
 
     def find(self, name: str, start: LinkedFile | None = None) -> tuple[LinkedFile, h5py.Dataset]:
-        """A dataset by its name, and the file that it is in.
+        """Find a dataset by its name; return the file that it is in, and the dataset.
 
         Parameters
         ----------
         name
-            Path in the file, over any groups and links.
+            Path in the file, through any groups and links.
         start
-            File to begin in; None: the first.
+            File to begin in; the first file if None.
 
         Raises
         ------
         FillError
-            If there is none, a file is outside the readable roots, or a link is of a kind that
-            cannot be followed.
+            If there is no such dataset, a file is outside the readable roots, there are too many
+            links, or a link is of a kind that cannot be followed.
         """
         file = start or self.first
         here, parts, followed = _root(file), deque(_parts(name)), 0
@@ -153,7 +155,7 @@ def _parts(name: str) -> list[bytes]:
 
 
 def _link(file: LinkedFile, here: h5o.ObjectID, part: bytes, name: str) -> h5l.LinkInfo:
-    """What leads on from a group; the link itself, not what it leads to."""
+    """Return the link of a name in a group, without following it."""
     try:
         return here.links.get_info(part)
     except (AttributeError, RuntimeError, KeyError):
@@ -164,9 +166,9 @@ def _link(file: LinkedFile, here: h5o.ObjectID, part: bytes, name: str) -> h5l.L
 
 
 def _candidates(name: str, by: LinkedFile, prefix: str) -> Iterator[str]:
-    """Where HDF5 looks for a file that another one names, in its order.
+    """Yield the paths at which HDF5 looks for a file that another one names, in its order.
 
-    Of an absolute name that is not there it takes the last part.
+    If an absolute path does not exist, HDF5 looks for its last part.
     """
     if os.path.isabs(name):
         yield name

@@ -1,4 +1,4 @@
-"""The datasets of one file that are open, however they are found and put together."""
+"""Open datasets of one file, whether found by HDF5 or by following links here."""
 
 from __future__ import annotations
 
@@ -21,33 +21,36 @@ from .virtual import VirtualRows
 __all__ = ["OpenDatasets"]
 
 DEEPEST = 8
-"""So many virtual datasets may be put together of each other."""
+"""Maximum depth of virtual datasets whose sources are virtual datasets."""
 
 
 @dataclass(eq=False)
 class _Entry:
-    """An open dataset, and what its files were when it was opened or refreshed."""
+    """An open dataset, and the identities of its files when it was opened or refreshed."""
 
     rows: Rows
     state: dict[str, Identity] = field(default_factory=dict)
 
     def look(self, path: str) -> dict[str, Identity]:
-        """What its files are now, but for the one that the cache of handlers looks at."""
+        """Return the present identities of its files, except that of ``path``.
+
+        The cache of handlers checks that one itself.
+        """
         return {name: identity(name) for name in {*self.rows.opened} - {path}}
 
 
 class OpenDatasets:
-    """The datasets of one file that are open, by name. Threads may share it.
+    """The open datasets of one file by name. Threads may share it.
 
-    Without readable roots HDF5 follows links and virtual datasets by itself, with them
+    Without readable roots HDF5 follows links and virtual datasets itself; with them
     :class:`~.links.LinkedFiles` does.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     swmr
-        Expect a writer at work.
+        Whether a writer is expected to be at work.
     """
 
     def __init__(self, path: str, swmr: bool) -> None:
@@ -56,14 +59,15 @@ class OpenDatasets:
         self._lock = threading.Lock()
 
     def get(self, name: str, readable: ReadableRoots) -> Rows:
-        """A dataset, with the rows that there are now.
+        """Return a dataset, with the rows that exist now.
 
         Raises
         ------
         FillError
-            If there is none, it has no dimensions, or leads outside the readable roots.
+            If there is no such dataset, it has no dimensions, or it leads outside the readable
+            roots.
         OSError
-            If there is no such file, or it is no sound HDF5 file.
+            If there is no such file, or it is not an intact HDF5 file.
         """
         with self._lock:
             entry = self._open.get(name)
@@ -72,12 +76,13 @@ class OpenDatasets:
             return entry.rows
 
     def _is_current(self, entry: _Entry) -> bool:
-        """Whether it is as it was, or could be refreshed, where other files hold it."""
+        """Return whether the dataset's other files are unchanged or could be refreshed."""
         now = entry.look(self.path)
         opened = entry.rows.opened
         known = {name: entry.state.setdefault(name, opened[name]) for name in now}
         if now == known:
             return True
+        # Device and inode: a file that was replaced cannot be refreshed.
         same = all((now[name] or ())[:2] == (known[name] or ())[:2] for name in now)
         if not same or not entry.rows.watched:
             return False
@@ -86,7 +91,7 @@ class OpenDatasets:
         return True
 
     def refresh(self) -> bool:
-        """See the rows that a writer added; False if the file was not opened to be watched."""
+        """See the rows that a writer added; return False if a file is not open to be watched."""
         with self._lock:
             watched = all(entry.rows.watched for entry in self._open.values())
             if watched:
@@ -102,7 +107,7 @@ def _open_rows(path: str, name: str, swmr: bool, readable: ReadableRoots) -> Row
 
 
 def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> Rows:
-    """A dataset found by HDF5; a concatenation of others read from these."""
+    """Open a dataset that HDF5 finds; a concatenation is read from its sources."""
     dataset = open_dataset(file, name)
     plist = dataset.id.get_create_plist()
     whole = _rows_of(dataset, plist)
@@ -114,13 +119,13 @@ def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> Rows:
             *(files, files.first, dataset),
             lambda where, of: _open_anywhere(where.file, of, swmr, depth - 1),
         )
-    except FillError:  # put together in a way that HDF5 alone knows
+    except FillError:  # a mapping that only HDF5 can read
         return whole
     return ConcatenatedRows.of(whole, parts) or whole
 
 
 def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> Rows:
-    """A dataset found without HDF5 following any name."""
+    """Open a dataset without HDF5 following any link or file name."""
     file, dataset = files.find(name, start)
     plist = dataset.id.get_create_plist()
     if plist.get_external_count():

@@ -1,4 +1,4 @@
-"""Reading rows of an HDF5 dataset: few, large reads into arrays made beforehand."""
+"""Read rows of an HDF5 dataset in few, large reads into preallocated arrays."""
 
 from __future__ import annotations
 
@@ -24,32 +24,35 @@ from .stored_sizes import check_chunk, stored_elsewhere
 __all__ = ["RowSource", "dtype_as_read", "read_rows"]
 
 GAP = 64 * 1024
-"""Bytes that are read and dropped rather than skipped: a read costs as much as this."""
+"""Maximum bytes between wanted rows that are read and dropped rather than skipped: a separate read
+costs as much as reading so many bytes."""
 PIECE = 16 * 2**20
-"""Bytes that are read at a time where more is read than wanted."""
+"""Maximum bytes that are read at a time if more is read than wanted."""
 
 
 Check: TypeAlias = "Callable[[range, Sequence[Axis]], None]"
 
 
 class RowSource:
-    """An open dataset, read in the way that suits it. Threads may share it.
+    """An open dataset that is read past HDF5 if its chunks allow it, else by HDF5.
+
+    Threads may share it.
 
     Parameters
     ----------
     dataset
-        Kept open as long as this lives.
+        Dataset, which is kept open as long as this object lives.
     plist
-        The properties that it was made with, if they are at hand.
+        Creation properties of the dataset, if the caller already has them.
 
     Attributes
     ----------
     dtype
-        Of its values, in the byte order of the file.
-    paths
-        Of the files that are looked at for changes.
+        Dtype of the values, in the byte order of the file.
+    opened
+        Path of the file, with its identity when it was opened.
     watched
-        Whether it was opened to be watched while it is written.
+        Whether the file was opened to be watched while it is written.
 
     Raises
     ------
@@ -76,21 +79,21 @@ class RowSource:
 
     @property
     def name(self) -> str:
-        """In its file."""
+        """Name of the dataset in its file."""
         return str(self.dataset.name)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With the rows that there are now."""
+        """Shape, with the number of rows that exist now."""
         return tuple(self.dataset.shape)
 
     @property
     def maximum(self) -> tuple[int | None, ...]:
-        """How far each dimension may grow; None: without limit."""
+        """Maximum length of each dimension; None if unlimited."""
         return tuple(self.dataset.maxshape)
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the files that hold it; None where they are not known."""
+        """Return the bytes of all files that hold the dataset; None if unknown."""
         own = os.fstat(self._file.get_vfd_handle()).st_size
         return None if self._others is None else own + self._others
 
@@ -101,18 +104,18 @@ class RowSource:
         return read_rows(self.dataset, rows, axes, self._chunks, self._check)
 
     def _check(self, rows: range, axes: Sequence[Axis]) -> None:
-        """Look at chunks that HDF5 is about to unpack."""
+        """Check the chunks that HDF5 is about to unpack."""
         if not self._guarded:
             self._guard, self._guarded = ChunkGuard.of(self.dataset), True
         if self._guard is not None:
             self._guard.check(rows, axes)
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Where some rows lie."""
+        """Return where some rows lie."""
         return one_dataset(stored_rows(self.dataset), rows)
 
     def refresh(self) -> None:
-        """See the rows that a writer added."""
+        """Update the shape with the rows that a writer added."""
         self.dataset.refresh()
         self._chunks, self._looked = None, not self._filtered
         self._guard, self._guarded = None, not self._filtered
@@ -130,15 +133,16 @@ def read_rows(
     Parameters
     ----------
     dataset
-        Of one dimension or more.
+        Dataset of at least one dimension.
     rows
-        Places along the first dimension, int64, all inside, in any order, repeated or not.
+        Places along the first dimension: int64, all inside the dataset, in any order, with or
+        without repetitions.
     axes
-        What to read along the others.
+        Selection along each of the other dimensions.
     chunks
-        Of this dataset, if they can be read past HDF5.
+        Chunks of this dataset, if they can be read past HDF5.
     check
-        Called with places along all dimensions before HDF5 reads what is there.
+        Function that is called with the places along all dimensions before HDF5 reads there.
 
     Returns
     -------
@@ -156,7 +160,7 @@ def read_rows(
 
 
 def dtype_as_read(dtype: np.dtype) -> np.dtype | None:
-    """Of what is read of a dataset of a dtype; None where elements are arrays themselves."""
+    """Return the dtype of values as read from a dataset; None if its elements are arrays."""
     if dtype.subdtype is not None:
         return None
     if dtype.hasobject:
@@ -166,7 +170,7 @@ def dtype_as_read(dtype: np.dtype) -> np.dtype | None:
 
 
 def _no_check(rows: range, axes: Sequence[Axis]) -> None:
-    """For datasets that are known."""
+    """Check nothing, for datasets whose content is trusted."""
 
 
 def _read_rows(
@@ -190,7 +194,7 @@ def _read_rows(
 def _read_objects(
     dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
 ) -> np.ndarray:
-    """Texts, values of varying length and arrays as elements, the way h5py reads them."""
+    """Read elements that are texts, arrays or of varying length, as h5py does."""
     source = dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
     if not len(rows):
         return take_region(source[:0], axes, lead=1)
@@ -214,7 +218,7 @@ def _row_bytes(dataset: h5py.Dataset) -> int:
 class Side:
     """What is read along one dimension: ``count`` places from ``start``, ``step`` apart.
 
-    ``rest`` is then selected among them; None: all, in this order.
+    ``rest`` is the selection from these places that is wanted; None: all, in this order.
     """
 
     start: int
@@ -224,15 +228,15 @@ class Side:
 
     @property
     def places(self) -> range:
-        """All that is read."""
+        """All places that are read."""
         return range(self.start, self.start + self.count * self.step, self.step)
 
 
 def _box(axis: Axis, stride: bool) -> Side:
-    """The simplest selection that holds an axis.
+    """Return the simplest selection that includes an axis.
 
-    HDF5 is slow at picking single elements, and at any stride inside chunks. So without
-    ``stride`` all places from the first to the last wanted one are read.
+    HDF5 is slow at picking single elements, and at any stride inside chunks. So unless ``stride``
+    is True all places from the first to the last wanted one are read.
     """
     if isinstance(axis, int):
         return Side(axis, 1, 1, None)
@@ -252,14 +256,14 @@ def _box(axis: Axis, stride: bool) -> Side:
 
 
 def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
-    """Which rows are read together: from, to (exclusive), and how many of them are wanted.
+    """Yield the rows to read together: first, last + 1, and how many of them are wanted.
 
-    Runs of consecutive rows, and what small gaps divide. HDF5 can stride over rows as well, but
-    inside chunks it takes fifty times longer.
+    Rows that are consecutive or divided by small gaps are read together. HDF5 can stride over rows
+    as well, but inside chunks that takes fifty times longer.
     """
     steps = rows[1:] - rows[:-1]
     apart = (steps - 1) * row_bytes > GAP
-    if (steps > 1).any():
+    if (steps > 1).any():  # with many small gaps, limit what is read and dropped at a time
         piece = (rows - rows[0]) * row_bytes // PIECE
         apart |= (piece[1:] != piece[:-1]) & (steps > 1)
     edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)]
@@ -270,7 +274,7 @@ def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
 def _read_exactly(
     dataset: h5py.Dataset, dtype: np.dtype, rows: np.ndarray, box: Sequence[Side], check: Check
 ) -> np.ndarray:
-    """Read what the box holds, all of which is wanted."""
+    """Read all that the box selects, of increasing rows, into a new array."""
     out = np.empty((len(rows), *(side.count for side in box)), dtype)
     done = 0
     for low, high, count in _spans(rows, out[0].nbytes):
@@ -294,7 +298,7 @@ def _read_more(
     axes: Sequence[Axis],
     check: Check,
 ) -> np.ndarray:
-    """Read a box that holds more than is wanted, piece by piece, into the array."""
+    """Read a box that has more than is wanted, in pieces, and fill ``out`` with what is wanted."""
     rest = [_of_box(side, axis) for side, axis in zip(box, axes)]
     row_bytes = out.dtype.itemsize * prod(side.count for side in box)
     step = max(1, PIECE // row_bytes)
@@ -311,7 +315,7 @@ def _of_box(side: Side, axis: Axis) -> Axis:
 
 
 def _read_span(dataset: h5py.Dataset, low: int, box: Sequence[Side], out: np.ndarray) -> None:
-    """Read consecutive rows in one call of HDF5, straight into the array."""
+    """Read consecutive rows in one call of HDF5, directly into the array."""
     space = dataset.id.get_space()
     space.select_hyperslab(
         (low, *(side.start for side in box)),

@@ -1,4 +1,4 @@
-"""Selections of HDF5 dataspaces as places along each dimension."""
+"""Convert selections of HDF5 dataspaces to places along each dimension."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["Selected", "Unlimited", "meet", "paired", "selected"]
 
 MOST_PLACES = 2**22
 MOST_BLOCKS = 2**16
-"""Of selections that are no plain ranges; they have to be written out."""
+"""Maximum places and blocks of selections that are not ranges, as these need an array of places."""
 
 Selected = tuple["range | np.ndarray", ...]
-"""Places along each dimension; what is selected is all combinations of them."""
+"""Places along each dimension; all their combinations are selected."""
 
 
 @dataclass(frozen=True)
 class Unlimited:
-    """A selection that goes on along one dimension as far as there is something.
+    """A selection that is unlimited along one dimension.
 
     Attributes
     ----------
     axis
         Number of that dimension.
     start, step
-        Of the places along it.
+        First place along it, and distance of the places.
     others
-        The whole selection, with none along ``axis``.
+        Selection along all dimensions, with no places along ``axis``.
     """
 
     axis: int
@@ -41,29 +41,30 @@ class Unlimited:
     others: Selected
 
     def up_to(self, count: int) -> Selected:
-        """The selection with so many places along its unlimited dimension."""
+        """Return the selection with ``count`` places along its unlimited dimension."""
         places = range(self.start, self.start + count * self.step, self.step)
         return (*self.others[: self.axis], places, *self.others[self.axis + 1 :])
 
     def available(self, size: int) -> int:
-        """How many places a dimension of some size has."""
+        """Return the number of places along a dimension of length ``size``."""
         return len(range(self.start, size, self.step))
 
 
 def selected(space: h5s.SpaceID, shape: Sequence[int] | None) -> Selected | Unlimited:
-    """What a dataspace selects.
+    """Return what a dataspace selects.
 
     Parameters
     ----------
     space
-        Of a virtual dataset's mapping, on either side.
+        Dataspace of either side of a virtual dataset's mapping.
     shape
-        What "all" means; None: what the dataspace itself says.
+        Shape that "all" stands for; that of the dataspace itself if None.
 
     Raises
     ------
     FillError
-        For single points, and for what is not all combinations of places along each dimension.
+        If nothing or single points are selected, or if the selection is not all combinations of
+        places along each dimension.
     """
     kind = space.get_select_type()
     if kind == h5s.SEL_ALL:
@@ -99,7 +100,7 @@ def _places(start: int, stride: int, count: int, block: int) -> range | np.ndarr
 
 
 def _of_blocks(space: h5s.SpaceID) -> Selected:
-    """A union of boxes, if it is all combinations of places."""
+    """Return the places of a union of boxes, which must be all combinations of them."""
     if space.get_select_hyper_nblocks() > MOST_BLOCKS:
         raise FillError(f"more than {MOST_BLOCKS} boxes are mapped")
     boxes = np.asarray(space.get_select_hyper_blocklist(), np.int64)
@@ -115,10 +116,11 @@ def _of_blocks(space: h5s.SpaceID) -> Selected:
 
 
 def paired(target: Selected, source: Selected) -> list[int | None] | None:
-    """Which dimension of the target each dimension of the source runs along; None: none does.
+    """Return which dimension of the target each dimension of the source runs along.
 
-    HDF5 maps the elements of two selections in their order. Where both have the same lengths but
-    for those of 1, that is dimension by dimension; else the result is None.
+    HDF5 maps the elements of two selections in their order. If both have the same lengths, except
+    for lengths of 1, this maps dimension to dimension; otherwise the result is None. A dimension of
+    the source of length 1 runs along none, for which the item is None.
     """
     long = [axis for axis, places in enumerate(target) if len(places) != 1]
     lengths = [len(places) for places in source if len(places) != 1]
@@ -129,7 +131,10 @@ def paired(target: Selected, source: Selected) -> list[int | None] | None:
 
 
 def meet(wanted: np.ndarray, places: Axis) -> tuple[np.ndarray, np.ndarray]:
-    """Where wanted places are among others: which of the wanted ones, and at which number."""
+    """Return the numbers of the wanted places that are among ``places``, and their numbers there.
+
+    ``places`` must be increasing.
+    """
     if isinstance(places, range):
         number, rest = np.divmod(wanted - places.start, places.step)
         hits = np.flatnonzero((rest == 0) & (number >= 0) & (number < len(places)))

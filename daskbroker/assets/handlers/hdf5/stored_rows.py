@@ -1,4 +1,4 @@
-"""HDF5 datasets as bytes of their files, for references to them."""
+"""Locate the bytes of HDF5 datasets in their files, to make references to them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ BLOSC_PACKING = ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
 
 
 def stored_rows(dataset: h5py.Dataset) -> StoredRows:
-    """Where a dataset's chunks lie, or its values if it has none.
+    """Return where a dataset's chunks lie, or its values if it has no chunks.
 
     Raises
     ------
     NoReference
-        For one that has no chunks of its own in one file, filters for which there is no codec,
-        elements that are no plain numbers, and a file that is still written.
+        If the dataset is not stored in its own file in chunks or contiguously, was never written,
+        has elements other than plain numbers or filters without a codec, or if the file is still
+        being written.
     """
     plist = dataset.id.get_create_plist()
     path, number = dataset.file.filename, dataset.file.id.get_vfd_handle()
@@ -64,7 +65,10 @@ def stored_rows(dataset: h5py.Dataset) -> StoredRows:
 
 
 def _left_out_of_all(table: np.ndarray) -> int:
-    """The filters that no chunk has, as bits: HDF5 leaves out those that save nothing."""
+    """Return the filters that were omitted for all chunks, as bits.
+
+    HDF5 omits filters that save nothing.
+    """
     masks = table[..., 2][table[..., 0] >= 0]
     return int(np.bitwise_and.reduce(masks)) if masks.size else 0
 
@@ -96,7 +100,7 @@ def _codec(dataset: h5py.Dataset, code: int, flags: int, values: Values, name: b
 
 
 def _blosc(values: Values) -> Codec | None:
-    """What numcodecs decodes: the chunk itself says how it is packed."""
+    """Return numcodecs' configuration; for decoding, a chunk itself tells how it is packed."""
     level, shuffle, packing = (*values[4:7], *(5, 1, 0)[len(values[4:7]) :])
     if packing >= len(BLOSC_PACKING):
         return None

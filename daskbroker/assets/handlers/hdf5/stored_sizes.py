@@ -1,4 +1,4 @@
-"""How much is really stored of an HDF5 dataset, and what chunks may be."""
+"""Sizes of what is stored of an HDF5 dataset, and limits of its chunks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from ....core.errors import FillError
 __all__ = ["check_chunk", "stored_elsewhere"]
 
 SMALL_CHUNK = 256 * 2**20
-"""Bytes that a chunk may always have: HDF5 decodes whole chunks, however little is asked."""
+"""Maximum bytes of a chunk, whatever the rows: HDF5 decodes whole chunks, however little is
+requested."""
 
 
 def stored_elsewhere(dataset: h5py.Dataset, plist: h5p.PropDCID) -> int | None:
-    """Bytes of the other files that hold a dataset's values; None where they are not known.
+    """Return the bytes of the other files that hold a dataset's values; None if unknown.
 
-    Of a virtual dataset that HDF5 itself puts together, these are the files that it names, if
-    all are there.
+    For a virtual dataset or one in external storage these are the files that it names, if all of
+    them exist.
     """
     if plist.get_layout() != h5d.VIRTUAL and not plist.get_external_count():
         return 0
@@ -37,18 +38,21 @@ def stored_elsewhere(dataset: h5py.Dataset, plist: h5p.PropDCID) -> int | None:
 
 
 def check_chunk(dataset: h5py.Dataset, plist: h5p.PropDCID, itemsize: int) -> None:
-    """Refuse a dataset whose chunks are out of proportion to its rows.
+    """Check that the chunks of a dataset are not out of proportion to its rows.
 
     Parameters
     ----------
-    dataset, plist
-        With the properties that it was made with.
+    dataset
+        Open dataset.
+    plist
+        Its creation properties.
     itemsize
-        Of its dtype.
+        Bytes of one of its elements.
 
     Raises
     ------
     FillError
+        If a chunk has more than ``SMALL_CHUNK`` bytes and more than two rows have.
     """
     if plist.get_layout() != h5d.CHUNKED:
         return

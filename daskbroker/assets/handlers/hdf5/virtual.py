@@ -1,8 +1,8 @@
-"""Virtual datasets put together by ourselves, from sources that were found and checked.
+"""Virtual datasets assembled without HDF5, from sources that were found and checked.
 
-HDF5 would open the files that a virtual dataset names by itself, and give fill values for those
-that are missing. Here each source is found by :class:`~.links.LinkedFiles`, and a missing one
-is an error for whoever asks for its part.
+HDF5 would open the files that a virtual dataset names by itself, and read fill values for missing
+ones. Here each source is found by :class:`~.links.LinkedFiles`, and reading the part of a missing
+one is an error.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ __all__ = ["VirtualRows"]
 
 
 OpenRows = Callable[[LinkedFile, str], Rows]
-"""Opens a source in a file that is open."""
+"""Function that opens a source dataset by its name in an open file."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Mapping:
-    """A part of a virtual dataset, and where its values are."""
+    """A part of a virtual dataset, and the source that has its values."""
 
     file: str
     dataset: str
     target: Selected
     source: Selected | None
-    """None: all there is."""
+    """Places in the source; None: all of it."""
 
 
 class VirtualRows:
-    """A virtual dataset, read from its sources. Threads may share it.
+    """A virtual dataset that is read from its sources. Threads may share it.
 
     Parameters
     ----------
     files
-        By which files are found.
+        Finds and opens the files of the sources.
     file, dataset
-        The virtual dataset, and the file it is in.
+        The virtual dataset, and the file that it is in.
     open_rows
-        Opens a source.
+        Function that opens a source.
 
     Raises
     ------
     FillError
-        For names with a ``%``, by which HDF5 makes further names, and for mappings that are no
-        grids of places.
+        If elements are not plain values, a name has a ``%``, which HDF5 would expand to further
+        names, or a mapping is not a grid of places.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class VirtualRows:
     # -- mappings ----------------------------------------------------------------------------
 
     def _map(self) -> None:
-        """Find out which part is where; opens sources only where they tell the shape."""
+        """Read the mappings; sources are opened only if they determine the shape."""
         plist = self._dataset.id.get_create_plist()
         self._mappings: list[_Mapping] = []
         self._grows = False
@@ -115,7 +115,7 @@ class VirtualRows:
     def _endless(
         self, names: tuple[str, str], target: Selected | Unlimited, source: object
     ) -> tuple[Selected, Selected]:
-        """Selections without end, up to where the source ends now."""
+        """Cut unlimited selections to where the source ends now."""
         if not isinstance(target, Unlimited) or not isinstance(source, Unlimited):
             raise FillError("only one side of the mapping is without end")
         self._grows = True
@@ -136,15 +136,18 @@ class VirtualRows:
 
     @property
     def grows(self) -> bool:
-        """Whether mappings have no end, so that sources tell the shape."""
+        """Whether a mapping is unlimited, so that sources determine the shape."""
         return self._grows
 
     def selections(self) -> list[tuple[Selected, Selected | None]]:
-        """Of each mapping, the places in the target and in the source; None: all there is."""
+        """Return each mapping's places in the target and in the source (None: all of it)."""
         return [(mapping.target, mapping.source) for mapping in self._mappings]
 
     def is_as_mapped(self, rows: np.ndarray) -> bool:
-        """Whether all sources of some rows are there, with the frames and dtype of the target."""
+        """Return whether the sources of some rows exist and fit the target.
+
+        They fit if they have its shape of frames and its dtype, and as many rows as are mapped.
+        """
         for mapping in self._touched(rows):
             try:
                 source = self._source(mapping.file, mapping.dataset)
@@ -158,7 +161,7 @@ class VirtualRows:
         return True
 
     def is_concatenation(self) -> bool:
-        """Whether consecutive rows of sources follow each other, each with all of its pixels."""
+        """Return whether the dataset consists of runs of whole source rows that do not overlap."""
         if self._grows:
             return False
         frame = tuple(map(range, self.shape[1:]))
@@ -172,11 +175,13 @@ class VirtualRows:
         return all(low[1] < high[0] for low, high in pairwise(sorted(ends)))
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Where some rows lie, in the sources of a concatenation.
+        """Return where some rows lie in the sources of a concatenation.
 
         Raises
         ------
         NoReference
+            If the dataset is not a concatenation, or sources of these rows are missing or do not
+            fit.
         """
         label = f"the virtual dataset {self.name!r} of {self._file.path!r}"
         if not self.is_concatenation():
@@ -203,10 +208,13 @@ class VirtualRows:
     def read(self, rows: np.ndarray, axes: Sequence[Axis]) -> np.ndarray:
         """Read a region of some rows; see :func:`~.rows.read_rows`.
 
+        Places that are not mapped get the fill value.
+
         Raises
         ------
         FillError
-            If a source is missing that has a part of them, or lacks the part.
+            If a source of the region is missing, is too small, or has values that the dtype of
+            the virtual dataset cannot hold.
         """
         wanted = [np.atleast_1d(np.asarray(axis, np.int64)) for axis in (rows, *axes)]
         lengths, dtype = [len(axis) for axis in wanted], self.dtype.newbyteorder("=")
@@ -230,11 +238,11 @@ class VirtualRows:
         return self._dataset.fillvalue
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
-        """Bytes of the files that hold some rows, or all of them; None: not known."""
+        """Return the bytes of the files that hold ``rows``, or all rows if None; None: unknown."""
         touched = self._mappings if rows is None else self._touched(rows)
         total = 0
         for names in {(m.file, m.dataset) for m in touched}:
-            with suppress(FillError, OSError):  # whoever reads its part is told
+            with suppress(FillError, OSError):  # raised when the part is read
                 size = self._source(*names).stored()
                 if size is None:
                     return None
@@ -242,16 +250,16 @@ class VirtualRows:
         return total
 
     def _touched(self, rows: np.ndarray) -> list[_Mapping]:
-        """Mappings that may have some of these rows."""
+        """Return the mappings whose range of rows includes some of these rows."""
         ordered = np.sort(rows)
         begins = np.searchsorted(ordered, self._lows)
         ends = np.searchsorted(ordered, self._highs, side="right")
         return [self._mappings[number] for number in np.flatnonzero(begins < ends).tolist()]
 
     def _read_mapping(self, mapping: _Mapping, numbers: list[np.ndarray]) -> np.ndarray:
-        """Places of a mapping, by their numbers along each dimension of the target.
+        """Read places of a mapping, given by their numbers along each dimension of the target.
 
-        Where no dimension of the source runs along one, the result has the length 1 there.
+        The result has length 1 along a dimension that no dimension of the source runs along.
         """
         label = f"the dataset {mapping.dataset!r} of {mapping.file!r}"
         source = self._source(mapping.file, mapping.dataset)
@@ -279,7 +287,7 @@ class VirtualRows:
                 )
 
     def _converted(self, block: np.ndarray, label: str) -> np.ndarray:
-        """Values in the dtype of the virtual dataset, if none of them changes by it."""
+        """Convert values to the dtype of the virtual dataset; raise if one would change."""
         dtype = self.dtype.newbyteorder("=")
         if block.dtype == dtype or np.can_cast(block.dtype, dtype, "safe"):
             return block
@@ -293,7 +301,7 @@ class VirtualRows:
 
     @property
     def opened(self) -> dict[str, Identity]:
-        """Its own file and those of the sources that were read so far, as they were opened."""
+        """Its file and those of the sources read so far, each with its identity when opened."""
         with self._lock:
             found = {self._file.path: self._state}
             for source in self._sources.values():
@@ -302,13 +310,13 @@ class VirtualRows:
 
     @property
     def watched(self) -> bool:
-        """Whether all of them were opened to be watched while they are written."""
+        """Whether all of these files were opened to be watched while they are written."""
         with self._lock:
             own = bool(self._file.file.swmr_mode)
             return own and all(source.watched for source in self._sources.values())
 
     def refresh(self) -> None:
-        """See the rows that writers added."""
+        """Update the mappings and the shape with the rows that writers added."""
         with self._lock:
             for source in self._sources.values():
                 source.refresh()
@@ -321,7 +329,7 @@ def _is_run(places: range | np.ndarray) -> bool:
 
 
 def _picked(places: range | np.ndarray, numbers: np.ndarray | None) -> Axis:
-    """Some of the places of a source's dimension; the only one where it runs along none."""
+    """Return the numbered places of a source's dimension; its only place if ``numbers`` is None."""
     if numbers is None:
         return int(places[0])
     if isinstance(places, range):
