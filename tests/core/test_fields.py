@@ -215,3 +215,9 @@ def test_a_descriptor_without_optional_keys():
     }
     descriptor, _, _ = derived(["x"], least)
     assert descriptor.keys() == {*least, "derived_from"}
+
+
+def test_a_sign_that_only_looks_like_a_digit_is_no_place_in_a_list():
+    """``isdigit`` is true of "²", which ``int`` refuses."""
+    assert _path({"tags": ["hot", "old"]}, "tags.1") == "old"
+    assert _path({"tags": ["hot", "old"]}, "tags.²") is None
