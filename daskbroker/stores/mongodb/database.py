@@ -488,10 +488,10 @@ class Database:
             raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
 
     def _leave_clients(self) -> None:
-        """Set the clients aside, so that new ones are made: an interrupt may leave a lock of
-        pymongo's pool held for ever.
+        """Set the clients aside, so that new ones are made.
 
-        Other threads may still be using these clients. They stay open until this object is closed.
+        Needed after an interrupt, which may leave a lock of pymongo's pool held for ever. Other
+        threads may still be using these clients, so they stay open until this object is closed.
         """
         with self._lock:
             while self._clients:

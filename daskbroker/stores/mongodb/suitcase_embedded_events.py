@@ -68,7 +68,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         return path_in(self._database, key[0].removesuffix("_page")) if _is_page(key) else None
 
     def tells_kinds(self, key: Any) -> bool:
-        """See :meth:`EventStore.tells_kinds`. The kinds of pages are a guess."""
+        """See :meth:`EventStore.tells_kinds`. The kinds of a page are a guess."""
         return not _is_page(key)
 
     # -- what there is -----------------------------------------------------------------------
