@@ -1,1 +1,1 @@
-"""Runs as plain files that other tools read; see :func:`daskbroker.exporting.runs.export`."""
+"""Export of runs to files that other tools read; see :func:`daskbroker.exporting.runs.export`."""

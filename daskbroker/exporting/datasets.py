@@ -1,4 +1,7 @@
-"""Runs as netCDF files and Zarr groups, a group for each stream, in the form of ``savable``."""
+"""Export of runs to netCDF files and Zarr groups, with a group for each stream.
+
+The Datasets have the form of :func:`daskbroker.views.dataset.savable.savable`.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,16 @@ if TYPE_CHECKING:
 __all__ = ["write_netcdf", "write_zarr"]
 
 GROUP = (".zgroup", "zarr.json")
-"""One of these is in a folder that is a Zarr group."""
+"""Files of which one is in every folder that is a Zarr group."""
 
 
 def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A file of all streams as groups, or of the one that is asked for.
+    """Write a netCDF file of a run and yield its path.
 
-    This process alone writes, also what workers compute. Workers would write in turns, by a lock
-    of the scheduler's that expires while a slow disk holds one of them up, and HDF5 refuses the
-    second.
+    The file has a group for each stream, or the variables of the chosen stream at the top. Only
+    this process writes, also what workers compute. Workers would write in turns under a lock of
+    the scheduler. That lock expires while a slow disk holds up one of them, and HDF5 then refuses
+    the second.
     """
     client = current_client()
     for data in _data(header, options, client):
@@ -52,9 +56,15 @@ def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterat
 
 
 def write_zarr(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A group of all streams as groups, or of the one that is asked for.
+    """Write a Zarr group of a run and yield its path.
 
-    Version 2 of the format, as version 3 has no specification of text yet.
+    The group has a group for each stream, or the arrays of the chosen stream at the top. It has
+    format 2 of Zarr, as format 3 does not specify text yet.
+
+    Raises
+    ------
+    ConfigError
+        If zarr is not installed.
     """
     if find_spec("zarr") is None:
         raise ConfigError("to write Zarr, install daskbroker[formats]")
@@ -68,9 +78,10 @@ def write_zarr(header: Header, place: Place, options: ExportOptions) -> Iterator
 
 
 def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterator[Any]:
-    """A tree of the streams, or the Dataset of one; nothing of a run that does not have it.
+    """Yield the tree of a run's streams, or the Dataset of the chosen stream if the run has it.
 
-    With a client, blocks are computed by it when they are asked for, wherever that is.
+    If a client is given, it computes the blocks of lazy variables when they are asked for, also
+    when the threads of this process ask.
     """
 
     def dataset(stream: str) -> xr.Dataset:
@@ -78,7 +89,7 @@ def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterato
         return found if client is None else _fetched(found, client)
 
     if options.stream is ALL:
-        # Of each stream before they are a tree: a tree takes no names with a slash.
+        # Slashes are replaced before the tree is made, as names in a tree must not have any.
         nodes = {name.replace("/", SLASH): dataset(name) for name in header.streams}
         yield tree(nodes, root_attrs(header.start, header.known_stop), header.uid)
     elif options.streams(header):
@@ -101,7 +112,7 @@ def _fetched(data: xr.Dataset, client: Any) -> xr.Dataset:
 
 
 class _ByClient:
-    """A Dask array as one of numpy's, of which a client computes what is asked for."""
+    """A Dask array that looks like a NumPy array; a client computes the region that is read."""
 
     def __init__(self, array: da.Array, client: Any) -> None:
         self._array = array
@@ -114,7 +125,10 @@ class _ByClient:
 
 @contextmanager
 def _computing_here(client: Any) -> Iterator[None]:
-    """Have blocks fetched from a client by threads of this process, some at a time."""
+    """Return a context in which threads of this process fetch blocks from a client.
+
+    There are as many threads as the client has. Without a client nothing is changed.
+    """
     if client is None:
         yield
         return

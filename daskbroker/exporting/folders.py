@@ -1,4 +1,4 @@
-"""Exports that are folders, which appear whole or not at all."""
+"""Exports that are folders: a folder appears as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ __all__ = ["replacing_folder"]
 
 @contextmanager
 def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
-    """A folder to write to, which becomes the target, durably, when the block ends well.
+    """Return a context with the path of a temporary folder that becomes the target at its end.
+
+    If the block raises, the target stays as it was. Otherwise the new folder is synced before it
+    gets its name, so that it survives a loss of power.
 
     Parameters
     ----------
     target
-        What is there is replaced if it is such a folder.
+        Path of the folder. An existing folder of the same kind is replaced.
     marks
-        Names of which such a folder has one.
+        Names of which every folder of this kind has at least one.
 
     Raises
     ------
     BadQuery
-        If something else is there.
+        If something of another kind exists at ``target``.
     """
     is_ours = any(target.joinpath(name).exists() for name in marks)
     if target.exists() and not is_ours:
@@ -41,7 +44,7 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
     try:
         yield temporary
         _sync_all(temporary)
-        if is_ours:
+        if is_ours:  # a folder cannot be renamed onto one that is not empty
             os.replace(target, former)
         publish_file(temporary, target)
     finally:

@@ -1,4 +1,4 @@
-"""Where in HDF5 files the frames of a run are, for links to them."""
+"""Places of a run's frames in HDF5 files, for links to them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 __all__ = ["FrameLink", "frame_links"]
 
 AREA_DETECTOR = ("AD_HDF5", "AD_HDF5_SWMR")
-"""Specs whose files have all frames in one dataset."""
+"""Specs of files that have all frames in one dataset."""
 
 
 @dataclass
 class FrameLink:
-    """Where the frames of one data key are.
+    """Places of the frames of one data key.
 
     Attributes
     ----------
     targets
-        Path of each file, in the order of the documents, and the dataset in it.
+        Pairs of the path of a file and the name of the dataset in it, in the order of the
+        documents. Empty if there can be no links.
     problem
-        Why there are no links to them.
+        Reason why there are no links, if ``targets`` is empty.
     """
 
     targets: list[tuple[str, str]] = field(default_factory=list)
@@ -36,7 +37,10 @@ class FrameLink:
 
 
 def frame_links(header: Header) -> dict[str, dict[str, FrameLink]]:
-    """``{stream: {data key: link}}`` of all external data keys of a run."""
+    """Return ``{stream: {data key: link}}`` for all external data keys of a run.
+
+    Documents are read only of streams that have such keys.
+    """
     found: dict[str, dict[str, FrameLink]] = {}
     for stream, descriptors in header.descriptors.items():
         claims = [item for d in descriptors for item in d["data_keys"].items()]
@@ -89,12 +93,12 @@ def _add(header: Header, link: FrameLink, name: str, resource: Mapping[str, Any]
     if dataset is None:
         problem = f"{resolved.spec!r} does not tell of one dataset in an HDF5 file"
         link.targets, link.problem = [], problem
-    elif link.targets or link.problem == FrameLink.problem:
+    elif link.targets or link.problem == FrameLink.problem:  # no file before had a problem
         link.targets.append((resolved.path, dataset))
 
 
 def _dataset_of(resolved: ResolvedResource) -> str | None:
-    """The dataset that has all frames of a file; None if it is no such file."""
+    """Return the name of the dataset that has all frames of a file; None if there is none."""
     kwargs = resolved.kwargs
     if resolved.spec in AREA_DETECTOR:
         dataset = kwargs.get("key", AD_DATASET)

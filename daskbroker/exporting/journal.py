@@ -1,8 +1,9 @@
-"""Which runs a folder of exports has whole, so that an export that was interrupted goes on.
+"""The journal of an export folder: which runs are complete, so that an export can be resumed.
 
-A file ``.daskbroker-export.jsonl`` in the folder gets a line for each run when all its files have
-their names: its uid, that of its stop, what was asked, and the size of each file. A run is whole if
-it had ended, was exported in the same way, and its files are there in the size that they had.
+The file ``.daskbroker-export.jsonl`` in the folder gets a line for each run once all its files
+have their names. The line has the uid of the run and of its stop, the options of the export, and
+the size of each file. A run is complete if it had ended, was exported with the same options, and
+its files are still there in the same sizes.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ NAME = ".daskbroker-export.jsonl"
 
 
 class ExportJournal:
-    """What was exported to a folder.
+    """The runs that were exported to a folder with some options.
 
     Parameters
     ----------
     folder
-        Of the exports.
+        Folder of the exports. It need not exist.
     options
-        What is asked now.
+        Options of this export. Runs that were exported with other options are ignored.
     """
 
     def __init__(self, folder: Path, options: ExportOptions) -> None:
@@ -45,7 +46,7 @@ class ExportJournal:
                 self._whole[line["run"]] = line
 
     def has(self, header: Header) -> bool:
-        """Whether all files of a run are there."""
+        """Return whether a run is complete in the folder; see the module's documentation."""
         known, stop = self._whole.get(header.uid), header.known_stop
         if known is None or stop is None or known.get("stop") != stop["uid"]:
             return False
@@ -55,7 +56,13 @@ class ExportJournal:
         )
 
     def note(self, header: Header, files: Iterable[Path]) -> None:
-        """Remember a run whose files all have their names."""
+        """Add a run whose files all have their names. A run without a stop is ignored.
+
+        Raises
+        ------
+        StoreFull, StoreReadOnly, StoreError
+            If the journal cannot be written.
+        """
         stop = header.known_stop
         if stop is None:
             return
@@ -64,14 +71,14 @@ class ExportJournal:
         place = self._folder / NAME
         with storing(place):
             self._folder.mkdir(parents=True, exist_ok=True)
-            # In one write, as others may add to it; before it, a line that was cut off is ended.
+            # One write, as other processes may append, too. A truncated last line is ended first.
             begin = b"\n" if _is_cut_off(place) else b""
             with place.open("ab", buffering=0) as file:
                 file.write(begin + json.dumps(line).encode() + b"\n")
 
 
 def _told(options: ExportOptions) -> dict[str, Any]:
-    """What is asked, as JSON has it."""
+    """Return the options that decide the content of files, as JSON has them."""
     found = asdict(options)
     del found["verify"]
     found["stream"] = None if options.stream is ALL else str(options.stream)
@@ -81,7 +88,7 @@ def _told(options: ExportOptions) -> dict[str, Any]:
 
 
 def _lines(place: Path) -> list[dict[str, Any]]:
-    """All that can be read: the last one may be cut off."""
+    """Return the entries that can be read; the last line may be truncated."""
     found = []
     with storing(place):
         try:
@@ -103,12 +110,12 @@ def _is_cut_off(place: Path) -> bool:
         with place.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
-    except OSError:  # there is none, or it is empty
+    except OSError:  # the file does not exist, or is empty
         return False
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file, or of all files in a folder; None where there is nothing."""
+    """Return the bytes of a file, or of all files in a folder; None if nothing is there."""
     if path.is_dir():
         return sum(os.path.getsize(Path(p, n)) for p, _, names in os.walk(path) for n in names)
     try:

@@ -1,4 +1,4 @@
-"""A run as JSON lines of its documents, which ``daskbroker ingest`` reads back."""
+"""Export of a run's documents as JSON lines, which ``daskbroker ingest`` reads back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["write_jsonl"]
 
 
 def write_jsonl(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A line ``["name", document]`` each."""
+    """Write the documents of a run, one line ``["name", document]`` each, and yield the path."""
     target = place.of_run(header, options)
     documents: Iterable[tuple[str, Any]] = header.documents(fill=options.fill)
     if options.files is not None:

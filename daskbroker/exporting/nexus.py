@@ -1,18 +1,19 @@
-"""A run as a NeXus file: NXentry with NXsample, NXinstrument and NXdata.
+"""Export of a run to a NeXus file: NXentry with NXsample, NXinstrument and NXdata.
 
 =============================== ==================================================================
 ``/entry``                      NXentry: ``title``, ``entry_identifier`` (uid), ``start_time``,
                                 ``end_time``, ``scan_id``, ``plan_name``, ``exit_status``
 ``/entry/<stream>``             NXdata: every variable of ``h.dataset(stream)``, ``time`` in seconds
                                 since the run began; NXcollection if it has no numbers to plot
-``/entry/data``                 NXdata, the default plot: signals and axes as hints name them
-``/entry/instrument/<device>``  NXpositioner or NXdetector: its data and configuration
-``/entry/sample``               NXsample: what ``start.sample`` says
+``/entry/data``                 NXdata, the default plot: signals and axes as given by hints
+``/entry/instrument/<device>``  NXpositioner or NXdetector: data and configuration of the device
+``/entry/sample``               NXsample: content of ``start.sample``
 ``/entry/start``, ``stop``      NXnote: the documents as JSON text
 =============================== ==================================================================
 
-Data is stored once, in the group of the stream; the other groups have links to it. Names that NeXus
-does not allow are changed, and attributes ``daskbroker_name`` hold them.
+Data is stored once, in the group of the stream, and the other groups have links to it. Names with
+characters that NeXus does not allow are changed; the original is in an attribute
+``daskbroker_name``.
 """
 
 from __future__ import annotations
@@ -47,12 +48,16 @@ __all__ = ["write_nexus"]
 
 ENTRY, PLOT = "entry", "data"
 UNPLOTTED = (TIME, "seq_num")
-"""Fields that are no signal."""
+"""Fields that are never plotted as signals."""
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
 
 def write_nexus(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A file a run. External frames are links to the detectors' files, or copied with ``fill``."""
+    """Write a NeXus file of a run and yield its path.
+
+    External frames are links to the detectors' files, or copies if ``fill`` is set. An
+    ExportWarning is given for frames that cannot be linked.
+    """
     target = place.of_run(header, options)
     with storing(target), replacing(target) as temporary:
         written = WrittenParts(target)
@@ -64,7 +69,7 @@ def write_nexus(header: Header, place: Place, options: ExportOptions) -> Iterato
 
 
 def _read_back(path: Path, written: WrittenParts) -> Iterator[tuple[Any, bytes]]:
-    """The parts of fields that were written, as the file has them."""
+    """Yield the name and the digest of each part that was written, as read from the file."""
     with h5py.File(path) as file:
         for (name, region), _ in written.parts:
             field = file[name]
@@ -86,7 +91,7 @@ class _Entry:
         self._entry = _group(file, ENTRY, "NXentry")
 
     def write(self) -> None:
-        """Write all of it."""
+        """Write the whole entry."""
         header = self._header
         streams = self._options.streams(header)
         self._write_facts()
@@ -96,7 +101,7 @@ class _Entry:
         descriptors = header.descriptors
         hints = Hints.of(header.start, {stream: descriptors[stream] for stream in streams})
         instrument = _group(self._entry, "instrument", "NXinstrument")
-        # A device has its fields once: those of the stream that is plotted, if it is in several.
+        # A device that is in several streams has the fields of the plotted stream, which is first.
         for stream in sorted(streams, key=lambda name: hints is None or name != hints.stream):
             self._write_devices(instrument, stream, groups[stream])
         if hints is not None:
@@ -124,7 +129,7 @@ class _Entry:
     # -- streams -----------------------------------------------------------------------------
 
     def _write_stream(self, stream: str, links: Mapping[str, FrameLink]) -> dict[str, str]:
-        """Write a stream's variables; the path of each data key."""
+        """Write the variables of a stream and return the path of each field by its name."""
         data = savable(self._header.dataset(stream, fill=self._options.fill))
         group = _group(self._entry, stream, "NXdata", taken=TAKEN)
         found: dict[str, str] = {}
@@ -143,7 +148,7 @@ class _Entry:
         return found
 
     def _note_signal(self, group: h5py.Group, stream: str, fields: Mapping[str, str]) -> None:
-        """Say what to plot of a stream; one that has nothing to plot is a collection."""
+        """Set the signal and axes of a stream; without a signal it becomes an NXcollection."""
         descriptors = {stream: self._header.descriptors[stream]}
         hints = Hints.of(self._header.start, descriptors, stream)
         hinted = () if hints is None else (*hints.signals, *hints.images)
@@ -233,7 +238,7 @@ class _Entry:
         _note_axes(group, axes, signals[0], is_map=grid is not None)
 
     def _grid(self, hints: Hints, signals: Sequence[str]) -> xr.Dataset | None:
-        """The signals on the grid that was scanned; None if it was none."""
+        """Return the signals on the grid that was scanned; None if no grid was scanned."""
         if hints.shape is None or signals[0] in hints.images:
             return None
         try:
@@ -249,30 +254,35 @@ class _Entry:
 
 
 def _is_plottable(file: h5py.File, path: str) -> bool:
-    field = file.get(path)  # None: a link to a file that is not here
+    field = file.get(path)  # None if it is a link to a file that does not exist here
     return field is not None and field.ndim > 0 and field.dtype.kind in "iuf"
 
 
 def _names_of(key: str, fields: Mapping[str, str]) -> list[str]:
-    """The fields of a data key: itself, or the links to its files, and lengths of its cells."""
+    """Return the fields of a data key: its own or the links to its files, and its cell lengths."""
     pattern = re.compile(re.escape(key) + r"(_\d+|_length)?")
     return [name for name in fields if name == key or pattern.fullmatch(name)]
 
 
 def _most(file: h5py.File, names: Sequence[str], fields: Mapping[str, str]) -> str:
-    """The field with the most dimensions: of a detector, its image."""
+    """Return the field with the most dimensions, which for a detector is its image."""
 
     def rank(name: str) -> int:
         found = file.get(fields[name])
-        return 3 if found is None else found.ndim  # a link to a file that is not here
+        # A link to a file that does not exist here should be one to a stack of images.
+        return 3 if found is None else found.ndim
 
     return max(names, key=rank)
 
 
 def _note_axes(group: h5py.Group, axes: Sequence[str], signal: str, *, is_map: bool) -> None:
-    """Say which axis is along which dimension of the signal; of scattered points, all the first."""
+    """Set the attributes that tell which axis belongs to which dimension of the signal.
+
+    The axes of scattered points all belong to the first dimension. Nothing is set if the signal is
+    a link to a file that does not exist here.
+    """
     target = group.get(signal)
-    if target is None:  # a link to a file that is not here
+    if target is None:
         return
     along = [axis for axis in axes if is_map or group[axis].shape[:1] == target.shape[:1]]
     shown = along if is_map else along[:1]
@@ -285,7 +295,7 @@ def _note_axes(group: h5py.Group, axes: Sequence[str], signal: str, *, is_map: b
 
 
 def _valid(name: str) -> str:
-    """A name in the characters that NeXus allows."""
+    """Return a name with every character that NeXus does not allow replaced by an underscore."""
     text = re.sub(r"[^A-Za-z0-9_.]", "_", name)
     return text if text[:1].isalpha() or text[:1] == "_" else f"_{text}"
 
@@ -318,7 +328,10 @@ def _note_name(item: Any, placed: str, name: str) -> None:
 
 
 def _put(group: h5py.Group, name: str, value: Any) -> h5py.Dataset | None:
-    """A field with a value of a document: text and numbers as they are, anything else as JSON."""
+    """Create a field with a value of a document.
+
+    Text and numbers are written as they are, anything else as JSON. None is not written.
+    """
     if value is None:
         return None
     placed = _free_name(group, name)
@@ -330,7 +343,7 @@ def _put(group: h5py.Group, name: str, value: Any) -> h5py.Dataset | None:
 
 
 def _linked(file: h5py.File, path: str) -> Any:
-    """What a second name gets: the dataset itself, or a link of the same kind."""
+    """Return what to assign to a second name: the dataset itself, or an equal external link."""
     link = file.get(path, getlink=True)
     return link if isinstance(link, h5py.ExternalLink) else file[path]
 
@@ -341,13 +354,13 @@ def _link_to(group: h5py.Group, name: str, path: str) -> None:
         item = _linked(group.file, path)
         group[placed] = item
         if isinstance(item, h5py.Dataset):
-            item.attrs["target"] = path  # by this NeXus tells a link from its target
+            item.attrs["target"] = path  # NeXus distinguishes a link from its target by this
 
 
 def _write_variable(
     group: h5py.Group, name: str, variable: xr.Variable, written: WrittenParts
 ) -> h5py.Dataset:
-    """A variable, written block by block if it is Dask's."""
+    """Write a variable as a field, block by block if it is lazy, and note the digests."""
     placed = _free_name(group, name)
     if variable.dtype.kind in "OTU" or str(variable.dtype) == "str":
         texts = np.array([_text(cell) for cell in np.ravel(variable.values)], dtype=object)

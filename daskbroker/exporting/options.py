@@ -1,4 +1,4 @@
-"""What is asked of an export, and where its files go."""
+"""Options of an export, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ OTHERS = (
     ".h5", ".hdf", ".hdf5", ".nx", ".nexus", ".netcdf", ".pq", ".msgpack", ".xls", ".xlsx",
     ".txt", ".tsv", ".dat", ".npy", ".npz", ".tif", ".tiff", ".pickle", ".pkl",
 )  # fmt: skip
-"""Suffixes of files that nobody gives to a folder."""
+"""Suffixes of other kinds of files: a path that ends in one is not meant as a folder."""
 ARRAYS = ("raise", "drop")
 REFERRING = ("references", "icechunk")
-"""Formats that lead to detector files, and hold no frame."""
+"""Formats that refer to the frames in detector files and hold none."""
 PARTITIONS = ("run",)
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What is asked of an export; see :func:`daskbroker.exporting.runs.export`.
+    """Options of an export; see :func:`daskbroker.exporting.runs.export`.
 
     Raises
     ------
     BadQuery
-        For an unknown format, and for options that the format does not have.
+        If the format is unknown, or does not have one of the given options.
     """
 
     format: str
@@ -84,24 +84,24 @@ class ExportOptions:
 
     @property
     def suffix(self) -> str:
-        """Of the names of files."""
+        """Suffix of the names of files."""
         return next(suffix for suffix, format in SUFFIXES.items() if format == self.format)
 
     def streams(self, header: Header) -> list[str]:
-        """The streams of a run that are asked for; in an export of many runs, if it has them."""
+        """Return the names of a run's streams to export; none if it lacks the chosen stream."""
         return [name for name in header.streams if self.stream in (ALL, name)]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where files go: below a folder, or, of one run, into a file that was named.
+    """Destination of an export: a folder, or one file that was named by the caller.
 
     Attributes
     ----------
     path
-        The folder or file.
+        Path of the folder or the file.
     is_file
-        Which of both.
+        Whether ``path`` is the path of the file.
     """
 
     path: Path
@@ -111,13 +111,22 @@ class Place:
     def named(
         cls, path: str | os.PathLike[str], format: str | None, **options: Any
     ) -> tuple[Place, ExportOptions]:
-        """A path that ends as files of a format do is a file of that format, if of no other.
+        """Return the destination and the options for a path that a user has given.
+
+        Parameters
+        ----------
+        path
+            Path of a file if its suffix is one of the format's, else of a folder.
+        format
+            Name of the format. If None, it is found by the suffix of ``path``, or is ``"jsonl"``.
+        **options
+            Fields of :class:`ExportOptions`.
 
         Raises
         ------
         BadQuery
-            Where no format is named for a file of another kind; besides what ``ExportOptions``
-            refuses.
+            If no format is given, and the suffix is one of another kind of file. Also as raised by
+            :class:`ExportOptions`.
         """
         suffix = Path(path).suffix.lower()
         meant = SUFFIXES.get(suffix)
@@ -130,18 +139,18 @@ class Place:
         return cls(Path(path), meant == chosen.format and not chosen.partition), chosen
 
     def of_run(self, header: Header, options: ExportOptions) -> Path:
-        """The file of a run."""
+        """Return the path of a run's file."""
         if self.is_file:
             return self.path
         return self.path / f"{file_name(header.uid)}{options.suffix}"
 
     def of_streams(self, header: Header, options: ExportOptions) -> dict[str, Path]:
-        """The file of each stream.
+        """Return the path of the file of each stream, by the names of the streams.
 
         Raises
         ------
         BadQuery
-            If one file was named for several streams.
+            If the destination is a file and there are several streams.
         """
         streams = options.streams(header)
         if self.is_file:
@@ -159,7 +168,7 @@ class Place:
 
 @contextmanager
 def storing(target: Path) -> Iterator[None]:
-    """Errors of the file system that a file meets are StoreErrors that name it."""
+    """Return a context in which errors of the file system become StoreErrors that name a file."""
     try:
         with naming(target):
             yield

@@ -1,4 +1,4 @@
-"""Datasets in files, compared with what was written, variable by variable and block by block."""
+"""Comparison of Datasets in files with what was written, variable by variable, block by block."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ __all__ = ["check_datasets"]
 
 
 def check_datasets(written: Any, path: Path, engine: str, target: Path) -> None:
-    """Compare a Dataset, or a tree of these, with the file that was made of it.
+    """Compare a Dataset, or a tree of Datasets, with the file that was written from it.
 
-    What is lazy is computed once more, a block at a time.
+    Lazy variables are computed once more, a block at a time. Attributes are not compared.
 
     Parameters
     ----------
     written
         ``xarray.Dataset`` or ``xarray.DataTree``.
-    path, engine
-        Of the file, and how xarray opens it.
+    path
+        Path of the file or folder to read.
+    engine
+        Name of xarray's engine that opens it.
     target
-        What it is called in messages.
+        Path that is named in messages.
 
     Raises
     ------
     StoreError
-        Naming the first variable that is missing or differs.
+        If a variable is missing or differs. The message names the first one.
     """
     is_tree = isinstance(written, xr.DataTree)
     with (xr.open_datatree if is_tree else xr.open_dataset)(path, engine=engine) as found:
@@ -55,7 +57,7 @@ def _datasets(written: Any) -> Iterator[tuple[str, xr.Dataset]]:
 
 
 def _blocks(one: xr.Variable, other: xr.Variable) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Both block by block, as the first is cut along its first dimension."""
+    """Yield pairs of blocks of two variables, in the chunks of the first along dimension 0."""
     first = 0
     for length in one.chunks[0] if one.chunks else ():
         rows = slice(first, first + length)
@@ -77,7 +79,7 @@ def _are_equal(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _is_same(cell: Any, found: Any) -> bool:
-    """Whether a cell is what a file has of it: missing ones are empty text, or no number."""
+    """Return whether a cell equals what a file holds; missing cells are empty text or NaN there."""
     if cell is None or cell != cell:
         return found is None or found != found or found in ("", b"")
     return bool(cell == found)

@@ -1,4 +1,4 @@
-"""Runs as files, one run after the other."""
+"""Export of runs to files, one run after the other."""
 
 from __future__ import annotations
 
@@ -50,71 +50,79 @@ def export(
     verify: bool = True,
     resume: bool = False,
 ) -> Iterator[Path]:
-    """Write runs into a folder, one after the other. Lazy: iterate to make it happen.
+    """Write runs into a folder, one after the other. Lazy: nothing is written before iteration.
 
     Parameters
     ----------
     headers
-        The runs.
+        Headers of the runs.
     folder
-        Made if need be.
+        Path of the folder. It is created if it does not exist.
     format
+        Name of the format:
+
         ================ =============================== =========================================
         format           files                           content
         ================ =============================== =========================================
         ``"jsonl"``      ``<uid>.jsonl``                 documents
         ``"parquet"``    ``<uid>/<stream>.parquet``      table of the stream, arrays as lists
         ``"netcdf"``     ``<uid>.nc``                    a group for each stream
-        ``"zarr"``       ``<uid>.zarr``                  likewise
+        ``"zarr"``       ``<uid>.zarr``                  as for ``"netcdf"``
         ``"csv"``        ``<uid>/<stream>.csv``          table of the stream, without arrays
         ``"nexus"``      ``<uid>.nxs``                   see :mod:`daskbroker.exporting.nexus`
         ``"references"`` ``<uid>.json``, ``<uid>.parq``  a group for each stream, frames as ranges
                                                          of bytes of detector files; Parquet for
                                                          many chunks
-        ``"icechunk"``   ``<uid>.icechunk``              likewise, as a repository of Icechunk
+        ``"icechunk"``   ``<uid>.icechunk``              as for ``"references"``, in a repository
+                                                         of Icechunk
         ================ =============================== =========================================
     stream
-        Only this stream, of runs that have it; not for ``"jsonl"``. Then netCDF and Zarr hold its
-        variables at the top.
+        Name of the only stream to export. Runs without it are left out. The variables of netCDF
+        and Zarr are then at the top, not in a group. Not for ``"jsonl"``.
     fill
-        Put external data in place of references; of NeXus, in place of links to files.
+        Whether external data is written in place of references, and for NeXus in place of links
+        to files.
     files
-        A folder: detector files are copied below it, and the documents refer to these; for
-        ``"jsonl"``. See :mod:`daskbroker.assets.transfer`.
+        Folder below which detector files are copied. The documents refer to these copies. Only
+        for ``"jsonl"``. See :mod:`daskbroker.assets.transfer`.
     arrays
-        Of columns with arrays in CSV, and of frames that references cannot tell: ``"raise"``, or
-        ``"drop"`` to leave them out.
+        What to do with columns that have arrays in CSV, and with frames that references cannot
+        describe: ``"raise"`` an error, or ``"drop"`` them.
     partition
-        ``"run"``, for ``"parquet"``: the files are ``<stream>/<uid>.parquet`` with a column
-        ``run``, so that a folder is one table. Files of runs that had ended when they were
-        written stay as they are, and are not given.
+        ``"run"`` or None; only for ``"parquet"``. With ``"run"`` the files are
+        ``<stream>/<uid>.parquet`` and have a column ``run``, so that a folder is one table. Files
+        of runs that had ended when they were written stay as they are, and are not yielded.
     to
-        What references call folders, ``{"/gpfs/x": "s3://x"}``; all files have to be below one.
-        Without it they have their paths here, ``root_map`` applied.
+        New locations of folders in references, such as ``{"/gpfs/x": "s3://x"}``. Every file must
+        be below one of the folders. If None, references have the paths on this machine, with
+        ``root_map`` applied.
     verify
-        Read each file back before it gets its name. Documents and tables are compared with a
-        digest of what was written, variables of netCDF, Zarr and NeXus with their values; for
-        netCDF and Zarr lazy ones, such as frames with ``fill``, are read from the run once more.
-        Of references the first and the last cell are compared, whatever this says.
+        Whether to read each file back before it gets its name. Documents and tables are compared
+        with a digest of what was written, variables of netCDF, Zarr and NeXus with their values.
+        For netCDF and Zarr, lazy variables such as frames with ``fill`` are read from the run once
+        more. The first and the last cell of references are always compared.
     resume
-        Leave out runs that are whole in the folder: those that had ended when they were exported
-        with the same options (but ``verify``), and whose files have the size that they had. The
-        file ``.daskbroker-export.jsonl`` in the folder tells of them, whether this is set or not.
+        Whether to leave out runs that are complete in the folder. These had ended when they were
+        exported with the same options (except ``verify``), and their files still have the same
+        sizes. They are listed in the file ``.daskbroker-export.jsonl`` in the folder, which is
+        written in any case.
 
     Yields
     ------
     Path
-        Each file, complete, and synced with its name: it survives a loss of power. Runs that
-        cannot be read are left out, each with a :class:`daskbroker.BadRunWarning`; of such a run
-        some files may be there. A process that is killed leaves at most one file ``.<hex>.part``.
+        Path of each file. The file is complete, and synced with its name, so that it survives a
+        loss of power. Runs that cannot be read are left out, each with a
+        :class:`daskbroker.BadRunWarning`; some files of such a run may exist. A process that is
+        killed leaves at most one file ``.<hex>.part``.
 
     Raises
     ------
     BadQuery
-        For an unknown format, an option that the format does not have, and arrays in CSV.
+        If the format is unknown or does not have one of the given options, or if a column for CSV
+        holds arrays.
     StoreFull, StoreReadOnly, StoreError
-        If a file cannot be written, or does not hold what was written to it; then it is not
-        there, or is the one that was there before.
+        If a file cannot be written, or does not hold what was written to it. The file then does
+        not exist, or is still the previous one.
     """
     options = ExportOptions(format, stream, fill, files, arrays, partition, to, verify)
     journal = ExportJournal(Path(folder), options)
@@ -127,7 +135,7 @@ def export(
             for path in _written(run, Place(Path(folder)), options):
                 found.append(path)
                 yield path
-            if partition is None:  # there the files themselves tell
+            if partition is None:  # partitioned files say themselves whether they are complete
                 journal.note(run, found)
         except StoreDamaged as error:
             warn_of_bad(BadRun(header.uid, str(error)))
@@ -136,7 +144,19 @@ def export(
 def export_run(
     header: Header, path: str | os.PathLike[str], format: str | None = None, **options: Any
 ) -> list[Path]:
-    """Write one run; see :meth:`daskbroker.Header.export`."""
+    """Write one run and return the paths of its files; see :meth:`daskbroker.Header.export`.
+
+    Parameters
+    ----------
+    header
+        Header of the run.
+    path
+        Path of a folder, or of a file whose suffix is one of a format's.
+    format
+        Name of the format. If None, it is found by the suffix of ``path``, or is ``"jsonl"``.
+    **options
+        Options of :func:`export`, except ``resume``.
+    """
     if options.get("stream", ALL) is not ALL:
         header.es_given_stream(options["stream"])
     return list(_written(header, *Place.named(path, format, **options)))

@@ -1,4 +1,4 @@
-"""Streams of a run as Parquet or CSV, written partition by partition."""
+"""Export of streams to Parquet or CSV, written partition by partition."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ if TYPE_CHECKING:
 __all__ = ["write_csv", "write_parquet"]
 
 MOST_VALUES = 2**26
-"""Of a column in a row group, in arrays: Arrow's lists count up to 2**31."""
+"""Maximum number of array values of a column in a row group: Arrow's lists count up to 2**31."""
 
 UNKNOWN_TEXT = "backslashreplace"
-"""What becomes of text that UTF-8 does not have."""
+"""Error handler for text that UTF-8 cannot encode."""
 
 FACTS, FILLED = b"daskbroker", b"daskbroker.fill"
+"""Keys in a schema's metadata: run and stream, and whether external data was filled."""
 
 
 def write_parquet(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A file a stream, with the columns of ``header.table(stream)``.
+    """Write a Parquet file for each stream and yield the paths.
 
-    The schema's metadata names run and stream, and holds start and stop. Of a folder that is
-    partitioned by run, files of finished runs that are there already stay as they are.
+    A file has the columns of ``header.table(stream)``. The metadata of its schema names the run
+    and the stream, and holds the start and stop documents. In a folder that is partitioned by run,
+    existing files of runs that had ended are left as they are and are not yielded.
     """
     for stream, target in place.of_streams(header, options).items():
         if options.partition and _is_whole(target, options):
@@ -51,13 +53,13 @@ def write_parquet(header: Header, place: Place, options: ExportOptions) -> Itera
 
 
 def _is_whole(target: Path, options: ExportOptions) -> bool:
-    """Whether a file is of a run that had ended, and filled as is asked for now."""
+    """Return whether a file is of a run that had ended, and was written with the same ``fill``."""
     if not target.is_file():
         return False
     try:
         metadata = pq.read_schema(target).metadata or {}
         ended = json.loads(metadata.get(b"stop", b"null")) is not None
-    except (pa.ArrowException, ValueError, OSError):  # cut off, or no Parquet: written again
+    except (pa.ArrowException, ValueError, OSError):  # truncated, or not Parquet: write it again
         return False
     return ended and metadata.get(FILLED) == _filled_mark(options)
 
@@ -67,7 +69,7 @@ def _filled_mark(options: ExportOptions) -> bytes:
 
 
 def _row_groups(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number and digest of each row group of a file that has rows."""
+    """Yield the number and the digest of each row group that has rows."""
     with pq.ParquetFile(path) as file:
         for number in range(file.metadata.num_row_groups):
             if file.metadata.row_group(number).num_rows:
@@ -94,7 +96,8 @@ def _write_parquet(
             for frame in frames:
                 writer.write(frame)
     except _OtherCells:
-        # Later rows have cells of another type than the first: look at all, then write again.
+        # Later rows have cells of another type than the first partition. Find the types by a look
+        # at all partitions, then write again.
         types = CellTypes(objects)
         for frame in _frames(table[objects]):
             types.look(frame)
@@ -123,18 +126,18 @@ def _frames(table: Any) -> Iterator[pd.DataFrame]:
 
 
 def _claims(header: Header, stream: str) -> dict[str, pa.DataType]:
-    """What descriptors say of arrays, for columns without a cell."""
+    """Return the Arrow types of arrays by their descriptors, for columns without any cell."""
     descriptors = header.descriptors[stream]
     kinds = {key: claimed_type(claim) for d in descriptors for key, claim in d["data_keys"].items()}
     return {key: kind for key, kind in kinds.items() if kind is not None}
 
 
 class _OtherCells(Exception):
-    """A cell is not of the type that was found for its column."""
+    """Raised if a cell is not of the type that was found for its column."""
 
 
 class _ParquetFile:
-    """A Parquet file to which frames of one table are written."""
+    """A Parquet file that is written from the partitions of one table."""
 
     def __init__(
         self,
@@ -162,11 +165,12 @@ class _ParquetFile:
             self._writer = None
 
     def write(self, frame: pd.DataFrame) -> None:
-        """Write rows; a part at a time where they have very many values.
+        """Write the rows of a partition, in several row groups if arrays have very many values.
 
         Raises
         ------
         _OtherCells
+            If a cell is not of the type of its column.
         """
         cells = (cell for name in self._types for cell in frame[name])
         sizes = (cell.size for cell in cells if isinstance(cell, np.ndarray))
@@ -212,12 +216,14 @@ def _cells(cells: pd.Series, kind: pa.DataType | None) -> pa.Array:
 
 
 def write_csv(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A file a stream. Text and numbers as they are, times in ISO 8601, missing cells empty.
+    """Write a CSV file for each stream and yield the paths.
+
+    Text and numbers are written as they are, times in ISO 8601; missing cells are empty.
 
     Raises
     ------
     BadQuery
-        If a column holds arrays or mappings, and these are not to be left out.
+        If a column holds arrays or mappings, unless ``arrays`` is ``"drop"``.
     """
     for stream, target in place.of_streams(header, options).items():
         table = header.table(stream, fill=False)

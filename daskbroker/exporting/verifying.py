@@ -1,4 +1,4 @@
-"""Whether a file holds what was written: digests of values as they go in, and as they come out."""
+"""Verification of exported files: digests of values when written, compared with those read back."""
 
 from __future__ import annotations
 
@@ -16,10 +16,19 @@ from ..core.errors import StoreError
 __all__ = ["CheckedText", "WrittenParts", "arrow_digest", "differs", "values_digest"]
 
 PIECE = 2**20
+"""Bytes that are read at a time."""
 
 
 def differs(target: Path, what: str) -> StoreError:
-    """The error for a file that does not hold what was written to it."""
+    """Return the error for a file that does not hold what was written to it.
+
+    Parameters
+    ----------
+    target
+        Path that is named in the message.
+    what
+        Description of the part that differs.
+    """
     return StoreError(
         f"the export {target} was read back, and {what} is not what was written; nothing was put "
         "in its place. Look after the disk, and export again"
@@ -27,14 +36,14 @@ def differs(target: Path, what: str) -> StoreError:
 
 
 class CheckedText(io.TextIOBase):
-    """A text file that is written, and knows what it should hold.
+    """A text file that computes a digest of what is written to it.
 
     Parameters
     ----------
     file
-        Open to write, in UTF-8.
+        File that is open for writing, in UTF-8.
     errors
-        What becomes of text that UTF-8 does not have, as of :func:`open`.
+        Error handler of ``file`` for text that UTF-8 cannot encode; see :func:`open`.
     """
 
     def __init__(self, file: TextIO, errors: str = "strict") -> None:
@@ -42,16 +51,24 @@ class CheckedText(io.TextIOBase):
         self._digest = hashlib.blake2b()
 
     def write(self, text: str) -> int:
-        """Write text."""
+        """Write text and return the number of characters."""
         self._digest.update(text.encode("utf8", self._errors))
         return self._file.write(text)
 
     def check(self, path: Path, target: Path) -> None:
-        """Compare what the file holds, once it is closed.
+        """Compare the content of the file with what was written. The file must be closed.
+
+        Parameters
+        ----------
+        path
+            Path of the file to read.
+        target
+            Path that is named in messages.
 
         Raises
         ------
         StoreError
+            If the content differs.
         """
         found = hashlib.blake2b()
         with path.open("rb") as file:
@@ -67,7 +84,12 @@ class WrittenParts:
     Parameters
     ----------
     target
-        Of messages.
+        Path that is named in messages.
+
+    Attributes
+    ----------
+    parts
+        Pairs of the name of a part and its digest.
     """
 
     def __init__(self, target: Path) -> None:
@@ -75,21 +97,28 @@ class WrittenParts:
         self.parts: list[tuple[Any, bytes]] = []
 
     def named(self, target: Path) -> WrittenParts:
-        """The same, with the name that the file will have, for messages."""
+        """Set the path that messages name, and return this object."""
         self._target = target
         return self
 
     def note(self, part: Any, digest: bytes) -> None:
-        """Remember a part."""
+        """Add the digest of a part."""
         self.parts.append((part, digest))
 
     def check(self, found: Iterable[tuple[Any, bytes]], label: str) -> None:
-        """Compare with what was read back.
+        """Compare the digests with those of the parts that were read back.
+
+        Parameters
+        ----------
+        found
+            Pairs of the name of a part and its digest, in the same order.
+        label
+            Kind of the parts, for messages.
 
         Raises
         ------
         StoreError
-            Naming the first part that differs, or is missing.
+            If a part differs, is missing, or was not written. The message names the first one.
         """
         rest = iter(found)
         for part, digest in self.parts:
@@ -101,7 +130,7 @@ class WrittenParts:
 
 
 def values_digest(values: np.ndarray) -> bytes:
-    """Of numbers, times or text."""
+    """Return a digest of an array of numbers, times or text, whatever its byte order."""
     digest = hashlib.blake2b(repr(values.shape).encode())
     if values.dtype.kind in "OTU":
         for cell in values.ravel().tolist():
@@ -113,7 +142,10 @@ def values_digest(values: np.ndarray) -> bytes:
 
 
 def arrow_digest(table: pa.Table) -> bytes:
-    """Of the cells of a table, whatever their chunks and what is under a null."""
+    """Return a digest of the cells of a table.
+
+    It depends neither on how columns are chunked nor on the values beneath nulls.
+    """
     digest = hashlib.blake2b(repr(table.column_names).encode())
     for column in table.columns:
         _add(digest, column)

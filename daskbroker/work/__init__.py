@@ -1,1 +1,1 @@
-"""Things that are done with runs: mapping, reprocessing, copying, ingesting, exporting."""
+"""Batch work on runs: checking, copying, exporting, ingesting, listening, reprocessing, backups."""

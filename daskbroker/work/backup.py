@@ -1,4 +1,4 @@
-"""Backups of stores that can copy themselves while they are written."""
+"""Backups of stores that can copy themselves while they are being written."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ __all__ = ["BackupReport", "backup"]
 
 
 def backup(db: DataBroker, folder: str | os.PathLike[str]) -> BackupReport:
-    """Make a copy of a whole store, as it is at one instant, while it is written.
+    """Copy a whole store, as it is at one instant; the store may be written meanwhile.
 
-    The copy is a store: ``daskbroker.connect(folder)`` opens it. It survives a loss of power when
-    this has returned. Detector files are not part of it.
+    The copy is a store itself: ``daskbroker.connect(folder)`` opens it. Once this function has
+    returned, the copy survives a loss of power. Detector files are not part of it.
 
     Parameters
     ----------
     db
-        On an embedded store; it may be opened to read only.
+        Broker on an embedded store. The store may be opened read-only.
     folder
-        Of the copy; there must be nothing.
+        Path of the copy. Nothing may exist there yet.
 
     Returns
     -------
     BackupReport
-        With files of the store that are damaged, so that they could not be copied.
+        Report that lists the files of the store that are damaged and could not be copied.
 
     Raises
     ------
     StoreExists
-        If there is something at ``folder``.
+        If ``folder`` already exists.
     BadQuery
-        If the store makes no backups; that of MongoDB has tools of its own.
+        If the store cannot make backups. MongoDB has its own tools for that.
     StoreFull, StoreReadOnly, StoreError
-        Nothing is left at ``folder`` then.
+        If the copy cannot be written. Nothing is left at ``folder`` in that case.
     """
     stores = [source.store for source in db.event_sources]
     sources = {db.header_source.store.backup_source, *(store.backup_source for store in stores)}

@@ -1,4 +1,4 @@
-"""Looking for damage: every checksum, row count and reference of runs, and their detector files."""
+"""Checks of stores for damage: checksums, row counts and references of runs, and detector files."""
 
 from __future__ import annotations
 
@@ -52,26 +52,27 @@ Runs = DataBroker | Results | Header | Iterable[Header]
 def check(
     runs: Runs, *, files: bool = False, progress: Callable[[Check], None] | None = None
 ) -> Check:
-    """Look for what is damaged. Lazy: iterate to make it happen; nothing is changed by it.
+    """Look for damage in runs. Lazy: nothing is read before iteration; the store is not changed.
 
-    Of each run every document and chunk is read, which compares its checksum; chunks are counted,
-    and compared with what the store's list of them says; each reference is looked up. Of a broker
-    also what belongs to no run is looked at. A store may be written meanwhile: what is found is
-    looked at twice.
+    Every document and chunk of a run is read, and its checksum is compared. The rows of chunks are
+    counted and compared with the store's list of chunks. Each reference is looked up. If a broker
+    is given, documents that belong to no run are checked too. The store may be written meanwhile:
+    damage is reported only if a second look finds it again.
 
     Parameters
     ----------
     runs
-        A broker (all its runs), search results, a header, or several.
+        A broker (all its runs), search results, one header, or an iterable of headers.
     files
-        Read also what events refer to in detector files, block by block.
+        Whether to read also the parts of detector files that events refer to, block by block.
     progress
-        Called after each run with the check itself, which has the numbers.
+        Function that is called after each run with the :class:`Check`, whose attributes hold the
+        counts so far.
 
     Returns
     -------
     Check
-        An iterator of :class:`~daskbroker.core.damage.Damage`.
+        Iterator over :class:`~daskbroker.core.damage.Damage`.
 
     Examples
     --------
@@ -82,14 +83,15 @@ def check(
 
 
 class Check(Iterator[Damage]):
-    """What :func:`check` finds, one by one.
+    """Iterator over the damage that :func:`check` finds.
 
     Attributes
     ----------
     runs, chunks, bytes
-        How much was looked at so far; the bytes are those of chunks in memory.
+        Number of runs and chunks that were checked so far, and the bytes of these chunks in
+        memory.
     damages
-        How much was found damaged.
+        Number of damages found so far.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class Check(Iterator[Damage]):
     def _of_broker(self, db: DataBroker) -> Iterator[Damage]:
         runs = db()
         yield from self._of_runs(runs)
-        if not runs.is_all_of(db):  # filters narrow what is looked at
+        if not runs.is_all_of(db):  # a broker with filters checks only the runs that they pass
             return
         for source in db.event_sources:
             yield from _rest(source)
@@ -133,7 +135,7 @@ class Check(Iterator[Damage]):
                 yield from self._run(header.db, checked)
 
     def _without_start(self, db: DataBroker, source: EventSource) -> Iterator[Damage]:
-        """Runs whose events are there, and whose start document is not."""
+        """Yield damage for runs that have descriptors, but no start document."""
         for run in source.store.list_runs():
             if hash(run) not in self._seen and not _has_start(db, run):
                 yield Damage("its start document is not stored, though descriptors are", run)
@@ -146,7 +148,9 @@ class Check(Iterator[Damage]):
             self._seen.add(hash(checked.uid))
             sources = db.event_sources
             found = self._found_of(sources, checked, count=True)
-            if found:  # it may have been moved while it was read
+            # Rows may have been sealed while they were read. Only what a second look finds in the
+            # same place is damage.
+            if found:
                 known = {_place(damage) for damage in found}
                 again = self._found_of(sources, checked, count=False)
                 yield from (damage for damage in again if _place(damage) in known)
@@ -157,7 +161,7 @@ class Check(Iterator[Damage]):
     def _found_of(
         self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
     ) -> list[Damage]:
-        """What is damaged of a run, as far as that is named."""
+        """Return the damages of a run, up to :data:`MOST`, and a note if there are more."""
         with dask.config.set({"daskbroker.verify": "always"}):
             found = list(islice(self._look(sources, checked, count), MOST + 1))
         if len(found) > MOST:
@@ -181,14 +185,14 @@ class Check(Iterator[Damage]):
                         self.bytes += one
             except StoreUnavailable:
                 raise
-            except StoreError as error:  # as of rows that came while others were read
+            except StoreError as error:  # such as rows that were added while others were read
                 yield Damage(str(error), run)
 
 
 def _has_start(db: DataBroker, run: str) -> bool:
     try:
         return db.header_source.store.find_uid(run) is not None
-    except StoreDamaged:  # which was named among the others
+    except StoreDamaged:  # the search has reported this start document already
         return True
 
 
@@ -209,7 +213,7 @@ def _rest(source: EventSource) -> Iterator[Damage]:
 
 
 class _References:
-    """Looks up what the chunks of one run refer to."""
+    """Lookup of everything that the chunks of one run refer to."""
 
     def __init__(
         self, plan: CheckedPlan, stop: Mapping[str, object] | None, files: FileAccess | None
@@ -224,7 +228,7 @@ class _References:
     def look(
         self, layout: Layout, owner: Document, table: pa.Table, near: float
     ) -> Iterator[Damage]:
-        """What is damaged of that which the rows of a chunk refer to."""
+        """Yield the damages of resources, datums and files that the rows of a chunk refer to."""
         if layout is EVENT:
             for key in external_keys(owner):
                 yield from self._look_at_cells(Target.of(owner, key), table, near)
@@ -237,7 +241,7 @@ class _References:
             yield from self._lost_owners(layout, table)
 
     def _lost_owners(self, layout: Layout, table: pa.Table) -> Iterator[Damage]:
-        """Resources, and descriptors, that datums name and the run does not have."""
+        """Yield damage for resources and descriptors that datums name and the run lacks."""
         owner = RESOURCE if layout is DATUM else STREAM_RESOURCE
         named = [(owner.kind, layout.owner)]
         if layout is STREAM_DATUM:
@@ -263,7 +267,7 @@ class _References:
         if self._references is None:
             return
         if is_stream_key(target.claim) and not self._stopped:
-            return  # a stream_datum may come after the events of which it tells
+            return  # a stream_datum may still come after the events that it describes
         rows = table.num_rows
         if self._filling is not None:
             size = max(1, Declared.of([target.claim]).cell_bytes)
@@ -284,7 +288,7 @@ class _References:
     def _look_at_file(
         self, filling: Filling, target: Target, found: Found, held: Held, near: float
     ) -> Iterator[Damage]:
-        """Read what some events of one resource refer to; a file is named once for each key."""
+        """Read what some events refer to in one resource; each file is reported once for a key."""
         path = None
         try:
             path = resolve(
@@ -305,7 +309,7 @@ class _References:
 def _parts(
     references: References, target: Target, held: Held, near: float
 ) -> Iterator[tuple[Found, Held]]:
-    """What events refer to, resource by resource, with these events alone."""
+    """Yield each resource that events refer to, with the events that refer to it."""
     none = np.zeros(0, np.int64)
     empty = pa.array([], pa.string())
     if len(held.references):

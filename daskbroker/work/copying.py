@@ -1,4 +1,4 @@
-"""Copying runs from one broker to another: resumable, and verified before a run counts as done."""
+"""Copies of runs from one broker to another, resumable, each verified before it counts as done."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ Progress = Callable[[Header, int], None]
 Named = tuple[str, Mapping[str, Any]]
 
 STEP = 1000
-"""Documents between two calls of ``progress``."""
+"""Number of documents between two calls of ``progress``."""
 
 
 @dataclass
 class CopyReport:
-    """What :func:`copy` did.
+    """Report of :func:`copy`.
 
     Attributes
     ----------
     copied
-        Uids of the runs that were copied and found equal, in order.
+        Uids of the runs that were copied and verified, in order.
     skipped
-        Uids of those that were there already.
+        Uids of the runs that were complete in the other store already.
     failed
-        ``{uid: reason}`` of those that are not, or not wholly, there; runs that cannot be read
-        included, those without uid under what names them.
+        ``{uid: reason}`` of the runs that are missing or incomplete in the other store. Runs that
+        cannot be read are included; those without a uid are under the text that names them.
     documents
-        How many were read and inserted.
+        Number of documents that were read and inserted.
     files
-        How many detector files were copied.
+        Number of detector files that were copied.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -73,43 +73,46 @@ def copy(
     verify: bool = False,
     progress: Progress | None = None,
 ) -> CopyReport:
-    """Copy runs into another broker, one after the other, the oldest first.
+    """Copy runs into another broker, one after the other. Those of a search come oldest first.
 
-    A run is read back there and compared before its stop is inserted, so one that has its
-    stop there is a verified copy. It may be interrupted and called again: what is complete is
-    skipped, what is half there is continued. Runs that are still open are copied as far as they
-    are, without the stop of one that ends meanwhile; call it again for the rest. Of detector
-    files, by default, only what refers to them is copied.
+    Each copy is read back and compared before its stop document is inserted, so a run that has its
+    stop there is a verified copy. The function may be interrupted and called again: complete runs
+    are skipped, incomplete ones are continued. Runs that are still open are copied up to their
+    last document. If such a run ends meanwhile, its stop is not copied; call the function again
+    for the rest. Detector files are not copied unless ``files`` is given, only the documents that
+    refer to them.
 
-    All of it survives a loss of power when this has returned; until then that may cost the last
-    second, of runs that count as copied too (:meth:`daskbroker.DataBroker.batch`).
+    Everything survives a loss of power once this function has returned. Before that, a loss of
+    power may cost the documents of the last second, also those of runs that already count as
+    copied (see :meth:`daskbroker.DataBroker.batch`).
 
     Parameters
     ----------
     runs
-        A broker (all its runs), search results, a header, or several.
+        A broker (all its runs), search results, one header, or an iterable of headers.
     into
-        Takes the documents.
+        Broker that the documents are inserted into.
     files
-        A folder: detector files are copied below it, and the copied documents refer to these;
+        Folder below which detector files are copied. The copied documents refer to these files;
         see :mod:`daskbroker.assets.transfer`.
     verify
-        Compare every document of the runs that are complete there, too; otherwise these are
-        recognized by their start, stop and numbers of documents.
+        Whether to compare also every document of runs that are already complete there. Otherwise
+        complete runs are recognized by their start, stop and numbers of documents.
     progress
-        Called with the header, and the number of its documents so far.
+        Function that is called with the header and the number of its documents so far.
 
     Returns
     -------
     CopyReport
-        Runs that cannot be copied are in it, with the reason, and do not stop the others.
+        Report that includes the runs that could not be copied, with the reasons. They do not stop
+        the others.
 
     Raises
     ------
     ConfigError
-        If both are the same broker, or ``into`` is none.
+        If both brokers are the same, or ``into`` is not a broker.
     StoreError
-        If the other store cannot take any more, or one of the two cannot be reached.
+        If the other store cannot take any more, or one of the two stores cannot be reached.
     """
     report = CopyReport()
     transfers: dict[int, FileTransfer] = {}
@@ -130,6 +133,7 @@ def copy(
                     report.documents += _copy_run(header, into, progress, transfer)
                     report.copied.append(run.uid)
             except DaskbrokerError as error:
+                # A store that is full or away would fail every other run in the same way.
                 if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
                     raise
                 report.failed[run.uid] = str(error)
@@ -143,10 +147,15 @@ def copy(
 def _copy_run(
     header: Header, into: DataBroker, progress: Progress | None, transfer: FileTransfer | None
 ) -> int:
-    """Insert, read back, compare, and only then insert the stop; how many documents it has.
+    """Insert a run, read it back, compare it, and only then insert its stop.
 
-    ``header`` is the run as it was before anything was planned: a stop that comes while it is
-    copied is not inserted, as events may have come before it that are not copied.
+    ``header`` is the run as it was before anything was planned. A stop that arrives while the run
+    is copied is not inserted, as events that came before it may not have been copied.
+
+    Returns
+    -------
+    int
+        Number of documents of the run, its stop included.
     """
     given = _Digest()
     watched = given.watch(_to_give(header, transfer), header, progress)
@@ -163,7 +172,7 @@ def _without_stop(header: Header) -> Iterator[tuple[str, Document]]:
 
 
 def _to_give(header: Header, transfer: FileTransfer | None) -> Iterator[Named]:
-    """The documents as the copy has them; detector files are copied as they come by."""
+    """Yield the documents as the copy shall have them, copying detector files on the way."""
     documents = _without_stop(header)
     return documents if transfer is None else transfer.carry(documents)
 
@@ -171,12 +180,13 @@ def _to_give(header: Header, transfer: FileTransfer | None) -> Iterator[Named]:
 def _is_there(
     header: Header, into: DataBroker, verify: bool, transfer: FileTransfer | None
 ) -> bool:
-    """Whether a run is complete in the other broker.
+    """Return whether a run is complete in the other broker.
 
     Raises
     ------
     CopyMismatch
-        If it is, but refers to other files; with ``verify``, also if other documents differ.
+        If the run is complete there but refers to other files. With ``verify``, also if any
+        document differs.
     """
     pair = into.header_source.store.find_uid(header.uid)
     if pair is None or header.stop is None or pair != (header.start, header.stop):
@@ -207,16 +217,19 @@ def _resources(header: Header) -> Iterator[Named]:
 
 
 def _sizes(header: Header) -> dict[str, int]:
-    """Number of events of each descriptor, and of references of each kind; no payload is read."""
+    """Return the number of events of each descriptor and of references of each kind.
+
+    Only plans are made; no data is read.
+    """
     sizes: dict[str, int] = {}
     for plan in header.plans():
-        for name, rows in plan.sizes().items():  # of references, sources have the same
+        for name, rows in plan.sizes().items():  # event sources may share the same references
             sizes[name] = max(rows, sizes.get(name, 0))
     return sizes
 
 
 def _compare(header: Header, given: _Digest, found: _Digest) -> None:
-    """Check that the copy of a run holds what the original gave."""
+    """Raise CopyMismatch if the copy of a run differs from the original."""
     kinds = [k for k in {**given.sums, **found.sums} if given.of_kind(k) != found.of_kind(k)]
     if kinds:
         numbers = ", ".join(
@@ -233,9 +246,10 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=json_f
 
 
 def _row_bytes(doc: Mapping[str, Any]) -> bytes:
-    """The same of a document that columns may have been made of; three times as fast as JSON.
+    """Return a document as bytes that do not change if it was stored in columns and read back.
 
-    Columns lose the order of keys at the two upper levels only, so just these are sorted.
+    Columns lose the order of keys at the two upper levels only, so only these are sorted. This is
+    three times as fast as JSON with all keys sorted.
     """
     ordered = {
         key: dict(sorted(value.items())) if isinstance(value, dict) else value
@@ -245,7 +259,10 @@ def _row_bytes(doc: Mapping[str, Any]) -> bytes:
 
 
 class _Digest:
-    """Number and sum of hashes of documents, by kind: whatever their order, in little memory."""
+    """Number of documents and sum of their hashes, by kind.
+
+    The sums do not depend on the order of the documents and take little memory.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, tuple[int, int]] = {}
@@ -253,7 +270,7 @@ class _Digest:
 
     @classmethod
     def of(cls, documents: Iterable[Named]) -> _Digest:
-        """Of these documents."""
+        """Return the digest of some documents."""
         digest = cls()
         for pair in documents:
             digest.add(*pair)
@@ -262,7 +279,7 @@ class _Digest:
     def watch(
         self, stream: Iterable[Named], header: Header, progress: Progress | None
     ) -> Iterator[Named]:
-        """The stream as it is, taken in while it passes."""
+        """Yield the documents of a stream unchanged, adding each to the digest."""
         for name, doc in stream:
             self.add(name, doc)
             if progress is not None and self.documents % STEP == 0:
@@ -270,7 +287,7 @@ class _Digest:
             yield name, doc
 
     def add(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take a document in."""
+        """Add a document."""
         data = _row_bytes(doc) if name in LAYOUTS else _encode(doc).encode("ascii")
         value = blake2b(data, digest_size=16).digest()
         count, total = self.of_kind(name)
@@ -278,5 +295,5 @@ class _Digest:
         self.documents += 1
 
     def of_kind(self, name: str) -> tuple[int, int]:
-        """Number of the documents of one kind, and the sum of their hashes."""
+        """Return the number of documents of one kind and the sum of their hashes, modulo 2**128."""
         return self.sums.get(name, (0, 0))

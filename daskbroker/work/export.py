@@ -1,4 +1,4 @@
-"""Runs as plain files; what :mod:`daskbroker.exporting` offers."""
+"""Export of runs to plain files: the public functions of :mod:`daskbroker.exporting`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def export_jsonl(
     fill: bool = False,
     files: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """Write the documents of a run to ``<uid>.jsonl``; see :meth:`daskbroker.Header.export`."""
+    """Write the documents of a run to ``<uid>.jsonl`` and return the path of the file.
+
+    See :meth:`daskbroker.Header.export` for the parameters.
+    """
     (path,) = header.export(Path(folder), "jsonl", fill=fill, files=files)
     return path
 
@@ -31,5 +34,9 @@ def export_jsonl(
 def export_parquet(
     header: Header, folder: str | os.PathLike[str], *, fill: bool = False
 ) -> Iterator[Path]:
-    """Write the streams of a run to ``<uid>/<stream>.parquet``; see ``Header.export``."""
+    """Write the streams of a run to ``<uid>/<stream>.parquet`` and yield the paths of the files.
+
+    Nothing is written before iteration begins. See :meth:`daskbroker.Header.export` for the
+    parameters.
+    """
     yield from header.export(Path(folder), "parquet", fill=fill)

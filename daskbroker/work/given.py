@@ -1,4 +1,4 @@
-"""What a batch is given: runs in several forms, and a broker that takes what is made of them."""
+"""Arguments that batch functions share: runs in several forms, and the broker to write to."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ __all__ = ["check_broker", "oldest_first", "runs_of"]
 
 
 def runs_of(given: DataBroker | Results | Header | Iterable[Header]) -> Iterable[Header]:
-    """All runs of a broker, those that a search found, one, or several."""
+    """Return the runs of an argument: a broker (all its runs), search results, or headers."""
     if isinstance(given, Header):
         return [given]
     return given() if isinstance(given, DataBroker) else given
 
 
 def oldest_first(runs: Iterable[Header], into: DataBroker) -> Iterator[Header]:
-    """The runs of a search oldest first, so that what is made of them has their order."""
+    """Iterate over the runs of a search oldest first, so that new runs are in the same order.
+
+    Other iterables keep their own order.
+    """
     if not isinstance(runs, Results):
         return iter(runs)
     # New runs in the same store are its newest: read lazily, they would be met at the end.
@@ -30,12 +33,12 @@ def oldest_first(runs: Iterable[Header], into: DataBroker) -> Iterator[Header]:
 
 
 def check_broker(into: Any) -> None:
-    """Refuse what is no broker.
+    """Check that an argument is a broker.
 
     Raises
     ------
     ConfigError
-        Of a path and a name it says how they are opened.
+        If it is not. For a path or the name of a catalog the message says how to open it.
     """
     if hasattr(into, "batch"):
         return

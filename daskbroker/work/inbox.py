@@ -1,4 +1,4 @@
-"""Where messages wait from when they are received until they are dealt with: a local file."""
+"""A queue of messages in a local file, from when they are received until they are processed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ logger = logging.getLogger(__name__)
 
 
 class Inbox:
-    """Messages in the order in which they came. One thread may put, while another takes out.
+    """A first-in, first-out queue of messages that survives the death of the process.
 
-    A message is in the file when :meth:`put` has returned, and survives the death of the process.
-    What dead processes have left in files of this name comes first; a message that they had begun
-    to deal with comes once more.
+    One thread may put messages while another one takes them out. A message is in the file when
+    :meth:`put` has returned. Messages that dead processes have left in files of the same name come
+    first. A message that such a process had begun to process comes once more.
 
     Parameters
     ----------
     folder
-        Of the file; local, and made if there is none.
+        Local folder of the file. It is created if it does not exist.
     name
-        Files of this name are taken over.
+        Name of the queue. Files that dead processes have left under this name are taken over.
 
     Attributes
     ----------
     waiting
-        So many messages are in the file, without those that others have left.
+        Number of messages in this process's own file, without those left by other processes.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -44,14 +44,25 @@ class Inbox:
         self.waiting = 0
 
     def put(self, message: bytes) -> None:
-        """Add a message; raises as :meth:`SpoolFile.append`."""
+        """Add a message to the end; raises as :meth:`SpoolFile.append`."""
         with self._changed:
             self._own.append(message)
             self.waiting += 1
             self._changed.notify()
 
     def first(self, timeout: float = 0.0) -> bytes | None:
-        """The first message, which stays until :meth:`drop`; None if none comes in time."""
+        """Return the first message, which stays in the queue until :meth:`drop`.
+
+        Parameters
+        ----------
+        timeout
+            Maximum seconds to wait if the queue is empty.
+
+        Returns
+        -------
+        bytes or None
+            None if no message arrives in time.
+        """
         with self._changed:
             if self._first is None:
                 self._next()
@@ -60,7 +71,7 @@ class Inbox:
             return self._first
 
     def drop(self) -> None:
-        """Forget the first message."""
+        """Remove the message that :meth:`first` has returned."""
         with self._changed:
             assert self._first is not None
             self._place += self._own.length_of(self._first)
@@ -72,7 +83,10 @@ class Inbox:
                     self._place = 0
 
     def close(self) -> list[Path]:
-        """Close; the files in which messages wait for the next process."""
+        """Close the queue and return the paths of files in which messages are still waiting.
+
+        Files without messages are removed.
+        """
         with self._changed:
             if self._first is None:
                 self._next()
@@ -84,7 +98,7 @@ class Inbox:
             return [file.path for file in left]
 
     def _next(self) -> None:
-        """Read the first message, of the first file that has any."""
+        """Read the first message of the first file that has any."""
         self._first = self._files[0].record(self._place)
         while self._first is None and len(self._files) > 1:
             self._leave(self._files.popleft())
@@ -92,7 +106,7 @@ class Inbox:
             self._first = self._files[0].record(self._place)
 
     def _leave(self, file: SpoolFile) -> None:
-        """Be done with a file of another process."""
+        """Close and remove the file of another process, or keep it if some of it is unreadable."""
         unread = file.size - self._place
         if unread:
             kept = file.path.with_suffix(".refused")

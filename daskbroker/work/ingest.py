@@ -1,4 +1,4 @@
-"""Bringing recorded documents in, with a report of what was refused and why."""
+"""Ingestion of recorded documents, with a report of what was refused and why."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from .recordings import find_recordings, read_recording
 __all__ = ["IngestReport", "Refusal", "ingest"]
 
 MOST_KEPT = 1000
+"""Maximum number of refusals that a report lists; all of them are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A document, or a file, that was not taken in."""
+    """A document, or a file, that was refused.
+
+    Attributes
+    ----------
+    where
+        File, and line or item in it.
+    reason
+        Text of the error.
+    """
 
     where: str
     reason: str
@@ -26,20 +35,20 @@ class Refusal:
 
 @dataclass
 class IngestReport:
-    """What :func:`ingest` did.
+    """Report of :func:`ingest`.
 
     Attributes
     ----------
     files
-        How many were read.
+        Number of files that were read.
     runs
-        Uids of the runs found in them, in order.
+        Uids of the runs whose start documents were found, in order, as keys.
     documents
-        How many were stored, or were stored already.
+        Number of documents that are stored now, including those that were stored before.
     refused
-        How many were not.
+        Number of documents and files that were refused.
     refusals
-        The first thousand of those.
+        The first thousand of the refusals.
     """
 
     files: int = 0
@@ -49,7 +58,7 @@ class IngestReport:
     refusals: list[Refusal] = field(default_factory=list)
 
     def refuse(self, where: str, reason: object) -> None:
-        """Note a refusal."""
+        """Count a refusal, and list it if there are fewer than :data:`MOST_KEPT`."""
         self.refused += 1
         if len(self.refusals) < MOST_KEPT:
             self.refusals.append(Refusal(where, str(reason)))
@@ -65,26 +74,28 @@ def ingest(
     define: Mapping[str, str] | None = None,
     progress: Callable[[Path, int], None] | None = None,
 ) -> IngestReport:
-    """Insert the documents of files and folders; again does no harm.
+    """Insert the documents of files and folders. It is safe to ingest the same files again.
 
-    All of it survives a loss of power when this has returned; until then that may cost the last
-    second, of runs that have stopped too (:meth:`daskbroker.DataBroker.batch`).
+    Everything survives a loss of power once this function has returned. Before that, a loss of
+    power may cost the documents of the last second, also those of runs that have stopped (see
+    :meth:`daskbroker.DataBroker.batch`).
 
     Parameters
     ----------
     db
-        Takes them.
+        Broker that the documents are inserted into.
     paths
-        Files, or folders that are searched for recordings.
+        Paths of files, or of folders that are searched for recordings.
     define
-        For templates; see :func:`daskbroker.recordings.read_recording`.
+        Values of the placeholders in templates; see
+        :func:`daskbroker.recordings.read_recording`.
     progress
-        Called with each file, and with the number of documents so far.
+        Function that is called with the current file and the number of documents so far.
 
     Returns
     -------
     IngestReport
-        Refused documents and damaged files are in it, and do not stop the others.
+        Report that includes refused documents and damaged files. They do not stop the others.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Inserting the documents that bluesky's 0MQ proxy sends on.
+"""Insertion of the documents that bluesky's 0MQ proxy forwards.
 
-One thread receives, and does nothing else but to put each message into a local file, so that
-neither a slow store nor one that is away makes 0MQ drop any. The other takes them out in order.
+One thread receives messages and only puts each of them into a local file, so that 0MQ drops none
+while the store is slow or away. The other thread takes them out in order and inserts them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "endpoint_of"]
 
 LOOK_SECONDS = 0.1
-"""How long it takes at most until :meth:`Listener.stop` is noticed."""
+"""Maximum seconds until :meth:`Listener.stop` is noticed."""
 
 Document = tuple[str, dict[str, Any]]
 
 
 def endpoint_of(address: str) -> str:
-    """What 0MQ connects to, such as ``tcp://localhost:5568``, of ``zmq://localhost:5568``.
+    """Return the endpoint that 0MQ connects to for the address of a proxy.
+
+    For example, ``zmq://localhost:5568`` becomes ``tcp://localhost:5568``. An address without a
+    scheme is taken as ``zmq://``.
 
     Raises
     ------
@@ -53,31 +56,32 @@ def endpoint_of(address: str) -> str:
 
 
 class Listener:
-    """Receives documents from a 0MQ proxy, and inserts them.
+    """A receiver that inserts the documents of a 0MQ proxy into a broker.
 
     Parameters
     ----------
     broker
-        Takes the documents.
+        Broker that the documents are inserted into.
     address
-        Of the proxy, for subscribers; see :func:`endpoint_of`.
+        Address of the proxy that subscribers connect to; see :func:`endpoint_of`.
     spool
-        A local folder, in which messages wait until they are inserted, and where documents that
-        the store refuses are kept.
+        Local folder in which messages wait until they are inserted. Documents that the store
+        refuses are kept there, too.
     prefix
-        Only messages with this prefix are taken; by default all.
+        Prefix of the messages to take. By default all messages are taken.
     serializer
-        Of the publisher: ``"pickle"`` (bluesky's default), ``"msgpack"`` or ``"json"``.
+        Serializer of the publisher: ``"pickle"`` (bluesky's default), ``"msgpack"`` or ``"json"``.
     taken
-        Called with the name and the document when it is stored.
+        Function that is called with the name and the document when a document has been stored.
     tell, warn
-        Called with a line about what happens, and about what is not as it should be. Any of the
-        two threads may do so.
+        Functions that are called with a line of text about what happens, and about problems. Both
+        threads call them.
 
     Raises
     ------
     ConfigError
-        If the address makes no sense, pyzmq is not installed, or the spool cannot be there.
+        If the address is not valid, or the spool cannot be created. :meth:`run` raises it if
+        pyzmq is not installed or cannot connect to the address.
     """
 
     def __init__(
@@ -104,14 +108,24 @@ class Listener:
         self._inbox = Inbox(spool, name)
 
     def stop(self) -> None:
-        """Have :meth:`run` end when what was received is stored; signal handlers may call it."""
+        """Ask :meth:`run` to end once everything received is stored. Safe in signal handlers."""
         self._ended.set()
 
     def run(self) -> bool:
-        """Receive and insert until :meth:`stop`; whether all that was received is dealt with.
+        """Receive and insert documents until :meth:`stop` is called.
 
-        What is not, as the store takes nothing, stays in the spool, and is inserted by the next
-        listener of this store and spool.
+        Messages that cannot be inserted, because the store takes nothing, stay in the spool. The
+        next listener for this store and spool inserts them.
+
+        Returns
+        -------
+        bool
+            Whether every message that was received has been processed.
+
+        Raises
+        ------
+        ConfigError
+            If pyzmq is not installed, or 0MQ cannot connect to the address.
         """
         try:
             socket = self._connected()
@@ -157,7 +171,10 @@ class Listener:
         return socket
 
     def _receive(self, socket: zmq.Socket) -> None:
-        """Put messages into the inbox; when it is to end, those that are here already, too."""
+        """Put messages into the inbox until :meth:`stop`, and then those that have arrived already.
+
+        Runs in a thread of its own.
+        """
         import zmq
 
         poller = zmq.Poller()
@@ -192,6 +209,7 @@ class Listener:
             )
 
     def _put(self, message: bytes) -> None:
+        # The next listener may have another serializer, so each record names its own.
         record = self._serializer.encode() + b" " + message
         told = False
         while True:
@@ -209,7 +227,7 @@ class Listener:
     # -- inserting ---------------------------------------------------------------------------
 
     def _insert_all(self) -> None:
-        """Insert what waits and what comes; return when it is to end, or the store is away."""
+        """Insert waiting and new messages until :meth:`stop`, or until the store takes nothing."""
         while True:
             received = self._received.is_set()
             record = self._inbox.first(0 if received else LOOK_SECONDS)
@@ -217,7 +235,7 @@ class Listener:
                 try:
                     self._insert(record)
                 except StoreError:
-                    return
+                    return  # without drop(), so that the message stays for the next listener
                 self._inbox.drop()
             elif received:
                 return

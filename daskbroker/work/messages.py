@@ -1,9 +1,9 @@
-"""Documents in messages, as bluesky's 0MQ publisher sends them.
+"""Decoding of the messages that bluesky's 0MQ publisher sends.
 
-A message is a prefix, the name of the document and the document, serialized, with a space between
-each. The publisher's default is pickle, of which any can run code where it is loaded. Here only
-plain values, arrays and a few types of the standard library are made of it, and nothing is
-imported or called that a message names.
+A message consists of a prefix, the name of the document and the serialized document, separated by
+spaces. The publisher's default serializer is pickle, and any pickle can run code where it is
+loaded. This module makes only plain values, arrays and a few types of the standard library of it.
+Nothing that a message names is imported or called.
 """
 
 from __future__ import annotations
@@ -31,31 +31,36 @@ NAMES = frozenset({
     "start", "stop", "descriptor", "event", "event_page", "bulk_events", "resource", "datum",
     "datum_page", "bulk_datum", "stream_resource", "stream_datum",
 })  # fmt: skip
-"""Of documents."""
+"""Names of documents that messages may have."""
 
 
 class BadMessage(DaskbrokerError, ValueError):
-    """A message that holds no document."""
+    """Raised for a message that does not hold a document."""
 
 
 def decoded(
     message: bytes, serializer: str = "pickle", prefix: bytes = b""
 ) -> tuple[str, dict[str, Any]] | None:
-    """The name and the document of a message; None if it has another prefix than is asked for.
+    """Return the name and the document of a message.
 
     Parameters
     ----------
     message
-        As :class:`bluesky.callbacks.zmq.Publisher` sends it.
+        Bytes as :class:`bluesky.callbacks.zmq.Publisher` sends them.
     serializer
-        How the document is written, one of :data:`SERIALIZERS`.
+        Serializer of the document, one of :data:`SERIALIZERS`.
     prefix
-        If it is empty, any is taken.
+        Prefix that the message must have. Any prefix is taken if empty.
+
+    Returns
+    -------
+    tuple of (str, dict) or None
+        None if the message has another prefix.
 
     Raises
     ------
     BadMessage
-        If it is no such message.
+        If the message does not hold a document, or a pickle names a type that documents lack.
     """
     parts = message.split(b" ", 2)
     if len(parts) != 3:
@@ -70,7 +75,7 @@ def decoded(
         doc = SERIALIZERS[serializer](body)
     except BadMessage as error:
         raise BadMessage(f"a {name} with what cannot be taken: {error}") from None
-    # Damaged bytes make each of the parsers raise nearly anything.
+    # With damaged bytes the parsers may raise almost any exception.
     except Exception as error:
         raise BadMessage(
             f"a {name} that {serializer} cannot read: {type(error).__name__}: {error}"
@@ -98,10 +103,10 @@ def _from_pickle(body: bytes) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Gives what stands for the names that a pickle has, and never looks one up.
+    """An unpickler with a fixed substitute for each name that it knows; it never imports any.
 
-    NumPy's own functions trust the state that they are given, down to addresses in memory; so
-    arrays are made of their bytes here.
+    NumPy's own functions trust the state that they are given, down to addresses in memory.
+    Therefore arrays are made from their bytes here.
     """
 
     has_arrays = False
@@ -127,7 +132,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 _NO_ENUMERATIONS = sys.stdlib_module_names | {"numpy", "pandas", "daskbroker"}
-"""Packages whose names in a message are refused; of others it may be a device's enumeration."""
+"""Packages whose names in a message are refused. Names of others may be a device's enumeration."""
 
 _TYPES: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
@@ -140,7 +145,10 @@ _TYPES: Mapping[tuple[str, str], Any] = {
 
 
 def _member_of(kind: str) -> Callable[..., Any]:
-    """For members of enumerations, as ophyd-async has them in events: their values."""
+    """Return a substitute for an enumeration that gives the value of a member, not the member.
+
+    Events of ophyd-async hold members of enumerations.
+    """
 
     def value_of(*given: Any) -> Any:
         if len(given) == 1 and isinstance(given[0], (str, int, float)):
@@ -151,7 +159,7 @@ def _member_of(kind: str) -> Callable[..., Any]:
 
 
 class _Dtype:
-    """Stands for a dtype while a pickle is read."""
+    """A placeholder for a dtype while a pickle is read."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         self._code = code
@@ -177,7 +185,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for an array while a pickle is read."""
+    """A placeholder for an array while a pickle is read."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, data = state
@@ -195,7 +203,7 @@ def _scalar(dtype: _Dtype, data: Any) -> Any:
 
 
 def _with_arrays(value: Any) -> Any:
-    """A value with the arrays in place of what stood for them."""
+    """Return a value with arrays in place of their placeholders."""
     if isinstance(value, _Array):
         return value.array
     if isinstance(value, dict):
@@ -210,4 +218,4 @@ SERIALIZERS: Mapping[str, Callable[[bytes], Any]] = {
     "msgpack": _from_msgpack,
     "json": _from_json,
 }
-"""By the names that users give them."""
+"""Functions that decode a document, by the names of the serializers."""

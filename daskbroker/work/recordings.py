@@ -1,12 +1,12 @@
-"""Recorded documents in files: finding them and reading them.
+"""Recorded documents in files: how they are found and read.
 
-What is read: JSON (arrays of ``[name, document]`` or ``{"name", "doc"}``, lists of such runs,
-mappings of labels to runs), JSON lines, msgpack with msgpack-numpy arrays; gzip of any of
-these; zip with any number of them. Datasets that xarray has saved (:mod:`.saved`). The content
-decides, not the name of the file.
+The following forms are read: JSON (arrays of ``[name, document]`` or ``{"name", "doc"}``, lists of
+such runs, mappings of labels to runs), JSON lines, msgpack with arrays of msgpack-numpy, any of
+these compressed by gzip, zip files with any number of these, and Datasets that xarray has saved
+(:mod:`.saved`). The form is recognized by the content of a file, not by its name.
 
-Files come from anywhere, so nothing in them is unpickled, executed or written to disk, and
-what a compressed file may grow to is bounded.
+Files may come from anywhere. Therefore nothing in them is unpickled, executed or written to disk,
+and the size that a compressed file may unpack to is bounded.
 """
 
 from __future__ import annotations
@@ -39,17 +39,19 @@ from .saved import is_ours, is_saved, is_zarr, read_saved
 __all__ = ["Recorded", "find_recordings", "msgpack_array", "read_recording"]
 
 LARGEST = 64 * 2**20
+"""Bytes that any compressed file may unpack to, whatever its size."""
+
 RATIO = 250
-"""A compressed file may unpack to `LARGEST` bytes, or to so many times its own size."""
+"""Maximum ratio of the unpacked size to the size of the file, above :data:`LARGEST`."""
 
 DEEPEST = 8
-"""Levels of lists and labels around documents."""
+"""Maximum levels of lists and labels around documents."""
 
 MOST_GZIP = 4
-"""Times that a file may be compressed by gzip; one can unpack to itself for ever."""
+"""Maximum times that a file may be compressed by gzip; a file can unpack to itself for ever."""
 
 MOST_EMPTY = 2**16
-"""Empty lists that an array without values may stand for."""
+"""Maximum number of empty lists that an array without values may stand for."""
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson", ".msgpack", ".json.txt", ".jsonl.txt")
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
@@ -64,11 +66,11 @@ class Recorded(NamedTuple):
     Attributes
     ----------
     run
-        Uid of the start document it follows; None before the first.
+        Uid of the latest start document, this one included. None before the first.
     name, doc
-        The document, as it was recorded.
+        Name and content of the document, as it was recorded.
     where
-        File, and line or item, for messages.
+        File, and line or item in it, for messages.
     """
 
     run: str | None
@@ -81,16 +83,21 @@ class Recorded(NamedTuple):
 
 
 def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
-    """The files below a folder that may be recordings, sorted; a file is itself the answer.
+    """Return the sorted paths of the files below a folder that may be recordings.
 
-    Hidden files, READMEs, manifests, catalog files and folders of external files are passed
-    over, and so is what has no suffix of a recording, and files of netCDF and Zarr that were not
-    saved of Datasets of ours.
+    Hidden files, READMEs, manifests, catalog files and folders of external files are skipped, and
+    so are files without a suffix of recordings. NetCDF files and Zarr groups are skipped unless
+    they were saved from Datasets of daskbroker.
+
+    Parameters
+    ----------
+    path
+        Path of the folder. The path of a file or a Zarr group is returned as the only item.
 
     Raises
     ------
     BadRecording
-        If there is nothing at ``path``.
+        If nothing exists at ``path``.
     """
     root = Path(path)
     try:
@@ -124,24 +131,30 @@ def _may_be_recording(file: str) -> bool:
 def read_recording(
     path: str | os.PathLike[str], define: Mapping[str, str] | None = None
 ) -> Iterator[Recorded]:
-    """The documents of a file, one by one, in its order.
+    """Yield the documents of a file one by one, in the order of the file.
 
-    JSON lines and msgpack are streamed; any other JSON text is held as a whole.
+    JSON lines and msgpack are streamed. Any other JSON text is held in memory as a whole.
 
     Parameters
     ----------
     path
-        A file in any of the known forms.
+        Path of a file in any of the known forms.
     define
-        Values of placeholders ``{{ name }}`` in JSON that is a template. ``uuid`` is derived
-        from the content if not given, so reading a template again gives the same run;
-        ``root_path`` is the folder of the file. Any other stays as it is.
+        Values of placeholders ``{{ name }}`` in JSON that is a template. If ``uuid`` is not given,
+        it is derived from the content, so reading a template again gives the same run. If
+        ``root_path`` is not given, it is the folder of the file. Any other placeholder stays as
+        it is.
+
+    Yields
+    ------
+    Recorded
+        A document, and the run that it follows.
 
     Raises
     ------
     BadRecording
-        Where the file is damaged or holds something else than documents. What is complete
-        before that place has been given out.
+        If the file is damaged or holds something other than documents. The complete documents
+        before that place have been yielded by then.
     """
     path = Path(path)
     run: str | None = None
@@ -166,7 +179,7 @@ def read_recording(
 
 
 def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The documents in a value: one, a list of them, a list or mapping of runs."""
+    """Yield the documents in a value: a document, a list of them, or a list or mapping of runs."""
     pair = [value.get("name"), value.get("doc")] if isinstance(value, dict) else value
     if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str):
         if isinstance(pair[1], dict):
@@ -180,11 +193,11 @@ def _named(value: Any, where: str, depth: int) -> Iterator[tuple[str, Mapping[st
 
 
 def _values(path: Path, define: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    """Everything that stands where a document, a run or a list of runs should."""
+    """Yield each top-level value of a file, which should be a document, a run or a list of runs."""
     template = _Template(path.resolve().parent, define)
     with open_regular(path) as file:
         packed = os.fstat(file.fileno()).st_size
-        if packed == 0:  # so are those of /proc, which may have no end
+        if packed == 0:  # files of /proc have this size, too, and may have no end
             raise BadRecording(f"{path}: the file is empty")
         if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
             file.seek(0)
@@ -204,7 +217,7 @@ def _zip_values(
         for info in members:
             name = f"{path}!{info.filename}"
             with archive.open(info) as member:
-                packed = min(info.compress_size, size)  # the former is only what the file says
+                packed = min(info.compress_size, size)  # compress_size is only a claim
                 bounded = io.BufferedReader(_Bounded(member, name, packed))
                 yield from _stream_values(name, bounded, packed, _most(packed), template)
 
@@ -221,7 +234,7 @@ def _is_member(info: zipfile.ZipInfo) -> bool:
 def _stream_values(
     name: str, file: Any, packed: int, most: int, template: _Template, depth: int = 0
 ) -> Iterator[tuple[str, Any]]:
-    """What a file holds that has ``packed`` bytes, and unpacks to at most ``most``."""
+    """Yield the values in a file of ``packed`` bytes that may unpack to at most ``most`` bytes."""
     head = file.peek(16)[:16]
     if head[:2] == b"\x1f\x8b":
         if depth == MOST_GZIP:
@@ -239,12 +252,12 @@ def _stream_values(
 
 
 def _most(packed: int) -> int:
-    """Bytes that a compressed file of some size may unpack to."""
+    """Return the maximum bytes that a compressed file of a size may unpack to."""
     return max(LARGEST, RATIO * packed)
 
 
 class _Bounded(io.RawIOBase):
-    """Reads what unpacks from a compressed file, and refuses one that grows out of proportion."""
+    """The unpacked content of a compressed file; BadRecording is raised if it grows too large."""
 
     def __init__(self, file: Any, name: str, packed: int) -> None:
         self._file, self._name = file, name
@@ -266,17 +279,17 @@ class _Bounded(io.RawIOBase):
 
 
 class _Template:
-    """Fills the placeholders of recordings that are templates."""
+    """The values of placeholders in recordings that are templates."""
 
     def __init__(self, folder: Path, define: Mapping[str, str]) -> None:
         self._define = {"root_path": folder.as_posix(), **define}
 
     def fill(self, text: str) -> str:
-        """The text with known placeholders replaced, escaped as inside a JSON string."""
+        """Return the text with known placeholders replaced by values escaped for JSON strings."""
         if "{{" not in text:
             return text
         digest = hashlib.sha256(text.encode("utf8", "surrogatepass")).hexdigest()
-        # Templates append the last group themselves.
+        # Only four groups of a UUID: templates append the last one themselves.
         uuid = f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-a{digest[17:20]}"
         known = {"uuid": uuid, **self._define}
 
@@ -287,9 +300,10 @@ class _Template:
 
 
 def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tuple[str, Any]]:
-    """JSON lines if the first line is complete by itself, else one JSON text.
+    """Yield the values of JSON lines if the first line is complete by itself, else of one text.
 
-    The first line is the first that is not blank; those before it still count.
+    The first line is the first one that is not blank. The blank lines before it still count in
+    line numbers.
     """
     begin, first = 1, _decoded(name, 1, file.readline()).removeprefix("\ufeff")
     while first and not first.strip():
@@ -298,6 +312,7 @@ def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tup
         value = from_extended_json(template.fill(first))
     except (ValueError, RecursionError):
         rest = _read_rest(file)
+        # The blank lines are put back, so that messages name the right line.
         text = "\n" * (begin - 1) + first + _decoded(name, begin + 1, rest[0])
         yield from _whole_text(name, template.fill(text))
         if rest[1] is not None:
@@ -310,7 +325,7 @@ def _text_values(name: str, file: BinaryIO, template: _Template) -> Iterator[tup
 
 
 def _read_rest(file: BinaryIO) -> tuple[bytes, Exception | None]:
-    """All that follows, and the damage that it ends in, if any."""
+    """Return the rest of a file, up to any damage, and the exception for the damage."""
     parts: list[bytes] = []
     try:
         while part := file.read(2**16):
@@ -339,7 +354,10 @@ def _line_value(name: str, number: int, line: bytes, template: _Template) -> Any
 
 
 def _whole_text(name: str, text: str) -> Iterator[tuple[str, Any]]:
-    """The value of a JSON text; of a damaged array, its complete elements and an error."""
+    """Yield the value of a JSON text.
+
+    For a damaged array its complete elements are yielded before BadRecording is raised.
+    """
     try:
         yield name, from_extended_json(text)
         return
@@ -369,7 +387,11 @@ def _elements(text: str) -> Iterator[Any]:
 
 
 def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str, Any]]:
-    """The items of at most so many bytes: a list takes memory for as many items as it announces."""
+    """Yield the items of a msgpack file that has at most ``most`` bytes.
+
+    The lengths of lists and mappings are limited by it, as memory for all the items that a list
+    announces is taken at once.
+    """
     limit = min(most, 2**31 - 1)
     unpacker = Unpacker(
         object_hook=msgpack_array,
@@ -402,7 +424,15 @@ def _msgpack_values(name: str, file: BinaryIO, most: int) -> Iterator[tuple[str,
 
 
 def msgpack_array(mapping: dict[Any, Any]) -> Any:
-    """Arrays and NumPy scalars as msgpack-numpy writes them; never its pickled ones."""
+    """Return the array or NumPy scalar that msgpack-numpy has written as a mapping.
+
+    Any other mapping is returned as it is. Pickled arrays are never loaded.
+
+    Raises
+    ------
+    ValueError
+        If the mapping does not describe a valid array.
+    """
     marks = {key.decode() if isinstance(key, bytes) else key: key for key in mapping}
     if not {"nd", "type", "data"} <= marks.keys():
         return mapping

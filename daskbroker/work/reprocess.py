@@ -1,8 +1,8 @@
-"""Reprocessing: a function of each run, whose results become runs of their own.
+"""Reprocessing: a function is called for each run, and its results become runs of their own.
 
-A new run's uid follows from the source run, the function and its parameters, and all its other
-uids follow from that. So a job that is run again, after whatever happened to it, finds what it
-has made, goes on where it was cut off, and makes nothing twice.
+The uid of a new run is derived from the source run, the function and its parameters, and all its
+other uids are derived from that. So a job that is run again, whatever happened to it, finds what
+it has made, continues where it was interrupted, and makes nothing twice.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ from .given import check_broker, oldest_first, runs_of
 __all__ = ["ReprocessReport", "reprocess"]
 
 PACKAGES = ("daskbroker", "dask", "numpy", "pandas", "xarray")
+"""Packages whose versions are noted in ``derived_from``."""
 
 Documents = list[tuple[str, Document]]
 
 
 @dataclass
 class ReprocessReport:
-    """What :func:`reprocess` did.
+    """Report of :func:`reprocess`.
 
     Attributes
     ----------
     done
-        ``{uid of a source run: uids of the runs made of it}``.
+        ``{uid of a source run: uids of the runs made from it}``.
     skipped
-        ``{uid: why}``.
+        ``{uid of a source run: reason}``.
     failed
-        ``{uid: the error}``; nothing of what such a run gave counts as done.
+        ``{uid of a source run: exception}``. Nothing that was made from such a run counts as done.
     """
 
     done: dict[str, list[str]] = field(default_factory=dict)
@@ -77,60 +78,69 @@ def reprocess(
     in_flight: int | None = None,
     progress: bool | None = None,
 ) -> ReprocessReport:
-    """Call a function for each run, on the workers, and store what it makes as new runs.
+    """Call a function for each run, on the workers, and store its results as new runs.
 
     Parameters
     ----------
     results
-        The runs, such as ``db(plan_name="scan")``; a broker: all its runs; or one header. Those of
-        a search are taken oldest first, so the new runs have the order of their sources; others
-        as they come.
+        Runs, such as ``db(plan_name="scan")``, a broker (all its runs), or one header. The runs of
+        a search are taken oldest first, so that new runs have the order of their sources. Other
+        iterables keep their own order.
     func
-        Called as ``func(header, **parameters)``. It returns, or yields, any number of tables
-        (pandas or Dask, Series too), Datasets, and documents (``(name, doc)``, each run from its
-        start). Each table, each Dataset and each run of documents becomes a run; None becomes
-        none. The index of a table becomes columns, as :func:`daskbroker.table_to_stream` tells.
+        Function that is called as ``func(header, **parameters)``. It returns or yields any number
+        of tables (DataFrames or Series of pandas or Dask), Datasets, and documents (pairs
+        ``(name, doc)``, each run beginning with its start). Each table, each Dataset and each
+        sequence of documents becomes a run. None is ignored. The index of a table becomes columns
+        as described by :func:`daskbroker.table_to_stream`.
     into
-        Where the new runs go; may be where the runs come from.
+        Broker that the new runs are inserted into. It may be the one that the runs come from.
     parameters
-        JSON-like, kept in the start documents.
+        JSON-like keyword arguments of the function. They are kept in the start documents.
     name
-        What the function is known by: jobs of one name and with the same parameters are the
-        same job. By default its module, its name and a digest of its source, so that an edited
-        function is another one. Needed for a lambda and the like.
+        Name of the job: calls with the same name and the same parameters are the same job. By
+        default a job is identified by the module, the name and a digest of the source of the
+        function, so an edited function is another job. A name is required for a lambda, a
+        closure, and anything that is not a plain function.
     dataset
-        Name of a stream; the function is then given its Dataset and not the Header.
+        Name of a stream. If given, the function is called with the Dataset of this stream in place
+        of the header.
     unfinished
-        Also take runs that have no stop, as they are now.
+        Whether to take also runs without a stop, as they are now.
     derived
-        Also take runs that were made of others themselves: those whose start document has
-        ``derived_from``.
+        Whether to take also runs that were themselves made from others, that is, whose start
+        document has ``derived_from``.
     client
-        A ``distributed.Client``; by default the active one, else dask's local scheduler.
+        A ``distributed.Client``. By default the active one, else Dask's local scheduler.
     in_flight, progress
-        As for :meth:`daskbroker.Results.map`.
+        See :meth:`daskbroker.Results.map`.
 
     Returns
     -------
     ReprocessReport
+        Report that includes skipped and failed runs. They do not stop the others.
 
     Raises
     ------
     ConfigError
-        For a function that has no name to know it by, and is given none; for what is no function,
-        and for an ``into`` that is no broker.
+        If ``func`` is not a function, or it cannot be identified by its source and no name is
+        given, or if ``into`` is not a broker.
     StoreFull, StoreReadOnly
-        If ``into`` can take no more: what is in it by then stays, and the job can be run again.
+        If ``into`` cannot take any more. What has been inserted stays, and the job can be run
+        again.
 
     Notes
     -----
-    The start document of a new run repeats the source's, and its ``derived_from`` holds the
-    source's uid, function, parameters, and versions. Documents are made on the workers. This
-    process inserts them where workers cannot open ``into`` (an embedded store), else they do.
-    All of them survive a loss of power when this has returned; until then that may cost those of
-    the last second (:meth:`daskbroker.DataBroker.batch`).
-    A new run is in memory as a whole while it is inserted. What the function uses besides its
-    own source and its parameters (other functions, files) does not tell jobs apart.
+    The start document of a new run repeats the one of the source. Its ``derived_from`` holds the
+    uid of the source, the function, the parameters, and the versions of packages.
+
+    Documents are made on the workers. The workers also insert them if they can open ``into``;
+    otherwise (an embedded store) this process does.
+
+    Everything survives a loss of power once this function has returned. Before that, a loss of
+    power may cost the documents of the last second (see :meth:`daskbroker.DataBroker.batch`).
+
+    A new run is in memory as a whole while it is inserted. Whatever the function uses besides its
+    own source and its parameters, such as other functions or files, does not distinguish jobs.
     """
     check_broker(into)
     results = runs_of(results)
@@ -144,6 +154,7 @@ def reprocess(
         inserting = pool.remote and _opens_on_workers(into)
 
         def start(job: _Job) -> Any:
+            # Workers cannot open an embedded store, so a header carries its plans to them.
             run = job.run.portable() if pool.remote else job.run
             task = _make_and_insert if inserting else _make
             extra = (into,) if inserting else ()
@@ -157,7 +168,7 @@ def reprocess(
 
 
 def _note(report: ReprocessReport, job: _Job, future: Any, into: DataBroker | None) -> None:
-    """Take the result of a task, insert it if that is still to do, and write it down."""
+    """Note the result of a task in the report; if ``into`` is given, insert its runs first."""
     uid = job.run.uid
     if future.cancelled():
         report.failed[uid] = ConnectionError(f"run {uid!r}: its call was cancelled")
@@ -180,17 +191,18 @@ def _opens_on_workers(db: DataBroker) -> bool:
 
 @dataclass(frozen=True)
 class _Job:
-    """One source run: what to make of it.
+    """The work to do for one source run.
 
     Attributes
     ----------
     run
-        The source.
+        The source run.
     first
-        Uid of the first run that is made of it.
+        Uid of the first run that is made from it.
     time, versions
-        Of all the start documents made of it. Those that were stored before, if it was begun
-        before; versions otherwise are the worker's.
+        Time and versions in all start documents made from it. If the job was begun before, they
+        are the stored ones, so that the documents are the same. Otherwise ``versions`` is None and
+        the worker's versions are taken.
     """
 
     run: Header
@@ -200,7 +212,7 @@ class _Job:
 
     @classmethod
     def again(cls, run: Header, start: Mapping[str, Any]) -> _Job:
-        """Go on with what was begun."""
+        """Return the job for a source run whose first result was begun with this start."""
         versions = start["derived_from"]["versions"]
         return cls(run, start["uid"], float(start["time"]), versions)
 
@@ -214,9 +226,9 @@ def _jobs(
     report: ReprocessReport,
     bar: Any,
 ) -> Iterator[_Job]:
-    """The runs that are still to do; the others are noted as skipped."""
+    """Yield the jobs that are still to do, and note the other runs as skipped."""
     for found_run in oldest_first(results, into):
-        run = found_run.as_now()  # its stop is part of what it is known by
+        run = found_run.as_now()  # the uid of the stop is part of what results are identified by
         first = recipe.uid_of(run)
         found = into.header_source.store.find_uid(first)
         if run.stop is None and not unfinished:
@@ -236,7 +248,7 @@ def _jobs(
 
 @dataclass(frozen=True)
 class _Recipe:
-    """A function with its parameters, and what it is known by."""
+    """A function with its parameters, and the note that identifies the job."""
 
     func: Callable[..., Any]
     parameters: Mapping[str, Any]
@@ -267,29 +279,29 @@ class _Recipe:
 
     @property
     def identity(self) -> str:
-        """What makes two jobs the same one."""
+        """Text that is equal for two calls of the same job."""
         note = from_json(self.note)
         if "name" in note:
-            del note["function"]  # it may move
+            del note["function"]  # a named function may move to another module
         return json.dumps(note, sort_keys=True)
 
     def uid_of(self, run: Header) -> str:
-        """Of the first run that is made of a run."""
+        """Return the uid of the first run that is made from a run."""
         stop = None if run.stop is None else run.stop["uid"]
         return derived_uid(run.uid, json.dumps([stop, self.identity]))
 
     def made(self, run: Header) -> bool:
-        """Whether a run is itself a result of this job."""
+        """Return whether a run is itself a result of this job."""
         origin = run.start.get("derived_from")
         return isinstance(origin, Mapping) and origin.get("job") == self.job
 
     @property
     def job(self) -> str:
-        """A short name of the job, for start documents."""
+        """Hexadecimal digest of the identity, for start documents."""
         return hashlib.blake2b(self.identity.encode(), digest_size=16).hexdigest()
 
     def provenance(self) -> dict[str, Any]:
-        """For ``derived_from``."""
+        """Return the part of ``derived_from`` that describes the job."""
         return {"job": self.job, **from_json(self.note)}
 
 
@@ -299,12 +311,12 @@ def _function_name(func: Callable[..., Any]) -> str:
 
 
 def _digest_of_source(func: Callable[..., Any]) -> str:
-    """What the source text of a function is known by, or its bytecode where there is no text.
+    """Return a digest of a function's source text, or of its bytecode if there is no text.
 
     Raises
     ------
     ConfigError
-        For what has no source of its own, and for a lambda.
+        If it is a lambda, a closure, or not a plain function.
     """
     shown = _function_name(func)
     if not inspect.isfunction(func) or func.__name__ == "<lambda>" or func.__closure__:
@@ -335,7 +347,7 @@ def _versions(func: Callable[..., Any]) -> dict[str, str]:
 
 
 def _make(recipe: _Recipe, job: _Job) -> list[Documents]:
-    """Call the function; the documents of each run that it makes."""
+    """Call the function and return the documents of each run that it makes."""
     given = job.run if recipe.dataset is None else job.run.dataset(recipe.dataset)
     provenance = {
         **recipe.provenance(),
@@ -360,7 +372,10 @@ def _make_and_insert(recipe: _Recipe, job: _Job, into: DataBroker) -> list[str]:
 def _documents(
     product: Any, run: Header, stream: str | None, options: dict[str, Any]
 ) -> Iterator[tuple[str, Document]]:
-    """What the function made, as documents; computed in this task and not in others."""
+    """Return a result of the function as documents.
+
+    Lazy results are computed in this task. Tasks of other workers are not started by it.
+    """
     if isinstance(product, list):
         return documents_to_run(product, run, **options)
     options["scheduler"] = "synchronous"
@@ -370,12 +385,12 @@ def _documents(
 
 
 def _products(result: Any) -> Iterator[Any]:
-    """Tables and Datasets one by one, the documents of each run as a list.
+    """Yield the tables and Datasets in a result one by one, and the documents of a run as a list.
 
     Raises
     ------
     BadDocument
-        For anything else.
+        If the result holds anything else.
     """
     if result is None:
         return
@@ -419,10 +434,11 @@ def _refused(result: Any) -> BadDocument:
 
 
 def _insert(into: DataBroker, made: list[Documents]) -> list[str]:
-    """Store the runs made of one run; their uids.
+    """Insert the runs made from one run and return their uids.
 
-    The first start comes first: it keeps the time for an attempt that has to go on. The rest of
-    the first run comes last: its stop says that all of them are there.
+    The start of the first run is inserted first, as it keeps the time and the versions for an
+    attempt that has to continue. The rest of the first run is inserted last, as its stop marks all
+    of the runs as complete.
     """
     if not made:
         return []

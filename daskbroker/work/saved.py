@@ -1,7 +1,8 @@
 """Runs from Datasets that xarray has saved: netCDF files and Zarr folders.
 
-Each file makes a run, whose uid is derived from the content, so that the same file again is the
-same run; a tree of runs makes one for each. The run says which it comes from.
+Each file becomes a run, and a tree of runs becomes several, one for each of its Datasets. The uid
+of a run is derived from the content of the file, so the same file always gives the same run. The
+start document names the run that the data comes from.
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ _SUFFIXES = (".nc", ".nc4", ".netcdf")
 _ZARR_ATTRS = ("zarr.json", ".zattrs", ".zmetadata")
 
 LARGEST = 64 * 2**20
+"""Bytes that any Dataset may have in memory, whatever the size of its file."""
 RATIO = 250
-"""A Dataset may have `LARGEST` bytes in memory, or so many times its file's size."""
+"""Maximum ratio of a Dataset's bytes in memory to the size of its file, above :data:`LARGEST`."""
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file, or a Zarr group, in a folder that is searched was saved of a Dataset of ours.
+    """Return whether a file or a Zarr group was saved from a Dataset of daskbroker.
 
-    Detectors write such files too, which are no recordings; who names one means it.
+    Used when a folder is searched: detectors write netCDF and Zarr files, too, and these are not
+    recordings. A file that the user names is read in any case.
     """
     if path.is_dir():
         texts = [file for file in map(path.joinpath, _ZARR_ATTRS) if file.is_file()]
@@ -48,17 +51,17 @@ def is_ours(path: Path) -> bool:
         with h5py.File(path, "r") as file:
             groups = [file, *(g for g in file.values() if isinstance(g, h5py.Group))]
             return any(group.attrs.get("software") == SOFTWARE for group in groups)
-    except OSError:  # no HDF5, or cut off: what is in it cannot be told
+    except OSError:  # not HDF5, or truncated: its content cannot be known
         return False
 
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder is a Zarr group."""
+    """Return whether a folder is a Zarr group, of format 2 or 3."""
     return any(Path(folder, name).is_file() for name in ("zarr.json", ".zgroup"))
 
 
 def is_saved(path: Path) -> bool:
-    """Whether a place is a netCDF file, by its first bytes, or a Zarr group."""
+    """Return whether a path is a netCDF file (by its first bytes) or a Zarr group."""
     if path.is_dir():
         return is_zarr(path)
     if not path.is_file():
@@ -68,13 +71,13 @@ def is_saved(path: Path) -> bool:
 
 
 def read_saved(path: Path) -> Iterator[tuple[str, Document]]:
-    """The documents of the runs that a file makes.
+    """Yield the names and documents of the runs that a netCDF file or Zarr group becomes.
 
     Raises
     ------
     BadRecording
-        If it cannot be read, has no variables along which a run could be made, or is far larger
-        than its file.
+        If the file cannot be read, has no variables that a run could be made from, or claims far
+        more bytes than its size.
     """
     digest, size = _digest(path)
     try:
@@ -88,7 +91,7 @@ def read_saved(path: Path) -> Iterator[tuple[str, Document]]:
         raise BadRecording(f"{path}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # of the libraries that read, which raise whatever they meet
+    except Exception as error:  # the reading libraries may raise anything
         raise BadRecording(
             f"{path}: xarray cannot read it: {type(error).__name__}: {error}"
         ) from error
@@ -100,7 +103,7 @@ def _engine(path: Path) -> str | None:
 
 
 def _digest(path: Path) -> tuple[str, int]:
-    """What tells the content from any other, and its size."""
+    """Return a digest of the content of a file or folder, and its size in bytes."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     digest, size = hashlib.blake2b(digest_size=16), 0
     for file in files:
@@ -123,7 +126,7 @@ def _check_size(path: Path, tree: xr.DataTree, size: int) -> None:
 
 
 def _products(tree: xr.DataTree) -> Iterator[xr.Dataset | xr.DataTree]:
-    """A Dataset; the streams of a run as a tree; of a tree of runs, one by one."""
+    """Yield the Dataset, the tree of a run's streams, or each Dataset of a tree of runs."""
     if not tree.children:
         yield tree.to_dataset()
     elif "run" in tree.attrs or not all("run" in node.attrs for node in tree.children.values()):
@@ -141,7 +144,10 @@ def _documents(product: Any, uid: str) -> Iterator[tuple[str, Document]]:
 
 
 def _time_of(product: Any) -> float:
-    """The origin's, else the first ``time``: always the same for the same content."""
+    """Return the time of the original run, else the first ``time``, else 0.0.
+
+    It is always the same for the same content, as the documents of a run must be.
+    """
     start = attrs(product).get("start")
     if start is not None:
         return seconds_of(start, 0.0)

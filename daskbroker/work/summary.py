@@ -1,4 +1,4 @@
-"""What a store holds: its runs, streams and rows, its size and format."""
+"""Summaries of stores: their runs, streams and rows, size and format."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..header import Header
 __all__ = ["SourceSummary", "StoreSummary", "StreamSummary", "count_runs", "summarize"]
 
 BATCH = 500
-"""So many runs are planned together."""
+"""Number of runs that are planned together."""
 
 
 @dataclass
 class SourceSummary:
-    """What is told of an event source.
+    """Summary of an event source.
 
     Attributes
     ----------
     name
-        In its broker.
+        Name of the source in its broker.
     format
-        Version of the store's format; None where none is noted.
+        Version of the store's format. None if the store has no note of it.
     bytes
-        What the store takes on its disks; None where that is not known.
+        Bytes that the store takes on its disks. None if not known.
     """
 
     name: str | None
@@ -39,7 +39,7 @@ class SourceSummary:
 
 @dataclass
 class StreamSummary:
-    """How many runs have a stream, and how many rows these are together."""
+    """Number of runs that have a stream, and the total number of its rows in them."""
 
     runs: int = 0
     rows: int = 0
@@ -47,21 +47,24 @@ class StreamSummary:
 
 @dataclass
 class StoreSummary:
-    """What is told of a store; see :func:`summarize` and :func:`count_runs`.
+    """Summary of a store; see :func:`summarize` and :func:`count_runs`.
 
     Attributes
     ----------
     place
-        Of the broker.
+        Uri of the broker.
     timezone
-        In which it shows times.
+        Time zone in which the broker shows times.
     runs
-        That can be read.
+        Number of runs that can be read.
     sources
-        Its event sources.
-    open, streams, sealed, waiting
-        Runs without a stop; runs and rows by stream; rows that are in columnar chunks, and those
-        in the journal. None until they are counted.
+        Summaries of the event sources.
+    open
+        Number of runs without a stop. None until counted.
+    sealed, waiting
+        Number of rows in sealed chunks, and of those in the journal. None until counted.
+    streams
+        Runs and rows by name of the stream. None until counted.
     """
 
     place: str | None
@@ -74,12 +77,12 @@ class StoreSummary:
     streams: dict[str, StreamSummary] | None = field(default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, without what has not been counted."""
+        """Return the summary as a dict, without fields that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def summarize(broker: DataBroker) -> StoreSummary:
-    """What can be told of a store without a look at each run."""
+    """Return the part of a store's summary that needs no look at each run."""
     sources = [
         SourceSummary(source.name, source.store.format_version, source.store.stored_bytes())
         for source in broker.event_sources
@@ -88,9 +91,18 @@ def summarize(broker: DataBroker) -> StoreSummary:
 
 
 def count_runs(summary: StoreSummary, broker: DataBroker, headers: Iterable[Header]) -> None:
-    """Add what is counted run by run; no events are read.
+    """Add to a summary what has to be counted run by run; no events are read.
 
-    Runs that cannot be planned do not count.
+    Runs that cannot be planned are not counted.
+
+    Parameters
+    ----------
+    summary
+        Summary to fill in, from :func:`summarize`.
+    broker
+        Broker of the store.
+    headers
+        Runs to count.
     """
     summary.open = summary.sealed = summary.waiting = 0
     summary.streams = {}
@@ -111,7 +123,7 @@ def _batches(headers: Iterable[Header]) -> Iterator[list[Header]]:
 
 
 def _add(summary: StoreSummary, events: ChunkPlan, having: set[tuple[str, str]]) -> None:
-    """Count the rows of a plan, and note which runs have which stream."""
+    """Count the rows of a plan, and add its pairs of run and stream to ``having``."""
     names = [stream_of(descriptor) for descriptor in events.descriptors]
     having |= {(d["run_start"], name) for d, name in zip(events.descriptors, names)}
     streams = summary.streams or {}
@@ -122,6 +134,6 @@ def _add(summary: StoreSummary, events: ChunkPlan, having: set[tuple[str, str]])
         streams[names[owner]].rows += count
         if events.reader.is_final(key):
             summary.sealed = (summary.sealed or 0) + count
-        elif not isinstance(key, range):  # of such rows only detector files tell
+        elif not isinstance(key, range):  # rows known only from detector files are not stored
             summary.waiting = (summary.waiting or 0) + count
     summary.streams = streams

@@ -1,4 +1,4 @@
-"""Inserting what comes from elsewhere: nobody waits for an error, so each is told and outlived."""
+"""Insertion of documents from a source that cannot handle errors: each is reported and outlived."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from ..display.streams import counted_rows
 __all__ = ["Taker"]
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
-"""Seconds before a document is tried again, while the store takes none."""
+"""First and longest seconds before a document is tried again, while the store takes none."""
 REMIND = 40
-"""It is told again after so many tries, ten minutes."""
+"""Number of tries between two warnings that the store takes nothing; about ten minutes."""
 SETTLE_SECONDS = 1.0
-"""After the stop, before events are counted: another process may be inserting the same run."""
+"""Seconds from a stop until events are counted: another process may be inserting the same run."""
 MOST_NAMED = 10_000
-"""So many runs and descriptors are remembered as told of."""
+"""Maximum number of reported problems, and of runs of refused documents, to remember."""
 
 Doc = Mapping[str, Any]
 
 
 class Taker:
-    """Inserts documents into a broker, whatever comes.
+    """A writer that inserts documents into a broker and does not stop for errors.
 
-    While the store takes nothing, the document is tried again and again. One that the store
-    refuses is appended to a file that ``daskbroker ingest`` reads, and named, once a run. A run
-    that has fewer events than its stop counts is named, as those were not received.
+    While the store takes nothing, a document is tried again and again. A document that the store
+    refuses is appended to a file that ``daskbroker ingest`` reads, and a warning is given. If it
+    is refused because a document that it refers to is missing, there is one warning a run. There
+    is also a warning for a run that has fewer events than its stop counts.
 
     Parameters
     ----------
     broker
-        Takes the documents.
+        Broker that the documents are inserted into.
     refused
-        The file for documents that are refused; made when there is one.
+        Path of the file for refused documents. It is created with the first of them.
     warn
-        Called with each line about something that is not as it should be.
+        Function that is called with each line of text about a problem.
     wait
-        Called with seconds, to wait for so long; whether to go on trying.
+        Function that is called with the seconds to wait. It returns whether to try again.
 
     Attributes
     ----------
     open_runs
-        The start documents of runs whose start was taken, and no stop.
+        Start documents, by uid, of the runs whose start was inserted and whose stop was not.
     """
 
     def __init__(
@@ -68,21 +69,26 @@ class Taker:
         self._uncounted: list[tuple[float, Doc]] = []
 
     def take(self, name: str, doc: Doc) -> bool:
-        """Insert a document, or set it aside; whether it is stored.
+        """Insert a document, or set it aside if it is refused.
+
+        Returns
+        -------
+        bool
+            Whether the document is stored.
 
         Raises
         ------
         StoreError
-            If the store takes nothing, and ``wait`` says that it is not to be tried again.
+            If the store takes nothing and ``wait`` has returned False.
         """
         try:
             self._insert(name, doc)
-        except StoreDamaged as error:  # of one run; the others go on
+        except StoreDamaged as error:  # concerns one run; the others go on
             self._set_aside(name, doc, error)
             return False
         except StoreError:
             raise
-        except Exception as error:  # whatever a document makes of the code, the next one is taken
+        except Exception as error:  # a strange document must not stop the ones that follow
             self._set_aside(name, doc, error)
             return False
         if name == "start":
@@ -115,7 +121,8 @@ class Taker:
         try:
             self._broker.insert(name, doc)
         except BadDocument as error:
-            # Before a spool it may be an earlier event that was refused, and this one not tried.
+            # With a spool the error may be about an earlier event, and this one was not tried.
+            # Then the error has notes.
             notes = getattr(error, "__notes__", None)
             if not notes:
                 raise
@@ -131,7 +138,8 @@ class Taker:
         kept = self._keep(name, doc)
         run = self._run_of(name, doc)
         lacks = isinstance(error, UnknownReference)
-        # Of a run without start all is refused, which is told once; other reasons one by one.
+        # All documents of a run without start are refused: this is reported once. Other reasons
+        # are reported for each document.
         if not self._is_new("refused", run, lacks or (name, doc.get("uid"))):
             return
         why = (
@@ -142,18 +150,22 @@ class Taker:
         self._warn(f"a {name}{of} is not stored: {text}.{why} {kept}")
 
     def _keep(self, name: str, doc: Doc) -> str:
-        """Append a document to the file of refused ones; a sentence about it."""
+        """Append a document to the file of refused ones and return a sentence about that."""
         try:
             line = to_json([name, plain(doc)])
             self._refused.parent.mkdir(parents=True, exist_ok=True)
             with open(self._refused, "a", encoding="utf8", opener=_private) as file:
                 file.write(line + "\n")
-        except Exception as error:  # the document may hold anything, the disk be full
+        except Exception as error:  # the document may hold anything, or the disk may be full
             return f"It cannot be kept in {self._refused} either: {error}."
         return f"It is kept in {self._refused}, for daskbroker ingest."
 
     def _run_of(self, name: str, doc: Doc) -> Any:
-        """The run of a document that was refused, as far as what was refused before tells it."""
+        """Return the run of a refused document, or the best description of it for messages.
+
+        A document that names only a parent (descriptor, resource) is looked up among the refused
+        documents, and among the stored descriptors.
+        """
         run = doc.get("uid") if name == "start" else doc.get("run_start")
         if run is None:
             parents = (doc.get(key) for key in ("descriptor", "resource", "stream_resource"))
@@ -172,7 +184,7 @@ class Taker:
                 found = source.store.find_descriptor(uid)
                 if found is not None:
                     return found["run_start"]
-        except Exception:  # it only makes the message better
+        except Exception:  # the result only improves a message
             return None
         return None
 
@@ -186,7 +198,13 @@ class Taker:
     # -- what was not received ---------------------------------------------------------------
 
     def count_events(self, *, at_once: bool = False) -> None:
-        """Name runs that have stopped, and lack events."""
+        """Warn of runs that have stopped and lack events.
+
+        Parameters
+        ----------
+        at_once
+            Whether to count also runs that stopped less than :data:`SETTLE_SECONDS` ago.
+        """
         now = time.monotonic()
         due = [doc for when, doc in self._uncounted if at_once or when <= now]
         self._uncounted = [] if at_once else [pair for pair in self._uncounted if pair[0] > now]
@@ -214,7 +232,7 @@ class Taker:
 
 
 def _key(value: Any) -> Any:
-    """A value as it can be remembered, whatever it is."""
+    """Return a hashable key for a value of any type."""
     return value if isinstance(value, (str, int, bool, tuple)) else json.dumps(repr(value))
 
 

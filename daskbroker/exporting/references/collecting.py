@@ -1,4 +1,4 @@
-"""The streams of a run: grids of frames, compared with what is read, and what is in the store."""
+"""Arrays of a run's streams: grids of frames, compared with what is read, and stored values."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class StreamArrays:
     Attributes
     ----------
     group
-        Name of the stream, as names of groups are.
+        Name of the stream, with slashes replaced, as the name of a group.
     dataset
-        All variables; those of ``grids`` lazy, and never read.
+        Dataset of all variables. Those that are in ``grids`` are lazy and are not read.
     grids
-        Frames, by the names of the variables.
+        Grids of frames by the names of the variables.
     """
 
     group: str
@@ -43,11 +43,12 @@ class StreamArrays:
     grids: dict[str, FrameGrid]
 
     def check_files(self) -> None:
-        """Check that no file has changed since it was looked into.
+        """Check that no file has changed since its references were made.
 
         Raises
         ------
         StoreError
+            If a file has changed.
         """
         for grid in self.grids.values():
             for file in grid.files:
@@ -56,12 +57,13 @@ class StreamArrays:
 
 
 def stream_arrays(header: Header, options: ExportOptions) -> Iterator[StreamArrays]:
-    """The streams of a run that are asked for.
+    """Yield the arrays of the streams to export.
 
     Raises
     ------
     BadQuery
-        For frames that references cannot tell, if these are not to be left out.
+        If references cannot describe some frames, unless ``arrays`` is ``"drop"``. Then an
+        ExportWarning is given.
     """
     for stream in options.streams(header):
         yield _of_stream(header, stream, options)
@@ -87,7 +89,13 @@ def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArr
 
 
 def _compared(variable: xr.Variable, frames: CellFrames | NoReference) -> FrameGrid:
-    """The grid of a variable, whose first and last cell are what is read otherwise."""
+    """Return the grid of a variable, after comparing its first and last cell with its reader.
+
+    Raises
+    ------
+    NoReference
+        If references cannot describe the frames, or a cell or the dtype differs.
+    """
     if isinstance(frames, NoReference):
         raise frames
     grid = frame_grid(frames, variable.shape)

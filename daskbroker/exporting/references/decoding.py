@@ -1,4 +1,4 @@
-"""A cell read by its references alone, as whoever opens them will, to compare it beforehand."""
+"""Reading of a cell by its references alone, as any other reader will, for a comparison."""
 
 from __future__ import annotations
 
@@ -20,12 +20,24 @@ Decoder = Callable[[bytes, Codec, int], Any]
 
 
 def read_cell(grid: FrameGrid, place: int) -> np.ndarray:
-    """One cell of a grid, of whole chunks.
+    """Read one cell of a grid. All chunks that it is in are decoded as a whole.
+
+    Parameters
+    ----------
+    grid
+        Grid of the array.
+    place
+        Index of the cell along the first axis.
+
+    Returns
+    -------
+    numpy.ndarray
+        Array of shape ``grid.shape[1:]`` and dtype ``grid.dtype``.
 
     Raises
     ------
     NoReference
-        If a chunk does not decode to what it should have.
+        If a chunk does not decode to values of the chunk's shape.
     OSError
         If a file cannot be read.
     """
@@ -47,6 +59,7 @@ def _read_chunk(grid: FrameGrid, where: tuple[int, ...]) -> np.ndarray:
     try:
         for number in reversed(range(len(grid.codecs))):
             codec = grid.codecs[number]
+            # Checksums that were appended before this codec was applied count in its output.
             sums = sum(before["id"] == "fletcher32" for before in grid.codecs[:number])
             data = bytes(_DECODERS[codec["id"]](data, codec, grid.chunk_bytes + 4 * sums))
         return np.frombuffer(data, grid.dtype).reshape(grid.chunk)
@@ -61,7 +74,7 @@ def _unshuffle(data: bytes, codec: Codec, size: int) -> bytes:
 
 
 def _of_hdf5(data: bytes, codec: Codec, size: int) -> np.ndarray:
-    """By the package that readers have, which is looked for when a file needs it."""
+    """Decode by the package that other readers use, too; imported only if a file needs it."""
     from daskbroker_codecs import decode_bitshuffle, decode_lz4
 
     if codec["id"] == "hdf5_lz4":

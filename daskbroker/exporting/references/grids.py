@@ -1,4 +1,4 @@
-"""From the places of frames to one regular grid of chunks of one kind, as Zarr has arrays."""
+"""Conversion of the places of frames to one regular grid of equal chunks, as Zarr needs it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from ...assets.handlers.stored_frames import CellFrames, Codec, NoReference, Sto
 __all__ = ["FrameGrid", "frame_grid"]
 
 PIECE = 4 * 2**20
-"""Bytes of a chunk of values that lie one after the other, if the files can be cut so."""
+"""Maximum bytes of a chunk that is made of several contiguous frames of files without chunks."""
 
 
 @dataclass(frozen=True, eq=False)
 class FrameGrid:
-    """An array whose chunks are ranges of bytes of files.
+    """An array whose chunks are ranges of bytes in files.
 
     Attributes
     ----------
     shape, chunk
-        Of the array, of a chunk.
+        Shape of the array, and of each chunk.
     dtype
-        In the byte order of the files.
+        Dtype of the values, in the byte order of the files.
     codecs
-        By which each chunk is coded, in the order in which they were applied.
+        Codecs of each chunk, in the order in which they were applied.
     files
-        In which chunks are.
+        Files that hold the chunks.
     numbers, offsets, sizes
-        Of each chunk of the grid, which file it is in, and which bytes.
+        Index of the file in ``files``, offset and size in bytes of each chunk. Their shape is the
+        number of chunks along each axis.
     """
 
     shape: tuple[int, ...]
@@ -45,24 +46,24 @@ class FrameGrid:
 
     @property
     def chunk_bytes(self) -> int:
-        """Of a chunk that is not coded."""
+        """Bytes of a decoded chunk."""
         return prod(self.chunk) * self.dtype.itemsize
 
 
 def frame_grid(frames: CellFrames, shape: tuple[int, ...]) -> FrameGrid:
-    """The grid of some cells.
+    """Return the grid of the cells of a variable.
 
     Parameters
     ----------
     frames
-        Where the cells lie.
+        Places of the cells in files.
     shape
-        That they shall have as one array, by which axes of length 1 may come or go.
+        Shape of the array. It may have more or fewer axes of length 1 than the files.
 
     Raises
     ------
     NoReference
-        If no one grid, or no one chain of codecs, can say it.
+        If the cells cannot be described by one regular grid with the same codecs for all chunks.
     """
     numbers, rows = frames.numbers.ravel(), frames.rows.ravel()
     used, numbers = np.unique(numbers, return_inverse=True)
@@ -89,7 +90,7 @@ def frame_grid(frames: CellFrames, shape: tuple[int, ...]) -> FrameGrid:
 
 
 def _leading(frames: CellFrames, count: int) -> tuple[int, ...]:
-    """Of a chunk of so many frames: how many events, and how many frames of each."""
+    """Return the leading sides of a chunk of ``count`` frames: events, and frames of each."""
     per_cell = frames.numbers.shape[1]
     if not frames.has_axis:
         return (count,)
@@ -97,12 +98,12 @@ def _leading(frames: CellFrames, count: int) -> tuple[int, ...]:
 
 
 def _inner_axes(ranges: np.ndarray) -> tuple[int, ...]:
-    """Axes of the grid of a frame, in an array that has one of chunks before and one after."""
+    """Return the axes of ``ranges`` that are those of the grid of a frame; see :func:`_ranges`."""
     return tuple(range(1, ranges.ndim - 1))
 
 
 def _check_alike(first: StoredRows, other: StoredRows) -> None:
-    """Check that one array can have the frames of both."""
+    """Raise NoReference unless one array can hold the frames of both files."""
     for what in ("dtype", "chunk", "codecs"):
         one, two = getattr(first, what), getattr(other, what)
         if one != two:
@@ -123,7 +124,11 @@ def _shown(value: object) -> object:
 def _frames_of_a_chunk(
     stored: StoredRows, numbers: np.ndarray, rows: np.ndarray, per_cell: int
 ) -> int:
-    """How many consecutive frames each chunk has."""
+    """Return how many consecutive frames each chunk has.
+
+    Files without chunks may be cut anywhere: the largest number is taken that divides all
+    contiguous sequences of frames and makes chunks of at most :data:`PIECE` bytes.
+    """
     follows = (np.diff(numbers) == 0) & (np.diff(rows) == 1)
     if stored.chunk is None:
         edges = np.concatenate([[0], np.flatnonzero(~follows) + 1, [len(rows)]])
@@ -148,7 +153,10 @@ def _frames_of_a_chunk(
 def _ranges(
     files: Sequence[StoredRows], numbers: np.ndarray, rows: np.ndarray, count: int
 ) -> np.ndarray:
-    """Offset and size of each chunk, ``(chunks along the rows, *grid of a frame, 3)``."""
+    """Return offset, size and filter mask of each chunk.
+
+    The shape is ``(chunks along the rows, *grid of a frame, 3)``.
+    """
     parts = []
     order = np.argsort(numbers, kind="stable")
     bounds = np.searchsorted(numbers[order], np.arange(len(files) + 1))
@@ -182,7 +190,20 @@ def _check_ranges(file: StoredRows, ranges: np.ndarray) -> None:
 def _fitted(
     chunk: tuple[int, ...], whole: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """The chunk in another shape of the array, by which axes of length 1 come or go."""
+    """Return the shape of a chunk after adding and removing axes of length 1.
+
+    Parameters
+    ----------
+    chunk, whole
+        Shapes of a chunk and of the array, as the files have them.
+    shape
+        Shape that the array shall have.
+
+    Raises
+    ------
+    NoReference
+        If the shapes differ in more than axes of length 1.
+    """
     if whole == shape:
         return chunk
     pairs = list(zip(whole[1:], chunk[1:]))

@@ -1,6 +1,7 @@
-"""Runs as repositories of Icechunk, whose frames are virtual chunks in the detectors' files.
+"""Export of runs to repositories of Icechunk, with frames as virtual chunks in detector files.
 
-Icechunk keeps when a file was changed last, and refuses to read one that was changed after that.
+Icechunk notes the time at which a file was last changed, and refuses to read a file that was
+changed later.
 """
 
 from __future__ import annotations
@@ -32,15 +33,23 @@ if TYPE_CHECKING:
 __all__ = ["write_icechunk"]
 
 MARKS = ("snapshots",)
-"""Every repository has such a folder."""
+"""Names in every folder that is a repository."""
 LOCAL = "file"
 SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
 WRAPPED = {"zlib": "Zlib", "bz2": "BZ2", "shuffle": "Shuffle", "fletcher32": "Fletcher32"}
-"""Codecs of numcodecs, as Zarr calls its classes of them."""
+"""Names of the classes by which Zarr wraps codecs of numcodecs."""
 
 
 def write_icechunk(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A repository a run, with one commit."""
+    """Write a repository of a run, with one commit, and yield its path.
+
+    Raises
+    ------
+    ConfigError
+        If icechunk or zarr is not installed.
+    BadQuery
+        See :func:`.collecting.stream_arrays`.
+    """
     if find_spec("icechunk") is None or find_spec("zarr") is None:
         raise ConfigError("to write Icechunk, install daskbroker[icechunk]")
     if options.stream is not ALL and not options.streams(header):
@@ -49,7 +58,8 @@ def write_icechunk(header: Header, place: Place, options: ExportOptions) -> Iter
     streams = list(stream_arrays(header, options))
     with storing(target), replacing_folder(target, MARKS) as temporary:
         with warnings.catch_warnings():
-            # Of codecs and texts that format 3 of Zarr does not specify; who reads is told, too.
+            # Zarr warns of codecs and text that its format 3 does not specify. Readers are warned
+            # as well.
             warnings.filterwarnings("ignore", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*[Zz]arr.*")
             _write(header, streams, temporary, options)
@@ -115,7 +125,7 @@ def _write_stream(
 
 
 def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
-    """With the coordinates that go with a variable, as xarray writes them."""
+    """Return the attributes with the names of non-dimension coordinates, as xarray writes them."""
     data = stream.dataset[name]
     beside = [str(c) for c in data.coords if c not in data.dims]
     return {**attrs, **({"coordinates": " ".join(sorted(beside))} if beside else {})}
@@ -140,7 +150,7 @@ def _chunks(grid: FrameGrid, locations: dict[str, str], checked: bool) -> list[A
 
 
 def _changed(nanoseconds: int) -> datetime:
-    """When a file was changed, rounded up to the seconds that Icechunk compares."""
+    """Return the time of a file's last change, rounded up, as Icechunk compares whole seconds."""
     return datetime.fromtimestamp(-(-nanoseconds // 10**9), UTC)
 
 
@@ -149,7 +159,7 @@ def _endian(dtype: np.dtype) -> str:
 
 
 def _codec(codec: Codec, itemsize: int) -> Any:
-    """A codec as format 3 of Zarr has it."""
+    """Return a codec as an object of Zarr's format 3."""
     import zarr.codecs
     from zarr.codecs import numcodecs as wrapped
 
@@ -173,14 +183,14 @@ def _codec(codec: Codec, itemsize: int) -> Any:
 
 
 def _quoted(location: str) -> str:
-    """A location as Icechunk takes it, which reads it as a URL."""
+    """Return a location with its path quoted, as Icechunk reads locations as URLs."""
     scheme, _, rest = location.partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host}{slash}{quote(path)}"
 
 
 def _prefixes(locations: Iterable[str]) -> list[str]:
-    """What URLs begin with: folders of this machine, buckets of others."""
+    """Return the prefixes of URLs: a common folder of this machine, and buckets of others."""
     begin = f"{LOCAL}://"
     folders = {
         os.path.dirname(url.removeprefix(begin)) for url in locations if url.startswith(begin)
@@ -193,7 +203,10 @@ def _prefixes(locations: Iterable[str]) -> list[str]:
 
 
 def _container_folder(folder: str) -> str:
-    """A folder whose name is not quoted in URLs: others Icechunk takes for no container."""
+    """Return the folder, or its closest parent, whose path needs no quoting in URLs.
+
+    Icechunk does not accept others as containers of virtual chunks.
+    """
     while quote(folder) != folder or "%" in folder:
         folder = os.path.dirname(folder)
     return f"{folder.rstrip('/')}/"

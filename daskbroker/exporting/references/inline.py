@@ -1,4 +1,4 @@
-"""What is in the store, as arrays of Zarr's format 2 whose chunks are in the references."""
+"""Values of the store as arrays of Zarr's format 2, with their chunks inside the references."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ import xarray as xr
 __all__ = ["InlineArray", "attributes_of", "encoded_variables", "inline_array"]
 
 PIECE = 2**20
-"""Bytes of a chunk, about."""
+"""Approximate bytes of a chunk before compression."""
 LEVEL = 6
+"""Compression level of zlib."""
 
 
 class InlineArray:
-    """An array in memory, and its chunks along the first axis.
+    """An array in memory, cut into chunks along its first axis.
 
     Parameters
     ----------
     variable
-        As xarray encodes it.
+        Variable as encoded by xarray.
+
+    Attributes
+    ----------
+    chunk
+        Shape of a chunk.
     """
 
     def __init__(self, variable: xr.Variable) -> None:
@@ -42,14 +48,14 @@ class InlineArray:
 
     @property
     def nbytes(self) -> int:
-        """Of its values, about."""
+        """Approximate bytes of the values."""
         if self._values.dtype.kind != "O":
             return self._values.nbytes
         return sum(len(cell) for cell in self._values.flat if isinstance(cell, (str, bytes)))
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Of ``.zarray``."""
+        """Content of ``.zarray``."""
         values = self._values
         is_object = values.dtype.kind == "O"
         return {
@@ -68,7 +74,7 @@ class InlineArray:
         return "bytes" if any(isinstance(cell, bytes) for cell in self._values.flat) else "utf8"
 
     def chunks(self) -> Iterator[tuple[tuple[int, ...], bytes]]:
-        """Places and bytes of all chunks."""
+        """Yield the index in the grid and the compressed bytes of each chunk."""
         values = self._values
         if not values.ndim:
             yield (), self._encoded(values)
@@ -78,7 +84,7 @@ class InlineArray:
             yield (number, *rest), self._encoded(self._padded(values[first : first + step]))
 
     def _padded(self, part: np.ndarray) -> np.ndarray:
-        """A part as a whole chunk."""
+        """Return the last part of an array padded to a whole chunk."""
         if len(part) == self.chunk[0]:
             return part
         empty = "" if part.dtype.kind == "O" else 0
@@ -97,20 +103,23 @@ class InlineArray:
 
 
 def encoded_variables(dataset: xr.Dataset) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
-    """Variables and attributes of a Dataset as files have them: times as numbers with units."""
+    """Return the variables and attributes of a Dataset, with its coordinates named in attributes.
+
+    The values are encoded by :func:`inline_array`.
+    """
     variables, attributes = xr.conventions.encode_dataset_coordinates(dataset)
     return {str(name): v for name, v in variables.items()}, attributes
 
 
 def inline_array(name: str, variable: xr.Variable) -> tuple[InlineArray, dict[str, Any]]:
-    """A variable, and its attributes."""
+    """Return a variable as an array with times as numbers, and the content of ``.zattrs``."""
     encoded = xr.conventions.encode_cf_variable(variable, name=name)
     attributes = {key: value for key, value in encoded.attrs.items() if key != "_FillValue"}
     return InlineArray(encoded), attributes_of(encoded, attributes)
 
 
 def attributes_of(variable: xr.Variable, attributes: dict[str, Any]) -> dict[str, Any]:
-    """Of ``.zattrs``, with the names of the dimensions."""
+    """Return the content of ``.zattrs``: attributes as JSON has them, and names of dimensions."""
     plain = json.loads(json.dumps(attributes, default=_plain))
     return {**plain, "_ARRAY_DIMENSIONS": list(map(str, variable.dims))}
 

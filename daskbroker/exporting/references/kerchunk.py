@@ -1,8 +1,9 @@
-"""Kerchunk's format of references: one mapping, as JSON or, for many chunks, as Parquet files.
+"""Export to kerchunk's format of references: one mapping, in JSON or, for many chunks, Parquet.
 
 Keys are those of a Zarr group of format 2. A value is text (metadata, or bytes in base64), or
-``[url, offset, size]``. ``fill_value`` of frames is null: with 0, xarray would take zeros for
-missing. ``.zmetadata`` is there as Zarr lists no groups of fsspec's reference file system.
+``[url, offset, size]``. The ``fill_value`` of frames is null, because with 0 xarray would take
+zeros for missing values. ``.zmetadata`` is written because Zarr cannot list the groups of fsspec's
+reference file system.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ if TYPE_CHECKING:
 __all__ = ["references", "write_references"]
 
 MOST_IN_JSON = 20_000
-"""Chunks; of more, Parquet files are read as they are needed."""
+"""Maximum number of chunks of frames in JSON. Parquet files are read only as they are needed."""
 MOST_INLINE = 8 * 2**20
-"""Bytes of the store's own values in JSON."""
+"""Maximum bytes of the store's own values in JSON."""
 RECORDS = 10_000
-"""Chunks in a Parquet file."""
+"""Number of chunks in a Parquet file."""
 
 JSON_SUFFIX, PARQUET_SUFFIX = ".json", ".parq"
 
 
 class _Named(NamedTuple):
-    """An array by its path in the group, the URLs of its files beside it."""
+    """An array, its path in the group, and the URLs of its files."""
 
     path: str
     array: FrameGrid | InlineArray
@@ -91,14 +92,14 @@ class _Group:
 
     @property
     def fits_json(self) -> bool:
-        """Whether it is small enough to be read whole."""
+        """Whether the references are few enough to be read as a whole."""
         grids = [one.array for one in self.arrays if isinstance(one.array, FrameGrid)]
         inline = [one.array for one in self.arrays if isinstance(one.array, InlineArray)]
         chunks = sum(grid.numbers.size for grid in grids)
         return chunks <= MOST_IN_JSON and sum(array.nbytes for array in inline) <= MOST_INLINE
 
     def mapping(self) -> dict[str, Any]:
-        """What the JSON file holds."""
+        """Return the content of the JSON file."""
         refs: dict[str, Any] = {path: json.dumps(entry) for path, entry in self.metadata.items()}
         refs[".zmetadata"] = json.dumps(self.consolidated)
         for path, array, urls in self.arrays:
@@ -108,7 +109,7 @@ class _Group:
 
     @property
     def consolidated(self) -> dict[str, Any]:
-        """All metadata in one."""
+        """Content of ``.zmetadata``: the metadata of all groups and arrays."""
         return {"zarr_consolidated_format": 1, "metadata": self.metadata}
 
 
@@ -128,7 +129,7 @@ def _grid_metadata(grid: FrameGrid) -> dict[str, Any]:
 def _references(
     array: FrameGrid | InlineArray, urls: list[str]
 ) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """Place and reference of each chunk."""
+    """Yield the index in the grid and the reference of each chunk."""
     if isinstance(array, InlineArray):
         for place, data in array.chunks():
             yield place, f"base64:{base64.b64encode(data).decode()}"
@@ -139,7 +140,20 @@ def _references(
 
 
 def references(header: Header, stream: Any, to: Mapping[str, str] | None, arrays: str) -> Any:
-    """References of a run as a mapping; see :meth:`daskbroker.Header.references`."""
+    """Return the references of a run as a mapping; see :meth:`daskbroker.Header.references`.
+
+    Parameters
+    ----------
+    header
+        Header of the run.
+    stream, to, arrays
+        See :func:`daskbroker.exporting.runs.export`.
+
+    Raises
+    ------
+    BadQuery
+        If references cannot describe some frames, unless ``arrays`` is ``"drop"``.
+    """
     options = ExportOptions("references", stream, arrays=arrays, to=to)
     group = _Group(header, options)
     found = group.mapping()
@@ -148,7 +162,10 @@ def references(header: Header, stream: Any, to: Mapping[str, str] | None, arrays
 
 
 def write_references(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
-    """A JSON file a run, or a folder of Parquet files where there are many chunks."""
+    """Write a JSON file of a run, or a folder of Parquet files if it has many chunks.
+
+    The suffix of a file that the user has named decides in any case. The path is yielded.
+    """
     if options.stream is not ALL and not options.streams(header):
         return
     group = _Group(header, options)
@@ -172,7 +189,7 @@ def write_references(header: Header, place: Place, options: ExportOptions) -> It
 
 
 def _drop_other_form(target: Path) -> None:
-    """Remove what was written when the run had fewer chunks."""
+    """Remove the other form, written when the run had fewer or more chunks."""
     if target.suffix == PARQUET_SUFFIX:
         target.with_suffix(JSON_SUFFIX).unlink(missing_ok=True)
     else:
@@ -184,7 +201,7 @@ def _drop_other_form(target: Path) -> None:
 
 
 def _write_parquet(group: _Group, folder: Path) -> None:
-    """Files ``<array>/refs.<n>.parq`` of so many chunks each, in C order of the grid."""
+    """Write files ``<array>/refs.<n>.parq`` of :data:`RECORDS` chunks, in C order of the grid."""
     folder.mkdir(parents=True)
     text = json.dumps({**group.consolidated, "record_size": RECORDS})
     (folder / ".zmetadata").write_text(text, encoding="utf8")

@@ -1,4 +1,4 @@
-"""What references call files: as they are here, or as others see them."""
+"""URLs of files in references: their paths here, or their locations elsewhere."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ __all__ = ["location_of"]
 
 
 def location_of(path: str, to: Mapping[str, str] | None) -> str:
-    """The URL of a file.
+    """Return the URL of a file.
 
     Parameters
     ----------
     path
-        Of the file here.
+        Path of the file on this machine.
     to
-        From folders here to what they are called elsewhere: URLs, or other folders. The longest
-        one that the path is below counts.
+        Mapping from folders on this machine to their locations elsewhere, which are URLs or other
+        folders. The longest folder that the path is below is used. If None, the URL has the path
+        on this machine.
 
     Raises
     ------
     BadQuery
-        If none of these folders fits.
+        If the path is below none of these folders.
     NoReference
-        For a path that is no text, or that readers would take for a template.
+        If the path is not valid Unicode, or readers would take it for a template.
     """
     found = os.path.abspath(path) if to is None else _mapped(path, to)
     try:

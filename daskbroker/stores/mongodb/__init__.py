@@ -1,7 +1,7 @@
-"""The store on a MongoDB server, in the layout of databroker, with sealed chunks beside it.
+"""The store on a MongoDB server, in the layout of databroker, with additional sealed chunks.
 
-``MongoHeaderStore`` and ``MongoEventStore`` share a ``Database``; :func:`open_store` makes
-them from settings.
+``MongoHeaderStore`` and ``MongoEventStore`` share a ``Database``. :func:`open_store` makes them
+from settings.
 """
 
 from .database import Database

@@ -1,9 +1,9 @@
-"""When a write counts as done, how long one waits for that, and which errors say "not now".
+"""Write and read concerns, time limits of writes, and errors that mean "not now".
 
-An insert has returned when a majority of the members has the document in its log
-(``w=majority, j=true``): no failover takes it away. A standalone server is a majority of one.
-What the uri says (``w``, ``journal``, ``wtimeoutMS``, ``timeoutMS``, …) goes before these
-defaults, as does ``daskbroker.mongo-journaled``.
+An insert returns once a majority of the members has the document in its log
+(``w=majority, j=true``), so that no failover can lose it. A standalone server is a majority of
+one. Options of the uri (``w``, ``journal``, ``wtimeoutMS``, ``timeoutMS``, …) and
+``daskbroker.mongo-journaled`` take precedence over these defaults.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pymongo.read_concern import ReadConcern
 __all__ = ["client_options", "insert_seconds", "is_unavailable", "read_concern", "write_concern"]
 
 WAIT_MILLISECONDS = 10_000
+"""Default milliseconds to wait for a server, or for the confirmation of a write."""
 LONGER = ("wtimeoutms", "sockettimeoutms")
-"""Options of a uri for how long a write may take."""
+"""Options of a uri, in lower case, that limit the time of a write."""
 UNAVAILABLE = frozenset(
     {
         6, 7, 89, 9001,  # another member cannot be reached
@@ -29,20 +30,22 @@ UNAVAILABLE = frozenset(
         43, 133, 134, 202, 237,  # a cursor that died with its server; no member to read from
     }
 )  # fmt: skip
-"""Codes of MongoDB that say "not now"."""
+"""Error codes of MongoDB that mean "not now"."""
 
 
 def client_options(uri: str) -> dict[str, Any]:
-    """Options of a client that the uri does not give: how long it looks for a server."""
+    """Return the client's limits, in milliseconds, for finding a server that the uri lacks."""
     given = _options(uri)
     wanted = ("serverSelectionTimeoutMS", "connectTimeoutMS")
     return {name: WAIT_MILLISECONDS for name in wanted if name.lower() not in given}
 
 
 def insert_seconds(uri: str) -> float:
-    """How long an insert may take in all: ``timeoutMS``, or what the uri gives for parts of it.
+    """Return the maximum seconds that an insert may take.
 
-    Not less than the time that the uri gives for finding a server.
+    This is ``timeoutMS`` if the uri has it. Otherwise it is the longest of the uri's limits for
+    parts of an insert, or :data:`WAIT_MILLISECONDS`, and not less than the uri's limit for finding
+    a server.
     """
     given = _options(uri)
     if "timeoutms" in given:
@@ -52,7 +55,7 @@ def insert_seconds(uri: str) -> float:
 
 
 def _options(uri: str) -> dict[str, int]:
-    """Those options of a uri that are whole numbers, by their names in lower case."""
+    """Return the options of a uri that are whole numbers, by their names in lower case."""
     pairs = parse_qsl(uri.rpartition("@")[2].partition("?")[2].replace(";", "&"))
     return {name.lower(): int(value) for name, value in pairs if value.isdecimal()}
 
@@ -60,16 +63,18 @@ def _options(uri: str) -> dict[str, int]:
 def write_concern(
     given: pymongo.WriteConcern, *, journaled: bool, sure: bool
 ) -> pymongo.WriteConcern:
-    """The uri's write concern, with ours for what it leaves open.
+    """Return the write concern of the uri, completed with daskbroker's defaults.
 
     Parameters
     ----------
     given
-        As the client has it by its uri.
+        Write concern of the client, from its uri. One that is not acknowledged is returned as it
+        is.
     journaled
-        Whether the members' logs are waited for.
+        Whether writes wait for the logs of the members.
     sure
-        False: the primary has it, nobody waits for more.
+        Whether writes wait for a majority. If False, they wait for the primary only, and not for
+        its log.
     """
     if not given.acknowledged:
         return given
@@ -80,14 +85,17 @@ def write_concern(
 
 
 def read_concern(given: ReadConcern, concern: pymongo.WriteConcern) -> ReadConcern:
-    """That of reads which show only what stays, where such is what writes wait for."""
+    """Return the concern of reads that show only documents that no failover can lose.
+
+    It is ``"majority"`` if writes wait for a majority and the uri gives no other level.
+    """
     if given.level is None and concern.document.get("w") == "majority":
         return ReadConcern("majority")
     return given
 
 
 def is_unavailable(error: PyMongoError) -> bool:
-    """Whether an error says that the servers do not answer now, or not in time."""
+    """Return whether an error means that the servers do not answer now, or not in time."""
     if isinstance(error, ConnectionFailure) or error.timeout:
         return True
     if any(map(error.has_error_label, ("RetryableWriteError", "TransientTransactionError"))):

@@ -1,7 +1,7 @@
-"""Which runs of a database cannot be read: found by the server, so that others can be counted.
+"""Runs of a database that cannot be read, found by the server so that the others can be counted.
 
-The server looks for starts and stops that make no sense, once over all, then only among new
-ones. As a rule there are none, and counts and offsets are the server's own.
+The server looks for malformed starts and stops, once in all documents and then only in new ones.
+Usually there are none, and the server's own counts and offsets can be used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["BadHeaders"]
 
 COLLECTIONS = ("run_start", "run_stop")
 OVERLAP = timedelta(days=1)
-"""So much of what was looked at is looked at again, as clocks of writers differ."""
+"""Age of documents that are looked at again: ``_id``s have the clocks of writers, which differ."""
 RAW: CodecOptions[dict[str, Any]] = CodecOptions()
 
 _NUMBER = {"$gte": -sys.float_info.max, "$lte": sys.float_info.max, "$not": {"$type": "array"}}
@@ -35,7 +35,7 @@ SOUND = {
     "run_start": {"uid": _TEXT, **_SIDE},
     "run_stop": {"uid": _TEXT, "time": _NUMBER, "run_start": _TEXT, **_SIDE},
 }
-"""What :func:`daskbroker.core.stored.fault_of` asks for, as filters. What is packed is not seen."""
+"""Filters for what :func:`daskbroker.core.stored.fault_of` requires; packed values are not seen."""
 
 
 class BadHeaders:
@@ -44,9 +44,10 @@ class BadHeaders:
     Parameters
     ----------
     database
-        Of the store.
+        Databases of the store.
     find
-        Runs, or what stands in for them, by a filter on their starts.
+        Function that returns the headers for a filter on start documents, with a
+        :class:`~daskbroker.core.bad_runs.BadRun` for each run that cannot be read.
     """
 
     def __init__(
@@ -60,15 +61,25 @@ class BadHeaders:
         self._suspects: list[Any] = []
 
     def expect(self) -> None:
-        """Somebody has come across a bad run: look again before others are counted."""
+        """Look again at the next call of :meth:`left_out`, as a bad run was found meanwhile."""
         self._looked = float("-inf")
 
     def left_out(self, query: dict[str, Any]) -> tuple[dict[str, Any], list[BadRun]]:
-        """The filter for the runs that can be read, and those of the others that it finds."""
+        """Return a query narrowed to the runs that can be read, and the bad runs that it finds.
+
+        The server is asked for new bad runs if the last look is more than
+        :data:`~.database.LOOK_SECONDS` ago.
+
+        Parameters
+        ----------
+        query
+            Filter on start documents.
+        """
         with self._lock:
             if time.monotonic() - self._looked > LOOK_SECONDS:
                 self._look()
-                self._looked = time.monotonic()  # also after what it has come across itself
+                # Set after the look, which itself calls expect() for the bad runs that it finds.
+                self._looked = time.monotonic()
             suspects = list(self._suspects)
         if not suspects:
             return query, []
@@ -83,7 +94,8 @@ class BadHeaders:
             query = {"uid": {"$in": runs}}
             starts += [doc["_id"] for doc in self._raw("run_start").find(query, {"_id": 1})]
         wanted = list({repr(one): one for one in [*self._suspects, *starts]}.values())
-        if wanted and self._bad_among(wanted) < len(wanted):  # or it was put right meanwhile
+        # Usually one query confirms all of them. One by one only if some have been repaired.
+        if wanted and self._bad_among(wanted) < len(wanted):
             wanted = [one for one in wanted if self._bad_among([one])]
         self._suspects = wanted
 
@@ -91,7 +103,7 @@ class BadHeaders:
         return sum(isinstance(one, BadRun) for one in self._find({"_id": {"$in": numbers}}))
 
     def _new(self, name: str, field: str) -> list[Any]:
-        """A field of the documents that make no sense, of those that came lately."""
+        """Return a field of each malformed document that is new since the last look."""
         query: dict[str, Any] = {"$nor": [SOUND[name]]}
         collection = self._raw(name)
         with self._database.errors():
@@ -106,5 +118,5 @@ class BadHeaders:
         return found
 
     def _raw(self, name: str) -> Any:
-        """A collection whose documents keep BSON's own types, such as ObjectId."""
+        """Return a collection whose documents keep BSON's own types, such as ObjectId."""
         return self._database.collection(name).with_options(codec_options=RAW)

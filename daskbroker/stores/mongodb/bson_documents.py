@@ -1,9 +1,9 @@
-"""Documents as BSON, and back, without loss.
+"""Conversion of documents to BSON and back, without loss.
 
-A document is stored plain, as databroker expects it. Where BSON cannot hold it (integers
-beyond 64 bits, lone surrogates, keys with NUL or of MongoDB's own kind) the parts that it can
-hold stay plain, and the whole is kept beside them, packed, under the key ``_daskbroker``, which
-no reader of ours gives out.
+A document is stored plain, as databroker expects it. If BSON cannot hold all of it (integers
+beyond 64 bits, lone surrogates, keys with NUL or of MongoDB's own kind), the parts that BSON can
+hold are stored plain, and the whole document is stored beside them, packed, under the key
+``_daskbroker``. Daskbroker's readers never give out this key.
 """
 
 from __future__ import annotations
@@ -52,19 +52,20 @@ __all__ = [
 ]
 
 SIDE = "_daskbroker"
-"""Key for what a document needs beside its plain form."""
+"""Key of what is stored beside the plain form of a document."""
 ARRAYS = "arrays"
-"""What is under that key for the dtypes of arrays, which are lists in BSON."""
+"""Key below :data:`SIDE` for the dtypes of arrays, which are lists in BSON."""
 ARRAY_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "f4")
-"""All others are those that lists have by themselves."""
+"""Dtypes that have to be noted; the others are restored from the values of the lists."""
 LARGEST = 16_000_000
-"""Bytes of a document; MongoDB's limit is 16 MiB, and it adds an ``_id``."""
+"""Maximum bytes of a document; MongoDB's limit is 16 MiB, and it adds an ``_id``."""
 ROUTING = ("uid", "datum_id", "run_start", "descriptor", "resource", "stream_resource")
+"""Keys by which documents are looked up; their text is always stored plain."""
 UNENCODABLE = (OverflowError, UnicodeError, BSONError, RecursionError)
 
 
 class ForeignText(str):
-    """Text that stands for a value that documents lack; no identity can be made of it.
+    """Text in place of a value of a type that documents lack, such as a date or a regex.
 
     Documents that are given out have plain text in its place.
     """
@@ -92,12 +93,12 @@ def _decimal(value: Decimal128) -> float:
 
 
 def _pattern(value: Regex[str]) -> str:
-    letters = {"i": 2, "m": 8, "s": 16, "x": 64}  # as re has them
+    letters = {"i": 2, "m": 8, "s": 16, "x": 64}  # flags of the module re
     return f"/{value.pattern}/" + "".join(k for k, flag in letters.items() if value.flags & flag)
 
 
 def foreign_values(value: Any) -> Iterator[tuple[str, str]]:
-    """``(path, text)`` of what text stands for in a document as it was decoded."""
+    """Yield ``(dotted path, text)`` of each :class:`ForeignText` in a decoded document."""
     inside = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in inside:
         if isinstance(item, ForeignText):
@@ -136,21 +137,21 @@ CODEC: CodecOptions[dict[str, Any]] = CodecOptions(
         ]
     ),
 )
-"""How documents are decoded: to values that documents have, and nothing else."""
+"""Options to decode documents to values of the types that documents have, and no others."""
 ENCODING: CodecOptions[dict[str, Any]] = CodecOptions(
     uuid_representation=UuidRepresentation.STANDARD
 )
 
 
 def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
-    """A normalized document as BSON; it may be larger than MongoDB takes.
+    """Return a normalized document as BSON. It may be larger than MongoDB accepts.
 
     Parameters
     ----------
     doc
-        Arrays become lists.
+        Normalized document. Its arrays become lists.
     run
-        Uid of the run that it belongs to, where the document does not say so itself.
+        Uid of the run that the document belongs to, if the document itself does not name it.
     """
     simple = plain(doc)
     encoded = _encoded(simple)
@@ -167,7 +168,7 @@ def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
 
 
 def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
-    """By data key, the dtypes of an event's arrays that their lists do not tell."""
+    """Return, by data key, the dtypes of an event's arrays that their lists do not reveal."""
     data = doc.get("data")
     if not isinstance(data, dict) or np.ndarray not in set(map(type, data.values())):
         return {}
@@ -177,7 +178,7 @@ def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _with_arrays(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
-    """An event whose arrays are of the dtypes that are noted beside it, as far as they fit."""
+    """Return an event with its lists as arrays of the dtypes that are noted, if they fit."""
     noted = side.get(ARRAYS)
     data = doc.get("data")
     if not isinstance(noted, dict) or not isinstance(data, dict):
@@ -191,7 +192,7 @@ def _with_arrays(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _array(cell: list[Any], text: str) -> Any:
-    """A list as an array, if it is what an array of the dtype gives."""
+    """Return a list as an array, or the list itself if the array would have other values."""
     try:
         found = np.array(cell, text)
     except (ValueError, TypeError, OverflowError):
@@ -200,7 +201,10 @@ def _array(cell: list[Any], text: str) -> Any:
 
 
 def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
-    """A document of which only what it is found by is plain, for what the server refuses."""
+    """Return BSON with only the keys plain that a document is found by; the rest is packed.
+
+    For documents that the server refuses in their plain form.
+    """
     kept = ("time", "seq_num", "scan_id", "plan_name", "name")
     simple = {k: v for k, v in _holdable(plain(doc)) if k in ROUTING or k in kept}
     side = {"packed": Binary(pack(doc))} | ({} if run is None else {"run": storable(run)})
@@ -208,22 +212,25 @@ def sparse_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocume
 
 
 def is_packed(doc: Mapping[str, Any]) -> bool:
-    """Whether a stored document has more than its plain form tells."""
+    """Return whether a stored document holds more than its plain form."""
     return "packed" in doc.get(SIDE, ())
 
 
 def is_simple(key: str) -> bool:
-    """Whether a key means itself in a path of MongoDB."""
+    """Return whether a key has no special meaning in a path of MongoDB."""
     return bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
 
 
 def storable(text: str) -> str:
-    """Text that BSON takes, lone surrogates escaped; uids are stored and looked up so."""
+    """Return text with lone surrogates escaped, as BSON needs it.
+
+    Uids are stored and looked up in this form.
+    """
     return text.encode("utf8", "backslashreplace").decode()
 
 
 def _encoded(doc: dict[str, Any]) -> bytes | None:
-    """The document as BSON, or None if it would not come back as it is."""
+    """Return a document as BSON, or None if it would not come back unchanged."""
     try:
         encoded = bson.encode(doc, codec_options=ENCODING)
     except UNENCODABLE:
@@ -234,14 +241,14 @@ def _encoded(doc: dict[str, Any]) -> bytes | None:
 
 
 def _has_signs(value: Any) -> bool:
-    """Whether some key begins with ``$``; MongoDB and pymongo make something else of such."""
+    """Return whether any key begins with ``$``; MongoDB and pymongo interpret such keys."""
     if isinstance(value, dict):
         return any(key.startswith("$") or _has_signs(item) for key, item in value.items())
     return isinstance(value, list) and any(map(_has_signs, value))
 
 
 def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The items, and items of items, that BSON can hold."""
+    """Yield the items that BSON can hold, down to the second level of mappings."""
     for key, value in doc.items():
         if key in ROUTING and isinstance(value, str):
             yield key, storable(value)
@@ -254,12 +261,12 @@ def _holdable(doc: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The content that was given to :func:`to_bson`, or that suitcase-mongo has stored.
+    """Return the content that was given to :func:`to_bson`, or that suitcase-mongo has stored.
 
     Raises
     ------
     StoreDamaged
-        If what is under the key ``_daskbroker`` is not ours, or was changed.
+        If the value of the key ``_daskbroker`` is not valid.
     """
     side = found.get(SIDE)
     if side is None:
@@ -275,17 +282,25 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def document_from_bson(found: Mapping[str, Any]) -> Document:
-    """The same as a document, to give out; raises as :func:`from_bson`."""
+    """Return the content of a stored document as a Document; raises as :func:`from_bson`."""
     return Document(from_bson(found))
 
 
 def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
-    """A start, stop or descriptor of whoever has stored it.
+    """Return a start, stop or descriptor, which any program may have stored.
+
+    Parameters
+    ----------
+    name
+        ``"start"``, ``"stop"`` or ``"descriptor"``.
+    found
+        Document as stored.
 
     Raises
     ------
     StoreDamaged
-        See :func:`daskbroker.core.stored.fault_of`.
+        If the document lacks something that daskbroker needs; see
+        :func:`daskbroker.core.stored.fault_of`.
     """
     try:
         doc = document_from_bson(found)
@@ -298,11 +313,12 @@ def checked_from_bson(name: str, found: Mapping[str, Any]) -> Document:
 
 
 def check_size(encoded: RawBSONDocument, label: str) -> RawBSONDocument:
-    """The document itself, if MongoDB can hold one of its size.
+    """Return the document unchanged if MongoDB can hold a document of its size.
 
     Raises
     ------
     BadDocument
+        If it has more than :data:`LARGEST` bytes.
     """
     if len(encoded.raw) > LARGEST:
         raise BadDocument(

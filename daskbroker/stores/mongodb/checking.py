@@ -1,6 +1,6 @@
-"""Looking for damage in a MongoDB store, in what plans and chunks do not show.
+"""Checks of a MongoDB store for damage that plans and chunks do not show.
 
-Documents are looked at as they are stored, one by one: others may have written them.
+Documents are checked one by one as they are stored, as other programs may have written them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from .sealed_rows import MARKS
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 
 BATCH = 500
+"""Number of documents, or of resources in a query, at a time."""
 
 LOST = (
     ("run_stop", "run_start", "run_start", "uid"),
@@ -35,18 +36,28 @@ LOST = (
     ("event", "descriptor", "event_descriptor", "uid"),
     (CHUNKS, "owner", "event_descriptor", "uid"),
 )
-"""References that every run has: of a collection's field, to a collection's field."""
+"""References to check, as (collection, field, collection referred to, field there)."""
 
 Raw = Mapping[str, Any]
 
 
 def path_in(database: Database, name: str) -> str:
-    """A collection, as messages name it."""
+    """Return the name of a collection for messages."""
     return f"{database.label}.{name}"
 
 
 def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
-    """A document as it was given, checked; None, with the reason, if it cannot be read."""
+    """Return a stored document as it was given, or None if it cannot be read.
+
+    Parameters
+    ----------
+    name
+        Kind of the document.
+    found
+        Document as stored.
+    into
+        List that damage is added to.
+    """
     number = found.get("_id")
     try:
         content = from_bson(found)
@@ -55,7 +66,7 @@ def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
     except (StoreDamaged, BadDocument) as error:
         into.append(Damage(f"{name} with _id {number!r}: {error}"))
         return None
-    except Exception as error:  # a foreign document may be anything
+    except Exception as error:  # a document of another program may hold anything
         into.append(Damage(f"{name} with _id {number!r} {told(error)}"))
         return None
     if damage is not None:
@@ -64,7 +75,7 @@ def _read(name: str, found: Raw, into: list[Damage]) -> Document | None:
 
 
 def _foreign(name: str, content: Raw) -> Damage | None:
-    """A value that no document could have been inserted with, which is shown as text."""
+    """Return damage for the first value of a type that documents lack, which is shown as text."""
     for field, text in foreign_values(content):
         problem = f"holds a value that documents lack, shown as the text {text!r}"
         return Damage(f"{document_label(name, content)}.{field}: {problem}", key=field)
@@ -72,7 +83,7 @@ def _foreign(name: str, content: Raw) -> Damage | None:
 
 
 def _with_number(damage: Damage, number: Any) -> Damage:
-    """Of a document without uid: the one by which an administrator finds it."""
+    """Return damage that names the ``_id``, by which a document without a uid can be found."""
     return Damage(f"{damage.problem} (its _id is {number!r})", key=damage.key)
 
 
@@ -130,7 +141,7 @@ def _header(database: Database, start: Raw, stops: Sequence[Raw]) -> CheckedHead
 
 
 def list_runs(database: Database) -> Iterator[str]:
-    """See :meth:`EventStore.list_runs`; those without a start, which are all that is asked for."""
+    """See :meth:`EventStore.list_runs`. Only runs without a start are listed; no others matter."""
     for run in _lost(database, "event_descriptor", "run_start", "run_start", "uid"):
         if isinstance(run, str):
             yield run
@@ -177,7 +188,15 @@ def _uid_of(layout: Layout, found: Raw) -> str:
 def _check_each(
     database: Database, layout: Layout, query: Raw, descriptor: Document | None = None
 ) -> Iterator[Damage]:
-    """Documents that match a query, one by one."""
+    """Yield the damages of the documents that match a query.
+
+    Parameters
+    ----------
+    database, layout, query
+        Databases of the store, kind of the documents, and filter for them.
+    descriptor
+        Descriptor of the events. If given, their keys are compared with its data keys.
+    """
     path = path_in(database, layout.kind)
     with database.errors():
         cursor = database.collection(layout.kind).find(query, batch_size=BATCH)
@@ -204,17 +223,17 @@ def _undeclared(event: Document, descriptor: Document) -> Iterable[Damage]:
 
 
 def check_rest(database: Database) -> Iterator[Damage]:
-    """See :meth:`EventStore.check_rest`: references to what is not there."""
+    """See :meth:`EventStore.check_rest`. Finds references to documents that are not stored."""
     for name, field, target, key in LOST:
         if target == "run_start" and name == "event_descriptor":
-            continue  # of runs
+            continue  # reported by list_runs
         for value in _lost(database, name, field, target, key):
             problem = f"documents of {name} have the {field} {value!r}, which is not stored"
             yield Damage(problem, key=field, path=path_in(database, name))
 
 
 def _lost(database: Database, name: str, field: str, target: str, key: str) -> Iterator[Any]:
-    """Different values of a field that no document of another collection has."""
+    """Yield the distinct values of a field that no document of the target collection has."""
     pipeline: list[dict[str, Any]] = [
         {"$match": {field: {"$ne": MARKS}}},
         {"$group": {"_id": f"${field}"}},

@@ -1,13 +1,14 @@
 """Sealed chunks in MongoDB: a manifest, and one binary per column.
 
-Collection ``event_chunk`` has one document per chunk: its sequence (the descriptor, as
-``owner``), the position of its first row in it, statistics, the kinds of its columns, and where
-its rows stand in the journal: ``waiting`` to be removed from it, ``kept`` there for other
-readers, or ``gone``. Collection ``event_chunk_column`` has the columns as Arrow bytes, so that a
-projection fetches only what it asks for; the columns of a small chunk are one binary, named "".
+Collection ``event_chunk`` has one document per chunk, its manifest. It holds the sequence (the uid
+of the descriptor, as ``owner``), the position of its first row in the sequence, statistics, the
+kinds of the columns, and the state of its rows in the journal: ``waiting`` to be removed, ``kept``
+there for other readers, or ``gone``. Collection ``event_chunk_column`` has the columns as Arrow
+bytes, so that only the columns that are asked for are fetched. The columns of a small chunk are
+one binary, named "".
 
-Columns are stored before the manifest's document, which makes the chunk known at once. Its
-unique key, sequence and position, lets one of two sealers win.
+Columns are stored before the manifest, whose insertion publishes the chunk at once. Sequence and
+position are a unique key, so only one of two concurrent sealers succeeds.
 """
 
 from __future__ import annotations
@@ -54,29 +55,48 @@ __all__ = [
 ]
 
 WHOLE_BYTES = 64 * 2**10
+"""Maximum bytes of a table whose columns are stored in one binary."""
 PLAIN_BYTES = 32 * 2**10
+"""Maximum bytes of a binary that is not compressed."""
 WAITING, KEPT, GONE = "waiting", "kept", "gone"
+"""States of a chunk's rows in the journal."""
 DUPLICATE_KEY = 11000
+"""Error code of MongoDB for a violation of a unique index."""
 
 Manifest = dict[str, Any]
 """A document of ``event_chunk``."""
 
 
 class TooLarge(BadDocument):
-    """A column of a chunk is more than MongoDB can hold in a document."""
+    """Raised if a column of a chunk is larger than a document of MongoDB may be."""
 
 
 def store_columns(
     database: Database, owner: str, run: str, first: int, table: pa.Table, journal: str
 ) -> Manifest:
-    """Store the columns of a chunk; :func:`publish` makes it known.
+    """Store the columns of a chunk and return its manifest, which :func:`publish` then inserts.
 
-    They are sure before that: between the two another member may become primary, or the server
-    die and come back, and what nobody waited for may be lost where the manifest is not.
+    This waits until the columns are confirmed. Before the manifest is inserted another member may
+    become primary, or the server may die and come back. Columns that were not confirmed could then
+    be lost while the manifest is not.
+
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    owner, run
+        Uids of the descriptor and of its run.
+    first
+        Position of the first row in the sequence.
+    table
+        Rows of the chunk.
+    journal
+        State of the rows in the journal: ``WAITING``, ``KEPT`` or ``GONE``.
 
     Raises
     ------
     TooLarge
+        If a column has more bytes than MongoDB can hold.
     """
     chunk = str(ObjectId())
     whole = table.nbytes <= WHOLE_BYTES
@@ -108,14 +128,23 @@ def store_columns(
 
 
 def _compression(table: pa.Table) -> str | None:
-    """Starting lz4 takes seven times as long as to write a small column as it is."""
+    """Return the compression of a table for :func:`to_ipc`.
+
+    Small ones have none: starting lz4 takes seven times as long as writing a small column.
+    """
     return "lz4" if table.nbytes > PLAIN_BYTES else None
 
 
 def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
-    """Make chunks known; False, and nothing is, if another process was first at this position.
+    """Publish chunks by inserting their manifests.
 
-    They go in one command, so that a page that is several chunks is there all at once.
+    All manifests are inserted by one command, so that a page of several chunks appears at once.
+
+    Returns
+    -------
+    bool
+        False if another process has published a chunk at this position before. Then none of the
+        chunks is published.
     """
     with database.errors():
         try:
@@ -129,7 +158,7 @@ def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
 
 
 def discard(database: Database, manifests: Sequence[Manifest]) -> None:
-    """Remove the columns of chunks that were not made known."""
+    """Remove the columns of chunks that were not published."""
     with database.errors():
         chunks = [manifest["_id"] for manifest in manifests]
         database.collection(COLUMNS).delete_many({"chunk": {"$in": chunks}})
@@ -142,7 +171,19 @@ def chunks_of(
     *,
     settled: bool = False,
 ) -> list[Manifest]:
-    """The chunks of a sequence, in the order of their positions."""
+    """Return the manifests of a sequence, without schemas, in the order of their positions.
+
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    owner
+        Uid of the descriptor.
+    session
+        Session to read in.
+    settled
+        Whether to return only chunks that no failover can lose.
+    """
     query = {"owner": storable(owner)}
     with database.errors():
         chunks = database.collection(CHUNKS, settled=settled)
@@ -151,29 +192,32 @@ def chunks_of(
 
 
 def confirmed_chunks(database: Database, owner: str) -> list[Manifest]:
-    """As :func:`chunks_of`, but only those that no failover takes away any more."""
+    """Return the manifests of a sequence after waiting until no failover can lose them.
+
+    They have their schemas and are in the order of their positions.
+    """
     found = database.confirmed(CHUNKS, {"owner": storable(owner)})
     return sorted(found, key=lambda chunk: int(chunk["first"]))
 
 
 def sealed_end(chunks: Sequence[Manifest]) -> int:
-    """The position after the last one that a chunk holds."""
+    """Return the position after the last row of some chunks in order; 0 if there are none."""
     return int(chunks[-1]["first"] + chunks[-1]["rows"]) if chunks else 0
 
 
 def chunk_key(manifest: Manifest) -> tuple[Any, ...]:
-    """What a reader wants to know of a chunk."""
+    """Return the key by which :class:`~.reader.MongoReader` reads a chunk."""
     return ("chunk", manifest["_id"], manifest["rows"], manifest["whole"])
 
 
 def facts_of(manifest: Manifest) -> Statistics:
-    """The statistics of a chunk."""
+    """Return the statistics of a chunk."""
     return Statistics(**{name: manifest[name] for name in Statistics.__slots__})
 
 
 @lru_cache(maxsize=1000)
 def kinds_of(schema: str) -> dict[str, Kind]:
-    """The kinds of a chunk's columns, from the manifest's text."""
+    """Return the kinds of a chunk's columns, parsed from the JSON text in its manifest."""
     return listed_kinds(from_json(schema))
 
 
@@ -183,15 +227,24 @@ def kinds_of(schema: str) -> dict[str, Kind]:
 def stored_columns(
     database: Database, keys: Sequence[tuple[Any, ...]], columns: Sequence[str] | None
 ) -> Iterator[pa.Table]:
-    """Read chunks with one query: all of them, or only some columns, in the asked order.
+    """Read chunks with one query and yield their tables in the order of the keys.
 
-    They are decoded one by one, as they are asked for. As chunks never change, any member may be
-    asked; one that lags is no loss.
+    Tables are decoded one by one as they are consumed. As chunks never change, any member may be
+    asked. If one lags behind, the primary is asked again.
+
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    keys
+        Keys of the chunks; see :func:`chunk_key`.
+    columns
+        Names of the columns. Those that a chunk never had are left out. All columns if None.
 
     Raises
     ------
     StoreDamaged
-        Naming a chunk of which something is missing.
+        If a part of a chunk is missing or damaged. The message names the chunk.
     """
     query: dict[str, Any] = {"chunk": {"$in": [key[1] for key in keys]}}
     if columns is not None:
@@ -241,7 +294,7 @@ def _assembled(
     if columns is None or len(bodies) < len(set(columns)):
         _check_complete(database, chunk, bodies, columns)
     names = [name for name in (bodies if columns is None else columns) if name in bodies]
-    if not names:  # the number of rows still counts
+    if not names:  # a table without columns must still have the number of rows
         return pa.table({"": pa.nulls(rows)}).select([])
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
     for name, part in zip(names, parts, strict=True):
@@ -261,7 +314,7 @@ def _decoded(where: str, body: bytes, columns: Sequence[str] | None) -> pa.Table
 def _check_complete(
     database: Database, chunk: str, bodies: dict[str, bytes], columns: Sequence[str] | None
 ) -> None:
-    """Tell columns that a chunk never had from those that are lost."""
+    """Raise StoreDamaged if columns of a chunk are lost; those that it never had are ignored."""
     with database.errors():
         manifest = database.collection(CHUNKS).find_one({"_id": chunk}, {"schema": 1, "owner": 1})
     if manifest is None:
@@ -279,6 +332,6 @@ def _check_complete(
 
 
 def read_uids(database: Database, manifest: Manifest) -> list[str]:
-    """The uids of the events in a chunk."""
+    """Return the uids of the events in a chunk, in the order of its rows."""
     table = next(stored_columns(database, [chunk_key(manifest)], [EVENT.uid]))
     return table.column(0).to_pylist()  # type: ignore[no-any-return]

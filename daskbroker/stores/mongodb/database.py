@@ -1,9 +1,9 @@
 """The databases of a MongoDB store: clients, collections, indexes, format, errors.
 
-Start, stop, descriptor and event documents are in the *metadata* database, resources and
-datums in the *assets* database, which may be the same. One :class:`Database` serves a store in
-this process, shared by its sources and readers, and makes its clients when they are first
-needed, so unpickling a reader on a worker costs nothing.
+Start, stop, descriptor and event documents are in the *metadata* database, resources and datums in
+the *assets* database, which may be the same. The sources and readers of a store share one
+:class:`Database` in each process. It makes its clients when they are first needed, so unpickling a
+reader on a worker costs nothing.
 """
 
 from __future__ import annotations
@@ -54,41 +54,47 @@ CHUNKS = "event_chunk"
 COLUMNS = "event_chunk_column"
 PEEKS = "daskbroker_peek"
 LOOK_SECONDS = 1.0
-"""What other processes do is learnt within this time, where each look would cost a query."""
+"""Maximum seconds until this process notices changes by others, if each look costs a query."""
 NO_PERMISSION = (13, 18)
+"""Error codes of MongoDB for missing permissions and failed authentication."""
 REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
-"""Codes of MongoDB for a document that it cannot hold."""
+"""Error codes of MongoDB for a document that it cannot hold."""
 
 MANY = 16
+"""Number of values in a query above which :data:`CLASSIC` pays."""
 CLASSIC: tuple[dict[str, Any], ...] = ({"$unset": "_"},)
-"""A stage that does nothing but keep MongoDB 6 from its other engine, which is quicker for many
-rows, but takes 0.14 ms to prepare for each of :data:`MANY` values or more that are asked for."""
+"""A stage without effect, except that MongoDB 6 does not use its other engine for the pipeline.
+
+That engine is quicker for many rows, but takes 0.14 ms to prepare for each of :data:`MANY` values
+or more that are asked for.
+"""
 ATTEMPTS = 3
+"""Maximum number of times that missing indexes are made."""
 NOBODY = "daskbroker-nobody"
-"""The ``_id`` of no document."""
+"""An ``_id`` that no document has."""
 KEPT = 16
-"""So many databases, opened by readers alone, stay connected on a worker."""
+"""Maximum number of databases, opened by readers alone, that stay connected on a worker."""
 
 _open: dict[tuple[str, str | None, bool], Database] = {}
 _open_lock = ProcessLock()
 
 
 class Database:
-    """The databases of one store; use :meth:`of` to share one per process.
+    """The databases of one store. Use :meth:`of` to share one in each process.
 
     Parameters
     ----------
     uri
-        Of the metadata database, its name included.
+        Uri of the metadata database, including its name.
     assets
-        Of the assets database; None: the same.
+        Uri of the assets database. The metadata database if None.
     read_only
-        Never write.
+        Whether to refuse all writing.
 
     Raises
     ------
     ConfigError
-        If a uri is malformed or names no database.
+        If a uri does not name a database. Any other fault of a uri is found when a client is made.
     """
 
     def __init__(self, uri: str, assets: str | None = None, *, read_only: bool = False) -> None:
@@ -106,7 +112,7 @@ class Database:
         self._meta: dict[str, Any] | None = None
         self._looked = float("-inf")
         self.marks_removed = float("-inf")
-        """When this process last did so, on the monotonic clock; see :mod:`.sealed_rows`."""
+        """Monotonic time at which this process last removed marks; see :mod:`.sealed_rows`."""
         self._store_id: str | None = None
         self._noted_packed = False
         self._insert_seconds = insert_seconds(uri)
@@ -117,7 +123,7 @@ class Database:
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        # pymongo's must neither be used nor closed here.
+        # In a forked child the parent's pymongo clients must be neither used nor closed.
         leave_to_parent([*self._clients.values(), *self._left])
         self._clients.clear()
         self._left.clear()
@@ -125,7 +131,7 @@ class Database:
 
     @classmethod
     def of(cls, uri: str, assets: str | None = None, *, read_only: bool = False) -> Database:
-        """The database of these uris in this process."""
+        """Return the database for these uris that is shared in this process."""
         key = (uri, assets, read_only)
         with _open_lock.held():
             found = _open.pop(key, None)
@@ -133,11 +139,14 @@ class Database:
                 found = cls(uri, assets, read_only=read_only)
             _open[key] = found
             while len(_open) > KEPT:
-                _open.pop(next(iter(_open)))  # closes when nobody uses it any more
+                _open.pop(next(iter(_open)))  # the oldest; it closes when it is no longer used
             return found
 
     def lease(self) -> Callable[[], None]:
-        """Use the database; what is returned gives that up, the last to do so closes it."""
+        """Register a user of the database and return a function that ends the use.
+
+        The database is closed when the last of its users ends the use.
+        """
         with self._lock:
             self._leases += 1
         return _Lease(self)
@@ -147,20 +156,21 @@ class Database:
     def collection(
         self, name: str, *, sure: bool = True, settled: bool = False, nearest: bool = False
     ) -> Collection[dict[str, Any]]:
-        """A collection of the metadata database, or of the assets database if it is one of it.
+        """Return a collection of the metadata database, or of the assets database.
 
         Parameters
         ----------
         name
-            Of the collection.
+            Name of the collection, which decides in which database it is.
         sure
-            Writes wait as :mod:`.acknowledgement` says. Otherwise they may be lost, also where a
-            later one that was waited for is not.
+            Whether writes wait as described in :mod:`.acknowledgement`. If False, a write may be
+            lost, even if a later write that was waited for is not.
         settled
-            Reads show only what no failover takes away any more.
+            Whether reads show only documents that no failover can lose.
         nearest
-            Reads go where the uri's ``readPreference`` says; otherwise to the primary, as what
-            different members show does not fit together.
+            Whether reads go to the members that the uri's ``readPreference`` selects. Otherwise
+            they go to the primary, as the states of different members are not consistent with each
+            other.
         """
         client = self._client(self._uri_of(name))
         journaled: bool = setting("mongo-journaled")
@@ -187,53 +197,54 @@ class Database:
 
     @contextmanager
     def limit(self) -> Iterator[None]:
-        """A context in which all commands together take no longer than an insert may.
+        """Return a context in which all commands together take no longer than an insert may.
 
-        Where contexts are nested the outer one holds as well.
+        If contexts are nested, the limit of the outer one holds, too.
         """
         try:
             with pymongo.timeout(self._insert_seconds):
                 yield
-        except (KeyboardInterrupt, SystemError):  # C code of pymongo makes one of the other
+        except (KeyboardInterrupt, SystemError):  # pymongo's C code turns the former to the latter
             self._leave_clients()
             raise
 
     def session(self) -> AbstractContextManager[ClientSession]:
-        """A session on the metadata database, for :meth:`settle`."""
+        """Return a session on the metadata database, for :meth:`settle`."""
         with self.errors():
             return self._client(self.uri).start_session()
 
     def settle(self, session: ClientSession) -> None:
-        """Wait until settled reads in a session show all that is there to stay of what it has read.
+        """Wait until settled reads in a session show all confirmed documents that it has read.
 
-        A member that has just become primary has all that a majority has confirmed, but for a
-        moment it does not know that, and leaves it out of settled reads.
+        A member that has just become primary has everything that a majority has confirmed. For a
+        moment it does not know that, and leaves these documents out of settled reads.
         """
-        if session.operation_time is not None:  # a standalone server tells none
+        if session.operation_time is not None:  # None for a standalone server
             with self.errors(), self.limit():
                 self.collection(META, settled=True).find_one({"_id": NOBODY}, session=session)
 
     def confirmed(
         self, name: str, query: Mapping[str, Any], *, waited: bool = False
     ) -> list[dict[str, Any]]:
-        """What a query finds, none of which a failover takes away any more.
+        """Return the documents that a query finds, after waiting until no failover can lose them.
 
-        Needed where finding something is taken for having stored it: what is there may be of an
-        insert that nobody has confirmed. In the session of :meth:`_confirm` a settled read shows
-        all that is confirmed by then.
+        Needed if a document that is found counts as stored, as it may come from an insert that was
+        never confirmed. A settled read in the session of :meth:`_confirm` shows everything that is
+        confirmed by then.
 
         Parameters
         ----------
         name, query
-            Collection, and what to look for in it.
+            Name of the collection, and filter for the documents.
         waited
-            A write that was refused for what is there has just waited for the log: on a standalone
-            server that is enough. (Of a set pymongo does not tell whether it waited in vain.)
+            Whether a write that was refused because of these documents has just waited for the
+            log. This is enough on a standalone server. (For a replica set pymongo does not tell
+            whether that wait was in vain.)
         """
         with self.errors(), self._client(self._uri_of(name)).start_session() as session:
             if waited:
                 found = list(self.collection(name).find(query, session=session))
-                if session.operation_time is None:  # a standalone server tells none
+                if session.operation_time is None:  # a standalone server
                     return found
             self._confirm(self.collection(name), session)
             return list(self.collection(name, settled=True).find(query, session=session))
@@ -242,22 +253,35 @@ class Database:
     def _confirm(
         collection: Collection[dict[str, Any]], session: ClientSession | None = None
     ) -> None:
-        """Wait until all that the primary has is confirmed, by a write that changes nothing."""
+        """Wait until everything that the primary has is confirmed.
+
+        A write that changes nothing waits for all writes before it.
+        """
         if collection.write_concern.acknowledged:
             nothing = {"$setOnInsert": {"nobody": True}}
             collection.update_one({"_id": NOBODY}, nothing, session=session)
 
     def insert_once(self, name: str, doc: Any, same: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Insert a document, unless one like it is there to stay; that one, if so.
+        """Insert a document unless an equivalent one is stored and confirmed.
 
         Parameters
         ----------
         name
-            Of the collection.
+            Name of the collection.
         doc
-            As BSON.
+            Document as BSON.
         same
-            Query for such a document.
+            Filter for equivalent documents.
+
+        Returns
+        -------
+        dict or None
+            The equivalent document, or None if ``doc`` was inserted.
+
+        Raises
+        ------
+        StoreUnavailable
+            If the document was lost by failovers three times.
         """
         into = self.collection(name)
         for last in (False, False, True):
@@ -278,19 +302,19 @@ class Database:
         )
 
     def collection_names(self) -> list[str]:
-        """Names of the collections that there are in the metadata database."""
+        """Return the names of the collections in the metadata database."""
         with self.errors():
             return self.collection(META).database.list_collection_names()
 
     @property
     def format_version(self) -> int | None:
-        """Of the note that daskbroker has left in the database; None if it has not."""
+        """Version of the store's format, from daskbroker's note in it. None if there is no note."""
         if self._meta is None:
             self.check_format()
         return None if self._meta is None else int(self._meta["format"])
 
     def stored_bytes(self) -> int:
-        """What the server's files take of the databases, indexes included."""
+        """Return the bytes of the databases in the server's files, including indexes."""
         names = [META] if self.assets_uri is None else [META, next(iter(ASSET_INDEXES))]
         with self.errors():
             stats = [self.collection(name).database.command("dbStats") for name in names]
@@ -312,11 +336,14 @@ class Database:
     # -- format ------------------------------------------------------------------------------
 
     def check_format(self) -> None:
-        """Look at the note that daskbroker has left in the database, if it has.
+        """Read the note that daskbroker has left in the database, if any, and check its format.
 
         Raises
         ------
-        StoreVersion, StoreDamaged, StoreUnavailable, StoreError
+        StoreVersion, StoreDamaged
+            If the format is not one that this version reads, or is not valid.
+        StoreUnavailable, StoreError
+            If the note cannot be read.
         """
         with self.errors():
             meta = self.collection(META).find_one({"_id": "store"})
@@ -328,9 +355,9 @@ class Database:
 
     @property
     def store_id(self) -> str:
-        """The store's own identity, or its address' before daskbroker wrote to it.
+        """Identity of the store, or a digest of its address if daskbroker has not written to it.
 
-        A database that was copied to another server has it too.
+        A database that was copied to another server has the same identity.
         """
         if self._store_id is None:
             self.check_format()
@@ -348,9 +375,9 @@ class Database:
         return self._meta is not None
 
     def has_packed(self) -> bool:
-        """Whether some start or stop has values that BSON cannot hold (and a query not see).
+        """Return whether any start or stop has values that BSON cannot hold and queries do not see.
 
-        That another process has stored the first such document is learnt within a second.
+        The first such document of another process is noticed within a second.
         """
         known = bool((self._meta or {}).get("packed"))
         if not known and time.monotonic() - self._looked > LOOK_SECONDS:
@@ -360,19 +387,20 @@ class Database:
         return bool((self._meta or {}).get("packed"))
 
     def note_packed(self) -> None:
-        """Note that there is such a start or stop, before it is stored."""
-        if not self._noted_packed:  # what is merely read may be taken back
+        """Note, before it is stored, that a start or stop has values that BSON cannot hold."""
+        # A note that was merely read may be of an unconfirmed write, which a failover can lose.
+        if not self._noted_packed:
             self.collection(META).update_one({"_id": "store"}, {"$set": {"packed": True}})
             self._meta = {**(self._meta or {}), "packed": True}
             self._noted_packed = True
 
     def prepare_writing(self) -> None:
-        """Before the first write: leave our note, and make the indexes that a new store needs.
+        """Write daskbroker's note and make the indexes of a new store, before the first write.
 
         Raises
         ------
         StoreReadOnly
-            If the store was opened to read only.
+            If the store was opened read-only.
         """
         if self._ready:
             return
@@ -393,18 +421,18 @@ class Database:
             self._ready = True
 
     def create_indexes(self, names: list[str] | None = None) -> list[str]:
-        """Make the indexes that are missing, those of suitcase-mongo and ours.
+        """Make the missing indexes of suitcase-mongo and daskbroker and return their names.
 
         Parameters
         ----------
         names
-            Of collections; None: all.
+            Names of collections. All collections if None.
         """
         names = names or [*METADATA_INDEXES, *ASSET_INDEXES, *OWN_INDEXES]
         made: dict[str, None] = {}
         with self.errors():
-            # The majority is waited for once, not for each; if then, as the primary has changed,
-            # some are missing, they are made anew.
+            # Wait for the majority once, not for each index. If the primary has changed by then
+            # and some indexes are missing, they are made again.
             for _ in range(ATTEMPTS):
                 new = self._make_missing(names)
                 if not new:
@@ -428,10 +456,23 @@ class Database:
 
     @contextmanager
     def errors(self, what: str = "") -> Iterator[None]:
-        """Turn pymongo's errors into daskbroker's; ``what`` names the document at hand."""
+        """Return a context in which pymongo's errors become daskbroker's.
+
+        Parameters
+        ----------
+        what
+            Name of the document at hand, for messages.
+
+        Raises
+        ------
+        StoreUnavailable, StoreReadOnly, StoreError
+            If the server does not answer in time, refuses access, or fails otherwise.
+        BadDocument
+            If ``what`` is given and MongoDB cannot hold the document.
+        """
         try:
             yield
-        except (KeyboardInterrupt, SystemError):  # C code of pymongo makes one of the other
+        except (KeyboardInterrupt, SystemError):  # pymongo's C code may turn one into the other
             self._leave_clients()
             raise
         except PyMongoError as error:
@@ -447,9 +488,10 @@ class Database:
             raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
 
     def _leave_clients(self) -> None:
-        """Go on with new clients: an interrupt may leave a lock of pymongo's pool held for good.
+        """Set the clients aside, so that new ones are made.
 
-        Other threads may be using the ones that there are, which stay open until this is closed.
+        Needed after an interrupt, which may leave a lock of pymongo's pool held for ever. Other
+        threads may still be using these clients, so they stay open until this object is closed.
         """
         with self._lock:
             while self._clients:
@@ -472,7 +514,7 @@ class Database:
     # -- end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Close the clients; a source that goes on reading gets a StoreError."""
+        """Close the clients. Any later use raises StoreError."""
         with self._lock:
             self._closed = True
             _close_all(self._clients, self._left)
@@ -482,9 +524,10 @@ class Database:
 
 
 class OwnCursor(Iterator[dict[str, Any]]):
-    """A cursor that only the process which began it goes on with, and closes.
+    """A cursor that is used and closed only by the process that began it.
 
-    The server has one place for it: a forked child would take what its parent then lacks.
+    The server has one position for a cursor, so a forked child would take documents away from its
+    parent. There StoreError is raised.
     """
 
     def __init__(self, cursor: Any, label: str) -> None:
@@ -509,7 +552,7 @@ class OwnCursor(Iterator[dict[str, Any]]):
 
 
 class _Lease:
-    """Gives up the use of a database, once."""
+    """A function that ends the use of a database; further calls do nothing."""
 
     def __init__(self, database: Database) -> None:
         self._database: Database | None = database
@@ -530,7 +573,7 @@ def _close_all(
 ) -> None:
     while clients:
         clients.popitem()[1].close()
-    if left:  # which may wait for ever, if an interrupt has left a lock held
+    if left:  # closing these may wait for ever if an interrupt has left a lock held
         threading.Thread(target=_close_left, args=(left,), daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""Descriptors, events and references in a MongoDB store."""
+"""Descriptors, events and references in a MongoDB store, in the layout of databroker."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __all__ = ["MongoEventStore"]
 
 NAMED = {"uid": {"$type": "string"}}
 RUNS_AT_A_TIME = 5000
-"""So many runs are named in one query."""
+"""Maximum number of runs in one query."""
 
 
 class MongoEventStore(JournalledEventStore):
@@ -62,14 +62,15 @@ class MongoEventStore(JournalledEventStore):
     Parameters
     ----------
     database
-        Of the store, shared with the header source.
+        Databases of the store, shared with the header source.
     origin
-        What the reader pickles as; see :class:`MongoReader`.
+        Key of a broker and name of its event source, as which the reader pickles; see
+        :class:`MongoReader`.
 
     Notes
     -----
-    With ``daskbroker.mongo-keep-journal`` rows that are sealed stay in the journal too, and pages
-    go there, so that databroker reads all that daskbroker inserts.
+    With ``daskbroker.mongo-keep-journal`` sealed rows also stay in the journal, and pages are
+    written to it, so that databroker reads everything that daskbroker inserts.
     """
 
     opens_on_workers = True
@@ -128,7 +129,7 @@ class MongoEventStore(JournalledEventStore):
             runs.update_one({"uid": run}, {"$setOnInsert": {"uid": run}}, upsert=True)
 
     def _look_up_run(self, uid: str) -> bool | None:
-        """Whether there is such a run; one of databroker's is known by its start."""
+        """Return True if a run is stored, else None. For a run of databroker its start counts."""
         query = {"uid": storable(uid)}
         with self._database.limit(), self._database.errors():
             for name in (RUNS, "run_start"):
@@ -161,6 +162,7 @@ class MongoEventStore(JournalledEventStore):
             except WriteError as error:
                 if error.code not in REFUSED:
                     raise
+                # The server refuses the plain form, such as one that is nested too deeply.
                 sparse = check_size(sparse_bson(doc), label)
                 there = self._database.insert_once("event_descriptor", sparse, same)
         is_repeated("descriptor", doc, None if there is None else from_bson(there))
@@ -201,7 +203,7 @@ class MongoEventStore(JournalledEventStore):
         ]
 
     def _checked(self, found: dict[str, Any], run: str) -> Document | BadRun:
-        """A descriptor that was found by the uid of its run."""
+        """Return a descriptor that was found by the uid of its run, or a BadRun if damaged."""
         try:
             return checked_from_bson("descriptor", found)
         except StoreDamaged as error:
@@ -221,7 +223,7 @@ class MongoEventStore(JournalledEventStore):
         if key not in self._owners:
             found = find_run(self._database, layout, uid, run)
             if found is None or (run is not None and found != run):
-                return found  # the given run may get one of its own yet
+                return found  # not remembered: the given run may still get one of its own
             self._owners[key] = found
         return self._owners[key]
 
@@ -273,7 +275,7 @@ class MongoEventStore(JournalledEventStore):
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
-        flush_all(self._database.store_id)  # what others in this process have taken for it
+        flush_all(self._database.store_id)  # send what spools in this process hold for this store
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
         return builder.plan()
@@ -310,7 +312,7 @@ class MongoEventStore(JournalledEventStore):
         return self._orphans
 
     def _datum_ids(self, runs: Sequence[str]) -> dict[str, set[str]]:
-        """The text in the external columns of each run's events."""
+        """Return the texts in the external columns of each run's events, by uid of the run."""
         listed = self.list_descriptors(runs)
         descriptors = [d for d in listed if not isinstance(d, BadRun) and datum_keys(d)]
         columns = sorted({f"data:{key}" for d in descriptors for key in datum_keys(d)})
@@ -341,7 +343,7 @@ class MongoEventStore(JournalledEventStore):
     # -- upkeep ------------------------------------------------------------------------------
 
     def seal(self, run: str | None = None, *, keep_journal: bool = False) -> int:
-        """See :meth:`EventStore.seal`. Sealing all also sweeps what killed processes left."""
+        """See :meth:`EventStore.seal`. Sealing all runs also removes what killed processes left."""
         self._database.prepare_writing()
         if run is None:
             runs = ((uid, uid) for uid in self._runs_to_seal())
@@ -361,7 +363,7 @@ class MongoEventStore(JournalledEventStore):
             )
 
     def _runs_to_seal(self) -> list[str]:
-        """Runs with rows in the journal, and those of killed sealers."""
+        """Return the uids of runs with rows in the journal, including those of killed sealers."""
         with self._database.errors():
             events = self._database.collection("event")
             uids = [doc["_id"] for doc in events.aggregate([{"$group": {"_id": "$descriptor"}}])]
@@ -382,7 +384,7 @@ class MongoEventStore(JournalledEventStore):
         return made
 
     def create_indexes(self) -> list[str]:
-        """See :meth:`EventStore.create_indexes`; those of all collections of the store."""
+        """See :meth:`EventStore.create_indexes`. All collections of the store are covered."""
         return self._database.create_indexes()
 
     # -- check -------------------------------------------------------------------------------
@@ -405,12 +407,12 @@ class MongoEventStore(JournalledEventStore):
 
     def path_of(self, key: Any) -> str | None:
         """See :meth:`EventStore.path_of`."""
-        if not isinstance(key, tuple):  # what travels with a plan is of one journal or another
+        if not isinstance(key, tuple):  # rows inside the plan, from any of the journals
             return None
         return path_in(self._database, COLUMNS if key[0] == "chunk" else key[0])
 
     def tells_kinds(self, key: Any) -> bool:
-        """See :meth:`EventStore.tells_kinds`; of a range of the journal it is a guess."""
+        """See :meth:`EventStore.tells_kinds`. The kinds of a range of the journal are a guess."""
         return isinstance(key, tuple) and key[0] == "chunk"
 
     def close(self) -> None:
@@ -419,6 +421,6 @@ class MongoEventStore(JournalledEventStore):
 
 
 def _may_be_of(found: Mapping[str, Any], stream: str) -> bool:
-    """Whether a descriptor is of a stream, or too odd to tell."""
+    """Return whether a stored descriptor is of a stream, or is too malformed to tell."""
     name = found.get("name")
     return SIDE in found or bool(name and not isinstance(name, str)) or stream_of(found) == stream

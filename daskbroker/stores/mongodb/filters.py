@@ -1,8 +1,8 @@
-"""From a search to a filter for MongoDB.
+"""Translation of a search to a filter for MongoDB.
 
-The filter finds at least what the search asks for; where it is exact the server can count.
-What MongoDB understands otherwise than :mod:`daskbroker.core.query` (the order of keys in whole
-mappings, None under a dotted path, most regular expressions) is left to be decided afterwards.
+The filter finds at least what the search asks for. If it is exact, the server can count. Conditions
+that MongoDB interprets differently from :mod:`daskbroker.core.query` (the order of keys in whole
+mappings, None under a dotted path, most regular expressions) are left out and decided afterwards.
 """
 
 from __future__ import annotations
@@ -29,20 +29,30 @@ _COMPARISONS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte")
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter for ``find``, and whether it finds exactly what was asked."""
+    """A filter for ``find``, and whether it finds exactly what was asked for.
+
+    Attributes
+    ----------
+    query
+        Filter as MongoDB has it.
+    exact
+        Whether no document that it finds has to be looked at again.
+    """
 
     query: dict[str, Any]
     exact: bool
 
 
 def start_filter(search: Search, *, packed: bool) -> Filter:
-    """The filter on start documents for a search, but for its texts and its stop queries.
+    """Return the filter on start documents for a search, without its texts and stop queries.
 
     Parameters
     ----------
+    search
+        Search to translate.
     packed
-        Whether there may be documents whose plain form lacks something; all of those have to be
-        looked at.
+        Whether there may be documents whose plain form is incomplete. The filter then finds all
+        of these, too, and is not exact.
     """
     found = query_filter(search.queries)
     query, exact = found.query, found.exact and not search.texts and not search.stop
@@ -56,7 +66,7 @@ def start_filter(search: Search, *, packed: bool) -> Filter:
 
 
 def query_filter(queries: Sequence[Query]) -> Filter:
-    """The filter for some queries, all of which have to hold."""
+    """Return the filter for the conjunction of some queries."""
     parts = [_document(query.source) for query in queries]
     wanted = [part.query for part in parts if part.query]
     query = {} if not wanted else wanted[0] if len(wanted) == 1 else {"$and": wanted}
@@ -64,7 +74,7 @@ def query_filter(queries: Sequence[Query]) -> Filter:
 
 
 def _document(source: Mapping[str, Any]) -> Filter:
-    """A filter on a document; what cannot be told to MongoDB exactly is left out."""
+    """Return the filter for a query; conditions that MongoDB decides otherwise are left out."""
     parts = [
         _logical(key, value) if key.startswith("$") else _field(key, value)
         for key, value in source.items()
@@ -81,10 +91,11 @@ def _logical(key: str, sources: Sequence[Mapping[str, Any]]) -> Filter:
         wanted = [part.query for part in parts if part.query]
         return Filter({"$and": wanted} if wanted else {}, exact)
     if key == "$or":
-        # One branch about which nothing can be told lets everything through.
+        # A branch without any condition for MongoDB would let every document through.
         told = all(part.query for part in parts)
         return Filter({"$or": [part.query for part in parts]} if told else {}, exact and told)
-    usable = exact and all(part.query for part in parts)  # $nor: less found is more left out
+    # $nor excludes what its parts find, so parts that find too much would exclude too much.
+    usable = exact and all(part.query for part in parts)
     return Filter({"$nor": [part.query for part in parts]} if usable else {}, usable)
 
 
@@ -102,7 +113,7 @@ def _field(path: str, value: Any) -> Filter:
 
 
 def _same_in_mongo(path: str, operator: str, operand: Any, beside: Mapping[str, Any]) -> bool:
-    """Whether MongoDB decides an operator exactly as we do."""
+    """Return whether MongoDB decides an operator exactly as :mod:`daskbroker.core.query` does."""
     if operator in _COMPARISONS:
         return _same_value(path, operand)
     if operator in ("$in", "$nin", "$all"):

@@ -42,14 +42,15 @@ WITH_STOP: dict[str, Any] = {
     }
 }
 FEW = 8
-"""So many runs come with their stops by one query; the first batch of more is of this size."""
+"""Maximum number of runs found with their stops by one query, and the size of a first batch."""
 BATCH = 200
+"""Size of the second batch of runs, and of the cursor's batches."""
 MOST_STOPS_AT_ONCE = 5000
-"""Of more runs the stops are looked up in batches that grow to this size."""
+"""Size of the third and later batches of runs whose stops are looked up together."""
 MOST_STOPS = 5000
-"""So many runs, found by their stop, are looked up by uid; of more, all runs are looked at."""
+"""Maximum number of runs, found by stops, that are looked up by uid; else all are searched."""
 NEAR = 8
-"""Up to so many runs before those that are asked for are read; more are counted by the server."""
+"""Maximum number of runs before the wanted ones that are read; more are skipped by the server."""
 
 
 class MongoHeaderStore(HeaderStore):
@@ -58,7 +59,7 @@ class MongoHeaderStore(HeaderStore):
     Parameters
     ----------
     database
-        Of the store, shared with the event source.
+        Databases of the store, shared with the event source.
     """
 
     def __init__(self, database: Database) -> None:
@@ -138,7 +139,7 @@ class MongoHeaderStore(HeaderStore):
             yield self._checked(start, stops.get(uid) if isinstance(uid, str) else None)
 
     def _pair(self, found: dict[str, Any]) -> FoundHeader:
-        """Of a start document :data:`WITH_STOP`."""
+        """Return the header of a start document that was found by :data:`WITH_STOP`."""
         stops = found.pop(STOPS)
         return self._checked(found, stops[-1] if stops else None)
 
@@ -180,7 +181,7 @@ class MongoHeaderStore(HeaderStore):
     def _enough(
         self, query: dict[str, Any], offset: int, wanted: int | None, oldest_first: bool
     ) -> Iterator[FoundHeader]:
-        """Runs until so many can be read; of the first query, if all can."""
+        """Yield runs until ``wanted`` of them can be read. One query is enough if all can be."""
         while True:
             seen = bad = 0
             for one in self._pairs(query, offset, wanted, oldest_first):
@@ -199,7 +200,7 @@ class MongoHeaderStore(HeaderStore):
     def _few(
         self, query: dict[str, Any], offset: int, limit: int, order: Mapping[str, int]
     ) -> list[FoundHeader]:
-        """Runs with their stops, by one query."""
+        """Return runs with their stops, found by one query."""
         pipeline: list[dict[str, Any]] = [{"$match": query}, {"$sort": order}]
         pipeline += [{"$skip": offset}] if offset else []
         pipeline += [{"$limit": limit}, WITH_STOP]
@@ -212,7 +213,7 @@ class MongoHeaderStore(HeaderStore):
     def _pairs(
         self, query: dict[str, Any], offset: int, limit: int | None, oldest_first: bool
     ) -> Iterator[FoundHeader]:
-        """Runs in batches that begin small and grow."""
+        """Yield runs, whose stops are looked up in batches that begin small and grow."""
         order = ASCENDING if oldest_first else DESCENDING
         if limit is not None and limit <= FEW:
             yield from self._few(query, offset, limit, {"time": order, "_id": order})
@@ -265,7 +266,7 @@ class MongoHeaderStore(HeaderStore):
         return check_headers(self._database, self._narrow(search), search)
 
     def create_indexes(self) -> list[str]:
-        """See :meth:`HeaderStore.create_indexes`; those of all collections of the store."""
+        """See :meth:`HeaderStore.create_indexes`. All collections of the store are covered."""
         return self._database.create_indexes()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The indexes of a MongoDB store: those that suitcase-mongo makes, and ours."""
+"""The indexes of a MongoDB store: those that suitcase-mongo makes, and daskbroker's own."""
 
 from __future__ import annotations
 
@@ -82,20 +82,23 @@ _warned: set[tuple[str, str]] = set()
 
 
 def missing_indexes(collection: Collection[Any]) -> list[IndexModel]:
-    """Those of the indexes of a collection that it does not have."""
+    """Return the models of the indexes that a collection lacks."""
     wanted = {**METADATA_INDEXES, **ASSET_INDEXES, **OWN_INDEXES}[collection.name]
     there = [_keys(one["key"]) for one in collection.list_indexes()]
     return [model for model in wanted if _keys(model.document["key"]) not in there]
 
 
 def _keys(keys: Any) -> list[tuple[str, Any]]:
-    # A text index over everything lists the internal keys of its own.
+    # For a text index over everything the server lists its internal keys.
     found = [(name, order) for name, order in keys.items()]
     return [("text", 1)] if any(order == "text" for _, order in found) else found
 
 
 def warn_of_missing(collection: Collection[Any], field: str, label: str) -> None:
-    """Say once which index would make a query quick, where none begins with this field."""
+    """Log once a process if a collection has no index that begins with a field of a query.
+
+    An empty or missing collection is ignored.
+    """
     key = (label, f"{collection.name}.{field}")
     if key in _warned:
         return

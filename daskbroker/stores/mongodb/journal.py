@@ -1,17 +1,17 @@
 """The journal of a MongoDB store: the collection ``event``, as databroker reads and writes it.
 
-Rows are read in the order of (descriptor, time), which the index of suitcase-mongo gives; those
-of equal time come in the order of insertion.
+Rows are read in the order of (descriptor, time), which the index of suitcase-mongo gives. Rows of
+equal time come in the order of insertion.
 
-A row is in the journal, in a chunk, or, for a moment or because the journal is kept, in both.
-Who reads lists the chunks (M0), reads journal rows (J), and lists the chunks again (M). Rows
-leave the journal only after their chunk is known, so with M nothing is missed. A chunk that was
-``gone`` in M0 had left the journal before J was read; the rows of any other chunk of M are
-dropped from J by uid. So nothing is read twice either, whatever a sealer, a second one, or one
-that was killed has done meanwhile.
+A row is in the journal, in a chunk, or in both, either for a moment or because the journal is
+kept. A reader lists the chunks (M0), reads journal rows (J), and lists the chunks again (M). Rows
+leave the journal only after their chunk is published, so nothing is missed with M. The rows of a
+chunk that was ``gone`` in M0 had left the journal before J was read. The rows of any other chunk
+of M are dropped from J by uid. So nothing is read twice either, whatever sealers, some of them
+killed, have done meanwhile.
 
-Where the journal is kept, the chunks cover all rows up to the latest time in them, which a count
-over the index confirms; rows that came late are found by uid.
+If the journal is kept, the chunks cover all rows up to the latest time in them. A count over the
+index confirms this; otherwise rows that came late are found by uid.
 """
 
 from __future__ import annotations
@@ -47,14 +47,25 @@ __all__ = [
 
 IN_TIME = [("time", 1)]
 PIECE = 10_000
+"""Maximum number of uids in one command."""
 BATCH_ROWS = 1000
-"""As large as fits a processor's cache: larger ones take three times as long."""
+"""Rows of a batch, which fit a processor's cache: larger batches take three times as long."""
 PARTS_OF = {"data": "data", "ts": "timestamps"}
 PARTS = tuple(PARTS_OF.values())
 
 
 def unsealed(database: Database, owner: str, chunks: Sequence[Manifest]) -> dict[str, Any]:
-    """A filter for the journal rows that kept chunks do not hold."""
+    """Return a filter for the journal rows of a descriptor that kept chunks do not hold.
+
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    owner
+        Uid of the descriptor.
+    chunks
+        Manifests of the descriptor's chunks.
+    """
     query: dict[str, Any] = {"descriptor": storable(owner)}
     kept = [chunk for chunk in chunks if chunk["journal"] == KEPT]
     if not kept:
@@ -78,18 +89,20 @@ def without_sealed(
     before: Iterable[Manifest],
     after: Sequence[Manifest],
 ) -> list[dict[str, Any]]:
-    """Drop the rows of J that a chunk of M holds; see above.
+    """Return the rows of J that no chunk of M holds; see the module's documentation.
 
     Parameters
     ----------
+    database
+        Databases of the store.
     rows
-        J, with their uids, of one descriptor; those of kept chunks need not be there.
+        Journal rows J of one descriptor, with their uids. Rows of kept chunks may be left out.
     before, after
-        The chunks M0 and M of the descriptor.
+        Manifests M0 and M of the descriptor.
     """
     left = (GONE, KEPT)
     gone = {chunk["_id"] for chunk in before if chunk["journal"] in left}
-    # After a failover J and M may be a little older than M0: then M does not say so.
+    # After a failover J and M may be slightly older than M0. Such a chunk is not gone in M.
     gone &= {chunk["_id"] for chunk in after if chunk["journal"] in left}
     doubtful = [chunk for chunk in after if chunk["_id"] not in gone]
     if not doubtful or not rows:
@@ -99,7 +112,7 @@ def without_sealed(
 
 
 def event_from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
-    """As :func:`from_bson`; what is wrong with an event says which it is."""
+    """Return the content of an event as :func:`from_bson` does; an error names the event."""
     try:
         return from_bson(found)
     except StoreDamaged as error:
@@ -108,7 +121,7 @@ def event_from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def uid_of(row: Mapping[str, Any]) -> str | None:
-    """The uid of a row as it is stored; None if it is no text."""
+    """Return the uid of a row as it is stored; None if it is not text."""
     uid = row.get("uid")
     return uid if isinstance(uid, str) else None
 
@@ -121,12 +134,21 @@ def row_batches(
     limit: int = 0,
     session: ClientSession | None = None,
 ) -> Generator[tuple[list[dict[str, Any]], int], None, None]:
-    """Journal rows in the order of time, in batches as the server sends them, with their bytes.
+    """Yield journal rows in the order of time, in the server's batches, with the bytes of each.
 
-    In a session only those that no failover takes away.
+    A batch is decoded at once, which is a quarter quicker than row by row. The server sends the
+    next batches unasked meanwhile, unless it is a ``mongos`` or there is a limit.
 
-    A batch is decoded at once, a quarter quicker than row by row, while the server sends the next
-    ones unasked, where it can.
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    query, projection
+        Filter for the rows, and fields to fetch. All fields if None.
+    limit
+        Maximum number of rows. All rows if 0.
+    session
+        Session to read in. If given, only rows that no failover can lose are read.
     """
     with database.errors():
         events = database.collection("event", settled=session is not None)
@@ -145,7 +167,7 @@ def row_batches(
 
 
 def event_projection(columns: Sequence[str] | None) -> dict[str, int] | None:
-    """What to ask MongoDB for, to make these columns of; None: everything."""
+    """Return the projection for the fields that columns are made of; None for all fields."""
     if columns is None:
         return None
     wanted = {SIDE, "time", "uid"}
@@ -167,16 +189,21 @@ def event_columns(
     columns: Sequence[str] | None,
     metadata: Mapping[str, str],
 ) -> pa.Table:
-    """Journal rows as a chunk, or only some columns of it.
+    """Return journal rows as the table of a chunk, or only some columns of it.
 
     Parameters
     ----------
     batches
-        Rows as found with :func:`event_projection`.
+        Batches of rows as found with :func:`event_projection`.
     columns
-        Physical names; those that no row has are left out.
+        Physical names of the columns. Those that no row has are left out. All columns if None.
     metadata
-        Of the chunk's schema.
+        Metadata of the table's schema.
+
+    Raises
+    ------
+    StoreDamaged
+        If an event is malformed.
     """
     if columns is None or not all(name in EVENT.columns or ":" in name for name in columns):
         found = [row for batch in batches for row in batch]
@@ -206,7 +233,10 @@ def event_columns(
 def _collected(
     batches: Iterable[Sequence[Mapping[str, Any]]], columns: Sequence[str]
 ) -> tuple[int, dict[str, list[Any]]]:
-    """How many rows there are, and the cells of each column; batch by batch, while it is near."""
+    """Return the number of rows and the cells of each column.
+
+    Each batch is handled as a whole while it is in the processor's cache.
+    """
     cells: dict[str, list[Any]] = {name: [] for name in columns}
     places = [(name, *name.partition(":")[::2]) for name in columns]
     count = 0
@@ -222,6 +252,6 @@ def _collected(
 
 def _cells(mappings: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
     try:
-        return list(map(itemgetter(key), mappings))  # a quarter of the time of asking each
+        return list(map(itemgetter(key), mappings))  # takes a quarter of the time of get()
     except KeyError:
         return [mapping.get(key, MISSING) for mapping in mappings]

@@ -20,7 +20,7 @@ __all__ = ["open_store"]
 
 LAYOUTS = ("auto", "normalized", "embedded")
 NAME = "mongo"
-"""Of the one store of events."""
+"""Name of the event source."""
 
 
 def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
@@ -29,15 +29,19 @@ def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
     Parameters
     ----------
     settings
-        ``{"mongo": {"uri": …, "assets": uri or None, "layout": …}, "mode": "r" or "a"}``; the
-        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which looks. With
-        ``"origin"``, key of the broker, readers pickle as that and not as these uris.
+        ``{"mongo": {"uri": …, "assets": uri or None, "layout": …}, "mode": "r" or "a"}``. The
+        layout is ``"normalized"``, ``"embedded"`` or ``"auto"`` (the default), which detects it.
+        If ``"origin"``, the key of the broker, is given, readers pickle as that key and not as
+        these uris.
     create
-        Of no concern: a database is made by the first insert.
+        Ignored: the server creates a database with the first insert.
 
     Raises
     ------
-    ConfigError, StoreUnavailable, StoreVersion, StoreReadOnly
+    ConfigError
+        If a uri or the layout is not valid.
+    StoreUnavailable, StoreVersion, StoreReadOnly
+        If the server does not answer, the format is too new, or access is refused.
     """
     mongo = settings["mongo"]
     read_only = settings.get("mode", "a") == "r"
@@ -55,11 +59,11 @@ def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
             events = SpooledEventStore(events, Path(folder).expanduser())
         return Opened(MongoHeaderStore(database), {NAME: events})
     finally:
-        release()  # the stores, if there are any now, have leases of their own
+        release()  # the stores have leases of their own; without any the database closes
 
 
 def _layout(database: Database, layout: str) -> str:
-    """The layout of a database; a new one is to be normalized."""
+    """Return the layout of a database. A new database becomes normalized."""
     if layout not in LAYOUTS:
         raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
     if layout != "auto":

@@ -1,4 +1,4 @@
-"""Reading the pages of suitcase-mongo's layout "embedded" as chunks."""
+"""Pages of suitcase-mongo's layout "embedded", read as chunks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ BOOKKEEPING = ("size", "first_index", "last_index")
 
 
 def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa.Table:
-    """Read a page of events or datums, all of it or only some columns.
+    """Read a page of events or datums as a table.
 
     Parameters
     ----------
+    database
+        Databases of the store.
     key
         ``("event_page", run, _id, rows)`` or ``("datum_page", run, _id)``.
+    columns
+        Physical names of the columns. Those that the page lacks are left out. All columns if None.
 
     Raises
     ------
     StoreDamaged
-        If the page is gone, or a column of it has lost rows.
+        If the page is not stored any more, or one of its columns has not a value for each row.
     """
     layout = EVENT if key[0] == "event_page" else DATUM
     shown = event_projection(columns) if layout is EVENT else None
@@ -49,7 +53,7 @@ def read_page(database: Database, key: Any, columns: Sequence[str] | None) -> pa
 
 
 def _cleaned(layout: Layout, found: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The page alone, with all its columns of one length."""
+    """Return a page without bookkeeping, after checking that all columns have the same length."""
     page = {key: value for key, value in from_bson(found).items() if key not in BOOKKEEPING}
     listed = page.get(layout.uid)
     if not isinstance(listed, list):

@@ -1,4 +1,4 @@
-"""What detector files say, in a collection of our own beside those of databroker."""
+"""Peeks, the stored facts about detector files, in a collection of daskbroker's own."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .database import PEEKS, Database
 __all__ = ["find_peeks", "list_peeks", "put_peeks"]
 
 RUNS_AT_A_TIME = 5000
-"""So many runs are named in one query."""
+"""Maximum number of runs in one query."""
 
 
 def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
-    """Those of some runs."""
+    """Return the peeks of some runs."""
     names = {storable(uid): uid for uid in runs}
     asked = list(names)
     with database.errors():
@@ -32,7 +32,7 @@ def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
 
 
 def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
-    """One of each sort."""
+    """Return one stored peek for each of the given sorts that has any."""
     with database.errors():
         collection = database.collection(PEEKS)
         found = [collection.find_one({"sort": sort}) for sort in sorts]
@@ -40,7 +40,7 @@ def find_peeks(database: Database, sorts: Sequence[str]) -> list[Peek]:
 
 
 def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
-    """Put some in place of those that there are. That they survive a failover is not waited for."""
+    """Store peeks, replacing previous ones, without waiting until they would survive a failover."""
     changes = [ReplaceOne(_place_of(peek), _document_of(peek), upsert=True) for peek in peeks]
     with database.limit(), database.errors():
         database.create_indexes([PEEKS])

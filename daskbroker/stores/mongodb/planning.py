@@ -1,8 +1,8 @@
-"""Planning in a MongoDB store: from manifest and journal to a list of chunks.
+"""Planning in a MongoDB store: from manifests and journal to a list of chunks.
 
-One query tells of all descriptors how many rows the journal has and which chunks there are.
-Short journals are read by a second one, for all descriptors together, and travel with the plan;
-a long one is surveyed by a query of its own and read in ranges.
+One query finds, for all descriptors, the number of rows in the journal and the chunks. Short
+journals are read by a second query, for all descriptors together, and travel with the plan. A long
+journal is surveyed by a query of its own and is later read in ranges.
 """
 
 from __future__ import annotations
@@ -35,14 +35,26 @@ from .survey import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 __all__ = ["EventPlanner"]
 
 INLINE_BYTES = 8 * 2**20
-"""A journal whose rows should take more than this is surveyed, not read."""
+"""Maximum estimated bytes of a journal that is read for the plan; a larger one is surveyed."""
 TOGETHER = 20_000
-"""So many rows of short journals are read by one query."""
+"""Number of rows of short journals after which a query is sent for them."""
 
 
 @dataclass
 class _Stream:
-    """What is known of one descriptor while it is planned."""
+    """State of one descriptor while it is planned.
+
+    Attributes
+    ----------
+    descriptor, place
+        The descriptor, and its index in the plan.
+    journal
+        Number of its rows in the journal.
+    chunks
+        Manifests of its chunks.
+    filter
+        Filter for its journal rows that kept chunks do not hold.
+    """
 
     descriptor: Document
     place: int
@@ -52,26 +64,31 @@ class _Stream:
 
     @property
     def waiting(self) -> int:
-        """Rows of the journal that no kept chunk holds; about so many are to be read."""
+        """Approximate number of journal rows to read: those that no kept chunk holds."""
         kept = sum(chunk["rows"] for chunk in self.chunks if chunk["journal"] == KEPT)
         return self.journal - kept
 
     @property
     def is_long(self) -> bool:
-        """Whether to read the journal in ranges."""
+        """Whether the journal is to be read in ranges."""
         estimate = self.waiting * _row_bytes(self.descriptor)
         return self.waiting > RANGE_ROWS or (self.waiting > 1 and estimate > INLINE_BYTES)
 
 
 class EventPlanner:
-    """Plans the events of some descriptors.
+    """Planner of the events of some descriptors.
 
     Parameters
     ----------
-    database, builder, descriptors
-        Of the plan.
+    database
+        Databases of the store.
+    builder
+        Builder of the plan, which chunks are added to.
+    descriptors
+        Descriptors to plan.
     known
-        Surveys made before, by descriptor, number of rows and position; it is added to.
+        Previous surveys, by uid of the descriptor, number of journal rows and position after the
+        last chunk. New surveys are added to it.
     """
 
     def __init__(
@@ -91,7 +108,7 @@ class EventPlanner:
         self._schemas: dict[str, int] = {}
 
     def add_all(self) -> None:
-        """Add the chunks of all descriptors to the plan, and what the journal still holds."""
+        """Add the chunks of all descriptors, and the rows still in the journal, to the plan."""
         with self._database.session() as session:
             self._look(session)
             self._database.settle(session)
@@ -116,14 +133,14 @@ class EventPlanner:
             self._add_short(short, session)
 
     def _add(self, stream: _Stream, add: Callable[..., None], *arguments: Any) -> None:
-        """Add a stream to the plan; what cannot be read of it costs its run, and no other."""
+        """Add a stream to the plan. If it cannot be read, only its run is marked as bad."""
         try:
             add(*arguments)
         except StoreDamaged as error:
             self._builder.note_bad(stream.place, str(error))
 
     def _look(self, session: ClientSession) -> None:
-        """Count journals and list chunks, in this order, with one query."""
+        """Count journal rows and list chunks with one query, in this order."""
         uids = list(self._streams)
         with self._database.errors():
             events = self._database.collection("event")
@@ -143,7 +160,7 @@ class EventPlanner:
                     self._streams[doc["owner"]].chunks.append(doc)
                 elif isinstance(doc["descriptor"], str):
                     self._streams[doc["descriptor"]].journal = doc["journal"]
-                else:  # found by one of a list
+                else:  # a list of which one item matches
                     for uid in self._streams.keys() & set(map(str, doc["descriptor"])):
                         place = self._streams[uid].place
                         self._builder.note_bad(place, "events whose descriptor is a list")
@@ -162,7 +179,7 @@ class EventPlanner:
             )
 
     def _add_short(self, streams: Sequence[_Stream], session: ClientSession) -> None:
-        """Read the journals of some descriptors, and their chunks after that."""
+        """Read the journals of some descriptors, then list their chunks, with one query."""
         rows: dict[str, list[dict[str, Any]]] = {}
         after: dict[str, list[Manifest]] = {}
         uids = [storable(stream.descriptor["uid"]) for stream in streams]
@@ -184,7 +201,7 @@ class EventPlanner:
     def _add_rows(
         self, stream: _Stream, rows: list[dict[str, Any]], before: Sequence[Manifest]
     ) -> None:
-        """Add the chunks of a stream, and the rows of its journal that none of them holds."""
+        """Add the chunks of a stream, and the journal rows that none of them holds."""
         left = without_sealed(self._database, rows, before, stream.chunks)
         self._add_sealed(stream)
         if left:
@@ -199,6 +216,7 @@ class EventPlanner:
         ranges = self._known.get(key)
         if ranges is None:
             ranges = self._survey(stream, session)
+            # If rows were sealed during the survey, the ranges do not belong to this key.
             if sealed_end(stream.chunks) == key[2]:
                 self._known[key] = ranges
         self._add_sealed(stream)
@@ -211,7 +229,7 @@ class EventPlanner:
             first += one.facts.rows
 
     def _survey(self, stream: _Stream, session: ClientSession) -> list[Range]:
-        """Cut the journal; anew while a sealer moves rows from under our hands."""
+        """Cut the journal into ranges, again and again while a sealer moves rows meanwhile."""
         uid = stream.descriptor["uid"]
         rounds = Rounds(f"planning the events of descriptor {uid!r} in {self._database.label}")
         while True:
@@ -222,7 +240,7 @@ class EventPlanner:
                 return [self._with_packed(stream, one) for one in ranges]
 
     def _walk(self, stream: _Stream, session: ClientSession) -> tuple[list[Range], list[Manifest]]:
-        """One pass over the rows, and the chunks that there are after that."""
+        """Return the ranges found by one pass over the rows, and the chunks listed after it."""
         doubtful = [c for c in stream.chunks if c["journal"] == WAITING]
         after: list[Manifest] = []
         descriptor = stream.descriptor
@@ -245,7 +263,7 @@ class EventPlanner:
 
     @contextmanager
     def _named(self, stream: _Stream) -> Iterator[None]:
-        """Of an event that the survey finds to make no sense, say which and why."""
+        """Return a context in which the error for a malformed event names the event and fault."""
         try:
             yield
         except OddEvent as error:
@@ -258,7 +276,7 @@ class EventPlanner:
     def _rows_of(
         self, found: Any, after: list[Manifest], doubtful: Sequence[Manifest]
     ) -> Iterator[dict[str, Any]]:
-        """The rows but for those of chunks that wait to leave the journal; chunks set apart."""
+        """Yield the rows, except those of chunks that are waiting; add manifests to ``after``."""
         batch: list[dict[str, Any]] = []
         while batch := list(islice(found, RANGE_ROWS)):
             after.extend(doc for doc in batch if "owner" in doc)
@@ -266,7 +284,7 @@ class EventPlanner:
             yield from without_sealed(self._database, rows, (), doubtful)
 
     def _with_packed(self, stream: _Stream, one: Range) -> Range:
-        """The range with the kinds of values that BSON cannot hold."""
+        """Return a range whose kinds also cover the rows with values that BSON cannot hold."""
         if not one.packed:
             return one
         times = {"time": {"$gte": one.begin, "$lte": one.end}}
@@ -282,7 +300,7 @@ class EventPlanner:
 
 
 def _chunks_stage(uids: Sequence[str]) -> dict[str, Any]:
-    """The stage that lists, after all that comes before, the chunks of some descriptors."""
+    """Return the stage that appends the manifests of some descriptors to the previous results."""
     pipeline = [{"$match": {"owner": {"$in": list(uids)}}}]
     return {"$unionWith": {"coll": CHUNKS, "pipeline": pipeline}}
 
@@ -300,7 +318,7 @@ def _ordered(chunks: Sequence[Manifest]) -> list[Manifest]:
 
 
 def _row_bytes(descriptor: Mapping[str, Any]) -> int:
-    """About how large an event of a descriptor should be, as it claims."""
+    """Return the estimated bytes of an event, by the shapes in its descriptor."""
     total = 200
     for claim in descriptor["data_keys"].values():
         cells = 1

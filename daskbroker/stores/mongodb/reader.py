@@ -1,4 +1,4 @@
-"""Reading chunks of a MongoDB store: sealed ones, and ranges of its journal."""
+"""Reading of chunks of a MongoDB store: sealed ones, ranges of its journal, datums and pages."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from .references import datum_range
 __all__ = ["MongoReader", "range_key"]
 
 TOGETHER = 128
-"""So many small chunks are fetched by one query."""
+"""Maximum number of small chunks that are fetched by one query."""
 
 
 def range_key(
     run: str, descriptor: str, begin: float, end: float, rows: int, position: int
 ) -> tuple[Any, ...]:
-    """The key of a range of the journal.
+    """Return the key of a range of the journal.
 
     Parameters
     ----------
     run, descriptor
-        Uids.
+        Uids of the run and the descriptor.
     begin, end
-        Times of its first and last row.
+        Times of the first and the last row.
     rows
-        How many there were.
+        Number of rows when the plan was made.
     position
-        How many rows of the descriptor were sealed then.
+        Number of sealed rows of the descriptor when the plan was made.
     """
     return ("event", run, descriptor, begin, end, rows, position)
 
 
 @dataclass(frozen=True)
 class MongoReader(ChunkReader):
-    """Reads by key; pickles as the uris of the databases, and connects when it reads.
+    """A reader of chunks by key, which pickles as the uris and connects when it reads.
 
-    With an ``origin`` (key of a broker, name of its event source) it pickles as that: the broker
-    was opened by the name of a configuration that holds a password, and each process that reads
-    has that configuration.
+    If it has an ``origin`` (key of a broker, name of its event source), it pickles as that. Such a
+    broker was opened by the name of a configuration that holds a password, and each process that
+    reads has that configuration.
 
-    Keys are ``("chunk", number, rows, whole)`` of a sealed chunk, ``("event", …)`` of a range of
-    the journal (see :func:`range_key`), ``("datum", run, first, last)`` of a run's datums, and
-    those of :func:`daskbroker.stores.mongodb.pages.read_page`.
+    Keys are ``("chunk", _id, rows, whole)`` for a sealed chunk, ``("event", …)`` for a range of
+    the journal (see :func:`range_key`), ``("datum", run, first, last)`` for a range of a run's
+    datums, and those of :func:`daskbroker.stores.mongodb.pages.read_page`.
     """
 
     uri: str = field(repr=False)
@@ -71,7 +71,7 @@ class MongoReader(ChunkReader):
         return (MongoReader, (self.uri, self.assets, self.read_only))
 
     def database(self) -> Database:
-        """The databases, with this process's connections."""
+        """Return the databases with the connections of this process."""
         return Database.of(self.uri, self.assets, read_only=self.read_only)
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
@@ -112,7 +112,7 @@ class MongoReader(ChunkReader):
 def _read_range(
     database: Database, key: tuple[Any, ...], columns: Sequence[str] | None
 ) -> pa.Table:
-    """Rows of the journal; from chunks, where they have been sealed since they were planned."""
+    """Read a range of the journal; rows that were sealed since the plan come from their chunks."""
     _, run, descriptor, begin, end, rows, _ = key
     query = {"descriptor": storable(descriptor), "time": {"$gte": begin, "$lte": end}}
     batches = row_batches(database, query, event_projection(columns))
@@ -124,7 +124,7 @@ def _read_range(
 
 
 def chunks_in(database: Database, key: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """The chunks that may hold rows of a range."""
+    """Return the manifests of the chunks that may hold rows of a range."""
     _, _, descriptor, begin, end, _, _ = key
     return [
         chunk
@@ -139,7 +139,15 @@ def _merged_range(
     columns: Sequence[str] | None,
     metadata: dict[str, str],
 ) -> pa.Table:
-    """What the journal still has of a range, and what chunks newer than the plan have of it."""
+    """Read the rows of a range that are still in the journal, or in chunks newer than the plan.
+
+    Raises
+    ------
+    StoreDamaged
+        If there are fewer rows than when the plan was made.
+    StoreError
+        If there are more.
+    """
     _, run, descriptor, begin, end, rows, position = key
     query = {"descriptor": storable(descriptor), "time": {"$gte": begin, "$lte": end}}
     with database.errors():

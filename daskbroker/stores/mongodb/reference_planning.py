@@ -1,7 +1,7 @@
-"""Planning of references in a MongoDB store: for any number of runs, a query or two a collection.
+"""Planning of references in a MongoDB store, with few queries for any number of runs.
 
-Resources and stream_resources, and the datums of runs that have few, travel with the plan; many
-datums are read in ranges.
+Resources and stream_resources travel with the plan, and so do the datums of runs that have few. If
+a run has many datums, they are read in ranges.
 """
 
 from __future__ import annotations
@@ -24,31 +24,32 @@ from .references import of_runs, orphan_datums, orphan_resources, run_of, with_u
 __all__ = ["ReferencePlanner"]
 
 AT_A_TIME = 5000
-"""So many runs, or resources, are named in one query."""
+"""Number of runs, or of resources, in one query."""
 INLINE_DATUMS = 65_536
-"""Up to so many datums of a run travel with the plan; more are read in ranges."""
+"""Maximum number of datums of a run that travel with the plan; more are read in ranges."""
 RANGE_ROWS = 16_384
+"""Number of datums in a range."""
 DATUM_BYTES = 100
-"""About so large is a datum."""
+"""Approximate bytes of a datum."""
 
 Found = dict[str, list[dict[str, Any]]]
 """Documents by run."""
 
 
 class ReferencePlanner:
-    """Plans the references of some runs.
+    """Planner of the references of some runs.
 
     Parameters
     ----------
     database, reader
-        Of the store.
+        Databases and reader of the store.
     runs
-        Uids.
+        Uids of the runs.
     run_of_descriptors
-        From descriptors' uids to those of their runs.
+        Function that maps uids of descriptors to the uids of their runs.
     datum_ids
-        The text in the external columns of each run's events; None if every resource names its
-        run, so that nobody has to ask.
+        Function that returns the texts in the external columns of each run's events. None if
+        every resource names its run, so that these are not needed.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class ReferencePlanner:
         self._faults: dict[tuple[str, str], str] = {}
 
     def plan(self, layout: Layout) -> ChunkPlan:
-        """The chunks of one kind of references."""
+        """Return the plan for one kind of references."""
         store = self._database.identity
         builder = PlanBuilder(self._reader, layout, store, run_owners(self._runs))
         docs = self._documents(layout)
@@ -96,7 +97,7 @@ class ReferencePlanner:
     def _take(
         self, layout: Layout, found: Found, runs: Iterable[str], doc: Mapping[str, Any]
     ) -> None:
-        """Note a document, as stored, as one of some runs; or that it makes no sense."""
+        """Add a stored document to ``found`` for some runs, or note a fault if it is malformed."""
         try:
             taken = with_uid(layout, doc)
         except StoreDamaged as error:
@@ -123,7 +124,7 @@ class ReferencePlanner:
     def _find(
         self, layout: Layout, queries: Iterable[Mapping[str, Any]], shown: Any = None
     ) -> Iterator[dict[str, Any]]:
-        """Documents as stored, in the order in which they came."""
+        """Yield the stored documents that match each query, in the order of insertion."""
         for query in queries:
             with self._database.errors():
                 collection = self._database.collection(layout.kind)
@@ -133,7 +134,7 @@ class ReferencePlanner:
     # -- resources ---------------------------------------------------------------------------
 
     def _owners(self, layout: Layout) -> Found:
-        """Resources or stream_resources that name their run."""
+        """Return the resources or stream_resources that name their run."""
         if layout.kind not in self._owned:
             found: Found = {}
             names = list(self._by_name)
@@ -144,7 +145,7 @@ class ReferencePlanner:
         return self._owned[layout.kind]
 
     def _owner_queries(self, layout: Layout, runs: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """Filters for what belongs to the resources of some runs; a run is not divided."""
+        """Yield filters for what belongs to the resources of some runs. A run is not divided."""
         uids: dict[str, None] = {}
         owners = self._owners(LAYOUTS[layout.owner])
         for run in runs:
@@ -156,7 +157,7 @@ class ReferencePlanner:
             yield {layout.owner: {"$in": list(uids)}}
 
     def _runs_of_owners(self, layout: Layout) -> dict[str, list[str]]:
-        """Which runs have each resource, by its uid as stored; several where uids were reused."""
+        """Return the runs of each resource by its stored uid: several if uids were reused."""
         runs: dict[str, list[str]] = {}
         for run, docs in self._owners(LAYOUTS[layout.owner]).items():
             for uid in dict.fromkeys(storable(doc["uid"]) for doc in docs):
@@ -176,7 +177,7 @@ class ReferencePlanner:
         return found
 
     def _runs_of(self, datum: Mapping[str, Any]) -> list[str]:
-        """The runs that have the resource of a datum as stored."""
+        """Return the runs that have the resource of a stored datum."""
         owner = datum.get(DATUM.owner)
         return self._resources.get(owner, []) if isinstance(owner, str) else []
 
@@ -186,7 +187,7 @@ class ReferencePlanner:
 
     @cached_property
     def _many(self) -> set[str]:
-        """Runs with more datums than shall travel with a plan."""
+        """Runs with more than :data:`INLINE_DATUMS` datums."""
         counts: dict[str, int] = {}
         for query in self._owner_queries(DATUM, self._runs):
             stages = [
@@ -203,9 +204,9 @@ class ReferencePlanner:
         return {run for run, rows in counts.items() if rows > INLINE_DATUMS}
 
     def _datum_ranges(self) -> dict[str, list[tuple[str, str, int]]]:
-        """Ranges of the datums of runs that have many, as ``(first _id, last _id, rows)``.
+        """Return the ranges ``(first _id, last _id, rows)`` of the datums of runs with many.
 
-        The ``_id``s are walked in the order of insertion, nothing else is read.
+        Only ``_id`` and resource of the datums are read, in the order of insertion.
         """
         ranges: dict[str, list[tuple[str, str, int]]] = {}
         queries = self._owner_queries(DATUM, self._many)
@@ -240,7 +241,7 @@ class ReferencePlanner:
 
     @cached_property
     def _orphans(self) -> tuple[Found, Found]:
-        """Resources and datums of resources that name no run, by the runs whose events use them."""
+        """Resources that name no run, and their datums, by the runs whose events use them."""
         if self._datum_ids is None:
             return {}, {}
         of_run = self._datum_ids()

@@ -1,9 +1,10 @@
-"""References of runs in MongoDB: resources, datums, and their kin of streams.
+"""References of runs in MongoDB: resources, datums, stream_resources and stream_datums.
 
-They stay plain documents in collections of their own, also after sealing, so databroker and
-ophyd's tools go on finding them. Datums have no run, they have it by their resource. A resource
-without ``run_start`` has it noted under ``_daskbroker.run`` if daskbroker stored it; of older
-ones (some without ``uid``, referred to by their ``_id``) the events of a run tell by their datums.
+They stay plain documents in collections of their own, also after sealing, so that databroker and
+ophyd's tools still find them. Datums do not name a run; they belong to the run of their resource.
+A resource without ``run_start`` has its run noted under ``_daskbroker.run`` if daskbroker stored
+it. The runs of older ones (some without ``uid``, referred to by their ``_id``) are found by the
+datums that events name.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 PIECE = 2000
+"""Maximum number of uids in one query."""
 
 
 # -- insert ----------------------------------------------------------------------------------
@@ -48,12 +50,12 @@ PIECE = 2000
 def store_reference(
     database: Database, layout: Layout, docs: Sequence[Mapping[str, Any]], run: str
 ) -> None:
-    """Store checked references of a run, those that are there already left out.
+    """Store validated references of a run, except those that are stored already.
 
     Raises
     ------
     DuplicateUID
-        If a different one is stored under the same uid; then none is stored.
+        If a different reference is stored under the same uid. Then none is stored.
     """
     fresh = [doc for doc in docs if not _is_stored(database, layout, doc, run)]
     if not fresh:
@@ -67,7 +69,7 @@ def store_reference(
                 collection.insert_one(encoded[0])
             else:
                 collection.insert_many(encoded)
-        except DuplicateKeyError:
+        except DuplicateKeyError:  # another process may have stored the same document just now
             for doc in fresh:
                 if not _is_stored(database, layout, doc, run):
                     raise
@@ -85,16 +87,17 @@ def _encoded(layout: Layout, doc: Mapping[str, Any], run: str) -> Any:
 
 
 def _side_run(layout: Layout, doc: Mapping[str, Any], run: str) -> str | None:
-    """The run to note beside a document that does not name it."""
+    """Return the run to note beside a resource that does not name it, else None."""
     return run if layout.owner == "" and "run_start" not in doc else None
 
 
 def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: str) -> bool:
-    """Whether this very document of the run is there.
+    """Return whether an equal document of the run is stored and confirmed.
 
     Raises
     ------
     DuplicateUID
+        If a different document is stored under its uid.
     """
     query: dict[str, Any] = {layout.uid: storable(doc[layout.uid])}
     if layout.kind == "stream_datum":
@@ -117,14 +120,14 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
 
 
 def run_of(found: Mapping[str, Any]) -> str | None:
-    """The run that a resource, as stored, belongs to; None if it names none."""
+    """Return the uid of the run that a stored resource names; None if it names none."""
     side = found.get(SIDE)
     run = (side.get("run") if isinstance(side, dict) else None) or found.get("run_start")
     return None if run is None else str(run)
 
 
 def find_run(database: Database, layout: Layout, uid: str, run: str | None) -> str | None:
-    """The run of a resource: the given one if it has it, else the newest that has."""
+    """Return the run of a resource: the given run if it has the resource, else the newest."""
     with database.errors():
         collection = database.collection(layout.kind)
         runs = [
@@ -140,7 +143,7 @@ def find_run(database: Database, layout: Layout, uid: str, run: str | None) -> s
 
 
 def resource_uids(database: Database, layout: Layout, run: str) -> list[str]:
-    """Uids, as stored, of the resources of a run."""
+    """Return the stored uids of the resources of a run."""
     with database.errors():
         collection = database.collection(layout.kind)
         warn_of_missing(collection, "run_start", database.label)
@@ -149,18 +152,18 @@ def resource_uids(database: Database, layout: Layout, run: str) -> list[str]:
 
 
 def of_runs(runs: Sequence[str]) -> dict[str, Any]:
-    """A filter for resources that name one of some runs, given as they are stored."""
+    """Return a filter for resources that name one of some runs, whose uids are as stored."""
     some = {"$in": list(runs)}
     return {"$or": [{"run_start": some}, {f"{SIDE}.run": some}]}
 
 
 def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
-    """A reference as it was given; an old resource without uid has its ``_id`` for it.
+    """Return a stored reference as it was given. An old resource without uid gets its ``_id``.
 
     Raises
     ------
     StoreDamaged
-        If it has another, or is none of ours and says so.
+        If its uid is not text, or what is under ``_daskbroker`` is not valid.
     """
     doc = from_bson(found)
     if layout.uid not in doc and not layout.owner:
@@ -173,7 +176,7 @@ def with_uid(layout: Layout, found: Mapping[str, Any]) -> dict[str, Any]:
 def datum_range(
     database: Database, run: str, first: str, last: str, *, columns: Sequence[str] | None
 ) -> pa.Table:
-    """Read a range that :func:`datum_ranges` has found."""
+    """Read a range of a run's datums as a table, from the first to the last ``_id``."""
     query = {
         "resource": {"$in": resource_uids(database, RESOURCE, run)},
         "_id": {"$gte": ObjectId(first), "$lte": ObjectId(last)},
@@ -189,26 +192,26 @@ def datum_range(
 
 
 def has_orphans(database: Database) -> bool:
-    """Whether some resources name no run."""
+    """Return whether any resource does not name its run."""
     nobody = {"run_start": {"$exists": False}, f"{SIDE}.run": {"$exists": False}}
     with database.errors():
         return database.collection(RESOURCE.kind).find_one(nobody, {"_id": 1}) is not None
 
 
 def orphan_datums(database: Database, datum_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Datums by datum_id, of those that there are."""
+    """Return the stored datums among some, by datum_id; malformed ones are left out."""
     found: dict[str, dict[str, Any]] = {}
     for some in _pieces(datum_ids, PIECE):
         with database.errors():
             for doc in database.collection(DATUM.kind).find({"datum_id": {"$in": some}}):
-                with suppress(StoreDamaged):  # it is as if it were not there
+                with suppress(StoreDamaged):  # treated as missing
                     datum = with_uid(DATUM, doc)
                     found[datum[DATUM.uid]] = datum
     return found
 
 
 def orphan_resources(database: Database, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Resources by uid, or by their ``_id`` where they have none."""
+    """Return the stored resources among some, by uid, or by ``_id`` if they have no uid."""
     found: dict[str, dict[str, Any]] = {}
     for some in _pieces(uids, PIECE):
         numbers = [ObjectId(uid) for uid in some if ObjectId.is_valid(uid)]

@@ -1,14 +1,14 @@
-"""What is left in the journal of rows that a chunk holds: for a while, their uids.
+"""Marks: the uids of sealed rows, which stay in the journal for a while.
 
-A process looks once a second which events others have sealed. One that comes again within that
-time is not among those that it knows, and would be stored twice if the journal had forgotten it,
-whose unique index is what several processes share. So a row that leaves for a chunk leaves a
-*mark*: a document of its uid alone, which also names the chunk. Marks have a descriptor that no
-stream has, so nobody reads them as events, and the time at which they were made; the index on
-(descriptor, time) has them in that order, and old ones are removed along it.
+A process looks once a second for events that others have sealed. An event that is inserted again
+within that time is not among those that the process knows. It would be stored twice if the journal
+had forgotten it, as the unique index of the journal is what several processes share. So a row that
+leaves for a chunk is replaced by a *mark*: a document with its uid and the chunk. Marks have a
+descriptor that no stream has, so they are never read as events, and the time at which they were
+made. The index on (descriptor, time) has them in that order, and old ones are removed along it.
 
-All times are the server's. A process that lingers between its look and its insert for so long that
-a mark may have gone looks again afterwards; see :meth:`EventWriter.append`.
+All times are the server's. A process that takes so long between its look and its insert that a
+mark may have been removed looks again afterwards; see :meth:`EventWriter.append`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,28 @@ from .database import Database
 __all__ = ["MARKS", "REMEMBERED_SECONDS", "chunk_of_mark", "mark_sealed", "remove_old_marks"]
 
 MARKS = "daskbroker:sealed"
-"""Marks have it where rows have the uid of their descriptor."""
+"""Value of ``descriptor`` in marks, in place of the uid of a descriptor."""
 REMEMBERED_SECONDS = 60.0
+"""Minimum seconds that marks are kept."""
 REMOVE_EVERY_SECONDS = 30.0
+"""Seconds between two removals of old marks by a process."""
 MOST_REMOVED = 20_000
-"""So many are removed at a time: more than were made by then, in the time of an insert."""
+"""Approximate maximum of marks removed at a time, so that it takes no longer than an insert may."""
 
 
 def mark_sealed(database: Database, owner: str, uids: Sequence[str], chunk: str) -> None:
-    """Leave marks for rows of a descriptor, as BSON has its uid and theirs; again does nothing.
+    """Replace the journal rows of a chunk by marks. Repeating it does no harm.
 
-    Twice, if the primary goes, as pymongo does not repeat that.
+    If the primary goes away, the command is sent a second time, as pymongo does not retry it.
+
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    owner, uids
+        Uids of the descriptor and of the rows, as stored.
+    chunk
+        The ``_id`` of the chunk that holds the rows.
     """
     rows = {"uid": {"$in": list(uids)}, "descriptor": owner}
     now = {"$divide": [{"$toLong": "$$NOW"}, 1000.0]}
@@ -48,12 +59,12 @@ def mark_sealed(database: Database, owner: str, uids: Sequence[str], chunk: str)
 
 
 def chunk_of_mark(row: Mapping[str, Any]) -> str | None:
-    """The chunk that has the row for which a mark stands; None of a row."""
+    """Return the chunk that a mark names; None if the document is a row and not a mark."""
     return str(row["chunk"]) if row.get("descriptor") == MARKS else None
 
 
 def remove_old_marks(database: Database) -> None:
-    """Remove the marks that nobody needs any more, unless this process has just done so."""
+    """Remove old marks, unless this process did so in the last :data:`REMOVE_EVERY_SECONDS`."""
     if time.monotonic() - database.marks_removed < REMOVE_EVERY_SECONDS:
         return
     with database.errors(), database.limit():
@@ -61,7 +72,9 @@ def remove_old_marks(database: Database) -> None:
         now = events.database.client.admin.command("hello")["localTime"].timestamp()
         old = {"descriptor": MARKS, "time": {"$lt": now - REMEMBERED_SECONDS}}
         most = list(events.find(old, {"time": 1}).sort("time").skip(MOST_REMOVED).limit(1))
-        if most:  # the next time goes on; of one time are those of one command, which are fewer
+        # More are left for the next time. Marks of one command have the same time and are fewer
+        # than this, so some are always removed.
+        if most:
             old["time"] = {"$lt": most[0]["time"]}
         events.delete_many(old)
     if not most:

@@ -1,14 +1,15 @@
 """Sealing in MongoDB: rows leave the journal for immutable chunks, safely at any moment.
 
 A sealer (1) finishes what another may have left: rows of chunks that are ``waiting`` are removed
-from the journal, and the chunks marked ``gone``; (2) takes rows from the journal, in the order of
-time, and stores their columns; (3) makes the chunk known at the position where step 1 found the
-end, as ``waiting``, or as ``kept`` where the journal is to stay; (4) removes the rows, whose uids
-are remembered for a while (:mod:`.sealed_rows`), and marks the chunk ``gone``. If another sealer
-has made a chunk known since step 1, step 3 fails on the unique key of sequence and position, the
-columns are thrown away, and all begins anew: so no row is ever in two chunks. Each step is sure
-before the next one begins. Killed anywhere, a sealer leaves at worst columns that no chunk names
-(:func:`sweep` removes them) or a chunk that the next one finishes.
+from the journal, and the chunks are set to ``gone``; (2) reads rows from the journal, in the order
+of time, and stores their columns; (3) publishes the chunk at the position where step 1 found the
+end, as ``waiting``, or as ``kept`` if the journal is to stay; (4) removes the rows, whose uids are
+remembered for a while (:mod:`.sealed_rows`), and sets the chunk to ``gone``.
+
+If another sealer has published a chunk since step 1, step 3 fails on the unique key of sequence
+and position. The columns are then discarded and everything begins again, so no row is ever in two
+chunks. Each step is confirmed before the next one begins. A sealer that is killed leaves at worst
+columns that no chunk names (:func:`sweep` removes them) or a chunk that the next sealer finishes.
 """
 
 from __future__ import annotations
@@ -50,14 +51,15 @@ from .sealed_rows import mark_sealed
 __all__ = ["page_tables", "seal_descriptor", "seal_rows", "seal_tables", "sweep"]
 
 SEALED_BYTES = 8 * 2**20
-"""Of BSON, about, in a chunk; a batch of the server's may come on top."""
+"""Bytes of BSON after which a chunk is full; it may exceed this by a batch of the server."""
 ORPHAN_SECONDS = 3600.0
+"""Minimum age in seconds of columns that are swept, as their sealer may still be at work."""
 
 
 def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = False) -> int:
-    """Pack what the journal holds of a descriptor into chunks; how many were made.
+    """Seal the journal rows of a descriptor and return the number of chunks that were made.
 
-    Rows that come while it works are left for the next time.
+    Rows that arrive meanwhile are left for the next time. If ``keep``, rows stay in the journal.
     """
     owner = descriptor["uid"]
     made, done = 0, 0
@@ -68,8 +70,9 @@ def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = Fa
         return 0
     rounds = Rounds(f"sealing the events of descriptor {owner!r} in {database.label}")
     while True:
-        # Each round is progress, and has the time of an insert. Rows that a failover may take
-        # away are left: who inserts one again, as its insert has not returned, would have it twice.
+        # Each round makes progress and may take as long as an insert. Rows that a failover can
+        # lose are left: an insert of one that has not returned is repeated, and would store the
+        # row twice.
         with database.limit(), database.session() as session:
             chunks = _finished(database, owner, keep=keep, session=session)
             rounds.check(sealed_end(chunks))
@@ -93,9 +96,9 @@ def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = Fa
 def _finished(
     database: Database, owner: str, *, keep: bool, session: ClientSession
 ) -> list[Manifest]:
-    """The chunks of a sequence, after removing rows that should have left the journal.
+    """Return the chunks of a sequence, after removing rows that should have left the journal.
 
-    Only chunks that are there to stay: a position after another one might be taken twice.
+    Only chunks that no failover can lose count: a position after another one might be used twice.
     """
     chunks = chunks_of(database, owner, session)
     if session.operation_time is not None:
@@ -110,9 +113,10 @@ def _finished(
 def _next_rows(
     database: Database, query: Mapping[str, Any], session: ClientSession
 ) -> list[dict[str, Any]]:
-    """The first rows of the journal, as many as a chunk shall hold, of those that stay.
+    """Return the first confirmed rows of the journal, as many as a chunk shall hold.
 
-    In the session in which the chunks were listed: so no row is seen that has left for one.
+    The session is that in which the chunks were listed, so that no row is seen that has left for
+    one of them.
     """
     rows: list[dict[str, Any]] = []
     size = 0
@@ -133,9 +137,25 @@ def seal_rows(
     first: int,
     journal: str,
 ) -> list[Manifest]:
-    """Make chunks of rows, more than one where a column would be too large for a document.
+    """Publish rows as chunks: more than one if a column would be too large for a document.
 
-    Returns the chunks; none, if another sealer was first.
+    Parameters
+    ----------
+    database
+        Databases of the store.
+    descriptor
+        Descriptor of the rows.
+    rows
+        Events as stored.
+    first
+        Position of the first row in the sequence.
+    journal
+        State of the rows in the journal; see :mod:`.chunk_store`.
+
+    Returns
+    -------
+    list
+        Manifests of the chunks. Empty if another sealer was first at this position.
 
     Raises
     ------
@@ -154,9 +174,9 @@ def seal_tables(
     first: int,
     journal: str,
 ) -> list[Manifest]:
-    """Make each table a chunk, from a position on; two, and so on, where it does not fit.
+    """Publish each table as a chunk, from a position on; one that is too large is cut in halves.
 
-    Returns and raises as :func:`seal_rows`.
+    Parameters, return value and errors are those of :func:`seal_rows`.
     """
     pieces = list(tables)
     manifests: list[Manifest] = []
@@ -177,7 +197,7 @@ def seal_tables(
     except BaseException:
         discard(database, manifests)
         raise
-    # Where this fails, the chunks may be known all the same: their columns have to stay.
+    # If this raises, the chunks may be published all the same, so their columns have to stay.
     if publish(database, manifests):
         return manifests
     discard(database, manifests)
@@ -185,7 +205,7 @@ def seal_tables(
 
 
 def _halves(table: pa.Table) -> list[pa.Table]:
-    """A chunk cut in two, each encoded anew, as the notes of columns tell of all rows."""
+    """Cut a table in two. Each half is encoded again, as notes on columns describe all rows."""
     docs = decode_rows(EVENT, table, "")
     half = len(docs) // 2
     notes = (table.schema.metadata or {}).get(b"daskbroker", b"{}")
@@ -194,15 +214,16 @@ def _halves(table: pa.Table) -> list[pa.Table]:
 
 
 def page_tables(descriptor: Document, page: Mapping[str, Any]) -> list[pa.Table]:
-    """A page as the chunks that it becomes."""
+    """Return the tables of the chunks that an event page becomes."""
     metadata = event_metadata(descriptor)
     return [encode_page(EVENT, part, metadata) for part in page_parts(EVENT, page)]
 
 
 def _remove_rows(database: Database, manifest: Manifest) -> None:
-    """Remove a chunk's rows from the journal, and note that; the next sealer would do it too.
+    """Remove the rows of a chunk from the journal, and set the chunk to ``gone``.
 
-    That they are gone is sure before it is noted, as rows that came back would be read twice.
+    The removal is confirmed first, as rows that came back would be read twice. The note itself is
+    not waited for: if it is lost, the next sealer does this again.
     """
     uids = [storable(uid) for uid in read_uids(database, manifest)]
     with database.errors():
@@ -214,7 +235,7 @@ def _remove_rows(database: Database, manifest: Manifest) -> None:
 
 
 def sweep(database: Database) -> int:
-    """Remove old columns that no chunk names, left by processes that were killed; how many."""
+    """Remove old columns that no chunk names, left by killed processes; return how many."""
     latest = int(time.time() - ORPHAN_SECONDS)
     removed = 0
     with database.errors():

@@ -1,7 +1,7 @@
-"""Descriptors, events and references in suitcase-mongo's layout "embedded"; to be read only.
+"""Descriptors, events and references in suitcase-mongo's layout "embedded", which is only read.
 
-Descriptors and resources are inside the documents of ``header``, events and datums in pages
-(collections ``event`` and ``datum``). A page is a chunk.
+Descriptors and resources are inside the documents of ``header``. Events and datums are in pages
+(collections ``event`` and ``datum``). Each page is a chunk.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class SuitcaseEmbeddedEventStore(EventStore):
     Parameters
     ----------
     database
-        Of the store, shared with the header source.
+        Databases of the store, shared with the header source.
     origin
-        What the reader pickles as; see :class:`MongoReader`.
+        Key of a broker and name of its event source, as which the reader pickles; see
+        :class:`MongoReader`.
     """
 
     def __init__(self, database: Database, origin: tuple[str, str] | None = None) -> None:
@@ -67,7 +68,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         return path_in(self._database, key[0].removesuffix("_page")) if _is_page(key) else None
 
     def tells_kinds(self, key: Any) -> bool:
-        """See :meth:`EventStore.tells_kinds`; it looks at one page only."""
+        """See :meth:`EventStore.tells_kinds`. The kinds of a page are a guess."""
         return not _is_page(key)
 
     # -- what there is -----------------------------------------------------------------------
@@ -132,7 +133,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
     # -- planning ----------------------------------------------------------------------------
 
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
-        """See :meth:`EventStore.plan_events`; one query per descriptor."""
+        """See :meth:`EventStore.plan_events`. There is one query for each descriptor."""
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         for place, descriptor in enumerate(descriptors):
             first = 0
@@ -149,7 +150,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         return builder.plan()
 
     def _survey(self, descriptor: Document) -> list[dict[str, Any]]:
-        """What there is to know of the pages of a descriptor, in order, without their data."""
+        """Return times, ``seq_num``, size and types of a descriptor's pages in order, no data."""
         types = [
             _types_in(value_of(key), depth_of(claim))
             for key, claim in descriptor["data_keys"].items()
@@ -247,7 +248,7 @@ def _listed(header: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _types_in(values: Any, depth: int) -> dict[str, Any]:
-    """The expression for the different types in a column of a page."""
+    """Return the expression for the distinct types in a column of a page."""
     cells = {"$cond": [{"$isArray": [values]}, values, []]}
     return {
         "$setUnion": [

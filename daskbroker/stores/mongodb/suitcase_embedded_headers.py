@@ -1,7 +1,7 @@
-"""Start and stop documents in suitcase-mongo's layout "embedded"; to be read only.
+"""Start and stop documents in suitcase-mongo's layout "embedded", which is only read.
 
-Collection ``header`` has one document per run, with lists ``start`` and ``stop`` (of one document
-each), ``descriptors`` and ``resources`` inside.
+Collection ``header`` has one document per run. It holds the lists ``start`` and ``stop`` (of one
+document each), ``descriptors`` and ``resources``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ SHOWN = {"start": 1, "stop": 1}
 
 
 def refuse_writing(database: Database) -> NoReturn:
-    """Say that this layout is not written.
+    """Raise the error for an attempt to write this layout.
 
     Raises
     ------
     StoreReadOnly
+        In any case.
     """
     raise StoreReadOnly(
         f"{database.label} has the layout 'embedded' of suitcase-mongo, which daskbroker only "
@@ -43,7 +44,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
     Parameters
     ----------
     database
-        Of the store, shared with the event source.
+        Databases of the store, shared with the event source.
     """
 
     def __init__(self, database: Database) -> None:
@@ -52,7 +53,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
         self._bad: int | None = None
 
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
-        """See :meth:`HeaderStore.insert_prepared`; refused."""
+        """Raise StoreReadOnly, as this layout is only read."""
         refuse_writing(self._database)
 
     def find_uid(self, uid: str) -> HeaderPair | None:
@@ -104,7 +105,10 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
             return BadRun(uid_of(found), str(error), where)
 
     def count(self, search: Search) -> int:
-        """See :meth:`HeaderStore.count`; nobody writes this layout any more, so one look lasts."""
+        """See :meth:`HeaderStore.count`.
+
+        Bad runs are counted only once, as this layout is not written any more.
+        """
         if search != Search():
             return super().count(search)
         if self._bad is None:
@@ -119,7 +123,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
 
 
 def uid_of(header: Mapping[str, Any]) -> str | None:
-    """The uid of the run of a document of ``header``; None if it has none."""
+    """Return the uid of the run in a document of ``header``; None if it has none."""
     starts = header.get("start")
     start = starts[0] if isinstance(starts, list) and starts else None
     uid = start.get("uid") if isinstance(start, dict) else None
@@ -127,11 +131,14 @@ def uid_of(header: Mapping[str, Any]) -> str | None:
 
 
 def _only(name: str, found: Mapping[str, Any]) -> Any:
-    """The one document in a list; None of a run that was cut short, which has ``[None]``.
+    """Return the one document in a list of a header.
+
+    None for the stop of a run that was interrupted, which has ``[None]``.
 
     Raises
     ------
     StoreDamaged
+        If there is no start, or the document is not a mapping.
     """
     listed = found.get(name, [])
     listed = [doc for doc in listed if doc] if isinstance(listed, list) else [listed]
@@ -143,14 +150,14 @@ def _only(name: str, found: Mapping[str, Any]) -> Any:
 
 
 def _filter(search: Search) -> dict[str, Any]:
-    """A filter that finds at least what the search asks for."""
+    """Return a filter that finds at least what the search asks for."""
     begun: dict[str, Any] = {"start.0": {"$exists": True}}
     query = _below_start(start_filter(search, packed=False).query)
     return {"$and": [begun, query]} if query else begun
 
 
 def _below_start(query: Mapping[str, Any]) -> dict[str, Any]:
-    """A filter on start documents, for documents that have those in a list."""
+    """Return a filter on start documents as one on documents that have them in a list."""
     below: dict[str, Any] = {}
     for key, value in query.items():
         if key.startswith("$"):

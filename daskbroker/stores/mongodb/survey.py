@@ -1,7 +1,7 @@
-"""Cutting a long journal into chunks without fetching its payload.
+"""Survey of a long journal, which cuts it into ranges without fetching its data.
 
-One query walks the rows of a descriptor along its index. Of each row the server sends time,
-``seq_num``, size, and the types of its values as one text; so the kinds of the columns are as
+One query walks the rows of a descriptor along its index. For each row the server sends the time,
+``seq_num``, the size, and the types of its values as one text. So the kinds of the columns are as
 exact as those of a sealed chunk, and every partition of a table has the same dtypes.
 """
 
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 RANGE_ROWS = 16_384
+"""Number of rows after which a range is full."""
 
 ESSENTIAL = {
     "uid": ("string",),
@@ -41,31 +42,31 @@ ESSENTIAL = {
     "timestamps": ("object",),
     "descriptor": ("string",),
 }
-"""What every event has, and of which types."""
+"""Fields that every event has, and their BSON types."""
 SOUND: dict[str, Any] = {
     name: {"$type": list(types), "$not": {"$type": "array"}} for name, types in ESSENTIAL.items()
 } | {"$or": [{SIDE: None}, {SIDE: {"$type": "object"}}]}
-"""The same as a filter."""
+"""Filter for events that have :data:`ESSENTIAL`."""
 
 
 class OddEvent(Exception):
-    """An event lacks something that every event has, or has it of another type."""
+    """Raised if an event lacks one of :data:`ESSENTIAL`, or has it with another type."""
 
 
 @dataclass
 class Range:
-    """Rows of the journal between two times, which no other range shares.
+    """Rows of the journal between two times, inclusive. Ranges share no time.
 
     Attributes
     ----------
     facts
-        Their statistics.
+        Statistics of the rows.
     begin, end
-        Times of the first and last.
+        Times of the first and the last row.
     kinds
-        Of their columns.
+        Kinds of the columns.
     packed
-        Some rows have values that BSON cannot hold, of which the kinds do not tell.
+        Whether some rows have values that BSON cannot hold. The kinds do not cover these.
     """
 
     facts: Statistics
@@ -76,7 +77,7 @@ class Range:
 
 
 def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``$project`` stage that tells of each row what :func:`cut_ranges` needs."""
+    """Return the ``$project`` stage that makes the rows that :func:`cut_ranges` needs."""
     types: list[Any] = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", SIDE, *ESSENTIAL)]
     for key, claim in descriptor["data_keys"].items():
         types.append(noted_type_of(key, claim))
@@ -95,14 +96,19 @@ def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
 def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterator[Range]:
     """Cut rows, in the order of time, into ranges of about a chunk's size.
 
-    Rows of one time stay together, as a range is read by time.
+    Rows of the same time stay together, as a range is read by time.
 
     Parameters
     ----------
     rows
-        What :func:`survey_stage` tells.
+        Results of :func:`survey_stage`.
     keys
-        Of the data, in the order of the descriptor.
+        Data keys in the order of the descriptor.
+
+    Raises
+    ------
+    OddEvent
+        If an event is malformed, or its time is not finite.
     """
     keys = tuple(keys)
     times: list[float] = []
@@ -143,7 +149,7 @@ def _range(
 
 
 def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics:
-    """Statistics of rows by their times and ``seq_num``; ``size`` in bytes of BSON."""
+    """Return the statistics of rows from their times, ``seq_num`` and size in bytes of BSON."""
     seq = np.array(numbers, np.int64)
     ordered = bool((seq[1:] > seq[:-1]).all())
     distinct = len(seq) if ordered else len(np.unique(seq))
@@ -155,7 +161,7 @@ def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics
 
 @lru_cache(maxsize=10_000)
 def _is_sound(text: str) -> bool:
-    """Whether a row has what every event has; of what is packed only what it is found by shows."""
+    """Return whether a row has :data:`ESSENTIAL`; packed rows may hide their data, timestamps."""
     packed, side, *found = split_types(text)[: 2 + len(ESSENTIAL)]
     hidden = ("data", "timestamps") if packed != "missing" else ()
     return side in ("missing", "null", "object") and all(

@@ -1,8 +1,8 @@
-"""Types of values as the server tells them, without sending the values: from expressions to kinds.
+"""Types of values, which the server sends without the values, and their conversion to kinds.
 
-A type is text: a name of BSON's, or ``array<2,double|int|>`` for an array of two with values of
-these types; what is in an array may be arrays again, as deep as a data key claims. Behind it is the
-dtype of the NumPy array that was inserted, if it is noted: ``array<2,int|>u2``.
+A type is text: the name of a BSON type, or ``array<2,double|int|>`` for an array of two with values
+of these types. Arrays may hold arrays, as deep as the data key declares. If the dtype of the NumPy
+array that was inserted is noted, it follows: ``array<2,int|>u2``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .bson_documents import ARRAYS, SIDE, is_simple
 __all__ = ["depth_of", "kind_of", "noted_type_of", "split_types", "type_of", "value_of"]
 
 DEEPEST = 8
-"""Of arrays that are looked into."""
+"""Maximum depth of nested arrays that are looked into."""
 _TYPE = re.compile(
     r"array<\d+,|array|double|string|objectId|object|binData|bool|date|null|missing|int|"
     r"long|decimal|undefined|regex|timestamp|symbol|javascriptWithScope|javascript|dbPointer|"
@@ -40,14 +40,17 @@ _SCALARS = {"double", "int", "long", "bool", "string", "null", "binData"}
 
 
 def value_of(key: str) -> Any:
-    """The expression for the value under a data key, whatever signs it has."""
+    """Return the expression for the value under a data key, which may have any characters."""
     if is_simple(key):
         return f"$data.{key}"
     return {"$getField": {"field": {"$literal": key}, "input": "$data"}}
 
 
 def depth_of(claim: Mapping[str, Any]) -> int:
-    """Of how many dimensions the arrays of a data key claim to be, rows of fields included."""
+    """Return the number of declared dimensions of a data key's arrays, at most :data:`DEEPEST`.
+
+    The fields of a structured dtype count as one more dimension. Scalars have none.
+    """
     if not claim.get("shape") and claim.get("dtype") != "array":
         return 0
     rows = isinstance(claim.get("dtype_numpy"), list)
@@ -55,7 +58,7 @@ def depth_of(claim: Mapping[str, Any]) -> int:
 
 
 def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
-    """The expression for the type of an event's value, with the dtype that is noted of it."""
+    """Return the expression for the type of an event's value, followed by its noted dtype."""
     depth, value = depth_of(claim), value_of(key)
     if not depth or not is_simple(key):
         return type_of(value, depth)
@@ -64,9 +67,9 @@ def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
 
 
 def type_of(value: Any, depth: int) -> Any:
-    """The expression for a value's type; arrays are looked into to the given depth.
+    """Return the expression for a value's type; arrays are looked into to the given depth.
 
-    A ``long`` that a float holds is called ``int``, as it is when it is encoded.
+    A ``long`` that a float can hold exactly is called ``int``, as it is when it is encoded.
     """
     if depth == 0:
         small = [{"$lte": [value, Int64(EXACT_INTEGER)]}, {"$gte": [value, Int64(-EXACT_INTEGER)]}]
@@ -90,7 +93,7 @@ def type_of(value: Any, depth: int) -> Any:
 
 @lru_cache(maxsize=10_000)
 def split_types(text: str) -> tuple[str, ...]:
-    """Types that follow each other in a text."""
+    """Return the types that follow each other in a text."""
     return tuple(_types(text, 0))
 
 
@@ -109,7 +112,7 @@ def _end_of(text: str, place: int) -> int:
     if not found.group().endswith(","):
         return place
     while not text.startswith(">", place):
-        place = _end_of(text, place) + 1  # and the sign behind it
+        place = _end_of(text, place) + 1  # skip the "|" behind it
     noted = _NOTED.match(text, place + 1)
     return noted.end() if noted else place + 1
 
@@ -118,7 +121,10 @@ def _end_of(text: str, place: int) -> int:
 
 
 def kind_of(types: set[str]) -> Kind | None:
-    """The kind that :func:`daskbroker.core.codec.encode` gives values of these types."""
+    """Return the kind that :func:`daskbroker.core.codec.encode` gives values of these types.
+
+    None if no row has a value.
+    """
     if types == {"missing"}:
         return None
     nulls = bool(types & {"missing", "null"})
@@ -136,7 +142,7 @@ def kind_of(types: set[str]) -> Kind | None:
 
 
 def _array_kind(types: set[str], nulls: bool) -> Kind:
-    """As :func:`daskbroker.core.leaves.cell_form` finds it, from the types of the cells."""
+    """Return the kind that :func:`daskbroker.core.leaves.cell_form` would find for the cells."""
     unknown = Kind("json", nulls)
     shape: list[int] = []
     noted = {one[one.rindex(">") + 1 :] for one in types if ">" in one and one != "array<0,>"}
@@ -168,7 +174,7 @@ def _leaf_kind(
 
 
 def _noted_leaf(leaf: str, noted: set[str]) -> str:
-    """The leaf type, if all cells are arrays of one dtype that is noted of them."""
+    """Return the leaf type, narrowed to the noted dtype if all cells have the same one."""
     dtype = next(iter(noted)) if len(noted) == 1 else ""
     if not dtype or (dtype == "f4") != (leaf == "<f8"):
         return leaf

@@ -1,9 +1,9 @@
-"""Adding events to a MongoDB store, each once.
+"""Insertion of events into a MongoDB store, each of them once.
 
-The journal's unique index on ``uid`` notices a repeated event there, also for a while after it was
-sealed (:mod:`.sealed_rows`). Of all events that were sealed a lane keeps hashes of their uids: read
-once, when the first event of a descriptor comes, and again when chunks were added, by this process
-or, looked up once a second, by another.
+The journal's unique index on ``uid`` detects a repeated event in the journal, also for a while
+after it was sealed (:mod:`.sealed_rows`). For all sealed events of a descriptor, a lane keeps
+hashes of their uids. They are read when the first event of the descriptor comes, and again when
+this process has added chunks, or another one, which is looked up once a second.
 """
 
 from __future__ import annotations
@@ -40,23 +40,25 @@ from .sealing import seal_descriptor, seal_rows, seal_tables
 __all__ = ["EventWriter"]
 
 MOST_LANES = 200
+"""Maximum number of descriptors whose lanes are kept."""
 DUPLICATE_KEY = 11000
+"""Error code of MongoDB for a violation of a unique index."""
 
 
 @dataclass
 class _Lane:
-    """One descriptor, as this process knows it.
+    """Knowledge of this process about one descriptor.
 
     Attributes
     ----------
     chunks
-        Its chunks, when last looked up.
+        Manifests of its chunks when they were last looked up.
     sealed
-        Sorted hashes of the uids in them.
+        Sorted hashes of the uids in the chunks, an int64 array.
     looked
-        When that was, on the monotonic clock.
+        Monotonic time of the last lookup.
     waiting_rows, waiting_bytes
-        What this process has added to the journal since, for deciding when to seal.
+        Rows and bytes in the journal that this process knows of, to decide when to seal.
     """
 
     chunks: list[Manifest] = field(default_factory=list)
@@ -66,7 +68,10 @@ class _Lane:
     waiting_bytes: int = 0
 
     def may_know(self, uids: Sequence[str]) -> np.ndarray:
-        """Which of these uids a sealed event may have, shape ``(len(uids),)``; False is certain."""
+        """Return which uids may be of sealed events, as a bool array of shape ``(len(uids),)``.
+
+        False is certain; True may be a collision of hashes.
+        """
         if not len(self.sealed):
             return np.zeros(len(uids), bool)
         wanted = np.fromiter(map(hash, uids), np.int64, len(uids))
@@ -74,22 +79,22 @@ class _Lane:
         return self.sealed[np.minimum(places, len(self.sealed) - 1)] == wanted
 
     def add(self, chunks: Sequence[Manifest], uids: Sequence[str]) -> None:
-        """Know of chunks that were added, and of the uids in them."""
+        """Add new chunks and the uids in them."""
         hashes = np.sort(np.fromiter(map(hash, uids), np.int64, len(uids)))
         self.chunks = [*self.chunks, *chunks]
-        # Stable, as that is quick for two sorted runs.
+        # The stable sort merges two sorted sequences quickly.
         self.sealed = np.sort(np.concatenate([self.sealed, hashes]), kind="stable")
 
 
 class EventWriter:
-    """Adds events to the journal, or to chunks.
+    """A writer that adds events to the journal, or directly to chunks.
 
     Parameters
     ----------
     database
-        Of the store.
+        Databases of the store.
     seal_rows, seal_bytes
-        The journal of a descriptor is full when it has so many.
+        Number of rows, and bytes, at which the journal of a descriptor is full.
     """
 
     def __init__(self, database: Database, seal_rows: int, seal_bytes: int) -> None:
@@ -100,14 +105,14 @@ class EventWriter:
         self._seal_bytes = seal_bytes
 
     def is_full(self, descriptor: str) -> bool:
-        """Whether the journal of a descriptor should be sealed."""
+        """Return whether the journal of a descriptor should be sealed."""
         lane = self._lanes.get(descriptor)
         return lane is not None and (
             lane.waiting_rows >= self._seal_rows or lane.waiting_bytes >= self._seal_bytes
         )
 
     def forget(self, descriptor: str) -> None:
-        """Look anew at what is stored of a descriptor, before the next event of it."""
+        """Have the chunks of a descriptor looked up again before its next event."""
         lane = self._lanes.get(descriptor)
         if lane is not None:
             lane.waiting_rows, lane.waiting_bytes, lane.looked = 0, 0, float("-inf")
@@ -115,14 +120,14 @@ class EventWriter:
     # -- rows --------------------------------------------------------------------------------
 
     def append(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store checked events that are not there yet.
+        """Store validated events, except those that are stored already.
 
         Raises
         ------
         DuplicateUID
-            If a different event has the same uid; then none is stored.
+            If a different event is stored under the same uid. Then none is stored.
         TooLarge
-            If a column of an event is larger than MongoDB holds.
+            If a column of an event is larger than a document of MongoDB may be.
         """
         lane = self._lane(descriptor)
         fresh = self._not_sealed(descriptor, lane, self._each_once(rows))
@@ -141,18 +146,19 @@ class EventWriter:
             raise
         lane.waiting_rows += len(encoded)
         lane.waiting_bytes += sum(len(one.raw) for one in encoded)
+        # The marks of events sealed since the last look may have been removed before the insert.
         if encoded and time.monotonic() - lane.looked > REMEMBERED_SECONDS / 2:
             self._take_back(descriptor, lane, fresh)
 
     def _take_back(
         self, descriptor: Document, lane: _Lane, rows: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Remove rows from the journal that were sealed so long ago that it may not have known.
+        """Remove inserted rows from the journal if they had been sealed and their marks removed.
 
-        Where a row is in a chunk that still waits to leave the journal this is what a sealer does.
+        If a row is in a chunk that is still waiting, this only does the work of a sealer.
         """
         self._look(descriptor, lane)
-        left: set[str] = set()  # none, where one of them differs from the event that was sealed
+        left: set[str] = set()  # stays empty if a row differs from the sealed event
         try:
             left = {row["uid"] for row in self._not_sealed(descriptor, lane, rows)}
         finally:
@@ -195,18 +201,18 @@ class EventWriter:
                 codes = {one["code"] for one in error.details["writeErrors"]}
                 if error.details["writeConcernErrors"] or not codes <= {DUPLICATE_KEY, *REFUSED}:
                     raise
-                for row in rows:  # another process has stored some of them just now
+                for row in rows:  # another process has just stored some, or one is refused
                     self._insert_one(row, to_bson(row))
 
     def _each_once(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """The rows without those that are among them before."""
+        """Return the rows without repetitions; raises DuplicateUID if repeated rows differ."""
         by_uid: dict[str, Mapping[str, Any]] = {}
         for row in rows:
             self._compare(row, by_uid.setdefault(row["uid"], row))
         return rows if len(by_uid) == len(rows) else list(by_uid.values())
 
     def _not_in_journal(self, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Those of some rows that the journal does not have."""
+        """Return the rows that are not in the journal."""
         uids = [storable(row["uid"]) for row in rows]
         with self._database.errors():
             query = {"uid": {"$in": uids}}
@@ -230,9 +236,10 @@ class EventWriter:
     def _meant(
         self, row: Mapping[str, Any], there: Mapping[str, Any] | None
     ) -> Mapping[str, Any] | None:
-        """The event that the journal has in a row's place: of a mark the one that was sealed.
+        """Return the event that a journal document with the uid of a row stands for.
 
-        None, if that is of another descriptor: sealed events are unique within theirs.
+        For a mark this is the sealed event. None if that is of another descriptor, as sealed
+        events are unique only within their descriptor.
         """
         chunk = None if there is None else chunk_of_mark(there)
         if chunk is None:
@@ -250,7 +257,7 @@ class EventWriter:
         return known[uid]
 
     def _seal_at_once(self, descriptor: Document, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Store rows as a chunk, as they are too large for the journal; older rows go first."""
+        """Store rows that are too large for the journal as a chunk, after sealing older rows."""
         uids = [storable(row["uid"]) for row in rows]
         with self._database.errors():
             for there in self._database.collection("event").find({"uid": {"$in": uids}}):
@@ -262,7 +269,7 @@ class EventWriter:
             self.forget(descriptor["uid"])
             lane = self._lane(descriptor)
             rows = self._not_sealed(descriptor, lane, rows)
-            if not rows:  # another process has just stored them so
+            if not rows:  # another process has just sealed them
                 return
             first = sealed_end(lane.chunks)
             rounds.check(first)
@@ -275,10 +282,22 @@ class EventWriter:
     def append_tables(
         self, descriptor: Document, tables: Sequence[pa.Table], uids: Sequence[str]
     ) -> bool:
-        """Store a page, encoded, as chunks; False, and nothing is, if some of it may be stored.
+        """Store the encoded tables of a page as chunks.
 
-        What other processes have sealed since this one looked does not go unnoticed: then the
-        position is taken, and all is looked at again.
+        If other processes have sealed rows since the last look, the position is taken, and
+        everything is looked up again.
+
+        Parameters
+        ----------
+        descriptor, tables
+            Descriptor of the events, and their tables.
+        uids
+            Uids of all events in the tables.
+
+        Returns
+        -------
+        bool
+            False if some of the events may be stored already. Then nothing is stored.
         """
         rounds = self._rounds(descriptor)
         while True:
@@ -291,7 +310,7 @@ class EventWriter:
             first = sealed_end(lane.chunks)
             rounds.check((journal, first))
             try:
-                if journal == "others":  # they go first
+                if journal == "others":  # older rows are sealed first
                     seal_descriptor(self._database, descriptor)
                 else:
                     made = seal_tables(self._database, descriptor, tables, first, GONE)
@@ -308,7 +327,10 @@ class EventWriter:
         return Rounds(f"storing events of descriptor {uid!r} in {self._database.label}")
 
     def _journal_has(self, descriptor: Document, uids: Sequence[str]) -> str:
-        """``"some"`` of these events, ``"others"`` of the descriptor, or ``"none"`` of it."""
+        """Return what the journal has of a descriptor.
+
+        ``"some"`` of these events, only ``"others"``, or ``"none"`` at all.
+        """
         query = {"descriptor": storable(descriptor["uid"])}
         with self._database.errors():
             events = self._database.collection("event")
@@ -336,7 +358,7 @@ class EventWriter:
         return lane
 
     def _look(self, descriptor: Document, lane: _Lane) -> None:
-        """Learn of chunks that were added."""
+        """Look up the chunks of a descriptor, and read the uids in new ones."""
         known = {chunk["_id"] for chunk in lane.chunks}
         found = chunks_of(self._database, descriptor["uid"])
         if any(chunk["_id"] not in known for chunk in found):
@@ -350,12 +372,12 @@ class EventWriter:
     def _not_sealed(
         self, descriptor: Document, lane: _Lane, rows: Sequence[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        """Those of some events that are in no chunk.
+        """Return the events that are in no chunk.
 
         Raises
         ------
         DuplicateUID
-            If a different event with one of their uids is.
+            If a chunk has a different event with the same uid.
         """
         uids = [row["uid"] for row in rows]
         doubtful = {uids[place] for place in np.flatnonzero(lane.may_know(uids)).tolist()}
@@ -373,9 +395,10 @@ class EventWriter:
         return [row for row in rows if row["uid"] not in there]
 
     def _events_in(self, owner: str, chunk: Manifest, wanted: set[str]) -> Mapping[str, Document]:
-        """The events of a chunk by uid, if some of those wanted are among them.
+        """Return the events of a chunk by uid, or an empty dict if none is wanted.
 
-        Those of the last such chunk are remembered: who inserts a run again does so in order.
+        The events of the last chunk are remembered, as a run that is inserted again comes in
+        order.
         """
         number, known = self._last_chunk
         if number == chunk["_id"]:
