@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 import daskbroker
 from daskbroker.cli import app
 from daskbroker.core.errors import StoreError
+from daskbroker.exporting import folders
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
@@ -225,3 +227,17 @@ def test_a_file_that_holds_something_else_gets_no_name(db, tmp_path, monkeypatch
         db().export(tmp_path / "out", format, arrays="drop")
     assert states(tmp_path / "out") == {}
     assert db().export(tmp_path / "out", format, arrays="drop", verify=False)
+
+
+def test_a_folder_that_cannot_be_replaced_is_the_one_that_was_there(db, tmp_path, monkeypatch):
+    def refused(*names):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    insert_all(db, make_run(3))
+    (path,) = db[-1].export(tmp_path / "out.zarr")
+    before = {name: name.read_bytes() for name in path.rglob("*") if name.is_file()}
+    monkeypatch.setattr(folders, "publish_file", refused)
+    with pytest.raises(StoreError, match=r"out\.zarr"):
+        db[-1].export(tmp_path / "out.zarr")
+    assert {name: name.read_bytes() for name in path.rglob("*") if name.is_file()} == before
+    assert [name.name for name in tmp_path.iterdir()] == ["out.zarr"]

@@ -46,7 +46,12 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
         _sync_all(temporary)
         if is_ours:  # a folder cannot be renamed onto one that is not empty
             os.replace(target, former)
-        publish_file(temporary, target)
+        try:
+            publish_file(temporary, target)
+        except BaseException:
+            if is_ours and not target.exists():  # no failure may cost the export that was there
+                os.replace(former, target)
+            raise
     finally:
         for folder in (temporary, former):
             shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from daskbroker.core.documents import ALL
 from daskbroker.core.errors import FieldNotFound
 from daskbroker.core.fields import (
     Field,
+    _path,
     data_keys_of,
     derive_descriptor,
     project,
