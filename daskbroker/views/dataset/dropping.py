@@ -47,5 +47,5 @@ def _with_every_cell(block: Block, columns: Sequence[ExternalColumn]) -> np.ndar
 
 
 def mask_token(mask: np.ndarray) -> str:
-    """Return a token that is equal for equal masks only."""
+    """Return a token that distinguishes masks of the same length."""
     return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).hexdigest()
