@@ -1,14 +1,14 @@
 """Attributes of Datasets, as plain values that netCDF and Zarr can hold.
 
 ======================================================== =====================================
-``run``, ``scan_id``, ``plan_name``                      of the start; "" where it has none
+``run``, ``scan_id``, ``plan_name``                      of the start; "" if it has none
 ``stream``                                               name of the stream
 ``time``                                                 of the start, ISO 8601, UTC
 ``exit_status``                                          of the stop; ``open`` if there is none
 ``descriptors``                                          uids
 ``start``, ``stop``                                      the documents, as JSON text; of a tree
                                                          its nodes have them
-``runs``                                                 in place of those of one run: uids
+``runs``                                                 uids, if of many runs
 ``software``                                             ``daskbroker``
 ======================================================== =====================================
 """
@@ -46,7 +46,7 @@ def run_attrs(
     """Return the attributes of a Dataset of one run.
 
     There are always ten, even if the run lacks some: xarray's HTML collapses attributes only if
-    there are so many, and otherwise shows ``start`` and ``stop`` at full length.
+    there are that many, and otherwise shows ``start`` and ``stop`` at full length.
     """
     return {
         **root_attrs(start, stop),

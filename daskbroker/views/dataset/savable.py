@@ -9,7 +9,7 @@ cells                           form
 =============================== ==================================================================
 flat arrays of numbers of       padded along a dimension ``<name>_dim_0`` with NaN, or 0 for whole
 differing lengths               numbers and booleans; ``<name>_length`` has the length of each, -1
-                                where there is no cell. Attribute ``ragged``: the lengths' name.
+                                if there is no cell. Attribute ``ragged``: the lengths' name.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
 mappings, mixed types, text
 with null characters or halves

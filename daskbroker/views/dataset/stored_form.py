@@ -12,7 +12,7 @@ anything else (axes, dark images, scalars)  configuration of a device ``dataset`
 ``time`` (times of whole microseconds)      the events' time
 ``seq_num`` (integers that grow)            the events' seq_num
 ``ts_<key>``                                the events' timestamps
-times and durations, other than that        integers, in the unit that the data key tells
+other times and durations                   integers, in the units of the data key
 a MultiIndex                                its levels, each a variable
 =========================================== ====================================================
 

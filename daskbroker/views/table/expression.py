@@ -563,7 +563,7 @@ def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
 
 
 def _compared(table: FromPartitions, column: str | None, sign: str, value: Any) -> Mask | None:
-    """Mark the partitions that may hold ``column <sign> value``."""
+    """Return a mask of the partitions that may hold ``column <sign> value``."""
     if column is None or not pd.api.types.is_scalar(value) or pd.isna(value):
         return None
     parts = table._parts

@@ -163,7 +163,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, meta: pd.DataFrame) -> Shape:
-        """Describe an empty frame."""
+        """Return the shape of an empty frame."""
         dtypes = tuple(_short(dtype) for dtype in meta.dtypes)
         return cls(
             tuple(meta.columns), dtypes, meta.index.name, _short(meta.index.dtype), meta.attrs
@@ -237,7 +237,7 @@ def _check(frame: pd.DataFrame, number: int, shape: Shape) -> None:
 def may_match(
     parts: Partitions, column: str, bounds: tuple[Bound, Bound], sign: str, value: Any
 ) -> Mask:
-    """Mark the partitions that may hold ``column <sign> value``.
+    """Return a mask of the partitions that may hold ``column <sign> value``.
 
     Parameters
     ----------
