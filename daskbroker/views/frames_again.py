@@ -1,7 +1,8 @@
-"""Rows for frames that are claimed more often than there are events (``duplicates="all"``).
+"""Extra rows if a ``seq_num`` has more frames than events (``duplicates="all"``).
 
-Two files of one key may claim the same ``seq_num`` of events that were recorded once. Each frame is
-to be shown, so such an event is there as often as its frames; the copies travel with the plan.
+Two files of one key may claim the same ``seq_num``, although its event was recorded once. As each
+frame must be shown, the event is repeated as often as it has frames; the copies are kept in
+memory and travel with the plan.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ __all__ = ["with_rows_for_frames"]
 
 
 def with_rows_for_frames(plan: ChunkPlan, filling: Filling, keys: Collection[str]) -> ChunkPlan:
-    """The plan with further rows of events that have more frames than rows.
+    """Return the plan with copies of the events that have more frames than rows.
+
+    Chunks are read only for descriptors whose frames are claimed more than once.
 
     Parameters
     ----------
     plan
-        Of events.
+        Plan of events; returned as it is if nothing is to be repeated.
     filling
-        Of their runs.
+        Filling of the runs of these events.
     keys
-        The external keys that are shown.
+        External keys that are shown.
     """
     builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
     for owner, descriptor in enumerate(plan.descriptors):
@@ -50,7 +53,7 @@ def with_rows_for_frames(plan: ChunkPlan, filling: Filling, keys: Collection[str
 def _copies(
     plan: ChunkPlan, filling: Filling, targets: Sequence[Target], chunks: Sequence[int]
 ) -> Mapping[int, list[int]]:
-    """Which rows of each chunk are to be there again, and how often."""
+    """Return the rows to repeat, by chunk: a row occurs in the list once for each extra copy."""
     read = [plan.read(place, ["seq_num"]).column(0).to_numpy() for place in chunks]
     seq_nums = np.concatenate(read)
     frames = np.max([filling.count_frames(target, seq_nums) for target in targets], axis=0)

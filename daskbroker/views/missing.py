@@ -1,4 +1,4 @@
-"""``missing=`` and ``fill_value=``, from what is asked to what fillings do."""
+"""Turn the options ``missing=`` and ``fill_value=`` into the rules of a filling."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ __all__ = ["check_asked", "check_fill_names", "common_cells", "for_keys", "with_
 
 
 def check_asked(missing: Any, fill_value: Any, fill: bool) -> None:
-    """Check what is asked, before anything is planned.
+    """Check ``missing=`` and ``fill_value=`` before anything is planned.
 
     Raises
     ------
     BadQuery
-        That says what to write.
+        If an option is not valid, or if options exclude each other; the message says what to
+        write instead.
     """
     if missing is not None and not is_mode(missing):
         modes = ", ".join(map(repr, get_args(MissingMode)))
@@ -52,11 +53,12 @@ def check_asked(missing: Any, fill_value: Any, fill: bool) -> None:
 
 
 def check_fill_names(fill_value: Any, descriptors: Iterable[Mapping[str, Any]]) -> None:
-    """Check that the keys that ``fill_value`` names are external.
+    """Check that all keys of a mapping ``fill_value`` are external keys of the descriptors.
 
     Raises
     ------
     FieldNotFound
+        If a key is not external in any descriptor.
     """
     if not isinstance(fill_value, Mapping):
         return
@@ -70,7 +72,10 @@ def check_fill_names(fill_value: Any, descriptors: Iterable[Mapping[str, Any]]) 
 
 
 def for_keys(fill_value: Any, descriptors: Sequence[Mapping[str, Any]]) -> Any:
-    """The part of ``fill_value`` that is for the external keys of some descriptors."""
+    """Return the part of ``fill_value`` that concerns the external keys of the descriptors.
+
+    A single value is returned unchanged.
+    """
     if not isinstance(fill_value, Mapping):
         return fill_value
     there = {key for d in descriptors for key in external_keys(d)}
@@ -86,23 +91,23 @@ def with_rules(
     keys: Collection[str] | None,
     dtypes: Mapping[str, Any],
 ) -> Filling:
-    """The same filling, that knows what becomes of missing cells.
+    """Return the filling with a rule for the missing cells of each external key.
 
     Parameters
     ----------
     filling, plan
-        Of the same runs; it is known what their files hold.
+        Filling and plan of the same runs, after their files have been peeked at.
     missing, fill_value
-        As they were asked for.
+        Options as the user gave them. If both are None, `filling` is returned unchanged.
     keys
-        Only these data keys; None: all.
+        Data keys that get a rule; all if None.
     dtypes
-        Those that are given for some keys.
+        Requested dtypes by data key or by column name (``data:<key>``).
 
     Raises
     ------
     BadQuery
-        If a dtype cannot hold what is asked for.
+        If a dtype cannot hold the fill value, or has no NaN and ``missing="nan"``.
     """
     if missing is None and fill_value is None:
         return filling
@@ -151,15 +156,16 @@ def _check_has_nan(target: Target, dtype: np.dtype) -> None:
 
 
 def common_cells(plan: ChunkPlan, key: str, filling: Filling, dtype: Any = None) -> Declared:
-    """What the cells of an external key have in common, of those descriptors that have events.
+    """Return the shape and dtype that the cells of an external key have in common.
 
-    A descriptor that leaves something open, of whose files nothing is known, says nothing of
-    cells where others do: what is read of it has to be what they say.
+    Only descriptors with events count, or all that have the key if none has events. A descriptor
+    with an open claim, and nothing known of its files, is ignored if other descriptors say more:
+    the cells read for it must then match theirs.
 
     Parameters
     ----------
     dtype
-        Taken in place of theirs.
+        Dtype that replaces the declared ones, if given.
     """
     owners = [d for d in plan.descriptors if key in d["data_keys"]]
     having = set(plan.records["descriptor"].tolist())

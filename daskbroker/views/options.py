@@ -1,4 +1,4 @@
-"""What a user asks of a view, as one value that is passed down unchanged."""
+"""The options of a view, as one value that is passed down unchanged."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 __all__ = ["Errors", "ViewOptions"]
 
 Errors = Literal["raise", "skip"]
-"""What a view of many runs does with a chunk that is damaged."""
+"""Whether a view of many runs fails at a damaged chunk, or leaves it out with a warning."""
 
 
 @dataclass(frozen=True)
 class ViewOptions:
     """Options of tables, datasets and document streams.
 
-    The public methods (:meth:`daskbroker.Header.table` and its kin) spell them out and say what
-    they mean; each view uses those that concern it.
+    The public methods (:meth:`daskbroker.Header.table` and its kin) list and explain them; each
+    view uses those that concern it.
 
     Raises
     ------
     BadQuery
-        For another ``timezone`` than UTC, which a table can have only when it is computed,
-        unknown ``errors``, ``missing`` or ``fill_value`` that make no sense, or ``grid`` and
-        ``index`` together.
+        If `timezone` is not UTC (a table can have another one only once it is computed), if
+        `errors` or `peek` is not known, if `missing` or `fill_value` is not valid, or if `grid`
+        and `index` are both given.
     """
 
     fields: Any = None
@@ -69,7 +69,10 @@ class ViewOptions:
             raise BadQuery("a Dataset is a grid, or along an index; not grid=True and index= both")
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Uids of the runs of which a chosen column is external, so references are needed."""
+        """Return the uids of the runs with a chosen external column, whose references are needed.
+
+        Empty if ``fill`` is false.
+        """
         if not self.fill or not descriptors:
             return []
         chosen = self.keys(descriptors)
@@ -81,14 +84,17 @@ class ViewOptions:
         return list(dict.fromkeys(runs))
 
     def keys(self, descriptors: Sequence[Mapping[str, Any]]) -> set[str] | None:
-        """The chosen data keys; None: all."""
+        """Return the chosen data keys; None stands for all."""
         if self.fields is None:
             return None
         fields = select(self.fields, descriptors, timestamps=self.timestamps)
         return {field.key for field in fields if field.role == "data"}
 
     def stored_columns(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
-        """The columns of events that are read for what is chosen, but for external data."""
+        """Return the names of the stored columns that the chosen fields need.
+
+        Columns of external keys, which hold datum ids, are among them; the filled data is not.
+        """
         chosen = self.keys(descriptors)
         keys = dict.fromkeys(key for d in descriptors for key in d["data_keys"])
         shown = [key for key in keys if chosen is None or key in chosen]
@@ -96,12 +102,25 @@ class ViewOptions:
         return ["seq_num", "time", *(f"{part}:{key}" for part in parts for key in shown)]
 
     def filling(self, plan: RunPlan, files: FileAccess, runs: Runs | None = None) -> Filling | None:
-        """How the planned events are filled; None if they are not, or have nothing external.
+        """Return how the planned events are filled.
 
-        ``runs`` has the stops of those that have one.
+        Files are peeked at as ``peek`` says. A :class:`~daskbroker.core.errors.ClaimWarning` is
+        issued if they differ from what is declared.
 
-        Files are looked into as :attr:`peek` says. A
-        :class:`~daskbroker.core.errors.ClaimWarning` tells where they are not what is declared.
+        Parameters
+        ----------
+        plan
+            Planned events and references.
+        files
+            Access to detector files.
+        runs
+            Start and stop of each run; a run with a stop counts as complete.
+
+        Returns
+        -------
+        Filling or None
+            None if nothing is filled: ``fill`` is false, no key is external, or there are no
+            references.
         """
         if not self.fill or not any(map(external_keys, plan.descriptors)) or not plan.references:
             return None

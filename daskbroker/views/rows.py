@@ -1,8 +1,8 @@
-"""The rows of a stream over its chunks: their order, and which of them a table shows.
+"""Order of a stream's rows over its chunks, and which of them a table shows.
 
-Rows come in the order of ``seq_num``. A scan that was rewound has some ``seq_num`` more than
-once; a table shows the latest of them, or all. Chunks whose ranges of ``seq_num`` overlap are
-read together, as one group, so that this can be decided; all others stand for themselves.
+Rows are in the order of ``seq_num``. A scan that was rewound has some ``seq_num`` more than
+once; a table shows the latest row of each, or all. To decide that, chunks whose ranges of
+``seq_num`` overlap are read together, as one group; every other chunk is a group of its own.
 """
 
 from __future__ import annotations
@@ -30,32 +30,36 @@ __all__ = [
 Duplicates = Literal["last", "all"]
 
 LEAST_BYTES = 8
-"""Of a row."""
+"""Minimum bytes that a row is counted as."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """Chunks that are read together, and what is known of their rows.
+    """Chunks that are read together, and what is known about their rows.
 
     Attributes
     ----------
     places
-        Of the chunks in the plan, in the order in which they were stored.
+        Positions of the chunks in the plan, in the order in which they were stored.
     run
-        Whose events they are.
+        Uid of the run that the events belong to.
     simple
-        One chunk, all rows shown, in order: nothing to sort or drop.
+        Whether the group is one chunk whose rows are all shown, in order: there is nothing to
+        sort or drop.
     rows
-        Number shown; None if that needs a look at ``seq_num``.
+        Number of rows shown; None if counting them needs a read of ``seq_num``.
     stored
-        Number in the chunks.
+        Number of rows in the chunks.
     numbers
-        ``seq_num`` of the rows in its chunk, where that is known without reading: it is simple
-        and has no gaps.
+        ``seq_num`` of the rows of the chunk, if known without reading: the group is simple and
+        has no gaps.
     within
-        Whether it is a piece of a larger group: only rows from ``seq_min`` to ``seq_max``.
-    bytes, seq_min, seq_max, time_min, time_max
-        Over the chunks, ``bytes`` as the view has them; of a piece, they are its share.
+        Whether this is a piece of a larger group, of which only rows from ``seq_min`` to
+        ``seq_max`` are shown.
+    bytes
+        Size of the rows in the view; for a piece, its share of the group's size.
+    seq_min, seq_max, time_min, time_max
+        Extremes over the chunks; ``seq_min`` and ``seq_max`` of a piece are its own.
     """
 
     places: tuple[int, ...]
@@ -77,7 +81,19 @@ def group_rows(
 ) -> list[RowGroup]:
     """Group the chunks of a plan, run by run, each run in the order of ``seq_num``.
 
-    A row of the view has ``row_bytes`` more than one of the chunks, or, if negative, less.
+    Parameters
+    ----------
+    plan
+        Plan of events; no chunk is read.
+    duplicates
+        Which rows are shown if a ``seq_num`` occurs more than once.
+    row_bytes
+        Bytes that a row of the view has more than a row of the chunks; negative if it has less.
+
+    Raises
+    ------
+    BadQuery
+        If `duplicates` is not valid.
     """
     if duplicates not in ("last", "all"):
         raise BadQuery(f"duplicates must be 'last' or 'all', not {duplicates!r}")
@@ -108,7 +124,7 @@ def group_rows(
         np.maximum(sizes, stored * LEAST_BYTES).tolist(),
         lows.tolist(),
         highs.tolist(),
-        # NaN, where a time is not known, makes that of the group unknown.
+        # The time of a chunk is NaN if not known; reduceat then makes that of the group NaN, too.
         np.minimum.reduceat(records["time_min"], begins).tolist(),
         np.maximum.reduceat(records["time_max"], begins).tolist(),
         strict=True,
@@ -136,12 +152,18 @@ def _stored_order(places: np.ndarray) -> tuple[int, ...]:
 
 
 def _overlapping(plan: ChunkPlan, uids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Chunks in the order of rows, cut where the next one begins above all before it of its run.
+    """Sort chunks by run and ``seq_num``, and find where a group of overlapping ones begins.
+
+    A group begins at a chunk that starts above all earlier chunks of its run.
 
     Returns
     -------
-    order, begins, runs
-        Places in the plan; where in these each group begins; a descriptor of each group's run.
+    order : ndarray of int
+        Positions of the chunks in the plan, in the order of rows.
+    begins : ndarray of int
+        Offset in `order` at which each group begins.
+    runs : ndarray of int
+        Position, for each group, of the first descriptor of its run.
     """
     first_of: dict[str, int] = {}
     for place, uid in enumerate(uids):
@@ -163,7 +185,10 @@ def _overlapping(plan: ChunkPlan, uids: Sequence[str]) -> tuple[np.ndarray, np.n
 
 
 def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
-    """Which rows to show, in order: sorted by ``seq_num``, and of equal ones the latest."""
+    """Return the positions of the rows to show, sorted by ``seq_num``.
+
+    With ``duplicates="last"``, only the latest row of each ``seq_num`` is among them.
+    """
     order = np.argsort(seq, kind="stable")
     if duplicates == "all" or len(seq) == 0:
         return order
@@ -173,7 +198,13 @@ def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
 
 
 def later_counts(owners: np.ndarray, seq: np.ndarray) -> np.ndarray | None:
-    """How many rows of the same owner and ``seq_num`` come after each; None: none of any."""
+    """Count for each row the later rows with the same owner and ``seq_num``.
+
+    Returns
+    -------
+    ndarray of int64 or None
+        One count per row; None if all counts are 0.
+    """
     order = np.lexsort((seq, owners))  # stable
     ends = np.append((np.diff(seq[order]) != 0) | (np.diff(owners[order]) != 0), True)
     if ends.all():
@@ -186,9 +217,10 @@ def later_counts(owners: np.ndarray, seq: np.ndarray) -> np.ndarray | None:
 
 
 def later_of(plan: ChunkPlan, places: Sequence[int]) -> dict[int, np.ndarray]:
-    """:func:`later_counts` of the rows of chunks of one descriptor, by place in the plan.
+    """Return the :func:`later_counts` of some chunks of one descriptor, by position in the plan.
 
-    ``seq_num`` is read if some of it is there more than once.
+    ``seq_num`` is read only if the plan does not exclude repeated values. The result is empty
+    if no value is repeated.
     """
     records = plan.records[list(places)]
     highest = np.maximum.accumulate(records["seq_max"])
@@ -204,10 +236,10 @@ def later_of(plan: ChunkPlan, places: Sequence[int]) -> dict[int, np.ndarray]:
 
 
 def cut(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:
-    """The groups, large ones in pieces that are not larger than ``target``, but for single rows.
+    """Cut groups larger than `target` bytes into pieces of at most that size.
 
-    A piece is a range of ``seq_num``, so its borders are known without reading. How many rows it
-    has is known where a group has no gaps.
+    A piece is a range of ``seq_num``, so its borders are known without reading; its number of
+    rows is known only if the group has no gaps. A single row is never cut.
     """
     pieces: list[RowGroup] = []
     for group in groups:
@@ -234,7 +266,13 @@ def _pieces(group: RowGroup, span: int, count: int) -> Iterator[RowGroup]:
 
 
 def coalesce(groups: Sequence[RowGroup], target: int) -> list[tuple[int, int]]:
-    """Cut a list of groups into ranges of about ``target`` bytes, none of them empty."""
+    """Join consecutive groups into ranges of at most about `target` bytes.
+
+    Returns
+    -------
+    list of (int, int)
+        Half-open ranges of positions in `groups`, none of them empty.
+    """
     ranges: list[tuple[int, int]] = []
     begin, size = 0, 0
     for place, group in enumerate(groups):

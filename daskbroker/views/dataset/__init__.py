@@ -1,15 +1,15 @@
-"""A stream as a lazy xarray Dataset along ``time``: what is in memory, what is cut, how it is read.
+"""Streams as lazy xarray Datasets along ``time``: what is in memory, how the rest is cut and read.
 
 =============== ======================================================================
 :mod:`.opening`   from a plan to a Dataset
-:mod:`.variables` which variables there are: what each is read from, dimensions, attributes
+:mod:`.variables` which variables there are: their sources, dimensions and attributes
 :mod:`.loading`   which of them are in memory
-:mod:`.dropping`  which rows are left out, as a cell of theirs is missing
-:mod:`.cutting`   where Dask cuts the others along ``time``
-:mod:`.graphs`    Dask's arrays, and their tasks
+:mod:`.dropping`  which rows are left out because one of their cells is missing
+:mod:`.cutting`   where Dask cuts the other variables along ``time``
+:mod:`.graphs`    Dask arrays, and their tasks
 :mod:`.columns`   how some rows of a column are read
-:mod:`.rows`      where the rows are
-:mod:`.grids`     grid scans as grids, scans along a motor
+:mod:`.rows`      the chunks that rows come from
+:mod:`.grids`     grid scans as grids, and scans along a motor
 :mod:`.restoring` Datasets of streams that were made of Datasets
 :mod:`.trees`     Datasets as a tree
 =============== ======================================================================

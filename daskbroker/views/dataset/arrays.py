@@ -1,4 +1,4 @@
-"""Variables whose stored cells are arrays or rows of fields, or that are cast to a given dtype."""
+"""Sources of variables with cells of arrays or rows of fields, or with a requested dtype."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OBJECT = np.dtype(object)
 
 @dataclass(frozen=True)
 class StoredArray(ColumnSource):
-    """A physical column whose cells are arrays.
+    """Source that is a stored column of arrays.
 
     Attributes
     ----------
     name
-        Of the column.
+        Name of the column.
     form
-        Of the cells of all chunks. Without a common shape, cells are objects.
+        Common form of the cells of all chunks. Without a common shape, cells are objects.
     """
 
     name: str
@@ -45,12 +45,12 @@ class StoredArray(ColumnSource):
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
-        """Of the leaves."""
+        """Dtype of the elements; object if cells have no common shape."""
         return OBJECT if self.form.shape is None else self.form.dtype
 
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of each cell."""
+        """Shape of each cell."""
         return self.form.shape or ()
 
     def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
@@ -73,18 +73,19 @@ class StoredArray(ColumnSource):
 
 @dataclass(frozen=True)
 class StructuredField(ColumnSource):
-    """One field of a physical column whose cells are rows.
+    """Source that is one field of a stored column of rows of fields.
 
     Attributes
     ----------
     name
-        Of the column.
+        Name of the column.
     fields
-        The dtype that is declared.
+        Structured dtype that is declared or requested.
     field
-        Which of its fields.
+        Name of the field.
     form
-        Of the rows of all chunks; None if they have no common shape. Then cells are objects.
+        Common form of the rows of all chunks; None if they have no common shape. Then cells are
+        objects.
     """
 
     name: str
@@ -99,7 +100,7 @@ class StructuredField(ColumnSource):
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
-        """Of the field; text is objects, and so are cells of no common shape."""
+        """Dtype of the field; object for text, and if cells have no common shape."""
         declared = self.fields[self.field]
         if self.form is None or declared.kind in "SU":
             return OBJECT
@@ -107,7 +108,7 @@ class StructuredField(ColumnSource):
 
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of the rows of a cell."""
+        """Shape of the rows of a cell."""
         return () if self.form is None else (self.form.shape or ())[:-1]
 
     def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
@@ -130,7 +131,7 @@ class StructuredField(ColumnSource):
         return found
 
     def _put(self, part: np.ndarray, cells: Sequence[Any], label: str) -> None:
-        """Put the field's values of some cells where they belong."""
+        """Write the field's values of some cells to `part`; missing cells are left blank."""
         for place, cell in enumerate(cells):
             if cell is None or cell is MISSING:
                 continue
@@ -147,16 +148,16 @@ class StructuredField(ColumnSource):
 
 @dataclass(frozen=True)
 class Cast(ColumnSource):
-    """What is stored, in a dtype that was asked for.
+    """Source whose values are cast to a requested dtype.
 
     Attributes
     ----------
     name
-        Of the variable, for messages.
+        Name of the variable, for messages.
     source
-        What is stored.
+        Source of the stored values.
     dtype
-        That was asked for.
+        Requested dtype.
     """
 
     name: str
@@ -170,7 +171,7 @@ class Cast(ColumnSource):
 
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of each cell."""
+        """Shape of each cell."""
         return self.source.cell_shape
 
     def of_owners(self, places: Sequence[int]) -> Cast:
@@ -183,7 +184,7 @@ class Cast(ColumnSource):
         Raises
         ------
         BadQuery
-            If the dtype does not hold some values; floats may be rounded to other floats.
+            If the dtype cannot hold some values. Rounding to another float dtype is allowed.
         """
         values = self.source.cells(block, tables)
         reason: Any = "some would be another value"

@@ -1,4 +1,4 @@
-"""A Dataset while it is made: what is in memory, how the rest is cut, and what comes of it."""
+"""Assemble a Dataset of the variables in memory and of lazy arrays for the others."""
 
 from __future__ import annotations
 
@@ -38,37 +38,42 @@ from .variables import Dimensions, chunk_length, declared_dims, lazy_array, vari
 __all__ = ["Assembly"]
 
 SHARED = ("time", "seq_num", "run")
-"""Coordinates that no data key is shown as."""
+"""Coordinates of every stream; no data key is shown under these names."""
 
 MOST_TASKS = 10_000
-"""Beside external variables, stored ones that would need more are xarray's own lazy arrays."""
+"""Maximum number of tasks of stored variables beside external ones.
+
+If they need more, they are xarray's own lazy arrays instead.
+"""
 
 USUAL: tuple[Any, ...] = (None, "auto", {})
-"""Values of ``chunks`` that leave to us what is in memory."""
+"""Values of ``chunks`` with which small variables may be loaded into memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Assembly:
-    """A Dataset while it is made.
+    """The parts of a Dataset that is being made.
 
     Attributes
     ----------
-    plan, rows
-        The chunks; which rows are shown.
+    plan
+        Plan of the chunks.
+    rows
+        Rows that are shown.
     columns
-        Of the stream's table, those that are shown.
+        Columns of the stream's table that are shown, by name.
     sources
-        What each variable is read from, coordinates first.
+        Source of each variable, coordinates first.
     coordinates
-        Names of those that are coordinates.
+        Names of the variables that are coordinates.
     attrs
-        Of the Dataset.
+        Attributes of the Dataset.
     stream, token
-        For the names of tasks.
+        Name of the stream and token of the content, for the names of tasks.
     chunks
-        As they were asked for.
+        The option as the user gave it.
     restoring
-        Makes the Dataset again that the stream was made of; None if it was made of no Dataset.
+        Restores the Dataset that the stream was made of; None if it was not made of a Dataset.
     """
 
     plan: RunPlan
@@ -84,12 +89,12 @@ class Assembly:
 
     @cached_property
     def external(self) -> dict[str, ExternalColumn]:
-        """Variables that are filled."""
+        """Sources of the variables that are filled."""
         return {n: s for n, s in self.sources.items() if isinstance(s, ExternalColumn)}
 
     @cached_property
     def stored(self) -> dict[str, ColumnSource]:
-        """All others."""
+        """Sources of all other variables."""
         return {n: s for n, s in self.sources.items() if not isinstance(s, ExternalColumn)}
 
     @cached_property
@@ -99,7 +104,7 @@ class Assembly:
 
     @cached_property
     def loading(self) -> Loading:
-        """What has to be in memory."""
+        """The variables that must be in memory."""
         names = names_to_load(
             self.plan.events,
             len(self.rows),
@@ -112,16 +117,16 @@ class Assembly:
 
     @cached_property
     def runs_name(self) -> str:
-        """What the names of tasks say of the runs."""
+        """Part of the names of tasks that stands for the runs."""
         return runs_name(descriptor["run_start"] for descriptor in self.plan.descriptors)
 
     # -- the cut -----------------------------------------------------------------------------
 
     @cached_property
     def asked(self) -> Any:
-        """``chunks`` with lengths in place of sizes along ``time``, which Dask does not take.
+        """``chunks`` with lengths in place of sizes along ``time``.
 
-        It knows no size of objects, such as text.
+        Sizes cannot be left to Dask, as it does not know the size of objects, such as text.
         """
         if self.chunks == "auto":
             return {}
@@ -136,7 +141,10 @@ class Assembly:
         }
 
     def _sized(self, name: Any, size: str) -> int | tuple[int, ...]:
-        """Lengths of blocks of a size such as ``"8 MiB"``; of the largest variable for ``time``."""
+        """Return lengths of blocks of a size such as ``"8 MiB"``.
+
+        For ``time``, this is the size of the blocks of the largest variable.
+        """
         if not len(self.rows):
             return -1
         target = target_bytes() if size == "auto" else text_bytes(size)
@@ -149,7 +157,7 @@ class Assembly:
     def lengths(self) -> dict[str, tuple[int, ...]] | None:
         """Lengths of the blocks of each variable along ``time``.
 
-        None if more than that is asked for: then xarray has to cut.
+        None if more than that is requested: then xarray must cut.
         """
         chunks = self.asked
         if not isinstance(chunks, Mapping):
@@ -163,11 +171,11 @@ class Assembly:
 
     @cached_property
     def usual_lengths(self) -> tuple[int, ...]:
-        """Lengths of blocks along ``time`` where nothing else is asked for."""
+        """Lengths of blocks along ``time`` if nothing else is requested."""
         return self._lengths_by(target_bytes())
 
     def _lengths_by(self, target: int) -> tuple[int, ...]:
-        """Lengths of even blocks of which those of the largest variable have about a size."""
+        """Return lengths of even blocks, of about `target` bytes in the largest variable."""
         if self.external:
             largest = max(self.external.values(), key=lambda source: source.cell_bytes)
             row, align = largest.cell_bytes, self._frames_of_a_chunk(largest)
@@ -177,7 +185,7 @@ class Assembly:
         return even_cut(len(self.rows), target // max(1, row), align)
 
     def _frames_of_a_chunk(self, source: ExternalColumn) -> int:
-        """How many events have one chunk in the files, as stream_resources tell."""
+        """Return how many events share one chunk in the files; 1 if stream_resources do not say."""
         if not any(source.key in stream_keys(d) for d in self.plan.descriptors):
             return 1
         kind = STREAM_RESOURCE.kind
@@ -185,7 +193,7 @@ class Assembly:
         return chunk_length(source, self.plan.events, [doc for _, doc in resources])
 
     def _dask_arrays(self, lengths: Mapping[str, tuple[int, ...]]) -> dict[str, da.Array]:
-        """Dask's arrays of some variables; those that would be too many tasks are left out."""
+        """Return Dask arrays of variables; stored ones with too many tasks are left out."""
         named = self.asked if isinstance(self.asked, Mapping) else {}
         stored = [name for name in lengths if name in self.stored and name not in named]
         tasks = sum(len(lengths[name]) for name in stored)
@@ -209,9 +217,9 @@ class Assembly:
         return arrays
 
     def task_name(self, name: str, *content: Any) -> str:
-        """Of the tasks of a variable, and what tells it from others.
+        """Return the name of the tasks of a variable, unique for this content.
 
-        The dashboard shows what comes before the first digits: the run comes after it.
+        The dashboard shows what comes before the first digits, so the run comes last.
         """
         note = repr((self.token, name, content)).encode("utf8", "surrogatepass")
         token = hashlib.blake2b(note, digest_size=16).hexdigest()
@@ -222,7 +230,7 @@ class Assembly:
     # -- what is put together ----------------------------------------------------------------
 
     def dataset(self, loaded: Mapping[str, np.ndarray]) -> xr.Dataset:
-        """The Dataset, with what is in memory."""
+        """Return the Dataset, given the variables that are in memory."""
         arrays: dict[str, Any] = dict(loaded)
         if self.chunks is not None and self.lengths is not None:
             rest = {name: cut for name, cut in self.lengths.items() if name not in loaded}
@@ -238,7 +246,7 @@ class Assembly:
         coordinates = {name: variables.pop(name) for name in self.coordinates}
         result = xr.Dataset(
             variables,
-            # As a mapping, a lazy coordinate ``time`` would be read for an index.
+            # Given as a mapping, a lazy coordinate ``time`` would be read to make an index.
             coords=xr.Coordinates(coordinates, indexes=indexes),
             attrs=self.attrs,
         )
@@ -247,7 +255,10 @@ class Assembly:
         return result if self.restoring is None else self.restoring(result, loaded)
 
     def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
-        """By xarray, as it was asked for."""
+        """Cut a lazy Dataset by xarray, as requested.
+
+        Variables are renamed meanwhile, as xarray makes the names of tasks from theirs.
+        """
         chunks = self.asked
         if isinstance(chunks, Mapping):
             chunks = {"time": self.usual_lengths, **chunks}
@@ -268,7 +279,7 @@ class Assembly:
 
     @cached_property
     def dims(self) -> dict[str, tuple[str, ...]]:
-        """Of the cells of each variable."""
+        """Names of the dimensions of the cells of each variable."""
         known = Dimensions(self.sources)
         found = {}
         for name, source in self.sources.items():

@@ -1,14 +1,14 @@
-"""Attributes of Datasets: plain values, which netCDF and Zarr can hold, and what they say.
+"""Attributes of Datasets, as plain values that netCDF and Zarr can hold.
 
 ======================================================== =====================================
-``run``, ``scan_id``, ``plan_name``                      of the start; "" where it has none
+``run``, ``scan_id``, ``plan_name``                      of the start; "" if it has none
 ``stream``                                               name of the stream
 ``time``                                                 of the start, ISO 8601, UTC
 ``exit_status``                                          of the stop; ``open`` if there is none
 ``descriptors``                                          uids
 ``start``, ``stop``                                      the documents, as JSON text; of a tree
                                                          its nodes have them
-``runs``                                                 in place of those of one run: uids
+``runs``                                                 uids, if of many runs
 ``software``                                             ``daskbroker``
 ======================================================== =====================================
 """
@@ -31,7 +31,7 @@ DOCUMENTED = (
     "run", "runs", "scan_id", "plan_name", "stream", "time", "exit_status", "descriptors",
     "start", "stop", "software",
 )  # fmt: skip
-"""What attributes of a Dataset say of where it comes from; all others are the user's."""
+"""Names of the attributes that say where a Dataset comes from; all others are the user's."""
 
 LARGEST = 2**63
 SOFTWARE = "daskbroker"
@@ -43,10 +43,10 @@ def run_attrs(
     stream: str,
     descriptors: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What a Dataset carries of the run it comes from.
+    """Return the attributes of a Dataset of one run.
 
-    These are ten, whatever a run lacks: xarray's HTML folds attributes if there are so many, and
-    else shows ``start`` and ``stop`` at full length.
+    There are always ten, even if the run lacks some: xarray's HTML collapses attributes only if
+    there are that many, and otherwise shows ``start`` and ``stop`` at full length.
     """
     return {
         **root_attrs(start, stop),
@@ -58,7 +58,7 @@ def run_attrs(
 
 
 def root_attrs(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the root of a tree of streams carries: all that is short."""
+    """Return the attributes of the root of a tree of streams: those that are short."""
     known = {
         "run": start["uid"],
         "scan_id": start.get("scan_id", ""),
@@ -71,7 +71,7 @@ def root_attrs(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> dict
 
 
 def _time_text(time: Any) -> Any:
-    """ISO 8601, in UTC; what is no time of a calendar stays as it is."""
+    """Return POSIX seconds as ISO 8601 in UTC; a value that is not a valid time is unchanged."""
     try:
         return datetime.fromtimestamp(time, UTC).isoformat()
     except (TypeError, ValueError, OverflowError, OSError):
@@ -79,9 +79,10 @@ def _time_text(time: Any) -> Any:
 
 
 def plain_attr(value: Any) -> Any:
-    """A value of a document in a form that attributes of netCDF and Zarr can have.
+    """Convert a value of a document to a form that attributes of netCDF and Zarr can have.
 
-    Text and numbers of 64 bits stay, as do lists of either; anything else becomes JSON text.
+    Text and numbers of 64 bits are unchanged, as are lists of either; anything else becomes JSON
+    text.
     """
     if _is_plain(value):
         return value
@@ -101,24 +102,24 @@ def _is_plain(value: Any) -> bool:
 
 
 def attrs(source: Any) -> dict[str, Any]:
-    """The attributes of a Dataset of ours, its documents as documents.
+    """Return the attributes of a Dataset of a run, with documents parsed.
 
     Parameters
     ----------
     source
-        A Dataset, DataArray or DataTree from a Header or Results, or one that xarray has read
-        from a netCDF file or a Zarr store in which such a one was saved; or the attributes.
+        Dataset, DataArray or DataTree from a Header or Results, or one that was saved to a netCDF
+        file or a Zarr store and read by xarray; or its attributes.
 
     Returns
     -------
     dict
         ``start`` and ``stop`` as :class:`daskbroker.Document` (``stop`` is None if there was none
-        yet), ``descriptors`` and ``runs`` as lists, numbers and text as Python's.
+        yet), ``descriptors`` and ``runs`` as lists, numbers and text as Python objects.
 
     Raises
     ------
     BadDocument
-        If ``start`` or ``stop`` is no JSON text of a document.
+        If ``start`` or ``stop`` is not the JSON text of a document.
     """
     given = source if isinstance(source, Mapping) and not hasattr(source, "attrs") else source.attrs
     found = {name: _python_value(value) for name, value in given.items()}
@@ -136,7 +137,7 @@ def attrs(source: Any) -> dict[str, Any]:
 
 
 def _python_value(value: Any) -> Any:
-    """Without NumPy's types, which files give."""
+    """Convert NumPy types, which files give, to Python's."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     return value

@@ -1,7 +1,7 @@
-"""How some rows of a column are read: from chunks, and of external cells from their files.
+"""Read some rows of a column from chunks, and external cells from their files.
 
-A :class:`Block` is what a task carries of the plan: which rows of which chunks. xarray's own lazy
-arrays hold the whole plan as one (:class:`ChunkColumn`); a task of Dask has one of its own.
+A :class:`Block` is the part of the plan that a task carries: which rows of which chunks. Each
+Dask task has its own block; xarray's lazy arrays hold the whole plan (:class:`ChunkColumn`).
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ class Piece(NamedTuple):
     Attributes
     ----------
     key
-        Of the chunk.
+        Key of the chunk.
     owner
-        Which descriptor's events they are, by its place among those that sources know.
+        Descriptor of the events, by its position among those that sources know.
     rows
-        Which.
+        Rows of the chunk.
     near
-        Where in the plan the chunk is, from 0 to 1, to find datums quickly.
+        Relative position of the chunk in the plan, from 0 to 1, to find datums quickly.
     later
-        Of the rows, see :attr:`~daskbroker.assets.filling.held.Held.later`.
+        :attr:`~daskbroker.assets.filling.held.Held.later` of the rows.
     """
 
     key: Any
@@ -65,12 +65,12 @@ class Piece(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many rows these are."""
+        """Number of rows."""
         rows = self.rows
         return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
     def take(self, among: Rows) -> Piece:
-        """The piece of some of its rows."""
+        """Return the piece with only some of its rows."""
         later = None if self.later is None else self.later[among]
         return self._replace(rows=_chosen(self.rows, among), later=later)
 
@@ -82,13 +82,13 @@ class Block:
     Attributes
     ----------
     reader, store
-        As a plan has them.
+        Reader and store of the plan.
     pieces
         The rows.
     order
-        Where each row of the block is among those of all pieces; None: they are in order.
+        Position of each row of the block among those of all pieces; None if they are in order.
     labels
-        Whose the chunks of each owner are, for messages.
+        Label of each owner's chunks, for messages.
     """
 
     reader: ChunkReader
@@ -106,7 +106,7 @@ class Block:
         return (Block, (self.reader, self.store, pieces, self.order, self.labels))
 
     def take(self, places: slice | np.ndarray) -> Block:
-        """The block of some of its rows, in this order."""
+        """Return the block with only some of its rows, in the given order."""
         count = len(self)
         if isinstance(places, slice) and places.indices(count) == (0, count, 1):
             return self
@@ -121,7 +121,7 @@ class Block:
         return replace(self, pieces=pieces, order=order)
 
     def followed_by(self, others: Sequence[Block]) -> Block:
-        """The rows of several blocks of one store, all of them in order."""
+        """Return the joined rows of several blocks of one store, each of them in order."""
         pieces = list(self.pieces)
         labels = list(self.labels)
         for other in others:
@@ -130,13 +130,13 @@ class Block:
         return replace(self, pieces=tuple(pieces), labels=tuple(labels))
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Physical columns of the pieces' chunks, whole."""
+        """Yield stored columns of the chunk of each piece, with all rows of the chunk."""
         keys = [piece.key for piece in self.pieces]
         labels = [self.labels[piece.owner] for piece in self.pieces]
         return self.reader.read_labelled(keys, labels, columns)
 
     def arranged(self, values: np.ndarray) -> np.ndarray:
-        """Values of the pieces' rows in the block's order."""
+        """Return values of the pieces' rows in the order of the block."""
         return values if self.order is None else values[self.order]
 
 
@@ -147,17 +147,19 @@ def planned_block(
     owners: Sequence[int] | None = None,
     later: Mapping[int, np.ndarray] | None = None,
 ) -> Block:
-    """The block of some rows of a plan.
+    """Return the block of some rows of a plan.
 
     Parameters
     ----------
-    plan, pieces, order
-        Rows by the chunk's place in the plan.
+    plan
+        Plan of events.
+    pieces, order
+        Rows by the position of their chunk in the plan, as from :func:`by_chunk`.
     owners
-        Places of the descriptors that sources will know (:meth:`ColumnSource.of_owners`); None:
-        all of the plan.
+        Positions of the descriptors that sources will know (:meth:`ColumnSource.of_owners`); all
+        of the plan if None.
     later
-        As :attr:`DatasetRows.later`.
+        :attr:`DatasetRows.later`.
     """
     descriptors = plan.records["descriptor"]
     known = range(len(plan.descriptors)) if owners is None else owners
@@ -178,7 +180,7 @@ def planned_block(
 
 
 def _chosen(rows: Rows, among: Rows) -> Rows:
-    """Rows of rows."""
+    """Return the rows of a chunk that are chosen among its `rows`."""
     if isinstance(rows, slice) and isinstance(among, slice):
         return slice(rows.start + among.start, rows.start + among.stop)
     every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
@@ -189,12 +191,12 @@ def _chosen(rows: Rows, among: Rows) -> Rows:
 
 
 class ColumnSource(ABC):
-    """What a variable is read from.
+    """Source from which a variable is read.
 
     Attributes
     ----------
     cell_shape, dtype
-        Of the variable's cells.
+        Shape and dtype of the variable's cells.
     """
 
     cell_shape: tuple[int, ...]
@@ -202,34 +204,39 @@ class ColumnSource(ABC):
 
     @property
     def physical(self) -> tuple[str, ...]:
-        """The columns of chunks that are read."""
+        """Names of the stored columns that are read."""
         return ()
 
     def of_owners(self, places: Sequence[int]) -> ColumnSource:
-        """The same, knowing of only some descriptors, in this order."""
+        """Return the source with only the descriptors at these positions, in this order."""
         return self
 
     @abstractmethod
     def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
-        """Whole cells of the rows of a block, in the order of its pieces.
+        """Return whole cells of the rows of a block, in the order of its pieces.
 
         Parameters
         ----------
         block
             The rows.
         tables
-            Of each piece its chunk, with :attr:`physical` as far as the chunk has them.
+            Chunk of each piece, with those columns of :attr:`physical` that it has.
+
+        Returns
+        -------
+        ndarray
+            Array of shape ``(rows, *cell_shape)``.
         """
 
     def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
-        """One region of the cells of a block: ``(rows, *cell[inner])``."""
+        """Return a region of the cells of a block, of shape ``(rows, *cell[inner])``."""
         tables = list(block.tables(self.physical))
         return outer_index(block.arranged(self.cells(block, tables)), inner)
 
 
 @dataclass(frozen=True)
 class Constants(ColumnSource):
-    """One value per descriptor, which no chunk holds."""
+    """Source of one constant value per descriptor, which no chunk holds."""
 
     values: tuple[Any, ...]
     dtype: np.dtype
@@ -256,14 +263,14 @@ class Constants(ColumnSource):
 
 @dataclass(frozen=True)
 class StoredColumn(ColumnSource):
-    """A physical column.
+    """Source that is a stored column.
 
     Attributes
     ----------
     name
-        Of the column.
+        Name of the column.
     kind
-        A table's dtype by name.
+        Name of the dtype that a table has for it.
     """
 
     name: str
@@ -290,7 +297,7 @@ class StoredColumn(ColumnSource):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[Piece]) -> Iterator[Any]:
-        """The chosen rows as a table has them; those of many small chunks of one type together."""
+        """Yield the chosen rows as in a table; consecutive chunks of one type are joined."""
         if len(pieces) == 1:
             yield to_pandas(tables[0], self.name, self.kind)[pieces[0].rows]
             return
@@ -306,7 +313,10 @@ class StoredColumn(ColumnSource):
 
 
 def _field(table: pa.Table, name: str) -> tuple[bool, pa.Field | None]:
-    """Whether the table has a column, and which: Arrow compares no field with None."""
+    """Return whether the table has a column, and its field.
+
+    The flag is needed for comparisons, as Arrow cannot compare a field with None.
+    """
     place = table.schema.get_field_index(name)
     return place >= 0, None if place < 0 else table.schema.field(place)
 
@@ -318,7 +328,7 @@ def _rows_of(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
 
 
 def _numpy(values: Any, kind: str) -> np.ndarray:
-    """A table's column as a variable has it."""
+    """Convert a table's column to the NumPy array of a variable."""
     if kind == TIME:
         return values.tz_localize(None).to_numpy()
     if kind == "Int64":
@@ -332,18 +342,18 @@ def _numpy(values: Any, kind: str) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ExternalColumn(ColumnSource):
-    """References, filled as they are read.
+    """Source of references, which are filled when they are read.
 
     Attributes
     ----------
     declared
         Shape and dtype of a cell; without a shape, cells are objects.
     filling
-        How.
+        Filling of the runs.
     targets
-        What is filled, one a descriptor.
+        Target to fill of each descriptor.
     region
-        What of each cell is shown; None: all of it.
+        Region of each cell that is shown; all of it if None.
     """
 
     declared: Declared
@@ -359,7 +369,7 @@ class ExternalColumn(ColumnSource):
         declared: Declared,
         filling: Filling,
     ) -> ExternalColumn:
-        """A data key of some descriptors."""
+        """Return the source of a data key of some descriptors."""
         return cls(declared, filling, tuple(Target.of(d, key) for d in descriptors))
 
     @property
@@ -374,24 +384,24 @@ class ExternalColumn(ColumnSource):
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
-        """Of the cells' elements."""
+        """Dtype of the elements of cells."""
         return self.declared.dtype
 
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Of what is shown of a cell; () where cells are objects."""
+        """Shape of the shown part of a cell; () if cells are objects."""
         return region_shape(self.region) if self.region is not None else self.declared.shape or ()
 
     @property
     def cell_bytes(self) -> int:
-        """Of what is shown of a cell, in memory."""
+        """Bytes in memory of the shown part of a cell."""
         if self.region is None:
             return self.declared.cell_bytes
         return max(1, prod(self.cell_shape) * self.dtype.itemsize)
 
     @property
     def axes(self) -> tuple[int, ...]:
-        """Those of a whole cell that are shown."""
+        """Axes of a whole cell that are shown."""
         parts = self.region or tuple(map(range, self.declared.shape or ()))
         return tuple(axis for axis, part in enumerate(parts) if isinstance(part, range))
 
@@ -412,17 +422,18 @@ class ExternalColumn(ColumnSource):
         return block.arranged(self._filled(block, tables, index))
 
     def present(self, block: Block) -> np.ndarray:
-        """Which rows of a block have a cell, see :meth:`Filling.present`."""
+        """Return a mask of the rows of a block that have a cell, see :meth:`Filling.present`."""
         held = self._held(block, self._tables(block) if block.pieces else [])
         parts = [self.filling.present(*one) for one in held]
         return block.arranged(np.concatenate([np.zeros(0, bool), *parts]))
 
     def frames(self, block: Block) -> CellFrames:
-        """Which bytes of which files the cells of a block are, see :meth:`Filling.frames`.
+        """Return which bytes of which files the cells of a block are, see :meth:`Filling.frames`.
 
         Raises
         ------
         NoReference
+            If that cannot be told, such as for a region of cells.
         """
         if self.region is not None:
             raise NoReference("only a region of the cells is shown")
@@ -463,7 +474,7 @@ class ExternalColumn(ColumnSource):
     def _held(
         self, block: Block, tables: Sequence[pa.Table]
     ) -> Iterator[tuple[Target, Held, float]]:
-        """What the rows of a block hold, one descriptor's after the other, and where they are."""
+        """Yield target, held rows and relative position for consecutive pieces of a descriptor."""
         pairs = zip(tables, block.pieces, strict=True)
         for owner, some in groupby(pairs, lambda pair: pair[1].owner):
             pieces = list(some)
@@ -482,19 +493,23 @@ class ExternalColumn(ColumnSource):
 
 
 def read_columns(block: Block, sources: Sequence[ColumnSource]) -> list[np.ndarray]:
-    """Several columns of a block, whole cells; each chunk is read once."""
+    """Return whole cells of several columns of a block, reading each chunk once."""
     physical = dict.fromkeys(name for source in sources for name in source.physical)
     tables = list(block.tables(tuple(physical))) if physical else ()
     return [block.arranged(source.cells(block, tables)) for source in sources]
 
 
 class ChunkColumn(BackendArray):
-    """One column of a stream, as xarray's backends are.
+    """One column of a stream as an array of an xarray backend.
 
     Parameters
     ----------
-    plan, rows, source
-        Where the chunks are, which rows are shown, what is read.
+    plan
+        Plan of events.
+    rows
+        Rows that are shown.
+    source
+        What is read.
     """
 
     def __init__(self, plan: ChunkPlan, rows: DatasetRows, source: ColumnSource) -> None:
@@ -523,8 +538,10 @@ class BlockColumn:
 
     Parameters
     ----------
-    block, source
-        The rows, what is read of them.
+    block
+        The rows.
+    source
+        What is read of them.
     """
 
     def __init__(self, block: Block, source: ColumnSource) -> None:
@@ -535,7 +552,7 @@ class BlockColumn:
         self.ndim = len(self.shape)
 
     def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
-        """Each axis for itself; ``key`` may leave out axes at the end."""
+        """Read an outer index; ``key`` may leave out axes at the end."""
         if isinstance(key[0], slice):
             return self._source.read(self._block.take(key[0]), tuple(key[1:]))
         places = row_places(key[0], len(self._block))
@@ -544,7 +561,11 @@ class BlockColumn:
 
 
 def row_places(item: Any, count: int) -> np.ndarray:
-    """Which rows are meant, of ``count``; a stream may claim more than fit into memory."""
+    """Return the positions of the chosen rows among ``count`` rows.
+
+    They are computed without an array of all rows, as a stream may claim more than fit into
+    memory.
+    """
     if isinstance(item, slice):
         return np.arange(*item.indices(count))
     places = np.asarray(item)

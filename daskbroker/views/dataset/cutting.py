@@ -1,8 +1,8 @@
 """Where Dask cuts the variables of a Dataset along ``time``: one cut for all of them.
 
-It is chosen from what is largest: a cell of the largest external variable, or a row of all stored
-columns if there is none. Blocks have about the partition size and are even, so that there is no
-short tail, and end where chunks in the files do as far as that fits.
+It depends on the largest data: a cell of the largest external variable, or a row of all stored
+columns if there is none. Blocks have about the partition size, are even, so that there is no
+short last one, and end at chunk borders in the files as far as that fits.
 """
 
 from __future__ import annotations
@@ -31,27 +31,28 @@ __all__ = [
 ]
 
 GROUP_BYTES = 8 * 2**20
-"""Of columns that one task reads together, as far as that is more than one column."""
+"""Maximum bytes of the columns that one task reads together, unless a single one is larger."""
 MOST_IN_GROUP = 64
+"""Maximum number of columns that one task reads together."""
 OBJECT_BYTES = 56
-"""Of a Python object beside its content."""
+"""Bytes of a Python object in addition to its content."""
 SIZES = {"bool": 1, "null": 0}
-"""Bytes of scalars by kind, where they are not 8."""
+"""Bytes of a scalar by kind, if they are not 8."""
 LOOSE = ("str", "list", "json")
 """Kinds of cells that have no fixed size."""
 
 
 def even_cut(count: int, most: int, align: int = 1) -> tuple[int, ...]:
-    """Lengths of blocks, all equal but for a shorter last one.
+    """Return lengths of blocks, all equal except a shorter last one.
 
     Parameters
     ----------
     count
-        Of rows.
+        Number of rows.
     most
-        Rows of a block.
+        Maximum number of rows of a block.
     align
-        Blocks have multiples of it where ``most`` is as large as that.
+        Number of rows of which block lengths are multiples, unless it is larger than `most`.
     """
     if count < 1:
         return (0,)
@@ -64,7 +65,7 @@ def even_cut(count: int, most: int, align: int = 1) -> tuple[int, ...]:
 
 
 def regular_length(lengths: np.ndarray) -> int:
-    """Rows of each chunk, if all but the last have as many; else 1."""
+    """Return the number of rows that all chunks have, except a shorter last one; else 1."""
     if len(lengths) < 2:
         return 1
     most = int(lengths[0])
@@ -72,19 +73,19 @@ def regular_length(lengths: np.ndarray) -> int:
 
 
 def is_cut(cut: Any) -> bool:
-    """Whether this is a number of rows, -1 for all of them, or lengths of blocks."""
+    """Return whether `cut` is a number of rows, -1 for all of them, or lengths of blocks."""
     if isinstance(cut, (tuple, list)):
         return all(isinstance(n, int) and n > 0 for n in cut)
     return isinstance(cut, int) and (cut > 0 or cut == -1)
 
 
 def given_cut(cut: int | Sequence[int], count: int) -> tuple[int, ...]:
-    """Lengths of blocks that were asked for.
+    """Return the lengths of blocks that a requested cut gives for `count` rows.
 
     Raises
     ------
     BadQuery
-        If they are not those of so many rows.
+        If given lengths do not add up to `count`.
     """
     if not isinstance(cut, int):
         if sum(cut) != count:
@@ -97,12 +98,12 @@ def given_cut(cut: int | Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def text_bytes(size: str) -> int:
-    """A size such as ``"8 MiB"`` in bytes.
+    """Return a size such as ``"8 MiB"`` in bytes.
 
     Raises
     ------
     BadQuery
-        If it is none.
+        If the text is not a valid size.
     """
     try:
         return int(parse_bytes(size))
@@ -111,7 +112,7 @@ def text_bytes(size: str) -> int:
 
 
 def row_bytes(plan: ChunkPlan, sources: Mapping[str, ColumnSource]) -> dict[str, int]:
-    """What a cell of each stored variable takes in memory, as far as the plan tells."""
+    """Return the bytes in memory of a cell of each stored variable, estimated from the plan."""
     loose = _loose_bytes(plan)
     sizes = {}
     for name, source in sources.items():
@@ -123,7 +124,10 @@ def row_bytes(plan: ChunkPlan, sources: Mapping[str, ColumnSource]) -> dict[str,
 
 
 def _loose_bytes(plan: ChunkPlan) -> float:
-    """A stored cell that has no fixed size: what is left of a row, shared among all such."""
+    """Return the mean bytes of a stored cell without a fixed size.
+
+    This is what the cells of fixed size leave of a row, divided among the others.
+    """
     if not plan.rows:
         return 0.0
     common = int(np.bincount(plan.records["schema"], plan.records["rows"]).argmax())
@@ -142,14 +146,16 @@ def _fixed_bytes(kind: Kind) -> int:
 
 
 def column_groups(sizes: Mapping[str, int], rows: int) -> list[tuple[str, ...]]:
-    """Which columns one task reads together: always the same ones, whatever is asked for.
+    """Return the groups of columns that one task reads together.
+
+    They do not depend on which columns are used later.
 
     Parameters
     ----------
     sizes
-        Bytes of a cell of each, in order.
+        Bytes of a cell of each column, in order.
     rows
-        Of a block.
+        Number of rows of a block.
     """
     groups: list[tuple[str, ...]] = []
     some: list[str] = []

@@ -1,4 +1,4 @@
-"""Which rows of a Dataset are left out, as a cell of theirs is missing (``missing="drop"``)."""
+"""Find the rows of a Dataset that are left out for a missing cell (``missing="drop"``)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from .rows import DatasetRows
 __all__ = ["mask_token", "with_every_cell"]
 
 MOST_ROWS = 1000
-"""That one task looks at."""
+"""Maximum number of rows that one task examines."""
 
 
 def with_every_cell(
     plan: ChunkPlan, rows: DatasetRows, columns: Sequence[ExternalColumn]
 ) -> np.ndarray:
-    """Which rows have a cell in each of some columns; files are looked into, by the workers.
+    """Return a mask of the rows that have a cell in each of some columns.
 
-    How many rows a Dataset has must be known when it is opened.
+    This is computed at once, and may look into files, as the number of rows of a Dataset must be
+    known when it is opened.
     """
     lengths = even_cut(len(rows), MOST_ROWS)
     blocks = Blocks(plan, rows, lengths)
@@ -46,5 +47,5 @@ def _with_every_cell(block: Block, columns: Sequence[ExternalColumn]) -> np.ndar
 
 
 def mask_token(mask: np.ndarray) -> str:
-    """Tells masks apart."""
+    """Return a token that distinguishes masks of the same length."""
     return hashlib.blake2b(np.packbits(mask).tobytes(), digest_size=16).hexdigest()

@@ -26,9 +26,9 @@ class DatasetFrames:
     Attributes
     ----------
     dataset
-        With xarray's own lazy arrays.
+        Dataset with xarray's own lazy arrays.
     frames
-        Of each external variable, which bytes its cells are; or why that cannot be told.
+        Bytes of files that the cells of each external variable are, or why that cannot be told.
     """
 
     dataset: xr.Dataset
@@ -38,7 +38,7 @@ class DatasetFrames:
 def dataset_frames(
     plan: RunPlan, stream: str, runs: Runs, options: ViewOptions, files: FileAccess
 ) -> DatasetFrames:
-    """The Dataset of one stream, as :func:`.opening.dataset` has it, and where its frames lie.
+    """Return the Dataset of one stream, as :func:`.opening.dataset` does, and its frames.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Dask's arrays of a Dataset, and what their tasks carry.
+"""Make the Dask arrays of a Dataset, whose tasks carry only their own rows.
 
-A block of an external variable is one task, which reads it. Stored variables share reads: one
-task a block reads a group of columns, others take theirs of it. Layers are blockwise, so that
-nothing is made of a block before it is needed, and tasks carry their own rows only.
+Each block of an external variable is read by one task. Stored variables share reads: one task per
+block reads a group of columns, and other tasks take single columns from the result. Layers are
+blockwise, so that a block is described only when it is needed.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Blocks:
     Parameters
     ----------
     plan, rows
-        Of the Dataset.
+        Plan and rows of the Dataset.
     lengths
-        Rows of each block.
+        Number of rows of each block.
     """
 
     def __init__(self, plan: ChunkPlan, rows: DatasetRows, lengths: tuple[int, ...]) -> None:
@@ -51,7 +51,7 @@ class Blocks:
         return len(self.lengths)
 
     def __getitem__(self, number: int) -> tuple[Block, tuple[int, ...]]:
-        """A block, made once for all columns, and the places of its descriptors in the plan."""
+        """Return a block, cached for all columns, and the positions of its descriptors."""
         if number not in self._made:
             end = self._ends[number]
             pieces, order = self._rows.pieces(end - self.lengths[number], end)
@@ -63,7 +63,7 @@ class Blocks:
 
 
 class _Columns(BlockwiseDep):
-    """Of each block of a variable, the array that its task indexes."""
+    """The array that the task of each block of a variable indexes."""
 
     produces_tasks = False
 
@@ -85,14 +85,14 @@ class _Columns(BlockwiseDep):
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """What a task carries that reads several columns of a block."""
+    """What a task carries to read several columns of a block."""
 
     block: Block
     sources: tuple[ColumnSource, ...]
 
 
 class _Reads(BlockwiseDep):
-    """Of each block, what is read of a group of columns."""
+    """The read of a group of columns, for each block."""
 
     produces_tasks = False
 
@@ -113,9 +113,9 @@ class _Reads(BlockwiseDep):
 
 
 def external_array(name: str, blocks: Blocks, source: ColumnSource) -> da.Array:
-    """An array whose tasks each read one block, or what is left of it after slicing."""
+    """Return an array whose tasks each read one block, or what is left of it after slicing."""
     axes = tuple(range(1 + len(source.cell_shape)))
-    # ``getter`` is what Dask fuses slices into; it then asks the array for less.
+    # Dask fuses slices into ``getter``, so that less is read of the block.
     task = Task(
         name, getter, TaskRef(blockwise_token(0)), (slice(None),) * len(axes), _data_producer=True
     )
@@ -126,16 +126,18 @@ def external_array(name: str, blocks: Blocks, source: ColumnSource) -> da.Array:
 def stored_arrays(
     read: str, names: Mapping[str, str], blocks: Blocks, sources: Mapping[str, ColumnSource]
 ) -> dict[str, da.Array]:
-    """Arrays of a group of columns, of which each block is read by one task.
+    """Return arrays of a group of columns, of which each block is read by one task.
 
     Parameters
     ----------
     read
-        Name of the reading tasks.
+        Name of the layer of reading tasks.
     names
-        Of the arrays, by column.
-    blocks, sources
-        What is read.
+        Name of each array, by column.
+    blocks
+        Blocks that are read.
+    sources
+        Source of each column.
     """
     task = Task(read, _read, TaskRef(blockwise_token(0)), _data_producer=True)
     dep = _Reads(read, blocks, tuple(sources.values()))

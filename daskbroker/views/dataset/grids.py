@@ -1,9 +1,9 @@
-"""Grid scans as grids: a dimension for each axis in place of ``time``.
+"""Lay out grid scans as grids, with a dimension for each axis in place of ``time``.
 
-The start document tells the grid (``shape``, ``hints.dimensions``, ``hints.gridding``,
-``snaking``), ``seq_num`` the point, so that a point that was taken again counts once, and one that
-was not taken is missing. Variables that are not in memory stay lazy: a region of the grid reads its
-events only.
+The start document describes the grid (``shape``, ``hints.dimensions``, ``hints.gridding``,
+``snaking``), and ``seq_num`` is the number of the point. So a point that was taken again counts
+once, and one that was not taken is missing. Variables that are not in memory stay lazy: reading a
+region of the grid reads only its events.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from .columns import row_places
 __all__ = ["Grid", "cut", "gridded", "indexed", "needed"]
 
 SETPOINTS = ("_user_setpoint", "_setpoint", "-setpoint")
-"""What the setpoint of a motor is called beside its readback, by ophyd and ophyd-async."""
+"""Suffixes of the setpoint of a motor, beside its readback, in ophyd and ophyd-async."""
 
 SEQUENTIAL = (None, "rectilinear")
-"""Kinds of ``hints.gridding`` whose points come in the order of the axes."""
+"""Values of ``hints.gridding`` with points in the order of the axes."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a start document tells of a grid.
+    """A grid as the start document describes it.
 
     Attributes
     ----------
     run
-        For messages.
+        Uid of the run, for messages.
     shape
-        Points along each axis, the slowest first.
+        Number of points along each axis, the slowest first.
     motors
-        Of each axis, the fields that move along it.
+        Names of the fields that move along each axis.
     snaking
-        Of each axis, whether every other pass goes backwards.
+        Whether every other pass along each axis goes backwards.
     positions
-        Of each axis where the plan puts its first motor; None where it does not tell.
+        Planned positions of the first motor of each axis; None if they are not known.
     """
 
     run: str
@@ -58,12 +58,12 @@ class Grid:
 
     @classmethod
     def of(cls, start: Mapping[str, Any], stream: str) -> Grid:
-        """Of a run.
+        """Return the grid of a stream of a run.
 
         Raises
         ------
         BadQuery
-            Saying what is missing, if the stream is no grid.
+            If the stream is not a grid; the message says what is missing.
         """
         refuse = _Refusal(start["uid"], stream)
         hints = start.get("hints")
@@ -92,7 +92,7 @@ class Grid:
 
     @property
     def size(self) -> int:
-        """Points of the whole grid."""
+        """Number of points of the whole grid."""
         return prod(self.shape)
 
     @property
@@ -101,7 +101,10 @@ class Grid:
         return tuple(names[0] for names in self.motors)
 
     def places(self, points: np.ndarray) -> np.ndarray:
-        """Where in the grid, counted along its axes, some points of the scan are."""
+        """Return the flat C-order index in the grid of some points of the scan.
+
+        Points are numbered from 0, in the order in which they are taken.
+        """
         found = np.zeros(len(points), np.int64)
         for axis, length in enumerate(self.shape):
             turn, at = np.divmod(points // prod(self.shape[axis + 1 :]), length)
@@ -113,7 +116,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class _Refusal:
-    """Makes errors that name run and stream."""
+    """Function that makes errors that name run and stream."""
 
     run: str
     stream: str
@@ -144,7 +147,10 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _snaking(start: Mapping[str, Any], axes: int, refuse: _Refusal) -> tuple[bool, ...]:
-    """Of each axis; list_grid_scan only tells ``snake_axes``, as text of Python's."""
+    """Return whether each axis snakes.
+
+    list_grid_scan records only ``snake_axes``, as the text of a Python value.
+    """
     snaking = start.get("snaking")
     if snaking is None:
         told = start.get("snake_axes")
@@ -157,7 +163,10 @@ def _snaking(start: Mapping[str, Any], axes: int, refuse: _Refusal) -> tuple[boo
 
 
 def _positions(start: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.ndarray | None, ...]:
-    """Where the plan says that it goes; relative scans say it relative to where they began."""
+    """Return the planned positions along each axis; None if they are not known.
+
+    Those of relative scans are relative to where the scan began.
+    """
     listed_ones = _listed_positions(start, shape)
     extents = start.get("extents")
     found: list[np.ndarray | None] = []
@@ -174,7 +183,7 @@ def _positions(start: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[np.nda
 def _listed_positions(
     start: Mapping[str, Any], shape: tuple[int, ...]
 ) -> list[np.ndarray | None] | None:
-    """Of plans that go through lists of positions."""
+    """Return the positions of plans that go through lists of them; None for other plans."""
     arguments = start.get("plan_pattern_args")
     args = arguments.get("args") if isinstance(arguments, Mapping) else None
     if not isinstance(args, list):
@@ -195,7 +204,7 @@ def _is_number(value: Any) -> bool:
 def needed(
     start: Mapping[str, Any], stream: str, keys: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """The motors of a grid scan, and their setpoints, as far as there are such data keys."""
+    """Return those motors of a grid scan, and those of their setpoints, that are data keys."""
     motors = [name for names in Grid.of(start, stream).motors for name in names if name in keys]
     setpoints = [f"{name}{suffix}" for name in motors for suffix in SETPOINTS]
     return motors, [name for name in setpoints if name in keys]
@@ -204,31 +213,31 @@ def needed(
 def gridded(
     flat: xr.Dataset, start: Mapping[str, Any], stream: str, loaded: Collection[str]
 ) -> xr.Dataset:
-    """The Dataset of a grid scan with a dimension for each axis.
+    """Return the Dataset of a grid scan with a dimension for each axis.
 
     Parameters
     ----------
     flat
-        The stream along ``time``, without Dask; ``seq_num`` once each.
+        Dataset of the stream along ``time``, without Dask; each ``seq_num`` occurs once.
     start
-        Tells the grid.
+        Start document, which describes the grid.
     stream
-        For messages.
+        Name of the stream, for messages.
     loaded
-        Names of its variables that are in memory.
+        Names of those variables that are in memory.
 
     Returns
     -------
     xarray.Dataset
-        Coordinates of the axes are the motors' setpoints: those that were recorded, else those of
-        the plan where the readbacks agree with them, else the median of the readbacks. The
-        readbacks are coordinates ``<motor>_readback``. What is missing is NaN, NaT or None, so
-        integers are floats then.
+        Coordinates of the axes are the motors' setpoints: the recorded ones, else those of the
+        plan if the readbacks agree with them, else the medians of the readbacks. The readbacks
+        are coordinates ``<motor>_readback``. Missing points are NaN, NaT or None; integers become
+        floats if a point is missing.
 
     Raises
     ------
     BadQuery
-        If it is no grid, or the motors were not where the grid has them.
+        If the stream is not a grid, or if a motor was not at its position in the grid.
     """
     grid = Grid.of(start, stream)
     refuse = _Refusal(grid.run, stream)
@@ -252,7 +261,13 @@ def gridded(
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which event is at each place of the grid, -1 for none, and what comes of it."""
+    """Lays out variables in a grid.
+
+    Attributes
+    ----------
+    rows
+        Position of the event at each point of the grid, -1 if there is none.
+    """
 
     grid: Grid
     rows: np.ndarray
@@ -284,7 +299,7 @@ class _Layout:
         return bool((self.rows >= 0).all())
 
     def _laid(self, variable: xr.Variable, in_memory: bool = True) -> xr.Variable:
-        """A variable along ``time``, laid out."""
+        """Return a variable along ``time`` as one in the dimensions of the grid."""
         base = variable.to_base_variable().transpose("time", ...)
         array = _LaidOut(base, self.rows, self._is_whole)
         data: Any = indexing.LazilyIndexedArray(array)
@@ -295,7 +310,7 @@ class _Layout:
     # -- axes --------------------------------------------------------------------------------
 
     def _axis(self, axis: int, motor: str) -> np.ndarray:
-        """Where a motor was set to along its axis."""
+        """Return the setpoints of a motor along its axis, as float64."""
         readback = self._laid(self.flat[motor].variable).values
         if readback.dtype.kind not in "fiu" or readback.ndim != self.rows.ndim:
             raise self.refuse(f"{motor} is no number at each point")
@@ -316,7 +331,7 @@ class _Layout:
         return values
 
     def _recorded(self, axis: int, motor: str) -> np.ndarray | None:
-        """The setpoints that were read beside the motor, if each is the same all along."""
+        """Return the recorded setpoints of a motor, if constant across the other axes, or None."""
         for suffix in SETPOINTS:
             variable = self.flat.variables.get(f"{motor}{suffix}")
             if variable is not None and variable.dims == ("time",) and variable.dtype.kind in "fiu":
@@ -327,7 +342,13 @@ class _Layout:
         return None
 
     def _check(self, axis: int, motor: str, readback: np.ndarray, values: np.ndarray) -> None:
-        """Check that the motor was nowhere nearer to another place of its axis."""
+        """Check that the motor was never nearer to another position of its axis than to its own.
+
+        Raises
+        ------
+        BadQuery
+            If it was, or if several positions of the axis are equal.
+        """
         steps = np.abs(np.diff(values))
         if not len(steps) or not steps.min() > 0:
             if len(steps):
@@ -345,7 +366,7 @@ class _Layout:
 
 
 def _medians(values: np.ndarray, axis: int) -> np.ndarray:
-    """Of each place along an axis; NaN where there is nothing."""
+    """Return the median at each position along an axis; NaN if there are no values."""
     rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
     there = [row[~np.isnan(row)] for row in rows]
     return np.array([np.median(row) if len(row) else np.nan for row in there])
@@ -361,7 +382,7 @@ def _spread(values: np.ndarray, medians: np.ndarray, axis: int) -> bool:
 
 
 def _agree(values: np.ndarray, planned: np.ndarray) -> bool:
-    """Whether each value that is there is nearer to its planned position than to any other."""
+    """Return whether each value, NaN aside, is nearer to its planned position than to others."""
     there = ~np.isnan(values)
     steps = np.abs(np.diff(planned))
     least = steps.min() if len(steps) else np.inf
@@ -374,11 +395,11 @@ class _LaidOut(BackendArray):
     Parameters
     ----------
     variable
-        With ``time`` first.
+        Variable whose first dimension is ``time``.
     rows
-        Of each place the event, -1 for none.
+        Position of the event at each point of the grid, -1 if there is none.
     whole
-        Whether no place is without one.
+        Whether every point has an event.
     """
 
     def __init__(self, variable: xr.Variable, rows: np.ndarray, whole: bool) -> None:
@@ -396,7 +417,7 @@ class _LaidOut(BackendArray):
         )
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray:
-        """One region; each axis for itself."""
+        """Read a region, given by an outer index."""
         key = key + (slice(None),) * (len(self.shape) - len(key))
         axes = self._rows.ndim
         outer = [np.atleast_1d(row_places(k, n)) for k, n in zip(key[:axes], self._rows.shape)]
@@ -415,7 +436,7 @@ class _LaidOut(BackendArray):
 
 
 def _promoted(dtype: Any) -> tuple[np.dtype, Any]:
-    """The dtype that has a value for what is missing, as xarray has it, and that value."""
+    """Return the dtype to which xarray promotes for missing values, and its fill value."""
     found, fill = dtypes.maybe_promote(dtype)
     return np.dtype(found), None if np.dtype(found).kind == "O" else fill
 
@@ -427,19 +448,26 @@ def cut(
     block_bytes: int,
     task_name: Callable[..., str],
 ) -> xr.Dataset:
-    """Dask's arrays of what is not in memory, cut along the axes of the grid alone.
+    """Return the grid with Dask arrays for the variables that are not in memory.
 
     Parameters
     ----------
     grid
-        From :func:`gridded`.
+        Dataset from :func:`gridded`.
     chunks
-        ``{axis: n}``; what it does not name, and ``"auto"``, is cut into blocks of about
-        ``block_bytes``, whole rows of the fastest axis as far as they fit.
+        ``{dimension: n}``, or ``"auto"``. Dimensions that it does not name are cut into blocks of
+        about `block_bytes`, with the last dimensions whole as far as they fit.
     loaded
         Names of the variables that are in memory.
+    block_bytes
+        Target size of a block in bytes.
     task_name
-        Makes the name of a variable's tasks of its name and cut.
+        Function that makes the name of a variable's tasks from its name and cut.
+
+    Raises
+    ------
+    BadQuery
+        If `chunks` is not valid.
     """
     given = dict(chunks) if isinstance(chunks, Mapping) else {}
     unknown = [name for name in given if name not in grid.dims]
@@ -462,7 +490,7 @@ def cut(
 
 
 def _usual_cut(variable: xr.Variable, block_bytes: int) -> dict[Any, int]:
-    """How many along each dimension; the last ones whole as far as they fit."""
+    """Return the length of blocks along each dimension; the last ones whole as far as they fit."""
     left = max(1, block_bytes // max(1, variable.dtype.itemsize))
     lengths: dict[Any, int] = {}
     for dim, size in reversed(variable.sizes.items()):
@@ -475,12 +503,12 @@ def _usual_cut(variable: xr.Variable, block_bytes: int) -> dict[Any, int]:
 
 
 def indexed(dataset: xr.Dataset, name: str) -> xr.Dataset:
-    """The Dataset along a variable in place of ``time``, sorted by it.
+    """Return the Dataset along a variable in place of ``time``, sorted by it if not monotonic.
 
     Raises
     ------
     BadQuery
-        If there is no such variable, or it has no number for some event.
+        If there is no such variable, or if it has no value in some event.
     """
     variable = dataset.variables.get(name)
     if variable is None or variable.dims != ("time",) or variable.dtype.kind not in "fiuM":

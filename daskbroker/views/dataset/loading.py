@@ -1,8 +1,8 @@
-"""Which variables of a Dataset are in memory.
+"""Choose and load the variables of a Dataset that are in memory.
 
 xarray groups, aligns and selects by what is in memory: ``time``, ``seq_num``, ``run`` and the
-scanned motors, up to :data:`INDEX_BYTES`. Of a stream that is small in all, whatever is stored is
-in memory too, read in one pass; a task for each of its columns would take far longer.
+scanned motors, up to :data:`INDEX_BYTES`. If a stream is small as a whole, all its stored
+variables are in memory, too, read in one pass; a task for each column would take far longer.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .rows import DatasetRows
 __all__ = ["INDEX_BYTES", "MOST_CHUNKS", "Loading", "load", "names_to_load"]
 
 INDEX_BYTES = 64 * 2**20
-"""Of ``time``, ``seq_num``, ``run`` and scanned motors together: larger ones are not in memory."""
+"""Maximum bytes of ``time``, ``seq_num``, ``run`` and scanned motors together to be in memory."""
 
 TEXT_BYTES = 16 * 2**20
-"""Text that is in memory is of NumPy's type for it up to this size; larger text is objects."""
+"""Maximum bytes of text in memory as NumPy's fixed-width text; larger text stays objects."""
 
 MOST_TOGETHER = 500
-"""So many Datasets are read together, so that little is in memory twice."""
+"""Maximum number of Datasets that are read together, so that little is in memory twice."""
 
 MOST_CHUNKS = 1000
-"""Of more chunks, nothing is read when a Dataset is opened: each takes a moment, however small."""
+"""Maximum number of chunks to read when a Dataset is opened, as each takes time, however small."""
 
 
 def names_to_load(
@@ -42,18 +42,18 @@ def names_to_load(
     *,
     variables: bool = True,
 ) -> list[str]:
-    """Which stored variables are to be in memory.
+    """Return the names of the stored variables that must be in memory.
 
     Parameters
     ----------
     plan, rows
-        Of the Dataset.
+        Plan and number of rows of the Dataset.
     sizes
         Bytes of a cell of each stored variable.
     coordinates
-        Those of them that are coordinates.
+        Names of those stored variables that are coordinates.
     variables
-        Whether the others may be.
+        Whether variables other than coordinates may be in memory.
     """
     if len(plan) > MOST_CHUNKS:
         return []
@@ -66,7 +66,7 @@ def names_to_load(
 
 @dataclass(frozen=True, eq=False)
 class Loading:
-    """Stored variables that have to be in memory: of which rows, read from what."""
+    """The rows and sources of the stored variables that must be in memory."""
 
     plan: ChunkPlan
     rows: DatasetRows
@@ -74,12 +74,12 @@ class Loading:
 
     @cached_property
     def block(self) -> Block:
-        """All rows."""
+        """Block of all rows."""
         return planned_block(self.plan, *self.rows.pieces(0, len(self.rows)))
 
     @cached_property
     def alike(self) -> Any:
-        """What other Loadings that can be read together with this one have too."""
+        """Hashable value that is equal for Loadings that can be read together."""
         owned = any(isinstance(source, Constants) for source in self.sources.values())
         if owned or self.block.order is not None:
             return id(self)
@@ -87,7 +87,7 @@ class Loading:
 
 
 def load(wanted: Sequence[Loading]) -> list[dict[str, np.ndarray]]:
-    """Values of the variables of each; many small ones of the same variables are read together."""
+    """Return the values of the variables of each Loading, reading those that are alike together."""
     together: dict[Any, list[int]] = {}
     for number, loading in enumerate(wanted):
         together.setdefault(loading.alike, []).append(number)
@@ -109,12 +109,12 @@ def _load(alike: Sequence[Loading]) -> list[dict[str, np.ndarray]]:
         return [dict(zip(sources, map(_text, columns)))]
     ends = np.cumsum([len(loading.rows) for loading in alike])[:-1]
     parts = [np.split(column, ends) for column in columns]
-    # Copies, as parts would keep all of it in memory.
+    # Copy the parts, as views would keep the whole column in memory.
     return [dict(zip(sources, [_text(part.copy()) for part in row])) for row in zip(*parts)]
 
 
 def _text(values: np.ndarray) -> np.ndarray:
-    """Short text without gaps as such, which Dask can cut by itself, and not as objects."""
+    """Convert short text without missing cells to fixed-width text, which Dask can cut by size."""
     if values.dtype.kind != "O" or not values.size:
         return values
     texts = values.ravel()

@@ -1,8 +1,8 @@
-"""From a plan to a lazy Dataset along ``time``.
+"""Open a plan as a lazy Dataset along ``time``.
 
-Opening one reads what is in memory (:mod:`.loading`), and of detector files only what descriptors
-leave open (:mod:`daskbroker.assets.peek`). All else is Dask's, cut alike along ``time``
-(:mod:`.cutting`), or xarray's own lazy arrays.
+Opening reads the variables that are in memory (:mod:`.loading`), and of detector files only what
+descriptors leave open (:mod:`daskbroker.assets.peek`). All other variables are Dask arrays, cut
+alike along ``time`` (:mod:`.cutting`), or xarray's own lazy arrays.
 """
 
 from __future__ import annotations
@@ -52,42 +52,50 @@ def dataset(
     chunks: Any = "auto",
     with_run: bool = False,
 ) -> xr.Dataset:
-    """A Dataset of the chunks of one stream, of one run or of many.
+    """Return a lazy Dataset of the chunks of one stream, of one run or of many.
 
     Parameters
     ----------
     plan
-        The chunks of the stream, run after run, with references where external variables shall
-        be filled.
+        Chunks of the stream, run after run, with the references of external variables to fill.
     stream
-        For attrs and messages.
+        Name of the stream, for attrs and messages.
     runs
         Start and stop of each run, for attrs and projections.
     options
-        What is shown, and how it is filled. ``dtypes`` are those of variables, in place of those
-        that are declared, that files have, or that stored values have in common.
+        What is shown, and how it is filled. ``dtypes`` of variables replace those that are
+        declared, that files have, or that stored values have in common.
     files
-        How detector files are reached.
+        Access to detector files.
     chunks
-        ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time``; a block
-        of the largest has about the partition size. None: xarray's own lazy arrays.
-        ``{"time": n}``, ``{name: n}``: so many events a block, for all variables, or for one;
-        a size such as ``"8 MiB"`` in place of ``n``, or alone: blocks of about that size.
-        Anything else as :meth:`xarray.Dataset.chunk` takes it.
+        With ``"auto"``, variables that are not in memory are dask arrays, all cut alike along
+        ``time``; a block of the largest has about the partition size. With None, they are
+        xarray's own lazy arrays. ``{"time": n}`` or ``{name: n}`` gives the number of events per
+        block, for all variables or for one; a size such as ``"8 MiB"`` in place of ``n``, or
+        alone, gives blocks of about that size. Anything else is passed to
+        :meth:`xarray.Dataset.chunk`.
     with_run
-        Add the coordinate ``run``, the uid.
+        Whether to add the coordinate ``run``, the uid of each event's run.
 
     Returns
     -------
     xarray.Dataset
-        Dimension ``time`` (UTC, without zone, as xarray has none), then the data key's own
-        ``dims`` or ``<key>_dim_N``. Coordinates ``time``, ``seq_num`` and the scanned motors of
-        ``start.hints.dimensions``, which are in memory, as are all stored variables if they are
-        small together. Variables have the names of the table's columns, those of rows of fields
-        ``<name>.<field>``. Numbers with gaps are floats, external integers of one or two bytes
-        ``float32``, unless missing cells are left out or filled; cells of no common shape are
-        objects. External variables have the
-        shape and dtype that is declared, or that their files have where somebody has looked.
+        Dimensions are ``time`` (UTC, but naive, as xarray has no zones), then the data key's own
+        ``dims`` or ``<key>_dim_N``. Coordinates are ``time``, ``seq_num`` and the scanned motors
+        of ``start.hints.dimensions``; they are in memory, as are all stored variables if they are
+        small together. Variables have the names of the table's columns; fields of rows are
+        ``<name>.<field>``. Numbers with gaps are floats, and external integers of one or two
+        bytes ``float32``, unless missing cells are left out or filled; cells without a common
+        shape are objects. External variables have the declared shape and dtype, or those of
+        their files if these have been peeked at.
+
+    Raises
+    ------
+    FieldNotFound
+        If a chosen field, or a name in ``dtypes`` or ``fill_value``, does not exist.
+    BadQuery
+        If ``roi`` or ``chunks`` is not valid, or if the run is not a grid although one is
+        requested.
     """
     check_fill_names(options.fill_value, plan.descriptors)
     if options.grid or options.index is not None:
@@ -106,7 +114,7 @@ def _arranged(
     files: FileAccess,
     chunks: Any,
 ) -> xr.Dataset:
-    """The Dataset of one run as a grid, or along a motor."""
+    """Return the Dataset of one run as a grid, or along a motor."""
     ((start, _),) = runs.values()
     keys = data_keys_of(plan.descriptors)
     motors, setpoints = needed(start, stream, keys) if options.grid else ([str(options.index)], [])
@@ -141,7 +149,7 @@ def assembly(
     chunks: Any = "auto",
     with_run: bool = False,
 ) -> Assembly:
-    """What :func:`dataset` puts together, before anything is in memory."""
+    """Return the parts of which :func:`dataset` makes a Dataset, before variables are loaded."""
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
     names = None if options.fields is None else {field.name for field in chosen}
@@ -191,14 +199,14 @@ def assembly(
 
 
 def _free(name: str, column: str, columns: Mapping[str, Any], sources: Mapping[str, Any]) -> str:
-    """The name of a variable of a column, if need be with ``_`` so that it is no other's."""
+    """Return the name of a variable of a column, with ``_`` appended if it is taken."""
     while name != column and (name in columns or name in sources):
         name += "_"
     return name
 
 
 def _dropping(sources: Mapping[str, ColumnSource]) -> list[ExternalColumn]:
-    """The variables of which missing cells leave rows out."""
+    """Return the external variables whose missing cells drop rows."""
     external = [source for source in sources.values() if isinstance(source, ExternalColumn)]
     return [one for one in external if one.filling.rule(one.targets[0]).drops]
 
@@ -212,7 +220,7 @@ def _restored(restoring: Restoring | None, column: TableColumn) -> ColumnSource 
 def _regions(
     roi: Mapping[str, Any], sources: Mapping[str, ColumnSource]
 ) -> dict[str, ColumnSource]:
-    """The variables of which only a region of each cell is to be shown."""
+    """Return the sources of the variables of which only a region of each cell is shown."""
     external = {name: s for name, s in sources.items() if isinstance(s, ExternalColumn)}
     check_names(roi, {name: source.declared.shape for name, source in external.items()})
     return {
@@ -255,7 +263,7 @@ def _token(
 
 
 def _scanned(runs: Runs, stream: str) -> list[str]:
-    """Motors that all the runs scanned."""
+    """Return the names of the motors that all runs scanned."""
     of_each = [_scanned_by(start, stream) for start, _ in runs.values()]
     return [name for name in of_each[0] if all(name in names for names in of_each)]
 

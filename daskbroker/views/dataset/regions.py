@@ -1,4 +1,4 @@
-"""Regions of cells: what ``roi`` asks for, and regions of these."""
+"""Regions of cells, as chosen by ``roi``, and indices within them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from ...core.errors import BadQuery
 __all__ = ["Region", "region_of", "region_shape", "within"]
 
 Region = tuple[int | range, ...]
-"""Of each axis of a cell, what is shown: one place, so that the axis is gone, or a range."""
+"""What is shown of each axis of a cell: a single index, which removes the axis, or a range."""
 
 
 def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
-    """What an index of a cell, such as ``np.s_[10:20, :]``, is of a shape.
+    """Return the region that an index such as ``np.s_[10:20, :]`` selects of a cell.
 
     Parameters
     ----------
     name
-        Of the variable, for messages.
+        Name of the variable, for messages.
     asked
-        Slices and integers, one an axis from the first on; ``...`` stands for all others.
+        Slices and integers, one per axis from the first on; ``...`` stands for all others.
     shape
-        Of a cell.
+        Shape of a cell.
 
     Raises
     ------
     BadQuery
-        For other indices, more than there are axes, and places that are outside.
+        If there are more indices than axes, if an integer is out of range, or if an index is
+        neither a slice nor an integer.
     """
     parts = list(asked) if isinstance(asked, tuple) else [asked]
     if parts.count(Ellipsis) == 1:
@@ -54,12 +55,12 @@ def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
 
 
 def region_shape(region: Region) -> tuple[int, ...]:
-    """Shape of the shown part of a cell."""
+    """Return the shape of the shown part of a cell."""
     return tuple(len(part) for part in region if isinstance(part, range))
 
 
 def within(region: Region, inner: Sequence[Any]) -> tuple[Any, ...]:
-    """An index of the shown part, each axis for itself, as one of whole cells."""
+    """Convert an outer index of the shown part to one of whole cells."""
     asked = iter(inner)
     return tuple(
         part if isinstance(part, int) else _of_range(part, next(asked, slice(None)))
@@ -78,11 +79,12 @@ def _of_range(shown: range, part: Any) -> Any:
 
 
 def check_names(roi: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
-    """Check that every name of ``roi`` is a variable whose cells have a shape.
+    """Check that every name in ``roi`` is a variable whose cells have a shape.
 
     Raises
     ------
     BadQuery
+        If a name is not such a variable.
     """
     for name in roi:
         if not shapes.get(name):

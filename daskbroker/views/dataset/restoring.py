@@ -1,8 +1,8 @@
-"""Datasets of streams that were made of Datasets: what comes back is what was stored.
+"""Restore Datasets from streams that were made of Datasets.
 
-See :mod:`daskbroker.views.dataset.stored_form` for the stored form. The columns are read in the
-dtype and shape that was stored; what is the same in all events, and what has other names or
-dimensions than columns have, is put together in the end.
+See :mod:`daskbroker.views.dataset.stored_form` for the stored form. Columns are read in the dtype
+and shape that were stored. In the end, constant variables are added, and variables get their own
+names and dimensions again.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 __all__ = ["RestoredColumn", "Restoring"]
 
 SCALARS = ("bool", "int", "long", "uint", "float")
-"""Kinds of columns whose Arrow values are NumPy's."""
+"""Kinds of columns whose Arrow values convert to NumPy directly."""
 
 
 @dataclass(frozen=True)
 class RestoredColumn(ColumnSource):
-    """A physical column, in the form in which a Dataset had it.
+    """Source that is a stored column, in the form that it had in a Dataset.
 
     Attributes
     ----------
     name
-        Of the column.
+        Name of the column.
     cell
         Shape and dtype of a cell.
     """
@@ -79,7 +79,7 @@ class RestoredColumn(ColumnSource):
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _whole(self, table: pa.Table) -> np.ndarray:
-        """The cells of a whole chunk."""
+        """Return the cells of a whole chunk."""
         return self.cell.array(self._stored(table), table.num_rows)
 
     def _stored(self, table: pa.Table) -> np.ndarray:
@@ -94,16 +94,16 @@ class RestoredColumn(ColumnSource):
 
 
 class Restoring:
-    """Puts a Dataset together again.
+    """Restores the Dataset that a stream was made of.
 
     Parameters
     ----------
     form
-        How it was stored.
+        Stored form of the Dataset.
     descriptors
-        Of the stream: all of the same form.
+        Descriptors of the stream, all with this form.
     selected
-        Names of the columns that are shown, if not all are.
+        Names of the columns that are shown; all if None.
     """
 
     def __init__(
@@ -121,18 +121,18 @@ class Restoring:
     def of(
         cls, descriptors: Sequence[Mapping[str, Any]], selected: Collection[str] | None
     ) -> Restoring | None:
-        """For a stream; None if it was not made of a Dataset."""
+        """Return the restoring of a stream; None if it was not made of a Dataset."""
         form = form_of(descriptors)
         return None if form is None else cls(form, descriptors, selected)
 
     def source(self, key: str) -> ColumnSource | None:
-        """What the variable of a data key is read from; None if it is like others."""
+        """Return the source of a data key's variable; None if the form does not describe it."""
         variable = self.form.at("event").get(key)
         return None if variable is None else RestoredColumn(f"data:{key}", variable.cell)
 
     @property
     def coordinates(self) -> list[str]:
-        """Names of columns that are coordinates."""
+        """Names of the columns that are coordinates."""
         variables = self.form.at("event").items()
         return [self._shown[k] for k, form in variables if form.coordinate and k in self._shown]
 
@@ -142,14 +142,19 @@ class Restoring:
         return list(self.form.at("timestamps"))
 
     def __call__(self, flat: xr.Dataset, loaded: Collection[str]) -> xr.Dataset:
-        """The Dataset that was stored.
+        """Return the Dataset that was stored.
 
         Parameters
         ----------
         flat
-            The stream along ``time``.
+            Dataset of the stream along ``time``.
         loaded
-            Names of its variables that are in memory.
+            Names of those of its variables that are in memory.
+
+        Raises
+        ------
+        StoreDamaged
+            If the configuration lacks a constant variable, or has it in another form.
         """
         single = self.form.dim is None and flat.sizes["time"] == 1
         found: dict[str, xr.Variable] = {}
@@ -177,7 +182,7 @@ class Restoring:
         return self.form.dim or "time"
 
     def _column(self, form: VariableForm) -> str | None:
-        """Where in the stream's Dataset a variable is; None: in the configuration."""
+        """Return a variable's name in the stream's Dataset; None if it is in the configuration."""
         if form.place == "event":
             return self._shown.get(form.key, form.key)
         if form.place == "timestamps":
@@ -207,7 +212,7 @@ class Restoring:
         return xr.Variable(form.dims, array, dict(form.attrs))
 
     def _wanted(self, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
-        """What was asked for, and the coordinates that belong to it."""
+        """Return the selected variables, and the coordinates that belong to their dimensions."""
         if self._selected is None:
             return found
         columns = {form.name: self._column(form) for form in self.form.variables}
@@ -231,7 +236,7 @@ class Restoring:
                 coordinates |= index.create_variables({name: variable})
         result = xr.Dataset(
             {name: variable for name, variable in found.items() if name in data},
-            # As a mapping, a lazy coordinate would be read for an index.
+            # Given as a mapping, a lazy coordinate would be read to make an index.
             coords=xr.Coordinates(coordinates, indexes=indexes),
             attrs={**self.form.attrs, **attrs},
         )

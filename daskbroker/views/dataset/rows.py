@@ -1,4 +1,4 @@
-"""Where the rows of a Dataset are: in which chunks, and which of these are shown."""
+"""The chunks and rows of chunks that the rows of a Dataset come from."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from ..rows import Duplicates, RowGroup, group_rows, keep, later_counts
 __all__ = ["DatasetRows", "Rows", "as_slice", "by_chunk"]
 
 Rows = slice | np.ndarray
-"""Some rows of a chunk: a slice where they are consecutive, so that no copy is made."""
+"""Some rows of a chunk: a slice if they are consecutive, so that no copy is made."""
 
 
 @dataclass(frozen=True, eq=False)
 class DatasetRows:
-    """Where the rows of a Dataset are.
+    """Positions of the rows of a Dataset in the chunks of a plan.
 
     Attributes
     ----------
     groups
-        Chunks that are read together.
+        Groups of chunks that are read together.
     ends
-        Row after the last of each group.
+        Number of rows up to the end of each group.
     taken
-        For groups that are not simple: which rows of theirs are shown.
+        Shown rows, by number of the group, of groups that are not shown as they are stored.
     lengths
-        Rows of each chunk of the plan.
+        Number of rows of each chunk of the plan.
     later
-        For chunks of which all rows of a ``seq_num`` are shown: see
-        :attr:`~daskbroker.assets.filling.held.Held.later`.
+        :attr:`~daskbroker.assets.filling.held.Held.later`, by chunk, of chunks with repeated
+        ``seq_num`` of which all rows are shown.
     """
 
     groups: tuple[RowGroup, ...]
@@ -44,7 +44,7 @@ class DatasetRows:
 
     @classmethod
     def of(cls, plan: ChunkPlan, duplicates: Duplicates) -> DatasetRows:
-        """Of a plan; ``seq_num`` is read where rows overlap or are out of order."""
+        """Return the rows of a plan; ``seq_num`` is read if rows overlap or are out of order."""
         groups = tuple(group_rows(plan, duplicates))
         taken: dict[int, np.ndarray] = {}
         later: dict[int, np.ndarray] = {}
@@ -60,14 +60,14 @@ class DatasetRows:
         return cls(groups, ends, taken, plan.records["rows"].astype(np.int64), later)
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        # Without what is only worked out from these.
+        # Cached properties are left out, as they are derived from these fields.
         return (DatasetRows, (self.groups, self.ends, self.taken, self.lengths, self.later))
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def only(self, mask: np.ndarray) -> DatasetRows:
-        """The same with only some of the rows."""
+        """Return only those rows that the mask marks."""
         if mask.all():
             return self
         taken: dict[int, np.ndarray] = {}
@@ -91,7 +91,7 @@ class DatasetRows:
         return np.array([group.places[0] for group in self.groups], np.int64)
 
     def locate(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Chunk of each of some rows, and the row in that chunk."""
+        """Return the chunk of each of the given rows, and the position of the row in it."""
         numbers = np.searchsorted(self.ends, places, side="right")
         rows = places - self._begins[numbers]
         chunks = self._first_chunk[numbers]
@@ -106,7 +106,7 @@ class DatasetRows:
         return chunks, rows
 
     def pieces(self, begin: int, end: int) -> tuple[list[tuple[int, Rows]], np.ndarray | None]:
-        """The rows from ``begin`` to before ``end``, chunk by chunk; see :func:`by_chunk`."""
+        """Return rows `begin` to `end` (excluded), chunk by chunk; see :func:`by_chunk`."""
         first = int(np.searchsorted(self.ends, begin, side="right"))
         last = int(np.searchsorted(self.ends, end, side="left")) + 1
         numbers = range(first, min(last, len(self.groups))) if begin < end else range(0)
@@ -124,14 +124,14 @@ class DatasetRows:
 def by_chunk(
     chunks: np.ndarray, rows: np.ndarray
 ) -> tuple[list[tuple[int, Rows]], np.ndarray | None]:
-    """Rows, given by chunk and row in the chunk, as they are read: each chunk once.
+    """Collect rows, given by chunk and position in the chunk, so that each chunk is read once.
 
     Returns
     -------
     pieces
-        ``(chunk, its rows)``.
+        Pairs ``(chunk, its rows)``.
     order
-        Where each row is among the rows of all pieces; None: they are in order.
+        Position of each row among the rows of all pieces; None if they are in order.
     """
     if not len(chunks):
         return [], None
@@ -147,7 +147,7 @@ def by_chunk(
 
 
 def as_slice(places: np.ndarray) -> Rows:
-    """A slice where the places, of which there are some, are consecutive."""
+    """Return a slice if the positions are consecutive; there must be at least one."""
     if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
         return slice(int(places[0]), int(places[-1]) + 1)
     return places
@@ -159,7 +159,7 @@ def _seq_nums(plan: ChunkPlan, group: RowGroup) -> np.ndarray:
 
 
 def _later(plan: ChunkPlan, group: RowGroup, seq_nums: np.ndarray) -> dict[int, np.ndarray]:
-    """:attr:`DatasetRows.later` of the chunks of a group."""
+    """Return :attr:`DatasetRows.later` of the chunks of a group."""
     places = list(group.places)
     rows = plan.records["rows"][places]
     later = later_counts(np.repeat(plan.records["descriptor"][places], rows), seq_nums)

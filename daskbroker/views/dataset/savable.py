@@ -1,15 +1,15 @@
-"""Datasets in a form that files hold, where variables hold Python's objects.
+"""Convert Datasets with variables of Python objects to a form that files can hold, and back.
 
-Numbers, text, booleans and times need nothing of this: ``to_netcdf`` and ``to_zarr`` write them as
-they are (missing text as ``""``, missing booleans as NaN among 0.0 and 1.0). Cells of differing
-lengths, and cells of mixed types, are what neither netCDF nor Zarr has:
+Numbers, text, booleans and times need no conversion: ``to_netcdf`` and ``to_zarr`` write them as
+they are (missing text as ``""``, missing booleans as NaN among 0.0 and 1.0). Cells of different
+lengths or of mixed types exist neither in netCDF nor in Zarr:
 
 =============================== ==================================================================
 cells                           form
 =============================== ==================================================================
 flat arrays of numbers of       padded along a dimension ``<name>_dim_0`` with NaN, or 0 for whole
 differing lengths               numbers and booleans; ``<name>_length`` has the length of each, -1
-                                where there is no cell. Attribute ``ragged``: the lengths' name.
+                                if there is no cell. Attribute ``ragged``: the lengths' name.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
 mappings, mixed types, text
 with null characters or halves
@@ -34,15 +34,14 @@ __all__ = ["SLASH", "cells_restored", "savable"]
 RAGGED, FORM, JSON = "ragged", "form", "json"
 SLASH = "%2F"
 SIMPLE = ({str}, {bool}, {bytes}, {int}, {float}, {int, float})
-"""Types that xarray's writers take in arrays of objects, with None among them."""
+"""Types of cells that xarray's writers accept in arrays of objects, None beside them allowed."""
 
 
 def savable(dataset: Any) -> Any:
-    """A Dataset, or tree of these, that ``to_netcdf`` and ``to_zarr`` can write.
+    """Return a Dataset, or tree of Datasets, that ``to_netcdf`` and ``to_zarr`` can write.
 
-    Only variables of objects and text are looked at, and computed for that; all else stays lazy.
-    The
-    forms, of which ``daskbroker ingest`` makes cells again, are described in
+    Only variables of objects and text are examined, and computed for that; all others stay lazy.
+    The stored forms, from which ``daskbroker ingest`` restores the cells, are described in
     :mod:`daskbroker.views.dataset.savable`.
 
     Parameters
@@ -67,7 +66,7 @@ def savable(dataset: Any) -> Any:
 
 
 def _renamed(dataset: xr.Dataset, old: str, new: str) -> xr.Dataset:
-    """With other names of variables and dimensions."""
+    """Replace `old` by `new` in the names of variables and dimensions."""
     names = {*dataset.variables, *dataset.dims}
     return dataset.rename(
         {n: n.replace(old, new) for n in names if isinstance(n, str) and old in n}
@@ -75,11 +74,11 @@ def _renamed(dataset: xr.Dataset, old: str, new: str) -> xr.Dataset:
 
 
 def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, Any]:
-    """What stands for a variable of objects."""
+    """Return the variables, by name, that are written for a variable of objects."""
     cells = [cell for cell in values.ravel() if not _is_missing(cell)]
     types = set(map(type, cells))
     if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
-        # Computed by now: of Dask's arrays of objects, xarray's writers warn.
+        # Give the computed values, as xarray's writers warn of Dask arrays of objects.
         return {name: (variable.dims, values, variable.attrs)}
     if values.ndim == 1 and all(map(_is_flat, cells)):
         return _padded(name, variable, values)
@@ -91,7 +90,10 @@ def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, 
 
 
 def _is_storable(cell: Any) -> bool:
-    """Whether files hold it as it is; of text neither HDF5 nor UTF-8 hold everything."""
+    """Return whether files can hold a cell unchanged.
+
+    HDF5 cannot hold text with null characters, and UTF-8 no surrogates.
+    """
     return not isinstance(cell, str) or (is_unicode(cell) and "\0" not in cell)
 
 
@@ -126,7 +128,7 @@ def _padded(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, A
 
 
 def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
-    """The Dataset with objects again where :func:`savable` wrote something in their place."""
+    """Restore the objects for which :func:`savable` wrote another form."""
     for name, variable in list(dataset.variables.items()):
         if variable.attrs.get(FORM) == JSON:
             dataset = _replaced(dataset, name, _of_json(variable.values), variable.dims)
@@ -142,7 +144,7 @@ def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
 def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> xr.Dataset:
     attrs: Mapping[str, Any] = dataset.variables[name].attrs
     kept = {key: value for key, value in attrs.items() if key not in (RAGGED, FORM)}
-    # As it is: of objects xarray would make pandas' text, which has no halves of characters.
+    # With fastpath, as xarray would convert objects to pandas' text, which has no surrogates.
     changed = {name: xr.Variable(dims, values, kept, fastpath=True)}
     rest = dataset.drop_vars(name)
     is_coordinate = name in dataset.coords

@@ -1,6 +1,6 @@
-"""How a Dataset is stored as a stream: what its descriptor says beside what the event model has.
+"""The form in which a Dataset is stored as a stream, and what its descriptor says of that.
 
-A Dataset becomes a stream of events along one of its dimensions: ``time``; or the dimension along
+A Dataset becomes a stream of events along one of its dimensions: ``time``, or the dimension along
 which its coordinate ``time`` lies (``swap_dims(time="motor")``). Without either, it is one event.
 
 =========================================== ====================================================
@@ -12,14 +12,15 @@ anything else (axes, dark images, scalars)  configuration of a device ``dataset`
 ``time`` (times of whole microseconds)      the events' time
 ``seq_num`` (integers that grow)            the events' seq_num
 ``ts_<key>``                                the events' timestamps
-times and durations, other than that        integers, in the unit that the data key tells
+other times and durations                   integers, in the units of the data key
 a MultiIndex                                its levels, each a variable
 =========================================== ====================================================
 
-What of this a reader cannot guess is in the descriptor under :data:`KEY`: ``version``; ``dim``, of
-the events, or None; ``attrs`` as JSON text; ``indexes``, of each MultiIndex its dimension and
-levels; ``variables``, each with ``name``, ``place`` (:data:`PLACES`), ``key`` there, ``dims``,
-``shape`` without the events' dimension, ``dtype``, ``coordinate`` (whether it is one), ``attrs``.
+What a reader cannot derive from the event model is in the descriptor under :data:`KEY`:
+``version``; ``dim``, the dimension of the events, or None; ``attrs`` as JSON text; ``indexes``,
+the dimension and levels of each MultiIndex; ``variables``, each with ``name``, ``place`` (one of
+:data:`PLACES`), its ``key`` there, ``dims``, ``shape`` without the events' dimension, ``dtype``,
+``coordinate`` (whether it is one), and ``attrs``.
 """
 
 from __future__ import annotations
@@ -51,13 +52,13 @@ __all__ = [
 ]
 
 KEY = "xarray"
-"""Of descriptors: the stored form of the Dataset that the stream was made of."""
+"""Key of descriptors with the stored form of the Dataset that the stream was made of."""
 
 DEVICE = "dataset"
-"""The configuration that holds what is the same in all events."""
+"""Name of the device whose configuration holds what is the same in all events."""
 
 LONGEST = 2**16
-"""Bytes of NumPy's texts, each as long as the longest; arrays of longer ones are of objects."""
+"""Maximum bytes of an item of fixed-width text; arrays with longer items are of objects."""
 
 PLACES = ("event", "configuration", "time", "seq_num", "timestamps")
 VERSION = 1
@@ -66,7 +67,7 @@ UNITS = {
     "D": "days", "h": "hours", "m": "minutes", "s": "seconds", "ms": "milliseconds",
     "us": "microseconds", "ns": "nanoseconds",
 }  # fmt: skip
-"""What CF, and so xarray and others, call NumPy's units of time."""
+"""Name of each NumPy unit of time in the CF conventions, which xarray and others follow."""
 _OF_UNIT = re.compile(r"[<>=|]?[mM]8\[(D|h|m|s|ms|us|ns)\]")
 
 
@@ -77,28 +78,28 @@ class StoredForm:
     Attributes
     ----------
     shape
-        Of a cell.
+        Shape of a cell.
     dtype
-        NumPy's; of objects for values that have no other in common.
+        NumPy dtype; object for values that have no other dtype in common.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
 
     def array(self, cells: Any, rows: int) -> np.ndarray:
-        """Cells as they are stored (arrays, or nested lists) as one array of this form.
+        """Convert stored cells (arrays or nested lists) to an array ``(rows, *shape)``.
 
         Raises
         ------
         ValueError
-            If they are not of this form.
+            If the cells are not of this form.
         """
         return array_of(cells, (rows, *self.shape), self.dtype)
 
 
 @dataclass(frozen=True)
 class VariableForm:
-    """How one variable is stored; see the module's text."""
+    """Stored form of one variable; see the module's docstring."""
 
     name: str
     place: str
@@ -109,7 +110,7 @@ class VariableForm:
     attrs: Mapping[str, Any]
 
     def to_document(self) -> dict[str, Any]:
-        """As the descriptor has it."""
+        """Return the form as it is in the descriptor."""
         dtype = self.cell.dtype
         return {
             "name": self.name,
@@ -124,7 +125,13 @@ class VariableForm:
 
     @classmethod
     def of_document(cls, doc: Mapping[str, Any]) -> VariableForm:
-        """The inverse; ValueError, KeyError or TypeError if it is none."""
+        """Return the form that a part of a descriptor describes.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            If `doc` is not a valid form.
+        """
         shape = tuple(doc["shape"])
         if doc["place"] not in PLACES or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(doc["place"])
@@ -144,14 +151,18 @@ class VariableForm:
 
 @dataclass(frozen=True)
 class DatasetForm:
-    """How a Dataset is stored; see the module's text.
+    """Stored form of a Dataset; see the module's docstring.
 
     Attributes
     ----------
     dim
-        Of the events; None: all of it is one event.
-    variables, indexes, attrs
-        Of the Dataset; of each MultiIndex its dimension and levels.
+        Dimension of the events; None if the whole Dataset is one event.
+    variables
+        Stored form of each variable.
+    indexes
+        Names of the levels of each MultiIndex, by its dimension.
+    attrs
+        Attributes of the Dataset.
     """
 
     dim: str | None
@@ -160,7 +171,7 @@ class DatasetForm:
     attrs: Mapping[str, Any]
 
     def to_document(self) -> dict[str, Any]:
-        """As the descriptor has it under :data:`KEY`."""
+        """Return the form as it is in the descriptor under :data:`KEY`."""
         return {
             "version": VERSION,
             "dim": self.dim,
@@ -171,7 +182,7 @@ class DatasetForm:
 
     @classmethod
     def of_document(cls, doc: Any) -> DatasetForm | None:
-        """The inverse; None for what is no such form, or a later version's."""
+        """Return the form of a descriptor; None if it is not valid, or of another version."""
         try:
             if doc["version"] != VERSION:
                 return None
@@ -185,7 +196,7 @@ class DatasetForm:
             return None
 
     def at(self, place: str) -> dict[str, VariableForm]:
-        """The variables in one place, by their keys there."""
+        """Return the variables in one place (see :data:`PLACES`), by their keys there."""
         return {variable.key: variable for variable in self.variables if variable.place == place}
 
     @property
@@ -195,7 +206,10 @@ class DatasetForm:
 
 
 def form_of(descriptors: Any) -> DatasetForm | None:
-    """The form that all of these descriptors tell, with equal configuration; or None."""
+    """Return the form that all descriptors have in common; None if they differ or have none.
+
+    Their configuration of the constant variables must be equal, too.
+    """
     first, *others = [descriptor.get(KEY) for descriptor in descriptors] or [None]
     if first is None or any(other != first for other in others):
         return None
@@ -210,7 +224,7 @@ def _constants(descriptor: Mapping[str, Any]) -> Any:
 
 
 def _text_of(attrs: Mapping[str, Any], where: str) -> str:
-    """As text: attributes may have names that documents may not."""
+    """Return attributes as JSON text, as they may have names that documents must not have."""
     return marked_json(normalize({str(name): value for name, value in attrs.items()}, where))
 
 
@@ -218,12 +232,14 @@ def _text_of(attrs: Mapping[str, Any], where: str) -> str:
 
 
 def encoded(values: np.ndarray, where: str) -> Any:
-    """An array as documents have it: times as integers, numbers as arrays, others as lists.
+    """Convert an array to a value of documents.
+
+    Times become int64 arrays, numbers stay arrays, and all other values become lists.
 
     Raises
     ------
     BadDocument
-        For what has no such form, named ``where``.
+        If a value has no such form; the message names `where`.
     """
     kind = values.dtype.kind
     if kind in "mM":
@@ -234,7 +250,7 @@ def encoded(values: np.ndarray, where: str) -> Any:
 
 
 def time_units(dtype: np.dtype) -> str | None:
-    """What a data key says of times and durations that are stored as integers."""
+    """Return the units of times or durations stored as integers; None for other dtypes."""
     found = _OF_UNIT.fullmatch(dtype.str)
     if found is None:
         return None
@@ -243,12 +259,12 @@ def time_units(dtype: np.dtype) -> str | None:
 
 
 def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """The array that :func:`encoded` was given, of what it made.
+    """Convert values from :func:`encoded` back to the array that it was given.
 
     Raises
     ------
     ValueError
-        If the values make no such array.
+        If the values do not fit the shape or dtype.
     """
     if dtype.kind == "O":
         return _objects(values, shape)
@@ -274,7 +290,7 @@ def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _leaves(values: Any, depth: int) -> Iterator[Any]:
-    """What is so many levels inside."""
+    """Yield the values that are nested `depth` levels deep."""
     if depth == 0:
         yield values.item() if isinstance(values, np.ndarray) and values.ndim == 0 else values
         return

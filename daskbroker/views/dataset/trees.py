@@ -22,7 +22,7 @@ __all__ = ["tree", "tree_of_runs"]
 def tree(
     nodes: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], name: str | None
 ) -> xr.DataTree:
-    """A tree of one level, with these attributes of its root."""
+    """Return a tree of one level, whose root has these attributes."""
     root = xr.DataTree(xr.Dataset(attrs=attrs), name=name)
     # ``DataTree.from_dict`` and the parameter ``children`` would copy each node twice.
     root.children = {key: xr.DataTree(node) for key, node in nodes.items()}
@@ -36,12 +36,13 @@ def tree_of_runs(
     options: ViewOptions,
     chunks: Any,
 ) -> xr.DataTree:
-    """A Dataset for each run that has the stream, in the order of the runs.
+    """Return a tree with a Dataset for each run that has the stream, in the order of the runs.
 
     Parameters
     ----------
     planned
-        What each event source has of the stream; of a run the first that has some counts.
+        Plan of the stream in each event source, and access to its files. If several sources have
+        a run, the first one counts.
     stream, runs, options, chunks
         As for :func:`daskbroker.views.dataset.dataset`.
     """
@@ -62,5 +63,5 @@ def tree_of_runs(
 
 
 def _node_name(uid: str) -> str:
-    """A uid as the name of a node, which has no slashes."""
+    """Return a uid as the name of a node, which must not have slashes."""
     return uid.replace("%", "%25").replace("/", "%2F")

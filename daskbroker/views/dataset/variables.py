@@ -1,4 +1,4 @@
-"""The variables of a Dataset: what each is read from, its dimensions and attributes."""
+"""The variables of a Dataset: their sources, dimensions and attributes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OBJECT = np.dtype(object)
 
 
 def coordinate_sources(plan: ChunkPlan, with_run: bool) -> dict[str, ColumnSource]:
-    """The coordinates that every stream has; with the run's uid if it is asked for."""
+    """Return the sources of the coordinates of every stream, with ``run`` if requested."""
     sources: dict[str, ColumnSource] = {
         "time": StoredColumn("time", TIME, np.dtype("datetime64[us]")),
         "seq_num": StoredColumn("seq_num", "int64", np.dtype(np.int64)),
@@ -51,7 +51,7 @@ def coordinate_sources(plan: ChunkPlan, with_run: bool) -> dict[str, ColumnSourc
 
 
 def lazy_array(plan: ChunkPlan, rows: DatasetRows, source: ColumnSource) -> Any:
-    """Xarray's own lazy array of a column."""
+    """Return a column as xarray's own lazy array."""
     return indexing.LazilyIndexedArray(ChunkColumn(plan, rows, source))
 
 
@@ -65,9 +65,15 @@ def variable_sources(
     filling: Filling | None,
     dtypes: Mapping[str, Any],
 ) -> dict[str, ColumnSource]:
-    """What a column is read from, by the names of its variables; rows have one a field.
+    """Return the sources of the variables of a column, by name.
 
-    External ones are filled if there is a filling.
+    A column of rows of fields has one variable per field, other columns have one in all. External
+    columns are filled if there is a filling.
+
+    Raises
+    ------
+    BadQuery
+        If a requested dtype is not valid.
     """
     chosen = dtypes.get(column.name)
     if chosen is None and column.field.role == "data":
@@ -116,7 +122,7 @@ def _chosen_dtype(name: str, chosen: Any) -> np.dtype:
 
 
 def _cast(name: str, source: ColumnSource, chosen: Any) -> ColumnSource:
-    """A source in the dtype that was asked for."""
+    """Return the source with the requested dtype."""
     dtype = _chosen_dtype(name, chosen)
     if dtype == source.dtype:
         return source
@@ -134,7 +140,7 @@ def _constant(field: Field, descriptor: Mapping[str, Any], runs: Runs) -> Any:
 
 
 def _numpy_dtype(dtype: str) -> np.dtype:
-    """Of a variable; nullable integers become floats, other nullable kinds objects."""
+    """Return a variable's dtype for a table's; nullable integers become floats, others objects."""
     if dtype in ("float64", "int64", "uint64", "bool"):
         return np.dtype(dtype)
     return np.dtype(np.float64) if dtype == "Int64" else np.dtype(object)
@@ -145,7 +151,7 @@ def _claims(plan: ChunkPlan, key: str) -> list[Mapping[str, Any]]:
 
 
 def _declared(plan: ChunkPlan, column: TableColumn, filling: Filling, dtype: Any) -> Declared:
-    """What is believed of external cells, made fit for those that become NaN."""
+    """Return shape and dtype of external cells, with a dtype that has NaN if some become NaN."""
     key = column.field.key
     declared = common_cells(plan, key, filling, dtype)
     rule = filling.rule(Target.of(plan.descriptors[0], key))
@@ -154,7 +160,7 @@ def _declared(plan: ChunkPlan, column: TableColumn, filling: Filling, dtype: Any
 
 
 def _may_lack(plan: ChunkPlan, column: TableColumn) -> bool:
-    """Whether some events may have no cell, as far as the plan tells."""
+    """Return whether the plan allows for events without a cell."""
     pairs = np.unique(plan.records[["descriptor", "schema"]])
     for descriptor, schema in pairs.tolist():
         claim = plan.descriptors[descriptor]["data_keys"].get(column.field.key)
@@ -169,7 +175,7 @@ def _may_lack(plan: ChunkPlan, column: TableColumn) -> bool:
 def chunk_length(
     source: ExternalColumn, plan: ChunkPlan, resources: Iterable[Mapping[str, Any]]
 ) -> int:
-    """How many events have one chunk in the files, as stream_resources tell; else 1."""
+    """Return how many events share one chunk in the files, from stream_resources; 1 if unknown."""
     if not any(is_stream_key(claim) for claim in _claims(plan, source.key)):
         return 1
     shape = source.declared.shape
@@ -189,7 +195,10 @@ def chunk_length(
 
 
 def declared_dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str, ...] | None:
-    """The names that descriptors give the ``inner`` dimensions of a cell, if they name them."""
+    """Return the names that a descriptor gives the `inner` dimensions of a cell.
+
+    None if it does not name exactly so many. The first descriptor with the key counts.
+    """
     claims = _claims(plan, column.field.key) if column.field.role == "data" else []
     named = claims[0].get("dims") if claims else None
     if not isinstance(named, list) or len(named) != inner:
@@ -198,12 +207,12 @@ def declared_dims(plan: ChunkPlan, column: TableColumn, inner: int) -> tuple[str
 
 
 class Dimensions:
-    """Names of the dimensions of a Dataset, of which each has one length.
+    """Chooses names of the dimensions of a Dataset, so that each has one length.
 
     Parameters
     ----------
     names
-        Of the variables and coordinates, which no dimension but ``time`` is named like.
+        Names of variables and coordinates; no dimension except ``time`` has one of these.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -213,16 +222,18 @@ class Dimensions:
     def of(
         self, variable: str, declared: tuple[str, ...] | None, lengths: Mapping[int, int]
     ) -> tuple[str, ...]:
-        """Of a cell: those that are declared if none of them clashes, else the variable's own.
+        """Return the names of the dimensions of a cell.
+
+        These are the declared ones if none of them clashes, else ``<variable>_dim_N``.
 
         Parameters
         ----------
         variable
-            Its name.
+            Name of the variable.
         declared
-            Of all axes of a whole cell; None: not named.
+            Names of all axes of a whole cell; None if they are not declared.
         lengths
-            Of the axes that are shown, by their places in a whole cell.
+            Lengths of the axes that are shown, by their positions in a whole cell.
         """
         if declared is not None and len(set(declared)) == len(declared):
             shown = {declared[axis]: length for axis, length in lengths.items()}
@@ -243,7 +254,7 @@ class Dimensions:
 
 
 def variable_attrs(plan: ChunkPlan, field: Field) -> dict[str, Any]:
-    """What descriptors say of a data key, for readers."""
+    """Return the attributes of a data key's variable, such as units, as plain values."""
     if field.role != "data":
         return {}
     descriptor = next(d for d in plan.descriptors if field.key in d["data_keys"])

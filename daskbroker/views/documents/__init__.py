@@ -1,1 +1,1 @@
-"""A run as its stream of documents: read ahead, filled, in pages, or followed while it grows."""
+"""Runs as streams of documents: read ahead, filled, in pages, or followed while they grow."""

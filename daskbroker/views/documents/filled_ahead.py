@@ -1,7 +1,7 @@
-"""Filling the events of a stream of documents, with a Client by its workers, some blocks ahead.
+"""Fill the events of a stream of documents; with a Client, its workers read some blocks ahead.
 
-What a worker reads of a block is sent back as the arrays that were read; that, and the events that
-wait for it, count in what a stream of documents may have ahead (:mod:`.prefetch`).
+A worker sends a block back as the arrays that it read. These, and the events that wait for them,
+count towards what a stream of documents may read ahead (:mod:`.prefetch`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class EventChunk(NamedTuple):
     Attributes
     ----------
     table, events
-        The chunk as it was read, and as documents.
+        The chunk as a table, and as an iterator of documents.
     near
-        Where in the run it is, from 0 to 1.
+        Relative position in the run, from 0 to 1.
     later
-        Of the events, see :attr:`~daskbroker.assets.filling.held.Held.later`.
+        :attr:`~daskbroker.assets.filling.held.Held.later` of the events.
     """
 
     table: pa.Table
@@ -50,23 +50,24 @@ def fill_chunks(
     keys: Sequence[str],
     ahead: Prefetcher,
 ) -> Iterator[Iterator[Document]]:
-    """The events of a descriptor, some at a time, with external data in place of references.
+    """Yield the events of a descriptor in batches, with external data in place of references.
 
-    Workers begin at once, all else is lazy.
+    Workers begin at once; everything else is lazy.
 
     Parameters
     ----------
     filling, descriptor, keys
-        As for :func:`~daskbroker.assets.filling.events.fill_events`, which says what they hold.
+        As for :func:`~daskbroker.assets.filling.events.fill_events`, which also says what the
+        filled events hold.
     chunks
-        In order. Each is gone through before the next is asked for, unless workers fill.
+        Chunks in order. Unless workers fill, each is exhausted before the next is asked for.
     ahead
-        Says who fills, and how far ahead.
+        Prefetcher that decides whether workers fill, and how far ahead.
 
     Raises
     ------
     FillError
-        At the first event of which something cannot be read, once all before it were given.
+        If the data of an event cannot be read; all events before it are yielded first.
     """
     if not ahead.on_workers:
         return (
@@ -93,19 +94,19 @@ def _as_read(
 
 
 Wanted = Sequence[tuple[Target, Held]]
-"""Of each key, which cells."""
+"""Target and cells to read of each key."""
 
 
 @dataclass
 class _Part:
-    """What could be read of the cells of some events.
+    """The cells of a batch of events that could be read.
 
     Attributes
     ----------
     read
-        From which event to which, and of each key the blocks; in order, without gaps.
+        First event, end, and blocks of each key, of consecutive ranges of events without gaps.
     error
-        Why what comes after that cannot be read; None if that is all.
+        Why the event after these ranges cannot be read; None if all events were read.
     """
 
     read: list[tuple[int, int, list[list[FilledBlock]]]] = field(default_factory=list)
@@ -114,7 +115,7 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """What a task carries that reads the cells of some events."""
+    """The task that reads the cells of a batch of events."""
 
     filling: Filling
     wanted: Wanted
@@ -127,7 +128,10 @@ class _Read:
         return part
 
     def _read(self, begin: int, end: int, part: _Part) -> None:
-        """Read all of some events; if that fails, half of them, so that an error is the last."""
+        """Read events `begin` to `end`; if that fails, bisect to find the first bad one.
+
+        So everything before the error is read.
+        """
         wanted = [(target, held.part(begin, end)) for target, held in self.wanted]
         try:
             blocks = [list(self.filling.blocks(*one, self.near)) for one in wanted]
@@ -154,7 +158,10 @@ def _steps(
     keys: Sequence[str],
     unit: int,
 ) -> Iterator[Step]:
-    """Blocks of about a size, none over more than one chunk; each for its events and cells."""
+    """Yield steps that each read about `unit` bytes for events of one chunk.
+
+    The ``what`` of a step is its events and their cells.
+    """
     targets = [Target.of(descriptor, key) for key in keys]
     cells = sum(filling.declared(target).cell_bytes for target in targets)
     for table, events, near, later in chunks:

@@ -1,9 +1,9 @@
-"""A run as it grows: at each look, what has come since the one before.
+"""Follow a run as it grows: each look yields what has come since the look before.
 
-A look plans the run as every view does, and then tells which rows are new. Rows are known by
-their uids, as those of a journal are cut otherwise at each look, and move into chunks. A chunk that
-is final is read once, and its rows are forgotten, so a follower needs memory for the journal, not
-for the run (but for the ids of references, see :class:`Follower`).
+A look plans the run as every view does, and then finds which rows are new. Rows are recognized by
+their uids, because the rows of a journal are cut differently at each look, and move into chunks.
+A final chunk is read once, and its uids are forgotten; so a follower needs memory for the
+journal, not for the run (except for the ids of references, see :class:`Follower`).
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ __all__ = ["Follower"]
 
 Item = TypeVar("Item")
 Plan = Callable[[], RunPlan]
-"""Plans the run as it is now, with its references."""
+"""Function that plans the run as it is now, with its references."""
 
 
 class Follower:
-    """What is new of a run, at each look.
+    """Yields what is new in a run, at each look.
 
     Parameters
     ----------
     sources
-        Of each event source, how it plans the run now, references included, and how its files are
-        reached.
+        Function that plans the run as it is now, references included, and access to detector
+        files, for each event source.
     start
-        Of the run.
+        Start document of the run.
     stream_name
-        One stream, or ``ALL``.
+        Name of one stream, or ``ALL``.
     options
         ``fields``, ``fill`` and the handlers.
 
     Notes
     -----
-    The references of one stream are chosen by its events, so that a resource may be found to
-    belong to it long after it has come; the uids of those that were given are kept.
+    The references of one stream are chosen by its events, so a resource may be found to belong to
+    it long after it has come. Therefore the uids of all references that were yielded are kept.
     """
 
     def __init__(
@@ -80,22 +80,26 @@ class Follower:
         interval: float,
         timeout: float | None,
     ) -> Iterator[Item]:
-        """What is new, look by look, until the run has ended.
+        """Yield what is new, look by look, until the run has ended.
 
         Parameters
         ----------
         take
             :meth:`documents` or :meth:`tables`.
         ended
-            Whether the run has; asked before each look, so that nothing is missed.
-        interval, timeout
-            Seconds between two looks; seconds without anything new after which it is an error.
+            Function that returns whether the run has ended; called before each look, so that
+            nothing is missed.
+        interval
+            Seconds between two looks.
+        timeout
+            Seconds without anything new after which an error is raised; never if None.
 
         Raises
         ------
         TimeoutError
+            If nothing has come for `timeout` seconds.
         StreamNotFound, FieldNotFound
-            The run has ended without such.
+            If the run has ended and has no such stream or field.
         """
         latest = time.monotonic()
         while True:
@@ -122,14 +126,14 @@ class Follower:
             select(self._options.fields, list(self._descriptors.values()))
 
     def _look(self) -> Iterator[tuple[RunPlan, RunPlan, FileAccess]]:
-        """Of each event source the run as it is now, and what of it is new."""
+        """Yield, for each event source, the plan as it is now, its new part, and file access."""
         for planned, files, grown in self._sources:
             now = planned().checked()
             self._descriptors.update({d["uid"]: d for d in now.descriptors})
             yield now, grown.part(now), files
 
     def documents(self) -> Iterator[tuple[str, Document]]:
-        """The documents that are new, references before what uses them."""
+        """Yield the new documents, references before the documents that use them."""
         parts = [
             (self._with_references(now, new), self._options.filling(now, files), uses)
             for (now, new, files), uses in zip(self._look(), self._uses, strict=True)
@@ -146,14 +150,17 @@ class Follower:
                 yield name, doc
 
     def _with_references(self, now: RunPlan, new: RunPlan) -> RunPlan:
-        """Of one stream all resources and datums: events that are new may refer to old ones."""
+        """Add all resources and datums, unless all streams are followed.
+
+        New events of one stream may refer to old resources and datums.
+        """
         if self._stream is ALL:
             return new
         kind = STREAM_DATUM.kind
         return replace(new, references={**now.references, kind: new.references[kind]})
 
     def tables(self) -> Iterator[pd.DataFrame]:
-        """The rows that are new, computed; nothing if there are none."""
+        """Yield the new rows as computed tables, one per event source that has any."""
         for now, new, files in self._look():
             if not new.events.rows:
                 continue
@@ -163,7 +170,7 @@ class Follower:
 
 
 class _Grown:
-    """Which rows of one event source were given."""
+    """Keeps track of the rows of one event source that were yielded."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[Any, ...]] = set()
@@ -171,7 +178,7 @@ class _Grown:
         self._frames: dict[str, set[int]] = {}
 
     def part(self, plan: RunPlan) -> RunPlan:
-        """The plan of the rows that are new."""
+        """Return the part of the plan with the rows that are new, and count these as seen."""
         events = self._new(plan.events, EVENT)
         references = {
             kind: self._new(some, LAYOUTS[kind]) for kind, some in plan.references.items()
@@ -185,7 +192,7 @@ class _Grown:
             facts, first = plan.facts(place), int(plan.records["first"][place])
             name = (layout.kind, plan.descriptors[owner]["uid"])
             final = plan.reader.is_final(plan.keys[place])
-            # No row is ever taken away, so as many rows from the same place are the same rows.
+            # Rows are never removed, so the same number of rows at the same place are the same.
             chunk = (*name, final, first, facts.rows, facts.seq_min, facts.seq_max)
             if chunk in self._seen:
                 continue
@@ -204,26 +211,29 @@ class _Grown:
     def _unseen(
         self, plan: ChunkPlan, place: int, layout: Layout, name: tuple[str, str]
     ) -> pa.Table | None:
-        """The rows of a chunk that are new; None if all are."""
+        """Return the new rows of a chunk as a table; None if all rows are new."""
         known = self._uids.setdefault(name, set())
         uids = plan.read(place, [layout.uid]).column(layout.uid)
         texts = uids.to_pylist()
         new = np.fromiter((uid not in known for uid in texts), bool, len(texts))
-        if plan.reader.is_final(plan.keys[place]):  # in no other chunk will they come again
+        if plan.reader.is_final(plan.keys[place]):  # these rows will not come in another chunk
             known.difference_update(texts)
         else:
             known.update(texts)
         if new.all():
             return None
         table = plan.read(place)
-        # By uid, as more rows may have come into the range since.
+        # Select by uid, not by position, as rows may have been added since the uids were read.
         wanted = pa.array([uid for uid, is_new in zip(texts, new) if is_new], pa.string())
         return table.filter(pc.is_in(table.column(layout.uid).cast(pa.string()), wanted))
 
     def _add_frames(
         self, builder: PlanBuilder, owner: int, descriptor: str, numbers: range
     ) -> None:
-        """Rows of which only stream_datum tell, which have no uid: known by ``seq_num``."""
+        """Add the new rows of events that only stream_datums describe.
+
+        These have no uid, and are recognized by ``seq_num``.
+        """
         known = self._frames.setdefault(descriptor, set())
         new = np.array([number for number in numbers if number not in known], np.int64)
         known.update(numbers)

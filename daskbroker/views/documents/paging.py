@@ -1,4 +1,4 @@
-"""Packing single documents of a stream into pages."""
+"""Pack single documents of a stream into pages."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ PAGES: Mapping[str, tuple[str, Layout]] = {
     "datum": ("datum_page", DATUM),
 }
 CELLS = 2_000_000
-"""Numbers or characters, about, that make a page full whatever its rows."""
+"""Approximate number of numbers and characters at which a page is full, however few its rows."""
 
 
 class PageBuffer:
-    """Packs events into event_pages; everything else passes through in its place.
+    """Packs events into event_pages; all other documents pass through in their places.
 
     Parameters
     ----------
     rows
-        Events per page; fewer where they are large.
+        Maximum number of events per page; pages of large events have fewer.
     in_order
-        False: each descriptor's events wait for their page by themselves, so that streams which
-        alternate share pages nevertheless, and datums are packed into datum_pages too. Every
-        document still comes after those that it refers to.
+        Whether the order of documents is kept. If False, events of each descriptor are collected
+        separately, so that streams that alternate still fill their pages, and datums are packed
+        into datum_pages. Every document still comes after those that it refers to.
+
+    Raises
+    ------
+    ValueError
+        If `rows` is less than 1.
 
     Notes
     -----
-    Only events of one descriptor with the same keys share a page, so no value ever moves to
-    another event.
+    Only events of one descriptor with the same keys share a page, as a page has a value of each
+    key for each of its events.
     """
 
     def __init__(self, rows: int = 1000, *, in_order: bool = True) -> None:
@@ -49,7 +54,7 @@ class PageBuffer:
     def __call__(
         self, stream: Iterable[tuple[str, Mapping[str, Any]]]
     ) -> Iterator[tuple[str, Any]]:
-        """The stream with pages in place of events. Lazy."""
+        """Yield the stream, lazily, with pages in place of single documents."""
         for name, doc in iter_named(stream):
             if name not in self._names:
                 if self._in_order or name == "stop":
@@ -65,7 +70,7 @@ class PageBuffer:
         yield from self._flush(*self._waiting)
 
     def _before(self, key: tuple[str, str], doc: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Which pages have to go before a document is taken."""
+        """Return the keys of the pages that must be yielded before a document is taken."""
         others = [k for k in self._waiting if k != key and self._in_order]
         same = self._waiting.get(key)
         return others if same is None or same.takes(doc) else [*others, key]
@@ -77,7 +82,7 @@ class PageBuffer:
 
 
 class _Page:
-    """Documents of one form that will be a page."""
+    """Documents with the same keys, which will be a page."""
 
     def __init__(self, name: str, first: Mapping[str, Any]) -> None:
         self._name, self._layout = PAGES[name]
@@ -99,11 +104,11 @@ class _Page:
         return (doc.keys(), *(doc[part].keys() for part in self._parts if part in doc))
 
     def takes(self, doc: Mapping[str, Any]) -> bool:
-        """Whether a document has the keys that the page has, at all levels."""
+        """Return whether a document has the same keys as those of the page, at all levels."""
         return self._form_of(doc) == self._form
 
     def add(self, doc: Mapping[str, Any]) -> None:
-        """Take a document."""
+        """Add a document."""
         self.docs.append(doc)
         self._frozen = self._frozen and isinstance(doc, Document)
         self.cells += self._small
@@ -111,7 +116,7 @@ class _Page:
             self.cells += _cells(doc[part][key])
 
     def packed(self) -> tuple[str, Document]:
-        """The page, as ``(name, doc)``."""
+        """Return the page as ``(name, doc)``."""
         docs = self.docs
         page: dict[str, Any] = {self._layout.owner: docs[0][self._layout.owner]}
         for key, first in docs[0].items():
@@ -124,12 +129,15 @@ class _Page:
 
     def _column(self, rows: Sequence[Mapping[str, Any]], name: str) -> FrozenList:
         column = FrozenList(map(itemgetter(name), rows))
-        # What is inside of documents is frozen; anybody may give other mappings.
+        # The values of a Document are frozen already; those of other mappings may not be.
         return column if self._frozen else freeze(list(column))
 
 
 def _cells(value: Any) -> int:
-    """About how many numbers or characters a cell holds."""
+    """Return roughly how many numbers or characters a cell holds.
+
+    A list is judged by its first item.
+    """
     if isinstance(value, str):
         return len(value)
     if isinstance(value, (list, tuple)):

@@ -1,8 +1,9 @@
-"""Reading chunks before they are asked for: on the workers of a Client, or by a thread.
+"""Read chunks before they are asked for, on the workers of a Client or in a thread.
 
-Dask's configuration bounds it: ``daskbroker.prefetch`` is how many reads are ahead on a
-cluster (8), ``daskbroker.prefetch-bytes`` how much data they may hold together (128 MiB). What
-else the workers can do ahead, such as filling, is a :class:`Step` within the same bounds.
+Bounds are set in dask's configuration: ``daskbroker.prefetch`` is the maximum number of reads
+ahead on a cluster (8), ``daskbroker.prefetch-bytes`` the maximum bytes that all reads ahead hold
+(128 MiB). Other work that can be done ahead, such as filling, is a :class:`Step` within the same
+bounds.
 """
 
 from __future__ import annotations
@@ -26,19 +27,27 @@ from ...workers import current_client
 __all__ = ["Prefetcher", "Step"]
 
 LOCAL_COUNT = 2
+"""Maximum number of reads ahead without a Client."""
 CHUNKS_IN_A_READ = 500
+"""Maximum number of chunks in one read."""
 RUNS_IN_A_READ = 32
-"""At most so many, however small: planning a run takes time too."""
+"""Maximum number of runs in one read, however small, as planning runs takes time, too."""
 
 Read: TypeAlias = "pa.Table | StoreDamaged"
-"""A chunk, or why it cannot be read."""
+"""A chunk, or the error if it is damaged."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class _Reads:
-    """What one task reads: keys, by reader, and whose chunks they are."""
+    """The read of one task.
+
+    Attributes
+    ----------
+    parts
+        Reader, keys of chunks, and labels of these for messages.
+    """
 
     parts: Sequence[tuple[ChunkReader, Sequence[Any], Sequence[str]]]
 
@@ -46,7 +55,7 @@ class _Reads:
         return [list(reader.read_labelled(keys, labels)) for reader, keys, labels in self.parts]
 
     def one_by_one(self) -> list[list[Read]]:
-        """The same, with the error in the place of what is damaged."""
+        """Read chunks one by one, with the error in the place of each damaged one."""
         return [
             [_read_one(reader, key, label) for key, label in zip(keys, labels, strict=True)]
             for reader, keys, labels in self.parts
@@ -66,18 +75,18 @@ def _read_one(reader: ChunkReader, key: Any, label: str) -> Read:
 
 @dataclass(frozen=True)
 class Step:
-    """What is done ahead.
+    """A piece of work that is done ahead.
 
     Attributes
     ----------
     call
-        Does it; picklable.
+        Picklable function that does the work and returns its result.
     size
-        Bytes that are held in memory for it until its result is given.
+        Bytes that are held in memory for it until its result is taken.
     what
-        Stays here, and is given with the result.
+        Object that stays in this process, and is returned with the result.
     name
-        Of the task, as the dashboard shows it.
+        Name of the task, as the dashboard shows it.
     """
 
     call: Callable[[], Any]
@@ -87,19 +96,23 @@ class Step:
 
 
 def _do(call: Callable[[], Any]) -> Any:
-    """A function has a name; of other callables Distributed asks for the repr, which is long."""
+    """Call a callable.
+
+    Submitting this function, rather than the callable itself, gives tasks a name. Of other
+    callables, Distributed takes the repr, which is long.
+    """
     return call()
 
 
 class Prefetcher:
     """Reads ahead of the caller, in order, within bounds that all its reads share.
 
-    A context manager; leaving it cancels what has not been read.
+    It is a context manager; leaving it cancels what has not been read.
 
     Parameters
     ----------
     skip_damaged
-        Give the error in the place of a chunk that is damaged, and go on.
+        Whether a damaged chunk is replaced by its error, instead of raising it.
     """
 
     def __init__(self, *, skip_damaged: bool = False) -> None:
@@ -109,13 +122,13 @@ class Prefetcher:
         self._count = LOCAL_COUNT if self._client is None else max(1, count)
         self._bound = setting("prefetch-bytes")
         self.unit = self._bound // max(1, count)
-        """Bytes of a step of which as many as there may be are under way."""
+        """Target bytes of a step: the maximum number of such steps fit within the bound."""
         self._held = 0
         self._windows: dict[int, _Window] = {}
 
     @property
     def on_workers(self) -> bool:
-        """Whether steps are done by the workers of a Client."""
+        """Whether the workers of a Client do the steps."""
         return self._client is not None
 
     def _begin(self) -> None:
@@ -133,7 +146,7 @@ class Prefetcher:
             self._executor.shutdown(wait=False)
 
     def _can_cancel(self) -> bool:
-        """A Client that was closed has cancelled everything itself."""
+        """Return whether futures can be cancelled; a closed Client has cancelled all of them."""
         return self._client is None or self._client.status == "running"
 
     def _submit(self, step: Step) -> Any:
@@ -149,11 +162,19 @@ class Prefetcher:
         return self._executor.submit(_do, step.call, key=key)
 
     def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Read]:
-        """Chunks of a plan, one by one, each as a table of all its columns."""
+        """Yield chunks of a plan, one by one, each as a table of all its columns.
+
+        With ``skip_damaged``, a damaged chunk is yielded as its error.
+
+        Raises
+        ------
+        StoreDamaged
+            If a chunk is damaged, unless damaged ones are skipped.
+        """
         if not places:
             return
         steps = [] if isinstance(plan.reader, _InHand) else list(self._steps(plan, places))
-        if len(steps) < 2:
+        if len(steps) < 2:  # there is nothing to read ahead
             yield from (self._read_now(plan, place) for place in places)
             return
         for _, tables in self.in_order(steps):
@@ -168,7 +189,7 @@ class Prefetcher:
             return error
 
     def _steps(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Step]:
-        """Chunks put together up to a size; the first alone, so that it comes soon."""
+        """Yield reads of several chunks, up to a size; the first chunk alone, to have it soon."""
         sizes = plan.records["bytes"][list(places)].tolist()
         pairs = list(zip(places, sizes))
         for some in chain(
@@ -183,7 +204,7 @@ class Prefetcher:
     def _pieces(
         self, items: Iterable[Item], most: int, size_of: Callable[[Item], int]
     ) -> Iterator[list[Item]]:
-        """Consecutive items, cut where they exceed the size of one read."""
+        """Yield lists of consecutive items, of at most `most` items and about ``unit`` bytes."""
         piece: list[Item] = []
         size = 0
         for item in items:
@@ -196,14 +217,15 @@ class Prefetcher:
             yield piece
 
     def in_order(self, steps: Iterable[Step], *, begin: bool = False) -> Iterator[tuple[Any, Any]]:
-        """Of each step what it is for, and its result; the next ones are under way meanwhile.
+        """Yield ``what`` and the result of each step, while the next ones are under way.
 
         Parameters
         ----------
         steps
-            Asked for as there is room.
+            Steps, taken one by one as there is room.
         begin
-            Not only when the first result is asked for, but now, if there is room.
+            Whether to submit steps now, if there is room, and not only when the first result is
+            asked for.
         """
         window = _Window(self, iter(steps))
         self._windows[id(window)] = window
@@ -229,18 +251,18 @@ class Prefetcher:
     def runs(
         self, runs: Iterable[tuple[Any, Sequence[ChunkPlan]]]
     ) -> Iterator[tuple[Any, Sequence[ChunkPlan]]]:
-        """Runs with their plans, those of small ones read ahead on the workers.
+        """Yield runs with their plans, with the chunks of small runs read ahead on the workers.
 
         Parameters
         ----------
         runs
-            Anything that names a run, and the plans that it needs.
+            Pairs of any object that stands for a run, and the plans that it needs.
 
         Yields
         ------
         (name, plans)
-            In the same order. A plan that was read ahead holds its chunks in memory. Large
-            runs, and all of them without a Client, come as they are.
+            Runs in the same order. A plan that was read ahead holds its chunks in memory. Large
+            runs, and all runs without a Client, are passed on unchanged.
         """
         if self._client is None:
             yield from runs
@@ -254,12 +276,13 @@ class Prefetcher:
                 yield name, plans
 
     def chained(self, begun: Iterable[Iterator[Item]]) -> Iterator[Item]:
-        """All of each run, one after the other.
+        """Yield the items of each run, one run after the other.
 
         Parameters
         ----------
         begun
-            One a run. With a Client, some more are asked for before a run is gone through.
+            One iterator per run. With a Client, some more are taken, and so begin to read, before
+            the first is exhausted.
         """
         waiting: deque[Iterator[Item]] = deque()
         for run in begun:
@@ -287,14 +310,22 @@ def _is_small(plans: Sequence[ChunkPlan], unit: int) -> bool:
 
 @dataclass(frozen=True)
 class _InHand(ChunkReader):
-    """Gives chunks that have been read."""
+    """Reader of chunks that are in memory.
+
+    Attributes
+    ----------
+    tables
+        Chunks, or errors of damaged ones.
+    unread
+        Plan from which they were read.
+    """
 
     tables: Sequence[Read]
     unread: ChunkPlan
 
     @classmethod
     def plan(cls, plan: ChunkPlan, tables: Sequence[Read]) -> ChunkPlan:
-        """The plan with its chunks in memory; ranges of ``seq_num`` stay what they are."""
+        """Return the plan with its chunks in memory; keys that are ranges stay as they are."""
         keys = (key if isinstance(key, range) else place for place, key in enumerate(plan.keys))
         return replace(plan, reader=cls(tables, plan), keys=tuple(keys))
 
@@ -312,18 +343,22 @@ class _InHand(ChunkReader):
 
 
 class _Window:
-    """Steps that are under way, in order."""
+    """The steps of one iteration that are under way, in order."""
 
     def __init__(self, owner: Prefetcher, coming: Iterator[Step]) -> None:
         self._owner = owner
         self._coming = coming
         self._following: Step | None = None
         self.error: Exception | None = None
-        """Why no more are coming; it is for after those that did."""
+        """Error of the iterator of steps; to be raised after the results of earlier steps."""
         self.steps: deque[tuple[Step, Origin, Any]] = deque()
 
     def fill(self, *, one_at_least: bool = False) -> None:
-        """Submit what there is room for; one step whatever its size, or it would never be done."""
+        """Submit as many steps as there is room for.
+
+        With `one_at_least`, one step is submitted whatever its size; otherwise one that exceeds
+        the bound would never be done.
+        """
         owner = self._owner
         while len(self.steps) < owner._count:
             step = self._following = self._following or self._next()
@@ -342,10 +377,10 @@ class _Window:
             return None
 
     def take(self) -> tuple[Any, Any]:
-        """The first step, which is waited for: what it is for, and its result."""
+        """Wait for the first step, and return its ``what`` and its result."""
         step, origin, future = self.steps[0]
         try:
-            # In a forked child no thread is left that would do it.
+            # In a forked child, no thread is left that would complete the future.
             result = future.result() if origin.is_here() else step.call()
         except StoreDamaged:
             if not (self._owner.skip_damaged and isinstance(step.call, _Reads)):
@@ -353,11 +388,11 @@ class _Window:
             result = step.call.one_by_one()
         self.steps.popleft()
         self._owner._held -= step.size
-        # With the future goes the result's copy on the worker.
+        # The future is dropped here, which also releases the result on the worker.
         return step.what, result
 
     def cancel(self) -> None:
-        """Give back what is held, and do no more of it."""
+        """Cancel all steps, and return their bytes to the shared bound."""
         while self.steps:
             step, origin, future = self.steps.popleft()
             self._owner._held -= step.size

@@ -1,8 +1,8 @@
-"""A run as its stream of documents, made by going through the chunks.
+"""Yield a run as its stream of documents, by going through its chunks.
 
-The order: the run's resources and datums; then, by time, each descriptor, its events, and the
-stream_datums beside the first event they have frames for. So every reference comes before
-what uses it. Only the chunks in hand are in memory.
+The run's resources and datums come first; then, by time, each descriptor, its events, and each
+stream_datum just before the first event that it has frames for. So every document comes before
+those that refer to it. Only the chunks being decoded, and those read ahead, are in memory.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ __all__ = ["Uses", "new_documents", "stream_documents"]
 
 NamedDocument = tuple[str, Document]
 _Track = Iterator[tuple[float, str, Document]]
-"""Documents of one descriptor, with their times."""
+"""Documents of one descriptor: ``(time in POSIX seconds, name, document)``."""
 FIRST_SEQ = "seq_nums:start"
 
 
 @dataclass
 class Uses:
-    """What the streams that are asked for refer to, as far as it is known.
+    """References of the requested streams, as far as they are known.
 
     Attributes
     ----------
     resources
-        Uids.
+        Uids of the resources and stream_resources.
     unresolved
-        Ids of datums that events have and that have not come yet.
+        Ids of datums that events refer to, but that have not come yet.
     """
 
     resources: set[str] = field(default_factory=set)
@@ -64,7 +64,7 @@ class Uses:
 
 @dataclass(frozen=True)
 class _Source:
-    """What one event source has of the run, and how its external data are filled."""
+    """The part of the run that one event source has, and how its external data is filled."""
 
     plan: RunPlan
     all_streams: bool
@@ -89,36 +89,40 @@ def stream_documents(
     all_streams: bool = True,
     ahead: Prefetcher | None = None,
 ) -> Iterator[NamedDocument]:
-    """Everything of a run but start and stop, references before users, by time.
+    """Yield all documents of a run except start and stop, by time, references first.
 
-    Lazy; but with ``ahead`` what it reads is begun at once, as far as there is room.
+    This is lazy, but with `ahead`, reading begins at once, as far as its bounds allow.
 
     Parameters
     ----------
     sources
-        What each event source has of the run, references included, and how its files are reached.
+        Plan, references included, and access to detector files, of each event source of the run.
     start, stop
-        Of the run, for projections.
+        Start and stop document of the run, for projections.
     options
         ``fields`` (descriptors change with them, and a stream that has none of them is left
-        out), ``fill`` and the handlers; ``errors="skip"`` leaves out the events of chunks that are
-        damaged, with a warning. References have to be sound.
+        out), ``fill`` and the handlers. With ``errors="skip"``, events of damaged chunks are left
+        out with a warning; damaged references are an error nevertheless.
     all_streams
-        False if only some streams are planned; then only their references are given.
+        False if only some streams are planned; then only their references are yielded.
     ahead
-        What reads, of many runs; None: one for this run alone.
+        Prefetcher shared by many runs; one for this run alone if None.
+
+    Yields
+    ------
+    (name, Document)
 
     Raises
     ------
     FieldNotFound
-        For a field that no stream has.
+        If no stream has one of the fields; raised when the first document is asked for.
     """
     begin = partial(_begun, sources, start, stop, options, all_streams)
     if ahead is None:
         return _lazily(begin, options.errors == "skip")
     try:
         return begin(ahead)
-    except Exception as error:  # for who asks for the first document
+    except Exception as error:  # raised to whoever asks for the first document, as if lazy
         return _failing(error)
 
 
@@ -159,15 +163,20 @@ def new_documents(
     *,
     all_streams: bool = True,
 ) -> Iterator[NamedDocument]:
-    """As :func:`stream_documents`, of a part of a run that has no stop yet.
+    """Yield the documents of a part of a run that has no stop yet.
 
     Parameters
     ----------
     parts
-        Of each event source, what is wanted of the run, how all of the run is filled, and what the
-        streams refer to; the latter is added to.
+        Plan of the wanted part, filling of the whole run, and references of the streams so far,
+        for each event source. The references are updated in place.
     start, options, all_streams
-        As there. Fields that nothing has are no error: it may come later.
+        As for :func:`stream_documents`. A field that no stream has is not an error, as it may
+        come later.
+
+    Yields
+    ------
+    (name, Document)
     """
     sources = [_Source(plan, all_streams, filling, uses) for plan, filling, uses in parts]
     fields = None if options.fields is ALL else options.fields
@@ -216,6 +225,7 @@ def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDo
             for doc in docs:
                 if wanted is not None and doc["resource"] not in wanted:
                     continue
+                # The last source need not be remembered, and a single one not be compared.
                 if len(parts) > 1:
                     if doc["datum_id"] in datums_given:
                         continue
@@ -225,7 +235,10 @@ def _references(parts: Sequence[_Source], ahead: Prefetcher) -> Iterator[NamedDo
 
 
 def _used_resources(part: _Source) -> set[str]:
-    """Uids of the resources that the events and stream_datums of the asked streams refer to."""
+    """Return the uids of the resources that the requested streams refer to.
+
+    They are found from the datum ids of events, and from stream_datums.
+    """
     used = part.uses.resources
     _look_for_datums(part)
     uids = {descriptor["uid"] for descriptor in part.plan.descriptors}
@@ -238,7 +251,7 @@ def _used_resources(part: _Source) -> set[str]:
 
 
 def _look_for_datums(part: _Source) -> None:
-    """Add the resources of the datums that the events have."""
+    """Add the resources of the datums that events refer to; keep the ids of unknown datums."""
     external = {
         f"data:{key}" for descriptor in part.plan.descriptors for key in datum_keys(descriptor)
     }
@@ -257,7 +270,7 @@ def _look_for_datums(part: _Source) -> None:
 
 
 def _in_order(track: _Track) -> _Track:
-    """Times that never go back, so that merging keeps each track's own order."""
+    """Yield a track with times that never decrease, so that merging keeps its order."""
     latest = float("-inf")
     for time, name, doc in track:
         if time > latest:
@@ -272,7 +285,7 @@ def _track(
     coming: Iterator[Iterator[Document]],
     ahead: Prefetcher,
 ) -> _Track:
-    """One descriptor, its events, and its stream_datums between them."""
+    """Yield one descriptor, its events, and its stream_datums between them, with their times."""
     parent = part.plan.descriptors[place]
     descriptor = parent if change is None else change.descriptor
     time = seconds_of(descriptor)
@@ -296,7 +309,7 @@ def _track(
 
 
 def _of_descriptor(doc: Document, descriptor: Document) -> Document:
-    """A stream_datum of the descriptor that is in the stream, which may be a derived one."""
+    """Return the stream_datum with the uid of the yielded descriptor, which may be derived."""
     if doc["descriptor"] == descriptor["uid"]:
         return doc
     return frozen_document({**doc, "descriptor": descriptor["uid"]})
@@ -305,7 +318,7 @@ def _of_descriptor(doc: Document, descriptor: Document) -> Document:
 def _events(
     part: _Source, place: int, change: _Change | None, ahead: Prefetcher
 ) -> Iterator[Iterator[Document]]:
-    """Those of a descriptor, some at a time, with the external keys that stay filled."""
+    """Yield the events of a descriptor in batches, with the chosen external keys filled."""
     plan, parent = part.plan.events, part.plan.descriptors[place]
     keys = wanted_keys(parent, None if change is None else change.kept)
     chunks = np.flatnonzero(plan.records["descriptor"] == place).tolist()
@@ -321,7 +334,10 @@ def _events(
 
 
 def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Iterator[Document]:
-    """Those of a descriptor in the order of ``seq_nums``, a chunk at a time where they allow."""
+    """Yield the stream_datums of a descriptor in the order of ``seq_nums``.
+
+    If the ranges of the chunks do not overlap, one chunk at a time is in use; else all are merged.
+    """
     chunks: list[tuple[int, int, int]] = []
     for place in range(len(plan)):
         table = plan.read(place, ["descriptor", FIRST_SEQ])
@@ -340,7 +356,7 @@ def _stream_datums(plan: ChunkPlan, descriptor: str, ahead: Prefetcher) -> Itera
 
 
 def _frames_of(table: pa.Table, descriptor: str) -> pa.Table:
-    # These columns are never mixed, so rows keep their meaning wherever they go.
+    # No column of stream_datums depends on the position of a row, so rows may be sorted.
     return table.filter(pc.field("descriptor") == descriptor).sort_by(FIRST_SEQ)
 
 
@@ -353,14 +369,23 @@ def _sound(table: pa.Table | StoreDamaged) -> pa.Table:
 def _decoded(
     plan: ChunkPlan, layout: Layout, places: Iterable[int], ahead: Prefetcher
 ) -> Iterator[tuple[int, pa.Table, Iterator[Document]]]:
-    """Place, table and documents of each chunk, read ahead; damaged events are left out."""
+    """Yield position, table and documents of each chunk, read ahead.
+
+    Chunks of events that are damaged are left out, with a warning, if the prefetcher skips them.
+    Ranges of ``seq_num`` without a stored chunk have no documents.
+
+    Raises
+    ------
+    StoreDamaged
+        If another chunk is damaged.
+    """
     places = [place for place in places if not isinstance(plan.keys[place], range)]
     if not places:
         return
     owners = plan.records["descriptor"]
     for place, table in zip(places, ahead.tables(plan, places)):
         owner = plan.descriptors[int(owners[place])]
-        try:  # not damage_of, as the label is wanted of few
+        try:  # damage_of would need the label of every chunk; here only damaged ones need it
             rows = iter_rows(layout, _sound(table), owner["uid"])
         except StoreDamaged as error:
             problem = damaged(plan.label(place), error)
@@ -374,7 +399,10 @@ def _decoded(
 def _changes(
     part: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
 ) -> dict[int, _Change | None]:
-    """What a selection changes, by the places of the descriptors whose stream has some of it."""
+    """Return what a selection of fields changes, by position of the descriptor in the plan.
+
+    Descriptors of streams that have none of the fields are left out; None means no change.
+    """
     descriptors = part.plan.descriptors
     if fields is None:
         return dict.fromkeys(range(len(descriptors)))
@@ -395,7 +423,17 @@ def _changes(
 
 @dataclass(frozen=True)
 class _Change:
-    """What a selection of fields does to the events of one descriptor."""
+    """The change that a selection of fields makes to the events of one descriptor.
+
+    Attributes
+    ----------
+    descriptor
+        Derived descriptor.
+    kept
+        Data keys that stay.
+    data, timestamps
+        Values that are added to each event, such as projected metadata.
+    """
 
     descriptor: Document
     kept: frozenset[str]
@@ -417,7 +455,7 @@ class _Change:
         return cls(descriptor, kept, freeze(data), freeze(timestamps))
 
     def apply(self, event: Document) -> Document:
-        """The event with what is kept; a filled one remembers as much of its unfilled form."""
+        """Return the changed event; the unfilled form of a filled one is changed, too."""
         changed = self._applied(event)
         if not isinstance(event, FilledDocument):
             return frozen_document(changed)

@@ -1,7 +1,7 @@
-"""New runs made of tables, of Datasets, and of the documents of other runs.
+"""Make new runs of tables, of Datasets, and of the documents of other runs.
 
-The uid of the new run can be given; all its other uids are derived from it and from their
-place, so that the same content always makes the same documents.
+The uid of the new run can be given. All other uids are derived from it and from the position of
+their document, so that the same content always makes the same documents.
 """
 
 from .from_dataset import dataset_to_stream

@@ -1,4 +1,4 @@
-"""Tables made flat: what the index tells, and what JSON has no form for, as plain columns."""
+"""Flatten tables: index levels, and values that JSON has no form for, become plain columns."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ SECONDS = {"dtype": "number", "units": "s"}
 TEXT = {"dtype": "string"}
 RESERVED = ("run", "uid", "descriptor", "seq_num")
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-"""Of pandas, so many in a second."""
+"""Counts per second of each pandas time unit."""
 ODD = frozenset({pd.Timestamp, pd.Timedelta, pd.Interval, pd.Period})
+"""Types of cells in a column of objects that JSON has no form for."""
 
 
 class FlatTable:
-    """Makes the parts of one table flat, all in the same way.
+    """Flattens the parts of one table, all in the same way.
 
     The first part decides which levels of the index become columns, and under which names:
 
-    - ``seq_num`` numbers the rows and stays, as does the index 0, 1, 2, … that pandas makes by
-      itself, which means nothing.
-    - A level has its own name; one without is ``index``, in a MultiIndex ``level_0`` and so on.
-      A name that a table gives to other things (``run``) is written ``data:run``.
-    - Where a column has the name already, equal values are kept once, others become
+    - ``seq_num`` numbers the rows and stays the index. The index 0, 1, 2, … that pandas makes by
+      itself carries no information and does not become a column.
+    - A level keeps its name. A level without a name becomes ``index``, or, in a MultiIndex,
+      ``level_0`` and so on. A name that tables reserve (such as ``run``) becomes ``data:run``.
+    - If a column has the name already, equal values are kept once; other values become
       ``<name>_index``.
-    - A level ``time`` of instants is the column ``time``, as is one of instants without a name.
+    - A level of instants named ``time``, or without a name, becomes the column ``time``.
 
-    Names of columns become text; those of a MultiIndex are joined by ``_``: ``y_mean``. Values of
-    categories are those of their categories. Instants, but for ``time``, become POSIX seconds,
-    without a zone they are UTC; durations become seconds, periods text, intervals text with
-    ``<name>_left`` and ``<name>_right`` beside it.
+    Names of columns become text; those of a MultiIndex are joined by ``_``: ``y_mean``.
+    Categorical columns become columns of their categories' dtype. Instants, except ``time``,
+    become POSIX seconds, and are UTC if they have no zone; durations become seconds, periods
+    become text, and intervals become text with ``<name>_left`` and ``<name>_right`` beside it.
 
     Attributes
     ----------
     specs
-        What a data key must say of columns whose values have another form than the table's.
+        Data key, by name, of each column whose values do not have the form they had in the table.
     """
 
     def __init__(self) -> None:
@@ -52,12 +53,13 @@ class FlatTable:
         self._names: list[str | None] | None = None
 
     def __call__(self, part: pd.DataFrame) -> pd.DataFrame:
-        """The part with plain columns, and ``seq_num`` or nothing as its index.
+        """Return the part with plain columns, indexed by ``seq_num`` or by 0, 1, 2, ….
 
         Raises
         ------
         BadDocument
-            If two columns have one name.
+            If two columns have the same name, or if an index level and the column of its name
+            differ in a later part although they were equal in the first.
         """
         part = part.set_axis(_texts(part.columns), axis="columns")
         if self._names is None:
@@ -76,7 +78,7 @@ class FlatTable:
         return pd.DataFrame(columns, index=part.index)
 
     def _levels(self, part: pd.DataFrame, names: list[str | None]) -> dict[str, pd.Series]:
-        """The levels of the index that become columns."""
+        """Return the levels of the index that become columns."""
         found: dict[str, pd.Series] = {}
         for number, name in enumerate(names):
             if name is None:
@@ -92,7 +94,7 @@ class FlatTable:
         return found
 
     def _plain(self, name: str, column: pd.Series) -> Iterator[tuple[str, pd.Series]]:
-        """One column in plain values, under the name it has then."""
+        """Yield a column as one or more columns of plain values, each with its name."""
         if isinstance(column.dtype, pd.CategoricalDtype):
             column = column.astype(column.cat.categories.dtype)
         if name == "time" and isinstance(column.dtype, pd.PeriodDtype):
@@ -124,11 +126,12 @@ class FlatTable:
 
 
 def _texts(columns: pd.Index) -> list[str]:
-    """Names of columns as texts, of which no two are the same.
+    """Return the names of columns as text.
 
     Raises
     ------
     BadDocument
+        If two names become the same text.
     """
     names = [
         "_".join(str(part) for part in label if part != "") if isinstance(label, tuple) else label
@@ -142,7 +145,7 @@ def _texts(columns: pd.Index) -> list[str]:
 
 
 def _level_names(part: pd.DataFrame) -> list[str | None]:
-    """Under which name each level of the index becomes a column; None where it does not."""
+    """Return the name under which each index level becomes a column; None if it does not."""
     index = part.index
     if _is_numbering(index) or (index.name is None and _is_default(index)):
         return [None]
@@ -178,7 +181,7 @@ def _is_numbering(index: pd.Index) -> bool:
 
 
 def _is_default(index: pd.Index) -> bool:
-    """Whether an index only counts rows."""
+    """Return whether an index only counts rows, or is the index of an empty frame."""
     if index.nlevels > 1 or index.dtype.kind not in "iu":
         return index.nlevels == 1 and len(index) == 0 and index.dtype == object
     return bool(np.array_equal(index, np.arange(len(index))))
@@ -206,13 +209,13 @@ def _same(values: Any, column: Any) -> bool:
 
 
 def _instants(column: pd.Series) -> pd.Series:
-    """In UTC; what has no zone is UTC."""
+    """Convert instants to UTC; naive ones are taken as UTC."""
     zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
     return column.dt.tz_convert("UTC") if zoned else column.dt.tz_localize("UTC")
 
 
 def _seconds(column: pd.Series) -> pd.Series:
-    """Instants or durations as floats."""
+    """Convert naive instants or durations to seconds as float64; NaT becomes NaN."""
     counts = column.to_numpy()
     in_a_second = UNITS[np.datetime_data(counts.dtype)[0]]
     return pd.Series(np.where(np.isnat(counts), np.nan, counts.astype(np.int64) / in_a_second))

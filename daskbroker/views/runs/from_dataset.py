@@ -1,4 +1,4 @@
-"""A Dataset as the documents of a new run."""
+"""Convert a Dataset to the documents of a new run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ from .new_run import DTYPES, NewRun, Pairs, posix_seconds
 __all__ = ["dataset_to_stream"]
 
 PAGE_BYTES = 16 * 2**20
+"""Maximum bytes of the cells of an event_page, unless a single event is larger."""
 NUMBERS = "iu"
+"""Kinds of dtypes that ``seq_num`` may have."""
 
 
 def dataset_to_stream(
@@ -42,42 +44,42 @@ def dataset_to_stream(
     provenance: Mapping[str, Any] | None = None,
     scheduler: str | None = None,
 ) -> Pairs:
-    """A Dataset as the documents of a new, valid run, of which ``dataset()`` gives the same again.
+    """Convert a Dataset to the documents of a new, valid run.
 
-    Dimensions, coordinates, scalars, dtypes and attributes come back, but for the attributes that
-    say where a Dataset comes from (:mod:`daskbroker.views.dataset.attributes`), which are the new
-    run's.
+    ``dataset()`` of the new run gives the same Dataset again: dimensions, coordinates, scalars,
+    dtypes and attributes. Only the attributes that say where a Dataset comes from
+    (:mod:`daskbroker.views.dataset.attributes`) are those of the new run.
     See :mod:`daskbroker.views.dataset.stored_form` for how it is stored. In short:
 
-    - With a dimension ``time``, or a coordinate ``time`` along another dimension
-      (``swap_dims(time="motor")``), there is an event per step. Variables along it become data
-      keys, with their other dimensions as the shape of each cell, and with their names
-      (``dims``), units and the like. What does not vary with it (the energies of a spectrum, a
-      dark image) becomes the configuration of a device ``dataset``:
-      ``config:dataset:<name>`` projects it.
-    - Any other is one event, of which the data variables are the data keys, and the coordinates
-      the configuration. Read again, its data variables have a dimension ``time`` of length 1
-      before their own, unless the Dataset has a variable ``time``.
+    - A Dataset with a dimension ``time``, or a coordinate ``time`` along another dimension
+      (``swap_dims(time="motor")``), becomes one event per step. Variables along that dimension
+      become data keys: their other dimensions give the shape of each cell and its ``dims``, their
+      attributes its units and the like. Variables that do not vary with it (the energies of a
+      spectrum, a dark image) become the configuration of a device ``dataset``, which
+      ``config:dataset:<name>`` projects.
+    - Any other Dataset becomes one event: its data variables are the data keys, its coordinates
+      the configuration. When it is read again, the data variables have a dimension ``time`` of
+      length 1 before their own, unless the Dataset has a variable ``time``.
 
     Parameters
     ----------
     dataset
-        Computed piece by piece, along dask's chunks of that dimension. A tree makes a run with a
-        stream for each of its nodes.
+        Dataset, computed piece by piece along the dask chunks of the dimension of its events, or
+        DataTree, which becomes a run with one stream per child node.
     header, stream, uid, time, provenance, scheduler
-        As for :func:`table_to_stream`. Without a header, the run that ``dataset.attrs`` tell of
+        As for :func:`table_to_stream`. Without a header, the run that ``dataset.attrs`` describe
         is the origin.
 
     Yields
     ------
     (name, Document)
-        start, descriptor, event_pages, stop. Coordinate ``time`` becomes the events' time,
-        ``seq_num`` their number if it grows from each to the next.
+        start, descriptors, event_pages, stop. The coordinate ``time`` becomes the events' time,
+        and ``seq_num`` their number if it increases from each event to the next.
 
     Raises
     ------
     BadDocument
-        For a variable or attribute with no JSON-like form, such as complex numbers.
+        If a variable or attribute has no JSON-like form, such as complex numbers.
     """
     told = attrs(dataset)
     origin = told.get("start") if header is None else header
@@ -97,14 +99,14 @@ def dataset_to_stream(
 
 
 def _stream(run: NewRun, dataset: xr.Dataset, scheduler: str | None) -> Pairs:
-    """Descriptor and pages."""
+    """Yield the descriptor and the event_pages of one stream."""
     cube = _Cube(run, _without_multi_indexes(dataset), dataset, scheduler)
     yield "descriptor", cube.declare()
     yield from cube.pages()
 
 
 def _without_multi_indexes(dataset: xr.Dataset) -> xr.Dataset:
-    """The levels of each MultiIndex as coordinates of their own."""
+    """Return the Dataset with the levels of each MultiIndex as plain coordinates."""
     return dataset.reset_index(list(_levels(dataset))) if _levels(dataset) else dataset
 
 
@@ -118,12 +120,18 @@ def _levels(dataset: xr.Dataset) -> dict[str, tuple[str, ...]]:
 
 @dataclass
 class _Cube:
-    """Makes event_pages of the steps of a Dataset.
+    """Makes the descriptor and the event_pages of a Dataset.
 
     Attributes
     ----------
+    run
+        Run that the documents belong to.
     flat
         The Dataset without MultiIndexes.
+    dataset
+        The Dataset as it was given.
+    scheduler
+        Dask scheduler to compute pieces with.
     """
 
     run: NewRun
@@ -135,7 +143,7 @@ class _Cube:
 
     @cached_property
     def dim(self) -> Any:
-        """The dimension of the events; None: all is one event."""
+        """The dimension of the events; None if the Dataset is one event."""
         if "time" in self.flat.dims:
             return "time"
         time = self.flat.variables.get("time")
@@ -145,7 +153,7 @@ class _Cube:
 
     @cached_property
     def forms(self) -> dict[Any, VariableForm]:
-        """How each variable is stored."""
+        """The stored form of each variable, by its name."""
         found: dict[Any, VariableForm] = {}
         taken: set[str] = set()
         for name in self.flat.variables:
@@ -181,7 +189,10 @@ class _Cube:
         return "event" if self.dim in self.flat.variables[name].dims else "configuration"
 
     def _stamps_or(self, form: VariableForm, keys: set[str]) -> VariableForm:
-        """Timestamps of data keys have a place of their own."""
+        """Return the form as timestamps if it is ``ts_<key>`` of a data key, else unchanged.
+
+        Timestamps are float64 scalars for each event; they are stored beside the data.
+        """
         key = form.name.removeprefix("ts_")
         are_stamps = form.name.startswith("ts_") and key in keys and form.place == "event"
         if not are_stamps or form.cell != StoredForm((), np.dtype(np.float64)):
@@ -191,7 +202,11 @@ class _Cube:
         )
 
     def _along_events(self, name: str, kinds: str) -> np.ndarray | None:
-        """Values of a variable that has one for each event, if it is of such a kind."""
+        """Return the values of a variable that has exactly one for each event.
+
+        None if there is no such variable, or if the kind of its dtype is not in `kinds`. Computes
+        the variable.
+        """
         variable = self.flat.variables.get(name)
         dims = () if self.dim is None else (self.dim,)
         if variable is None or variable.dims != dims or variable.dtype.kind not in kinds:
@@ -204,7 +219,7 @@ class _Cube:
 
     @cached_property
     def _are_event_times(self) -> bool:
-        """Whether ``time`` comes back from the events' time as it is."""
+        """Whether ``time`` survives the conversion to POSIX seconds and back unchanged."""
         times = self._times
         if times is None:
             return False
@@ -213,7 +228,7 @@ class _Cube:
 
     @cached_property
     def _numbers(self) -> list[int] | None:
-        """``seq_num``, if it grows from each step to the next."""
+        """Values of ``seq_num``; None if it does not increase from each event to the next."""
         numbers = self._along_events("seq_num", NUMBERS)
         if numbers is None or not len(numbers) or int(numbers.max()) >= 2**63:
             return None
@@ -227,7 +242,7 @@ class _Cube:
     # -- the descriptor ----------------------------------------------------------------------
 
     def declare(self) -> Document:
-        """The descriptor, with what does not vary as configuration."""
+        """Return the descriptor, with the variables that do not vary as configuration."""
         keys = {form.key: self._declared(form) for form in self._varying.values()}
         objects: dict[str, list[str]] = {}
         for varying in self._varying.values():
@@ -283,7 +298,7 @@ class _Cube:
     # -- the events --------------------------------------------------------------------------
 
     def pages(self) -> Pairs:
-        """An event_page for each piece along the events' dimension."""
+        """Yield an event_page for each piece along the dimension of the events."""
         for begin, end in self._cuts():
             part = self._part(begin, end)
             cells = {
@@ -299,7 +314,7 @@ class _Cube:
             yield self.run.page(seq_num, self._seconds(begin, end), cells, stamps)
 
     def _part(self, begin: int, end: int) -> dict[Any, np.ndarray]:
-        """The cells of some events, which are the first axis."""
+        """Compute the cells of events `begin` to `end`; the first axis is the events'."""
         names = [n for n, form in self.forms.items() if form.place in ("event", "timestamps")]
         if self.dim is None:
             values = self.flat[names].compute(scheduler=self.scheduler)
@@ -309,7 +324,10 @@ class _Cube:
         return {name: part[name].transpose(self.dim, ...).values for name in names}
 
     def _cuts(self) -> Iterator[tuple[int, int]]:
-        """Dask's chunks, and no piece much larger than a page should be."""
+        """Yield ``(begin, end)`` of each piece: a dask chunk, or a part of one that is too large.
+
+        A piece is at most ``PAGE_BYTES`` large, unless a single event is larger.
+        """
         if self.dim is None:
             yield 0, 1
             return
@@ -331,12 +349,16 @@ class _Cube:
 
 
 def _free(key: str, taken: set[str]) -> str:
-    """A data key that no other variable has."""
+    """Return the key with underscores appended until it is not taken."""
     while key in taken:
         key += "_"
     return key
 
 
 def _is_loose(dtype: Any) -> bool:
-    """Whether values are Python's: objects, and what NumPy has no name for."""
+    """Return whether values are stored as Python objects.
+
+    This holds for objects, ``StringDType``, void and extension dtypes, and for items longer than
+    ``LONGEST`` bytes.
+    """
     return not isinstance(dtype, np.dtype) or dtype.kind in "OTV" or dtype.itemsize > LONGEST

@@ -1,4 +1,4 @@
-"""The documents of a run as those of a new one."""
+"""Turn the documents of a run into those of a new run."""
 
 from __future__ import annotations
 
@@ -21,21 +21,29 @@ def documents_to_run(
     time: float | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> Pairs:
-    """The documents of a run as those of a new one: all uids are new, all references hold.
+    """Turn the documents of a run into those of a new run, with new uids.
+
+    References between documents are changed along with the uids, and so stay valid.
 
     Parameters
     ----------
     documents
-        ``(name, doc)``, start first. A stop is added if there is none.
+        Pairs ``(name, doc)``, the start first; consumed lazily. A stop is added if there is none.
     header
         Header, or start document, of the origin, for ``derived_from``.
     uid, time, provenance
         As for :func:`table_to_stream`.
 
+    Yields
+    ------
+    (name, Document)
+        One for each document of the origin, and a stop.
+
     Raises
     ------
     BadDocument
-        If the first document is no start, or one refers to a document that did not come.
+        If the first document is not a start, or if a document refers to one that did not come
+        before it.
     """
     pairs = iter_named(documents)
     name, first = next(pairs, ("nothing", Document()))
@@ -52,7 +60,7 @@ def documents_to_run(
 
 
 class _Renamed:
-    """Gives documents new uids."""
+    """Gives documents new uids, and keeps track of them for the references of later ones."""
 
     def __init__(self, run: NewRun) -> None:
         self._run = run

@@ -1,4 +1,4 @@
-"""A table as the documents of a new run."""
+"""Convert a table to the documents of a new run."""
 
 from __future__ import annotations
 
@@ -29,47 +29,49 @@ def table_to_stream(
     pages: bool = False,
     scheduler: str | None = None,
 ) -> Pairs:
-    """A table, with new columns if any, as the documents of a new, valid run.
+    """Convert a table, new columns included, to the documents of a new, valid run.
 
-    The start document repeats what ``header`` says (but for uid and time), and names its
+    The start document repeats that of `header` (except uid, time and scan_id), and names its
     origin under ``derived_from``: run, stream and descriptors. Columns that the origin has keep
-    their data keys; new ones are declared from their values, with the source ``"derived"``.
+    their data keys; new columns are declared from their values, with the source ``"derived"``.
 
     Parameters
     ----------
     frame
-        pandas or Dask DataFrame, or Series. A Dask one is computed partition by partition. The
-        index ``seq_num`` numbers the rows; any other becomes columns, each level of it by its
-        name (``index`` where it has none), but for the 0, 1, 2, … that pandas makes by itself.
-        An index of times is the events' time. Rows of several runs (column ``run``) are numbered
-        anew.
+        DataFrame or Series, of pandas or Dask. One of Dask is computed partition by partition.
+        The index ``seq_num`` numbers the rows. Of any other index, each level becomes a column of
+        its name (``index`` if it has none), except the 0, 1, 2, … that pandas makes by itself.
+        An index of times becomes the events' time. Rows of several runs (column ``run``) are
+        numbered anew.
     header
-        Header, or start document, of the origin; None: only what ``frame.attrs`` tells.
+        Header, or start document, of the origin. If None, only ``frame.attrs`` describes it.
     stream
         Name of the stream; by default the origin's, else ``"primary"``.
     uid
-        Of the new run; by default a random one. All other uids are derived from it.
+        Uid of the new run; by default a random one. All other uids are derived from it.
     time
-        Of the start document, POSIX seconds; by default now.
+        Time of the start document in POSIX seconds; by default now.
     provenance
         More keys for ``derived_from``.
     pages
-        Give an event_page per partition, where no cell is missing, in place of events.
+        Whether to yield one event_page, instead of events, for each partition in which no cell
+        is missing.
     scheduler
-        Dask's, to compute partitions with.
+        Dask scheduler to compute partitions with.
 
     Yields
     ------
     (name, Document)
-        start, descriptor, events, stop. Column ``time`` becomes the events' time, columns
-        ``ts_<key>`` the timestamps; missing cells stay missing. See
+        start, descriptor, events or event_pages, stop. Column ``time`` becomes the events' time,
+        columns ``ts_<key>`` the timestamps; missing cells stay missing. See
         :class:`daskbroker.views.runs.flat.FlatTable` for what becomes of intervals, categories,
-        other times than ``time``, and names that are not text.
+        times other than ``time``, and names that are not text.
 
     Raises
     ------
     BadDocument
-        For a cell with no JSON-like form, for columns of one name, and for what is no table.
+        If `frame` is not a table, if two columns have the same name, or if a cell has no
+        JSON-like form.
     """
     if is_series_like(frame):
         frame = frame.to_frame(name="value" if frame.name is None else frame.name)
@@ -107,13 +109,13 @@ def _parts(frame: Any, scheduler: str | None) -> Iterator[pd.DataFrame]:
 
 @dataclass
 class _Table:
-    """Makes events of the rows of a table."""
+    """Makes the descriptor and the events of the rows of a table."""
 
     run: NewRun
     flat: FlatTable = field(default_factory=FlatTable)
 
     def declare(self, part: pd.DataFrame) -> Document:
-        """The descriptor, from the first rows."""
+        """Return the descriptor, derived from the first partition."""
         names = self._data(part)
         return self.run.declare({self.run.key_of(n): self._declared(part, n) for n in names})
 
@@ -135,7 +137,7 @@ class _Table:
         return {"source": "derived", "dtype": dtype, "shape": shape}
 
     def page(self, part: pd.DataFrame) -> Pairs:
-        """One page of all rows, or events where some cells are missing."""
+        """Yield one event_page of all rows, or events if some cells are missing."""
         names = self._data(part)
         if part[names].isna().to_numpy().any():
             yield from self.events(part)
@@ -145,7 +147,7 @@ class _Table:
         yield self.run.page(self._numbers(part), self._times(part), data, stamps)
 
     def events(self, part: pd.DataFrame) -> Pairs:
-        """An event per row; cells that are missing are left out."""
+        """Yield an event per row; missing cells are left out of it."""
         run = self.run
         assert run.descriptor is not None
         names = self._data(part)
@@ -172,7 +174,10 @@ class _Table:
             yield "event", Document(event)
 
     def _numbers(self, part: pd.DataFrame) -> list[int] | None:
-        """``seq_num`` of the rows; None to count them, where numbers of several runs clash."""
+        """Return ``seq_num`` of the rows; None if they must be counted anew.
+
+        That is so without an index ``seq_num``, and for rows of several runs, whose numbers clash.
+        """
         if part.index.name != "seq_num" or "run" in part.columns or not self.run.single:
             return None
         return [int(number) for number in part.index]
@@ -187,7 +192,7 @@ class _Table:
 
 
 def _column(column: pd.Series, name: str) -> Any:
-    """The cells of a column without gaps, as an event_page has them."""
+    """Return the cells of a column without missing ones, in the form of an event_page."""
     if getattr(column.dtype, "kind", "O") in "fiub":
         plain = getattr(column.dtype, "numpy_dtype", column.dtype)
         return column.to_numpy(dtype=plain, copy=True)  # the table stays the caller's

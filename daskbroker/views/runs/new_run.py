@@ -1,4 +1,4 @@
-"""What all new runs have: start, descriptor, pages, stop, and the uids of these."""
+"""The documents of every new run: start, descriptor, pages and stop, with their uids."""
 
 from __future__ import annotations
 
@@ -18,22 +18,39 @@ from ...core.schema import datetime_to_posix
 __all__ = ["DTYPES", "PLAIN", "NewRun", "Pairs", "derived_uid", "posix_seconds"]
 
 PLAIN = ("time", "uid", "descriptor", "run", "seq_num")
-"""Columns that are no data."""
+"""Columns that do not become data keys."""
 
 DTYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
-"""What event-model calls the kinds of NumPy's dtypes."""
+"""Name in event-model of each kind of NumPy dtype; all others are ``"string"``."""
 
 Pairs = Iterator[tuple[str, Document]]
+"""Pairs ``(name, document)``."""
 
 
 @dataclass
 class NewRun:
-    """The documents that every new run has, and the uids of all of them.
+    """A run in the making, which makes its documents and their uids.
 
     Attributes
     ----------
+    start
+        Start document.
+    stream
+        Name of the stream.
+    known
+        Data keys of the origin's stream, by name.
+    names
+        Data key of each column name under which a table shows it.
+    single
+        Whether the origin is at most one run, so that its ``seq_num`` can be kept.
+    descriptor
+        Descriptor, once it is declared.
+    count
+        Number of events so far.
+    last_time
+        Time of the last event so far, in POSIX seconds.
     part
-        What tells the uids of one stream from those of others in the same run.
+        Prefix that distinguishes the uids of one stream from those of others in the run.
     """
 
     start: Document
@@ -56,12 +73,23 @@ class NewRun:
         time: float | None,
         more: Mapping[str, Any] | None,
     ) -> NewRun:
-        """Begin a run that comes from another one, or from what ``attrs`` tell.
+        """Begin a run that is derived from another one.
+
+        Parameters
+        ----------
+        attrs
+            Attributes of the table or Dataset, which name its runs, stream and descriptors.
+        header
+            Header or start document of the origin, or None.
+        stream, uid, time
+            Name of the stream, uid of the run and time of its start; None for the defaults.
+        more
+            More keys for ``derived_from``.
 
         Raises
         ------
         BadDocument
-            For a header that is none, nor a start document.
+            If `header` is neither a Header nor a start document with a uid.
         """
         origin = _start_of(header)
         name = stream or attrs.get("stream") or "primary"
@@ -86,15 +114,15 @@ class NewRun:
         return cls(Document(start), name, known, names, len(listed) <= 1)
 
     def uid_of(self, what: str) -> str:
-        """The uid of one of its documents."""
+        """Return the uid of the document that `what` names, such as ``"event 5"``."""
         return derived_uid(self.start["uid"], self.part + what)
 
     def key_of(self, name: str) -> str:
-        """The data key of a column."""
+        """Return the data key of a column."""
         return self.names.get(name, name.removeprefix("data:"))
 
     def declare(self, data_keys: Mapping[str, Any], **more: Any) -> Document:
-        """The descriptor."""
+        """Make and return the descriptor; `more` replaces or adds keys."""
         self.descriptor = Document(
             {
                 "uid": self.uid_of("descriptor"),
@@ -113,7 +141,17 @@ class NewRun:
     def page(
         self, seq_num: Any, times: Any, data: Mapping[str, Any], stamps: Mapping[str, Any]
     ) -> tuple[str, Document]:
-        """An event_page of columns."""
+        """Return an event_page of columns, and count its events.
+
+        Parameters
+        ----------
+        seq_num
+            Numbers of the events; counted on from the last page if None.
+        times
+            POSIX seconds of the events.
+        data, stamps
+            Cells and timestamps by data key. Keys without timestamps have those of the events.
+        """
         assert self.descriptor is not None
         first, self.count = self.count + 1, self.count + len(times)
         if len(times):
@@ -130,7 +168,7 @@ class NewRun:
         return "event_page", Document(page)
 
     def stop(self) -> Document:
-        """The last document."""
+        """Return the stop document."""
         return Document(
             {
                 "uid": self.uid_of("stop"),
@@ -155,11 +193,11 @@ def _start_of(header: Any) -> Mapping[str, Any]:
 
 
 def derived_uid(run: str, what: str) -> str:
-    """A uid that is always the same for the same run and place."""
+    """Return a uid that is always the same for the same run and the same `what`."""
     return str(uuids.uuid5(uuids.NAMESPACE_URL, f"daskbroker:{run}:{what}"))
 
 
 def posix_seconds(times: np.ndarray, default: float) -> list[float]:
-    """POSIX seconds of ``datetime64`` values, the default where one is missing."""
+    """Convert ``datetime64`` values to POSIX seconds; NaT becomes `default`."""
     seconds = datetime_to_posix(times)
     return np.where(np.isnan(seconds), default, seconds).tolist()  # type: ignore[no-any-return]

@@ -1,1 +1,1 @@
-"""A stream as a lazy Dask DataFrame: its partitions, their reading, and files made of it."""
+"""Streams as lazy Dask DataFrames: their partitions, how these are read, and export to files."""

@@ -1,4 +1,4 @@
-"""Cells of columns of objects as Arrow holds them: lists, nested for each dimension, and text.
+"""Arrow types and arrays for cells of columns of objects: text, and nested lists for arrays.
 
 =========================================== ==================================================
 cells                                       type
@@ -27,21 +27,21 @@ __all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "depth_of"
 
 NUMBERS = "biuf"
 LEAVES = (pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.null())
-"""Of lists: what Python's values become."""
+"""Types that Python values within lists may become."""
 
 
 class CellTypes:
-    """The Arrow type that the cells of each column have in common, found by looking at them.
+    """The Arrow type that the cells of each column have in common, found from the cells.
 
     Parameters
     ----------
     names
-        Of the columns.
+        Names of the columns.
 
     Attributes
     ----------
     found
-        The type of each column that had a cell; None where there is none in common.
+        Type of each column that had a cell; None if its cells have no type in common.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -49,7 +49,7 @@ class CellTypes:
         self.found: dict[str, pa.DataType | None] = {}
 
     def look(self, frame: pd.DataFrame) -> CellTypes:
-        """Take the cells of some rows into account."""
+        """Take the cells of some rows into account, and return self."""
         for name in self.names:
             for cell in frame[name]:
                 if not is_missing(cell):
@@ -57,7 +57,7 @@ class CellTypes:
         return self
 
     def merge(self, other: CellTypes) -> CellTypes:
-        """Take what was found of other rows into account."""
+        """Take the types found in other rows into account, and return self."""
         for name, kind in other.found.items():
             self._add(name, kind)
         return self
@@ -67,14 +67,14 @@ class CellTypes:
         self.found[name] = common_type(known, kind)
 
     def settled(self, claims: dict[str, pa.DataType] | None = None) -> dict[str, Any]:
-        """The type of each column; of those without cells what is claimed, else text."""
+        """Return the type of each column; for one without cells its claimed type, else text."""
         claims = claims or {}
         known = {name: claims.get(name, pa.string()) for name in self.names} | self.found
         return {name: kind and _without_null(kind) for name, kind in known.items()}
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether there is no cell."""
+    """Return whether a cell is missing: None, ``pd.NA`` or NaN."""
     return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
 
 
@@ -107,7 +107,10 @@ def _leaf(dtype: np.dtype) -> pa.DataType | None:
 
 
 def _type_of_list(cell: list[Any]) -> pa.DataType | None:
-    """As Arrow finds it: lists within it may be of differing lengths."""
+    """Return the type that Arrow infers for a list; None if there is none, or none we write.
+
+    Inner lists may have different lengths.
+    """
     try:
         kind = pa.infer_type([cell])
         pa.array([cell], kind)
@@ -123,7 +126,7 @@ def _nested_type(leaf: pa.DataType, depth: int) -> pa.DataType:
 
 
 def depth_of(kind: pa.DataType) -> tuple[int, pa.DataType]:
-    """How many lists are within each other, and what is in them."""
+    """Return the number of nested lists, and the type of their innermost items."""
     depth = 0
     while pa.types.is_list(kind):
         depth, kind = depth + 1, kind.value_type
@@ -131,7 +134,7 @@ def depth_of(kind: pa.DataType) -> tuple[int, pa.DataType]:
 
 
 def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType | None:
-    """The type that holds the cells of both without loss; None if there is none."""
+    """Return the type that holds the cells of both types without loss; None if there is none."""
     if one is None or other is None or one == other:
         return one if one == other else None
     if pa.types.is_null(one) or pa.types.is_null(other):
@@ -147,13 +150,19 @@ def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataTy
 
 
 def _without_null(kind: pa.DataType) -> pa.DataType:
-    """Of lists that were all empty, lists of floats: tools do not all read lists of nothing."""
+    """Replace the null type by float64, also within lists, as not all tools read null types.
+
+    Lists have the null type if all of them were empty.
+    """
     depth, leaf = depth_of(kind)
     return _nested_type(pa.float64(), depth) if pa.types.is_null(leaf) else kind
 
 
 def claimed_type(claim: Any) -> pa.DataType | None:
-    """The type that a descriptor claims for an array in each event; None if it claims none."""
+    """Return the type of a data key that claims an array in each event; None for other keys.
+
+    The dtype is that of ``dtype_numpy``, float64 if there is none or if NumPy does not know it.
+    """
     shape = claim.get("shape")
     if claim.get("dtype") != "array" or claim.get("external") or not isinstance(shape, list):
         return None
@@ -166,12 +175,14 @@ def claimed_type(claim: Any) -> pa.DataType | None:
 
 
 def arrow_cells(cells: Iterable[Any], kind: pa.DataType) -> pa.Array:
-    """Cells as an Arrow array of a type that :class:`CellTypes` found for them.
+    """Return cells as an Arrow array of a type that :class:`CellTypes` found for them.
+
+    Missing cells become null.
 
     Raises
     ------
     pyarrow.ArrowException, TypeError, ValueError
-        If they are not of that type.
+        If a cell is not of that type.
     """
     cells = [None if is_missing(cell) else cell for cell in cells]
     depth, leaf = depth_of(kind)
@@ -184,7 +195,10 @@ def arrow_cells(cells: Iterable[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _nested(cells: list[Any], depth: int, leaf: pa.DataType) -> pa.Array:
-    """Lists made of the values in one piece and their lengths: no Python object a number."""
+    """Return nested lists made of one flat array of values and of the lists' lengths.
+
+    Thus no Python object is made for each number.
+    """
     dtype = np.dtype(leaf.to_pandas_dtype())
     arrays = [_at_depth(cell, depth) for cell in cells if cell is not None]
     flat = [array.ravel().astype(dtype, casting="safe", copy=False) for array in arrays]

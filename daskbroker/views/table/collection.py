@@ -1,15 +1,15 @@
-"""The table as users hold it: dask's DataFrame, but with the right divisions after ``set_index``.
+"""The table that users hold: dask's DataFrame with correct divisions after ``set_index``.
 
 What dask 2026.8 does with an index of times:
 
 * the divisions of zoned times are right for microseconds in UTC only, and pandas warns of how
-  they are computed; of nanoseconds, and in other zones, rows get lost without an error;
-* the result has no divisions where it has one partition. Then ``resample`` fails, and
-  ``merge_asof`` with a frame of several partitions finds no match and does not say so;
-* ``resample`` fails where its bins are wider than partitions, or the index has one instant.
+  they are computed; with nanoseconds, or in other zones, rows get lost without an error;
+* the result has no divisions if it has one partition. Then ``resample`` fails, and
+  ``merge_asof`` with a frame of several partitions silently finds no match;
+* ``resample`` fails if its bins are wider than partitions, or if the index has one instant.
 
-So divisions are found here: from the statistics of the chunks if these tell exactly, else by a
-read of that one column, as dask does. Dask's own classes stay as they are.
+So divisions are found here: from the statistics of the chunks if these are exact, else by
+reading that one column, as dask does. Dask's own classes are not changed.
 """
 
 # dask does not annotate its private API.
@@ -45,30 +45,31 @@ __all__ = ["DataFrame", "concat", "from_partitions"]
 
 
 def from_partitions(parts: Partitions) -> DataFrame:
-    """Make the lazy table of some partitions; reads nothing.
+    """Return a lazy table of partitions, without reading any.
 
     Parameters
     ----------
     parts : Partitions
-        What the table holds and how a partition of it is read.
+        Description of the partitions, and how one is read.
 
     Returns
     -------
     DataFrame
-        Its partitions have the dtypes of ``parts.meta`` or computing them raises `StoreError`.
+        Table whose partitions have the dtypes of ``parts.meta``; otherwise computing them raises
+        `StoreError`.
     """
     return DataFrame(FromPartitions(parts))
 
 
 def concat(tables: Sequence[DataFrame]) -> DataFrame:
-    """The rows of some tables, one after the other."""
+    """Return a lazy table of the rows of several tables, one after the other."""
     return tables[0] if len(tables) == 1 else DataFrame(dd.concat(tables).expr)
 
 
 class DataFrame(dd.DataFrame):  # type: ignore[misc]
-    """A ``dask.dataframe.DataFrame`` whose ``set_index`` gives the right divisions.
+    """A ``dask.dataframe.DataFrame`` whose ``set_index`` gives correct divisions.
 
-    ``loc`` selects by the labels of an index whose divisions are not known, too; see
+    ``loc`` selects by labels also if the divisions of the index are not known; see
     :mod:`daskbroker.views.table.loc`.
     """
 
@@ -78,7 +79,7 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         return _loc.LocIndexer(self, _ours)
 
     def set_index(self, *args: Any, **kwargs: Any) -> DataFrame:
-        """As dask's; see the module for what differs."""
+        """Set the index as dask does, but with correct divisions for an index of times."""
         result = super().set_index(*args, **kwargs)
         expr = result.expr
         if type(expr) is SetIndex and _is_ours(expr):
@@ -86,19 +87,26 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         return DataFrame(expr)
 
     def resample(self, rule: Any, **kwargs: Any) -> Resampler:
-        """As dask's; the error says what to do where the divisions are not known."""
-        return _resampler(self, rule, kwargs)
-
-    def to_parquet(self, path: Any, schema: Any = "infer", **kwargs: Any) -> Any:
-        """As dask's; columns of arrays become Arrow lists, whose types their cells tell.
-
-        For that, columns of objects are computed twice, but for those whose types ``schema``
-        tells. With another ``engine`` than pyarrow, and with ``schema=None``, all is dask's.
+        """Resample as dask does.
 
         Raises
         ------
         BadQuery
-            Naming the columns whose cells have no Arrow type in common.
+            If the divisions of the index are not known; the message says what to do.
+        """
+        return _resampler(self, rule, kwargs)
+
+    def to_parquet(self, path: Any, schema: Any = "infer", **kwargs: Any) -> Any:
+        """Write Parquet files as dask does, with columns of arrays as Arrow lists.
+
+        To find the types of the lists, columns of objects are computed twice, except those whose
+        types are given by ``schema``. With an ``engine`` other than pyarrow, or a ``schema`` that
+        is neither ``"infer"`` nor a dict, this is dask's ``to_parquet``.
+
+        Raises
+        ------
+        BadQuery
+            If the cells of a column have no Arrow type in common; the message names the columns.
         """
         inferred = schema == "infer" if isinstance(schema, str) else isinstance(schema, dict)
         if not inferred or kwargs.get("engine", "auto") not in ("auto", "pyarrow"):
@@ -109,19 +117,21 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         return parquet(table, path, schema={**given, **kinds} or "infer", **kwargs)
 
     def to_csv(self, filename: Any, *, arrays: str = "raise", **kwargs: Any) -> Any:
-        """As dask's; columns with arrays are an error that names them, or left out.
+        """Write CSV files as dask does, refusing or leaving out columns with arrays.
 
         Parameters
         ----------
         filename, **kwargs
-            As dask's.
+            As for ``dask.dataframe.DataFrame.to_csv``.
         arrays
-            ``"raise"``; or ``"drop"``, for which the columns of objects are computed twice.
+            ``"raise"`` for an error that names such columns; ``"drop"`` to leave them out, for
+            which the columns of objects are computed twice.
 
         Raises
         ------
         BadQuery
-            When it is computed.
+            If `arrays` is not valid; with ``"raise"``, also when a partition with such a column
+            is computed.
         """
         return dd.DataFrame.to_csv(_writing.without_arrays(self, arrays), filename, **kwargs)
 
@@ -130,7 +140,7 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
 
 
 class Series(dd.Series):  # type: ignore[misc]
-    """A column of such a DataFrame."""
+    """A column of a :class:`DataFrame`."""
 
     @property
     def loc(self) -> _loc.LocIndexer:
@@ -150,7 +160,7 @@ class Series(dd.Series):  # type: ignore[misc]
 
 
 def _is_ours(expr: SetIndex) -> bool:
-    """Tell whether dask computes the divisions, and not as it should."""
+    """Return whether dask would compute the divisions, and would get them wrong."""
     column = expr.other._meta
     if expr.user_divisions is not None or not isinstance(column, pd.Series):
         return False
@@ -163,7 +173,7 @@ def _is_zoned(dtype: Any) -> bool:
 
 
 def _ours(result: Any) -> Any:
-    """A collection of dask's as one of the classes of this module."""
+    """Convert a dask collection to the class of this module; other results stay as they are."""
     ours = {dd.DataFrame: DataFrame, dd.Series: Series}.get(type(result))
     return result if ours is None else ours(result.expr)
 
@@ -176,7 +186,8 @@ def _keeping(method: Callable[..., Any]) -> Callable[..., Any]:
     return kept
 
 
-# What is usually done to a table, or a column, before its index is set or rows are taken by `loc`.
+# Methods that are usually applied to a table, or a column, before `set_index` or `loc`. Their
+# results must be of the classes of this module, so that these two still work as here.
 _KEPT = (
     "__getitem__", "abs", "astype", "clip", "copy", "dropna", "fillna", "head", "isin", "isna",
     "map_partitions", "mask", "persist", "rename", "repartition", "replace", "reset_index",
@@ -202,7 +213,7 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
 
     @functools.cached_property
     def _found(self) -> tuple[tuple[Any, ...], bool]:
-        """The divisions, and whether the partitions are what they are to become."""
+        """The divisions, and whether the rows already are in the right partitions."""
         count = self._npartitions_input
         known = _from_statistics(self)
         if known is not None and count == 1:
@@ -220,11 +231,14 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
         return tuple(divisions), False
 
     def _has_gaps(self) -> bool:
-        """Whether times are missing: these go to the end of the last partition."""
+        """Return whether values are missing, whose rows belong at the end of the last partition."""
         return bool(new_collection(self.other).isna().any().compute())
 
     def _computed(self, count: int) -> tuple[Any, ...]:
-        """What dask finds out by reading the column; in UTC and without zone, if it has one."""
+        """Return what dask's ``_get_divisions`` finds by reading the column.
+
+        Zoned times are read as naive UTC, which dask gets right, and the results zoned again.
+        """
         dtype, column = self.other._meta.dtype, new_collection(self.other)
         if not _is_zoned(dtype):
             return _get_divisions(self.frame, self.other, count, upsample=self.upsample)
@@ -250,12 +264,15 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
 
 
 def _apart(lows: Sequence[Any], highs: Sequence[Any]) -> bool:
-    """Tell whether each range begins after the one before it has ended."""
+    """Return whether each range begins after the end of the one before it."""
     return all(end < begin for end, begin in zip(highs[:-1], lows[1:], strict=True))
 
 
 def _from_statistics(expr: SetIndex) -> tuple[Sequence[Any], Sequence[Any]] | None:
-    """Return least and greatest value of each partition, if the chunks of a table tell them."""
+    """Return the exact minima and maxima of the partitions from the statistics of the chunks.
+
+    None if these are not known, or if the frame is more than columns of one table.
+    """
     base, of_index = _unprojected(expr.frame), _unprojected(expr.other)
     if not isinstance(base, FromPartitions) or base._filtered or of_index._name != base._name:
         return None
@@ -281,22 +298,24 @@ def _resampler(frame: DataFrame | Series, rule: Any, kwargs: dict[str, Any]) -> 
 
 
 class Resampler(resample.Resampler):  # type: ignore[misc]
-    """Dask's, with its two mistakes mended."""
+    """Dask's ``Resampler`` with two errors fixed: see :class:`_Mended`."""
 
     def _single_agg(self, expr_cls: type, *args: Any, **kwargs: Any) -> Any:
         return super()._single_agg(MENDED[expr_cls], *args, **kwargs)
 
 
 class _Mended:
+    """Fixes of dask's resampling for wide bins, and for an index of one instant."""
+
     @property
     def npartitions(self) -> int:
-        # Wide bins make fewer partitions; dask says that all stay, and fails if one is left.
+        # Wide bins make fewer partitions; dask reports the old number, and fails if one is left.
         return len(self.divisions) - 1  # type: ignore[attr-defined]
 
     @functools.cached_property
     def _resample_divisions(self) -> tuple[Any, Any]:
         borders, labels = super()._resample_divisions  # type: ignore[misc]
-        # An index of one instant has two borders, too; dask gives it one, and fails.
+        # An index of one instant needs two borders, too; dask gives it only one, and fails.
         return (borders * 2, labels * 2) if len(borders) == 1 else (borders, labels)
 
 
@@ -304,4 +323,4 @@ MENDED: dict[type, type] = {
     kind: type(kind.__name__, (_Mended, kind), {"__module__": __name__})
     for kind in resample.ResampleReduction.__subclasses__()
 }
-globals().update((kind.__name__, kind) for kind in MENDED.values())  # as they are pickled by name
+globals().update((kind.__name__, kind) for kind in MENDED.values())  # classes are pickled by name

@@ -1,13 +1,13 @@
-"""A lazy dask DataFrame over partitions that know their lengths and bounds.
+"""The expression of a lazy dask DataFrame over partitions that know their lengths and bounds.
 
-This module, ``_collection`` and ``_loc`` are the only ones that touch dask's private API (written
-for dask 2026.8). What the optimizer does with a table happens in ``FromPartitions._simplify_up``:
+This module, ``collection`` and ``loc`` are the only ones that use dask's private API (written for
+dask 2026.8). What the optimizer does with a table happens in ``FromPartitions._simplify_up``:
 
-* a projection becomes the `columns` that are read, ``df.index`` a read of no column;
-* ``len`` becomes a number where the lengths are known;
-* partitions that no filter can match are not read. Their places stay, filled by empty
-  frames, as long as something can see partition numbers, because other expressions may count
-  on them; where only rows matter (``compute()``, reductions, ``head``) they vanish.
+* a projection becomes the `columns` that are read, and ``df.index`` a read of no column;
+* ``len`` becomes a number if the lengths are known;
+* partitions that no filter can match are not read. They stay, as empty frames, as long as
+  something can see partition numbers, because other expressions may rely on these. If only rows
+  matter (``compute()``, reductions, ``head``), they are removed.
 """
 
 # dask does not annotate its private API.
@@ -67,12 +67,12 @@ _BETWEEN = {"both": (">=", "<="), "neither": (">", "<"), "left": (">=", "<"), "r
 
 
 class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
-    """The expression behind a table.
+    """The expression of a table that is read from its partitions.
 
-    ``_partitions`` are the selected partition numbers (``None``: all). Of these, ``_kept`` may
-    hold rows that matter (``None``: all), the others stand there empty; ``_loose`` says that
-    nobody would notice if those were gone. Of each partition, only the rows that ``_rows``
-    chooses have to be there (``None``: all).
+    ``_partitions`` are the numbers of the selected partitions. ``_kept`` are the numbers of those
+    that may hold rows that matter; the other selected ones are empty frames. ``_loose`` says that
+    these empty ones may be removed without effect on the result. ``_rows`` chooses the rows that
+    are needed of each partition. None stands for all in each case.
     """
 
     _parameters = ["parts", "columns", "_partitions", "_kept", "_loose", "_rows"]  # noqa: RUF012
@@ -135,12 +135,12 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
 
     @property
     def attrs(self) -> dict[Any, Any]:
-        """What ``table.attrs`` shows; computed frames have the same."""
+        """Attributes of the table, which computed frames have, too; a copy."""
         return copy.deepcopy(self._meta.attrs)
 
     @functools.cached_property
     def _shape(self) -> Shape:
-        # One object for all tasks: pickled once where a whole graph is pickled.
+        # One object for all tasks, so that it is pickled once if a whole graph is pickled.
         return Shape.of(self._meta)
 
     def _divisions(self) -> tuple[Any, ...]:
@@ -192,7 +192,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         if isinstance(parent, (Len, ex.Lengths)):
             return self._measured(parent)
         if isinstance(parent, Loc) and parent.frame._name == self._name:
-            # The same rows, but projections go through a Filter.
+            # A Filter gives the same rows, and unlike Loc lets dask push projections through it.
             return ex.Filter(self, parent.iindexer) if parent.cindexer is None else None
         for narrow in (self._projected_past, self._narrowed):
             narrowed = narrow(parent, dependents)
@@ -211,13 +211,13 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         lengths = self._get_lengths()
         if lengths is not None:
             return ex.Literal(sum(lengths) if isinstance(parent, Len) else lengths)
-        # The index alone tells how many rows there are.
+        # Reading the index alone is enough to count rows.
         return type(parent)(self._with(columns=[])) if self.columns else None
 
     def _projected_past(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
-        """Read only the columns that are wanted of a selection of rows: ``table["x"].head()``.
+        """Read only the columns that are used of a selection of rows, as in ``table["x"].head()``.
 
-        Dask itself moves such a selection below the projection.
+        This is needed because dask moves such a selection below the projection.
         """
         if _choice(parent) is None or (isinstance(parent, LocBase) and parent.cindexer is not None):
             return None
@@ -233,14 +233,17 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         )
 
     def _narrowed(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
-        """Read no more rows than a selection of rows, or of columns and then rows, will keep."""
+        """Read only the rows that the selections of rows above the table will keep.
+
+        Projections may come between them.
+        """
         if self._rows is not None or not self._parts.can_choose_rows(self.columns):
             return None
         choices = tuple(_choices(parent, dependents))
         return parent.substitute(self, self._with(_rows=choices)) if choices else None
 
     def _counted(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
-        """Read no column for a selection of rows of which only the index is used."""
+        """Read no column if only the index of a selection of rows is used."""
         users = list(_users(parent, dependents))
         if not users or not all(isinstance(u, (ex.Index, Len, ex.Lengths)) for u in users):
             return None
@@ -249,10 +252,10 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         return parent.substitute(self, self._with(columns=[]))
 
     def _projected(self, parent: Expr, dependents: Dependents) -> Expr | None:
-        """Read only the columns that this parent and all others want."""
+        """Read only the columns that this parent and all other users of the table need."""
         found = ex.determine_column_projection(self, parent, dependents)
         wanted = set(found if isinstance(found, list) else [found])
-        for twin in _twins(self, dependents):  # to become one read again, not two
+        for twin in _twins(self, dependents):  # with equal columns, both become one read again
             for user in _users(twin, dependents):
                 wanted.update(user._projection_columns)
         columns = [c for c in self.columns if c in wanted]
@@ -266,8 +269,8 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         return frame if isinstance(chosen, list) and chosen == columns else frame[chosen]
 
     def _pruned(self, dependents: Dependents) -> FromPartitions | None:
-        # `dependents` is one object in each pass of the optimizer; all parents are to get the
-        # same answer in one pass.
+        # `dependents` is one object in each pass of the optimizer. All parents must get the same
+        # answer within a pass, so the decision is kept for it.
         past = self.__dict__.get("_decision")
         if past is None or past[0] is not dependents:
             if not self.known_divisions:
@@ -277,7 +280,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         return None if decision._name == self._name else decision
 
     def _tune_down(self) -> FromPartitions | None:
-        """Drop what is not kept, now that no rule changes the expression any more."""
+        """Remove the partitions that are not kept, once no rule changes the expression any more."""
         if not self.operand("_loose"):
             return None
         if self._kept:
@@ -290,7 +293,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
 
 
 def _choices(node: Expr, dependents: Dependents) -> Iterator[RowChoice]:
-    """Selections of rows that follow one another, each the only user of the one before."""
+    """Yield consecutive selections of rows, as long as each is the only user of the one before."""
     while True:
         if not isinstance(node, ex.Projection):
             choice = _choice(node)
@@ -304,7 +307,7 @@ def _choices(node: Expr, dependents: Dependents) -> Iterator[RowChoice]:
 
 
 def _choice(node: Expr) -> RowChoice | None:
-    """The rows of each partition that a node keeps of its frame, if the index tells."""
+    """Return the rows of each partition that a node keeps; None if the index cannot tell."""
     if type(node) in (ex.Head, ex.Tail) and node.operand("n") >= 0:
         return RowChoice("first" if type(node) is ex.Head else "last", (node.operand("n"),))
     wanted: Any = node.operand("iindexer") if isinstance(node, LocBase) else None
@@ -324,7 +327,7 @@ def _is_number(value: Any) -> bool:
 
 
 class PartitionsIndex(ex.Index):
-    """The index of a `FromPartitions`, which lets that answer for its length."""
+    """The index of a `FromPartitions`, whose length is taken from the table's known lengths."""
 
     def _simplify_up(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
         if isinstance(parent, (Len, ex.Lengths)) and isinstance(self.frame, FromPartitions):
@@ -336,14 +339,13 @@ class PartitionsIndex(ex.Index):
 # --- pruning: which partitions can hold rows that pass the filters
 
 
-# Decided anew in each pass of the optimizer, from nothing but the expression as it stands
-# then: the last pass, in which nothing changes, is the one that counts. In between, a filter and
-# its frame may disagree about what is kept; so long as all partitions have their places, both
-# are right.
+# This is decided anew in each pass of the optimizer, only from the expression as it is then: the
+# last pass, in which nothing changes, is the one that counts. Before that, a filter and its frame
+# may disagree about what is kept; as long as all partitions keep their places, both are right.
 
 
 def _prune(table: FromPartitions, dependents: Dependents) -> FromPartitions:
-    """Return the table that keeps only the partitions that a filter above it can match."""
+    """Return the table with only those partitions kept that a filter above it can match."""
     above = _Above(table, dependents)
     masks = [_matching(table, _predicate(node), above.names) for node in above.filters]
     some = _either(masks) if masks else None
@@ -366,7 +368,7 @@ _last_pass = threading.local()
 
 
 def _tables(dependents: Dependents) -> dict[Any, list[weakref.ref[FromPartitions]]]:
-    """Find all tables of an expression, by token; found once for each pass."""
+    """Return all tables of an expression by token; they are searched once in each pass."""
     if getattr(_last_pass, "dependents", None) is not dependents:
         found: dict[str, FromPartitions] = {}
         for references in list(dependents.values()):
@@ -383,13 +385,13 @@ def _tables(dependents: Dependents) -> dict[Any, list[weakref.ref[FromPartitions
 
 
 def _others(table: FromPartitions, dependents: Dependents) -> list[FromPartitions]:
-    """Return the other expressions of the same table, with whatever columns or partitions."""
+    """Return the other expressions of the same table, with any columns or partitions."""
     found = (r() for r in _tables(dependents).get(table._parts.__dask_tokenize__(), ()))
     return [other for other in found if other is not None and other._name != table._name]
 
 
 def _twins(table: FromPartitions, dependents: Dependents) -> list[FromPartitions]:
-    """Return those of the others that are aligned with this one."""
+    """Return the other expressions of the same table with the same partitions and rows."""
     return [other for other in _others(table, dependents) if _aligned(table, other)]
 
 
@@ -404,10 +406,10 @@ def _aligned(table: FromPartitions, other: FromPartitions) -> bool:
 
 
 class _Above:
-    """What is built on a table, up to the filters that all its rows must pass.
+    """The expressions built on a table, up to the filters that all its rows must pass.
 
-    ``filters`` is empty unless every path upward from the table leads, through operations on
-    single rows of this table alone, to a filter: then what no filter passes is not missed.
+    ``filters`` is not empty only if every path upward from the table leads to a filter, through
+    operations on single rows of this table alone. Then rows that pass no filter are not needed.
     """
 
     def __init__(self, table: FromPartitions, dependents: Dependents) -> None:
@@ -440,7 +442,7 @@ class _Above:
         return self._of_one_lineage(nodes, self.names)
 
     def rows_only(self) -> bool:
-        """Tell whether nothing above the filters can see how many partitions there are."""
+        """Return whether nothing above the filters can see how many partitions there are."""
         if self.apart:  # other partitions of the table may be aligned with these
             return False
         lineage = set(self.names)
@@ -448,7 +450,7 @@ class _Above:
         nodes: list[Expr] = []
         while stack:
             users = list(_users(stack.pop(), self.dependents))
-            if not users:  # the top: somebody may ask for partitions by number
+            if not users:  # the top of the expression, whose partitions may be used by number
                 return False
             for user in users:
                 if user._name in lineage:
@@ -465,14 +467,14 @@ class _Above:
 
     @staticmethod
     def _of_one_lineage(nodes: Iterable[Expr], names: set[str]) -> bool:
-        """Tell whether the nodes' operands all come from here, but for single values."""
+        """Return whether all operands of the nodes, except scalars, are among these names."""
         return all(
             dep._name in names or dep.ndim == 0 for node in nodes for dep in node.dependencies()
         )
 
 
 def _predicate(node: Expr) -> Expr | None:
-    """Return the condition of a filter, ``None`` for anything else."""
+    """Return the condition of a filter; None for anything else."""
     if isinstance(node, ex.Filter):
         condition = node.operand("predicate")
     elif isinstance(node, Loc):
@@ -483,8 +485,8 @@ def _predicate(node: Expr) -> Expr | None:
 
 
 def _sees_rows_only(node: Expr) -> bool:
-    """Tell whether the node's result is one partition that depends on rows alone."""
-    # Exact types: what these are lowered to works on each partition.
+    """Return whether the node's result is one partition that depends on rows alone."""
+    # Types are compared exactly, as the subclasses they are lowered to work on each partition.
     if type(node) is Repartition:
         return bool(node.operand("new_partitions") == 1)
     if type(node) is ex.Head:
@@ -495,7 +497,7 @@ def _sees_rows_only(node: Expr) -> bool:
 
 
 def _passes_partitions_on(node: Expr) -> bool:
-    """Tell whether the node takes any number of partitions and hands them on."""
+    """Return whether the node accepts any number of partitions and passes them on."""
     if isinstance(node, Concat):
         return bool(node.operand("axis") == 0)
     known = any("divisions" in name for name in type(node)._parameters)
@@ -503,7 +505,7 @@ def _passes_partitions_on(node: Expr) -> bool:
 
 
 def _matching(table: FromPartitions, condition: Any, names: set[str]) -> Mask | None:
-    """Mark the partitions that may hold a match; ``None`` if nothing can be said."""
+    """Return a mask of the partitions that may hold a match; None if nothing is known."""
     if isinstance(condition, (ex.And, ex.Or)):
         left = _matching(table, condition.left, names)
         right = _matching(table, condition.right, names)
@@ -543,7 +545,7 @@ def _comparison(table: FromPartitions, condition: Any, names: set[str]) -> Mask 
 
 
 def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
-    """Return the name of the column, or index, of the table that the node is."""
+    """Return the name of the table's column or index that a node is; None if it is neither."""
     if isinstance(node, ex.ToSeriesIndex):
         node = node.frame
     if not isinstance(node, (ex.Projection, ex.Index)) or node.ndim != 1:
@@ -561,7 +563,7 @@ def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
 
 
 def _compared(table: FromPartitions, column: str | None, sign: str, value: Any) -> Mask | None:
-    """Mark the partitions that may hold ``column <sign> value``."""
+    """Return a mask of the partitions that may hold ``column <sign> value``."""
     if column is None or not pd.api.types.is_scalar(value) or pd.isna(value):
         return None
     parts = table._parts
@@ -571,5 +573,5 @@ def _compared(table: FromPartitions, column: str | None, sign: str, value: Any) 
     try:
         return may_match(parts, column, bounds, sign, value)
     except (TypeError, ValueError, OverflowError):
-        # Not comparable: the filter itself will say so, in pandas' words.
+        # The values cannot be compared; pandas raises its own error when the filter is computed.
         return None

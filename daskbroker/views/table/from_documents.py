@@ -1,4 +1,4 @@
-"""From streams of documents to tables, and buffers for such streams."""
+"""Tables of streams of documents, and a buffer for such streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["RunBuffer", "stream_to_table"]
 
 @dataclass(frozen=True)
 class MemoryReader(ChunkReader):
-    """Reads chunks that are nowhere but in their plan."""
+    """Reader of chunks that exist only in their plan, and so are never read from a store."""
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
@@ -34,15 +34,15 @@ class MemoryReader(ChunkReader):
 
 
 class RunBuffer:
-    """Collects the documents of one run, in memory, and shows them as they come.
+    """Collects the documents of one run in memory, and shows those that have come so far.
 
-    It is a callback, so ``RE.subscribe(RunBuffer())`` works, and iterating it gives the
-    ``(name, document)`` pairs again, pages as single events.
+    It is a callback, so ``RE.subscribe(RunBuffer())`` works. Iterating it gives the
+    ``(name, document)`` pairs again, with event pages as single events.
 
-    Raises
-    ------
-    BadDocument, UnknownReference
-        By a call, for a document that makes no sense there.
+    Attributes
+    ----------
+    start, stop
+        Start and stop document; None until they come.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,15 @@ class RunBuffer:
         self.stop: Document | None = None
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Take a document."""
+        """Add a document.
+
+        Raises
+        ------
+        BadDocument
+            If the document is not valid, or is the start of another run.
+        UnknownReference
+            If a stop comes before the start, or an event before its descriptor.
+        """
         checked = prepare(name, doc)
         if name == "event_page":
             for row in rows_of_page(EVENT, checked):
@@ -107,11 +115,12 @@ class RunBuffer:
         return list(dict.fromkeys(map(stream_of, self._descriptors.values())))
 
     def plan(self, stream_name: str = "primary") -> ChunkPlan:
-        """The events so far of one stream, as chunks in memory.
+        """Return the events of one stream so far, as chunks in memory.
 
         Raises
         ------
         StreamNotFound
+            If no descriptor of the stream came yet.
         """
         chosen = [d for d in self._descriptors.values() if stream_of(d) == stream_name]
         if not chosen:
@@ -128,7 +137,10 @@ class RunBuffer:
         return with_frames(builder.plan(), lambda runs: self._frames)
 
     def table(self, stream_name: str = "primary", **options: Any) -> Any:
-        """A lazy table of one stream, as :meth:`daskbroker.Header.table` gives."""
+        """Return a lazy table of one stream so far, like that of :meth:`daskbroker.Header.table`.
+
+        External columns hold datum ids; they are not filled.
+        """
         plan = self.plan(stream_name)
         start: Mapping[str, Any] = self.start or {"uid": plan.descriptors[0]["run_start"]}
         runs = {d["run_start"]: (start, self.stop) for d in plan.descriptors}
@@ -140,25 +152,28 @@ class RunBuffer:
 def stream_to_table(
     documents: Iterable[tuple[str, Mapping[str, Any]]], stream: str = "primary", **options: Any
 ) -> Any:
-    """A stream of documents as a table.
+    """Return a stream of documents as a lazy table.
 
     Parameters
     ----------
     documents
-        ``(name, doc)`` of one run; collected in memory.
+        Pairs ``(name, doc)`` of one run; all are collected in memory.
     stream
-        Which stream to show.
+        Name of the stream to show.
     **options
         ``fields``, ``timestamps``, ``duplicates``, as for a header's table.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        The same as ``header.table(stream)`` of the run.
+        The same table as ``header.table(stream, fill=False)`` of the run.
 
     Raises
     ------
-    BadDocument, StreamNotFound
+    BadDocument, UnknownReference
+        If a document is not valid, or refers to one that did not come before it.
+    StreamNotFound
+        If the run has no such stream.
     """
     buffer = RunBuffer()
     for name, doc in iter_named(documents):

@@ -1,8 +1,8 @@
-"""``loc`` by labels where divisions are not known, as those of a table of many runs.
+"""``loc`` by labels if divisions are not known, as in a table of many runs.
 
-The index of such a table, ``seq_num``, begins anew with each run. Dask takes such labels partition
-by partition as pandas does; pandas then raises a bare ``KeyError``, or, where runs share a
-partition, finds nothing and does not say so. Here labels are compared: ``table.loc[5:7]`` is
+The index of such a table, ``seq_num``, begins anew with each run. Dask passes the labels to the
+``loc`` of each partition. pandas then raises a bare ``KeyError``, or, if runs share a partition,
+silently finds nothing. Here labels are compared with the index instead: ``table.loc[5:7]`` is
 ``table[table.index.to_series().between(5, 7)]``, the events 5 to 7 of each run, in order.
 """
 
@@ -31,14 +31,14 @@ INSTEAD = "table[table.index.to_series().between(5, 7)]"
 
 
 class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
-    """Dask's, with labels of an unknown order compared.
+    """Dask's ``loc``, except that labels are compared if divisions are not known.
 
     Parameters
     ----------
     obj
-        A table or a column of one.
+        Table or column that rows are taken from.
     ours
-        Makes a collection of dask's one that has this ``loc``.
+        Function that converts a dask collection to one that has this ``loc``.
     """
 
     def __init__(self, obj: Any, ours: Callable[[Any], Any]) -> None:
@@ -62,7 +62,7 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
         return self._ours(new_collection(Filter(self.obj.expr, condition.expr)))
 
     def _condition(self, rows: Any) -> Any:
-        """What is true of the rows of some labels; None if of all."""
+        """Return a lazy condition that holds for the rows with these labels; None if for all."""
         index = self.obj.index.to_series()
         if isinstance(rows, slice):
             return _between(index, rows)
@@ -70,12 +70,13 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
             labels = list(rows)
             if not labels:
                 return index != index
+            # The range is redundant, but unlike isin it lets the optimizer prune partitions.
             return _between(index, slice(min(labels), max(labels))) & index.isin(labels)
         return index == rows
 
 
 def _are_labels(rows: Any) -> bool:
-    """Whether rows are asked for by what the index holds: one, several, or from one to another."""
+    """Return whether rows are chosen by index labels: one, several, or a range of them."""
     if isinstance(rows, slice):
         return rows != slice(None)
     if isinstance(rows, (list, np.ndarray, pd.Index)):
@@ -97,18 +98,22 @@ def _between(index: Any, labels: slice) -> Any:
 
 
 def refuse_labels(table: Expr, dependents: Mapping[str, Collection[weakref.ref[Any]]]) -> None:
-    """Refuse what dask would make of labels of a table whose index has no known order.
+    """Refuse dask's own ``loc`` by labels on a table whose divisions are not known.
+
+    Such a ``loc`` is built on collections that are no longer of this package's classes, such as
+    the result of ``dask.dataframe.concat``.
 
     Parameters
     ----------
-    table, dependents
-        The expression of a table, and what is built on each expression.
+    table
+        Expression of a table.
+    dependents
+        Expressions that are built on each expression, by its name.
 
     Raises
     ------
     BadQuery
-        If there is a ``loc`` by labels of ``seq_num`` above the table: of a collection that is no
-        longer a table of ours, as the result of ``dask.dataframe.concat``.
+        If there is a ``loc`` by labels of ``seq_num`` above the table.
     """
     above, seen = [table._name], set()
     while above:

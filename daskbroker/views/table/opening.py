@@ -1,4 +1,4 @@
-"""A stream as a lazy Dask DataFrame: chunks become partitions."""
+"""Open a stream as a lazy Dask DataFrame, whose partitions are made of chunks."""
 
 from __future__ import annotations
 
@@ -29,15 +29,19 @@ from .reading import Part, Payload, Piece, TableOptions, TableReader
 __all__ = ["StreamPartitions", "concat", "table", "target_bytes"]
 
 UID_BYTES = 40
+"""Bytes that the uid of an event takes in a chunk."""
 MOST_PARTITIONS = 10_000
-"""Partitions grow beyond their usual size rather than become more than about so many."""
+"""Maximum number of partitions, approximately; beyond it, partitions become larger instead."""
 
 Runs = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]]
-"""``{run uid: (start, stop)}``."""
+"""``{run uid: (start, stop)}``; the stop is None if there is none."""
 
 
 def target_bytes() -> int:
-    """Size of a partition to aim at: dask's configuration ``daskbroker.partition-size``."""
+    """Return the target size of a partition in bytes, from the setting ``partition-size``.
+
+    The setting is ``daskbroker.partition-size`` in dask's configuration.
+    """
     return int(setting("partition-size"))
 
 
@@ -50,31 +54,33 @@ def table(
     *,
     with_run: bool = False,
 ) -> DataFrame:
-    """A lazy table of the chunks of one stream, of one run or of many.
+    """Return a lazy table of the chunks of one stream, of one run or of many.
 
     Parameters
     ----------
     plan
-        The chunks of the stream, with references where external columns shall be filled.
+        Chunks of the stream, with the references of the runs to fill.
     stream
         Name of the stream, for messages and attrs.
     runs
         Start and stop of each run.
     options
-        All but ``dtypes``.
+        Options of the view; ``dtypes`` does not apply to a table.
     files
-        How detector files are reached.
+        Access to detector files.
     with_run
-        Add the column ``run``, the uid.
+        Whether to add the column ``run``, the uid of each row's run.
 
     Returns
     -------
     dask.dataframe.DataFrame
-        Index ``seq_num``; column ``time`` first.
+        Table with the index ``seq_num``. Column ``time`` is the first one, after ``run`` if that
+        is added.
 
     Raises
     ------
     FieldNotFound
+        If a chosen field does not exist, or `fill_value` names a key that is not external.
     """
     chosen = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     if with_run and all(field.role != "run" for field in chosen):
@@ -92,7 +98,7 @@ def table(
 
 
 class StreamPartitions(Partitions):
-    """The partitions of a stream's table, planned without reading a chunk."""
+    """Partitions of a stream's table, planned without reading a chunk."""
 
     def __init__(
         self,
@@ -109,21 +115,21 @@ class StreamPartitions(Partitions):
         self._filling = filling if any(column.external for column in columns) else None
         external = self._external_bytes()
         groups = group_rows(plan, options.duplicates, external - self._hidden_bytes())
-        # A scheduler needs milliseconds a task, so a table has no more than some thousands.
+        # A scheduler needs milliseconds for each task, so a table has at most some thousands.
         total = sum(group.bytes for group in groups)
         target = max(options.target, total // MOST_PARTITIONS)
         self._groups: list[RowGroup] = cut(groups, target) if external else groups
         self._ranges = coalesce(self._groups, target)
 
     def _external_bytes(self) -> int:
-        """Of the cells of a row that will be filled."""
+        """Return the bytes of the cells of a row that will be filled."""
         if self._filling is None:
             return 0
         keys = [column.field.key for column in self._columns if column.external]
         return sum(common_cells(self._plan, key, self._filling).cell_bytes for key in keys)
 
     def _hidden_bytes(self) -> int:
-        """Of a row's uid and timestamps, if the table does not have them."""
+        """Return the bytes of a row's uid and timestamps that the table does not show."""
         keys = max((len(d["data_keys"]) for d in self._plan.descriptors), default=0)
         shown = [column.field.role for column in self._columns]
         return 8 * max(0, keys - shown.count("ts")) + (0 if "uid" in shown else UID_BYTES)
@@ -153,7 +159,7 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def _constants_of(self) -> dict[int, tuple[Any, ...]]:
-        """Values of the columns that are the same in all events of a descriptor."""
+        """Values of the columns that are constant in a descriptor, by its position in the plan."""
         fields = [column.field for column in self._columns if not column.physical]
         return {
             place: tuple(self._constant(field, d) for field in fields)
@@ -199,7 +205,7 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def _drops(self) -> bool:
-        """Whether rows are left out of which a cell is missing."""
+        """Whether rows with a missing cell are left out (``missing="drop"``)."""
         return self._filling is not None and any(r.drops for r in self._filling.rules.values())
 
     def limits(self, column: str) -> Any:
@@ -228,7 +234,7 @@ class StreamPartitions(Partitions):
         return None
 
     def _extents(self, margin: float) -> tuple[pd.DatetimeIndex, pd.DatetimeIndex]:
-        """First and last time of each partition, from those of the chunks."""
+        """Return first and last time of each partition, widened by `margin` seconds."""
         starts = [begin for begin, _ in self._ranges]
         begin = np.array([g.time_min for g in self._groups]) - margin
         end = np.array([g.time_max for g in self._groups]) + margin
@@ -238,7 +244,7 @@ class StreamPartitions(Partitions):
         )
 
     def can_choose_rows(self, columns: Sequence[str]) -> bool:
-        """See :class:`Partitions`: it saves reading of files."""
+        """See :class:`Partitions`; choosing rows saves reading of detector files."""
         return self._filling is not None and any(
             column.external and column.name in columns for column in self._columns
         )
@@ -266,7 +272,7 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def _targets_of(self) -> dict[int, tuple[Target, ...]]:
-        """What is filled in the events of a descriptor."""
+        """Targets to fill in the events of a descriptor, by its position in the plan."""
         external = [c.field.key for c in self._columns if c.external and self._filling is not None]
         return {
             place: tuple(Target.of(d, key) for key in external)
@@ -275,7 +281,7 @@ class StreamPartitions(Partitions):
 
     @cached_property
     def _nears(self) -> np.ndarray:
-        """Where in its run the middle of each group is, from 0 to 1."""
+        """Relative position in its run of the middle of each group, from 0 to 1."""
         runs = np.unique([group.run for group in self._groups], return_inverse=True)[1]
         stored = np.array([group.stored for group in self._groups], np.float64)
         ends = np.cumsum(stored)

@@ -1,4 +1,4 @@
-"""What a table must tell about its partitions, and how one is read and checked; no dask."""
+"""Interface of a table's partitions, and how one is read and checked; independent of dask."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from daskbroker.core.errors import StoreError
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Bound = Any  # an array of NumPy, or a pandas DatetimeIndex
-"""One value for each partition; NaN or NaT where nothing is known."""
+"""One value for each partition; NaN or NaT if nothing is known."""
 
 Reader = Callable[[Any, tuple[str, ...]], pd.DataFrame]
 """Reads one partition: ``reader(payload, columns)``."""
@@ -26,18 +26,18 @@ class RowChoice(NamedTuple):
     Attributes
     ----------
     kind
-        ``"first"`` or ``"last"``, so many; ``"between"``, those whose index is from the first to
-        the second of two values, either of which may be None; ``"among"``, whose index is one of
-        some values.
+        ``"first"`` or ``"last"`` for a number of rows at either end; ``"between"`` for rows whose
+        index lies between two values, both included, either of which may be None; ``"among"`` for
+        rows whose index is one of several values.
     values
-        The number, the two values, or those values.
+        The number of rows, the two values, or the several values.
     """
 
     kind: str
     values: tuple[Any, ...]
 
     def mask(self, index: np.ndarray) -> Mask:
-        """Which rows of a partition these are, by its index, in its order."""
+        """Return which rows of a partition are wanted, given its index in the order of rows."""
         if self.kind == "among":
             return np.isin(index, np.array(self.values))
         mask = np.ones(len(index), bool)
@@ -55,44 +55,44 @@ class RowChoice(NamedTuple):
 class Partitions(abc.ABC):
     """The partitions of a lazy table: their shape, their statistics, and how to read one.
 
-    An instance is pickled whole, once, with the table's expression, and travels to the
-    scheduler; a task carries `reader` and one `payload`, not the instance. Every property
-    is read often, so it should be stored or cached, and none may read rows.
+    An instance is pickled once, as a whole, with the table's expression, and travels to the
+    scheduler; a task carries `reader` and one `payload`, not the instance. Properties are used
+    often, so they should be stored or cached; none may read rows.
     """
 
     @property
     @abc.abstractmethod
     def token(self) -> str:
-        """Identity of content and selection: equal tokens mean equal tables, for ever."""
+        """Identity of content and selection: equal tokens always mean equal tables."""
 
     @property
     def name(self) -> str:
-        """How keys of tasks begin: letters, digits and ``_ . : -``."""
+        """Prefix of the keys of tasks, made of letters, digits and ``_ . : -``."""
         return "daskbroker"
 
     @property
     @abc.abstractmethod
     def meta(self) -> pd.DataFrame:
-        """The empty frame: columns with their exact dtypes, the index, and ``attrs``."""
+        """Empty frame with the exact dtypes of the columns, the index, and ``attrs``."""
 
     @property
     @abc.abstractmethod
     def npartitions(self) -> int:
-        """How many partitions; with none, the table is one empty partition."""
+        """Number of partitions; if 0, the table is one empty partition."""
 
     @property
     @abc.abstractmethod
     def divisions(self) -> tuple[Any, ...]:
-        """The ``npartitions + 1`` borders of the sorted index, or as many ``None``."""
+        """The ``npartitions + 1`` borders of the sorted index, or as many ``None`` if unknown."""
 
     @property
     @abc.abstractmethod
     def lengths(self) -> tuple[int, ...] | None:
-        """Rows of each partition, exactly; ``None`` when a read would be needed to know."""
+        """Exact number of rows of each partition; None if a read would be needed to know."""
 
     @abc.abstractmethod
     def bounds(self, column: str) -> tuple[Bound, Bound] | None:
-        """Least and greatest value of `column` in each partition.
+        """Return bounds of the values of `column` in each partition.
 
         Parameters
         ----------
@@ -102,34 +102,35 @@ class Partitions(abc.ABC):
         Returns
         -------
         tuple of arrays, or None
-            Minima and maxima, `npartitions` values each; ``None`` without statistics. No value
-            may lie outside (a wider range is allowed), missing values do not count. NaN or
-            NaT in either means unknown. Of a time column: a ``DatetimeIndex``, or ``datetime64``
-            values in UTC (in the column's own clock if that is naive).
+            Minima and maxima, `npartitions` values each; None without statistics. No value may
+            lie outside, but the range may be wider than the values; missing values do not count.
+            NaN or NaT in either array means unknown. For a time column, the arrays are a
+            ``DatetimeIndex``, or ``datetime64`` values in UTC (in the column's own clock if that
+            is naive).
         """
 
     def limits(self, column: str) -> tuple[Sequence[Any], Sequence[Any]] | None:
-        """Exactly the least and greatest value of `column` in each partition, as scalars.
+        """Return the exact minima and maxima of `column` in the partitions, as scalars.
 
-        ``None`` when a read would be needed to know.
+        None if a read would be needed to know, which is what this default says.
         """
         return None
 
     def can_choose_rows(self, columns: Sequence[str]) -> bool:
-        """Whether the reader can leave rows out before it reads these columns, and saves by it."""
+        """Return whether choosing rows before these columns are read saves work of the reader."""
         return False
 
     @abc.abstractmethod
     def payload(self, i: int, chosen: tuple[RowChoice, ...] = ()) -> Any:
-        """Describe partition `i` for the reader: small, picklable, no data.
+        """Return a small, picklable description of partition `i` for the reader, without data.
 
         Parameters
         ----------
         i : int
-            Its number.
+            Number of the partition.
         chosen : tuple of RowChoice
-            The rows that are wanted, one choice among those of the choice before it; others may be
-            there too. Asked for only where :meth:`can_choose_rows` is true.
+            Rows that are wanted; each choice applies to the rows that the one before it left. The
+            reader may return more rows. Given only if :meth:`can_choose_rows` is true.
         """
 
     @property
@@ -137,22 +138,22 @@ class Partitions(abc.ABC):
     def reader(self) -> Reader:
         """Callable ``reader(payload, columns)``: small, picklable, without state.
 
-        It returns one partition with exactly `columns`, in this order (none of them means a
-        frame of the index alone), and the index.
+        It returns one partition with its index and exactly `columns`, in this order; with no
+        columns, a frame of the index alone.
         """
 
     def __dask_tokenize__(self) -> tuple[str, str]:
-        """Return what dask names the table by."""
+        """Return what dask derives the table's name from."""
         kind = type(self)
         return f"{kind.__module__}.{kind.__qualname__}", self.token
 
     def __repr__(self) -> str:
-        """Name the table without touching its partitions."""
+        """Return class and token, without touching the partitions."""
         return f"<{type(self).__name__} {self.token[:12]}>"
 
 
 class Shape(NamedTuple):
-    """What a partition must look like: a meta, small enough to travel with every task."""
+    """What a partition must look like: a meta that is small enough to travel with every task."""
 
     columns: tuple[str, ...]
     dtypes: tuple[Any, ...]
@@ -162,7 +163,7 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, meta: pd.DataFrame) -> Shape:
-        """Describe an empty frame."""
+        """Return the shape of an empty frame."""
         dtypes = tuple(_short(dtype) for dtype in meta.dtypes)
         return cls(
             tuple(meta.columns), dtypes, meta.index.name, _short(meta.index.dtype), meta.attrs
@@ -182,7 +183,7 @@ class Shape(NamedTuple):
 
 
 def _short(dtype: Any) -> Any:
-    """Return the dtype's name where that says it all: a tenth of the bytes when pickled."""
+    """Return the dtype's name if that identifies it: a tenth of the bytes when pickled."""
     name = str(dtype)
     try:
         return name if pd.api.types.pandas_dtype(name) == dtype else dtype
@@ -191,10 +192,16 @@ def _short(dtype: Any) -> Any:
 
 
 def read_partition(reader: Reader, payload: Any, number: int, shape: Shape) -> pd.DataFrame:
-    """Read one partition and make sure that it is what the table's meta promised."""
+    """Read one partition and check that it is what the table's meta promises.
+
+    Raises
+    ------
+    StoreError
+        If columns, dtypes or the index differ from `shape`.
+    """
     frame = reader(payload, shape.columns)
     _check(frame, number, shape)
-    frame.attrs = copy.deepcopy(shape.attrs)  # whoever computes may change them
+    frame.attrs = copy.deepcopy(shape.attrs)  # users may change those of the computed frame
     return frame
 
 
@@ -230,7 +237,7 @@ def _check(frame: pd.DataFrame, number: int, shape: Shape) -> None:
 def may_match(
     parts: Partitions, column: str, bounds: tuple[Bound, Bound], sign: str, value: Any
 ) -> Mask:
-    """Mark the partitions that may hold ``column <sign> value``.
+    """Return a mask of the partitions that may hold ``column <sign> value``.
 
     Parameters
     ----------
@@ -243,12 +250,19 @@ def may_match(
     sign : str
         One of ``<``, ``<=``, ``>``, ``>=``, ``==``.
     value : scalar
-        Not missing; `TypeError` or `ValueError` if it cannot be compared with the column.
+        Value to compare with; not a missing one.
 
     Returns
     -------
     numpy.ndarray of bool
-        One mark for each partition; true where nothing is known.
+        One mark for each partition; true if nothing is known.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `value` cannot be compared with the column.
+    StoreError
+        If `bounds` do not have one value for each partition.
     """
     dtype = parts.meta[column].dtype if column in parts.meta else parts.meta.index.dtype
     low, high = (_comparable(bound, dtype) for bound in bounds)
@@ -261,7 +275,8 @@ def may_match(
 
 
 def _possible(low: Any, high: Any, sign: str, value: Any) -> Mask:
-    # Asked the other way round ("surely none"), unknown bounds (NaN, NaT) compare as False.
+    # Asking which partitions surely have no match makes those with unknown bounds possible: NaN
+    # and NaT compare as False.
     none = {
         "<": lambda: low >= value,
         "<=": lambda: low > value,
@@ -273,7 +288,7 @@ def _possible(low: Any, high: Any, sign: str, value: Any) -> Mask:
 
 
 def _comparable(bound: Any, dtype: Any) -> Any:
-    """Give time bounds the column's clock, so that values compare as with the column."""
+    """Convert time bounds to the column's clock, so that values compare as with the column."""
     if not pd.api.types.is_datetime64_any_dtype(dtype):
         return np.asarray(bound)
     times = pd.DatetimeIndex(pd.to_datetime(bound, utc=True))
@@ -282,7 +297,7 @@ def _comparable(bound: Any, dtype: Any) -> Any:
 
 
 def compact(numbers: np.ndarray[Any, np.dtype[np.int64]]) -> Sequence[int]:
-    """Return partition numbers as a range if they are one: small when pickled."""
+    """Return partition numbers as a range, small when pickled, if consecutive, else a tuple."""
     if len(numbers) and (np.diff(numbers) == 1).all():
         return range(int(numbers[0]), int(numbers[-1]) + 1)
     return tuple(numbers.tolist())

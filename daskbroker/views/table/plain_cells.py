@@ -1,4 +1,4 @@
-"""Which columns hold cells that are arrays, lists or mappings, which text files cannot hold."""
+"""Find the columns with arrays, lists or mappings, which text files cannot hold."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["holds_arrays", "is_array"]
 
 
 def is_array(cell: Any) -> bool:
-    """Whether a cell is more than one value."""
+    """Return whether a cell is an array, a list, a tuple or a mapping."""
     return isinstance(cell, (np.ndarray, list, tuple, Mapping))
 
 
 def holds_arrays(frames: Iterable[pd.DataFrame]) -> set[str]:
-    """Names of the columns in which a cell is more than one value."""
+    """Return the names of the columns in which a cell is an array, a list or a mapping."""
     found: set[str] = set()
     for frame in frames:
         objects = [name for name in frame.columns if frame[name].dtype.kind == "O"]

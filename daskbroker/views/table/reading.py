@@ -1,4 +1,4 @@
-"""Reading one partition of a stream's table, wherever its task runs."""
+"""Read one partition of a stream's table, wherever its task runs."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from .partitions import RowChoice
 __all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
 
 Numbers = range | np.ndarray
-"""``seq_num`` of the rows of a chunk; a range where it is known without reading."""
+"""``seq_num`` of the rows of a chunk; a range if known without reading."""
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What a table was asked to be.
+    """Options of a table that its reader needs.
 
     Attributes
     ----------
     stream
-        Name, for messages and attrs.
+        Name of the stream, for messages and attrs.
     duplicates
-        Of rewound events.
+        Which rows are shown if a ``seq_num`` occurs more than once.
     target
-        Bytes of a partition to aim at.
+        Target size of a partition in bytes.
     skip_damaged
-        Leave the rows of damaged chunks out, with a warning.
+        Whether rows of damaged chunks are left out, with a warning.
     """
 
     stream: str
@@ -62,11 +62,11 @@ class Part(NamedTuple):
     Attributes
     ----------
     key
-        Of the chunk.
+        Key of the chunk.
     constants
-        Values of the columns that are the same in all its rows.
+        Values of the columns that are the same in all rows of the chunk.
     targets
-        What is filled, one an external column.
+        Target to fill for each external column.
     """
 
     key: Any
@@ -80,17 +80,17 @@ class Piece(NamedTuple):
     Attributes
     ----------
     simple
-        One chunk, all its rows shown, in order.
+        Whether this is one chunk whose rows are all in order, with none to drop.
     parts
         The chunks.
     within
-        First and last ``seq_num`` wanted; None: all.
+        First and last ``seq_num`` wanted; None for all.
     near
-        Where in the run it is, from 0 to 1.
+        Relative position in the run, from 0 to 1.
     run
-        Whose they are.
+        Uid of the run.
     numbers
-        ``seq_num`` of all rows of the one chunk, if known; then the column need not be read.
+        ``seq_num`` of all rows of a simple piece, if known; then the column need not be read.
     """
 
     simple: bool
@@ -103,7 +103,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Payload:
-    """What a task reads. Pickled, it holds keys that other processes can read."""
+    """What a task reads. When pickled, keys are replaced by ones that other processes can read."""
 
     reader: ChunkReader
     pieces: tuple[Piece, ...]
@@ -122,13 +122,19 @@ class Payload:
 
 @dataclass(frozen=True)
 class TableReader:
-    """Reads one partition; called with a :class:`Payload` and the wanted columns."""
+    """Reads one partition, given a :class:`Payload` and the names of the wanted columns."""
 
     columns: Mapping[str, TableColumn]
     options: TableOptions
 
     def __call__(self, payload: Payload, names: Sequence[str]) -> pd.DataFrame:
-        """The partition with exactly these columns."""
+        """Return the partition with exactly these columns, in this order.
+
+        Raises
+        ------
+        StoreDamaged
+            If a chunk is damaged, unless damaged ones are skipped.
+        """
         wanted = [self.columns[name] for name in names]
         try:
             pieces = self._pieces(payload, payload.pieces, wanted)
@@ -136,13 +142,14 @@ class TableReader:
         except StoreDamaged:
             if not self.options.skip_damaged:
                 raise
+        # Reading piece by piece is slower, so it is done only after reading all together failed.
         pieces = list(self._sound_pieces(payload, wanted))
         return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
 
     def _pieces(
         self, payload: Payload, some: Sequence[Piece], wanted: Sequence[TableColumn]
     ) -> list[_Piece]:
-        """Pieces of the partition, read together."""
+        """Read some pieces of the partition together."""
         keys = [part.key for piece in some for part in piece.parts]
         known = all(piece.numbers is not None for piece in some)
         labels = [self._label(piece) for piece in some for _ in piece.parts]
@@ -151,7 +158,7 @@ class TableReader:
         return [self._read(tables, piece, payload) for piece in some]
 
     def _sound_pieces(self, payload: Payload, wanted: Sequence[TableColumn]) -> Iterator[_Piece]:
-        """The pieces that can be read, one by one."""
+        """Yield the pieces that can be read, one by one, and warn of the others."""
         for piece in payload.pieces:
             try:
                 read = self._pieces(payload, [piece], wanted)
@@ -162,12 +169,14 @@ class TableReader:
                 yield from read
 
     def _label(self, piece: Piece) -> str:
-        """Whose chunks are read, for messages."""
+        """Return run and stream of a piece, for messages."""
         return f"run {piece.run!r}, stream {self.options.stream!r}"
 
     def _frame(self, pieces: Sequence[_Piece], wanted: Sequence[TableColumn]) -> pd.DataFrame:
-        """All pieces one below the other. They are joined column by column, as a frame for each
-        of many small ones would take most of the time.
+        """Join the pieces to one frame.
+
+        They are joined column by column, as making a frame for each of many small pieces would
+        take most of the time.
         """
         chunks = [chunk for piece in pieces for chunk in piece.chunks]
         if not any(len(chunk.seq_num) for chunk in chunks):
@@ -178,14 +187,14 @@ class TableReader:
         for column in wanted:
             joined = self._column(column, chunks)
             array = joined if order is None else joined.take(order)
-            # pandas takes objects that are all text for type str
+            # Without an explicit dtype, pandas converts objects that are all text to dtype str.
             whole = column.dtype == "object"
             data[column.name] = pd.Series(array, index=index, dtype=object) if whole else array
         columns = None if data else pd.Index([], dtype="str")
         return pd.DataFrame(data, index=index, columns=columns, copy=False)
 
     def _column(self, column: TableColumn, chunks: Sequence[_Chunk]) -> Any:
-        """The cells of a column in all chunks."""
+        """Return the cells of a column in all chunks, in the order of the chunks."""
         if not column.physical:
             place = self.constant_names.index(column.name)
             values = of_values([chunk.part.constants[place] for chunk in chunks], column.dtype)
@@ -197,7 +206,10 @@ class TableReader:
     def _physical(
         self, wanted: Sequence[TableColumn], filling: Filling | None, numbered: bool
     ) -> list[str]:
-        """Names of the chunks' columns to read; ``seq_num`` only where it is not known."""
+        """Return the names of the stored columns to read.
+
+        ``seq_num`` is among them only if it is not known, or is needed for filling.
+        """
         physical = [c.physical for c in wanted if c.physical]
         dropping = self._dropping(filling)
         if dropping or (filling is not None and any(column.external for column in wanted)):
@@ -231,7 +243,7 @@ class TableReader:
         return _Piece(chunks, piece.simple)
 
     def _dropping(self, filling: Filling | None) -> list[str]:
-        """External columns, shown or not, whose missing cells leave rows out."""
+        """Return the external columns, shown or not, whose missing cells drop rows."""
         if filling is None or not filling.rules:
             return []
         rules = {key: rule for (stream, key), rule in filling.rules.items()}
@@ -239,7 +251,7 @@ class TableReader:
         return [name for name, key in keys.items() if key in rules and rules[key].drops]
 
     def _rows(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
-        """Which rows of each chunk are shown."""
+        """Return the rows of each chunk that are shown."""
         if piece.simple:
             if piece.within is None:
                 return [slice(None)]
@@ -256,7 +268,7 @@ class TableReader:
         return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
 
     def _later(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
-        """Of all rows of each chunk, see :attr:`Held.later`."""
+        """Return :attr:`Held.later` for all rows of each chunk; None if no row has later ones."""
         if piece.simple or self.options.duplicates != "all" or not self.external_names:
             return [None] * len(seq_nums)
         number_of: dict[str, int] = {}
@@ -271,18 +283,30 @@ class TableReader:
 
     @cached_property
     def constant_names(self) -> list[str]:
-        """Columns that no chunk holds, as :attr:`Part.constants` has them."""
+        """Names of the columns that no chunk holds, in the order of :attr:`Part.constants`."""
         return [name for name, column in self.columns.items() if not column.physical]
 
     @cached_property
     def external_names(self) -> list[str]:
-        """External columns, as :attr:`Part.targets` has them."""
+        """Names of the external columns, in the order of :attr:`Part.targets`."""
         return [name for name, column in self.columns.items() if column.external]
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A chunk in hand, of which some rows become part of a table."""
+    """A chunk that has been read, and the rows of it that become part of a table.
+
+    Attributes
+    ----------
+    table
+        Columns of all rows of the chunk.
+    seq_num
+        Numbers of the chosen rows.
+    rows
+        Which rows of `table` are chosen.
+    later
+        :attr:`Held.later` of all rows, or None.
+    """
 
     reader: TableReader
     filling: Filling | None
@@ -295,11 +319,11 @@ class _Chunk:
 
     @property
     def times(self) -> np.ndarray:
-        """Of the rows, in POSIX seconds."""
+        """Times of the chosen rows in POSIX seconds."""
         return self.table.column("time").to_numpy()[self.rows]  # type: ignore[no-any-return]
 
     def array(self, column: TableColumn) -> Any:
-        """The cells of a column that the chunk holds, but for times."""
+        """Return the cells of a stored column other than ``time``, filled if it is external."""
         if column.external and self.filling is not None:
             return self.filling.cells(*self._held(column.name), self.piece.near)
         try:
@@ -308,19 +332,19 @@ class _Chunk:
             raise damaged(self.reader._label(self.piece), error) from error
 
     def _held(self, name: str) -> tuple[Target, Held]:
-        """What is filled in an external column."""
+        """Return what fills an external column: its target, and what the chunk holds for it."""
         target = self.part.targets[self.reader.external_names.index(name)]
         held = Held.of_table(self.table, target.key, self.rows, external=target.external)
         return target, replace(held, later=None if self.later is None else self.later[self.rows])
 
     def having(self, names: Sequence[str]) -> np.ndarray:
-        """Which rows have a cell in each of some external columns."""
+        """Return a mask of the chosen rows that have a cell in each of these external columns."""
         assert self.filling is not None
         there = [self.filling.present(*self._held(name), self.piece.near) for name in names]
         return np.logical_and.reduce(there)  # type: ignore[no-any-return]
 
     def only(self, mask: np.ndarray) -> _Chunk:
-        """The same with only some of its rows."""
+        """Return the chunk with only those of its chosen rows that the mask marks."""
         if mask.all():
             return self
         rows = np.arange(self.table.num_rows)[self.rows][mask]
@@ -333,7 +357,7 @@ class _Piece(NamedTuple):
 
 
 def _with_chosen_rows(pieces: list[_Piece], chosen: Sequence[RowChoice]) -> list[_Piece]:
-    """The pieces with only the rows of a partition that are wanted, before any is filled."""
+    """Return the pieces with only the chosen rows of the partition, before any cell is filled."""
     chunks = [chunk for piece in pieces for chunk in piece.chunks]
     if not chosen or not chunks:
         return pieces
@@ -353,7 +377,10 @@ def _with_chosen_rows(pieces: list[_Piece], chosen: Sequence[RowChoice]) -> list
 
 
 def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> Numbers:
-    """Of all rows of a chunk; read where it is not known, or the chunk is not what it was."""
+    """Return ``seq_num`` of all rows of a chunk.
+
+    The column is read if the numbers are not known, or do not fit the chunk's number of rows.
+    """
     if "seq_num" not in table.column_names:
         if piece.numbers is not None and len(piece.numbers) == table.num_rows:
             return piece.numbers
@@ -370,7 +397,7 @@ def _chosen(numbers: Numbers, rows: slice | np.ndarray) -> Numbers:
 
 
 def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
-    """The index of all rows, in this order; without an array where nothing is missing."""
+    """Return the index of all rows in the given order; a RangeIndex if they are consecutive."""
     ranges = [some for some in numbers if isinstance(some, range) and len(some)]
     follow = all(one.stop == two.start for one, two in pairwise(ranges))
     if order is None and follow and sum(map(len, ranges)) == sum(map(len, numbers)):
@@ -380,7 +407,7 @@ def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
 
 
 def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
-    """The order of the rows of all chunks, by ``seq_num`` within a piece; None: as they are."""
+    """Return the order that sorts rows by ``seq_num`` in each piece; None if they are sorted."""
     if all(piece.simple for piece in pieces):
         return None
     orders: list[np.ndarray] = []
@@ -393,7 +420,7 @@ def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
 
 
 def _joined(arrays: Sequence[Any]) -> Any:
-    """Arrays of one dtype, NumPy's or pandas', as one."""
+    """Concatenate arrays of one dtype, of NumPy or of pandas."""
     first = arrays[0]
     if len(arrays) == 1:
         return first

@@ -1,8 +1,8 @@
-"""``to_parquet`` and ``to_csv`` of a table, where columns hold arrays.
+"""``to_parquet`` and ``to_csv`` for tables with columns of arrays.
 
-Dask's ``to_parquet`` infers Arrow types from empty columns, and so fails on those of objects.
-Here their types are found from the cells. Dask's ``to_csv`` writes what NumPy prints of an array,
-with ``...`` in place of most of it.
+Dask's ``to_parquet`` infers Arrow types from empty columns, and so fails on columns of objects;
+here the types are found from the cells. Dask's ``to_csv`` writes what NumPy prints of an array,
+with ``...`` in place of most of it; here this is an error, or the columns are left out.
 """
 
 # dask does not annotate its private API.
@@ -25,29 +25,32 @@ from daskbroker.views.table.plain_cells import holds_arrays
 __all__ = ["with_arrow_lists", "without_arrays"]
 
 ARRAYS = ("raise", "drop")
+"""Values of the option ``arrays``."""
 
 
 def object_columns(meta: pd.DataFrame) -> list[Any]:
-    """Names of the columns that hold Python's objects."""
+    """Return the names of the columns that hold Python objects."""
     return [name for name, dtype in meta.dtypes.items() if dtype.kind == "O"]
 
 
 def with_arrow_lists(table: Any, given: Mapping[str, Any]) -> tuple[Any, dict[str, pa.DataType]]:
-    """The table with cells of Arrow's types in place of objects, and the types.
+    """Return the table with cells of Arrow types in place of objects, and these types.
 
-    Only ``to_parquet`` should see it: to make Dask infer the types, its columns claim them.
+    The result is for ``to_parquet`` only: its meta claims Arrow dtypes, so that Dask infers the
+    types, but its partitions hold objects.
 
     Parameters
     ----------
     table
-        Its columns of objects are computed, once, to find their types.
+        Lazy table. Its columns of objects, except those in `given`, are computed once to find
+        their types.
     given
-        Types of columns that are known.
+        Types of columns that are known, by name.
 
     Raises
     ------
     BadQuery
-        Naming a column whose cells have no type in common.
+        If the cells of a column have no Arrow type in common; the message names the columns.
     """
     objects = object_columns(table._meta)
     known = {name: given[name] for name in objects if name in given}
@@ -66,7 +69,7 @@ def _found_types(table: Any, names: list[Any]) -> dict[str, pa.DataType]:
         return {}
     first, *others = table[names].to_delayed()
     look = dask.delayed(_types_of, pure=True)
-    # The first partition alone, as most of what is refused shows there.
+    # Most unsuitable columns show in the first partition; then the others need not be computed.
     for some in ([first], others):
         for found in dask.compute(*[look(part, names) for part in some]):
             types.merge(found)
@@ -98,10 +101,10 @@ def _of_stream(table: Any) -> str:
 
 
 def _in_arrow(frame: pd.DataFrame, kinds: Mapping[str, pa.DataType]) -> pd.DataFrame:
-    """Cells as Arrow's, so that they are of the type; in objects, as pandas reads these again.
+    """Convert cells to their Arrow types, but keep the columns' dtype ``object``.
 
-    Of columns with dtypes of Arrow's lists, Parquet files would name dtypes that neither pandas
-    nor Dask understands.
+    With Arrow list dtypes, the Parquet files would name dtypes that neither pandas nor Dask
+    understands when reading them.
     """
     columns = {}
     for name, kind in kinds.items():
@@ -115,23 +118,27 @@ def _in_arrow(frame: pd.DataFrame, kinds: Mapping[str, pa.DataType]) -> pd.DataF
 def _as_kind(cells: pd.Series, kind: pa.DataType) -> pa.Array:
     try:
         return arrow_cells(cells, kind)
-    except TypeError:  # a type that was given, and that does not hold any value of theirs
+    except TypeError:  # the type was given by the user, and arrow_cells cannot cast to it safely
         return pa.array([c.tolist() if hasattr(c, "tolist") else c for c in cells], kind)
 
 
 def without_arrays(table: Any, arrays: str) -> Any:
-    """The table as text can hold it.
+    """Return the table in a form that a text file can hold.
 
     Parameters
     ----------
+    table
+        Lazy table.
     arrays
-        Of columns in which a cell is an array, a list or a mapping: ``"raise"``, computing it is
-        an error that names them; ``"drop"``, they are left out: the columns of objects are
-        computed to find them.
+        What becomes of columns in which a cell is an array, a list or a mapping. ``"raise"``:
+        computing the result raises an error that names them. ``"drop"``: they are left out; to
+        find them, the columns of objects are computed here.
 
     Raises
     ------
     BadQuery
+        If `arrays` is not valid; with ``"raise"``, also when a partition with such a column is
+        computed.
     """
     if arrays not in ARRAYS:
         raise BadQuery(f"arrays must be one of {', '.join(ARRAYS)}, not {arrays!r}")
