@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...core.documents import Document, iter_named
 from ...core.errors import BadDocument
+from ...core.run_plan import stream_of
 from ...core.validate import document_label
 from .new_run import NewRun, Pairs
 
@@ -56,7 +57,7 @@ def documents_to_run(
     for name, doc in pairs:
         yield name, renamed(name, doc)
     if not renamed.stopped:
-        yield "stop", run.stop()
+        yield "stop", run.stop(renamed.num_events)
 
 
 class _Renamed:
@@ -67,6 +68,8 @@ class _Renamed:
         self._new: dict[tuple[str, str], str] = {}
         self._external: dict[str, list[str]] = {}
         self._counts: dict[str, int] = {}
+        self._streams: dict[str, str] = {}
+        self.num_events: dict[str, int] = {}
         self.stopped = False
 
     def __call__(self, name: str, doc: Mapping[str, Any]) -> Document:
@@ -91,11 +94,14 @@ class _Renamed:
         new = self._make("descriptor", doc["uid"])
         external = [k for k, spec in doc["data_keys"].items() if spec.get("external")]
         self._external[new] = external
+        self._streams[new] = stream_of(doc)
+        self.num_events.setdefault(self._streams[new], 0)
         return {"uid": new, "run_start": self._run.start["uid"]}
 
     def _event(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         descriptor = self._find("descriptor", doc)
         self._run.count += 1
+        self._count(descriptor, [doc["time"]])
         data = dict(doc["data"])
         for key in self._external[descriptor]:
             if key in data:
@@ -106,6 +112,7 @@ class _Renamed:
 
     def _event_page(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         descriptor = self._find("descriptor", doc)
+        self._count(descriptor, doc["time"])
         data = dict(doc["data"])
         for key in self._external[descriptor]:
             if key in data:
@@ -114,6 +121,11 @@ class _Renamed:
         uids = [self._run.uid_of(f"event {n}") for n in range(first, self._run.count + 1)]
         filled = {k: [self._datum_id(v) for v in vs] for k, vs in doc.get("filled", {}).items()}
         return {"uid": uids, "descriptor": descriptor, "data": data, "filled": filled}
+
+    def _count(self, descriptor: str, times: Sequence[float]) -> None:
+        """Note events for the stop, which a run that was not finished gets from here."""
+        self.num_events[self._streams[descriptor]] += len(times)
+        self._run.last_time = max([self._run.last_time, *times])
 
     def _datum_id(self, value: Any) -> Any:
         return self._new.get(("datum", value), value) if isinstance(value, str) else value

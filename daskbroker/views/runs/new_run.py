@@ -167,8 +167,14 @@ class NewRun:
         }
         return "event_page", Document(page)
 
-    def stop(self) -> Document:
-        """Return the stop document."""
+    def stop(self, num_events: Mapping[str, int] | None = None) -> Document:
+        """Return the stop document.
+
+        Parameters
+        ----------
+        num_events
+            Number of events by stream. If None, those of the pages that were made.
+        """
         return Document(
             {
                 "uid": self.uid_of("stop"),
@@ -176,7 +182,7 @@ class NewRun:
                 "time": max(self.start["time"], self.last_time),
                 "exit_status": "success",
                 "reason": "",
-                "num_events": {self.stream: self.count},
+                "num_events": {self.stream: self.count} if num_events is None else dict(num_events),
             }
         )
 
