@@ -27,7 +27,8 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
     description: ClassVar[str] = "Bluesky runs in a daskbroker store"
     url: ClassVar[str] = ""
     supports_groups: ClassVar[bool] = True
-    # Without this list xarray inspects the signature of `open_dataset`, and refuses `**options`.
+    # Without this list xarray inspects the signature of `open_dataset` and refuses `**options`,
+    # whatever engine is asked for.
     open_dataset_parameters: ClassVar[tuple[str, ...] | None] = (
         "filename_or_obj",
         "drop_variables",
