@@ -16,6 +16,8 @@ __all__ = ["Images"]
 class Images(Sequence[Any]):
     """A sequence with one NumPy array per event, read when it is indexed.
 
+    The index is the position of the event in the runs, not its ``seq_num``.
+
     Parameters
     ----------
     arrays
