@@ -1,4 +1,4 @@
-"""DataBroker: where runs are inserted and found."""
+"""DataBroker: insert, search and open runs."""
 
 from __future__ import annotations
 
@@ -47,45 +47,51 @@ Route = Callable[[Mapping[str, Any]], str]
 
 
 class DataBroker:
-    """One header source, and event sources in order: searching, filters, inserting.
+    """A header source and one or more event sources: search runs, filter them, insert documents.
 
-    Usually made by :func:`daskbroker.connect`. The event sources are a sequence, and each is found
-    by its name, too: ``db.event_sources[0]``, ``db.event_sources["far"]``.
+    Usually made by :func:`daskbroker.connect`. Event sources are indexed by position or by name:
+    ``db.event_sources[0]``, ``db.event_sources["far"]``.
 
     Parameters
     ----------
     header_source
-        Start and stop documents: a source, or the store of one.
+        Header source (start and stop documents), or the store to make one from.
     event_sources
-        All else, sources or their stores: a mapping from names, or a sequence (those without a
-        name are then called ``"0"``, ``"1"``, …).
+        Event sources (all other documents), or their stores: a mapping from names, or a sequence
+        whose unnamed members are called ``"0"``, ``"1"``, …
     route
-        From a descriptor to the name of the event source that shall take its stream; the
-        first by default. References go to every source.
+        Function from a descriptor to the name of the event source that stores its stream; by
+        default the first source stores every stream. References go to every source.
     timezone
-        In which ``since`` and ``until`` without a zone are read, and every time is shown: IANA
-        name or offset, or ``"local"`` for the zone that this machine has now.
+        Zone in which ``since`` and ``until`` are read if they have none, and in which every time
+        is shown: IANA name, offset, or ``"local"`` for the current zone of this machine.
     uri
-        Where the stores are: a folder or URI, as :func:`daskbroker.connect` takes it. It is shown
-        without password. What other processes, such as workers, open the broker by.
+        Location of the stores: a folder or URI that :func:`daskbroker.connect` accepts. Other
+        processes, such as workers, open the broker by it. It is shown without its password.
     key
-        What brokers are known by in a process, and pickle as; :func:`daskbroker.connect` gives
-        it.
+        Identifier of the broker in this process and in pickles; set by
+        :func:`daskbroker.connect`.
     handlers
-        ``{spec: "module:Class"}`` of handlers of detector files, beside those found by
-        themselves.
+        Handlers of detector files as ``{spec: "module:Class"}``, in addition to those that are
+        built in or installed.
     root_map
         ``{root in the documents: root where the files are now}``.
     readable_roots
-        Folders outside which no detector file is opened; None: no such limit.
+        Folders outside which no detector file is opened; no limit if None.
+
+    Raises
+    ------
+    ConfigError
+        If there is no event source, or if two have the same name.
 
     Notes
     -----
-    A broker that was put together by hand, and headers and results of it, pickle as its ``uri``
-    with timezone, handlers, root map and readable roots as they are then, if it has one event
-    source and no ``route``; otherwise pickling raises ConfigError. Another process opens the
-    place with these, to read and insert, as :func:`daskbroker.connect` does. Tables, datasets
-    and :meth:`daskbroker.Header.portable` need no broker and travel from any.
+    A broker constructed by hand, and its headers and results, pickle as its ``uri`` with the
+    timezone, handlers, root map and readable roots it has at that time. This requires exactly one
+    event source and no ``route``; otherwise pickling raises ConfigError. The other process opens
+    that location with these options, for reading and inserting, as :func:`daskbroker.connect`
+    does. Tables, Datasets and the result of :meth:`daskbroker.Header.portable` need no broker and
+    can be pickled in any case.
     """
 
     def __init__(
@@ -123,31 +129,31 @@ class DataBroker:
 
     @property
     def has_route(self) -> bool:
-        """Whether a callable says which event source takes a stream."""
+        """Whether a callable chooses the event source of each stream."""
         return self._route is not None
 
     @property
     def is_in_place(self) -> bool:
-        """Whether what was opened is still there, and not replaced, as by a copy of a folder."""
+        """Whether the opened stores still exist and were not replaced, e.g. by a folder's copy."""
         return all(source.store.is_in_place for source in self.event_sources)
 
     # -- opening by configuration ------------------------------------------------------------
 
     @classmethod
     def named(cls, name: str, *, mode: str | None = None, timezone: str | None = None) -> Self:
-        """The broker of a configuration file's name, as ``Broker.named`` of databroker.
+        """Open the broker of a named configuration, like ``Broker.named`` of databroker.
 
         Parameters
         ----------
         name
-            As ``daskbroker config`` lists it; ``"temp"`` is :func:`daskbroker.temp`.
+            Name that ``daskbroker config`` lists; ``"temp"`` is :func:`daskbroker.temp`.
         mode, timezone
             As for :func:`daskbroker.connect`.
 
         Raises
         ------
         ConfigError
-            If there is no such configuration; the message names those there are.
+            If there is no such configuration; the message lists the existing ones.
         """
         return registry.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
@@ -155,19 +161,20 @@ class DataBroker:
     def from_config(
         cls, config: Mapping[str, Any], *, mode: str | None = None, timezone: str | None = None
     ) -> Self:
-        """The broker that a configuration says, given as what its YAML file would hold.
+        """Open the broker described by a configuration, given as the content of its YAML file.
 
         Parameters
         ----------
         config
-            daskbroker's own form (``uri`` …), databroker's (``metadatastore`` …) or a catalog
-            of one source.
+            Mapping in daskbroker's own form (``uri`` …) or databroker's (``metadatastore`` …), or
+            a catalog of one source.
         mode, timezone
             As for :func:`daskbroker.connect`.
 
         Raises
         ------
         ConfigError
+            If the configuration is not valid.
         """
         return registry.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
@@ -175,37 +182,38 @@ class DataBroker:
 
     @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
-        """Store a document; ``RE.subscribe(db.insert)``.
+        """Store a document. To store all documents of a RunEngine, ``RE.subscribe(db.insert)``.
 
-        When it has returned, the document survives the death of the process. When the insert of a
-        stop has returned, the whole run survives a loss of power; of an open run that costs the
-        last second at most, in an embedded store (``daskbroker.sync-interval``). The same document
-        again changes nothing.
+        Once this returns, the document survives the death of the process. Once the insert of a
+        stop document returns, the whole run survives a loss of power. An open run loses at most
+        its last second then, in an embedded store (``daskbroker.sync-interval``). Inserting the
+        same document again has no effect.
 
         Parameters
         ----------
         name, doc
-            As a RunEngine emits them. An event that a broker filled, and that nobody changed, is
-            stored with its references, if these are stored: so ``for pair in
-            header.documents(): db.insert(*pair)`` makes an equal run.
+            Name and document as a RunEngine emits them. An event that a broker filled, and that
+            was not changed since, is stored with its references if these are stored. Therefore
+            ``for pair in header.documents(): db.insert(*pair)`` makes an equal run.
         run
             Uid of the run that a legacy resource without ``run_start`` belongs to, and in which
-            references are looked up first; by default the run whose start came last.
+            references are looked up first; by default the run whose start was inserted last.
 
         Raises
         ------
         BadDocument
-            The document makes no sense; the message names the field.
+            If the document is not valid; the message names the field.
         UnknownReference
-            Its run, descriptor or resource is not stored.
+            If its run, descriptor or resource is not stored.
         DuplicateUID
-            A different document has this uid.
+            If a different document has this uid.
         StoreFull, StoreReadOnly
+            If the store cannot take the document.
         StoreError
-            A call of the system failed, or the store was moved, deleted or replaced since it was
+            If a system call failed, or the store was moved, deleted or replaced since it was
             opened; the message names the path.
         StoreUnavailable
-            The store does not answer, or not in time. The document may or may not be stored;
+            If the store does not answer, or not in time. The document may or may not be stored;
             inserting it again is safe.
         """
         checked = prepared(name, doc, lambda descriptor: self._holder(descriptor).store)
@@ -231,7 +239,10 @@ class DataBroker:
             self._insert_reference(name, doc, run or self._run)
 
     def _peek_later(self, run: str) -> None:
-        """Of a run that has stopped, and whose descriptors came by here."""
+        """Start peeking, in the background, into the files of a run that has just stopped.
+
+        Only sources are asked that received descriptors with external keys from this broker.
+        """
         for source in self._with_files.pop(run, ()):
             if setting("peek-after-stop"):
                 source.peek_later(run)
@@ -260,7 +271,10 @@ class DataBroker:
         return source
 
     def _holder(self, descriptor: str) -> EventSource:
-        """The event source that has a descriptor; the first if none has (it will complain)."""
+        """Return the event source that has a descriptor.
+
+        If none has it, return the first, whose insert then raises UnknownReference.
+        """
         sources = self.event_sources
         if len(sources) == 1:
             return sources[0]
@@ -273,33 +287,34 @@ class DataBroker:
         if name == "stream_datum":
             self._holder(doc["descriptor"]).store.insert_prepared(name, doc, run=run)
             return
+        # A resource or datum names no descriptor, so any source may need it.
         for source in self.event_sources:
             source.store.insert_prepared(name, doc, run=run)
 
     def flush(self) -> None:
-        """Return when all that was inserted is where others see it.
+        """Wait until all inserted documents are visible to other processes.
 
-        That takes a moment where events wait in a local spool (``daskbroker.mongo-spool``);
-        otherwise it is so when :meth:`insert` returns. In an embedded store all of it survives a
-        loss of power then.
+        With a local spool (``daskbroker.mongo-spool``) this waits for the events in it; without
+        one, documents are visible when :meth:`insert` returns. In an embedded store everything
+        inserted so far survives a loss of power once this returns.
 
         Raises
         ------
         BadDocument
-            The store has refused an event that the spool had taken.
+            If the store refused an event that the spool had accepted.
         StoreUnavailable
-            The store takes nothing; the events still wait.
+            If the store accepts nothing; the events stay in the spool.
         """
         for source in self.event_sources:
             source.store.flush()
 
     def batch(self) -> AbstractContextManager[None]:
-        """A block in which stops are not synced one by one, but together at its end.
+        """Return a context manager that syncs all stop documents once, at the end of the block.
 
-        Many short runs are inserted faster so. When the block has ended, all of it survives a
-        loss of power; until then that costs the last second at most, runs that have stopped
-        included. It concerns inserts of this thread into an embedded store, and nothing where
-        ``daskbroker.sync-interval`` is 0.
+        This makes inserting many short runs faster. After the block, everything inserted in it
+        survives a loss of power; before, a loss of power costs at most the last second, including
+        runs that have stopped. It applies to inserts of this thread into an embedded store. It has
+        no effect if ``daskbroker.sync-interval`` is 0.
         """
         return self.header_source.store.one_sync(batch=True)
 
@@ -307,22 +322,27 @@ class DataBroker:
 
     @property
     def filters(self) -> list[dict[str, Any]]:
-        """What :meth:`add_filter` was given; a copy."""
+        """Copy of the arguments of each :meth:`add_filter` call, in order."""
         return [copy.deepcopy(arguments) for arguments, _ in self._filters]
 
     def add_filter(self, **query: Any) -> None:
-        """Narrow every search, and ``db[-n]``, from now on; never ``db[uid]``.
+        """Restrict every later search and ``db[-n]``; ``db[uid]`` is not affected.
 
         Parameters
         ----------
         **query
-            As for a search, ``since``, ``until``, ``full`` included.
+            Arguments of a search, including ``since``, ``until`` and ``full``.
+
+        Raises
+        ------
+        BadQuery
+            If the query is not valid.
         """
         query = copy.deepcopy(query)
         self._filters.append((query, self._compile(**query)))
 
     def clear_filters(self) -> None:
-        """Search everything again."""
+        """Remove all filters."""
         self._filters.clear()
 
     def _compile(
@@ -357,34 +377,37 @@ class DataBroker:
         full
             Text to look for in the values of start and stop documents.
         search
-            How ``full`` is looked for: ``"text"`` (all its words; the default), ``"substring"`` or
+            How ``full`` is matched: ``"text"`` (all its words; the default), ``"substring"`` or
             ``"regex"``.
         since, until
-            Inclusive; POSIX seconds, datetimes, or ISO text, in the broker's zone unless they
-            have one. In ``until`` a date, and text to the hour, minute or second, mean the
-            last instant of that.
+            Earliest and latest start time, both inclusive: POSIX seconds, datetimes or ISO text,
+            in the broker's zone if they have none. As ``until``, a date or a text to the hour,
+            minute or second means the last instant of that period.
         **query
-            A Mongo-style filter on start documents, ``**{"sample.name": "x"}``. Some words have a
-            meaning of their own, whatever is stored: ``stop={...}`` and ``descriptor={...}`` filter
-            on those documents; ``data_key="det"``: some descriptor has it; ``start_time`` and
-            ``stop_time``: since and until; ``exit_status="fail"``: the stop document's;
-            ``derived=False``: raw runs, ``True``: those made of others. ``start={...}`` filters on
-            start documents, and reaches keys that are named like these words.
+            Mongo-style filter on start documents, such as ``**{"sample.name": "x"}``. Some words
+            are reserved, whatever keys documents have: ``stop={...}`` and ``descriptor={...}``
+            filter on those documents; ``data_key="det"`` finds runs in which some descriptor has
+            this data key; ``start_time`` and ``stop_time`` are synonyms of ``since`` and
+            ``until``; ``exit_status="fail"`` filters on the stop document; ``derived=False`` finds
+            raw runs, ``derived=True`` runs made from others. ``start={...}`` filters on start
+            documents, including keys that are named like a reserved word.
 
         Returns
         -------
         Results
-            Lazy, newest first.
+            Matching runs, newest first. Lazy: the store is not read yet.
 
         Raises
         ------
         BadQuery
+            If the query is not valid.
 
         Warns
         -----
         SearchWarning
-            Once: of a search that finds nothing, if it has a key that none of the newest 1,000 runs
-            has, or a list as value; and if start documents have a key named like such a word.
+            If nothing is found and the query has a list as value, or a key that none of the newest
+            1,000 runs has; also if start documents have a key named like a reserved word. Each
+            warning is given once.
         """
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
@@ -392,51 +415,61 @@ class DataBroker:
     def watch(
         self, *, interval: float = 0.5, timeout: float | None = None, **query: Any
     ) -> Iterator[Header]:
-        """The runs that come from now on, whichever process writes them.
+        """Wait for new runs, written by any process.
 
         Parameters
         ----------
         interval
-            Seconds between two looks into the store.
+            Seconds between two queries of the store.
         timeout
-            Seconds without a new run, after which it ends; None: never.
+            Seconds without a new run after which the iteration ends; never if None.
         **query
-            As for a search, ``full``, ``since`` and ``until`` included; filters narrow it, too. Of
-            ``stop={...}`` a run comes when it has such a stop, of ``descriptor={...}`` when it has
-            such a stream.
+            Arguments of a search, including ``full``, ``since`` and ``until``; filters apply, too.
+            With ``stop={...}`` a run is given once it has a matching stop document, with
+            ``descriptor={...}`` once it has a matching stream.
 
         Returns
         -------
         Iterator of Header
-            Each run once, of several the oldest first; most are in progress
-            (:meth:`daskbroker.Header.follow`). Runs that are there when this is called are not
-            among them, nor is one that is older than 50 known ones, as copied from elsewhere.
+            Each new run once; several new ones at a time oldest first. Most are still in progress
+            (see :meth:`daskbroker.Header.follow`). Runs that match when this is called are not
+            given, nor is a run older than 50 known ones, such as one copied from elsewhere.
 
         Raises
         ------
         BadQuery
+            If the query is not valid.
         """
         return watch(self(**query), interval, timeout)
 
     def __getitem__(self, key: Any) -> Any:
         """``db[uid]``, ``db[prefix]``, ``db[scan_id]``, ``db[-1]``, ``db[-5:]``, ``db[[...]]``.
 
-        A str is a uid or a prefix of five characters or more; an int is an offset if it is
-        negative, else a scan_id: the newest raw run that has it, else the newest derived one.
+        Parameters
+        ----------
+        key
+            Uid, or a prefix of it of five characters or more, if a str. Offset from the newest run
+            if a negative int; other ints are a scan_id, which finds the newest raw run that has
+            it, or the newest derived one if there is no raw one. Slices count from the newest run.
+            A list, tuple or set of keys gives a list of runs.
+
+        Returns
+        -------
+        Header or list of Header
 
         Raises
         ------
         RunNotFound
-            A KeyError.
+            If no run has this uid or scan_id. It is a KeyError.
         AmbiguousUID
-            A ValueError that names the matches.
+            If several uids begin with the prefix; the message lists them. It is a ValueError.
         OffsetOutOfRange
-            An IndexError.
+            If there are fewer runs. It is an IndexError.
         """
         return find(self, key)
 
     def __contains__(self, key: Any) -> bool:
-        """Whether ``db[key]`` is found; of a Header, whether its uid is."""
+        """Whether ``db[key]`` finds a run; a Header or start document is looked up by its uid."""
         return is_found(self, key)
 
     def __len__(self) -> int:
@@ -449,18 +482,18 @@ class DataBroker:
         return True
 
     def tz_convert(self, computed: Any) -> Any:
-        """Times in the broker's zone; tables hold them in UTC, whatever the zone is.
+        """Convert the times of a computed table to the broker's zone; tables always hold UTC.
 
         Parameters
         ----------
         computed
-            A frame, series or index of pandas: ``db.tz_convert(header.table().compute())``. Of a
-            frame, every column with a zone and the index are converted.
+            DataFrame, Series or Index of pandas: ``db.tz_convert(header.table().compute())``. In a
+            DataFrame, the index and every column with a zone are converted.
 
         Raises
         ------
         BadQuery
-            For a lazy table, of which Dask would lose rows in another zone than UTC.
+            If the table is lazy: Dask would lose rows in another zone than UTC.
         """
         return clock.tz_convert(computed, self.timezone)
 
@@ -468,59 +501,65 @@ class DataBroker:
 
     @property
     def handler_registry(self) -> HandlerRegistry:
-        """Handlers of detector files by spec: those registered here, built in or installed."""
+        """Handlers of detector files by spec: registered here, built in or installed."""
         return self.files.registry
 
     def register_handler(self, spec: str, handler: HandlerType, overwrite: bool = False) -> None:
-        """Say which handler reads files of a spec or mimetype.
+        """Register the handler that reads files of a spec or mimetype.
 
         Parameters
         ----------
         spec
-            As in resource documents.
+            Spec or mimetype in the resource documents.
         handler
-            A subclass of :class:`~daskbroker.assets.handlers.BlockHandler`, a classic handler
+            Subclass of :class:`~daskbroker.assets.handlers.BlockHandler`, a classic handler
             class, or ``"module:Class"``.
         overwrite
-            Replace another one.
+            Whether to replace another handler of the same spec.
 
         Raises
         ------
         HandlerExists
-            If another one is registered and ``overwrite`` is False.
+            If another handler is registered and ``overwrite`` is False.
         """
         self.files.registry.register(spec, handler, overwrite)
 
     def deregister_handler(self, spec: str) -> None:
-        """Forget a handler that was registered.
+        """Remove the registered handler of a spec.
 
         Raises
         ------
         HandlerNotFound
-            If none was.
+            If no handler was registered for it.
         """
         self.files.registry.unregister(spec)
 
     @property
     def root_map(self) -> dict[str, str]:
-        """``{root in the documents: root where the files are now}``; change it as you like."""
+        """``{root in the documents: root where the files are now}``; may be changed in place."""
         return self.files.root_map
 
     @property
     def readable_roots(self) -> list[str] | None:
-        """Folders outside which no detector file is opened; None: no such limit."""
+        """Folders outside which no detector file is opened; no limit if None."""
         return self.files.readable_roots
 
     # -- databroker's interfaces -------------------------------------------------------------
 
     @cached_property
     def v1(self) -> Any:
-        """The ``Broker`` of databroker 1: see :class:`daskbroker.compat.v1.Broker`."""
+        """View of this broker with the interface of databroker's ``Broker``.
+
+        See :class:`daskbroker.compat.v1.Broker`.
+        """
         return import_module(f"{__package__}.compat.v1").Broker(self)
 
     @cached_property
     def v2(self) -> Any:
-        """The catalog of databroker 1: see :class:`daskbroker.compat.v2.Catalog`."""
+        """View of this broker with the interface of databroker's catalog.
+
+        See :class:`daskbroker.compat.v2.Catalog`.
+        """
         return import_module(f"{__package__}.compat.v2").Catalog(self)
 
     # -- upkeep ------------------------------------------------------------------------------
@@ -528,48 +567,54 @@ class DataBroker:
     def seal(
         self, header: Header | Mapping[str, Any] | str | None = None, *, keep_journal: bool = False
     ) -> int:
-        """Pack what is in the journal into chunks, of one run or of all; how many were made.
+        """Pack the journal of one run, or of all, into chunks.
 
-        Needed for databases that databroker has written, for what came after a run's stop, and
-        for runs that will never have one.
+        Needed for databases written by databroker, for documents that came after a run's stop, and
+        for runs that will never have a stop.
 
         Parameters
         ----------
         header
-            A run, its start document or its uid; None: all.
+            Run as a Header, start document or uid; all runs if None.
         keep_journal
-            Leave the events in the journal too, where databroker goes on to read them.
+            Whether to keep the events in the journal, too, so that databroker can still read them.
+
+        Returns
+        -------
+        int
+            Number of chunks made.
 
         Raises
         ------
         BadQuery
-            If nothing else can read the journal, so that keeping it makes no sense.
+            If ``keep_journal`` is True for a store whose journal nothing else can read.
         """
         run = None if header is None else run_of(header)
         sources = self.event_sources
         return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
     def peek(self, header: Header | str) -> int:
-        """Look into the detector files of a run for shape and dtype, and remember what they say.
+        """Read shapes and dtypes from the detector files of a run, and store them.
 
-        That is done in the background when a run has stopped, and when it is opened first. See
-        :meth:`daskbroker.event_source.EventSource.peek`.
+        This also happens in the background when a run has stopped, and when it is first opened.
+        See :meth:`daskbroker.event_source.EventSource.peek`.
 
         Parameters
         ----------
         header
-            A run, or its uid.
+            Run as a Header or uid.
 
         Returns
         -------
         int
-            Number of external keys, of each descriptor, that are remembered now and were not.
+            Number of external keys, counted per descriptor, that are stored now and were not
+            before.
         """
         run = self[header] if isinstance(header, str) else header
         return sum(source.peek(run) for source in self.event_sources)
 
     def close(self) -> None:
-        """Let go of the store's connections; safe to call again."""
+        """Close the connections of the stores; may be called more than once."""
         self.closed = True
         for source in self.event_sources:
             source.close()
@@ -582,7 +627,7 @@ class DataBroker:
         self.close()
 
     def portable(self, header: Header) -> DataBroker:
-        """A broker of one run, to read only, that pickles by value and opens no store.
+        """Return a read-only broker of one run that pickles by value and opens no store.
 
         See :meth:`daskbroker.Header.portable`.
         """
@@ -597,7 +642,7 @@ class DataBroker:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a broker on other sources has to share with this one."""
+        """Keyword arguments that give another broker the same zone, handlers and roots."""
         return {
             "timezone": self.timezone,
             "handlers": self.handler_registry.registered(),
@@ -607,21 +652,22 @@ class DataBroker:
 
     @property
     def key(self) -> str:
-        """What the broker is known by, in a pickle.
+        """Identifier by which pickles refer to the broker.
 
         Raises
         ------
         ConfigError
-            For a broker put together by hand that no other process could open: without a ``uri``,
-            with one that no store opens, with a route or several event sources, or with a
-            handler that is no importable class.
+            If the broker was constructed by hand and no other process could open it: it has no
+            ``uri`` or one that no store opens, a route, several event sources, or a handler that
+            is not an importable class.
         """
         return self._key.of(self)
 
-    if not TYPE_CHECKING:  # which shall find that an attribute is not there
+    if not TYPE_CHECKING:  # a type checker should report unknown attributes
         __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # A portable broker travels with its data; any other is opened again by its key.
         if isinstance(self.header_source.store, PlannedHeaderStore):
             return (_assemble, (self.header_source, self.event_sources, self.options))
         return (registry.broker_of, (self.key,))
@@ -641,7 +687,7 @@ class DataBroker:
 
 
 def _request(**wanted: Any) -> str:
-    """What the opener of brokers takes, beside settings."""
+    """Return a request for :func:`daskbroker.core.registry.opened` as JSON text."""
     try:
         return json.dumps(wanted, sort_keys=True)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Runs that are searched by their descriptors, which are looked up for many runs at a time."""
+"""Search runs by their descriptors, which are looked up for many runs at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from .stores.contract import EventStore, FoundHeader
 __all__ = ["having_descriptors", "may_have_descriptors"]
 
 BATCHES = (8, 200)
-"""So many runs first, and so many each time after that."""
+"""Number of runs in the first batch, and in each later one.
+
+The first is small, so that a search of which only the newest run is wanted is quick.
+"""
 
 Described = list[Document | BadRun]
 
@@ -22,7 +25,10 @@ Described = list[Document | BadRun]
 def having_descriptors(
     found: Iterable[FoundHeader], search: Search, stores: Sequence[EventStore]
 ) -> Iterator[FoundHeader]:
-    """Those of some runs whose descriptors match; bad ones, and those of bad descriptors."""
+    """Yield the runs whose descriptors match; runs that cannot be read are passed on as BadRun.
+
+    A run of which a descriptor cannot be read becomes the BadRun of that descriptor.
+    """
     coming = iter(found)
     for size in chain(BATCHES, repeat(BATCHES[-1])):
         some = list(islice(coming, size))
@@ -45,7 +51,7 @@ def having_descriptors(
 def may_have_descriptors(
     checked: CheckedHeader, search: Search, stores: Sequence[EventStore]
 ) -> bool:
-    """Whether nothing that is known of a run, which may be damaged, rules it out."""
+    """Whether a run, which may be damaged, matches as far as its descriptors can be read."""
     if checked.damages or checked.start is None:
         return True
     uid = str(checked.start["uid"])

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["EventSource", "meant_fields", "no_stream"]
 
 BACKGROUND_SECONDS = 10.0
-"""Of looks into the files of one run that has stopped; what is left, its first reader does."""
+"""Maximum seconds of peeking into the files of a stopped run; its first reader does the rest."""
 
 
 class EventSource:
@@ -47,11 +47,11 @@ class EventSource:
     Parameters
     ----------
     store
-        Holds the documents as chunks.
+        Store that holds the documents as chunks.
     files
-        Handlers and roots of detector files; a broker gives its own to its sources.
+        Handlers and roots of detector files; a broker sets its own on its sources.
     name
-        By which a broker knows it; a broker gives one to a source that has none.
+        Name in the broker's event sources; a broker names a source that has none.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class EventSource:
 
     @property
     def reach(self) -> FileAccess:
-        """How detector files are reached; what is found in them is remembered in the store."""
+        """Access to detector files; shapes and dtypes found in them are kept in the store."""
         return self.files.remembering(self.store)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Where a source travels, its broker does, and says again how files are reached.
+        # A source is pickled as part of its broker, which sets its own `files` again.
         return (EventSource, (self.store, None, self.name))
 
     @in_own_context
@@ -79,16 +79,16 @@ class EventSource:
     # -- what there is -----------------------------------------------------------------------
 
     def stream_names_given_header(self, header: Any) -> set[str]:
-        """Names of the streams of a run."""
+        """Return the names of the streams of a run."""
         return {stream_of(d) for d in self.store.descriptors_of([run_of(header)])}
 
     def descriptors_given_header(self, header: Any, stream_name: Any = ALL) -> list[Document]:
-        """Descriptors of a run, of one stream or of all, in the order of time.
+        """Return the descriptors of a run, of one stream or of all, ordered by time.
 
         Raises
         ------
         StreamNotFound
-            If a stream is named that the run does not have.
+            If the run does not have the named stream.
         """
         run = run_of(header)
         found = self.store.descriptors_of([run], stream_name)
@@ -97,11 +97,23 @@ class EventSource:
         return found
 
     def chunks_given_header(self, header: Any, stream_name: Any = ALL) -> ChunkPlan:
-        """Which chunks hold the events of a run; no payload is read."""
+        """Return the plan of the chunks that hold the events of a run; reads no payload.
+
+        Raises
+        ------
+        StreamNotFound
+            If the run does not have the named stream.
+        """
         return self._plan(header, stream_name).events
 
     def read_chunk(self, chunk: Chunk, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…)."""
+        """Read a chunk, or only some of its physical columns (``data:<key>``, ``time``…).
+
+        Raises
+        ------
+        StoreDamaged
+            If the chunk cannot be read.
+        """
         with damage_of(chunk_label(chunk.descriptor)):
             return self.store.reader.read(chunk.key, columns)
 
@@ -138,22 +150,29 @@ class EventSource:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
-        """``(name, doc)`` of everything but start and stop, references before users. Lazy.
+        """Iterate over the documents of a run except start and stop, as ``(name, doc)``. Lazy.
+
+        References come before the documents that use them.
 
         Parameters
         ----------
         header
-            A Header, its start document or its uid.
+            Run as a Header, start document or uid.
         stream_name
-            One stream, or ``ALL``.
+            Name of one stream, or ``ALL``.
         fill
-            Put external data in place of references.
+            Whether to replace references by external data.
         fields
             See :func:`daskbroker.core.fields.select`; the descriptors change accordingly.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
         peek, missing, fill_value
-            See :meth:`daskbroker.Header.documents`.
+            As for :meth:`daskbroker.Header.documents`.
+
+        Raises
+        ------
+        StreamNotFound
+            If the run does not have the named stream.
         """
         options = ViewOptions(
             fields,
@@ -188,7 +207,7 @@ class EventSource:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> dd.DataFrame:
-        """A lazy table of one stream; see :meth:`daskbroker.Header.table`."""
+        """Open one stream as a lazy table; see :meth:`daskbroker.Header.table`."""
         options = ViewOptions(
             fields,
             fill,
@@ -209,24 +228,24 @@ class EventSource:
     # -- what detector files say -------------------------------------------------------------
 
     def peek(self, header: Any, *, seconds: float | None = None, keep_open: bool = True) -> int:
-        """Look into the detector files of a run for shape and dtype, and remember what they say.
+        """Read shapes and dtypes from the detector files of a run, and keep them in the store.
 
-        Of each external key the first and the last resource are looked into, unless they were
-        before and have not changed. Files that cannot be seen are left out.
+        For each external key, the files of the first and the last resource are read, unless they
+        were read before and have not changed. Files that are not accessible are left out.
 
         Parameters
         ----------
         header
-            A Header, its start document or its uid.
+            Run as a Header, start document or uid.
         seconds
-            No look begins later than that; None: all are made.
+            Seconds after which no further file is opened; no limit if None.
         keep_open
-            Keep files open, for who goes on to read them.
+            Whether to keep files open for later reads in this process.
 
         Returns
         -------
         int
-            Number of external keys, of each descriptor, that are remembered now and were not.
+            Number of external keys, counted per descriptor, that are kept now and were not before.
         """
         _, stop = _start_and_stop(header)
         return self._look(run_of(header), stop is not None, seconds, keep_open)
@@ -242,14 +261,14 @@ class EventSource:
         return len(found)
 
     def peek_later(self, run: str) -> None:
-        """Look into the files of a run that has stopped, in a thread, for a bounded time."""
+        """Start peeking into the files of a stopped run, in a thread and for a bounded time."""
         if self._peeker is None:
             look = partial(self._look, stopped=True, seconds=BACKGROUND_SECONDS, keep_open=False)
             self._peeker = BackgroundPeeker(look)
         self._peeker.add(run)
 
     def close(self) -> None:
-        """Let go of the store's connections; safe to call again."""
+        """Close the connections of the store; may be called more than once."""
         if self._peeker is not None:
             self._peeker.close()
         self.store.close()
@@ -262,18 +281,19 @@ class EventSource:
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Filling | None:
-        """How the events of some descriptors are filled; None if they have no external keys.
+        """Return what is needed to fill events of some descriptors; None without external keys.
 
-        Small and picklable: it is what tasks carry. No payload of events is read.
+        The result is small and picklable, so that tasks can carry it. No payload of events is
+        read.
 
         Parameters
         ----------
         descriptors
-            Of one run or more.
+            Descriptors of one or more runs.
         handler_registry
-            Handlers by spec, for this call, before those that are registered.
+            Handlers by spec for this call; they take precedence over registered ones.
         handler_overrides
-            Handlers by data key.
+            Handlers by data key for this call.
         """
         runs = dict.fromkeys(d["run_start"] for d in descriptors if external_keys(d))
         if not runs:
@@ -291,22 +311,23 @@ class EventSource:
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Any:
-        """An event with its external data in place of references.
+        """Return an event with external data in place of its references.
 
         Parameters
         ----------
         event
-            Of a descriptor that is stored here.
+            Event whose descriptor is stored here.
         in_place
-            Change this event (a plain dict) and return it.
+            Whether to change and return this event, which must be a plain dict.
         fields
-            Only these keys; None: all.
+            Data keys to fill; all external keys if None.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
 
         Raises
         ------
         FillError
+            If external data cannot be read.
         """
         stream = self.fill_event_stream(
             [("event", event)], in_place, fields, handler_registry, handler_overrides
@@ -321,13 +342,12 @@ class EventSource:
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Iterator[tuple[str, Any]]:
-        """The same ``(name, doc)`` pairs with events and event_pages filled. Lazy.
+        """Yield the same ``(name, doc)`` pairs with events and event_pages filled. Lazy.
 
-        Events of a list, and of what ``documents`` and ``stream`` of a Header or of Results give,
-        are filled block by block. Any other iterator may wait for what makes its documents, so
-        that each of these is given before the next is asked for. Parameters are as for
-        :meth:`fill_event`; references are looked up as they are stored when the first event of a
-        descriptor comes.
+        Events of a list, or from ``documents`` and ``stream`` of a Header or of Results, are filled
+        block by block. Any other iterator may have to wait for its next document, so each
+        document is given before the next is asked for. The references of a descriptor are looked
+        up in the store when its first event comes. Parameters are as for :meth:`fill_event`.
         """
 
         def filling_of(descriptor: Mapping[str, Any]) -> Filling:
@@ -346,19 +366,25 @@ class EventSource:
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Any:
-        """A table that was made with ``fill=False``, with its external columns filled.
+        """Fill the external columns of a table that was made with ``fill=False``.
 
         Parameters
         ----------
         table
-            Computed, or lazy: then it is filled when it is computed, and ``in_place`` means
-            nothing. Its ``attrs`` name stream and runs.
+            Computed or lazy table, whose ``attrs`` name its stream and runs. A lazy table is
+            filled when it is computed, and ``in_place`` has no effect on it.
         in_place, fields, handler_registry, handler_overrides
             As for :meth:`fill_event`.
+
+        Returns
+        -------
+        pandas.DataFrame or dask.dataframe.DataFrame
+            Filled table, of the same kind as ``table``.
 
         Raises
         ------
         FillError
+            If external data cannot be read.
         """
         descriptors = self.store.descriptors_of(
             list(table.attrs.get("runs", ())), table.attrs.get("stream", ALL)
@@ -375,16 +401,18 @@ class EventSource:
 def no_stream(
     run: str, name: Any, there: Iterable[str], data_keys: Collection[str] = ()
 ) -> StreamNotFound:
-    """The error for a stream that a run does not have.
+    """Return the error for a stream that a run does not have.
 
     Parameters
     ----------
-    run, name
-        Uid, and what was asked for.
+    run
+        Uid of the run.
+    name
+        Stream that was asked for.
     there
-        Names of the streams that it has.
+        Names of the streams of the run.
     data_keys
-        Of the run, for whoever asked for one of these.
+        Data keys of the run, to recognize a data key that was given as a stream.
     """
     return StreamNotFound(
         f"run {run!r} has no stream {name!r:.200}; it has: {listed(sorted(there), name)}"
@@ -393,7 +421,10 @@ def no_stream(
 
 
 def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
-    """For the message about a stream that is not there: that it may be fields that were meant."""
+    """Return a hint for the message about a missing stream that fields may have been meant.
+
+    It is empty if the name is a text, but not a data key.
+    """
     if isinstance(name, str) and name not in data_keys:
         return ""
     fields = [name] if isinstance(name, str) else name
@@ -402,7 +433,13 @@ def meant_fields(name: Any, data_keys: Collection[str] = ()) -> str:
 
 
 def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
-    """The uid of a run, given as a Header, a start document, a pair, or the uid itself."""
+    """Return the uid of a run, given as a Header, start document, pair of documents, or uid.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
     if isinstance(header, str):
         return header
     if isinstance(header, tuple):
@@ -414,12 +451,15 @@ def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
 
 
 def _is_at_hand(stream: Iterable[Any]) -> bool:
-    """Whether nothing has to happen before the next document of a stream is there."""
+    """Whether a stream gives its next document without waiting for anything to happen."""
     return isinstance(stream, Sized) or is_from_store(stream)
 
 
 def _start_and_stop(header: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """Of a Header as it is now; called before anything is planned."""
+    """Return the start and stop of a run as of now; must be called before anything is planned.
+
+    Otherwise the stop could be later than the events of the plan.
+    """
     if isinstance(header, tuple):
         return header[0], header[1]
     if hasattr(header, "as_now"):

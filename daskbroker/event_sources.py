@@ -17,18 +17,18 @@ EventSourcesGiven = Mapping[str, EventSource | EventStore] | Sequence[EventSourc
 
 
 class EventSources(Sequence[EventSource]):
-    """The event sources of a broker, a sequence in order; each has a ``name``, and is found by it.
+    """The event sources of a broker: a sequence that is also indexed by the names of the sources.
 
     Parameters
     ----------
     sources
-        Sources, or their stores: a mapping from names, or a sequence. In a sequence a source
-        keeps its name if it has one; others are named by their place, ``"0"``, ``"1"``, …
+        Sources, or their stores: a mapping from names, or a sequence. In a sequence, a source
+        keeps its name if it has one; others are named by position, ``"0"``, ``"1"``, …
 
     Raises
     ------
     ConfigError
-        If there are none, or two of one name.
+        If there is no source, or if two have the same name.
     """
 
     def __init__(self, sources: EventSourcesGiven) -> None:
@@ -48,12 +48,12 @@ class EventSources(Sequence[EventSource]):
     @overload
     def __getitem__(self, key: slice) -> list[EventSource]: ...
     def __getitem__(self, key: Any) -> Any:
-        """By place, or by name.
+        """Return a source by position or by name, or a list of sources by slice.
 
         Raises
         ------
         SourceNotFound
-            A KeyError that lists the names.
+            If no source has this name; the message lists the names. It is a KeyError.
         """
         if not isinstance(key, str):
             return list(self)[key]
@@ -70,19 +70,19 @@ class EventSources(Sequence[EventSource]):
         return iter(self._by_name.values())
 
     def __contains__(self, one: object) -> bool:
-        """Whether there is this source, or one of this name."""
+        """Whether this source, or one of this name, is among them."""
         return one in self._by_name if isinstance(one, str) else one in list(self)
 
     def keys(self) -> list[str]:
-        """The names, in order."""
+        """Return the names, in order."""
         return list(self._by_name)
 
     def values(self) -> list[EventSource]:
-        """The sources, in order, as iterating gives them."""
+        """Return the sources, in order."""
         return list(self)
 
     def items(self) -> list[tuple[str, EventSource]]:
-        """Names with sources, in order."""
+        """Return pairs of name and source, in order."""
         return list(self._by_name.items())
 
     def __repr__(self) -> str:

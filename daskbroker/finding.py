@@ -1,4 +1,4 @@
-"""The runs that ``db[...]`` means: by uid, prefix, scan_id, offset or a slice of these."""
+"""Lookup of ``db[...]``: a run by uid, prefix, scan_id or offset, or several runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["find", "is_found"]
 
 
 def find(db: DataBroker, key: Any) -> Any:
-    """See :meth:`daskbroker.DataBroker.__getitem__`."""
+    """Return the run or runs of ``db[key]``; see :meth:`daskbroker.DataBroker.__getitem__`."""
     if isinstance(key, slice):
         return _slice(db, key)
     if isinstance(key, (list, tuple, set)):
@@ -28,7 +28,15 @@ def find(db: DataBroker, key: Any) -> Any:
 
 
 def is_found(db: DataBroker, key: Any) -> bool:
-    """Whether one run is found by a key; of a Header or a start document, by its uid."""
+    """Whether a key finds a run; a Header or a start document is looked up by its uid.
+
+    Raises
+    ------
+    TypeError
+        If the key means several runs.
+    AmbiguousUID
+        If several uids begin with the prefix.
+    """
     start = getattr(key, "start", key)
     try:
         find(db, start["uid"] if isinstance(start, Mapping) and "uid" in start else _one(key))
@@ -53,7 +61,13 @@ def _by_offset(db: DataBroker, offset: int) -> Header:
 
 
 def _slice(db: DataBroker, key: slice) -> HeaderList:
-    """The newest runs, as ``list[-5:]`` gives the last: newest first, clamped."""
+    """Return the newest runs, newest first: ``db[-5:]`` has the newest five, or all if fewer.
+
+    Raises
+    ------
+    IndexError
+        If an end of the slice is not a negative whole number.
+    """
     ends = (key.start, key.stop)
     if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
         raise IndexError("slices of a broker count from the newest: db[-5:], db[-10:-5]")

@@ -1,4 +1,4 @@
-"""Header: one run, as the user holds it."""
+"""Header: one run, with its documents and the views of its data."""
 
 from __future__ import annotations
 
@@ -48,36 +48,36 @@ FORMATS = ("dataframe", "dataset")
 FOLLOWED = ("documents", "dataframe")
 
 LOOK_AGAIN_SECONDS = 0.2
-"""So long the attribute ``stop`` of an open run says what it said before."""
+"""Minimum seconds between two lookups of a missing stop by the attribute ``stop``."""
 
 
 class Header:
     """A run: its start and stop documents, and views of its data.
 
-    Made by searching a broker, not by hand. Pickles as its two documents and the broker's
+    Headers are made by searching a broker. A Header pickles as its two documents and the broker's
     configuration; unpickled, it uses the one broker of that configuration in the process.
 
-    A run that is in progress gets its stop document later: :attr:`stop` looks for it. Each view
-    (table, dataset, tree, documents) looks once, before it lists the chunks to read, and is of
-    the run as it was then: it never has a stop that is later than its events.
+    A run in progress gets its stop document later: :attr:`stop` looks for it. Each view (table,
+    dataset, tree, documents) looks for it once, before it lists the chunks to read, and shows the
+    run as of that moment. A view therefore never has a stop that is later than its events.
 
     Parameters
     ----------
     db
-        The broker it comes from.
+        Broker that the run comes from.
     start, stop
-        The documents; ``stop`` is None while there is none.
+        Start and stop documents; ``stop`` is None while the run has none.
     live
-        Whether a missing stop is looked for again; see :meth:`as_now`.
+        Whether a missing stop is looked up again; see :meth:`as_now`.
 
     Attributes
     ----------
     start
-        The start document.
+        Start document.
     known_stop
-        The stop document as far as it is known, without a look into the store.
+        Stop document as far as it is known, without a lookup in the store; None if there is none.
     db
-        The broker it comes from.
+        Broker that the run comes from.
     """
 
     def __init__(
@@ -91,24 +91,29 @@ class Header:
 
     @property
     def uid(self) -> str:
-        """Of the run."""
+        """Uid of the run."""
         return str(self.start["uid"])
 
     # -- a run in progress -------------------------------------------------------------------
 
     @property
     def stop(self) -> Document | None:
-        """The stop document, None while there is none.
+        """Stop document; None while the run has none.
 
-        Of a run without one, the store is asked again, at most once in 0.2 seconds. Only this
-        attribute does so: lists, reprs and pickles have :attr:`known_stop`.
+        If no stop is known, the store is queried again, at most once in 0.2 seconds. Only this
+        attribute does so: lists, reprs and pickles use :attr:`known_stop`.
         """
         if self._live and time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
             self.refresh()
         return self.known_stop
 
     def refresh(self) -> Header:
-        """Look for the stop document now, if none is known; this Header, for what comes next.
+        """Look up the stop document now, if none is known.
+
+        Returns
+        -------
+        Header
+            This Header, so that calls can be chained.
 
         Raises
         ------
@@ -125,10 +130,10 @@ class Header:
         return self
 
     def as_now(self) -> Header:
-        """The run as it is now: a stop is looked for once, and never again by what this gives.
+        """Return the run as of now: a Header that looks up a missing stop once, and never again.
 
-        Views, copies, exports and :func:`daskbroker.reprocess` start with it, so that what they
-        make of a run that ends meanwhile has no stop that is later than its events.
+        Views, copies, exports and :func:`daskbroker.reprocess` begin with it. If the run ends
+        while they work, what they make has no stop that is later than its events.
         """
         if not self._live:
             return self
@@ -138,12 +143,12 @@ class Header:
 
     @property
     def streams(self) -> list[str]:
-        """Names of the streams over all event sources, in the order in which they began."""
+        """Names of the streams in all event sources, in the order in which they began."""
         return list(self.descriptors)
 
     @property
     def descriptors(self) -> dict[str, list[Document]]:
-        """``{stream: [descriptor, ...]}``, in the order of time."""
+        """``{stream: [descriptor, ...]}``, ordered by the times of the descriptors."""
         found = sorted(
             (d for es in self._sources for d in es.descriptors_given_header(self.uid)),
             key=seconds_of,
@@ -158,12 +163,12 @@ class Header:
         return list(self.db.event_sources)
 
     def es_given_stream(self, stream_name: str) -> EventSource:
-        """The event source that has a stream.
+        """Return the event source that has a stream.
 
         Raises
         ------
         StreamNotFound
-            Naming the streams there are.
+            If none has it; the message lists the streams of the run.
         """
         for source in self._sources:
             if stream_name in list(source.stream_names_given_header(self.uid)):
@@ -171,11 +176,11 @@ class Header:
         raise no_stream(self.uid, stream_name, self.streams, self.fields())
 
     def fields(self, stream_name: Any = ALL) -> set[str]:
-        """Names of the data keys of one stream, or of all."""
+        """Return the names of the data keys of one stream, or of all streams."""
         return set(data_keys_of(self._descriptors_of(stream_name)))
 
     def devices(self, stream_name: Any = ALL) -> set[str]:
-        """Names of the devices of one stream, or of all."""
+        """Return the names of the devices of one stream, or of all streams."""
         return {
             device
             for descriptor in self._descriptors_of(stream_name)
@@ -184,7 +189,7 @@ class Header:
         }
 
     def config_data(self, device_name: str) -> dict[str, list[dict[str, Any]]]:
-        """Configuration of a device: per stream, one mapping per descriptor that has it.
+        """Return the configuration of a device: by stream, one mapping per descriptor that has it.
 
         Raises
         ------
@@ -217,7 +222,7 @@ class Header:
         return {self.uid: (self.start, self.known_stop)}
 
     def _planned(self, stream_name: str, wanted: ViewOptions | bool) -> tuple[RunPlan, FileAccess]:
-        """What the event source that has a stream has of it, and how its files are reached."""
+        """Return the plan of a stream, and the access to its detector files."""
         references = wanted if isinstance(wanted, bool) else wanted.runs_to_fill
         for source in self._sources:
             plan = source.store.plan_runs([self.uid], stream_name, references).checked()
@@ -241,56 +246,62 @@ class Header:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> Any:
-        """One stream as a lazy table: a partition is one or more chunks.
+        """Open one stream as a lazy table, in which a partition is one or more chunks.
 
         Parameters
         ----------
         stream_name
-            Which stream.
+            Name of the stream.
         fields
             Data keys, regular expressions, or projections such as ``start:sample.name``,
             ``stop:exit_status``, ``config:eiger:exposure_time``; also ``uid``, ``descriptor``,
-            ``run``. None: all data keys.
+            ``run``. All data keys if None.
         fill
-            Fill external data when its column is computed; False leaves the references.
+            Whether to fill external data when its column is computed; False keeps the references.
         format
             ``"dataframe"`` or ``"dataset"``.
         timestamps
-            Add the columns ``ts_<key>``, POSIX seconds.
+            Whether to add the columns ``ts_<key>``, in POSIX seconds.
         duplicates
-            Of events that were taken again after a rewind, ``"last"`` or ``"all"``.
+            Which events to keep of those that were taken again after a rewind: ``"last"`` or
+            ``"all"``.
         timezone
-            Of the column ``time``: it is in UTC, because Dask loses rows in other zones. What is
-            computed is converted by :meth:`daskbroker.DataBroker.tz_convert` to the broker's
-            zone, or by ``.dt.tz_convert`` to any.
+            Zone of the column ``time``. Only UTC is possible, because Dask loses rows in other
+            zones. A computed table is converted to the broker's zone by
+            :meth:`daskbroker.DataBroker.tz_convert`, or to any zone by ``.dt.tz_convert``.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call; see
             :meth:`daskbroker.DataBroker.register_handler`.
         peek
-            Whether detector files are looked into for shape and dtype, if nobody has before: None,
-            where the descriptor leaves them open; True, wherever; False, nowhere; ``"each"``, those
-            of each run, where several runs are opened and otherwise share what some of them hold.
+            Whether to read shape and dtype from detector files, if they were not read before:
+            only for keys whose descriptor leaves them open if None, for every key if True, never
+            if False. ``"each"`` reads the files of each run when several runs are opened, which
+            otherwise share what the files of some of them hold.
         missing
-            What becomes of a missing cell of external data: of a gap (an event without reference)
-            or a lost frame (one that is not on disk). None: a gap is NaN, a lost frame an error.
-            ``"nan"``: either is NaN, in tables and documents None. ``"drop"``: events of which one
-            is missing are left out. ``"raise"``: either is an error.
+            How to treat missing cells of external data: gaps (events without a reference) and lost
+            frames (not on disk). With None, a gap is NaN and a lost frame raises. With ``"nan"``
+            both are NaN, or None in tables and documents. With ``"drop"`` events with a missing
+            cell are left out. With ``"raise"`` both raise.
         fill_value
-            Put into missing cells, which keep their dtype: one value, or ``{key: value}``; then
-            other keys are as ``missing`` says.
+            Value of missing cells, whose arrays keep their dtype: one value, or ``{key: value}``;
+            ``missing`` applies to keys without a value.
 
         Returns
         -------
         dask.dataframe.DataFrame or xarray.Dataset
-            Index ``seq_num`` with known divisions; column ``time`` (``datetime64[us,
-            UTC]``) first. Nothing is read before ``compute``, and then only the columns asked for.
+            A table has the index ``seq_num`` with known divisions, and ``time``
+            (``datetime64[us, UTC]``) as its first column. Nothing is read before ``compute``,
+            which then reads only the selected columns.
 
         Raises
         ------
-        StreamNotFound, FieldNotFound
+        StreamNotFound
+            If the run has no such stream.
+        FieldNotFound
+            If the stream has no such field.
         BadQuery
-            For another ``timezone`` than UTC, and ``missing`` or ``fill_value`` that make no
-            sense.
+            If ``format`` is unknown, ``timezone`` is not UTC, or ``missing`` or ``fill_value`` is
+            not valid.
         """
         if format not in FORMATS:
             raise BadQuery(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -331,9 +342,9 @@ class Header:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> xr.Dataset:
-        """One stream as a lazy Dataset along ``time``.
+        """Open one stream as a lazy Dataset along ``time``.
 
-        See :func:`daskbroker.views.dataset.dataset` for what it holds.
+        See :func:`daskbroker.views.dataset.dataset` for its variables and coordinates.
 
         Parameters
         ----------
@@ -342,33 +353,43 @@ class Header:
         handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`table`.
         chunks
-            ``"auto"``: what is not in memory are dask arrays, all cut alike along ``time`` into
-            blocks of about the partition size; None: xarray's own lazy arrays; ``{"time": n}``
-            or ``{name: n}``: so many events a block, for all variables or for one; a size such as
-            ``"8 MiB"`` in place of ``n``, or alone: blocks of about that size; anything else as
-            :meth:`xarray.Dataset.chunk` takes it.
+            With ``"auto"``, variables that are not in memory are dask arrays, all with the same
+            blocks of about the partition size along ``time``. With None, they are xarray's own
+            lazy arrays. ``{"time": n}`` or ``{name: n}`` gives the number of events per block for
+            all variables or for one. A size such as ``"8 MiB"``, alone or in place of ``n``, gives
+            the approximate size of blocks. Any other value is passed to
+            :meth:`xarray.Dataset.chunk`.
         dtypes
-            Of variables, ``{"img": "uint16"}``: of external ones in place of what descriptors
-            declare and files hold, of others in place of what their values have in common.
+            Dtypes of variables, such as ``{"img": "uint16"}``. They replace the dtype that
+            descriptors declare and files hold for external variables, and the common dtype of the
+            values for others.
         roi
-            Of external variables, the region of each cell that is shown and ever read:
-            ``{"img": np.s_[..., 10:20, :]}``. Unlike a slice after other steps, it reaches the file
-            whatever is made of the variable.
+            Region of each cell, by external variable: ``{"img": np.s_[..., 10:20, :]}``. Nothing
+            outside it is read from the file, whatever is computed from the variable; a slice taken
+            after other steps may not reach the file.
         grid
-            A dimension for each axis of a grid scan in place of ``time``, as
-            :func:`daskbroker.views.dataset.grids.gridded` says: ``start`` tells the axes, their
-            coordinates are the motors' setpoints, points that were not taken are NaN. ``chunks``
-            then cut the grid: ``{axis: n}``.
+            Whether to replace ``time`` by a dimension for each axis of a grid scan, as described
+            by :func:`daskbroker.views.dataset.grids.gridded`. The start document names the axes,
+            the motors' setpoints are their coordinates, and points that were not taken are NaN.
+            ``chunks`` then applies to the grid: ``{axis: n}``.
         index
-            A motor, or another variable with one number for each event, along which the Dataset
-            is in place of ``time``, sorted by it: ``h.dataset(index="motor").sel(motor=1.2,
-            method="nearest")``.
+            Name of a motor, or of another variable with one number per event, that replaces
+            ``time`` as dimension; the Dataset is sorted by it: ``h.dataset(index="motor").sel(
+            motor=1.2, method="nearest")``.
+
+        Returns
+        -------
+        xarray.Dataset
 
         Raises
         ------
-        StreamNotFound, FieldNotFound
+        StreamNotFound
+            If the run has no such stream.
+        FieldNotFound
+            If the stream has no such field.
         BadQuery
-            If the run is no grid; it says what is missing.
+            If an option is not valid, or if ``grid`` is True and the run is no grid scan; the
+            message says what is missing.
         """
         options = ViewOptions(
             fields,
@@ -398,9 +419,9 @@ class Header:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> xr.DataTree:
-        """All streams: an ``xarray.DataTree`` with one Dataset per stream.
+        """Open all streams as an ``xarray.DataTree`` with one lazy Dataset per stream.
 
-        Parameters are as for :meth:`dataset`.
+        Streams are in the order in which they began. Parameters are as for :meth:`dataset`.
         """
         options = ViewOptions(fill=fill, peek=peek, missing=missing, fill_value=fill_value)
         run = self.as_now()
@@ -429,31 +450,38 @@ class Header:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
-        """Every document of the run as ``(name, doc)``: start first, stop last.
+        """Iterate over all documents of the run as ``(name, doc)``: start first, stop last.
 
-        References come before what uses them, events of all streams by time. Lazy; a few
-        chunks are in memory at a time.
+        References come before the documents that use them; events of all streams are ordered by
+        time. Lazy: only a few chunks are in memory at a time.
 
         Parameters
         ----------
         fill
-            Put external data in place of references, many at a time; see
-            :func:`daskbroker.assets.filling.events.fill_events` for what events then hold.
+            Whether to replace references by external data, many at a time; see
+            :func:`daskbroker.assets.filling.events.fill_events` for the content of filled events.
         fields
-            Select data keys or add projections; descriptors then carry a new uid. A stream
-            without any of the data keys or configuration asked for is left out.
+            Data keys to keep, or projections to add; descriptors then have a new uid. A stream
+            that has none of these data keys and configuration fields is left out. All data keys
+            if None.
         handler_registry, handler_overrides, peek
             As for :meth:`table`.
         missing, fill_value
-            As for :meth:`table`, for the external keys that an event's descriptor has. By default
-            events with a gap are as they were recorded, and a lost frame is an error once all
-            events before it were given.
+            As for :meth:`table`, for the external keys of an event's descriptor. By default events
+            with a gap are given as recorded, and a lost frame raises after all events before it
+            were given.
+
+        Yields
+        ------
+        tuple
+            Name and :class:`daskbroker.Document`.
 
         Raises
         ------
         FieldNotFound
-            For a field that no stream of the run has.
+            If no stream of the run has a field.
         FillError
+            If external data cannot be read.
         """
         options = ViewOptions(
             fields,
@@ -471,12 +499,12 @@ class Header:
         yield from run.documents_of(run.plans(), options)
 
     def plans(self) -> list[RunPlan]:
-        """What each event source has of the run: descriptors, chunks, references.
+        """Return the plan of the run in each event source: descriptors, chunks, references.
 
         Raises
         ------
         StoreDamaged
-            If some of it cannot be read.
+            If a document or the list of chunks cannot be read.
         """
         return [
             source.store.plan_runs([self.uid], references=True).checked()
@@ -486,10 +514,10 @@ class Header:
     def documents_of(
         self, plans: Iterable[RunPlan], options: ViewOptions, ahead: Prefetcher | None = None
     ) -> Iterator[tuple[str, Document]]:
-        """The documents, as :meth:`documents` gives them, of plans that are at hand.
+        """Iterate over the documents of given plans, as :meth:`documents` does.
 
-        The stop is the one that is known, so :meth:`as_now` comes before the plans. ``ahead``
-        begins to read them at once.
+        The stop is :attr:`known_stop`, so :meth:`as_now` must be called before the plans are made.
+        With ``ahead``, reading begins at once.
         """
         files = [source.reach for source in self._sources]
         sources = list(zip(plans, files, strict=True))
@@ -502,7 +530,7 @@ class Header:
     def events(
         self, fill: bool = True, fields: Any = None, **handlers: Any
     ) -> Iterator[tuple[str, Document]]:
-        """The manifesto's name for :meth:`documents`."""
+        """Iterate over all documents; the manifesto's name for :meth:`documents`."""
         return self.documents(fill, fields, **handlers)
 
     def stream(
@@ -517,10 +545,15 @@ class Header:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
-        """``(name, doc)`` of one stream, with the run's start and stop around it. Lazy.
+        """Iterate over the documents of one stream between the run's start and stop. Lazy.
 
-        Without a name, of every stream: that is :meth:`documents`. The other parameters are as
-        there.
+        Without a name it gives all streams, as :meth:`documents` does, whose other parameters it
+        shares.
+
+        Raises
+        ------
+        StreamNotFound
+            If the run has no such stream.
         """
         options = ViewOptions(
             fields,
@@ -556,29 +589,29 @@ class Header:
         handler_overrides: Any = None,
         peek: PeekMode = None,
     ) -> Iterator[Any]:
-        """What the run has, and what comes, until its stop; whichever process writes it.
+        """Iterate over the data of the run, waiting for new data until its stop comes.
 
-        The store is looked into every ``interval`` seconds. Of a run that has ended, all is given
-        at once.
+        The run may be written by any process. The store is queried every ``interval`` seconds. If
+        the run has ended, everything is given at once.
 
         Parameters
         ----------
         stream_name
-            One stream, or all. It need not have begun.
+            Name of one stream, or all streams. The stream need not have begun.
         fill
-            Put external data in place of references. Not by default: what an event refers to is
-            often not on disk yet when the event comes.
+            Whether to replace references by external data. The default is False, because the data
+            of a new event is often not on disk yet.
         fields
             As for :meth:`documents`; projections of the stop are empty.
         format
-            ``"documents"``: ``(name, doc)``, start first and stop last, as :meth:`stream` has them,
-            each once; what comes between two looks is in the order of time. ``"dataframe"``: the
-            rows that are new at each look, as a computed table; of one stream. Its dtypes are
-            those of these rows; rows that were taken again after a rewind come again.
+            ``"documents"``: ``(name, doc)`` as of :meth:`stream`, start first and stop last, each
+            once; the documents found by one query are ordered by time. ``"dataframe"``: the new
+            rows of one stream at each query, as a computed table. Its dtypes are those of these
+            rows; rows that were taken again after a rewind are given again.
         interval
-            Seconds.
+            Seconds between two queries of the store.
         timeout
-            Seconds without anything new, after which it is an error; None: wait for ever.
+            Seconds without anything new after which TimeoutError is raised; never if None.
         handler_registry, handler_overrides, peek
             As for :meth:`table`.
 
@@ -589,9 +622,11 @@ class Header:
         Raises
         ------
         TimeoutError
+            If nothing new came for ``timeout`` seconds.
         StreamNotFound, FieldNotFound
-            When the run has ended without such a stream, or such fields.
+            If the run ended without this stream or these fields.
         BadQuery
+            If ``format`` is unknown, or ``"dataframe"`` without the name of a stream.
         """
         if format not in FOLLOWED or (format == "dataframe" and stream_name is ALL):
             raise BadQuery(
@@ -616,7 +651,7 @@ class Header:
         return self._with_start_and_stop(coming) if format == "documents" else coming
 
     def _has_ended(self) -> bool:
-        """Whether there is a stop, or nothing comes any more as this is of a time that is past."""
+        """Whether the run has a stop, or this Header shows a past moment and never gets one."""
         return not self._live or self.refresh().known_stop is not None
 
     def _with_start_and_stop(
@@ -630,33 +665,35 @@ class Header:
     def plot(
         self, stream: str | None = None, y: Y = None, frame: Frame = None, *, ax: Any = None
     ) -> Any:
-        """Plot the run with matplotlib, as the hints of its plan and devices ask for.
+        """Plot the run with matplotlib, as described by the hints of its plan and devices.
 
-        Over one scanned motor, or time, each signal is a line; over two motors it is a map, or
-        scattered points where the plan says of no regular grid. Needs ``daskbroker[plot]``.
+        With one scanned motor, or over time, each signal is a line. With two motors it is a map,
+        or scattered points if the plan describes no regular grid. Needs ``daskbroker[plot]``.
 
         Parameters
         ----------
         stream
-            By default the one that the scanned motors are in.
+            Name of the stream; by default the one with the scanned motors.
         y
-            Data keys in place of the hinted signals. One whose cells are images is shown as an
-            image.
+            Data keys to plot in place of the hinted signals. A key whose cells are images is shown
+            as an image.
         frame
-            Number of the event of which the cell is shown, negative from the last: an image, or a
-            line of a spectrum. Of a cell with several images the first, or ``(event, image)``.
+            Number of the event whose cell is shown, as an image or as a line; negative numbers
+            count from the last. ``(event, image)`` chooses among the images of a cell, of which
+            the first is the default.
         ax
             Axes to draw on, as many as there are signals, or a matplotlib Figure for new ones; by
             default pyplot makes a figure.
 
         Returns
         -------
-        matplotlib.axes.Axes
-            Or an array of them where there are several signals.
+        matplotlib.axes.Axes or array of Axes
+            An array if there are several signals.
 
         Raises
         ------
         StreamNotFound, FieldNotFound
+            If the run has no such stream or data key.
         BadQuery
             If there is nothing to plot, or no such frame.
         ConfigError
@@ -672,28 +709,30 @@ class Header:
         Parameters
         ----------
         path
-            A folder; or the file itself, if it ends with the suffix of the format: ``.jsonl``,
-            ``.parquet``, ``.nc``, ``.zarr``, ``.csv``, ``.nxs``, ``.json`` and ``.parq`` of
+            Folder, or the file itself if it ends with a suffix of the format: ``.jsonl``,
+            ``.parquet``, ``.nc``, ``.zarr``, ``.csv``, ``.nxs``, ``.json`` or ``.parq`` for
             references, ``.icechunk``.
         format
             ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"``, ``"nexus"``,
-            ``"references"`` or ``"icechunk"``; by default as the suffix says, else ``"jsonl"``.
+            ``"references"`` or ``"icechunk"``; by default the format of the suffix, or ``"jsonl"``
+            if it has none.
         **options
             ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, ``verify``, as for
-            :func:`daskbroker.exporting.runs.export`: ``fill=True`` puts frames in place of
-            references, ``arrays="drop"`` leaves columns with arrays out of CSV.
+            :func:`daskbroker.exporting.runs.export`. For example, ``fill=True`` writes frames in
+            place of references, and ``arrays="drop"`` leaves columns with arrays out of CSV.
 
         Returns
         -------
         list of Path
-            The files that were written, each complete and synced.
+            Files that were written, each complete and synced.
 
         Raises
         ------
         StreamNotFound
+            If the run has no such stream.
         BadQuery
-            For an unknown format, an option that the format does not have, one file for several
-            streams, and arrays in CSV.
+            If the format is unknown or does not have an option, if ``path`` is one file for
+            several streams, or if CSV would have arrays.
         StoreFull, StoreReadOnly, StoreError
             If a file cannot be written.
         """
@@ -706,33 +745,37 @@ class Header:
         to: Mapping[str, str] | None = None,
         arrays: str = "raise",
     ) -> dict[str, Any]:
-        """Streams with their external frames as ranges of bytes of the detectors' files.
+        """Return streams as references: external frames are byte ranges of the detectors' files.
 
-        What comes is kerchunk's format of references: xarray opens it by fsspec's file system
-        ``reference``, without daskbroker and without a copy of a frame. ``export(path,
-        "references")`` writes it, ``export(path, "icechunk")`` the same for Icechunk.
+        The format is kerchunk's. xarray opens it through fsspec's file system ``reference``,
+        without daskbroker and without a copy of any frame. ``export(path, "references")`` writes
+        it to a file, ``export(path, "icechunk")`` does the same for Icechunk.
 
         Parameters
         ----------
         stream_name
-            Of one stream, whose variables are at the top then; else a group for each.
+            Name of one stream, whose variables are then in the root group; with all streams, each
+            has a group.
         to
-            What references call folders, ``{"/gpfs/x": "s3://x"}``; all files have to be below
-            one. Without it they have their paths here, ``root_map`` applied.
+            Locations that references give to folders, ``{"/gpfs/x": "s3://x"}``; all files must be
+            below one of these folders. By default references have the paths on this machine, with
+            ``root_map`` applied.
         arrays
-            Of frames that references cannot tell: ``"raise"``, or ``"drop"`` to leave them out
-            with an :class:`daskbroker.ExportWarning`.
+            What to do with frames that references cannot describe: ``"raise"``, or ``"drop"`` to
+            leave them out with an :class:`daskbroker.ExportWarning`.
 
         Returns
         -------
         dict
-            ``version`` and ``refs``. It does not notice when a file is replaced later.
+            ``version`` and ``refs``. A later replacement of a file is not noticed.
 
         Raises
         ------
         StreamNotFound
+            If the run has no such stream.
         BadQuery
-            For frames that no one grid of chunks with one chain of codecs can say, naming them.
+            If frames cannot be described by one grid of chunks with one chain of codecs; the
+            message names them.
         FillError
             If a file is missing or cannot be read.
         """
@@ -741,22 +784,22 @@ class Header:
         return run_references(self.as_now(), stream_name, to, arrays)
 
     def dataset_frames(self, stream_name: str) -> DatasetFrames:
-        """:meth:`dataset`, and where in files the cells of its external variables lie.
+        """Return the Dataset of a stream, and the byte ranges of its external cells in their files.
 
-        It is what references are made of; see :mod:`daskbroker.views.dataset.frames`.
+        References are made from it; see :mod:`daskbroker.views.dataset.frames`.
         """
         options = ViewOptions()
         plan, files = self._planned(stream_name, options)
         return dataset_frames(plan, stream_name, self.as_now()._runs, options, files)
 
     def portable(self) -> Header:
-        """The run as a worker can have it, without opening the store.
+        """Return a Header that a worker can use without opening the store.
 
-        A Header pickles as its documents and the broker's configuration, and the worker opens
-        the store by that. An embedded store must not be opened over a network file system, so
-        of such a one this gives a Header that carries its descriptors and the list of its
-        chunks (no data but the unsealed tail): the run as it is now, to read only.
-        :meth:`daskbroker.Results.map` sends these by itself.
+        A Header normally pickles as its documents and the broker's configuration, by which the
+        worker opens the store. An embedded store must not be opened over a network file system.
+        For such a store this returns a read-only Header of the run as of now, which carries its
+        descriptors and the list of its chunks (no data except the unsealed tail). For other stores
+        it returns this Header. :meth:`daskbroker.Results.map` calls this by itself.
         """
         if all(source.store.opens_on_workers for source in self._sources):
             return self
@@ -765,7 +808,7 @@ class Header:
     # -- mapping, equality, pickling, looks --------------------------------------------------
 
     def keys(self) -> tuple[str, ...]:
-        """What ``h[...]`` takes."""
+        """Return the keys of ``h[...]``: ``start``, ``stop`` and ``descriptors``."""
         return ("start", "stop", "descriptors")
 
     def __getitem__(self, key: str) -> Any:
@@ -785,7 +828,7 @@ class Header:
     def __hash__(self) -> int:
         return hash(self.uid)
 
-    if not TYPE_CHECKING:  # which shall find that an attribute is not there
+    if not TYPE_CHECKING:  # a type checker should report unknown attributes
         __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ from .stores.contract import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 __all__ = ["HeaderSource"]
 
 LEAST_PREFIX = 5
+"""Minimum length of a prefix by which a run is found."""
 UID_LENGTH = 36
 """Length of the uids that a RunEngine makes: a shorter one is looked up as a prefix first."""
 
@@ -28,7 +29,7 @@ class HeaderSource:
     Parameters
     ----------
     store
-        Holds the documents.
+        Store that holds the documents.
     """
 
     def __init__(self, store: HeaderStore) -> None:
@@ -40,7 +41,12 @@ class HeaderSource:
 
         Raises
         ------
-        BadDocument, DuplicateUID, UnknownReference
+        BadDocument
+            If the document is not valid.
+        DuplicateUID
+            If a different document has this uid.
+        UnknownReference
+            If the run of a stop is not stored.
         """
         if name in ("start", "stop"):
             self.store.insert_prepared(name, prepare(name, doc))
@@ -48,11 +54,21 @@ class HeaderSource:
     def __getitem__(self, key: Any) -> HeaderPair:
         """``hs[uid]``, ``hs[prefix]``, ``hs[scan_id]`` (the newest raw run), ``hs[-offset]``.
 
+        Returns
+        -------
+        tuple
+            Start and stop document; the stop is None while there is none.
+
         Raises
         ------
-        RunNotFound, AmbiguousUID, OffsetOutOfRange
+        RunNotFound
+            If no run has this uid or scan_id.
+        AmbiguousUID
+            If several uids begin with the prefix.
+        OffsetOutOfRange
+            If there are fewer runs.
         StoreDamaged
-            The run of this uid cannot be read.
+            If the run of this uid cannot be read.
         """
         if isinstance(key, str):
             return self._by_uid(key)
@@ -61,6 +77,7 @@ class HeaderSource:
         return self.by_offset(int(key), Search()) if key < 0 else self._by_scan_id(int(key))
 
     def _by_uid(self, uid: str) -> HeaderPair:
+        # One lookup suffices for a uid of the usual length; a shorter text is mostly a prefix.
         looks_whole = not LEAST_PREFIX <= len(uid) < UID_LENGTH
         if looks_whole and (found := self.store.find_uid(uid)) is not None:
             return found
@@ -78,7 +95,10 @@ class HeaderSource:
         return pair
 
     def _by_scan_id(self, scan_id: int) -> HeaderPair:
-        """The newest raw run; runs that were made of it may repeat its scan_id."""
+        """Return the newest raw run with a scan_id, which derived runs may repeat.
+
+        If all runs with it are derived, return the newest of these.
+        """
         wanted = {"scan_id": scan_id}
         newest = next(self._found(compile_search(query=wanted), 0, 1), None)
         if newest is None:
@@ -89,7 +109,13 @@ class HeaderSource:
         return next(self._found(raw, 0, 1), newest)
 
     def by_offset(self, offset: int, search: Search) -> HeaderPair:
-        """The run ``-1`` (newest), ``-2`` … of those that a search finds."""
+        """Return the run at ``-1`` (the newest), ``-2`` … among those that a search finds.
+
+        Raises
+        ------
+        OffsetOutOfRange
+            If the search finds fewer runs.
+        """
         place = min(-offset, FARTHEST)
         for pair in self._found(search, place - 1, place):
             return pair
@@ -107,12 +133,12 @@ class HeaderSource:
         timezone: str = "UTC",
         **query: Any,
     ) -> Iterator[HeaderPair]:
-        """Search; see :meth:`daskbroker.DataBroker.__call__`. Newest first, lazily.
+        """Search for runs, newest first; see :meth:`daskbroker.DataBroker.__call__`. Lazy.
 
         Raises
         ------
         BadQuery
-            Also for a query on descriptors, which a header source does not have.
+            If the query is not valid, or is on descriptors, which a header source does not have.
         """
         wanted = compile_search(full, search, since, until, query, timezone)
         if wanted.descriptors:

@@ -1,4 +1,7 @@
-"""What a search may have meant otherwise: told once, after it was carried out as it is written."""
+"""Warnings about searches that may mean something else, each given once.
+
+The search itself is always carried out as it is written.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,21 @@ from .stores.contract import EventStore, HeaderPair, HeaderStore
 __all__ = ["SearchHints"]
 
 NEWEST = 1000
-"""So many runs are looked at for the keys that documents have."""
+"""Number of newest runs from which the known keys are collected."""
 MOST_KEYS = 20_000
-"""Where documents have more keys than that, nothing is told of keys."""
+"""Maximum number of known keys; with more there are no warnings about keys."""
 KNOWN_SECONDS = 60.0
-"""For so long no look is taken at the same runs again."""
+"""Seconds after which the keys are collected again, although the newest run is the same."""
 DATA_KEY = "data key"
 
 
 class SearchHints:
-    """Warnings about the searches of one broker, each of them once.
+    """Warnings about the searches of one broker, each given once.
 
     Parameters
     ----------
     headers, events
-        The stores that are searched.
+        Header store and event stores that are searched.
     """
 
     def __init__(self, headers: HeaderStore, events: Sequence[EventStore]) -> None:
@@ -38,7 +41,7 @@ class SearchHints:
         self._told: set[tuple[str, str]] = set()
 
     def on_words(self, search: Search) -> None:
-        """Of words with a meaning of their own: those that are keys of start documents, too."""
+        """Warn about reserved words of a search that are also keys of start documents."""
         for word in search.reserved:
             if ("word", word) not in self._told and word in self._known.of("start"):
                 self._tell(
@@ -48,7 +51,7 @@ class SearchHints:
                 )
 
     def on_nothing(self, search: Search) -> None:
-        """Of a search that found nothing: keys that no run has, and lists as values."""
+        """Warn about a search that found nothing: keys that no run has, and lists as values."""
         for kind, key, values in _asked(search):
             if (kind, key) in self._told:
                 continue
@@ -58,6 +61,7 @@ class SearchHints:
                     f"no run was found; a list as value of {key!r} is compared as a whole, one of "
                     f"several values is {{{key!r}: {{'$in': […]}}}}",
                 )
+            # A search for missing keys is right to name a key that no run has.
             elif not any(isinstance(value, dict) and "$exists" in value for value in values):
                 self._look_for(kind, key)
 
@@ -71,7 +75,7 @@ class SearchHints:
         self._tell((kind, key), f"{text}; {self._meant(kind, path)}")
 
     def _meant(self, kind: str, path: str) -> str:
-        """What may have been meant by a key."""
+        """Return a text that says what may have been meant by a key."""
         if kind == "start" and path in self._known.of("stop"):
             return f"stop documents have it: stop={{{path!r}: …}}"
         if kind == "start" and path in self._known.of(DATA_KEY):
@@ -84,10 +88,10 @@ class SearchHints:
 
 
 class _KnownKeys:
-    """The keys that documents of the newest runs have, dotted, of descriptors the data keys, too.
+    """Dotted keys in the documents of the newest runs, and their data keys.
 
-    They are read when they are asked for, and again when another run is the newest, or after a
-    minute, as runs of an earlier time may have come.
+    They are read when they are first needed. They are read again when another run is the newest,
+    and after a minute, because runs with an earlier time may have been inserted.
     """
 
     def __init__(self, headers: HeaderStore, events: Sequence[EventStore]) -> None:
@@ -97,7 +101,7 @@ class _KnownKeys:
         self._keys: dict[str, set[str]] = {}
 
     def of(self, kind: str) -> set[str]:
-        """Those of ``start``, ``stop`` or ``descriptor`` documents, or the data keys."""
+        """Return the keys of ``start``, ``stop`` or ``descriptor`` documents, or the data keys."""
         newest = [(start["uid"], stop is None) for start, stop in self._runs(1)]
         state = newest, time.monotonic() // KNOWN_SECONDS
         if state != self._state:
@@ -127,7 +131,7 @@ class _KnownKeys:
 
 
 def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
-    """Kind of document, key, and what is asked of it."""
+    """Yield each condition of a search: kind of document, key, and values asked for."""
     parts = {"start": search.queries, "stop": search.stop, "descriptor": search.descriptors}
     for kind, queries in parts.items():
         for query in queries:
@@ -139,7 +143,10 @@ def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
 
 
 def _paths(documents: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The dotted keys that a query reaches, without places in arrays; of very many, some."""
+    """Return the dotted keys that a query can reach, without positions in arrays.
+
+    Stops soon after `MOST_KEYS` keys, so that the result is incomplete then.
+    """
     found: set[str] = set()
     for document in documents:
         _add_paths(document, (), found)
@@ -161,5 +168,5 @@ def _add_paths(value: Any, steps: tuple[str, ...], found: set[str]) -> None:
 
 
 def _names(steps: Sequence[str]) -> list[str]:
-    """The steps of a dotted key that are no places in arrays."""
+    """Return the steps of a dotted key that are not positions in arrays."""
     return [step for step in steps if not step.isdigit()]

@@ -1,4 +1,4 @@
-"""A function called once per run, on workers or local threads."""
+"""Call a function once per run, on workers or local threads."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Outcome", "map_runs"]
 
 
 class Outcome:
-    """What a function made of a run: a result, or the error it raised.
+    """Outcome of a function called with a run: its result, or the exception it raised.
 
     Attributes
     ----------
     header
-        The run.
+        Run that the function was called with.
     future
-        Of the call, ended: a ``distributed.Future`` or one of ``concurrent.futures``.
+        Finished future of the call, of ``distributed`` or ``concurrent.futures``.
     """
 
     def __init__(self, header: Header, future: Any) -> None:
@@ -34,22 +34,22 @@ class Outcome:
 
     @property
     def uid(self) -> str:
-        """Of the run."""
+        """Uid of the run."""
         return self.header.uid
 
     def result(self) -> Any:
-        """What the function returned, fetched from the worker that has it.
+        """Return what the function returned, fetched from the worker that has it.
 
         Raises
         ------
         Exception
-            What the function raised.
+            If the function raised it.
         """
         return self.future.result()
 
     @cached_property
     def error(self) -> BaseException | None:
-        """What the function raised, or what befell the worker; None if it has a result."""
+        """Exception of the function, or of the loss of its worker; None if there is a result."""
         if self.future.cancelled():
             return ConnectionError(
                 f"run {self.uid!r}: its call was cancelled, or the scheduler was lost"
@@ -72,9 +72,14 @@ def map_runs(
     in_flight: int | None = None,
     progress: bool | None = None,
 ) -> Iterator[Outcome]:
-    """Call ``func(header, *args, **kwargs)`` for each run; outcomes as they come.
+    """Call ``func(header, *args, **kwargs)`` for each run; yield outcomes as the calls end.
 
     See :meth:`daskbroker.Results.map`.
+
+    Raises
+    ------
+    ConfigError
+        If ``in_flight`` is less than 1, or the client is asynchronous.
     """
     if in_flight is not None and in_flight < 1:
         raise ConfigError(f"in_flight must be 1 or more, not {in_flight}")

@@ -1,4 +1,4 @@
-"""Results that are narrowed further, and one run among them by its uid."""
+"""Intersect results, and look up one run among results by its uid."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["both", "has_run", "named_run"]
 
 MOST_SHOWN = 10
+"""Maximum number of matching uids in the message of AmbiguousUID."""
 
 
 def both(first: Results, second: Results) -> Search:
-    """What a run satisfies that is in two results of a broker.
+    """Return a search for the runs that are in both of two results.
 
     Raises
     ------
     BadQuery
-        For results of two brokers.
+        If the results are of two brokers.
     """
     if first.db is not second.db:
         raise BadQuery(f"these are results of two brokers, {first.db!r} and {second.db!r}")
@@ -34,14 +35,16 @@ def both(first: Results, second: Results) -> Search:
 
 
 def named_run(results: Results, uid: str) -> Header:
-    """The run of a uid, or of a prefix of five characters or more, among results.
+    """Return the run of a uid, or of a prefix of it of five characters or more, among results.
 
     Raises
     ------
     RunNotFound
+        If none of the runs has this uid.
     AmbiguousUID
-        Naming the matches.
+        If several uids begin with the prefix; the message lists them.
     """
+    # A whole uid wins, even if other uids begin with it.
     for header in _of_uid(results, {"$eq": uid}):
         return header
     beginning = {"$gte": uid, "$lt": uid + "\U0010ffff"}
@@ -59,7 +62,13 @@ def named_run(results: Results, uid: str) -> Header:
 
 
 def has_run(results: Results, run: object) -> bool:
-    """Whether a run, given as a Header or by its uid, is among results."""
+    """Whether a run, given as a Header, uid or prefix of a uid, is among results.
+
+    Raises
+    ------
+    TypeError
+        If the run is given as anything else.
+    """
     if isinstance(run, Header):
         return any(True for _ in _of_uid(results, {"$eq": run.uid}))
     if not isinstance(run, str):

@@ -13,19 +13,21 @@ __all__ = ["progress_bar"]
 def progress_bar(
     items: Iterable[Any] | None, unit: str, show: bool | None = None, *, of: Sized | None = None
 ) -> Any:
-    """A ``tqdm`` bar; with ``update(n)``, ``close()``, as a context manager, and to iterate.
+    """Return a ``tqdm`` progress bar: iterate over it, or call ``update(n)`` and ``close()``.
+
+    It is also a context manager.
 
     Parameters
     ----------
     items
-        What is to do, given by iterating the bar; None: it is not known beforehand. Counted only
-        where the bar is shown, and if they have a length.
+        Items given by iterating over the bar; None if they are not known beforehand. Their number
+        is looked up only if the bar is shown and they have a length.
     unit
-        Of what, such as ``" runs"``.
-    of
-        What to count, where the items themselves have no length.
+        Unit of the count, such as ``" runs"``.
     show
-        None: in a terminal and in a notebook; True: always; False: never.
+        Whether to show the bar: in a terminal and in a notebook if None.
+    of
+        Collection whose length is the total, if the items themselves have no length.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # where a notebook has no widgets, text will do

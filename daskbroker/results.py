@@ -1,4 +1,4 @@
-"""Results: the runs that a search finds, lazily."""
+"""Results: the runs that a search finds. Lazy."""
 
 from __future__ import annotations
 
@@ -53,23 +53,22 @@ __all__ = ["Results"]
 
 
 Planned = list[tuple[RunPlan, FileAccess]]
-"""What each event source has of some runs, and how its files are reached."""
+"""For each event source: its plan of some runs, and the access to its detector files."""
 
 
 class Results:
     """The runs that a search finds, newest first.
 
-    So they are iterated, sliced and mapped; their tables, Datasets and documents have the oldest
-    run first.
+    Iterating, slicing and mapping go from the newest run to the oldest. Tables, Datasets and
+    documents have the oldest run first.
 
-    Lazy: nothing is looked up before it is iterated, counted or indexed; each iteration looks
-    anew. A slice is a Results of its own. Headers come in batches, so a million of them
-    do not have to fit in memory.
+    Lazy: the store is queried when the results are iterated, counted or indexed, and each
+    iteration queries it anew. A slice is another Results. Headers are fetched in batches, so a
+    million of them need not fit in memory.
 
-    Runs that cannot be read (a damaged row, a document of another writer that makes no sense) are
-    left out with a :class:`daskbroker.BadRunWarning`, of which :attr:`bad` keeps what it says.
-    They do not count, neither in ``len`` nor in places: ``results[0]`` is the newest run that can
-    be read.
+    Runs that cannot be read (a damaged row, an invalid document of another writer) are left out
+    with a :class:`daskbroker.BadRunWarning` and are listed in :attr:`bad`. They are not counted by
+    ``len`` or by positions: ``results[0]`` is the newest run that can be read.
     """
 
     def __init__(
@@ -92,26 +91,37 @@ class Results:
         until: Any = None,
         **query: Any,
     ) -> Results:
-        """Those of these runs that satisfy this, too: ``db(sample="Ag")(plan_name="scan")``.
+        """Search among these runs: ``db(sample="Ag")(plan_name="scan")``. Lazy.
 
-        The parameters are as for :meth:`daskbroker.DataBroker.__call__`. Of a slice, the runs that
-        it has now are narrowed.
+        Parameters are as for :meth:`daskbroker.DataBroker.__call__`. A slice is looked up at once,
+        and the runs that it has now are searched.
+
+        Raises
+        ------
+        BadQuery
+            If the query is not valid.
         """
         zone = self._db.timezone
         return self.narrowed(compile_search(full, search, since, until, query, zone))
 
     def __and__(self, other: object) -> Results:
-        """The runs that are in both, newest first."""
+        """Return the runs that are in both results of one broker, newest first.
+
+        Raises
+        ------
+        BadQuery
+            If the results are of two brokers.
+        """
         if not isinstance(other, Results):
             return NotImplemented
         return Results(self._db, both(self, other))
 
     def narrowed(self, search: Search) -> Results:
-        """Those of these runs that a search finds."""
+        """Return those of these runs that a search finds."""
         return Results(self._db, self.as_search() & search)
 
     def as_search(self) -> Search:
-        """What a run satisfies that is one of these; of a slice, to be one of those it has now."""
+        """Return a search that finds these runs; for a slice, the runs that it has now."""
         if not self._is_slice:
             return self._search
         uids = [header.uid for header in self]
@@ -122,7 +132,7 @@ class Results:
         return (self._start, self._stop) != (0, None)
 
     def __contains__(self, run: object) -> bool:
-        """Whether a run, given as a Header or by its uid, is one of these."""
+        """Whether a run, given as a Header, uid or prefix of a uid, is one of these."""
         return has_run(self, run)
 
     # -- finding -----------------------------------------------------------------------------
@@ -131,10 +141,11 @@ class Results:
         found = self._found()
         if not self._search.descriptors:
             return self._headers(found(self._start, self._stop))
+        # The header store cannot search descriptors, so positions are counted after that filter.
         return self._headers(take_sound(self._described(found()), self._start, self._stop))
 
     def __reversed__(self) -> Iterator[Header]:
-        """The same runs oldest first; lazily, unless this is a slice."""
+        """Iterate over the same runs, oldest first. Lazy, unless this is a slice."""
         if self._is_slice:
             return reversed(list(self))
         found = self._found(oldest_first=True)()
@@ -162,16 +173,17 @@ class Results:
             self._hint_at_nothing()
 
     def _hint_at_nothing(self) -> None:
+        # A slice that begins further back may be empty although the search finds runs.
         if not self._is_slice or (self._start == 0 and self._stop):
             self._db.hints.on_nothing(self._search)
 
     @property
     def bad(self) -> list[BadRun]:
-        """The runs that are left out: uid (None where there is none), reason, and where they are.
+        """Runs that are left out: uid (None if unknown), reason, and where they are stored.
 
-        Those that lists leave out are known when all have been iterated, which is done here if
-        nobody has; those of which other documents cannot be read, when a table or Dataset was
-        made of these results.
+        Runs whose start or stop cannot be read are found by iterating over all runs, which this
+        does if it was not done before. Runs of which other documents cannot be read are added when
+        a table, a Dataset or documents are made from these results.
         """
         if self._bad_headers is None:
             for _ in self:
@@ -179,9 +191,9 @@ class Results:
         return [*(self._bad_headers or ()), *self._bad_of_tables.values()]
 
     def checked(self) -> Iterator[CheckedHeader]:
-        """Each run with what is damaged of its start and stop documents, for a check.
+        """Iterate over the runs with the damages of their start and stop documents.
 
-        Runs whose documents cannot be read are among them, where a search cannot rule them out.
+        Runs whose documents cannot be read are included if the search cannot rule them out.
         """
         found = self._db.header_source.store.check(self._search)
         if self._search.descriptors:
@@ -190,7 +202,7 @@ class Results:
         return islice(found, self._start, self._stop)
 
     def is_all_of(self, db: DataBroker) -> bool:
-        """Whether these are all runs of a broker."""
+        """Whether these are all runs of a broker: no slice, no query and no filter."""
         return self._db is db and not self._is_slice and self._search == Search()
 
     @property
@@ -200,6 +212,7 @@ class Results:
 
     def __len__(self) -> int:
         if self._search.descriptors:
+            # No store counts by descriptors. Counting is quiet, as it is without descriptors.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BadRunWarning)
                 return sum(1 for _ in self)
@@ -218,13 +231,18 @@ class Results:
     @overload
     def __getitem__(self, key: int | str) -> Header: ...
     def __getitem__(self, key: Any) -> Any:
-        """``results[3]`` is a Header, by its place; so is ``results["3a8f1"]``, by uid or prefix.
+        """``results[3]`` is a Header by position, ``results["3a8f1"]`` one by uid or prefix.
 
-        ``results[:10]`` is a Results (a list with a step or negative ends).
+        ``results[:10]`` is another Results; with a step or negative ends it is a list of Headers.
 
         Raises
         ------
-        OffsetOutOfRange, RunNotFound, AmbiguousUID
+        OffsetOutOfRange
+            If there is no run at this position.
+        RunNotFound
+            If none of these runs has this uid.
+        AmbiguousUID
+            If several uids begin with the prefix.
         """
         if isinstance(key, slice):
             return self._slice(key)
@@ -266,29 +284,36 @@ class Results:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> Any:
-        """One stream of all these runs as one lazy table, the oldest run first.
+        """Open one stream of all these runs as one lazy table, the oldest run first.
 
-        The first column, ``run``, is the uid of the run. The runs come in the order of their
-        ``start.time``, rows within a run in that of ``seq_num``: ``table.loc[5:7]`` has the events
-        5 to 7 of each run. Small runs share partitions.
-        Runs without such a stream have no rows. The runs are those found now. Runs of which a
-        document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
+        The first column, ``run``, is the uid of the run. Runs are ordered by ``start.time``, and
+        rows within a run by ``seq_num``: ``table.loc[5:7]`` has the events 5 to 7 of each run.
+        Small runs share partitions. Runs without this stream have no rows. The search is carried
+        out when this is called. Runs of which a document cannot be read are left out with a
+        :class:`daskbroker.BadRunWarning`.
 
         Parameters
         ----------
         stream_name, fields, fill, timestamps, duplicates, timezone
             As for :meth:`daskbroker.Header.table`.
         errors
-            Of a chunk that turns out to be damaged when it is computed: ``"raise"``
-            :class:`StoreDamaged`, which names the run, or ``"skip"`` its rows, with a
-            :class:`daskbroker.BadRunWarning` in the process that reads it. ``len`` then reads.
+            What to do with a chunk that turns out to be damaged when it is computed: ``"raise"``
+            :class:`StoreDamaged`, which names the run, or ``"skip"`` its rows with a
+            :class:`daskbroker.BadRunWarning` in the process that reads it. With ``"skip"``, the
+            ``len`` of the table has to read the chunks.
         handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`daskbroker.Header.table`.
+
+        Returns
+        -------
+        dask.dataframe.DataFrame
 
         Raises
         ------
         StreamNotFound
             If none of the runs has the stream.
+        FieldNotFound
+            If none of the runs has a field.
         """
         options = ViewOptions(
             fields,
@@ -330,10 +355,10 @@ class Results:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> xr.Dataset | xr.DataTree:
-        """One stream of all these runs as one lazy Dataset, or as a tree of Datasets.
+        """Open one stream of all these runs as one lazy Dataset, or as a tree of Datasets.
 
-        Runs without such a stream are left out. The runs are those found now. Runs of which a
-        document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
+        Runs without this stream are left out. The search is carried out when this is called. Runs
+        of which a document cannot be read are left out with a :class:`daskbroker.BadRunWarning`.
 
         Parameters
         ----------
@@ -342,22 +367,28 @@ class Results:
         handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`daskbroker.Header.dataset`.
         combine
-            ``"time"``: one Dataset along ``time``, the oldest run first, with the coordinate
-            ``run``, the uid. Cells that differ in shape from run to run make a variable of
-            objects. ``"tree"``: a DataTree with a Dataset per run, named by its uid (``/`` as
+            ``"time"``: one Dataset along ``time``, the oldest run first, with the uid as
+            coordinate ``run``. A variable whose cells differ in shape between runs has dtype
+            object. ``"tree"``: a DataTree with one Dataset per run, named by its uid (``/`` as
             ``%2F``), the oldest run first.
         errors
-            Of a damaged chunk: ``"raise"`` :class:`StoreDamaged`, which names the run, when it is
-            read; ``"skip"``: leave the run out, as rows of a Dataset can't be missing from some
-            variables. All chosen stored columns, and references, are read for that when the
-            Dataset is made, but no detector files; ``fields`` makes it less.
+            What to do with a damaged chunk: ``"raise"`` :class:`StoreDamaged`, which names the
+            run, when it is read; or ``"skip"`` the whole run, because rows cannot be missing from
+            only some variables of a Dataset. For ``"skip"``, all chosen stored columns and the
+            references are read when the Dataset is made, but no detector files; ``fields`` reduces
+            what is read.
+
+        Returns
+        -------
+        xarray.Dataset or xarray.DataTree
 
         Raises
         ------
         StreamNotFound
             If none of the runs has the stream.
         BadQuery
-            For another ``combine``, or if the stream is in several event sources.
+            If ``combine`` is another value, or if ``combine="time"`` and the stream is in several
+            event sources.
         """
         options = ViewOptions(
             fields,
@@ -391,7 +422,7 @@ class Results:
         )
 
     def _runs_oldest_first(self) -> dict[str, HeaderPair]:
-        """Start and stop of the runs found now, by uid, in the order of tables and Datasets."""
+        """Return start and stop of the runs found now, by uid, the oldest first."""
         return {header.uid: (header.start, header.known_stop) for header in reversed(list(self))}
 
     def _planned(
@@ -402,9 +433,15 @@ class Results:
         *,
         rows_needed: bool = False,
     ) -> list[tuple[RunPlan, FileAccess]]:
-        """What each event source that has some of the stream has of it.
+        """Return the plan of the stream in each event source that has it.
 
-        With ``rows_needed`` none of them may be missing; see ``errors`` of :meth:`dataset`.
+        With ``rows_needed`` and ``errors="skip"``, a run of which any chunk is damaged is left out
+        as a whole; see ``errors`` of :meth:`dataset`.
+
+        Raises
+        ------
+        StreamNotFound
+            If no event source has the stream.
         """
         planned = [
             (source.store.plan_runs(runs, stream_name, options.runs_to_fill), source.reach)
@@ -427,7 +464,7 @@ class Results:
 
     @staticmethod
     def _unreadable(plan: RunPlan, options: ViewOptions) -> dict[str, BadRun]:
-        """By uid, the runs of which a chunk is damaged that a view needs; they are read for it."""
+        """Return the runs, by uid, of which a chunk needed by a view is damaged; reads them all."""
         events = plan.unreadable_events(options.stored_columns(plan.descriptors))
         return plan.unreadable_references() | events
 
@@ -448,25 +485,32 @@ class Results:
         missing: MissingMode | None = None,
         fill_value: Any = None,
     ) -> Iterator[tuple[str, Document]]:
-        """The documents of all runs, run after run, as :meth:`Header.documents` gives them. Lazy.
+        """Iterate over the documents of all runs, one run after the other. Lazy.
 
-        The oldest run comes first: inserted elsewhere, the runs have the same order there.
-        With an active Client the next runs are read and filled ahead on the workers, within the
-        bounds of :mod:`daskbroker.views.documents.prefetch`; closing the generator cancels that.
+        The oldest run comes first, so that runs inserted elsewhere have the same order there. The
+        documents of each run are those of :meth:`Header.documents`. With an active Client the next
+        runs are read and filled ahead on the workers, within the bounds of
+        :mod:`daskbroker.views.documents.prefetch`; closing the generator cancels that.
 
         Parameters
         ----------
         fill, fields, handler_registry, handler_overrides, peek, missing, fill_value
             As for :meth:`Header.documents`. A run that has none of the fields is left out.
         errors
-            Of a chunk that turns out to be damaged: ``"raise"`` :class:`StoreDamaged`, which names
-            the run; ``"skip"``: leave its events out, with a :class:`daskbroker.BadRunWarning`, or
-            the whole run where references are damaged, without which its events mean nothing.
+            What to do with a chunk that turns out to be damaged: ``"raise"``
+            :class:`StoreDamaged`, which names the run; or ``"skip"`` its events with a
+            :class:`daskbroker.BadRunWarning`. If references are damaged, ``"skip"`` leaves out the
+            whole run, because its events mean nothing without them.
+
+        Yields
+        ------
+        tuple
+            Name and document.
 
         Raises
         ------
         FieldNotFound
-            For a field that none of the runs has, after the last of them.
+            If none of the runs has a field; raised after the last run.
         """
         options = ViewOptions(
             fields,
@@ -490,11 +534,12 @@ class Results:
     def _begun(
         self, ahead: Prefetcher, options: ViewOptions, selection: FieldsOfRuns
     ) -> Iterator[Iterator[tuple[str, Document]]]:
-        """The documents of each run; some of them are on their way when it is given."""
+        """Yield an iterator over the documents of each run; reading has begun when it is given."""
         for (header, plans), chunks in ahead.runs(
             (pair, [chunks for plan in pair[1] for chunks in plan.plans])
             for pair in self._planned_one_by_one()
         ):
+            # The prefetcher gives the chunks of all sources in one list: share them out again.
             coming = iter(chunks)
             read = [plan.with_plans(islice(coming, len(plan.plans))) for plan in plans]
             if options.errors == "skip" and self._lacks_references(read):
@@ -504,15 +549,15 @@ class Results:
                 yield header.documents_of(read, replace(options, fields=there), ahead)
 
     def _lacks_references(self, plans: Sequence[RunPlan]) -> bool:
-        """Whether references of a run are damaged; it is left out then."""
+        """Return whether references of a run are damaged; if so, note it as left out."""
         bad = {run: one for plan in plans for run, one in plan.unreadable_references().items()}
         self._leave_out(bad)
         return bool(bad)
 
     def _planned_one_by_one(self) -> Iterator[tuple[Header, list[RunPlan]]]:
-        """The runs, oldest first, with what each event source has of them.
+        """Yield each run with its plan in each event source, the oldest run first.
 
-        Those that cannot be read are left out.
+        Runs that cannot be read are left out.
         """
         for found in reversed(self):
             header = found.as_now()
@@ -522,46 +567,51 @@ class Results:
                 self._leave_out({header.uid: BadRun(header.uid, str(error))})
 
     def to_dataframe(self, fields: Any = None) -> pd.DataFrame:
-        """These runs as a pandas frame: what their list shows, or any metadata.
+        """Return a pandas DataFrame with one row per run: the listed columns, or any metadata.
 
-        The runs are read in batches; only the chosen values are kept.
+        The runs are read in batches; only the chosen values are kept in memory.
 
         Parameters
         ----------
         fields
-            None: the columns of the list, ``uid``, ``scan_id``, ``time`` (in the broker's zone),
-            ``plan_name``, ``sample``, ``motors``, ``points``, ``duration``, ``exit_status`` and
-            ``derived``. Else ``uid`` and those that are named: columns of the list;
-            ``start:sample.name``, ``stop:reason``, ``config:eiger:exposure_time``; other names are
-            paths in the start document.
+            Columns beside ``uid``: names of the columns below; projections such as
+            ``start:sample.name``, ``stop:reason`` or ``config:eiger:exposure_time``; any other
+            name is a path in the start document. If None, the columns are ``uid``, ``scan_id``,
+            ``time`` (in the broker's zone), ``plan_name``, ``sample``, ``motors``, ``points``,
+            ``duration``, ``exit_status`` and ``derived``.
+
+        Returns
+        -------
+        pandas.DataFrame
 
         Raises
         ------
         FieldNotFound
-            For metadata that none of the runs has.
+            If none of the runs has a field.
         """
         return runs_frame(self._db, self, fields)
 
     def plot(self, stream: str | None = None, y: Y = None, *, ax: Any = None) -> Any:
-        """Plot all these runs as lines over one another, with matplotlib.
+        """Plot all these runs as lines in the same axes, with matplotlib.
 
-        A run of two motors is drawn over the one that its plan names first.
+        A run with two motors is drawn against the motor that its plan names first. Runs that
+        cannot be drawn are left out with a warning.
 
         Parameters
         ----------
         stream, y, ax
-            As for :meth:`daskbroker.Header.plot`. Axes are shared by what is of one data key.
+            As for :meth:`daskbroker.Header.plot`. Each data key has its own axes, which all runs
+            share.
 
         Returns
         -------
-        matplotlib.axes.Axes
-            Or an array of them where there are several signals.
+        matplotlib.axes.Axes or array of Axes
+            An array if there are several signals.
 
         Raises
         ------
         BadQuery
-            If none of the runs can be drawn, or they are more than 50. Those of some runs that
-            cannot be drawn are left out with a warning.
+            If none of the runs can be drawn, or if there are more than 50.
         """
         return plot_runs(self, stream, y, ax)
 
@@ -575,23 +625,27 @@ class Results:
         progress: bool | None = None,
         **options: Any,
     ) -> list[Path]:
-        """Write these runs to files that other tools read; which were written.
+        """Write these runs to files that other tools read.
 
         Parameters
         ----------
         folder
-            Made if need be.
+            Folder to write to; created if it does not exist.
         format
             ``"jsonl"``, ``"parquet"``, ``"netcdf"``, ``"zarr"``, ``"csv"``, ``"nexus"``,
             ``"references"`` or ``"icechunk"``.
         progress
-            Show a bar; by default in a terminal and in a notebook.
+            Whether to show a progress bar; by default in a terminal and in a notebook.
         **options
             ``stream``, ``fill``, ``files``, ``arrays``, ``partition``, ``to``, ``verify``,
-            ``resume``, as for
-            :func:`daskbroker.exporting.runs.export`, which also says what the files are, and
-            what is raised. ``partition="run"`` makes a folder of Parquet files for each stream,
-            to which a later call adds runs that are new.
+            ``resume``, as for :func:`daskbroker.exporting.runs.export`, which also describes the
+            files and the exceptions. ``partition="run"`` makes a folder of Parquet files for each
+            stream; a later call adds new runs to it.
+
+        Returns
+        -------
+        list of Path
+            Files that were written.
         """
         with progress_bar(self, " runs", progress) as bar:
             return list(export(bar, folder, format, **options))
@@ -605,31 +659,36 @@ class Results:
         progress: bool | None = None,
         **kwargs: Any,
     ) -> Iterator[Outcome]:
-        """Call a function for each run, on the workers; outcomes in the order they come.
+        """Call a function for each run, on the workers; yield outcomes as the calls end.
 
-        An error is kept beside its run and stops nothing; so is a run whose worker died more
-        often than the scheduler allows. Lazy: calls are started while this is iterated, and
-        closing the iterator early cancels those that have not run.
+        An exception of the function is kept in the outcome of its run and does not stop the
+        others; so is the loss of a run whose worker died more often than the scheduler allows.
+        Lazy: calls are started while this is iterated, and closing the iterator early cancels
+        those that have not run.
 
         Parameters
         ----------
         func
-            Called as ``func(header, *args, **kwargs)``. What it computes with dask goes to the
-            same cluster, as in any task; ``.compute(scheduler="threads")`` stays on the worker.
+            Function called as ``func(header, *args, **kwargs)``. What it computes with dask goes
+            to the same cluster, as in any task; ``.compute(scheduler="threads")`` stays on the
+            worker.
+        *args, **kwargs
+            Further arguments of the function.
         client
-            A ``distributed.Client``; by default the active one, else dask's local scheduler
+            ``distributed.Client`` to use; by default the active one, else dask's local scheduler
             (threads, unless ``dask.config.set(scheduler="processes")`` or the like).
         in_flight
-            So many calls are submitted and not yet given at a time, however many runs there
-            are; by default 64, or twice the number of threads.
+            Maximum number of calls that are submitted and not yet yielded, however many runs there
+            are. The default on a cluster is 64, or twice the number of threads if that is more;
+            on a local scheduler it is twice the number of threads.
         progress
-            Show a bar; by default in a terminal and in a notebook.
+            Whether to show a progress bar; by default in a terminal and in a notebook.
 
         Yields
         ------
         Outcome
-            With ``header``, ``uid``, ``error`` (None if all went well) and ``result()``, which
-            fetches what the function returned, or raises what it raised.
+            Has ``header``, ``uid``, ``error`` (None on success) and ``result()``, which fetches
+            what the function returned or raises what it raised.
         """
         return map_runs(
             self, func, args, kwargs, client=client, in_flight=in_flight, progress=progress
@@ -637,7 +696,7 @@ class Results:
 
     # -- pickling, looks ---------------------------------------------------------------------
 
-    if not TYPE_CHECKING:  # which shall find that an attribute is not there
+    if not TYPE_CHECKING:  # a type checker should report unknown attributes
         __getattr__ = missing
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -654,7 +713,7 @@ class Results:
         return self.listing(f"<Results of {asked}: {len(self):,} runs>", most)
 
     def listing(self, title: str, most: int = SHOWN + FOLDED) -> Listing:
-        """The first of these runs, to be shown; those that cannot be read are named."""
+        """Return a listing of the first runs, with notes on runs that cannot be read."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", BadRunWarning)
             listing = Listing.of(title, self, len(self), most=most)
@@ -662,7 +721,10 @@ class Results:
 
 
 def _in_order_of(runs: Iterable[str], planned: Planned) -> Planned:
-    """The plans, cut where the runs in their order change from one event source to another."""
+    """Split plans wherever consecutive runs are in different event sources.
+
+    Concatenated, the pieces then have the runs in their order.
+    """
     if len(planned) == 1:
         return planned
     having = [{d["run_start"] for d in plan.descriptors} for plan, _ in planned]

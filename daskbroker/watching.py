@@ -1,4 +1,4 @@
-"""Waiting for runs: those that a search finds now and did not find before."""
+"""Wait for new runs: runs that a search finds now and did not find before."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 __all__ = ["watch"]
 
 KNOWN_RUNS = 1000
-"""So many of the newest runs are known from the beginning."""
+"""Number of newest runs that are known from the beginning, and so are not given."""
 LATE_RUNS = 50
-"""After so many known runs, no look goes further back for new ones: a new run is among the newest,
-even if the clocks of two machines differ, or several are in progress."""
+"""Number of known runs in a row after which a query stops looking for new ones.
+
+A new run is among the newest, even if the clocks of two machines differ, or if several runs are in
+progress.
+"""
 
 
 def watch(results: Results, interval: float, timeout: float | None) -> Iterator[Header]:
-    """The runs that come into some results from now on; see :meth:`daskbroker.DataBroker.watch`."""
+    """Iterate over the runs that some results gain; see :meth:`daskbroker.DataBroker.watch`."""
+    # Not in the generator: the runs are those known when this is called, not at the first `next`.
     known = {header.uid for header in islice(results, KNOWN_RUNS)}
     return _coming(results, known, interval, timeout)
 
@@ -40,7 +44,7 @@ def _coming(
 
 
 def _new(results: Results, known: set[str]) -> list[Header]:
-    """Those that are not known, newest first; they are from now on."""
+    """Return the runs that are not known, newest first, and add them to the known ones."""
     new: list[Header] = []
     passed = 0
     for header in results:

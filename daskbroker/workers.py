@@ -1,7 +1,7 @@
-"""Calling functions on workers, or on local threads, a bounded number at a time.
+"""Call functions on workers, or on local threads, a bounded number at a time.
 
-Dask says where: with an active ``distributed.Client`` calls go to its workers, otherwise to
-what dask's configuration ``scheduler`` names (threads by default).
+With an active ``distributed.Client`` calls go to its workers, otherwise to the scheduler of
+dask's configuration (threads by default).
 """
 
 from __future__ import annotations
@@ -31,19 +31,23 @@ from .core.graph_names import graph_name
 __all__ = ["Pool", "as_completed", "current_client", "open_pool"]
 
 LEAST_AHEAD = 64
-"""On a cluster, where workers may join later, and a task waits for its messages to travel."""
+"""Minimum number of calls under way on a cluster.
+
+Workers may join later, and messages to and from each task take time.
+"""
 
 DISTRIBUTED = ("distributed", "dask.distributed")
 
 
 def current_client() -> Any | None:
-    """The ``distributed.Client`` that dask would compute with now, None if it would not.
+    """Return the ``distributed.Client`` that dask would compute with now, or None.
 
-    Inside a task there is none: a task that waits for other tasks could wait for ever.
+    Inside a task it is None: a task that waits for other tasks could wait for ever.
     """
     scheduler = dask.config.get("scheduler", None)
     if scheduler is not None and scheduler not in DISTRIBUTED:
         return scheduler if _is_client(scheduler) else None
+    # Without the module there is no client, and importing it takes long.
     if "distributed" not in sys.modules or this_worker() is not None:
         return None
     from distributed import default_client
@@ -60,13 +64,16 @@ def _is_client(client: Any) -> bool:
 
 
 def _leave_threads() -> None:
-    """In a forked child: threads of the parent's would never answer."""
+    """Forget the thread pools and clients of the parent in a forked child.
+
+    Their threads do not exist in the child, so they would never answer.
+    """
     threaded.default_pool = None
     threaded.pools.clear()
     threaded.pools_lock = threading.Lock()
     if "distributed" in sys.modules:
         for client in list(sys.modules["distributed"].Client._instances):
-            client.status = "closed"  # so that to compute with it is an error, not for ever
+            client.status = "closed"  # so that computing with it raises, and does not hang
 
 
 in_children(_leave_threads)
@@ -74,16 +81,18 @@ in_children(_leave_threads)
 
 @dataclass(frozen=True)
 class Pool:
-    """Takes calls, gives futures (``result``, ``exception``, ``cancel``, ``cancelled``).
+    """A pool that takes calls and returns futures.
+
+    Futures have ``result``, ``exception``, ``cancel`` and ``cancelled``.
 
     Attributes
     ----------
     submit
-        ``submit(name, func, *args)``; on a cluster the task is shown under the name.
+        Function ``submit(name, func, *args)``; on a cluster the task is shown under the name.
     ahead
-        So many calls under way keep everyone busy.
+        Number of calls under way that keeps all workers busy.
     remote
-        Arguments are pickled: the calls run in other processes.
+        Whether calls run in other processes, so that their arguments are pickled.
     """
 
     submit: Callable[..., Any]
@@ -93,12 +102,12 @@ class Pool:
 
 @contextmanager
 def open_pool(client: Any = None) -> Iterator[Pool]:
-    """Where calls go: a given Client, the current one, or dask's local scheduler.
+    """Open a pool on a given Client, the current one, or dask's local scheduler.
 
     Raises
     ------
     ConfigError
-        For an asynchronous client.
+        If the client is asynchronous.
     """
     if client is not None and not _is_client(client):
         raise ConfigError(f"a synchronous distributed.Client is needed, not {client!r}")
@@ -107,8 +116,9 @@ def open_pool(client: Any = None) -> Iterator[Pool]:
         threads = sum(client.nthreads().values())
 
         def submit(name: str, func: Callable[..., Any], *args: Any) -> Any:
-            # Never pure: what a function does to its run may differ from call to call.
-            key = f"{graph_name(name.strip('<>'))}-{uuid.uuid4().hex}"  # of a <lambda>, too
+            # Never pure: a function may give another result each time it is called with a run.
+            # The name of a lambda is "<lambda>".
+            key = f"{graph_name(name.strip('<>'))}-{uuid.uuid4().hex}"
             return client.submit(func, *args, key=key, pure=False)
 
         yield Pool(submit, max(LEAST_AHEAD, 2 * threads), True)
@@ -126,7 +136,10 @@ def open_pool(client: Any = None) -> Iterator[Pool]:
 
 
 def _local_executor() -> tuple[Executor, bool]:
-    """What dask's ``scheduler`` names, and whether it is the user's own executor."""
+    """Return the executor of dask's ``scheduler``, and whether it is the user's own.
+
+    The user's own is not shut down by the pool.
+    """
     scheduler = dask.config.get("scheduler", None)
     if isinstance(scheduler, Executor):
         return scheduler, True
@@ -154,25 +167,25 @@ def _call_pickled(call: bytes) -> Any:
 def as_completed(
     start: Callable[[Any], Any], items: Iterable[Any], most: int
 ) -> Iterator[tuple[Any, Any]]:
-    """Start a call per item; ``(item, future)`` in the order in which they end.
+    """Start a call per item, and yield ``(item, future)`` in the order in which the calls end.
 
     Parameters
     ----------
     start
-        From an item to the future of its call.
+        Function from an item to the future of its call.
     items
-        May be endless: one is taken when a call may be started.
+        Items, possibly endless: each is taken when its call is started.
     most
-        So many calls are started and not yet given at a time.
-
-    Notes
-    -----
-    Closing the iterator early cancels what has not run yet.
+        Maximum number of calls that are started and not yet yielded.
 
     Raises
     ------
     DaskbrokerError
-        In a forked child, for calls that its parent has started.
+        In a forked child, if its parent started calls.
+
+    Notes
+    -----
+    Closing the iterator early cancels the calls that have not run yet.
     """
     origin = Origin()
     ended: SimpleQueue[Any] = SimpleQueue()

@@ -16,18 +16,19 @@ __all__ = ["DaskbrokerEntrypoint"]
 
 
 class DaskbrokerEntrypoint(BackendEntrypoint):
-    """Streams of runs, opened by xarray.
+    """Entrypoint by which xarray opens streams of runs.
 
     ``xr.open_dataset(place, engine="daskbroker", run=uid, stream="primary")`` is
-    ``connect(place)[uid].dataset("primary", chunks=None)``. With ``chunks={}`` xarray cuts it as
-    :meth:`daskbroker.Header.dataset` would; that one also shares reads and names tasks by what
-    they read, so with Dask it is the better one.
+    ``connect(place)[uid].dataset("primary", chunks=None)``. With ``chunks={}`` xarray uses the
+    blocks of :meth:`daskbroker.Header.dataset`. With Dask, prefer that method: it also shares
+    reads between variables, and names tasks by what they read.
     """
 
     description: ClassVar[str] = "Bluesky runs in a daskbroker store"
     url: ClassVar[str] = ""
     supports_groups: ClassVar[bool] = True
-    # xarray would look for them, and refuse `**options`: of any engine, for whatever is opened.
+    # Without this list xarray inspects the signature of `open_dataset` and refuses `**options`,
+    # whatever engine is asked for.
     open_dataset_parameters: ClassVar[tuple[str, ...] | None] = (
         "filename_or_obj",
         "drop_variables",
@@ -36,7 +37,7 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
     )
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Never: a folder or a uri may be anything, so the engine has to be named."""
+        """Return False: a folder or URI may be anything, so the engine must be named."""
         return False
 
     def open_dataset(  # type: ignore[override]
@@ -48,28 +49,34 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
         stream: str = "primary",
         **options: Any,
     ) -> xr.Dataset:
-        """One stream of a run.
+        """Open one stream of a run as a lazy Dataset.
 
         Parameters
         ----------
         filename_or_obj
-            Whatever :func:`daskbroker.connect` opens.
+            Folder, URI or name that :func:`daskbroker.connect` accepts.
         drop_variables
             Names of variables to leave out.
         run
             Uid, scan_id or offset; by default the newest run.
         stream
-            Its name.
+            Name of the stream.
         **options
-            As :meth:`daskbroker.Header.dataset` has them: ``fields``, ``fill``, ``timestamps``,
-            ``duplicates``, ``dtypes``, ``roi`` and others, but for ``chunks``.
+            Options of :meth:`daskbroker.Header.dataset` except ``chunks``: ``fields``, ``fill``,
+            ``timestamps``, ``duplicates``, ``dtypes``, ``roi`` and others.
 
         Raises
         ------
-        StoreNotFound, KeyError, StreamNotFound
+        StoreNotFound
+            If there is no store.
+        KeyError
+            If there is no such run.
+        StreamNotFound
+            If the run has no such stream.
         """
         header = connect(filename_or_obj, create=False)[run]
         opened = header.dataset(stream, chunks=None, **options)
+        # The blocks of the default chunks are what xarray uses for `chunks={}`.
         lengths = header.dataset(stream, **options).chunks.get("time", ())
         for variable in opened.variables.values():
             if lengths and "time" in variable.dims:
@@ -86,14 +93,14 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
         run: Any = -1,
         fill: bool = True,
     ) -> xr.DataTree:
-        """All streams of a run, as :meth:`daskbroker.Header.tree` has them.
+        """Open all streams of a run as a lazy DataTree; see :meth:`daskbroker.Header.tree`.
 
         Parameters
         ----------
         filename_or_obj, drop_variables, run
             As for :meth:`open_dataset`.
         fill
-            Whether external data are filled.
+            Whether to fill external data.
         """
         tree = connect(filename_or_obj, create=False)[run].tree(fill, chunks=None)
         names = _names(drop_variables)
@@ -103,7 +110,7 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
 
     @staticmethod
     def _shown(opened: Any, place: str | PathLike[str]) -> Any:
-        """What was opened, which says from where, without a password."""
+        """Return what was opened, with its source, without password, in the encoding."""
         opened.encoding["source"] = redacted(fspath(place))
         return opened
 

@@ -1,4 +1,4 @@
-"""A run and its streams as databroker's version 2 shows them."""
+"""A run with the interface of databroker's version 2."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ PACKED = {
 
 
 class BlueskyRun(Mapping[str, BlueskyEventStream]):
-    """A run of ``db.v2``, a mapping from its streams; ``run.primary`` is ``run["primary"]``.
+    """A run of ``db.v2``: a mapping from names to streams; ``run.primary`` is ``run["primary"]``.
 
     Parameters
     ----------
     header
-        The same run with today's views.
+        The same run with daskbroker's own views.
     """
 
     def __init__(self, header: Header) -> None:
         self.header = header
 
     def __call__(self) -> BlueskyRun:
-        """The run itself: what databroker calls an entry and a run is one."""
+        """Return the run itself: databroker's catalog entry and run are one object here."""
         return self
 
     get = __call__  # type: ignore[assignment]
@@ -51,25 +51,25 @@ class BlueskyRun(Mapping[str, BlueskyEventStream]):
 
     @property
     def cat(self) -> Any:
-        """The catalog that has it."""
+        """Catalog that the run comes from."""
         return self.header.db.v2
 
     @property
     def metadata(self) -> dict[str, Any]:
         """``{"start": …, "stop": …}``; the stop is None while there is none."""
         if self.header.stop is None:
-            self.header = self.header.db[self.header.uid]  # it may have come since
+            self.header = self.header.db[self.header.uid]  # the stop may have been inserted since
         return {"start": self.header.start, "stop": self.header.stop}
 
     def describe(self) -> dict[str, Any]:
-        """Name and metadata."""
+        """Return ``{"name": …, "metadata": …}``."""
         return {"name": self.name, "metadata": self.metadata}
 
     # -- streams -----------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> BlueskyEventStream:
         if name not in self.header.streams:
-            self.header.es_given_stream(name)  # a StreamNotFound that names those there are
+            self.header.es_given_stream(name)  # raises a StreamNotFound that lists the streams
         return BlueskyEventStream(self.header, name, deregistered=self._check)
 
     def __getattr__(self, name: str) -> BlueskyEventStream:
@@ -92,14 +92,24 @@ class BlueskyRun(Mapping[str, BlueskyEventStream]):
     # -- data --------------------------------------------------------------------------------
 
     def documents(self, *, fill: str, strict_order: bool = True) -> Iterator[tuple[str, Any]]:
-        """The documents as ``(name, doc)``, each event and datum as a page of one. Lazy.
+        """Iterate over the documents as ``(name, doc)``, each event and datum as a page. Lazy.
+
+        Each page has one event or datum.
 
         Parameters
         ----------
         fill
-            ``"yes"``: external data; ``"no"``: references; ``"delayed"``: Dask arrays.
+            Form of external data: arrays (``"yes"``), references (``"no"``), or one Dask array
+            per cell (``"delayed"``).
         strict_order
-            Without effect: events are always in the order of time.
+            Ignored: events are always ordered by time.
+
+        Raises
+        ------
+        ValueError
+            If ``fill`` is another value.
+        HandlerNotFound
+            If a handler that filling needs was deregistered.
         """
         if fill not in FILL:
             raise ValueError(f"fill is one of {', '.join(FILL)}, not {fill!r}")
@@ -112,25 +122,25 @@ class BlueskyRun(Mapping[str, BlueskyEventStream]):
         return (_paged(name, doc) for name, doc in stream)
 
     def canonical(self, *, fill: str, strict_order: bool = True) -> Iterator[tuple[str, Any]]:
-        """The old name of :meth:`documents`; it warns."""
+        """Old name of :meth:`documents`; warns."""
         _warn_of("canonical")
         yield from self.documents(fill=fill, strict_order=strict_order)
 
     def read_canonical(self) -> Iterator[tuple[str, Any]]:
-        """The old name of ``documents(fill="yes")``; it warns."""
+        """Old name of ``documents(fill="yes")``; warns."""
         _warn_of("read_canonical")
         yield from self.documents(fill="yes")
 
     def get_file_list(self, resource: Mapping[str, Any]) -> list[str]:
-        """Paths of the files of a resource document."""
+        """Return the paths of the files of a resource document."""
         return file_list(self.header, resource)
 
     def read(self) -> xr.Dataset:
-        """Of a stream only: ``run.primary.read()``."""
+        """Not supported; read a stream instead, ``run.primary.read()``."""
         raise NotImplementedError("read one of its streams, run.primary.read()")
 
     def to_dask(self) -> xr.Dataset:
-        """Of a stream only: ``run.primary.to_dask()``."""
+        """Not supported; open a stream instead, ``run.primary.to_dask()``."""
         raise NotImplementedError("read one of its streams, run.primary.to_dask()")
 
     def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""What ``import databroker.core`` finds after :func:`daskbroker.compat.install`."""
+"""The module ``databroker.core`` after :func:`daskbroker.compat.install`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ logger = logging.getLogger(__name__)
 
 
 def discover_handlers(entrypoint_group_name: str = "databroker.handlers") -> dict[str, Any]:
-    """Handler classes of installed packages by spec, as ``event_model.Filler`` takes them.
+    """Return the handler classes of installed packages by spec, as ``event_model.Filler`` needs.
 
-    One that cannot be imported is left out, and logged.
+    A handler that cannot be imported is left out, and a warning is logged.
     """
     found: dict[str, Any] = {}
     for point in entry_points(group=entrypoint_group_name):
         try:
             found[point.name] = point.load()
-        except Exception as error:  # of whatever the package imports
+        except Exception as error:  # importing a package may raise anything
             logger.warning("the handler of %s, %s, is left out: %s", point.name, point.value, error)
     return found

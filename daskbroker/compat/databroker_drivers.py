@@ -1,6 +1,6 @@
-"""What ``import databroker._drivers`` finds after :func:`daskbroker.compat.install`.
+"""The module ``databroker._drivers`` after :func:`daskbroker.compat.install`.
 
-Clients ask by it whether a catalog is iterated from the newest run on, as ours is.
+Clients use it to find out whether a catalog is iterated from the newest run on, as ours is.
 """
 
 from __future__ import annotations
@@ -10,4 +10,4 @@ from .v2 import Catalog as BlueskyMongoCatalog
 __all__ = ["BlueskyMongoCatalog"]
 
 __path__: list[str] = []
-"""Of a package; its modules are found already."""
+"""Marks the module as a package; its modules are already in ``sys.modules``."""

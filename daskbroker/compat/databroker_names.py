@@ -1,4 +1,4 @@
-"""What ``import databroker`` finds after :func:`daskbroker.compat.install`."""
+"""The module ``databroker`` after :func:`daskbroker.compat.install`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from .v2 import Catalog
 __all__ = ["ALL", "Broker", "Header", "Results", "catalog", "list_configs", "temp"]
 
 __path__: list[str] = []
-"""Of a package, as ``import databroker.v1`` needs it; its modules are found already."""
+"""Marks the module as a package, as ``import databroker.v1`` needs it.
+
+Its modules are already in ``sys.modules``.
+"""
 
 
 class _Catalogs(Mapping[str, Catalog]):
-    """``databroker.catalog``: a catalog by the name of its configuration."""
+    """``databroker.catalog``: a mapping from the names of configurations to catalogs."""
 
     def __getitem__(self, name: str) -> Catalog:
         if name not in self:
@@ -46,10 +49,10 @@ catalog = _Catalogs()
 
 
 def list_configs() -> list[str]:
-    """Names of the configurations there are."""
+    """Return the sorted names of all configurations."""
     return sorted({one.name for one in list_configurations()})
 
 
 def temp() -> Broker:
-    """A broker whose runs are gone when the process ends."""
+    """Return a broker whose runs are deleted when the process ends."""
     return _temp().v1  # type: ignore[no-any-return]

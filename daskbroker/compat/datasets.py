@@ -1,4 +1,4 @@
-"""Datasets as databroker gives them: times in POSIX seconds, and data keys as variables."""
+"""Datasets in databroker's form: times in POSIX seconds, and data keys as variables."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["stream_dataset"]
 def stream_dataset(
     header: Header, stream_name: str, fields: Mapping[str, str] | Sequence[str] | None = None
 ) -> xr.Dataset:
-    """One stream as a lazy Dataset whose only coordinate is ``time``, in POSIX seconds.
+    """Open one stream as a lazy Dataset whose only coordinate is ``time``, in POSIX seconds.
 
     Parameters
     ----------
     header, stream_name
-        Run and stream.
+        Run, and name of the stream.
     fields
-        As for :meth:`daskbroker.Header.dataset`, or a mapping from them to the names of variables.
+        Fields as for :meth:`daskbroker.Header.dataset`, or a mapping from such fields to the names
+        of the variables.
     """
     asked = fields if fields is None else list(fields)
     dataset = header.dataset(stream_name, asked, duplicates="all")
@@ -37,7 +38,7 @@ def stream_dataset(
 
 
 def _dimensions(dataset: xr.Dataset) -> dict[Any, str]:
-    """New names, ``dim_0`` and so on, of the dimensions that have none of their own."""
+    """Return new names (``dim_0``, …) of the dimensions that descriptors do not name."""
     unnamed = [
         dim
         for key, variable in dataset.data_vars.items()
@@ -48,6 +49,6 @@ def _dimensions(dataset: xr.Dataset) -> dict[Any, str]:
 
 
 def _variable(field: str) -> str:
-    """What a field is called in today's Dataset."""
+    """Return the name of a field's variable in daskbroker's Dataset."""
     role, _, key = field.partition(":")
     return {"data": key, "ts": f"ts_{key}"}.get(role, field)

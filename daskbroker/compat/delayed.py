@@ -1,4 +1,4 @@
-"""Documents whose external data are Dask arrays, one for each cell, that nobody has read yet."""
+"""Documents whose external data are lazy Dask arrays, one for each cell."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["delayed_events"]
 
 
 def delayed_events(header: Header) -> Iterator[tuple[str, Any]]:
-    """The documents of a run, events with lazy arrays in place of references.
+    """Yield the documents of a run, with lazy arrays in place of references in events.
 
-    They are cells of the run's Datasets, which read a block of cells when one of it is computed.
+    The arrays are cells of the run's Datasets, so computing one reads its whole block of cells.
     """
     lazy: dict[str, dict[str, Any]] = {}
     places: dict[str, int] = {}

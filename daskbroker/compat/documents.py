@@ -1,4 +1,4 @@
-"""Documents of runs as databroker 1 gives them: fields selected, a hook called for each."""
+"""Documents of runs in databroker 1's form: fields are selected, and a hook is called for each."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from .selecting import Selection
 __all__ = ["Hook", "as_document", "hooked", "run_documents"]
 
 Hook = Callable[[str, Any], Any]
-"""Called with name and document; what it returns is what a user gets."""
+"""Function of name and document whose result is given to the user."""
 
 
 def as_document(name: str, doc: Any) -> Any:
-    """The hook that a broker begins with: a :class:`daskbroker.Document`."""
-    if name == "event" and "filled" in doc:  # which each event has for itself
+    """Return a document as a :class:`daskbroker.Document`; the default hook of a broker."""
+    if name == "event" and "filled" in doc:  # no event shares this mapping with another
         doc = {**doc, "filled": FrozenDict(doc["filled"])}
     return doc if isinstance(doc, Document) else Document(doc)
 
 
 def hooked(hook: Hook, name: str, doc: Mapping[str, Any]) -> Any:
-    """What a hook makes of a document; one of a user's own gets a plain dict, to change."""
+    """Return the result of a hook for a document.
+
+    A user's own hook gets a plain dict, which it may change.
+    """
     if hook is as_document:
         return as_document(name, doc)
     return hook(name, doc.copy() if isinstance(doc, Document) else Document(doc).copy())
@@ -35,7 +38,21 @@ def hooked(hook: Hook, name: str, doc: Mapping[str, Any]) -> Any:
 def run_documents(
     header: Header, hook: Hook, stream_name: Any, fields: Iterable[str] | None, fill: bool
 ) -> Iterator[tuple[str, Any]]:
-    """The documents of a run or of one stream of it; events without data are left out. Lazy."""
+    """Yield the documents of a run or of one of its streams; events without data are left out.
+
+    Parameters
+    ----------
+    header
+        The run.
+    hook
+        Hook that each document goes through.
+    stream_name
+        Name of one stream, or ``ALL``.
+    fields
+        Fields as :class:`~daskbroker.compat.selecting.Selection` takes them; all data if None.
+    fill
+        Whether to replace references by external data.
+    """
     fields = None if fields is None else set(fields)
     descriptors = [
         doc
@@ -45,7 +62,7 @@ def run_documents(
     ]
     chosen = {d["uid"]: Selection.of(fields, d, header.start, header.stop) for d in descriptors}
     kept = (set(chosen[d["uid"]].kept(d)) & set(external_keys(d)) for d in descriptors)
-    fill = bool(fill) and any(kept)  # no file is read for what is left out
+    fill = bool(fill) and any(kept)  # no file is read for keys that are left out
     for name, doc in _stream(header, stream_name, descriptors, fill):
         if name == "descriptor":
             doc = chosen[doc["uid"]].described(doc)
@@ -63,7 +80,7 @@ def _stream(
         yield from header.documents(fill)
     elif descriptors:
         yield from header.stream(stream_of(descriptors[0]), fill)
-    else:  # a stream that is not there is one without events
+    else:  # databroker treats a missing stream as one without events
         yield "start", header.start
         if header.stop is not None:
             yield "stop", header.stop

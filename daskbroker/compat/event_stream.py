@@ -1,4 +1,4 @@
-"""A stream of a run as databroker's version 2 shows it."""
+"""A stream of a run with the interface of databroker's version 2."""
 
 from __future__ import annotations
 
@@ -16,18 +16,23 @@ __all__ = ["BlueskyEventStream"]
 
 
 class BlueskyEventStream:
-    """A stream; ``run.primary``.
+    """A stream of a run, such as ``run.primary``.
 
     Parameters
     ----------
     header
-        The run, with today's views.
+        The run with daskbroker's own views.
     name
-        Of the stream.
+        Name of the stream.
     include, exclude
-        Data keys that are, or are not, in the Dataset; not both.
+        Data keys to have in the Dataset, or to leave out; only one of the two may be given.
     deregistered
-        Called before files are read; raises if a handler was deregistered.
+        Function that is called before files are read; it raises if a handler was deregistered.
+
+    Raises
+    ------
+    ValueError
+        If both ``include`` and ``exclude`` are given.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class BlueskyEventStream:
     def __call__(
         self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
     ) -> BlueskyEventStream:
-        """The same stream with some data keys, or without some."""
+        """Return the same stream with only some data keys, or without some."""
         return BlueskyEventStream(self.header, self.name, include, exclude, self._check)
 
     get = __call__
@@ -60,21 +65,21 @@ class BlueskyEventStream:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """``start`` and ``stop`` of the run, and the ``descriptors`` of the stream."""
+        """``start`` and ``stop`` of the run, and ``descriptors`` of the stream, in a dict."""
         header = self.header
         descriptors = self._descriptors
         return {"start": header.start, "stop": header.stop, "descriptors": descriptors}
 
     def describe(self) -> dict[str, Any]:
-        """Name and metadata."""
+        """Return ``{"name": …, "metadata": …}``."""
         return {"name": self.name, "metadata": self.metadata}
 
     def read(self) -> xr.Dataset:
-        """The stream, read and filled."""
+        """Read the stream into memory as a Dataset, with external data filled."""
         return self.to_dask().load()
 
     def to_dask(self) -> xr.Dataset:
-        """The stream as a lazy Dataset; ``time`` is in POSIX seconds."""
+        """Open the stream as a lazy Dataset; ``time`` is in POSIX seconds."""
         self._check()
         if self._include is None and not self._exclude:
             return stream_dataset(self.header, self.name)
@@ -88,13 +93,13 @@ class BlueskyEventStream:
 
     @property
     def timestamps(self) -> xr.Dataset:
-        """When each value was read, POSIX seconds, by data key; a lazy Dataset."""
+        """Timestamps of each data key in POSIX seconds, as a lazy Dataset."""
         fields = {f"ts:{key}": key for key in self._keys}
         return stream_dataset(self.header, self.name, fields)
 
     @property
     def config(self) -> dict[str, Configuration]:
-        """``{device: configuration}``; ``run.primary.config["det"].read()``."""
+        """``{device: configuration}``, as in ``run.primary.config["det"].read()``."""
         devices: dict[str, dict[str, None]] = {}
         for doc in self._descriptors:
             for device, configuration in (doc.get("configuration") or {}).items():
@@ -114,14 +119,14 @@ class BlueskyEventStream:
 
 
 class Configuration:
-    """The configuration of a device, event by event.
+    """The configuration of a device, with one value per event.
 
     Parameters
     ----------
     header, name
-        Run and stream.
+        Run, and name of the stream.
     device, keys
-        The device, and what is known of it.
+        Name of the device, and keys of its configuration.
     """
 
     def __init__(self, header: Header, name: str, device: str, keys: list[str]) -> None:
@@ -131,11 +136,11 @@ class Configuration:
         self.keys = keys
 
     def read(self) -> xr.Dataset:
-        """As a Dataset along ``time``."""
+        """Read the configuration into memory, as a Dataset along ``time``."""
         return self.to_dask().load()
 
     def to_dask(self) -> xr.Dataset:
-        """As a lazy Dataset along ``time``."""
+        """Open the configuration as a lazy Dataset along ``time``."""
         fields = {f"config:{self.device}:{key}": key for key in self.keys}
         return stream_dataset(self.header, self.name, fields)
 

@@ -1,4 +1,4 @@
-"""Handlers and detector files as databroker 1 shows them: ``db.v1.reg``."""
+"""Handlers and detector files with the interface of databroker 1: ``db.v1.reg``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ RenameHook = Callable[[int, int, str, str], Any]
 
 
 class HandlerView(Mapping[str, Any]):
-    """``{spec: handler class}`` of a broker, to look at; a class is imported when it is asked for.
+    """A read-only mapping ``{spec: handler class}`` of a broker.
 
-    Specs whose handler was deregistered here are not among them, whether built in or not.
+    A class is imported when it is looked up. Specs whose handler was deregistered here are left
+    out, whether the handler is built in or not.
     """
 
     def __init__(self, db: DataBroker) -> None:
@@ -45,12 +46,12 @@ class HandlerView(Mapping[str, Any]):
 
 
 class Registry:
-    """``db.v1.reg``: handlers by spec, and copies of detector files.
+    """``db.v1.reg``: register handlers by spec, and copy detector files.
 
     Parameters
     ----------
     db
-        Whose handlers these are.
+        Broker that has the handlers.
     """
 
     def __init__(self, db: DataBroker) -> None:
@@ -59,25 +60,31 @@ class Registry:
 
     @property
     def root_map(self) -> dict[str, str]:
-        """``{root in the documents: root where the files are now}``; change it as you like."""
+        """``{root in the documents: root where the files are now}``; may be changed in place."""
         return self._db.root_map
 
     def register_handler(self, key: str, handler: Any, overwrite: bool = False) -> None:
-        """As :meth:`daskbroker.DataBroker.register_handler`."""
+        """Register a handler; see :meth:`daskbroker.DataBroker.register_handler`."""
         self._db.register_handler(key, handler, overwrite)
         self.handler_reg.gone.discard(normal_spec(key))
 
     def deregister_handler(self, key: str) -> None:
-        """Forget the handler of a spec.
+        """Remove the handler of a spec.
 
-        One that is built in or installed is forgotten by ``db.v1`` only.
+        A handler that is built in or installed is removed from ``db.v1`` and ``db.v2`` only.
         """
         with suppress(HandlerNotFound):
             self._db.deregister_handler(key)
         self.handler_reg.gone.add(normal_spec(key))
 
     def check(self, header: Header) -> None:
-        """Raise HandlerNotFound, a KeyError, if a resource of a run has a deregistered spec."""
+        """Check that no resource of a run has a deregistered spec.
+
+        Raises
+        ------
+        HandlerNotFound
+            If one has. It is a KeyError.
+        """
         if not self.handler_reg.gone:
             return
         for plan in header.plans():
@@ -97,25 +104,33 @@ class Registry:
         file_rename_hook: RenameHook | None = None,
         run_start_uid: str | None = None,
     ) -> list[tuple[str, str]]:
-        """Copy the files of a resource below another root; no document changes.
+        """Copy the files of a resource below another root; no document is changed.
 
         Parameters
         ----------
         resource
-            The document.
+            Resource document.
         new_root
-            Each file has the path below it that it had below the resource's ``root``.
+            Folder to copy to. Each file keeps the path that it has below the resource's ``root``.
         verify
-            Not supported, as in databroker.
+            Must be False; verifying is not supported, as in databroker.
         file_rename_hook
-            Called before each copy as ``hook(number, total, old, new)``; what it raises is ignored.
+            Function called before each copy as ``hook(number, total, old, new)``; its exceptions
+            are ignored.
         run_start_uid
-            Of the run, if the resource does not tell.
+            Uid of the run, if the resource has no ``run_start``.
 
         Returns
         -------
-        list
-            Of ``(old path, new path)``.
+        list of tuple
+            ``(old path, new path)`` of each file.
+
+        Raises
+        ------
+        NotImplementedError
+            If ``verify`` is True.
+        ValueError
+            If the run is not known.
         """
         if verify:
             raise NotImplementedError("verify=True is not supported; daskbroker.copy verifies")
@@ -131,7 +146,7 @@ class Registry:
         ]
         for number, (old, new) in enumerate(pairs):
             if file_rename_hook is not None:
-                with suppress(Exception):  # it only looks on
+                with suppress(Exception):  # the hook only observes, and must not stop the copy
                     file_rename_hook(number, len(pairs), old, new)
             os.makedirs(os.path.dirname(new), exist_ok=True)
             shutil.copy2(old, new)
@@ -139,9 +154,9 @@ class Registry:
 
 
 def file_list(header: Header, resource: Mapping[str, Any]) -> list[str]:
-    """Paths of the files of a resource.
+    """Return the paths of the files of a resource.
 
-    By ``get_file_list`` of its handler, if that has one; else those that its path names.
+    They come from ``get_file_list`` of its handler if it has that method, else from its path.
     """
     db = header.db
     resolved = resolve(resource, root_map=db.root_map, readable_roots=db.readable_roots)

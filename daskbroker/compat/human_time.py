@@ -1,4 +1,4 @@
-"""Times as databroker reads them: text to any precision means the first instant of that."""
+"""Times as databroker reads them: a text of any precision means the first instant of it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H", "%Y-%m-%d", "%Y
 
 
 def seconds(value: Any, timezone: str = "local") -> float | None:
-    """POSIX seconds of a time that a user of databroker gives; None of nothing.
+    """Return a time that a user of databroker gives as POSIX seconds; None if it is None.
 
-    Unlike ``until`` of :meth:`daskbroker.DataBroker.__call__`, a date is its first instant here.
+    A date means its first instant, unlike ``until`` of :meth:`daskbroker.DataBroker.__call__`.
 
     Parameters
     ----------
     value
-        POSIX seconds, a datetime, or text of one of `FORMATS`.
+        POSIX seconds, a datetime, or text in one of `FORMATS`.
     timezone
-        Of what has none.
+        Zone of datetimes and texts that have none.
 
     Raises
     ------
     BadQuery
-        For text of another form; a ValueError.
+        If a text has another form. It is a ValueError.
     """
     if isinstance(value, str):
         value = _parsed(value.strip())

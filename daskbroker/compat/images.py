@@ -1,4 +1,4 @@
-"""Frames as databroker 1 gives them: one after the other, whatever number each event has."""
+"""The frames of databroker 1: a sequence with one array per event."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ __all__ = ["Images"]
 
 
 class Images(Sequence[Any]):
-    """A sequence with one NumPy array per event; each is read when it is asked for.
+    """A sequence with one NumPy array per event, read when it is indexed.
+
+    The index is the position of the event in the runs, not its ``seq_num``.
 
     Parameters
     ----------
     arrays
-        One lazy array per run, events first.
+        One lazy array per run, whose first dimension is the events.
     """
 
     def __init__(self, arrays: Sequence[xr.DataArray]) -> None:
@@ -28,7 +30,7 @@ class Images(Sequence[Any]):
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
-        """Of one event."""
+        """Shape of the array of one event."""
         return tuple(self._arrays[0].shape[1:])
 
     @property
@@ -38,7 +40,7 @@ class Images(Sequence[Any]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Number of events and shape of one."""
+        """Number of events, followed by the shape of one."""
         return (len(self), *self.frame_shape)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""``import databroker`` where databroker is not installed, on request."""
+"""Make ``import databroker`` work where databroker is not installed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MODULES = {
     "databroker.v1": "v1",
     "databroker.v2": "v2",
 }
-"""What each is here."""
+"""Modules of this package by the names that they get in databroker."""
 
 
 def install() -> None:
-    """Make ``import databroker`` of this process find daskbroker's interfaces of databroker.
+    """Make ``import databroker`` find daskbroker's interfaces of databroker in this process.
 
-    They are ``databroker``, ``databroker.v1``, ``.v2``, ``.queries`` and ``.core``. Called again,
-    it does nothing.
+    The modules are ``databroker``, ``databroker.v1``, ``.v2``, ``.queries`` and ``.core``. A second
+    call has no effect.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Queries that a catalog's ``search`` takes, beside plain mappings: ``databroker.queries``."""
+"""Queries that a catalog's ``search`` takes beside plain mappings: ``databroker.queries``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Query", "TextQuery", "TimeRange", "compiled"]
 
 
 class Query(Mapping[str, Any]):
-    """A Mongo-style query that is made of arguments; a mapping.
+    """A mapping that is a Mongo-style query made from arguments.
 
     Attributes
     ----------
     kwargs
-        The arguments.
+        Arguments that the query was made from.
     query
-        The mapping.
+        Mongo-style query.
     """
 
     def __init__(self, kwargs: dict[str, Any], query: dict[str, Any]) -> None:
@@ -38,7 +38,7 @@ class Query(Mapping[str, Any]):
         return len(self.query)
 
     def replace(self, **kwargs: Any) -> Self:
-        """The same query with other arguments."""
+        """Return the same kind of query with some arguments replaced."""
         return type(self)(**{**self.kwargs, **kwargs})
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class Query(Mapping[str, Any]):
 
 
 class TimeRange(Query):
-    """Runs that began in a span of time: from ``since`` on, before ``until``.
+    """Query for runs that began at ``since`` or later, and before ``until``.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ class TimeRange(Query):
         POSIX seconds, datetimes, or text such as ``2026-11`` or ``2026-11-26 14:30``, which means
         its first instant.
     timezone
-        Of times without one; that of this machine by default.
+        Zone of times that have none; by default that of this machine.
 
     Raises
     ------
     BadQuery
-        For text that is no time, and a span that ends before it begins; a ValueError.
+        If a text is not a valid time, or ``since`` is later than ``until``. It is a ValueError.
     """
 
     def __init__(self, since: Any = None, until: Any = None, timezone: str | None = None) -> None:
@@ -75,12 +75,12 @@ class TimeRange(Query):
 
 
 class TextQuery(Query):
-    """Runs with these words in the values of start or stop.
+    """Query for runs with some words in the values of their start or stop.
 
     Parameters
     ----------
     text_search
-        The words.
+        Words to look for.
     """
 
     def __init__(self, text_search: str) -> None:
@@ -88,11 +88,12 @@ class TextQuery(Query):
 
 
 def compiled(query: Mapping[str, Any]) -> Search:
-    """What a Mongo-style query on start documents asks for; ``$text`` is on start and stop.
+    """Compile a Mongo-style query on start documents; ``$text`` looks into start and stop.
 
     Raises
     ------
     BadQuery
+        If the query is not valid.
     """
     rest = dict(query)
     text = rest.pop("$text", None)

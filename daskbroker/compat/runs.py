@@ -1,4 +1,4 @@
-"""A run and the results of a search as databroker 1 shows them."""
+"""A run, and the results of a search, with the interface of databroker 1."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ KEYS = ("start", "descriptors", "stop", "ext")
 
 
 class Header:
-    """A run of ``db.v1``: what it gives is computed, and unfilled unless ``fill=True``.
+    """A run of ``db.v1``; its tables are computed, and unfilled unless ``fill=True``.
 
     Parameters
     ----------
     db
-        The broker, by whose ``prepare_hook`` documents are given.
+        Broker whose ``prepare_hook`` is applied to documents.
     run
-        The run.
+        The same run with daskbroker's own views.
 
     Attributes
     ----------
     run
-        The same run with today's views.
+        The same run with daskbroker's own views.
     ext
-        What ``db.external_fetchers`` gave for it.
+        Namespace of the results of ``db.external_fetchers`` for the run.
     """
 
     def __init__(self, db: Broker, run: today.Header) -> None:
@@ -52,24 +52,24 @@ class Header:
 
     @property
     def uid(self) -> str:
-        """Of the run."""
+        """Uid of the run."""
         return self.run.uid
 
     @property
     def start(self) -> Any:
-        """The start document."""
+        """Start document."""
         return hooked(self.db.prepare_hook, "start", self.run.start)
 
     @property
     def stop(self) -> Any:
-        """The stop document; an empty one while there is none."""
+        """Stop document; an empty one while the run has none."""
         if self.run.stop is None:
-            self.run = self.run.db[self.uid]  # it may have come since
+            self.run = self.run.db[self.uid]  # the stop may have been inserted since
         return hooked(self.db.prepare_hook, "stop", self.run.stop or {})
 
     @property
     def descriptors(self) -> list[Any]:
-        """Of all streams, the newest first."""
+        """Descriptors of all streams, newest first."""
         docs = [doc for several in self.run.descriptors.values() for doc in several]
         docs.sort(key=seconds_of, reverse=True)
         return [hooked(self.db.prepare_hook, "descriptor", doc) for doc in docs]
@@ -80,7 +80,7 @@ class Header:
         return self.run.streams
 
     def fields(self, stream_name: Any = ALL) -> set[str]:
-        """Names of the data keys of one stream, or of all."""
+        """Return the names of the data keys of one stream, or of all streams."""
         return {
             key
             for stream, docs in self.run.descriptors.items()
@@ -90,7 +90,7 @@ class Header:
         }
 
     def devices(self, stream_name: Any = ALL) -> set[str]:
-        """Names of the devices of one stream, or of all."""
+        """Return the names of the devices of one stream, or of all streams."""
         return {
             device
             for stream, docs in self.run.descriptors.items()
@@ -100,7 +100,10 @@ class Header:
         }
 
     def config_data(self, device_name: str) -> dict[str, list[dict[str, Any]]]:
-        """Configuration of a device: per stream, one mapping per descriptor; {} if it has none."""
+        """Return the configuration of a device: by stream, one mapping per descriptor that has it.
+
+        It is empty if no descriptor has the device.
+        """
         read: dict[str, list[dict[str, Any]]] = {}
         for stream, docs in self.run.descriptors.items():
             for doc in docs:
@@ -114,11 +117,11 @@ class Header:
     def documents(
         self, stream_name: Any = ALL, fields: Iterable[str] | None = None, fill: bool = False
     ) -> Iterator[tuple[str, Any]]:
-        """As :meth:`Broker.get_documents`."""
+        """Iterate over the documents; see :meth:`Broker.get_documents`."""
         return self.db.get_documents(self, stream_name, fields, fill)
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
-        """The old name of :meth:`documents`; it warns."""
+        """Old name of :meth:`documents`; warns."""
         warnings.warn("Header.stream is called Header.documents now", UserWarning, stacklevel=2)
         return self.documents(*args, **kwargs)
 
@@ -128,7 +131,7 @@ class Header:
         fields: Iterable[str] | None = None,
         fill: bool = False,
     ) -> Iterator[Any]:
-        """As :meth:`Broker.get_events`."""
+        """Iterate over the events of one stream; see :meth:`Broker.get_events`."""
         return self.db.get_events(self, stream_name, fields, fill)
 
     def table(
@@ -140,7 +143,7 @@ class Header:
         convert_times: bool = True,
         localize_times: bool = True,
     ) -> pd.DataFrame:
-        """As :meth:`Broker.get_table`."""
+        """Return one stream as a pandas DataFrame; see :meth:`Broker.get_table`."""
         return self.db.get_table(
             self,
             stream_name,
@@ -152,8 +155,9 @@ class Header:
         )
 
     def data(self, field: str, stream_name: str = "primary", fill: bool = True) -> Iterator[Any]:
-        """The values of one field, event by event. Lazy."""
+        """Yield the values of one field, event by event. Lazy."""
         descriptors = self.run.descriptors.get(stream_name, [])
+        # A field that is no data key may be metadata, or a pattern; `events` knows those.
         if not all(field in doc["data_keys"] for doc in descriptors):
             for event in self.events(stream_name, [field], fill):
                 yield event["data"][field]
@@ -165,11 +169,11 @@ class Header:
                     yield doc["data"][field]
 
     def xarray(self, stream_name: str = "primary") -> xr.Dataset:
-        """One stream as a Dataset, read and filled."""
+        """Read one stream into memory as a Dataset, with external data filled."""
         return self.xarray_dask(stream_name).load()
 
     def xarray_dask(self, stream_name: str = "primary") -> xr.Dataset:
-        """One stream as a lazy Dataset; ``time`` is in POSIX seconds."""
+        """Open one stream as a lazy Dataset; ``time`` is in POSIX seconds."""
         self.db.reg.check(self.run)
         return stream_dataset(self.run, stream_name)
 
@@ -181,19 +185,19 @@ class Header:
         return getattr(self, key)
 
     def get(self, *args: Any) -> Any:
-        """``get(name[, default])``: any attribute, as in databroker."""
+        """Return any attribute, or a default: ``get(name[, default])``, as in databroker."""
         return getattr(self, *args)
 
     def keys(self) -> Iterator[str]:
-        """What ``h[...]`` takes."""
+        """Iterate over the keys of ``h[...]``."""
         return iter(KEYS)
 
     def values(self) -> Iterator[Any]:
-        """What these are."""
+        """Iterate over the values of ``h[...]``."""
         return (getattr(self, key) for key in KEYS)
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """Both."""
+        """Iterate over pairs of key and value of ``h[...]``."""
         return ((key, getattr(self, key)) for key in KEYS)
 
     def __iter__(self) -> Iterator[str]:
@@ -216,14 +220,14 @@ class Header:
 
 
 class Results:
-    """The runs that a search of ``db.v1`` finds, newest first; each loop looks anew.
+    """The runs that a search of ``db.v1`` finds, newest first; each iteration searches anew.
 
     Parameters
     ----------
     db
-        The broker.
+        Broker of databroker 1 that the runs come from.
     runs
-        The same runs with today's views.
+        The same runs with daskbroker's own views.
     """
 
     def __init__(self, db: Broker, runs: found.Results) -> None:

@@ -1,7 +1,7 @@
-"""Fields as databroker 1 selects them: expressions that match whole data keys, or metadata.
+"""Fields of databroker 1: regular expressions that match whole data keys, or metadata.
 
-A field is looked for among data keys, then in the configuration of the descriptor (by its own
-key, whatever the device), then in start and in stop; what is not data becomes a constant.
+A field is looked up among data keys, then in the configuration of the descriptor (by its own key,
+whatever the device), then in start, then in stop. Metadata become constant values of each event.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Doc = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Selection:
-    """What is kept of the events of one descriptor, and what is added to them.
+    """Data keys to leave out of the events of one descriptor, and metadata to add to them.
 
     Attributes
     ----------
     dropped
         Data keys that are left out.
     data, timestamps
-        Metadata that become data of each event.
+        Metadata that are added to the data of each event, and their timestamps, by key.
     """
 
     dropped: frozenset[str]
@@ -38,7 +38,7 @@ class Selection:
     def of(
         cls, fields: Iterable[str] | None, descriptor: Doc, start: Doc, stop: Doc | None
     ) -> Selection:
-        """For fields as a user gives them; None: all data, and no metadata."""
+        """Make the selection of given fields; all data keys and no metadata if None."""
         if fields is None:
             return cls(frozenset(), {}, {})
         pattern = re.compile("|".join(rf"(?:{one})\Z" for one in sorted(fields)) or ".*")
@@ -55,18 +55,18 @@ class Selection:
         return cls(frozenset(set(keys) - found), data, timestamps)
 
     def kept(self, descriptor: Doc) -> list[str]:
-        """The data keys that are not left out, in the order of the descriptor."""
+        """Return the data keys that are kept, in the order of the descriptor."""
         return [key for key in descriptor["data_keys"] if key not in self.dropped]
 
     def described(self, descriptor: Doc) -> Doc:
-        """The descriptor without the data keys that are left out; its uid stays."""
+        """Return the descriptor without the dropped data keys; it keeps its uid."""
         if not self.dropped:
             return descriptor
         keys = descriptor["data_keys"]
         return {**descriptor, "data_keys": {key: keys[key] for key in self.kept(descriptor)}}
 
     def applied(self, event: Doc) -> Doc:
-        """An event with the chosen data and timestamps."""
+        """Return an event with the selected data and timestamps."""
         if not self.dropped and not self.data:
             return event
         return {
@@ -80,7 +80,7 @@ class Selection:
 
 
 def _metadata(descriptor: Doc, start: Doc, stop: Doc) -> Iterable[tuple[Doc, Doc]]:
-    """Values and their timestamps, in the order in which a field is looked for."""
+    """Yield pairs of values and timestamps, in the order in which a field is looked up."""
     devices = list((descriptor.get("configuration") or {}).values())
     data = {k: v for device in devices for k, v in (device.get("data") or {}).items()}
     times = {k: v for device in devices for k, v in (device.get("timestamps") or {}).items()}

@@ -1,4 +1,4 @@
-"""Tables as databroker 1 gives them: computed, one row per event, metadata as constant columns."""
+"""Tables of databroker 1: computed, one row per event, metadata as constant columns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ def table_of(
     fill: bool,
     as_datetime: bool,
 ) -> pd.DataFrame:
-    """One stream of some runs, row by row below each other; no rows where it is not there.
+    """Return one stream of some runs as one computed table with the index ``seq_num``.
+
+    Runs without the stream have no rows.
 
     Parameters
     ----------
     headers
-        The runs, in the order of the rows.
+        Runs in the order of the rows.
     stream_name, fields, fill
         As for :meth:`daskbroker.compat.v1.Broker.get_table`.
     as_datetime
-        The column ``time`` as ``datetime64[ns]`` without a zone, in UTC; else POSIX seconds.
+        Whether ``time`` is ``datetime64[ns]`` in UTC, without a zone; otherwise POSIX seconds.
     """
     fields = None if fields is None else set(fields)
     frames = [_frame(header, stream_name, fields, fill) for header in headers]
@@ -67,7 +69,7 @@ def _frame(
 
 
 def _plain(column: pd.Series) -> pd.Series:
-    """A column as NumPy has it; clients of databroker know no other kind."""
+    """Return a column with a NumPy dtype; clients of databroker know no other dtypes."""
     if isinstance(column.dtype, pd.api.extensions.ExtensionDtype):
         missing = bool(column.isna().any())
         values: Any = column.to_numpy(dtype=object if missing else None, na_value=None)

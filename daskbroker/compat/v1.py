@@ -1,4 +1,4 @@
-"""``db.v1``: the Broker of databroker 1, by behaviour.
+"""``db.v1``: a Broker that behaves like that of databroker 1.
 
 Tables and Datasets are computed, external data are references unless ``fill=True``, and keyword
 arguments of a search are keys of the start document.
@@ -38,28 +38,29 @@ OLD_NAMES = {"start_time": "since", "stop_time": "until"}
 
 
 class Broker:
-    """databroker's ``Broker``; ``db.v1`` of a :class:`daskbroker.DataBroker`.
+    """databroker's ``Broker``: ``db.v1`` of a :class:`daskbroker.DataBroker`.
 
     Parameters
     ----------
     db
-        Whose runs these are.
+        Broker that has the runs.
 
     Attributes
     ----------
     prepare_hook
-        Called as ``hook(name, doc)`` with each document that is given; what it returns is given.
-        One of your own gets a plain dict.
+        Function ``hook(name, doc)`` that is called for each document; its result is given to the
+        user in place of the document. A hook of your own gets a plain dict.
     aliases
-        Queries, or functions that return one, by the attribute that is that search.
+        Queries, or functions that return one, by the name of the attribute that searches for them.
     filters
-        What every search is narrowed by; ``db.v1[-1]`` is not.
+        Query that restricts every search, but not ``db.v1[-1]``.
     external_fetchers
-        Functions of start and stop, whose results are attributes of ``header.ext``.
+        Functions of start and stop, by the name of the attribute of ``header.ext`` that holds
+        their result.
 
     Notes
     -----
-    Pickled it is ``db.v1`` of the same place; what was set on it does not travel.
+    It pickles as ``db.v1`` of the same location; attributes that were set on it are not pickled.
     """
 
     def __init__(self, db: DataBroker) -> None:
@@ -72,7 +73,7 @@ class Broker:
 
     @classmethod
     def named(cls, name: str, auto_register: bool = True) -> Broker:
-        """The broker of a configuration file's name, as :meth:`daskbroker.DataBroker.named`."""
+        """Open the broker of a named configuration; see :meth:`daskbroker.DataBroker.named`."""
         from ..broker import DataBroker
 
         return DataBroker.named(name).v1.registering(auto_register)
@@ -81,13 +82,13 @@ class Broker:
     def from_config(
         cls, config: Mapping[str, Any], auto_register: bool = True, name: str | None = None
     ) -> Broker:
-        """The broker of a configuration, as :meth:`daskbroker.DataBroker.from_config`."""
+        """Open the broker of a configuration; see :meth:`daskbroker.DataBroker.from_config`."""
         from ..broker import DataBroker
 
         return DataBroker.from_config(config).v1.registering(auto_register)
 
     def registering(self, auto_register: bool) -> Broker:
-        """The broker itself; without ``auto_register`` it knows the registered handlers only."""
+        """Return the broker itself; without ``auto_register`` it has only registered handlers."""
         if not auto_register:
             registry = self._db.handler_registry
             self.reg.handler_reg.gone.update(set(registry.specs()) - set(registry.registered()))
@@ -100,29 +101,29 @@ class Broker:
 
     @property
     def v2(self) -> Any:
-        """The catalog of the same runs."""
+        """Catalog of the same runs."""
         return self._db.v2
 
     @property
     def name(self) -> str:
-        """The place of the runs."""
+        """Location of the runs: the broker's ``uri``, or ``"unnamed"``."""
         return self._db.uri or "unnamed"
 
     @property
     def reg(self) -> Registry:
-        """Handlers, and copies of files."""
+        """Registry of handlers, which also copies detector files."""
         return self._reg
 
     @property
     def fs(self) -> Registry:
-        """The old name of :attr:`reg`; it warns."""
+        """Old name of :attr:`reg`; warns."""
         warnings.warn("db.fs is called db.reg now", UserWarning, stacklevel=2)
         return self._reg
 
     # -- inserting and searching -------------------------------------------------------------
 
     def insert(self, name: str, doc: Mapping[str, Any]) -> None:
-        """As :meth:`daskbroker.DataBroker.insert`."""
+        """Store a document; see :meth:`daskbroker.DataBroker.insert`."""
         self._db.insert(name, doc)
 
     def __call__(self, text_search: str | None = None, **query: Any) -> Results:
@@ -131,20 +132,35 @@ class Broker:
         Parameters
         ----------
         text_search
-            Words of the values of start and stop documents.
+            Words to look for in the values of start and stop documents.
         **query
-            A Mongo-style filter on start documents, but for ``since`` and ``until``, which are
-            inclusive, and ``data_key``, which some descriptor has.
+            Mongo-style filter on start documents, except ``since`` and ``until`` (earliest and
+            latest time, inclusive) and ``data_key`` (a data key of some descriptor).
+
+        Raises
+        ------
+        BadQuery
+            If the query is not valid.
+        TypeError
+            If both ``since`` and its old name ``start_time`` are given, or ``until`` and
+            ``stop_time``.
         """
         runs = self._db().narrowed(_search(None, self.filters) & _search(text_search, query))
         return Results(self, runs)
 
     def __getitem__(self, key: Any) -> Any:
-        """A run by uid, prefix of any length, scan_id or ``-n``; a list for a slice or iterable.
+        """Return a run by uid, prefix of any length, scan_id or ``-n``; a list of several keys.
+
+        Several keys are a slice of negative offsets, or an iterable of keys.
 
         Raises
         ------
-        KeyError, IndexError, ValueError
+        KeyError
+            If there is no such run.
+        IndexError
+            If there are fewer runs.
+        ValueError
+            If several uids begin with the prefix, or the slice is not valid.
         """
         if isinstance(key, slice):
             return self._sliced(key)
@@ -182,17 +198,23 @@ class Broker:
     # -- aliases, filters, more --------------------------------------------------------------
 
     def alias(self, key: str, **query: Any) -> None:
-        """Make ``db.<key>`` a search.
+        """Make ``db.<key>`` a search for runs.
 
         Raises
         ------
         ValueError
-            If that is something else already.
+            If the broker has another attribute of that name.
         """
         self._set_alias(key, query)
 
     def dynamic_alias(self, key: str, func: Callable[[], Mapping[str, Any]]) -> None:
-        """Make ``db.<key>`` a search for what a function returns when it is asked for."""
+        """Make ``db.<key>`` a search for the query that a function returns on each access.
+
+        Raises
+        ------
+        ValueError
+            If the broker has another attribute of that name.
+        """
         self._set_alias(key, func)
 
     def _set_alias(self, key: str, query: Any) -> None:
@@ -207,22 +229,22 @@ class Broker:
         return self(**(query() if callable(query) else query))
 
     def add_filter(self, **query: Any) -> None:
-        """Narrow every search from now on; a key that is there already is replaced."""
+        """Restrict every later search; a key that was already given is replaced."""
         self.filters.update(query)
 
     def clear_filters(self) -> None:
-        """Search everything again."""
+        """Remove all filters."""
         self.filters.clear()
 
     def fetch_external(self, start: Any, stop: Any) -> dict[str, Any]:
-        """What :attr:`external_fetchers` give for a run."""
+        """Return the results of :attr:`external_fetchers` for a run, by name."""
         return {key: fetch(start, stop) for key, fetch in self.external_fetchers.items()}
 
     # -- data --------------------------------------------------------------------------------
 
     @staticmethod
     def get_fields(header: Header, name: str | None = None) -> set[str]:
-        """Names of the data keys of a run, of one stream or of all."""
+        """Return the names of the data keys of a run, of one stream or of all."""
         return header.fields(ALL if name is None else name)
 
     def get_documents(
@@ -233,21 +255,26 @@ class Broker:
         fill: bool = False,
         handler_registry: None = None,
     ) -> Iterator[tuple[str, Any]]:
-        """The documents of runs as ``(name, doc)``. Lazy.
+        """Iterate over the documents of runs as ``(name, doc)``. Lazy.
 
         Parameters
         ----------
         headers
-            One or more.
+            One or more runs.
         stream_name
-            Of one stream; ALL by default.
+            Name of one stream; all streams by default.
         fields
-            Expressions that match whole data keys; or keys of the configuration, of start or stop,
-            which become data. None: all data.
+            Regular expressions that match whole data keys; or keys of the configuration, of start
+            or of stop, which become data. All data keys if None.
         fill
-            Put external data in place of references.
+            Whether to replace references by external data.
         handler_registry
-            Not supported: register handlers by ``db.reg``.
+            Must be None; register handlers with ``db.reg`` instead.
+
+        Raises
+        ------
+        NotImplementedError
+            If ``handler_registry`` is given.
         """
         _no_handlers(handler_registry)
         fields = None if fields is None else list(fields)
@@ -272,7 +299,7 @@ class Broker:
         fill: bool = False,
         handler_registry: None = None,
     ) -> Iterator[Any]:
-        """The events of one stream of runs; the parameters are as for :meth:`get_documents`."""
+        """Iterate over the events of one stream; parameters are as for :meth:`get_documents`."""
         documents = self.get_documents(headers, stream_name, fields, fill, handler_registry)
         return (doc for name, doc in documents if name == "event")
 
@@ -287,17 +314,17 @@ class Broker:
         timezone: str | None = None,
         localize_times: bool = True,
     ) -> pd.DataFrame:
-        """One stream of runs as a ``pandas.DataFrame``, a row per event.
+        """Return one stream of runs as a ``pandas.DataFrame`` with one row per event.
 
         Parameters
         ----------
         headers, stream_name, fields, fill, handler_registry
             As for :meth:`get_documents`; metadata become constant columns.
         convert_times, localize_times
-            The column ``time`` as ``datetime64[ns]`` in UTC, without a zone; if both are False,
-            POSIX seconds.
+            If both are False, ``time`` is in POSIX seconds; otherwise it is ``datetime64[ns]`` in
+            UTC, without a zone.
         timezone
-            Without effect, as in databroker 1.2.
+            Ignored, as in databroker 1.2.
         """
         _no_handlers(handler_registry)
         runs = list(_runs(headers))
@@ -313,7 +340,7 @@ class Broker:
         stream_name: str = "primary",
         handler_registry: None = None,
     ) -> Images:
-        """The values of a data key as a sequence of arrays, each read when it is asked for."""
+        """Return the values of a data key as a sequence of arrays, each read when it is indexed."""
         _no_handlers(handler_registry)
         runs = list(_runs(headers))
         for run in runs:
@@ -323,7 +350,7 @@ class Broker:
     def restream(
         self, headers: Headers, fields: Iterable[str] | None = None, fill: bool = False
     ) -> Iterator[tuple[str, Any]]:
-        """All documents of runs as ``(name, doc)``. Lazy."""
+        """Iterate over all documents of runs as ``(name, doc)``. Lazy."""
         return self.get_documents(headers, ALL, fields, fill)
 
     stream = restream
@@ -335,7 +362,7 @@ class Broker:
         fields: Iterable[str] | None = None,
         fill: bool = False,
     ) -> None:
-        """Call a function with each document of runs, as a RunEngine would."""
+        """Call a function with the name and document of each document, as a RunEngine does."""
         for name, doc in self.restream(headers, fields, fill):
             func(name, doc)
 
@@ -359,18 +386,19 @@ class Broker:
         Parameters
         ----------
         headers
-            One or more.
+            One or more runs.
         db
-            Anything with ``insert(name, doc)``.
+            Broker to insert into: any object with ``insert(name, doc)``.
         new_root
-            Copy detector files below this folder; the inserted resources refer to the copies.
+            Folder to copy detector files to; inserted resources then refer to the copies. No file
+            is copied if None.
         copy_kwargs
-            For :meth:`~daskbroker.compat.files.Registry.copy_files`.
+            Keyword arguments of :meth:`~daskbroker.compat.files.Registry.copy_files`.
 
         Returns
         -------
-        list
-            Of ``(old path, new path)`` of the files.
+        list of tuple
+            ``(old path, new path)`` of each copied file.
         """
         copied: list[tuple[str, str]] = []
         for run in _runs(headers):
@@ -383,7 +411,7 @@ class Broker:
         return copied
 
     def export_size(self, headers: Headers) -> float:
-        """Size of the detector files of runs, in GB."""
+        """Return the size of the detector files of runs, in GB."""
         sizes = (
             os.path.getsize(path)
             for run in _runs(headers)
@@ -405,7 +433,7 @@ def _of(db: DataBroker) -> Any:
 
 
 def _runs(headers: Headers) -> Iterator[today.Header]:
-    """Runs with today's views."""
+    """Yield runs as Headers of daskbroker itself."""
     several = [headers] if isinstance(headers, (Header, today.Header)) else headers
     return (one.run if isinstance(one, Header) else one for one in several)
 

@@ -22,14 +22,14 @@ __all__ = ["BlueskyRun", "Catalog"]
 
 
 class Catalog(Mapping[Any, BlueskyRun]):
-    """databroker's catalog of runs, or those of its runs that a search finds; ``db.v2``.
+    """databroker's catalog of runs, ``db.v2``, or the part of it that a search finds.
 
     Parameters
     ----------
     db
-        Whose runs these are.
+        Broker that has the runs.
     search
-        What they satisfy.
+        Search that restricts the runs; all runs if None.
     """
 
     def __init__(self, db: DataBroker, search: Search | None = None) -> None:
@@ -38,7 +38,7 @@ class Catalog(Mapping[Any, BlueskyRun]):
 
     @property
     def v1(self) -> Any:
-        """The ``Broker`` of databroker 1, of all runs."""
+        """``Broker`` of databroker 1, with all runs."""
         return self._db.v1
 
     @property
@@ -48,50 +48,51 @@ class Catalog(Mapping[Any, BlueskyRun]):
 
     @property
     def name(self) -> str:
-        """The place of the runs."""
+        """Location of the runs: the broker's ``uri``, or ``"unnamed"``."""
         return self._db.uri or "unnamed"
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Of the catalog; there is none."""
+        """Metadata of the catalog; always empty."""
         return {}
 
     def __call__(self) -> Catalog:
-        """The catalog itself."""
+        """Return the catalog itself."""
         return self
 
     # -- finding -----------------------------------------------------------------------------
 
     @property
     def runs(self) -> found.Results:
-        """The same runs with today's views, newest first."""
+        """The same runs with daskbroker's own views, newest first."""
         return self._db().narrowed(self._search)
 
     def search(self, query: Mapping[str, Any]) -> Catalog:
-        """Those of these runs that satisfy a query, too.
+        """Return a catalog of those of these runs that satisfy a query.
 
         Parameters
         ----------
         query
-            Mongo-style, on start documents, or one of :mod:`daskbroker.compat.queries`.
+            Mongo-style query on start documents, or one of :mod:`daskbroker.compat.queries`.
 
         Raises
         ------
         BadQuery
+            If the query is not valid.
         """
         return Catalog(self._db, self._search & compiled(query))
 
     def __getitem__(self, key: Any) -> BlueskyRun:
-        """A run by uid, by a prefix of it, by scan_id, or ``-n``: the n-th newest.
+        """Return a run by uid, prefix of a uid, scan_id, or ``-n`` (the n-th newest).
 
         Raises
         ------
         RunNotFound
-            A KeyError.
+            If there is no such run. It is a KeyError.
         AmbiguousUID
-            A ValueError.
+            If several uids begin with the prefix. It is a ValueError.
         OffsetOutOfRange
-            An IndexError.
+            If there are fewer runs. It is an IndexError.
         """
         return BlueskyRun(self._named(key))
 
@@ -123,26 +124,26 @@ class Catalog(Mapping[Any, BlueskyRun]):
         return len(self.runs)
 
     def force_reload(self) -> None:
-        """Nothing: each look is a new one."""
+        """Do nothing: each access queries the store anyway."""
 
     # -- detector files ----------------------------------------------------------------------
 
     @property
     def root_map(self) -> dict[str, str]:
-        """``{root in the documents: root where the files are now}``; change it as you like."""
+        """``{root in the documents: root where the files are now}``; may be changed in place."""
         return self._db.root_map
 
     @property
     def handler_registry(self) -> HandlerView:
-        """``{spec: handler class}``."""
+        """Read-only mapping ``{spec: handler class}``."""
         return self._db.v1.reg.handler_reg  # type: ignore[no-any-return]
 
     def register_handler(self, spec: str, handler: Any, overwrite: bool = False) -> None:
-        """As :meth:`daskbroker.DataBroker.register_handler`."""
+        """Register a handler; see :meth:`daskbroker.DataBroker.register_handler`."""
         self._db.v1.reg.register_handler(spec, handler, overwrite)
 
     def deregister_handler(self, spec: str) -> None:
-        """As :meth:`daskbroker.compat.files.Registry.deregister_handler`."""
+        """Remove a handler; see :meth:`daskbroker.compat.files.Registry.deregister_handler`."""
         self._db.v1.reg.deregister_handler(spec)
 
     def __eq__(self, other: object) -> bool:

@@ -1,6 +1,6 @@
-"""Runs to try daskbroker with, and what it does with them, step by step.
+"""Runs to try daskbroker with, and a demonstration of what it does with them.
 
-:func:`run_demo` makes them and shows them; ``daskbroker demo`` calls it.
+:func:`run_demo` makes the runs and shows them step by step; ``daskbroker demo`` calls it.
 """
 
 from .steps import run_demo

@@ -1,4 +1,4 @@
-"""Runs too large to be recorded, composed by event_model: a fly scan, and a stack of frames.
+"""Runs that are too large to be recorded, composed with event_model: a fly scan and frames.
 
 Uids and times are the same each time, so inserting them again adds nothing.
 """
@@ -18,13 +18,13 @@ from .recorded import Documents
 __all__ = ["FLY_UID", "FRAMES_UID", "ROWS", "fly_scan", "frames_run"]
 
 ROWS = 100_000
-"""Of the fly scan."""
+"""Number of rows of the fly scan."""
 EDGE = 8979.0
-"""Electron volts, of copper."""
+"""Energy of the K edge of copper, in electron volts."""
 PAGE = 2_000
-"""Rows of an event page; a flyer is collected in such."""
+"""Number of rows of an event page, in which a flyer is collected."""
 BEGIN = 1_795_696_800.0
-"""Time of the fly scan; the recorded runs are some minutes older."""
+"""POSIX time at which the fly scan begins; the recorded runs are some minutes older."""
 
 
 def _uid(name: str) -> str:
@@ -36,7 +36,10 @@ FRAMES_UID = _uid("frames")
 
 
 def fly_scan() -> Documents:
-    """An energy is swept over an absorption edge, and twelve signals are collected in pages."""
+    """Return a run in which the energy is swept over an absorption edge.
+
+    Twelve signals are collected in event pages.
+    """
     columns = _spectrum()
     run, stream = _begun(FLY_UID, BEGIN, _fly_metadata(), {key: _claim() for key in columns})
     times = BEGIN + 0.5 + np.arange(ROWS) * 0.0005
@@ -51,7 +54,13 @@ def fly_scan() -> Documents:
 
 
 def frames_run(uri: str) -> Documents:
-    """A detector takes frames into a file, told of by stream documents, beside one signal."""
+    """Return a run of one signal and of detector frames in a file, referred to by stream documents.
+
+    Parameters
+    ----------
+    uri
+        URI of the HDF5 file with the frames.
+    """
     begin = BEGIN + 120
     dims = ["frame", "y", "x"]
     image = _claim("array", [1, SIDE, SIDE], dims=dims, dtype_numpy="<u2", external="STREAM:")
@@ -104,7 +113,7 @@ def _claim(dtype: str = "number", shape: list[int] | None = None, **more: Any) -
 def _begun(
     uid: str, time: float, metadata: Mapping[str, Any], data_keys: Mapping[str, Any]
 ) -> tuple[Any, Any]:
-    """A run, and its primary stream."""
+    """Return the composers of a run and of its primary stream."""
     run = compose_run(uid=uid, time=time, metadata=dict(metadata))
     stream = run.compose_descriptor(
         name="primary", data_keys=dict(data_keys), time=time + 0.25, uid=_uid(f"{uid}/primary")
@@ -123,7 +132,7 @@ def _page(
         seq_num=numbers,
         uid=[_uid(f"{name}/{number}") for number in numbers],
         time=moments,
-        validate=False,  # which takes a minute; `insert` does it
+        validate=False,  # it takes a minute, and `insert` validates anyway
     )
 
 
@@ -132,7 +141,7 @@ def _cut(columns: Mapping[str, np.ndarray], rows: slice) -> dict[str, np.ndarray
 
 
 def _spectrum() -> dict[str, np.ndarray]:
-    """What is measured while the energy is swept: noisy counts, and what drifts slowly."""
+    """Return the columns of the fly scan: noisy counts, and values that drift slowly."""
     rng = np.random.default_rng(0)
     energy = np.linspace(EDGE - 79, EDGE + 221, ROWS)
     absorbed = _absorption(energy)
@@ -154,7 +163,7 @@ def _spectrum() -> dict[str, np.ndarray]:
 
 
 def _absorption(energy: np.ndarray) -> np.ndarray:
-    """An edge, its white line, and the waves after it."""
+    """Return the absorption at some energies: an edge, its white line and its oscillations."""
     above = np.clip(energy - EDGE, 0.0, None)
     edge = 0.9 / (1 + np.exp((EDGE - energy) / 1.2))
     line = 0.35 * np.exp(-((above - 8.0) ** 2) / 50.0) * (above > 0)

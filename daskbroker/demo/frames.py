@@ -1,4 +1,4 @@
-"""A stack of detector frames in an HDF5 file, compressed as detectors do it."""
+"""Write a stack of detector frames to an HDF5 file, compressed as detectors do it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ DATASET = "/entry/data/data"
 FRAMES = 1_000
 SIDE = 512
 DRAWN = 25
-"""Frames that are drawn at random; the others are these, turned and mirrored."""
+"""Number of frames that are drawn at random; the others are these, rotated and mirrored."""
 AT_ONCE = 50
-"""Frames that are in memory while the file is written."""
+"""Number of frames that are in memory while the file is written."""
 
 
 def write_frames(path: Path) -> None:
-    """Write the frames, bitshuffle-LZ4, one a chunk; the file is whole once it has its name."""
+    """Write the frames with bitshuffle-LZ4, one per chunk.
+
+    The file gets its name only when it is complete.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = _rings(np.random.default_rng(0))
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -40,14 +43,14 @@ def write_frames(path: Path) -> None:
 
 
 def _turned(drawn: np.ndarray, number: int) -> np.ndarray:
-    """A frame by its number; rings look the same from all sides."""
+    """Return a frame by its number: a drawn one, rotated and mirrored."""
     turns, which = divmod(number, DRAWN)
     frame = np.rot90(drawn[which], turns % 4)
     return frame[:, ::-1] if turns % 8 >= 4 else frame
 
 
 def _rings(rng: np.random.Generator) -> np.ndarray:
-    """Counts of a powder's rings around a beam stop, as ``(DRAWN, SIDE, SIDE)``."""
+    """Return counts of a powder's rings around a beam stop, of shape ``(DRAWN, SIDE, SIDE)``."""
     across = np.arange(SIDE) - (SIDE - 1) / 2
     radius = np.hypot(across, across[:, np.newaxis])
     rate = 0.05 + 0.3 * np.exp(-radius / 120)

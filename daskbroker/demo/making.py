@@ -1,4 +1,4 @@
-"""Putting the runs of the demo into a store, each once."""
+"""Insert the runs of the demo into a store, each once."""
 
 from __future__ import annotations
 
@@ -19,13 +19,25 @@ FILE = "frames.h5"
 
 
 def insert_recorded(db: DataBroker) -> int:
-    """Insert what a RunEngine took: a furnace's scans, one scan more, a grid; how many are new."""
+    """Insert the recorded runs: scans in a furnace, one more scan, a grid scan.
+
+    Returns
+    -------
+    int
+        Number of runs that were not stored before.
+    """
     names = ("furnace", "scan", "grid")
     return sum(insert_new(db, run) for name in names for run in recorded_runs(name))
 
 
 def insert_fly_scan(db: DataBroker) -> float | None:
-    """Insert the fly scan unless it is there; the seconds that `insert` took."""
+    """Insert the fly scan unless it is stored.
+
+    Returns
+    -------
+    float or None
+        Seconds that the inserts took; None if it was stored before.
+    """
     if FLY_UID in db and db[FLY_UID].stop is not None:
         return None
     documents = fly_scan()
@@ -35,9 +47,14 @@ def insert_fly_scan(db: DataBroker) -> float | None:
 
 
 def insert_frames(db: DataBroker) -> tuple[Path, bool]:
-    """Write the frames and insert their run, where they are not there; the file, and if it is new.
+    """Write the file of frames and insert its run, unless they exist.
 
     The file is in a temporary folder, which an earlier demo may have made.
+
+    Returns
+    -------
+    tuple
+        Path of the file, and whether the run was not stored before.
     """
     file = _stored_file(db) or Path(tempfile.mkdtemp(prefix="daskbroker-demo-")) / FILE
     if not file.exists():
@@ -47,7 +64,7 @@ def insert_frames(db: DataBroker) -> tuple[Path, bool]:
 
 
 def _stored_file(db: DataBroker) -> Path | None:
-    """Where an earlier demo has put the frames."""
+    """Return the path of the file that an earlier demo wrote; None if there was none."""
     if FRAMES_UID not in db:
         return None
     for name, doc in db[FRAMES_UID].documents(fill=False):
@@ -57,7 +74,7 @@ def _stored_file(db: DataBroker) -> Path | None:
 
 
 def take_live(place: str) -> None:
-    """Take a run of two seconds into a store; goes on where an earlier demo was killed."""
+    """Insert a run in real time, within two seconds; continues a run of a demo that was killed."""
     documents = next(recorded_runs("live"))
     uid = documents[0][1]["uid"]
     with connect(place) as db:

@@ -1,4 +1,4 @@
-"""One picture of what the demo has read, in four panels."""
+"""Draw the results of the demo in one picture with four panels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["peaks_of", "save_picture"]
 
 
 def save_picture(path: Path, db: DataBroker, results: DataBroker, mean: np.ndarray) -> None:
-    """Draw a spectrum, a map, the mean of frames, and what became of many runs.
+    """Draw a spectrum, a map, the mean of the frames, and the derived runs, into a file.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def save_picture(path: Path, db: DataBroker, results: DataBroker, mean: np.ndarr
 
 
 def peaks_of(results: DataBroker) -> Results:
-    """The derived runs that have the position of a peak; others may be there by now."""
+    """Return the derived runs that have the position of a peak; others may be stored, too."""
     return results(descriptor={"data_keys.position": {"$exists": True}})
 
 

@@ -1,4 +1,4 @@
-"""Runs that a bluesky RunEngine took of simulated devices, as they were recorded.
+"""Recorded runs, taken by a bluesky RunEngine with simulated devices.
 
 ``ci/record_demo.py`` records them; they are the same whether or not bluesky is installed.
 """
@@ -22,7 +22,7 @@ RECORDED = Path(__file__).parent / "recordings"
 
 
 def recorded_runs(name: str) -> Iterator[Documents]:
-    """Each run of a recording."""
+    """Yield the documents of each run of a recording."""
     run: Documents = []
     for item in read_recording(RECORDED / f"{name}.jsonl.gz"):
         run.append((item.name, plain(item.doc)))
@@ -32,17 +32,25 @@ def recorded_runs(name: str) -> Iterator[Documents]:
 
 
 def insert_new(db: DataBroker, documents: Documents) -> bool:
-    """Insert a run unless it is there as a whole; whether it was not."""
+    """Insert a run unless it is stored completely; return whether it was inserted."""
     uid = documents[0][1]["uid"]
     if uid in db and db[uid].stop is not None:
         return False
-    for name, doc in documents:  # what an earlier demo has inserted, before it was killed, stays
+    for name, doc in documents:  # documents of a demo that was killed are stored already
         db.insert(name, doc)
     return True
 
 
 def retaken(documents: Documents, begin: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The documents of a run at the pace at which they were taken, as if it began at a time."""
+    """Yield the documents of a run in real time, with their times moved.
+
+    Parameters
+    ----------
+    documents
+        Documents of the run.
+    begin
+        POSIX time at which the run begins; documents that are due already come at once.
+    """
     shift = begin - documents[0][1]["time"]
     for name, doc in documents:
         moved = {**doc, "time": doc["time"] + shift}

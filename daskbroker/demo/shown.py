@@ -1,4 +1,4 @@
-"""How the demo shows itself: numbered steps, the calls that a user would type, what came out."""
+"""Output of the demo: numbered steps, the calls that a user would type, and their results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Rate", "Shown", "timed"]
 
 @dataclass(frozen=True)
 class Rate:
-    """So many things in so many seconds."""
+    """An amount of things done in a number of seconds, shown as a rate."""
 
     what: str
     seconds: float
@@ -26,24 +26,24 @@ class Rate:
 
 
 def _rounded(value: float) -> int:
-    """Two digits that count."""
+    """Round to two significant digits."""
     return round(float(f"{value:.1e}"))
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
-    """What a function returns, and its seconds."""
+    """Call a function; return its result and the seconds that it took."""
     began = time.perf_counter()
     result = function()
     return result, time.perf_counter() - began
 
 
 class Shown:
-    """Lines of the demo, in the order in which they are called for.
+    """Writer of the demo's output.
 
     Parameters
     ----------
     say
-        Shows a text that may have several lines.
+        Function that shows a text, which may have several lines.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -51,18 +51,18 @@ class Shown:
         self._numbers = count(1)
 
     def step(self, title: str) -> None:
-        """Begin a step."""
+        """Show the number and the title of the next step."""
         self.say(f"\n{next(self._numbers)}. {title}\n")
 
     def call(self, *lines: str) -> None:
-        """What a user would type; what is indented goes on with the line before it."""
+        """Show lines that a user would type; an indented one continues the line before it."""
         self.say("\n".join(f"{'...' if line[0] == ' ' else '>>>'} {line}" for line in lines))
 
     def result(self, value: object) -> None:
-        """What came out."""
+        """Show the result of a call."""
         self.say("\n".join(line.rstrip() for line in str(value).split("\n")))
 
     def beside(self, ours: Rate, loop: Rate, equal: bool) -> None:
-        """Two ways to read the same, how they compare, and whether they gave the same."""
+        """Show the rates of two ways to read the same data, and whether their results are equal."""
         self.result(f"{ours}\n{loop}   {loop.seconds / ours.seconds:,.1f} times as long")
         self.result(f"both give the same: {equal}")

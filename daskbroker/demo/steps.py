@@ -37,9 +37,9 @@ def run_demo(folder: Path, say: Callable[[str], None] = print) -> None:
     Parameters
     ----------
     folder
-        Where two stores and a picture go. What an earlier demo has put there is used again.
+        Folder for two stores and a picture. Stores of an earlier demo in it are used again.
     say
-        Shows a text that may have several lines.
+        Function that shows a text, which may have several lines.
     """
     shown = Shown(say)
     say("daskbroker demo: runs of a beamline are stored, and read in several ways.")
@@ -66,7 +66,7 @@ def run_demo(folder: Path, say: Callable[[str], None] = print) -> None:
 
 @contextmanager
 def _two_workers(scratch: Path) -> Iterator[Client]:
-    """As ``Client(n_workers=2)``; quiet, its dashboard at any free port, its files in a folder."""
+    """Start a quiet ``Client(n_workers=2)`` with a dashboard at a free port, files in a folder."""
     quiet = logging.CRITICAL
     with (
         dask.config.set({"temporary-directory": str(scratch)}),
@@ -76,7 +76,7 @@ def _two_workers(scratch: Path) -> Iterator[Client]:
 
 
 def _store(shown: Shown, db: DataBroker, folder: Path) -> Path:
-    """Put the runs into the store; the file of frames."""
+    """Insert the runs into the store; return the path of the file of frames."""
     shown.step("Store what a RunEngine emits (here it was recorded)")
     place = (folder / "store").as_posix()
     shown.call(f'db = daskbroker.connect("{place}")', "RE.subscribe(db.insert)")
@@ -140,7 +140,7 @@ def _read_grid(shown: Shown, db: DataBroker) -> None:
 
 
 def _average_frames(shown: Shown, header: Header) -> np.ndarray:
-    """Average the frames on the workers; the mean."""
+    """Average the frames on the workers; return the mean frame."""
     shown.step(f"{FRAMES:,} compressed frames, averaged by two worker processes")
     shown.call(
         "client = Client(n_workers=2)",
@@ -150,7 +150,7 @@ def _average_frames(shown: Shown, header: Header) -> np.ndarray:
         'for name, doc in frames.documents(): total += doc["data"]["img"]',
     )
     image = header.dataset()["img"]
-    image[:2].mean("time").compute()  # workers import what they need when they are first asked
+    image[:2].mean("time").compute()  # the first task of a worker imports modules
     mean, seconds = timed(image.mean("time").compute)
     total, of_loop = timed(lambda: sum(doc["data"]["img"].astype(float) for doc in _events(header)))
     megabytes = image.nbytes / MEGABYTE
@@ -205,7 +205,7 @@ def _read_many(shown: Shown, db: DataBroker) -> None:
 
 
 def peak(header: Header) -> pd.DataFrame:
-    """Where a scan has its peak: the centre of mass."""
+    """Return the position of a scan's peak, its centre of mass, as a DataFrame of one row."""
     frame = header.table(fields=["motor", "det"]).compute(scheduler="synchronous")
     position = np.average(frame["motor"], weights=frame["det"])
     return pd.DataFrame({"position": [position]})

@@ -13,7 +13,7 @@ __all__ = ["NARROWEST", "Column", "cut_to", "lines", "terminal_width", "text_wid
 
 GAP = "  "
 NARROWEST = 8
-"""Of a column of text that is narrowed before others are left out."""
+"""Minimum width to which a column of text is narrowed; then columns are left out instead."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,13 @@ class Column:
     Attributes
     ----------
     head
-        Its heading.
+        Heading.
     cells
-        Its texts, one line each.
+        Texts of the rows, one line each.
     right
-        Whether they are set flush right.
+        Whether the column is set flush right.
     least
-        The width to which it may be narrowed where the terminal is narrow; None: not at all.
+        Minimum width to which it may be narrowed in a narrow terminal; not narrowed if None.
     rank
         Columns of the highest rank are left out first; those of rank 0 never.
     """
@@ -42,12 +42,12 @@ class Column:
 
 
 def terminal_width() -> int:
-    """Of the terminal, or ``COLUMNS``; 100 where there is neither."""
+    """Return the width of the terminal, or ``COLUMNS``; 100 if there is neither, at least 20."""
     return max(shutil.get_terminal_size((100, 24)).columns, 20)
 
 
 def text_width(text: str) -> int:
-    """How many columns a text takes in a terminal."""
+    """Return the number of columns that a text takes in a terminal."""
     if text.isascii():
         return len(text)
     return sum(map(_sign_width, text))
@@ -60,7 +60,7 @@ def _sign_width(sign: str) -> int:
 
 
 def cut_to(text: str, width: int) -> str:
-    """A text that takes so many columns at most."""
+    """Cut a text to a maximum number of columns, with ``…`` at the end if it is cut."""
     if text_width(text) <= width:
         return text
     kept, used = [], 0
@@ -73,7 +73,10 @@ def cut_to(text: str, width: int) -> str:
 
 
 def lines(columns: Sequence[Column], width: int) -> list[str]:
-    """A heading and the rows: columns are narrowed, then left out, until they fit."""
+    """Return the lines of a heading and of all rows.
+
+    Columns are narrowed, then left out, until the lines fit the width.
+    """
     columns = [_printable(column) for column in columns]
     while True:
         widths = _fitted(columns, width)
@@ -99,7 +102,7 @@ def _natural(column: Column) -> int:
 
 
 def _fitted(columns: Sequence[Column], width: int) -> list[int] | None:
-    """Widths that fit; None if there are none."""
+    """Return widths that fit, narrowing the widest column first; None if none fit."""
     widths = [_natural(column) for column in columns]
     while sum(widths) + len(GAP) * (len(widths) - 1) > width:
         wide = [

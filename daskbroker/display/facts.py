@@ -1,6 +1,6 @@
-"""What is told of a run in a list: of its start and stop documents, without a look at its data.
+"""Facts of a run that lists show, taken from its start and stop documents without its data.
 
-The documents may be those of any writer, so nothing is expected of what they hold.
+The documents may come from any writer, so no key or type is taken for granted.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ OPEN = "open"
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is told of a run.
+    """Facts of a run that a list shows.
 
     Attributes
     ----------
     uid, scan_id, time, plan, sample, motors, points, duration, status
-        As text; ``time`` in the zone of the broker, ``points`` as taken or ``taken/planned``.
+        Facts as text: ``time`` in the zone of the broker, ``points`` as ``taken`` or
+        ``taken/planned``. A fact that is not known is empty.
     is_open
-        There is no stop document.
+        Whether the run has no stop document.
     is_derived
-        Its start document says that it was made of other runs.
+        Whether its start document says that it was made from other runs.
     """
 
     uid: str
@@ -49,7 +50,7 @@ class RunFacts:
     def of(
         cls, start: Mapping[str, Any], stop: Mapping[str, Any] | None, zone: str = "UTC"
     ) -> RunFacts:
-        """Of the documents of a run."""
+        """Collect the facts from the documents of a run."""
         return cls(
             uid=text_of(start.get("uid")),
             scan_id=text_of(start.get("scan_id")),
@@ -66,17 +67,17 @@ class RunFacts:
 
     @property
     def marked_status(self) -> str:
-        """The status, and whether the run is derived."""
+        """The status, with ``derived`` if the run is derived."""
         return ", ".join([self.status] * bool(self.status) + ["derived"] * self.is_derived)
 
 
 def text_of(value: Any) -> str:
-    """A value of metadata as text; nothing of None."""
+    """Return a value of metadata as text; None as an empty text."""
     return "" if value is None else str(value)
 
 
 def sample_of(start: Mapping[str, Any]) -> str:
-    """What was measured: the sample's name, else a title."""
+    """Return the name of the sample, else the title of the run, else an empty text."""
     sample = start.get("sample")
     if isinstance(sample, Mapping):
         sample = sample.get("name")
@@ -87,7 +88,7 @@ def sample_of(start: Mapping[str, Any]) -> str:
 
 
 def dimensions_of(start: Mapping[str, Any]) -> list[tuple[list[str], str]]:
-    """``[([field, ...], stream), ...]`` of the hints of a plan, as far as they make sense."""
+    """Return the valid dimensions in the hints of a plan, as ``[([field, ...], stream), ...]``."""
     hints = start.get("hints")
     given = hints.get("dimensions") if isinstance(hints, Mapping) else None
     found = []
@@ -100,7 +101,7 @@ def dimensions_of(start: Mapping[str, Any]) -> list[tuple[list[str], str]]:
 
 
 def names_in(start: Mapping[str, Any], key: str) -> list[str]:
-    """A list of names in a start document, such as its ``motors``."""
+    """Return the names in a list of a start document, such as its ``motors``."""
     given = start.get(key)
     if not isinstance(given, (list, tuple)):
         return []
@@ -108,13 +109,13 @@ def names_in(start: Mapping[str, Any], key: str) -> list[str]:
 
 
 def motors_of(start: Mapping[str, Any]) -> list[str]:
-    """The fields that were scanned, by the hints; else the motors that the plan names."""
+    """Return the scanned fields, from the hints; else the motors that the plan names."""
     scanned = [field for fields, _ in dimensions_of(start) for field in fields if field != "time"]
     return list(dict.fromkeys(scanned or names_in(start, "motors")))
 
 
 def duration_of(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> float | None:
-    """Seconds from start to stop; None if they are not known."""
+    """Return the seconds from start to stop; None if they are not known."""
     if stop is None:
         return None
     seconds = seconds_of(stop) - seconds_of(start)
@@ -122,7 +123,7 @@ def duration_of(start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> flo
 
 
 def show_duration(seconds: float | None) -> str:
-    """A duration in the units that suit it, such as ``3 min 20 s``."""
+    """Return a duration as text in suitable units, such as ``3 min 20 s``."""
     if seconds is None:
         return ""
     if seconds < 60:
@@ -140,9 +141,10 @@ def show_duration(seconds: float | None) -> str:
 def points_of(
     start: Mapping[str, Any], stop: Mapping[str, Any] | None
 ) -> tuple[int | None, int | None]:
-    """How many events the primary stream (or the only one) has, and how many were planned.
+    """Return the numbers of events taken in the primary stream (or the only one) and planned.
 
-    A derived run repeats the plan of its source, of which it may have other rows.
+    Each is None if it is not known. The number planned is ignored for a derived run, which repeats
+    the plan of its source but may have other rows.
     """
     counts = (stop or {}).get("num_events")
     taken = None

@@ -1,4 +1,4 @@
-"""Frames of runs, as :func:`~daskbroker.display.frames.runs_frame` makes them, as text."""
+"""DataFrames of runs, made by :func:`~daskbroker.display.frames.runs_frame`, as text."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["frame_lines", "plain_rows"]
 
 
 def frame_lines(frame: pd.DataFrame, width: int) -> list[str]:
-    """A heading, and a line for each run, that fit a width; no column is left out."""
+    """Return a heading and a line for each run that fit a width; no column is left out."""
     return lines([_column(name, frame[name]) for name in frame], width)
 
 
 def plain_rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Each run as plain values: times as ISO text, durations as seconds, nothing as None."""
+    """Yield each run as plain values: times as ISO text, durations in seconds, missing as None."""
     names = list(frame)
     for values in zip(*(frame[name] for name in names)):
         yield {name: _plain(value) for name, value in zip(names, values)}

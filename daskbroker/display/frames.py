@@ -1,4 +1,4 @@
-"""Lists of runs as a pandas frame: what a listing shows, and any metadata."""
+"""Lists of runs as a pandas DataFrame: the columns of a listing, and any metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "runs_frame"]
 
 BATCH = 500
-"""So many runs are asked for their descriptors together."""
+"""Number of runs whose descriptors are looked up together."""
 
 COLUMNS = {
     "uid": lambda start, stop: start.get("uid"),
@@ -38,13 +38,13 @@ COLUMNS = {
     "exit_status": lambda start, stop: (stop or {}).get("exit_status"),
     "derived": lambda start, stop: is_derived(start),
 }
-"""What a listing shows, as values."""
+"""Functions from start and stop to the value of each column of a listing."""
 
 Columns = dict[str, list[Any]]
 
 
 def runs_frame(db: DataBroker, headers: Iterable[Header], fields: Any = None) -> pd.DataFrame:
-    """See :meth:`daskbroker.Results.to_dataframe`."""
+    """Return a DataFrame with one row per run; see :meth:`daskbroker.Results.to_dataframe`."""
     wanted = _wanted(fields)
     columns: Columns = {name: [] for name in wanted}
     for batch in _batches(headers):
@@ -60,7 +60,7 @@ def _batches(headers: Iterable[Header]) -> Iterator[Sequence[Header]]:
 
 
 def _wanted(fields: Any) -> dict[str, Field | None]:
-    """By column what is projected; None for what a listing shows."""
+    """Return the projection of each column; None for the columns of a listing."""
     if fields is None:
         return dict.fromkeys(COLUMNS)
     names = [fields] if isinstance(fields, str) else list(fields)
@@ -108,7 +108,7 @@ def _projected(field: Field, header: Header, descriptors: Sequence[Mapping[str, 
 
 
 def _descriptors(db: DataBroker, batch: Sequence[Header]) -> dict[str, list[Mapping[str, Any]]]:
-    """The descriptors of some runs; of damaged ones none."""
+    """Return the descriptors of some runs, by uid; damaged ones are left out."""
     uids = [header.uid for header in batch]
     found: dict[str, list[Mapping[str, Any]]] = {}
     for source in db.event_sources.values():
@@ -119,7 +119,7 @@ def _descriptors(db: DataBroker, batch: Sequence[Header]) -> dict[str, list[Mapp
 
 
 def _check(wanted: Mapping[str, Field | None], columns: Columns) -> None:
-    """A name that no run has is told, and is no empty column."""
+    """Raise FieldNotFound for a name that no run has, rather than give an empty column."""
     for name, field in wanted.items():
         values = columns[name]
         if field is not None and values and all(value is None for value in values):
@@ -131,6 +131,7 @@ def _check(wanted: Mapping[str, Field | None], columns: Columns) -> None:
 
 def _column(db: DataBroker, name: str, values: list[Any]) -> Any:
     if name == "time":
+        # Documents of any writer may hold times that no datetime64 has: they become NaT.
         seconds = np.array(values, dtype=float)
         seconds[~((seconds >= LEAST) & (seconds < MOST))] = np.nan
         micros = np.round(seconds * 1e6)

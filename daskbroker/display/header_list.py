@@ -1,4 +1,4 @@
-"""A list of headers that shows itself as a table of runs."""
+"""A list of headers that is shown as a table of runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["HeaderList"]
 
 
 class HeaderList(HeadersBase):
-    """What ``db[-5:]`` and ``db[[...]]`` give: a list, shown as a table."""
+    """The list of headers that ``db[-5:]`` and ``db[[...]]`` return, shown as a table."""
 
     def __getitem__(self, key: Any) -> Any:
         found = super().__getitem__(key)
         return HeaderList(found) if isinstance(key, slice) else found
 
     def plot(self, stream: str | None = None, y: Y = None, *, ax: Any = None) -> Any:
-        """Lines of all these runs, one over the other; see :meth:`daskbroker.Results.plot`."""
+        """Plot all these runs in the same axes; see :meth:`daskbroker.Results.plot`."""
         return plot_runs(self, stream, y, ax)
 
     @property

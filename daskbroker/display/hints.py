@@ -1,7 +1,7 @@
-"""Which plot a run's hints ask for, as bluesky's BestEffortCallback reads them.
+"""The plot described by a run's hints, which are read as bluesky's BestEffortCallback does.
 
-Hints of a plan name the dimensions that were scanned, those of devices the fields that matter.
-Where a plan gives none, the motors that it names are the dimensions, or else time.
+Hints of a plan name the dimensions that were scanned; hints of devices name the fields that matter.
+If a plan gives no hints, the motors that it names are the dimensions, or else time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["TIME", "Hints", "is_image_claim", "is_number_claim", "object_keys_of
 
 TIME = "time"
 MOST_PIXELS = 4_000_000
-"""Of a map; a plan that claims more points is drawn as scattered points."""
+"""Maximum number of points of a map; a plan that claims more is drawn as scattered points."""
 
 Descriptors = Sequence[Mapping[str, Any]]
 
@@ -31,17 +31,19 @@ class Hints:
     Attributes
     ----------
     stream
-        Its name.
+        Name of the stream.
     across
-        Data keys of the axes, or ``("time",)``: of a line one, of a map the slow and the fast.
+        Data keys of the axes: one for a line, the slow and the fast one for a map. ``("time",)``
+        if nothing was scanned.
     signals
-        Data keys that hold numbers, and that hints name.
+        Data keys that hold numbers and are named by hints; if there are none, the first data key
+        that holds numbers.
     images
         Data keys whose cells are images, as far as descriptors tell.
     shape
-        Of a map that the plan says is a regular grid; None otherwise.
+        Shape of the map if the plan describes a regular grid; None otherwise.
     extents
-        First and last position along each axis of that grid, if the plan tells.
+        First and last position along each axis of that grid, if the plan gives them.
     snakes
         Whether every other row of the grid was taken backwards.
     """
@@ -61,22 +63,22 @@ class Hints:
         streams: Mapping[str, Descriptors],
         stream: str | None = None,
     ) -> Hints | None:
-        """What to draw of a run; None if it has no streams.
+        """Return what to draw of a run; None if it has no streams.
 
         Parameters
         ----------
         start
-            Its start document.
+            Start document of the run.
         streams
-            Its descriptors by stream, as :attr:`daskbroker.Header.descriptors`.
+            Descriptors of the run by stream, as :attr:`daskbroker.Header.descriptors`.
         stream
-            Which of them; by default that of the scanned dimensions.
+            Name of the stream to draw; by default that of the scanned dimensions.
         """
         if not streams:
             return None
         dimensions = dimensions_of(start)
         if len({of_stream for _, of_stream in dimensions}) > 1:
-            dimensions = []  # of streams that have no common rows
+            dimensions = []  # dimensions of different streams have no common rows
         scanned = dimensions[0][1] if dimensions else PRIMARY
         chosen = stream or (scanned if scanned in streams else next(iter(streams)))
         descriptors = streams.get(chosen, ())
@@ -86,6 +88,7 @@ class Hints:
         else:
             fields = []
         across = tuple(field for field in fields if field in known or field == TIME)
+        # Over time, unless all dimensions are recorded and they are one or two.
         if len(across) != len(fields) or len(across) not in (1, 2) or TIME in across:
             across = (TIME,)
         moved = {name for names, _ in dimensions for name in names} | set(fields)
@@ -106,7 +109,7 @@ class Hints:
 
 
 def _claims(descriptors: Descriptors) -> dict[str, Mapping[str, Any]]:
-    """What is claimed of each data key, by the first descriptor that has it."""
+    """Return the entry of each data key in the first descriptor that has it."""
     found: dict[str, Mapping[str, Any]] = {}
     for descriptor in descriptors:
         for key, claim in descriptor["data_keys"].items():
@@ -139,7 +142,7 @@ def _hinted_fields(descriptor: Mapping[str, Any]) -> list[str]:
 
 
 def object_keys_of(descriptor: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The data keys of each device, as a descriptor tells."""
+    """Return the data keys of each device from a descriptor; empty if it does not tell."""
     given = descriptor.get("object_keys")
     if not isinstance(given, Mapping):
         return {}
@@ -151,7 +154,7 @@ def object_keys_of(descriptor: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _fields_of_motors(start: Mapping[str, Any], descriptors: Descriptors) -> list[str]:
-    """The first hinted field of each motor that the plan names."""
+    """Return the first hinted field of each motor that the plan names."""
     found = []
     for motor in names_in(start, "motors"):
         for descriptor in descriptors:
@@ -164,7 +167,7 @@ def _fields_of_motors(start: Mapping[str, Any], descriptors: Descriptors) -> lis
 
 
 def roles_of(start: Mapping[str, Any], descriptors: Descriptors) -> dict[str, str]:
-    """``"motor"``, ``"detector"`` or ``""`` of each data key, by what the plan names."""
+    """Return the role of each data key from the plan: ``"motor"``, ``"detector"`` or ``""``."""
     scanned = {name for names, _ in dimensions_of(start) for name in names}
     motors, detectors = names_in(start, "motors"), names_in(start, "detectors")
     found = dict.fromkeys(data_keys_of(descriptors), "")
@@ -193,7 +196,7 @@ def _signals(
 
 
 def _grid(start: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The shape of a regular grid in two dimensions, if the plan says that it is one."""
+    """Return the shape of a regular two-dimensional grid if the plan describes one, else None."""
     hints, shape = start.get("hints"), start.get("shape")
     gridding = hints.get("gridding") if isinstance(hints, Mapping) else None
     if gridding != "rectilinear":

@@ -29,15 +29,17 @@ __all__ = [
 ]
 
 SHOWN = 20
-"""So many runs are shown."""
+"""Maximum number of runs that are shown."""
 FOLDED = 80
-"""So many more are in a list of HTML that has to be opened; the others are counted."""
+"""Maximum number of further runs in a folded table of HTML; any others are only counted."""
 UID_LENGTH = 8
-"""Of a uid, as a list shows it; more where several begin alike."""
+"""Length of a uid in a list; longer if several uids begin alike."""
 LONGEST_CELL = 60
+"""Maximum length of a cell's text."""
 TIME_WIDTH = 25
-"""Of a time with its offset."""
+"""Width of a time with its offset."""
 MOST_NOTES = 5
+"""Maximum number of notes below a list."""
 
 HEADS = ["scan_id", "time", "plan", "sample", "motors", "points", "duration", "status", "uid"]
 NUMBERS = ("scan_id", "points", "duration")
@@ -50,13 +52,13 @@ class Listing:
     Attributes
     ----------
     title
-        What the list is of.
+        Title of the list.
     facts
-        Of the first runs, at most ``SHOWN + FOLDED``.
+        Facts of the first runs, at most ``SHOWN + FOLDED``.
     count
-        Number of all the runs.
+        Number of all runs of the list.
     notes
-        What else is to be said, such as that a run cannot be read.
+        Notes shown below the list, for example that a run cannot be read.
     """
 
     title: str
@@ -74,7 +76,7 @@ class Listing:
         *,
         most: int = SHOWN + FOLDED,
     ) -> Listing:
-        """A list of headers, of which no more than ``most`` are looked at."""
+        """Make a listing of headers; at most ``most`` of them are fetched."""
         facts = [
             RunFacts.of(header.start, header.known_stop, header.db.timezone)
             for header in islice(headers, most)
@@ -82,11 +84,11 @@ class Listing:
         return cls(title, facts, count, notes)
 
     def noting(self, notes: Iterable[str]) -> Listing:
-        """The same with notes, each once."""
+        """Return the same listing with more notes, each once, `MOST_NOTES` at most."""
         return replace(self, notes=list(dict.fromkeys((*self.notes, *notes)))[:MOST_NOTES])
 
     def text(self, width: int | None = None) -> str:
-        """Lines that fit a terminal."""
+        """Return the listing as lines that fit a terminal."""
         width = terminal_width() if width is None else width
         shown = self.facts[:SHOWN]
         made = [printable(self.title)]
@@ -97,7 +99,7 @@ class Listing:
         return "\n".join([*made, *(cut_to(printable(note), width) for note in self.notes)])
 
     def markup(self) -> str:
-        """A table of the first runs; more of them folded."""
+        """Return the listing as HTML: a table of the first runs, with further ones folded."""
         first, more = self.facts[:SHOWN], self.facts[SHOWN:]
         parts: list[Markup] = [element("div", cut(self.title), class_="title")]
         if first:
@@ -112,7 +114,7 @@ class Listing:
 
 
 def shown_or(title: str, make: Callable[[], str]) -> str:
-    """What is made, or the title alone with the reason where the store cannot be read."""
+    """Return what is made, or only the title and the reason if the store cannot be read."""
     try:
         return make()
     except DaskbrokerError as error:
@@ -120,16 +122,17 @@ def shown_or(title: str, make: Callable[[], str]) -> str:
 
 
 def run_lines(facts: Sequence[RunFacts], width: int) -> list[str]:
-    """A heading, and a line for each run, that fit a width."""
+    """Return a heading and a line for each run, within a width."""
     return lines(_columns(facts), width)
 
 
 def short_uids(uids: Sequence[str]) -> list[str]:
-    """The beginnings of uids by which those of a list are told apart, as most by 8 characters."""
+    """Shorten uids to the length, 8 at least, that still tells all of them apart."""
 
     def same(signs: tuple[str, str]) -> bool:
         return signs[0] == signs[1]
 
+    # Of sorted texts, neighbours have the longest common beginnings.
     ordered = sorted(set(uids))
     alike = (sum(1 for _ in takewhile(same, zip(*pair))) for pair in pairwise(ordered))
     length = max(UID_LENGTH, max(alike, default=0) + 1)
@@ -164,7 +167,7 @@ def _row(fact: RunFacts) -> list[object]:
 
 
 def marks(fact: RunFacts) -> Markup:
-    """The status of a run, with marks for what is out of the ordinary."""
+    """Return the status of a run, with badges if it is not ``success`` or the run is derived."""
     ordinary = fact.status == "success"
     kind = "open" if fact.is_open else "bad"
     status: object = fact.status if ordinary else badge(cut(fact.status, LONGEST_CELL), kind)
@@ -175,5 +178,5 @@ def marks(fact: RunFacts) -> Markup:
 
 
 def uid_markup(uid: str) -> Markup:
-    """A uid of which eight characters are seen, and all are selected and copied."""
+    """Return a uid of which eight characters are visible, but all are selected and copied."""
     return element("span", uid, class_="uid", title=cut(uid))

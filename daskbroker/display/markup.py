@@ -1,4 +1,4 @@
-"""HTML that is safe by its making: all text is escaped that is not HTML of ours already."""
+"""HTML that is safe by construction: all text is escaped, except HTML made by this module."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..core.printable import printable
 __all__ = ["Markup", "badge", "cut", "element", "escaped", "folded", "joined", "page", "table"]
 
 LONGEST = 400
-"""Of a text that is shown in one place."""
+"""Maximum length of a text that is shown in one place."""
 
 STYLE = """
 .daskbroker{font-size:13px;line-height:1.45;max-width:100%;overflow-x:auto}
@@ -39,27 +39,27 @@ font-size:11px}
 .daskbroker.daskbroker figcaption{opacity:.65;font-size:11px}
 .daskbroker.daskbroker .pixels{image-rendering:pixelated}
 """
-"""Each rule names its class twice, to be stronger than those of notebooks for tables."""
+"""Style of the page. Rules name their class twice to override those of notebooks for tables."""
 
 
 class Markup(str):
-    """A text that is HTML already, and is not escaped again."""
+    """Text that is already HTML and is not escaped again."""
 
     __slots__ = ()
 
 
 def escaped(value: object) -> Markup:
-    """Any value as HTML text; :class:`Markup` as it is."""
+    """Return any value as escaped HTML; :class:`Markup` is returned as it is."""
     return value if isinstance(value, Markup) else Markup(html.escape(printable(value)))
 
 
 def joined(*parts: object) -> Markup:
-    """Parts in a row."""
+    """Concatenate parts, each escaped if it is not :class:`Markup`."""
     return Markup("".join(map(escaped, parts)))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Markup:
-    """An element; ``class_`` is the attribute ``class``, ``stroke_width`` is ``stroke-width``."""
+    """Return an element; ``class_`` becomes ``class``, and ``stroke_width`` ``stroke-width``."""
     named = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escaped(str(value))}"'
         for name, value in attributes.items()
@@ -68,24 +68,24 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
 
 
 def cut(value: object, longest: int = LONGEST) -> str:
-    """A value as text of bounded length."""
+    """Return a value as text of bounded length, with ``…`` at the end if it is cut."""
     text = value[: longest + 1] if isinstance(value, str) else str(value)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def badge(text: str, kind: str) -> Markup:
-    """A word in a frame: ``kind`` is ``"open"``, ``"bad"``, ``"derived"`` or ``""``."""
+    """Return a word in a frame; ``kind`` is ``"open"``, ``"bad"``, ``"derived"`` or ``""``."""
     return element("span", text, class_=f"badge {kind}".rstrip())
 
 
 def folded(summary: object, *children: object, opened: bool = False) -> Markup:
-    """Something that is opened by a click."""
+    """Return an element that shows its children when its summary is clicked."""
     attributes = {"open": "open"} if opened else {}
     return element("details", element("summary", summary), *children, **attributes)
 
 
 def table(heads: list[str], rows: list[list[object]], numbers: tuple[str, ...] = ()) -> Markup:
-    """A table; columns named in ``numbers`` are set flush right."""
+    """Return a table; columns named in ``numbers`` are set flush right."""
     kinds: list[dict[str, object]] = [
         {"class_": "number"} if head in numbers else {} for head in heads
     ]
@@ -98,9 +98,10 @@ def table(heads: list[str], rows: list[list[object]], numbers: tuple[str, ...] =
 
 
 def page(*children: object) -> str:
-    """What is put into a notebook: the parts with their style.
+    """Return the HTML for a notebook: the parts with their style.
 
-    A plain text, so that whoever puts it into other HTML by hand decides for himself.
+    It is a plain str, not :class:`Markup`: code that puts it into other HTML has to decide whether
+    to escape it.
     """
     return str(
         element(

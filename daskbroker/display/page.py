@@ -1,4 +1,4 @@
-"""The page of one run: what, when, how long, of which sample, with which motors and detectors."""
+"""The page of one run: plan, time, duration, sample, motors, detectors, streams, documents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["header_line", "header_markup", "header_text"]
 
 
 def header_line(header: Header) -> str:
-    """A run in one line, without a look at its data."""
+    """Return a run in one line, from its start and stop documents only."""
     fact = _fact(header)
     origin = origin_of(header.start)
     told = {
@@ -38,20 +38,20 @@ def header_line(header: Header) -> str:
 
 
 def header_text(header: Header, width: int | None = None) -> str:
-    """The page as lines that fit a terminal."""
+    """Return the page as lines that fit a terminal."""
     width = terminal_width() if width is None else width
     fact = _fact(header)
     found = [_title(fact) + f"  {fact.uid}"]
     found += [f"{name + ':':<10} {value}" for name, value in _told(header, fact)]
     try:
         found += Streams(header).lines()
-    except DaskbrokerError as error:  # the rest of the page is shown all the same
+    except DaskbrokerError as error:  # the rest of the page is shown anyway
         found.append(f"streams: {error}")
     return "\n".join(cut_to(printable(line), width) for line in found)
 
 
 def header_markup(header: Header) -> str:
-    """The page as HTML, with small pictures, and the documents folded."""
+    """Return the page as HTML, with small pictures and with the documents folded."""
     fact = _fact(header)
     zone = header.db.timezone
     title = element(
@@ -62,7 +62,7 @@ def header_markup(header: Header) -> str:
     rows = (
         element("tr", element("th", name), element("td", cut(value)))
         for name, value in _told(header, fact)
-        if name != "status"  # which is beside the title
+        if name != "status"  # it is shown beside the title
     )
     documents = [tree("start", header.start, zone)]
     if header.known_stop is not None:
@@ -75,7 +75,7 @@ def _streams(header: Header) -> Markup:
         streams = Streams(header)
         pictures = thumbnails(header, streams.descriptors, streams.rows)
         return joined(pictures, streams.markup(), streams.configuration())
-    except DaskbrokerError as error:  # the rest of the page is shown all the same
+    except DaskbrokerError as error:  # the rest of the page is shown anyway
         return element("div", f"streams: {error}", class_="bad")
 
 
@@ -88,7 +88,7 @@ def _title(fact: RunFacts) -> str:
 
 
 def _told(header: Header, fact: RunFacts) -> list[tuple[str, str]]:
-    """Names and values, of those that there are."""
+    """Return the names and values of those facts that are known."""
     start, stop = header.start, {} if header.known_stop is None else header.known_stop
     lasted = f", {fact.duration}" if fact.duration else ""
     told = [
@@ -106,7 +106,7 @@ def _told(header: Header, fact: RunFacts) -> list[tuple[str, str]]:
 
 
 def _origin(start: Mapping[str, Any]) -> str:
-    """The runs that a derived run comes from."""
+    """Return the uids of the runs that a derived run was made from, as text."""
     origin = start.get("derived_from")
     runs = origin.get("runs") if isinstance(origin, Mapping) else origin
     if isinstance(runs, (list, tuple)):

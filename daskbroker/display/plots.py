@@ -1,4 +1,4 @@
-"""Plots of runs by matplotlib, as hints ask for them; it is imported when something is plotted."""
+"""Plots of runs, as described by their hints; matplotlib is imported on the first plot."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ Y = str | Sequence[str] | None
 Frame = int | tuple[int, ...] | None
 
 MOST_RUNS = 50
-"""So many runs are drawn over one another."""
+"""Maximum number of runs in the same axes."""
 MOST_SIGNALS = 16
+"""Maximum number of signals that are drawn if none are named."""
 LONGEST = 60
-"""Of a label."""
+"""Maximum length of a label."""
 PLAIN = {"parse_math": False, "usetex": False}
-"""What comes from documents is no formula, and no TeX."""
+"""Text options of matplotlib: text from documents must not be read as a formula or as TeX."""
 
 
 def plot_run(header: Header, stream: str | None, y: Y, frame: Frame, ax: Any) -> Any:
-    """See :meth:`daskbroker.Header.plot`."""
+    """Plot a run; see :meth:`daskbroker.Header.plot`."""
     hints = _hints(header, stream)
     keys = _chosen(header, hints, y, frame)
     axes = _axes(ax, len(keys))
@@ -53,7 +54,7 @@ def plot_run(header: Header, stream: str | None, y: Y, frame: Frame, ax: Any) ->
 
 
 def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> Any:
-    """See :meth:`daskbroker.Results.plot`."""
+    """Plot several runs in the same axes; see :meth:`daskbroker.Results.plot`."""
     chosen = list(islice(headers, MOST_RUNS + 1))
     if len(chosen) > MOST_RUNS:
         raise BadQuery(
@@ -93,16 +94,23 @@ def save_plot(
     y: Y = None,
     frame: Frame = None,
 ) -> None:
-    """Draw a run, or several over one another, into a file; no window is opened.
+    """Plot a run, or several in the same axes, into a file without opening a window.
 
     Parameters
     ----------
     path
-        Of the file; its ending says which format.
+        Path of the file; its suffix selects the format.
     headers
-        The runs.
+        Runs to plot.
     stream, y, frame
-        As for :meth:`daskbroker.Header.plot`; ``frame`` for a single run.
+        As for :meth:`daskbroker.Header.plot`; ``frame`` is allowed for a single run only.
+
+    Raises
+    ------
+    BadQuery
+        If ``frame`` is given for several runs, or the suffix is no format of matplotlib.
+    ConfigError
+        If matplotlib is not installed.
     """
     _import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -118,7 +126,7 @@ def save_plot(
         plot_runs(headers, stream, y, figure)
     try:
         figure.savefig(path, dpi=120)
-    except ValueError as error:  # an ending that is no format
+    except ValueError as error:  # the suffix is no format of matplotlib
         raise BadQuery(f"{path}: {error}") from None
 
 
@@ -135,7 +143,7 @@ def _hints(header: Header, stream: str | None) -> Hints:
 
 
 def _chosen(header: Header, hints: Hints, y: Y, frame: Frame) -> list[str]:
-    """The data keys that are drawn."""
+    """Return the data keys to draw."""
     known = header.fields(hints.stream)
     if y is not None:
         keys = [y] if isinstance(y, str) else list(y)
@@ -178,7 +186,7 @@ def _draw_map(axes: Any, read: Readings, hints: Hints, key: str) -> None:
 
 
 def _positions(read: Readings, hints: Hints, axis: int) -> np.ndarray:
-    """Where the rows, or the columns, of a grid are: as planned, else as the motor was read."""
+    """Return the positions of a grid's rows or columns: as planned, else as the motor was read."""
     assert hints.shape is not None
     length = hints.shape[axis]
     if hints.extents is not None:
@@ -223,9 +231,19 @@ def _import_matplotlib() -> None:
 
 
 def _axes(given: Any, count: int) -> Any:
-    """Axes for so many signals, as an array: those that are given, or new ones.
+    """Return an array of axes for a number of signals: the given ones, or new ones.
 
-    ``given`` may be axes, several of them, or a Figure.
+    Parameters
+    ----------
+    given
+        Axes, several axes, or a Figure to make them in; None makes a figure with pyplot.
+    count
+        Number of signals.
+
+    Raises
+    ------
+    BadQuery
+        If the number of given axes is not ``count``.
     """
     _import_matplotlib()
     if given is None:
@@ -256,7 +274,7 @@ def _name(axes: Any, across: str, up: str) -> None:
 
 
 def _label(header: Header) -> str:
-    """Of a run in a legend; matplotlib leaves out what begins with ``_``."""
+    """Return the label of a run in a legend; never with a leading ``_``, which hides it."""
     parts = (header.start.get("scan_id"), sample_of(header.start) or header.uid[:8])
     text = _plain(" ".join(str(part) for part in parts if part is not None))
     return f" {text}" if text.startswith("_") else text

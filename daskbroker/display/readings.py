@@ -1,4 +1,4 @@
-"""What a plot needs of a run: numbers over numbers, a map, one frame; read."""
+"""Read the data that a plot of a run needs: columns of numbers, a map, one frame."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ ELAPSED = "time since start"
 
 @dataclass(frozen=True)
 class Readings:
-    """Columns of a stream: an event is a row, a rewound one is there once.
+    """Columns of a stream, with one row per event; an event taken again has only its last row.
 
     Attributes
     ----------
     numbers
         ``seq_num`` of the rows.
     columns
-        By data key, what was read; ``time`` is seconds since the start of the run.
+        Values by data key, one number per row; ``time`` is in seconds since the start of the run.
     labels
-        By data key, its name with its units.
+        Labels by data key: its name with its units.
     """
 
     numbers: np.ndarray
@@ -44,12 +44,14 @@ class Readings:
 
 
 def read_signals(header: Header, stream: str, keys: Sequence[str]) -> Readings:
-    """Some columns of numbers of a stream.
+    """Read some columns of numbers of a stream.
 
     Raises
     ------
+    FieldNotFound
+        If the stream has no such data key.
     BadQuery
-        If a column does not hold one number an event.
+        If a column does not hold one number per event.
     """
     wanted = [key for key in dict.fromkeys(keys) if key != TIME]
     names = _names(header, stream, wanted)
@@ -64,7 +66,7 @@ def read_signals(header: Header, stream: str, keys: Sequence[str]) -> Readings:
 
 
 def _names(header: Header, stream: str, keys: Sequence[str]) -> dict[str, str]:
-    """The variable of each data key."""
+    """Return the name of the variable of each data key."""
     names = shown_names(sorted(header.fields(stream)))
     for key in keys:
         if key not in names:
@@ -104,7 +106,7 @@ def _label(key: str, variable: xr.DataArray) -> str:
 
 
 def on_grid(values: np.ndarray, numbers: np.ndarray, hints: Hints) -> np.ndarray:
-    """Values at their places in a regular grid; points that were not taken are NaN."""
+    """Return values as an array of shape ``hints.shape``; points that were not taken are NaN."""
     assert hints.shape is not None
     slow, fast = hints.shape
     grid = np.full(hints.shape, np.nan)
@@ -124,22 +126,24 @@ def read_cell(
     frame: int | tuple[int, ...],
     most_bytes: float = float("inf"),
 ) -> tuple[np.ndarray, str]:
-    """One cell of a data key, or one image of it, and its label; no other is read.
+    """Read one cell of a data key, or one image of it, and its label; no other cell is read.
 
     Parameters
     ----------
     header, stream, key
-        What is read.
+        Run, name of the stream, and data key.
     frame
-        Number of the event; negative from the last. Further numbers choose among the images
-        of a cell that has several: the first by default.
+        Number of the event; negative numbers count from the last. Further numbers choose among
+        the images of a cell that has several; the default is the first.
     most_bytes
-        Of what is read.
+        Maximum bytes to read.
 
     Raises
     ------
+    FieldNotFound
+        If the stream has no such data key.
     BadQuery
-        If there is no such event, or it is larger than that.
+        If there is no such event, its cell is larger than ``most_bytes``, or it holds no numbers.
     """
     names = _names(header, stream, [key])
     dataset = header.dataset(stream, [f"data:{key}"], chunks=None)
@@ -157,7 +161,7 @@ def read_cell(
     if cell.nbytes > most_bytes:
         raise BadQuery(f"frame {frame} of {key!r} has {cell.nbytes:,} bytes")
     values = np.asarray(cell.values)
-    if values.dtype == object and values.ndim == 0:  # of cells that differ in shape
+    if values.dtype == object and values.ndim == 0:  # cells of the key differ in shape
         values = np.asarray(values.item())
     if values.dtype.kind not in "fiub":
         raise BadQuery(

@@ -1,4 +1,4 @@
-"""What a run has of streams, as its page shows it: rows, data keys, configuration."""
+"""The streams of a run, as its page shows them: rows, data keys, configuration."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Streams", "counted_rows"]
 
 FEW = 12
-"""The data keys of a stream are folded if they are more."""
+"""Maximum number of data keys of a stream that are shown unfolded, or as text."""
 MOST_KEYS = 500
-"""So many data keys of a stream are shown, those with a role first."""
+"""Maximum number of data keys of a stream that are shown; those with a role come first."""
 HEADS = ["key", "role", "units", "dtype", "shape", "device"]
 
 Descriptors = Sequence[Mapping[str, Any]]
@@ -31,8 +31,8 @@ class Streams:
     Parameters
     ----------
     header
-        The run; its descriptors are looked up once, and its rows are counted by the stop
-        document where that tells of them.
+        The run. Its descriptors are looked up once. Its numbers of rows are those of the stop
+        document if it has them, otherwise they are counted in the plans of the event sources.
     """
 
     def __init__(self, header: Header) -> None:
@@ -42,7 +42,7 @@ class Streams:
         self._zone = header.db.timezone
 
     def lines(self) -> list[str]:
-        """A line for each stream, then the keys that were moved or measured."""
+        """Return a line for each stream, followed by its keys that were moved or measured."""
         found = []
         for name, descriptors in self.descriptors.items():
             found.append(f"{name}: {self.rows[name]:,} rows, {_count(descriptors)}")
@@ -53,7 +53,7 @@ class Streams:
         return found
 
     def markup(self) -> Markup:
-        """Each stream with the table of its data keys."""
+        """Return each stream with a table of its data keys, the plotted stream first."""
         hints = Hints.of(self._start, self.descriptors)
         if hints is None:
             return Markup()
@@ -70,7 +70,7 @@ class Streams:
         return folded(title, *shown, opened=opened and len(keys) <= FEW)
 
     def configuration(self) -> Markup:
-        """The configuration of each device, folded."""
+        """Return the configuration of each device as a folded tree."""
         found: dict[str, Any] = {}
         for name, descriptors in self.descriptors.items():
             for descriptor in descriptors:
@@ -84,14 +84,14 @@ class Streams:
 
 
 def _key_table(keys: Sequence[Sequence[str]]) -> Markup:
-    """The data keys, without columns that say nothing."""
+    """Return a table of data keys without the columns that are empty."""
     told = [place for place in range(len(HEADS)) if any(row[place] for row in keys)]
     rows: list[list[object]] = [[cut(row[place]) for place in told] for row in keys]
     return table([HEADS[place] for place in told], rows)
 
 
 def _merged(by_stream: Mapping[str, Any]) -> Any:
-    """What is the same in all streams, once."""
+    """Return the configuration once if it is the same in all streams, else by stream."""
     first, *others = by_stream.values()
     return first if all(other == first for other in others) else by_stream
 
@@ -109,7 +109,7 @@ def _rows(header: Header, streams: Mapping[str, Descriptors]) -> dict[str, int]:
 
 
 def counted_rows(header: Header) -> dict[str, int]:
-    """Rows by stream, as the event sources have planned them; none is read."""
+    """Return the number of rows by stream, from the plans of the event sources; reads no rows."""
     found: dict[str, int] = {}
     for source in header.db.event_sources.values():
         plan = source.store.plan_runs([header.uid]).checked()
@@ -121,7 +121,10 @@ def counted_rows(header: Header) -> dict[str, int]:
 
 
 def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]:
-    """Key, role, units, dtype, shape and device of each data key, those with a role first."""
+    """Return key, role, units, dtype, shape and device of each data key.
+
+    Motors come first, then detectors, then the others.
+    """
     roles = roles_of(start, descriptors)
     found: dict[str, list[str]] = {}
     for descriptor in descriptors:
@@ -146,5 +149,5 @@ def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]
 
 
 def _owners(descriptor: Mapping[str, Any]) -> dict[str, str]:
-    """The device of each data key."""
+    """Return the device of each data key."""
     return {key: owner for owner, keys in object_keys_of(descriptor).items() for key in keys}

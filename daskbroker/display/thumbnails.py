@@ -1,8 +1,9 @@
-"""Small pictures of a run: its hinted signal, and one frame of a detector; within bounds.
+"""Small pictures of a run: its hinted signal, and one frame of a detector.
 
-No more is read for them than the setting ``picture-bytes`` says, and nobody waits for them
-longer than ``picture-seconds``: where a picture would take more there is none. One read goes on
-at a time; while one is slow (files that do not answer), other pages have no pictures.
+The setting ``picture-bytes`` is the maximum number of bytes read for them, and
+``picture-seconds`` the maximum time that a page waits for them. A picture that would take more is
+left out. Only one page reads at a time: while its read is slow (files that do not answer), other
+pages have no pictures.
 """
 
 from __future__ import annotations
@@ -32,18 +33,22 @@ if TYPE_CHECKING:
 __all__ = ["thumbnails"]
 
 WIDTH, HEIGHT = 260, 110
-"""Of a line, in pixels."""
+"""Size of the picture of a line, in pixels."""
 MOST_POINTS = 260
-"""Of a line, as it is drawn: of more, the least and the largest of each stretch."""
+"""Maximum points of a line; of more, the minimum and maximum of each interval are drawn."""
 SIDE = 128
-"""Of a frame or map, in pixels, at most."""
+"""Maximum side of the picture of a frame or map, in pixels."""
 MOST_ROWS = 500_000
-"""Of a stream whose signal is drawn; in a journal a row costs more than the numbers in it."""
+"""Maximum rows of a stream whose signal is drawn.
+
+In a journal, reading a row costs more than the bytes of its numbers.
+"""
 NUMBER_BYTES = 8
 PIXEL_BYTES = 4
-"""Of a pixel whose dtype nobody tells."""
+"""Assumed bytes of a pixel whose dtype is not declared."""
 
 LONGEST_WAIT = 3600.0
+"""Maximum seconds of one wait, because waits of unlimited length are errors for `threading`."""
 
 _reading = threading.Lock()
 
@@ -53,20 +58,20 @@ Descriptors = Sequence[Mapping[str, Any]]
 def thumbnails(
     header: Header, streams: Mapping[str, Descriptors], rows: Mapping[str, int]
 ) -> Markup:
-    """The pictures of a run that are within the bounds; nothing if there are none.
+    """Return the pictures of a run that are within the bounds; empty if there are none.
 
     Parameters
     ----------
     header
         The run.
     streams, rows
-        Its descriptors, and the number of its rows, by stream.
+        Descriptors and number of rows of the run, by stream.
     """
     hints = Hints.of(header.start, streams)
     if hints is None or not rows.get(hints.stream):
         return Markup()
     makers: list[Callable[[], Markup]] = []
-    columns = 2 + len(hints.across)  # time and seq_num are read, too
+    columns = 2 + len(hints.across)  # time and seq_num are read as well
     left = setting("picture-bytes") - rows[hints.stream] * NUMBER_BYTES * columns
     if hints.signals and left >= 0 and rows[hints.stream] <= MOST_ROWS:
         makers.append(lambda: _signal(header, hints))
@@ -78,16 +83,17 @@ def thumbnails(
 
 
 def _within(seconds: float, makers: Sequence[Callable[[], Markup]]) -> list[Markup]:
-    """What is made in time; what fails is left out, as the page is of use without it."""
+    """Return the pictures that are made in time; one that fails is left out of the page."""
     until = monotonic() + seconds
     if not makers or not seconds or not _reading.acquire(timeout=min(seconds, LONGEST_WAIT)):
         return []
     made: SimpleQueue[Markup | None] = SimpleQueue()
+    # The thread releases the lock, since a slow read goes on after the page has stopped waiting.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             threading.Thread(target=_make, args=(makers, made), daemon=True).start()
-        except RuntimeError:  # no more threads, or the interpreter ends
+        except RuntimeError:  # no thread can be started, or the interpreter is ending
             _reading.release()
             return []
         return _taken(made, until)
@@ -133,7 +139,7 @@ def _figure(picture: Markup, caption: str) -> Markup:
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> Markup:
-    """A line as SVG."""
+    """Return a line as SVG."""
     there = np.isfinite(x) & np.isfinite(y)
     x, y = _thinned(x[there], y[there])
     points = " ".join(
@@ -157,7 +163,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> Markup:
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """No more points than are seen: peaks stay."""
+    """Reduce a line to about `MOST_POINTS` points, keeping the extremes of each interval."""
     if len(x) <= MOST_POINTS:
         return x, y
     edges = np.linspace(0, len(x), MOST_POINTS // 2 + 1).astype(int)
@@ -175,6 +181,7 @@ def _scaled(values: np.ndarray, length: int) -> np.ndarray:
     least, most = float(values.min()), float(values.max())
     if most == least:
         return np.full(len(values), length / 2)
+    # Halved first, because the difference of two large floats may overflow.
     return (values / 2 - least / 2) / (most / 2 - least / 2) * length
 
 
@@ -182,7 +189,7 @@ def _scaled(values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _frame_bytes(key: str, descriptors: Descriptors) -> float:
-    """What one image of a key takes, as far as descriptors tell; infinite if they do not."""
+    """Return the bytes of one image of a key from its descriptor; infinite if not declared."""
     claim = next(d["data_keys"][key] for d in descriptors if key in d["data_keys"])
     sides = list(claim["shape"])[-2:]
     if not all(type(side) is int and side > 0 for side in sides):
@@ -202,7 +209,7 @@ def _frame(header: Header, stream: str, key: str, most_bytes: float) -> Markup:
 
 
 def _pixels(image: np.ndarray) -> Markup:
-    """An image in grey as PNG: made smaller by the largest of each block, so that peaks stay."""
+    """Return an image as a grey PNG, reduced by the maximum of each block to keep peaks."""
     step = max(1, -(-max(image.shape) // SIDE))
     if step > 1:
         with np.errstate(invalid="ignore"):

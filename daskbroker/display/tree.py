@@ -1,4 +1,4 @@
-"""Documents as trees: folded in a notebook, indented in a terminal; times can be read."""
+"""Documents as trees, folded in a notebook and indented in a terminal, with readable times."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from .markup import Markup, cut, element, folded, page
 __all__ = ["document_markup", "document_text", "tree"]
 
 MOST_ITEMS = 200
-"""So many items of a mapping or a list are shown."""
+"""Maximum number of items of a mapping or a list that are shown."""
 MOST_NODES = 3000
-"""So many items of a document are shown."""
+"""Maximum number of items of a document that are shown."""
 LONGEST_INLINE = 80
-"""A list of plain values that is shorter is one line."""
+"""Maximum length, of items and of text, of a list of plain values that is shown in one line."""
 DEEPEST = 50
+"""Maximum depth of a tree; deeper values are shown in one line."""
 
 Items = list[tuple[str, Any, bool]]
 """Name and value of each item, and whether the value is a time."""
 
 
 class _Budget:
-    """How many items may still be shown."""
+    """Number of items of a document that may still be shown."""
 
     def __init__(self) -> None:
         self.left = MOST_NODES
 
     def take(self, items: Iterator[tuple[str, Any, bool]]) -> Items:
-        """As many as may be shown here."""
+        """Take as many items as may be shown here, and count them."""
         taken = list(islice(items, min(MOST_ITEMS, max(self.left, 0))))
         self.left -= len(taken)
         return taken
 
 
 def document_markup(document: Mapping[str, Any], zone: str | None = None) -> str:
-    """What a notebook shows of a document; times in a zone, by default that of the settings."""
+    """Return a document as HTML for a notebook, with times in a zone (that of the settings)."""
     return page(*_branches(document, "", _zone(zone), _Budget(), 0))
 
 
 def tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
-    """A folded tree of a mapping, under a name."""
+    """Return a mapping as a folded tree under a name."""
     inside = _branches(value, "", zone, _Budget(), 0)
     return folded(_summary(name, value), *inside, opened=opened)
 
@@ -55,7 +56,7 @@ def tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
 def document_text(
     document: Mapping[str, Any], zone: str | None = None, width: int | None = None
 ) -> str:
-    """The lines of an indented tree that fit a terminal."""
+    """Return a document as the lines of an indented tree that fit a terminal."""
     width = terminal_width() if width is None else width
     found = _lines(document, "", _zone(zone), _Budget(), 0)
     return "\n".join(cut_to(line, width) for line in found)
@@ -79,7 +80,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_branch(value: Any) -> bool:
-    """Whether a value is shown as a tree of its own, and not in one line."""
+    """Whether a value is shown as a subtree rather than in one line."""
     if isinstance(value, Mapping):
         return bool(value)
     if not isinstance(value, (list, tuple)) or not value:
@@ -88,7 +89,7 @@ def _is_branch(value: Any) -> bool:
 
 
 def _inline(value: Sequence[Any]) -> str | None:
-    """A short list of plain values as one line."""
+    """Return a short list of plain values as one line; None if it is not one."""
     if len(value) > LONGEST_INLINE or any(isinstance(v, (Mapping, np.ndarray)) for v in value):
         return None
     parts = []

@@ -1,10 +1,10 @@
-"""Tools for testing daskbroker and event stores of others.
+"""Tools for testing daskbroker and third-party event stores.
 
-``daskbroker.testing.conformance`` holds the suite that every store has to pass; it needs
-pytest. ``daskbroker.testing.strategies`` makes any valid run with hypothesis. What this module
-gives needs neither: synthetic runs, and comparisons of documents that say what differs.
+``daskbroker.testing.conformance`` has the suite that every store must pass; it needs pytest.
+``daskbroker.testing.strategies`` generates any valid run with hypothesis. The names of this module
+need neither: synthetic runs, and comparisons of documents whose messages say what differs.
 
-``docs/writing-a-store.md`` says what a store has to do. It joins the suite by one test module::
+``docs/writing-a-store.md`` describes what a store must do. One test module applies the suite::
 
     import pytest
 

@@ -38,11 +38,11 @@ COLUMNS: list[tuple[list[Any], list[Any], str]] = [
     ([[[1, 2], [3, 4]], [[0.5, 2], [3, 4]]], [[[1, 2], [3, 4]], [[0.5, 2], [3, 4]]], "f8"),
     ([[None, None], [None, None]], [[NAN, NAN], [NAN, NAN]], "f8"),
 ]
-"""Values of a column, what a Dataset has of them, and its dtype; U stands for text."""
+"""Values of a column, expected values in a Dataset, and expected dtype; U stands for text."""
 
 
 def run_of(values: list[Any], **claim: Any) -> list[tuple[str, Any]]:
-    """A run of one key, ``x``, with these values."""
+    """Return a run with one data key, ``x``, that has these values."""
     run = RunBuilder()
     spec = {"source": "s", "dtype": "array", "shape": list(np.shape(values[0])), **claim}
     descriptor = run.descriptor({"x": spec})
@@ -239,5 +239,5 @@ def _plain(cell: Any) -> Any:
 
 
 def _same(found: Any, expected: Any) -> bool:
-    """Whether numbers are the same, NaN equal to NaN."""
+    """Whether numbers are equal, with NaN equal to NaN."""
     return bool(np.array_equal(np.asarray(found, float), np.asarray(expected), equal_nan=True))

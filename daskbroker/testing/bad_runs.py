@@ -1,4 +1,4 @@
-"""Conformance, bad runs: what cannot be read of one run costs no other."""
+"""Conformance, bad runs: a run that cannot be read does not affect other runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Spoil = Callable[[str, str], None]
 
 @contextmanager
 def named(*uids: str) -> Iterator[None]:
-    """Inside, each of these runs is warned of, once, and no other."""
+    """Check that a block warns of each of these runs once, and of no other run."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

@@ -26,38 +26,38 @@ def insert_all(db: Any, documents: Iterable[tuple[str, Any]]) -> None:
 
 
 def table_of(header: Any, stream: str = "primary", **kwargs: Any) -> Any:
-    """The computed table, references left as they are."""
+    """Return the computed table of a stream, with references left unfilled."""
     return header.table(stream, fill=False, **kwargs).compute()
 
 
 def check_run(header: Any, documents: Iterable[tuple[str, Any]]) -> None:
-    """Check that a run gives back these documents, references first."""
+    """Check that a run returns these documents, each after those that it refers to."""
     received = list(header.documents(fill=False))
     assert_references_first(received)
     assert_documents_equal(documents, received)
 
 
 class Conformance:
-    """Base of the themes. A subclass in a test module gives the fixtures.
+    """Base class of all themes. A subclass in a test module must define these fixtures.
 
     ``broker``
         A :class:`~daskbroker.DataBroker` on an empty, writable store.
     ``reopen``
-        A callable without arguments: closes the store and returns a broker on it, as another
-        process would open it.
+        A callable without arguments that closes the store and returns a new broker on it, opened
+        as another process would.
     """
 
     @pytest.fixture(autouse=True)
     def _nothing_in_the_background(self) -> Iterator[None]:
-        """What is known of detector files would else depend on which thread is quicker."""
+        """Switch off peeking in the background, whose results would depend on thread timing."""
         with dask.config.set({"daskbroker.peek-after-stop": False}):
             yield
 
     @pytest.fixture(params=STATES)
     def put(self, request: pytest.FixtureRequest, broker: Any) -> Put:
-        """Insert a run and give its header, with the rows in each of the `STATES`.
+        """Return a function that inserts a run and returns its header, for each of `STATES`.
 
-        Of the documents that are given, a stop is inserted in the state ``stopped`` only.
+        A stop document is inserted in the state ``stopped`` only.
         """
         state: str = request.param
 
@@ -77,10 +77,10 @@ class Conformance:
 
 
 def inserted(header: Any, documents: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Those of the documents that the fixture ``put`` has inserted."""
+    """Return those of the documents that the fixture ``put`` has inserted."""
     return [pair for pair in documents if pair[0] != "stop" or header.stop is not None]
 
 
 def events_of(documents: Iterable[tuple[str, Any]]) -> list[Mapping[str, Any]]:
-    """The events among single documents."""
+    """Return the events among single documents."""
     return [doc for name, doc in documents if name == "event"]

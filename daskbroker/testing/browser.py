@@ -1,4 +1,4 @@
-"""A browser without a window, for what notebooks and the site show: Debian's Chromium."""
+"""Show HTML of notebooks and of the site in a headless browser: Debian's Chromium."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ OPEN = 'it.querySelectorAll("details").forEach(one => one.open = true);'
 
 
 def seen(shown: str, folder: Path, *, opened: bool = False) -> list[str]:
-    """The lines of text that a browser shows of some HTML.
+    """Return the lines of text that a browser shows for some HTML.
 
     Parameters
     ----------
     shown
-        HTML, as ``_repr_html_`` gives it.
+        HTML from ``_repr_html_``.
     folder
-        For the page.
+        Folder for the temporary page.
     opened
-        With all that is folded opened.
+        Whether to open all folded elements.
     """
     text = _ask(shown, folder, f"{OPEN if opened else ''} const found = it.innerText;")
     return [re.sub(r"[ \t\xa0]+", " ", line).strip() for line in text.split("\n") if line.strip()]
 
 
 def selected(shown: str, folder: Path, selector: str) -> str:
-    """What is copied where a user selects an element, by its CSS selector."""
+    """Return the text that is copied when a user selects an element, given by CSS selector."""
     return _ask(
         shown,
         folder,
@@ -52,7 +52,7 @@ def selected(shown: str, folder: Path, selector: str) -> str:
 
 
 def picture(shown: str, file: Path, size: tuple[int, int] = (900, 420)) -> Path:
-    """A picture of some HTML as a PNG file."""
+    """Write a picture of some HTML to a PNG file, and return its path."""
     page = file.with_suffix(".html")
     page.write_text(PAGE % shown, encoding="utf8")
     _chromium(page.resolve().as_uri(), {"screenshot": file, "window-size": f"{size[0]},{size[1]}"})
@@ -61,8 +61,8 @@ def picture(shown: str, file: Path, size: tuple[int, int] = (900, 420)) -> Path:
 
 
 def dom(url: str, width: int = 1400) -> str:
-    """The HTML of a page after its scripts have run, in a window of this width in pixels."""
-    waiting = {"virtual-time-budget": 10_000}  # of the page's own timers, not of ours
+    """Return the HTML of a page after its scripts have run, in a window ``width`` pixels wide."""
+    waiting = {"virtual-time-budget": 10_000}  # milliseconds of the page's timers
     return _chromium(url, {"dump-dom": None, "window-size": f"{width},900", **waiting})
 
 

@@ -1,4 +1,4 @@
-"""What is checked while files are looked into: warnings of claims, and which files are opened."""
+"""Checks while files are peeked into: warnings about claims, and which files are opened."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["opened_files", "warned"]
 
 @contextmanager
 def warned(word: str) -> Iterator[list[str]]:
-    """Warnings of claims, each of which has the word; there are some, unless it is ""."""
+    """Check that a block gives warnings about claims, all with this word; none if it is ""."""
     messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ClaimWarning)
@@ -28,12 +28,12 @@ def warned(word: str) -> Iterator[list[str]]:
 
 
 _watchers: dict[str, list[str]] = {}
-"""Files that are opened below some folders."""
+"""Lists of opened files, by the folder that they are below."""
 
 
 @lru_cache
 def _watch() -> None:
-    """Note what is opened; Python has no way to stop that again."""
+    """Install an audit hook that notes opened files, once: Python cannot remove such a hook."""
 
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if _watchers and event == "open" and isinstance(arguments[0], str):
@@ -46,7 +46,7 @@ def _watch() -> None:
 
 @contextmanager
 def opened_files(folder: Path) -> Iterator[list[str]]:
-    """HDF5 files below a folder that are opened meanwhile, as often as they are."""
+    """Collect the HDF5 files below a folder that a block opens, one entry for each time."""
     _watch()
     opened: list[str] = []
     _watchers[str(folder)] = opened

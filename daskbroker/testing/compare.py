@@ -1,4 +1,4 @@
-"""Comparing documents: what went in with what comes out."""
+"""Compare documents that were inserted with those that are read back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Named = tuple[str, Mapping[str, Any]]
 
 
 def expand_documents(documents: Iterable[Named]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Take pages and the deprecated bulk documents apart into single documents.
+    """Split pages and the deprecated bulk documents into single documents.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def _rows(page: Mapping[str, Any], owner: str, uid: str) -> Iterator[dict[str, A
 
 
 def difference(expected: Any, received: Any, path: str = "") -> str | None:
-    """Where two normalized values differ, in words; None where they are the same.
+    """Return a text that says where two normalized values differ; None if they are the same.
 
     Stricter than :func:`daskbroker.core.documents.equal`: ``1`` and ``1.0`` differ.
     """
@@ -88,15 +88,15 @@ def _identity(name: str, doc: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def assert_documents_equal(expected: Iterable[Named], received: Iterable[Named]) -> None:
-    """Check that the same documents are on both sides, whatever their order.
+    """Check that the same documents are on both sides, in any order.
 
-    They are matched by kind and uid, pages and bulk documents taken apart. A document that
-    was expected twice (it was inserted twice) has to be received once.
+    Documents are matched by kind and uid, after pages and bulk documents are split. A document
+    that is expected twice (because it was inserted twice) must be received once.
 
     Raises
     ------
     AssertionError
-        Naming the first documents that are lost, invented, doubled or changed.
+        If documents are lost, invented, doubled or changed; the message names the first ones.
     """
     wanted = {_identity(name, doc): doc for name, doc in expand_documents(expected)}
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -114,14 +114,14 @@ def assert_documents_equal(expected: Iterable[Named], received: Iterable[Named])
 
 
 def assert_references_first(received: Iterable[Named]) -> None:
-    """Check that each document of one run comes after all that it refers to.
+    """Check that each document of one run comes after all documents that it refers to.
 
-    The start comes first, a stop last; a descriptor, resource or datum before its users.
+    The start must come first and a stop last; a descriptor, resource or datum before its users.
 
     Raises
     ------
     AssertionError
-        Naming the document that came too early.
+        If a document came too early; the message names it.
     """
     documents = list(expand_documents(received))
     assert documents, "there are no documents at all"

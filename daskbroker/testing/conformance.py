@@ -1,4 +1,4 @@
-"""The conformance suite as a whole; see :mod:`daskbroker.testing` for how a store joins it."""
+"""The complete conformance suite; :mod:`daskbroker.testing` shows how to apply it to a store."""
 
 from __future__ import annotations
 
@@ -48,10 +48,9 @@ class BrokerConformance(
     MissingConformance,
     DisplayConformance,
 ):
-    """Everything a store has to pass, written against the contracts in general.
+    """All tests that a store must pass; they use only the general contracts.
 
-    :class:`BadRunConformance` is for stores that say how a document of theirs is damaged.
-
-    A subclass gives the fixtures ``broker`` and ``reopen``, see
-    :class:`daskbroker.testing.base.Conformance`.
+    A subclass must define the fixtures ``broker`` and ``reopen``; see
+    :class:`daskbroker.testing.base.Conformance`. :class:`BadRunConformance` is separate: it is for
+    stores whose subclass also defines how a document is damaged.
     """

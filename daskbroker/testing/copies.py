@@ -1,4 +1,4 @@
-"""Conformance, copies: whoever changes what was given out changes nothing that others see."""
+"""Conformance, copies: changing an object that was returned does not change what others see."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ GIVEN: dict[str, Callable[[Any], Any]] = {
 
 
 def nested_run(stop: bool = True) -> list[tuple[str, Any]]:
-    """A run with something inside each of its documents."""
+    """Return a run with nested mappings and lists in each of its documents."""
     run = RunBuilder(sample={"name": "Si", "sizes": [1, [2, 3]]}, motors=["x"])
     configuration = {
         "eiger": {
@@ -79,7 +79,7 @@ def nested_run(stop: bool = True) -> list[tuple[str, Any]]:
 
 
 def spoil(value: Any) -> None:
-    """Change whatever can be changed inside a value, at each level."""
+    """Change everything that can be changed inside a value, at each level."""
     inner = value.values() if isinstance(value, dict) else value
     if isinstance(value, (dict, list, tuple)):
         for item in list(inner):

@@ -24,9 +24,9 @@ TIMES = np.datetime64("2026-03-01T12:00:00", "us") + np.arange(6) * np.timedelta
 
 
 def assert_comes_back(found: xr.Dataset, written: xr.Dataset, *, dtypes: bool = True) -> None:
-    """Check that a Dataset came back, but for where it comes from and a ``time`` that was added.
+    """Check that a Dataset came back, except for attributes of its origin and an added ``time``.
 
-    Files that xarray writes between have other units of time; then ``dtypes`` are not compared.
+    Pass ``dtypes=False`` if xarray wrote a file in between, which changes the units of times.
     """
     found, written = found.compute(), written.compute()
     if "time" not in written.variables and "time" in found.variables:
@@ -41,7 +41,7 @@ def assert_comes_back(found: xr.Dataset, written: xr.Dataset, *, dtypes: bool = 
 
 
 def flat_dataset() -> xr.Dataset:
-    """A two-motor scan with spectra, frames and what does not vary with time."""
+    """Return a two-motor scan with spectra, frames, and variables without the dimension time."""
     x, y = np.tile([0.0, 0.5, 1.0], 2), np.repeat([10.0, 20.0], 3)
     values = np.arange(6 * 4 * 5, dtype=np.uint16).reshape(6, 4, 5)
     return xr.Dataset(
@@ -117,7 +117,7 @@ def grid_run(
     setpoints: bool = False,
     **start: Any,
 ) -> list[tuple[str, Any]]:
-    """A grid scan of motors ``m0``, ``m1``, … of which ``det`` is the number of the point."""
+    """Return a grid scan of motors ``m0``, ``m1``, …; ``det`` is the number of the point."""
     names = [f"m{axis}" for axis in range(len(shape))]
     usual = {
         "shape": list(shape),
@@ -147,7 +147,7 @@ def grid_run(
 
 
 def grid_place(number: int, shape: tuple[int, ...], snaking: bool) -> list[int]:
-    """Where the scan is at a point."""
+    """Return the indices in the grid of a point, given by its number."""
     at: list[int] = []
     for axis, size in enumerate(shape):
         inner = int(np.prod(shape[axis + 1 :]))

@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 SHAPE = (6, 8)
-"""Of the frames that these tests write."""
+"""Shape of the frames that these tests write."""
 
 
 def image_claim(shape: Iterable[Any] = SHAPE, **more: Any) -> dict[str, Any]:
-    """What a descriptor says of frames that datums refer to."""
+    """Return the spec of a data key whose frames are referred to by datums."""
     external = {"external": "FILESTORE:", "dtype_numpy": "<u2"}
     return {"source": "x", "dtype": "array", "shape": list(shape), **external, **more}
 
@@ -48,18 +48,18 @@ def datum_run(
     place: Mapping[str, Any] | None = None,
     **claim: Any,
 ) -> tuple[Documents, np.ndarray]:
-    """A run whose key ``img`` refers to one HDF5 file by datums, and the frames in it.
+    """Return a run whose key ``img`` refers to one HDF5 file by datums, and the frames in it.
 
     Parameters
     ----------
     folder
-        Where the file ``a.h5`` is written.
+        Folder in which the file ``a.h5`` is written, unless it exists.
     events
         Number of frames and events.
     shape, claim
-        What the descriptor says of ``img``.
+        Shape, and further keys, in the spec of ``img``.
     place
-        Keys of the resource, in place of the usual ones; None leaves one out.
+        Keys of the resource to add or to replace; a key given as None is left out.
     """
     data = frames(events, SHAPE)
     if not (folder / "a.h5").exists():
@@ -77,7 +77,7 @@ def datum_run(
 def stream_run(
     folder: Path, events: int = 6, *, step: int = 2, per_event: int = 1, with_events: bool = True
 ) -> tuple[Documents, np.ndarray]:
-    """A run whose key ``img`` is told of by stream_datums, and its cells ``(events, m, h, w)``."""
+    """Return a run whose key ``img`` has stream_datums, and its cells ``(events, m, h, w)``."""
     data = frames(events * per_event, SHAPE)
     path = write_hdf5(folder / "s.h5", data)
     run = RunBuilder()
@@ -94,24 +94,24 @@ def stream_run(
 
 
 def stream_place(path: Path) -> dict[str, Any]:
-    """Where a stream_resource says that its frames are."""
+    """Return the keys of a stream_resource that locate its frames."""
     parameters = {"dataset": AD_DATASET, "chunk_shape": [1, *SHAPE]}
     return {"uri": f"file://localhost{path}", "parameters": parameters}
 
 
 def stacked(cells: Iterable[Any]) -> np.ndarray:
-    """Cells of a column as one array."""
+    """Stack the cells of a column into one array."""
     return np.stack([np.asarray(cell) for cell in cells])
 
 
 def filled_cells(header: Any, key: str = "img", stream: str = "primary") -> list[Any]:
-    """The values of one key in the filled documents of a stream."""
+    """Return the values of one data key in the filled documents of a stream."""
     documents = header.stream(stream, fill=True)
     return [doc["data"][key] for name, doc in documents if name == "event"]
 
 
 class Squares:
-    """A classic handler without a file: each datum's square, as an array of one shape."""
+    """A classic handler without a file; it returns arrays filled with each datum's square."""
 
     def __init__(self, path: str, scale: float = 1.0) -> None:
         self.scale = scale
@@ -121,14 +121,14 @@ class Squares:
 
 
 class LazySquares(Squares):
-    """The same, lazily."""
+    """A classic handler like :class:`Squares` that returns Dask arrays."""
 
     def __call__(self, n: int) -> Any:
         return dask.array.from_array(super().__call__(n), chunks=2)
 
 
 class Tables:
-    """A classic handler that gives a list of tables."""
+    """A classic handler that returns a list of DataFrames."""
 
     def __init__(self, path: str) -> None:
         pass
@@ -147,7 +147,7 @@ class FailsAtTwo(Squares):
 
 
 def squares_run(events: int = 4, spec: str = "SQUARES", **claim: Any) -> Documents:
-    """A run whose key ``img`` a handler computes."""
+    """Return a run whose key ``img`` is computed by a handler."""
     run = RunBuilder()
     descriptor = run.descriptor({"img": image_claim(dtype_numpy="<f8", **claim), "x": 0.5})
     resource = run.resource(spec, root="/", resource_path="", resource_kwargs={"scale": 2.0})
@@ -157,12 +157,12 @@ def squares_run(events: int = 4, spec: str = "SQUARES", **claim: Any) -> Documen
 
 
 def squares(events: int = 4) -> np.ndarray:
-    """What :func:`squares_run` is filled with."""
+    """Return the cells of :func:`squares_run` when it is filled."""
     return stacked([np.full(SHAPE, 2.0 * n * n) for n in range(events)])
 
 
 def check_filled(header: Any, expected: np.ndarray, key: str = "img") -> None:
-    """All three views hold these cells."""
+    """Check that table, Dataset and documents hold these cells."""
     shown = header.table().compute()[key]
     np.testing.assert_array_equal(stacked(shown), expected)
     dataset = header.dataset()

@@ -1,4 +1,4 @@
-"""What people see of runs is the same whichever store has them."""
+"""Conformance, display: runs are shown in the same way whichever store has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DisplayConformance"]
 
 
 def _scan(stop: bool = True) -> list[tuple[str, dict[str, Any]]]:
-    """A line scan with a configured detector, and a baseline."""
+    """Return a line scan with a configured detector and a baseline."""
     hints = {"dimensions": [[["m"], "primary"]]}
     run = RunBuilder(plan_name="scan", sample={"name": "Ag"}, num_points=4, hints=hints)
     settings = {"det": {"data": {"det_gain": 7}, "timestamps": {}, "data_keys": {}}}

@@ -1,4 +1,4 @@
-"""Detector files as detectors write them, for tests and benchmarks."""
+"""Write files as detectors do, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ import tifffile
 __all__ = ["frames", "write_hdf5", "write_npys", "write_tiffs"]
 
 AD_DATASET = "/entry/data/data"
-"""Where an area detector's HDF5 plugin puts its frames."""
+"""Dataset in which an area detector's HDF5 plugin stores its frames."""
 
 
 def frames(
     count: int, shape: tuple[int, ...] = (6, 8), dtype: Any = np.uint16, start: int = 0
 ) -> np.ndarray:
-    """Frames that can be told apart: pixels count on from frame to frame, wrapping round.
+    """Return frames that differ from one another: pixels count on, modulo 65521.
 
     Parameters
     ----------
     count, shape, dtype
-        The result has shape ``(count, *shape)``.
+        Number, shape and dtype of the frames; the result has shape ``(count, *shape)``.
     start
-        Number of the first frame, so that files can be told apart too.
+        Number of the first frame, so that the frames of several files differ, too.
     """
     size = int(np.prod(shape, dtype=int))
     values = np.arange(start * size, (start + count) * size) % 65521
@@ -44,18 +44,19 @@ def write_hdf5(
     compression: str | None = None,
     shuffle: bool = False,
 ) -> Path:
-    """Write a dataset to an HDF5 file, made if need be.
+    """Write a dataset to an HDF5 file, which is created if it does not exist.
 
     Parameters
     ----------
     path, data, dataset
-        The file, the whole dataset, its place in the file.
+        Path of the file, whole array, and name of the dataset in the file.
     chunks
-        Shape of a chunk; None: contiguous, or one frame a chunk where compressed.
+        Shape of a chunk. If None, the dataset is contiguous, or has one frame per chunk if it is
+        compressed.
     compression
         ``"gzip"``, ``"lz4"``, ``"bitshuffle"``, ``"blosc"`` or ``"zstd"``.
     shuffle
-        Shuffle bytes before compression.
+        Whether to shuffle bytes before compression.
 
     Returns
     -------
@@ -91,22 +92,22 @@ def write_tiffs(
     Parameters
     ----------
     folder
-        Made if need be.
+        Folder to write to; created if it does not exist.
     data
-        Shape ``(frames, height, width)``.
+        Array of shape ``(frames, height, width)``.
     template
-        Name of a file by its number, in the style of ``str.format``.
+        Template of file names for ``str.format``, with the number of the file.
     frames_per_file
-        Pages of one file; one page is written as a plain image.
+        Number of pages of a file; a single page is written as a plain image.
     start
         Number of the first file.
     **options
-        As for ``tifffile.imwrite``, for instance ``compression="zlib"``.
+        Options of ``tifffile.imwrite``, for instance ``compression="zlib"``.
 
     Returns
     -------
     pathlib.Path
-        Of the folder.
+        Path of the folder.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     for number, block in _blocks(data, frames_per_file, start):
@@ -117,7 +118,7 @@ def write_tiffs(
 
 
 def write_npys(stem: str | os.PathLike[str], data: np.ndarray, *, start: int = 0) -> Path:
-    """Write frames as ``<stem>_<number>.npy``, one a file, as ophyd's simulated detectors do.
+    """Write one frame per file, ``<stem>_<number>.npy``, as ophyd's simulated detectors do.
 
     Returns
     -------

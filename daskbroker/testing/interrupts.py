@@ -1,4 +1,4 @@
-"""Interrupts (Ctrl-C) at random moments, as a user of a session makes them."""
+"""Interrupts (Ctrl-C) at random moments, as a user in an interactive session makes them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def interrupted_calls(
     Parameters
     ----------
     calls
-        Each is made once.
+        Functions to call, each once.
     seed
-        Of the times of the signals.
+        Seed of the times of the signals.
     microseconds
-        The most that passes from one signal to the next.
+        Maximum microseconds from the begin of a call to its signal.
 
     Returns
     -------
     done, interrupted
-        Numbers of the calls that returned, and of those that ended in KeyboardInterrupt.
+        Indices of the calls that returned, and of those that ended in KeyboardInterrupt.
     """
     choose = random.Random(seed)
     armed = False
@@ -61,7 +61,7 @@ def interrupted_calls(
 
 
 def journalled_run() -> Documents:
-    """A run of single events, and of pages that wait in the journal."""
+    """Return a run of single events and of pages that stay in the journal."""
     made = RunBuilder()
     descriptor = made.descriptor({"x": 0.5})
     for number in range(6):
@@ -73,16 +73,22 @@ def journalled_run() -> Documents:
 
 
 def insert_interrupted(db: Any, documents: Documents, seed: int, *, microseconds: int = 300) -> int:
-    """Insert each document until that has returned; how often it was interrupted.
+    """Insert documents with interrupts, repeating each insert until it returns.
 
     Parameters
     ----------
     db, documents
-        What is inserted, and where.
+        Broker, and documents to insert.
     seed
-        Of the times of the signals.
+        Seed of the times of the signals.
     microseconds
-        The most that passes before the first signal; each attempt has so much more.
+        Maximum microseconds before the signal of the first attempt; each further attempt has this
+        much more.
+
+    Returns
+    -------
+    int
+        Number of interrupted attempts.
     """
     interrupts = 0
     for place, pair in enumerate(documents):

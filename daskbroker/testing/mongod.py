@@ -32,17 +32,17 @@ ROOM = 4 * 2**30
 SET_NAME = "daskbroker"
 MEMBERS = 3
 ELECTION_MILLISECONDS = 2000
-"""Without a primary for so long, the others elect a new one (MongoDB's default is 10 s)."""
+"""Milliseconds without a primary after which a new one is elected (MongoDB's default: 10 s)."""
 Client = pymongo.MongoClient[dict[str, Any]]
 MEMBER_OPTIONS = (
     "--replSet", SET_NAME, "--oplogSize", "64",
     "--setParameter", "enableTestCommands=1",
 )  # fmt: skip
-"""Test commands are what holds a secondary back."""
+"""Arguments of the members; the test commands can stop the replication of a secondary."""
 
 
 def find_mongod() -> str:
-    """Path of the ``mongod`` program.
+    """Return the path of the ``mongod`` program.
 
     Raises
     ------
@@ -68,9 +68,9 @@ class Mongod:
     Parameters
     ----------
     folder
-        Where its data live; made if need be.
-    options
-        More arguments of the program.
+        Folder of its data; created if it does not exist.
+    *options
+        Further arguments of the program.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *options: str) -> None:
@@ -82,27 +82,27 @@ class Mongod:
 
     @property
     def uri(self) -> str:
-        """Of the server, without a database."""
+        """URI of the server, without a database."""
         return f"mongodb://127.0.0.1:{self.port}"
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started, and neither stopped nor killed since."""
+        """Whether the server was started, and neither stopped nor killed since."""
         return self._process is not None
 
     def start(self) -> None:
-        """Start, and return when it answers.
+        """Start the server, and wait until it answers.
 
         Raises
         ------
         RuntimeError
-            If it does not, with the end of its log.
+            If it does not answer; the message has the end of its log.
         """
         self.launch()
         self.wait_until_up()
 
     def launch(self) -> None:
-        """Start, and return at once."""
+        """Start the server without waiting for it."""
         command = [
             find_mongod(), "--dbpath", str(self.folder), "--port", str(self.port),
             "--bind_ip", "127.0.0.1", "--nounixsocket", "--wiredTigerCacheSizeGB", "0.5",
@@ -114,7 +114,7 @@ class Mongod:
         )
 
     def wait_until_up(self) -> None:
-        """Return when a launched server answers; raises as :meth:`start`."""
+        """Wait until a launched server answers; raises as :meth:`start`."""
         assert self._process is not None
         log = self.folder / "mongod.log"
         deadline = time.monotonic() + START_SECONDS
@@ -125,25 +125,25 @@ class Mongod:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Shut down in good order."""
+        """Shut the server down cleanly, with SIGTERM."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill with SIGKILL, as a power cut would."""
+        """Kill the server with SIGKILL, as a power cut would."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop the process with SIGSTOP: it keeps its connections, and does not answer."""
+        """Stop the process with SIGSTOP: it keeps its connections, but does not answer."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after :meth:`pause`."""
+        """Continue the process after :meth:`pause`."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
     def command(self, command: str | dict[str, Any]) -> dict[str, Any]:
-        """Send a command to the database ``admin`` of this very server."""
+        """Send a command to the database ``admin`` of this server itself, not of its set."""
         client: Client = pymongo.MongoClient(self.uri, directConnection=True)
         with client:
             return client.admin.command(command)
@@ -168,12 +168,12 @@ class Mongod:
 
 
 class ReplicaSet:
-    """Three servers that elect a primary; a new one about two seconds after its death.
+    """Three servers that elect a primary, and a new one about two seconds after its death.
 
     Parameters
     ----------
     folder
-        Each member has a folder in it; made if need be.
+        Folder with a subfolder for each member; created if it does not exist.
 
     Examples
     --------
@@ -188,11 +188,11 @@ class ReplicaSet:
 
     @property
     def hosts(self) -> str:
-        """The members as in a uri: ``host:port,host:port,...``."""
+        """Members in the form of a URI: ``host:port,host:port,...``."""
         return ",".join(f"127.0.0.1:{member.port}" for member in self.members)
 
     def uri(self, database: str = "", **options: Any) -> str:
-        """Of a database of the set, with options of MongoDB's uris."""
+        """Return the URI of a database of the set, with options of MongoDB's URIs."""
         pairs = {"replicaSet": SET_NAME, **options}
         asked = "&".join(f"{name}={value}" for name, value in pairs.items())
         return f"mongodb://{self.hosts}/{database}?{asked}"
@@ -200,7 +200,7 @@ class ReplicaSet:
     # -- life --------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the members, make them a set, and return when it has a primary.
+        """Start the members, make them a set, and wait until a primary and secondaries exist.
 
         Raises
         ------
@@ -222,12 +222,12 @@ class ReplicaSet:
         self.wait_until_healthy()
 
     def primary(self) -> Mongod:
-        """The member that takes writes, once there is one.
+        """Wait for a primary, and return it.
 
         Raises
         ------
         RuntimeError
-            If there is none within a minute.
+            If there is no primary within a minute.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -238,30 +238,30 @@ class ReplicaSet:
         raise RuntimeError(f"{SET_NAME} has no primary")
 
     def secondaries(self) -> list[Mongod]:
-        """The other members that run."""
+        """Return the running members other than the primary."""
         primary = self.primary()
         return [member for member in self.members if member.is_running and member is not primary]
 
     def kill_primary(self) -> Mongod:
-        """Kill the primary with SIGKILL; what is returned can be started again."""
+        """Kill the primary with SIGKILL, and return it; it can be started again."""
         primary = self.primary()
         primary.kill()
         return primary
 
     def step_down(self) -> None:
-        """Make the primary a secondary; another one is elected."""
-        with suppress(AutoReconnect):  # it may close our connection
+        """Make the primary a secondary, so that another one is elected."""
+        with suppress(AutoReconnect):  # the primary may close our connection
             self.primary().command({"replSetStepDown": 10, "force": True})
 
     def hold_secondaries(self) -> None:
-        """Let nothing of what is written from now on reach the secondaries.
+        """Keep everything that is written from now on from reaching the secondaries.
 
-        They go on voting. Returns when they have stopped to ask for more.
+        They still vote. Returns when they have stopped replicating.
         """
         for member in self.secondaries():
             member.command({"configureFailPoint": "stopReplProducer", "mode": "alwaysOn"})
         client: Client = pymongo.MongoClient(self.uri())
-        with client:  # they notice with the next batch
+        with client:  # the secondaries notice the command with their next batch
             notes = client.get_database("daskbroker_probe").get_collection("probe")
             while _reaches_majority(notes):
                 time.sleep(0.1)
@@ -273,7 +273,7 @@ class ReplicaSet:
                 member.command({"configureFailPoint": "stopReplProducer", "mode": "off"})
 
     def mend(self) -> None:
-        """Start the members that were killed, let all of them go on, and wait until they do."""
+        """Start killed members, continue the others, and wait until the set is healthy."""
         for member in self.members:
             if member.is_running:
                 member.resume()
@@ -283,11 +283,12 @@ class ReplicaSet:
         self.wait_until_healthy()
 
     def wait_until_healthy(self) -> None:
-        """Return when there are a primary and secondaries for all other members.
+        """Wait until one member is the primary and all others are secondaries.
 
         Raises
         ------
         RuntimeError
+            If that takes more than a minute.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -298,7 +299,7 @@ class ReplicaSet:
         raise RuntimeError(f"{SET_NAME} is {', '.join(states)}")
 
     def stop(self) -> None:
-        """End all members, in whatever state they are."""
+        """Kill all members, whatever their state."""
         for member in self.members:
             member.resume()
             member.kill()
@@ -345,9 +346,9 @@ def _reaches_majority(notes: Any) -> bool:
 
 @contextmanager
 def replica_set() -> Iterator[ReplicaSet]:
-    """A running set in a temporary folder, which is removed at the end.
+    """Start a replica set in a temporary folder, which is removed at the end of the block.
 
-    The folder is in memory where there is room, as three servers wait for their disk often.
+    The folder is in memory if there is room, because three servers often wait for their disk.
     """
     parent = _memory_with_room()
     with (
@@ -359,13 +360,13 @@ def replica_set() -> Iterator[ReplicaSet]:
 
 @contextmanager
 def mongod(*, in_memory: bool = False) -> Iterator[Mongod]:
-    """A running server in a temporary folder, which is removed at the end.
+    """Start a server in a temporary folder, which is removed at the end of the block.
 
     Parameters
     ----------
     in_memory
-        Have the folder in memory where there is room: for tests, which then wait for no disk, but
-        not for measurements.
+        Whether to have the folder in memory if there is room. This is for tests, which then do not
+        wait for a disk, but not for measurements.
     """
     parent = _memory_with_room() if in_memory else None
     with (

@@ -1,4 +1,4 @@
-"""Notebooks, run as a reader would run them, and what their cells show."""
+"""Execute notebooks as a reader would, and return the outputs of their cells."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 __all__ = ["executed", "shown"]
 
 HOME = "/home/me"
-"""Stands for the folder in which a notebook ran, where that is shown."""
+"""Replacement, in outputs, for the folder in which a notebook ran."""
 COLUMNS = "120"
-"""Of its terminal: lists of runs fit in, whatever the durations."""
+"""Width of the terminal: wide enough for lists of runs with any durations."""
 VARIES = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[.\d]*([+-]\d\d:\d\d)?"  # times
     r"|\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b"  # uids
@@ -23,21 +23,21 @@ VARIES = re.compile(
 
 
 def executed(file: Path, folder: Path, seconds: int = 120) -> Any:
-    """A notebook with the outputs of its cells.
+    """Execute a notebook, and return it with the outputs of its cells.
 
     Parameters
     ----------
     file
-        The notebook; it is left as it is.
+        Path of the notebook; the file is not changed.
     folder
-        The working folder of its kernel, which is a process of its own.
+        Working folder of its kernel, which is a separate process.
     seconds
-        For one cell.
+        Maximum seconds for one cell.
 
     Raises
     ------
     nbclient.exceptions.CellExecutionError
-        Of a cell that fails.
+        If a cell fails.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -48,7 +48,7 @@ def executed(file: Path, folder: Path, seconds: int = 120) -> Any:
     client = NotebookClient(notebook, timeout=seconds, resources=resources)
     client.execute(env=os.environ | {"COLUMNS": COLUMNS})
     for cell in _code_cells(notebook):
-        cell.metadata.pop("execution", None)  # when its steps were
+        cell.metadata.pop("execution", None)  # times of its execution
         cell.outputs = _joined(cell.outputs)
         for output in cell.outputs:
             _without_folder(output, os.path.realpath(folder))
@@ -56,9 +56,9 @@ def executed(file: Path, folder: Path, seconds: int = 120) -> Any:
 
 
 def shown(notebook: Any) -> list[tuple[str, list[str]]]:
-    """Each cell's code, and what it shows: text without what differs from one time to the next.
+    """Return the code of each cell and its outputs, without text that differs between executions.
 
-    Pictures, HTML and what xarray says of its objects are told by their kind.
+    Pictures, HTML and reprs of xarray objects are represented by their MIME type.
     """
     return [
         (cell.source, [text for output in cell.outputs for text in _texts(output)])
@@ -71,7 +71,7 @@ def _code_cells(notebook: Any) -> list[Any]:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """With one output for what a kernel happened to send in several pieces."""
+    """Join consecutive outputs of one stream, which a kernel may send in any number of pieces."""
     joined: list[Any] = []
     for output in outputs:
         if joined and output.output_type == "stream" and joined[-1].get("name") == output.name:

@@ -36,14 +36,14 @@ for number, (name, doc) in enumerate(documents, 1):
         db.seal()
 db.close()
 """
-"""Inserts documents, and seals now and then, once it is told to."""
+"""Program that inserts documents, and seals in between, after it reads a line from stdin."""
 
 PROCESSES = 3
 THREADS = 8
 
 
 def insert_in_chunks(db: Any, documents: Sequence[Any], parts: int) -> None:
-    """Insert documents with a seal after each part but the last; no descriptor is in two."""
+    """Insert documents in parts, with a seal after each part except the last."""
     size = -(-len(documents) // parts)
     for begin in range(0, len(documents), size):
         insert_all(db, documents[begin : begin + size])
@@ -52,12 +52,12 @@ def insert_in_chunks(db: Any, documents: Sequence[Any], parts: int) -> None:
 
 
 def chunks_of(header: Any) -> int:
-    """In how many chunks the events of a run lie."""
+    """Return the number of chunks that hold the events of a run."""
     return len(header.es_given_stream("primary").store.plan_runs([header.uid]).events)
 
 
 def many_kinds(number_of_events: int, cell: int) -> Documents:
-    """A run of events and of datums in turns, each event with an array of ``cell`` numbers."""
+    """Return an open run of alternating datums and events with an array of ``cell`` numbers."""
     builder = RunBuilder()
     spec = {"source": "x", "dtype": "array", "shape": [4, 4], "external": "FILESTORE:"}
     descriptor = builder.descriptor({"img": spec, "v": np.zeros(cell), "x": 0.5})
@@ -75,9 +75,10 @@ def many_kinds(number_of_events: int, cell: int) -> Documents:
 def insert_from_processes(
     folder: Path, db: Any, parts: Sequence[Sequence[Any]], seal_after: int = 0
 ) -> None:
-    """Insert each part from a process of its own, all at once; any error is one here.
+    """Insert each part from a separate process, all at the same time.
 
-    Each process seals after so many documents; 0: none does.
+    Each process seals after every ``seal_after`` documents; never if 0. An error in any process
+    raises AssertionError here.
     """
     processes = []
     for number, documents in enumerate(parts):

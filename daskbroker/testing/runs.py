@@ -22,22 +22,24 @@ __all__ = [
 ]
 
 Documents = list[tuple[str, dict[str, Any]]]
-"""What every function here returns."""
+"""``(name, document)`` pairs of one or more runs."""
 
 FIRST_TIME = 1_760_000_000.0
 _numbers = itertools.count()
 
 
 class RunBuilder:
-    """Composes a run, document by document; each is appended to ``documents``.
+    """Builder that composes a run document by document, and appends each to ``documents``.
+
+    Each document is 0.125 s later than the one before it.
 
     Parameters
     ----------
     uid
-        Of the run; a random one by default.
+        Uid of the run; a random one by default.
     time
-        Of the start document, POSIX seconds. By default every run begins 1,000 s after the
-        one made before it, and each document comes 0.125 s after the one before it.
+        Time of the start document in POSIX seconds; by default 1,000 s after the run that was made
+        before.
     start
         Further keys of the start document.
     """
@@ -53,19 +55,19 @@ class RunBuilder:
         self.add("start", {**begin, **start})
 
     def add(self, name: str, doc: dict[str, Any]) -> dict[str, Any]:
-        """Append any document."""
+        """Append any document, and return it."""
         self.documents.append((name, doc))
         return doc
 
     def now(self) -> float:
-        """The next instant."""
+        """Advance the time of the run by 0.125 s, and return it in POSIX seconds."""
         self._time += 0.125
         return self._time
 
     def descriptor(
         self, data_keys: Mapping[str, Any], stream: str = "primary", **extra: Any
     ) -> str:
-        """Append a descriptor; its uid.
+        """Append a descriptor, and return its uid.
 
         Parameters
         ----------
@@ -74,7 +76,7 @@ class RunBuilder:
         stream
             Name of the stream.
         extra
-            Further keys, or others in place of the usual ones; None leaves one out.
+            Keys to add or to replace; a key given as None is left out.
         """
         keys = {key: claim(value) for key, value in data_keys.items()}
         doc: dict[str, Any] = {
@@ -96,7 +98,7 @@ class RunBuilder:
     def row(
         self, descriptor: str, data: Mapping[str, Any], seq_num: int | None = None, **extra: Any
     ) -> dict[str, Any]:
-        """An event, not appended; ``seq_num`` goes on within the stream."""
+        """Return an event without appending it; ``seq_num`` counts on within the stream."""
         stream = self._streams[descriptor]
         number = self._rows.get(stream, 0) + 1 if seq_num is None else seq_num
         self._rows[stream] = number
@@ -124,7 +126,7 @@ class RunBuilder:
         return self.add("event_page", page_of([self.row(descriptor, data) for data in rows]))
 
     def resource(self, spec: str = "NPY_SEQ", **extra: Any) -> str:
-        """Append a resource; its uid."""
+        """Append a resource, and return its uid."""
         doc = {
             "uid": str(uuid.uuid4()),
             "run_start": self.uid,
@@ -139,13 +141,13 @@ class RunBuilder:
         return str(doc["uid"])
 
     def datum(self, resource: str, uid: str | None = None, **kwargs: Any) -> str:
-        """Append a datum; its datum_id."""
+        """Append a datum, and return its datum_id."""
         datum_id = uid or f"{resource}/{uuid.uuid4().hex[:8]}"
         self.add("datum", {"resource": resource, "datum_id": datum_id, "datum_kwargs": kwargs})
         return datum_id
 
     def stream_resource(self, data_key: str, **extra: Any) -> str:
-        """Append a stream_resource; its uid."""
+        """Append a stream_resource, and return its uid."""
         doc = {
             "uid": str(uuid.uuid4()),
             "run_start": self.uid,
@@ -165,7 +167,7 @@ class RunBuilder:
         indices: tuple[int, int],
         seq_nums: tuple[int, int] | None = None,
     ) -> str:
-        """Append a stream_datum for half-open ranges; its uid."""
+        """Append a stream_datum for half-open ranges, and return its uid."""
         first, last = seq_nums or (indices[0] + 1, indices[1] + 1)
         doc = {
             "uid": f"{stream_resource}/{uuid.uuid4().hex[:8]}",
@@ -178,7 +180,7 @@ class RunBuilder:
         return str(doc["uid"])
 
     def stop(self, exit_status: str = "success", **extra: Any) -> Documents:
-        """Append the stop; all the documents."""
+        """Append the stop, and return all documents of the run."""
         rows = {stream: self._rows.get(stream, 0) for stream in self._streams.values()}
         doc = {
             "uid": str(uuid.uuid4()),
@@ -194,7 +196,7 @@ class RunBuilder:
 
 
 def claim(value: Any) -> dict[str, Any]:
-    """What a descriptor says of a key, from an example value (a spec stays as it is)."""
+    """Return the spec of a data key from an example value; a spec is returned as it is."""
     if isinstance(value, Mapping) and {"dtype", "shape", "source"} <= value.keys():
         return dict(value)
     names = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -208,7 +210,7 @@ def claim(value: Any) -> dict[str, Any]:
 
 
 def page_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One event_page of events with equal keys."""
+    """Return one event_page of events that have the same keys."""
     first = events[0]
     page: dict[str, Any] = {"descriptor": first["descriptor"]}
     for key in ("uid", "seq_num", "time"):
@@ -220,7 +222,7 @@ def page_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _values(key: str, place: int) -> Any:
-    """Deterministic readings: floats, but integers for keys that begin with ``n``."""
+    """Return a deterministic reading: an integer for keys that begin with ``n``, else a float."""
     return place * 3 if key.startswith("n") else place * 0.5 + len(key)
 
 
@@ -234,16 +236,16 @@ def make_run(
     time: float | None = None,
     **start: Any,
 ) -> Documents:
-    """A plain run.
+    """Return a plain run.
 
     Parameters
     ----------
     events
-        Of each stream.
+        Number of events of each stream; ignored if ``keys`` gives values.
     keys
-        Names of data keys, or the values of each: then there is one event per value.
+        Names of data keys, or the values of each key, with one event per value.
     streams
-        Names; their events alternate.
+        Names of the streams; their events alternate.
     stop
         Whether the run has stopped.
     uid, time, start
@@ -265,7 +267,7 @@ def make_run(
 
 
 def rewound_run(stop: bool = True) -> Documents:
-    """``E(1, x=1) E(2, x=2) E(2, x=20) E(3, x=3)``: the scan went back to a checkpoint."""
+    """Return a run with a rewind: ``E(1, x=1) E(2, x=2) E(2, x=20) E(3, x=3)``."""
     builder = RunBuilder()
     descriptor = builder.descriptor({"x": 1})
     for seq_num, x in ((1, 1), (2, 2), (2, 20), (3, 3)):
@@ -274,7 +276,7 @@ def rewound_run(stop: bool = True) -> Documents:
 
 
 def ragged_run(cells: Sequence[Any] | None = None, stop: bool = True) -> Documents:
-    """A claim of shape ``[4]``, and cells of differing lengths."""
+    """Return a run with a data key of declared shape ``[4]`` whose cells differ in length."""
     values = [[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0], []] if cells is None else cells
     builder = RunBuilder()
     spec = {"source": "synthetic", "dtype": "array", "shape": [4]}
@@ -285,7 +287,7 @@ def ragged_run(cells: Sequence[Any] | None = None, stop: bool = True) -> Documen
 
 
 def baseline_run(keys: int = 500, stop: bool = True) -> Documents:
-    """Two readings of very many keys."""
+    """Return a run with two readings of very many data keys, in the stream ``baseline``."""
     builder = RunBuilder()
     row = {f"motor_{number}_user_setpoint": number * 0.25 for number in range(keys)}
     descriptor = builder.descriptor(row, "baseline")
@@ -297,7 +299,7 @@ def baseline_run(keys: int = 500, stop: bool = True) -> Documents:
 def paged_run(
     pages: int = 3, rows: int = 4, *, arrays: bool = False, stop: bool = True
 ) -> Documents:
-    """Events in pages, their columns lists or, with ``arrays``, NumPy arrays."""
+    """Return a run with events in pages; columns are lists, or NumPy arrays with ``arrays``."""
     builder = RunBuilder()
     descriptor = builder.descriptor({"x": 0.5, "n": 1, "label": "a", "v": [1.0, 2.0]})
     for page in range(pages):
@@ -317,7 +319,7 @@ def paged_run(
 
 
 def stream_datum_run(frames: int = 6, step: int = 2, stop: bool = True) -> Documents:
-    """A run whose only data are frames that stream_datum documents tell of; no events."""
+    """Return a run without events, whose only data are frames of stream_datum documents."""
     builder = RunBuilder()
     spec = {"source": "x", "dtype": "array", "shape": [1, 4, 4], "external": "STREAM:"}
     descriptor = builder.descriptor({"img": spec})
@@ -330,16 +332,16 @@ def stream_datum_run(frames: int = 6, step: int = 2, stop: bool = True) -> Docum
 
 
 def external_run(events: int = 3, stop: bool = True, *, late: bool = False) -> Documents:
-    """Two streams whose external key refers to datums of one resource.
+    """Return a run with two streams, whose external key refers to datums of one resource.
 
     Parameters
     ----------
     events
-        Of each stream.
+        Number of events of each stream.
     stop
         Whether the run has stopped.
     late
-        Each datum comes after the event that uses it.
+        Whether each datum comes after the event that uses it.
     """
     builder = RunBuilder()
     spec = {"source": "x", "dtype": "array", "shape": [4, 4], "external": "FILESTORE:"}
@@ -359,6 +361,6 @@ def external_run(events: int = 3, stop: bool = True, *, late: bool = False) -> D
 
 
 def interleave(*runs: Iterable[tuple[str, dict[str, Any]]]) -> Documents:
-    """The documents of several runs by turns, each run in its own order."""
+    """Return the documents of several runs in turns; those of each run keep their order."""
     turns = itertools.zip_longest(*runs)
     return [pair for turn in turns for pair in turn if pair is not None]

@@ -1,4 +1,4 @@
-"""Any valid run, and any query, drawn by hypothesis."""
+"""Strategies of hypothesis that generate any valid run and any query."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _keys = st.sampled_from(["a", "b", "time", "uid", "ts_a", "data:a", "größe", "
 
 @st.composite
 def runs(draw: st.DrawFn) -> Documents:
-    """A valid run: streams, descriptors, rewinds, pages, keys that come and go."""
+    """Generate a valid run with streams, descriptors, rewinds, pages, and varying data keys."""
     run = RunBuilder(note=draw(cells))
     rows: list[tuple[str, Any, Any]] = []
     for stream in draw(st.lists(st.sampled_from(["primary", "dark"]), min_size=1, max_size=3)):
@@ -66,7 +66,7 @@ _values = st.sampled_from([None, True, False, 0, 1, 1.0, 2, -0.5, "x", "y", "", 
 
 @st.composite
 def starts(draw: st.DrawFn) -> dict[str, Any]:
-    """Metadata over a small vocabulary, so that queries find some of it."""
+    """Generate metadata over a small vocabulary, so that queries match some of it."""
     out: dict[str, Any] = {}
     for name in draw(st.sets(st.sampled_from(["a", "b", "c", "tags"]))):
         nested = st.dictionaries(st.sampled_from(["d", "e"]), _values, max_size=2)

@@ -21,7 +21,7 @@ MIDNIGHT_IN_BERLIN = 1_795_647_600.0  # 2026-11-26
 
 
 def timed_run(rng: np.random.Generator, begin: float, rows: int, number: int) -> list[Any]:
-    """A run whose events come at random times; ``n`` tells events of all runs apart."""
+    """Return a run with events at random times; ``n`` differs between events of all runs."""
     builder = RunBuilder(time=begin)
     descriptor = builder.descriptor({"x": 0.5, "n": 1})
     pause = float(rng.choice([0.001, 0.3, 5.0]))
@@ -33,13 +33,13 @@ def timed_run(rng: np.random.Generator, begin: float, rows: int, number: int) ->
 
 
 def by_time(frame: Any) -> pd.DataFrame:
-    """A frame in the order of its index, of equal times in that of ``n``; computed."""
+    """Compute a table if it is lazy, and sort it by time, then by ``n``."""
     computed = frame.compute() if hasattr(frame, "compute") else frame
     return computed.sort_values(["time", "n"])
 
 
 def same(found: Any, wanted: pd.DataFrame) -> None:
-    """Check that two frames with a time index hold the same."""
+    """Check that two tables with a time index have the same rows."""
     pd.testing.assert_frame_equal(by_time(found), by_time(wanted), check_freq=False)
 
 

@@ -29,7 +29,7 @@ ROWS = [
 
 
 def run_of_bytes(stop: bool = True) -> list[tuple[str, Any]]:
-    """A run with bytes and UUIDs in each of its documents."""
+    """Return a run with bytes and UUIDs in each of its documents."""
     run = RunBuilder(sample={"token": TOKEN, "key": b"\0\1"}, keys=[b"a", TOKEN])
     device = {"data": {"id": TOKEN}, "timestamps": {"id": 1.0}, "data_keys": {"id": CLAIM}}
     keys = {"x": 0.0, "blob": CLAIM, "id": CLAIM, "odd": CLAIM}

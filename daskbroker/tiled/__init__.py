@@ -1,4 +1,4 @@
-"""Tiled: a broker served by a Tiled server, and runs taken over from one.
+"""Tiled: serve a broker by a Tiled server, and take over runs from one.
 
 Needs the extra ``daskbroker[tiled]``. In the configuration of a server::
 
@@ -12,7 +12,7 @@ Needs the extra ``daskbroker[tiled]``. In the configuration of a server::
       DaskbrokerTable:
         application/json-seq: daskbroker.tiled:export_rows
 
-Who may read is the server's to say. ``daskbroker serve`` starts one of these for oneself.
+The server decides who may read. ``daskbroker serve`` starts a server for a single user.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MODULES = {
     "take_runs": "taking",
     "tree": "catalog",
 }
-"""Where each name is; a client of Tiled needs no server, and a server no client."""
+"""Module of each name. Imported on demand: a client of Tiled needs no server, and vice versa."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""An array of a stream as a node of Tiled's tree, served in the blocks that our views have."""
+"""An array of a stream as a node of Tiled's tree, served in the blocks of its Dataset."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .folders import refuse
 __all__ = ["StreamArray", "is_array"]
 
 SERVED = "biufcmMSU"
-"""Kinds of dtypes that Tiled's clients in any language read."""
+"""Kinds of dtypes that Tiled's clients in any language can read."""
 ALL = NDSlice(...)
 
 
 def is_array(variable: xr.Variable) -> bool:
-    """Whether cells of a variable are arrays of one shape, which Tiled serves as an array."""
+    """Whether the cells of a variable are arrays of one shape, which can be served as an array."""
     return variable.ndim > 1 and (variable.dtype.kind in SERVED or bool(variable.dtype.names))
 
 
 class StreamArray(ArrayAdapter):
-    """The cells of one key, along ``time``."""
+    """The cells of one data key as an array whose first dimension is ``time``."""
 
     def __init__(self, variable: xr.Variable) -> None:
         dims = tuple(str(name) for name in variable.dims)
@@ -34,14 +34,14 @@ class StreamArray(ArrayAdapter):
         super().__init__(variable.data, structure)
 
     def read(self, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
-        """A region."""
+        """Read a region of the array."""
         try:
             return super().read(slice)
         except DaskbrokerError as error:
             refuse(error)
 
     def read_block(self, block: NDBlock, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
-        """A block, or a region of it."""
+        """Read a block of the array, or a region of the block."""
         try:
             return super().read_block(block, slice)
         except DaskbrokerError as error:

@@ -1,4 +1,4 @@
-"""The catalogue: a broker's runs, oldest first as Tiled lists what was added to it."""
+"""The catalogue: a broker's runs, oldest first, which is the order of Tiled's own catalogues."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ __all__ = ["BrokerCatalog", "tree"]
 
 CATALOG_SPEC = Spec("CatalogOfBlueskyRuns", version="3.0")
 MOST_REMEMBERED = 64
-"""So many runs that have ended are kept open, with what was planned of them."""
+"""Maximum number of ended runs that are kept open, with their plans."""
 BY_TIME = {"", "_", "time", "start.time"}
-"""Keys by which the store itself sorts."""
+"""Sorting keys that mean the order of the store."""
 Order = Sequence[tuple[str, int]]
 
 
 def tree(place: str, metadata: Mapping[str, Any] | None = None) -> BrokerCatalog:
-    """The catalogue of a store, for ``trees`` in the configuration of a Tiled server.
+    """Open a store as a catalogue, for ``trees`` in the configuration of a Tiled server.
 
     Parameters
     ----------
     place
-        A folder, a MongoDB URI, or a configuration's name.
+        Folder, MongoDB URI, or name of a configuration.
     metadata
-        Of the catalogue.
+        Metadata of the catalogue.
     """
     return BrokerCatalog(connect(place, create=False, mode="r"), metadata)
 
 
 class OpenRuns:
-    """The runs that were looked at last, ready to be read; those in progress are not kept."""
+    """Cache of the most recently used runs; runs in progress are not kept. Thread-safe."""
 
     def __init__(self, most: int = MOST_REMEMBERED) -> None:
         self._most = most
@@ -53,7 +53,7 @@ class OpenRuns:
         self._lock = threading.Lock()
 
     def get(self, uid: str) -> Run | None:
-        """A run that is kept."""
+        """Return a run if it is kept, else None."""
         with self._lock:
             found = self._runs.get(uid)
             if found is not None:
@@ -61,7 +61,7 @@ class OpenRuns:
             return found
 
     def keep(self, run: Run) -> Run:
-        """Keep it if it has ended; what is longest unused goes."""
+        """Keep a run if it has ended, dropping the least recently used ones; return the run."""
         if run.header.known_stop is not None:
             with self._lock:
                 self._runs[run.header.uid] = run
@@ -71,14 +71,20 @@ class OpenRuns:
 
 
 class BrokerCatalog(Folder):
-    """The runs of a broker, or those of them that searches find, as a node of Tiled's tree.
+    """The runs of a broker, or those that searches find, as a node of Tiled's tree.
 
     Parameters
     ----------
     db
-        The broker; its filters hold.
+        Broker that has the runs; its filters apply.
     metadata
-        Of the catalogue.
+        Metadata of the catalogue.
+    search
+        Search that restricts the runs; all runs if None.
+    order
+        Pairs of sorting key and direction (1 or -1).
+    opened
+        Cache of runs, shared with the catalogues that this one was made from.
     """
 
     def __init__(
@@ -102,16 +108,16 @@ class BrokerCatalog(Folder):
     # -- narrowing and sorting ---------------------------------------------------------------
 
     def search(self, query: Any) -> BrokerCatalog:
-        """The runs of these that satisfy a query of Tiled."""
+        """Return a catalogue of those of these runs that satisfy a query of Tiled."""
         return self._variation(search=self._search & search_of(query))
 
     def sort(self, sorting: Iterable[Any]) -> BrokerCatalog:
-        """The same in another order, by keys such as ``start.scan_id``."""
+        """Return the same runs in another order, by keys such as ``start.scan_id``."""
         return self._variation(order=tuple((key, direction) for key, direction in sorting))
 
     @property
     def sorting(self) -> list[tuple[str, int]]:
-        """By what, and in which direction."""
+        """Pairs of sorting key and direction (1 or -1)."""
         return [(key, direction) for key, direction in self._order]
 
     def _variation(self, search: Search | None = None, order: Order | None = None) -> BrokerCatalog:
@@ -127,7 +133,7 @@ class BrokerCatalog(Folder):
 
     @property
     def results(self) -> Results:
-        """The runs, as of the broker."""
+        """The runs as Results of the broker, newest first."""
         return self.db().narrowed(self._search)
 
     def __len__(self) -> int:
@@ -138,6 +144,7 @@ class BrokerCatalog(Folder):
 
     def child(self, name: str) -> Run | None:
         found = self._opened.get(name)
+        # With a search or filters, the store has to say whether the run is among these.
         if found is not None and self._search == Search() and not self.db.filters:
             return found
         exactly = Search(queries=(compile_query({"uid": name}),))
@@ -146,15 +153,15 @@ class BrokerCatalog(Folder):
         return None
 
     async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
-        """The uids from one place on."""
+        """Return ``limit`` uids from a position on; all that follow if None."""
         return [header.uid for header in await in_thread(self._page, offset, limit)]
 
     async def items_range(self, offset: int = 0, limit: int | None = None) -> list[tuple[str, Any]]:
-        """Uids and runs from one place on; their descriptors are looked up together."""
+        """Return pairs of uid and run from a position on; descriptors are looked up together."""
         return await in_thread(self._runs, offset, limit)  # type: ignore[no-any-return]
 
     def _page(self, offset: int, limit: int | None) -> list[Header]:
-        """From one place to another in the order asked for; the store has them newest first."""
+        """Return a range of the runs in the chosen order; the store has them newest first."""
         results = self.results
         key, direction = self._order[0] if self._order else ("_", 1)
         if key not in BY_TIME:
@@ -166,7 +173,10 @@ class BrokerCatalog(Folder):
         return list(results[begin:end])[::-1]
 
     def _sorted(self, results: Results) -> list[Header]:
-        """By keys of which the store has no order: all runs are looked at."""
+        """Sort by keys by which the store cannot sort; reads all runs.
+
+        Runs without a value of the key come last in either direction.
+        """
         headers = list(reversed(results))
         for key, direction in reversed(self._order):
             if key in BY_TIME:
@@ -193,7 +203,10 @@ class BrokerCatalog(Folder):
     def get_distinct(
         self, metadata: Iterable[str], structure_families: bool, specs: bool, counts: bool
     ) -> dict[str, Any]:
-        """The values that some keys have, and how often each."""
+        """Return the distinct values of some metadata keys, and how often each occurs.
+
+        Structure families and specs are the same for all runs. For metadata, all runs are read.
+        """
 
         def told(counter: Counter[Any]) -> list[dict[str, Any]]:
             return [
@@ -218,7 +231,7 @@ class BrokerCatalog(Folder):
 
 
 def value_under(header: Header, key: str) -> Any:
-    """What a run has under a dotted key of its metadata, None where it has nothing."""
+    """Return the value of a run under a dotted key of its metadata; None if it has none."""
     document, _, rest = key.partition(".")
     if document not in ("start", "stop") or not rest:
         document, rest = "start", key
@@ -229,7 +242,7 @@ def value_under(header: Header, key: str) -> Any:
 
 
 def _sorts_as(value: Any) -> tuple[int, Any] | None:
-    """Numbers before texts; what is neither comes last."""
+    """Return a sorting key that puts numbers before texts; None for any other value."""
     if isinstance(value, (int, float)):
         return (0, value)
     return (1, value) if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""The documents of a run as a sequence of JSON texts, as Tiled's clients ask for them."""
+"""The documents of a run as a JSON text sequence, the format that Tiled's clients request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["MEDIA_TYPE", "export_documents"]
 MEDIA_TYPE = "application/json-seq"
 RECORD = "\x1e"
 TOGETHER = 500
-"""So many documents are read and sent at once."""
+"""Number of documents that are read and sent together."""
 
 
 async def export_documents(
@@ -27,11 +27,11 @@ async def export_documents(
     metadata: dict[str, Any],
     filter_for_access: Callable[[Any], Awaitable[Any]],
 ) -> AsyncIterator[str]:
-    """Every document of a run as it was inserted, external data as references.
+    """Yield every document of a run as it was inserted, with references in place of external data.
 
-    For ``media_types: {BlueskyRun: {application/json-seq: …}}`` in the configuration of a server;
-    runs of other trees of the same server go to the exporter of bluesky-tiled-plugins. Datums are
-    in pages, as the clients know no others.
+    For ``media_types: {BlueskyRun: {application/json-seq: …}}`` in the configuration of a server.
+    Runs of other trees of the same server are passed to the exporter of bluesky-tiled-plugins.
+    Datums are sent in pages, because the clients do not know single datums.
     """
     if not isinstance(node, Run):
         from bluesky_tiled_plugins.exporters import json_seq_exporter

@@ -1,4 +1,4 @@
-"""What the nodes of Tiled's tree have in common that hold others."""
+"""Base class of the nodes of Tiled's tree that hold other nodes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from ..core.json_text import json_form
 __all__ = ["Folder", "in_thread", "metadata_form", "refuse"]
 
 LARGEST = 2**63
-"""Whole numbers beyond have no form in MessagePack."""
+"""Limit of whole numbers that MessagePack can represent; larger ones become floats."""
 
 
 def metadata_form(value: Any) -> Any:
-    """A document as metadata: plain, and of what JSON and MessagePack have."""
+    """Return a document as metadata: plain values that JSON and MessagePack can represent."""
     if isinstance(value, Mapping):
         return {str(key): metadata_form(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -39,9 +39,15 @@ def metadata_form(value: Any) -> Any:
 
 
 def refuse(error: DaskbrokerError) -> NoReturn:
-    """Answer a request with what is wrong, as it would be said to who reads by himself.
+    """Answer a request with an error of daskbroker and its message.
 
-    Tiled's clients try again after a status of 500 or more, which helps only if a store is away.
+    The status is 503 if the store is unavailable, otherwise 422: Tiled's clients try again after a
+    status of 500 or more, which helps only if the store is unavailable.
+
+    Raises
+    ------
+    HTTPException
+        Always.
     """
     away = isinstance(error, StoreUnavailable)
     status = HTTP_503_SERVICE_UNAVAILABLE if away else HTTP_422_UNPROCESSABLE_CONTENT
@@ -49,7 +55,7 @@ def refuse(error: DaskbrokerError) -> NoReturn:
 
 
 async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
-    """What a call gives that reads a store."""
+    """Return the result of a call that reads a store, run in a thread."""
     try:
         return await run_sync(call, *args)
     except DaskbrokerError as error:
@@ -57,9 +63,9 @@ async def in_thread(call: Callable[..., Any], *args: Any) -> Any:
 
 
 class Folder(Adapter[ContainerStructure]):
-    """A node that holds others, by name.
+    """A node that holds other nodes by name.
 
-    The server calls what is ``async`` from its loop, so whatever reads runs in a thread.
+    The server calls ``async`` methods in its event loop, so everything that reads runs in a thread.
     """
 
     structure_family = StructureFamily.container
@@ -69,11 +75,11 @@ class Folder(Adapter[ContainerStructure]):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Of all that it holds, in order."""
+        """Return the names of all nodes, in order."""
 
     @abstractmethod
     def child(self, name: str) -> Any:
-        """The node of a name, None if there is none."""
+        """Return the node of a name; None if there is none."""
 
     # -- as a mapping ------------------------------------------------------------------------
 
@@ -93,15 +99,21 @@ class Folder(Adapter[ContainerStructure]):
         return found
 
     def keys(self) -> list[str]:
-        """As of a mapping."""
+        """Return the names of all nodes, in order."""
         return self.names()
 
     def items(self) -> list[tuple[str, Any]]:
-        """As of a mapping."""
+        """Return pairs of name and node, in order."""
         return [(name, self[name]) for name in self.names()]
 
     def read(self, fields: list[str] | None = None) -> Folder:
-        """What is exported."""
+        """Return the folder to export, with only the chosen nodes if ``fields`` is given.
+
+        Raises
+        ------
+        KeyError
+            If there is no node of a name.
+        """
         for name in fields or ():
             self[name]
         return self if fields is None else Chosen(self, fields)
@@ -109,7 +121,13 @@ class Folder(Adapter[ContainerStructure]):
     # -- for the server ----------------------------------------------------------------------
 
     async def lookup_adapter(self, segments: list[str]) -> Any:
-        """The node at the end of a path below this one."""
+        """Return the node at the end of a path below this one.
+
+        Raises
+        ------
+        NoEntry
+            If there is none.
+        """
         first, *rest = segments
         found = await in_thread(self.child, first)
         if found is None:
@@ -117,38 +135,38 @@ class Folder(Adapter[ContainerStructure]):
         return await found.lookup_adapter(rest) if rest else found
 
     async def exact_len(self) -> int:
-        """How many it holds."""
+        """Return the number of nodes."""
         return await in_thread(self.__len__)  # type: ignore[no-any-return]
 
     async def keys_range(self, offset: int = 0, limit: int | None = None) -> list[str]:
-        """The names from one place on."""
+        """Return ``limit`` names from a position on; all that follow if None."""
         names: list[str] = await in_thread(self.names)
         return names[offset : None if limit is None else offset + limit]
 
     async def items_range(self, offset: int = 0, limit: int | None = None) -> list[tuple[str, Any]]:
-        """Names and nodes from one place on."""
+        """Return pairs of name and node from a position on."""
         names = await self.keys_range(offset, limit)
         return [(name, await self.lookup_adapter([name])) for name in names]
 
     async def keys_page(self, cursor: int | None, limit: int) -> tuple[list[str], int | None]:
-        """A page of names, and where the next one begins."""
+        """Return a page of names, and the cursor of the next one (None after the last)."""
         names = await self.keys_range(cursor or 0, limit + 1)
         return names[:limit], _next(cursor, limit, names)
 
     async def items_page(
         self, cursor: int | None, limit: int
     ) -> tuple[list[tuple[str, Any]], int | None]:
-        """A page of names and nodes, and where the next one begins."""
+        """Return a page of pairs of name and node, and the cursor of the next one (or None)."""
         items = await self.items_range(cursor or 0, limit + 1)
         return items[:limit], _next(cursor, limit, items)
 
     async def cursor_for_offset(self, offset: int) -> int | None:
-        """A place is its own cursor."""
+        """Return the cursor of a position, which is the position itself."""
         return offset
 
 
 class Chosen(Folder):
-    """Some of what a folder holds, for an export."""
+    """Some of the nodes of a folder, for an export."""
 
     def __init__(self, folder: Folder, chosen: list[str]) -> None:
         super().__init__(folder.metadata(), folder.specs)

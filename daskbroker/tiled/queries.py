@@ -1,9 +1,9 @@
-"""Tiled's queries as searches of a broker, so that the store answers them.
+"""Translate Tiled's queries into searches of a broker, so that the store answers them.
 
-A run's metadata are ``{"start": …, "stop": …}``, and keys begin with one of the two; a key that
-does not is taken for one of the start document. As in Tiled's own catalogues, a run that lacks the
-key of a query does not match it, ``NotEq`` and ``NotIn`` included. Different from those, a value
-in a list under the key is enough, as everywhere in daskbroker.
+A run's metadata are ``{"start": …, "stop": …}``, and keys begin with one of the two; any other key
+is looked up in the start document. As in Tiled's own catalogues, a run that lacks the key of a
+query does not match it, not even ``NotEq`` or ``NotIn``. Unlike there, a query also matches if the
+value is an item of a list under the key, as everywhere in daskbroker.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ LAST_CHARACTER = "\U0010ffff"
 
 
 def search_of(query: Any) -> Search:
-    """What a broker looks for to answer a query of Tiled.
+    """Return the search of a broker that answers a query of Tiled.
 
     Raises
     ------
     QueryValueError
-        For values that make no sense; the server answers with status 400 and the message.
+        If a value is not valid; the server answers with status 400 and the message.
     UnsupportedQueryType
-        For kinds of queries that have no counterpart.
+        If this kind of query has no counterpart.
     """
     translate = _KINDS.get(type(query))
     if translate is None:
@@ -54,7 +54,7 @@ def search_of(query: Any) -> Search:
 
 
 def _on_document(key: str, condition: Any) -> Search:
-    """A condition on a key, of whichever of the two documents it is."""
+    """Return a search with a condition on a key of the start or the stop document."""
     document, _, rest = key.partition(".")
     if document == "stop" and rest:
         return Search(stop=(compile_query({rest: condition}, "stop"),))
@@ -76,7 +76,7 @@ def _comparison(query: Any) -> Search:
 
 
 def _contains(query: Any) -> Search:
-    """A list that has the value, or a text of which it is a part."""
+    """Match a list that has the value, or a text that contains it."""
     if isinstance(query.value, str):
         return _on_document(query.key, {"$regex": re.escape(query.value)})
     return _on_document(query.key, {"$eq": query.value})
@@ -98,7 +98,10 @@ def _regex(query: Any) -> Search:
 
 
 def _like(query: Any) -> Search:
-    """A pattern of SQL; one that is only a beginning, as of uids, goes by the order of texts."""
+    """Match an SQL pattern; a plain prefix, as of uids, becomes a range of texts.
+
+    Stores look up a range faster than a regular expression.
+    """
     beginning = query.pattern.removesuffix("%")
     if query.pattern.endswith("%") and not set(beginning) & {"%", "_"}:
         return _on_document(query.key, {"$gte": beginning, "$lt": beginning + LAST_CHARACTER})

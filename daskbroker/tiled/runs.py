@@ -1,7 +1,7 @@
 """Runs and their streams as nodes of Tiled's tree, in the layout of bluesky-tiled-plugins 3.0.
 
-A stream holds a table ``internal`` (``seq_num``, ``time``, a column for each value that is a
-scalar, and ``ts_<key>`` for each key) and an array for each key whose cells are arrays.
+A stream holds a table ``internal`` (``seq_num``, ``time``, a column for each scalar data key, and
+``ts_<key>`` for each data key) and an array for each data key whose cells are arrays.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ TABLE = "internal"
 RUN_SPECS = [Spec(RUN_SPEC, version="3.0")]
 STREAM_SPECS = [Spec("BlueskyEventStream", version="3.0"), Spec("composite")]
 PER_RUN = {"run_start", "name", "object_keys", "_id"}
-"""Of a descriptor, what Tiled's clients put there by themselves."""
+"""Keys of a descriptor that Tiled's clients add by themselves, and that metadata leave out."""
 
 
 class Run(Folder):
-    """One run.
+    """One run: a folder of its streams.
 
     Parameters
     ----------
     header
         The run.
     names
-        Of its streams, if they are known.
+        Names of its streams, if they are known. Those of a run in progress are looked up anew.
     """
 
     def __init__(self, header: Header, names: list[str] | None = None) -> None:
@@ -61,7 +61,7 @@ class Run(Folder):
 
 
 class Stream(Folder):
-    """One stream of a run."""
+    """One stream of a run: a folder of its table and its arrays."""
 
     def __init__(self, header: Header, name: str) -> None:
         descriptors = header.descriptors[name]
@@ -71,7 +71,7 @@ class Stream(Folder):
 
     @cached_property
     def _parts(self) -> dict[str, Any]:
-        """All that it holds; nothing of it is read but what opening a Dataset reads."""
+        """The table and the arrays by name; making them reads only what opening a Dataset reads."""
         dataset = self.header.dataset(self.name)
         arrays = {
             str(name): StreamArray(variable)
@@ -82,7 +82,7 @@ class Stream(Folder):
         return {TABLE: StreamTable(table, leave_out=arrays), **arrays}
 
     def _held(self) -> dict[str, Any]:
-        with self._lock:  # it is planned once, though many requests come for it
+        with self._lock:  # planned once, even if several requests arrive at the same time
             return self._parts
 
     def names(self) -> list[str]:
@@ -93,7 +93,7 @@ class Stream(Folder):
 
 
 def _stream_metadata(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
-    """The first descriptor with the data keys of all, and what later ones changed."""
+    """Return the first descriptor with the data keys of all, and the changes of later ones."""
     first, *later = descriptors
     metadata = {key: value for key, value in first.items() if key not in PER_RUN}
     metadata.setdefault("configuration", {})
@@ -109,6 +109,6 @@ def _stream_metadata(descriptors: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _known(descriptor: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of those devices that the first descriptor has."""
+    """Return the configuration of those devices that are in the first descriptor, too."""
     own = descriptor.get("configuration", {})
     return {device: value for device, value in own.items() if device in metadata["configuration"]}

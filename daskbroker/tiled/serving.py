@@ -1,4 +1,4 @@
-"""A Tiled server of one broker, for oneself: on this machine only, with a key."""
+"""A Tiled server of one broker for a single user: on this machine only, with an API key."""
 
 from __future__ import annotations
 
@@ -28,24 +28,26 @@ KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
 
 
 class Server:
-    """Serves a broker on the loopback address until it is interrupted.
+    """A server of one broker on the loopback address.
 
     Parameters
     ----------
     db
-        What is served; it need not be open for writing.
+        Broker to serve; it need not be open for writing.
     port
-        0: one that is free.
+        Port to listen on; any free one if 0.
 
     Attributes
     ----------
     key
-        What clients have to know: that of ``TILED_SINGLE_USER_API_KEY`` if it is set.
+        API key that clients need: ``TILED_SINGLE_USER_API_KEY`` if it is set, else a random one.
+    port
+        Port that the server listens on.
 
     Raises
     ------
     ConfigError
-        If the port is taken, or the key is not of letters and digits.
+        If the port is taken, or the key does not consist of ASCII letters and digits.
     """
 
     def __init__(self, db: DataBroker, port: int = 8000) -> None:
@@ -58,11 +60,11 @@ class Server:
 
     @property
     def url(self) -> str:
-        """For a browser, or ``tiled.client.from_uri``; the key is in it."""
+        """URL for a browser, or for ``tiled.client.from_uri``; it contains the key."""
         return f"http://{LOOPBACK}:{self.port}/?api_key={quote_plus(self.key)}"
 
     def run(self) -> None:
-        """Serve; returns when it is interrupted."""
+        """Serve until interrupted."""
         config = uvicorn.Config(self._app, log_level="warning", timeout_graceful_shutdown=1)
         with self._socket:
             uvicorn.Server(config).run(sockets=[self._socket])

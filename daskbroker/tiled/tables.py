@@ -1,4 +1,4 @@
-"""The table of a stream as a node of Tiled's tree: partitions are those of our view."""
+"""The table of a stream as a node of Tiled's tree, in the partitions of the lazy table."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ TABLE_SPEC = "DaskbrokerTable"
 MEDIA_TYPE = "application/json-seq"
 
 RESERVED = "_"
-"""Names of columns that begin with it are Tiled's own."""
+"""First character of the names of columns that are reserved for Tiled."""
 STAND_IN = "key"
+"""Prefix of a reserved name when it is served."""
 MICROSECONDS = 1_000_000
 
 
 class StreamTable(Adapter[TableStructure]):
-    """Scalars and timestamps of a stream.
+    """The scalars and timestamps of a stream.
 
     Parameters
     ----------
     table
-        The lazy table, with the columns ``ts_<key>``.
+        Lazy table with the columns ``ts_<key>``.
     leave_out
         Names of columns that are served as arrays.
     """
@@ -58,11 +59,11 @@ class StreamTable(Adapter[TableStructure]):
         return f"<StreamTable of {self._structure.columns}>"
 
     def read_partition(self, partition: int, fields: list[str] | None = None) -> pd.DataFrame:
-        """The rows of one partition; only the columns asked for are read."""
+        """Read the rows of one partition; only the columns ``fields`` are read if given."""
         return self._computed(self._table.partitions[partition], fields)
 
     def read(self, fields: list[str] | None = None) -> pd.DataFrame:
-        """All rows."""
+        """Read all rows; only the columns ``fields`` are read if given."""
         return self._computed(self._table, fields)
 
     def _computed(self, table: dd.DataFrame, fields: list[str] | None) -> pd.DataFrame:
@@ -74,7 +75,7 @@ class StreamTable(Adapter[TableStructure]):
             refuse(error)
 
     def _served(self, frame: pd.DataFrame, wanted: list[str]) -> pd.DataFrame:
-        """A computed frame with Tiled's names, and cells that Arrow has."""
+        """Return a computed table with the served names, and with cells that Arrow can hold."""
         columns = {}
         for name in wanted:
             if name == "seq_num":
@@ -91,15 +92,21 @@ class StreamTable(Adapter[TableStructure]):
         return ArrayAdapter.from_array(self.read([name])[name].to_numpy())
 
     def get(self, name: str) -> ArrayAdapter | None:
-        """One column, None if there is none of this name."""
+        """Return one column as an array; None if there is none of this name."""
         return self[name] if name in self._structure.columns else None
 
     def items(self) -> Iterator[tuple[str, ArrayAdapter]]:
-        """The columns, one by one."""
+        """Iterate over pairs of name and column; each column is read when its pair is given."""
         return ((name, self[name]) for name in self._structure.columns)
 
     async def lookup_adapter(self, segments: list[str]) -> Any:
-        """One column."""
+        """Return one column as an array.
+
+        Raises
+        ------
+        NoEntry
+            If there is none of this name.
+        """
         found = await run_sync(self.get, "/".join(segments))
         if found is None:
             raise NoEntry(segments)
@@ -107,12 +114,15 @@ class StreamTable(Adapter[TableStructure]):
 
 
 def served_name(name: str) -> str:
-    """What a column is called there."""
+    """Return the name under which a column is served."""
     return STAND_IN + name if name.startswith(RESERVED) else name
 
 
 def _cells(column: pd.Series) -> pd.Series:
-    """A column with times as POSIX seconds, and lists or JSON text in place of objects."""
+    """Return a column with times in POSIX seconds, and objects as lists.
+
+    If Arrow cannot hold the lists of a column in one type, its cells become JSON text.
+    """
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.astype("int64") / MICROSECONDS
     if column.dtype != object:
@@ -126,10 +136,10 @@ def _cells(column: pd.Series) -> pd.Series:
 
 
 def export_rows(media_type: str, frame: pd.DataFrame, metadata: dict[str, Any]) -> bytes:
-    """The rows as JSON texts, one a line, for Tiled's web page.
+    """Return the rows as JSON texts, one per line, for Tiled's web page.
 
-    Tiled 0.2.20 itself puts a record separator before each, at which its page stops, and no table
-    is shown.
+    The exporter of Tiled 0.2.20 itself puts a record separator before each row, which its web page
+    cannot parse, so that it would show no table.
     """
     rows = zip(*(frame[name].tolist() for name in frame.columns))
     names = list(frame.columns)

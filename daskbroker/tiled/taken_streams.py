@@ -1,4 +1,4 @@
-"""One stream in the layout of TiledWriter, as documents."""
+"""Read one stream in the layout of TiledWriter as documents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..core.errors import BadRecording
 __all__ = ["TakenStream", "shared_files"]
 
 CELLS_TOGETHER = 500_000
-"""So many cells of a table are asked for at once: columns in batches."""
+"""Maximum number of cells of a table per request; columns are requested in batches."""
 OF_EVENTS = "uids of events: they are made from run, stream and place"
 OF_FILLED = "filled of events: it is empty"
 OF_REFERENCES = (
@@ -39,14 +39,14 @@ class TakenStream:
     run
         Uid of the run.
     name
-        Of the stream.
+        Name of the stream.
     node
-        The client at the stream.
+        Tiled client of the stream.
 
     Attributes
     ----------
     lost
-        What of the stream Tiled has not kept, in words.
+        Descriptions of what Tiled has not kept of the stream.
     """
 
     def __init__(self, run: str, name: str, node: Any) -> None:
@@ -64,7 +64,7 @@ class TakenStream:
 
     @property
     def where(self) -> str:
-        """For messages."""
+        """The stream as named in messages."""
         return f"stream {self.name!r}"
 
     def _find_lost(self) -> list[str]:
@@ -76,12 +76,18 @@ class TakenStream:
     # -- checks ------------------------------------------------------------------------------
 
     def check(self, expected: int | None) -> None:
-        """See that all parts have as many rows as they should.
+        """Check that all parts have the same number of rows.
+
+        Parameters
+        ----------
+        expected
+            Minimum number of rows, from the stop document; not checked if None.
 
         Raises
         ------
         BadRecording
-            Naming the part that has not.
+            If a part has another number of rows, or if there are fewer than expected; the message
+            names the part.
         """
         rows = self._length
         for key, part in self._arrays.items():
@@ -119,7 +125,11 @@ class TakenStream:
         return total[0] // cell[0]
 
     def _shapes(self, key: str) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-        """Of the array in Tiled and of a cell, and whether events have an axis of their own."""
+        """Return the shapes of the array in Tiled and of a cell, and whether it is stacked.
+
+        In a stacked array, events have a dimension of their own; otherwise cells are concatenated
+        along their first dimension.
+        """
         total = tuple(self._external[key].shape)
         cell = tuple(self._metadata["data_keys"][key].get("shape", ()))
         return total, cell, len(total) == len(cell) + 1
@@ -127,7 +137,7 @@ class TakenStream:
     # -- documents ---------------------------------------------------------------------------
 
     def documents(self, together: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Descriptors, then references, then pages of events."""
+        """Yield descriptors, then references, then pages of at most ``together`` events."""
         descriptors = self._descriptors()
         for descriptor in descriptors:
             yield "descriptor", descriptor
@@ -185,7 +195,7 @@ class TakenStream:
         columns = self._read()
         seen: Counter[int] = Counter()
         own = np.searchsorted([d["time"] for d in descriptors], columns["time"], side="right") - 1
-        own = np.maximum(own, 0)
+        own = np.maximum(own, 0)  # events before the first descriptor belong to it
         begin, rows = 0, len(own)
         while begin < rows:
             end = begin + 1
@@ -222,7 +232,13 @@ class TakenStream:
     # -- columns -----------------------------------------------------------------------------
 
     def _read(self) -> dict[str, list[Any]]:
-        """The table by batches of columns, each with as many rows as the first, and arrays."""
+        """Read the table, in batches of columns, and the arrays.
+
+        Raises
+        ------
+        BadRecording
+            If a batch or an array has another number of rows than ``seq_num``.
+        """
         rows = self._length
         step = max(1, CELLS_TOGETHER // max(1, rows))
         found: dict[str, list[Any]] = {}
@@ -237,7 +253,8 @@ class TakenStream:
 
     def _column_batch(self, names: Sequence[str], rows: int | None) -> dict[str, list[Any]]:
         table = self._columns[names[0]]
-        with dask.config.set({"dataframe.convert-string": False}):  # else lists come as text
+        # Otherwise Dask turns lists into text.
+        with dask.config.set({"dataframe.convert-string": False}):
             frame = table.read(list(names))
         if rows is not None and len(frame) != rows:
             raise BadRecording(
@@ -248,7 +265,7 @@ class TakenStream:
 
 
 def shared_files(streams: Sequence[TakenStream]) -> str | None:
-    """A file to which several of the streams refer for the same dataset, None if there is none."""
+    """Return the URI of a file of which several streams use the same dataset; None if none."""
     owners: dict[tuple[str, str], str] = {}
     for stream in streams:
         for part in stream._external.values():
@@ -268,16 +285,19 @@ def _uris(source: Any) -> list[str]:
 def _place_of(
     where: str, key: str, uris: Sequence[str], events: int
 ) -> tuple[str, str | None, int]:
-    """The uri of a stream resource, its template, and the number of the first file.
+    """Return the URI of a stream resource, its template, and the number of the first file.
+
+    The template is None, and the number 0, if there is a single file.
 
     Raises
     ------
     BadRecording
-        For several files that are not one an event, numbered without a gap.
+        If there are several files that are not one per event, numbered without a gap.
     """
     if len(uris) == 1:
         return uris[0], None, 0
     folder, name = posixpath.split(uris[0]) if uris else ("", "")
+    # The number that counts is mostly the last one in a name, so the last is tried first.
     for found in reversed(list(re.finditer(r"\d+", name))):
         width, first = len(found[0]), int(found[0])
         before, after = name[: found.start()], name[found.end() :]
@@ -296,7 +316,7 @@ def _literal(text: str) -> str:
 
 
 def _uid(run: str, stream: str, what: str) -> str:
-    """The same for the same thing, so that taking a run again changes nothing."""
+    """Return a uid that is the same each time, so that taking a run again changes nothing."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{run}/{stream}/{what}"))
 
 

@@ -1,7 +1,7 @@
-"""Runs that TiledWriter wrote become runs of ours: tables copied, detector files referred to.
+"""Take over runs that TiledWriter wrote: tables are copied, detector files are referred to.
 
-Everything is asked of the server, one request at a time; nothing reads its database. Tiled keeps
-what it has made of documents, and each thing that it does not keep is named in the report.
+Everything is requested from the server, one request at a time; its database is never read. Tiled
+keeps a converted form of the documents, and the report names what that form does not keep.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from .taken_streams import TakenStream, shared_files
 __all__ = ["SCHEME", "TakingReport", "open_tiled", "take_runs"]
 
 SCHEME = "tiled+"
-"""Before ``http://`` and ``https://``: what is there is a Tiled server."""
+"""Prefix of ``http://`` and ``https://`` that marks the URL of a Tiled server."""
 ROWS_TOGETHER = 1000
+"""Maximum number of events in an inserted page."""
 
 
 @dataclass
 class TakingReport:
-    """What :func:`take_runs` did.
+    """Report of :func:`take_runs`.
 
     Attributes
     ----------
@@ -36,13 +37,13 @@ class TakingReport:
     there
         Uids of runs that were complete before.
     open
-        Uids of runs that have no stop in Tiled; what there is of them was taken.
+        Uids of runs that have no stop in Tiled; what exists of them was taken.
     rows
-        How many events were inserted, or were there.
+        Number of events of the runs that were processed, including those already stored.
     failed
-        ``{uid: why}`` of runs that were not taken.
+        Runs that were not taken, as ``{uid: reason}``.
     lost
-        ``{what: [uid, …]}``: what Tiled had not kept of which runs.
+        What Tiled had not kept, and of which runs, as ``{what: [uid, …]}``.
     """
 
     taken: list[str] = field(default_factory=list)
@@ -53,7 +54,7 @@ class TakingReport:
     lost: dict[str, list[str]] = field(default_factory=dict)
 
     def lose(self, what: str, uid: str) -> None:
-        """Note what is not there of a run."""
+        """Note what Tiled had not kept of a run."""
         runs = self.lost.setdefault(what, [])
         if uid not in runs:
             runs.append(uid)
@@ -69,14 +70,15 @@ class TakingReport:
 
 @contextmanager
 def open_tiled(url: str) -> Iterator[Any]:
-    """The client of a catalogue, at ``tiled+http://host:8000/path``; closed with the block.
+    """Open the Tiled client of a catalogue at ``tiled+http://host:8000/path``.
 
-    A key is in the URL (``?api_key=``) or in ``TILED_API_KEY``.
+    It is closed at the end of the block. The API key is taken from the URL (``?api_key=``) or from
+    ``TILED_API_KEY``.
 
     Raises
     ------
     ConfigError
-        If nothing answers there, or there is no catalogue of runs.
+        If no server answers, or the node at this URL is not a catalogue.
     """
     from tiled.client import from_uri
 
@@ -102,25 +104,26 @@ def take_runs(
 ) -> TakingReport:
     """Take over the runs of a catalogue; may be interrupted and repeated.
 
-    A run is checked before anything of it is inserted: each part of a stream must have as many rows
-    as the others, and not fewer than the stop document says. Its stop comes last, so a run that
-    has one is complete; of others all is inserted again, which changes nothing that is there.
+    A run is checked before any of its documents is inserted: all parts of a stream must have the
+    same number of rows, and not fewer than the stop document says. The stop is inserted last, so a
+    run that has one is complete and is skipped. Other runs are inserted again as a whole, which
+    does not change what is already stored.
 
     Parameters
     ----------
     db
-        Takes them.
+        Broker to insert into.
     catalog
-        A client of Tiled at a catalogue of runs, or at a search of it; see :func:`open_tiled`.
+        Tiled client of a catalogue of runs, or of a search in it; see :func:`open_tiled`.
     limit
-        At most so many, the newest ones.
+        Maximum number of runs, taken from the newest; all runs if None.
     progress
-        Called with the uid of each run.
+        Function that is called with the uid of each run.
 
     Returns
     -------
     TakingReport
-        Runs that could not be taken are in it, and do not stop the others.
+        Report that also lists runs that could not be taken; they do not stop the others.
     """
     report = TakingReport()
     for run in _runs(catalog, limit):
@@ -140,7 +143,7 @@ def take_runs(
 
 
 def _runs(catalog: Any, limit: int | None) -> Iterator[Any]:
-    """Those nodes that are runs, oldest first; what else is in the catalogue is passed over."""
+    """Yield the nodes that are runs, oldest first; other nodes of the catalogue are ignored."""
     values = catalog.values()
     some: Sequence[Any] | Iterator[Any] = values
     if limit is not None:
