@@ -119,7 +119,6 @@ class DataBroker:
         self.closed = False
         self._key = BrokerKey(key, uri)
         self._route = route
-        self._owners: dict[str, str] = {}
         self._with_files: Remembered[str, set[EventSource]] = Remembered()
         self._run: str | None = None
         self._filters: list[tuple[dict[str, Any], Search]] = []

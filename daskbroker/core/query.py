@@ -76,10 +76,6 @@ class Query:
         _gather(self.source, found)
         return found
 
-    def to_mongo(self) -> dict[str, Any]:
-        """Return the filter for MongoDB, which finds at least the documents that match here."""
-        return _to_mongo(self.source)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return (Query, (self.source,))
 
@@ -187,14 +183,3 @@ def _indexable(path: str, operator: str, operand: Any) -> bool:
         return False
     values = operand if operator == "$in" else [operand]
     return all(order_class(v) and not (isinstance(v, float) and math.isnan(v)) for v in values)
-
-
-def _to_mongo(source: Any) -> Any:
-    if isinstance(source, dict):
-        out = {key: _to_mongo(value) for key, value in source.items()}
-        whole = [k for k, v in out.items() if isinstance(v, dict) and not is_operators(v)]
-        for key in whole:  # MongoDB compares the order of keys too, so `matches` decides
-            if not key.startswith("$"):
-                out[key] = {"$exists": True}
-        return out
-    return [_to_mongo(item) for item in source] if isinstance(source, list) else source

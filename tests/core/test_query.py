@@ -234,12 +234,3 @@ def test_equality_pickle_and_truth():
     assert not compile_query(None)
     assert query != Query({"a": 1})
     assert repr(query) == "Query({'a': {'$regex': 'x', '$options': 'i'}})"
-
-
-def test_for_mongodb_whole_mappings_are_looked_at_here():
-    query = {"a": {"b": 1}, "c": {"$gt": 1}, "$or": [{"d": {"e": 1}}]}
-    assert compile_query(query).to_mongo() == {
-        "a": {"$exists": True},
-        "c": {"$gt": 1},
-        "$or": [{"d": {"$exists": True}}],
-    }
