@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tracemalloc
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,11 @@ import dask
 import numpy as np
 
 import daskbroker
-from benchmarks.data import insert_all
+from benchmarks.data import image_run, insert_all
 from benchmarks.filling import close_to, count_of, equals, image_key, opened
 from benchmarks.harness import Against, Case, Sizes, Workload
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.core.errors import ClaimWarning
-from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import frames, write_hdf5
 from daskbroker.testing.runs import Documents
 
@@ -41,17 +40,6 @@ def _claims(side: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def _run(claim: Mapping[str, Any], path: Path, count: int) -> RunBuilder:
-    run = RunBuilder()
-    descriptor = run.descriptor({"img": dict(claim), "x": 0.5})
-    resource = run.resource("AD_HDF5", root=str(path.parent), resource_path=path.name)
-    for place in range(count):
-        datum = run.datum(resource, point_number=place)
-        run.event(descriptor, {"img": datum, "x": place * 0.5}, filled={"img": False})
-    run.stop()
-    return run
-
-
 # -- one run ---------------------------------------------------------------------------------
 
 
@@ -63,7 +51,7 @@ def claims(sizes: Sizes, folder: Path) -> Workload:
     with daskbroker.connect(folder / "store") as writer:
         uids = {}
         for name, claim in _claims(side).items():
-            run = _run(claim, path, count)
+            run = image_run(claim, path, count)
             insert_all(writer, run.documents)
             uids[name] = run.uid
     broker = daskbroker.connect(folder / "store", mode="r")  # so that nothing is remembered
@@ -123,7 +111,7 @@ def claimed_runs(sizes: Sizes, folder: Path) -> Workload:
         if number:
             shutil.copyfile(first, path)
         for name, some in documents.items():
-            some.append(_run(claims[name], path, 3).documents)
+            some.append(image_run(claims[name], path, 3).documents)
     brokers = {}
     for name, some in documents.items():
         with (

@@ -128,6 +128,18 @@ class Run:
         insert_all(broker, [self.stop(self.rows)])
 
 
+def image_run(claim: Mapping[str, Any], path: Path, count: int, number: int = 0) -> RunBuilder:
+    """A run with a frame of a file of area detectors in each event, and a motor."""
+    run = RunBuilder(number=number)
+    descriptor = run.descriptor({"img": dict(claim), "x": 0.5})
+    resource = run.resource("AD_HDF5", root=str(path.parent), resource_path=path.name)
+    for place in range(count):
+        datum = run.datum(resource, point_number=place)
+        run.event(descriptor, {"img": datum, "x": place * 0.5}, filled={"img": False})
+    run.stop()
+    return run
+
+
 def insert_all(broker: DataBroker, documents: Sequence[Any] | Iterator[Any]) -> None:
     """Insert documents in order."""
     for name, doc in documents:

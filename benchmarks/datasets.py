@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import daskbroker
-from benchmarks.data import Run, insert_all, wide_columns
+from benchmarks.data import Run, image_run, insert_all, wide_columns
 from benchmarks.harness import Against, Case, Sizes, Workload
 from daskbroker.testing import RunBuilder, baseline_run
 from daskbroker.testing.files import frames, write_hdf5
@@ -87,13 +87,8 @@ def tree(sizes: Sizes, folder: Path) -> Workload:
     broker = daskbroker.connect(folder / "store")
     path = write_hdf5(folder / "frames.h5", frames(5, (8, 8)))
     for number in range(sizes.runs_in_table):
-        run = RunBuilder(number=number)
-        descriptor = run.descriptor({"img": _claim((1, 8, 8)), "x": 0.5})
-        resource = run.resource("AD_HDF5", root=str(folder), resource_path=path.name)
-        for place in range(5):
-            datum = run.datum(resource, point_number=place)
-            run.event(descriptor, {"img": datum, "x": place * 0.5}, filled={"img": False})
-        insert_all(broker, run.stop())
+        run = image_run(_claim((1, 8, 8)), path, 5, number)
+        insert_all(broker, run.documents)
     cases = [
         Case("table", lambda: broker().table()),
         Case("dataset", lambda: broker().dataset(), None, (Against("table", at_most=2.0),)),

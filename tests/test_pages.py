@@ -211,12 +211,19 @@ def use(uid, result):
     assert run_page(ROOT / page, on_a_cluster, places) > 1
 
 
+@pytest.fixture
+def default_interrupts():
+    """Ctrl-C raises KeyboardInterrupt, whatever handler was there."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("default_interrupts")
 def test_blocks_of_a_live_run(granted, places):
     """The run is taken while the page looks at it; watching ends as for users, by an interrupt."""
     page, db = ROOT / LIVE, granted["db"]
     granted |= {"total": 0, "plot": lambda frame: None}
-    # A test that ran before in this process may have left another handler.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = threading.Event()
     for line, code, _ in blocks(page):
         run = RunBuilder(plan_name="scan", scan_id=3 + line, time=time.time())
@@ -234,7 +241,6 @@ def test_blocks_of_a_live_run(granted, places):
         else:
             run_block(page, line, code, granted)
         taker.join()
-    signal.signal(signal.SIGINT, handler)
     assert granted["total"] == 3
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -11,13 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 import daskbroker
-from benchmarks.data import Run, insert_all, mixed_columns, plain_file
+from benchmarks.data import Run, image_run, insert_all, mixed_columns, plain_file
 from benchmarks.filling import equals, image_key
 from benchmarks.harness import Against, Case, Sizes, Workload
 from benchmarks.peers.bench import Bench
 from benchmarks.peers.environment import DATABROKER, TILED, VIRTUALIZARR
 from benchmarks.tables import count_events, has_count, holds
-from daskbroker.testing import RunBuilder
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
 __all__ = ["embedded", "images"]
@@ -90,7 +88,7 @@ def images(bench: Bench) -> Workload:
     data = _frames(bench.sizes)
     side, count = data.shape[-1], len(data)
     path = write_hdf5(bench.folder / "frames.h5", data, chunks=(1, side, side))
-    run = _run_of(path, side, count)
+    run = image_run(image_key(side), path, count)
     broker = daskbroker.connect(bench.folder / "store")
     insert_all(broker, run.documents)
     uri = f"{bench.server}/frames"
@@ -163,15 +161,3 @@ def images(bench: Bench) -> Workload:
 
 def _frames(sizes: Sizes) -> np.ndarray:
     return frames(sizes.file_frames, (sizes.frame_side, sizes.frame_side))
-
-
-def _run_of(path: Path, side: int, count: int) -> RunBuilder:
-    """A run with a frame of the file in each event."""
-    run = RunBuilder()
-    descriptor = run.descriptor({"img": image_key(side), "x": 0.5})
-    resource = run.resource("AD_HDF5", root=str(path.parent), resource_path=path.name)
-    for place in range(count):
-        datum = run.datum(resource, point_number=place)
-        run.event(descriptor, {"img": datum, "x": place * 0.5}, filled={"img": False})
-    run.stop()
-    return run

@@ -20,6 +20,7 @@ from .clock import seconds_of
 from .documents import ALL, Document
 from .errors import BadField, BadQuery, FieldNotFound
 from .listing import listed
+from .operators import index_of
 from .patterns import full_matches
 
 __all__ = [
@@ -273,10 +274,8 @@ def _path(value: Any, path: str) -> Any:
     for step in path.split("."):
         if isinstance(value, Mapping) and step in value:
             value = value[step]
-        elif (
-            isinstance(value, list) and step.isascii() and step.isdigit() and int(step) < len(value)
-        ):
-            value = value[int(step)]
+        elif isinstance(value, list) and (index := index_of(step, value)) is not None:
+            value = value[index]
         else:
             return None
     return value

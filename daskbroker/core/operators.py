@@ -6,14 +6,23 @@ Dotted keys reach into mappings and, as in MongoDB, through arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .documents import equal
 from .errors import BadQuery
 from .patterns import search_pattern
 
-__all__ = ["DEEPEST", "LOGICAL", "OPERATORS", "Compiler", "is_operators", "order_class", "reach"]
+__all__ = [
+    "DEEPEST",
+    "LOGICAL",
+    "OPERATORS",
+    "Compiler",
+    "index_of",
+    "is_operators",
+    "order_class",
+    "reach",
+]
 
 LOGICAL = ("$and", "$or", "$nor")
 OPERATORS = (
@@ -230,6 +239,14 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
+def index_of(step: str, values: Sequence[Any]) -> int | None:
+    """Return the index that a step of a dotted path means in a list; None if it means none."""
+    # isdigit alone is also true of signs such as "²", which int refuses.
+    if step.isascii() and step.isdigit() and int(step) < len(values):
+        return int(step)
+    return None
+
+
 def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
     """Yield the values under a dotted path, which goes through arrays as in MongoDB."""
     if not steps:
@@ -240,9 +257,9 @@ def reach(value: Any, steps: tuple[str, ...]) -> Iterator[Any]:
         if step in value:
             yield from reach(value[step], rest)
     elif isinstance(value, list):
-        # isdigit alone is also true of signs such as "²", which int refuses.
-        if step.isascii() and step.isdigit() and int(step) < len(value):
-            yield from reach(value[int(step)], rest)
+        index = index_of(step, value)
+        if index is not None:
+            yield from reach(value[index], rest)
         for item in value:
             if isinstance(item, dict):
                 yield from reach(item, steps)

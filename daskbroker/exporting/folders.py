@@ -44,12 +44,12 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
     try:
         yield temporary
         _sync_all(temporary)
-        if is_ours:  # a folder cannot be renamed onto one that is not empty
-            os.replace(target, former)
         try:
+            if is_ours:  # a folder cannot be renamed onto one that is not empty
+                os.replace(target, former)
             publish_file(temporary, target)
         except BaseException:
-            if is_ours and not target.exists():  # no failure may cost the export that was there
+            if former.exists() and not target.exists():  # the export that was there is kept
                 os.replace(former, target)
             raise
     finally:
