@@ -107,8 +107,7 @@ _level: ContextVar[str] = ContextVar("level", default="warning")
 @contextmanager
 def _naming_bad_runs() -> Iterator[None]:
     """Each run that is left out is a line on stderr, once; so is a hint about a search."""
-    _named.set(set())
-    _level.set("warning")
+    named, level = _named.set(set()), _level.set("warning")
     with warnings.catch_warnings():
         warnings.simplefilter("always", BadRunWarning)
         warnings.simplefilter("always", SearchWarning)
@@ -125,7 +124,11 @@ def _naming_bad_runs() -> Iterator[None]:
                 show_other(message, category, *rest, **more)
 
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            _named.reset(named)
+            _level.reset(level)
 
 
 def _name_once(name: str, line: str) -> None:
@@ -137,12 +140,16 @@ def _name_once(name: str, line: str) -> None:
 @contextmanager
 def every_run() -> Iterator[None]:
     """A command that should do its work on each run ends with status 1 if some were left out."""
-    _level.set("error")
-    if _named.get(None) is None:  # not called by :func:`main`
-        _named.set(set())
-    yield
-    if _named.get():
-        raise typer.Exit(1)
+    level = _level.set("error")
+    named = _named.set(set()) if _named.get(None) is None else None  # not called by :func:`main`
+    try:
+        yield
+        if _named.get():
+            raise typer.Exit(1)
+    finally:
+        _level.reset(level)
+        if named is not None:
+            _named.reset(named)
 
 
 def name_failed(uid: str, error: Exception | str) -> None:

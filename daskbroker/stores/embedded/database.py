@@ -276,6 +276,7 @@ class Database:
                 self._connections.add(connection)
             if write and sure:
                 _log_ahead(connection)
+                self._place.hold_log()
             elif write:  # takes effect only while the file is still empty
                 connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA cache_size=-32000")
@@ -339,6 +340,7 @@ class Database:
         connection = self._connect(write=False)
         try:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # opens the log
+            self._place.hold_log()
             self._place.check()
         except BaseException:
             self._disconnect(connection)

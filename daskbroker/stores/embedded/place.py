@@ -36,25 +36,30 @@ class Place:
     lasting
         Names of entries that must stay the same files, once they are there.
     log
-        Names of entries that must stay the same files while this process has connections; see
-        :meth:`forget_log`.
+        Names of entries that must stay the same files while this process has connections, from
+        :meth:`hold_log` to :meth:`forget_log`. Otherwise another process may remove them.
     """
 
     def __init__(self, folder: str, lasting: tuple[str, ...], log: tuple[str, ...]) -> None:
         self._folder = folder
-        self._names = (*lasting, *log)
+        self._lasting = lasting
         self._log = log
+        self._holds_log = False
         self._known: dict[str, _Identity] = {}
         self._sure: tuple[int, int, int] | None = None
         self._changed, self._since = 0, 0.0
         state = os.stat(folder)
         self._identity = state.st_dev, state.st_ino
 
-    def forget_log(self) -> None:
-        """Forget the log's files; called when the last connection is closed.
+    def hold_log(self) -> None:
+        """Check the log's files, too; called when a connection has opened them."""
+        if not self._holds_log:
+            self._holds_log = True
+            self._sure = None
 
-        From then on another process may remove them.
-        """
+    def forget_log(self) -> None:
+        """Forget the log's files; called when the last connection is closed."""
+        self._holds_log = False
         for name in self._log:
             self._known.pop(name, None)
         self._sure = None
@@ -80,7 +85,7 @@ class Place:
     def _look(self, state: os.stat_result, seen: tuple[int, int, int]) -> None:
         if (state.st_dev, state.st_ino) != self._identity:
             raise StoreError(self._told(self._folder, "another folder is there now"))
-        for name in self._names:
+        for name in (*self._lasting, *(self._log if self._holds_log else ())):
             path = os.path.join(self._folder, name)
             found = _identity(path)
             known = self._known.setdefault(name, found) if found is not None else None

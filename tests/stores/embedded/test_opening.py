@@ -74,6 +74,29 @@ def test_a_file_that_another_is_making_is_waited_for(tmp_path, begin):
     database.close()
 
 
+def test_the_log_of_another_that_ended_is_not_taken_for_ours(tmp_path):
+    """SQLite removes it with its last connection; we may see it before we have a connection."""
+    path = tmp_path / "store"
+    with daskbroker.connect(path) as db:
+        insert_all(db, make_run(2))
+    database = Database(path.resolve())
+    while database._readers:
+        database._disconnect(database._readers.pop())
+    other = sqlite3.connect(path / FILE_NAME)
+    other.execute("UPDATE meta SET value = value")
+    other.commit()
+    database.check_place()  # sees the other's log
+    other.close()
+    keeper = (path / "keeper").open("w")  # on tmpfs a new file may get the inode of one removed
+    later = sqlite3.connect(path / FILE_NAME)
+    later.execute("UPDATE meta SET value = value")
+    later.commit()
+    assert database.meta("store_id")
+    later.close()
+    keeper.close()
+    database.close()
+
+
 def test_a_lock_of_another_is_waited_for(tmp_path):
     """Whoever writes holds the file from the begin of the transaction on."""
     first, second = Database(tmp_path), Database(tmp_path)
