@@ -48,7 +48,9 @@ def interrupted_calls(
                 signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-6, microseconds * 1e-6))
                 call()
                 armed = False
-            except (KeyboardInterrupt, SystemError):  # the latter if C code of pymongo is met
+            except BaseException as error:
+                if not _is_interrupt(error):
+                    raise
                 interrupted.append(number)
             else:
                 done.append(number)
@@ -58,6 +60,17 @@ def interrupted_calls(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return done, interrupted
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Return whether an error is an interrupt, or was raised while one was handled.
+
+    Python's conditions make a RuntimeError of an interrupt that comes before they are locked, and
+    C code of pymongo a SystemError.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt | SystemError):
+        error = error.__context__
+    return error is not None
 
 
 def journalled_run() -> Documents:
