@@ -104,7 +104,6 @@ class Database:
         self.read_only = read_only
         self.path = root / FILE_NAME
         self._writer: sqlite3.Connection | None = None
-        self._connections: set[sqlite3.Connection] = set()
         self._readers: list[sqlite3.Connection] = []
         self._errors = _Errors(self)
         self.folders = DurableFolders(root)
@@ -272,11 +271,9 @@ class Database:
             check_same_thread=False, cached_statements=256,
         )  # fmt: skip
         try:
-            if sure:
-                self._connections.add(connection)
             if write and sure:
                 _log_ahead(connection)
-                self._place.hold_log()
+                self._place.hold_log(connection)
             elif write:  # takes effect only while the file is still empty
                 connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA cache_size=-32000")
@@ -288,10 +285,8 @@ class Database:
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
-        self._connections.discard(connection)
+        self._place.release_log(connection)
         connection.close()
-        if not self._connections:
-            self._place.forget_log()
 
     @property
     def _log(self) -> Path:
@@ -340,7 +335,7 @@ class Database:
         connection = self._connect(write=False)
         try:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # opens the log
-            self._place.hold_log()
+            self._place.hold_log(connection)
             self._place.check()
         except BaseException:
             self._disconnect(connection)

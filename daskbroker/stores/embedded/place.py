@@ -8,9 +8,11 @@ different stores.
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 from ...core.errors import StoreError, StoreNotFound
+from ...core.forking import in_each_process
 
 __all__ = ["Place"]
 
@@ -36,33 +38,45 @@ class Place:
     lasting
         Names of entries that must stay the same files, once they are there.
     log
-        Names of entries that must stay the same files while this process has connections, from
-        :meth:`hold_log` to :meth:`forget_log`. Otherwise another process may remove them.
+        Names of entries that must stay the same files while this process has connections that
+        have opened them, from :meth:`hold_log` to :meth:`release_log`. Otherwise the last
+        connection of another process may remove them.
     """
 
     def __init__(self, folder: str, lasting: tuple[str, ...], log: tuple[str, ...]) -> None:
         self._folder = folder
         self._lasting = lasting
         self._log = log
-        self._holds_log = False
+        self._log_holders: set[object] = set()
+        in_each_process(self._begin)
         self._known: dict[str, _Identity] = {}
         self._sure: tuple[int, int, int] | None = None
         self._changed, self._since = 0, 0.0
         state = os.stat(folder)
         self._identity = state.st_dev, state.st_ino
 
-    def hold_log(self) -> None:
-        """Check the log's files, too; called when a connection has opened them."""
-        if not self._holds_log:
-            self._holds_log = True
-            self._sure = None
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
 
-    def forget_log(self) -> None:
-        """Forget the log's files; called when the last connection is closed."""
-        self._holds_log = False
-        for name in self._log:
-            self._known.pop(name, None)
-        self._sure = None
+    def hold_log(self, connection: object) -> None:
+        """Check the log's files, too; called when a connection has opened them."""
+        with self._lock:
+            if not self._log_holders:
+                self._sure = None
+            self._log_holders.add(connection)
+
+    def release_log(self, connection: object) -> None:
+        """Forget the log's files if no other connection has opened them.
+
+        This is called before the connection is closed, because the files go with the last one,
+        and a connection that another thread is opening may make them anew at once.
+        """
+        with self._lock:
+            self._log_holders.discard(connection)
+            if not self._log_holders:
+                for name in self._log:
+                    self._known.pop(name, None)
+                self._sure = None
 
     def check(self) -> None:
         """Compare the folder and its entries with those that were opened.
@@ -80,12 +94,13 @@ class Place:
             raise StoreNotFound(self._told(self._folder, f"it cannot be found: {error}")) from error
         seen = state.st_mtime_ns, state.st_ino, state.st_dev
         if seen != self._sure:
-            self._look(state, seen)
+            with self._lock:
+                self._look(state, seen)
 
     def _look(self, state: os.stat_result, seen: tuple[int, int, int]) -> None:
         if (state.st_dev, state.st_ino) != self._identity:
             raise StoreError(self._told(self._folder, "another folder is there now"))
-        for name in (*self._lasting, *(self._log if self._holds_log else ())):
+        for name in (*self._lasting, *(self._log if self._log_holders else ())):
             path = os.path.join(self._folder, name)
             found = _identity(path)
             known = self._known.setdefault(name, found) if found is not None else None

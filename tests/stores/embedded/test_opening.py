@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import daskbroker
+from daskbroker.stores.embedded import place as places
 from daskbroker.stores.embedded.database import FILE_NAME, Database
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
@@ -95,6 +96,45 @@ def test_the_log_of_another_that_ended_is_not_taken_for_ours(tmp_path):
     later.close()
     keeper.close()
     database.close()
+
+
+@pytest.fixture
+def writing(tmp_path):
+    """A database whose only connection is the one that writes; the log goes with that."""
+    database = Database(tmp_path / "store")
+    with database.write() as connection:
+        connection.execute("UPDATE meta SET value = value")
+    while database._readers:
+        database._disconnect(database._readers.pop())
+    yield database
+    database.close()
+
+
+def close_last(database):
+    database.disconnect()
+    for number in range(3):  # new files may get the inodes of those that were removed
+        (database.root / f"keeper{number}").touch()
+
+
+def test_a_log_may_go_while_the_place_is_checked(writing, monkeypatch):
+    """What was seen of a file before it went is not noted afterwards."""
+    look = places._identity
+    closing = threading.Thread(target=close_last, args=(writing,))
+
+    def look_as_the_log_goes(path):
+        found = look(path)
+        if path.endswith("-shm") and closing.ident is None:
+            closing.start()
+            closing.join(0.5)  # has to wait until this check is done
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "_identity", look_as_the_log_goes)
+        writing._place._known.clear()
+        writing.check_place()
+    closing.join()
+    assert closing.ident is not None
+    assert writing.meta("store_id")
 
 
 def test_a_lock_of_another_is_waited_for(tmp_path):
