@@ -5,13 +5,14 @@ Stores read settings without importing dask: the package sets at import how they
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["SETTINGS", "Setting", "look_up_by", "setting"]
+__all__ = ["KINDS", "SETTINGS", "Setting", "look_up_by", "setting"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class Setting:
     default
         Value if the configuration has none.
     kind
-        Type of the value: ``"int"``, ``"seconds"``, ``"bytes"`` (a number, or text such as
-        ``"64 MiB"``), ``"bool"``, ``"text"``, or a tuple of the possible values.
+        Type of the value, one of :data:`KINDS`, or a tuple of the possible values.
     help
         Description for users.
     """
@@ -33,6 +33,16 @@ class Setting:
     kind: str | tuple[str, ...]
     help: str
 
+
+KINDS = {
+    "int": "a whole number, 0 or more",
+    "seconds": "a number of seconds, 0 or more",
+    "bytes": "a number of bytes, or text such as '64 MiB'",
+    "bool": "true or false",
+    "zone": "a time zone such as 'Europe/Berlin', an offset such as '+01:00', or 'local'",
+    "folder": "the path of a folder, or null for none",
+}
+"""Types of settings, with the values that they may have."""
 
 SETTINGS: dict[str, Setting] = {
     "partition-size": Setting(
@@ -48,7 +58,7 @@ SETTINGS: dict[str, Setting] = {
         "128 MiB", "bytes", "Size of all that a stream of documents has read or filled ahead."
     ),
     "timezone": Setting(
-        "UTC", "text", "IANA name of the time zone of a broker that is opened without one."
+        "UTC", "zone", "IANA name of the time zone of a broker that is opened without one."
     ),
     "shape-mismatch": Setting(
         "warn",
@@ -96,7 +106,7 @@ SETTINGS: dict[str, Setting] = {
         True, "bool", "Whether an insert waits until MongoDB has written it to its log."
     ),
     "mongo-spool": Setting(
-        None, "text", "Folder in which events for MongoDB wait until they are sent."
+        None, "folder", "Folder in which events for MongoDB wait until they are sent."
     ),
     "mongo-keep-journal": Setting(
         False, "bool", "Whether sealed events stay in MongoDB's journal, for databroker to read."
@@ -114,7 +124,7 @@ def look_up_by(get: Callable[[str, Any], Any], parse_bytes: Callable[[Any], int]
 
 
 def setting(name: str) -> Any:
-    """Return the present value of a setting, converted to its type; text is not checked.
+    """Return the present value of a setting, converted to its type.
 
     Raises
     ------
@@ -125,30 +135,69 @@ def setting(name: str) -> Any:
     value = _look_up(f"daskbroker.{name}", known.default)
     try:
         return _typed(known, value)
-    except (TypeError, ValueError):
-        one_of = "" if isinstance(known.kind, str) else "one of "
-        kinds = known.kind if isinstance(known.kind, str) else ", ".join(known.kind)
+    except (TypeError, ValueError, OverflowError, AttributeError, ConfigError):
+        several = not isinstance(known.kind, str)
+        allowed = f"one of {', '.join(known.kind)}" if several else KINDS[str(known.kind)]
         raise ConfigError(
-            f"daskbroker.{name} in dask's configuration must be {one_of}{kinds}, not {value!r}"
+            f"daskbroker.{name} in dask's configuration must be {allowed}, not {value!r:.200}"
         ) from None
 
 
 def _typed(known: Setting, value: Any) -> Any:
-    if known.kind == "int":
-        return int(value)
-    if known.kind == "seconds":
-        seconds = float(value)
-        if not 0 <= seconds < float("inf"):
+    if isinstance(known.kind, tuple):
+        if value not in known.kind:
             raise ValueError
-        return seconds
-    if known.kind == "bytes":
-        return int(_parse_bytes(value))
-    if known.kind == "bool":
-        if not isinstance(value, (bool, int)):
-            raise TypeError
-        return bool(value)
-    if known.kind == "text":
         return value
-    if value not in known.kind:
+    return _CONVERT[known.kind](value)
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or number < 0 or (not isinstance(value, str) and number != value):
         raise ValueError
+    return number
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if isinstance(value, bool) or not 0 <= seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _size(value: Any) -> int:
+    size = int(_parse_bytes(value))
+    if isinstance(value, bool) or size < 0:
+        raise ValueError
+    return size
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError
+    return bool(value)
+
+
+def _zone(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    from .clock import LOCAL, zone_of  # which needs pandas
+
+    if value not in LOCAL:
+        zone_of(value)
     return value
+
+
+def _folder(value: Any) -> str | None:
+    if value is None:
+        return None
+    path = os.fspath(value)
+    if not isinstance(path, str) or "\0" in path:
+        raise ValueError
+    return path
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "int": _whole, "seconds": _seconds, "bytes": _size, "bool": _flag, "zone": _zone,
+    "folder": _folder,
+}  # fmt: skip
