@@ -20,7 +20,7 @@ from .arrays import ArrayForm, array_form, rows_form
 from .chunks import ChunkPlan
 from .clock import LEAST, MOST
 from .codec import MISSING, Kind, block, decode, field_kind
-from .documents import plain
+from .documents import is_unicode, plain
 from .dtypes import fields_dtype
 from .field_rows import common_of
 from .fields import Field, configuration_claim, data_keys_of, project
@@ -224,8 +224,8 @@ def values_dtype(values: Sequence[Any]) -> str:
         return "Int64" if nulls else "int64"
     if types == {bool}:
         return "boolean" if nulls else "bool"
-    if types == {str}:
-        return "str"
+    if types == {str}:  # pandas cannot hold lone surrogates as text
+        return "str" if all(v is None or is_unicode(v) for v in values) else "object"
     exact = all(type(v) is not int or abs(v) <= EXACT_INTEGER for v in values)
     if types and types <= {int, float} and exact:
         return "float64"

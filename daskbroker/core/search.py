@@ -259,11 +259,10 @@ def _of_derived(value: Any, word: str, timezone: str) -> Search:
 def _of_origin(value: Any, word: str, timezone: str) -> Search:
     if not isinstance(value, str):
         return _of_start({DERIVED: value})
-    begins = {"$regex": f"^{re.escape(value)}"}
-    runs = {"$or": [{f"{DERIVED}.runs": begins}, {DERIVED: begins}]}
-    if len(value) < LEAST_PREFIX:
-        runs = {"$or": [{f"{DERIVED}.runs": value}, {DERIVED: value}]}
-    compiled = compile_query({DERIVED: {"$exists": True}, **runs})
+    whole = len(value) < LEAST_PREFIX
+    asked: Any = value if whole else {"$regex": f"^{re.escape(value)}"}
+    either = [{f"{DERIVED}.runs": asked}, {DERIVED: asked}]
+    compiled = compile_query({DERIVED: {"$exists": True}, "$or": either})
     return Search(queries=(compiled,), shown=(f"{DERIVED}={value!r}",))
 
 

@@ -208,16 +208,16 @@ class SearchConformance(Conformance):
 
     def test_runs_made_of_a_run(self, searched: Any) -> None:
         """By its uid, or what is shown of it; a mapping and a key below are as they were."""
-        more = {"uid": "text-as-origin", "time": 9800.0, "derived_from": "run-2-of-these"}
-        insert_all(searched, make_run(1, **more))
-        for origin in ("run-0-of-these", "run-0-of", "run-0"):
-            assert _uids(searched(derived_from=origin)) == ["derived-of-0"]
-            assert len(searched(derived=True)(derived_from=origin)) == 1
+        origin: dict[str, Any] = {"derived_from": "run-2-of-these"}
+        insert_all(searched, make_run(1, uid="text-as-origin", time=9800.0, **origin))
+        for part in ("run-0-of-these", "run-0-of", "run-0"):
+            assert _uids(searched(derived_from=part)) == ["derived-of-0"]
+            assert len(searched(derived=True)(derived_from=part)) == 1
         assert _uids(searched(derived_from="run-2-of")) == ["text-as-origin"]
         for part in ("run-1-of", "run", "0-of-these"):
             assert _uids(searched(derived_from=part)) == []
-        origin = searched["derived-of-0"].start["derived_from"]
-        for query in ({"derived_from": origin}, {"derived_from.runs": "run-0-of-these"}):
+        told = searched["derived-of-0"].start["derived_from"]
+        for query in ({"derived_from": told}, {"derived_from.runs": "run-0-of-these"}):
             assert _uids(searched(**query)) == ["derived-of-0"]
         assert _uids(searched(derived_from={"$exists": False}))[0] == "run-3-of-these"
         assert "derived_from='run-0-of'" in repr(searched(derived_from="run-0-of"))
