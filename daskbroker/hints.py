@@ -16,6 +16,7 @@ from .core.bad_runs import BadRun
 from .core.callers import warn_caller
 from .core.errors import SearchWarning
 from .core.listing import listed, nearest
+from .core.operators import is_operators
 from .core.search import HasDataKey, Search
 from .stores.contract import EventStore, HeaderPair, HeaderStore
 
@@ -70,6 +71,12 @@ class SearchHints:
                     f"no run was found; a list as value of {key!r} is compared as a whole, one of "
                     f"several values is {{{key!r}: {{'$in': […]}}}}",
                 )
+            elif whole := next((v for v in values if v and _is_mapping(v)), None):
+                self._tell(
+                    (kind, key),
+                    f"no run was found; a mapping as value of {key!r} is compared as a whole, with "
+                    f"all its keys; one of them is {{'{key}.{next(iter(whole))}': …}}",
+                )
             # A search for missing keys is right to name a key that no run has.
             elif not any(isinstance(value, dict) and "$exists" in value for value in values):
                 self._look_for(kind, key, values)
@@ -115,6 +122,8 @@ class SearchHints:
             f"{key!r} is {found} in the {kind} documents of the newest {NEWEST:,} runs, not "
             f"{' or '.join(wanted)}"
         )
+        if (kind, key) == ("start", "time"):
+            return f"{text}: since= and until= take dates and times as text"
         other = in_other_type(asked, there)
         if other is not None:
             return f"{text}: write {{{key!r}: {other!r}}}"
@@ -183,6 +192,10 @@ class _KnownKeys:
         runs = [start["uid"] for start in self._starts()]
         found = (one for store in self._events for one in store.list_descriptors(runs))
         return [one for one in found if not isinstance(one, BadRun)]
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and not is_operators(value)
 
 
 def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:

@@ -256,8 +256,18 @@ def encode(values: Any) -> Column:
     column = _encode_solid(solid, types, valid, notes)
     if column is not None:
         return column
+    if any(type(value) in LISTS and _holds_arrays(value) for value in solid):
+        return encode([plain(value) if type(value) in LISTS else value for value in values])
     form = cell_form(solid) if types <= {*LISTS, np.ndarray} else UNKNOWN
     return _encode_json(values, form, nulls=valid is not None)
+
+
+def _holds_arrays(cell: Sequence[Any]) -> bool:
+    """Return whether there are NumPy arrays in a list, at any level."""
+    types = set(map(type, cell))
+    if np.ndarray in types or ArrayList in types:
+        return True
+    return not LISTS.isdisjoint(types) and any(_holds_arrays(v) for v in cell if type(v) in LISTS)
 
 
 def _missing_note(values: Sequence[Any], some_none: bool) -> str:

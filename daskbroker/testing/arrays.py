@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ..core.errors import BadDocument, BadQuery, StoreError
+from ..views.runs import table_to_stream
 from .base import Conformance, Put, check_run, insert_all, inserted, table_of
 from .runs import RunBuilder
 
@@ -330,6 +331,49 @@ class ArrayConformance(Conformance):
             assert dataset["deep.er.w"].values[0].tolist() == deep["w"].tolist()
             assert dataset["masked.i"].values.tolist() == [[None, -2], [None, -2]]
             assert dataset["differing"].values[1].dtype.names == ("k", "l")
+
+    def test_lists_of_arrays(self, put: Put) -> None:
+        """They are arrays as lists of lists are, in every store."""
+        run = RunBuilder()
+        columns: dict[str, tuple[Any, str, tuple[int, ...]]] = {
+            "arrays": ([np.array([1, 2], "u1"), np.array([3, 4], "u1")], "int64", (2, 2, 2)),
+            "mixed": ([np.array([1, 2]), [0.5, 1]], "float64", (2, 2, 2)),
+            "deep": ([[np.ones(2)], [np.ones(2)]], "float64", (2, 2, 1, 2)),
+            "scalars": ([np.float32(1), np.int8(2)], "float64", (2, 2)),
+            "rows": ([np.array([(1, 2)], "i2,i4")], "int64", (2, 1, 1, 2)),
+            "ragged": ([np.array([1]), np.array([1, 2])], "object", (2,)),
+        }
+        descriptor = run.descriptor(
+            {
+                n: {"source": "s", "dtype": "array", "shape": list(c[2][1:])}
+                for n, c in columns.items()
+            }
+        )
+        for _ in range(2):
+            run.event(descriptor, {name: value for name, (value, _, _) in columns.items()})
+        header = put(run.stop())
+        check_run(header, inserted(header, run.documents))
+        dataset = header.dataset()
+        for name, (_, dtype, shape) in columns.items():
+            assert (dataset[name].dtype, dataset[name].shape) == (dtype, shape)
+
+    def test_tables_that_are_written_back_keep_the_dtype_of_arrays(
+        self, put: Put, broker: Any
+    ) -> None:
+        """Structured ones their fields; whole pages and single events."""
+        run = RunBuilder()
+        key = {"source": "s", "dtype": "array", "shape": [2]}
+        descriptor = run.descriptor({"s": key, "u": key, "n": 1.0})
+        for number in range(2):
+            run.event(descriptor, {"s": ROWS, "u": np.array([1, 2], "u1"), "n": float(number)})
+        table = put(run.stop()).table(fill=False).compute()
+        with_gap = table.assign(n=[1.0, None])
+        for written in (table, with_gap):
+            pairs = list(table_to_stream(written))
+            insert_all(broker, pairs)
+            found = table_of(broker[pairs[0][1]["uid"]])
+            assert [cell.dtype for cell in found["s"]] == [ROWS.dtype] * 2
+            assert [cell.dtype for cell in found["u"]] == [np.dtype("u1")] * 2
 
     def test_documents_that_are_inserted_again_keep_the_dtype_of_arrays(
         self, put: Put, broker: Any

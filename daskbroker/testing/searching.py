@@ -174,6 +174,8 @@ class SearchConformance(Conformance):
             ({"plan_name": 5}, r"is text .*, not a number: write {'plan_name': '5'}"),
             ({"plan_name": {"$gt": 5}, "scan_id": 1}, "'plan_name' is text"),
             ({"sample": "Ag"}, "is a mapping .* one of its keys, sample.heat.*, sample.name"),
+            ({"sample": {"name": "Ag"}}, r"a mapping .* compared as a whole.*{'sample.name': …}"),
+            ({"time": "1970"}, "'time' is a number .*: since= and until= take dates"),
             ({"sample.heat.zone": "1"}, r"write {'sample.heat.zone': 1}"),
             ({"sample.heat.0.zone": True}, "'sample.heat.0.zone' is a number .* not a boolean"),
             ({"stop": {"num_events.primary": "2"}}, r"write {'num_events.primary': 2}"),
