@@ -22,16 +22,15 @@ from ..handlers.contract import Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
 from ..references.locating import Found, ReferenceMissing, References
+from ..regions import Roi, take_roi
 from ..shapes import (
     Declared,
     Mismatch,
-    Roi,
     cast,
     check,
     fit,
     is_open,
     long_axes,
-    outer_index,
     reshaped,
 )
 from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
@@ -586,4 +585,4 @@ def _inline(target: Target, held: Held, declared: Declared, roi: Roi) -> np.ndar
             if isinstance(values, np.ndarray)
             else _stack(values, declared)
         )
-        return cast(outer_index(block, roi), declared.dtype)
+        return cast(take_roi(block, roi), declared.dtype)

@@ -21,10 +21,10 @@ from xarray.core import indexing
 from ...assets.filling.filling import Filling, Target
 from ...assets.filling.held import COLUMNS, Held, held_table
 from ...assets.handlers.stored_frames import CellFrames, NoReference
-from ...assets.shapes import Declared, outer_index
+from ...assets.regions import Region, shape_of, take_roi, within
+from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
 from ...core.schema import TIME, constant, to_pandas
-from .regions import Region, region_shape, within
 from .rows import DatasetRows, Rows, as_slice, by_chunk
 
 __all__ = [
@@ -231,7 +231,7 @@ class ColumnSource(ABC):
     def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """Return a region of the cells of a block, of shape ``(rows, *cell[inner])``."""
         tables = list(block.tables(self.physical))
-        return outer_index(block.arranged(self.cells(block, tables)), inner)
+        return take_roi(block.arranged(self.cells(block, tables)), inner)
 
 
 @dataclass(frozen=True)
@@ -390,7 +390,7 @@ class ExternalColumn(ColumnSource):
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """Shape of the shown part of a cell; () if cells are objects."""
-        return region_shape(self.region) if self.region is not None else self.declared.shape or ()
+        return shape_of(self.region) if self.region is not None else self.declared.shape or ()
 
     @property
     def cell_bytes(self) -> int:
@@ -468,7 +468,7 @@ class ExternalColumn(ColumnSource):
             else:
                 parts.append(self.filling.array(target, held, self.declared, inner, near))
         if not parts:
-            return outer_index(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
+            return take_roi(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _held(
