@@ -216,7 +216,7 @@ class DataBroker:
             inserting it again is safe.
         """
         checked = prepared(name, doc, lambda descriptor: self._holder(descriptor).store)
-        for one_name, one in list(expand_bulk(name, checked)):
+        for one_name, one in expand_bulk(name, checked):
             self._insert_one(one_name, one, run)
 
     def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:

@@ -56,6 +56,9 @@ __all__ = [
     "unknown_run",
 ]
 
+NO_LIMIT = nullcontext()
+"""Context of inserts whose time has no bound; one serves all, as it has no state."""
+
 FARTHEST = 2**62
 """Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
 
@@ -174,7 +177,7 @@ class HeaderStore(ABC):
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """Return a context that bounds the total time of one insert; no bound by default."""
-        return nullcontext()
+        return NO_LIMIT
 
     def one_sync(self, *, batch: bool = False) -> AbstractContextManager[None]:
         """Return a context that defers the syncs of its inserts to its end.
@@ -190,7 +193,7 @@ class HeaderStore(ABC):
             Whether the context spans many inserts rather than the parts of one. In a batch, a
             store that is configured to sync every insert still does so.
         """
-        return nullcontext()
+        return NO_LIMIT
 
     @abstractmethod
     def find_uid(self, uid: str) -> HeaderPair | None:
@@ -304,7 +307,7 @@ class EventStore(EventChecks, ABC):
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """Return a context that bounds the total time of one insert; no bound by default."""
-        return nullcontext()
+        return NO_LIMIT
 
     def prepare_writing(self) -> None:
         """Prepare for events to be written; called before each write. Does nothing by default."""
@@ -574,7 +577,7 @@ class EventStore(EventChecks, ABC):
         DuplicateUID
             If a different document has this uid.
         """
-        for one_name, one in list(expand_bulk(name, prepared(name, doc, lambda _: self))):
+        for one_name, one in expand_bulk(name, prepared(name, doc, lambda _: self)):
             self.insert_prepared(one_name, one, run=run)
 
     @cached_property
@@ -588,7 +591,7 @@ class EventStore(EventChecks, ABC):
         The time it takes is bounded by :meth:`insert_limit`, except for a stop, which makes
         chunks.
         """
-        with nullcontext() if name == "stop" else self.insert_limit():
+        with NO_LIMIT if name == "stop" else self.insert_limit():
             self._insert_prepared(name, doc, run)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
