@@ -45,6 +45,7 @@ TESTS = {
     "core/documents": ["tests/core/test_documents.py"],
     "core/validate": ["tests/core/test_validate.py"],
     "assets/files/resolving": ["tests/assets/files/test_resolving.py"],
+    "assets/regions": ["tests/assets/test_regions.py", "tests/assets/test_shapes.py"],
     "assets/shapes": ["tests/assets/test_shapes.py"],
     "assets/transfer": ["tests/assets/test_transfer.py"],
     "views/rows": [

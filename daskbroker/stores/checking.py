@@ -26,7 +26,8 @@ from ..core.run_plan import frame_spans, stream_of
 from ..core.validate import document_label, prepare
 
 if TYPE_CHECKING:
-    from .contract import EventStore, FoundHeader
+    from .event_store import EventStore
+    from .header_store import FoundHeader
 
 __all__ = [
     "MOST",

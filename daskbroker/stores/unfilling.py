@@ -23,7 +23,7 @@ from ..core.run_plan import resources_of, stream_of
 from ..core.validate import prepare
 
 if TYPE_CHECKING:
-    from .contract import EventStore
+    from .event_store import EventStore
 
 __all__ = ["Unfilling", "prepared"]
 

@@ -20,8 +20,9 @@ from ...core.search import Search
 from ...core.validate import check_keys, document_label
 from ..checking import CheckedHeader, check_document, told
 from .bson_documents import foreign_values, from_bson, storable
-from .database import CHUNKS, Database, OwnCursor
+from .database import CHUNKS, Database
 from .filters import Filter
+from .own_cursor import OwnCursor
 from .references import of_runs
 from .sealed_rows import MARKS
 

@@ -37,7 +37,7 @@ from .bson_documents import (
     to_bson,
 )
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
-from .database import COLUMNS, REFUSED, RUNS, Database
+from .database import COLUMNS, RUNS, Database
 from .indexes import warn_of_missing
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
@@ -46,6 +46,7 @@ from .reference_planning import ReferencePlanner
 from .references import find_run, has_orphans, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
+from .server_errors import REFUSED
 from .survey import Range
 from .writing import EventWriter
 

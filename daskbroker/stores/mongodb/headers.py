@@ -26,9 +26,11 @@ from .bson_documents import (
     to_bson,
 )
 from .checking import check_headers
-from .database import REFUSED, Database, OwnCursor
+from .database import Database
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
+from .own_cursor import OwnCursor
+from .server_errors import REFUSED
 
 __all__ = ["MongoHeaderStore"]
 

@@ -33,9 +33,10 @@ from .chunk_store import (
     sealed_end,
     stored_columns,
 )
-from .database import CHUNKS, LOOK_SECONDS, REFUSED, Database
+from .database import CHUNKS, LOOK_SECONDS, Database
 from .sealed_rows import MARKS, REMEMBERED_SECONDS, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
+from .server_errors import REFUSED
 
 __all__ = ["EventWriter"]
 

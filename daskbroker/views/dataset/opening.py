@@ -34,8 +34,8 @@ from .columns import ColumnSource, ExternalColumn
 from .dropping import mask_token, with_every_cell
 from .grids import cut, gridded, indexed, needed
 from .loading import load
-from .regions import check_names, region_of
 from .restoring import Restoring
+from .roi import check_names, region_of
 from .rows import DatasetRows
 from .variables import coordinate_sources, variable_sources
 

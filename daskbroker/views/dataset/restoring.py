@@ -23,7 +23,8 @@ from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
 from ...core.layouts import whole
 from ...core.schema import to_pandas
-from .columns import Block, ColumnSource
+from .columns import ColumnSource
+from .row_block import RowBlock
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 
 __all__ = ["RestoredColumn", "Restoring"]
@@ -62,7 +63,7 @@ class RestoredColumn(ColumnSource):
         """See :attr:`ColumnSource.physical`."""
         return (self.name,)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         parts = []
         for table, piece in zip(tables, block.pieces, strict=True):

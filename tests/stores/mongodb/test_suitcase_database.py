@@ -24,7 +24,7 @@ from daskbroker.testing import (
     make_run,
     rewound_run,
 )
-from daskbroker.testing.filling_claims import LEGACY, claim_run
+from daskbroker.testing.claim_runs import LEGACY, claim_run
 
 
 @pytest.fixture

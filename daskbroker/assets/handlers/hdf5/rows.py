@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5d, h5f, h5i, h5p
 
 from ....core.regular import identity
-from ..regions import Axis, compose, shape_of, take_region
+from ...regions import Axis, compose, shape_of, take_region
 from ..rows import Located, one_dataset
 from .chunk_bytes import ChunkBytes
 from .guard import ChunkGuard
