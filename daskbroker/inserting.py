@@ -52,7 +52,7 @@ class Inserter:
     def insert(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
         """Store a document; see :meth:`daskbroker.DataBroker.insert`."""
         checked = prepared(name, doc, lambda descriptor: self._source_having(descriptor).store)
-        for one_name, one in list(expand_bulk(name, checked)):
+        for one_name, one in expand_bulk(name, checked):
             self._insert_prepared(one_name, one, run)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:

@@ -39,6 +39,8 @@ from .unfilling import Unfilling, prepared
 
 __all__ = ["EventStore"]
 
+_NO_LIMIT = nullcontext()  # one serves all inserts, as it has no state
+
 
 class EventStore(EventChecks, ABC):
     """Store of the descriptors, events and references of runs, kept as chunks.
@@ -66,7 +68,7 @@ class EventStore(EventChecks, ABC):
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """Return a context that bounds the total time of one insert; no bound by default."""
-        return nullcontext()
+        return _NO_LIMIT
 
     def prepare_writing(self) -> None:
         """Prepare for events to be written; called before each write. Does nothing by default."""
@@ -336,7 +338,7 @@ class EventStore(EventChecks, ABC):
         DuplicateUID
             If a different document has this uid.
         """
-        for one_name, one in list(expand_bulk(name, prepared(name, doc, lambda _: self))):
+        for one_name, one in expand_bulk(name, prepared(name, doc, lambda _: self)):
             self.insert_prepared(one_name, one, run=run)
 
     @cached_property
@@ -350,7 +352,7 @@ class EventStore(EventChecks, ABC):
         The time it takes is bounded by :meth:`insert_limit`, except for a stop, which makes
         chunks.
         """
-        with nullcontext() if name == "stop" else self.insert_limit():
+        with _NO_LIMIT if name == "stop" else self.insert_limit():
             self._insert_prepared(name, doc, run)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
