@@ -11,8 +11,8 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -42,9 +42,11 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Statistics of a chunk that a plan keeps.
+
+    The records of plans and the manifests of stores have its fields, in its order. A new one is
+    added here, in :func:`statistics`, and in the tables of the embedded store.
 
     Attributes
     ----------
@@ -118,14 +120,7 @@ CHUNK_RECORD = np.dtype(
         ("descriptor", "i4"),
         ("schema", "i4"),
         ("first", "i8"),
-        ("rows", "i8"),
-        ("bytes", "i8"),
-        ("seq_min", "i8"),
-        ("seq_max", "i8"),
-        ("time_min", "f8"),
-        ("time_max", "f8"),
-        ("distinct", "i8"),
-        ("ordered", "?"),
+        *((name, np.dtype(kind)) for name, kind in get_type_hints(Statistics).items()),
     ]
 )
 
@@ -322,8 +317,7 @@ class ChunkPlan:
 
     def facts(self, place: int) -> Statistics:
         """Return the statistics of one chunk."""
-        record = self.records[place]
-        return Statistics(**{one.name: record[one.name].item() for one in fields(Statistics)})
+        return Statistics._make(self.records[list(Statistics._fields)][place].item())
 
     @property
     def rows(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,7 +46,7 @@ FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property
 MOST = 1000
 """Maximum number of damages reported of the journal of one run."""
 
-COUNTED = tuple(f.name for f in fields(Statistics) if f.name != "bytes")
+COUNTED = tuple(name for name in Statistics._fields if name != "bytes")
 """Statistics that are compared; the size in memory depends on how a chunk was made."""
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
+from ...core.chunks import column_kinds, statistics, to_ipc
 from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
@@ -242,21 +242,12 @@ def add_chunk(
     """Add one row to the manifest, and the body of a small chunk, which has no ``path``."""
     facts = statistics(lane.layout, table)
     place = None if path is None else path.relative_to(database.root).as_posix()
-    cursor = connection.execute(
-        "INSERT INTO chunk VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-        (lane.number, first, *_as_row(facts), _schema_number(connection, table), place),
-    )
+    row = (None, lane.number, first, *facts, _schema_number(connection, table), place, None, None)
+    cursor = connection.execute(f"INSERT INTO chunk VALUES ({','.join('?' * len(row))})", row)
     if path is None:
         body = to_ipc(table)
         connection.execute("INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, body))
         database.small_bytes += len(body)
-
-
-def _as_row(facts: Statistics) -> tuple[Any, ...]:
-    return (
-        facts.rows, facts.bytes, facts.seq_min, facts.seq_max, facts.time_min, facts.time_max,
-        facts.distinct, int(facts.ordered),
-    )  # fmt: skip
 
 
 def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:

@@ -14,7 +14,6 @@ position are a unique key, so only one of two concurrent sealers succeeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -120,7 +119,7 @@ def store_columns(
         "owner": storable(owner),
         "run": storable(run),
         "first": first,
-        **asdict(statistics(EVENT, table)),
+        **statistics(EVENT, table)._asdict(),
         "whole": whole,
         "schema": to_json(kinds),
         "journal": journal,
@@ -212,7 +211,7 @@ def chunk_key(manifest: Manifest) -> tuple[Any, ...]:
 
 def facts_of(manifest: Manifest) -> Statistics:
     """Return the statistics of a chunk."""
-    return Statistics(**{name: manifest[name] for name in Statistics.__slots__})
+    return Statistics(**{name: manifest[name] for name in Statistics._fields})
 
 
 @lru_cache(maxsize=1000)
