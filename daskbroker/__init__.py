@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .core.documents import show_by
-from .core.registry import register_opener
+from .core.open_brokers import register_opener
 from .core.settings import look_up_by
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .assets.access import FileAccess
 from .assets.handlers.registry import HandlerRegistry, HandlerType
 from .broker_key import BrokerKey
-from .core import clock, registry
+from .core import clock, open_brokers
 from .core.errors import ConfigError
 from .core.interrupts import in_own_context
 from .core.old_names import missing
@@ -113,7 +113,7 @@ class DataBroker:
         self._filters: list[tuple[dict[str, Any], Search]] = []
         self.hints = SearchHints(header_source.store, [es.store for es in self.event_sources])
         if key is not None:
-            registry.remember(key, self)
+            open_brokers.remember(key, self)
 
     @property
     def has_route(self) -> bool:
@@ -143,7 +143,7 @@ class DataBroker:
         ConfigError
             If there is no such configuration; the message lists the existing ones.
         """
-        return registry.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
+        return open_brokers.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     @classmethod
     def from_config(
@@ -164,7 +164,7 @@ class DataBroker:
         ConfigError
             If the configuration is not valid.
         """
-        return registry.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
+        return open_brokers.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -585,7 +585,7 @@ class DataBroker:
         # A portable broker travels with its data; any other is opened again by its key.
         if isinstance(self.header_source.store, PlannedHeaderStore):
             return (_assemble, (self.header_source, self.event_sources, self.options))
-        return (registry.broker_of, (self.key,))
+        return (open_brokers.broker_of, (self.key,))
 
     def __repr__(self) -> str:
         return shown_or(self._title, lambda: self().listing(self._title, SHOWN).text())
@@ -602,7 +602,7 @@ class DataBroker:
 
 
 def _request(**wanted: Any) -> str:
-    """Return a request for :func:`daskbroker.core.registry.opened` as JSON text."""
+    """Return a request for :func:`daskbroker.core.open_brokers.opened` as JSON text."""
     try:
         return json.dumps(wanted, sort_keys=True)
     except (TypeError, ValueError):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .core.bounded_dict import BoundedDict
 from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError
 from .core.external import external_keys
 from .core.listing import listed
-from .core.remembered import Remembered
 from .core.settings import setting
 from .core.validate import document_label
 from .event_source import EventSource
@@ -46,7 +46,7 @@ class Inserter:
         self._headers = headers
         self._sources = sources
         self.route = route
-        self._with_files: Remembered[str, set[EventSource]] = Remembered()
+        self._with_files: BoundedDict[str, set[EventSource]] = BoundedDict()
         self._run: str | None = None
 
     def insert(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from .bad_runs import BadRun
-from .checksum import seal_bytes, sound_bytes
+from .checksum import with_checksum, without_checksum
 from .codec import Kind, encode, field_kind
 from .documents import Document
 from .errors import StoreDamaged
@@ -424,7 +424,7 @@ def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
-    return seal_bytes(sink.getvalue().to_pybytes())
+    return with_checksum(sink.getvalue().to_pybytes())
 
 
 def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
@@ -435,7 +435,7 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     StoreDamaged
         If the bytes have changed since.
     """
-    body = pa.py_buffer(sound_bytes(data, "a chunk"))
+    body = pa.py_buffer(without_checksum(data, "a chunk"))
     reader = pa.ipc.open_file(body)
     if columns is None:
         return reader.read_all()

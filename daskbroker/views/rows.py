@@ -20,7 +20,7 @@ __all__ = [
     "Duplicates",
     "RowGroup",
     "coalesce",
-    "cut",
+    "cut_groups",
     "group_rows",
     "keep",
     "later_counts",
@@ -235,7 +235,7 @@ def later_of(plan: ChunkPlan, places: Sequence[int]) -> dict[int, np.ndarray]:
     return dict(zip(places, np.split(later, np.cumsum([len(one) for one in read])[:-1])))
 
 
-def cut(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:
+def cut_groups(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:
     """Cut groups larger than `target` bytes into pieces of at most that size.
 
     A piece is a range of ``seq_num``, so its borders are known without reading; its number of

@@ -35,7 +35,7 @@ from .fitting import (
     as_declared,
     in_shape_if_it_fits,
     meet_block,
-    naming,
+    naming_cells,
     stack_cells,
     values_of_events,
 )
@@ -274,7 +274,7 @@ class Filling:
 
         def read(found: Found) -> Any:
             resource, factory = self.handler(target, found)
-            with naming(target.where, resource):
+            with naming_cells(target.where, resource):
                 return self._as_shown(target, resource, factory, found.datums)
 
         yield from self._there(target, held, near, read)
@@ -356,7 +356,7 @@ class Filling:
         if len(parts) == 1 and len(parts[0][0]) == len(held):
             return parts[0][1]
         gathered = Gathered(held, is_stream_key(target.claim))
-        with naming(target.where):
+        with naming_cells(target.where):
             return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
     def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
@@ -373,7 +373,7 @@ class Filling:
                 meet_block(known, block, given)
             return block if isinstance(block, np.ndarray) else stack_cells(block, declared)
 
-        with naming(target.where, resource):
+        with naming_cells(target.where, resource):
             if known is not None and known.refused:
                 raise self._refused(target, resource, known)
             given = cell_shape(resource, factory, found.datums, **more)

@@ -18,13 +18,13 @@ __all__ = [
     "as_declared",
     "in_shape_if_it_fits",
     "meet_block",
-    "naming",
+    "naming_cells",
     "stack_cells",
     "values_of_events",
 ]
 
 
-class naming:
+class naming_cells:
     """Context that turns a :class:`Mismatch` or a lack of memory into an error that says where."""
 
     def __init__(self, where: str, resource: ResolvedResource | None = None) -> None:
@@ -103,7 +103,7 @@ def stack_cells(cells: Any, declared: Declared) -> np.ndarray:
 def values_of_events(where: str, held: Held, declared: Declared, roi: Roi) -> np.ndarray:
     """Return values that events already hold, in the declared shape and dtype."""
     assert declared.shape is not None
-    with naming(where):
+    with naming_cells(where):
         values = held.values
         block = (
             reshaped(values, declared.shape)

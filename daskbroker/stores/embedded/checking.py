@@ -17,7 +17,7 @@ from ...core.search import Search
 from ..checking import MOST, CheckedHeader, check_document, told
 from .database import Database, plain_text
 from .index import narrow
-from .lanes import POSITIONS, sealed_end
+from .row_sequences import POSITIONS, sealed_end
 
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 

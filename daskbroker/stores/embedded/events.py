@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
+from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
@@ -16,7 +17,6 @@ from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.pages import is_large
 from ...core.peeks import Peek
 from ...core.planning import PlanBuilder
-from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
 from ..backing_up import BackupSource
 from ..contract import is_repeated
@@ -26,12 +26,12 @@ from .checking import check_descriptors, check_journal, check_rest, list_runs
 from .database import FILE_NAME, Database, plain_text
 from .format import FORMAT_VERSION
 from .journal import Journal
-from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import PlannedSequence, add_sequences, among
 from .reader import EmbeddedReader
-from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
+from .row_sequences import POSITIONS, RowSequence
+from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -59,7 +59,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _begin(self) -> None:
         super()._begin()
         self._journal = Journal(self.reader)
-        self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
+        self._lanes: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
         self._put_off: dict[int, tuple[int, int]] = {}
         self._unsure = False
         """Whether the last transaction on a sequence was interrupted before its end."""
@@ -193,7 +193,7 @@ class EmbeddedEventStore(JournalledEventStore):
             self._journal.append(connection, lane, rows)
         self._seal_if_full(lane)
 
-    def _seal_if_full(self, lane: Lane) -> None:
+    def _seal_if_full(self, lane: RowSequence) -> None:
         """Seal the journal of a sequence if it has reached the limits.
 
         If that fails, a warning is logged and no error raised: the rows are stored, in the
@@ -207,7 +207,7 @@ class EmbeddedEventStore(JournalledEventStore):
         ):
             return
         try:
-            seal_lane(self._database, self._journal, lane)
+            seal_sequence(self._database, self._journal, lane)
             self._put_off.pop(lane.number, None)
         except StoreError as error:
             if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
@@ -246,7 +246,7 @@ class EmbeddedEventStore(JournalledEventStore):
             pass
         # Rows in the journal come before the page, so they are sealed first. The files are written
         # before the transaction, so that others can write meanwhile.
-        seal_lane(self._database, self._journal, lane)
+        seal_sequence(self._database, self._journal, lane)
         written = seal_page(self._database, self._journal, lane, page)
         try:
             with self._writing(layout, owner, run) as (connection, lane):
@@ -263,7 +263,9 @@ class EmbeddedEventStore(JournalledEventStore):
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
         return _Writing(self, layout, owner, run)
 
-    def _lane(self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str) -> Lane:
+    def _lane(
+        self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
+    ) -> RowSequence:
         """Return the sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._lanes:
@@ -280,7 +282,7 @@ class EmbeddedEventStore(JournalledEventStore):
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
             ).fetchone()
-            self._lanes[key] = Lane(row[0], layout, owner, run, number, metadata)
+            self._lanes[key] = RowSequence(row[0], layout, owner, run, number, metadata)
         return self._lanes[key]
 
     # -- reading -----------------------------------------------------------------------------
@@ -410,7 +412,7 @@ class EmbeddedEventStore(JournalledEventStore):
             with self._writing(LAYOUTS[kind], owner, run) as (_, lane):
                 pass
         with damage_of(f"{kind}s of run {run!r}"):
-            return seal_lane(self._database, self._journal, lane)
+            return seal_sequence(self._database, self._journal, lane)
 
     def _pack_if_many(self) -> None:
         """Pack small chunks if there are too many; their size is read only if this is possible."""
@@ -473,7 +475,7 @@ class _Writing:
         self._what = (layout, owner, run)
         self._transaction = source._database.write()
 
-    def __enter__(self) -> tuple[sqlite3.Connection, Lane]:
+    def __enter__(self) -> tuple[sqlite3.Connection, RowSequence]:
         connection = self._transaction.__enter__()
         try:
             if self._source._unsure:

@@ -16,7 +16,7 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata
 from ...core.planning import PlanBuilder
 from .journal import encoded
-from .lanes import POSITIONS, Lane
+from .row_sequences import POSITIONS, RowSequence
 from .sealing import read_schema
 
 __all__ = ["PlannedSequence", "add_sequences", "among"]
@@ -144,6 +144,8 @@ def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None
     """
     owner = sequence.owner
     metadata = chunk_metadata(sequence.layout, owner)
-    lane = Lane(sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata)
-    for position, table in encoded(journal, lane):
+    rows = RowSequence(
+        sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata
+    )
+    for position, table in encoded(journal, rows):
         sequence.builder.add_table(sequence.place, position, table)

@@ -12,8 +12,8 @@ import pyarrow as pa
 from ...core.arrays import ArrayForm, array_block, blank, with_gaps
 from ...core.codec import MISSING
 from ...core.errors import BadQuery, StoreError
+from ...core.layouts import as_one_chunk
 from ...core.layouts import cells as cells_of
-from ...core.layouts import whole
 from ...core.schema import object_cells
 from ...core.structured import structured_cell
 from .columns import ColumnSource
@@ -68,7 +68,7 @@ class StoredArray(ColumnSource):
         place = table.schema.get_field_index(self.name)
         if place < 0:
             return array_block(None, None, piece.length, self.form)
-        column, field = whole(table.column(place)), table.schema.field(place)
+        column, field = as_one_chunk(table.column(place)), table.schema.field(place)
         return array_block(column, field, table.num_rows, self.form)[piece.rows]
 
 

@@ -26,7 +26,7 @@ from ...assets.shapes import Declared
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.schema import TIME, constant, to_pandas
 from .row_block import ChunkRows, RowBlock, planned_block
-from .rows import DatasetRows, Rows, by_chunk
+from .rows import DatasetRows, RowsOfChunk, by_chunk
 
 __all__ = [
     "BlockColumn",
@@ -170,7 +170,7 @@ def _field(table: pa.Table, name: str) -> tuple[bool, pa.Field | None]:
     return place >= 0, None if place < 0 else table.schema.field(place)
 
 
-def _rows_of(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
+def _rows_of(column: pa.ChunkedArray, rows: RowsOfChunk) -> pa.ChunkedArray:
     if isinstance(rows, slice):
         return column.slice(rows.start, rows.stop - rows.start)
     return column.take(pa.array(rows))

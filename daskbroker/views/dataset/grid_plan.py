@@ -14,7 +14,7 @@ import numpy as np
 
 from ...core.errors import BadQuery
 
-__all__ = ["Grid", "Refusal"]
+__all__ = ["Grid", "GridRefusal"]
 
 SEQUENTIAL = (None, "rectilinear")
 """Values of ``hints.gridding`` with points in the order of the axes."""
@@ -53,7 +53,7 @@ class Grid:
         BadQuery
             If the stream is not a grid; the message says what is missing.
         """
-        refuse = Refusal(start["uid"], stream)
+        refuse = GridRefusal(start["uid"], stream)
         hints = start.get("hints")
         hints = hints if isinstance(hints, Mapping) else {}
         motors = _motors(hints.get("dimensions"), stream, refuse)
@@ -103,7 +103,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class GridRefusal:
     """Function that makes errors that name run and stream."""
 
     run: str
@@ -113,7 +113,7 @@ class Refusal:
         return BadQuery(f"run {self.run!r}, stream {self.stream!r} is no grid: {why}")
 
 
-def _motors(dimensions: Any, stream: str, refuse: Refusal) -> tuple[tuple[str, ...], ...]:
+def _motors(dimensions: Any, stream: str, refuse: GridRefusal) -> tuple[tuple[str, ...], ...]:
     if not isinstance(dimensions, list) or not dimensions:
         raise refuse("hints.dimensions, which names the motors of each axis, is missing")
     found = []
@@ -134,7 +134,7 @@ def _is_shape(shape: Any) -> bool:
     return isinstance(shape, list) and bool(shape) and all(type(n) is int and n > 0 for n in shape)
 
 
-def _snaking(start: Mapping[str, Any], axes: int, refuse: Refusal) -> tuple[bool, ...]:
+def _snaking(start: Mapping[str, Any], axes: int, refuse: GridRefusal) -> tuple[bool, ...]:
     """Return whether each axis snakes.
 
     list_grid_scan records only ``snake_axes``, as the text of a Python value.

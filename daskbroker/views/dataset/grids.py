@@ -21,9 +21,9 @@ from xarray.core import dtypes, indexing
 from ...core.errors import BadQuery
 from ...core.listing import listed
 from .columns import row_places
-from .grid_plan import Grid, Refusal
+from .grid_plan import Grid, GridRefusal
 
-__all__ = ["cut", "gridded", "indexed", "needed"]
+__all__ = ["cut_grid", "gridded", "indexed", "needed"]
 
 SETPOINTS = ("_user_setpoint", "_setpoint", "-setpoint")
 """Suffixes of the setpoint of a motor, beside its readback, in ophyd and ophyd-async."""
@@ -68,7 +68,7 @@ def gridded(
         If the stream is not a grid, or if a motor was not at its position in the grid.
     """
     grid = Grid.of(start, stream)
-    refuse = Refusal(grid.run, stream)
+    refuse = GridRefusal(grid.run, stream)
     if "time" not in flat.dims:
         raise refuse(f"its dimensions are {listed(sorted(map(str, flat.dims)))}, not time")
     missing = [name for names in grid.motors for name in names if name not in flat.variables]
@@ -100,7 +100,7 @@ class _Layout:
     grid: Grid
     rows: np.ndarray
     flat: xr.Dataset
-    refuse: Refusal
+    refuse: GridRefusal
     loaded: Collection[str]
 
     def dataset(self) -> xr.Dataset:
@@ -269,7 +269,7 @@ def _promoted(dtype: Any) -> tuple[np.dtype, Any]:
     return np.dtype(found), None if np.dtype(found).kind == "O" else fill
 
 
-def cut(
+def cut_grid(
     grid: xr.Dataset,
     chunks: Any,
     loaded: Collection[str],

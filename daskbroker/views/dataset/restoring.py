@@ -21,7 +21,7 @@ from ...core.codec import block as block_of
 from ...core.codec import field_kind
 from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
-from ...core.layouts import whole
+from ...core.layouts import as_one_chunk
 from ...core.schema import to_pandas
 from .columns import ColumnSource
 from .row_block import RowBlock
@@ -88,9 +88,9 @@ class RestoredColumn(ColumnSource):
         if place >= 0 and self.cell.dtype.kind != "O":
             kind = field_kind(table.schema.field(place))[0]
             if kind.name == "array" and not kind.nulls and kind.dtype != "<U":
-                return block_of(whole(table.column(place)), kind)
+                return block_of(as_one_chunk(table.column(place)), kind)
             if kind.name in SCALARS and not kind.nulls:
-                return whole(table.column(place)).to_numpy(zero_copy_only=False)
+                return as_one_chunk(table.column(place)).to_numpy(zero_copy_only=False)
         return to_pandas(table, self.name, "object")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...core.chunks import ChunkPlan, ChunkReader, chunk_label
-from .rows import Rows, as_slice, by_chunk
+from .rows import RowsOfChunk, by_chunk, slice_if_consecutive
 
 __all__ = ["ChunkRows", "RowBlock", "planned_block"]
 
@@ -34,7 +34,7 @@ class ChunkRows(NamedTuple):
 
     key: Any
     owner: int
-    rows: Rows
+    rows: RowsOfChunk
     near: float
     later: np.ndarray | None = None
 
@@ -44,7 +44,7 @@ class ChunkRows(NamedTuple):
         rows = self.rows
         return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
 
-    def take(self, among: Rows) -> ChunkRows:
+    def take(self, among: RowsOfChunk) -> ChunkRows:
         """Return the piece with only some of its rows."""
         later = None if self.later is None else self.later[among]
         return self._replace(rows=_chosen(self.rows, among), later=later)
@@ -117,7 +117,7 @@ class RowBlock:
 
 def planned_block(
     plan: ChunkPlan,
-    pieces: Sequence[tuple[int, Rows]],
+    pieces: Sequence[tuple[int, RowsOfChunk]],
     order: np.ndarray | None,
     owners: Sequence[int] | None = None,
     later: Mapping[int, np.ndarray] | None = None,
@@ -154,9 +154,9 @@ def planned_block(
     return RowBlock(plan.reader, plan.store, found, order, labels)
 
 
-def _chosen(rows: Rows, among: Rows) -> Rows:
+def _chosen(rows: RowsOfChunk, among: RowsOfChunk) -> RowsOfChunk:
     """Return the rows of a chunk that are chosen among its `rows`."""
     if isinstance(rows, slice) and isinstance(among, slice):
         return slice(rows.start + among.start, rows.start + among.stop)
     every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-    return as_slice(every[among])
+    return slice_if_consecutive(every[among])

@@ -42,9 +42,9 @@ from dask.tokenize import tokenize
 from daskbroker.core.errors import StoreError
 from daskbroker.views.table.loc import refuse_labels
 from daskbroker.views.table.partitions import (
+    FrameSchema,
     Partitions,
     RowChoice,
-    Shape,
     compact,
     read_partition,
 )
@@ -124,9 +124,9 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
         return copy.deepcopy(self._meta.attrs)
 
     @functools.cached_property
-    def _shape(self) -> Shape:
+    def _shape(self) -> FrameSchema:
         # One object for all tasks, so that it is pickled once if a whole graph is pickled.
-        return Shape.of(self._meta)
+        return FrameSchema.of(self._meta)
 
     def _divisions(self) -> tuple[Any, ...]:
         if self._parts.npartitions < 1:
@@ -148,7 +148,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
     def _filtered_task(self, name: Any, index: int) -> Task:
         empty = self._kept_set is not None and index not in self._kept_set
         if empty or index >= self._parts.npartitions:
-            return Task(name, Shape.empty, self._shape, _data_producer=True)
+            return Task(name, FrameSchema.empty, self._shape, _data_producer=True)
         if self._rows is None:
             payload = self._parts.payload(index)
         else:
