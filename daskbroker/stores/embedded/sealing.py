@@ -70,7 +70,7 @@ def seal_sequence(database: Database, journal: Journal, sequence: RowSequence) -
 
 
 def seal_page(
-    database: Database, journal: Journal, sequence: RowSequence, page: Mapping[str, Any]
+    database: Database, sequence: RowSequence, page: Mapping[str, Any]
 ) -> list[tuple[pa.Table, Path | None]]:
     """Encode a large page as chunks and write their files; :func:`add_chunks` adds these.
 

@@ -19,7 +19,8 @@ from ...core.run_plan import stream_of
 from ...core.search import Search
 from ...core.validate import check_keys, document_label
 from ..checking import CheckedHeader, check_document, told
-from .bson_documents import foreign_values, from_bson, storable
+from ..stored_text import storable
+from .bson_documents import foreign_values, from_bson
 from .database import CHUNKS, Database
 from .filters import Filter
 from .own_cursor import OwnCursor

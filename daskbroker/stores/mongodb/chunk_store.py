@@ -31,7 +31,8 @@ from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
 from ...core.listing import listed
-from .bson_documents import LARGEST, storable
+from ..stored_text import storable
+from .bson_documents import LARGEST
 from .database import CHUNKS, COLUMNS, Database
 
 __all__ = [

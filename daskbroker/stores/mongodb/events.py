@@ -27,15 +27,8 @@ from ...core.settings import setting
 from ..contract import is_repeated
 from ..journalled import JournalledEventStore
 from ..spool.sending import flush_all
-from .bson_documents import (
-    SIDE,
-    check_size,
-    checked_from_bson,
-    from_bson,
-    sparse_bson,
-    storable,
-    to_bson,
-)
+from ..stored_text import storable
+from .bson_documents import SIDE, check_size, checked_from_bson, from_bson, sparse_bson, to_bson
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
 from .database import COLUMNS, RUNS, Database
 from .indexes import warn_of_missing

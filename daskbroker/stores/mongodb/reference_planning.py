@@ -16,7 +16,7 @@ from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners
 from ...core.stored import encode_stored_rows
-from .bson_documents import storable
+from ..stored_text import storable
 from .database import CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .references import of_runs, orphan_datums, orphan_resources, run_of, with_uid

@@ -20,7 +20,8 @@ from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ...core.stored import encode_stored_rows
 from ..contract import EventStore
-from .bson_documents import checked_from_bson, storable
+from ..stored_text import storable
+from .bson_documents import checked_from_bson
 from .checking import path_in
 from .database import Database
 from .journal_ranges import range_facts

@@ -15,7 +15,8 @@ from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged, StoreReadOnly
 from ...core.search import Search
 from ..contract import FoundHeader, HeaderPair, HeaderStore
-from .bson_documents import checked_from_bson, storable
+from ..stored_text import storable
+from .bson_documents import checked_from_bson
 from .database import Database
 from .filters import start_filter
 from .own_cursor import OwnCursor

@@ -22,7 +22,8 @@ from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import EVENT, iter_rows
 from ...core.rounds import Rounds
-from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
+from ..stored_text import storable
+from .bson_documents import LARGEST, from_bson, sparse_bson, to_bson
 from .chunk_store import (
     GONE,
     Manifest,
