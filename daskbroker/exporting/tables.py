@@ -61,11 +61,7 @@ def _is_whole(target: Path, options: ExportOptions) -> bool:
         ended = json.loads(metadata.get(b"stop", b"null")) is not None
     except (pa.ArrowException, ValueError, OSError):  # truncated, or not Parquet: write it again
         return False
-    return ended and metadata.get(FILLED) == _filled_mark(options)
-
-
-def _filled_mark(options: ExportOptions) -> bytes:
-    return json.dumps(options.fill).encode()
+    return ended and metadata.get(FILLED) == json.dumps(options.fill).encode()
 
 
 def _row_groups(path: Path) -> Iterator[tuple[int, bytes]]:

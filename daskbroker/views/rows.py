@@ -131,7 +131,7 @@ def group_rows(
     )
     return [
         RowGroup(
-            places=(int(order[begin]),) if end - begin == 1 else _stored_order(order[begin:end]),
+            places=tuple(sorted(order[begin:end].tolist())),
             run=uids[run],
             simple=is_simple,
             rows=rows if is_known else None,
@@ -145,10 +145,6 @@ def group_rows(
         )
         for begin, end, run, is_simple, rows, is_known, count, size, low, high, first, last in facts
     ]
-
-
-def _stored_order(places: np.ndarray) -> tuple[int, ...]:
-    return tuple(sorted(places.tolist()))
 
 
 def _overlapping(plan: ChunkPlan, uids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -103,13 +103,9 @@ def _compared(variable: xr.Variable, frames: CellFrames | NoReference) -> FrameG
         raise NoReference(f"files have {grid.dtype.name}, which is shown as {variable.dtype}")
     for place in sorted({0, variable.shape[0] - 1}):
         here, there = read_grid_cell(grid, place), variable[place].values
-        if not _are_equal(here, there):
+        if not np.array_equal(here, there, equal_nan=here.dtype.kind in "fc"):
             raise NoReference(
                 f"event {place} has other values by the references than by its reader; please "
                 "report this"
             )
     return grid
-
-
-def _are_equal(one: np.ndarray, other: Any) -> bool:
-    return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")

@@ -199,16 +199,12 @@ def _read_objects(
     if not len(rows):
         return take_region(source[:0], axes, lead=1)
     parts, done = [], 0
-    for low, high, count in _spans(rows, _row_bytes(dataset)):
+    for low, high, count in _spans(rows, dataset.dtype.itemsize * prod(dataset.shape[1:])):
         check(range(low, high), [range(size) for size in dataset.shape[1:]])
         part = rows[done : done + count] - low
         parts.append(take_region(source[low:high][part], axes, lead=1))
         done += count
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _row_bytes(dataset: h5py.Dataset) -> int:
-    return dataset.dtype.itemsize * prod(dataset.shape[1:])
 
 
 # -- what to read of a row -------------------------------------------------------------------
