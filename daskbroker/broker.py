@@ -606,7 +606,9 @@ def _request(**wanted: Any) -> str:
     try:
         return json.dumps(wanted, sort_keys=True)
     except (TypeError, ValueError):
-        raise ConfigError("a configuration is made of text, numbers, lists and mappings") from None
+        raise ConfigError(
+            "a configuration must consist of text, numbers, lists and mappings"
+        ) from None
 
 
 def _assemble(

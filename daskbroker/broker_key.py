@@ -36,8 +36,8 @@ class BrokerKey:
         if self._place is None or broker.has_route or len(broker.event_sources) > 1:
             why = "with a route or several event sources" if self._place else "without a uri"
             raise ConfigError(
-                f"this broker cannot be pickled: it was put together {why}, so no other process "
-                "could open the same; header.portable() travels without a broker"
+                f"this broker cannot be pickled: it was constructed {why}, so no other process "
+                "can open it; header.portable() pickles without a broker"
             )
         registered = broker.handler_registry.registered()
         handlers = {spec: factory.reference for spec, factory in registered.items()}

@@ -71,7 +71,7 @@ class SearchHints:
         if not known or len(known) > MOST_KEYS or not path or path in known:
             return
         what = DATA_KEY if kind == DATA_KEY else f"key of {kind} documents"
-        text = f"no run was found, and {key!r} is no {what} of the newest {NEWEST:,} runs"
+        text = f"no run was found, and {key!r} is not a {what} of the newest {NEWEST:,} runs"
         self._tell((kind, key), f"{text}; {self._meant(kind, path)}")
 
     def _meant(self, kind: str, path: str) -> str:

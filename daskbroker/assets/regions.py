@@ -76,7 +76,9 @@ def _axis(item: slice | int | np.ndarray, size: int, shape: Sequence[int]) -> Ax
     try:
         place = index(item)  # type: ignore[arg-type]
     except TypeError:
-        raise FillError(f"{item!r} selects nothing along a dimension of {size} places") from None
+        raise FillError(
+            f"{item!r} is not a valid index along a dimension of {size} places"
+        ) from None
     _check(np.array([place]), size, shape)
     return place % size
 

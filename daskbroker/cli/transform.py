@@ -97,7 +97,9 @@ def _function(text: str) -> Callable[..., Any]:
     try:
         return attrgetter(name)(import_module(module))  # type: ignore[no-any-return]
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{text!r} is no module:function that can be imported: {error}") from None
+        raise ConfigError(
+            f"{text!r} is not a module:function that can be imported: {error}"
+        ) from None
 
 
 def _cluster(address: str | None) -> AbstractContextManager[Any]:

@@ -100,7 +100,9 @@ class Catalog(Mapping[Any, BlueskyRun]):
         if isinstance(key, str):
             return self.runs[key]
         if not is_whole_number(key):
-            raise TypeError(f"a run is found by its uid, scan_id or offset, not by {key!r:.200}")
+            raise TypeError(
+                f"a run is looked up by its uid, scan_id or offset, not by {key!r:.200}"
+            )
         if key < 0:
             for run in self.runs[-int(key) - 1 : -int(key)]:
                 return run

@@ -449,5 +449,5 @@ def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple
             or not isinstance(pair[0], str)
             or not isinstance(pair[1], Mapping)
         ):
-            raise BadDocument(f"{where}: item {number} is no (name, document) pair")
+            raise BadDocument(f"{where}: item {number} is not a (name, document) pair")
         yield pair[0], pair[1]

@@ -274,7 +274,7 @@ class MissingConformance(Conformance):
             ({"fill_value": 0.5}, "fill_value=0.5 does not fit cells of uint16"),
             ({"fill_value": float("nan")}, "missing='nan' makes another dtype"),
             ({"fill_value": "none"}, "fill_value='none' does not fit cells of uint16"),
-            ({"fill_value": {"imag": 0}}, "fill_value names 'imag', which is no external key"),
+            ({"fill_value": {"imag": 0}}, "fill_value names 'imag', which is not an external key"),
             ({"dtypes": {"img": "u2"}, "missing": "nan"}, "write dtypes={'img': 'float32'}"),
         ],
     )

@@ -103,7 +103,7 @@ class SearchConformance(Conformance):
         ("query", "message"),
         [
             ({"search": "surf"}, r"write full='surf'.*start=\{'search': …\}"),
-            ({"search": "regex"}, "write full='what to look for', search='regex'"),
+            ({"search": "regex"}, "write full='what to search for', search='regex'"),
             ({"full": "Ag", "search": "surf"}, "'surf' is none of text, substring, regex"),
             ({"data_key": ["det", "x"]}, r"one data key.*db\(data_key='a'\)\(data_key='b'\)"),
             ({"data_key": None}, "one data key, not None"),

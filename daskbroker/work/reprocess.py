@@ -309,7 +309,7 @@ def _function_name(func: Callable[..., Any]) -> str:
 
 
 def _digest_of_source(func: Callable[..., Any]) -> str:
-    """Return a digest of a function's source text, or of its bytecode if there is no text.
+    """Return a digest of a function's source text, or of its bytecode if there is not valid text.
 
     Raises
     ------
@@ -319,8 +319,8 @@ def _digest_of_source(func: Callable[..., Any]) -> str:
     shown = _function_name(func)
     if not inspect.isfunction(func) or func.__name__ == "<lambda>" or func.__closure__:
         raise ConfigError(
-            f"{shown} cannot be known by its source (a lambda, a closure, or no plain function); "
-            "give reprocess a name= for the job"
+            f"{shown} cannot be identified by its source (a lambda, a closure, or not a plain "
+            "function); give reprocess a name= for the job"
         )
     try:
         text = inspect.getsource(func).encode()

@@ -389,7 +389,7 @@ class Filling:
     def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
         return FillError(
             f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}; "
-            "daskbroker.shape-mismatch 'warn' would take the file's word"
+            "with daskbroker.shape-mismatch 'warn' the shape and dtype in the file are used"
         )
 
     def _unforeseen(
@@ -455,7 +455,7 @@ class Filling:
         try:
             return self.references[target.run]
         except KeyError:
-            raise ReferenceMissing("the references of this run are not at hand") from None
+            raise ReferenceMissing("the references of this run were not loaded") from None
 
     def handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
         """Return the resolved resource of some cells, and the handler that reads it.

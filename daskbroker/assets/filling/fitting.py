@@ -42,12 +42,13 @@ class naming_cells:
             label += f", spec {self._resource.spec!r}, path {self._resource.path!r}"
         if isinstance(error, MemoryError):
             raise FillError(
-                f"{label}: there is not enough memory for what is asked: {error or 'MemoryError'}"
+                f"{label}: there is not enough memory for the requested cells: "
+                f"{error or 'MemoryError'}"
             ) from None
         raise FillError(
-            f"{label}: {error}; peek=True looks into the files and believes them, a table gives "
-            "cells as they are with the configuration daskbroker.shape-mismatch 'keep', and "
-            "h.dataset(dtypes={key: dtype}) takes another dtype than the declared one"
+            f"{label}: {error}; peek=True uses the shapes and dtypes in the files, the setting "
+            "daskbroker.shape-mismatch 'keep' makes tables hold the cells as they are, and "
+            "h.dataset(dtypes={key: dtype}) replaces the declared dtype"
         ) from None
 
 
@@ -96,7 +97,7 @@ def stack_cells(cells: Any, declared: Declared) -> np.ndarray:
     try:
         arrays = [np.asarray(cell)[None] for cell in cells]
     except ValueError:
-        raise Mismatch("the cells that the handler gives are no arrays") from None
+        raise Mismatch("the handler returned cells that are not arrays") from None
     return np.concatenate([reshaped(array, declared.shape) for array in arrays])
 
 

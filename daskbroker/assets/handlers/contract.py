@@ -102,7 +102,7 @@ class Datums:
         if found is None and (self.count or unknown):
             raise FillError(f"datums lack {' or '.join(map(repr, names))}{_also(unknown)}")
         if unknown:
-            raise FillError(f"datums have keywords that the handler does not know{_also(unknown)}")
+            raise FillError(f"datums have keywords that are unknown to the handler{_also(unknown)}")
         values = np.asarray(self.columns[found] if found is not None else (), dtype=object)
         try:
             whole = values.astype(np.int64)
@@ -229,7 +229,7 @@ class BlockHandler(ABC):
         NoReference
             If the cells are not ranges of bytes of files, or if these cannot be told.
         """
-        raise NoReference(f"{type(self).__name__} does not tell where frames lie in its files")
+        raise NoReference(f"{type(self).__name__} cannot locate frames in its files")
 
     def refresh(self) -> bool:
         """See that the file changed in place; return False if a new handler must be built."""

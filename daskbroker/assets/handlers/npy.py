@@ -42,7 +42,9 @@ class _NPY(FileSequence):
     def stored_in(self, file: BinaryIO, path: str) -> StoredRows:
         shape, order, dtype = _header(file)
         if order != "C" or dtype.kind not in "biufc":
-            raise NoReference(f"{path!r} has an array in Fortran's order, or no plain numbers")
+            raise NoReference(
+                f"{path!r} has an array in Fortran order, or of elements other than numbers"
+            )
         return StoredRows(path, identity(file.fileno()), shape, dtype, offset=file.tell())
 
 
@@ -70,7 +72,7 @@ def _header(file: BinaryIO) -> _Header:
     claimed, there = prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
     if claimed > there:
         raise FillError(
-            f"the file claims an array of {shape}, {claimed:,} bytes, and has only {there:,}"
+            f"the file declares an array of {shape}, {claimed:,} bytes, and has only {there:,}"
         )
     return _Header(shape, "F" if fortran else "C", dtype)
 

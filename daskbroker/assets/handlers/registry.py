@@ -97,7 +97,9 @@ class Factory:
                 return cls(spec, handler)
         elif callable(handler):
             return cls(spec, _reference(handler) or cloudpickle.dumps(handler))
-        raise FillError(f"{handler!r} is no handler for {spec!r}: give a class or 'module:Class'")
+        raise FillError(
+            f"{handler!r} is not a valid handler for {spec!r}: give a class or 'module:Class'"
+        )
 
     def load(self) -> Callable[..., Any]:
         """Return the handler class, which is imported once per process.

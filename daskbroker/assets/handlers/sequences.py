@@ -44,7 +44,7 @@ class FileSequence(BlockHandler):
         NoReference
             If the format does not tell, or the array is not a range of bytes.
         """
-        raise NoReference(f"{type(self).__name__} does not tell where arrays lie in its files")
+        raise NoReference(f"{type(self).__name__} cannot locate arrays in its files")
 
     @abstractmethod
     def name(self, number: int) -> str:

@@ -62,7 +62,7 @@ def opened_tiff(file: BinaryIO, readable: ReadableRoots) -> Iterator[tifffile.Ti
         if names_others(tiff):
             raise FillError(
                 f"{file.name!r} is a part of an image in several files, which tifffile would "
-                "open by their names; that is not done where readable roots are set"
+                "open by name; this is refused if readable roots are set"
             )
         yield tiff
 

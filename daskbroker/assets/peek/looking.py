@@ -109,7 +109,7 @@ def _ends(group: Group, filling: Filling) -> Iterator[Found]:
     target, places = group.target, group.places.tolist()
     references = filling.references.get(target.run)
     if references is None:
-        raise ReferenceMissing("the references of this run are not at hand")
+        raise ReferenceMissing("the references of this run were not loaded")
     held = cache(partial(_held, group))
     ends = (_end(target, map(held, places), 0), _end(target, map(held, places[::-1]), -1))
     asked = list(dict.fromkeys(end for end in ends if end is not None))

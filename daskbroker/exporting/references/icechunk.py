@@ -121,7 +121,7 @@ def _write_stream(
         )
         refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked))
         if refused:  # which would be read as fill values
-            raise StoreError(f"Icechunk takes no reference to {len(refused):,} chunks of {path!r}")
+            raise StoreError(f"Icechunk refused references to {len(refused):,} chunks of {path!r}")
 
 
 def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:

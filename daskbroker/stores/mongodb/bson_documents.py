@@ -268,7 +268,7 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
     if "packed" in side:
         content = unpack(side["packed"])
         if not isinstance(content, dict):
-            raise StoreDamaged(f"{SIDE}.packed holds no document")
+            raise StoreDamaged(f"{SIDE}.packed is not a document")
         return content
     return _with_arrays({k: v for k, v in found.items() if k not in ("_id", SIDE)}, side)
 

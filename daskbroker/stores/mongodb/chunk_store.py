@@ -299,7 +299,7 @@ def _assembled(
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
     for name, part in zip(names, parts, strict=True):
         if part.num_rows != rows or part.column_names != [name]:
-            raise StoreDamaged(f"{where}, column {name!r}: it holds something else")
+            raise StoreDamaged(f"{where}, column {name!r}: it contains something else")
     schema = pa.schema([part.schema.field(0) for part in parts], metadata=parts[0].schema.metadata)
     return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
 

@@ -117,7 +117,7 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
     size = 0
     for row in rows:
         if not _is_sound(row["k"]):
-            raise OddEvent(f"an event of time {row.get('t')!r} makes no sense")
+            raise OddEvent(f"an event of time {row.get('t')!r} is malformed")
         time = row["t"]
         full = len(times) >= RANGE_ROWS or size >= CHUNK_BYTES
         if full and time > times[-1]:

@@ -26,8 +26,8 @@ class OwnCursor(Iterator[dict[str, Any]]):
     def __next__(self) -> dict[str, Any]:
         if not self._origin.is_here():
             raise StoreError(
-                f"{self._label}: this reading was begun by the process that forked this one; "
-                "begin it anew here"
+                f"{self._label}: this query was started by the process that forked this one; "
+                "start it again in this process"
             )
         return next(self._cursor)  # type: ignore[no-any-return]
 

@@ -200,7 +200,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         found = _listed(header, "resources")
         resources = [with_uid(RESOURCE, doc) for doc in found if isinstance(doc, dict)]
         if len(resources) < len(found):
-            raise StoreDamaged("a resource of the run is no mapping")
+            raise StoreDamaged("a resource of the run is not a mapping")
         if RESOURCE.kind in builders and resources:
             table = encode_stored_rows(RESOURCE, resources, {"run": run})
             builders[RESOURCE.kind].add_table(place, 0, table)

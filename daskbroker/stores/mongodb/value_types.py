@@ -107,7 +107,7 @@ def _types(text: str, place: int) -> Iterator[str]:
 def _end_of(text: str, place: int) -> int:
     found = _TYPE.match(text, place)
     if found is None:
-        raise ValueError(f"{text[place:]!r:.60} begins with no type of BSON")
+        raise ValueError(f"{text[place:]!r:.60} does not begin with a BSON type")
     place = found.end()
     if not found.group().endswith(","):
         return place

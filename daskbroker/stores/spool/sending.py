@@ -195,7 +195,7 @@ class Sender:
         except DaskbrokerError as error:
             raise StoreError(
                 f"the spool {file.path} was moved, deleted or replaced; {self._rows} events are "
-                "in memory only, as the store takes nothing. This one is not stored"
+                "in memory only, because the store refuses inserts. This event is not stored"
             ) from error
         file.close(remove=False)
         self._file = None

@@ -198,5 +198,5 @@ class Cast(ColumnSource):
             reason = error
         raise BadQuery(
             f"dtypes={{{self.name!r}: {str(self.dtype)!r}}}: that dtype does not hold all values "
-            f"of {self.name!r} ({reason}); those that are stored are {self.source.dtype}"
+            f"of {self.name!r} ({reason}); the stored values have dtype {self.source.dtype}"
         )

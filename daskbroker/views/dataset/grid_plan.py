@@ -59,7 +59,7 @@ class Grid:
         motors = _motors(hints.get("dimensions"), stream, refuse)
         if hints.get("gridding") not in SEQUENTIAL:
             raise refuse(
-                f"hints.gridding is {hints['gridding']!r}: its points do not follow the axes"
+                f"hints.gridding is {hints['gridding']!r}: the points are not in the axes' order"
             )
         shape: Any = start.get("shape")
         if shape is None and len(motors) == 1:
@@ -110,7 +110,7 @@ class GridRefusal:
     stream: str
 
     def __call__(self, why: str) -> BadQuery:
-        return BadQuery(f"run {self.run!r}, stream {self.stream!r} is no grid: {why}")
+        return BadQuery(f"run {self.run!r}, stream {self.stream!r} is not a grid: {why}")
 
 
 def _motors(dimensions: Any, stream: str, refuse: GridRefusal) -> tuple[tuple[str, ...], ...]:

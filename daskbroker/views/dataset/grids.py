@@ -141,7 +141,7 @@ class _Layout:
         """Return the setpoints of a motor along its axis, as float64."""
         readback = self._laid(self.flat[motor].variable).values
         if readback.dtype.kind not in "fiu" or readback.ndim != self.rows.ndim:
-            raise self.refuse(f"{motor} is no number at each point")
+            raise self.refuse(f"{motor} does not have a number at each point")
         readback = readback.astype(float)
         recorded = self._recorded(axis, motor)
         values = _medians(readback, axis) if recorded is None else recorded

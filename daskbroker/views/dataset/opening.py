@@ -234,7 +234,8 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
     for name in dtypes:
         if name not in known:
             raise FieldNotFound(
-                f"dtypes names {name!r}, which is no variable; there are: {listed(columns, name)}"
+                f"dtypes names {name!r}, which is not a variable; variables are: "
+                f"{listed(columns, name)}"
             )
 
 

@@ -64,6 +64,6 @@ def check_names(roi: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
         if not shapes.get(name):
             there = ", ".join(found for found, shape in shapes.items() if shape)
             raise BadQuery(
-                f"roi names {name!r}, of which no cells with a shape are read from files; "
+                f"roi names {name!r}, which is not an external variable with a known shape; "
                 f"there are: {there or 'none'}"
             )

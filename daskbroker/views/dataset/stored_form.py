@@ -274,7 +274,7 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
     else:
         array = np.array(list(_leaves(values, len(shape))), dtype=stored)
     if array.size != prod(shape):
-        raise ValueError(f"{array.size:,} values make no array of shape {shape}")
+        raise ValueError(f"{array.size:,} values cannot be an array of shape {shape}")
     array = array.reshape(shape).astype(stored, copy=False)
     return array.view(dtype) if dtype.kind in "mM" else array
 
@@ -282,7 +282,7 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
 def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     leaves = list(_leaves(values, len(shape)))
     if len(leaves) != prod(shape):
-        raise ValueError(f"{len(leaves):,} values make no array of shape {shape}")
+        raise ValueError(f"{len(leaves):,} values cannot be an array of shape {shape}")
     out = np.empty(len(leaves), dtype=object)
     for place, leaf in enumerate(leaves):
         out[place] = leaf

@@ -97,7 +97,7 @@ class Follower:
         Raises
         ------
         TimeoutError
-            If nothing has come for `timeout` seconds.
+            If no new data for `timeout` seconds.
         StreamNotFound, FieldNotFound
             If the run has ended and has no such stream or field.
         """
@@ -112,7 +112,7 @@ class Follower:
                 return
             if timeout is not None and time.monotonic() - latest > timeout:
                 raise TimeoutError(
-                    f"run {self._start['uid']!r}: nothing has come for {timeout:g} seconds, and it "
+                    f"run {self._start['uid']!r}: no new data for {timeout:g} seconds, and it "
                     "has no stop; was it interrupted?"
                 )
             time.sleep(interval)

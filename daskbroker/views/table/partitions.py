@@ -214,7 +214,7 @@ def _check(frame: pd.DataFrame, number: int, shape: FrameSchema) -> None:
         lost = [c for c in shape.columns if c not in columns]
         extra = [c for c in columns if c not in shape.columns]
         raise StoreError(
-            f"{where} has other columns than announced: missing {lost}, unexpected {extra}, "
+            f"{where} has other columns than the table: missing {lost}, unexpected {extra}, "
             f"read in the order {columns}"
         )
     for column, expected, found in zip(columns, shape.dtypes, frame.dtypes, strict=True):

@@ -58,7 +58,7 @@ def test_registering_twice():
 
 @pytest.mark.parametrize("bad", [3, "no colon", ":x", None])
 def test_what_is_no_handler(bad):
-    with pytest.raises(FillError, match="is no handler for 'X'"):
+    with pytest.raises(FillError, match="is not a valid handler for 'X'"):
         HandlerRegistry().register("X", bad)
 
 

@@ -211,7 +211,7 @@ def test_a_place_where_no_store_can_be(tmp_path, name, mode):
     (tmp_path / "file").write_text("x")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(
-        DaskbrokerError, match=r"can be no folder|the store at|there is no daskbroker store at"
+        DaskbrokerError, match=r"cannot be a folder|the store at|there is no daskbroker store at"
     ):
         daskbroker.connect(f"{tmp_path}/{name}", mode=mode)
 
