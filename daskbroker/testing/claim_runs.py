@@ -37,7 +37,7 @@ def claim_run(
     time: float | None = None,
     **claim: Any,
 ) -> tuple[Documents, np.ndarray]:
-    """A run whose key ``img`` is of datums, with any claim; a value of None leaves a name out."""
+    """Return a run whose key ``img`` has datums and the given claim; None omits an entry."""
     frames_of_all = frames(events * per_event, SHAPE) if data is None else data
     events = len(frames_of_all) // per_event
     run = RunBuilder() if time is None else RunBuilder(time=time)
@@ -65,7 +65,7 @@ def claim_run(
 def stream_claim_run(
     folder: Path, shape: Sequence[Any], **claim: Any
 ) -> tuple[Documents, np.ndarray]:
-    """A run whose key ``img`` is told of by one stream_datum."""
+    """Return a run whose key ``img`` is described by one stream_datum."""
     data = frames(4, SHAPE)
     path = write_hdf5(folder / "s.h5", data)
     run = RunBuilder()
@@ -82,7 +82,7 @@ def stream_claim_run(
 def run_of_parts(
     folder: Path, parts: Sequence[np.ndarray], shape: Sequence[Any], **claim: Any
 ) -> Documents:
-    """A run whose key ``img`` is of datums of several files."""
+    """Return a run whose key ``img`` has datums in several files."""
     run = RunBuilder()
     said = {name: value for name, value in image_claim(shape, **claim).items() if value is not None}
     descriptor = run.descriptor({"img": said, "x": 0.5})
@@ -96,7 +96,7 @@ def run_of_parts(
 
 
 def claim_run_of_squares() -> Documents:
-    """A run whose key ``img`` a handler computes, of which the descriptor says nothing."""
+    """Return a run whose key ``img`` is computed by a handler and has no claim."""
     run = RunBuilder()
     claim = {"source": "x", "dtype": "array", "shape": [], "external": "FILESTORE:"}
     descriptor = run.descriptor({"img": claim, "x": 0.5})
@@ -107,7 +107,7 @@ def claim_run_of_squares() -> Documents:
 
 
 class CountedSquares(Squares):
-    """It notes which thread has called it."""
+    """Handler that notes the names of the threads that call it."""
 
     threads: ClassVar[list[str]] = []
 
@@ -117,7 +117,7 @@ class CountedSquares(Squares):
 
 
 class Halves(Squares):
-    """The same, of another shape."""
+    """Handler that returns cells of another shape."""
 
     def __call__(self, n: int) -> np.ndarray:
         return super().__call__(n)[:3]

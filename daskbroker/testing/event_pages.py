@@ -1,4 +1,4 @@
-"""The part of the conformance suite about pages and bulk documents."""
+"""Conformance of pages and bulk documents."""
 
 from __future__ import annotations
 

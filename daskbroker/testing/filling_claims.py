@@ -1,4 +1,4 @@
-"""Filling, in the conformance suite: what descriptors claim of cells, and what files hold."""
+"""Conformance of filling: claims of descriptors, and the cells in files."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ WRONG_CLAIMS: dict[str, tuple[Sequence[Any], Mapping[str, Any]]] = {
 
 
 class FillClaimConformance(Conformance):
-    """Where a claim is open the file decides; where somebody has looked into it, it is right.
+    """If a claim is open, or its file was looked into, the file decides shape and dtype.
 
     A store that remembers no peeks sets :attr:`remembers_peeks` to False.
     """
@@ -429,7 +429,7 @@ class FillClaimConformance(Conformance):
 
 
 def _check_alike(header: Any, expected: np.ndarray, **options: Any) -> None:
-    """All views have these cells, in their dtype and shape."""
+    """Check that all views have these cells, with their dtype and shape."""
     image = header.dataset(**options)["img"]
     assert (image.dtype, image.shape) == (expected.dtype, expected.shape)
     values = image.values

@@ -1,4 +1,4 @@
-"""Conformance, runs in progress: their stop, streams that end while they are read, following."""
+"""Conformance of runs in progress: their stop, streams that end while read, following."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ with daskbroker.connect(sys.argv[1]) as db:
 
 
 class Writer:
-    """Another process, which inserts documents into a store."""
+    """Process that inserts documents into a store."""
 
     def __init__(self, place: Any, folder: Path, documents: Documents, pause: float) -> None:
         file = folder / "documents.pickle"
@@ -58,7 +58,7 @@ class Writer:
         assert self._process.stdout.readline() == "ready\n"
 
     def begin(self) -> None:
-        """Let it insert."""
+        """Let the process insert."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -75,22 +75,22 @@ class Writer:
 
 
 def summed(header: Any) -> Any:
-    """For a job."""
+    """Return the sum of ``x`` as a table; a function for ``reprocess``."""
     return header.table().compute()[["x"]].sum().to_frame().T
 
 
 class LiveConformance(Conformance):
-    """A Header knows the stop when it is there, and no view has one that is later than it."""
+    """A Header finds its stop once stored; no view has a stop later than its events."""
 
     def halves(self, broker: Any, docs: Documents | None = None) -> tuple[Any, Documents]:
-        """Insert the first half of a run; its header, and the other half."""
+        """Insert the first half of a run; return its header and the other half."""
         docs = make_run(6) if docs is None else docs
         half = len(docs) // 2
         insert_all(broker, docs[:half])
         return broker[docs[0][1]["uid"]], docs[half:]
 
     def looks(self, broker: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """A list that the uids come into that the store of headers is asked for."""
+        """Return a list that collects the uids that are looked up in the header store."""
         store, looks = broker.header_source.store, list[str]()
         find_uid = store.find_uid
 
@@ -338,7 +338,7 @@ class LiveConformance(Conformance):
 
     @pytest.fixture
     def place(self, broker: Any) -> Any:
-        """What another process opens the broker by."""
+        """Return the place by which another process opens the broker."""
         return broker.uri
 
     def test_a_run_that_another_process_writes(

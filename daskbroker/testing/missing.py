@@ -1,4 +1,4 @@
-"""Missing cells, in the conformance suite: gaps in events, frames that are not on disk."""
+"""Conformance of missing cells: gaps in events, and frames that are not on disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["MissingConformance"]
 
 
 class MissingConformance(Conformance):
-    """What ``missing=`` and ``fill_value=`` make of cells that are not there, in all views."""
+    """Effect of ``missing=`` and ``fill_value=`` on missing cells, in all views."""
 
     # -- gaps in the events ------------------------------------------------------------------
 
@@ -477,7 +477,7 @@ def _header(broker: Any, docs: Documents, handlers: Mapping[str, Any] | None = N
 
 
 def _views(runs: Any) -> dict[str, Callable[..., list[Any]]]:
-    """All views of the images of a Header or Results, each as a list of cells."""
+    """Return all views of the images of a Header or Results, each as a list of cells."""
     return {
         "table": lambda **asked: list(runs.table(**asked).compute()["img"]),
         "column": lambda **asked: list(runs.table(**asked)["img"].compute()),
@@ -492,7 +492,7 @@ def _cells(stream: Iterator[tuple[str, Any]]) -> Iterator[Any]:
 
 
 def _until_error(stream: Iterator[tuple[str, Any]]) -> list[Any]:
-    """The cells that a stream gives before it fails."""
+    """Return the cells that a stream gives before it fails."""
     found: list[Any] = []
     try:
         for cell in _cells(stream):

@@ -1,4 +1,4 @@
-"""Conformance, the model: what real documents do, and what must come out.
+"""Conformance of the event model: peculiarities of real documents, and the expected result.
 
 The numbers are rows of ``EDGE_CASES.md``.
 """
@@ -164,7 +164,7 @@ class ModelConformance(Conformance):
         self.check_empty(header)
 
     def check_empty(self, header: Any) -> None:
-        """A stream of these four keys without events is typed by its descriptor."""
+        """Check that a stream without events has the dtypes of its descriptor."""
         table = table_of(header)
         assert len(table) == 0
         assert table.index.name == "seq_num"

@@ -1,4 +1,4 @@
-"""Conformance, the nouns: finding runs, refusing documents, pickling, going on.
+"""Conformance of brokers, headers and results: search, refusal, pickling, continuation.
 
 The numbers are rows of ``EDGE_CASES.md``.
 """
@@ -44,7 +44,7 @@ with open(sys.argv[2], "wb") as file:
 
 
 def read_elsewhere(folder: Path, things: dict[str, Any]) -> dict[str, Any]:
-    """What another Python process, with the same environment, reads of pickled things."""
+    """Return what another Python process reads from pickled objects."""
     given, taken = folder / "given.pickle", folder / "read.pickle"
     given.write_bytes(pickle.dumps(things))
     command = [sys.executable, "-c", READ_ELSEWHERE, str(given), str(taken)]
@@ -62,7 +62,7 @@ class NounConformance(Conformance):
     """Rows 16 to 20 and 30 to 38."""
 
     def ten(self, broker: Any) -> list[str]:
-        """Insert ten runs; their uids, newest first."""
+        """Insert ten runs; return their uids, newest first."""
         uids: list[str] = []
         for number in range(10):
             docs = make_run(2, scan_id=number % 5, plan_name=("count", "scan")[number % 2])

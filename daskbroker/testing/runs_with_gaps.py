@@ -20,7 +20,7 @@ KINDS = ("AD_HDF5", "AD_TIFF", "NPY_SEQ", "stream", "stream of files", "datum", 
 
 
 class Forgetful:
-    """A classic handler without a file that has only some frames."""
+    """Classic handler without a file that has only the first frames."""
 
     def __init__(self, path: str, **kwargs: Any) -> None:
         self._frames = frames(ON_DISK, SHAPE)
@@ -32,7 +32,7 @@ class Forgetful:
 
 
 def short_run(folder: Path, kind: str) -> tuple[Documents, np.ndarray]:
-    """A run of six events, of whose frames only the first four are there, and these."""
+    """Return a run of six events whose last two frames are missing, and the first four frames."""
     data = frames(ON_DISK, SHAPE)
     run = RunBuilder()
     if kind.startswith("stream"):
@@ -52,7 +52,7 @@ def short_run(folder: Path, kind: str) -> tuple[Documents, np.ndarray]:
 
 
 def _written(folder: Path, spec: str, data: np.ndarray) -> tuple[str, dict[str, Any]]:
-    """Path below the folder, and arguments of the handler."""
+    """Write frames; return the path below the folder and the arguments of the handler."""
     if spec == "AD_HDF5":
         return write_hdf5(folder / "a.h5", data, compression="gzip").name, {}
     if spec == "AD_TIFF":
@@ -86,7 +86,7 @@ def _short_stream(run: RunBuilder, folder: Path, kind: str, data: np.ndarray) ->
 def rewound_frames(
     folder: Path, files: int, with_events: bool
 ) -> tuple[Documents, np.ndarray, np.ndarray]:
-    """Frames 1 to 3, then 2 to 5, in one file or two; cells of the first and the second part."""
+    """Return a run with frames 1 to 3, then 2 to 5, in one or two files, and both parts' cells."""
     data = frames(7, SHAPE)[:, None]
     run = RunBuilder()
     claim = image_claim((1, *SHAPE), external="STREAM:")
@@ -107,7 +107,7 @@ def rewound_frames(
 
 
 def aborted_run(folder: Path, dtype: str) -> tuple[Documents, np.ndarray]:
-    """A run whose fourth and last event has no image, and the others' cells."""
+    """Return a run whose fourth and last event has no image, and the cells of the others."""
     data = frames(3, SHAPE, dtype)
     write_hdf5(folder / "a.h5", data)
     run = RunBuilder()
@@ -120,7 +120,7 @@ def aborted_run(folder: Path, dtype: str) -> tuple[Documents, np.ndarray]:
 
 
 def _of_old(docs: Documents) -> Documents:
-    """The same run, of which nothing tells the dtype."""
+    """Return the same run without a dtype in its descriptor."""
     for name, doc in docs:
         if name == "descriptor":
             del doc["data_keys"]["img"]["dtype_numpy"]
