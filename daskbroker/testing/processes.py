@@ -81,11 +81,17 @@ class Program:
             self._process.join(timeout)
             in_time = self.returncode is not None
             self._process.kill()
-        self.stdout.close()
-        self.stderr.close()
+        self.kill()
         if not in_time:
             raise TimeoutError(f"a program has not ended within {timeout:g} s")
         return said[0].result(), said[1].result()
+
+    def kill(self) -> None:
+        """End the program if it still runs, and close the pipes."""
+        self._process.kill()
+        self._process.join()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            pipe.close()
 
 
 def _run(text: str, arguments: list[str], ends: tuple[Any, ...]) -> None:
@@ -93,7 +99,7 @@ def _run(text: str, arguments: list[str], ends: tuple[Any, ...]) -> None:
         os.dup2(end.fileno(), number)
         end.close()
     sys.stdin, sys.stdout, sys.stderr = (
-        os.fdopen(number, mode, closefd=False) for number, mode in enumerate("rww")
+        os.fdopen(number, mode, buffering=1, closefd=False) for number, mode in enumerate("rww")
     )
     sys.argv = ["-c", *arguments]
     exec(compile(text, "<program>", "exec"), {"__name__": "__main__"})
