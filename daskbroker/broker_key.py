@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .core import registry
+from .core import open_brokers
 from .core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,6 +44,6 @@ class BrokerKey:
         configuration = {**broker.options, "handlers": handlers}  # as a file has it
         made_of = repr(configuration)  # handlers and roots may have changed since
         if self._made is None or self._made[0] != made_of:
-            self._made = made_of, registry.key_of(self._place, **configuration)
-        registry.remember(self._made[1], broker)
+            self._made = made_of, open_brokers.key_of(self._place, **configuration)
+        open_brokers.remember(self._made[1], broker)
         return self._made[1]

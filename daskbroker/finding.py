@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .core.errors import OffsetOutOfRange, RunNotFound
 from .display.header_list import HeaderList
 from .header import Header
-from .stores.contract import is_whole_number
+from .stores.header_store import is_whole_number
 
 if TYPE_CHECKING:
     from .broker import DataBroker

@@ -11,7 +11,7 @@ from .core.interrupts import in_own_context
 from .core.listing import listed
 from .core.search import Search, compile_search, is_derived
 from .core.validate import prepare
-from .stores.contract import FARTHEST, HeaderPair, HeaderStore, is_whole_number
+from .stores.header_store import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 
 __all__ = ["HeaderSource"]
 

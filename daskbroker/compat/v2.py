@@ -10,7 +10,7 @@ from .. import results as found
 from ..core.errors import OffsetOutOfRange, RunNotFound
 from ..core.query import compile_query
 from ..core.search import Search
-from ..stores.contract import is_whole_number
+from ..stores.header_store import is_whole_number
 from .bluesky_run import BlueskyRun
 from .files import HandlerView
 from .queries import compiled

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from .checksum import seal_bytes, sound_bytes
+from .checksum import with_checksum, without_checksum
 from .dtypes import plain_dtype
 from .errors import BadDocument
 from .frozen import FROZEN, FrozenDict, FrozenList, freeze
@@ -400,7 +400,7 @@ def pack(value: Any) -> bytes:
 
     NaN, integers of any size, UUIDs and arrays are kept exactly.
     """
-    return seal_bytes(packb(value, default=_default, unicode_errors="surrogatepass"))
+    return with_checksum(packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
 def unpack(data: bytes) -> Any:
@@ -412,7 +412,7 @@ def unpack(data: bytes) -> Any:
         If the bytes have changed since.
     """
     return unpackb(
-        sound_bytes(data, "a stored document"),
+        without_checksum(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
@@ -422,7 +422,7 @@ def unpack(data: bytes) -> Any:
 def unpack_document(data: bytes) -> Document:
     """Return the document whose content :func:`pack` was given; see :func:`unpack` for errors."""
     content = unpackb(
-        sound_bytes(data, "a stored document"),
+        without_checksum(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,

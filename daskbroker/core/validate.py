@@ -64,14 +64,16 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
         )
     if type(doc) is not dict and not isinstance(doc, Mapping):
         raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
-    label = document_label(name, doc)
-    plain: dict[str, Any] = normalize(doc, label, arrays=name not in SCHEMA_CHECKED)
-    if name in SCHEMA_CHECKED:
-        _check_schema(name, plain, label)
-    elif name in ROWS:
-        check_row(ROWS[name], plain, label)
-    elif name in PAGES:
-        check_page(PAGES[name], plain, label)
+    try:
+        plain: dict[str, Any] = normalize(doc, "", arrays=name not in SCHEMA_CHECKED)
+        if name in SCHEMA_CHECKED:
+            _check_schema(name, plain, "")
+        elif name in ROWS:
+            check_row(ROWS[name], plain, "")
+        elif name in PAGES:
+            check_page(PAGES[name], plain, "")
+    except BadDocument as error:  # each message begins with where in the document it is
+        raise BadDocument(f"{document_label(name, doc)}{error}") from error.__cause__
     return plain
 
 

@@ -15,7 +15,7 @@ from ..core.listing import listed
 from ..core.printable import printable
 from .facts import sample_of
 from .hints import Hints
-from .markup import cut
+from .markup import shortened
 from .readings import Readings, on_grid, read_cell, read_signals
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ def _axes(given: Any, count: int) -> Any:
 
 
 def _plain(text: object) -> str:
-    return cut(printable(text), LONGEST)
+    return shortened(printable(text), LONGEST)
 
 
 def _name(axes: Any, across: str, up: str) -> None:

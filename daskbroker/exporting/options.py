@@ -16,7 +16,7 @@ from ..core.file_names import file_name
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FORMATS", "SUFFIXES", "ExportOptions", "Place", "storing"]
+__all__ = ["FORMATS", "SUFFIXES", "Destination", "ExportOptions", "storing"]
 
 FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
 SUFFIXES = {
@@ -93,7 +93,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Destination of an export: a folder, or one file that was named by the caller.
 
     Attributes
@@ -110,7 +110,7 @@ class Place:
     @classmethod
     def named(
         cls, path: str | os.PathLike[str], format: str | None, **options: Any
-    ) -> tuple[Place, ExportOptions]:
+    ) -> tuple[Destination, ExportOptions]:
         """Return the destination and the options for a path that a user has given.
 
         Parameters

@@ -27,7 +27,7 @@ __all__ = ["Listener", "endpoint_of"]
 LOOK_SECONDS = 0.1
 """Maximum seconds until :meth:`Listener.stop` is noticed."""
 
-Document = tuple[str, dict[str, Any]]
+Message = tuple[str, dict[str, Any]]
 
 
 def endpoint_of(address: str) -> str:
@@ -253,7 +253,7 @@ class Listener:
         if found is not None and self._taker.take(*found):
             self._taken(*found)
 
-    def _document(self, message: bytes, serializer: str) -> Document | None:
+    def _document(self, message: bytes, serializer: str) -> Message | None:
         if serializer not in SERIALIZERS:
             raise BadMessage(f"the spool has a message by an unknown serializer {serializer!r}")
         return decoded(message, serializer, self._prefix)

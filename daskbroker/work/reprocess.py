@@ -151,7 +151,9 @@ def reprocess(
         open_pool(client) as pool,
         progress_bar(results, " runs", progress) as bar,
     ):
-        inserting = pool.remote and _opens_on_workers(into)
+        inserting = pool.remote and all(
+            source.store.opens_on_workers for source in into.event_sources
+        )
 
         def start(job: _Job) -> Any:
             # Workers cannot open an embedded store, so a header carries its plans to them.
@@ -180,10 +182,6 @@ def _note(report: ReprocessReport, job: _Job, future: Any, into: DataBroker | No
         raise  # no other run would fare better
     except Exception as error:
         report.failed[uid] = error
-
-
-def _opens_on_workers(db: DataBroker) -> bool:
-    return all(source.store.opens_on_workers for source in db.event_sources)
 
 
 # -- which runs ------------------------------------------------------------------------------
@@ -394,7 +392,7 @@ def _products(result: Any) -> Iterator[Any]:
     """
     if result is None:
         return
-    if _is_whole(result):
+    if is_dataframe_like(result) or is_series_like(result) or _is_dataset(result):
         yield result
         return
     if not isinstance(result, Iterable) or isinstance(result, (str, bytes, Mapping)):
@@ -417,10 +415,6 @@ def _is_dataset(product: Any) -> bool:
     import xarray as xr
 
     return isinstance(product, xr.Dataset)
-
-
-def _is_whole(product: Any) -> bool:
-    return is_dataframe_like(product) or is_series_like(product) or _is_dataset(product)
 
 
 def _refused(result: Any) -> BadDocument:

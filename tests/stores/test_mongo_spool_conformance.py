@@ -8,7 +8,8 @@ from __future__ import annotations
 import dask
 import pytest
 
-from daskbroker.testing.model import ModelConformance, PageConformance
+from daskbroker.testing.event_pages import PageConformance
+from daskbroker.testing.model import ModelConformance
 from daskbroker.testing.nouns import NounConformance
 from daskbroker.testing.repeats import RepeatConformance
 

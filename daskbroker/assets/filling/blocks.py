@@ -15,9 +15,10 @@ from ...core.errors import FillError, FrameMissing
 from ...core.peeks import Cell
 from ..files.resolving import ResolvedResource
 from ..handlers.classic import ClassicHandler
-from ..handlers.contract import Block, BlockHandler, Datums, FramesThere, Roi
+from ..handlers.contract import Block, BlockHandler, Datums, FramesThere
 from ..handlers.registry import Factory
 from ..handlers.stored_frames import CellFrames, NoReference
+from ..regions import Roi
 from ..shapes import Declared
 from .open_handlers import HandlerCache, open_handlers
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from ...core.errors import FillError, FrameMissing
 from ..files.sizes import SMALL_BLOCK, is_believable
-from ..handlers.regions import axes_of, shape_of
-from ..shapes import Declared, Mismatch, Roi, cast
+from ..regions import Roi, axes_of, shape_of
+from ..shapes import Declared, Mismatch, cast
 from .held import Held
 
 __all__ = [

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
-from .contract import Block, BlockHandler, Datums, Roi
+from ..regions import Roi, axes_of, take_region
+from .contract import Block, BlockHandler, Datums
 from .gathering import gather
-from .regions import axes_of, take_region
 
 __all__ = ["ClassicHandler"]
 

@@ -13,15 +13,10 @@ from ...core.codec import MISSING
 from ...core.errors import FillError
 from ...core.listing import listed
 from ..files.readable import ANYWHERE, ReadableRoots
+from ..regions import Roi
 from .stored_frames import CellFrames, NoReference
 
-__all__ = ["Block", "BlockHandler", "Datums", "FramesThere", "Roi"]
-
-Roi: TypeAlias = "tuple[slice | int | np.ndarray, ...]"
-"""Region of a cell: an index of the cell's own dimensions (those after the row axis), one item per
-dimension. Trailing dimensions without an item are kept whole; ``()`` is the whole cell. Indexing
-is outer (orthogonal): each one-dimensional integer array selects along its own dimension. An int
-drops its dimension."""
+__all__ = ["Block", "BlockHandler", "Datums", "FramesThere"]
 
 Block: TypeAlias = "np.ndarray | list[Any]"
 """What a handler returns: an array of shape ``(datums, *cell)``, or a list of one cell per datum if

@@ -13,8 +13,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from ..files.sizes import check_cell
-from .contract import Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
 from .sequences import FileSequence, PointSequence, StreamSequence
 
 __all__ = ["AreaDetectorCBF", "StreamCBF", "StreamEDF"]

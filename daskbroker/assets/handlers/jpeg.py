@@ -10,8 +10,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from ..files.sizes import check_cell
-from .contract import Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
 from .sequences import FileSequence, StreamSequence
 
 __all__ = ["StreamJPEG", "jpeg_shape"]

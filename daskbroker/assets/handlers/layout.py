@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.errors import FillError
-from .contract import Roi
+from ..regions import Roi
 
 __all__ = ["EventLayout", "parse_slice"]
 

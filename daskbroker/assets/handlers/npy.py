@@ -15,8 +15,8 @@ from numpy.lib.format import (
 
 from ...core.errors import FillError
 from ...core.regular import identity
-from .contract import Block, Datums, FramesThere, Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
+from .contract import Block, Datums, FramesThere
 from .rows import cell_frames
 from .sequences import FileSequence, StreamSequence
 from .stored_frames import CellFrames, NoReference, StoredRows

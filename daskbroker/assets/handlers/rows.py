@@ -11,8 +11,7 @@ import numpy as np
 from ...core.errors import FrameMissing
 from ...core.regular import Identity, identity
 from ..files.sizes import check_block, check_cell
-from .contract import Roi
-from .regions import Axis, axes_of, compose, shape_of, take_region
+from ..regions import Axis, Roi, axes_of, compose, shape_of, take_region
 from .stored_frames import CellFrames, NoReference, StoredRows
 
 __all__ = [

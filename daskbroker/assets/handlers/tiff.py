@@ -11,8 +11,7 @@ import tifffile
 
 from ...core.errors import FillError
 from ..files.readable import ReadableRoots
-from .contract import Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
 from .sequences import FileSequence, PointSequence, StreamSequence
 from .stored_frames import StoredRows
 from .tiff_checks import check_image, names_others

@@ -12,8 +12,8 @@ import numpy as np
 from ...core.errors import FillError
 from ...core.regular import Identity, check_regular, identity
 from ..files.readable import ReadableRoots
+from ..regions import Axis, shape_of, take_region
 from .hdf5.stored_sizes import SMALL_CHUNK
-from .regions import Axis, shape_of, take_region
 from .rows import Located, Rows
 from .stored_frames import NoReference
 from .stream_rows import StreamRows

@@ -22,7 +22,7 @@ from ...core.documents import ALL
 from ...core.errors import BadQuery, ConfigError, StoreError
 from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
-from ..options import ExportOptions, Place, storing
+from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
 from .grids import FrameGrid
 from .locations import location_of
@@ -40,7 +40,7 @@ WRAPPED = {"zlib": "Zlib", "bz2": "BZ2", "shuffle": "Shuffle", "fletcher32": "Fl
 """Names of the classes by which Zarr wraps codecs of numcodecs."""
 
 
-def write_icechunk(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_icechunk(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a repository of a run, with one commit, and yield its path.
 
     Raises

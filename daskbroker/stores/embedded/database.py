@@ -40,7 +40,7 @@ from .log_sync import LogSync
 from .open_files import close_below
 from .place import Place
 
-__all__ = ["FILE_NAME", "Database", "plain_text"]
+__all__ = ["FILE_NAME", "Database"]
 
 FILE_NAME = "daskbroker.sqlite"
 CHUNK_FOLDER = "chunks"
@@ -564,8 +564,3 @@ def _keep_log(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
                 raise
         time.sleep(random.uniform(0.001, 0.02))
-
-
-def plain_text(uid: str) -> str:
-    """Return a uid as SQLite can hold it, with lone surrogates written as escapes."""
-    return uid.encode("utf8", "backslashreplace").decode()

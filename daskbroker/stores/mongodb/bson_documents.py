@@ -33,6 +33,7 @@ from bson.timestamp import Timestamp
 from ...core.documents import Document, equal, pack, plain, unpack
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.stored import fault_of
+from ..stored_text import storable
 
 __all__ = [
     "ARRAYS",
@@ -47,7 +48,6 @@ __all__ = [
     "is_packed",
     "is_simple",
     "sparse_bson",
-    "storable",
     "to_bson",
 ]
 
@@ -219,14 +219,6 @@ def is_packed(doc: Mapping[str, Any]) -> bool:
 def is_simple(key: str) -> bool:
     """Return whether a key has no special meaning in a path of MongoDB."""
     return bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
-
-
-def storable(text: str) -> str:
-    """Return text with lone surrogates escaped, as BSON needs it.
-
-    Uids are stored and looked up in this form.
-    """
-    return text.encode("utf8", "backslashreplace").decode()
 
 
 def _encoded(doc: dict[str, Any]) -> bytes | None:

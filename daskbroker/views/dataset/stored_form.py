@@ -46,7 +46,7 @@ __all__ = [
     "StoredForm",
     "VariableForm",
     "array_of",
-    "encoded",
+    "encoded_form",
     "form_of",
     "time_units",
 ]
@@ -231,7 +231,7 @@ def _text_of(attrs: Mapping[str, Any], where: str) -> str:
 # -- values ----------------------------------------------------------------------------------
 
 
-def encoded(values: np.ndarray, where: str) -> Any:
+def encoded_form(values: np.ndarray, where: str) -> Any:
     """Convert an array to a value of documents.
 
     Times become int64 arrays, numbers stay arrays, and all other values become lists.
@@ -259,7 +259,7 @@ def time_units(dtype: np.dtype) -> str | None:
 
 
 def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Convert values from :func:`encoded` back to the array that it was given.
+    """Convert values from :func:`encoded_form` back to the array that it was given.
 
     Raises
     ------

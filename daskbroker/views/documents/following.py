@@ -33,7 +33,7 @@ from .streaming import Uses, new_documents
 __all__ = ["Follower"]
 
 Item = TypeVar("Item")
-Plan = Callable[[], RunPlan]
+PlanNow = Callable[[], RunPlan]
 """Function that plans the run as it is now, with its references."""
 
 
@@ -60,7 +60,7 @@ class Follower:
 
     def __init__(
         self,
-        sources: Sequence[tuple[Plan, FileAccess]],
+        sources: Sequence[tuple[PlanNow, FileAccess]],
         start: Document,
         stream_name: Any,
         options: ViewOptions,

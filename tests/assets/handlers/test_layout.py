@@ -8,7 +8,7 @@ import pytest
 from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.file_names import numbered_name
 from daskbroker.assets.handlers.layout import parse_slice
-from daskbroker.assets.handlers.regions import axes_of
+from daskbroker.assets.regions import axes_of
 from daskbroker.core.codec import MISSING
 from daskbroker.core.errors import FillError
 

@@ -9,7 +9,7 @@ import numpy as np
 from h5py import h5s
 
 from ....core.errors import FillError
-from ..regions import Axis
+from ...regions import Axis
 
 __all__ = ["Selected", "Unlimited", "meet", "paired", "selected"]
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ....core.errors import FillError
 from ....core.regular import Identity, identity
-from ..regions import Axis, as_axis, put_region, shape_of
+from ...regions import Axis, as_axis, put_region, shape_of
 from ..rows import Located, Rows
 from ..stored_frames import NoReference, StoredRows
 from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles

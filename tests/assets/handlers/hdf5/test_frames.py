@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.hdf5.rows import read_rows
-from daskbroker.assets.handlers.regions import axes_of
+from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import frames, write_hdf5
 

@@ -19,7 +19,7 @@ from ...core.chunks import Statistics
 from ...core.codec import Kind
 from ...core.pages import CHUNK_BYTES
 from .bson_documents import SIDE
-from .value_types import kind_of, noted_type_of, split_types
+from .value_types import kind_of_types, noted_type_of, split_types
 
 __all__ = [
     "RANGE_ROWS",
@@ -140,7 +140,7 @@ def _range(
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(split_types, types), strict=True))
     for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
-        kind = kind_of(set(found))
+        kind = kind_of_types(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
             kinds[f"ts:{key}"] = Kind("float", nulls=True)
