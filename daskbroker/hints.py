@@ -93,7 +93,7 @@ class SearchHints:
                 self._tell((kind, key), f"no run was found; {text}")
             return
         what = DATA_KEY if kind == DATA_KEY else f"key of {kind} documents"
-        text = f"no run was found, and {key!r} is no {what} of the newest {NEWEST:,} runs"
+        text = f"no run was found, and {key!r} is not a {what} of the newest {NEWEST:,} runs"
         self._tell((kind, key), f"{text}; {self._meant(kind, path)}")
 
     def _on_uid(self, kind: str, path: str, asked: Sequence[Any]) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from .checksum import seal_bytes, sound_bytes
+from .checksum import with_checksum, without_checksum
 from .dtypes import fields_dtype, fields_text, plain_dtype
 from .errors import BadDocument
 from .field_rows import array_of_rows, lists_of, structured_rows
@@ -457,7 +457,7 @@ def pack(value: Any) -> bytes:
 
     NaN, integers of any size, UUIDs and arrays are kept exactly.
     """
-    return seal_bytes(packb(value, default=_default, unicode_errors="surrogatepass"))
+    return with_checksum(packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
 def unpack(data: bytes) -> Any:
@@ -469,7 +469,7 @@ def unpack(data: bytes) -> Any:
         If the bytes have changed since.
     """
     return unpackb(
-        sound_bytes(data, "a stored document"),
+        without_checksum(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
@@ -479,7 +479,7 @@ def unpack(data: bytes) -> Any:
 def unpack_document(data: bytes) -> Document:
     """Return the document whose content :func:`pack` was given; see :func:`unpack` for errors."""
     content = unpackb(
-        sound_bytes(data, "a stored document"),
+        without_checksum(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
@@ -506,5 +506,5 @@ def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple
             or not isinstance(pair[0], str)
             or not isinstance(pair[1], Mapping)
         ):
-            raise BadDocument(f"{where}: item {number} is no (name, document) pair")
+            raise BadDocument(f"{where}: item {number} is not a (name, document) pair")
         yield pair[0], pair[1]

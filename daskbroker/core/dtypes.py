@@ -27,7 +27,7 @@ def plain_dtype(text: Any) -> np.dtype:
         If it is any other dtype: of objects, of fields, or of more than one value.
     """
     if not isinstance(text, str) or not _PLAIN.fullmatch(text):
-        raise ValueError(f"{text!r:.80} is no dtype of plain values")
+        raise ValueError(f"{text!r:.80} is not a dtype of plain values")
     return dtype_of(text)
 
 

@@ -236,7 +236,7 @@ def _full_matches(pattern: Any, keys: list[str]) -> list[str]:
     except BadQuery as error:
         shown = str(getattr(pattern, "pattern", pattern))
         raise BadField(
-            f"the field {shown:.100} is no data key, and no regular expression that can be used: "
+            f"the field {shown:.100} is neither a data key nor a valid regular expression: "
             f"{error}; there are: {listed(keys, shown)}"
         ) from None
 

@@ -29,8 +29,8 @@ ATOMS = frozenset({float, str, int, bool, type(None), bytes, uuid.UUID})
 
 def _immutable(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
     raise TypeError(
-        "documents are immutable, their insides too; "
-        "copy.deepcopy() or to_dict() of a document gives one to change"
+        "documents and the values in them are immutable; "
+        "copy.deepcopy() or to_dict() of a document returns a copy to change"
     )
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "STREAM_DATUM",
     "STREAM_RESOURCE",
     "Layout",
+    "as_one_chunk",
     "assemble",
     "cells",
     "chunk_metadata",
@@ -49,7 +50,6 @@ __all__ = [
     "iter_rows",
     "join_tables",
     "rows_of_page",
-    "whole",
 ]
 
 EXTRA = "extra"
@@ -360,10 +360,10 @@ def _values_of_texts(table: pa.Table, name: str) -> Iterator[Any]:
 
 def cells(table: pa.Table, name: str) -> list[Any]:
     """Return the cells of one column, see :func:`daskbroker.core.codec.decode`."""
-    return decode(whole(table.column(name)), table.schema.field(name))
+    return decode(as_one_chunk(table.column(name)), table.schema.field(name))
 
 
-def whole(column: pa.ChunkedArray) -> pa.Array:
+def as_one_chunk(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array."""
     if column.num_chunks == 1:
         return column.chunk(0)
@@ -401,7 +401,7 @@ def _frozen_cells(
     table: pa.Table, name: str, kind: Kind, notes: Mapping[str, str]
 ) -> Iterable[Any]:
     if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
-        rows = block(whole(table.column(name)), kind)
+        rows = block(as_one_chunk(table.column(name)), kind)
         return map(_frozen_row if is_plain_leaf(kind.dtype) else _remembering, rows)
     found = cells(table, name)
     if kind.name in TEXTS:

@@ -25,7 +25,7 @@ from .dtypes import fields_dtype
 from .field_rows import common_of
 from .fields import Field, configuration_claim, data_keys_of, project
 from .frozen import ArrayList, FrozenList
-from .layouts import whole
+from .layouts import as_one_chunk
 from .leaves import EXACT_INTEGER
 from .structured import fields_of, structured_cell
 
@@ -245,7 +245,7 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
     place = table.schema.get_field_index(physical)
     if place < 0:
         return constant(None, rows, dtype)
-    array = whole(table.column(place))
+    array = as_one_chunk(table.column(place))
     kind, _ = field_kind(table.schema.field(place))
     if dtype == TIME:
         return posix_to_datetime(array.to_numpy(zero_copy_only=False))

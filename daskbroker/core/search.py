@@ -182,11 +182,11 @@ def compile_search(
 def _search_without_text(search: Any) -> BadQuery:
     if isinstance(search, str) and search in METHODS:
         return BadQuery(
-            f"search={search!r} tells how full= is looked for, which is missing; write "
-            f"full='what to look for', search={search!r}"
+            f"search={search!r} is the method for full=, which is missing; write "
+            f"full='what to search for', search={search!r}"
         )
     return BadQuery(
-        f"search= tells how full= is looked for, and is one of {', '.join(METHODS)}; to look for "
+        f"search= is the method for full= and must be one of {', '.join(METHODS)}; to search for "
         f"{search!r:.200} write full={search!r:.200}, and for a key 'search' of start documents "
         "start={'search': …}"
     )

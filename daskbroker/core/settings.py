@@ -1,18 +1,23 @@
 """Settings: the keys below ``daskbroker`` in dask's configuration, with defaults, types and help.
 
-Stores read settings without importing dask: the package sets at import how they are looked up.
+:data:`SETTINGS` is the one place where a setting is defined. ``daskbroker.yaml``, which the package
+registers as defaults of dask's configuration, is written from it by ``python ci/settings.py``, and
+the page of settings in the documentation is made from it. Stores read settings without importing
+dask: the package sets at import how they are looked up.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["KINDS", "SETTINGS", "Setting", "look_up_by", "setting"]
+__all__ = ["KINDS", "SETTINGS", "Setting", "look_up_by", "setting", "settings_yaml"]
 
 
 @dataclass(frozen=True)
@@ -46,67 +51,91 @@ KINDS = {
 
 SETTINGS: dict[str, Setting] = {
     "partition-size": Setting(
-        "64 MiB", "bytes", "Size of a partition of a table, and of a block of a dataset."
+        "64 MiB",
+        "bytes",
+        "Size of a partition of a table, and of a block of a dataset: smaller chunks are put "
+        "together, larger ones are split.",
     ),
     "loaded-size": Setting(
         "8 MiB",
         "bytes",
-        "What is stored of a dataset is in memory if all of it together has this size at most.",
+        "Maximum size of the stored variables of a dataset, all of them together, up to which they "
+        "are read into memory when the dataset is opened.",
     ),
-    "prefetch": Setting(8, "int", "Number of reads and fills that a stream of documents is ahead."),
+    "prefetch": Setting(
+        8, "int", "Maximum number of reads and fills that a stream of documents is ahead."
+    ),
     "prefetch-bytes": Setting(
-        "128 MiB", "bytes", "Size of all that a stream of documents has read or filled ahead."
+        "128 MiB",
+        "bytes",
+        "Maximum size of all that a stream of documents has read or filled ahead.",
     ),
     "timezone": Setting(
-        "UTC", "zone", "IANA name of the time zone of a broker that is opened without one."
+        "UTC",
+        "zone",
+        "Time zone of a broker that is opened without one: an IANA name, an offset such as "
+        "+02:00, or local for the machine's. Times without a zone are read in it, and all "
+        "times are shown in it.",
     ),
     "shape-mismatch": Setting(
         "warn",
         ("warn", "raise", "keep"),
-        "What becomes of cells that are not what is declared: where somebody has looked into the "
-        "file it is right, with a warning, or an error; where nobody has they are an error, or "
-        "kept in tables and documents. Also of frames that a stopped run's file has and no event: "
+        "What happens to external cells whose shape or dtype differs from the descriptor's. If the "
+        "file has been looked into, the file is right, with a warning (warn, keep) or an error "
+        "(raise). If not, it is an error, except that with keep tables and documents hold the "
+        "cells as they are. Also for frames in the file of a stopped run that belong to no event: "
         "a warning, an error, or nothing.",
     ),
     "peek-after-stop": Setting(
-        True, "bool", "Whether the detector files of a run are looked into after it has stopped."
+        True,
+        "bool",
+        "Whether shapes and dtypes are read from the detector files of a run, in the background, "
+        "after it has stopped.",
     ),
     "picture-bytes": Setting(
-        "64 MiB", "bytes", "So much is read at most for the pictures on the page of a run."
+        "64 MiB", "bytes", "Maximum size of what is read for the pictures on the page of a run."
     ),
     "picture-seconds": Setting(
-        2.0, "seconds", "So long does the page of a run wait for its pictures; 0: it has none."
+        2.0,
+        "seconds",
+        "Maximum time that the page of a run waits for its pictures; with 0 it has none.",
     ),
-    "handler-cache": Setting(64, "int", "Number of handlers of detector files that stay open."),
+    "handler-cache": Setting(
+        64, "int", "Maximum number of handlers of detector files that a process keeps open."
+    ),
     "decode-threads": Setting(
         0,
         "int",
-        "Number of threads of a process that decode frames at once; 0: as many as a Dask worker "
-        "has, else as there are cores.",
+        "Number of threads in which a process decodes frames; with 0 as many as a Dask worker has "
+        "threads, or, outside of a worker, as there are cores.",
     ),
     "seal-rows": Setting(
-        16_384, "int", "The journal of a descriptor is sealed when it has so many rows."
+        16_384, "int", "Number of rows at which the journal of a descriptor is sealed."
     ),
     "seal-bytes": Setting(
-        16 * 2**20, "bytes", "The journal of a descriptor is sealed when it has this size."
+        "16 MiB", "bytes", "Size at which the journal of a descriptor is sealed."
     ),
     "sync-interval": Setting(
         1.0,
         "seconds",
-        "An insert into an embedded store survives a loss of power after so long; 0: when it has "
-        "returned, as a stop always does.",
+        "Maximum time after which an insert into an embedded store survives a loss of power; with "
+        "0 it does when it has returned. An inserted stop always does.",
     ),
     "verify": Setting(
         "first",
         ("first", "always", "never"),
         "When columns of Parquet files are compared with their checksums: when a process reads "
-        "them for the first time, always, or never.",
+        "them for the first time, always, or never. Footers, small chunks and MongoDB's columns "
+        "always are; daskbroker check always compares.",
     ),
     "mongo-journaled": Setting(
         True, "bool", "Whether an insert waits until MongoDB has written it to its log."
     ),
     "mongo-spool": Setting(
-        None, "folder", "Folder in which events for MongoDB wait until they are sent."
+        None,
+        "folder",
+        "Local folder in which events for MongoDB wait until they are sent; without one they are "
+        "sent at once.",
     ),
     "mongo-keep-journal": Setting(
         False, "bool", "Whether sealed events stay in MongoDB's journal, for databroker to read."
@@ -136,11 +165,29 @@ def setting(name: str) -> Any:
     try:
         return _typed(known, value)
     except (TypeError, ValueError, OverflowError, AttributeError, ConfigError):
-        several = not isinstance(known.kind, str)
-        allowed = f"one of {', '.join(known.kind)}" if several else KINDS[str(known.kind)]
+        allowed = _allowed(known)
         raise ConfigError(
             f"daskbroker.{name} in dask's configuration must be {allowed}, not {value!r:.200}"
         ) from None
+
+
+def _allowed(known: Setting) -> str:
+    """Return the values that a setting can have, in words."""
+    several = not isinstance(known.kind, str)
+    return f"one of {', '.join(known.kind)}" if several else KINDS[str(known.kind)]
+
+
+def settings_yaml() -> str:
+    """Return the text of ``daskbroker.yaml``: every setting with its default, type and help."""
+    lines = [
+        "# Defaults of daskbroker in dask's configuration, written by ci/settings.py.",
+        "daskbroker:",
+    ]
+    for name, known in SETTINGS.items():
+        said = f"{known.help} ({_allowed(known)})"
+        lines += ["", *wrap(said, 100, initial_indent="  # ", subsequent_indent="  # ")]
+        lines.append(f"  {name}: {json.dumps(known.default)}")
+    return "\n".join(lines) + "\n"
 
 
 def _typed(known: Setting, value: Any) -> Any:

@@ -71,7 +71,7 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
             raise
         found = None
     if found is None or not math.isfinite(found):
-        raise BadQuery(f"{_shown(value)} is no instant; write for example {EXAMPLES}")
+        raise BadQuery(f"{_shown(value)} is not a time; write for example {EXAMPLES}")
     return found
 
 
@@ -168,6 +168,6 @@ def _posix(moment: dt.datetime, tz: dt.tzinfo, late: bool, *, gaps: bool = False
     back = dt.datetime.fromtimestamp(local.timestamp(), tz)
     if back.replace(tzinfo=None, fold=0) != moment.replace(fold=0) and not gaps:
         raise BadQuery(
-            f"the clocks of {tz} never showed {moment}; give the zone, as in '{moment}+00:00'"
+            f"the clocks of {tz} skipped {moment}; give the zone, as in '{moment}+00:00'"
         )
     return local.timestamp()

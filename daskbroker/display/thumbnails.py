@@ -24,7 +24,7 @@ import numpy as np
 from ..core.callers import quiet_thread
 from ..core.settings import setting
 from .hints import Hints
-from .markup import Markup, cut, element
+from .markup import Markup, element, shortened
 from .readings import on_grid, read_cell, read_signals
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _signal(header: Header, hints: Hints) -> Markup:
 
 
 def _figure(picture: Markup, caption: str) -> Markup:
-    return element("figure", picture, element("figcaption", cut(caption, 80)))
+    return element("figure", picture, element("figcaption", shortened(caption, 80)))
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> Markup:

@@ -1,4 +1,4 @@
-"""Conformance, searching: what users type is answered or refused, never silently empty."""
+"""Conformance of searching: a query is answered or refused, never silently empty."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _uids(headers: Any) -> list[str]:
 
 
 def _told(search: Any) -> str:
-    """What is warned of while it is called."""
+    """Return the warnings raised while a function is called."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         search()
@@ -40,11 +40,11 @@ def _told(search: Any) -> str:
 
 
 class SearchConformance(Conformance):
-    """Words with a meaning of their own, hints, narrowing, runs made of others."""
+    """Special words of queries, hints, narrowing, and derived runs."""
 
     @pytest.fixture
     def searched(self, broker: Any) -> Iterator[Any]:
-        """A broker with four raw runs, one of them open, and one derived of the first."""
+        """Return a broker with four raw runs, one of them open, and one derived from the first."""
         for number, keys in enumerate(("x", "det", "x", "x")):
             docs = make_run(
                 2,
@@ -104,7 +104,7 @@ class SearchConformance(Conformance):
         ("query", "message"),
         [
             ({"search": "surf"}, r"write full='surf'.*start=\{'search': …\}"),
-            ({"search": "regex"}, "write full='what to look for', search='regex'"),
+            ({"search": "regex"}, "write full='what to search for', search='regex'"),
             ({"full": "Ag", "search": "surf"}, "'surf' is none of text, substring, regex"),
             ({"data_key": ["det", "x"]}, r"one data key.*db\(data_key='a'\)\(data_key='b'\)"),
             ({"data_key": None}, "one data key, not None"),

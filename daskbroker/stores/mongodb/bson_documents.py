@@ -36,6 +36,7 @@ from ...core.errors import BadDocument, StoreDamaged
 from ...core.field_rows import has_fields
 from ...core.frozen import ArrayList
 from ...core.stored import fault_of
+from ..stored_text import storable
 
 __all__ = [
     "ARRAYS",
@@ -51,7 +52,6 @@ __all__ = [
     "is_packed",
     "is_simple",
     "sparse_bson",
-    "storable",
     "to_bson",
 ]
 
@@ -269,14 +269,6 @@ def is_simple(key: str) -> bool:
     return bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
 
 
-def storable(text: str) -> str:
-    """Return text with lone surrogates escaped, as BSON needs it.
-
-    Uids are stored and looked up in this form.
-    """
-    return text.encode("utf8", "backslashreplace").decode()
-
-
 def _encoded(doc: dict[str, Any]) -> bytes | None:
     """Return a document as BSON, or None if it would not come back unchanged."""
     try:
@@ -324,7 +316,7 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
     if "packed" in side:
         content = unpack(side["packed"])
         if not isinstance(content, dict):
-            raise StoreDamaged(f"{SIDE}.packed holds no document")
+            raise StoreDamaged(f"{SIDE}.packed is not a document")
         return content
     doc = {k: v for k, v in found.items() if k not in ("_id", SIDE)}
     return _with_rows(_with_arrays(doc, side), side)

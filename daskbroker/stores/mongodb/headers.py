@@ -15,6 +15,7 @@ from ...core.errors import StoreDamaged
 from ...core.search import Search
 from ..checking import CheckedHeader
 from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..stored_text import storable
 from .bad_headers import RAW, BadHeaders
 from .bson_documents import (
     check_size,
@@ -22,13 +23,14 @@ from .bson_documents import (
     from_bson,
     is_packed,
     sparse_bson,
-    storable,
     to_bson,
 )
 from .checking import check_headers
-from .database import REFUSED, Database, OwnCursor
+from .database import Database
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
+from .own_cursor import OwnCursor
+from .server_errors import REFUSED
 
 __all__ = ["MongoHeaderStore"]
 

@@ -24,13 +24,14 @@ from ...core.layouts import EVENT, event_metadata
 from ...core.planning import PlanBuilder
 from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
-from .bson_documents import ROWS, SIDE, storable
+from ..stored_text import storable
+from .bson_documents import ROWS, SIDE
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
+from .journal_ranges import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 from .reader import range_key
-from .survey import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 
 __all__ = ["EventPlanner"]
 

@@ -19,7 +19,7 @@ from ...core.codec import Kind
 from ...core.leaves import EXACT_INTEGER
 from .bson_documents import ARRAYS, SIDE, is_simple
 
-__all__ = ["depth_of", "kind_of", "noted_type_of", "split_types", "type_of", "value_of"]
+__all__ = ["depth_of", "kind_of_types", "noted_type_of", "split_types", "type_of", "value_of"]
 
 DEEPEST = 8
 """Maximum depth of nested arrays that are looked into."""
@@ -111,7 +111,7 @@ def _types(text: str, place: int) -> Iterator[str]:
 def _end_of(text: str, place: int) -> int:
     found = _TYPE.match(text, place)
     if found is None:
-        raise ValueError(f"{text[place:]!r:.60} begins with no type of BSON")
+        raise ValueError(f"{text[place:]!r:.60} does not begin with a BSON type")
     place = found.end()
     if not found.group().endswith(","):
         return place
@@ -124,7 +124,7 @@ def _end_of(text: str, place: int) -> int:
 # -- kinds -----------------------------------------------------------------------------------
 
 
-def kind_of(types: set[str]) -> Kind | None:
+def kind_of_types(types: set[str]) -> Kind | None:
     """Return the kind that :func:`daskbroker.core.codec.encode` gives values of these types.
 
     None if no row has a value.

@@ -12,11 +12,12 @@ import pyarrow as pa
 from ...core.arrays import ArrayForm, array_block, blank, with_gaps
 from ...core.codec import MISSING
 from ...core.errors import BadQuery, StoreError
+from ...core.layouts import as_one_chunk
 from ...core.layouts import cells as cells_of
-from ...core.layouts import whole
 from ...core.schema import object_cells
 from ...core.structured import structured_cell
-from .columns import Block, ColumnSource, Piece
+from .columns import ColumnSource
+from .row_block import ChunkRows, RowBlock
 
 __all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]
 
@@ -53,7 +54,7 @@ class StoredArray(ColumnSource):
         """Shape of each cell."""
         return self.form.shape or ()
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         pairs = zip(tables, block.pieces, strict=True)
         parts = [self._chosen(table, piece) for table, piece in pairs]
@@ -61,13 +62,13 @@ class StoredArray(ColumnSource):
             return np.empty((0, *self.cell_shape), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _chosen(self, table: pa.Table, piece: Piece) -> np.ndarray:
+    def _chosen(self, table: pa.Table, piece: ChunkRows) -> np.ndarray:
         if self.form.shape is None:
             return object_cells(table, self.name, piece.rows, self.form, None)
         place = table.schema.get_field_index(self.name)
         if place < 0:
             return array_block(None, None, piece.length, self.form)
-        column, field = whole(table.column(place)), table.schema.field(place)
+        column, field = as_one_chunk(table.column(place)), table.schema.field(place)
         return array_block(column, field, table.num_rows, self.form)[piece.rows]
 
 
@@ -129,7 +130,7 @@ class StructuredField(ColumnSource):
             return ()
         return (*(self.form.shape or ())[:-1], *leaf_dtype(self.fields, self.path).shape)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`.
 
         Raises
@@ -198,7 +199,7 @@ class Cast(ColumnSource):
         """See :meth:`ColumnSource.of_owners`."""
         return Cast(self.name, self.source.of_owners(places), self.dtype)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`.
 
         Raises
@@ -217,5 +218,5 @@ class Cast(ColumnSource):
             reason = error
         raise BadQuery(
             f"dtypes={{{self.name!r}: {str(self.dtype)!r}}}: that dtype does not hold all values "
-            f"of {self.name!r} ({reason}); those that are stored are {self.source.dtype}"
+            f"of {self.name!r} ({reason}); the stored values have dtype {self.source.dtype}"
         )

@@ -22,9 +22,10 @@ from ...core.codec import block as block_of
 from ...core.codec import field_kind
 from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
-from ...core.layouts import whole
+from ...core.layouts import as_one_chunk
 from ...core.schema import to_pandas
-from .columns import Block, ColumnSource
+from .columns import ColumnSource
+from .row_block import RowBlock
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 
 __all__ = ["RestoredColumn", "Restoring"]
@@ -63,7 +64,7 @@ class RestoredColumn(ColumnSource):
         """See :attr:`ColumnSource.physical`."""
         return (self.name,)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         parts = []
         for table, piece in zip(tables, block.pieces, strict=True):
@@ -88,9 +89,9 @@ class RestoredColumn(ColumnSource):
         if place >= 0 and self.cell.dtype.kind != "O":
             kind = field_kind(table.schema.field(place))[0]
             if kind.name == "array" and not kind.nulls and kind.dtype != "<U":
-                return block_of(whole(table.column(place)), kind)
+                return block_of(as_one_chunk(table.column(place)), kind)
             if kind.name in SCALARS and not kind.nulls:
-                return whole(table.column(place)).to_numpy(zero_copy_only=False)
+                return as_one_chunk(table.column(place)).to_numpy(zero_copy_only=False)
         return to_pandas(table, self.name, "object")
 
 

@@ -23,7 +23,7 @@ from ..dataset.stored_form import (
     DatasetForm,
     StoredForm,
     VariableForm,
-    encoded,
+    encoded_form,
     time_units,
 )
 from .new_run import DTYPES, NewRun, Pairs, posix_seconds
@@ -315,7 +315,7 @@ class _Cube:
             return {}
         values = self.flat[list(constant)].compute(scheduler=self.scheduler)
         data = {
-            form.key: normalize(encoded(values[name].values, f"variable {name}"), str(name))
+            form.key: normalize(encoded_form(values[name].values, f"variable {name}"), str(name))
             for name, form in constant.items()
         }
         return {
@@ -333,7 +333,7 @@ class _Cube:
         for begin, end in self._cuts():
             part = self._part(begin, end)
             cells = {
-                form.key: encoded(part[name], f"variable {name}")
+                form.key: encoded_form(part[name], f"variable {name}")
                 for name, form in self._varying.items()
             }
             stamps = {

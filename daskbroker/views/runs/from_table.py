@@ -78,8 +78,8 @@ def table_to_stream(
         frame = frame.to_frame(name="value" if frame.name is None else frame.name)
     if not is_dataframe_like(frame):
         raise BadDocument(
-            f"a {type(frame).__name__} is no table; give a DataFrame or a Series, and a Dataset to "
-            "dataset_to_stream"
+            f"a {type(frame).__name__} is not a table; give a DataFrame or a Series, or use "
+            "dataset_to_stream for a Dataset"
         )
     attrs = dict(
         getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {})

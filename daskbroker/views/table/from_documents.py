@@ -30,7 +30,7 @@ class MemoryReader(ChunkReader):
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
-        raise StoreDamaged(f"{key!r} is no chunk in memory")
+        raise StoreDamaged(f"{key!r} is not a chunk in memory")
 
 
 class RunBuffer:

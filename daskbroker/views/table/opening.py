@@ -28,10 +28,10 @@ from ...core.settings import setting
 from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names, common_cells
 from ..options import ViewOptions
-from ..rows import RowGroup, coalesce, cut, group_rows
+from ..rows import RowGroup, coalesce, cut_groups, group_rows
 from .collection import DataFrame, concat, from_partitions
 from .partitions import Partitions, RowChoice
-from .reading import Part, Payload, Piece, TableOptions, TableReader
+from .reading import ChunkGroup, PartitionChunk, Payload, TableOptions, TableReader
 
 __all__ = ["StreamPartitions", "concat", "table", "target_bytes"]
 
@@ -125,7 +125,7 @@ class StreamPartitions(Partitions):
         # A scheduler needs milliseconds for each task, so a table has at most some thousands.
         total = sum(group.bytes for group in groups)
         target = max(options.target, total // MOST_PARTITIONS)
-        self._groups: list[RowGroup] = cut(groups, target) if external else groups
+        self._groups: list[RowGroup] = cut_groups(groups, target) if external else groups
         self._ranges = coalesce(self._groups, target)
 
     def _external_bytes(self) -> int:
@@ -264,17 +264,17 @@ class StreamPartitions(Partitions):
             filling = filling.of_runs({self._groups[number].run for number in groups})
         return Payload(self._plan.reader, pieces, filling, chosen)
 
-    def _piece(self, number: int) -> Piece:
+    def _piece(self, number: int) -> ChunkGroup:
         group = self._groups[number]
         descriptors = self._plan.records["descriptor"]
         parts = []
         for place in group.places:
             descriptor = int(descriptors[place])
             constants, targets = self._constants_of[descriptor], self._targets_of[descriptor]
-            parts.append(Part(self._plan.keys[place], constants, targets))
+            parts.append(PartitionChunk(self._plan.keys[place], constants, targets))
         within = (group.seq_min, group.seq_max) if group.within else None
         near = 0.0 if self._filling is None else float(self._nears[number])
-        return Piece(group.simple, tuple(parts), within, near, group.run, group.numbers)
+        return ChunkGroup(group.simple, tuple(parts), within, near, group.run, group.numbers)
 
     @cached_property
     def _targets_of(self) -> dict[int, tuple[Target, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskbroker.stores.mongodb import planning, survey
+from daskbroker.stores.mongodb import journal_ranges, planning
 from daskbroker.testing import RunBuilder, assert_documents_equal
 from daskbroker.testing.arrays import fresh_run
 from daskbroker.testing.base import insert_all
@@ -16,7 +16,7 @@ ROWS = 60
 @pytest.fixture(autouse=True)
 def _ranges_of_ten_rows(monkeypatch):
     monkeypatch.setattr(planning, "RANGE_ROWS", 10)
-    monkeypatch.setattr(survey, "RANGE_ROWS", 10)
+    monkeypatch.setattr(journal_ranges, "RANGE_ROWS", 10)
 
 
 def values(row):

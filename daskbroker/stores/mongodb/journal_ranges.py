@@ -19,7 +19,7 @@ from ...core.chunks import Statistics
 from ...core.codec import Kind
 from ...core.pages import CHUNK_BYTES
 from .bson_documents import ROWS, SIDE
-from .value_types import kind_of, noted_type_of, split_types
+from .value_types import kind_of_types, noted_type_of, split_types
 
 __all__ = [
     "RANGE_ROWS",
@@ -119,7 +119,7 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
     packed, size = False, 0
     for row in rows:
         if not _is_sound(row["k"]):
-            raise OddEvent(f"an event of time {row.get('t')!r} makes no sense")
+            raise OddEvent(f"an event of time {row.get('t')!r} is malformed")
         time = row["t"]
         full = len(times) >= RANGE_ROWS or size >= CHUNK_BYTES
         if full and time > times[-1]:
@@ -149,7 +149,7 @@ def _kinds(types: set[str], keys: tuple[str, ...]) -> dict[str, Kind]:
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(split_types, types), strict=True))
     for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
-        kind = kind_of(set(found))
+        kind = kind_of_types(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
             kinds[f"ts:{key}"] = Kind("float", nulls=True)
