@@ -22,7 +22,16 @@ import yaml
 
 from .field_rows import array_of_rows, lists_of
 
-__all__ = ["FROZEN", "ArrayList", "FrozenDict", "FrozenList", "freeze", "freeze_lists", "to_pickle"]
+__all__ = [
+    "FROZEN",
+    "ArrayList",
+    "FrozenDict",
+    "FrozenList",
+    "freeze",
+    "freeze_lists",
+    "frozen_array",
+    "to_pickle",
+]
 
 ATOMS = frozenset({float, str, int, bool, type(None), bytes, uuid.UUID})
 
@@ -89,6 +98,9 @@ class FrozenList(list[Any]):
         return (list, (self.copy(),))
 
 
+_set = object.__setattr__
+
+
 class ArrayList(FrozenList):
     """List of the values of an array, which remembers the array's dtype and shape.
 
@@ -110,8 +122,17 @@ class ArrayList(FrozenList):
 
     def __init__(self, values: Iterable[Any], dtype: np.dtype, shape: Iterable[int]) -> None:
         super().__init__(_frozen_items(values))
-        object.__setattr__(self, "dtype", dtype)
-        object.__setattr__(self, "shape", tuple(shape))
+        _set(self, "dtype", dtype)
+        _set(self, "shape", tuple(shape))
+
+    @classmethod
+    def of_numbers(cls, array: np.ndarray) -> ArrayList:
+        """Return the list of an array of numbers, of one dimension or more."""
+        found = cls.__new__(cls)
+        list.__init__(found, array.tolist() if array.ndim == 1 else map(frozen_array, array))
+        _set(found, "dtype", array.dtype)
+        _set(found, "shape", array.shape)
+        return found
 
     def array(self) -> np.ndarray:
         """Return a new array of the values."""
@@ -179,6 +200,14 @@ def _frozen_items(values: Any) -> Iterable[Any]:
     if FROZEN.issuperset(map(type, values)):
         return values
     return [freeze(item) for item in values]
+
+
+def frozen_array(array: np.ndarray) -> FrozenList:
+    """Return an array of numbers, of one dimension or more, as a list.
+
+    It is made only when its event is, because numbers take four times the space as objects.
+    """
+    return FrozenList(array.tolist() if array.ndim == 1 else map(frozen_array, array))
 
 
 def freeze_lists(values: Iterable[Any], levels: int = 1) -> list[Any]:

@@ -26,7 +26,7 @@ from .codec import (
     text_reader,
 )
 from .documents import Document, frozen_document, plain
-from .frozen import ArrayList, FrozenDict, FrozenList, freeze, freeze_lists
+from .frozen import ArrayList, FrozenDict, freeze, freeze_lists, frozen_array
 from .json_text import marked_json
 from .leaves import is_plain_leaf
 
@@ -370,18 +370,6 @@ def as_one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks()
 
 
-def _frozen_row(row: np.ndarray) -> FrozenList:
-    """Return an array as a list.
-
-    It is made only when its event is, because numbers take four times the space as objects.
-    """
-    return FrozenList(row.tolist() if row.ndim == 1 else map(_frozen_row, row))
-
-
-def _remembering(row: np.ndarray) -> ArrayList:
-    return ArrayList(row.tolist(), row.dtype, row.shape)
-
-
 def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     names = [name for name in table.column_names if name.startswith(prefix)]
     keys = [name[len(prefix) :] for name in names]
@@ -402,7 +390,7 @@ def _frozen_cells(
 ) -> Iterable[Any]:
     if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
         rows = block(as_one_chunk(table.column(name)), kind)
-        return map(_frozen_row if is_plain_leaf(kind.dtype) else _remembering, rows)
+        return map(frozen_array if is_plain_leaf(kind.dtype) else ArrayList.of_numbers, rows)
     found = cells(table, name)
     if kind.name in TEXTS:
         return list(map(freeze, found))
