@@ -297,15 +297,17 @@ class DataBroker:
         since, until
             Earliest and latest start time, both inclusive: POSIX seconds, datetimes or ISO text,
             in the broker's zone if they have none. As ``until``, a date or a text to the hour,
-            minute or second means the last instant of that period.
+            minute or second means the last instant of that period; so does a ``datetime64`` in
+            days, weeks, months or years, which is a date, while one in hours or less is an instant.
         **query
             Mongo-style filter on start documents, such as ``**{"sample.name": "x"}``. Some words
             are reserved, whatever keys documents have: ``stop={...}`` and ``descriptor={...}``
             filter on those documents; ``data_key="det"`` finds runs in which some descriptor has
             this data key; ``start_time`` and ``stop_time`` are synonyms of ``since`` and
             ``until``; ``exit_status="fail"`` filters on the stop document; ``derived=False`` finds
-            raw runs, ``derived=True`` runs made from others. ``start={...}`` filters on start
-            documents, including keys that are named like a reserved word.
+            raw runs, ``derived=True`` runs made from others, ``derived_from="3a8f12cd"`` those made
+            from this run, given by its uid or the first five or more characters. ``start={...}``
+            filters on start documents, including keys that are named like a reserved word.
 
         Returns
         -------
@@ -320,9 +322,10 @@ class DataBroker:
         Warns
         -----
         SearchWarning
-            If nothing is found and the query has a list as value, or a key that none of the newest
-            1,000 runs has; also if start documents have a key named like a reserved word. Each
-            warning is given once.
+            If nothing is found and the query has a list as value, a key that none of the newest
+            1,000 runs has, a value of another type than theirs (``scan_id="1"``), or the beginning
+            of a uid; also if start documents have a key named like a reserved word. Each warning is
+            given once.
         """
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))

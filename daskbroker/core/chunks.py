@@ -351,7 +351,7 @@ class ChunkPlan:
     def by_run(self) -> dict[str, ChunkPlan]:
         """Return the plan of each run that has a descriptor, by uid.
 
-        Each is what :meth:`of_descriptors` would return, except that `bad` is empty.
+        Each is what :meth:`of_descriptors` would return, with that run in `bad` if it is there.
         """
         # All runs are cut from one sorted copy, rather than each from the whole plan.
         places: dict[str, list[int]] = {}
@@ -376,7 +376,8 @@ class ChunkPlan:
                 schemas = tuple(schemas[number] for number in used.tolist())
             own = tuple(self.descriptors[place] for place in places[uid])
             some_keys = tuple(keys[begin:end])
-            plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store)
+            bad = {uid: self.bad[uid]} if uid in self.bad else {}
+            plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store, bad)
         return plans
 
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:

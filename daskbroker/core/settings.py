@@ -9,6 +9,7 @@ dask: the package sets at import how they are looked up.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import wrap
@@ -16,7 +17,7 @@ from typing import Any
 
 from .errors import ConfigError
 
-__all__ = ["SETTINGS", "Setting", "look_up_by", "setting", "settings_yaml"]
+__all__ = ["KINDS", "SETTINGS", "Setting", "look_up_by", "setting", "settings_yaml"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,7 @@ class Setting:
     default
         Value if the configuration has none.
     kind
-        Type of the value: ``"int"``, ``"seconds"``, ``"bytes"`` (a number, or text such as
-        ``"64 MiB"``), ``"bool"``, ``"text"``, or a tuple of the possible values.
+        Type of the value, one of :data:`KINDS`, or a tuple of the possible values.
     help
         Description for users.
     """
@@ -38,6 +38,16 @@ class Setting:
     kind: str | tuple[str, ...]
     help: str
 
+
+KINDS = {
+    "int": "a whole number, 0 or more",
+    "seconds": "a number of seconds, 0 or more",
+    "bytes": "a number of bytes, or text such as '64 MiB'",
+    "bool": "true or false",
+    "zone": "a time zone such as 'Europe/Berlin', an offset such as '+01:00', or 'local'",
+    "folder": "the path of a folder, or null for none",
+}
+"""Types of settings, with the values that they may have."""
 
 SETTINGS: dict[str, Setting] = {
     "partition-size": Setting(
@@ -62,7 +72,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "timezone": Setting(
         "UTC",
-        "text",
+        "zone",
         "Time zone of a broker that is opened without one: an IANA name, an offset such as "
         "+02:00, or local for the machine's. Times without a zone are read in it, and all "
         "times are shown in it.",
@@ -123,7 +133,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "mongo-spool": Setting(
         None,
-        "text",
+        "folder",
         "Local folder in which events for MongoDB wait until they are sent; without one they are "
         "sent at once.",
     ),
@@ -143,7 +153,7 @@ def look_up_by(get: Callable[[str, Any], Any], parse_bytes: Callable[[Any], int]
 
 
 def setting(name: str) -> Any:
-    """Return the present value of a setting, converted to its type; text is not checked.
+    """Return the present value of a setting, converted to its type.
 
     Raises
     ------
@@ -154,15 +164,17 @@ def setting(name: str) -> Any:
     value = _look_up(f"daskbroker.{name}", known.default)
     try:
         return _typed(known, value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, AttributeError, ConfigError):
+        allowed = _allowed(known)
         raise ConfigError(
-            f"daskbroker.{name} in dask's configuration must be {_allowed(known)}, not {value!r}"
+            f"daskbroker.{name} in dask's configuration must be {allowed}, not {value!r:.200}"
         ) from None
 
 
 def _allowed(known: Setting) -> str:
     """Return the values that a setting can have, in words."""
-    return known.kind if isinstance(known.kind, str) else f"one of {', '.join(known.kind)}"
+    several = not isinstance(known.kind, str)
+    return f"one of {', '.join(known.kind)}" if several else KINDS[str(known.kind)]
 
 
 def settings_yaml() -> str:
@@ -179,21 +191,60 @@ def settings_yaml() -> str:
 
 
 def _typed(known: Setting, value: Any) -> Any:
-    if known.kind == "int":
-        return int(value)
-    if known.kind == "seconds":
-        seconds = float(value)
-        if not 0 <= seconds < float("inf"):
+    if isinstance(known.kind, tuple):
+        if value not in known.kind:
             raise ValueError
-        return seconds
-    if known.kind == "bytes":
-        return int(_parse_bytes(value))
-    if known.kind == "bool":
-        if not isinstance(value, (bool, int)):
-            raise TypeError
-        return bool(value)
-    if known.kind == "text":
         return value
-    if value not in known.kind:
+    return _CONVERT[known.kind](value)
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or number < 0 or (not isinstance(value, str) and number != value):
         raise ValueError
+    return number
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if isinstance(value, bool) or not 0 <= seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _size(value: Any) -> int:
+    size = int(_parse_bytes(value))
+    if isinstance(value, bool) or size < 0:
+        raise ValueError
+    return size
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, int) or value not in (0, 1):
+        raise ValueError
+    return bool(value)
+
+
+def _zone(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    from .clock import LOCAL, zone_of  # which needs pandas
+
+    if value not in LOCAL:
+        zone_of(value)
     return value
+
+
+def _folder(value: Any) -> str | None:
+    if value is None:
+        return None
+    path = os.fspath(value)
+    if not isinstance(path, str) or "\0" in path:
+        raise ValueError
+    return path
+
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "int": _whole, "seconds": _seconds, "bytes": _size, "bool": _flag, "zone": _zone,
+    "folder": _folder,
+}  # fmt: skip

@@ -49,7 +49,7 @@ def document_label(name: Any, doc: Any) -> str:
 def prepare(name: Any, doc: Any) -> dict[str, Any]:
     """Return a checked private copy of a document.
 
-    Arrays in events, datums and pages are kept as arrays, see
+    Arrays in events, datums and pages are kept as arrays, structured arrays in descriptors too, see
     :func:`daskbroker.core.documents.normalize`. Bulk documents are only copied; their rows are
     checked by :func:`daskbroker.core.bulk.expand_bulk`.
 
@@ -65,7 +65,9 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
     if type(doc) is not dict and not isinstance(doc, Mapping):
         raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
     try:
-        plain: dict[str, Any] = normalize(doc, "", arrays=name not in SCHEMA_CHECKED)
+        plain: dict[str, Any] = normalize(
+            doc, "", arrays=name not in SCHEMA_CHECKED, rows=name == "descriptor"
+        )
         if name in SCHEMA_CHECKED:
             _check_schema(name, plain, "")
         elif name in ROWS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -164,6 +165,28 @@ class SearchConformance(Conformance):
             ({"descriptor": {"nam": "primary"}}, "no key of descriptor .*there is: 'name'"),
             ({"plan_name": ["scan", "count"]}, r"{'plan_name': {'\$in': \[…\]}}"),
             ({"exit_status": ("fail", "abort")}, r"{'exit_status': {'\$in': \[…\]}}"),
+            (
+                {"scan_id": "1"},
+                r"'scan_id' is a number in the start .*, not text: .*{'scan_id': 1}",
+            ),
+            ({"scan_id": {"$in": ["1", "2"]}}, r"is a number .* write {'scan_id': 1}"),
+            ({"scan_id": re.compile("1")}, "'scan_id' is a number .* not text"),
+            ({"plan_name": 5}, r"is text .*, not a number: write {'plan_name': '5'}"),
+            ({"plan_name": {"$gt": 5}, "scan_id": 1}, "'plan_name' is text"),
+            ({"sample": "Ag"}, "is a mapping .* one of its keys, sample.heat.*, sample.name"),
+            ({"sample": {"name": "Ag"}}, r"a mapping .* compared as a whole.*{'sample.name': …}"),
+            ({"time": "1970"}, "'time' is a number .*: since= and until= take dates"),
+            ({"sample.heat.zone": "1"}, r"write {'sample.heat.zone': 1}"),
+            ({"sample.heat.0.zone": True}, "'sample.heat.0.zone' is a number .* not a boolean"),
+            ({"stop": {"num_events.primary": "2"}}, r"write {'num_events.primary': 2}"),
+            ({"descriptor": {"name": 1}}, "'name' is text in the descriptor documents"),
+            ({"uid": "run-0-of"}, r"compared as a whole; db\['run-0-of'\] finds"),
+            ({"uid": {"$in": ["run-0-of"]}}, r"db\['run-0-of'\] finds"),
+            ({"uid": "run"}, r"uid={'\$regex': '\^run'} finds runs"),
+            ({"uid": 7}, "'uid' is text"),
+            ({"uid": "absent"}, None),
+            ({"plan_name": {"$not": {"$regex": "."}}}, None),
+            ({"sample.name": None}, None),
             ({"plan_name": "absent"}, None),
             ({"sample.heat.zone": 7}, None),
             ({"sample.heat.0.zone": 7}, None),
@@ -184,6 +207,22 @@ class SearchConformance(Conformance):
             assert not searched(**query)
         for way in ways:
             assert not _told(lambda way=way: way(searched(**query)))
+
+    def test_runs_made_of_a_run(self, searched: Any) -> None:
+        """By its uid, or what is shown of it; a mapping and a key below are as they were."""
+        origin: dict[str, Any] = {"derived_from": "run-2-of-these"}
+        insert_all(searched, make_run(1, uid="text-as-origin", time=9800.0, **origin))
+        for part in ("run-0-of-these", "run-0-of", "run-0"):
+            assert _uids(searched(derived_from=part)) == ["derived-of-0"]
+            assert len(searched(derived=True)(derived_from=part)) == 1
+        assert _uids(searched(derived_from="run-2-of")) == ["text-as-origin"]
+        for part in ("run-1-of", "run", "0-of-these"):
+            assert _uids(searched(derived_from=part)) == []
+        told = searched["derived-of-0"].start["derived_from"]
+        for query in ({"derived_from": told}, {"derived_from.runs": "run-0-of-these"}):
+            assert _uids(searched(**query)) == ["derived-of-0"]
+        assert _uids(searched(derived_from={"$exists": False}))[0] == "run-3-of-these"
+        assert "derived_from='run-0-of'" in repr(searched(derived_from="run-0-of"))
 
     def test_what_is_found_is_not_warned_of(self, searched: Any) -> None:
         """A list that is one, an empty slice, a store without runs."""

@@ -64,10 +64,10 @@ def test_each_default_is_valid_and_stays_when_its_neighbours_are_replaced():
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("prefetch", "many", "must be int, not 'many'"),
-        ("sync-interval", -1, "must be seconds, not -1"),
-        ("seal-bytes", "much", "must be bytes, not 'much'"),
-        ("mongo-journaled", "perhaps", "must be bool, not 'perhaps'"),
+        ("prefetch", "many", "must be a whole number, 0 or more, not 'many'"),
+        ("sync-interval", -1, "must be a number of seconds, 0 or more, not -1"),
+        ("seal-bytes", "much", "must be a number of bytes, or text such as '64 MiB', not 'much'"),
+        ("mongo-journaled", "perhaps", "must be true or false, not 'perhaps'"),
         ("verify", "sometimes", "must be one of first, always, never, not 'sometimes'"),
     ],
 )
@@ -77,3 +77,46 @@ def test_a_value_that_is_not_valid_is_an_error_that_names_the_setting(name, valu
         pytest.raises(ConfigError, match=f"daskbroker.{name} in dask's configuration {said}"),
     ):
         setting(name)
+
+
+NAN, INF = float("nan"), float("inf")
+WRONG = {
+    "timezone": [5, "Mars/Olympus", "", None, ["UTC"], True],
+    "mongo-spool": [5, True, ["x"], b"folder", "a\0b"],
+    "prefetch": [True, 1.5, -1, None, NAN, INF, "many"],
+    "seal-bytes": [-5, None, "x", INF, True, "-1 MiB"],
+    "picture-seconds": [-1, None, "x", INF, NAN, True],
+    "peek-after-stop": [2, "no", None, 0.5],
+    "verify": ["sometimes", None, True, ["first"], 1],
+    "shape-mismatch": ["ignore"],
+}
+RIGHT = {
+    "timezone": [("local", "local"), ("+01:00", "+01:00"), ("Europe/Berlin", "Europe/Berlin")],
+    "mongo-spool": [(None, None), ("~/spool", "~/spool"), (Path("/spool"), "/spool")],
+    "prefetch": [(0, 0), ("8", 8), (4.0, 4)],
+    "seal-bytes": [(0, 0), ("1 KiB", 1024), (2.0, 2)],
+    "picture-seconds": [(0, 0.0), ("2", 2.0)],
+    "peek-after-stop": [(0, False), (True, True)],
+}
+
+
+def test_values_of_settings(tmp_path):
+    for name in SETTINGS:
+        setting(name)  # the defaults are valid
+    for name, values in RIGHT.items():
+        for value, expected in values:
+            with dask.config.set({f"daskbroker.{name}": value}):
+                assert setting(name) == expected
+    for name, values in WRONG.items():
+        allowed = "one of" if isinstance(SETTINGS[name].kind, tuple) else ""
+        for value in values:
+            with (
+                dask.config.set({f"daskbroker.{name}": value}),
+                pytest.raises(ConfigError, match=rf"^daskbroker\.{name} .* must be {allowed}.*not"),
+            ):
+                setting(name)
+    with (
+        dask.config.set({"daskbroker.timezone": "Mars"}),
+        pytest.raises(ConfigError, match=r"daskbroker\.timezone .*'Europe/Berlin'.*not 'Mars'"),
+    ):
+        daskbroker.connect(tmp_path)

@@ -94,7 +94,10 @@ def filler(value: Any, dtype: np.dtype) -> Any:
     given = np.asarray(value)
     if given.dtype.kind not in "biufc" or (given.dtype.kind == "b") != (dtype.kind == "b"):
         raise Mismatch(f"it is not of dtype {dtype}")
-    return cast(given[None], dtype)[0]
+    try:
+        return cast(given[None], dtype)[0]
+    except Mismatch:
+        raise Mismatch(f"it is no value of {dtype}") from None
 
 
 Rules = Mapping[tuple[str, str], Rule]

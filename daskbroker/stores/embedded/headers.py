@@ -152,11 +152,30 @@ class EmbeddedHeaderStore(HeaderStore):
             return
         offset = 0
         if start > NEAR:
-            narrowed, bad = self._without_bad(narrowed)
-            yield from bad
-            offset, start, end = start, 0, None if end is None else end - start
+            offset = self._offset_of(narrowed, start, oldest_first)
+            start, end = 0, None if end is None else end - start
         rows = self._pages(narrowed, offset, end, oldest_first)
         yield from take_sound(self._pairs(rows), start, end)
+
+    def _offset_of(self, narrowed: Narrowed, place: int, oldest_first: bool) -> int:
+        """Return how many rows, bad ones included, come before a position among the others."""
+        sound, bad = self._without_bad(narrowed)
+        if not bad:
+            return place
+        order, sign = ("ASC", "<") if oldest_first else ("DESC", ">")
+        with self._database.read() as connection:
+            last = connection.execute(
+                f"SELECT time, id FROM header WHERE {sound.where} "
+                f"ORDER BY time {order}, id {order} LIMIT 1 OFFSET ?",
+                [*sound.parameters, place - 1],
+            ).fetchone()
+            if last is None:
+                return place + len(bad)
+            query = (
+                f"SELECT count(*) FROM header WHERE ({narrowed.where}) AND (time, id) {sign} (?, ?)"
+            )
+            before = connection.execute(query, [*narrowed.parameters, *last]).fetchone()[0]
+        return int(before) + 1
 
     def _pairs(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[FoundHeader]:
         for row in rows:

@@ -41,9 +41,13 @@ _SCALARS = {"double", "int", "long", "bool", "string", "null", "binData"}
 
 def value_of(key: str) -> Any:
     """Return the expression for the value under a data key, which may have any characters."""
+    return _member("$data", key)
+
+
+def _member(mapping: str, key: str) -> Any:
     if is_simple(key):
-        return f"$data.{key}"
-    return {"$getField": {"field": {"$literal": key}, "input": "$data"}}
+        return f"{mapping}.{key}"
+    return {"$getField": {"field": {"$literal": key}, "input": mapping}}
 
 
 def depth_of(claim: Mapping[str, Any]) -> int:
@@ -60,9 +64,9 @@ def depth_of(claim: Mapping[str, Any]) -> int:
 def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
     """Return the expression for the type of an event's value, followed by its noted dtype."""
     depth, value = depth_of(claim), value_of(key)
-    if not depth or not is_simple(key):
+    if not depth:
         return type_of(value, depth)
-    noted = f"${SIDE}.{ARRAYS}.{key}"
+    noted = _member(f"${SIDE}.{ARRAYS}", key)
     return {"$concat": [type_of(value, depth), {"$ifNull": [noted, ""]}]}
 
 

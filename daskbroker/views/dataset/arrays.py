@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from ...core.structured import structured_cell
 from .columns import ColumnSource
 from .row_block import ChunkRows, RowBlock
 
-__all__ = ["Cast", "StoredArray", "StructuredField"]
+__all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]
 
 OBJECT = np.dtype(object)
 
@@ -72,6 +72,22 @@ class StoredArray(ColumnSource):
         return array_block(column, field, table.num_rows, self.form)[piece.rows]
 
 
+def leaf_paths(dtype: np.dtype) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each field of a dtype that has no fields itself."""
+    for name in dtype.names or ():
+        if dtype[name].names:
+            yield from ((name, *path) for path in leaf_paths(dtype[name]))
+        else:
+            yield (name,)
+
+
+def leaf_dtype(dtype: np.dtype, path: Sequence[str]) -> np.dtype:
+    """Return the dtype of the field at a path."""
+    for name in path:
+        dtype = dtype[name]
+    return dtype
+
+
 @dataclass(frozen=True)
 class StructuredField(ColumnSource):
     """Source that is one field of a stored column of rows of fields.
@@ -82,8 +98,8 @@ class StructuredField(ColumnSource):
         Name of the column.
     fields
         Structured dtype that is declared or requested.
-    field
-        Name of the field.
+    path
+        Name of the field, after the names of those that it is a field of.
     form
         Common form of the rows of all chunks; None if they have no common shape. Then cells are
         objects.
@@ -91,7 +107,7 @@ class StructuredField(ColumnSource):
 
     name: str
     fields: np.dtype
-    field: str
+    path: tuple[str, ...]
     form: ArrayForm | None
 
     @property
@@ -102,15 +118,17 @@ class StructuredField(ColumnSource):
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
         """Dtype of the field; object for text, and if cells have no common shape."""
-        declared = self.fields[self.field]
+        declared = leaf_dtype(self.fields, self.path).base
         if self.form is None or declared.kind in "SU":
             return OBJECT
         return with_gaps(declared) if self.form.gaps else declared
 
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Shape of the rows of a cell."""
-        return () if self.form is None else (self.form.shape or ())[:-1]
+        """Shape of the rows of a cell, followed by that of the field if it is an array."""
+        if self.form is None:
+            return ()
+        return (*(self.form.shape or ())[:-1], *leaf_dtype(self.fields, self.path).shape)
 
     def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`.
@@ -142,9 +160,11 @@ class StructuredField(ColumnSource):
                 raise StoreError(
                     f"{label}: rows of {key!r} are not of the dtype {self.fields.descr} that its "
                     f"descriptor declares: {cell!r:.80}; documents and tables have them as they "
-                    f"are, dtypes={{{f'{key}.{self.field}'!r}: dtype}} takes another dtype"
+                    f"are, dtypes={{{'.'.join((key, *self.path))!r}: dtype}} takes another dtype"
                 )
-            part[place] = rows[self.field]
+            for name in self.path:
+                rows = rows[name]
+            part[place] = rows
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ OBJECT_BYTES = 56
 """Bytes of a Python object in addition to its content."""
 SIZES = {"bool": 1, "null": 0}
 """Bytes of a scalar by kind, if they are not 8."""
-LOOSE = ("str", "list", "json")
+LOOSE = ("str", "list", "rows", "json")
 """Kinds of cells that have no fixed size."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xarray as xr
+from xarray.core import indexing
 from xarray.indexes import PandasIndex, PandasMultiIndex
 
 from ...core.chunks import chunk_label
@@ -196,7 +197,9 @@ class Restoring:
         variable.dims = (self._dim, *inner)
         variable.attrs = dict(form.attrs)
         if variable.dtype != form.cell.dtype:
-            variable = variable.astype(form.cell.dtype)
+            # Not by `Variable.astype`, which makes pandas' text of objects on the way.
+            data = variable.data.astype(form.cell.dtype)
+            variable = _variable(variable.dims, data, variable.attrs)
         if scalar:
             return variable.isel({self._dim: 0})
         return variable if self.form.dim is None else variable.transpose(*form.dims)
@@ -210,7 +213,7 @@ class Restoring:
                 f"{chunk_label(self._descriptor)}: the configuration of {DEVICE!r} has no "
                 f"{form.key!r} of the shape {list(form.cell.shape)}: {error}"
             ) from None
-        return xr.Variable(form.dims, array, dict(form.attrs))
+        return _variable(form.dims, array, dict(form.attrs))
 
     def _wanted(self, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
         """Return the selected variables, and the coordinates that belong to their dimensions."""
@@ -245,3 +248,12 @@ class Restoring:
             if result.coords.keys() >= set(levels):
                 result = result.set_xindex(list(levels), PandasMultiIndex)
         return result
+
+
+def _variable(dims: tuple[Any, ...], data: Any, attrs: Mapping[Any, Any]) -> xr.Variable:
+    """Return a variable; of text with lone surrogates too, which pandas cannot hold."""
+    try:
+        return xr.Variable(dims, data, attrs)
+    except UnicodeEncodeError:
+        lazy = indexing.LazilyIndexedArray(indexing.NumpyIndexingAdapter(data))
+        return xr.Variable(dims, lazy, attrs)

@@ -13,10 +13,17 @@ import pandas as pd
 from ...assets.access import FileAccess
 from ...assets.filling.filling import Filling, Target
 from ...core.chunks import ChunkPlan
-from ...core.fields import Field, project, select
+from ...core.fields import Field, select
 from ...core.graph_names import graph_name, runs_name
 from ...core.run_plan import RunPlan
-from ...core.schema import TableColumn, empty_frame, posix_to_datetime, stream_attrs, table_columns
+from ...core.schema import (
+    TableColumn,
+    constant_of,
+    empty_frame,
+    posix_to_datetime,
+    stream_attrs,
+    table_columns,
+)
 from ...core.settings import setting
 from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names, common_cells
@@ -171,8 +178,7 @@ class StreamPartitions(Partitions):
             return descriptor["run_start"]
         if field.role == "descriptor":
             return descriptor["uid"]
-        start, stop = self._runs[descriptor["run_start"]]
-        return project(field, start, stop, descriptor)
+        return constant_of(field, descriptor, self._runs)
 
     @cached_property
     def meta(self) -> pd.DataFrame:
