@@ -68,7 +68,7 @@ def test_start_and_stop_are_looked_through_together():
         ("  ", "substring", "must be text"),
         (5, "text", "must be text"),
         ("--", "text", "no word"),
-        ("(", "regex", "no regular expression"),
+        ("(", "regex", "is not a valid regular expression"),
     ],
 )
 def test_refused(full, search, message):
