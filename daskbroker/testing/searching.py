@@ -110,7 +110,7 @@ class SearchConformance(Conformance):
             ({"derived": "yes"}, r"derived: is True .* or False"),
             ({"derived": {"$exists": True}}, r"derived: is True .* or False"),
             ({"start": "Ag"}, "start: needs a query on start documents, not 'Ag'"),
-            ({"start_time": "someday"}, "'someday' is no instant"),
+            ({"start_time": "someday"}, "'someday' is not a time"),
             ({"exit_status": {"$where": "1"}}, r"stop: the operator '\$where' is not allowed"),
         ],
         ids=repr,

@@ -63,7 +63,7 @@ def test_start_and_stop_are_looked_through_together():
 @pytest.mark.parametrize(
     ("full", "search", "message"),
     [
-        ("x", "fuzzy", "none of text, substring, regex"),
+        ("x", "fuzzy", "not one of text, substring, regex"),
         ("", "text", "must be text"),
         ("  ", "substring", "must be text"),
         (5, "text", "must be text"),
