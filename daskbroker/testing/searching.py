@@ -104,7 +104,7 @@ class SearchConformance(Conformance):
         [
             ({"search": "surf"}, r"write full='surf'.*start=\{'search': …\}"),
             ({"search": "regex"}, "write full='what to search for', search='regex'"),
-            ({"full": "Ag", "search": "surf"}, "'surf' is none of text, substring, regex"),
+            ({"full": "Ag", "search": "surf"}, "'surf' is not one of text, substring, regex"),
             ({"data_key": ["det", "x"]}, r"one data key.*db\(data_key='a'\)\(data_key='b'\)"),
             ({"data_key": None}, "one data key, not None"),
             ({"derived": "yes"}, r"derived: is True .* or False"),
