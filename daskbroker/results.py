@@ -25,10 +25,10 @@ from .core.run_plan import RunPlan
 from .core.search import Search, compile_search
 from .core.stored_streams import from_store
 from .described import having_descriptors, may_have_descriptors
-from .display.frames import runs_frame
 from .display.header_list import HeaderList
 from .display.listing import FOLDED, SHOWN, Listing
 from .display.plots import Y, plot_runs
+from .display.runs_frame import runs_frame
 from .event_source import meant_fields
 from .exporting.runs import export
 from .header import Header

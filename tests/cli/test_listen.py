@@ -338,5 +338,5 @@ def test_without_pyzmq(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zmq", None)
     done = run("listen", "zmq://localhost:5568", "--db", tmp_path / "s", "--spool", tmp_path / "t")
     assert done.returncode == 1
-    assert "pip install daskbroker[zmq]" in done.stderr
+    assert "pip install 'daskbroker[zmq]'" in done.stderr
     assert not list((tmp_path / "t").iterdir())

@@ -13,9 +13,9 @@ from ...core.errors import FillError
 from ...core.regular import identity
 from ..regions import Roi, axes_of, shape_of
 from .contract import Block, BlockHandler, Datums, FramesThere
-from .file_names import check_percent, count_files, numbered_name
 from .gathering import gather
 from .layout import EventLayout
+from .name_templates import check_percent, count_files, numbered_name
 from .rows import Located, cell_frames
 from .stored_frames import CellFrames, NoReference, StoredRows
 
@@ -239,7 +239,7 @@ class StreamSequence(FileSequence):
     data_key
         The descriptor's entry of the data key.
     template, filename
-        See :func:`~.file_names.numbered_name`.
+        See :func:`~.name_templates.numbered_name`.
     chunk_shape
         Shape of the array in a file; its first item is the number of frames.
     join_method, multiplier, indices

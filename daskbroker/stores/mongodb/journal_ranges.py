@@ -17,7 +17,7 @@ import numpy as np
 
 from ...core.chunks import Statistics
 from ...core.codec import Kind
-from ...core.pages import CHUNK_BYTES
+from ...core.page_parts import CHUNK_BYTES
 from .bson_documents import ROWS, SIDE
 from .value_types import kind_of_types, noted_type_of, split_types
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from daskbroker.assets.handlers import Datums
-from daskbroker.assets.handlers.file_names import numbered_name
 from daskbroker.assets.handlers.layout import parse_slice
+from daskbroker.assets.handlers.name_templates import numbered_name
 from daskbroker.assets.regions import axes_of
 from daskbroker.core.codec import MISSING
 from daskbroker.core.errors import FillError

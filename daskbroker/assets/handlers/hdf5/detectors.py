@@ -14,8 +14,8 @@ from ....core.regular import Identity, identity
 from ...files.readable import ReadableRoots
 from ...regions import Roi, axes_of, shape_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
-from ..file_names import check_percent, count_files
 from ..gathering import gather
+from ..name_templates import check_percent, count_files
 from ..rows import (
     Located,
     OneFrame,
