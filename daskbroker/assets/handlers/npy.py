@@ -16,7 +16,7 @@ from numpy.lib.format import (
 from ...core.errors import FillError
 from ...core.regular import identity
 from .contract import Block, Datums, FramesThere, Roi
-from .regions import axes_of, take_region
+from .regions import axes_of, shape_of, take_region
 from .rows import cell_frames
 from .sequences import FileSequence, StreamSequence
 from .stored_frames import CellFrames, NoReference, StoredRows
@@ -135,7 +135,8 @@ class SingleNPY(_NPY):
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         if not datums.count:
-            return np.empty((0,))
+            shape, dtype = self.look(0)
+            return np.empty((0, *shape_of(axes_of(roi, shape))), dtype)
         cell = self.load_number(0, roi)
         return np.broadcast_to(cell, (datums.count, *cell.shape)).copy()
 
