@@ -135,6 +135,16 @@ class Block:
         labels = [self.labels[piece.owner] for piece in self.pieces]
         return self.reader.read_labelled(keys, labels, columns)
 
+    def joined(self, tables: Sequence[pa.Table]) -> tuple[Block, Sequence[pa.Table]]:
+        """Return the block and its tables as one piece of one table, if all have one schema."""
+        rows = [piece.rows for piece in self.pieces if isinstance(piece.rows, slice)]
+        alike = all(table.schema == tables[0].schema for table in tables[1:])
+        if len(tables) < 2 or len(rows) < len(tables) or not alike:
+            return self, tables
+        parts = [t.slice(r.start, r.stop - r.start) for t, r in zip(tables, rows, strict=True)]
+        whole = self.pieces[0]._replace(rows=slice(0, len(self)), later=None)
+        return replace(self, pieces=(whole,)), [pa.concat_tables(parts)]
+
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return values of the pieces' rows in the order of the block."""
         return values if self.order is None else values[self.order]
@@ -201,6 +211,11 @@ class ColumnSource(ABC):
 
     cell_shape: tuple[int, ...]
     dtype: np.dtype
+
+    @property
+    def is_joinable(self) -> bool:
+        """Whether chunks of one schema can be read as one, as only their rows matter."""
+        return False
 
     @property
     def physical(self) -> tuple[str, ...]:
@@ -277,6 +292,11 @@ class StoredColumn(ColumnSource):
     kind: str
     dtype: np.dtype
     cell_shape: tuple[int, ...] = ()
+
+    @property
+    def is_joinable(self) -> bool:
+        """See :attr:`ColumnSource.is_joinable`; in cells of objects, chunks note single rows."""
+        return self.kind != "object"
 
     @property
     def physical(self) -> tuple[str, ...]:
@@ -495,8 +515,10 @@ class ExternalColumn(ColumnSource):
 def read_columns(block: Block, sources: Sequence[ColumnSource]) -> list[np.ndarray]:
     """Return whole cells of several columns of a block, reading each chunk once."""
     physical = dict.fromkeys(name for source in sources for name in source.physical)
-    tables = list(block.tables(tuple(physical))) if physical else ()
-    return [block.arranged(source.cells(block, tables)) for source in sources]
+    tables = list(block.tables(tuple(physical))) if physical else []
+    joined = block.joined(tables)
+    cells = (s.cells(*(joined if s.is_joinable else (block, tables))) for s in sources)
+    return [block.arranged(values) for values in cells]
 
 
 class ChunkColumn(BackendArray):
