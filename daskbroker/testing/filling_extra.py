@@ -1,4 +1,4 @@
-"""Filling, in the conformance suite: frames on disk that are in no event."""
+"""Conformance of filling: frames on disk that belong to no event."""
 
 from __future__ import annotations
 
@@ -380,7 +380,7 @@ def stream_run_of(
     parameters: Mapping[str, Any] | None = None,
     **claim: Any,
 ) -> tuple[Documents, np.ndarray]:
-    """A run of 4 events whose stream_resource has ``count`` frames."""
+    """Return a run of 4 events whose stream_resource has ``count`` frames."""
     folder.mkdir(exist_ok=True)
     data, run = frames(count, SHAPE), RunBuilder()
     place = dict(write(folder, data))
@@ -401,7 +401,7 @@ def datum_run_of(
     write: Write = _ad_hdf5,
     dtype_numpy: str | None = None,
 ) -> tuple[Documents, np.ndarray]:
-    """A run of 4 events, each with a datum of one frame, whose resource has ``count`` frames."""
+    """Return a run of 4 events with a datum each, whose resource has ``count`` frames."""
     folder.mkdir(exist_ok=True)
     data, run = frames(count, SHAPE), RunBuilder()
     claim = image_claim(shape, dtype_numpy=dtype_numpy)

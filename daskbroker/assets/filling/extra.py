@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ...core.bounded_dict import BoundedDict
 from ...core.errors import ClaimWarning, FillError, this_worker
 from ...core.layouts import STREAM_RESOURCE
 from ...core.peeks import ExtraFrames
-from ...core.remembered import Remembered
 from ..files.resolving import ResolvedResource
 from ..handlers.contract import Datums, FramesThere
 from ..handlers.registry import Factory
@@ -29,9 +29,12 @@ __all__ = ["ADVICE", "extra_frames", "tell_extra_frames"]
 ADVICE = "daskbroker.shape-mismatch 'raise' makes that an error, 'keep' says nothing"
 """End of a warning about frames in no event."""
 
-_texts: Remembered[tuple[str, ...], str] = Remembered()
+MOST_TOLD = 10_000
+"""Number of such keys after which they are forgotten."""
+
+_texts: BoundedDict[tuple[str, ...], str] = BoundedDict()
 """Description of the extra frames of each file that was read, "" if it has none."""
-_told: Remembered[tuple[str, ...], bool] = Remembered()
+_told: dict[tuple[str, ...], object] = {}
 """Keys of runs of which this process has warned."""
 
 
@@ -105,19 +108,21 @@ def tell_extra_frames(
     """
     group = references.store, target.run, target.descriptor, target.key
     file = *group, resource.uid, resource.path, factory.label
-    if file not in _texts:
+    text = _texts.get(file)
+    if text is None:
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
         frames = count_frames(resource, factory, datums, **more)
         found = extra_frames(target, references, resource, datums, frames)
-        some = [] if found is None else [found]
-        _texts[file] = extra_text(target.key, factory.label, some)
-    text = _texts[file]
+        text = extra_text(target.key, factory.label, [] if found is None else [found])
+        _texts[file] = text
     if text and strict:
         raise FillError(
             f"{target.where}, {text}; daskbroker.shape-mismatch 'warn' would leave them out"
         )
-    if text and group not in _told:
-        _told[group] = True
+    this = object()
+    if text and _told.setdefault(group, this) is this:  # for the first of several threads
+        if len(_told) > MOST_TOLD:
+            _told.clear()
         _warn(f"{target.where}, {text}. {ADVICE}")
 
 

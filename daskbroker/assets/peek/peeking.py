@@ -9,12 +9,12 @@ differs from the guess is an error.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Literal
 
+from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
@@ -77,7 +77,8 @@ def peeked(
         most = len(wanted) if mode == "each" else MOST_LOOKS
         opening.find_out(wanted, sorts_of(plan, wanted, most))
     opening.warn()
-    return replace(filling, known=opening.known, stopped=frozenset(stopped))
+    ended = frozenset(stopped).intersection(filling.references)
+    return replace(filling, known=opening.known, stopped=ended)
 
 
 def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]) -> Filling:
@@ -359,4 +360,4 @@ def _more(runs: Collection[str]) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, ClaimWarning, stacklevel=2)
+    warn(message, ClaimWarning, stacklevel=2)

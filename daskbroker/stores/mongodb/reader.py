@@ -12,10 +12,11 @@ from ...core.chunks import ChunkReader
 from ...core.clock import seconds_of
 from ...core.errors import StoreDamaged, StoreError
 from ...core.layouts import EVENT, decode_rows
+from ...core.open_brokers import reader_of
 from ...core.redaction import label_of
-from ...core.registry import reader_of
 from ...core.stored import encode_stored_rows
-from .bson_documents import from_bson, storable
+from ..stored_text import storable
+from .bson_documents import from_bson
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database
 from .journal import IN_TIME, event_columns, event_projection, row_batches, uid_of

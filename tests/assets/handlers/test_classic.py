@@ -156,5 +156,5 @@ def test_roots_are_checked_as_far_as_a_handler_tells(tmp_path, reader):
     reader.registry.register("G", lambda path, **kwargs: lambda **datum: 0)
     assert reader.resource("G", tmp_path / "in", [{}], template="a..b/c").tolist() == [0]
     for kwargs, datum in (({"template": "x/../%d"}, {}), ({}, {"name": "..\\x"})):
-        with pytest.raises(FillError, match="leads upwards"):
+        with pytest.raises(FillError, match=r"contains '\.\.'"):
             reader.resource("G", tmp_path / "in", [datum], **kwargs)
