@@ -15,7 +15,7 @@ from daskbroker.assets.handlers.jpeg import StreamJPEG
 from daskbroker.assets.handlers.npy import FrameNPY, SequenceNPY, SingleNPY, StreamNPY
 from daskbroker.assets.handlers.tiff import AreaDetectorTIFF, StreamTIFF
 from daskbroker.assets.handlers.zarr import StreamZarr
-from daskbroker.assets.shapes import outer_index
+from  import outer_index
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5, write_npys, write_tiffs
 
 DATA = frames(4, (5, 3), ">i2")
