@@ -86,9 +86,9 @@ def test_keywords_that_a_handler_does_not_know():
         ((0, 0, 0), "more dimensions than the cell"),
         ((4,), "place 4 is outside"),
         ((np.array([0, -5]),), "place -5 is outside"),
-        (("x",), "selects nothing"),
+        (("x",), "is not a valid index"),
         ((np.array([0.5]),), "cannot select"),
-        ((None,), "selects nothing"),
+        ((None,), "is not a valid index"),
     ],
 )
 def test_regions_beyond_the_cell(roi, message):
