@@ -9,7 +9,7 @@ from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.layout import parse_slice
 from daskbroker.assets.handlers.name_templates import numbered_name
 from daskbroker.assets.regions import axes_of
-from daskbroker.core.codec import MISSING
+from daskbroker.core.column_kinds import MISSING
 from daskbroker.core.errors import FillError
 
 
