@@ -104,10 +104,10 @@ def test_one_file_for_several_streams_is_refused(header, tmp_path):
     [
         ({"format": "excel"}, "jsonl, parquet, netcdf, zarr, csv"),
         ({"format": "csv", "arrays": "some"}, "arrays must be one of raise, drop"),
-        ({"format": "csv", "fill": True}, "csv holds no arrays"),
+        ({"format": "csv", "fill": True}, "csv cannot hold arrays"),
         ({"format": "netcdf", "partition": "run"}, "needs the format parquet, not netcdf"),
         ({"format": "parquet", "partition": "day"}, "partition must be one of run"),
-        ({"format": "jsonl", "stream": "dark"}, "as a whole"),
+        ({"format": "jsonl", "stream": "dark"}, "exports whole runs"),
         ({"format": "zarr", "files": "x"}, "detector files can be exported with documents"),
     ],
     ids=str,
@@ -122,7 +122,7 @@ def test_options_that_a_format_does_not_have_are_refused(db, header, tmp_path, o
 def test_a_folder_that_is_no_zarr_group_is_not_replaced(header, tmp_path):
     (tmp_path / "scan.zarr").mkdir()
     (tmp_path / "scan.zarr" / "mine").write_text("kept")
-    with pytest.raises(BadQuery, match="no Zarr group"):
+    with pytest.raises(BadQuery, match="is not a Zarr group"):
         header.export(tmp_path / "scan.zarr")
     assert (tmp_path / "scan.zarr" / "mine").read_text() == "kept"
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ...core.codec import MISSING
+from ...core.column_kinds import MISSING
 from ...core.errors import FillError
 from ...core.listing import listed
 from ..files.readable import ANYWHERE, ReadableRoots

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...core.chunks import ChunkReader
-from ...core.codec import MISSING, field_kind
+from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import Document
 from ...core.layouts import DATUM, Layout, as_one_chunk, cells, decode_rows
 from ..handlers.contract import Datums

@@ -15,7 +15,7 @@ import numpy as np
 from dask.utils import parse_bytes
 
 from ...core.chunks import ChunkPlan
-from ...core.codec import Kind
+from ...core.column_kinds import Kind
 from ...core.errors import BadQuery
 from ..rows import LEAST_BYTES
 from .columns import ColumnSource, Constants
