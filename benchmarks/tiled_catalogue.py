@@ -20,7 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +93,17 @@ def documents(number: int) -> list[tuple[str, dict[str, Any]]]:
 def fill(db: Any, client: Any, runs: int) -> None:
     """The same runs in both; Tiled's as TiledWriter makes them, without tables."""
     spec = [Spec("BlueskyRun", version="3.0")]
-    with db.batch():
-        for number in range(runs):
-            docs = documents(number)
-            for name, doc in docs:
-                db.insert(name, doc)
-            start, stop = docs[0][1], docs[-1][1]
-            metadata = {"start": start, "stop": stop}
-            client.create_container(key=start["uid"], metadata=metadata, specs=spec)
+
+    def create(docs: list[tuple[str, dict[str, Any]]]) -> None:
+        metadata = {"start": docs[0][1], "stop": docs[-1][1]}
+        client.create_container(key=docs[0][1]["uid"], metadata=metadata, specs=spec)
+
+    with db.batch(), ThreadPoolExecutor(4) as threads:
+        given = [documents(number) for number in range(runs)]
+        waiting = threads.map(create, given)
+        for name, doc in chain.from_iterable(given):
+            db.insert(name, doc)
+        list(waiting)  # raises what failed
 
 
 def operations(runs: int) -> dict[str, Callable[[Any, str], Any]]:
