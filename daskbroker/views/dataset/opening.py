@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -104,6 +104,24 @@ def dataset(
     made = assembly(plan, stream, runs, options, filling, chunks=chunks, with_run=with_run)
     (loaded,) = load([made.loading])
     return made.dataset(loaded)
+
+
+def datasets(
+    plan: RunPlan,
+    stream: str,
+    runs: Runs,
+    options: ViewOptions,
+    files: FileAccess,
+    cuts: Sequence[Any],
+) -> list[xr.Dataset]:
+    """Return the Dataset of :func:`dataset` once for each of several values of ``chunks``.
+
+    What is in memory is read once, and shared by all of them.
+    """
+    filling = options.filling(plan, files, runs)
+    made = assembly(plan, stream, runs, options, filling, chunks=cuts[0])
+    (loaded,) = load([made.loading])
+    return [replace(made, chunks=chunks).dataset(loaded) for chunks in cuts]
 
 
 def _arranged(
