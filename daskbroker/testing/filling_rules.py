@@ -215,9 +215,10 @@ class FillRuleConformance(Conformance):
         again = source.fill_event(changeable)  # is filled already
         np.testing.assert_array_equal(again["data"]["img"], changeable["data"]["img"])
 
-    def test_what_cannot_be_filled_is_named(self, put: Put, tmp_path: Path) -> None:
+    def test_what_cannot_be_filled_is_named(self, broker: Any, tmp_path: Path) -> None:
         """No event, one of an unknown descriptor, a table that no longer says what it is of."""
-        header = put(datum_run(tmp_path)[0])
+        insert_all(broker, datum_run(tmp_path)[0])
+        header = broker[-1]
         source = header.es_given_stream("primary")
         event = next(doc for name, doc in header.documents(fill=False) if name == "event")
         for change, wrong in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
