@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 
 import pandas as pd
 import pytest
@@ -192,3 +193,12 @@ def test_durations_and_points_that_no_column_holds_are_missing_in_a_frame(db):
     assert frame["duration"].isna().sum() >= 2
     assert seconds[1] == 1.0
     assert frame["points"].isna().sum() == 2
+
+
+def test_results_of_a_store_that_cannot_be_read_are_shown_with_the_reason(db, tmp_path):
+    insert(db, make_run(1))
+    found = db(plan_name="<count>")
+    shutil.rmtree(tmp_path / "store")
+    assert repr(found).startswith("<Results of plan_name='<count>'> ")
+    assert "store" in repr(found).partition("> ")[2]
+    assert found._repr_html_().startswith("&lt;Results of plan_name=&#x27;&lt;count&gt;")
