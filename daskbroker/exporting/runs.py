@@ -14,7 +14,7 @@ from .datasets import write_netcdf, write_zarr
 from .journal import ExportJournal
 from .jsonl import write_jsonl
 from .nexus import write_nexus
-from .options import ExportOptions, Place
+from .options import Destination, ExportOptions
 from .references.icechunk import write_icechunk
 from .references.kerchunk import write_references
 from .tables import write_csv, write_parquet
@@ -132,7 +132,7 @@ def export(
             if resume and journal.has(run):
                 continue
             found = []
-            for path in _written(run, Place(Path(folder)), options):
+            for path in _written(run, Destination(Path(folder)), options):
                 found.append(path)
                 yield path
             if partition is None:  # partitioned files say themselves whether they are complete
@@ -159,8 +159,8 @@ def export_run(
     """
     if options.get("stream", ALL) is not ALL:
         header.es_given_stream(options["stream"])
-    return list(_written(header, *Place.named(path, format, **options)))
+    return list(_written(header, *Destination.named(path, format, **options)))
 
 
-def _written(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def _written(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     return WRITERS[options.format](header.as_now(), place, options)
