@@ -27,9 +27,9 @@ from .event_sources import EventSources, EventSourcesGiven
 from .finding import find, is_found
 from .header import Header
 from .header_source import HeaderSource
-from .hints import SearchHints
 from .inserting import Inserter, Route
 from .results import Results
+from .search_hints import SearchHints
 from .stores.contract import HeaderStore
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
 from .watching import watch

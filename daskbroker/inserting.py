@@ -115,7 +115,9 @@ class Inserter:
 
         If none has it, return the first, whose insert then raises UnknownReference.
         """
-        if len(self._sources) > 1:
+        if (
+            len(self._sources) > 1
+        ):  # each lookup may ask a server; with one source there is no choice
             for source in self._sources:
                 if source.store.find_descriptor(descriptor) is not None:
                     return source

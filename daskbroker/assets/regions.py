@@ -144,6 +144,7 @@ def increasing(axis: Axis) -> tuple[range | np.ndarray, Axis]:
         return ascending, range(len(axis)) if axis.step > 0 else range(len(axis))[::-1]
     if isinstance(axis, int):
         return range(axis, axis + 1), 0
+    # HDF5 selects places only in increasing order and once; `back` restores order and repetitions.
     once, back = np.unique(axis, return_inverse=True)
     places = as_axis(once)
     assert not isinstance(places, int)
@@ -155,6 +156,7 @@ def take_region(array: np.ndarray, region: Region, lead: int = 0) -> np.ndarray:
 
     It is a view of the array if no axis is an array.
     """
+    # Slices and ints first: they make a view, so that arrays of places copy only what is left.
     basic = [slice(None) if isinstance(axis, np.ndarray) else as_index(axis) for axis in region]
     result = array[(slice(None),) * lead + tuple(basic)]
     place = lead

@@ -243,6 +243,8 @@ def fit(
     if given is None:
         return take_roi(reshaped(read(()), declared), roi)
     check(declared, given)
+    # Axes of length 1 may be elsewhere in the file than in the descriptor; the long ones are in the
+    # same order, so the file is asked for these, and its block is put into the declared shape.
     axes = axes_of(roi, declared)
     split = {n: increasing(axes[n]) for n, length in enumerate(declared) if length != 1}
     long = iter(split.values())

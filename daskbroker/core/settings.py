@@ -161,6 +161,7 @@ def setting(name: str) -> Any:
         If the configuration has a value that is not valid.
     """
     known = SETTINGS[name]
+    # dask.config.set({"daskbroker": {...}}) replaces all keys at once, registered defaults too.
     value = _look_up(f"daskbroker.{name}", known.default)
     try:
         return _typed(known, value)

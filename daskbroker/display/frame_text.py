@@ -1,4 +1,4 @@
-"""DataFrames of runs, made by :func:`~daskbroker.display.frames.runs_frame`, as text."""
+"""DataFrames of runs, made by :func:`~daskbroker.display.runs_frame.runs_frame`, as text."""
 
 from __future__ import annotations
 

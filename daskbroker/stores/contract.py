@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from .already_stored import is_repeated, new_rows, unknown_run
 from .event_store import EventStore
 from .header_store import FARTHEST, FoundHeader, HeaderPair, HeaderStore, is_whole_number
-from .repeats import is_repeated, new_rows, unknown_run
 
 __all__ = [
     "FARTHEST",

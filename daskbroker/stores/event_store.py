@@ -32,9 +32,9 @@ from ..core.peeks import Peek
 from ..core.planning import with_frames
 from ..core.run_plan import RunPlan, frame_spans
 from ..core.validate import check_keys, document_label
+from .already_stored import unknown_run
 from .backing_up import BackupSource
 from .checking import EventChecks, check_document
-from .repeats import unknown_run
 from .unfilling import Unfilling, prepared
 
 __all__ = ["EventStore"]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.bad_runs import BadRun
 from ..core.documents import Document
 from ..core.search import Search
+from .already_stored import is_repeated, unknown_run
 from .backing_up import BackupSource
 from .checking import CheckedHeader, check_headers
-from .repeats import is_repeated, unknown_run
 
 if TYPE_CHECKING:
     from .event_store import EventStore

@@ -12,7 +12,7 @@ from ..core.documents import Document
 from ..core.errors import BadDocument, StoreDamaged
 from ..core.forking import in_each_process
 from ..core.layouts import Layout, rows_of_page
-from ..core.pages import is_columnar
+from ..core.page_parts import is_columnar
 from ..core.settings import setting
 from .contract import EventStore
 

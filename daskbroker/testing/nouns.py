@@ -265,7 +265,7 @@ class NounConformance(Conformance):
             ("start", None, "a document is a mapping, not NoneType"),
             ("start", [1], "a document is a mapping, not list"),
             ("nonsense", {}, "'nonsense' is no name of a document"),
-            (5, {}, "5 is no name of a document"),
+            (5, {}, "5 is not a document name"),
             ("event", {}, "event document: lacks '"),
         ):
             with pytest.raises(BadDocument, match=problem):

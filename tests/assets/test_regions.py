@@ -83,7 +83,7 @@ def test_values_are_put_where_places_say(rows, columns):
         ((4,), "place 4 is outside"),
         ((np.array([0, -5]),), "place -5 is outside"),
         ((np.array([0.5]),), "float64 cannot select"),
-        ((None,), "None selects nothing"),
+        ((None,), "None is not a valid index"),
     ],
 )
 def test_what_is_not_a_region_is_an_error(roi, said):

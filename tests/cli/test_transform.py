@@ -84,7 +84,7 @@ def test_failures_are_told(run):
 def test_what_cannot_be_imported_is_told(run, function):
     done = run(function, "raw", "./new")
     assert done.returncode == 1
-    assert f"daskbroker: error: {function!r} is no module:function" in done.stderr
+    assert f"daskbroker: error: {function!r} is not a module:function" in done.stderr
     assert "Traceback" not in done.stderr
 
 

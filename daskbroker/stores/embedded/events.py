@@ -14,7 +14,7 @@ from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
-from ...core.pages import is_large
+from ...core.page_parts import is_large
 from ...core.peeks import Peek
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners, stream_of

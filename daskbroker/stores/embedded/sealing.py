@@ -23,13 +23,13 @@ from typing import Any
 import pyarrow as pa
 
 from ...core.chunks import column_kinds, statistics, to_ipc
-from ...core.codec import Kind, listed_kinds
+from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
 from ...core.errors import StoreDamaged, naming
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
-from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
+from ...core.page_parts import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from .chunk_files import encoded_file
 from .database import CHUNK_FOLDER, Database

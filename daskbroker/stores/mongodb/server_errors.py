@@ -59,6 +59,7 @@ def _code(error: PyMongoError) -> int | None:
     if not isinstance(error, OperationFailure):
         return None
     details: Mapping[str, Any] = error.details or {}
+    # The error of a bulk write has no code of its own, only those of the writes that failed.
     if error.code is None and details.get("writeErrors"):
         return int(details["writeErrors"][0]["code"])
     return error.code

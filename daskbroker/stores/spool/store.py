@@ -13,7 +13,7 @@ from ...core.damage import Damage
 from ...core.documents import ALL, Document
 from ...core.errors import UnknownReference
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
-from ...core.pages import is_columnar, page_parts
+from ...core.page_parts import is_columnar, page_parts
 from ...core.peeks import Peek
 from ...core.settings import setting
 from ..backing_up import BackupSource

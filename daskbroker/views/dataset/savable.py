@@ -11,9 +11,10 @@ flat arrays of numbers of       padded along a dimension ``<name>_dim_0`` with N
 differing lengths               numbers and booleans; ``<name>_length`` has the length of each, -1
                                 if there is no cell. Attribute ``ragged``: the lengths' name.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
-mappings, mixed types, text
-with null characters or halves
-of characters)
+mappings, mixed types, integers
+beyond 2**53 that are objects,
+text with null characters or
+halves of characters)
 names with ``/``                ``%2F`` in its place: files have groups by it
 =============================== ==================================================================
 """
@@ -28,12 +29,13 @@ import xarray as xr
 
 from ...core.documents import is_unicode, normalize, to_json
 from ...core.json_text import from_extended_json
+from ...core.leaves import EXACT_INTEGER
 
 __all__ = ["SLASH", "cells_restored", "savable"]
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
 SLASH = "%2F"
-SIMPLE = ({str}, {bool}, {bytes}, {int}, {float}, {int, float})
+SIMPLE = ({str}, {bool}, {bytes}, {int}, {float})
 """Types of cells that xarray's writers accept in arrays of objects, None beside them allowed."""
 
 
@@ -80,7 +82,7 @@ def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, 
     if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
         # Give the computed values, as xarray's writers warn of Dask arrays of objects.
         return {name: (variable.dims, values, variable.attrs)}
-    if values.ndim == 1 and all(map(_is_flat, cells)):
+    if values.ndim == 1 and all(map(_is_flat, cells)) and _have_one_dtype(cells):
         return _padded(name, variable, values)
     texts = np.array(
         [to_json(normalize(cell, f"variable {name}")) for cell in values.ravel()], dtype=object
@@ -92,8 +94,11 @@ def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, 
 def _is_storable(cell: Any) -> bool:
     """Return whether files can hold a cell unchanged.
 
-    HDF5 cannot hold text with null characters, and UTF-8 no surrogates.
+    HDF5 cannot hold text with null characters, and UTF-8 no surrogates. Integers that are objects
+    become floats beside missing ones; large ones have no type that all formats know.
     """
+    if type(cell) is int:
+        return abs(cell) <= EXACT_INTEGER
     return not isinstance(cell, str) or (is_unicode(cell) and "\0" not in cell)
 
 
@@ -104,6 +109,13 @@ def _is_missing(cell: Any) -> bool:
 def _is_flat(cell: Any) -> bool:
     array = np.asarray(cell) if isinstance(cell, np.ndarray) or _are_numbers(cell) else None
     return array is not None and array.ndim == 1 and array.dtype.kind in "biuf"
+
+
+def _have_one_dtype(cells: list[Any]) -> bool:
+    """Return whether arrays have a dtype in common that holds all their values."""
+    arrays = [np.asarray(cell) for cell in cells]
+    dtype = np.result_type(*arrays)
+    return all(np.array_equal(a.astype(dtype).astype(a.dtype), a, equal_nan=True) for a in arrays)
 
 
 def _are_numbers(cell: Any) -> bool:

@@ -286,7 +286,7 @@ CASES = {
     chunk_larger_than_the_dataset: "for rows of 96 bytes",
     tiff_header: "declares the shape (1, 64, 64), the file holds",
     tiff_header_that_is_claimed: "",
-    tiff_strip_that_inflates: "unpacks to more than",
+    tiff_strip_that_inflates: "decompresses to more than",
     tiff_frames_a_point: "no such file",
     npy_header: "the file declares an array of (9000000, 900000)",
     more_than_there_is_memory: "there is not enough memory for the requested cells",

@@ -96,7 +96,7 @@ def test_tables_pass_as_they_are(reader):
     got = reader.resource("T", "/", [{"count": 1}, {"count": 2}])
     assert [len(cell) for cell in got] == [1, 2]
     assert isinstance(got[1][0], pd.DataFrame)
-    with pytest.raises(FillError, match="gives a list, which has no dimensions"):
+    with pytest.raises(FillError, match="returned a list, which has no dimensions"):
         reader.resource("T", "/", [{"count": 1}], (slice(0, 1),))
 
 
