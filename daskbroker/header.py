@@ -767,7 +767,8 @@ class Header:
         Returns
         -------
         dict
-            ``version`` and ``refs``. A later replacement of a file is not noticed.
+            ``version`` and ``refs``; under ``daskbroker`` the size and time of each file. Readers
+            do not notice that a file was replaced later: :func:`daskbroker.verify_references` does.
 
         Raises
         ------

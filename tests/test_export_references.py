@@ -11,10 +11,12 @@ import textwrap
 import h5py
 import hdf5plugin
 import icechunk
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+import zarr
 from typer.testing import CliRunner
 
 import daskbroker
@@ -118,6 +120,29 @@ def npy_frames(folder):
     return numbered(folder, "npy_FRAMEWISE", "frame_no", {"resource_path": "all.npy"})
 
 
+def xspress3(folder, **options):
+    """Spectra of two channels, each of which is a key."""
+    data = np.arange(EVENTS * 3 * 16, dtype="<u4").reshape(EVENTS, 3, 16)
+    write_hdf5(folder / "x.h5", data, "entry/instrument/detector/data", **options)
+    run = RunBuilder()
+    claim = image_claim((16,), dtype_numpy="<u4")
+    descriptor = run.descriptor({"img": claim, "other": claim})
+    uid = run.resource("XSP3", root=str(folder), resource_path="x.h5")
+    for number in range(EVENTS):
+        keys = {"img": 3, "other": 1}
+        run.event(descriptor, {k: run.datum(uid, frame=number, channel=c) for k, c in keys.items()})
+    return run.stop()
+
+
+def of_zarr(folder, version, data=DATA, **options):
+    options = {"chunks": (1, *SHAPE), "write_empty_chunks": True, **options}
+    if options.pop("write_empty_chunks"):
+        options["config"] = {"write_empty_chunks": True}
+    array = folder / "z.zarr" / "det"
+    zarr.create_array(str(array), data=data, zarr_format=version, **options)
+    return streamed(folder, "application/x-zarr", folder / "z.zarr", dataset="det")
+
+
 def virtual(folder):
     """A master whose frames are in two files, each with chunks."""
     layout = h5py.VirtualLayout((EVENTS, *SHAPE), DATA.dtype)
@@ -197,6 +222,21 @@ FORMS = {
     "npy": npys,
     "npy frames": npy_frames,
     "virtual": virtual,
+    "lzf": lambda f: hdf5(f, DATA.astype("<f8"), chunks=(1, *SHAPE), compression="lzf"),
+    "xspress3": xspress3,
+    "xspress3, channels apart": lambda f: xspress3(f, chunks=(2, 1, 16), compression="gzip"),
+    "xspress3, plain chunks": lambda f: xspress3(f, chunks=(4, 2, 16)),
+    "zarr 2": lambda f: of_zarr(
+        f,
+        2,
+        DATA.astype(">u2"),
+        chunk_key_encoding={"name": "v2", "configuration": {"separator": "/"}},
+    ),
+    "zarr 2 of tiles": lambda f: of_zarr(f, 2, chunks=(2, 4, 5), compressors=numcodecs.GZip()),
+    "zarr 3": lambda f: of_zarr(f, 3, DATA.astype("<f4")),
+    "zarr 3 of tiles": lambda f: of_zarr(
+        f, 3, chunks=(2, 4, 5), compressors=zarr.codecs.BloscCodec()
+    ),
     "eiger": eiger,
     "all else": with_all_else,
 }
@@ -291,6 +331,7 @@ def check_same(found, number, group, dataset):
 
 AS_PARQUET = ("tiles", "files", "all else")
 AS_ICECHUNK = (
+    "lzf", "zarr 2 of tiles", "zarr 3 of tiles",
     "shuffle", "fletcher32", "lz4", "zstd", "blosc", "bitshuffle", "tiles over the edge",
     "big-endian", "zeros", "frames a point", "tiff, deflate", "all else",
 )  # fmt: skip
@@ -426,6 +467,13 @@ REFUSED = {
     r"0\.h5' has the chunk of values without chunks, and .*1\.h5' \(1, 6, 8\)": of_differing_files,
     r"chunk \(0, .* does not decode": damaged,
     r"have 2 frames, and consecutive events": backwards,
+    r"chunks of .* hold 3 channels": lambda f: xspress3(f, chunks=(1, 3, 16), compression="gzip"),
+    r"several chunks in a file, as shards": lambda f: of_zarr(f, 3, shards=(2, *SHAPE)),
+    r"coded by lz4, which": lambda f: of_zarr(f, 2, compressors=numcodecs.LZ4()),
+    r"1 chunks of .*det' were never written": lambda f: of_zarr(
+        f, 3, np.where(np.arange(EVENTS)[:, None, None] == 2, 0, DATA), write_empty_chunks=False
+    ),
+    r"filter 32026 .*blosc2": lambda f: hdf5(f, chunks=(1, *SHAPE), **hdf5plugin.Blosc2()),
     r"filter 6 .*scale": lambda f: hdf5(f, chunks=(1, *SHAPE), scaleoffset=True),
     r"does not tell where frames lie": lambda f: squares_run(),
     r"compressed by LZW": lambda f: tiffs(f, compression="lzw"),
@@ -504,6 +552,51 @@ def test_files_that_change(db, tmp_path):
         assert found["x"].values.tolist() == db[-1].dataset()["x"].values.tolist()
         with pytest.raises(icechunk.IcechunkError, match="checksum"):
             found["img"].load()
+
+
+def test_replaced_files_are_noticed_on_request(db, tmp_path, monkeypatch):
+    """By the states of files that references have; kerchunk's readers look at none."""
+    place, out = tmp_path / "a.h5", tmp_path / "out"
+    insert_all(db, hdf5(tmp_path, chunks=(1, *SHAPE), compression="gzip"))
+    run = CliRunner().invoke
+    to = {str(tmp_path): str(tmp_path / "mirror")}
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror/a.h5").write_bytes(place.read_bytes())  # with a time of its own
+    written = [db[-1].export(out / name)[0] for name in ("r.json", "r.parq", "r.icechunk")]
+    elsewhere = db[-1].export(out / "elsewhere.json", to=to)
+    call = ["verify", *map(str, [*written, *elsewhere])]
+    assert daskbroker.verify_references(db[-1].references()) == []
+    assert run(app, call).stdout == "0 files changed since 4 references were made\n"
+    kept = [list(db().export(tmp_path / name, name)) for name in ("references", "icechunk")]
+    again = {"resume": True}
+    assert not any(list(db().export(tmp_path / n, n, **again)) for n in ("references", "icechunk"))
+
+    later = os.stat(place).st_mtime + 10
+    os.utime(place, (later, later))
+    done = run(app, call)
+    assert done.exit_code == 1
+    told = f"file://{place}: was changed since, its size is the same"
+    assert done.stdout.splitlines()[:-1] == [f"changed: {path}: {told}" for path in written]
+    line = json.loads(run(app, ["verify", "--json", str(written[0])]).stdout.splitlines()[0])
+    assert (line["url"], line["references"]) == (f"file://{place}", str(written[0]))
+    # An export that goes on makes them again.
+    assert [list(db().export(tmp_path / n, n, **again)) for n in ("references", "icechunk")] == kept
+    assert daskbroker.verify_references(kept[0][0]) == []
+
+    with (tmp_path / "mirror/a.h5").open("ab") as file:
+        file.write(b"more")
+    place.unlink()
+    ((url, reason),) = [(f.url, f.reason) for f in daskbroker.verify_references(elsewhere[0])]
+    assert url == f"file://{tmp_path}/mirror/a.h5"
+    assert " bytes, and had " in reason
+    (gone,) = daskbroker.verify_references(written[1])
+    assert str(gone) == f"file://{place}: there is no such file"
+    for name, text in (("of-others.json", '{"version": 1, "refs": {}}'), ("none.json", "no")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(BadQuery, match=f"{name}' do not tell the size and time"):
+            daskbroker.verify_references(tmp_path / name)
+    with pytest.raises(StoreError, match=r"missing\.json"):
+        daskbroker.verify_references(tmp_path / "missing.json")
 
 
 def test_the_command_line(runs, tmp_path):

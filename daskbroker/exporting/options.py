@@ -16,7 +16,7 @@ from ..core.file_names import file_name
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FORMATS", "SUFFIXES", "ExportOptions", "Place", "storing"]
+__all__ = ["FORMATS", "REFERRING", "SUFFIXES", "ExportOptions", "Place", "storing"]
 
 FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
 SUFFIXES = {

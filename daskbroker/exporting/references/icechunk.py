@@ -24,6 +24,7 @@ from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
 from ..options import ExportOptions, Place, storing
 from .collecting import StreamArrays, stream_arrays
+from .file_states import write_states
 from .grids import FrameGrid
 from .locations import location_of
 
@@ -36,7 +37,13 @@ MARKS = ("snapshots",)
 """Names in every folder that is a repository."""
 LOCAL = "file"
 SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
-WRAPPED = {"zlib": "Zlib", "bz2": "BZ2", "shuffle": "Shuffle", "fletcher32": "Fletcher32"}
+WRAPPED = {
+    "zlib": "Zlib",
+    "gzip": "GZip",
+    "bz2": "BZ2",
+    "shuffle": "Shuffle",
+    "fletcher32": "Fletcher32",
+}
 """Names of the classes by which Zarr wraps codecs of numcodecs."""
 
 
@@ -63,6 +70,7 @@ def write_icechunk(header: Header, place: Place, options: ExportOptions) -> Iter
             warnings.filterwarnings("ignore", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*[Zz]arr.*")
             _write(header, streams, temporary, options)
+        write_states(temporary, streams, options.to)
         for stream in streams:
             stream.check_files()
     yield target
@@ -174,6 +182,8 @@ def _codec(codec: Codec, itemsize: int) -> Any:
             return zarr.codecs.BloscCodec(typesize=itemsize, **config)
         case "hdf5_lz4":
             return for_zarr.LZ4Codec()
+        case "hdf5_lzf":
+            return for_zarr.LZFCodec(**config)
         case "hdf5_bitshuffle":
             return for_zarr.BitshuffleCodec(**config)
     return getattr(wrapped, WRAPPED[codec["id"]])(**config)
