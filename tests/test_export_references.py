@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import h5py
 import hdf5plugin
@@ -271,7 +276,7 @@ READ = """
     from fsspec.implementations.reference import LazyReferenceMapper
     import daskbroker_codecs
     daskbroker_codecs.register()
-    place, found = sys.argv[1], {}
+    place, protocol, found = *sys.argv[1:], {}
     for number, (path, groups) in enumerate(json.load(open(f"{place}/asked.json"))):
         for group in groups:
             if path.endswith(".icechunk"):
@@ -285,7 +290,10 @@ READ = """
                 data = xr.open_dataset(path, engine="kerchunk", chunks=None)
             else:
                 fo = path if path.endswith(".json") else LazyReferenceMapper(path, engine="pyarrow")
-                about = {"storage_options": {"fo": fo, "remote_protocol": "file"}, "group": group}
+                about = {"fo": fo, "remote_protocol": protocol}
+                if protocol != "file":
+                    about["remote_options"] = {"asynchronous": True}
+                about = {"storage_options": about, "group": group}
                 data = xr.open_zarr("reference://", chunks=None, **about)
             for name, variable in data.variables.items():
                 values = variable.values
@@ -297,13 +305,15 @@ READ = """
 """
 
 
-def read_elsewhere(folder, asked):
+def read_elsewhere(folder, asked, protocol="file"):
     """What a process without daskbroker reads of exports: by number, group and variable."""
-    (folder / "asked.json").write_text(json.dumps([[str(p), groups] for p, groups in asked]))
+    (folder / "asked.json").write_text(json.dumps([[str(p), g] for p, g in asked]))
     script = folder / "read.py"
     script.write_text(textwrap.dedent(READ))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(folder)], capture_output=True, text=True
+        [sys.executable, "-W", "ignore", str(script), str(folder), protocol],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     with np.load(folder / "found.npz", allow_pickle=True) as found:
@@ -405,6 +415,51 @@ def test_root_map_is_applied(db, tmp_path):
         db.header_source, db.event_sources, root_map={"/gone": str(tmp_path)}
     )
     assert urls_of(mapped[-1].references()) == {f"file://{tmp_path}/a.h5"}
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Answers requests for a range of bytes, as every server of large files does."""
+
+    def do_GET(self):
+        data = Path(self.translate_path(self.path)).read_bytes()
+        first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups()
+        data = data[int(first) : int(last) + 1]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def served(runs):
+    """URL of the folder of all runs, as a server of the network has it."""
+    folder, _ = runs
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_frames_are_read_over_http(runs, served, tmp_path):
+    folder, headers = runs
+    asked, expected = [], []
+    for name in ("files", "tiff, deflate", "zarr 3 of tiles", "all else"):
+        header = headers[name]
+        for suffix in ("json", "parq") if name == "all else" else ("json",):
+            path = tmp_path / f"{name}.{suffix}"
+            header.export(path, stream="primary", to={str(folder): served})
+            asked.append((path, [None]))
+            expected.append(header.dataset("primary"))
+            assert daskbroker.verify_references(path) == []
+    with pytest.raises(BadQuery, match="without its port"):
+        header.export(tmp_path / "run.icechunk", to={str(folder): served})
+    found = read_elsewhere(tmp_path, asked, "http")
+    for number, dataset in enumerate(expected):
+        check_same(found, number, None, dataset)
 
 
 # -- what references cannot tell -------------------------------------------------------------

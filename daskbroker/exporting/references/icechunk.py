@@ -26,7 +26,7 @@ from ..options import ExportOptions, Place, storing
 from .collecting import StreamArrays, stream_arrays
 from .file_states import write_states
 from .grids import FrameGrid
-from .locations import location_of
+from .locations import QUOTED, location_of
 
 if TYPE_CHECKING:
     from ...header import Header
@@ -195,6 +195,8 @@ def _codec(codec: Codec, itemsize: int) -> Any:
 def _quoted(location: str) -> str:
     """Return a location with its path quoted, as Icechunk reads locations as URLs."""
     scheme, _, rest = location.partition("://")
+    if scheme in QUOTED:  # it is already
+        return location
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host}{slash}{quote(path)}"
 
@@ -226,11 +228,16 @@ def _container(prefix: str) -> Any:
     import icechunk
 
     scheme = urlsplit(prefix).scheme
+    if scheme in QUOTED and urlsplit(prefix).port is not None:
+        raise BadQuery(
+            f"Icechunk reads {prefix!r} without its port, so it finds no file there: export to "
+            "'references', or name a URL without a port by to="
+        )
     made = {
         LOCAL: lambda: icechunk.local_filesystem_store(prefix.removeprefix("file://")),
         "s3": icechunk.s3_store,
         "gs": icechunk.gcs_store,
-        "http": icechunk.http_store,
+        "http": lambda: icechunk.http_store({"allow_http": "true"}),
         "https": icechunk.http_store,
     }
     if scheme not in made:
