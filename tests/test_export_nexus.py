@@ -347,9 +347,10 @@ def test_runs_of_many_kinds(db, tmp_path):
     insert_all(db, make_run(keys=keys))
     insert_all(db, make_run(2, stop=False, uid="open-run", sample="text"))
     insert_all(db, RunBuilder("no-streams").stop())
+    insert_all(db, make_run(1, uid="milliseconds", time=1760000000123.0))
     insert_all(db, [d for d in make_run(1, uid="no-events") if d[0] != "event"])
     paths = db().export(tmp_path / "out", "nexus")
-    assert len(paths) == 4
+    assert len(paths) == 5
     for path in paths:
         nxload(path)
     with h5py.File(next(path for path in paths if path.stem == "open-run")) as file:

@@ -20,8 +20,9 @@ import xarray as xr
 from ..core.documents import ALL
 from ..core.durable_files import replacing
 from ..core.errors import ConfigError
+from ..core.group_names import group_name
 from ..views.dataset.attributes import root_attrs
-from ..views.dataset.savable import SLASH, savable
+from ..views.dataset.savable import savable
 from ..views.dataset.trees import tree
 from ..workers import current_client
 from .folders import replacing_folder
@@ -89,8 +90,7 @@ def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterato
         return found if client is None else _fetched(found, client)
 
     if options.stream is ALL:
-        # Slashes are replaced before the tree is made, as names in a tree must not have any.
-        nodes = {name.replace("/", SLASH): dataset(name) for name in header.streams}
+        nodes = {group_name(name): dataset(name) for name in header.streams}
         yield tree(nodes, root_attrs(header.start, header.known_stop), header.uid)
     elif options.streams(header):
         yield dataset(options.stream)

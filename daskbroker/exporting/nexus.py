@@ -302,7 +302,7 @@ def _names_of(key: str, fields: Mapping[str, str], known: Collection[str]) -> li
 
     Those of other keys, which are in ``known``, are not among them.
     """
-    pattern = re.compile(re.escape(key) + r"(_\d+|_length)")
+    pattern = re.compile(re.escape(key) + r"(_\d+|_length(_\d+)?)")
     return [
         name for name in fields if name == key or (name not in known and pattern.fullmatch(name))
     ]
@@ -434,7 +434,11 @@ def _since(time: xr.Variable, began: float) -> xr.Variable:
 
 
 def _time_text(document: Mapping[str, Any]) -> str:
-    return datetime.fromtimestamp(seconds_of(document, 0.0), UTC).isoformat()
+    seconds = seconds_of(document, 0.0)
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # a year beyond 9999, as of milliseconds
+        return f"{np.datetime64(round(seconds * 1e3), 'ms')}+00:00"
 
 
 def _write_sample(entry: h5py.Group, start: Mapping[str, Any]) -> None:

@@ -36,7 +36,10 @@ def check_datasets(written: Any, path: Path, engine: str, target: Path) -> None:
         If a variable is missing or differs. The message names the first one.
     """
     is_tree = isinstance(written, xr.DataTree)
-    with (xr.open_datatree if is_tree else xr.open_dataset)(path, engine=engine) as found:
+    # In microseconds, as nanoseconds end in 2262.
+    times = xr.coders.CFDatetimeCoder(time_unit="us")
+    opened = xr.open_datatree if is_tree else xr.open_dataset
+    with opened(path, engine=engine, decode_times=times) as found:
         for group, dataset in _datasets(written):
             there = found[group].to_dataset() if is_tree else found
             for name, variable in dataset.variables.items():

@@ -135,7 +135,8 @@ def _write_stream(
 def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
     """Return the attributes with the names of non-dimension coordinates, as xarray writes them."""
     data = stream.dataset[name]
-    beside = [str(c) for c in data.coords if c not in data.dims]
+    # Names with spaces cannot be told, as for netCDF.
+    beside = [str(c) for c in data.coords if c not in data.dims and " " not in str(c)]
     return {**attrs, **({"coordinates": " ".join(sorted(beside))} if beside else {})}
 
 
