@@ -45,6 +45,7 @@ TESTS = {
     "core/documents": ["tests/core/test_documents.py"],
     "core/validate": ["tests/core/test_validate.py"],
     "assets/files/resolving": ["tests/assets/files/test_resolving.py"],
+    "assets/regions": ["tests/assets/test_regions.py", "tests/assets/test_shapes.py"],
     "assets/shapes": ["tests/assets/test_shapes.py"],
     "assets/transfer": ["tests/assets/test_transfer.py"],
     "views/rows": [
@@ -55,7 +56,7 @@ TESTS = {
         "tests/views/documents/test_prefetch.py", "tests/cluster/test_documents.py",
     ],
     "views/table/expression": ["tests/views/table/test_expression.py"],
-    "stores/embedded/claims": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
+    "stores/embedded/document_keys": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
     "stores/embedded/journal": ["tests/stores/embedded/test_journal.py", EMBEDDED, *AGAIN],
     "stores/embedded/sealing": ["tests/stores/embedded/test_sealing.py", EMBEDDED, *AGAIN],
     "stores/embedded/packing": ["tests/stores/embedded/test_packing.py"],

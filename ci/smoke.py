@@ -61,9 +61,9 @@ def read(db: daskbroker.DataBroker, frames: np.ndarray) -> None:
         np.testing.assert_allclose(header.dataset()["img"][:, 0].mean("time"), frames.mean(0))
 
 
-def command(*arguments: str) -> str:
-    """What the command line prints."""
-    script = Path(sysconfig.get_path("scripts")) / "daskbroker"
+def command(*arguments: str, of: str = "daskbroker") -> str:
+    """What a command line prints."""
+    script = Path(sysconfig.get_path("scripts")) / of
     return subprocess.run([script, *arguments], check=True, capture_output=True, text=True).stdout
 
 
@@ -80,6 +80,8 @@ def main() -> None:
         assert "ingest" in command("--help")
         assert "scan" in command("ls", "--db", place)
         command("check", place, "--files")
+        assert "seal-rows: 16384" in command("config", "list", of="dask")
+        assert "scan" in command("daskbroker", "ls", "--db", place, of="dask")
         with xr.open_dataset(place, engine="daskbroker") as dataset:
             assert dataset.sizes["time"] == COUNT
 

@@ -7,13 +7,13 @@ completion do not wait for dask, pandas and xarray.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
+from importlib import import_module, resources
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .core.documents import show_by
-from .core.registry import register_opener
+from .core.open_brokers import register_opener
 from .core.settings import look_up_by
 
 if TYPE_CHECKING:
@@ -138,11 +138,21 @@ class _Package(ModuleType):
         return sorted({*self.__dict__, *_MODULE_OF})
 
 
-def _look_up(key: str, default: Any) -> Any:
+def _register_defaults() -> None:
+    """Add ``daskbroker.yaml`` to the defaults of dask's configuration; settings come from there."""
+    import yaml
     from dask import config
     from dask.utils import parse_bytes
 
+    text = resources.files(__name__).joinpath("daskbroker.yaml").read_text(encoding="utf8")
+    config.update_defaults(yaml.safe_load(text))
     look_up_by(config.get, parse_bytes)  # from now on without an import each time
+
+
+def _look_up(key: str, default: Any) -> Any:
+    from dask import config
+
+    _register_defaults()
     return config.get(key, default)
 
 
@@ -153,7 +163,10 @@ def _parse_bytes(text: Any) -> int:
 
 
 sys.modules[__name__].__class__ = _Package
-look_up_by(_look_up, _parse_bytes)
+if "dask" in sys.modules:
+    _register_defaults()
+else:  # with the first setting that is needed: importing dask takes longer than printing help
+    look_up_by(_look_up, _parse_bytes)
 show_by(
     lambda document: _of("display.tree", "document_markup")(document),
     lambda document: _of("display.tree", "document_text")(document),

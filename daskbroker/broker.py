@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib import import_module
@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 from .assets.access import FileAccess
 from .assets.handlers.registry import HandlerRegistry, HandlerType
 from .broker_key import BrokerKey
-from .core import clock, registry
-from .core.bulk import expand_bulk
-from .core.documents import Document
+from .core import clock, open_brokers
 from .core.errors import ConfigError
-from .core.external import external_keys
 from .core.interrupts import in_own_context
-from .core.listing import listed
 from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
-from .core.remembered import Remembered
 from .core.search import Search, compile_search
-from .core.settings import setting
-from .core.validate import document_label
 from .display.listing import SHOWN, shown_or
 from .display.markup import escaped
 from .event_source import EventSource, run_of
@@ -34,16 +27,14 @@ from .event_sources import EventSources, EventSourcesGiven
 from .finding import find, is_found
 from .header import Header
 from .header_source import HeaderSource
-from .hints import SearchHints
+from .inserting import Inserter, Route
 from .results import Results
-from .stores.contract import EventStore, HeaderStore
+from .search_hints import SearchHints
+from .stores.contract import HeaderStore
 from .stores.planned import PlannedEventStore, PlannedHeaderStore
-from .stores.unfilling import prepared
 from .watching import watch
 
 __all__ = ["DataBroker"]
-
-Route = Callable[[Mapping[str, Any]], str]
 
 
 class DataBroker:
@@ -118,18 +109,16 @@ class DataBroker:
             source.files = self.files
         self.closed = False
         self._key = BrokerKey(key, uri)
-        self._route = route
-        self._with_files: Remembered[str, set[EventSource]] = Remembered()
-        self._run: str | None = None
+        self._inserter = Inserter(header_source.store, self.event_sources, route)
         self._filters: list[tuple[dict[str, Any], Search]] = []
         self.hints = SearchHints(header_source.store, [es.store for es in self.event_sources])
         if key is not None:
-            registry.remember(key, self)
+            open_brokers.remember(key, self)
 
     @property
     def has_route(self) -> bool:
         """Whether a callable chooses the event source of each stream."""
-        return self._route is not None
+        return self._inserter.route is not None
 
     @property
     def is_in_place(self) -> bool:
@@ -154,7 +143,7 @@ class DataBroker:
         ConfigError
             If there is no such configuration; the message lists the existing ones.
         """
-        return registry.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
+        return open_brokers.opened(_request(named=name, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     @classmethod
     def from_config(
@@ -175,7 +164,7 @@ class DataBroker:
         ConfigError
             If the configuration is not valid.
         """
-        return registry.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
+        return open_brokers.opened(_request(configuration=config, mode=mode, timezone=timezone))  # type: ignore[no-any-return]
 
     # -- insert ------------------------------------------------------------------------------
 
@@ -215,80 +204,7 @@ class DataBroker:
             If the store does not answer, or not in time. The document may or may not be stored;
             inserting it again is safe.
         """
-        checked = prepared(name, doc, lambda descriptor: self._holder(descriptor).store)
-        for one_name, one in list(expand_bulk(name, checked)):
-            self._insert_one(one_name, one, run)
-
-    def _insert_one(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
-        if name == "start":
-            headers = self.header_source.store
-            with headers.one_sync(), headers.insert_limit():
-                self._insert_start(doc)
-        elif name == "stop":
-            with self.header_source.store.one_sync():
-                self._insert_stop(doc)
-        elif name == "descriptor":
-            source = self._source_of(doc)
-            source.store.insert_prepared(name, doc)
-            if external_keys(doc):
-                self._with_files.setdefault(doc["run_start"], set()).add(source)
-        elif name in ("event", "event_page", "event_rows"):
-            self._holder(doc["descriptor"]).store.insert_prepared(name, doc)
-        else:
-            self._insert_reference(name, doc, run or self._run)
-
-    def _peek_later(self, run: str) -> None:
-        """Start peeking, in the background, into the files of a run that has just stopped.
-
-        Only sources are asked that received descriptors with external keys from this broker.
-        """
-        for source in self._with_files.pop(run, ()):
-            if setting("peek-after-stop"):
-                source.peek_later(run)
-
-    def _insert_start(self, doc: Mapping[str, Any]) -> None:
-        self.header_source.store.insert_with("start", doc, self._event_stores())
-        self._run = doc["uid"]
-
-    def _insert_stop(self, doc: Mapping[str, Any]) -> None:
-        self.header_source.store.insert_with("stop", doc, self._event_stores())
-        self._peek_later(doc["run_start"])
-
-    def _event_stores(self) -> list[EventStore]:
-        return [source.store for source in self.event_sources]
-
-    def _source_of(self, descriptor: Mapping[str, Any]) -> EventSource:
-        if self._route is None:
-            return self.event_sources[0]
-        name = self._route(Document(descriptor))
-        source = dict(self.event_sources.items()).get(name)
-        if source is None:
-            raise ConfigError(
-                f"{document_label('descriptor', descriptor)}: route gave {name!r}; event sources "
-                f"are {listed(self.event_sources.keys(), name)}"
-            )
-        return source
-
-    def _holder(self, descriptor: str) -> EventSource:
-        """Return the event source that has a descriptor.
-
-        If none has it, return the first, whose insert then raises UnknownReference.
-        """
-        sources = self.event_sources
-        if len(sources) == 1:
-            return sources[0]
-        for source in sources:
-            if source.store.find_descriptor(descriptor) is not None:
-                return source
-        return sources[0]
-
-    def _insert_reference(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
-        if name == "stream_datum":
-            self._holder(doc["descriptor"]).store.insert_prepared(name, doc, run=run)
-            return
-        # A resource or datum names no descriptor, so any source may need it.
-        for source in self.event_sources:
-            source.store.insert_prepared(name, doc, run=run)
+        self._inserter.insert(name, doc, run)
 
     def flush(self) -> None:
         """Wait until all inserted documents are visible to other processes.
@@ -381,15 +297,17 @@ class DataBroker:
         since, until
             Earliest and latest start time, both inclusive: POSIX seconds, datetimes or ISO text,
             in the broker's zone if they have none. As ``until``, a date or a text to the hour,
-            minute or second means the last instant of that period.
+            minute or second means the last instant of that period; so does a ``datetime64`` in
+            days, weeks, months or years, which is a date, while one in hours or less is an instant.
         **query
             Mongo-style filter on start documents, such as ``**{"sample.name": "x"}``. Some words
             are reserved, whatever keys documents have: ``stop={...}`` and ``descriptor={...}``
             filter on those documents; ``data_key="det"`` finds runs in which some descriptor has
             this data key; ``start_time`` and ``stop_time`` are synonyms of ``since`` and
             ``until``; ``exit_status="fail"`` filters on the stop document; ``derived=False`` finds
-            raw runs, ``derived=True`` runs made from others. ``start={...}`` filters on start
-            documents, including keys that are named like a reserved word.
+            raw runs, ``derived=True`` runs made from others, ``derived_from="3a8f12cd"`` those made
+            from this run, given by its uid or the first five or more characters. ``start={...}``
+            filters on start documents, including keys that are named like a reserved word.
 
         Returns
         -------
@@ -404,9 +322,10 @@ class DataBroker:
         Warns
         -----
         SearchWarning
-            If nothing is found and the query has a list as value, or a key that none of the newest
-            1,000 runs has; also if start documents have a key named like a reserved word. Each
-            warning is given once.
+            If nothing is found and the query has a list as value, a key that none of the newest
+            1,000 runs has, a value of another type than theirs (``scan_id="1"``), or the beginning
+            of a uid; also if start documents have a key named like a reserved word. Each warning is
+            given once.
         """
         wanted = self._compile(full, search, since, until, **query)
         return Results(self, self._filtered(wanted))
@@ -669,7 +588,7 @@ class DataBroker:
         # A portable broker travels with its data; any other is opened again by its key.
         if isinstance(self.header_source.store, PlannedHeaderStore):
             return (_assemble, (self.header_source, self.event_sources, self.options))
-        return (registry.broker_of, (self.key,))
+        return (open_brokers.broker_of, (self.key,))
 
     def __repr__(self) -> str:
         return shown_or(self._title, lambda: self().listing(self._title, SHOWN).text())
@@ -686,11 +605,13 @@ class DataBroker:
 
 
 def _request(**wanted: Any) -> str:
-    """Return a request for :func:`daskbroker.core.registry.opened` as JSON text."""
+    """Return a request for :func:`daskbroker.core.open_brokers.opened` as JSON text."""
     try:
         return json.dumps(wanted, sort_keys=True)
     except (TypeError, ValueError):
-        raise ConfigError("a configuration is made of text, numbers, lists and mappings") from None
+        raise ConfigError(
+            "a configuration must consist of text, numbers, lists and mappings"
+        ) from None
 
 
 def _assemble(

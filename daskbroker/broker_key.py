@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .core import registry
+from .core import open_brokers
 from .core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class BrokerKey:
         if self._place is None or broker.has_route or len(broker.event_sources) > 1:
             why = "with a route or several event sources" if self._place else "without a uri"
             raise ConfigError(
-                f"this broker cannot be pickled: it was put together {why}, so no other process "
-                "could open the same; header.portable() travels without a broker"
+                f"this broker cannot be pickled: it was constructed {why}, so no other process "
+                "can open it; header.portable() pickles without a broker"
             )
         registered = broker.handler_registry.registered()
         handlers = {spec: factory.reference for spec, factory in registered.items()}
         configuration = {**broker.options, "handlers": handlers}  # as a file has it
         made_of = repr(configuration)  # handlers and roots may have changed since
         if self._made is None or self._made[0] != made_of:
-            self._made = made_of, registry.key_of(self._place, **configuration)
-        registry.remember(self._made[1], broker)
+            self._made = made_of, open_brokers.key_of(self._place, **configuration)
+        open_brokers.remember(self._made[1], broker)
         return self._made[1]

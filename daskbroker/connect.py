@@ -26,7 +26,7 @@ from .configuration import (
     settings_of,
     target_of,
 )
-from .core import registry
+from .core import open_brokers
 from .core.clock import resolved_zone
 from .core.errors import ConfigError
 from .core.forking import Origin
@@ -178,7 +178,7 @@ def _opened(
     def open_it() -> DataBroker:
         return _open(settings, key, create=create)
 
-    return registry.known_or_opened(key, open_it)  # type: ignore[no-any-return]
+    return open_brokers.known_or_opened(key, open_it)  # type: ignore[no-any-return]
 
 
 def _settings(request: Mapping[str, Any]) -> Settings:

@@ -42,6 +42,7 @@ class EventSources(Sequence[EventSource]):
             self._by_name[source.name] = source
         if not self._by_name:
             raise ConfigError("a broker needs at least one event source")
+        self._sources = list(self._by_name.values())
 
     @overload
     def __getitem__(self, key: int | str) -> EventSource: ...
@@ -56,7 +57,7 @@ class EventSources(Sequence[EventSource]):
             If no source has this name; the message lists the names. It is a KeyError.
         """
         if not isinstance(key, str):
-            return list(self)[key]
+            return self._sources[key]
         if key not in self._by_name:
             raise SourceNotFound(
                 f"there is no event source {key!r:.200}; there are: {listed(self._by_name, key)}"
@@ -64,10 +65,10 @@ class EventSources(Sequence[EventSource]):
         return self._by_name[key]
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self._sources)
 
     def __iter__(self) -> Iterator[EventSource]:
-        return iter(self._by_name.values())
+        return iter(self._sources)
 
     def __contains__(self, one: object) -> bool:
         """Whether this source, or one of this name, is among them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .core.errors import OffsetOutOfRange, RunNotFound
 from .display.header_list import HeaderList
 from .header import Header
-from .stores.contract import is_whole_number
+from .stores.header_store import is_whole_number
 
 if TYPE_CHECKING:
     from .broker import DataBroker
@@ -47,9 +47,7 @@ def is_found(db: DataBroker, key: Any) -> bool:
 
 def _one(key: Any) -> Any:
     if isinstance(key, (slice, list, tuple, set)):
-        raise TypeError(
-            f"`in` asks for one run, by its uid, scan_id or offset, not by {key!r:.200}"
-        )
+        raise TypeError(f"`in` needs the uid, scan_id or offset of a run, not {key!r:.200}")
     return key
 
 
@@ -70,7 +68,7 @@ def _slice(db: DataBroker, key: slice) -> HeaderList:
     """
     ends = (key.start, key.stop)
     if any(end is not None and (not is_whole_number(end) or end >= 0) for end in ends):
-        raise IndexError("slices of a broker count from the newest: db[-5:], db[-10:-5]")
+        raise IndexError("slices of a broker must count from the newest run: db[-5:], db[-10:-5]")
     newest = 0 if key.stop is None else -int(key.stop)
     oldest = None if key.start is None else -int(key.start)
     chosen = db()[newest:oldest] if oldest is None or oldest > newest else []

@@ -11,7 +11,7 @@ from .core.interrupts import in_own_context
 from .core.listing import listed
 from .core.search import Search, compile_search, is_derived
 from .core.validate import prepare
-from .stores.contract import FARTHEST, HeaderPair, HeaderStore, is_whole_number
+from .stores.header_store import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 
 __all__ = ["HeaderSource"]
 
@@ -73,7 +73,7 @@ class HeaderSource:
         if isinstance(key, str):
             return self._by_uid(key)
         if not is_whole_number(key):
-            raise TypeError(f"a run is found by uid (text), scan_id or offset, not by {key!r}")
+            raise TypeError(f"a run is looked up by uid (text), scan_id or offset, not by {key!r}")
         return self.by_offset(int(key), Search()) if key < 0 else self._by_scan_id(int(key))
 
     def _by_uid(self, uid: str) -> HeaderPair:
@@ -143,7 +143,7 @@ class HeaderSource:
         wanted = compile_search(full, search, since, until, query, timezone)
         if wanted.descriptors:
             raise BadQuery(
-                f"a header source has no descriptors, so it cannot search by {wanted.shown[-1]}; "
+                f"a header source has no descriptors and cannot search by {wanted.shown[-1]}; "
                 "a broker can"
             )
         return self._found(wanted)

@@ -30,7 +30,7 @@ def both(first: Results, second: Results) -> Search:
         If the results are of two brokers.
     """
     if first.db is not second.db:
-        raise BadQuery(f"these are results of two brokers, {first.db!r} and {second.db!r}")
+        raise BadQuery(f"the results are of two brokers, {first.db!r} and {second.db!r}")
     return first.as_search() & second.as_search()
 
 
@@ -72,7 +72,7 @@ def has_run(results: Results, run: object) -> bool:
     if isinstance(run, Header):
         return any(True for _ in _of_uid(results, {"$eq": run.uid}))
     if not isinstance(run, str):
-        raise TypeError(f"results are asked for a run by its Header or uid, not by {run!r:.200}")
+        raise TypeError(f"runs are looked up among results by Header or uid, not by {run!r:.200}")
     try:
         return bool(named_run(results, run).uid)
     except RunNotFound:

@@ -25,10 +25,10 @@ from .core.run_plan import RunPlan
 from .core.search import Search, compile_search
 from .core.stored_streams import from_store
 from .described import having_descriptors, may_have_descriptors
-from .display.frames import runs_frame
 from .display.header_list import HeaderList
 from .display.listing import FOLDED, SHOWN, Listing
 from .display.plots import Y, plot_runs
+from .display.runs_frame import runs_frame
 from .event_source import meant_fields
 from .exporting.runs import export
 from .header import Header
@@ -254,7 +254,7 @@ class Results:
         if place >= 0:
             for header in self[place : place + 1]:
                 return header
-        raise OffsetOutOfRange(f"there are {len(self)} runs; number {key} is not among them")
+        raise OffsetOutOfRange(f"there are {len(self)} runs; there is no run number {key}")
 
     def _slice(self, key: slice) -> Results | list[Header]:
         ends = [end for end in (key.start, key.stop) if end is not None]
@@ -415,7 +415,7 @@ class Results:
         if others:
             raise BadQuery(
                 f"these runs have the stream {stream_name!r} in {len(others) + 1} event sources, "
-                "which make no one Dataset; combine='tree' shows them all"
+                "which cannot be one Dataset; use combine='tree'"
             )
         return dataset_view.dataset(
             plan, stream_name, runs, options, files, chunks=chunks, with_run=True

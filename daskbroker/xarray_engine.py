@@ -20,8 +20,9 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
 
     ``xr.open_dataset(place, engine="daskbroker", run=uid, stream="primary")`` is
     ``connect(place)[uid].dataset("primary", chunks=None)``. With ``chunks={}`` xarray uses the
-    blocks of :meth:`daskbroker.Header.dataset`. With Dask, prefer that method: it also shares
-    reads between variables, and names tasks by what they read.
+    blocks of :meth:`daskbroker.Header.dataset`, which the encodings of the variables name. With
+    Dask, prefer that method: it also shares reads between variables, and names tasks by what they
+    read.
     """
 
     description: ClassVar[str] = "Bluesky runs in a daskbroker store"
@@ -76,11 +77,6 @@ class DaskbrokerEntrypoint(BackendEntrypoint):
         """
         header = connect(filename_or_obj, create=False)[run]
         opened = header.dataset(stream, chunks=None, **options)
-        # The blocks of the default chunks are what xarray uses for `chunks={}`.
-        lengths = header.dataset(stream, **options).chunks.get("time", ())
-        for variable in opened.variables.values():
-            if lengths and "time" in variable.dims:
-                variable.encoding["preferred_chunks"] = {"time": lengths[0]}
         return self._shown(
             opened.drop_vars(_names(drop_variables), errors="ignore"), filename_or_obj
         )

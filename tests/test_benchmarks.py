@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks.__main__
 from benchmarks.harness import Against, Case, Timed, Workload, measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,17 +20,14 @@ NAMES = (
 )  # fmt: skip
 
 
-def run_benchmarks(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """``python -m benchmarks`` as people call it."""
-    command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
-
-
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
-    """What is printed, and what is in the JSON file, after one quick run of everything."""
+    """What is printed, and what is in the JSON file, after one quick run of everything, as people
+    call it.
+    """
     path = tmp_path_factory.mktemp("benchmarks") / "numbers.json"
-    done = run_benchmarks("--quick", "--repeat", "2", "--json", str(path))
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--repeat", "2", "--json", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(path.read_text())
 
@@ -91,17 +89,18 @@ def test_ratio_is_of_the_medians_of_one_run(quick):
     assert comparison["ratio"] == pytest.approx(expected)
 
 
-def test_only_the_named_workloads_run():
-    done = run_benchmarks("--quick", "--repeat", "1", "--only", "runs")
-    assert done.returncode == 0, done.stderr
-    assert "by scan_id" in done.stdout
-    assert "floor, one column" not in done.stdout
+def test_only_the_named_workloads_run(capsys):
+    assert benchmarks.__main__.main(["--quick", "--repeat", "1", "--only", "runs"]) == 0
+    printed = capsys.readouterr().out
+    assert "by scan_id" in printed
+    assert "floor, one column" not in printed
 
 
-def test_unknown_workload_is_refused():
-    done = run_benchmarks("--only", "nonsense")
-    assert done.returncode == 2
-    assert "nonsense" in done.stderr
+def test_unknown_workload_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.__main__.main(["--only", "nonsense"])
+    assert ended.value.code == 2
+    assert "nonsense" in capsys.readouterr().err
 
 
 def numbers_case(name: str, values: list[float], *against: Against) -> Case:

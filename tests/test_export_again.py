@@ -287,7 +287,9 @@ def test_a_file_that_holds_something_else_gets_no_name(db, tmp_path, monkeypatch
         return compare(*args)
 
     monkeypatch.setattr(owner, last, spoiled)
-    with pytest.raises(StoreError, match=rf"was read back, and {words} is not what was written"):
+    with pytest.raises(
+        StoreError, match=rf"was read back, and {words} differs from what was written"
+    ):
         db().export(tmp_path / "out", format, arrays="drop")
     assert states(tmp_path / "out") == {}
     assert db().export(tmp_path / "out", format, arrays="drop", verify=False)

@@ -105,10 +105,10 @@ def test_one_file_for_several_streams_is_refused(header, tmp_path):
         ({"format": "excel"}, "jsonl, parquet, netcdf, zarr, csv"),
         ({"format": "csv", "arrays": "some"}, "arrays must be one of raise, drop"),
         ({"format": "csv", "fill": True}, "csv holds no arrays"),
-        ({"format": "netcdf", "partition": "run"}, "is of parquet, not of netcdf"),
+        ({"format": "netcdf", "partition": "run"}, "needs the format parquet, not netcdf"),
         ({"format": "parquet", "partition": "day"}, "partition must be one of run"),
         ({"format": "jsonl", "stream": "dark"}, "as a whole"),
-        ({"format": "zarr", "files": "x"}, "detector files travel with documents"),
+        ({"format": "zarr", "files": "x"}, "detector files can be exported with documents"),
     ],
     ids=str,
 )

@@ -237,5 +237,5 @@ def test_frames_are_counted_without_being_listed(db):
     assert table.divisions[-1] == 2**32
     assert len(table.get_partition(0).compute()) > 0
     run.stream_datum(resource, descriptor, (2**32, 2**34))
-    with pytest.raises(BadDocument, match="frames at most"):
+    with pytest.raises(BadDocument, match=r"at most .* frames"):
         db.insert(*run.documents[-1])

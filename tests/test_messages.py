@@ -136,7 +136,7 @@ def test_nothing_that_a_message_names_is_run(value, tmp_path):
         (b"", "not a prefix"), (b"start", "not a prefix"), (b" start", "not a prefix"),
         (b" strat {}", "called 'strat'"), (b" \xff \xff", "no kind of document"),
         (b" start ", "cannot read"), (b" start \x80\x04", "cannot read"),
-        (b" start " + pickle.dumps([1]), "no mapping but a list"),
+        (b" start " + pickle.dumps([1]), "not a mapping but a list"),
         (b" start " + pickle.dumps(DOC)[:-40], "cannot read"),
     ],
 )  # fmt: skip

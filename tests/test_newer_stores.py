@@ -34,7 +34,7 @@ def test_a_newer_format_is_named():
 
 @pytest.mark.parametrize("found", [None, 0, -1, 1.5, "1", True, float("nan"), [1]])
 def test_what_is_no_number_of_a_format_is_damage(found):
-    with pytest.raises(StoreDamaged, match="no number of a format"):
+    with pytest.raises(StoreDamaged, match="not a format number"):
         check_format("the store", found, 3)
 
 
@@ -93,7 +93,7 @@ def test_a_database_whose_note_has_no_number(mongo_database, note):
     with pymongo.MongoClient(mongo_database) as client:
         database = client.get_default_database()
         database.daskbroker_meta.insert_one({"_id": "store", "store_id": "x", **note})
-    with pytest.raises(StoreDamaged, match="no number of a format"):
+    with pytest.raises(StoreDamaged, match="not a format number"):
         daskbroker.connect(mongo_database)
 
 

@@ -313,6 +313,6 @@ def test_a_repr_shows_no_wall_of_text(db, header):
 
 
 def test_attributes_that_are_no_documents_are_an_error():
-    with pytest.raises(daskbroker.DaskbrokerError, match="'start' is no JSON text"):
+    with pytest.raises(daskbroker.DaskbrokerError, match="'start' is not JSON text"):
         daskbroker.attrs({"start": "{"})
     assert daskbroker.attrs({"title": np.float32(1.5)}) == {"title": 1.5}

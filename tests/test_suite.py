@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import logging
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,3 +90,28 @@ def test_the_cluster_leaves_the_logs_of_others_alone(cluster, caplog):
     logging.getLogger("daskbroker.stores").error("no space left")
     assert "no space left" in caplog.text
     assert {handler.level for handler in logging.getLogger().handlers} == {logging.NOTSET}
+
+
+def test_each_module_has_a_test_of_its_name_or_a_line_that_says_which():
+    """Of ``modules.toml``, where the first pattern counts; what no module needs is not in it."""
+    lines = tomllib.loads((ROOT / "tests/modules.toml").read_text(encoding="utf8"))["modules"]
+    modules = [
+        path.relative_to(ROOT / "daskbroker").with_suffix("")
+        for path in ROOT.glob("daskbroker/**/*.py")
+        if path.name != "__init__.py" and path.parent.name != "testing"
+    ]
+    without = [m for m in modules if not (ROOT / "tests" / m.parent / f"test_{m.name}.py").exists()]
+    lacking, used = [], set()
+    for module in map(Path.as_posix, without):
+        pattern = next((line for line in lines if fnmatchcase(module, line)), None)
+        used.add(pattern)
+        if pattern is None:
+            lacking.append(module)
+    assert lacking == []
+    assert set(lines) - used == set()
+    folders = {"testing": ROOT / "daskbroker"}
+    files = [file for files in lines.values() for file in files]
+    assert [
+        file for file in files
+        if not (folders.get(file.partition("/")[0], ROOT / "tests") / file).exists()
+    ] == []  # fmt: skip

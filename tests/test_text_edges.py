@@ -29,7 +29,7 @@ from daskbroker.core.errors import (
 )
 from daskbroker.core.listing import listed
 from daskbroker.core.printable import printable
-from daskbroker.testing import assert_documents_equal, make_run, stream_datum_run
+from daskbroker.testing import RunBuilder, assert_documents_equal, make_run, stream_datum_run
 from daskbroker.work.ingest import ingest
 
 EVIL = {
@@ -562,3 +562,39 @@ def test_a_malformed_uri_in_a_document(db):
 
     with pytest.raises(FillError, match="malformed"):
         resolve({"uid": "r", "mimetype": "x/y", "uri": "file://[x"})
+
+
+def test_text_with_lone_surrogates_in_every_view(db, tmp_path):
+    """Neither Arrow nor pandas' text can hold it; it is an object then."""
+    half = EVIL["surrogate"]
+    run = RunBuilder(sample=half, plan_name=half, detectors=[half])
+    text = {"source": half, "dtype": "string", "shape": []}
+    device = {"data": {"s": half}, "timestamps": {"s": 1.0}, "data_keys": {"s": text}}
+    descriptor = run.descriptor({"x": 0.5, "t": text}, configuration={"det": device})
+    run.event(descriptor, {"x": 1.0, "t": half})
+    insert_all(db, run.stop(reason=half))
+    savable = daskbroker.savable
+    savable(db[-1].dataset()).to_netcdf(tmp_path / "one.nc")
+    savable(db[-1].tree()).to_netcdf(tmp_path / "tree.nc")
+    savable(db[-1].dataset(fields=["x", "start:sample", "config:det:s"])).to_netcdf(
+        tmp_path / "fields.nc"
+    )
+    db[-1].export(tmp_path / "run.jsonl")
+    other = daskbroker.connect(tmp_path / "other")
+    for file in ("run.jsonl", "one.nc", "tree.nc", "fields.nc"):
+        (uid,) = ingest(other, [tmp_path / file]).runs
+        header = other[uid]
+        (stream,) = header.streams
+        table = header.table(stream, fields=["x", "start:plan_name"]).compute()
+        assert table["start:plan_name"].tolist() == [half]
+        assert header.table(stream).compute()["x"].tolist() == [1.0]
+        dataset = header.dataset(stream).load()
+        if file != "fields.nc":
+            assert dataset["t"].values.tolist() == [half]
+        assert daskbroker.attrs(dataset)["start"]["sample"] == half
+        header.export(tmp_path / f"{file}.again.nc", format="netcdf")
+        header.export(tmp_path / f"{file}.parquet", format="parquet")
+        header._repr_html_().encode()
+    frame = other().to_dataframe(["sample", "start:plan_name"])
+    assert set(frame["sample"]) == set(frame["start:plan_name"]) == {half}
+    assert len(other(sample=half)) == len(other())

@@ -15,6 +15,7 @@ import xarray as xr
 
 import daskbroker
 from daskbroker.core.errors import StoreNotFound, StreamNotFound
+from daskbroker.stores.embedded.events import EmbeddedEventStore
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
 from daskbroker.xarray_engine import DaskbrokerEntrypoint
@@ -55,7 +56,23 @@ def test_xarray_cuts_it_as_the_header_does(place):
         opened = xr.open_dataset(folder, engine=DaskbrokerEntrypoint, run=uid, chunks={})
         expected = daskbroker.connect(folder)[uid].dataset()
     assert opened["img"].chunks == expected["img"].chunks
+    assert opened["x"].chunks == expected["img"].chunks[:1]
     np.testing.assert_array_equal(opened["img"].values, data[:, None])
+
+
+def test_it_is_planned_once(place, monkeypatch):
+    """Not once more for the blocks that xarray uses."""
+    folder, uid, _ = place
+    planned = []
+    plan_runs = EmbeddedEventStore.plan_runs
+
+    def counted(store, *arguments, **options):
+        planned.append(arguments)
+        return plan_runs(store, *arguments, **options)
+
+    monkeypatch.setattr(EmbeddedEventStore, "plan_runs", counted)
+    xr.open_dataset(folder, engine=DaskbrokerEntrypoint, run=uid, chunks={})
+    assert len(planned) == 1
 
 
 def test_a_run_is_a_tree(place):

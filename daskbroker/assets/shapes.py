@@ -31,11 +31,11 @@ import numpy as np
 
 from ..core.dtypes import dtype_of
 from ..core.peeks import Cell
+from .regions import Roi, as_index, axes_of, increasing, take_region, take_roi
 
 __all__ = [
     "Declared",
     "Mismatch",
-    "Roi",
     "Shape",
     "cast",
     "check",
@@ -44,14 +44,10 @@ __all__ = [
     "has_dtype",
     "is_open",
     "long_axes",
-    "outer_index",
     "reshaped",
 ]
 
 Shape = tuple[int, ...]
-Roi = tuple[Any, ...]
-"""Index of a cell's axes: slices, integers or integer arrays, each for its own axis (outer
-indexing). Trailing axes without an item are kept whole."""
 
 GUESSED_BYTES = 2**20
 """Assumed bytes of a cell whose shape is not declared, to choose the size of blocks."""
@@ -245,16 +241,18 @@ def fit(
         If ``given`` and ``declared`` differ by more than axes of length 1.
     """
     if given is None:
-        return outer_index(reshaped(read(()), declared), roi)
+        return take_roi(reshaped(read(()), declared), roi)
     check(declared, given)
-    asked = list(zip(_padded(roi, declared), declared, strict=True))
-    ordered = {axis: _ordered(part, n) for axis, (part, n) in enumerate(asked) if n != 1}
-    long = iter(ordered.values())
-    block = read(tuple(slice(0, 1) if n == 1 else next(long)[0] for n in given))
+    # Axes of length 1 may be elsewhere in the file than in the descriptor; the long ones are in the
+    # same order, so the file is asked for these, and its block is put into the declared shape.
+    axes = axes_of(roi, declared)
+    split = {n: increasing(axes[n]) for n, length in enumerate(declared) if length != 1}
+    long = iter(split.values())
+    block = read(tuple(slice(0, 1) if n == 1 else as_index(next(long)[0]) for n in given))
     sizes = iter([size for size, n in zip(block.shape[1:], given, strict=True) if n != 1])
     shape = tuple(1 if n == 1 else next(sizes) for n in declared)
-    rest = tuple(ordered[axis][1] if n != 1 else part for axis, (part, n) in enumerate(asked))
-    return outer_index(block.reshape(len(block), *shape), rest)
+    rest = tuple(split[n][1] if n in split else axis for n, axis in enumerate(axes))
+    return take_region(block.reshape(len(block), *shape), rest, lead=1)
 
 
 def reshaped(block: np.ndarray, declared: Shape) -> np.ndarray:
@@ -284,41 +282,6 @@ def check(declared: Shape, given: Shape) -> None:
 def long_axes(shape: Sequence[int]) -> list[int]:
     """Return the lengths other than 1, which must be equal for shapes to be reconciled."""
     return [n for n in shape if n != 1]
-
-
-def _padded(roi: Roi, shape: Shape) -> Roi:
-    return (*roi, *(slice(None),) * (len(shape) - len(roi)))
-
-
-def _ordered(part: Any, length: int) -> tuple[Any, Any]:
-    """Split the index of one axis into an increasing, unique one, and one of its result."""
-    whole = slice(None)
-    if isinstance(part, slice):
-        places = range(length)[part]
-        if not places:
-            return slice(0, 0), whole
-        if places.step > 0:
-            return slice(places.start, places.stop, places.step), whole
-        places = places[::-1]
-        return slice(places.start, places.stop, places.step), slice(None, None, -1)
-    if np.ndim(part) == 0:
-        place = range(length)[int(part)]
-        return slice(place, place + 1), 0
-    wanted = np.asarray(part)
-    once: Any
-    once, back = np.unique(np.where(wanted < 0, wanted + length, wanted), return_inverse=True)
-    if len(once) and once[-1] - once[0] == len(once) - 1:
-        once = slice(int(once[0]), int(once[-1]) + 1)
-    return once, back
-
-
-def outer_index(block: np.ndarray, roi: Roi) -> np.ndarray:
-    """Index the axes after the first, each independently."""
-    if all(isinstance(part, slice) for part in roi):
-        return block[(slice(None), *roi)]
-    for axis in reversed(range(len(roi))):  # from the last on, as an integer drops its axis
-        block = block[(slice(None),) * (axis + 1) + (roi[axis],)]
-    return block
 
 
 # -- dtypes ----------------------------------------------------------------------------------

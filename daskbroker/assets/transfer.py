@@ -182,7 +182,7 @@ def _literals(kwargs: Mapping[str, Any]) -> list[str]:
 def _is_made_of(name: str, literals: Sequence[str]) -> bool:
     """Return whether a template can make a name, if any text may stand for its fields.
 
-    A regular expression is not used, as it would take forever for a template of many fields.
+    A regular expression is not used, as it would take forever as a template of many fields.
     """
     first, *middle = literals
     if not middle:
@@ -226,8 +226,8 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
         for name in names:
             if os.path.isabs(name):
                 raise FillError(
-                    f"{label}: {str(here)!r} links to {name!r}; only relative links stay true in "
-                    "a copy"
+                    f"{label}: {str(here)!r} links to {name!r}; only relative links are valid "
+                    "in a copy"
                 )
             linked = here.parent / name
             if linked.is_file() and linked not in found:
@@ -289,7 +289,9 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
             sync_file(writer)
         with temporary.open("rb") as reader:
             if _digest(reader) != digest:
-                raise FillError(f"{label}: the copy of {str(source)!r} is not what was written")
+                raise FillError(
+                    f"{label}: the copy of {str(source)!r} differs from what was written"
+                )
         shutil.copystat(source, temporary)
         os.replace(temporary, target)
     finally:

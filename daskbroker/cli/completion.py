@@ -23,9 +23,9 @@ class Shell(StrEnum):
 
 @app.command()
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="The shell that reads it.")],
+    shell: Annotated[Shell, typer.Argument(help="Shell to complete in.")],
 ) -> None:
-    """Print what makes a shell complete commands, options and names of configurations.
+    """Print a script for a shell that completes commands, options and configuration names.
 
     For bash and zsh, eval "$(daskbroker completion bash)" in ~/.bashrc or ~/.zshrc; for fish,
     daskbroker completion fish > ~/.config/fish/completions/daskbroker.fish

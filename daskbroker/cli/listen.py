@@ -31,14 +31,14 @@ class _Serializer(StrEnum):
 @app.command()
 def listen(
     address: Annotated[
-        str, typer.Argument(help="Of the proxy, for subscribers: zmq://localhost:5568.")
+        str, typer.Argument(help="Address of the proxy for subscribers: zmq://localhost:5568.")
     ],
     db: Store = None,
     prefix: Annotated[
-        str, typer.Option(help="Only what is published with this prefix; by default all.")
+        str, typer.Option(help="Prefix of the messages to receive; all messages by default.")
     ] = "",
     serializer: Annotated[
-        _Serializer, typer.Option(help="Of the publisher; pickle is bluesky's default.")
+        _Serializer, typer.Option(help="Serializer of the publisher; pickle is bluesky's default.")
     ] = _Serializer.PICKLE,
     spool: Annotated[
         Path | None,
@@ -47,10 +47,10 @@ def listen(
         ),
     ] = None,
 ) -> None:
-    """Insert the runs that RunEngines publish by bluesky's 0MQ proxy; ends with ctrl-C or SIGTERM.
+    """Insert the runs that RunEngines publish by bluesky's 0MQ proxy, until ctrl-C or SIGTERM.
 
-    What was received waits in a local file until the store has it. Status 1 if some of it does
-    still when the command ends; the next one inserts it.
+    Received documents wait in a local file until they are stored. If some still wait when the
+    command ends, its status is 1, and the next call inserts them.
     """
     import platformdirs
 
@@ -79,7 +79,7 @@ def _warn(text: str) -> None:
 
 @contextmanager
 def _ending(listener: Listener) -> Iterator[None]:
-    """The first ctrl-C or SIGTERM ends in good order; the second one at once."""
+    """End in good order at the first ctrl-C or SIGTERM, and at once at the second."""
 
     def end(number: int, frame: Any) -> None:
         listener.stop()
@@ -94,7 +94,7 @@ def _ending(listener: Listener) -> Iterator[None]:
 
 
 class _Lines:
-    """A line for the start and the stop of each run.
+    """Print a line for the start and the stop of each run.
 
     Parameters
     ----------

@@ -46,11 +46,11 @@ def list_runs(
     fields: Annotated[
         list[str] | None,
         typer.Option(
-            help="These columns: scan_id,sample,start:beamline.energy,stop:reason,config:det:gain."
+            help="Columns: scan_id,sample,start:beamline.energy,stop:reason,config:det:gain."
         ),
     ] = None,
     format: Annotated[
-        Format, typer.Option(help="JSON is one object a run; CSV has uids in full.")
+        Format, typer.Option(help="JSON has one object per run; CSV has uids in full.")
     ] = Format.TABLE,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     fail_empty: FailEmpty = False,
@@ -120,14 +120,14 @@ def _objects(runs: Results, names: list[str]) -> Iterator[dict[str, Any]]:
 def show(
     uid: Run,
     db: Store = None,
-    stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
-    rows: Annotated[int, typer.Option(min=0, help="Rows of each table.")] = 5,
+    stream: Annotated[str | None, typer.Option(help="Name of the only stream to show.")] = None,
+    rows: Annotated[int, typer.Option(min=0, help="Number of rows of each table.")] = 5,
     docs: Annotated[
-        bool, typer.Option("--docs", help="Show start, stop and descriptors, too.")
+        bool, typer.Option("--docs", help="Also show start, stop and descriptors.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a run: what it is, its streams, and the head of each table."""
+    """Show a run: its metadata, its streams, and the first rows of each table."""
     from ..connect import connect
     from ..display.page import header_text
 
@@ -146,7 +146,7 @@ def show(
 
 
 def _run_object(header: Header, stream: str | None) -> dict[str, Any]:
-    """Start and stop of a run, with the rows and descriptors of its streams."""
+    """Return start and stop of a run, with the rows and descriptors of its streams."""
     names = header.streams if stream is None else [stream]
     streams = {
         name: {
@@ -197,11 +197,11 @@ def info(
     place: Place = None,
     db: Store = None,
     brief: Annotated[
-        bool, typer.Option("--brief", help="Leave out what is counted run by run.")
+        bool, typer.Option("--brief", help="Leave out numbers that need all runs to be read.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a store holds: runs, streams, rows sealed and not, size, format and time zone."""
+    """Show the content of a store: runs, streams, sealed and unsealed rows, size, format, zone."""
     from ..connect import connect
     from ..display.facts import RunFacts
     from ..display.listing import run_lines
@@ -227,7 +227,7 @@ def info(
 
 
 def _summary_lines(summary: StoreSummary) -> Iterator[str]:
-    """What is told of a store, as lines."""
+    """Return the description of a store as lines."""
     from dask.utils import format_bytes
 
     unfinished = f", {summary.open:,} of them open" if summary.open else ""

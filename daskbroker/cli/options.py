@@ -63,15 +63,15 @@ Terms = Annotated[
     list[str] | None,
     typer.Argument(help="key=value of the start document; values are JSON, else text."),
 ]
-Full = Annotated[str | None, typer.Option(help="Words to look for in start and stop.")]
+Full = Annotated[str | None, typer.Option(help="Words to search for in start and stop.")]
 Since = Annotated[
-    str | None, typer.Option(help="Not before, such as 2026-11-23; in the broker's time zone.")
+    str | None, typer.Option(help="Earliest start, such as 2026-11-23, in the broker's time zone.")
 ]
 Until = Annotated[
-    str | None, typer.Option(help="Not after; a day, minute or second is meant to its end.")
+    str | None, typer.Option(help="Latest start; a day, minute or second includes its end.")
 ]
-Limit = Annotated[int | None, typer.Option(min=0, help="At most so many runs.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Say it as one JSON object.")]
+Limit = Annotated[int | None, typer.Option(min=0, help="Maximum number of runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 FailEmpty = Annotated[
     bool, typer.Option("--fail-empty", help="End with status 1 if no run is found.")
 ]

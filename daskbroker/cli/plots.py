@@ -22,17 +22,21 @@ def plot(
             help="uid, prefix, scan_id or offset such as -1; several runs are drawn together.",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture: .png, .svg, .pdf.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File of the picture: .png, .svg or .pdf.")
+    ],
     db: Store = None,
-    stream: Annotated[str | None, typer.Option(help="By default that of the scan.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Name of the stream; by default the one of the scan.")
+    ] = None,
     y: Annotated[
-        list[str] | None, typer.Option(help="A data key in place of the hinted ones.")
+        list[str] | None, typer.Option(help="Data keys in place of the hinted ones.")
     ] = None,
     frame: Annotated[
-        int | None, typer.Option(help="Show the image of this event; -1 is the last.")
+        int | None, typer.Option(help="Number of the event whose image is shown; -1 is the last.")
     ] = None,
 ) -> None:
-    """Draw runs as their hints ask for: a line, a map, or a frame of a detector."""
+    """Draw runs as their hints describe: a line, a map, or a frame of a detector."""
     from ..connect import connect
     from ..display.plots import save_plot
 

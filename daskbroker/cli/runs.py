@@ -29,11 +29,11 @@ __all__ = ["demo", "export", "ingest", "verify"]
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where stores and picture go.")] = Path(
+    folder: Annotated[Path, typer.Argument(help="Folder for the stores and the picture.")] = Path(
         "daskbroker-demo"
     ),
 ) -> None:
-    """Make runs, store them, and show in a minute what can be done with them."""
+    """Make and store runs, and show in a minute what can be done with them."""
     from ..demo import run_demo
 
     run_demo(folder, say_lines)
@@ -52,7 +52,7 @@ def ingest(
         list[str] | None, typer.Option(help="NAME=VALUE for a placeholder {{ NAME }}.")
     ] = None,
 ) -> None:
-    """Bring recorded documents in (JSON, JSON lines, msgpack, gzip, zip), and saved datasets."""
+    """Insert recorded documents (JSON, JSON lines, msgpack, gzip, zip) and saved datasets."""
     from ..work.ingest import ingest as ingest_paths
 
     served = [url for url in map(address_of_path, paths) if is_tiled(url)]
@@ -81,10 +81,10 @@ def ingest(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files.")],
     terms: Terms = None,
     db: Store = None,
-    uid: Annotated[list[str] | None, typer.Option(help="These runs only.")] = None,
+    uid: Annotated[list[str] | None, typer.Option(help="Uids of the only runs to export.")] = None,
     format: Annotated[
         str,
         typer.Option(help="jsonl, parquet, netcdf, zarr, csv, nexus, references or icechunk."),
@@ -94,10 +94,12 @@ def export(
     until: Until = None,
     limit: Limit = None,
     files: Annotated[
-        Path | None, typer.Option(help="Copy detector files, too, below this folder.")
+        Path | None, typer.Option(help="Also copy detector files, to below this folder.")
     ] = None,
-    stream: Annotated[str | None, typer.Option(help="Only this stream.")] = None,
-    fill: Annotated[bool, typer.Option("--fill", help="Frames in place of references.")] = False,
+    stream: Annotated[str | None, typer.Option(help="Name of the only stream to export.")] = None,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Write frames in place of references.")
+    ] = False,
     arrays: Annotated[
         str,
         typer.Option(
@@ -105,14 +107,16 @@ def export(
         ),
     ] = "raise",
     partition: Annotated[
-        str | None, typer.Option(help="run: a Parquet folder that grows by new runs only.")
+        str | None, typer.Option(help="run: a Parquet folder to which later exports add new runs.")
     ] = None,
     to: Annotated[
         list[str] | None,
-        typer.Option(metavar="FOLDER=URL", help="What references call a folder: /data=s3://x."),
+        typer.Option(
+            metavar="FOLDER=URL", help="Location of a folder in references: /data=s3://x."
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out runs that are whole in the folder.")
+        bool, typer.Option("--resume", help="Skip runs that are complete in the folder.")
     ] = False,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Read files back and compare.")

@@ -24,7 +24,7 @@ def serve(
     place: Place = None,
     db: Store = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="To listen on; 0: one that is free.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
     ] = 8000,
 ) -> None:
     """Serve a store to clients of Tiled on this machine, with a key that is printed.
@@ -48,12 +48,12 @@ def _check_installed() -> None:
 
 
 def address_of_path(path: Path) -> str:
-    """What was given as a path, which a shell completes, with both slashes of an address."""
+    """Return the text of an argument, with the second slash of an address that Path drops."""
     return re.sub(r"^(tiled\+https?:)/", r"\1//", str(path))
 
 
 def is_tiled(place: str) -> bool:
-    """Whether a place is a Tiled server."""
+    """Return whether a place is a Tiled server."""
     return place.startswith((f"{SCHEME}http://", f"{SCHEME}https://"))
 
 
@@ -65,7 +65,7 @@ def take_over(
     limit: int | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> int:
-    """Take runs from Tiled servers into a store, and say what was lost; the status to end with."""
+    """Take runs from Tiled servers, print what was lost, and return the exit status."""
     if not urls:
         return 0
     for option, value in (given or {}).items():

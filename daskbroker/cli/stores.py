@@ -30,11 +30,14 @@ def seal(
     since: Since = None,
     until: Until = None,
     keep_journal: Annotated[
-        bool, typer.Option("--keep-journal", help="Leave events for databroker to read, too.")
+        bool,
+        typer.Option(
+            "--keep-journal", help="Keep the events in the journal, for databroker to read."
+        ),
     ] = False,
     peek: Annotated[
         bool,
-        typer.Option("--peek", help="Look into detector files for shape and dtype, and remember."),
+        typer.Option("--peek", help="Read shapes and dtypes from detector files, and store them."),
     ] = False,
     as_json: AsJson = False,
     fail_empty: FailEmpty = False,
@@ -72,12 +75,14 @@ def check(
     since: Since = None,
     until: Until = None,
     files: Annotated[
-        bool, typer.Option("--files", help="Read also the frames in detector files.")
+        bool, typer.Option("--files", help="Also read the frames in detector files.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a damage.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per damage.")
+    ] = False,
     fail_empty: FailEmpty = False,
 ) -> None:
-    """Look for what is damaged, and name it; changes nothing. Status 1 if something is."""
+    """Find and name damaged data without changing anything; status 1 if there are any."""
     from ..connect import connect
     from ..work.checking import check as check_runs
 
@@ -107,10 +112,10 @@ def check(
 
 @app.command()
 def backup(
-    folder: Annotated[Path, typer.Argument(help="Of the backup; must not be there.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of the backup; must not exist.")],
     db: Store = None,
 ) -> None:
-    """Copy an embedded store as it is at one instant, while it is written."""
+    """Copy an embedded store in a state of one instant, also while it is written."""
     from ..connect import connect
     from ..work.backup import backup as back_up
 
@@ -121,7 +126,7 @@ def backup(
 
 
 def _place_and_terms(words: list[str]) -> tuple[str | None, list[str]]:
-    """The first word is a place unless it looks like ``key=value``."""
+    """Split arguments into a place, unless the first has the form ``key=value``, and terms."""
     if words and ("://" in words[0] or "=" not in words[0]):
         return words[0], words[1:]
     return None, words
@@ -135,11 +140,11 @@ def index(
         bool,
         typer.Option(
             "--peek/--no-peek",
-            help="Look into the detector files of all runs, too, for shape and dtype.",
+            help="Also read shapes and dtypes from the detector files of all runs.",
         ),
     ] = True,
 ) -> None:
-    """Make the indexes that a database lacks, and remember what its detector files hold."""
+    """Make missing indexes of a database, and store shapes and dtypes of its detector files."""
     from ..connect import connect
 
     with connect(place or db, create=False) as broker:
@@ -154,7 +159,7 @@ def index(
 
 
 def _look_into_all(broker: DataBroker) -> None:
-    """Look into the detector files of all runs."""
+    """Read shapes and dtypes from the detector files of all runs."""
     peeked = 0
     for header in progress_bar(broker(), " runs"):
         try:
@@ -176,14 +181,14 @@ def copy(
     until: Until = None,
     limit: Limit = None,
     files: Annotated[
-        Path | None, typer.Option(help="Copy detector files, too, below this folder.")
+        Path | None, typer.Option(help="Also copy detector files, to below this folder.")
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare what is there already, too.")
+        bool, typer.Option("--verify", help="Also compare runs that the target already has.")
     ] = False,
     fail_empty: FailEmpty = False,
 ) -> None:
-    """Copy runs between any two stores, checking each; may be interrupted and repeated."""
+    """Copy runs between any two stores and verify each; may be interrupted and repeated."""
     if is_tiled(source):
         words = {"--full": full, "--since": since, "--until": until}
         given = {**words, "--files": files, "--verify": verify or None}
@@ -213,9 +218,11 @@ def copy(
 @app.command()
 def config(
     folders: Annotated[
-        bool, typer.Option("--folders", help="Show where they are looked for.")
+        bool, typer.Option("--folders", help="Show the folders that are searched.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
 ) -> None:
     """List the configurations that can be opened by name."""
     from ..configuration import list_configurations, search_folders, unreadable_files

@@ -35,20 +35,21 @@ def tail(
     terms: Terms = None,
     db: Store = None,
     full: Full = None,
-    stream: Annotated[str | None, typer.Option(help="Only events of this stream.")] = None,
-    fields: Annotated[
-        list[str] | None, typer.Option(help="Only these data keys: motor,det.")
+    stream: Annotated[
+        str | None, typer.Option(help="Name of the only stream whose events are shown.")
     ] = None,
+    fields: Annotated[list[str] | None, typer.Option(help="Data keys to show: motor,det.")] = None,
     limit: Limit = None,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="End when nothing new has come for so many seconds.")
+        float | None,
+        typer.Option(min=0, help="Seconds without new data after which the command ends."),
     ] = None,
     as_json: Annotated[
         bool,
         typer.Option("--json", help='Each document as a line ["name", {...}]; ingest reads them.'),
     ] = False,
 ) -> None:
-    """Follow new runs, and the one in progress, and show their events as they come.
+    """Show the events of new runs, and of the run in progress, as they come.
 
     Of the run in progress, what was there before is counted, and with --json shown, too.
     """
@@ -96,7 +97,7 @@ def _documents(
 
 
 def _runs(broker: DataBroker, query: dict[str, Any], timeout: float | None) -> Iterator[Header]:
-    """The newest run if it is in progress, then those that come."""
+    """Yield the newest run if it is in progress, then new runs as they come."""
     new = broker.watch(**query, timeout=timeout)
     known = set()
     for header in islice(broker(**query), 1):
@@ -107,7 +108,7 @@ def _runs(broker: DataBroker, query: dict[str, Any], timeout: float | None) -> I
 
 
 def _begin(found: Queue[tuple[str, Item, Any]], work: Callable[[], None]) -> None:
-    """Do some work in a thread that ends with the process, and say when it is done."""
+    """Start some work in a thread that ends with the process; it reports when it is done."""
 
     def run() -> None:
         try:
@@ -141,7 +142,7 @@ def _say_document(header: Header, name: str, doc: Any) -> None:
 
 
 class _Lines:
-    """Shows documents as lines for people.
+    """Printer of documents as lines for people.
 
     Parameters
     ----------
@@ -201,7 +202,7 @@ class _Lines:
 
 
 def _value(value: Any) -> str:
-    """A reading in a few characters."""
+    """Return a reading in a few characters."""
     shape = getattr(value, "shape", None)
     if shape:
         return f"array {' × '.join(map(str, shape))}"
@@ -211,7 +212,7 @@ def _value(value: Any) -> str:
 
 
 def run_line(start: Mapping[str, Any], zone: str) -> str:
-    """What is told of a run that begins."""
+    """Return the line for a run that begins."""
     from ..display.facts import RunFacts
 
     fact = RunFacts.of(start, None, zone)
@@ -220,7 +221,7 @@ def run_line(start: Mapping[str, Any], zone: str) -> str:
 
 
 def stop_line(start: Mapping[str, Any], stop: Mapping[str, Any], zone: str) -> str:
-    """What is told of a run that has ended."""
+    """Return the line for a run that has ended."""
     from ..display.facts import RunFacts
 
     fact = RunFacts.of(start, stop, zone)

@@ -41,22 +41,24 @@ def reprocess(
     until: Until = None,
     limit: Limit = None,
     param: Annotated[
-        list[str] | None, typer.Option(help="key=value for the function; JSON, else text.")
+        list[str] | None,
+        typer.Option(help="key=value for the function; values are JSON, else text."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the job, in place of its source.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the job, in place of one made from its source.")
+    ] = None,
     dataset: Annotated[
-        str | None, typer.Option(metavar="STREAM", help="Give the function this Dataset.")
+        str | None,
+        typer.Option(metavar="STREAM", help="Stream whose Dataset the function is called with."),
     ] = None,
-    derived: Annotated[
-        bool, typer.Option("--derived", help="Take also runs that were made of others.")
-    ] = False,
+    derived: Annotated[bool, typer.Option("--derived", help="Also process derived runs.")] = False,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Of a dask cluster to work on.")
+        str | None, typer.Option(metavar="ADDRESS", help="Address of a Dask cluster to use.")
     ] = None,
     as_json: AsJson = False,
     fail_empty: FailEmpty = False,
 ) -> None:
-    """Make new runs of runs with a function of yours; again makes nothing twice."""
+    """Make derived runs with a function of yours; repeated, it makes only missing ones."""
     from ..connect import connect
     from ..work.reprocess import reprocess as reprocess_runs
 
@@ -91,13 +93,15 @@ def reprocess(
 
 
 def _function(text: str) -> Callable[..., Any]:
-    """What a user means by ``module:function``, in the working directory or installed."""
+    """Return the function of ``module:function``, from the working directory or installed."""
     module, _, name = text.partition(":")
     sys.path.insert(0, os.getcwd())
     try:
         return attrgetter(name)(import_module(module))  # type: ignore[no-any-return]
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{text!r} is no module:function that can be imported: {error}") from None
+        raise ConfigError(
+            f"{text!r} is not a module:function that can be imported: {error}"
+        ) from None
 
 
 def _cluster(address: str | None) -> AbstractContextManager[Any]:

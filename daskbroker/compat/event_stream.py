@@ -98,7 +98,7 @@ class BlueskyEventStream:
         return stream_dataset(self.header, self.name, fields)
 
     @property
-    def config(self) -> dict[str, Configuration]:
+    def config(self) -> dict[str, ConfigurationOfDevice]:
         """``{device: configuration}``, as in ``run.primary.config["det"].read()``."""
         devices: dict[str, dict[str, None]] = {}
         for doc in self._descriptors:
@@ -106,7 +106,7 @@ class BlueskyEventStream:
                 names = dict.fromkeys(configuration.get("data") or {})
                 devices.setdefault(device, {}).update(names)
         return {
-            device: Configuration(self.header, self.name, device, list(keys))
+            device: ConfigurationOfDevice(self.header, self.name, device, list(keys))
             for device, keys in devices.items()
         }
 
@@ -118,7 +118,7 @@ class BlueskyEventStream:
         return f"<BlueskyEventStream {self.name!r} of run {self.header.uid!r}>"
 
 
-class Configuration:
+class ConfigurationOfDevice:
     """The configuration of a device, with one value per event.
 
     Parameters

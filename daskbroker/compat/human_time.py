@@ -46,6 +46,6 @@ def _parsed(text: str) -> dt.datetime:
         except ValueError:
             continue
     raise BadQuery(
-        f"{text!r:.200} is no time; write it as 2026-11-26 14:30:00, or less of that, or give a "
+        f"{text!r:.200} is not a time; write it as 2026-11-26 14:30:00, or less of that, or give a "
         "datetime or POSIX seconds"
     )

@@ -219,7 +219,9 @@ class Broker:
 
     def _set_alias(self, key: str, query: Any) -> None:
         if key not in self.aliases and hasattr(self, key):
-            raise ValueError(f"{key!r} is no legal alias: a broker has an attribute of that name")
+            raise ValueError(
+                f"{key!r} is not a valid alias: a broker has an attribute of that name"
+            )
         self.aliases[key] = query
 
     def __getattr__(self, key: str) -> Results:

@@ -10,7 +10,7 @@ from .. import results as found
 from ..core.errors import OffsetOutOfRange, RunNotFound
 from ..core.query import compile_query
 from ..core.search import Search
-from ..stores.contract import is_whole_number
+from ..stores.header_store import is_whole_number
 from .bluesky_run import BlueskyRun
 from .files import HandlerView
 from .queries import compiled
@@ -100,7 +100,9 @@ class Catalog(Mapping[Any, BlueskyRun]):
         if isinstance(key, str):
             return self.runs[key]
         if not is_whole_number(key):
-            raise TypeError(f"a run is found by its uid, scan_id or offset, not by {key!r:.200}")
+            raise TypeError(
+                f"a run is looked up by its uid, scan_id or offset, not by {key!r:.200}"
+            )
         if key < 0:
             for run in self.runs[-int(key) - 1 : -int(key)]:
                 return run

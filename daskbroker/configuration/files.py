@@ -206,4 +206,4 @@ def _load(file: Path) -> Any:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", at line {mark.line + 1}"
-        raise ConfigError(f"{file}: is no plain YAML{line}") from None
+        raise ConfigError(f"{file}: is not plain YAML{line}") from None

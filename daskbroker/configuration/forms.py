@@ -81,8 +81,8 @@ def kind_of(content: Any, where: str = "configuration") -> str:
             if key in content:
                 return kind
     raise ConfigError(
-        f"{where}: no form of configuration that is known; it needs 'uri', or as databroker has "
-        "it 'metadatastore' and 'assets', or 'sources'"
+        f"{where}: the form of the configuration is not known; it needs 'uri', or in "
+        "databroker's form 'metadatastore' and 'assets', or 'sources'"
     )
 
 
@@ -112,7 +112,9 @@ def _is_recordings(driver: str) -> bool:
 def _own(content: Mapping[str, Any], where: str, folder: Path | None) -> Settings:
     unknown = [str(key) for key in content if key not in OWN]
     if unknown:
-        raise ConfigError(f"{where}: {listed(unknown)} means nothing; there may be {listed(OWN)}")
+        raise ConfigError(
+            f"{where}: {listed(unknown)} is not a known key; known keys are {listed(OWN)}"
+        )
     options = {key: _text(content, key, where) for key in ("assets", "layout") if key in content}
     settings = place_settings(_text(content, "uri", where), folder=folder, **options)
     for key in ("mode", "timezone"):
@@ -198,7 +200,7 @@ def _layout(source: Mapping[str, Any], where: str) -> str:
                 "'daskbroker ingest FOLDER' and open the store that this makes"
             )
     raise ConfigError(
-        f"{where}: driver {drivers} is no store that daskbroker opens; it opens "
+        f"{where}: driver {drivers} is not a store that daskbroker can open; it can open "
         "bluesky-mongo-normalized-catalog and bluesky-mongo-embedded-catalog"
     )
 
@@ -253,7 +255,7 @@ def _absolute(path: Any, where: str, folder: Path | None) -> str:
         raise ConfigError(f"{where}: must be the path of a folder")
     full = Path(folder or "", os.path.expanduser(path))
     if not full.is_absolute():
-        raise ConfigError(f"{where}: must be an absolute path where no file is configured by")
+        raise ConfigError(f"{where}: must be an absolute path if it is not given in a file")
     return os.path.normpath(full)
 
 
@@ -291,7 +293,7 @@ def _placeholder(text: str, where: str, folder: Path | None) -> str:
     variable = _ENV.fullmatch(text)
     if variable is None:
         raise ConfigError(
-            f"{where}: the placeholder {{{{ {text} }}}} is not understood; there are "
+            f"{where}: the placeholder {{{{ {text} }}}} is not a known placeholder; known ones are "
             "{{ env(NAME) }} and {{ CATALOG_DIR }}"
         )
     if variable[1] not in os.environ:

@@ -73,10 +73,14 @@ def place_settings(
     if separator and scheme != "file":
         opener_of(scheme)
         if assets is not None:
-            raise ConfigError(f"{redacted(place)}: only MongoDB has 'assets' apart")
+            raise ConfigError(
+                f"{redacted(place)}: only MongoDB can have a separate 'assets' database"
+            )
         return {"uri": place}
     if assets is not None:
-        raise ConfigError(f"{place}: a folder holds everything; only MongoDB has 'assets' apart")
+        raise ConfigError(
+            f"{place}: only MongoDB can have a separate 'assets' database, a folder cannot"
+        )
     return _folder_settings("/" + rest.partition("/")[2] if separator else place, folder)
 
 
@@ -90,7 +94,7 @@ def _folder_settings(path: str, folder: Path | None) -> Settings:
         given = Path(folder or "", os.path.expanduser(path)).absolute()
         settings = {"embedded": str(given.resolve())}
     except (OSError, ValueError, RuntimeError) as error:  # the latter for links that go round
-        raise ConfigError(f"{path!r} can be no folder: {error}") from error
+        raise ConfigError(f"{path!r} cannot be a folder: {error}") from error
     if os.path.normpath(given) != settings["embedded"]:
         settings["link"] = str(given)
     return settings

@@ -2,8 +2,8 @@
 
 As with scalars, the stored values decide, not the descriptor's claim: cells that are arrays of
 one shape make an array of one dimension more, whose dtype holds every leaf exactly
-(:mod:`.leaves`). If a claim has a ``dtype_numpy`` of fields, cells are rows; see
-:mod:`.structured`.
+(:mod:`.leaves`). Structured arrays, and lists whose claim has a ``dtype_numpy`` of fields, are
+rows; see :mod:`.structured`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .codec import MISSING, Kind, block, decode, field_kind
 from .errors import StoreDamaged
 from .leaves import WIDE, common_leaf
 
-__all__ = ["ArrayForm", "array_block", "array_form", "blank", "with_gaps"]
+__all__ = ["ArrayForm", "array_block", "array_form", "blank", "rows_form", "with_gaps"]
 
 OBJECT = np.dtype(object)
 
@@ -91,6 +91,15 @@ def array_form(kinds: Iterable[Kind | None]) -> ArrayForm | None:
     if prod(shape) and shape:
         return ArrayForm(leaf, shape, gaps)
     return ArrayForm(leaf, None, gaps) if leaf else None
+
+
+def rows_form(kinds: Iterable[Kind | None]) -> ArrayForm:
+    """Return the form of structured cells; the fields count as one more dimension."""
+    kinds = list(kinds)
+    gaps = any(kind is None or kind.nulls for kind in kinds)
+    shapes = {kind.shape for kind in kinds if kind is not None and kind.name == "rows"}
+    shape = shapes.pop() if len(shapes) == 1 else ()
+    return ArrayForm("", shape if prod(shape) and shape else None, gaps)
 
 
 def _holds_arrays(kind: Kind) -> bool:

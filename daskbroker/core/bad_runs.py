@@ -81,7 +81,7 @@ def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) 
 def take_sound(found: Iterator[T | BadRun], start: int, stop: int | None) -> Iterator[T | BadRun]:
     """Yield items ``start`` to ``stop`` as :func:`itertools.islice`, without counting bad runs.
 
-    Bad runs that are met on the way are yielded too.
+    Bad runs that lie among these are yielded too.
     """
     if start == 0 and stop is None:
         yield from found
@@ -94,6 +94,6 @@ def take_sound(found: Iterator[T | BadRun], start: int, stop: int | None) -> Ite
         if one is None:
             return
         sound = not isinstance(one, BadRun)
-        if place >= start or not sound:
+        if place >= start:
             yield one
         place += sound

@@ -11,8 +11,8 @@ from .validate import prepare
 __all__ = ["expand_bulk"]
 
 
-def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Split a bulk document into rows that are stored together; yield any other as it is.
+def expand_bulk(name: str, doc: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Split a bulk document into rows that are stored together; return any other as it is.
 
     A ``bulk_events`` document gives ``("event_rows", {"descriptor", "rows"})`` for each
     descriptor, a ``bulk_datum`` one ``("datum_rows", {"resource", "rows"})``, or nothing if it is
@@ -24,11 +24,10 @@ def expand_bulk(name: str, doc: Mapping[str, Any]) -> Iterator[tuple[str, Mappin
         If the document or one of its rows is not valid.
     """
     if name == "bulk_events":
-        yield from _bulk_events(doc)
-    elif name == "bulk_datum":
-        yield from _bulk_datum(doc)
-    else:
-        yield name, doc
+        return list(_bulk_events(doc))
+    if name == "bulk_datum":
+        return list(_bulk_datum(doc))
+    return [(name, doc)]
 
 
 def _bulk_events(doc: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,13 +1,37 @@
-"""Warnings that point at the user's line that called daskbroker."""
+"""Warnings that point at the user's line that called daskbroker, and threads that give none."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["warn_caller"]
+__all__ = ["quiet_thread", "warn", "warn_caller"]
 
 PACKAGE = __name__.partition(".")[0]
+_thread = threading.local()
+
+
+@contextmanager
+def quiet_thread() -> Iterator[None]:
+    """Return a context in which daskbroker gives no warnings in this thread.
+
+    Others go on: :class:`warnings.catch_warnings` is for all threads of the process at once.
+    """
+    before = getattr(_thread, "quiet", False)
+    _thread.quiet = True
+    try:
+        yield
+    finally:
+        _thread.quiet = before
+
+
+def warn(text: str, category: type[Warning], stacklevel: int = 1) -> None:
+    """Issue a warning as :func:`warnings.warn`, unless this thread is quiet."""
+    if not getattr(_thread, "quiet", False):
+        warnings.warn(text, category, stacklevel=stacklevel + 1)
 
 
 def warn_caller(text: str, category: type[Warning]) -> None:
@@ -15,7 +39,7 @@ def warn_caller(text: str, category: type[Warning]) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
-    warnings.warn(text, category, stacklevel=level)
+    warn(text, category, level)
 
 
 def _is_ours(module: str) -> bool:

@@ -9,7 +9,7 @@ import zlib
 
 from .errors import StoreDamaged
 
-__all__ = ["seal_bytes", "sound_bytes"]
+__all__ = ["with_checksum", "without_checksum"]
 
 SIZE = 4
 RESIDUE = 0x2144DF1C
@@ -19,7 +19,7 @@ Comparing with it checks the bytes without cutting them first.
 """
 
 
-def seal_bytes(data: bytes) -> bytes:
+def with_checksum(data: bytes) -> bytes:
     """Return the bytes with their CRC-32 appended."""
     return data + zlib.crc32(data).to_bytes(SIZE, "little")
 
@@ -28,8 +28,8 @@ SMALL = 4096
 """Bytes below which a copy is made faster than a view."""
 
 
-def sound_bytes(data: bytes, what: str) -> bytes | memoryview:
-    """Return the bytes that :func:`seal_bytes` was given, after a check.
+def without_checksum(data: bytes, what: str) -> bytes | memoryview:
+    """Return the bytes that :func:`with_checksum` was given, after a check.
 
     Parameters
     ----------

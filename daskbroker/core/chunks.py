@@ -11,14 +11,14 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 
 from .bad_runs import BadRun
-from .checksum import seal_bytes, sound_bytes
+from .checksum import with_checksum, without_checksum
 from .codec import Kind, encode, field_kind
 from .documents import Document
 from .errors import StoreDamaged
@@ -42,9 +42,11 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Statistics of a chunk that a plan keeps.
+
+    The records of plans and the manifests of stores have its fields, in its order. A new one is
+    added here, in :func:`statistics`, and in the tables of the embedded store.
 
     Attributes
     ----------
@@ -118,14 +120,7 @@ CHUNK_RECORD = np.dtype(
         ("descriptor", "i4"),
         ("schema", "i4"),
         ("first", "i8"),
-        ("rows", "i8"),
-        ("bytes", "i8"),
-        ("seq_min", "i8"),
-        ("seq_max", "i8"),
-        ("time_min", "f8"),
-        ("time_max", "f8"),
-        ("distinct", "i8"),
-        ("ordered", "?"),
+        *((name, np.dtype(kind)) for name, kind in get_type_hints(Statistics).items()),
     ]
 )
 
@@ -322,8 +317,7 @@ class ChunkPlan:
 
     def facts(self, place: int) -> Statistics:
         """Return the statistics of one chunk."""
-        record = self.records[place]
-        return Statistics(**{one.name: record[one.name].item() for one in fields(Statistics)})
+        return Statistics._make(self.records[list(Statistics._fields)][place].item())
 
     @property
     def rows(self) -> int:
@@ -357,7 +351,7 @@ class ChunkPlan:
     def by_run(self) -> dict[str, ChunkPlan]:
         """Return the plan of each run that has a descriptor, by uid.
 
-        Each is what :meth:`of_descriptors` would return, except that `bad` is empty.
+        Each is what :meth:`of_descriptors` would return, with that run in `bad` if it is there.
         """
         # All runs are cut from one sorted copy, rather than each from the whole plan.
         places: dict[str, list[int]] = {}
@@ -382,7 +376,8 @@ class ChunkPlan:
                 schemas = tuple(schemas[number] for number in used.tolist())
             own = tuple(self.descriptors[place] for place in places[uid])
             some_keys = tuple(keys[begin:end])
-            plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store)
+            bad = {uid: self.bad[uid]} if uid in self.bad else {}
+            plans[uid] = ChunkPlan(self.reader, own, schemas, part, some_keys, self.store, bad)
         return plans
 
     def read(self, place: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -430,7 +425,7 @@ def to_ipc(table: pa.Table, compression: str | None = None) -> bytes:
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.ipc.new_file(sink, table.schema, options=options) as writer:
         writer.write_table(table)
-    return seal_bytes(sink.getvalue().to_pybytes())
+    return with_checksum(sink.getvalue().to_pybytes())
 
 
 def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
@@ -441,7 +436,7 @@ def from_ipc(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
     StoreDamaged
         If the bytes have changed since.
     """
-    body = pa.py_buffer(sound_bytes(data, "a chunk"))
+    body = pa.py_buffer(without_checksum(data, "a chunk"))
     reader = pa.ipc.open_file(body)
     if columns is None:
         return reader.read_all()

@@ -19,12 +19,13 @@ number   integers up to 2**53 and floats              double
 str      text                                         string
 array    arrays of one shape and type                 nested fixed_size_list
 list     flat arrays of one type, differing lengths   list
+rows     structured arrays, among others too          string (JSON)
 json     anything else, bytes and UUIDs too           string (JSON)
 ======== ============================================ ==========================
 
 Arrays whose leaves are of several types (whole and fractional numbers, ``None`` among numbers) are
 JSON too, so that they are restored exactly; their kind has the shape and the common type of the
-leaves.
+leaves. Structured arrays have their dtype and shape beside their rows in the JSON text.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ import numpy as np
 import pyarrow as pa
 
 from .documents import DEEPEST, plain
+from .dtypes import fields_dtype, fields_text
 from .errors import StoreDamaged, StoreVersion
+from .field_rows import common_of, has_fields, lists_of
+from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
 from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
 from .listing import listed
@@ -50,8 +54,23 @@ from .listing import listed
 __all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
 
 KINDS = frozenset(
-    ("null", "bool", "int", "long", "uint", "float", "number", "str", "array", "list", "json")
+    (
+        "null",
+        "bool",
+        "int",
+        "long",
+        "uint",
+        "float",
+        "number",
+        "str",
+        "array",
+        "list",
+        "rows",
+        "json",
+    )
 )
+TEXTS = frozenset(("rows", "json"))
+"""Kinds whose cells are JSON texts."""
 NOTES = frozenset(("ints", "missing", "marked"))
 """Notes that a field's metadata may hold beside the kind."""
 
@@ -81,9 +100,11 @@ class Kind:
         Whether some cells are ``None`` or missing.
     dtype
         Common leaf type of the cells, see :mod:`.leaves`, if they are arrays (kinds ``array``,
-        ``list`` and some of ``json``).
+        ``list`` and some of ``json``). Of ``rows`` it is the dtype that holds the elements of all
+        cells, see :func:`~.dtypes.fields_text`; "" if there is none.
     shape
-        Shape of each cell, if all are arrays of one shape.
+        Shape of each cell, if all are arrays of one shape. Rows have the number of their fields as
+        last dimension.
     """
 
     name: str
@@ -214,8 +235,15 @@ def encode(values: Any) -> Column:
     if isinstance(values, np.ndarray):
         if values.dtype.kind in "biuf":
             return _encode_block(values, None, {})
+        if values.dtype.names:
+            return _encode_rows([values[row, ...] for row in range(len(values))])
         values = values.tolist()
     types = set(map(type, values))
+    if ArrayList in types:
+        values = [value.array() if type(value) is ArrayList else value for value in values]
+        types = set(map(type, values))
+    if np.ndarray in types and any(map(has_fields, values)):
+        return _encode_rows(values)
     notes: dict[str, str] = {}
     valid: np.ndarray | None = None
     solid: Sequence[Any] = values
@@ -228,8 +256,18 @@ def encode(values: Any) -> Column:
     column = _encode_solid(solid, types, valid, notes)
     if column is not None:
         return column
+    if any(type(value) in LISTS and _holds_arrays(value) for value in solid):
+        return encode([plain(value) if type(value) in LISTS else value for value in values])
     form = cell_form(solid) if types <= {*LISTS, np.ndarray} else UNKNOWN
     return _encode_json(values, form, nulls=valid is not None)
+
+
+def _holds_arrays(cell: Sequence[Any]) -> bool:
+    """Return whether there are NumPy arrays in a list, at any level."""
+    types = set(map(type, cell))
+    if np.ndarray in types or ArrayList in types:
+        return True
+    return not LISTS.isdisjoint(types) and any(_holds_arrays(v) for v in cell if type(v) in LISTS)
 
 
 def _missing_note(values: Sequence[Any], some_none: bool) -> str:
@@ -449,6 +487,38 @@ def text_reader(notes: Mapping[str, str]) -> Callable[[str], Any]:
     return of_marked_json if "marked" in notes else from_json
 
 
+def _encode_rows(values: Sequence[Any]) -> Column:
+    """Encode cells of which some are structured arrays."""
+    column = text_column([None if v is MISSING else marked_json(_cell_of_rows(v)) for v in values])
+    nulls = any(value is None or value is MISSING for value in values)
+    found = [value for value in values if has_fields(value)]
+    others = any(v is not None and v is not MISSING and not has_fields(v) for v in values)
+    common = None if others else common_of(value.dtype for value in found)
+    if common is None:
+        return replace(column, kind=Kind("rows", nulls))
+    shapes = {(*value.shape, len(common.names or ())) for value in found}
+    shape = shapes.pop() if len(shapes) == 1 else ()
+    return replace(column, kind=Kind("rows", nulls, fields_text(common), shape))
+
+
+def _cell_of_rows(value: Any) -> Any:
+    if value is None:
+        return None
+    if has_fields(value):
+        return [fields_text(value.dtype), list(value.shape), lists_of(value)]
+    return [plain(value)]
+
+
+def _array_of_cell(found: Any) -> Any:
+    """Return the cell of a text of :func:`_encode_rows`; structured arrays as lists."""
+    if found is None:
+        return None
+    if len(found) == 1:
+        return found[0]
+    text, shape, rows = found
+    return ArrayList(rows, fields_dtype(text), shape)
+
+
 def _with_nulls(cells: list[Any], valid: np.ndarray | None) -> list[Any]:
     if valid is None:
         return cells
@@ -503,9 +573,12 @@ def _unpack_mask(note: str, rows: int) -> np.ndarray:
 def decode(array: pa.Array, arrow_field: pa.Field) -> list[Any]:
     """Return the cells that :func:`encode` was given; arrays are lists, missing cells `MISSING`."""
     kind, notes = field_kind(arrow_field)
-    if kind.name == "json":
+    if kind.name in TEXTS:
         read = text_reader(notes)
-        return [MISSING if text is None else read(text) for text in array.to_pylist()]
+        found = [MISSING if text is None else read(text) for text in array.to_pylist()]
+        if kind.name == "json":
+            return found
+        return [cell if cell is MISSING else _array_of_cell(cell) for cell in found]
     cells = _decode_cells(array, kind, notes)
     if "missing" in notes:
         if notes["missing"] == "all":

@@ -18,10 +18,11 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from .checksum import seal_bytes, sound_bytes
-from .dtypes import plain_dtype
+from .checksum import with_checksum, without_checksum
+from .dtypes import fields_dtype, fields_text, plain_dtype
 from .errors import BadDocument
-from .frozen import FROZEN, FrozenDict, FrozenList, freeze
+from .field_rows import array_of_rows, lists_of, structured_rows
+from .frozen import FROZEN, ArrayList, FrozenDict, FrozenList, freeze, to_pickle
 from .json_text import from_json, to_json
 from .plain_msgpack import Unpacker, packb, unpackb
 
@@ -29,6 +30,7 @@ __all__ = [
     "ALL",
     "Document",
     "NamedDocument",
+    "as_lists",
     "equal",
     "from_json",
     "frozen_document",
@@ -114,7 +116,7 @@ class Document(FrozenDict):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Document, (self.copy(),))
+        return (Document, (to_pickle(self),))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a deep, plain copy that can be changed; arrays become lists."""
@@ -153,13 +155,16 @@ def frozen_document(content: Any) -> Document:
     return doc
 
 
-def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> Any:
+def normalize(
+    value: Any, where: str = "document", *, arrays: bool = False, rows: bool = False
+) -> Any:
     """Return a private plain copy of a JSON-like value.
 
     Mappings become dicts, tuples and subclasses of list become lists, NumPy scalars Python
     scalars, NumPy arrays lists (or, with ``arrays=True``, contiguous private arrays), and the
     masked cells of a masked array ``None``. Structured arrays become lists of rows, as do tables
-    of ophyd-async. Enum members become their values. Bytes and UUIDs are kept.
+    of ophyd-async (or, with ``rows=True``, structured arrays). Enum members become their values.
+    Bytes and UUIDs are kept.
 
     Parameters
     ----------
@@ -170,7 +175,12 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
     arrays
         Whether to keep numeric and boolean arrays of one or more dimensions, unless they are
         empty, as NumPy arrays in native byte order; the codec of chunks takes them as they are.
-        float16 becomes float32.
+        float16 becomes float32. A list that remembers its array (:class:`~.frozen.ArrayList`)
+        is one.
+    rows
+        Whether to keep structured arrays and tables as structured arrays, of fields without gaps
+        in native byte order; ``arrays`` implies it. Fields of masked or other values are of
+        objects.
 
     Raises
     ------
@@ -180,7 +190,7 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
         levels. The message names the path to it.
     """
     try:
-        return _normalize(value, arrays, DEEPEST)
+        return _normalize(value, _ALL if arrays else _ROWS if rows else _NONE, DEEPEST)
     except _NoSuchForm as error:
         path = ".".join([where, *reversed(error.path)])
         raise BadDocument(f"{path}: {error}") from None
@@ -189,6 +199,9 @@ def normalize(value: Any, where: str = "document", *, arrays: bool = False) -> A
     except Exception as error:  # any error of an object that acts as a mapping, list or number
         raise BadDocument(f"{where}: a value cannot be read: {_named(error)}") from error
 
+
+_NONE, _ROWS, _ALL = range(3)
+"""Which arrays are kept as arrays: none, structured ones, or all."""
 
 _ATOMS = frozenset({float, str, bool, type(None), bytes, uuid.UUID})
 _PLAIN = _ATOMS | {int}
@@ -210,7 +223,7 @@ class _NoSuchForm(Exception):
         self.path: list[str] = []
 
 
-def _normalize(value: Any, arrays: bool, levels: int) -> Any:
+def _normalize(value: Any, arrays: int, levels: int) -> Any:
     kind = type(value)
     if kind in _ATOMS:
         return value
@@ -219,6 +232,8 @@ def _normalize(value: Any, arrays: bool, levels: int) -> Any:
     if levels == 0:
         raise _NoSuchForm(f"nested deeper than {DEEPEST} levels")
     if kind is not dict and isinstance(value, (list, tuple)):
+        if isinstance(value, ArrayList) and (arrays == _ALL or (arrays and value.dtype.names)):
+            return value.array()
         types = set(map(type, value))
         if types <= _PLAIN:  # whole columns of pages
             if int in types:
@@ -251,7 +266,8 @@ def _normalize(value: Any, arrays: bool, levels: int) -> Any:
     if isinstance(value, uuid.UUID):
         return uuid.UUID(int=value.int)
     if callable(getattr(value, "numpy_table", None)):
-        return _normalize(_rows_of_table(value), arrays, levels)
+        table = _structured_table(value)
+        return _normalize(lists_of(table) if arrays == _NONE else table, arrays, levels)
     raise _NoSuchForm(
         f"a {type(value).__module__}.{type(value).__qualname__} is no JSON-like value; "
         "use numbers, text, booleans, None, bytes, UUIDs, lists, arrays and mappings of these"
@@ -293,7 +309,7 @@ def _named(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
+def _normalize_array(value: Any, arrays: int, levels: int) -> Any:
     try:
         array = np.asarray(value)
     except MemoryError:
@@ -304,9 +320,13 @@ def _normalize_array(value: Any, arrays: bool, levels: int) -> Any:
     if not _has_form(array.dtype):
         what = "an array" if array.ndim else "a value"
         raise _NoSuchForm(f"{what} of dtype {array.dtype} has no JSON-like form")
+    if array.dtype.names:
+        found, dtype = structured_rows(value if isinstance(value, np.ma.MaskedArray) else array)
+        found = _normalize(found, _NONE, levels)
+        return found if arrays == _NONE else array_of_rows(found, dtype, array.shape)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         return _normalize(value.tolist(), arrays, levels)
-    if array.ndim == 0 or not arrays or kind not in "biuf" or array.size == 0:
+    if array.ndim == 0 or arrays != _ALL or kind not in "biuf" or array.size == 0:
         return _normalize(array.tolist(), arrays, levels)
     native = array.dtype.newbyteorder("=")
     if kind == "f" and size == 2:
@@ -326,13 +346,30 @@ def _has_form(dtype: np.dtype) -> bool:
     return dtype.kind in "biuUSO" or (dtype.kind == "f" and dtype.itemsize <= 8)
 
 
-def _rows_of_table(table: Any) -> list[list[Any]]:
-    """Return the rows of a ``Table`` of ophyd-async, which is made of columns.
+def _structured_table(table: Any) -> np.ndarray:
+    """Return a ``Table`` of ophyd-async, which is made of columns, as a structured array.
 
     Its own ``numpy_table`` is not used, because it truncates text.
     """
-    columns = [np.asarray(c).tolist() if isinstance(c, np.ndarray) else list(c) for _, c in table]
-    return [list(row) for row in zip(*columns, strict=True)]
+    columns = [(str(name), _column_of_table(column)) for name, column in table]
+    rows = {len(column) for _, column in columns}
+    if len(rows) > 1:
+        raise _NoSuchForm("a table has columns of different lengths")
+    found = np.empty(rows.pop() if rows else 0, [(n, c.dtype, c.shape[1:]) for n, c in columns])
+    for name, column in columns:
+        found[name] = column
+    return found
+
+
+def _column_of_table(column: Any) -> np.ndarray:
+    if isinstance(column, np.ndarray):
+        return column
+    values = [item.value if isinstance(item, Enum) else item for item in column]
+    if all(isinstance(item, str) and not item.endswith("\0") for item in values):
+        return np.array(values, str)
+    found = np.empty(len(values), object)
+    found[:] = values
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -341,7 +378,18 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    return lists_of(value) if isinstance(value, np.ndarray) else value
+
+
+def as_lists(value: Any) -> Any:
+    """Return a normalized value with its arrays as lists that remember them, at every level."""
+    if isinstance(value, dict):
+        return {key: as_lists(item) for key, item in value.items()}
+    if isinstance(value, list) and type(value) is not ArrayList:
+        return [as_lists(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return ArrayList(lists_of(value), value.dtype, value.shape)
+    return value
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -371,9 +419,15 @@ def equal(a: Any, b: Any) -> bool:
 _EXT_INTEGER = 1
 _EXT_ARRAY = 2
 _EXT_UUID = 3
+_EXT_ROWS = 4
 
 
 def _default(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.names:
+        parts = fields_text(value.dtype), value.shape, lists_of(value)
+        return msgpack.ExtType(
+            _EXT_ROWS, packb(parts, default=_default, unicode_errors="surrogatepass")
+        )
     if isinstance(value, np.ndarray):
         head = packb((value.dtype.str, value.shape))
         return msgpack.ExtType(_EXT_ARRAY, head + value.tobytes())
@@ -389,6 +443,9 @@ def _ext_hook(code: int, data: bytes) -> Any:
         return int(data)
     if code == _EXT_UUID:
         return uuid.UUID(bytes=data)
+    if code == _EXT_ROWS:
+        text, shape, rows = unpackb(data, ext_hook=_ext_hook, unicode_errors="surrogatepass")
+        return ArrayList(rows, fields_dtype(text), shape)
     unpacker = Unpacker()
     unpacker.feed(data)
     dtype, shape = unpacker.unpack()
@@ -400,7 +457,7 @@ def pack(value: Any) -> bytes:
 
     NaN, integers of any size, UUIDs and arrays are kept exactly.
     """
-    return seal_bytes(packb(value, default=_default, unicode_errors="surrogatepass"))
+    return with_checksum(packb(value, default=_default, unicode_errors="surrogatepass"))
 
 
 def unpack(data: bytes) -> Any:
@@ -412,7 +469,7 @@ def unpack(data: bytes) -> Any:
         If the bytes have changed since.
     """
     return unpackb(
-        sound_bytes(data, "a stored document"),
+        without_checksum(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
@@ -422,7 +479,7 @@ def unpack(data: bytes) -> Any:
 def unpack_document(data: bytes) -> Document:
     """Return the document whose content :func:`pack` was given; see :func:`unpack` for errors."""
     content = unpackb(
-        sound_bytes(data, "a stored document"),
+        without_checksum(data, "a stored document"),
         ext_hook=_ext_hook,
         unicode_errors="surrogatepass",
         strict_map_key=False,
@@ -449,5 +506,5 @@ def iter_named(pairs: Iterable[Any], where: str = "documents") -> Iterator[tuple
             or not isinstance(pair[0], str)
             or not isinstance(pair[1], Mapping)
         ):
-            raise BadDocument(f"{where}: item {number} is no (name, document) pair")
+            raise BadDocument(f"{where}: item {number} is not a (name, document) pair")
         yield pair[0], pair[1]

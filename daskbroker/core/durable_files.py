@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from .remembered import Remembered
+from .bounded_dict import BoundedDict
 from .unfinished import unfinished
 
 __all__ = ["DurableFolders", "make_folder", "publish_file", "replacing", "sync_file", "sync_folder"]
@@ -106,7 +106,7 @@ class DurableFolders:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._durable: Remembered[Path, bool] = Remembered()
+        self._durable: BoundedDict[Path, bool] = BoundedDict()
 
     def make(self, folder: Path) -> None:
         """Make a folder below the root unless it exists, and make its name durable.

@@ -26,6 +26,7 @@ from .patterns import full_matches
 __all__ = [
     "Field",
     "FieldsOfRuns",
+    "configuration_claim",
     "derive_descriptor",
     "project",
     "select",
@@ -235,7 +236,7 @@ def _full_matches(pattern: Any, keys: list[str]) -> list[str]:
     except BadQuery as error:
         shown = str(getattr(pattern, "pattern", pattern))
         raise BadField(
-            f"the field {shown:.100} is no data key, and no regular expression that can be used: "
+            f"the field {shown:.100} is neither a data key nor a valid regular expression: "
             f"{error}; there are: {listed(keys, shown)}"
         ) from None
 
@@ -293,7 +294,17 @@ def _config(descriptor: Mapping[str, Any], path: str) -> tuple[Any, float | None
     return None
 
 
-_DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array"}
+def configuration_claim(field: Field, descriptor: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the ``data_keys`` entry of a ``config:device:key`` field, or nothing."""
+    device, _, key = field.key.partition(":")
+    claims = descriptor.get("configuration", {}).get(device, {}).get("data_keys") or {}
+    for name in (key, f"{device}_{key}"):
+        if isinstance(claims, Mapping) and isinstance(claims.get(name), Mapping):
+            return dict(claims[name])
+    return {}
+
+
+_DTYPES = {bool: "boolean", int: "integer", float: "number", str: "string"}
 
 
 def derive_descriptor(
@@ -335,7 +346,7 @@ def derive_descriptor(
         stamps[field.name] = _stamp(field, start, stop, descriptor)
         kept[field.name] = {
             "source": field.name,
-            "dtype": _DTYPES.get(type(value), "string"),
+            "dtype": "array" if isinstance(value, list) else _DTYPES.get(type(value), "string"),
             "shape": [len(value)] if isinstance(value, list) else [],
         }
     selection = json.dumps([sorted(kept), [[f.role, f.key] for f in parts]])

@@ -39,7 +39,7 @@ def check_format(place: str, found: Any, known: int) -> None:
     if isinstance(found, float) and found.is_integer():
         found = int(found)  # MongoDB's shell writes numbers as floats
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
-        raise StoreDamaged(f"{place} is damaged: {found!r} is no number of a format")
+        raise StoreDamaged(f"{place} is damaged: {found!r} is not a format number")
     if found > known:
         raise StoreVersion(
             f"{place} is of format {found}; this daskbroker knows formats up to {known}: install a "

@@ -2,7 +2,7 @@
 
 They are subclasses of dict and list, so that :func:`isinstance`, :func:`json.dumps`,
 :func:`yaml.safe_dump` and all other readers of dicts and lists accept them. Making one costs as
-much as making a dict or a list.
+much as making a dict or a list. :class:`ArrayList` is a list that remembers the dtype of an array.
 
 Copies of them, including pickled ones, are plain dicts and lists at every level: a copy is made in
 order to change something, often below the first level (bluesky's own callbacks write to
@@ -20,15 +20,17 @@ from typing import Any, NoReturn
 import numpy as np
 import yaml
 
-__all__ = ["FROZEN", "FrozenDict", "FrozenList", "freeze", "freeze_lists"]
+from .field_rows import array_of_rows, lists_of
+
+__all__ = ["FROZEN", "ArrayList", "FrozenDict", "FrozenList", "freeze", "freeze_lists", "to_pickle"]
 
 ATOMS = frozenset({float, str, int, bool, type(None), bytes, uuid.UUID})
 
 
 def _immutable(self: Any, *args: Any, **kwargs: Any) -> NoReturn:
     raise TypeError(
-        "documents are immutable, their insides too; "
-        "copy.deepcopy() or to_dict() of a document gives one to change"
+        "documents and the values in them are immutable; "
+        "copy.deepcopy() or to_dict() of a document returns a copy to change"
     )
 
 
@@ -87,7 +89,44 @@ class FrozenList(list[Any]):
         return (list, (self.copy(),))
 
 
-FROZEN = ATOMS | {FrozenDict, FrozenList}
+class ArrayList(FrozenList):
+    """List of the values of an array, which remembers the array's dtype and shape.
+
+    A document that a store returns has them for arrays whose dtype their values do not tell, so
+    that tables, and the store that the document is inserted into, have that dtype. Copies of it
+    are plain lists.
+
+    Parameters
+    ----------
+    values
+        Values of the array, as nested lists; see :func:`~.field_rows.lists_of`.
+    dtype, shape
+        Those of the array.
+    """
+
+    __slots__ = ("dtype", "shape")
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    def __init__(self, values: Iterable[Any], dtype: np.dtype, shape: Iterable[int]) -> None:
+        super().__init__(_frozen_items(values))
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "shape", tuple(shape))
+
+    def array(self) -> np.ndarray:
+        """Return a new array of the values."""
+        if self.dtype.names:
+            return array_of_rows(self, self.dtype, self.shape)
+        return np.array(self, self.dtype).reshape(self.shape)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ArrayList, (super().copy(), self.dtype, self.shape))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return list(_deep_copies(self, memo))
+
+
+FROZEN = ATOMS | {FrozenDict, FrozenList, ArrayList}
 """Types of which all instances are frozen at every level."""
 
 
@@ -103,11 +142,21 @@ def _deep_copies(values: Iterable[Any], memo: dict[int, Any]) -> Iterator[Any]:
     return (v if type(v) in ATOMS else copy.deepcopy(v, memo) for v in values)
 
 
+def to_pickle(value: Any) -> Any:
+    """Return the plain form of a frozen value, in which each `ArrayList` stays one."""
+    if isinstance(value, FrozenDict):
+        return dict(zip(value, map(to_pickle, value.values())))
+    if isinstance(value, FrozenList) and type(value) is not ArrayList:
+        return list(map(to_pickle, value))
+    return tuple(map(to_pickle, value)) if type(value) is tuple else value
+
+
 def freeze(value: Any) -> Any:
     """Return a value with its mappings and lists frozen; a frozen value is returned as it is.
 
-    Tuples stay tuples, with their items frozen. Arrays become read-only views, instances of
-    subclasses of :class:`str` plain text. Anything else is returned as it is.
+    Tuples stay tuples, with their items frozen. Arrays become read-only views, structured ones
+    lists of rows (:class:`ArrayList`), instances of subclasses of :class:`str` plain text. Anything
+    else is returned as it is.
     """
     if type(value) in FROZEN or isinstance(value, FrozenDict):
         return value
@@ -118,6 +167,8 @@ def freeze(value: Any) -> Any:
     if isinstance(value, tuple):
         frozen = _frozen_items(value)
         return value if frozen is value else tuple(frozen)
+    if isinstance(value, np.ndarray) and value.dtype.names:
+        return ArrayList(lists_of(value), value.dtype, value.shape)
     if isinstance(value, np.ndarray) and value.flags.writeable:
         value = value.view()
         value.flags.writeable = False

@@ -53,7 +53,7 @@ def _array_form(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     kind = type(value)
-    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} has no form in JSON")
+    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} cannot be converted to JSON")
 
 
 def to_json(value: Any) -> str:

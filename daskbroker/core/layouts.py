@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from .codec import (
     MISSING,
+    TEXTS,
     Column,
     Kind,
     block,
@@ -24,9 +25,10 @@ from .codec import (
     text_column,
     text_reader,
 )
-from .documents import Document, frozen_document
-from .frozen import FrozenDict, FrozenList, freeze, freeze_lists
+from .documents import Document, frozen_document, plain
+from .frozen import ArrayList, FrozenDict, FrozenList, freeze, freeze_lists
 from .json_text import marked_json
+from .leaves import is_plain_leaf
 
 __all__ = [
     "DATUM",
@@ -37,6 +39,7 @@ __all__ = [
     "STREAM_DATUM",
     "STREAM_RESOURCE",
     "Layout",
+    "as_one_chunk",
     "assemble",
     "cells",
     "chunk_metadata",
@@ -47,7 +50,6 @@ __all__ = [
     "iter_rows",
     "join_tables",
     "rows_of_page",
-    "whole",
 ]
 
 EXTRA = "extra"
@@ -213,7 +215,7 @@ def encode_page(layout: Layout, page: Mapping[str, Any], metadata: Mapping[str, 
             columns[prefix + name] = encode(values)
     unknown = [key for key in page if key not in layout.keys]
     if unknown:
-        cells_of = zip(*([_cell(cell) for cell in page[key]] for key in unknown))
+        cells_of = zip(*([plain(_cell(cell)) for cell in page[key]] for key in unknown))
         columns[EXTRA] = _texts([dict(zip(unknown, row)) for row in cells_of])
     return assemble(columns, metadata)
 
@@ -253,6 +255,8 @@ def rows_of_page(layout: Layout, page: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, np.void):  # an element of a structured array
+        return np.asarray(value)
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -266,7 +270,7 @@ def _union_of_keys(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
 def _extra(layout: Layout, doc: Mapping[str, Any]) -> Any:
     if doc.keys() <= layout.keys:
         return MISSING
-    return {key: value for key, value in doc.items() if key not in layout.keys}
+    return {key: plain(value) for key, value in doc.items() if key not in layout.keys}
 
 
 def _texts(values: Sequence[Any]) -> Column:
@@ -356,10 +360,10 @@ def _values_of_texts(table: pa.Table, name: str) -> Iterator[Any]:
 
 def cells(table: pa.Table, name: str) -> list[Any]:
     """Return the cells of one column, see :func:`daskbroker.core.codec.decode`."""
-    return decode(whole(table.column(name)), table.schema.field(name))
+    return decode(as_one_chunk(table.column(name)), table.schema.field(name))
 
 
-def whole(column: pa.ChunkedArray) -> pa.Array:
+def as_one_chunk(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array."""
     if column.num_chunks == 1:
         return column.chunk(0)
@@ -374,6 +378,10 @@ def _frozen_row(row: np.ndarray) -> FrozenList:
     return FrozenList(row.tolist() if row.ndim == 1 else map(_frozen_row, row))
 
 
+def _remembering(row: np.ndarray) -> ArrayList:
+    return ArrayList(row.tolist(), row.dtype, row.shape)
+
+
 def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
     names = [name for name in table.column_names if name.startswith(prefix)]
     keys = [name[len(prefix) :] for name in names]
@@ -381,7 +389,7 @@ def _mappings(table: pa.Table, prefix: str) -> Iterator[FrozenDict]:
         return repeat(FrozenDict(), table.num_rows)
     kinds = [field_kind(table.schema.field(name)) for name in names]
     rows = zip(*(_frozen_cells(table, name, *kind) for name, kind in zip(names, kinds)))
-    if not any("missing" in notes or (kind.name == "json" and kind.nulls) for kind, notes in kinds):
+    if not any("missing" in notes or (kind.name in TEXTS and kind.nulls) for kind, notes in kinds):
         return (FrozenDict(zip(keys, row)) for row in rows)
     return (
         FrozenDict((key, cell) for key, cell in zip(keys, row) if cell is not MISSING)
@@ -393,10 +401,16 @@ def _frozen_cells(
     table: pa.Table, name: str, kind: Kind, notes: Mapping[str, str]
 ) -> Iterable[Any]:
     if kind.name == "array" and kind.dtype != "<U" and not kind.nulls and "missing" not in notes:
-        return map(_frozen_row, block(whole(table.column(name)), kind))
+        rows = block(as_one_chunk(table.column(name)), kind)
+        return map(_frozen_row if is_plain_leaf(kind.dtype) else _remembering, rows)
     found = cells(table, name)
-    if kind.name == "json":
+    if kind.name in TEXTS:
         return list(map(freeze, found))
+    if kind.name in ("array", "list") and not is_plain_leaf(kind.dtype):
+        dtype = np.dtype(kind.dtype)
+        return [
+            ArrayList(c, dtype, kind.shape or (len(c),)) if type(c) is list else c for c in found
+        ]
     if kind.name in ("array", "list"):
         return freeze_lists(found, len(kind.shape) or 1)
     return found

@@ -41,6 +41,7 @@ __all__ = [
     "cell_form",
     "common_leaf",
     "is_beyond",
+    "is_plain_leaf",
     "leaf_of_array",
     "leaf_of_values",
 ]
@@ -50,6 +51,8 @@ EXACT_INTEGER = 2**53
 
 LISTS = frozenset({list, FrozenList})
 SCALARS = frozenset({bool, int, float, str, bytes, uuid.UUID})
+PLAIN = frozenset({"none", "null", "|b1", "i8", "<i8", "<f8", "<U", ""})
+"""Leaf types of lists; the others are only those of arrays of NumPy."""
 WIDE = {"<i8": "i8", "<u8": "u8"}
 """Leaf type of 64-bit integers if none exceeds :data:`EXACT_INTEGER`, by the type if some may."""
 
@@ -71,6 +74,11 @@ class CellForm(NamedTuple):
 
 UNKNOWN = CellForm("", ())
 """Form of cells that are not arrays, or are arrays of differing dimensions or shapes."""
+
+
+def is_plain_leaf(leaf: str) -> bool:
+    """Return whether lists of the values have this leaf type too, not only arrays of NumPy."""
+    return leaf in PLAIN
 
 
 # -- of one column's part --------------------------------------------------------------------

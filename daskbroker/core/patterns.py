@@ -82,7 +82,7 @@ def _compiled(pattern: str, options: str, where: str) -> Any:
     try:
         return regex.compile(pattern, flags)
     except (regex.error, OverflowError, RecursionError) as error:
-        raise BadQuery(f"{where}: {pattern!r} is no regular expression: {error}") from None
+        raise BadQuery(f"{where}: {pattern!r} is not a valid regular expression: {error}") from None
 
 
 def _too_slow(pattern: str, elapsed: float, what: str, where: str) -> BadQuery:

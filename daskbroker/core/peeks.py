@@ -13,9 +13,10 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import descr_to_dtype, dtype_to_descr
+from numpy.lib.format import dtype_to_descr
 
 from .documents import from_json, to_json
+from .dtypes import described_dtype
 
 __all__ = ["Cell", "ExtraFrames", "Peek", "claim_sort"]
 
@@ -135,7 +136,7 @@ class Peek:
         try:
             told = from_json(body)
             cells = tuple(
-                Cell(None if shape is None else tuple(map(int, shape)), _dtype(descr))
+                Cell(None if shape is None else tuple(map(int, shape)), described_dtype(descr))
                 for shape, descr in told["cells"]
             )
             files = tuple((str(path), int(size), int(time)) for path, size, time in told["files"])
@@ -144,19 +145,6 @@ class Peek:
             return cls(run, descriptor, key, sort, *names, int(told["rows"]), cells, files, extra)
         except (TypeError, ValueError, KeyError, AttributeError):
             return None
-
-
-def _dtype(descr: Any) -> np.dtype:
-    return descr_to_dtype(_tuples(descr))
-
-
-def _tuples(descr: Any) -> Any:
-    """Turn lists of JSON into tuples where NumPy's description of a structured dtype has them."""
-    if not isinstance(descr, list):
-        return descr
-    if descr and not isinstance(descr[0], list):  # of a field that is an array: dtype and shape
-        return (_tuples(descr[0]), tuple(descr[1]))
-    return [(name, _tuples(kind), *map(tuple, rest)) for name, kind, *rest in descr]
 
 
 def claim_sort(specs: Iterable[str], key: str, claim: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ def describe_chunk(layout: Layout, table: pa.Table) -> dict[str, Any]:
     see :func:`~daskbroker.core.chunks.statistics` and :func:`~daskbroker.core.chunks.column_kinds`.
     """
     columns = {name: kind.to_list() for name, kind in column_kinds(table).items()}
-    return {"columns": columns, **asdict(statistics(layout, table))}
+    return {"columns": columns, **statistics(layout, table)._asdict()}
 
 
 class PlanBuilder:
@@ -76,11 +76,7 @@ class PlanBuilder:
 
     def add_chunk(self, place: int, key: Any, first: int, schema: int, facts: Statistics) -> None:
         """Add a stored chunk with the statistics of the store's manifest."""
-        record = (
-            place, schema, first, facts.rows, facts.bytes, facts.seq_min, facts.seq_max,
-            facts.time_min, facts.time_max, facts.distinct, facts.ordered,
-        )  # fmt: skip
-        self._records.append(record)
+        self._records.append((place, schema, first, *facts))
         self._keys.append(key)
 
     def add_described(

@@ -35,7 +35,7 @@ class Rounds:
         """
         if state == self._before:
             raise StoreError(
-                f"{self._what} makes no progress: what the store has does not fit together "
+                f"{self._what} makes no progress: the contents of the store are inconsistent "
                 f"(twice at {state!r}). Nothing was lost by that; please report it"
             )
         self._before = state

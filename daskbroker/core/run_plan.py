@@ -147,6 +147,7 @@ class RunPlan:
                 events,
                 {kind: of[uid] for kind, of in references.items() if uid in of},
                 tuple(peeks.get(uid, ())),
+                {uid: self.unlisted[uid]} if uid in self.unlisted else {},
             )
             for uid, events in self.events.by_run().items()
         }

@@ -16,19 +16,23 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from .arrays import ArrayForm, array_form
+from .arrays import ArrayForm, array_form, rows_form
 from .chunks import ChunkPlan
 from .clock import LEAST, MOST
 from .codec import MISSING, Kind, block, decode, field_kind
-from .documents import plain
-from .fields import Field, data_keys_of, project
-from .layouts import whole
+from .documents import is_unicode, plain
+from .dtypes import fields_dtype
+from .field_rows import common_of
+from .fields import Field, configuration_claim, data_keys_of, project
+from .frozen import ArrayList, FrozenList
+from .layouts import as_one_chunk
 from .leaves import EXACT_INTEGER
 from .structured import fields_of, structured_cell
 
 __all__ = [
     "TableColumn",
     "column_cells",
+    "constant_of",
     "empty_frame",
     "object_cells",
     "table_columns",
@@ -59,7 +63,7 @@ class TableColumn:
     arrays
         Common form of the cells of all chunks, if they are arrays.
     fields
-        Declared dtype of fields, if cells are rows.
+        Dtype of fields, if cells are rows: of the stored structured arrays, else as declared.
     """
 
     field: Field
@@ -113,12 +117,30 @@ def _column(plan: ChunkPlan, field: Field, runs: Mapping[str, tuple[Any, Any]]) 
         dtype = unify(kinds, claimed_dtype(claims))
         if dtype != "object":
             return TableColumn(field, physical, dtype)
+        fields = stored_fields(kinds)
+        if fields is not None:
+            return TableColumn(field, physical, dtype, arrays=rows_form(kinds), fields=fields)
         arrays = array_form(kinds)
-        return TableColumn(
-            field, physical, dtype, arrays=arrays, fields=_fields(claims, kinds, arrays)
-        )
-    values = [project(field, *runs[d["run_start"]], d) for d in plan.descriptors]
+        fields = _declared_fields(claims, kinds, arrays)
+        return TableColumn(field, physical, dtype, arrays=arrays, fields=fields)
+    values = [constant_of(field, d, runs) for d in plan.descriptors]
     return TableColumn(field, "", values_dtype(values))
+
+
+def constant_of(
+    field: Field, descriptor: Mapping[str, Any], runs: Mapping[str, tuple[Any, Any]]
+) -> Any:
+    """Return the value of a projected field for one descriptor's events, or None if absent.
+
+    Configuration that was a structured array, or is declared as one, is one.
+    """
+    value = project(field, *runs[descriptor["run_start"]], descriptor)
+    if type(value) is ArrayList and value.dtype.names:
+        return value.array()
+    if field.role == "config" and type(value) is FrozenList:
+        fields = fields_of([configuration_claim(field, descriptor)])
+        return value if fields is None else structured_cell(plain(value), fields)
+    return value
 
 
 def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
@@ -127,13 +149,21 @@ def stored_kinds(plan: ChunkPlan, physical: str) -> list[Kind | None]:
     return [plan.schemas[place].get(physical) for place in used.tolist()]
 
 
-def _fields(
+def stored_fields(kinds: Sequence[Kind | None]) -> np.dtype | None:
+    """Return the dtype of fields that holds all cells, or None if some are not structured."""
+    found = [kind for kind in kinds if kind is not None and kind.name != "null"]
+    if not all(kind.name == "rows" and kind.dtype for kind in found):
+        return None
+    return common_of(fields_dtype(kind.dtype) for kind in found)
+
+
+def _declared_fields(
     claims: Sequence[Mapping[str, Any]], kinds: Sequence[Kind | None], arrays: ArrayForm | None
 ) -> np.dtype | None:
     """Return the declared dtype of fields, or None if the cells cannot be rows of as many."""
     fields = fields_of(claims)
     names = {kind.name for kind in kinds if kind is not None}
-    if fields is None or not names <= {"array", "list", "json", "null"}:
+    if fields is None or not names <= {"array", "list", "rows", "json", "null"}:
         return None
     shape = None if arrays is None else arrays.shape
     return fields if shape is None or shape[-1] == len(fields.names or ()) else None
@@ -194,8 +224,8 @@ def values_dtype(values: Sequence[Any]) -> str:
         return "Int64" if nulls else "int64"
     if types == {bool}:
         return "boolean" if nulls else "bool"
-    if types == {str}:
-        return "str"
+    if types == {str}:  # pandas cannot hold lone surrogates as text
+        return "str" if all(v is None or is_unicode(v) for v in values) else "object"
     exact = all(type(v) is not int or abs(v) <= EXACT_INTEGER for v in values)
     if types and types <= {int, float} and exact:
         return "float64"
@@ -215,7 +245,7 @@ def to_pandas(table: pa.Table, physical: str, dtype: str) -> Any:
     place = table.schema.get_field_index(physical)
     if place < 0:
         return constant(None, rows, dtype)
-    array = whole(table.column(place))
+    array = as_one_chunk(table.column(place))
     kind, _ = field_kind(table.schema.field(place))
     if dtype == TIME:
         return posix_to_datetime(array.to_numpy(zero_copy_only=False))
@@ -292,6 +322,9 @@ def _objects(array: pa.Array, arrow_field: pa.Field, kind: Kind) -> np.ndarray:
         rows: Iterable[Any] = block(array, kind)
     elif kind.name == "list" and kind.dtype != "<U":
         rows = _ragged_rows(array)
+    elif kind.name == "rows":
+        cells = decode(array, arrow_field)
+        rows = [cell.array() if type(cell) is ArrayList else cell for cell in cells]
     else:
         rows = decode(array, arrow_field)
     for place, cell in enumerate(rows):

@@ -7,6 +7,7 @@ start documents that has the same name is searched by ``start={...}``.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -27,6 +28,8 @@ DERIVED = "derived_from"
 """Key of the start document of a run that was made from others."""
 RESERVED = ("data_key", "start_time", "stop_time", "exit_status", "derived")
 """Words of a query that may have been meant as a key of start documents."""
+LEAST_PREFIX = 5
+"""Minimum characters of a uid that stand for it."""
 
 
 def is_derived(start: Mapping[str, Any]) -> bool:
@@ -154,7 +157,8 @@ def compile_search(
         ``start``, ``stop`` and ``descriptor`` hold queries on those documents; ``data_key`` names
         a data key that some descriptor must have; ``start_time`` and ``stop_time`` are since and
         until; ``exit_status`` is a key of the stop document; ``derived`` tells whether the start
-        document must have ``derived_from``.
+        document must have ``derived_from``. If that is text, it is the uid of a run that the run
+        was made from, or its first five or more characters.
     timezone
         Time zone for ``since`` and ``until`` without a zone.
 
@@ -178,11 +182,11 @@ def compile_search(
 def _search_without_text(search: Any) -> BadQuery:
     if isinstance(search, str) and search in METHODS:
         return BadQuery(
-            f"search={search!r} tells how full= is looked for, which is missing; write "
-            f"full='what to look for', search={search!r}"
+            f"search={search!r} is the method for full=, which is missing; write "
+            f"full='what to search for', search={search!r}"
         )
     return BadQuery(
-        f"search= tells how full= is looked for, and is one of {', '.join(METHODS)}; to look for "
+        f"search= is the method for full= and must be one of {', '.join(METHODS)}; to search for "
         f"{search!r:.200} write full={search!r:.200}, and for a key 'search' of start documents "
         "start={'search': …}"
     )
@@ -252,6 +256,16 @@ def _of_derived(value: Any, word: str, timezone: str) -> Search:
     return Search(queries=(compiled,), shown=(f"derived={bool(value)}",))
 
 
+def _of_origin(value: Any, word: str, timezone: str) -> Search:
+    if not isinstance(value, str):
+        return _of_start({DERIVED: value})
+    whole = len(value) < LEAST_PREFIX
+    asked: Any = value if whole else {"$regex": f"^{re.escape(value)}"}
+    either = [{f"{DERIVED}.runs": asked}, {DERIVED: asked}]
+    compiled = compile_query({DERIVED: {"$exists": True}, "$or": either})
+    return Search(queries=(compiled,), shown=(f"{DERIVED}={value!r}",))
+
+
 def _of_start_time(value: Any, word: str, timezone: str) -> Search:
     return _span(value, None, timezone)
 
@@ -267,6 +281,7 @@ _WORDS: dict[str, Callable[[Any, str, str], Search]] = {
     "data_key": _of_data_key,
     "exit_status": _of_exit_status,
     "derived": _of_derived,
+    DERIVED: _of_origin,
     "start_time": _of_start_time,
     "stop_time": _of_stop_time,
 }

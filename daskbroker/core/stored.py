@@ -187,7 +187,7 @@ def _encoded(layout: Layout, encode: Callable[[], pa.Table], check: Callable[[],
         raise StoreDamaged(str(error)) from None
     if failure is None:  # unusual columns, but each document could have been inserted as it is
         return table
-    raise StoreDamaged(f"some {layout.kind}s make no sense: {failure}") from failure
+    raise StoreDamaged(f"some {layout.kind}s are malformed: {failure}") from failure
 
 
 def check_column(name: str, kind: Kind) -> None:
@@ -202,7 +202,7 @@ def check_column(name: str, kind: Kind) -> None:
     if wrong or kind.name not in _kinds_of(name):
         part, _, key = name.partition(":")
         field = f"timestamps.{key}" if part == "ts" else name
-        raise StoreDamaged(f"some events have no sound {field}: its values are of kind {kind.name}")
+        raise StoreDamaged(f"some events have no valid {field}: its values are of kind {kind.name}")
 
 
 def _kinds_of(name: str) -> Collection[str]:

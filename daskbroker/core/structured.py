@@ -1,9 +1,10 @@
-"""Cells that are rows of fields, as ``dtype_numpy`` of a descriptor declares them.
+"""Cells that are rows of fields.
 
-Structured arrays, and the ``Table`` of ophyd-async, are stored and returned as rows, lists of
-the values of their fields, which is also what event-model's own sanitizing makes of them. The
-descriptor declares name and dtype of each field; with these, cells are converted back to
-structured arrays.
+In documents, structured arrays and the ``Table`` of ophyd-async are rows, lists of the values of
+their fields, which is also what event-model's own sanitizing makes of them. Those that were
+inserted as arrays are stored with their dtype (:class:`~.frozen.ArrayList`). Of rows that another
+program has made of arrays the descriptor may declare name and dtype of each field, in
+``dtype_numpy``; with these, cells are converted back to structured arrays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 
 from .documents import equal
 from .dtypes import plain_dtype
+from .field_rows import has_fields, lists_of
+from .frozen import ArrayList
 
 __all__ = ["field_values", "fields_of", "structured_cell"]
 
@@ -47,7 +50,16 @@ def structured_cell(cell: Any, dtype: np.dtype) -> Any:
     A cell that does not fit the dtype is returned as it is. Text gets the declared length or, if
     it is longer, its own; nothing is truncated.
     """
-    rows = cell.tolist() if isinstance(cell, np.ndarray) else cell
+    if type(cell) is ArrayList and cell.dtype.names:
+        cell = cell.array()
+    if has_fields(cell):
+        if cell.dtype == dtype:
+            return cell
+        if cell.dtype.names == dtype.names:
+            found = cell.astype(dtype)
+            if equal(lists_of(found), lists_of(cell)):
+                return found
+    rows = lists_of(cell) if isinstance(cell, np.ndarray) else cell
     if not isinstance(rows, list):
         return cell
     if not rows:

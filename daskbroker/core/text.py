@@ -64,13 +64,15 @@ class TextQuery:
 
     def __init__(self, full: str, search: str = "text") -> None:
         if search not in METHODS:
-            raise BadQuery(f"search: {search!r} is none of {', '.join(METHODS)}")
+            raise BadQuery(f"search: {search!r} is not one of {', '.join(METHODS)}")
         if not isinstance(full, str) or not full.strip():
             raise BadQuery(f"full: what to search for must be text, not {full!r}")
         self.full, self.search = full, search
         self.words = sorted(set(words(full))) if search == "text" else None
         if self.words == []:
-            raise BadQuery(f"full: {full!r} has no word; search='substring' looks for signs")
+            raise BadQuery(
+                f"full: {full!r} contains no word; search='substring' searches for any characters"
+            )
         self._folded = full.casefold()
         self._pattern = search_pattern(full, "", "full") if search == "regex" else None
 

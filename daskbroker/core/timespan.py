@@ -24,6 +24,8 @@ _SECONDS = re.compile(r"[+-]?(\d{9,}|\d+\.\d*|\d+(\.\d*)?[eE][+-]?\d+)")
 _CLOCK = re.compile(r"[T ](\d{2}(?::?\d{2}){0,2})(?:[.,](\d+))?")
 _LENGTHS = {2: 3600.0, 4: 60.0, 6: 1.0}
 """Seconds of the period that a time of day stands for, by its number of digits."""
+DATES = ("Y", "M", "W", "D")
+"""Units of ``datetime64`` whose values NumPy converts to dates, not to datetimes."""
 _HALF = 4.9e-7
 """Seconds by which an instant may differ from its text with microseconds, which is rounded."""
 
@@ -51,8 +53,10 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
         Time zone of the broker.
     end
         Whether a period stands for its last instant rather than its first. Periods are dates, and
-        text to the hour, minute, second or a part of it; numbers and datetimes are instants. A
-        NumPy datetime64 is taken as its text.
+        text to the hour, minute, second or a part of it; numbers and datetimes are instants. So is
+        a NumPy datetime64, unless its unit is days, weeks, months or years: then it is a date or
+        such a period, as it is for NumPy itself. A fraction of a second of a datetime or datetime64
+        may have been rounded to the microsecond, as in tables, so half of one is allowed for.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
             raise
         found = None
     if found is None or not math.isfinite(found):
-        raise BadQuery(f"{_shown(value)} is no instant; write for example {EXAMPLES}")
+        raise BadQuery(f"{_shown(value)} is not a time; write for example {EXAMPLES}")
     return found
 
 
@@ -83,14 +87,36 @@ def _instant(value: Any, tz: dt.tzinfo, end: bool) -> float | None:
     if isinstance(value, (int, float, np.integer, np.floating)):
         return float(value)
     if isinstance(value, np.datetime64):
-        if np.isnat(value):
-            return None
-        value = str(value)
+        return None if np.isnat(value) else _from_numpy(value, tz, end)
     if isinstance(value, dt.datetime):
-        return None if value != value else _posix(value, tz, end)  # NaT differs from itself
+        return None if value != value else _from_datetime(value, tz, end)  # NaT differs from itself
     if isinstance(value, dt.date):
         return _period(value.year, value.month, value.day, tz, end)
     return _from_text(value, tz, end) if isinstance(value, str) else None
+
+
+def _from_numpy(value: np.datetime64, tz: dt.tzinfo, end: bool) -> float | None:
+    if np.datetime_data(value.dtype)[0] in DATES:
+        day = (value + 1 if end else value).astype("M8[D]").item()
+        if not isinstance(day, dt.date):
+            return None
+        first = _posix(dt.datetime(day.year, day.month, day.day), tz, False, gaps=True)
+        return math.nextafter(first, -math.inf) if end else first
+    moment = value.astype("M8[us]")
+    if not isinstance(moment.item(), dt.datetime):
+        return None
+    return _from_datetime(moment.item(), tz, end)
+
+
+def _from_datetime(moment: dt.datetime, tz: dt.tzinfo, end: bool) -> float:
+    """Return the POSIX seconds of a datetime, which may come from a table.
+
+    If it has a fraction of a second, that may have been rounded to the microsecond.
+    """
+    found = _posix(moment, tz, end)
+    if not moment.microsecond:
+        return found
+    return found + (_HALF if end else -_HALF)
 
 
 def _from_text(text: str, tz: dt.tzinfo, end: bool) -> float:
@@ -142,6 +168,6 @@ def _posix(moment: dt.datetime, tz: dt.tzinfo, late: bool, *, gaps: bool = False
     back = dt.datetime.fromtimestamp(local.timestamp(), tz)
     if back.replace(tzinfo=None, fold=0) != moment.replace(fold=0) and not gaps:
         raise BadQuery(
-            f"the clocks of {tz} never showed {moment}; give the zone, as in '{moment}+00:00'"
+            f"the clocks of {tz} skipped {moment}; give the zone, as in '{moment}+00:00'"
         )
     return local.timestamp()

@@ -49,7 +49,7 @@ def document_label(name: Any, doc: Any) -> str:
 def prepare(name: Any, doc: Any) -> dict[str, Any]:
     """Return a checked private copy of a document.
 
-    Arrays in events, datums and pages are kept as arrays, see
+    Arrays in events, datums and pages are kept as arrays, structured arrays in descriptors too, see
     :func:`daskbroker.core.documents.normalize`. Bulk documents are only copied; their rows are
     checked by :func:`daskbroker.core.bulk.expand_bulk`.
 
@@ -60,18 +60,22 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
     """
     if name not in NAMES:
         raise BadDocument(
-            f"{name!r} is no name of a document; event-model knows {', '.join(NAMES)}"
+            f"{name!r} is not a document name; event-model defines {', '.join(NAMES)}"
         )
     if type(doc) is not dict and not isinstance(doc, Mapping):
         raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
-    label = document_label(name, doc)
-    plain: dict[str, Any] = normalize(doc, label, arrays=name not in SCHEMA_CHECKED)
-    if name in SCHEMA_CHECKED:
-        _check_schema(name, plain, label)
-    elif name in ROWS:
-        check_row(ROWS[name], plain, label)
-    elif name in PAGES:
-        check_page(PAGES[name], plain, label)
+    try:
+        plain: dict[str, Any] = normalize(
+            doc, "", arrays=name not in SCHEMA_CHECKED, rows=name == "descriptor"
+        )
+        if name in SCHEMA_CHECKED:
+            _check_schema(name, plain, "")
+        elif name in ROWS:
+            check_row(ROWS[name], plain, "")
+        elif name in PAGES:
+            check_page(PAGES[name], plain, "")
+    except BadDocument as error:  # each message begins with where in the document it is
+        raise BadDocument(f"{document_label(name, doc)}{error}") from error.__cause__
     return plain
 
 
@@ -88,7 +92,7 @@ def _validators(name: str) -> tuple[Any, Any]:
 def _plainly_sound(quick: Any, doc: Mapping[str, Any]) -> bool:
     try:
         return bool(quick.is_valid(doc))
-    except ValueError:  # a value that has no form in JSON
+    except ValueError:  # a value that cannot be converted to JSON
         return False
 
 
@@ -178,7 +182,7 @@ def _range(value: Any, where: str) -> None:
     if value["stop"] < value["start"]:
         raise BadDocument(f"{where}: stop {value['stop']} comes before start {value['start']}")
     if value["stop"] - value["start"] > MOST_FRAMES:
-        raise BadDocument(f"{where}: a document tells of {MOST_FRAMES:,} frames at most")
+        raise BadDocument(f"{where}: a document can refer to at most {MOST_FRAMES:,} frames")
 
 
 _CHECKS: dict[str, Callable[[Any, str], None]] = {

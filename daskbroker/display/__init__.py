@@ -4,7 +4,7 @@
 :mod:`.facts`       facts of a run in a list, from its start and stop documents
 :mod:`.listing`     lists of runs, as text and as HTML
 :mod:`.header_list` list of headers that is shown as such a list of runs
-:mod:`.frames`      lists of runs, and other metadata, as a pandas DataFrame
+:mod:`.runs_frame`      lists of runs, and other metadata, as a pandas DataFrame
 :mod:`.frame_text`  such a DataFrame as text, or as plain values
 :mod:`.page`        page of one run
 :mod:`.streams`     streams of a run: their rows, keys, units, configuration

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..core.printable import printable
 
-__all__ = ["NARROWEST", "Column", "cut_to", "lines", "terminal_width", "text_width"]
+__all__ = ["NARROWEST", "TextColumn", "cut_to", "lines", "terminal_width", "text_width"]
 
 GAP = "  "
 NARROWEST = 8
@@ -17,7 +17,7 @@ NARROWEST = 8
 
 
 @dataclass(frozen=True)
-class Column:
+class TextColumn:
     """A column of text.
 
     Attributes
@@ -72,7 +72,7 @@ def cut_to(text: str, width: int) -> str:
     return "".join(kept) + "…"
 
 
-def lines(columns: Sequence[Column], width: int) -> list[str]:
+def lines(columns: Sequence[TextColumn], width: int) -> list[str]:
     """Return the lines of a heading and of all rows.
 
     Columns are narrowed, then left out, until the lines fit the width.
@@ -92,16 +92,16 @@ def lines(columns: Sequence[Column], width: int) -> list[str]:
     return [cut_to(GAP.join(row).rstrip(), width) for row in zip(*made)]
 
 
-def _printable(column: Column) -> Column:
+def _printable(column: TextColumn) -> TextColumn:
     cells = [printable(cell) for cell in column.cells]
-    return Column(column.head, cells, column.right, column.least, column.rank)
+    return TextColumn(column.head, cells, column.right, column.least, column.rank)
 
 
-def _natural(column: Column) -> int:
+def _natural(column: TextColumn) -> int:
     return max(map(text_width, (column.head, *column.cells)))
 
 
-def _fitted(columns: Sequence[Column], width: int) -> list[int] | None:
+def _fitted(columns: Sequence[TextColumn], width: int) -> list[int] | None:
     """Return widths that fit, narrowing the widest column first; None if none fit."""
     widths = [_natural(column) for column in columns]
     while sum(widths) + len(GAP) * (len(widths) - 1) > width:

@@ -1,4 +1,4 @@
-"""DataFrames of runs, made by :func:`~daskbroker.display.frames.runs_frame`, as text."""
+"""DataFrames of runs, made by :func:`~daskbroker.display.runs_frame.runs_frame`, as text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from ..core.clock import show_time
 from ..core.documents import plain
 from ..core.json_text import to_json
-from .columns import NARROWEST, Column, cut_to, lines
+from .columns import NARROWEST, TextColumn, cut_to, lines
 from .facts import show_duration
 from .listing import LONGEST_CELL, short_uids
 
@@ -30,9 +30,9 @@ def plain_rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         yield {name: _plain(value) for name, value in zip(names, values)}
 
 
-def _column(name: str, values: pd.Series) -> Column:
+def _column(name: str, values: pd.Series) -> TextColumn:
     cells = short_uids(list(map(str, values))) if name == "uid" else list(map(_text, values))
-    return Column(name, cells, right=values.dtype.kind in "iufm", least=NARROWEST)
+    return TextColumn(name, cells, right=values.dtype.kind in "iufm", least=NARROWEST)
 
 
 def _text(value: Any) -> str:

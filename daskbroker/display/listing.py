@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import DaskbrokerError
 from ..core.printable import printable
-from .columns import NARROWEST, Column, cut_to, lines, terminal_width
+from .columns import NARROWEST, TextColumn, cut_to, lines, terminal_width
 from .facts import RunFacts
-from .markup import Markup, badge, cut, element, escaped, folded, joined, page, table
+from .markup import Markup, badge, element, escaped, folded, joined, page, shortened, table
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -101,7 +101,7 @@ class Listing:
     def markup(self) -> str:
         """Return the listing as HTML: a table of the first runs, with further ones folded."""
         first, more = self.facts[:SHOWN], self.facts[SHOWN:]
-        parts: list[Markup] = [element("div", cut(self.title), class_="title")]
+        parts: list[Markup] = [element("div", shortened(self.title), class_="title")]
         if first:
             parts.append(_table(first))
         if more:
@@ -109,7 +109,7 @@ class Listing:
         if self.count > len(self.facts):
             left = f"… and {self.count - len(self.facts):,} more, which are not shown"
             parts.append(element("div", left, class_="dim"))
-        parts += [element("div", cut(note), class_="bad") for note in self.notes]
+        parts += [element("div", shortened(note), class_="bad") for note in self.notes]
         return page(*parts)
 
 
@@ -139,20 +139,20 @@ def short_uids(uids: Sequence[str]) -> list[str]:
     return [uid[:length] for uid in uids]
 
 
-def _columns(facts: Sequence[RunFacts]) -> list[Column]:
+def _columns(facts: Sequence[RunFacts]) -> list[TextColumn]:
     def cells(name: str) -> list[str]:
-        return [cut(getattr(fact, name), LONGEST_CELL) for fact in facts]
+        return [shortened(getattr(fact, name), LONGEST_CELL) for fact in facts]
 
     return [
-        Column("scan_id", cells("scan_id"), right=True, rank=1),
-        Column("time", [fact.time for fact in facts], least=TIME_WIDTH),
-        Column("plan", cells("plan"), least=NARROWEST, rank=1),
-        Column("sample", cells("sample"), least=NARROWEST, rank=3),
-        Column("motors", cells("motors"), least=NARROWEST, rank=4),
-        Column("points", cells("points"), right=True, rank=3),
-        Column("duration", cells("duration"), right=True, rank=5),
-        Column("status", cells("marked_status"), rank=2),
-        Column("uid", short_uids([fact.uid for fact in facts])),
+        TextColumn("scan_id", cells("scan_id"), right=True, rank=1),
+        TextColumn("time", [fact.time for fact in facts], least=TIME_WIDTH),
+        TextColumn("plan", cells("plan"), least=NARROWEST, rank=1),
+        TextColumn("sample", cells("sample"), least=NARROWEST, rank=3),
+        TextColumn("motors", cells("motors"), least=NARROWEST, rank=4),
+        TextColumn("points", cells("points"), right=True, rank=3),
+        TextColumn("duration", cells("duration"), right=True, rank=5),
+        TextColumn("status", cells("marked_status"), rank=2),
+        TextColumn("uid", short_uids([fact.uid for fact in facts])),
     ]
 
 
@@ -162,7 +162,7 @@ def _table(facts: Sequence[RunFacts]) -> Markup:
 
 def _row(fact: RunFacts) -> list[object]:
     told = (fact.plan, fact.sample, fact.motors, fact.points, fact.duration)
-    shown = [cut(text, LONGEST_CELL) for text in (fact.scan_id, *told)]
+    shown = [shortened(text, LONGEST_CELL) for text in (fact.scan_id, *told)]
     return [shown[0], fact.time, *shown[1:], marks(fact), uid_markup(fact.uid)]
 
 
@@ -170,7 +170,7 @@ def marks(fact: RunFacts) -> Markup:
     """Return the status of a run, with badges if it is not ``success`` or the run is derived."""
     ordinary = fact.status == "success"
     kind = "open" if fact.is_open else "bad"
-    status: object = fact.status if ordinary else badge(cut(fact.status, LONGEST_CELL), kind)
+    status: object = fact.status if ordinary else badge(shortened(fact.status, LONGEST_CELL), kind)
     parts = [status] if fact.status else []
     if fact.is_derived:
         parts.append(badge("derived", "derived"))
@@ -179,4 +179,4 @@ def marks(fact: RunFacts) -> Markup:
 
 def uid_markup(uid: str) -> Markup:
     """Return a uid of which eight characters are visible, but all are selected and copied."""
-    return element("span", uid, class_="uid", title=cut(uid))
+    return element("span", uid, class_="uid", title=shortened(uid))

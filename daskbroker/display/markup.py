@@ -6,7 +6,17 @@ import html
 
 from ..core.printable import printable
 
-__all__ = ["Markup", "badge", "cut", "element", "escaped", "folded", "joined", "page", "table"]
+__all__ = [
+    "Markup",
+    "badge",
+    "element",
+    "escaped",
+    "folded",
+    "joined",
+    "page",
+    "shortened",
+    "table",
+]
 
 LONGEST = 400
 """Maximum length of a text that is shown in one place."""
@@ -67,7 +77,7 @@ def element(tag: str, *children: object, **attributes: object) -> Markup:
     return Markup(f"<{tag}{named}>{joined(*children)}</{tag}>")
 
 
-def cut(value: object, longest: int = LONGEST) -> str:
+def shortened(value: object, longest: int = LONGEST) -> str:
     """Return a value as text of bounded length, with ``…`` at the end if it is cut."""
     text = value[: longest + 1] if isinstance(value, str) else str(value)
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -11,7 +11,7 @@ from ..core.search import origin_of
 from .columns import cut_to, terminal_width
 from .facts import RunFacts, names_in, text_of
 from .listing import marks, uid_markup
-from .markup import Markup, cut, element, joined, page
+from .markup import Markup, element, joined, page, shortened
 from .streams import Streams
 from .thumbnails import thumbnails
 from .tree import tree
@@ -56,11 +56,13 @@ def header_markup(header: Header) -> str:
     zone = header.db.timezone
     title = element(
         "div",
-        joined(element("b", cut(_title(fact), 120)), " ", uid_markup(fact.uid), " ", marks(fact)),
+        joined(
+            element("b", shortened(_title(fact), 120)), " ", uid_markup(fact.uid), " ", marks(fact)
+        ),
         class_="title",
     )
     rows = (
-        element("tr", element("th", name), element("td", cut(value)))
+        element("tr", element("th", name), element("td", shortened(value)))
         for name, value in _told(header, fact)
         if name != "status"  # it is shown beside the title
     )

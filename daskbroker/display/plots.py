@@ -15,7 +15,7 @@ from ..core.listing import listed
 from ..core.printable import printable
 from .facts import sample_of
 from .hints import Hints
-from .markup import cut
+from .markup import shortened
 from .readings import Readings, on_grid, read_cell, read_signals
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
     chosen = list(islice(headers, MOST_RUNS + 1))
     if len(chosen) > MOST_RUNS:
         raise BadQuery(
-            f"at most {MOST_RUNS} runs are drawn over one another; choose some: results[:10].plot()"
+            f"at most {MOST_RUNS} runs can be drawn in the same axes; choose some: "
+            "results[:10].plot()"
         )
     drawn: dict[str, list[tuple[Header, Hints, Readings]]] = {}
     left_out: list[str] = []
@@ -121,7 +122,7 @@ def save_plot(
     if len(headers) == 1:
         plot_run(headers[0], stream, y, frame, figure)
     elif frame is not None:
-        raise BadQuery(f"a frame is one of one run, not of {len(headers)}")
+        raise BadQuery(f"frame= needs one run, not {len(headers)}")
     else:
         plot_runs(headers, stream, y, figure)
     try:
@@ -159,8 +160,8 @@ def _chosen(header: Header, hints: Hints, y: Y, frame: Frame) -> list[str]:
         keys = list(hints.signals[:MOST_SIGNALS] or hints.images[:1])
     if not keys:
         raise BadQuery(
-            f"run {header.uid!r}, stream {hints.stream!r}: hints name nothing that can be plotted; "
-            f"name a data key by y=; there are: {listed(sorted(known))}"
+            f"run {header.uid!r}, stream {hints.stream!r}: no hinted data key can be plotted; "
+            f"choose one with y=; there are: {listed(sorted(known))}"
         )
     return keys
 
@@ -260,12 +261,14 @@ def _axes(given: Any, count: int) -> Any:
         return made[:count]
     axes = np.atleast_1d(np.asarray(given, dtype=object)).ravel()
     if len(axes) != count:
-        raise BadQuery(f"there are {count} signals to plot, and {len(axes)} axes; choose by y=")
+        raise BadQuery(
+            f"there are {count} signals to plot, and {len(axes)} axes; choose signals with y="
+        )
     return axes
 
 
 def _plain(text: object) -> str:
-    return cut(printable(text), LONGEST)
+    return shortened(printable(text), LONGEST)
 
 
 def _name(axes: Any, across: str, up: str) -> None:

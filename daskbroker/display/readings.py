@@ -154,7 +154,7 @@ def read_cell(
     for place, length in zip(chosen, variable.shape):
         if not -length <= place < length:
             raise BadQuery(
-                f"run {header.uid!r}, stream {stream!r}: frame {frame} of {key!r} is asked for; "
+                f"run {header.uid!r}, stream {stream!r}: there is no frame {frame} of {key!r}; "
                 f"there are {length}, from 0 to {length - 1}"
             )
     cell = variable[chosen]

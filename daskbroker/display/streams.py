@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.fields import data_keys_of
 from ..core.run_plan import stream_of
 from .hints import Hints, object_keys_of, roles_of
-from .markup import Markup, cut, element, folded, joined, table
+from .markup import Markup, element, folded, joined, shortened, table
 from .tree import tree
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class Streams:
         shown: list[Markup] = [_key_table(keys[:MOST_KEYS])]
         if len(keys) > MOST_KEYS:
             shown.append(element("div", f"… {len(keys) - MOST_KEYS:,} more", class_="dim"))
-        title = joined(element("b", cut(name)), f" {self.rows[name]:,} rows, {_count(descriptors)}")
+        title = joined(
+            element("b", shortened(name)), f" {self.rows[name]:,} rows, {_count(descriptors)}"
+        )
         return folded(title, *shown, opened=opened and len(keys) <= FEW)
 
     def configuration(self) -> Markup:
@@ -86,7 +88,7 @@ class Streams:
 def _key_table(keys: Sequence[Sequence[str]]) -> Markup:
     """Return a table of data keys without the columns that are empty."""
     told = [place for place in range(len(HEADS)) if any(row[place] for row in keys)]
-    rows: list[list[object]] = [[cut(row[place]) for place in told] for row in keys]
+    rows: list[list[object]] = [[shortened(row[place]) for place in told] for row in keys]
     return table([HEADS[place] for place in told], rows)
 
 

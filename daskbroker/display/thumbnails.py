@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -22,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
+from ..core.callers import quiet_thread
 from ..core.settings import setting
 from .hints import Hints
-from .markup import Markup, cut, element
+from .markup import Markup, element, shortened
 from .readings import on_grid, read_cell, read_signals
 
 if TYPE_CHECKING:
@@ -89,20 +89,18 @@ def _within(seconds: float, makers: Sequence[Callable[[], Markup]]) -> list[Mark
         return []
     made: SimpleQueue[Markup | None] = SimpleQueue()
     # The thread releases the lock, since a slow read goes on after the page has stopped waiting.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            threading.Thread(target=_make, args=(makers, made), daemon=True).start()
-        except RuntimeError:  # no thread can be started, or the interpreter is ending
-            _reading.release()
-            return []
-        return _taken(made, until)
+    try:
+        threading.Thread(target=_make, args=(makers, made), daemon=True).start()
+    except RuntimeError:  # no thread can be started, or the interpreter is ending
+        _reading.release()
+        return []
+    return _taken(made, until)
 
 
 def _make(makers: Sequence[Callable[[], Markup]], made: SimpleQueue[Markup | None]) -> None:
     try:
         for maker in makers:
-            with suppress(Exception):
+            with suppress(Exception), quiet_thread():
                 made.put(maker())
     finally:
         _reading.release()
@@ -135,7 +133,7 @@ def _signal(header: Header, hints: Hints) -> Markup:
 
 
 def _figure(picture: Markup, caption: str) -> Markup:
-    return element("figure", picture, element("figcaption", cut(caption, 80)))
+    return element("figure", picture, element("figcaption", shortened(caption, 80)))
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> Markup:

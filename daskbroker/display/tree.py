@@ -12,7 +12,7 @@ from ..core.clock import resolved_zone, show_time
 from ..core.printable import printable
 from ..core.settings import setting
 from .columns import cut_to, terminal_width
-from .markup import Markup, cut, element, folded, page
+from .markup import Markup, element, folded, page, shortened
 
 __all__ = ["document_markup", "document_text", "tree"]
 
@@ -95,7 +95,7 @@ def _inline(value: Sequence[Any]) -> str | None:
     parts = []
     for item in value:
         if isinstance(item, str):
-            part: str | None = repr(cut(item))
+            part: str | None = repr(shortened(item))
         else:
             part = _inline(item) if isinstance(item, (list, tuple)) else _leaf(item, False, "UTC")
         if part is None:
@@ -114,7 +114,7 @@ def _leaf(value: Any, is_time: bool, zone: str) -> str:
         return _inline(value) or f"{len(value):,} items"
     if isinstance(value, bytes):
         return f"{len(value):,} bytes"
-    return cut(value) if isinstance(value, str) else cut(repr(value))
+    return shortened(value) if isinstance(value, str) else shortened(repr(value))
 
 
 def _size(value: Any) -> str:
@@ -123,7 +123,7 @@ def _size(value: Any) -> str:
 
 
 def _summary(name: str, value: Any) -> Markup:
-    return element("span", cut(name), " ", element("span", _size(value), class_="dim"))
+    return element("span", shortened(name), " ", element("span", _size(value), class_="dim"))
 
 
 def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Iterator[Markup]:
@@ -135,7 +135,7 @@ def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> 
         else:
             shown = _leaf(item, is_time, zone)
             title = {"title": repr(item)} if is_time else {}
-            label = element("span", f"{cut(key)}: ", class_="key")
+            label = element("span", f"{shortened(key)}: ", class_="key")
             yield element("div", label, element("span", shown, **title))
     if len(value) > len(taken):
         yield element("div", f"… {len(value) - len(taken):,} more", class_="dim")
@@ -145,7 +145,7 @@ def _lines(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Ite
     indent = "  " * level
     taken = budget.take(_items(value, name))
     for key, item, is_time in taken:
-        label = f"{indent}{printable(cut(key))}:"
+        label = f"{indent}{printable(shortened(key))}:"
         if _is_branch(item) and level < DEEPEST:
             yield label
             yield from _lines(item, key, zone, budget, level + 1)

@@ -27,7 +27,7 @@ from ..views.dataset.savable import savable
 from ..views.dataset.trees import tree
 from ..workers import current_client
 from .folders import replacing_folder
-from .options import ExportOptions, Place, storing
+from .options import Destination, ExportOptions, storing
 from .reading_back import check_datasets
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ GROUP = (".zgroup", "zarr.json")
 """Files of which one is in every folder that is a Zarr group."""
 
 
-def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_netcdf(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a netCDF file of a run and yield its path.
 
     The file has a group for each stream, or the variables of the chosen stream at the top. Only
@@ -57,7 +57,7 @@ def write_netcdf(header: Header, place: Place, options: ExportOptions) -> Iterat
         yield target
 
 
-def write_zarr(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_zarr(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a Zarr group of a run and yield its path.
 
     The group has a group for each stream, or the arrays of the chosen stream at the top. It has

@@ -33,7 +33,7 @@ class FrameLink:
     """
 
     targets: list[tuple[str, str]] = field(default_factory=list)
-    problem: str = "no document tells of files"
+    problem: str = "no document refers to files"
 
 
 def frame_links(header: Header) -> dict[str, dict[str, FrameLink]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..assets.transfer import FileTransfer
 from ..core.documents import plain, to_json
 from ..core.durable_files import replacing
-from .options import ExportOptions, Place, storing
+from .options import Destination, ExportOptions, storing
 from .verifying import CheckedText
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["write_jsonl"]
 
 
-def write_jsonl(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_jsonl(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write the documents of a run, one line ``["name", document]`` each, and yield the path."""
     target = place.of_run(header, options)
     documents: Iterable[tuple[str, Any]] = header.documents(fill=options.fill)

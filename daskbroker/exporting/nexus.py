@@ -38,7 +38,7 @@ from ..display.hints import TIME, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr
 from ..views.dataset.savable import savable
 from .frame_links import FrameLink, frame_links
-from .options import ExportOptions, Place, storing
+from .options import Destination, ExportOptions, storing
 from .verifying import WrittenParts, values_digest
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ UNPLOTTED = (TIME, "seq_num")
 TAKEN = (PLOT, "instrument", "sample", "start", "stop", "title", "start_time", "end_time")
 
 
-def write_nexus(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_nexus(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a NeXus file of a run and yield its path.
 
     External frames are links to the detectors' files, or copies if ``fill`` is set. An

@@ -16,7 +16,7 @@ from ..core.file_names import file_name
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FORMATS", "REFERRING", "SUFFIXES", "ExportOptions", "Place", "storing"]
+__all__ = ["FORMATS", "REFERRING", "SUFFIXES", "Destination", "ExportOptions", "storing"]
 
 FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
 SUFFIXES = {
@@ -68,17 +68,25 @@ class ExportOptions:
         if self.partition is not None:
             self._check("partition", self.partition, PARTITIONS)
         if self.files is not None and self.format != "jsonl":
-            raise BadQuery(f"detector files travel with documents (jsonl), not with {self.format}")
+            raise BadQuery(
+                f"detector files can be exported with documents (jsonl), not with {self.format}"
+            )
         if self.partition is not None and self.format != "parquet":
-            raise BadQuery(f"a folder that grows by runs is of parquet, not of {self.format}")
+            raise BadQuery(f"partition='run' needs the format parquet, not {self.format}")
         if self.stream is not ALL and self.format == "jsonl":
-            raise BadQuery("the documents of a run are written as a whole; leave out stream=")
+            raise BadQuery("the format jsonl exports whole runs; leave out stream=")
         if self.to is not None and self.format not in REFERRING:
-            raise BadQuery(f"to= says what references call files; {self.format} has none")
+            raise BadQuery(
+                f"to= gives the locations in references; the format {self.format} has no references"
+            )
         if self.fill and self.format in REFERRING:
-            raise BadQuery(f"{self.format} refers to frames and holds none; leave out fill=")
+            raise BadQuery(
+                f"{self.format} refers to frames and does not contain them; leave out fill="
+            )
         if self.fill and self.format == "csv":
-            raise BadQuery("csv holds no arrays, so external data stay references; leave out fill=")
+            raise BadQuery(
+                "the format csv cannot hold arrays, so it has references; leave out fill="
+            )
 
     def _check(self, what: str, given: str, known: Iterable[str]) -> None:
         if given not in known:
@@ -95,7 +103,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Destination of an export: a folder, or one file that was named by the caller.
 
     Attributes
@@ -112,7 +120,7 @@ class Place:
     @classmethod
     def named(
         cls, path: str | os.PathLike[str], format: str | None, **options: Any
-    ) -> tuple[Place, ExportOptions]:
+    ) -> tuple[Destination, ExportOptions]:
         """Return the destination and the options for a path that a user has given.
 
         Parameters

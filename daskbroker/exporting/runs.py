@@ -15,7 +15,7 @@ from .datasets import write_netcdf, write_zarr
 from .journal import ExportJournal
 from .jsonl import write_jsonl
 from .nexus import write_nexus
-from .options import ExportOptions, Place
+from .options import Destination, ExportOptions
 from .references.icechunk import write_icechunk
 from .references.kerchunk import write_references
 from .tables import write_csv, write_parquet
@@ -135,7 +135,7 @@ def export(
             if resume and journal.has(run):
                 continue
             found = []
-            for path in _written(run, Place(Path(folder)), options, cleared):
+            for path in _written(run, Destination(Path(folder)), options, cleared):
                 found.append(path)
                 yield path
             if partition is None:  # partitioned files say themselves whether they are complete
@@ -162,11 +162,11 @@ def export_run(
     """
     if options.get("stream", ALL) is not ALL:
         header.es_given_stream(options["stream"])
-    return list(_written(header, *Place.named(path, format, **options), set()))
+    return list(_written(header, *Destination.named(path, format, **options), set()))
 
 
 def _written(
-    header: Header, place: Place, options: ExportOptions, cleared: set[Path]
+    header: Header, place: Destination, options: ExportOptions, cleared: set[Path]
 ) -> Iterator[Path]:
     """Write the files of a run and yield their paths.
 

@@ -17,7 +17,7 @@ from ..core.durable_files import replacing
 from ..core.errors import BadQuery, StoreError
 from ..views.table.arrow_cells import CellTypes, arrow_cells, claimed_type
 from ..views.table.plain_cells import holds_arrays
-from .options import ExportOptions, Place, storing
+from .options import Destination, ExportOptions, storing
 from .verifying import CheckedText, WrittenParts, arrow_digest
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ FACTS, FILLED = b"daskbroker", b"daskbroker.fill"
 """Keys in a schema's metadata: run and stream, and whether external data was filled."""
 
 
-def write_parquet(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_parquet(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a Parquet file for each stream and yield the paths.
 
     A file has the columns of ``header.table(stream)``. The metadata of its schema names the run
@@ -61,11 +61,7 @@ def _is_whole(target: Path, options: ExportOptions) -> bool:
         ended = json.loads(metadata.get(b"stop", b"null")) is not None
     except (pa.ArrowException, ValueError, OSError):  # truncated, or not Parquet: write it again
         return False
-    return ended and metadata.get(FILLED) == _filled_mark(options)
-
-
-def _filled_mark(options: ExportOptions) -> bytes:
-    return json.dumps(options.fill).encode()
+    return ended and metadata.get(FILLED) == json.dumps(options.fill).encode()
 
 
 def _row_groups(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -215,7 +211,7 @@ def _cells(cells: pd.Series, kind: pa.DataType | None) -> pa.Array:
 # -- CSV -------------------------------------------------------------------------------------
 
 
-def write_csv(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_csv(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a CSV file for each stream and yield the paths.
 
     Text and numbers are written as they are, times in ISO 8601; missing cells are empty.

@@ -30,8 +30,8 @@ def differs(target: Path, what: str) -> StoreError:
         Description of the part that differs.
     """
     return StoreError(
-        f"the export {target} was read back, and {what} is not what was written; nothing was put "
-        "in its place. Look after the disk, and export again"
+        f"the export {target} was read back, and {what} differs from what was written; the target "
+        "was not changed. Check the disk and export again"
     )
 
 

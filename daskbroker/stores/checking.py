@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,8 @@ from ..core.run_plan import frame_spans, stream_of
 from ..core.validate import document_label, prepare
 
 if TYPE_CHECKING:
-    from .contract import EventStore, FoundHeader
+    from .event_store import EventStore
+    from .header_store import FoundHeader
 
 __all__ = [
     "MOST",
@@ -45,7 +46,7 @@ FIELD = re.compile(r"\.(\S+): |: lacks '(.+?)'$|: '(.+?)' is a required property
 MOST = 1000
 """Maximum number of damages reported of the journal of one run."""
 
-COUNTED = tuple(f.name for f in fields(Statistics) if f.name != "bytes")
+COUNTED = tuple(name for name in Statistics._fields if name != "bytes")
 """Statistics that are compared; the size in memory depends on how a chunk was made."""
 
 

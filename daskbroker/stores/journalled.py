@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ..core.bad_runs import BadRun, warn_of_bad
+from ..core.bounded_dict import BoundedDict
 from ..core.documents import Document
 from ..core.errors import BadDocument, StoreDamaged
 from ..core.forking import in_each_process
 from ..core.layouts import Layout, rows_of_page
-from ..core.pages import is_columnar
-from ..core.remembered import Remembered
+from ..core.page_parts import is_columnar
 from ..core.settings import setting
 from .contract import EventStore
 
@@ -40,8 +40,8 @@ class JournalledEventStore(EventStore):
 
     def _begin(self) -> None:
         """Set up the state that belongs to one process; a derived store adds its own."""
-        self._descriptors: Remembered[str, Document] = Remembered()
-        self._runs: Remembered[str, Any] = Remembered()
+        self._descriptors: BoundedDict[str, Document] = BoundedDict()
+        self._runs: BoundedDict[str, Any] = BoundedDict()
 
     # -- what is looked up once --------------------------------------------------------------
 

@@ -26,7 +26,9 @@ __all__ = ["PlannedEventStore", "PlannedHeaderStore"]
 
 
 def _refuse(*_: Any, **__: Any) -> NoReturn:
-    raise StoreReadOnly("a run that travelled to a worker can be read only; insert at home")
+    raise StoreReadOnly(
+        "a run that was sent to a worker is read-only; insert in the process that opened the store"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,7 +87,7 @@ class RecordFile(ABC):
             path.parent.mkdir(parents=True, exist_ok=True)
             open(path, "ab").close()
         if not path.exists():
-            raise StoreNotFound(f"there is no {path}")
+            raise StoreNotFound(f"{path} does not exist")
         self.inode = path.stat().st_ino
         in_each_process(self._begin)
         if not read_only:
@@ -246,7 +246,7 @@ def _read_body(path: str, inode: int, place: Place) -> bytes:
             _check_inode(path, inode, os.fstat(file.fileno()))
             return os.pread(file.fileno(), place[1], place[0])
     except FileNotFoundError:
-        raise StoreNotFound(f"{path} is not there{seen_from()}") from None
+        raise StoreNotFound(f"{path} does not exist{seen_from()}") from None
 
 
 def _check_inode(path: str, inode: int, found: os.stat_result) -> None:

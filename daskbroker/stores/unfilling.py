@@ -13,17 +13,17 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..core.bounded_dict import BoundedDict
 from ..core.documents import Document
 from ..core.errors import FilledValuesWarning
 from ..core.external import is_stream_key
 from ..core.filled import FilledDocument, unfilled_form
 from ..core.layouts import DATUM, STREAM_DATUM, STREAM_RESOURCE
-from ..core.remembered import Remembered
 from ..core.run_plan import resources_of, stream_of
 from ..core.validate import prepare
 
 if TYPE_CHECKING:
-    from .contract import EventStore
+    from .event_store import EventStore
 
 __all__ = ["Unfilling", "prepared"]
 
@@ -72,7 +72,7 @@ class Unfilling:
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self._known: dict[str, _References] = {}
-        self._warned: Remembered[str, bool] = Remembered()
+        self._warned: BoundedDict[str, bool] = BoundedDict()
 
     def note(self, run: str, name: str, doc: Mapping[str, Any]) -> None:
         """Note that a reference of a run was stored."""

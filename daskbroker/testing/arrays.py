@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ..core.errors import BadDocument, BadQuery, StoreError
+from ..views.runs import table_to_stream
 from .base import Conformance, Put, check_run, insert_all, inserted, table_of
 from .runs import RunBuilder
 
@@ -17,6 +20,7 @@ NAN = float("nan")
 BIG = 2**60 + 1
 FIELDS = [["x", "<f4"], ["i", "<i2"], ["n", "<U3"]]
 ROWS = np.array([(0.5, 1, "a"), (1.5, -2, "ccc")], [(name, text) for name, text in FIELDS])
+OTHERS = [["a", "<i2"], ["b", "<i8"]]
 COLUMNS: list[tuple[list[Any], list[Any], str]] = [
     ([[1, 2.5], [3, 4.5]], [[1, 2.5], [3, 4.5]], "f8"),
     ([[1, 2], [3, 4], [0.5, 1.5]], [[1, 2], [3, 4], [0.5, 1.5]], "f8"),
@@ -41,6 +45,9 @@ COLUMNS: list[tuple[list[Any], list[Any], str]] = [
 """Values of a column, expected values in a Dataset, and expected dtype; U stands for text."""
 
 
+IDENTITIES = ("uid", "run_start", "descriptor")
+
+
 def run_of(values: list[Any], **claim: Any) -> list[tuple[str, Any]]:
     """Return a run with one data key, ``x``, that has these values."""
     run = RunBuilder()
@@ -49,6 +56,19 @@ def run_of(values: list[Any], **claim: Any) -> list[tuple[str, Any]]:
     for value in values:
         run.event(descriptor, {"x": value})
     return list(run.stop())
+
+
+def fresh_run(documents: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Return documents of a run as those of another run, whose uids are new."""
+    uids: dict[str, str] = {}
+
+    def renamed(value: Any) -> Any:
+        return uids.setdefault(value, str(uuid.uuid4()))
+
+    return [
+        (name, {**doc, **{key: renamed(doc[key]) for key in IDENTITIES if key in doc}})
+        for name, doc in documents
+    ]
 
 
 class ArrayConformance(Conformance):
@@ -215,6 +235,162 @@ class ArrayConformance(Conformance):
         check_run(header, inserted(header, documents))
         found = header.descriptors["primary"][0]["configuration"]["det"]["data"]["rows"]
         assert found == [[0.5, 1, "a"], [1.5, -2, "ccc"]]
+
+    @pytest.mark.parametrize(
+        "claim", [{}, {"dtype_numpy": "<f8"}, {"dtype_numpy": OTHERS}], ids=repr
+    )
+    def test_structured_arrays_keep_their_fields_whatever_is_declared(
+        self, put: Put, broker: Any, claim: dict[str, Any]
+    ) -> None:
+        """As events, in pages of events, as configuration; copies of the documents have them."""
+        longer = np.array([(2.5, 7, "longer"), (0.1, 0, "")], "f8,i2,U6")
+        longer.dtype.names = ROWS.dtype.names
+        values = [ROWS, longer, ROWS[::-1]]
+        wide = longer.dtype
+        for paged in (False, True):
+            run = RunBuilder()
+            key = {"source": "s", "dtype": "array", "shape": [2], **claim}
+            device = {"data": {"r": ROWS}, "timestamps": {"r": 1.0}, "data_keys": {"r": key}}
+            descriptor = run.descriptor({"x": key, "n": 1}, configuration={"det": device})
+            rows = [{"x": v, "n": n if n < 2 else 0.5} for n, v in enumerate(values)]
+            if paged:
+                run.event_page(descriptor, rows)
+            else:
+                for row in rows:
+                    run.event(descriptor, row)
+            first = put(run.stop())
+            check_run(first, inserted(first, run.documents))
+            pairs = [(name, doc) for name, doc in first.documents() if name != "stop"]
+            events = [doc["data"]["x"] for name, doc in pairs if name == "event"]
+            assert events[0] == [[0.5, 1, "a"], [1.5, -2, "ccc"]]
+            assert all(type(row) is not tuple for row in events[0])
+            again = fresh_run(first.documents())
+            insert_all(broker, again)
+            for header in (first, broker[again[0][1]["uid"]]):
+                cells = table_of(header)["x"].tolist()
+                assert {cell.dtype for cell in cells} == {wide}
+                for cell, value in zip(cells, values, strict=True):
+                    np.testing.assert_array_equal(cell, value.astype(wide))
+                for options in ({}, {"chunks": {"time": 1}}, {"chunks": None}):
+                    dataset = header.dataset(**options)
+                    assert {"x.x", "x.i", "x.n"} <= set(dataset.data_vars)
+                    assert dataset["x.x"].dims == ("time", "x_dim_0")
+                    assert (dataset["x.x"].dtype, dataset["x.i"].dtype) == (np.float64, np.int16)
+                    assert dataset["x.n"].values.tolist()[1] == ["longer", ""]
+                table = header.table(fields=["n", "config:det:r"]).compute()
+                assert {cell.dtype for cell in table["config:det:r"]} == {ROWS.dtype}
+                found = header.descriptors["primary"][0]["configuration"]["det"]["data"]["r"]
+                assert found == [[0.5, 1, "a"], [1.5, -2, "ccc"]]
+
+    def test_structured_values_of_all_forms(self, put: Put, broker: Any) -> None:
+        """Scalars, more dimensions, nested fields, masks, bytes, none at all, differing fields."""
+        nested = np.dtype([("p", [("q", "<i2"), ("r", "S2")]), ("w", "<f4", (2, 3)), ("b", "?")])
+        deep = np.zeros((2, 2), nested)
+        deep["p"]["q"] = [[1, 2], [3, 4]]
+        deep["p"]["r"], deep["w"][1, 1] = b"\0x", 0.5
+        masked = np.ma.array(ROWS)
+        masked["i"][0] = np.ma.masked
+        other = np.array([(1, 2)], [("k", ">u2"), ("l", "<i8")])
+        columns = {
+            "one": [ROWS[0], ROWS[1]], "deep.er": [deep, deep[::-1]], "masked": [masked, masked],
+            "differing": [ROWS, other], "gap": [None, ROWS], "some": [[1.5, 2], ROWS],
+            "empty": [ROWS[:0], ROWS[:0]],
+        }  # fmt: skip
+        run = RunBuilder()
+        key = {"source": "s", "dtype": "array", "shape": [2], "dtype_numpy": "<f8"}
+        descriptor = run.descriptor(
+            dict.fromkeys(columns, key) | {"one": {"source": "s", "dtype": "number", "shape": []}}
+        )
+        for number in (0, 1):
+            run.event(descriptor, {name: values[number] for name, values in columns.items()})
+        first = put(run.stop())
+        check_run(first, inserted(first, run.documents))
+        again = fresh_run(first.documents())
+        insert_all(broker, again)
+        for header in (first, broker[again[0][1]["uid"]]):
+            table = table_of(header)
+            assert [cell.item() for cell in table["one"]] == ROWS.tolist()
+            assert [cell.dtype for cell in table["differing"]] == [
+                ROWS.dtype, np.dtype([("k", "<u2"), ("l", "<i8")]),
+            ]  # fmt: skip
+            assert table["gap"].tolist()[0] is None
+            assert table["gap"].tolist()[1].dtype == ROWS.dtype
+            assert list(table["some"].tolist()[0]) == [1.5, 2]
+            assert table["some"].tolist()[1].dtype == ROWS.dtype
+            assert [cell.dtype for cell in table["empty"]] == [ROWS.dtype] * 2
+            assert table["masked"].tolist()[0].tolist() == [(0.5, None, "a"), (1.5, -2, "ccc")]
+            cell = table["deep.er"].tolist()[0]
+            assert (cell.dtype, cell.shape) == (nested, (2, 2))
+            assert cell.tobytes() == deep.tobytes()
+            dataset = header.dataset()
+            assert dataset["one.x"].values.tolist() == [0.5, 1.5]
+            assert dataset["gap.i"].dtype == np.float32
+            assert dataset["deep.er.p.q"].values.tolist() == [[[1, 2], [3, 4]], [[3, 4], [1, 2]]]
+            assert dataset["deep.er.p.q"].dtype == np.int16
+            assert dataset["deep.er.w"].shape == (2, 2, 2, 2, 3)
+            assert dataset["deep.er.w"].values[0].tolist() == deep["w"].tolist()
+            assert dataset["masked.i"].values.tolist() == [[None, -2], [None, -2]]
+            assert dataset["differing"].values[1].dtype.names == ("k", "l")
+
+    def test_lists_of_arrays(self, put: Put) -> None:
+        """They are arrays as lists of lists are, in every store."""
+        run = RunBuilder()
+        columns: dict[str, tuple[Any, str, tuple[int, ...]]] = {
+            "arrays": ([np.array([1, 2], "u1"), np.array([3, 4], "u1")], "int64", (2, 2, 2)),
+            "mixed": ([np.array([1, 2]), [0.5, 1]], "float64", (2, 2, 2)),
+            "deep": ([[np.ones(2)], [np.ones(2)]], "float64", (2, 2, 1, 2)),
+            "scalars": ([np.float32(1), np.int8(2)], "float64", (2, 2)),
+            "rows": ([np.array([(1, 2)], "i2,i4")], "int64", (2, 1, 1, 2)),
+            "ragged": ([np.array([1]), np.array([1, 2])], "object", (2,)),
+        }
+        descriptor = run.descriptor(
+            {
+                n: {"source": "s", "dtype": "array", "shape": list(c[2][1:])}
+                for n, c in columns.items()
+            }
+        )
+        for _ in range(2):
+            run.event(descriptor, {name: value for name, (value, _, _) in columns.items()})
+        header = put(run.stop())
+        check_run(header, inserted(header, run.documents))
+        dataset = header.dataset()
+        for name, (_, dtype, shape) in columns.items():
+            assert (dataset[name].dtype, dataset[name].shape) == (dtype, shape)
+
+    def test_tables_that_are_written_back_keep_the_dtype_of_arrays(
+        self, put: Put, broker: Any
+    ) -> None:
+        """Structured ones their fields; whole pages and single events."""
+        run = RunBuilder()
+        key = {"source": "s", "dtype": "array", "shape": [2]}
+        descriptor = run.descriptor({"s": key, "u": key, "n": 1.0})
+        for number in range(2):
+            run.event(descriptor, {"s": ROWS, "u": np.array([1, 2], "u1"), "n": float(number)})
+        table = put(run.stop()).table(fill=False).compute()
+        with_gap = table.assign(n=[1.0, None])
+        for written in (table, with_gap):
+            pairs = list(table_to_stream(written))
+            insert_all(broker, pairs)
+            found = table_of(broker[pairs[0][1]["uid"]])
+            assert [cell.dtype for cell in found["s"]] == [ROWS.dtype] * 2
+            assert [cell.dtype for cell in found["u"]] == [np.dtype("u1")] * 2
+
+    def test_documents_that_are_inserted_again_keep_the_dtype_of_arrays(
+        self, put: Put, broker: Any
+    ) -> None:
+        """A list of a document is known to have been an array until somebody changes it."""
+        values = [np.ones((2, 3), "u1"), np.zeros((2, 3), "u1")]
+        again = fresh_run(put(run_of(values)).documents())
+        insert_all(broker, again)
+        header = broker[again[0][1]["uid"]]
+        assert header.dataset()["x"].dtype == np.uint8
+        assert {cell.dtype for cell in table_of(header)["x"]} == {np.dtype("u1")}
+        changed = [
+            (name, {**doc, "data": {"x": [[0.5] * 3] * 2}} if name == "event" else doc)
+            for name, doc in again
+        ]
+        insert_all(broker, (changed := fresh_run(changed)))
+        assert broker[changed[0][1]["uid"]].dataset()["x"].values.tolist()[0][0] == [0.5] * 3
 
     @pytest.mark.parametrize(
         ("value", "dtype"),

@@ -13,7 +13,9 @@ import pytest
 import daskbroker
 from daskbroker import BadRunWarning
 
+from ..core.bad_runs import BadRun
 from ..core.errors import StoreDamaged
+from ..core.search import Search
 from .base import Conformance, check_run, insert_all
 from .runs import RunBuilder, make_run
 
@@ -23,6 +25,11 @@ UIDS = [f"run-{number:02}" for number in range(24)]
 BAD = ("run-23", "run-12", "run-02")
 """The newest, one in the middle that offsets skip, one near the end."""
 SOUND = [uid for uid in reversed(UIDS) if uid not in BAD]
+
+PARTS: list[tuple[int, int | None]] = [
+    (0, 1), (1, 3), (5, 11), (9, 10), (10, 12), (12, 14), (13, 19), (14, 15), (19, 20),
+    (9, None), (18, None), (20, None), (30, 40),
+]  # fmt: skip
 
 Spoil = Callable[[str, str], None]
 
@@ -114,6 +121,19 @@ class BadRunConformance(Conformance):
             assert db[2].uid == next(uid for uid in sound if UIDS.index(uid) % 3 == 2)
             with pytest.raises(IndexError, match=f"only {len(sound)} runs"):
                 db[-len(sound) - 1]
+
+    def test_a_part_of_a_list_has_the_bad_runs_among_it(self, bad_lists: Any) -> None:
+        """Wherever it begins, and in both directions: those before and after it are not its own."""
+        bad = (*BAD, "run-07")
+        store = bad_lists.header_source.store
+        for oldest_first in (False, True):
+            order = UIDS if oldest_first else UIDS[::-1]
+            before = {uid: sum(u not in bad for u in order[: order.index(uid)]) for uid in order}
+            for start, stop in PARTS:
+                found = store.find(Search(), start, stop, oldest_first=oldest_first)
+                met = [one.uid if isinstance(one, BadRun) else one[0]["uid"] for one in found]
+                end = len(order) if stop is None else stop
+                assert met == [uid for uid in order if start <= before[uid] < end]
 
     def test_searches_and_filters_leave_them_out(self, bad_lists: Any) -> None:
         db, sound = bad_lists, [uid for uid in SOUND if uid != "run-07"]

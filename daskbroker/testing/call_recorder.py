@@ -1,9 +1,9 @@
-"""Recording what a process does to files: writes, syncs, renames, in their order, with their bytes.
+"""Record the calls by which a process changes files, in order and with the bytes written.
 
 A forked child runs a function while this process traces it (``ptrace``); a filter of the kernel
-(``seccomp``) lets all but the calls below pass at full speed. So the calls of every library are
-seen, SQLite's included, and neither a compiler nor another program is needed: Linux 5.3 or later
-on x86-64 or ARM64, where the kernel lets a process trace its own child.
+(``seccomp``) lets all calls except those below pass at full speed. The calls of every library are
+seen, including SQLite's, without a compiler or another program. This needs Linux 5.3 or later on
+x86-64 or ARM64, and a kernel that lets a process trace its own child.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ class Call(NamedTuple):
         ``create`` and ``open`` (of a file to write), ``write``, ``truncate``, ``sync`` (of a file
         or folder), ``rename``, ``unlink``, ``mkdir``, ``rmdir``.
     path
-        As it was when the call was made.
+        Path at the time of the call.
     inode
-        Of the file that was opened, written or synced, else 0.
+        Inode of the file that was opened, written or synced; 0 for other calls.
     began, ended
-        Where in the order of all calls it was entered, and where it returned.
+        Positions in the order of all calls at which it was entered and returned.
     when
-        Time of the return, monotonic.
+        Monotonic time of the return.
     data
-        What was written.
+        Bytes written.
     place
-        Where to; of a truncation the new size.
+        Offset of a write; new size for ``truncate``.
     other
-        The new path, of a rename.
+        New path for ``rename``.
     """
 
     kind: str
@@ -82,14 +82,14 @@ class Call(NamedTuple):
 
 
 def record_calls(root: Path, run: Callable[[], None]) -> list[Call]:
-    """Run a function in a child, and record what it does to files below a folder.
+    """Run a function in a child process and record what it does to files below a folder.
 
-    This process waits for any child meanwhile, so it should have no others.
+    Meanwhile this process waits for any child, so it should have no other.
 
     Raises
     ------
     SystemExit
-        If the system does not allow it, or the child failed.
+        If the system does not allow tracing, or if the child failed.
     """
     child = os.fork()
     if child == 0:
@@ -127,7 +127,7 @@ def _numbers() -> dict[int, str]:
 
 
 def _install_filter() -> None:
-    """Have the kernel stop at the calls above, and at no others."""
+    """Make the kernel stop the process at the calls above and at no others."""
     numbers = list(_numbers())
 
     def step(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
@@ -148,7 +148,7 @@ def _install_filter() -> None:
 
 
 class _Tracer:
-    """Follows a child and all its threads and children."""
+    """Tracer of a child and all its threads and children."""
 
     def __init__(self, child: int, root: str) -> None:
         self._child, self._root = child, root
@@ -158,7 +158,7 @@ class _Tracer:
         self.calls: list[Call] = []
 
     def follow(self) -> int:
-        """Let the child run to its end; its exit status."""
+        """Let the child run to its end and return its exit status."""
         os.waitpid(self._child, 0)
         if libc.ptrace(SETOPTIONS, self._child, None, OPTIONS) != 0:
             raise SystemExit(f"tracing failed: {os.strerror(ctypes.get_errno())}")
@@ -216,7 +216,7 @@ class _Tracer:
         self._go_on(pid)
 
     def _seen(self, pid: int, name: str, arguments: list[int]) -> dict[str, Any] | None:
-        """What a call is about to do; None if it does not concern the folder."""
+        """Return what a call is about to do; None if it does not concern the folder."""
         if name in ("write", "writev", "pwrite64", "pwritev", "ftruncate", "fsync", "fdatasync"):
             return self._seen_handle(pid, name, arguments)
         if name == "fallocate":

@@ -1,4 +1,4 @@
-"""Conformance: a check finds nothing in what is sound, and names what is lost."""
+"""Conformance of checks: a sound store has no damage, and lost data are named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHAPES = (
 
 
 class CheckConformance(Conformance):
-    """``daskbroker.check`` on the store."""
+    """Tests of ``daskbroker.check`` on the store."""
 
     @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
     def test_check_finds_nothing_in_a_sound_run(

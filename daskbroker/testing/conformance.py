@@ -8,6 +8,7 @@ from .checks import CheckConformance
 from .copies import CopyConformance
 from .datasets import DatasetConformance
 from .display import DisplayConformance
+from .event_pages import PageConformance
 from .filling import FillConformance
 from .filling_claims import FillClaimConformance
 from .filling_extra import ExtraFrameConformance
@@ -15,7 +16,7 @@ from .filling_rules import FillRuleConformance
 from .inserted_again import InsertedAgainConformance
 from .live import LiveConformance
 from .missing import MissingConformance
-from .model import ModelConformance, PageConformance
+from .model import ModelConformance
 from .nouns import NounConformance
 from .order import OrderConformance
 from .repeats import RepeatConformance

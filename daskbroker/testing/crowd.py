@@ -1,16 +1,16 @@
-"""A writer, sealers and readers on one MongoDB store at once, in processes of their own.
+"""Let a writer, sealers and readers use one MongoDB store at once, each in its own process.
 
-``python -m daskbroker.testing.crowd mongodb://host/database --seconds 60``. Writer and one sealer
-are killed with SIGKILL every few moments and started anew. Every reading, of table and of
-documents, has to be a beginning of what is written: no event missing, none twice. At the end
-the store is compared with what the writers said was stored.
+Run by ``python -m daskbroker.testing.crowd mongodb://host/database --seconds 60``. The writer and
+one sealer are killed with SIGKILL every few moments and started again. Each table and each stream
+of documents that is read must be a prefix of what is written, without missing or repeated events.
+At the end the store is compared with what the writers reported as stored.
 
-With ``--step-down`` the primary of a replica set is told to step down every few moments. With
-``--kill-primaries`` in place of a uri all this is done to a replica set of its own, of which
-the primary is killed with SIGKILL, often while the secondaries lag, and started again.
+With ``--step-down`` the primary of a replica set is made to step down every few moments. With
+``--kill-primaries`` in place of a uri the crowd uses a replica set of its own, whose primary is
+killed with SIGKILL, often while the secondaries lag, and started again.
 
-With ``--writers 4 --threads 20`` nobody is killed: so many processes of so many threads insert at
-once, into any store (:mod:`.many_writers`).
+With ``--writers 4 --threads 20`` no process is killed: 4 processes of 20 threads insert at once,
+into any store (:mod:`.many_writers`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SEAL_ROWS = 400
 
 
 def _seal_for_ever(place: str, out: int, seed: int) -> None:
-    """Seal everything, again and again."""
+    """Seal all runs in an endless loop."""
     choose = random.Random(seed)
     with until_it_answers(lambda: connect(place)) as db:
         while True:
@@ -51,7 +51,7 @@ def _seal_for_ever(place: str, out: int, seed: int) -> None:
 
 
 def _read_for_ever(place: str, out: int, seed: int) -> None:
-    """Read the newest runs, and see that nothing is missing or doubled."""
+    """Read the newest runs in an endless loop; check that no event is missing or repeated."""
     choose = random.Random(seed)
     with until_it_answers(lambda: connect(place, mode="r")) as db:
         while True:
@@ -87,7 +87,7 @@ def _gaps(numbers: list[int]) -> str:
 
 
 class _Process:
-    """A forked process that writes to a pipe until it is killed."""
+    """Forked process that writes to a pipe until it is killed."""
 
     def __init__(self, work: Callable[[str, int, int], None], place: str, seed: int) -> None:
         self._reading, writing = os.pipe()
@@ -105,7 +105,7 @@ class _Process:
         os.close(writing)
 
     def said(self) -> str:
-        """What it has written so far."""
+        """Return what the process has written so far."""
         try:
             while piece := os.read(self._reading, 2**16):
                 self._text += piece
@@ -114,19 +114,19 @@ class _Process:
         return self._text.decode()
 
     def end(self) -> None:
-        """Kill it, if it has not ended."""
+        """Kill the process if it has not ended."""
         if self.number:
             with suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self.number, signal.SIGKILL)
                 os.waitpid(self.number, 0)
 
     def kill(self) -> str:
-        """Kill it; what it has written.
+        """Kill the process and return what it has written.
 
         Raises
         ------
         SystemExit
-            If it had ended by itself.
+            If the process had already ended.
         """
         os.kill(self.number, signal.SIGKILL)
         _, status = os.waitpid(self.number, 0)
@@ -139,7 +139,7 @@ class _Process:
 
 
 class _Failovers:
-    """Makes another member of a replica set primary, in one of several ways."""
+    """Makes another member of a replica set its primary, in one of several ways."""
 
     def __init__(self, uri: str, members: ReplicaSet | None, choose: random.Random) -> None:
         self._uri, self._members, self._choose = uri, members, choose
@@ -234,7 +234,7 @@ def _run(uri: str, seconds: float, choose: random.Random, fail_over: _Failovers 
 
 
 def _wait_for_begin(writer: _Process) -> None:
-    """Return when something is stored; a new store takes a while on a busy machine."""
+    """Wait until a run is stored; on a busy machine a new store takes a while."""
     deadline = time.monotonic() + AWAY_SECONDS
     while not writer.said() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,8 +1,8 @@
-"""What a disk may hold after a loss of power, by the calls that were made before it.
+"""The states that a disk may be in after a loss of power, given the calls made before it.
 
-By POSIX, what was synced survives, and nothing else has to: not the bytes of a file that was only
-written, not its name before its folder was synced, not a folder whose own name was not. Whatever
-was not synced may survive all the same, each part by itself.
+By POSIX only what was synced must survive. The bytes of a file that was written and not synced
+may be lost, and so may its name if its folder was not synced, or a folder whose own name was not.
+Each unsynced part may also survive, independently of the others.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Loss:
-    """How much of what was not synced survives.
+    """Share of the unsynced data that survives.
 
     Attributes
     ----------
     bytes
-        Part of the blocks of 4 KiB of each write.
+        Share of the blocks of 4 KiB of each write.
     names
-        Part of the changes of each folder: files that were made, renamed, removed.
+        Share of the changes of each folder: files made, renamed or removed.
     """
 
     bytes: float
@@ -41,7 +41,7 @@ class Loss:
 
 @dataclass
 class _File:
-    """Bytes on disk, and changes that may not be: ``(order, place, data)``, None for a new size."""
+    """Bytes on disk and unsynced changes ``(order, place, data)``; data is None for a new size."""
 
     synced: bytearray = field(default_factory=bytearray)
     pending: list[tuple[int, int, bytes | None]] = field(default_factory=list)
@@ -49,7 +49,7 @@ class _File:
 
 @dataclass
 class _Folder:
-    """Names on disk, and changes that may not be: ``(order, {name: what or None})``."""
+    """Names on disk and unsynced changes ``(order, {name: item or None})``."""
 
     synced: dict[str, _File | _Folder] = field(default_factory=dict)
     pending: list[tuple[int, dict[str, _File | _Folder | None]]] = field(default_factory=list)
@@ -59,12 +59,12 @@ class _Folder:
 
 
 class Disk:
-    """A disk that calls are made on, one after the other.
+    """Disk to which calls are applied one after the other.
 
     Parameters
     ----------
     root
-        Folder that is there, and durable.
+        Path of a folder that exists and is durable.
     """
 
     def __init__(self, root: Path) -> None:
@@ -73,7 +73,7 @@ class Disk:
         self._inodes: dict[int, _File] = {}
 
     def apply(self, call: Call) -> None:
-        """Make a call."""
+        """Apply a call."""
         order = call.ended
         if call.kind in ("create", "open"):
             self._open(call)
@@ -91,7 +91,7 @@ class Disk:
             self._rename(call)
 
     def give_up(self, path: str) -> None:
-        """Lose for good what was written to a file and not synced, as after a sync that failed."""
+        """Drop what was written to a file and not synced, as after a failed sync."""
         found = self._find(path)
         if isinstance(found, _File):
             found.pending.clear()
@@ -146,7 +146,7 @@ class Disk:
     # -- a state -----------------------------------------------------------------------------
 
     def write_state(self, target: Path, loss: Loss, choose: random.Random) -> None:
-        """Make a folder that holds what has survived, at random where it may or may not have."""
+        """Write a folder with what survives; unsynced parts are chosen at random."""
         self._write_folder(self._top, target, loss, choose)
 
     def _write_folder(
@@ -164,7 +164,7 @@ class Disk:
 def _renamed(
     names: dict[str, _File | _Folder], changes: Iterable[dict[str, _File | _Folder | None]]
 ) -> dict[str, _File | _Folder]:
-    """Names after some changes."""
+    """Return the names after some changes."""
     names = dict(names)
     for change in changes:
         for name, what in change.items():
@@ -192,7 +192,7 @@ def _survived(file: _File, loss: Loss, choose: random.Random) -> bytes:
 
 
 def _put(data: bytearray, place: int, new: bytes | None) -> None:
-    """Write into bytes, or, without new ones, give them this size."""
+    """Write data into bytes; change their size if data is None."""
     if len(data) < place:
         data.extend(bytes(place - len(data)))
     if new is None:

@@ -1,4 +1,4 @@
-"""Small sessions whose calls of the system fail one after the other; see :mod:`.faults`."""
+"""Small sessions whose system calls are made to fail one after the other; see :mod:`.faults`."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Steps = Iterator[tuple[str, Callable[[], Any]]]
 
 
 class Session(NamedTuple):
-    """What is done in a folder, step by step.
+    """Sequence of steps that are done in a folder.
 
     Attributes
     ----------
     name
-        Of the session.
+        Name of the session.
     steps
-        From the folder to named steps; each may be done again if it has failed.
+        Function of the folder that returns named steps; a step that failed may be repeated.
     check
-        From the folder and the names of the steps that were done to what is wrong afterwards.
+        Function of the folder and the names of the steps done; returns a list of errors.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Session(NamedTuple):
 
 
 def _made_runs() -> tuple[list[tuple[str, dict[str, Any]]], ...]:
-    """Runs whose events are single, in pages and in large pages; small chunks and files."""
+    """Return runs with single events, pages and large pages, for small chunks and files."""
     paged = RunBuilder("run-pages")
     descriptor = paged.descriptor({"x": 0.5, "v": [1.0] * 8})
     for rows in (60, 700):
@@ -71,7 +71,7 @@ def _documents() -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
 
 
 class _Stored:
-    """A broker that is opened when it is first needed, and its steps."""
+    """Steps on a broker that is opened when it is first needed."""
 
     def __init__(self, folder: Path, open_it: Callable[[Path], DataBroker]) -> None:
         self._folder, self._open = folder, open_it
@@ -124,7 +124,7 @@ def _check_spooled(folder: Path, done: Sequence[str]) -> Iterator[str]:
 
 
 def _missing(db: DataBroker, done: Sequence[str]) -> Iterator[str]:
-    """What a store lacks of that which was done, or has twice; it takes all of it again."""
+    """Yield what a store lacks of the steps done or has twice, also after inserting all again."""
     yield from _lacking(db, set(done))
     for _, pair in _documents():
         db.insert(*pair)

@@ -1,13 +1,14 @@
-"""Let every call of the system fail, one after the other, and see that nothing is lost.
+"""Let every system call fail, one after the other, and check that nothing is lost.
 
-``python -m daskbroker.testing.faults`` makes small sessions: an embedded store that is written,
+``python -m daskbroker.testing.faults`` runs small sessions: an embedded store that is written,
 sealed, packed and closed; one with a spool; an export with copies of detector files. It counts
-their calls: writes, syncs, renames, folders made, files opened, removed, truncated and closed,
-those of SQLite among them. Then each session is made anew for each call, which fails: once, where
-what was refused is done again, and ever after (the errors take turns;
-``--each-error``: every call has each). What comes of a failure has to be a StoreError that
-names a path (FillError for detector files), and afterwards, in another process, all is there that
-was said to be stored. ``--most 5`` takes five failures of each kind of call, all over the session.
+their calls, including those of SQLite: writes, syncs, renames, folders made, and files opened,
+removed, truncated and closed. Then each session is run again for each call, which fails: either
+once, after which the refused step is repeated, or from then on. The errors take turns; with
+``--each-error`` every call has each of them. A failure must raise a StoreError that names a path
+(FillError for detector files). Afterwards, in another process, everything that was reported as
+stored must be there. ``--most 5`` takes five failures of each kind of call, spread over the
+session.
 
 It needs a C compiler (``cc``) and Linux: the calls are counted by a library that is loaded before
 the C library.
@@ -46,14 +47,14 @@ MOST_ATTEMPTS = 3
 
 
 class Fault(NamedTuple):
-    """A call that fails.
+    """Call that is made to fail.
 
     Attributes
     ----------
     kind, number
-        Of the call.
+        Kind of the call, and its number among the calls of this kind.
     error
-        Name of what it ends in.
+        Name of the error that it returns.
     once
         Whether later calls succeed.
     """
@@ -68,13 +69,13 @@ class Fault(NamedTuple):
 
 
 class Calls:
-    """The library that counts calls and lets them fail, in a process that was started with it."""
+    """Library that counts calls and lets them fail, in a process that was started with it."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(os.environ[LIBRARY])
 
     def fail(self, folder: Path, fault: Fault | None) -> None:
-        """From now on count calls below a folder; let those of a fault fail."""
+        """Count calls below a folder from now on, and let those of a fault fail."""
         kind, number, last, code = -1, 0, 0, 0
         if fault is not None:
             kind, number = KINDS.index(fault.kind), fault.number
@@ -83,7 +84,7 @@ class Calls:
         self._library.failing_calls_arm(os.fsencode(folder), kind, number, last, code)
 
     def counts(self) -> dict[str, int]:
-        """How many calls there were of each kind."""
+        """Return the number of calls of each kind."""
         return {kind: self._library.failing_calls_count(n) for n, kind in enumerate(KINDS)}
 
 
@@ -109,7 +110,7 @@ def build(folder: Path) -> Path:
 
 
 def _attempt(session: Session, folder: Path, once: bool) -> dict[str, Any]:
-    """Go through the steps of a session; what was done, and what went wrong."""
+    """Do the steps of a session; return the steps done and the errors."""
     report: dict[str, Any] = {"done": [], "errors": 0, "wrong": []}
     for name, step in session.steps(folder):
         for _ in range(MOST_ATTEMPTS if once else 1):
@@ -134,12 +135,12 @@ def _attempt(session: Session, folder: Path, once: bool) -> dict[str, Any]:
 
 
 def _in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a forked child reports, which ends without closing anything."""
+    """Return the report of a forked child, which ends without closing anything."""
     return _reported(*_begun(work))
 
 
 def _begun(work: Callable[[], dict[str, Any]]) -> tuple[int, int]:
-    """A forked child at work: its number, and the pipe that it reports to."""
+    """Fork a child; return its process id and the pipe that it reports to."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -155,7 +156,7 @@ def _begun(work: Callable[[], dict[str, Any]]) -> tuple[int, int]:
 
 
 def _reported(child: int, reading: int) -> dict[str, Any]:
-    """What such a child reports when it ends."""
+    """Return the report of such a child when it ends."""
     with os.fdopen(reading) as pipe:
         text = pipe.read()
     _, status = os.waitpid(child, 0)
@@ -165,7 +166,7 @@ def _reported(child: int, reading: int) -> dict[str, Any]:
 
 
 def _check(session: Session, folder: Path, done: Sequence[str]) -> Iterator[str]:
-    """What is wrong with what a session has left."""
+    """Return the errors in what a session has left behind."""
     try:
         yield from session.check(folder, done)
     except Exception as error:
@@ -173,7 +174,7 @@ def _check(session: Session, folder: Path, done: Sequence[str]) -> Iterator[str]
 
 
 def _one(calls: Calls, session: Session, fault: Fault) -> tuple[int, list[str]]:
-    """Make a session in which a call fails: how many errors it told of, and what is wrong."""
+    """Run a session in which a call fails; return the number of errors raised and what is wrong."""
     with tempfile.TemporaryDirectory(prefix="daskbroker-faults-") as name:
         folder = Path(name, "place")
         folder.mkdir()
@@ -191,7 +192,7 @@ def _one(calls: Calls, session: Session, fault: Fault) -> tuple[int, list[str]]:
 
 
 def _count(calls: Calls, session: Session) -> dict[str, int]:
-    """The calls of a session in which none fails."""
+    """Return the number of calls of each kind in a session in which none fails."""
     with tempfile.TemporaryDirectory(prefix="daskbroker-faults-") as name:
 
         def work() -> dict[str, Any]:
@@ -212,7 +213,7 @@ def _count(calls: Calls, session: Session) -> dict[str, int]:
 def _faults(
     counts: dict[str, int], errors: Sequence[str], most: int | None, *, each_error: bool
 ) -> list[Fault]:
-    """Each call, with each error or one in turn, or some, spread evenly over those of a kind."""
+    """Return the faults to try: all calls, or some of each kind, evenly spread."""
     found: list[Fault] = []
     for kind, count in counts.items():
         each = [
@@ -226,7 +227,7 @@ def _faults(
 
 
 def _share(calls: Calls, session: Session, faults: Sequence[Fault]) -> dict[str, Any]:
-    """Try some of the faults, and write what is wrong."""
+    """Try a share of the faults and write what is wrong."""
     told = failed = 0
     for fault in faults:
         errors, wrong = _one(calls, session, fault)
@@ -265,7 +266,7 @@ def _drive(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Let calls fail; the process starts itself again with the library."""
+    """Run the sessions with faults; the process starts itself again with the library."""
     parser = argparse.ArgumentParser(
         prog="python -m daskbroker.testing.faults", description=__doc__
     )

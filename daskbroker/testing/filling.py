@@ -1,4 +1,4 @@
-"""Filling, in the conformance suite: references of every kind become what is in the files."""
+"""Conformance of filling: references of every kind are replaced by the data in files."""
 
 from __future__ import annotations
 
@@ -356,7 +356,7 @@ def _cells(stream: Iterable[tuple[str, Any]]) -> list[Any]:
 
 
 def _ways_to_fill(header: Any) -> list[Callable[[], Any]]:
-    """Everything that opens a detector file."""
+    """Return functions that open detector files in every possible way."""
     source = header.es_given_stream("primary")
     events = [doc for name, doc in header.documents(fill=False) if name == "event"]
     table = header.table(fill=False).compute()
@@ -372,6 +372,6 @@ def _ways_to_fill(header: Any) -> list[Callable[[], Any]]:
 
 
 def _with_roots(broker: Any, roots: list[Path] | None) -> Any:
-    """A broker on the same sources that may read only some folders."""
+    """Return a broker on the same sources that may only read files below some folders."""
     make: Callable[..., Any] = type(broker)
     return make(broker.header_source, broker.event_sources, readable_roots=roots)

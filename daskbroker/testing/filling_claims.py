@@ -1,9 +1,8 @@
-"""Filling, in the conformance suite: what descriptors claim of cells, and what files hold."""
+"""Conformance of filling: claims of descriptors, and the cells in files."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +15,21 @@ import pytest
 from ..core.errors import FillError
 from .base import Conformance, Put, insert_all
 from .claim_checks import opened_files, warned
-from .detector_runs import SHAPE, Squares, filled_cells, image_claim, stacked, stream_place
-from .files import frames, write_hdf5, write_npys, write_tiffs
-from .runs import Documents, RunBuilder
+from .claim_runs import (
+    LEGACY,
+    CountedSquares,
+    Halves,
+    claim_run,
+    claim_run_of_squares,
+    run_of_parts,
+    stream_claim_run,
+)
+from .detector_runs import SHAPE, Squares, filled_cells, image_claim, stacked
+from .files import frames, write_hdf5
+from .runs import RunBuilder
 
 __all__ = ["FillClaimConformance"]
 
-LEGACY: dict[str, Any] = {"dtype_numpy": None}
 HEIGHT, WIDTH = SHAPE
 ODD = 15
 """Of 30 runs the one that is not as the others."""
@@ -54,7 +61,7 @@ WRONG_CLAIMS: dict[str, tuple[Sequence[Any], Mapping[str, Any]]] = {
 
 
 class FillClaimConformance(Conformance):
-    """Where a claim is open the file decides; where somebody has looked into it, it is right.
+    """If a claim is open, or its file was looked into, the file decides shape and dtype.
 
     A store that remembers no peeks sets :attr:`remembers_peeks` to False.
     """
@@ -418,111 +425,11 @@ class FillClaimConformance(Conformance):
         assert len(CountedSquares.threads) == calls
 
 
-# -- runs ------------------------------------------------------------------------------------
-
-
-def claim_run(
-    folder: Path,
-    shape: Sequence[Any],
-    events: int = 4,
-    *,
-    spec: str = "AD_HDF5",
-    per_event: int = 1,
-    data: np.ndarray | None = None,
-    time: float | None = None,
-    **claim: Any,
-) -> tuple[Documents, np.ndarray]:
-    """A run whose key ``img`` is of datums, with any claim; a value of None leaves a name out."""
-    frames_of_all = frames(events * per_event, SHAPE) if data is None else data
-    events = len(frames_of_all) // per_event
-    run = RunBuilder() if time is None else RunBuilder(time=time)
-    said = {name: value for name, value in image_claim(shape, **claim).items() if value is not None}
-    descriptor = run.descriptor({"img": said, "x": 0.5})
-    place = {"root": str(folder), "resource_path": "a.h5"}
-    if spec == "AD_TIFF":
-        write_tiffs(folder / "t", frames_of_all, "im_{:06d}.tiff")
-        kwargs = {"template": "%s%s_%6.6d.tiff", "filename": "im", "frame_per_point": 1}
-        resource = run.resource(spec, **{**place, "resource_path": "t"}, resource_kwargs=kwargs)
-    elif spec == "NPY_SEQ":
-        write_npys(folder / "f", frames_of_all)
-        resource = run.resource(spec, **{**place, "resource_path": "f"})
-    else:
-        write_hdf5(folder / "a.h5", frames_of_all)
-        resource = run.resource(spec, **place, resource_kwargs={"frame_per_point": per_event})
-    name = "index" if spec == "NPY_SEQ" else "point_number"
-    for number in range(events):
-        keyword: dict[str, Any] = {name: number}
-        datum = run.datum(resource, **keyword)
-        run.event(descriptor, {"img": datum, "x": number * 0.5}, filled={"img": False})
-    return run.stop(), frames_of_all
-
-
-def stream_claim_run(
-    folder: Path, shape: Sequence[Any], **claim: Any
-) -> tuple[Documents, np.ndarray]:
-    """A run whose key ``img`` is told of by one stream_datum."""
-    data = frames(4, SHAPE)
-    path = write_hdf5(folder / "s.h5", data)
-    run = RunBuilder()
-    said = image_claim(shape, external="STREAM:", **claim)
-    said = {name: value for name, value in said.items() if value is not None}
-    descriptor = run.descriptor({"img": said, "x": 0.5})
-    resource = run.stream_resource("img", **stream_place(path))
-    run.stream_datum(resource, descriptor, (0, 4))
-    for number in range(4):
-        run.event(descriptor, {"x": number * 0.5})
-    return run.stop(), data
-
-
-def run_of_parts(
-    folder: Path, parts: Sequence[np.ndarray], shape: Sequence[Any], **claim: Any
-) -> Documents:
-    """A run whose key ``img`` is of datums of several files."""
-    run = RunBuilder()
-    said = {name: value for name, value in image_claim(shape, **claim).items() if value is not None}
-    descriptor = run.descriptor({"img": said, "x": 0.5})
-    for number, part in enumerate(parts):
-        write_hdf5(folder / f"{number}.h5", part)
-        resource = run.resource("AD_HDF5", root=str(folder), resource_path=f"{number}.h5")
-        for point in range(len(part)):
-            datum = run.datum(resource, point_number=point)
-            run.event(descriptor, {"img": datum, "x": 0.5}, filled={"img": False})
-    return run.stop()
-
-
-def claim_run_of_squares() -> Documents:
-    """A run whose key ``img`` a handler computes, of which the descriptor says nothing."""
-    run = RunBuilder()
-    claim = {"source": "x", "dtype": "array", "shape": [], "external": "FILESTORE:"}
-    descriptor = run.descriptor({"img": claim, "x": 0.5})
-    resource = run.resource("SQUARES", root="/", resource_path="")
-    for number in range(4):
-        run.event(descriptor, {"img": run.datum(resource, n=number), "x": 0.5})
-    return run.stop()
-
-
-class CountedSquares(Squares):
-    """It notes which thread has called it."""
-
-    threads: ClassVar[list[str]] = []
-
-    def __call__(self, n: int) -> np.ndarray:
-        self.threads.append(threading.current_thread().name)
-        return super().__call__(n)
-
-
-class Halves(Squares):
-    """The same, of another shape."""
-
-    def __call__(self, n: int) -> np.ndarray:
-        return super().__call__(n)[:3]
-
-
 # -- checks ----------------------------------------------------------------------------------
 
 
 def _check_alike(header: Any, expected: np.ndarray, **options: Any) -> None:
-    """All views have these cells, in their dtype and shape."""
+    """Check that all views have these cells, with their dtype and shape."""
     image = header.dataset(**options)["img"]
     assert (image.dtype, image.shape) == (expected.dtype, expected.shape)
     values = image.values

@@ -1,4 +1,4 @@
-"""Filling, in the conformance suite: frames on disk that are in no event."""
+"""Conformance of filling: frames on disk that belong to no event."""
 
 from __future__ import annotations
 
@@ -344,7 +344,7 @@ def stream_run_of(
     parameters: Mapping[str, Any] | None = None,
     **claim: Any,
 ) -> tuple[Documents, np.ndarray]:
-    """A run of 4 events whose stream_resource has ``count`` frames."""
+    """Return a run of 4 events whose stream_resource has ``count`` frames."""
     data, run = frames(count, SHAPE), RunBuilder()
     place = dict(write(folder, data))
     place["parameters"] = {**place["parameters"], **(parameters or {})}
@@ -359,7 +359,7 @@ def stream_run_of(
 def datum_run_of(
     folder: Path, count: int, *, write: Write = _ad_hdf5
 ) -> tuple[Documents, np.ndarray]:
-    """A run of 4 events, each with a datum of one frame, whose resource has ``count`` frames."""
+    """Return a run of 4 events with a datum each, whose resource has ``count`` frames."""
     data, run = frames(count, SHAPE), RunBuilder()
     claim = image_claim(SHAPE if write is _npy_sequence else (1, *SHAPE))
     del claim["dtype_numpy"]

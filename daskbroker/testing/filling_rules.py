@@ -1,4 +1,4 @@
-"""Filling, in the conformance suite: shapes and dtypes, handlers, and the methods that fill."""
+"""Conformance of filling: shapes and dtypes, handlers, and the methods that fill."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["FillRuleConformance"]
 
 
 class FillRuleConformance(Conformance):
-    """What the rules say where files and descriptors differ, and who does the reading."""
+    """Rules for files that differ from descriptors, and the choice of handlers."""
 
     # -- the shape rule ----------------------------------------------------------------------
 

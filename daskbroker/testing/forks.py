@@ -1,9 +1,9 @@
-"""Processes that fork while they use a store, as a user of ``multiprocessing`` may.
+"""Fork processes while they use a store, as users of ``multiprocessing`` do.
 
-``python -m daskbroker.testing.forks PLACE``: parent, children and grandchildren insert into one run
-and into runs of their own, read, seal, and end in each way a process can, with threads at work
-while they fork. Afterwards ``daskbroker seal`` in a new process has to end, and every document has
-to be in every view, once.
+Run by ``python -m daskbroker.testing.forks PLACE``. Parent, children and grandchildren insert into
+one run and into runs of their own, read, seal, and end in every way in which a process can end;
+threads are running while they fork. Afterwards ``daskbroker seal`` in a new process must end, and
+every document must be in every view once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SECONDS = 100
 def _forked(
     work: Callable[..., None], *arguments: Any, leave: Callable[[int], Any] = os._exit
 ) -> int:
-    """Do something in a child, which says by its status whether all went well."""
+    """Call a function in a forked child, whose exit status says whether it succeeded."""
     child = os.fork()
     if child:
         return child
@@ -68,7 +68,7 @@ def _insert_and_flush(db: Any, documents: Any) -> None:
 
 
 def _check(header: Any, documents: Any) -> None:
-    """All views have these events, each once."""
+    """Check that all views have these events, each once."""
     wanted = sorted(doc["uid"] for name, doc in documents if name == "event")
     views = {
         "documents": [doc["uid"] for name, doc in header.documents() if name == "event"],
@@ -82,22 +82,22 @@ def _check(header: Any, documents: Any) -> None:
 
 
 class _Turns:
-    """Lets a child go on when the parent says so, and the other way round."""
+    """Turns that parent and child take in going on."""
 
     def __init__(self) -> None:
         self._pipes = [os.pipe(), os.pipe()]
 
     def give(self, side: int) -> None:
-        """Let the other one go on."""
+        """Let the other process go on."""
         os.write(self._pipes[side][1], b".")
 
     def take(self, side: int) -> None:
-        """Wait for the other one."""
+        """Wait for the other process."""
         os.read(self._pipes[side][0], 1)
 
 
 def one_run(db: Any) -> list[Any]:
-    """Parent, child and grandchild insert into one run, in turns, with sealing in between."""
+    """Let parent, child and grandchild insert into one run in turns, with sealing in between."""
     documents = make_run(150)
     start, events, stop = documents[:2], documents[2:-1], documents[-1:]
     parts = [events[10 * n : 10 * n + 10] for n in range(8)]
@@ -130,7 +130,7 @@ def one_run(db: Any) -> list[Any]:
 
 
 def runs_of_children(db: Any) -> list[Any]:
-    """Children insert runs, read their parent's, and end as scripts and libraries do."""
+    """Let children insert runs, read their parent's, and end as scripts and libraries do."""
     before = make_run(30)
     _insert(db, before)
     runs = [make_run(40) for _ in range(4)]
@@ -154,7 +154,7 @@ def runs_of_children(db: Any) -> list[Any]:
 
 
 def begun_before(db: Any) -> list[Any]:
-    """What was begun in the parent goes on in the child, or says that it cannot."""
+    """Check that what was begun in the parent goes on in the child, or raises an error."""
     documents = make_run(50)
     for begin, end in ((0, 20), (20, 40), (40, 60)):
         _insert(db, documents[begin:end])
@@ -172,7 +172,7 @@ def begun_before(db: Any) -> list[Any]:
 
 
 def crowd(db: Any) -> list[Any]:
-    """Children are forked while threads insert, seal and read."""
+    """Fork children while threads insert, seal and read."""
     runs = [make_run(150) for _ in range(3)]
     theirs = [make_run(20) for _ in range(12)]
     problems: list[BaseException] = []
@@ -213,7 +213,7 @@ def crowd(db: Any) -> list[Any]:
 
 @contextmanager
 def _temporary_store() -> Iterator[None]:
-    """A store in a temporary folder that no child takes away."""
+    """Return a context with a store in a temporary folder that no child removes."""
     with temp() as db:
         documents = make_run(3)
         _insert(db, documents)
@@ -225,7 +225,7 @@ SCENES = (one_run, runs_of_children, begun_before, crowd)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Play all scenes on one store, and compare it with what was inserted."""
+    """Run all scenes on one store and compare it with what was inserted."""
     parser = argparse.ArgumentParser(prog="python -m daskbroker.testing.forks", description=__doc__)
     parser.add_argument("place")
     parser.add_argument("--scene", choices=[scene.__name__ for scene in SCENES], default=None)

@@ -1,4 +1,4 @@
-"""Conformance: documents that a broker gave, filled, are inserted into another store."""
+"""Conformance: filled documents of one broker are inserted into another store."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def _without_references(documents: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _images(header: Any) -> list[np.ndarray]:
-    """What the events hold, as they are stored."""
+    """Return the values of the events as they are stored."""
     found = [doc for name, doc in header.documents(fill=False) if name == "event"]
     return [np.asarray(event["data"]["img"]) for event in found]
 
 
 class InsertedAgainConformance(Conformance):
-    """What our own stream filled is stored with its references; all else as it is given."""
+    """Events filled by a broker are stored with their references, all others as given."""
 
     @pytest.fixture
     def source(self, tmp_path: Path) -> Iterator[Any]:
-        """Another broker, where the run comes from."""
+        """Return another broker, which the run comes from."""
         with connect(tmp_path / "source") as db:
             yield db
 

@@ -1,11 +1,10 @@
-"""Kill inserting processes at random moments and see that nothing is lost or doubled.
+"""Kill inserting processes at random moments and check that nothing is lost or repeated.
 
 ``python -m daskbroker.testing.kill --times 100`` is the full number; the test suite runs a few.
-With ``--mongo URI`` (of a server, without a database) it is done to a MongoDB store.
-A writer inserts events one by one and in pages, and says of each document, when its ``insert``
-has returned, that it is stored. It is killed with SIGKILL while it journals or seals; then the
-store is opened and compared with what the writer said, and the next writer goes on with the
-same run.
+With ``--mongo URI`` (of a server, without a database) a MongoDB store is used. A writer inserts
+events one by one and in pages, and reports each document as stored when its ``insert`` has
+returned. It is killed with SIGKILL while it journals or seals. Then the store is opened and
+compared with what the writer reported, and the next writer continues the same run.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ RUN_EVENTS = 6000
 
 
 def until_it_answers(call: Callable[[], T]) -> T:
-    """The result of a call, which is made again while the server is away."""
+    """Return the result of a call, which is repeated while the server is unavailable."""
     deadline = time.monotonic() + AWAY_SECONDS
     while True:
         try:
@@ -74,7 +73,7 @@ def _page(descriptor: str, first: int) -> dict[str, Any]:
 
 
 def _begin(db: Any, run: str, stored: set[str]) -> None:
-    """The start and descriptor of a run; again, where the last writer died in between."""
+    """Insert start and descriptor of a run, again if the last writer died in between."""
     start = {"uid": run, "time": 1.0e9 + int(run[4:])}
     descriptor = {
         "uid": f"{run}-d",
@@ -92,7 +91,7 @@ def _begin(db: Any, run: str, stored: set[str]) -> None:
 
 
 def write_until_killed(place: str, out: int, seed: int) -> None:
-    """Insert until killed, a line for each event that is stored; again what may not be."""
+    """Insert until killed and print a line for each stored event; first repeat uncertain ones."""
     choose = random.Random(seed)
     with until_it_answers(lambda: connect(place)) as db:
         runs = until_it_answers(lambda: {header.uid: header for header in db})
@@ -119,7 +118,7 @@ def _count(header: Any) -> int:
 
 
 def check_store(place: str, said: dict[int, int]) -> int:
-    """Compare the store with what its writers said; how many events there are."""
+    """Compare the store with what its writers reported; return the number of events."""
     total = 0
     with connect(place) as db:
         for header in db:
@@ -142,7 +141,7 @@ def check_store(place: str, said: dict[int, int]) -> int:
 
 
 def _one_life(place: str, seed: int, seconds: float, said: dict[int, int]) -> None:
-    """Start a writer, kill it after some seconds, note what it said."""
+    """Start a writer, kill it after some seconds, and note what it reported."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -166,7 +165,7 @@ def _one_life(place: str, seed: int, seconds: float, said: dict[int, int]) -> No
 
 
 def new_place(server: str | None, folder: str, number: int) -> str:
-    """Where a new store may be: below a folder, or a database on a server."""
+    """Return a place for a new store: below a folder, or a database on a server."""
     if server is None:
         return str(Path(folder, str(number)))
     return f"{server.rstrip('/')}/{Path(folder).name}_{number}"

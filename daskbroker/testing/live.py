@@ -1,10 +1,8 @@
-"""Conformance, runs in progress: their stop, streams that end while they are read, following."""
+"""Conformance of runs in progress: their stop, streams that end while read, following."""
 
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -25,72 +23,65 @@ from .base import Conformance, check_run, insert_all
 from .compare import assert_documents_equal, assert_references_first
 from .detector_runs import datum_run, stream_run
 from .files import frames, write_npys
+from .processes import PROCESSES
 from .runs import Documents, RunBuilder, external_run, make_run, stream_datum_run
 
 __all__ = ["LiveConformance"]
 
-WRITER = """
-import pickle, sys, time
-import daskbroker
-with open(sys.argv[2], "rb") as file:
-    documents = pickle.load(file)
-with daskbroker.connect(sys.argv[1]) as db:
-    print("ready", flush=True)
-    sys.stdin.readline()
-    for name, doc in documents:
-        db.insert(name, doc)
-        time.sleep(float(sys.argv[3]))
-"""
-"""Inserts documents, one by one, when it is told to."""
-
 
 class Writer:
-    """Another process, which inserts documents into a store."""
+    """Process that inserts documents into a store, one by one, when it is told to."""
 
-    def __init__(self, place: Any, folder: Path, documents: Documents, pause: float) -> None:
-        file = folder / "documents.pickle"
-        file.write_bytes(pickle.dumps(documents))
-        command = [sys.executable, "-c", WRITER, str(place), str(file), str(pause)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    def __init__(self, place: Any, documents: Documents, pause: float) -> None:
+        self._ready, self._begin = PROCESSES.Event(), PROCESSES.Event()
+        self._process = PROCESSES.Process(
+            target=_write, args=(str(place), documents, pause, self._ready, self._begin)
         )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "ready\n"
+        self._process.start()
+        assert self._ready.wait(60)
 
     def begin(self) -> None:
-        """Let it insert."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        """Let the process insert."""
+        self._begin.set()
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.kill() if error[0] is not None else self._process.wait(60)
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
-        self._process.wait()
+        if error[0] is None:
+            self._process.join(60)
+        ended = self._process.exitcode
+        self._process.kill()
+        self._process.join()
+        assert error[0] is not None or ended == 0
+
+
+def _write(place: str, documents: Documents, pause: float, ready: Any, begin: Any) -> None:
+    with connect(place) as db:
+        ready.set()
+        begin.wait()
+        for name, doc in documents:
+            db.insert(name, doc)
+            time.sleep(pause)
 
 
 def summed(header: Any) -> Any:
-    """For a job."""
+    """Return the sum of ``x`` as a table; a function for ``reprocess``."""
     return header.table().compute()[["x"]].sum().to_frame().T
 
 
 class LiveConformance(Conformance):
-    """A Header knows the stop when it is there, and no view has one that is later than it."""
+    """A Header finds its stop once stored; no view has a stop later than its events."""
 
     def halves(self, broker: Any, docs: Documents | None = None) -> tuple[Any, Documents]:
-        """Insert the first half of a run; its header, and the other half."""
+        """Insert the first half of a run; return its header and the other half."""
         docs = make_run(6) if docs is None else docs
         half = len(docs) // 2
         insert_all(broker, docs[:half])
         return broker[docs[0][1]["uid"]], docs[half:]
 
     def looks(self, broker: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """A list that the uids come into that the store of headers is asked for."""
+        """Return a list that collects the uids that are looked up in the header store."""
         store, looks = broker.header_source.store, list[str]()
         find_uid = store.find_uid
 
@@ -338,7 +329,7 @@ class LiveConformance(Conformance):
 
     @pytest.fixture
     def place(self, broker: Any) -> Any:
-        """What another process opens the broker by."""
+        """Return the place by which another process opens the broker."""
         return broker.uri
 
     def test_a_run_that_another_process_writes(
@@ -347,7 +338,7 @@ class LiveConformance(Conformance):
         docs = external_run(10)
         insert_all(broker, make_run(2))
         coming = broker.watch(interval=0.02, timeout=60)
-        with Writer(place, tmp_path, docs, 0.01) as writer:
+        with Writer(place, docs, 0.01) as writer:
             writer.begin()
             header = next(coming)
             given = list(header.follow("primary", interval=0.02, timeout=60))

@@ -1,9 +1,8 @@
-"""Threads of several processes that insert into one store, runs of their own each.
+"""Let threads of several processes insert runs into one store.
 
-``python -m daskbroker.testing.crowd PLACE --writers 4 --threads 20``: so many processes with so
-many threads each, which share the process's broker. Afterwards every run that was inserted has to
-be there as it was given, and the store has to pass a check. Too few connections would show as an
-error of an insert.
+Run by ``python -m daskbroker.testing.crowd PLACE --writers 4 --threads 20``: 4 processes of 20
+threads each, which share the broker of their process. Afterwards every inserted run must be stored
+as given, and the store must pass a check. If there are too few connections, an insert fails.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ EVENTS = 20
 
 
 def _documents(uid: str) -> Documents:
-    """A run, the same for the same uid."""
+    """Return the documents of a run, which depend on its uid only."""
     begin = 1_760_000_000.0
     descriptor = f"{uid}-d"
     claims = {"n": claim(1), "x": claim(0.5)}
@@ -65,7 +64,7 @@ def _documents(uid: str) -> Documents:
 
 
 class _Writer:
-    """A thread: inserts runs until a moment, then ends the last one."""
+    """Thread that inserts runs until a given time and then ends the last one."""
 
     def __init__(self, db: Any, name: str, until: float) -> None:
         self._db, self.name, self._until = db, name, until
@@ -100,7 +99,7 @@ def _process(place: str, number: int, threads: int, until: float) -> dict[str, A
 
 
 def _forked(place: str, number: int, threads: int, until: float) -> tuple[int, Any]:
-    """A process, by its number and the pipe that it reports to."""
+    """Fork a process; return its id and the pipe that it reports to."""
     reading, writing = os.pipe()
     child = os.fork()
     if child:
@@ -117,7 +116,7 @@ def _forked(place: str, number: int, threads: int, until: float) -> tuple[int, A
 
 
 def _connections(place: str, until: float) -> int:
-    """The most connections that a MongoDB server has had until a moment; 0 of another store."""
+    """Return the maximum number of connections to a MongoDB server; 0 for other stores."""
     if not place.startswith("mongodb"):
         return 0
     most = 0
@@ -135,21 +134,21 @@ def _inserted(reports: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def insert_at_once(place: str, writers: int, threads: int, seconds: float) -> None:
-    """Insert for some seconds, and compare what is there with what was inserted.
+    """Insert for some seconds and compare the store with what was inserted.
 
     Parameters
     ----------
     place
-        Of a store, as for :func:`daskbroker.connect`.
+        Place of a store, as for :func:`daskbroker.connect`.
     writers, threads
         Number of processes, and of the threads in each.
     seconds
-        How long new runs are begun.
+        Seconds during which new runs are begun.
 
     Raises
     ------
     SystemExit
-        If an insert failed, or the store is not what was inserted.
+        If an insert failed, or if the store differs from what was inserted.
     """
     connect(place).close()
     until = time.time() + seconds

@@ -1,4 +1,4 @@
-"""Missing cells, in the conformance suite: gaps in events, frames that are not on disk."""
+"""Conformance of missing cells: gaps in events, and frames that are not on disk."""
 
 from __future__ import annotations
 
@@ -22,18 +22,24 @@ from .detector_runs import (
     stacked,
     stream_place,
 )
-from .files import frames, write_hdf5, write_npys, write_tiffs
+from .files import frames, write_hdf5
 from .runs import Documents, RunBuilder
+from .runs_with_gaps import (
+    EVENTS,
+    KINDS,
+    ON_DISK,
+    Forgetful,
+    _of_old,
+    aborted_run,
+    rewound_frames,
+    short_run,
+)
 
-__all__ = ["MissingConformance", "short_run"]
-
-EVENTS, ON_DISK = 6, 4
-KINDS = ("AD_HDF5", "AD_TIFF", "NPY_SEQ", "stream", "stream of files", "datum", "classic")
-"""How four of six frames are there: the file is too short, files are not there, or documents."""
+__all__ = ["MissingConformance"]
 
 
 class MissingConformance(Conformance):
-    """What ``missing=`` and ``fill_value=`` make of cells that are not there, in all views."""
+    """Effect of ``missing=`` and ``fill_value=`` on missing cells, in all views."""
 
     # -- gaps in the events ------------------------------------------------------------------
 
@@ -268,7 +274,7 @@ class MissingConformance(Conformance):
             ({"fill_value": 0.5}, "fill_value=0.5 does not fit cells of uint16"),
             ({"fill_value": float("nan")}, "missing='nan' makes another dtype"),
             ({"fill_value": "none"}, "fill_value='none' does not fit cells of uint16"),
-            ({"fill_value": {"imag": 0}}, "fill_value names 'imag', which is no external key"),
+            ({"fill_value": {"imag": 0}}, "fill_value names 'imag', which is not an external key"),
             ({"dtypes": {"img": "u2"}, "missing": "nan"}, "write dtypes={'img': 'float32'}"),
         ],
     )
@@ -460,117 +466,6 @@ class MissingConformance(Conformance):
         assert dataset["two"].shape == (2, 1, *SHAPE)
 
 
-# -- runs ------------------------------------------------------------------------------------
-
-
-class Forgetful:
-    """A classic handler without a file that has only some frames."""
-
-    def __init__(self, path: str, **kwargs: Any) -> None:
-        self._frames = frames(ON_DISK, SHAPE)
-
-    def __call__(self, n: int) -> np.ndarray:
-        if n >= len(self._frames):
-            raise FileNotFoundError(f"frame {n}")
-        return self._frames[n]  # type: ignore[no-any-return]
-
-
-def short_run(folder: Path, kind: str) -> tuple[Documents, np.ndarray]:
-    """A run of six events, of whose frames only the first four are there, and these."""
-    data = frames(ON_DISK, SHAPE)
-    run = RunBuilder()
-    if kind.startswith("stream"):
-        return _short_stream(run, folder, kind, data), data[:, None]
-    one = kind in ("NPY_SEQ", "classic")
-    descriptor = run.descriptor({"img": image_claim(SHAPE if one else (1, *SHAPE)), "x": 0.5})
-    spec = {"datum": "AD_HDF5", "classic": "FORGETFUL"}.get(kind, kind)
-    place, kwargs = _written(folder, spec, data)
-    resource = run.resource(spec, root=str(folder), resource_path=place, resource_kwargs=kwargs)
-    keyword = {"NPY_SEQ": "index", "FORGETFUL": "n"}.get(spec, "point_number")
-    for number in range(EVENTS):
-        datum = "lost/7" if kind == "datum" and number >= ON_DISK else None
-        arguments: dict[str, Any] = {keyword: number}
-        datum = datum or run.datum(resource, **arguments)
-        run.event(descriptor, {"img": datum, "x": number * 0.5}, filled={"img": False})
-    return run.stop(), data if one else data[:, None]
-
-
-def _written(folder: Path, spec: str, data: np.ndarray) -> tuple[str, dict[str, Any]]:
-    """Path below the folder, and arguments of the handler."""
-    if spec == "AD_HDF5":
-        return write_hdf5(folder / "a.h5", data, compression="gzip").name, {}
-    if spec == "AD_TIFF":
-        write_tiffs(folder / "t", data, "img_{:05d}.tif")
-        return "t", {"template": "%s%s_%5.5d.tif", "filename": "img"}
-    if spec == "NPY_SEQ":
-        write_npys(folder / "f", data)
-        return "f", {}
-    return "", {}
-
-
-def _short_stream(run: RunBuilder, folder: Path, kind: str, data: np.ndarray) -> Documents:
-    claim = image_claim((1, *SHAPE), external="STREAM:")
-    descriptor = run.descriptor({"img": claim, "x": 0.5})
-    if kind == "stream":
-        place = stream_place(write_hdf5(folder / "s.h5", data))
-    else:
-        write_tiffs(folder / "t", data)
-        place = {
-            "mimetype": "multipart/related;type=image/tiff",
-            "uri": f"file://localhost{folder}/t/",
-            "parameters": {"template": "img_{:05d}.tif", "chunk_shape": [1, *SHAPE]},
-        }
-    resource = run.stream_resource("img", **place)
-    run.stream_datum(resource, descriptor, (0, EVENTS))
-    for number in range(EVENTS):
-        run.event(descriptor, {"x": number * 0.5})
-    return run.stop()
-
-
-def rewound_frames(
-    folder: Path, files: int, with_events: bool
-) -> tuple[Documents, np.ndarray, np.ndarray]:
-    """Frames 1 to 3, then 2 to 5, in one file or two; cells of the first and the second part."""
-    data = frames(7, SHAPE)[:, None]
-    run = RunBuilder()
-    claim = image_claim((1, *SHAPE), external="STREAM:")
-    descriptor = run.descriptor({"img": claim, "x": 0.5} if with_events else {"img": claim})
-    numbers = 0
-    for part, seq_nums in enumerate(((1, 4), (2, 6))):
-        some = data[:3] if part == 0 else data[3:]
-        first = 3 if part and files == 1 else 0
-        if part < files:
-            whole = data if files == 1 else some
-            place = stream_place(write_hdf5(folder / f"{part}.h5", whole[:, 0]))
-            resource = run.stream_resource("img", **place)
-        run.stream_datum(resource, descriptor, (first, first + len(some)), seq_nums)
-        for seq_num in range(*seq_nums) if with_events else ():
-            run.event(descriptor, {"x": numbers * 0.5}, seq_num)
-            numbers += 1
-    return run.stop(), data[:3], data[3:]
-
-
-def aborted_run(folder: Path, dtype: str) -> tuple[Documents, np.ndarray]:
-    """A run whose fourth and last event has no image, and the others' cells."""
-    data = frames(3, SHAPE, dtype)
-    write_hdf5(folder / "a.h5", data)
-    run = RunBuilder()
-    descriptor = run.descriptor({"img": image_claim((1, *SHAPE), dtype_numpy=dtype), "x": 0.5})
-    resource = run.resource("AD_HDF5", root=str(folder), resource_path="a.h5")
-    for number in range(3):
-        run.event(descriptor, {"img": run.datum(resource, point_number=number), "x": 0.5})
-    run.event(descriptor, {"img": None, "x": 0.5})
-    return run.stop(exit_status="abort"), data[:, None]
-
-
-def _of_old(docs: Documents) -> Documents:
-    """The same run, of which nothing tells the dtype."""
-    for name, doc in docs:
-        if name == "descriptor":
-            del doc["data_keys"]["img"]["dtype_numpy"]
-    return docs
-
-
 # -- what is asked ---------------------------------------------------------------------------
 
 
@@ -582,7 +477,7 @@ def _header(broker: Any, docs: Documents, handlers: Mapping[str, Any] | None = N
 
 
 def _views(runs: Any) -> dict[str, Callable[..., list[Any]]]:
-    """All views of the images of a Header or Results, each as a list of cells."""
+    """Return all views of the images of a Header or Results, each as a list of cells."""
     return {
         "table": lambda **asked: list(runs.table(**asked).compute()["img"]),
         "column": lambda **asked: list(runs.table(**asked)["img"].compute()),
@@ -597,7 +492,7 @@ def _cells(stream: Iterator[tuple[str, Any]]) -> Iterator[Any]:
 
 
 def _until_error(stream: Iterator[tuple[str, Any]]) -> list[Any]:
-    """The cells that a stream gives before it fails."""
+    """Return the cells that a stream gives before it fails."""
     found: list[Any] = []
     try:
         for cell in _cells(stream):

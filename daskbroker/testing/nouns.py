@@ -1,4 +1,4 @@
-"""Conformance, the nouns: finding runs, refusing documents, pickling, going on.
+"""Conformance of brokers, headers and results: search, refusal, pickling, continuation.
 
 The numbers are rows of ``EDGE_CASES.md``.
 """
@@ -44,7 +44,7 @@ with open(sys.argv[2], "wb") as file:
 
 
 def read_elsewhere(folder: Path, things: dict[str, Any]) -> dict[str, Any]:
-    """What another Python process, with the same environment, reads of pickled things."""
+    """Return what another Python process reads from pickled objects."""
     given, taken = folder / "given.pickle", folder / "read.pickle"
     given.write_bytes(pickle.dumps(things))
     command = [sys.executable, "-c", READ_ELSEWHERE, str(given), str(taken)]
@@ -62,7 +62,7 @@ class NounConformance(Conformance):
     """Rows 16 to 20 and 30 to 38."""
 
     def ten(self, broker: Any) -> list[str]:
-        """Insert ten runs; their uids, newest first."""
+        """Insert ten runs; return their uids, newest first."""
         uids: list[str] = []
         for number in range(10):
             docs = make_run(2, scan_id=number % 5, plan_name=("count", "scan")[number % 2])
@@ -188,9 +188,9 @@ class NounConformance(Conformance):
             ({"$where": "sleep(1)"}, r"'\$where' is not allowed here"),
             ({"a": {"$function": {}}}, r"the operator '\$function' is not allowed"),
             ({"$expr": {}}, r"'\$expr' is not allowed here"),
-            ({"a": {"$regex": "("}}, r"'\(' is no regular expression"),
-            ({"since": "2026-03-29 02:30"}, "the clocks of Europe/Berlin never showed 2026-03-29"),
-            ({"since": "someday"}, "'someday' is no instant; write for example"),
+            ({"a": {"$regex": "("}}, r"'\(' is not a valid regular expression"),
+            ({"since": "2026-03-29 02:30"}, "the clocks of Europe/Berlin skipped 2026-03-29"),
+            ({"since": "someday"}, "'someday' is not a time; write for example"),
             ({"a": {"$in": 1}}, r"\$in needs a list, not 1"),
         ],
         ids=repr,
@@ -265,7 +265,7 @@ class NounConformance(Conformance):
             ("start", None, "a document is a mapping, not NoneType"),
             ("start", [1], "a document is a mapping, not list"),
             ("nonsense", {}, "'nonsense' is no name of a document"),
-            (5, {}, "5 is no name of a document"),
+            (5, {}, "5 is not a document name"),
             ("event", {}, "event document: lacks '"),
         ):
             with pytest.raises(BadDocument, match=problem):

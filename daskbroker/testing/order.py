@@ -1,4 +1,4 @@
-"""Conformance, order: which run comes first where many are shown together."""
+"""Conformance of the order of runs where several are shown together."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def _each_once(uids: Iterable[Any]) -> list[str]:
 
 
 class OrderConformance(Conformance):
-    """Lists have the newest run first; tables, Datasets, trees and documents the oldest."""
+    """Lists begin with the newest run; tables, Datasets, trees and documents with the oldest."""
 
     def runs(self, broker: Any) -> list[str]:
-        """Insert six runs, not in the order of time; their uids, oldest first."""
+        """Insert six runs in an order other than that of time; return their uids, oldest first."""
         for number in (2, 5, 1, 4, 0, 3):
             # The last two at the same time: the one that was inserted last is the newer one.
             begin = 1e9 + 100 * min(number, 4)

@@ -1,20 +1,20 @@
-"""Cut the power of a disk under an embedded store, and see that every promise was kept.
+"""Cut the power of a disk under an embedded store and check that every promise was kept.
 
 ``python -m daskbroker.testing.powerloss`` records all that a writer does to files: its writes,
 syncs, renames and folders, those of SQLite included (:mod:`.call_recorder`; Linux, no compiler
-needed). For many instants it then makes the states that a disk may be in if power is lost there
+needed). For many instants it then makes the states that a disk may be in if power is lost at them
 (:mod:`.disk_states`): only what was synced, each unsynced block of 4 KiB by chance, with and
-without unsynced names in folders. Each is opened, and compared with what was promised then:
+without unsynced names in folders. Each is opened and compared with what was promised then:
 
-- a run whose stop was inserted is there, every document of it;
+- of a run whose stop was inserted every document is there;
 - of an open run all is there that was inserted ``daskbroker.sync-interval`` ago (with 0: all), and
-  what is there is its beginning;
-- no run that has its stop lacks anything, promised or not;
-- a file that ``export`` has given, and detector files that a copied run refers to, are whole.
+  what is there is a prefix of the run;
+- no run that has a stop lacks any document, promised or not;
+- files that ``export`` has returned, and detector files of copied runs, are complete.
 
 The writer makes short runs, pages, runs of many chunks, packs, and enough for several checkpoints;
 it closes the store and opens it again, copies runs with detector files, and exports. In half of
-the recordings one sync of the log fails, and what it should have brought to disk is lost for good.
+the recordings one sync of the log fails, and the data it should have synced are lost.
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ DETECTOR = "old"
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a writer does, known before it does it.
+    """Plan of what a writer does.
 
     Attributes
     ----------
     runs
-        Documents of each run of the store.
+        Documents of each run.
     sessions
-        So many times the store is opened.
+        Number of times that the store is opened.
     interval
         ``daskbroker.sync-interval``.
     failing
-        Number of the sync of the log that fails; 0: none does.
+        Number of the sync of the log that fails; 0 if none fails.
     """
 
     runs: list[Documents]
@@ -87,7 +87,7 @@ class Plan:
 
     @classmethod
     def drawn(cls, choose: random.Random, runs: int, interval: float, *, fails: bool) -> Plan:
-        """Runs of all forms, some of them never stopped."""
+        """Return a plan with runs of all forms, of which some have no stop."""
         made = [_run(number, choose) for number in range(runs)]
         return cls(made, 2, interval, choose.randrange(2, runs) if fails else 0)
 
@@ -116,7 +116,7 @@ def _run(number: int, choose: random.Random) -> Documents:
 
 
 class _Marks:
-    """Says in a file, which is recorded with the rest, what has returned."""
+    """File of the calls that have returned, which is recorded with the other files."""
 
     def __init__(self, root: Path) -> None:
         self._handle = os.open(root / MARKS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -143,7 +143,7 @@ def _write(root: Path, plan: Plan) -> None:
 
 
 def _insert(db: Any, name: str, doc: Any, run: int) -> None:
-    """Insert; again if the log could not be synced, which is safe."""
+    """Insert a document, again if the log could not be synced."""
     for _ in range(3):
         try:
             db.insert(name, doc)
@@ -176,7 +176,7 @@ def _copy_and_export(root: Path, mark: _Marks) -> None:
 
 
 def _fail_a_sync(mark: _Marks, number: int) -> None:
-    """Let one sync of the log fail, as a disk does: what was written is given up."""
+    """Let one sync of the log fail as on a real disk: what was written is dropped."""
     count = 0
     sound = log_sync.fdatasync
 
@@ -196,7 +196,7 @@ def _fail_a_sync(mark: _Marks, number: int) -> None:
 
 @dataclass
 class Promised:
-    """What had returned before an instant.
+    """What was promised at an instant, by the calls that had returned.
 
     Attributes
     ----------
@@ -213,7 +213,7 @@ class Promised:
     exported: dict[str, str] = field(default_factory=dict)
 
     def note(self, call: Call) -> None:
-        """Take in a mark."""
+        """Note a mark."""
         kind, *words = call.data.decode().split()
         if kind == "run":
             self.inserted.setdefault(int(words[0]), []).append(call.when)
@@ -225,7 +225,7 @@ class Promised:
 
 @dataclass
 class Counts:
-    """What has been seen of all states."""
+    """Counts over all checked states."""
 
     states: int = 0
     runs: int = 0
@@ -237,12 +237,12 @@ class Counts:
 
 
 def check_state(place: Path, plan: Plan, promised: Promised, now: float, counts: Counts) -> None:
-    """Compare what has survived with what was promised.
+    """Compare what survived with what was promised.
 
     Raises
     ------
     AssertionError
-        Naming the run, or the file.
+        If a promise was broken; the message names the run or the file.
     """
     there: dict[str, Documents] = {}
     try:
@@ -299,7 +299,7 @@ def _check_run(
 
 @lru_cache(maxsize=1000)
 def _singles(plan: Plan, uid: str) -> tuple[list[Documents], Documents, list[str]]:
-    """The documents of a run one by one: of each that is inserted, all, and as text."""
+    """Return a run's documents by inserted document, one by one, and as JSON text."""
     documents = next(run for run in plan.runs if run[0][1]["uid"] == uid)
     parts = [list(expand_documents([pair])) for pair in documents]
     singles = [one for part in parts for one in part]
@@ -333,12 +333,12 @@ def replay(
     counts: Counts,
     losses: Sequence[Loss],
 ) -> None:
-    """Make states at some instants, and check each.
+    """Make states at some instants and check each.
 
     Raises
     ------
     SystemExit
-        Saying at which instant, and what survived there.
+        If a check fails; the message has the instant and what survived.
     """
     wanted = {len(calls) - 1, *(choose.randrange(len(calls)) for _ in range(cuts - 1))}
     disk, promised = Disk(root), Promised()
@@ -371,14 +371,14 @@ def check_writer(
     counts: Counts,
     losses: Sequence[Loss] = LOSSES,
 ) -> list[Call]:
-    """Record a writer, cut the power at some instants, and check what is left; its calls.
+    """Record a writer, cut the power at some instants, and check the states; return the calls.
 
     The last instant is the end of the writer.
 
     Raises
     ------
     SystemExit
-        If a promise was not kept.
+        If a promise was broken.
     """
     root, calls = _record(plan)
     replay(calls, root, plan, cuts, choose, counts, losses)
@@ -386,7 +386,7 @@ def check_writer(
 
 
 def _record(plan: Plan) -> tuple[Path, list[Call]]:
-    """What the writer did; its files are removed, but for the path below which they were."""
+    """Return the folder of a writer, which no longer exists, and the calls made below it."""
     with tempfile.TemporaryDirectory(prefix="daskbroker-powerloss-") as folder:
         root = Path(folder).resolve()
         (root / DETECTOR).mkdir()
@@ -397,7 +397,7 @@ def _record(plan: Plan) -> tuple[Path, list[Call]]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Record writers, make states, check them, and say how many there were."""
+    """Record writers, make and check states, and print their number."""
     parser = argparse.ArgumentParser(
         prog="python -m daskbroker.testing.powerloss",
         description=__doc__,

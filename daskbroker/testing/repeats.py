@@ -7,12 +7,9 @@ same time, from threads and from processes.
 from __future__ import annotations
 
 import copy
-import pickle
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,25 +17,12 @@ import pytest
 
 from ..core.errors import DuplicateUID
 from .base import Conformance, check_run, events_of, insert_all
+from .processes import PROCESSES
 from .runs import Documents, RunBuilder, make_run, page_of
 
 __all__ = ["RepeatConformance"]
 
-INSERT_ELSEWHERE = """
-import pickle, sys
-with open(sys.argv[1], "rb") as file:
-    db, documents, seal_after = pickle.load(file)
-print("ready", flush=True)
-sys.stdin.readline()
-for number, (name, doc) in enumerate(documents, 1):
-    db.insert(name, doc)
-    if seal_after and number % seal_after == 0:
-        db.seal()
-db.close()
-"""
-"""Program that inserts documents, and seals in between, after it reads a line from stdin."""
-
-PROCESSES = 3
+PARTS = 3
 THREADS = 8
 
 
@@ -72,28 +56,37 @@ def many_kinds(number_of_events: int, cell: int) -> Documents:
     return builder.documents
 
 
-def insert_from_processes(
-    folder: Path, db: Any, parts: Sequence[Sequence[Any]], seal_after: int = 0
-) -> None:
+def insert_from_processes(db: Any, parts: Sequence[Sequence[Any]], seal_after: int = 0) -> None:
     """Insert each part from a separate process, all at the same time.
 
     Each process seals after every ``seal_after`` documents; never if 0. An error in any process
-    raises AssertionError here.
+    is raised here.
     """
-    processes = []
-    for number, documents in enumerate(parts):
-        given = folder / f"part-{number}.pickle"
-        given.write_bytes(pickle.dumps((db, list(documents), seal_after)))
-        command = [sys.executable, "-c", INSERT_ELSEWHERE, str(given)]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        processes.append(subprocess.Popen(command, text=True, **pipes))  # type: ignore[call-overload]
-    for process in processes:
-        process.stdout.readline()
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(parts), "".join(said)
+    together = PROCESSES.Barrier(len(parts))
+    with ProcessPoolExecutor(len(parts), PROCESSES, _set_together, (together,)) as pool:
+        inserting = [
+            pool.submit(_insert_elsewhere, db, list(documents), seal_after) for documents in parts
+        ]
+        for future in inserting:
+            future.result(120)
+
+
+_together: Any = None
+
+
+def _set_together(barrier: Any) -> None:
+    """Take the barrier, which is given to a process when it is started."""
+    global _together
+    _together = barrier
+
+
+def _insert_elsewhere(db: Any, documents: Sequence[Any], seal_after: int) -> None:
+    _together.wait(120)
+    for number, pair in enumerate(documents, 1):
+        db.insert(*pair)
+        if seal_after and number % seal_after == 0:
+            db.seal()
+    db.close()
 
 
 class RepeatConformance(Conformance):
@@ -143,30 +136,30 @@ class RepeatConformance(Conformance):
 
     # -- at once -----------------------------------------------------------------------------
 
-    def test_processes_insert_into_one_run_at_once(self, broker: Any, tmp_path: Path) -> None:
+    def test_processes_insert_into_one_run_at_once(self, broker: Any) -> None:
         """Each of them a part of it, and a run of its own, while all of them seal."""
         shared = make_run(240, stop=False)
-        own = [make_run(40) for _ in range(PROCESSES)]
+        own = [make_run(40) for _ in range(PARTS)]
         insert_all(broker, shared[:2])
         broker.flush()
         events = shared[2:]
         parts = []
         for number, docs in enumerate(own):
-            mine = [events[number::PROCESSES][n :: len(docs)] for n in range(len(docs))]
+            mine = [events[number::PARTS][n :: len(docs)] for n in range(len(docs))]
             parts.append([pair for one, some in zip(docs, mine) for pair in (one, *some)])
-        insert_from_processes(tmp_path, broker, parts, seal_after=25)
-        assert len(broker) == 1 + PROCESSES
+        insert_from_processes(broker, parts, seal_after=25)
+        assert len(broker) == 1 + PARTS
         for docs in own:
             check_run(broker[docs[0][1]["uid"]], docs)
         self.check_events(broker[shared[0][1]["uid"]], events)
 
-    def test_processes_insert_the_same_at_once(self, broker: Any, tmp_path: Path) -> None:
+    def test_processes_insert_the_same_at_once(self, broker: Any) -> None:
         """As consumers of a queue that delivers a message more than once do."""
         docs = many_kinds(120, 1)
         insert_all(broker, docs[:3])
         broker.flush()
         parts = [docs[begin:] + docs[3:begin] for begin in (3, 43, 83)]
-        insert_from_processes(tmp_path, broker, parts)
+        insert_from_processes(broker, parts)
         check_run(broker[-1], docs)
         self.check_events(broker[-1], [pair for pair in docs if pair[0] == "event"])
 

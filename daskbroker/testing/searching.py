@@ -1,8 +1,9 @@
-"""Conformance, searching: what users type is answered or refused, never silently empty."""
+"""Conformance of searching: a query is answered or refused, never silently empty."""
 
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +30,7 @@ def _uids(headers: Any) -> list[str]:
 
 
 def _told(search: Any) -> str:
-    """What is warned of while it is called."""
+    """Return the warnings raised while a function is called."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         search()
@@ -39,11 +40,11 @@ def _told(search: Any) -> str:
 
 
 class SearchConformance(Conformance):
-    """Words with a meaning of their own, hints, narrowing, runs made of others."""
+    """Special words of queries, hints, narrowing, and derived runs."""
 
     @pytest.fixture
     def searched(self, broker: Any) -> Iterator[Any]:
-        """A broker with four raw runs, one of them open, and one derived of the first."""
+        """Return a broker with four raw runs, one of them open, and one derived from the first."""
         for number, keys in enumerate(("x", "det", "x", "x")):
             docs = make_run(
                 2,
@@ -103,14 +104,14 @@ class SearchConformance(Conformance):
         ("query", "message"),
         [
             ({"search": "surf"}, r"write full='surf'.*start=\{'search': …\}"),
-            ({"search": "regex"}, "write full='what to look for', search='regex'"),
-            ({"full": "Ag", "search": "surf"}, "'surf' is none of text, substring, regex"),
+            ({"search": "regex"}, "write full='what to search for', search='regex'"),
+            ({"full": "Ag", "search": "surf"}, "'surf' is not one of text, substring, regex"),
             ({"data_key": ["det", "x"]}, r"one data key.*db\(data_key='a'\)\(data_key='b'\)"),
             ({"data_key": None}, "one data key, not None"),
             ({"derived": "yes"}, r"derived: is True .* or False"),
             ({"derived": {"$exists": True}}, r"derived: is True .* or False"),
             ({"start": "Ag"}, "start: needs a query on start documents, not 'Ag'"),
-            ({"start_time": "someday"}, "'someday' is no instant"),
+            ({"start_time": "someday"}, "'someday' is not a time"),
             ({"exit_status": {"$where": "1"}}, r"stop: the operator '\$where' is not allowed"),
         ],
         ids=repr,
@@ -164,6 +165,28 @@ class SearchConformance(Conformance):
             ({"descriptor": {"nam": "primary"}}, "no key of descriptor .*there is: 'name'"),
             ({"plan_name": ["scan", "count"]}, r"{'plan_name': {'\$in': \[…\]}}"),
             ({"exit_status": ("fail", "abort")}, r"{'exit_status': {'\$in': \[…\]}}"),
+            (
+                {"scan_id": "1"},
+                r"'scan_id' is a number in the start .*, not text: .*{'scan_id': 1}",
+            ),
+            ({"scan_id": {"$in": ["1", "2"]}}, r"is a number .* write {'scan_id': 1}"),
+            ({"scan_id": re.compile("1")}, "'scan_id' is a number .* not text"),
+            ({"plan_name": 5}, r"is text .*, not a number: write {'plan_name': '5'}"),
+            ({"plan_name": {"$gt": 5}, "scan_id": 1}, "'plan_name' is text"),
+            ({"sample": "Ag"}, "is a mapping .* one of its keys, sample.heat.*, sample.name"),
+            ({"sample": {"name": "Ag"}}, r"a mapping .* compared as a whole.*{'sample.name': …}"),
+            ({"time": "1970"}, "'time' is a number .*: since= and until= take dates"),
+            ({"sample.heat.zone": "1"}, r"write {'sample.heat.zone': 1}"),
+            ({"sample.heat.0.zone": True}, "'sample.heat.0.zone' is a number .* not a boolean"),
+            ({"stop": {"num_events.primary": "2"}}, r"write {'num_events.primary': 2}"),
+            ({"descriptor": {"name": 1}}, "'name' is text in the descriptor documents"),
+            ({"uid": "run-0-of"}, r"compared as a whole; db\['run-0-of'\] finds"),
+            ({"uid": {"$in": ["run-0-of"]}}, r"db\['run-0-of'\] finds"),
+            ({"uid": "run"}, r"uid={'\$regex': '\^run'} finds runs"),
+            ({"uid": 7}, "'uid' is text"),
+            ({"uid": "absent"}, None),
+            ({"plan_name": {"$not": {"$regex": "."}}}, None),
+            ({"sample.name": None}, None),
             ({"plan_name": "absent"}, None),
             ({"sample.heat.zone": 7}, None),
             ({"sample.heat.0.zone": 7}, None),
@@ -184,6 +207,22 @@ class SearchConformance(Conformance):
             assert not searched(**query)
         for way in ways:
             assert not _told(lambda way=way: way(searched(**query)))
+
+    def test_runs_made_of_a_run(self, searched: Any) -> None:
+        """By its uid, or what is shown of it; a mapping and a key below are as they were."""
+        origin: dict[str, Any] = {"derived_from": "run-2-of-these"}
+        insert_all(searched, make_run(1, uid="text-as-origin", time=9800.0, **origin))
+        for part in ("run-0-of-these", "run-0-of", "run-0"):
+            assert _uids(searched(derived_from=part)) == ["derived-of-0"]
+            assert len(searched(derived=True)(derived_from=part)) == 1
+        assert _uids(searched(derived_from="run-2-of")) == ["text-as-origin"]
+        for part in ("run-1-of", "run", "0-of-these"):
+            assert _uids(searched(derived_from=part)) == []
+        told = searched["derived-of-0"].start["derived_from"]
+        for query in ({"derived_from": told}, {"derived_from.runs": "run-0-of-these"}):
+            assert _uids(searched(**query)) == ["derived-of-0"]
+        assert _uids(searched(derived_from={"$exists": False}))[0] == "run-3-of-these"
+        assert "derived_from='run-0-of'" in repr(searched(derived_from="run-0-of"))
 
     def test_what_is_found_is_not_warned_of(self, searched: Any) -> None:
         """A list that is one, an empty slice, a store without runs."""
@@ -236,7 +275,7 @@ class SearchConformance(Conformance):
                 results["run-1"]
         with pytest.raises(KeyError, match="none of these runs has the uid 'run-2'"):
             counts[2:]["run-2"]
-        with pytest.raises(TypeError, match="by its Header or uid"):
+        with pytest.raises(TypeError, match="by Header or uid"):
             1 in counts  # noqa: B015
 
     def test_results_are_narrowed(self, searched: Any) -> None:

@@ -89,7 +89,7 @@ def open_tiled(url: str) -> Iterator[Any]:
         raise ConfigError(f"{address.partition('?')[0]}: no Tiled server: {error}") from error
     try:
         if not hasattr(client, "search"):
-            raise ConfigError(f"{address.partition('?')[0]}: this is no catalogue of runs")
+            raise ConfigError(f"{address.partition('?')[0]}: this is not a catalogue of runs")
         yield client
     finally:
         client.context.http_client.close()

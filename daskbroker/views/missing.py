@@ -67,7 +67,7 @@ def check_fill_names(fill_value: Any, descriptors: Iterable[Mapping[str, Any]]) 
         if name not in there:
             shown = listed(there, str(name)) if there else "none"
             raise FieldNotFound(
-                f"fill_value names {name!r:.100}, which is no external key; there are: {shown}"
+                f"fill_value names {name!r:.100}, which is not an external key; there are: {shown}"
             )
 
 

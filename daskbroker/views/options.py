@@ -66,7 +66,7 @@ class ViewOptions:
         if self.errors not in ("raise", "skip"):
             raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
         if self.grid and self.index is not None:
-            raise BadQuery("a Dataset is a grid, or along an index; not grid=True and index= both")
+            raise BadQuery("grid=True and index= exclude each other; give one of them")
 
     def runs_to_fill(self, descriptors: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the uids of the runs with a chosen external column, whose references are needed.

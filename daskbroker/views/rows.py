@@ -20,7 +20,7 @@ __all__ = [
     "Duplicates",
     "RowGroup",
     "coalesce",
-    "cut",
+    "cut_groups",
     "group_rows",
     "keep",
     "later_counts",
@@ -131,7 +131,7 @@ def group_rows(
     )
     return [
         RowGroup(
-            places=(int(order[begin]),) if end - begin == 1 else _stored_order(order[begin:end]),
+            places=tuple(sorted(order[begin:end].tolist())),
             run=uids[run],
             simple=is_simple,
             rows=rows if is_known else None,
@@ -145,10 +145,6 @@ def group_rows(
         )
         for begin, end, run, is_simple, rows, is_known, count, size, low, high, first, last in facts
     ]
-
-
-def _stored_order(places: np.ndarray) -> tuple[int, ...]:
-    return tuple(sorted(places.tolist()))
 
 
 def _overlapping(plan: ChunkPlan, uids: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -235,7 +231,7 @@ def later_of(plan: ChunkPlan, places: Sequence[int]) -> dict[int, np.ndarray]:
     return dict(zip(places, np.split(later, np.cumsum([len(one) for one in read])[:-1])))
 
 
-def cut(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:
+def cut_groups(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:
     """Cut groups larger than `target` bytes into pieces of at most that size.
 
     A piece is a range of ``seq_num``, so its borders are known without reading; its number of

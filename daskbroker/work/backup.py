@@ -44,7 +44,7 @@ def backup(db: DataBroker, folder: str | os.PathLike[str]) -> BackupReport:
     source = sources.pop()
     if source is None or sources:
         raise BadQuery(
-            f"{db!r}: a backup is made of one embedded store; of MongoDB mongodump makes one, and "
-            "copy() takes the runs of any store into an embedded one"
+            f"{db!r}: only an embedded store can be backed up; use mongodump for MongoDB, or "
+            "copy() to copy the runs of any store into an embedded one"
         )
     return source.back_up(Path(folder))

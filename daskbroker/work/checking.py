@@ -46,11 +46,11 @@ from ..stores.checking import (
 
 __all__ = ["Check", "check"]
 
-Runs = DataBroker | Results | Header | Iterable[Header]
+ChosenRuns = DataBroker | Results | Header | Iterable[Header]
 
 
 def check(
-    runs: Runs, *, files: bool = False, progress: Callable[[Check], None] | None = None
+    runs: ChosenRuns, *, files: bool = False, progress: Callable[[Check], None] | None = None
 ) -> Check:
     """Look for damage in runs. Lazy: nothing is read before iteration; the store is not changed.
 
@@ -95,7 +95,7 @@ class Check(Iterator[Damage]):
     """
 
     def __init__(
-        self, runs: Runs, files: bool, progress: Callable[[Check], None] | None = None
+        self, runs: ChosenRuns, files: bool, progress: Callable[[Check], None] | None = None
     ) -> None:
         self.runs = self.chunks = self.bytes = self.damages = 0
         self._files = files

@@ -238,7 +238,7 @@ def _compare(header: Header, given: _Digest, found: _Digest) -> None:
         )
         raise CopyMismatch(
             f"run {header.uid!r}: the copy does not hold what the original does: {numbers}; "
-            "look which of the two is right"
+            "check which of the two is right"
         )
 
 

@@ -27,7 +27,7 @@ __all__ = ["Listener", "endpoint_of"]
 LOOK_SECONDS = 0.1
 """Maximum seconds until :meth:`Listener.stop` is noticed."""
 
-Document = tuple[str, dict[str, Any]]
+Message = tuple[str, dict[str, Any]]
 
 
 def endpoint_of(address: str) -> str:
@@ -50,7 +50,7 @@ def endpoint_of(address: str) -> str:
     if scheme in ("zmq", "tcp") and host and port.isdecimal() and int(port) < 2**16:
         return f"tcp://{rest}"
     raise ConfigError(
-        f"{address!r} is no address of a 0MQ proxy; such are zmq://HOST:PORT, with the port that "
+        f"{address!r} is not an address of a 0MQ proxy; write zmq://HOST:PORT, with the port that "
         "subscribers connect to (5568 by default), and ipc:///PATH"
     )
 
@@ -155,7 +155,9 @@ class Listener:
         try:
             import zmq
         except ImportError:
-            raise ConfigError("to listen to 0MQ needs pyzmq: pip install daskbroker[zmq]") from None
+            raise ConfigError(
+                "listening to 0MQ needs pyzmq: pip install 'daskbroker[zmq]'"
+            ) from None
         socket = zmq.Context().socket(zmq.SUB)
         socket.set(zmq.RCVHWM, 0)  # never drop here; the thread that receives is quick
         socket.set(zmq.LINGER, 0)
@@ -253,7 +255,7 @@ class Listener:
         if found is not None and self._taker.take(*found):
             self._taken(*found)
 
-    def _document(self, message: bytes, serializer: str) -> Document | None:
+    def _document(self, message: bytes, serializer: str) -> Message | None:
         if serializer not in SERIALIZERS:
             raise BadMessage(f"the spool has a message by an unknown serializer {serializer!r}")
         return decoded(message, serializer, self._prefix)

@@ -81,7 +81,7 @@ def decoded(
             f"a {name} that {serializer} cannot read: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(doc, dict):
-        raise BadMessage(f"a {name} that is no mapping but a {type(doc).__name__}")
+        raise BadMessage(f"a {name} that is not a mapping but a {type(doc).__name__}")
     return name, doc
 
 
@@ -126,9 +126,7 @@ class _Unpickler(pickle.Unpickler):
             return _TYPES[module, name]
         elif module.partition(".")[0] not in _NO_ENUMERATIONS:
             return _member_of(f"{module}.{name}")
-        raise BadMessage(
-            f"{module}.{name} is no type of a document; what a message names is not run"
-        )
+        raise BadMessage(f"{module}.{name} is not a type of documents; it is not called")
 
 
 _NO_ENUMERATIONS = sys.stdlib_module_names | {"numpy", "pandas", "daskbroker"}
@@ -153,7 +151,7 @@ def _member_of(kind: str) -> Callable[..., Any]:
     def value_of(*given: Any) -> Any:
         if len(given) == 1 and isinstance(given[0], (str, int, float)):
             return given[0]
-        raise BadMessage(f"{kind} is no type of a document; what a message names is not run")
+        raise BadMessage(f"{kind} is not a type of documents; it is not called")
 
     return value_of
 

@@ -438,7 +438,7 @@ def msgpack_array(mapping: dict[Any, Any]) -> Any:
         return mapping
     is_array, kind, data = (mapping[marks[key]] for key in ("nd", "type", "data"))
     if not isinstance(data, bytes):
-        raise ValueError("an array whose data are no bytes")
+        raise ValueError("an array whose data are not bytes")
     dtype = plain_dtype(kind.decode() if isinstance(kind, bytes) else kind)
     values = np.frombuffer(data, dtype)
     if is_array and "shape" in marks:

@@ -151,7 +151,9 @@ def reprocess(
         open_pool(client) as pool,
         progress_bar(results, " runs", progress) as bar,
     ):
-        inserting = pool.remote and _opens_on_workers(into)
+        inserting = pool.remote and all(
+            source.store.opens_on_workers for source in into.event_sources
+        )
 
         def start(job: _Job) -> Any:
             # Workers cannot open an embedded store, so a header carries its plans to them.
@@ -180,10 +182,6 @@ def _note(report: ReprocessReport, job: _Job, future: Any, into: DataBroker | No
         raise  # no other run would fare better
     except Exception as error:
         report.failed[uid] = error
-
-
-def _opens_on_workers(db: DataBroker) -> bool:
-    return all(source.store.opens_on_workers for source in db.event_sources)
 
 
 # -- which runs ------------------------------------------------------------------------------
@@ -311,7 +309,7 @@ def _function_name(func: Callable[..., Any]) -> str:
 
 
 def _digest_of_source(func: Callable[..., Any]) -> str:
-    """Return a digest of a function's source text, or of its bytecode if there is no text.
+    """Return a digest of a function's source text, or of its bytecode if there is not valid text.
 
     Raises
     ------
@@ -321,8 +319,8 @@ def _digest_of_source(func: Callable[..., Any]) -> str:
     shown = _function_name(func)
     if not inspect.isfunction(func) or func.__name__ == "<lambda>" or func.__closure__:
         raise ConfigError(
-            f"{shown} cannot be known by its source (a lambda, a closure, or no plain function); "
-            "give reprocess a name= for the job"
+            f"{shown} cannot be identified by its source (a lambda, a closure, or not a plain "
+            "function); give reprocess a name= for the job"
         )
     try:
         text = inspect.getsource(func).encode()
@@ -394,7 +392,7 @@ def _products(result: Any) -> Iterator[Any]:
     """
     if result is None:
         return
-    if _is_whole(result):
+    if is_dataframe_like(result) or is_series_like(result) or _is_dataset(result):
         yield result
         return
     if not isinstance(result, Iterable) or isinstance(result, (str, bytes, Mapping)):
@@ -417,10 +415,6 @@ def _is_dataset(product: Any) -> bool:
     import xarray as xr
 
     return isinstance(product, xr.Dataset)
-
-
-def _is_whole(product: Any) -> bool:
-    return is_dataframe_like(product) or is_series_like(product) or _is_dataset(product)
 
 
 def _refused(result: Any) -> BadDocument:

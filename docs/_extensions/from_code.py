@@ -20,7 +20,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from daskbroker.assets.handlers.registry import OWN
 from daskbroker.core import errors
-from daskbroker.core.settings import SETTINGS, Setting
+from daskbroker.core.settings import KINDS, SETTINGS, Setting
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 DIRECTIVES: dict[str, type[SphinxDirective]] = {}
@@ -76,7 +76,7 @@ class Settings(FromCode):
 
 
 def _setting_row(name: str, known: Setting) -> tuple[str, ...]:
-    kind = known.kind if isinstance(known.kind, str) else ", ".join(f"`{x}`" for x in known.kind)
+    kind = KINDS.get(known.kind) or ", ".join(f"`{x}`" for x in known.kind)
     default = "none" if known.default is None else f"`{known.default}`"
     return f"`daskbroker.{name}`", default, kind, known.help
 

@@ -20,9 +20,9 @@ from daskbroker.core.errors import BadQuery
 from daskbroker.core.peeks import Cell, ExtraFrames, Peek, claim_sort
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.claim_runs import LEGACY, claim_run
 from daskbroker.testing.detector_runs import SHAPE
 from daskbroker.testing.files import frames
-from daskbroker.testing.filling_claims import LEGACY, claim_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 

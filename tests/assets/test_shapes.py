@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskbroker.assets.shapes import (
-    GUESSED_BYTES,
-    Declared,
-    Mismatch,
-    cast,
-    fit,
-    outer_index,
-    reshaped,
-)
+from daskbroker.assets.regions import take_roi
+from daskbroker.assets.shapes import GUESSED_BYTES, Declared, Mismatch, cast, fit, reshaped
 
 
 def claim(shape, dtype="array", **more):
@@ -93,7 +86,7 @@ def test_other_shapes_are_refused_naming_both(shape):
     assert "(4, 5)" in str(caught.value)
     assert str(shape) in str(caught.value)
     with pytest.raises(Mismatch, match=r"declares the shape \(4, 5\), the file holds"):
-        fit(lambda roi: outer_index(block, roi), shape, (4, 5))
+        fit(lambda roi: take_roi(block, roi), shape, (4, 5))
 
 
 def indexes(length):
@@ -133,10 +126,10 @@ def test_a_region_is_that_of_the_declared_shape(case):
                 assert (part.step or 1) > 0
             else:
                 assert (np.diff(part) > 0).all()
-        return outer_index(block, asked)
+        return take_roi(block, asked)
 
     found = fit(read, held if known else None, declared, roi)
-    expected = outer_index(block.reshape(2, *declared), roi)
+    expected = take_roi(block.reshape(2, *declared), roi)
     np.testing.assert_array_equal(found, expected)
 
 

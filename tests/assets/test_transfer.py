@@ -168,7 +168,7 @@ def test_a_damaged_copy_is_not_put_in_place(db, into, tmp_path, old, monkeypatch
     monkeypatch.setattr(os, "fsync", damage)
     report = copy(db, into, files=tmp_path / "new")
     monkeypatch.undo()
-    assert "not what was written" in report.failed[db[-1].uid]
+    assert "differs from what was written" in report.failed[db[-1].uid]
     assert [p for p in (tmp_path / "new").rglob("*") if p.is_file()] == []
     assert into[-1].stop is None
     assert copy(db, into, files=tmp_path / "new").failed == {}

@@ -330,7 +330,7 @@ def test_wrong_addresses(run, tmp_path):
     for address in ("http://localhost:5568", "zmq://localhost", "localhost:x"):
         done = run("listen", address, "--db", tmp_path / "store")
         assert done.returncode == 1
-        assert "is no address of a 0MQ proxy" in done.stderr
+        assert "is not an address of a 0MQ proxy" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -338,5 +338,5 @@ def test_without_pyzmq(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zmq", None)
     done = run("listen", "zmq://localhost:5568", "--db", tmp_path / "s", "--spool", tmp_path / "t")
     assert done.returncode == 1
-    assert "pip install daskbroker[zmq]" in done.stderr
+    assert "pip install 'daskbroker[zmq]'" in done.stderr
     assert not list((tmp_path / "t").iterdir())

@@ -10,7 +10,7 @@ import daskbroker
 from daskbroker.core.errors import ClaimWarning
 from daskbroker.stores.mongodb.sealed_rows import MARKS
 from daskbroker.testing import assert_documents_equal, make_run
-from daskbroker.testing.filling_claims import LEGACY, claim_run
+from daskbroker.testing.claim_runs import LEGACY, claim_run
 
 OLD = """
 metadatastore:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,7 +10,10 @@ import pytest
 import daskbroker
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.processes import Program
 from daskbroker.work.ingest import ingest
+
+MAIN = "from daskbroker.cli import main; main()"
 
 
 @pytest.fixture(params=["embedded", "mongodb"])
@@ -32,16 +33,12 @@ def tail(store):
     begun = []
 
     def tail(*options):
-        command = [sys.executable, "-u", "-m", "daskbroker", "tail", "--db", store, *options]
-        begun.append(subprocess.Popen(command, stdout=-1, stderr=-1, text=True))
+        begun.append(Program(MAIN, "tail", "--db", store, *options))
         return begun[-1]
 
     yield tail
     for process in begun:
         process.kill()
-        process.wait()
-        process.stdout.close()
-        process.stderr.close()
 
 
 def write(store, number):

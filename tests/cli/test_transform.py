@@ -36,14 +36,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, *arguments):
-    command = [sys.executable, "-m", "daskbroker", "reprocess", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(folder, run_command, monkeypatch):
+    """The command in this folder, in this process, which imports the user's module anew."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())  # the command adds the folder
+
+    def run(*arguments):
+        try:
+            return run_command("reprocess", *arguments, cwd=folder)
+        finally:
+            sys.modules.pop("mine", None)
+
+    return run
 
 
 def test_runs_are_made_once(folder):
-    arguments = ("mine:scaled", "raw", "./new", "number=1", "--param", "factor=3")
-    first, again = run(folder, *arguments), run(folder, *arguments)
+    """Here in processes of its own, as a user calls it."""
+    call = [sys.executable, "-m", "daskbroker", "reprocess"]
+    call += ["mine:scaled", "raw", "./new", "number=1", "--param", "factor=3"]
+    first, again = (
+        subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
+        for _ in range(2)
+    )
     assert first.returncode == again.returncode == 0, first.stderr + again.stderr
     assert "1 runs done, 1 made of them; 0 skipped, 0 failed" in first.stdout
     assert "0 runs done, 0 made of them; 1 skipped, 0 failed" in again.stdout
@@ -54,32 +68,32 @@ def test_runs_are_made_once(folder):
         assert header.start["derived_from"]["parameters"] == {"factor": 3}
 
 
-def test_of_datasets(folder):
-    done = run(folder, "mine:mean", "raw", "./new", "--dataset", "primary", "--limit", "2")
+def test_of_datasets(run):
+    done = run("mine:mean", "raw", "./new", "--dataset", "primary", "--limit", "2")
     assert done.returncode == 0, done.stderr
     assert "2 runs done" in done.stdout
 
 
-def test_failures_are_told(folder):
-    done = run(folder, "mine:broken", "raw", "./new")
+def test_failures_are_told(run):
+    done = run("mine:broken", "raw", "./new")
     assert done.returncode == 1
     assert done.stderr.count("RuntimeError: no beam") == 3
 
 
 @pytest.mark.parametrize("function", ["mine:absent", "absent:scaled", "mine", "mine:"])
-def test_what_cannot_be_imported_is_told(folder, function):
-    done = run(folder, function, "raw", "./new")
+def test_what_cannot_be_imported_is_told(run, function):
+    done = run(function, "raw", "./new")
     assert done.returncode == 1
-    assert f"daskbroker: error: {function!r} is no module:function" in done.stderr
+    assert f"daskbroker: error: {function!r} is not a module:function" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_derived_runs_are_left_out_unless_told(folder):
-    assert run(folder, "mine:scaled", "raw", "raw").returncode == 0
+def test_derived_runs_are_left_out_unless_told(folder, run):
+    assert run("mine:scaled", "raw", "raw").returncode == 0
     with daskbroker.connect(folder / "raw") as db:
         assert len(db(derived=True)) == len(db(derived=False)) == 3
-    done = run(folder, "mine:mean", "raw", "./means", "--dataset", "primary")
+    done = run("mine:mean", "raw", "./means", "--dataset", "primary")
     assert "3 runs done, 3 made of them; 3 skipped, 0 failed" in done.stdout
     assert "made a new store" in done.stdout
-    done = run(folder, "mine:mean", "raw", "./all", "--dataset", "primary", "--derived")
+    done = run("mine:mean", "raw", "./all", "--dataset", "primary", "--derived")
     assert "6 runs done, 6 made of them; 0 skipped, 0 failed" in done.stdout

@@ -12,7 +12,7 @@ from daskbroker.core.errors import FrameMissing
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import stacked
 from daskbroker.testing.files import frames
-from daskbroker.testing.missing import rewound_frames, short_run
+from daskbroker.testing.runs_with_gaps import rewound_frames, short_run
 
 BLOCK = {"daskbroker.partition-size": 200}  # bytes: two frames
 

@@ -227,7 +227,7 @@ def test_what_is_given_is_runs_a_function_and_a_broker(runs, into, tmp_path):
             daskbroker.copy(runs, place)
     with pytest.raises(ConfigError, match="has to be a broker, not a NoneType"):
         daskbroker.copy(runs, None)
-    with pytest.raises(BadDocument, match="a str is no table"):
+    with pytest.raises(BadDocument, match="a str is not a table"):
         list(daskbroker.table_to_stream("table", db[-1]))
 
 

@@ -113,12 +113,12 @@ def test_a_header_sent_a_thousand_times_is_one_broker(runs, client):
     def open_all(text):
         import pickle
 
-        from daskbroker.core import registry
+        from daskbroker.core import open_brokers
 
-        before = set(registry._brokers)  # those of other tests
+        before = set(open_brokers._brokers)  # those of other tests
         headers = [pickle.loads(one) for one in pickle.loads(text)]
         lengths = {len(headers[0].table().compute(scheduler="synchronous"))}
-        return len({id(h.db) for h in headers}), len(set(registry._brokers) - before), lengths
+        return len({id(h.db) for h in headers}), len(set(open_brokers._brokers) - before), lengths
 
     future = client.submit(open_all, text, pure=False)
     assert future.result() == (1, 1, {20})

@@ -6,25 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskbroker.core.checksum import seal_bytes, sound_bytes
+from daskbroker.core.checksum import with_checksum, without_checksum
 from daskbroker.core.documents import pack, unpack
 from daskbroker.core.errors import StoreDamaged
 
 
 @given(st.binary(min_size=1))
 def test_bytes_come_back(data):
-    assert bytes(sound_bytes(seal_bytes(data), "it")) == data
+    assert bytes(without_checksum(with_checksum(data), "it")) == data
 
 
 @given(st.binary(min_size=1, max_size=50), st.data())
 def test_a_changed_bit_or_length_is_noticed(data, draw):
-    sealed = bytearray(seal_bytes(data))
+    sealed = bytearray(with_checksum(data))
     if draw.draw(st.booleans()):
         sealed[draw.draw(st.integers(0, len(sealed) - 1))] ^= 1 << draw.draw(st.integers(0, 7))
     else:
         del sealed[draw.draw(st.integers(0, len(sealed) - 1)) :]
     with pytest.raises(StoreDamaged, match="it is damaged"):
-        sound_bytes(bytes(sealed), "it")
+        without_checksum(bytes(sealed), "it")
 
 
 @pytest.mark.parametrize("data", [None, "text", 5, b"", b"1234"])

@@ -106,7 +106,7 @@ def test_keys_of_several_descriptors_in_their_order():
         ("start:", "the field 'start:' matches no data key"),
         (
             "(",
-            r"the field \( is no data key, and no regular expression that can be used: .*: missing",
+            r"the field \( is neither a data key nor a valid regular expression: .*: missing",
         ),
         ("data:absent", "the field 'data:absent' matches no data key"),
         ([5], "the field 5 is neither text nor a compiled pattern"),

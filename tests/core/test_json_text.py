@@ -75,5 +75,5 @@ def test_what_only_looks_like_a_form_stays(odd: Any) -> None:
 
 
 def test_what_has_no_form_is_named() -> None:
-    with pytest.raises(TypeError, match=r"a builtins\.complex has no form in JSON"):
+    with pytest.raises(TypeError, match=r"a builtins\.complex cannot be converted to JSON"):
         json.dumps([1j], default=json_form)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from daskbroker.core.bad_runs import BadRun
 from daskbroker.core.chunks import Statistics
 from daskbroker.core.codec import Kind
 from daskbroker.core.documents import Document
+from daskbroker.core.errors import StoreDamaged
 from daskbroker.core.layouts import EVENT, encode_rows
 from daskbroker.core.planning import MOST_ROWS, PlanBuilder, with_frames
+from daskbroker.core.run_plan import RunPlan
 from daskbroker.views.table.from_documents import MemoryReader
 
 
@@ -119,3 +122,16 @@ def test_only_descriptors_without_events_that_have_streams_are_asked_for():
         ("events", 1),
         ("frames", 2),
     ]
+
+
+def test_the_part_of_a_run_knows_that_the_run_is_bad():
+    made = builder(descriptor("a"), descriptor("b", run="other"), descriptor("c", run="third"))
+    made.note_bad(1, "a chunk is damaged")
+    parts = made.plan().by_run()
+    assert [list(parts[run].bad) for run in ("run", "other", "third")] == [[], ["other"], []]
+    unlisted = {"third": BadRun("third", "a descriptor is damaged")}
+    plans = RunPlan(("run", "other", "third"), made.plan(), {}, (), unlisted).by_run()
+    assert plans["run"].checked() is plans["run"]
+    for run in ("other", "third"):
+        with pytest.raises(StoreDamaged, match=f"run '{run}'.*damaged"):
+            plans[run].checked()

@@ -152,7 +152,7 @@ def test_conditions():
         ({"a": {"$exists": "yes"}}, r"\$exists needs true or false, not 'yes'"),
         ({"a": {"$type": "javascript"}}, r"\$type takes number, int, .*, not 'javascript'"),
         ({"a": {"$elemMatch": 1}}, r"\$elemMatch needs a query, not 1"),
-        ({"a": {"$regex": "("}}, r"'\(' is no regular expression: missing"),
+        ({"a": {"$regex": "("}}, r"'\(' is not a valid regular expression: missing"),
         ({"a": {"$regex": 5}}, "a pattern is text of at most 1000 characters"),
         ({"a": {"$regex": "x" * 2000}}, "a pattern is text of at most 1000 characters"),
         ({"a": {"$regex": "x", "$options": "q"}}, r"\$options takes the letters imsx, not 'q'"),

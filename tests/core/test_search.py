@@ -70,7 +70,7 @@ def test_a_naive_time_is_of_the_zone():
         ({"query": {"stop": 5}}, "stop: needs a query"),
         ({"query": {"descriptor": ["x"]}}, "descriptor: needs a query"),
         ({"query": {"descriptor": {"$where": "1"}}}, r"descriptor: '\$where'"),
-        ({"since": "someday"}, "no instant"),
+        ({"since": "someday"}, "is not a time"),
         ({"full": 5}, "full"),
         ({"full": "x", "search": "fuzzy"}, "fuzzy"),
     ],

@@ -63,12 +63,12 @@ def test_start_and_stop_are_looked_through_together():
 @pytest.mark.parametrize(
     ("full", "search", "message"),
     [
-        ("x", "fuzzy", "none of text, substring, regex"),
+        ("x", "fuzzy", "not one of text, substring, regex"),
         ("", "text", "must be text"),
         ("  ", "substring", "must be text"),
         (5, "text", "must be text"),
         ("--", "text", "no word"),
-        ("(", "regex", "no regular expression"),
+        ("(", "regex", "is not a valid regular expression"),
     ],
 )
 def test_refused(full, search, message):

@@ -68,7 +68,9 @@ def test_since(value, first):
         ("2026-W48-1", utc("2026-11-23 23:00")),
         ("2026-W48", utc("2026-11-29 23:00")),
         (np.datetime64("2026-11-23"), utc("2026-11-23 23:00")),
-        (np.datetime64("2026-11-23T14:30:00"), utc("2026-11-23 13:30:01")),
+        (np.datetime64("2026-11"), utc("2026-11-30 23:00")),
+        (np.datetime64("2026-11-23", "W"), utc("2026-11-25 23:00")),
+        (np.datetime64("2026"), utc("2026-12-31 23:00")),
         ("2026-11-23 14:30:00+01:00", utc("2026-11-23 13:30:01")),
         ("2026-03-29", utc("2026-03-29 22:00")),
         ("2026-10-25", utc("2026-10-25 23:00")),
@@ -101,7 +103,9 @@ def test_numbers_and_datetimes_are_instants(value, instant):
 @pytest.mark.parametrize("seconds", [1795440600.1234567, 1795440600.4999998, 0.1 + 0.2])
 def test_what_a_table_shows_to_the_microsecond_is_found(seconds):
     shown = posix_to_datetime(np.array([seconds]))
-    for text in (str(shown[0]), str(shown.tz_convert(BERLIN)[0]), shown.tz_convert(None).values[0]):
+    naive = shown.tz_convert(None).values[0]
+    texts = (str(shown[0]), str(shown.tz_convert(BERLIN)[0]), naive, shown[0], naive.item())
+    for text in (*texts, naive.astype("M8[ns]")):
         since, until = timespan(text, text, "UTC")
         assert since <= seconds <= until
 
@@ -116,7 +120,7 @@ def test_what_a_table_shows_to_the_microsecond_is_found(seconds):
 )
 @pytest.mark.parametrize("end", [False, True])
 def test_a_time_that_the_clocks_left_out_is_refused(value, end):
-    with pytest.raises(BadQuery, match=r"clocks of Europe/Berlin never showed.*give the zone"):
+    with pytest.raises(BadQuery, match=r"clocks of Europe/Berlin skipped.*give the zone"):
         timestamp(value, BERLIN, end=end)
 
 
@@ -147,7 +151,7 @@ def test_a_day_whose_midnight_was_left_out_begins_after_it():
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip
 def test_what_is_no_instant_is_refused(value):
-    with pytest.raises(BadQuery, match=r"is no instant; write for example '2026"):
+    with pytest.raises(BadQuery, match=r"is not a time; write for example '2026"):
         timestamp(value, BERLIN, end=True)
 
 
@@ -164,3 +168,15 @@ def test_zones():
     for name in ("Europe/Nowhere", "+25:00", "", "../../etc/passwd", 5):
         with pytest.raises(ConfigError, match="no time zone"):
             zone_of(name)
+
+
+@pytest.mark.parametrize("unit", ["h", "m", "s", "ms", "us", "ns"])
+def test_a_datetime64_to_the_hour_or_less_is_an_instant(unit):
+    """As a datetime is; only one in days, weeks, months or years is a date."""
+    value = np.datetime64("2026-11-23T14").astype(f"M8[{unit}]")
+    instant = utc("2026-11-23 13:00")
+    for end in (False, True):
+        assert timestamp(value, BERLIN, end=end) == instant
+        assert timestamp(pd.Timestamp("2026-11-23T14"), BERLIN, end=end) == instant
+    half = np.datetime64("2026-11-23T14:00:00.5")
+    assert timestamp(half, BERLIN, end=True) - timestamp(half, BERLIN) < 1e-6

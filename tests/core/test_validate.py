@@ -135,7 +135,7 @@ def test_each_key_that_is_needed_is_missed(name):
 
 @pytest.mark.parametrize(("name", "doc"), [("odd", {}), (5, {}), ("start", None), ("event", [1])])
 def test_what_is_no_document(name, doc):
-    with pytest.raises(BadDocument, match=r"is no name of a document|a document is a mapping"):
+    with pytest.raises(BadDocument, match=r"is not a document name|a document is a mapping"):
         prepare(name, doc)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import holoviews
-import hvplot.dask
-import hvplot.xarray  # noqa: F401  # both give what they draw a method `hvplot`
 import numpy as np
 import pytest
 
@@ -23,6 +20,10 @@ FRAMES = np.arange(6 * 24, dtype="u2").reshape(6, 4, 6)
 
 @pytest.fixture(scope="module")
 def db(tmp_path_factory):
+    # Here, as it takes seconds, and all processes of pytest import this module.
+    import hvplot.dask
+    import hvplot.xarray  # noqa: F401  # both give what they draw a method `hvplot`
+
     folder = tmp_path_factory.mktemp("runs")
     path = write_hdf5(folder / "frames.h5", FRAMES)
     with daskbroker.connect(folder / "store") as db:
@@ -48,6 +49,8 @@ def scan_of(scan_id, path):
 
 def drawn(plot):
     """What is drawn, after it has really been drawn; of a plot with sliders the first one."""
+    import holoviews
+
     holoviews.renderer("bokeh").get_plot(plot)
     return plot[next(iter(plot.data))] if isinstance(plot, holoviews.DynamicMap) else plot
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 
 import dask
 import numpy as np
@@ -148,8 +149,15 @@ class TestPictures:
         """The read goes on; while it does pages have no pictures."""
         db.register_handler("SLOW", Slow)
         insert(db, squares_run(spec="SLOW"))
+        filters = list(warnings.filters)
         with dask.config.set({"daskbroker.picture-seconds": 0.2}):
-            html = db[-1]._repr_html_()
+            pages = []
+            page = threading.Thread(target=lambda: pages.append(db[-1]._repr_html_()))
+            page.start()
+            while page.is_alive():  # the page waits; other threads have their warnings meanwhile
+                assert list(warnings.filters) == filters
+                page.join(0.01)
+            (html,) = pages
             assert "<img" not in html
             assert "<b>primary</b> 4 rows" in html
             assert "<svg" not in db[-1]._repr_html_()

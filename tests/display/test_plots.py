@@ -189,7 +189,7 @@ class TestOfOneRun:
         with pytest.raises(BadQuery, match="'label' does not hold one number"):
             db[-1].plot(y="label")
         insert(db, make_run(keys={"label": ["a", "b"]}))
-        with pytest.raises(BadQuery, match="name a data key by y="):
+        with pytest.raises(BadQuery, match="choose one with y="):
             db[-1].plot()
 
     def test_names_that_clash(self, db):

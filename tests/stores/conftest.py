@@ -19,19 +19,17 @@ def pytest_collection_modifyitems(config, items):
 
     What a test notices in the other cases (values, orders, claims) does not differ between stores
     that share their code; the embedded store and MongoDB run all cases. A class with ``sample`` 1
-    runs one case of each test, with "states" one for each state of the rows. Which one follows from
-    the name of the test, so over all tests each state and kind of case comes up.
+    runs one case of each test. Which one follows from the name of the test, so over all tests each
+    state of the rows and kind of case comes up.
     """
     if os.environ.get("DASKBROKER_WHOLE_CONFORMANCE"):
         return
     cases = defaultdict(list)
     for item in items:
-        sample = getattr(item.cls, "sample", None)
-        if sample is not None:
-            state = item.callspec.params.get("put") if hasattr(item, "callspec") else None
-            cases[item.cls, item.originalname, state if sample == "states" else None].append(item)
+        if getattr(item.cls, "sample", None) is not None:
+            cases[item.cls, item.originalname].append(item)
     left_out = set()
-    for (_, name, _), group in cases.items():
+    for (_, name), group in cases.items():
         kept = zlib.crc32(name.encode()) % len(group)
         left_out.update(group[:kept], group[kept + 1 :])
     if left_out:

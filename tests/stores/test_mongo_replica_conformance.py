@@ -12,8 +12,9 @@ import os
 import pytest
 
 from daskbroker.testing.conformance import BrokerConformance
+from daskbroker.testing.event_pages import PageConformance
 from daskbroker.testing.live import LiveConformance
-from daskbroker.testing.model import ModelConformance, PageConformance
+from daskbroker.testing.model import ModelConformance
 from daskbroker.testing.nouns import NounConformance
 from daskbroker.testing.repeats import RepeatConformance
 

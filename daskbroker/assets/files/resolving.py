@@ -100,7 +100,7 @@ def resolve(
     ------
     FillError
         If the document has no spec, its uri is malformed or has a scheme other than ``file``, a
-        path has a null character, or a path of Windows is not translated by ``root_map``.
+        path contains a null character, or a path of Windows is not translated by ``root_map``.
     """
     is_stream = _is_stream(resource) if stream is None else stream
     label = f"{where}: " if where else ""
@@ -133,7 +133,7 @@ def _is_stream(resource: Mapping[str, Any]) -> bool:
 def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
     spec = resource.get("mimetype") or resource.get("spec")
     if not spec:
-        raise FillError(f"{label}: has neither spec nor mimetype, so nothing tells its format")
+        raise FillError(f"{label}: has neither 'spec' nor 'mimetype', so its format is not known")
     if stream and not resource.get("mimetype"):
         spec = MIMETYPES.get(spec, spec)
     return normal_spec(spec)
@@ -157,7 +157,7 @@ def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, 
     if parts.scheme.lower() != "file" or parts.netloc.lower() not in ("", "localhost"):
         shown = f"{parts.scheme}://{host or ''}{parts.path}"  # may hold a password
         raise FillError(
-            f"{label}: {shown!r} is no file of this machine; only file: uris can be read"
+            f"{label}: {shown!r} is not a file of this machine; only file: uris can be read"
         )
     # What urlsplit takes for a query or a fragment is part of the name of a file.
     rest = uri.partition(":")[2]
@@ -234,7 +234,7 @@ def _here(path: str, original: str, label: str) -> str:
     """
     if os.name != "nt" and PureWindowsPath(path).drive and not path.startswith("/"):
         raise FillError(
-            f"{label}: {original!r} is a path of Windows; root_map={{{original!r}: folder}} would "
+            f"{label}: {original!r} is a Windows path; set root_map={{{original!r}: folder}} would "
             "say where that is here"
         )
     return _from_here(path)
@@ -247,5 +247,5 @@ def _from_here(path: str) -> str:
 
 def _checked(path: str, label: str) -> str:
     if "\0" in path:
-        raise FillError(f"{label}: the path {path!r} has a null character")
+        raise FillError(f"{label}: the path {path!r} contains a null character")
     return path

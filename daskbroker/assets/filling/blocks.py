@@ -15,9 +15,10 @@ from ...core.errors import FillError, FrameMissing
 from ...core.peeks import Cell
 from ..files.resolving import ResolvedResource
 from ..handlers.classic import ClassicHandler
-from ..handlers.contract import Block, BlockHandler, Datums, FramesThere, Roi
+from ..handlers.contract import Block, BlockHandler, Datums, FramesThere
 from ..handlers.registry import Factory
 from ..handlers.stored_frames import CellFrames, NoReference
+from ..regions import Roi
 from ..shapes import Declared
 from .open_handlers import HandlerCache, open_handlers
 
@@ -79,7 +80,8 @@ def read_block(
             block = handler.read(datums, roi)
         if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
             raise FillError(
-                f"the handler gave a {type(block).__name__} that is no block of {len(datums)} cells"
+                f"the handler returned a {type(block).__name__} that is not a block of "
+                f"{len(datums)} cells"
             )
         return block
 
@@ -269,7 +271,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"no such file: {error}"
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return f"there is not enough memory for what is asked: {error or 'MemoryError'}"
+        return f"there is not enough memory for the requested cells: {error or 'MemoryError'}"
     return f"{type(error).__name__}: {error}"
 
 

@@ -22,19 +22,23 @@ from ..handlers.contract import Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
 from ..references.locating import Found, ReferenceMissing, References
+from ..regions import Roi
 from ..shapes import (
     Declared,
-    Mismatch,
-    Roi,
     cast,
     check,
     fit,
     is_open,
-    long_axes,
-    outer_index,
-    reshaped,
 )
 from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
+from .fitting import (
+    as_declared,
+    in_shape_if_it_fits,
+    meet_block,
+    naming_cells,
+    stack_cells,
+    values_of_events,
+)
 from .held import FilledBlock, Held
 from .knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
@@ -270,7 +274,7 @@ class Filling:
 
         def read(found: Found) -> Any:
             resource, factory = self.handler(target, found)
-            with _naming(target, resource):
+            with naming_cells(target.where, resource):
                 return self._as_shown(target, resource, factory, found.datums)
 
         yield from self._there(target, held, near, read)
@@ -305,14 +309,14 @@ class Filling:
             return read_block(resource, factory, datums, **more)
         if known is not None:
             block = read_block(resource, factory, datums, **more)
-            return _in_shape_if_it_fits(block, known.declared.shape)
+            return in_shape_if_it_fits(block, known.declared.shape)
         declared = Declared.of([target.claim])
         assert declared.shape is not None
         given = cell_shape(resource, factory, datums, **more)
         if given is not None:  # before memory is taken for it
             check(declared.shape, given)
         block = read_block(resource, factory, datums, declared=declared.shape, **more)
-        return _as_declared(block, declared.shape, declared.dtype)
+        return as_declared(block, declared.shape, declared.dtype)
 
     # -- arrays of a variable ----------------------------------------------------------------
 
@@ -348,11 +352,11 @@ class Filling:
 
         parts = list(self._there(target, held, near, read))
         if len(held.valued):
-            parts.append((held.valued, _inline(target, held, declared, roi)))
+            parts.append((held.valued, values_of_events(target.where, held, declared, roi)))
         if len(parts) == 1 and len(parts[0][0]) == len(held):
             return parts[0][1]
         gathered = Gathered(held, is_stream_key(target.claim))
-        with _naming(target):
+        with naming_cells(target.where):
             return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
     def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
@@ -366,10 +370,10 @@ class Filling:
                 resource, factory, found.datums, part, declared=declared.shape, **more
             )
             if known is not None:
-                _meet(known, block, given)
-            return block if isinstance(block, np.ndarray) else _stack(block, declared)
+                meet_block(known, block, given)
+            return block if isinstance(block, np.ndarray) else stack_cells(block, declared)
 
-        with _naming(target, resource):
+        with naming_cells(target.where, resource):
             if known is not None and known.refused:
                 raise self._refused(target, resource, known)
             given = cell_shape(resource, factory, found.datums, **more)
@@ -385,7 +389,7 @@ class Filling:
     def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
         return FillError(
             f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}; "
-            "daskbroker.shape-mismatch 'warn' would take the file's word"
+            "with daskbroker.shape-mismatch 'warn' the shape and dtype in the file are used"
         )
 
     def _unforeseen(
@@ -451,7 +455,7 @@ class Filling:
         try:
             return self.references[target.run]
         except KeyError:
-            raise ReferenceMissing("the references of this run are not at hand") from None
+            raise ReferenceMissing("the references of this run were not loaded") from None
 
     def handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
         """Return the resolved resource of some cells, and the handler that reads it.
@@ -498,92 +502,3 @@ def _read_there(
     for some in (slice(0, middle), slice(middle, None)) if middle else ():
         half = found._replace(datums=found.datums.take(some), places=found.places[some])
         yield from _read_there(half, read, strict)
-
-
-class _naming:
-    """Context that turns a :class:`Mismatch` or a lack of memory into an error that says where."""
-
-    def __init__(self, target: Target, resource: ResolvedResource | None = None) -> None:
-        self._target = target
-        self._resource = resource
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, (Mismatch, MemoryError)):
-            return
-        label = self._target.where
-        if self._resource is not None:
-            label += f", spec {self._resource.spec!r}, path {self._resource.path!r}"
-        if isinstance(error, MemoryError):
-            raise FillError(
-                f"{label}: there is not enough memory for what is asked: {error or 'MemoryError'}"
-            ) from None
-        raise FillError(
-            f"{label}: {error}; peek=True looks into the files and believes them, a table gives "
-            "cells as they are with the configuration daskbroker.shape-mismatch 'keep', and "
-            "h.dataset(dtypes={key: dtype}) takes another dtype than the declared one"
-        ) from None
-
-
-def _as_declared(block: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Return cells in the declared shape and dtype; those that are not arrays are unchanged."""
-    if isinstance(block, np.ndarray):
-        return cast(reshaped(block, shape), dtype)
-    return [
-        cast(reshaped(c[None], shape)[0], dtype) if isinstance(c, np.ndarray) else c for c in block
-    ]
-
-
-def _in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
-    """Return cells in ``shape`` if theirs differs only by axes of length 1, else unchanged."""
-    if shape is None or not isinstance(block, np.ndarray):
-        return block
-    if long_axes(block.shape[1:]) != long_axes(shape):
-        return block
-    return block.reshape(len(block), *shape)
-
-
-def _meet(known: Known, block: Any, given: tuple[int, ...] | None) -> None:
-    """Check that the cells of a block are among the known ones.
-
-    ``given`` is the shape of a whole cell; if it is None, the block must be of whole cells.
-
-    Raises
-    ------
-    Differs
-        If a cell has another shape or dtype than the known ones.
-    """
-    if isinstance(block, np.ndarray):
-        shape = block.shape[1:] if given is None else given
-        known.meet(Cell(shape, block.dtype.newbyteorder("=")))
-        return
-    for cell in block:
-        array = isinstance(cell, (np.ndarray, np.generic))
-        known.meet(Cell(cell.shape, cell.dtype) if array else Cell(None, np.dtype(object)))
-
-
-def _stack(cells: Any, declared: Declared) -> np.ndarray:
-    """Stack single cells into a block of the declared shape."""
-    assert declared.shape is not None
-    if not len(cells):
-        return np.empty((0, *declared.shape), declared.dtype)
-    try:
-        arrays = [np.asarray(cell)[None] for cell in cells]
-    except ValueError:
-        raise Mismatch("the cells that the handler gives are no arrays") from None
-    return np.concatenate([reshaped(array, declared.shape) for array in arrays])
-
-
-def _inline(target: Target, held: Held, declared: Declared, roi: Roi) -> np.ndarray:
-    """Return values that events already hold, in the declared shape and dtype."""
-    assert declared.shape is not None
-    with _naming(target):
-        values = held.values
-        block = (
-            reshaped(values, declared.shape)
-            if isinstance(values, np.ndarray)
-            else _stack(values, declared)
-        )
-        return cast(outer_index(block, roi), declared.dtype)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from ...core.chunks import ChunkReader
 from ...core.codec import MISSING, block, field_kind
 from ...core.documents import from_json
-from ...core.layouts import cells, whole
+from ...core.layouts import as_one_chunk, cells
 
 __all__ = ["COLUMNS", "FilledBlock", "Held", "held_table"]
 
@@ -89,7 +89,7 @@ class Held:
         if place < 0:
             return cls._all_bare(seq_nums)
         kind, _ = field_kind(table.schema.field(place))
-        column = whole(table.column(place))
+        column = as_one_chunk(table.column(place))
         if kind.name == "array" and kind.dtype != "<U" and not kind.nulls:
             none, every = np.zeros(0, np.int64), np.arange(len(seq_nums))
             return cls(seq_nums, _text([]), none, block(column, kind)[rows], every, none)

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ...core.bounded_dict import BoundedDict
 from ...core.errors import FillError
 from ...core.peeks import Cell, ExtraFrames
-from ...core.remembered import Remembered
 from ..shapes import Declared, contradicts, is_open, long_axes
 
 __all__ = [
     "Differs",
+    "GroupPlace",
     "Known",
     "KnownOfRun",
-    "Place",
     "UnforeseenCells",
     "cells_noted",
     "cells_text",
@@ -183,13 +183,13 @@ class Differs(Exception):
         self.cell = cell
 
 
-Place = tuple[str, str, str]
+GroupPlace = tuple[str, str, str]
 """Place of a resource group over all stores: store, descriptor and data key."""
 
-_noted: Remembered[Place, tuple[Cell, ...]] = Remembered()
+_noted: BoundedDict[GroupPlace, tuple[Cell, ...]] = BoundedDict()
 
 
-def cells_noted(place: Place) -> tuple[Cell, ...]:
+def cells_noted(place: GroupPlace) -> tuple[Cell, ...]:
     """Return cells that were found to differ when computing, here or on a worker that reported."""
     return _noted.get(place, ())
 
@@ -207,7 +207,7 @@ class UnforeseenCells(FillError):
         Place of the resource group, and the cell that is noted for it.
     """
 
-    def __init__(self, message: str, place: Place, cell: Cell) -> None:
+    def __init__(self, message: str, place: GroupPlace, cell: Cell) -> None:
         super().__init__(message)
         self._place, self._cell = place, cell
         if cell not in cells_noted(place):

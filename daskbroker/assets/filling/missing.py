@@ -15,8 +15,8 @@ import numpy as np
 
 from ...core.errors import FillError, FrameMissing
 from ..files.sizes import SMALL_BLOCK, is_believable
-from ..handlers.regions import axes_of, shape_of
-from ..shapes import Declared, Mismatch, Roi, cast
+from ..regions import Roi, axes_of, shape_of
+from ..shapes import Declared, Mismatch, cast
 from .held import Held
 
 __all__ = [
@@ -88,13 +88,16 @@ def filler(value: Any, dtype: np.dtype) -> Any:
         If it is not a single value, or the dtype cannot represent it.
     """
     if np.ndim(value):
-        raise Mismatch("it is no single value")
+        raise Mismatch("it is not a single value")
     if dtype.kind == "O":
         return value
     given = np.asarray(value)
     if given.dtype.kind not in "biufc" or (given.dtype.kind == "b") != (dtype.kind == "b"):
-        raise Mismatch(f"it is no {dtype}")
-    return cast(given[None], dtype)[0]
+        raise Mismatch(f"it is not of dtype {dtype}")
+    try:
+        return cast(given[None], dtype)[0]
+    except Mismatch:
+        raise Mismatch(f"it is no value of {dtype}") from None
 
 
 Rules = Mapping[tuple[str, str], Rule]
@@ -111,8 +114,8 @@ def none_missing(held: Held, missing: np.ndarray, where: str) -> None:
     """
     if len(missing):
         raise FrameMissing(
-            f"{where}: the frame of event {int(held.seq_nums[missing[0]])} was there, and is no "
-            "more; open it again"
+            f"{where}: the frame of event {int(held.seq_nums[missing[0]])} existed when the "
+            "run was opened and no longer does; open the run again"
         )
 
 

@@ -1,5 +1,6 @@
 """Handlers, which read arrays for the keyword arguments of datums."""
 
-from .contract import Block, BlockHandler, Datums, FramesThere, Roi
+from ..regions import Roi
+from .contract import Block, BlockHandler, Datums, FramesThere
 
 __all__ = ["Block", "BlockHandler", "Datums", "FramesThere", "Roi"]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
-from .contract import Block, BlockHandler, Datums, Roi
+from ..regions import Roi, axes_of, take_region
+from .contract import Block, BlockHandler, Datums
 from .gathering import gather
-from .regions import axes_of, take_region
 
 __all__ = ["ClassicHandler"]
 
@@ -73,7 +73,9 @@ class ClassicHandler(BlockHandler):
             return
         for key, value in ((key, value) for row in rows for key, value in row.items()):
             if isinstance(value, str) and ".." in value.replace("\\", "/").split("/"):
-                raise FillError(f"{key}={value!r} leads upwards, out of the readable roots maybe")
+                raise FillError(
+                    f"{key}={value!r} contains '..', which may lead out of the readable roots"
+                )
 
 
 def _cell(value: Any, roi: Roi) -> Any:
@@ -91,8 +93,8 @@ def _cell(value: Any, roi: Roi) -> Any:
         return take_region(value, axes_of(roi, value.shape)) if roi else value
     if roi:
         raise FillError(
-            f"a part of a cell is asked for, but the handler gives a {type(value).__name__}, "
-            "which has no dimensions; ask for the whole"
+            f"a region of a cell was requested, but the handler returned a {type(value).__name__}, "
+            "which has no dimensions; request the whole cell"
         )
     return value
 

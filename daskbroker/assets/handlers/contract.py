@@ -13,15 +13,10 @@ from ...core.codec import MISSING
 from ...core.errors import FillError
 from ...core.listing import listed
 from ..files.readable import ANYWHERE, ReadableRoots
+from ..regions import Roi
 from .stored_frames import CellFrames, NoReference
 
-__all__ = ["Block", "BlockHandler", "Datums", "FramesThere", "Roi"]
-
-Roi: TypeAlias = "tuple[slice | int | np.ndarray, ...]"
-"""Region of a cell: an index of the cell's own dimensions (those after the row axis), one item per
-dimension. Trailing dimensions without an item are kept whole; ``()`` is the whole cell. Indexing
-is outer (orthogonal): each one-dimensional integer array selects along its own dimension. An int
-drops its dimension."""
+__all__ = ["Block", "BlockHandler", "Datums", "FramesThere"]
 
 Block: TypeAlias = "np.ndarray | list[Any]"
 """What a handler returns: an array of shape ``(datums, *cell)``, or a list of one cell per datum if
@@ -107,7 +102,7 @@ class Datums:
         if found is None and (self.count or unknown):
             raise FillError(f"datums lack {' or '.join(map(repr, names))}{_also(unknown)}")
         if unknown:
-            raise FillError(f"datums have keywords that the handler does not know{_also(unknown)}")
+            raise FillError(f"datums have keywords that are unknown to the handler{_also(unknown)}")
         values = np.asarray(self.columns[found] if found is not None else (), dtype=object)
         try:
             whole = values.astype(np.int64)
@@ -234,7 +229,7 @@ class BlockHandler(ABC):
         NoReference
             If the cells are not ranges of bytes of files, or if these cannot be told.
         """
-        raise NoReference(f"{type(self).__name__} does not tell where frames lie in its files")
+        raise NoReference(f"{type(self).__name__} cannot locate frames in its files")
 
     def refresh(self) -> bool:
         """See that the file changed in place; return False if a new handler must be built."""

@@ -60,7 +60,7 @@ class StreamCSV(StreamRows):
                 csv.ParseOptions(delimiter=self._delimiter),
             )
         except pa.ArrowInvalid as error:
-            raise FillError(f"the file is no table of numbers: {error}") from None
+            raise FillError(f"the file is not a table of numbers: {error}") from None
         columns = [_numbers_of(column, place) for place, column in enumerate(table.columns)]
         return np.column_stack(columns)
 
@@ -68,7 +68,7 @@ class StreamCSV(StreamRows):
 def _numbers_of(column: pa.ChunkedArray, place: int) -> np.ndarray:
     values: np.ndarray = column.to_numpy()
     if values.dtype.kind not in "biuf":
-        raise FillError(f"column {place} of the file has other values than numbers")
+        raise FillError(f"column {place} of the file contains values that are not numbers")
     return values
 
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from ..files.sizes import check_cell
-from .contract import Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
 from .sequences import FileSequence, PointSequence, StreamSequence
 
 __all__ = ["AreaDetectorCBF", "StreamCBF", "StreamEDF"]
@@ -52,7 +51,7 @@ def _look_in_cbf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     found = {name: pattern.search(head) for name, pattern in _CBF.items()}
     start = head.find(_CBF_START)
     if start < 0 or not all(found.values()):
-        raise FillError("it is no CBF image, or its header tells no size")
+        raise FillError("it is not a CBF image, or its header has no size")
     size, fast, slow = (int(match[1]) for match in found.values() if match)
     there = os.fstat(file.fileno()).st_size
     if start + len(_CBF_START) + size > there:
@@ -69,7 +68,7 @@ def _look_in_edf(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     items = dict(_EDF_ITEM.findall(head[:end])) if head.lstrip().startswith(b"{") else {}
     dtype = _EDF_TYPES.get(items.get(b"DataType", b""))
     if dtype is None or end < 0 or b"Dim_1" not in items or b"Compression" in items:
-        raise FillError("it is no plain EDF image, or its header tells no size")
+        raise FillError("it is not an uncompressed EDF image, or its header has no size")
     shape = (int(items.get(b"Dim_2", b"1")), int(items[b"Dim_1"]))
     there, size = os.fstat(file.fileno()).st_size, prod(shape) * np.dtype(dtype).itemsize
     if end + 1 + size > there:
@@ -90,7 +89,7 @@ class _Fabio(FileSequence):
         finally:
             image.close()
         if whole.shape != shape:
-            raise FillError(f"the header tells of {shape}, the image is {whole.shape}")
+            raise FillError(f"the header declares the shape {shape}, the image is {whole.shape}")
         native = whole.astype(whole.dtype.newbyteorder("="), copy=False)
         return take_region(native, axes_of(roi, shape))
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from ...core.errors import FillError
 from ..files.sizes import check_cell
-from .contract import Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
 from .sequences import FileSequence, StreamSequence
 
 __all__ = ["StreamJPEG", "jpeg_shape"]
@@ -31,7 +30,7 @@ def jpeg_shape(data: bytes) -> tuple[int, ...]:
         If it is not a JPEG image, has no size in its header, or does not have 8 bits per value.
     """
     if not data.startswith(b"\xff\xd8"):
-        raise FillError("it is no JPEG image")
+        raise FillError("it is not a JPEG image")
     at = 2
     while at + 9 < len(data):
         marker = data[at + 1]
@@ -44,7 +43,7 @@ def jpeg_shape(data: bytes) -> tuple[int, ...]:
             break
         filling = marker == 0xFF  # any number of these bytes may precede a marker
         at += 1 if filling else 2 if marker in ALONE else 2 + int.from_bytes(data[at + 2 : at + 4])
-    raise FillError("the JPEG image tells no size, or is none of 8 bits")
+    raise FillError("the JPEG image has no size, or does not have 8 bits per sample")
 
 
 class _JPEG(FileSequence):
@@ -58,7 +57,9 @@ class _JPEG(FileSequence):
             raise FillError("the JPEG image is cut off")
         whole = imagecodecs.jpeg8_decode(data)
         if whole.shape != shape:
-            raise FillError(f"the JPEG image tells of {shape} and is {whole.shape}")
+            raise FillError(
+                f"the JPEG image declares the shape {shape} and has the shape {whole.shape}"
+            )
         return take_region(whole, axes_of(roi, shape))
 
     def look_in(self, file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.errors import FillError
-from .contract import Roi
+from ..regions import Roi
 
 __all__ = ["EventLayout", "parse_slice"]
 
@@ -110,7 +110,9 @@ def parse_slice(text: str | Sequence[str]) -> Roi:
 def _item(text: str, whole: Any) -> slice | int:
     match = _ITEM.fullmatch(text)
     if match is None or not text or (match[1] is None and match[2] is None):
-        raise FillError(f"the parameter 'slice' {whole!r} is none; write for example ':, 5, ::2'")
+        raise FillError(
+            f"the parameter 'slice' {whole!r} is not valid; write for example ':, 5, ::2'"
+        )
     if match[2] is None:
         return int(match[1])
     start, stop, step = (None if part is None else int(part) for part in match.group(1, 3, 5))

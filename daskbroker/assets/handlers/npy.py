@@ -15,8 +15,8 @@ from numpy.lib.format import (
 
 from ...core.errors import FillError
 from ...core.regular import identity
-from .contract import Block, Datums, FramesThere, Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
+from .contract import Block, Datums, FramesThere
 from .rows import cell_frames
 from .sequences import FileSequence, StreamSequence
 from .stored_frames import CellFrames, NoReference, StoredRows
@@ -42,7 +42,9 @@ class _NPY(FileSequence):
     def stored_in(self, file: BinaryIO, path: str) -> StoredRows:
         shape, order, dtype = _header(file)
         if order != "C" or dtype.kind not in "biufc":
-            raise NoReference(f"{path!r} has an array in Fortran's order, or no plain numbers")
+            raise NoReference(
+                f"{path!r} has an array in Fortran order, or of elements other than numbers"
+            )
         return StoredRows(path, identity(file.fileno()), shape, dtype, offset=file.tell())
 
 
@@ -70,7 +72,7 @@ def _header(file: BinaryIO) -> _Header:
     claimed, there = prod(shape) * dtype.itemsize, os.fstat(file.fileno()).st_size - file.tell()
     if claimed > there:
         raise FillError(
-            f"the file claims an array of {shape}, {claimed:,} bytes, and has only {there:,}"
+            f"the file declares an array of {shape}, {claimed:,} bytes, and has only {there:,}"
         )
     return _Header(shape, "F" if fortran else "C", dtype)
 

@@ -97,7 +97,9 @@ class Factory:
                 return cls(spec, handler)
         elif callable(handler):
             return cls(spec, _reference(handler) or cloudpickle.dumps(handler))
-        raise FillError(f"{handler!r} is no handler for {spec!r}: give a class or 'module:Class'")
+        raise FillError(
+            f"{handler!r} is not a valid handler for {spec!r}: give a class or 'module:Class'"
+        )
 
     def load(self) -> Callable[..., Any]:
         """Return the handler class, which is imported once per process.
@@ -225,27 +227,13 @@ class HandlerRegistry:
         with self._lock:
             return {**self._explicit, **more}
 
-    def find(
-        self,
-        spec: str,
-        *,
-        data_key: str = "",
-        handler_registry: Mapping[str, HandlerType] | None = None,
-        handler_overrides: Mapping[str, HandlerType] | None = None,
-        where: str = "",
-    ) -> Factory:
-        """Return the handler for a spec.
+    def find(self, spec: str, *, where: str = "") -> Factory:
+        """Return the handler for a spec: the registered one, else ours, else an installed one.
 
         Parameters
         ----------
         spec
             Spec or mimetype.
-        data_key
-            Data key that is filled; it is looked up in ``handler_overrides`` before all else.
-        handler_registry
-            Handlers by spec for this call; they are looked up before the registered ones.
-        handler_overrides
-            Handlers by data key for this call.
         where
             Beginning of an error message: run, stream and key.
 
@@ -255,11 +243,6 @@ class HandlerRegistry:
             If there is no handler for the spec.
         """
         spec = normal_spec(spec)
-        if handler_overrides and data_key in handler_overrides:
-            return Factory.of(spec, handler_overrides[data_key])
-        for name, handler in (handler_registry or {}).items():
-            if normal_spec(name) == spec:
-                return Factory.of(spec, handler)
         with self._lock:
             if spec in self._explicit:
                 return self._explicit[spec]

@@ -11,8 +11,7 @@ import numpy as np
 from ...core.errors import FrameMissing
 from ...core.regular import Identity, identity
 from ..files.sizes import check_block, check_cell
-from .contract import Roi
-from .regions import Axis, axes_of, compose, shape_of, take_region
+from ..regions import Axis, Roi, axes_of, compose, shape_of, take_region
 from .stored_frames import CellFrames, NoReference, StoredRows
 
 __all__ = [
@@ -261,7 +260,7 @@ def locate_events(
     dropped = [axis for axis, part in enumerate(view) if isinstance(part, int)]
     kept = [(part, size) for part, size in zip(view, source.shape) if not isinstance(part, int)]
     if any(not np.array_equal(part, range(size)) for part, size in kept[1:]):
-        raise NoReference(f"only a part of the frames of {source.name!r} is shown")
+        raise NoReference(f"only some of the frames of {source.name!r} is shown")
     frames = rows.start + _frames(places, count, range(count)) * rows.step
     stored, numbers, inside = source.locate(frames)
     return cell_frames(

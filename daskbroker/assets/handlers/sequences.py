@@ -11,11 +11,11 @@ import numpy as np
 
 from ...core.errors import FillError
 from ...core.regular import identity
-from .contract import Block, BlockHandler, Datums, FramesThere, Roi
-from .file_names import check_percent, count_files, numbered_name
+from ..regions import Roi, axes_of, shape_of
+from .contract import Block, BlockHandler, Datums, FramesThere
 from .gathering import gather
 from .layout import EventLayout
-from .regions import axes_of, shape_of
+from .name_templates import check_percent, count_files, numbered_name
 from .rows import Located, cell_frames
 from .stored_frames import CellFrames, NoReference, StoredRows
 
@@ -44,7 +44,7 @@ class FileSequence(BlockHandler):
         NoReference
             If the format does not tell, or the array is not a range of bytes.
         """
-        raise NoReference(f"{type(self).__name__} does not tell where arrays lie in its files")
+        raise NoReference(f"{type(self).__name__} cannot locate arrays in its files")
 
     @abstractmethod
     def name(self, number: int) -> str:
@@ -239,7 +239,7 @@ class StreamSequence(FileSequence):
     data_key
         The descriptor's entry of the data key.
     template, filename
-        See :func:`~.file_names.numbered_name`.
+        See :func:`~.name_templates.numbered_name`.
     chunk_shape
         Shape of the array in a file; its first item is the number of frames.
     join_method, multiplier, indices

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import FillError
-from .contract import Block, BlockHandler, Datums, FramesThere, Roi
+from ..regions import Axis, Roi, axes_of, shape_of
+from .contract import Block, BlockHandler, Datums, FramesThere
 from .layout import EventLayout, parse_slice
-from .regions import Axis, axes_of, shape_of
 from .rows import Rows, locate_events, read_events, rows_of
 from .stored_frames import CellFrames
 

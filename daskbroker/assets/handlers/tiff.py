@@ -11,8 +11,7 @@ import tifffile
 
 from ...core.errors import FillError
 from ..files.readable import ReadableRoots
-from .contract import Roi
-from .regions import axes_of, take_region
+from ..regions import Roi, axes_of, take_region
 from .sequences import FileSequence, PointSequence, StreamSequence
 from .stored_frames import StoredRows
 from .tiff_checks import check_image, names_others
@@ -63,7 +62,7 @@ def opened_tiff(file: BinaryIO, readable: ReadableRoots) -> Iterator[tifffile.Ti
         if names_others(tiff):
             raise FillError(
                 f"{file.name!r} is a part of an image in several files, which tifffile would "
-                "open by their names; that is not done where readable roots are set"
+                "open by name; this is refused if readable roots are set"
             )
         yield tiff
 

@@ -109,7 +109,7 @@ def _check_inflated(inflate: Any, data: bytes, most: int) -> None:
         found = len(inflate.decompress(waiting, STEP))
         size += found
         if size > most:
-            raise FillError(f"a part of the image unpacks to more than {most:,} bytes")
+            raise FillError(f"a part of the image decompresses to more than {most:,} bytes")
         waiting = getattr(inflate, "unconsumed_tail", b"")
         if not found and not waiting:
             return

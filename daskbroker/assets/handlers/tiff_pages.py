@@ -11,7 +11,7 @@ import numpy as np
 from ...core.errors import FillError
 from ...core.regular import Identity, identity
 from ..files.readable import ReadableRoots
-from .regions import Axis, shape_of, take_region
+from ..regions import Axis, shape_of, take_region
 from .rows import ArrayRows, Located, Rows, one_dataset
 from .stream_rows import StreamRows
 from .tiff import opened_tiff

@@ -38,7 +38,7 @@ def stored_image(tiff: tifffile.TiffFile, path: str) -> StoredRows:
     if pages.shape[1:] == tuple(series.shape):
         return pages.without([0])
     if pages.shape != tuple(series.shape):
-        raise NoReference(f"the pages of {path!r} are no array of {tuple(series.shape)}")
+        raise NoReference(f"the pages of {path!r} are not an array of {tuple(series.shape)}")
     return pages
 
 

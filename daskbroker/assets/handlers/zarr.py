@@ -12,8 +12,8 @@ import numpy as np
 from ...core.errors import FillError
 from ...core.regular import Identity, check_regular, identity
 from ..files.readable import ReadableRoots
+from ..regions import Axis, shape_of, take_region
 from .hdf5.stored_sizes import SMALL_CHUNK
-from .regions import Axis, shape_of, take_region
 from .rows import Located, Rows, one_dataset
 from .stream_rows import StreamRows
 from .zarr_stored import stored_chunks
@@ -79,7 +79,7 @@ class _ZarrRows:
         if not self.shape:
             raise FillError(f"the array {self.name!r} has no dimensions, so no rows of frames")
         if self.dtype.hasobject:
-            raise FillError(f"the array {self.name!r} has other elements than numbers")
+            raise FillError(f"the array {self.name!r} has elements other than numbers")
         chunk, row = (prod(s) * self.dtype.itemsize for s in (array.chunks, self.shape[1:]))
         if chunk > max(SMALL_CHUNK, 2 * row):
             raise FillError(f"the array {self.name!r} has chunks of {chunk:,} bytes")

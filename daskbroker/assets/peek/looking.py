@@ -18,7 +18,7 @@ from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
 from ..filling.filling import Filling, Target
 from ..filling.held import COLUMNS, Held
-from ..filling.knowledge import Place, cells_noted
+from ..filling.knowledge import GroupPlace, cells_noted
 from ..handlers.contract import Datums
 from ..references.locating import Found, ReferenceMissing
 from .extra import extra_frames
@@ -70,7 +70,7 @@ def groups_of(plan: RunPlan) -> list[Group]:
     return groups
 
 
-def place_of(group: Group, filling: Filling) -> Place | None:
+def place_of(group: Group, filling: Filling) -> GroupPlace | None:
     """Return the place of a group over all stores; None if its run has no references."""
     references = filling.references.get(group.target.run)
     return None if references is None else (references.store, *group.label)
@@ -109,7 +109,7 @@ def _ends(group: Group, filling: Filling) -> Iterator[Found]:
     target, places = group.target, group.places.tolist()
     references = filling.references.get(target.run)
     if references is None:
-        raise ReferenceMissing("the references of this run are not at hand")
+        raise ReferenceMissing("the references of this run were not loaded")
     held = cache(partial(_held, group))
     ends = (_end(target, map(held, places), 0), _end(target, map(held, places[::-1]), -1))
     asked = list(dict.fromkeys(end for end in ends if end is not None))

@@ -9,12 +9,12 @@ differs from the guess is an error.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Literal
 
+from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
@@ -361,4 +361,4 @@ def _more(runs: Collection[str]) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, ClaimWarning, stacklevel=2)
+    warn(message, ClaimWarning, stacklevel=2)

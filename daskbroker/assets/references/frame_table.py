@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ...core.chunks import ChunkReader
 from ...core.documents import Document
-from ...core.layouts import STREAM_DATUM, STREAM_RESOURCE, whole
+from ...core.layouts import STREAM_DATUM, STREAM_RESOURCE, as_one_chunk
 from .reference_chunks import documents, reference_table
 
 __all__ = ["FrameTable", "Intervals", "UnevenStreamDatum", "read_frame_table"]
@@ -158,7 +158,9 @@ def _stream_datums(
     """
     tables = [reference_table(store, reader, key) for key in keys]
     numbers = [
-        pc.index_in(whole(table.column(STREAM_DATUM.owner)), value_set=pa.array(resources, "str"))
+        pc.index_in(
+            as_one_chunk(table.column(STREAM_DATUM.owner)), value_set=pa.array(resources, "str")
+        )
         .fill_null(-1)
         .to_numpy()
         for table in tables

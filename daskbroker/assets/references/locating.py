@@ -223,7 +223,7 @@ class References:
         numbers, indices = table.find(seq_nums, later)
         if strict and (numbers < 0).any():
             raise ReferenceMissing(
-                f"no stream_datum of this run tells of event {int(seq_nums[numbers < 0][0])}"
+                f"no stream_datum of this run contains event {int(seq_nums[numbers < 0][0])}"
             )
         for number in np.unique(numbers[numbers >= 0]).tolist():
             places = np.flatnonzero(numbers == number)

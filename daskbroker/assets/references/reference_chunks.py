@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ...core.chunks import ChunkReader
 from ...core.codec import MISSING, field_kind
 from ...core.documents import Document
-from ...core.layouts import DATUM, Layout, cells, decode_rows, whole
+from ...core.layouts import DATUM, Layout, as_one_chunk, cells, decode_rows
 from ..handlers.contract import Datums
 
 __all__ = ["DatumChunk", "datum_chunk", "documents", "places_among", "reference_table"]
@@ -44,7 +44,7 @@ def documents(
     for key in keys:
         table = reference_table(store, reader, key)
         if uids is not None:
-            known = whole(table.column(layout.uid))
+            known = as_one_chunk(table.column(layout.uid))
             hits = places_among(pa.array(uids, known.type), known)
             table = table.take(hits[hits >= 0])
         found.update((doc["uid"], doc) for doc in decode_rows(layout, table, ""))
@@ -112,7 +112,7 @@ def datum_chunk(store: str, reader: ChunkReader, key: Any) -> DatumChunk:
     prefix = DATUM.mappings[0][1]
     names = [name for name in table.column_names if name.startswith(prefix)]
     columns = {name.removeprefix(prefix): _values(table, name) for name in names}
-    owners = whole(table.column(DATUM.owner)).dictionary_encode()
+    owners = as_one_chunk(table.column(DATUM.owner)).dictionary_encode()
     codes = owners.indices.to_numpy().astype(np.int64)
     lacking = {name: _lacking(column) for name, column in columns.items()}
     parts = [codes, *(mask for mask in lacking.values() if mask is not None)]
@@ -122,7 +122,7 @@ def datum_chunk(store: str, reader: ChunkReader, key: Any) -> DatumChunk:
         [name for name, mask in lacking.items() if mask is None or not mask[row]] for row in first
     ]
     return DatumChunk(
-        uids=whole(table.column(DATUM.uid)),
+        uids=as_one_chunk(table.column(DATUM.uid)),
         owners=owners.dictionary.to_pylist(),
         groups=groups.reshape(-1),
         group_owner=kinds[:, 0].tolist(),
@@ -135,7 +135,7 @@ def _values(table: pa.Table, name: str) -> Any:
     """Return a column as an array if that loses nothing, else as a list."""
     kind, _ = field_kind(table.schema.field(name))
     if kind.name in ("int", "long", "uint", "float", "bool") and not kind.nulls:
-        return whole(table.column(name)).to_numpy(zero_copy_only=False)
+        return as_one_chunk(table.column(name)).to_numpy(zero_copy_only=False)
     return cells(table, name)
 
 

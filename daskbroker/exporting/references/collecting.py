@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -16,7 +16,7 @@ from ...core.group_names import group_name
 from ...core.regular import identity
 from ...views.dataset.savable import savable
 from ..options import ExportOptions
-from .decoding import read_cell
+from .decoding import read_grid_cell
 from .grids import FrameGrid, frame_grid
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArr
             where = f"run {header.uid!r}, stream {stream!r}: the frames of {name!r}"
             if options.arrays == "raise":
                 raise BadQuery(
-                    f"{where} cannot be told by references, as {problem}. Leave them out by "
+                    f"{where} cannot be described by references: {problem}. Leave them out by "
                     "arrays='drop' (--arrays drop), or copy them by exporting to zarr or netcdf "
                     "with fill=True (--fill)"
                 ) from None
@@ -105,16 +105,12 @@ def _compared(variable: xr.Variable, frames: CellFrames | FillError) -> FrameGri
         raise frames
     grid = frame_grid(frames, variable.shape)
     if grid.dtype.newbyteorder("=") != variable.dtype.newbyteorder("="):
-        raise NoReference(f"files have {grid.dtype.name}, which is shown as {variable.dtype}")
+        raise NoReference(f"files have dtype {grid.dtype.name}, the variable has {variable.dtype}")
     for place in sorted({0, variable.shape[0] - 1}):
-        here, there = read_cell(grid, place), variable[place].values
-        if not _are_equal(here, there):
+        here, there = read_grid_cell(grid, place), variable[place].values
+        if not np.array_equal(here, there, equal_nan=here.dtype.kind in "fc"):
             raise NoReference(
-                f"event {place} has other values by the references than by its reader; please "
+                f"event {place} has different values when read through the references; please "
                 "report this"
             )
     return grid
-
-
-def _are_equal(one: np.ndarray, other: Any) -> bool:
-    return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")

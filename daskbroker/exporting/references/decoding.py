@@ -14,12 +14,12 @@ from ...assets.handlers.stored_frames import Codec, NoReference
 from ...core.regular import open_regular
 from .grids import FrameGrid
 
-__all__ = ["read_cell"]
+__all__ = ["read_grid_cell"]
 
-Decoder = Callable[[bytes, Codec, int], Any]
+ChunkDecoder = Callable[[bytes, Codec, int], Any]
 
 
-def read_cell(grid: FrameGrid, place: int) -> np.ndarray:
+def read_grid_cell(grid: FrameGrid, place: int) -> np.ndarray:
     """Read one cell of a grid. All chunks that it is in are decoded as a whole.
 
     Parameters
@@ -84,7 +84,7 @@ def _of_hdf5(data: bytes, codec: Codec, size: int) -> np.ndarray:
     return decode_bitshuffle(data, codec["elementsize"], codec["packing"])
 
 
-_DECODERS: dict[str, Decoder] = {
+_DECODERS: dict[str, ChunkDecoder] = {
     "zlib": lambda data, codec, size: imagecodecs.zlib_decode(data, out=size),
     "bz2": lambda data, codec, size: imagecodecs.bz2_decode(data, out=size),
     "zstd": lambda data, codec, size: imagecodecs.zstd_decode(data, out=size),

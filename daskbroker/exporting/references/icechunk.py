@@ -22,7 +22,7 @@ from ...core.documents import ALL
 from ...core.errors import BadQuery, ConfigError, StoreError
 from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
-from ..options import ExportOptions, Place, storing
+from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
 from .file_states import write_states
 from .grids import FrameGrid
@@ -47,7 +47,7 @@ WRAPPED = {
 """Names of the classes by which Zarr wraps codecs of numcodecs."""
 
 
-def write_icechunk(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_icechunk(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a repository of a run, with one commit, and yield its path.
 
     Raises
@@ -129,7 +129,7 @@ def _write_stream(
         )
         refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked))
         if refused:  # which would be read as fill values
-            raise StoreError(f"Icechunk takes no reference to {len(refused):,} chunks of {path!r}")
+            raise StoreError(f"Icechunk refused references to {len(refused):,} chunks of {path!r}")
 
 
 def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ...core.documents import ALL
 from ...core.durable_files import replacing
 from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
-from ..options import ExportOptions, Place, storing
+from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
 from .file_states import KEY, file_states, write_states
 from .grids import FrameGrid
@@ -166,7 +166,7 @@ def references(header: Header, stream: Any, to: Mapping[str, str] | None, arrays
     return found
 
 
-def write_references(header: Header, place: Place, options: ExportOptions) -> Iterator[Path]:
+def write_references(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
     """Write a JSON file of a run, or a folder of Parquet files if it has many chunks.
 
     The suffix of a file that the user has named decides in any case. The path is yielded.

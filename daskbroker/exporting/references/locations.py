@@ -32,15 +32,15 @@ def location_of(path: str, to: Mapping[str, str] | None) -> str:
     BadQuery
         If the path is below none of these folders.
     NoReference
-        If the path is not valid Unicode, or readers would take it for a template.
+        If the path is not valid Unicode, or readers would take it as a template.
     """
     found = os.path.abspath(path) if to is None else _mapped(path, to)
     try:
         found.encode()
     except UnicodeEncodeError:
-        raise NoReference(f"the name of {path!r} is no text") from None
+        raise NoReference(f"the name of {path!r} is not valid text") from None
     if "{{" in found:
-        raise NoReference(f"readers of references take {found!r} for a template")
+        raise NoReference(f"readers of references interpret {found!r} as a template")
     return found if "://" in found else f"file://{found}"
 
 
@@ -52,6 +52,6 @@ def _mapped(path: str, to: Mapping[str, str]) -> str:
             is_quoted = place.partition("://")[0] in QUOTED
             return f"{place}/{quote(rest, errors='surrogateescape') if is_quoted else rest}"
     raise BadQuery(
-        f"to= says of no folder of {path!r} what it is called elsewhere; it has "
+        f"to= has no folder that contains {path!r}; it has "
         f"{', '.join(map(repr, to)) or 'none'}. {{'/': '/'}} leaves all others as they are"
     )

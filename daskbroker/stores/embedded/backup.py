@@ -60,7 +60,7 @@ class EmbeddedBackup:
         """See :meth:`daskbroker.stores.backing_up.BackupSource.back_up`."""
         target = folder.expanduser().resolve()
         if os.path.lexists(folder) or os.path.lexists(target):
-            raise StoreExists(f"there is something at {target} already; it was left alone")
+            raise StoreExists(f"{target} already exists; it was not changed")
         if target.is_relative_to(self.database.root):
             raise StoreError(f"{target} is inside of the store at {self.database.root}")
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")

@@ -15,9 +15,10 @@ from ...core.layouts import EVENT, LAYOUTS
 from ...core.run_plan import stream_of
 from ...core.search import Search
 from ..checking import MOST, CheckedHeader, check_document, told
-from .database import Database, plain_text
+from ..stored_text import storable
+from .database import Database
 from .index import narrow
-from .lanes import POSITIONS, sealed_end
+from .row_sequences import POSITIONS, sealed_end
 
 __all__ = ["check_descriptors", "check_headers", "check_journal", "check_rest", "list_runs"]
 
@@ -75,7 +76,7 @@ def _checked_header(path: str, uid: str, start: bytes, stop: bytes | None) -> Ch
     for name, key, body in (("start", "uid", start), ("stop", "run_start", stop)):
         docs[name] = None if body is None else _document(name, body, damages)
         found = docs[name]
-        if found is not None and plain_text(str(found.get(key))) != uid:
+        if found is not None and storable(str(found.get(key))) != uid:
             damages.append(Damage(f"its {name} document is of another run, {found.get(key)!r}"))
     damages = [damage.within(run=uid, path=path) for damage in damages]
     known = docs["start"]
@@ -122,7 +123,7 @@ def check_descriptors(database: Database, run: str) -> Iterator[Document | Damag
         rows = connection.execute(
             "SELECT descriptor.uid, stream, body FROM run JOIN descriptor ON run = run.id "
             "WHERE run.uid = ? ORDER BY descriptor.time, descriptor.id",
-            (plain_text(run),),
+            (storable(run),),
         ).fetchall()
     for uid, stream, body in rows:
         damages: list[Damage] = []
@@ -132,7 +133,7 @@ def check_descriptors(database: Database, run: str) -> Iterator[Document | Damag
             yield Damage(problem, stream=stream, path=path)
         if doc is None or damages:
             continue
-        told_by = (plain_text(doc["uid"]), doc["run_start"], plain_text(stream_of(doc)))
+        told_by = (storable(doc["uid"]), doc["run_start"], storable(stream_of(doc)))
         if told_by != (uid, run, stream):
             yield Damage(f"descriptor {uid!r} holds another one", stream=stream, path=path)
         else:
@@ -147,7 +148,7 @@ def check_journal(database: Database, run: str) -> Iterator[Damage]:
             "SELECT sequence.id, kind, descriptor.uid, stream FROM run "
             "JOIN sequence ON sequence.run = run.id "
             "LEFT JOIN descriptor ON kind = 'event' AND descriptor.id = owner WHERE run.uid = ?",
-            (plain_text(run),),
+            (storable(run),),
         ).fetchall()
     for number, kind, descriptor, stream in sequences:
         if kind == EVENT.kind and descriptor is None:

@@ -32,7 +32,7 @@ from ...core.chunks import present
 from ...core.errors import StoreDamaged
 from ...core.settings import setting
 from .old_footers import check_old_footer, check_old_table
-from .open_files import State, opened, state_of
+from .open_files import State, file_in_use, state_of
 
 __all__ = ["encoded_file", "read_file"]
 
@@ -186,7 +186,7 @@ def _read(
         _check(data, footer, wanted)
     asked = None if columns is None else names
     if footer.checksums is not None and mode != "always":
-        with opened(path, state) as mine:
+        with file_in_use(path, state) as mine:
             mine.file = mine.file or _parquet(data, footer)
             table = mine.file.read(columns=asked)
     else:

@@ -40,7 +40,7 @@ from .log_sync import LogSync
 from .open_files import close_below
 from .place import Place
 
-__all__ = ["FILE_NAME", "Database", "plain_text"]
+__all__ = ["FILE_NAME", "Database"]
 
 FILE_NAME = "daskbroker.sqlite"
 CHUNK_FOLDER = "chunks"
@@ -234,7 +234,7 @@ class Database:
         owner = connection.execute("PRAGMA application_id").fetchone()[0]
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and owner != APPLICATION_ID:
-            raise StoreDamaged(f"{self.path} is an SQLite file, but not of daskbroker")
+            raise StoreDamaged(f"{self.path} is an SQLite file, but not one of daskbroker")
         if tables:
             check_format(f"the store at {self.root}", version, FORMAT_VERSION)
         return bool(tables)
@@ -436,7 +436,7 @@ class Database:
         if name.startswith("SQLITE_CANTOPEN") and self.read_only and self._log.exists():
             return StoreReadOnly(
                 f"the store at {self.root} was not closed by its last writer, and this user may "
-                f"not write there: let somebody open it once who may: {text}"
+                f"not write there: it must be opened once by a user who may: {text}"
             )
         if name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or (
             name.startswith("SQLITE_CANTOPEN") and not os.access(self.root, os.W_OK)
@@ -448,7 +448,7 @@ class Database:
             return StoreDamaged(f"{self.path} is damaged or no SQLite file: {text}")
         if name.startswith("SQLITE_BUSY"):
             return StoreError(
-                f"the store at {self.root} was kept busy by another process for "
+                f"the store at {self.root} was locked by another process for "
                 f"{BUSY_SECONDS:.0f} s; try again: {text}"
             )
         return StoreError(f"the store at {self.root}: {self.path}: {text} ({name})")
@@ -564,8 +564,3 @@ def _keep_log(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > patience:
                 raise
         time.sleep(random.uniform(0.001, 0.02))
-
-
-def plain_text(uid: str) -> str:
-    """Return a uid as SQLite can hold it, with lone surrogates written as escapes."""
-    return uid.encode("utf8", "backslashreplace").decode()

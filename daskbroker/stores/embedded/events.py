@@ -8,30 +8,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...core.bad_runs import BadRun
+from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, damage_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document, pack, unpack, unpack_document
 from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
-from ...core.pages import is_large
+from ...core.page_parts import is_large
 from ...core.peeks import Peek
 from ...core.planning import PlanBuilder
-from ...core.remembered import Remembered
 from ...core.run_plan import run_owners, stream_of
 from ..backing_up import BackupSource
 from ..contract import is_repeated
 from ..journalled import JournalledEventStore
+from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_descriptors, check_journal, check_rest, list_runs
-from .database import FILE_NAME, Database, plain_text
+from .database import FILE_NAME, Database
 from .format import FORMAT_VERSION
 from .journal import Journal
-from .lanes import POSITIONS, Lane
 from .packing import PACK_BYTES, pack_small_chunks, size_of_small_chunks
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import PlannedSequence, add_sequences, among
 from .reader import EmbeddedReader
-from .sealing import add_chunks, discard_files, seal_lane, seal_page, sweep
+from .row_sequences import POSITIONS, RowSequence
+from .sealing import add_chunks, discard_files, seal_page, seal_sequence, sweep
 
 __all__ = ["EmbeddedEventStore"]
 
@@ -59,7 +60,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _begin(self) -> None:
         super()._begin()
         self._journal = Journal(self.reader)
-        self._lanes: Remembered[tuple[str, str, str], Lane] = Remembered()
+        self._lanes: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
         self._put_off: dict[int, tuple[int, int]] = {}
         self._unsure = False
         """Whether the last transaction on a sequence was interrupted before its end."""
@@ -98,9 +99,7 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def add_run(self, connection: sqlite3.Connection, uid: str) -> int | None:
         """Register a run in a transaction; return its key if it is new, and None if not."""
-        done = connection.execute(
-            "INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (plain_text(uid),)
-        )
+        done = connection.execute("INSERT OR IGNORE INTO run VALUES (NULL, ?, 0)", (storable(uid),))
         return done.lastrowid if done.rowcount == 1 else None
 
     def know_run(self, uid: str, number: int | None) -> None:
@@ -111,7 +110,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _look_up_run(self, uid: str) -> int | None:
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT id FROM run WHERE uid = ?", (plain_text(uid),)
+                "SELECT id FROM run WHERE uid = ?", (storable(uid),)
             ).fetchone()
         return None if row is None else int(row[0])
 
@@ -129,23 +128,23 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def end_run(self, connection: sqlite3.Connection, uid: str) -> None:
         """Note in a transaction that a run has stopped; it must be sealed before."""
-        connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (plain_text(uid),))
+        connection.execute("UPDATE run SET stopped = 1 WHERE uid = ?", (storable(uid),))
 
     def put_descriptor(self, doc: Mapping[str, Any]) -> None:
         """See :meth:`EventStore.put_descriptor`."""
         uid, body = doc["uid"], pack(doc)
         with self._database.write() as connection:
             row = connection.execute(
-                "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
+                "SELECT body FROM descriptor WHERE uid = ?", (storable(uid),)
             ).fetchone()
             is_new = not is_repeated("descriptor", doc, None if row is None else unpack(row[0]))
             if is_new:
                 connection.execute(
                     "INSERT INTO descriptor VALUES (NULL, ?, ?, ?, ?, ?)",
                     (
-                        plain_text(uid),
+                        storable(uid),
                         self._known_run(doc["run_start"]),
-                        plain_text(stream_of(doc)),
+                        storable(stream_of(doc)),
                         doc["time"],
                         body,
                     ),
@@ -156,7 +155,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _look_up_descriptor(self, uid: str) -> Document | None:
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT body FROM descriptor WHERE uid = ?", (plain_text(uid),)
+                "SELECT body FROM descriptor WHERE uid = ?", (storable(uid),)
             ).fetchone()
         with damage_of(f"descriptor {uid!r}"):
             return None if row is None else unpack_document(row[0])
@@ -167,7 +166,7 @@ class EmbeddedEventStore(JournalledEventStore):
             self._journal.append(connection, lane, [doc])
             connection.execute(
                 "INSERT OR IGNORE INTO asset VALUES (NULL, ?, ?, ?)",
-                (plain_text(doc["uid"]), layout.kind, self._known_run(run)),
+                (storable(doc["uid"]), layout.kind, self._known_run(run)),
             )
         self._seal_if_full(lane)
 
@@ -179,7 +178,7 @@ class EmbeddedEventStore(JournalledEventStore):
                 "SELECT run.uid FROM asset JOIN run ON run.id = asset.run "
                 "WHERE asset.uid = ? AND kind = ? "
                 "ORDER BY asset.run = ? DESC, asset.id DESC LIMIT 1",
-                (plain_text(uid), layout.kind, number),
+                (storable(uid), layout.kind, number),
             ).fetchone()
         return None if row is None else str(row[0])
 
@@ -193,7 +192,7 @@ class EmbeddedEventStore(JournalledEventStore):
             self._journal.append(connection, lane, rows)
         self._seal_if_full(lane)
 
-    def _seal_if_full(self, lane: Lane) -> None:
+    def _seal_if_full(self, lane: RowSequence) -> None:
         """Seal the journal of a sequence if it has reached the limits.
 
         If that fails, a warning is logged and no error raised: the rows are stored, in the
@@ -207,7 +206,7 @@ class EmbeddedEventStore(JournalledEventStore):
         ):
             return
         try:
-            seal_lane(self._database, self._journal, lane)
+            seal_sequence(self._database, self._journal, lane)
             self._put_off.pop(lane.number, None)
         except StoreError as error:
             if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
@@ -246,8 +245,8 @@ class EmbeddedEventStore(JournalledEventStore):
             pass
         # Rows in the journal come before the page, so they are sealed first. The files are written
         # before the transaction, so that others can write meanwhile.
-        seal_lane(self._database, self._journal, lane)
-        written = seal_page(self._database, self._journal, lane, page)
+        seal_sequence(self._database, self._journal, lane)
+        written = seal_page(self._database, lane, page)
         try:
             with self._writing(layout, owner, run) as (connection, lane):
                 claims = self._journal.claims
@@ -263,7 +262,9 @@ class EmbeddedEventStore(JournalledEventStore):
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
         return _Writing(self, layout, owner, run)
 
-    def _lane(self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str) -> Lane:
+    def _lane(
+        self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
+    ) -> RowSequence:
         """Return the sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
         if key not in self._lanes:
@@ -271,7 +272,7 @@ class EmbeddedEventStore(JournalledEventStore):
             descriptor = None
             if layout is EVENT:
                 place = connection.execute(
-                    "SELECT id FROM descriptor WHERE uid = ?", (plain_text(owner),)
+                    "SELECT id FROM descriptor WHERE uid = ?", (storable(owner),)
                 ).fetchone()[0]
                 descriptor = self.find_descriptor(owner)
             metadata = chunk_metadata(layout, descriptor or {"run_start": run})
@@ -280,7 +281,7 @@ class EmbeddedEventStore(JournalledEventStore):
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
             ).fetchone()
-            self._lanes[key] = Lane(row[0], layout, owner, run, number, metadata)
+            self._lanes[key] = RowSequence(row[0], layout, owner, run, number, metadata)
         return self._lanes[key]
 
     # -- reading -----------------------------------------------------------------------------
@@ -289,7 +290,7 @@ class EmbeddedEventStore(JournalledEventStore):
         self, runs: Sequence[str], stream_name: Any = ALL
     ) -> Sequence[Document | BadRun]:
         """See :meth:`EventStore.list_descriptors`."""
-        order = {plain_text(uid): place for place, uid in enumerate(runs)}
+        order = {storable(uid): place for place, uid in enumerate(runs)}
         condition, values = among(list(order))
         query = (
             "SELECT run.uid, descriptor.uid, body "
@@ -297,7 +298,7 @@ class EmbeddedEventStore(JournalledEventStore):
         )
         if stream_name is not ALL:
             query += " AND stream = ?"
-            values += (plain_text(str(stream_name)),)
+            values += (storable(str(stream_name)),)
         with self._database.read() as connection:
             rows = list(
                 connection.execute(f"{query} ORDER BY descriptor.time, descriptor.id", values)
@@ -314,7 +315,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def plan_events(self, descriptors: Sequence[Document]) -> ChunkPlan:
         """See :meth:`EventStore.plan_events`."""
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
-        condition, uids = among([plain_text(d["uid"]) for d in descriptors])
+        condition, uids = among([storable(d["uid"]) for d in descriptors])
         with self._database.snapshot() as connection:
             found = connection.execute(
                 # CROSS makes SQLite begin with the descriptors; else it goes through all sequences.
@@ -329,7 +330,7 @@ class EmbeddedEventStore(JournalledEventStore):
                 [
                     PlannedSequence(numbers[uid], EVENT, builder, place, descriptor)
                     for place, descriptor in enumerate(descriptors)
-                    if (uid := plain_text(descriptor["uid"])) in numbers
+                    if (uid := storable(descriptor["uid"])) in numbers
                 ],
             )
         return builder.plan()
@@ -342,7 +343,7 @@ class EmbeddedEventStore(JournalledEventStore):
         builders = {
             layout.kind: PlanBuilder(self.reader, layout, store, owners) for layout in layouts
         }
-        places = {plain_text(uid): place for place, uid in enumerate(runs)}
+        places = {storable(uid): place for place, uid in enumerate(runs)}
         condition, uids = among(list(places))
         with self._database.snapshot() as connection:
             found = connection.execute(
@@ -385,7 +386,7 @@ class EmbeddedEventStore(JournalledEventStore):
                 "reads it; keep_journal is for MongoDB"
             )
         self._database.check_writable()
-        where, values = ("", []) if run is None else ("AND run.uid = ?", [plain_text(run)])
+        where, values = ("", []) if run is None else ("AND run.uid = ?", [storable(run)])
         low = f"sequence.id * {POSITIONS}"
         with self._database.read() as connection:
             rows = connection.execute(
@@ -410,7 +411,7 @@ class EmbeddedEventStore(JournalledEventStore):
             with self._writing(LAYOUTS[kind], owner, run) as (_, lane):
                 pass
         with damage_of(f"{kind}s of run {run!r}"):
-            return seal_lane(self._database, self._journal, lane)
+            return seal_sequence(self._database, self._journal, lane)
 
     def _pack_if_many(self) -> None:
         """Pack small chunks if there are too many; their size is read only if this is possible."""
@@ -473,7 +474,7 @@ class _Writing:
         self._what = (layout, owner, run)
         self._transaction = source._database.write()
 
-    def __enter__(self) -> tuple[sqlite3.Connection, Lane]:
+    def __enter__(self) -> tuple[sqlite3.Connection, RowSequence]:
         connection = self._transaction.__enter__()
         try:
             if self._source._unsure:

@@ -10,16 +10,17 @@ from itertools import chain, repeat
 from typing import Any
 
 from ...core.bad_runs import BadRun, take_sound
-from ...core.checksum import sound_bytes
+from ...core.checksum import without_checksum
 from ...core.documents import pack, unpack, unpack_document
 from ...core.errors import StoreDamaged
 from ...core.search import Search
 from ..backing_up import BackupSource
 from ..checking import CheckedHeader
 from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_headers
-from .database import Database, plain_text
+from .database import Database
 from .events import EmbeddedEventStore
 from .index import Narrowed, index_document, narrow
 
@@ -83,7 +84,7 @@ class EmbeddedHeaderStore(HeaderStore):
 
     def _insert_start(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> bool:
         """Store a start; return whether it is new."""
-        uid = plain_text(doc["uid"])
+        uid = storable(doc["uid"])
         row = connection.execute("SELECT start FROM header WHERE uid = ?", (uid,)).fetchone()
         if is_repeated("start", doc, None if row is None else unpack(row[0])):
             return False
@@ -99,7 +100,7 @@ class EmbeddedHeaderStore(HeaderStore):
     def _insert_stop(self, connection: sqlite3.Connection, doc: Mapping[str, Any]) -> None:
         run = doc["run_start"]
         row = connection.execute(
-            "SELECT id, stop FROM header WHERE uid = ?", (plain_text(run),)
+            "SELECT id, stop FROM header WHERE uid = ?", (storable(run),)
         ).fetchone()
         if row is None:
             raise unknown_run("stop", doc, run)
@@ -113,7 +114,7 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.find_uid`."""
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT start, stop FROM header WHERE uid = ?", (plain_text(uid),)
+                "SELECT start, stop FROM header WHERE uid = ?", (storable(uid),)
             ).fetchone()
         if row is None:
             return None
@@ -126,14 +127,14 @@ class EmbeddedHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.has_uid`."""
         with self._database.read() as connection:
             query = "SELECT 1 FROM header WHERE uid = ?"
-            return connection.execute(query, (plain_text(uid),)).fetchone() is not None
+            return connection.execute(query, (storable(uid),)).fetchone() is not None
 
     def find_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """See :meth:`HeaderStore.find_prefix`."""
         with self._database.read() as connection:
             rows = connection.execute(
                 "SELECT uid FROM header WHERE uid >= ? AND uid < ? ORDER BY uid LIMIT ?",
-                (plain_text(prefix), plain_text(prefix) + "\U0010ffff", limit),
+                (storable(prefix), storable(prefix) + "\U0010ffff", limit),
             ).fetchall()
         return [row[0] for row in rows]
 
@@ -151,11 +152,30 @@ class EmbeddedHeaderStore(HeaderStore):
             return
         offset = 0
         if start > NEAR:
-            narrowed, bad = self._without_bad(narrowed)
-            yield from bad
-            offset, start, end = start, 0, None if end is None else end - start
+            offset = self._offset_of(narrowed, start, oldest_first)
+            start, end = 0, None if end is None else end - start
         rows = self._pages(narrowed, offset, end, oldest_first)
         yield from take_sound(self._pairs(rows), start, end)
+
+    def _offset_of(self, narrowed: Narrowed, place: int, oldest_first: bool) -> int:
+        """Return how many rows, bad ones included, come before a position among the others."""
+        sound, bad = self._without_bad(narrowed)
+        if not bad:
+            return place
+        order, sign = ("ASC", "<") if oldest_first else ("DESC", ">")
+        with self._database.read() as connection:
+            last = connection.execute(
+                f"SELECT time, id FROM header WHERE {sound.where} "
+                f"ORDER BY time {order}, id {order} LIMIT 1 OFFSET ?",
+                [*sound.parameters, place - 1],
+            ).fetchone()
+            if last is None:
+                return place + len(bad)
+            query = (
+                f"SELECT count(*) FROM header WHERE ({narrowed.where}) AND (time, id) {sign} (?, ?)"
+            )
+            before = connection.execute(query, [*narrowed.parameters, *last]).fetchone()[0]
+        return int(before) + 1
 
     def _pairs(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[FoundHeader]:
         for row in rows:
@@ -282,7 +302,7 @@ def _damage(start: bytes, stop: bytes | None) -> str:
     for name, body in (("start", start), ("stop", stop)):
         try:
             if body is not None:
-                sound_bytes(body, f"its {name} document")
+                without_checksum(body, f"its {name} document")
         except StoreDamaged as error:
             return str(error)
     return ""

@@ -16,10 +16,10 @@ from ...core.chunks import from_ipc, to_ipc
 from ...core.documents import pack, unpack
 from ...core.errors import StoreError
 from ...core.layouts import Layout, encode_rows
-from .claims import Claims
-from .lanes import POSITIONS, Lane, sealed_end
+from .document_keys import DocumentKeys
 from .misplaced import move_misplaced
 from .reader import EmbeddedReader
+from .row_sequences import POSITIONS, RowSequence, sealed_end
 
 __all__ = ["Journal", "check_place", "encoded", "waiting_tables"]
 
@@ -31,11 +31,11 @@ class Journal:
     """
 
     def __init__(self, reader: EmbeddedReader) -> None:
-        self.claims = Claims(reader)
+        self.claims = DocumentKeys(reader)
         self._version: tuple[sqlite3.Connection, int] | None = None
-        self._known: dict[int, Lane] = {}
+        self._known: dict[int, RowSequence] = {}
 
-    def refresh(self, connection: sqlite3.Connection, sequence: Lane) -> Lane:
+    def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> RowSequence:
         """Return the sequence with its present counters, which other processes may have changed."""
         # data_version changes if another connection has written; it can be compared only with
         # values of the same connection.
@@ -70,7 +70,10 @@ class Journal:
             self._known.pop(number, None)
 
     def append(
-        self, connection: sqlite3.Connection, sequence: Lane, rows: Sequence[Mapping[str, Any]]
+        self,
+        connection: sqlite3.Connection,
+        sequence: RowSequence,
+        rows: Sequence[Mapping[str, Any]],
     ) -> int:
         """Add the rows that are not stored yet, and return their number.
 
@@ -98,7 +101,9 @@ class Journal:
         sequence.waiting_bytes += size
         return added
 
-    def append_table(self, connection: sqlite3.Connection, sequence: Lane, table: pa.Table) -> None:
+    def append_table(
+        self, connection: sqlite3.Connection, sequence: RowSequence, table: pa.Table
+    ) -> None:
         """Add a page, encoded as a chunk, whose uids have been claimed."""
         check_place(sequence)
         body = to_ipc(table)
@@ -111,7 +116,7 @@ class Journal:
         sequence.waiting_bytes += len(body)
 
 
-def check_place(sequence: Lane) -> None:
+def check_place(sequence: RowSequence) -> None:
     """Refuse to store at a position that a sealed chunk has, where no reader expects a row.
 
     This is a safeguard: :meth:`Journal.refresh` looks where the chunks end if anybody has sealed.
@@ -131,7 +136,7 @@ def check_place(sequence: Lane) -> None:
 
 def waiting_tables(
     connection: sqlite3.Connection,
-    lane: Lane,
+    lane: RowSequence,
     first: int = 0,
     most_rows: int = POSITIONS,
     most_bytes: int = 2**63,
@@ -153,7 +158,7 @@ def waiting_tables(
 
 def encoded(
     journal: Iterable[tuple[int, int | None, bytes]],
-    lane: Lane,
+    lane: RowSequence,
     most_rows: int = POSITIONS,
     most_bytes: int = 2**63,
 ) -> Iterator[tuple[int, pa.Table]]:

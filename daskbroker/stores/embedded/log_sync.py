@@ -144,8 +144,8 @@ class LogSync:
                 lambda: self._synced >= ticket or self._trouble is not None, PATIENCE_SECONDS
             ):
                 raise StoreError(
-                    f"the log {self._path} has not been synced for {PATIENCE_SECONDS:.0f} s: does "
-                    "the disk answer? Nothing of this document was stored"
+                    f"the log {self._path} has not been synced for {PATIENCE_SECONDS:.0f} s: "
+                    "check the disk. Nothing of this document was stored"
                 )
 
     def check(self, connection: sqlite3.Connection) -> None:

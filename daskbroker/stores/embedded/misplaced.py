@@ -15,7 +15,7 @@ import numpy as np
 from ...core.chunks import from_ipc
 from ...core.documents import unpack
 from ...core.layouts import cells
-from .lanes import POSITIONS, Lane
+from .row_sequences import POSITIONS, RowSequence
 from .uid_keys import uid_keys
 
 __all__ = ["move_misplaced"]
@@ -23,44 +23,46 @@ __all__ = ["move_misplaced"]
 logger = logging.getLogger(__name__)
 
 
-def move_misplaced(connection: sqlite3.Connection, lane: Lane, sealed: int) -> None:
-    """Give the rows of a sequence before ``sealed`` new positions, from ``lane.next`` on."""
+def move_misplaced(connection: sqlite3.Connection, sequence: RowSequence, sealed: int) -> None:
+    """Give the rows of a sequence before ``sealed`` new positions, from ``sequence.next`` on."""
     moved = 0
-    for place, rows, body in list(_rows_before(connection, lane, sealed)):
-        new = lane.number * POSITIONS + lane.next
+    for place, rows, body in list(_rows_before(connection, sequence, sealed)):
+        new = sequence.number * POSITIONS + sequence.next
         connection.execute("UPDATE journal SET id = ? WHERE id = ?", (new, place))
-        old = place - lane.number * POSITIONS
-        uids = [unpack(body)[lane.layout.uid]] if rows is None else _page_uids(lane, body)
-        keys = uid_keys(uids, lane.layout.kind, lane.run_number)
-        _note_moved(connection, lane, keys, old)
-        lane.next += rows or 1
+        old = place - sequence.number * POSITIONS
+        uids = [unpack(body)[sequence.layout.uid]] if rows is None else _page_uids(sequence, body)
+        keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
+        _note_moved(connection, sequence, keys, old)
+        sequence.next += rows or 1
         moved += rows or 1
-    stream = lane.metadata.get("stream", lane.layout.kind)
+    stream = sequence.metadata.get("stream", sequence.layout.kind)
     logger.warning(
         "run %r, stream %r: %d rows of the journal were at positions that sealed chunks have, "
         "stored so by an earlier version in a forked process; they now come after all others",
-        lane.run, stream, moved,
+        sequence.run, stream, moved,
     )  # fmt: skip
 
 
 def _rows_before(
-    connection: sqlite3.Connection, lane: Lane, sealed: int
+    connection: sqlite3.Connection, sequence: RowSequence, sealed: int
 ) -> Iterator[tuple[int, int | None, bytes]]:
-    low = lane.number * POSITIONS
+    low = sequence.number * POSITIONS
     query = "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id"
     return connection.execute(query, (low, low + sealed))
 
 
-def _page_uids(lane: Lane, body: bytes) -> list[str]:
-    return list(cells(from_ipc(body, [lane.layout.uid]), lane.layout.uid))
+def _page_uids(sequence: RowSequence, body: bytes) -> list[str]:
+    return list(cells(from_ipc(body, [sequence.layout.uid]), sequence.layout.uid))
 
 
-def _note_moved(connection: sqlite3.Connection, lane: Lane, keys: np.ndarray, old: int) -> None:
+def _note_moved(
+    connection: sqlite3.Connection, sequence: RowSequence, keys: np.ndarray, old: int
+) -> None:
     """Update the positions in ``document_key``; the uids of a page may not be in it yet."""
     connection.executemany(
         "UPDATE document_key SET position = ? WHERE hash = ? AND sequence = ? AND position = ?",
         [
-            (lane.next + place, key, lane.number, old + place)
+            (sequence.next + place, key, sequence.number, old + place)
             for place, key in enumerate(keys.tolist())
         ],
     )

@@ -62,7 +62,7 @@ def check_old_footer(data: memoryview, begin: int, schema: pa.Schema) -> None:
     place = FIRST
     for group in footer[ROW_GROUPS]:
         if len(group[COLUMNS]) != len(schema.names):
-            raise StoreDamaged("its columns are not as many as its schema has")
+            raise StoreDamaged("the number of its columns differs from that of its schema")
         for column in group[COLUMNS]:
             facts = column[FACTS]
             if min(facts[PAGES], facts.get(DICTIONARY, facts[PAGES])) != place:
@@ -77,11 +77,11 @@ def check_old_footer(data: memoryview, begin: int, schema: pa.Schema) -> None:
 def _check_schema(schema: pa.Schema, noted: bytes | None, rows: int) -> None:
     """Compare Parquet's schema with Arrow's, which is stored beside it, and with the kinds."""
     if noted is None:
-        raise StoreDamaged("it has no schema of Arrow")
+        raise StoreDamaged("it has no Arrow schema")
     told = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(noted, validate=True)))
     for one, other in zip(schema, told, strict=True):
         if (one.name, one.type, one.nullable) != (other.name, other.type, other.nullable):
-            raise StoreDamaged(f"its schemas tell different things of column {other.name!r}")
+            raise StoreDamaged(f"its schemas disagree about column {other.name!r}")
         kind, notes = field_kind(one)
         check_notes(notes, rows)
         if not _fits(kind, one.type):
@@ -91,7 +91,7 @@ def _check_schema(schema: pa.Schema, noted: bytes | None, rows: int) -> None:
 def check_old_table(table: pa.Table, rows: int) -> None:
     """Check rows and gaps of a table against the footer; raise StoreDamaged if they differ."""
     if table.num_rows != rows:
-        raise StoreDamaged(f"{table.num_rows:,} rows could be read of {rows:,}")
+        raise StoreDamaged(f"{table.num_rows:,} rows could be read instead of {rows:,}")
     for place, arrow_field in enumerate(table.schema):
         kind, _ = field_kind(arrow_field)
         if table.column(place).null_count and not kind.nulls and kind.name != "null":

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ...core.forking import in_each_process
 
-__all__ = ["State", "close_below", "opened", "state_of"]
+__all__ = ["State", "close_below", "file_in_use", "state_of"]
 
 MOST_OPEN = 128
 """Maximum number of files that stay open in a process."""
@@ -40,7 +40,7 @@ def state_of(found: os.stat_result) -> State:
     )  # fmt: skip
 
 
-class Opened:
+class OpenFile:
     """Holder of a file that one thread uses for a while.
 
     Attributes
@@ -54,12 +54,12 @@ class Opened:
 
 
 @contextmanager
-def opened(path: Path, state: State) -> Iterator[Opened]:
+def file_in_use(path: Path, state: State) -> Iterator[OpenFile]:
     """Return a context with the open file of this state, if any, which no other thread has."""
     key = str(path)
     with _lock:
         found = _waiting.pop(key, None)
-    mine = Opened(found[1] if found is not None and found[0] == state else None)
+    mine = OpenFile(found[1] if found is not None and found[0] == state else None)
     yield mine  # after an error in the block, the file is not kept
     if mine.file is not None:
         with _lock:

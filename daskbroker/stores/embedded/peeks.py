@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from ...core.peeks import Peek
-from .database import Database, plain_text
+from ..stored_text import storable
+from .database import Database
 
 __all__ = ["find_peeks", "list_peeks", "put_peeks"]
 
@@ -26,7 +27,7 @@ NAMES = "run, descriptor, key, sort, body"
 
 def list_peeks(database: Database, runs: Sequence[str]) -> list[Peek]:
     """Return the peeks of some runs; none if the store lacks the table."""
-    names = {plain_text(uid): uid for uid in runs}
+    names = {storable(uid): uid for uid in runs}
     found = _select(database, "run IN (SELECT value FROM json_each(?))", [*names])
     return _peeks((names[run], *rest) for run, *rest in found)
 
@@ -46,9 +47,9 @@ def put_peeks(database: Database, peeks: Sequence[Peek]) -> None:
             f"INSERT OR REPLACE INTO peek ({NAMES}) VALUES (?, ?, ?, ?, ?)",
             [
                 (
-                    plain_text(peek.run),
-                    plain_text(peek.descriptor),
-                    plain_text(peek.key),
+                    storable(peek.run),
+                    storable(peek.descriptor),
+                    storable(peek.key),
                     peek.sort,
                     peek.body(),
                 )

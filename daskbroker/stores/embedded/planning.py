@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,18 +16,16 @@ from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata
 from ...core.planning import PlanBuilder
 from .journal import encoded
-from .lanes import POSITIONS, Lane
+from .row_sequences import POSITIONS, RowSequence
 from .sealing import read_schema
 
 __all__ = ["PlannedSequence", "add_sequences", "among"]
 
 CHUNKS = (
-    "SELECT id, sequence, first, rows, bytes, seq_min, seq_max, time_min, time_max, "
-    '"distinct", ordered, schema, path, offset, length FROM chunk '
-    "WHERE sequence {among} ORDER BY sequence, first"
+    "SELECT schema, sequence, id, path, offset, length, first, "
+    + ", ".join(f'"{name}"' for name in Statistics._fields)
+    + " FROM chunk WHERE sequence {among} ORDER BY sequence, first"
 )
-SCHEMA = 11
-"""Index of ``schema`` in a row of :data:`CHUNKS`."""
 WAITING = (
     "SELECT sequence.id, journal.id, rows, body FROM sequence CROSS JOIN journal ON "
     f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
@@ -107,7 +106,7 @@ class _Schemas:
         sequences: Sequence[PlannedSequence],
     ) -> None:
         events = [one.number for one in sequences if one.layout is EVENT]
-        wanted = {chunk[SCHEMA] for number in events for chunk in chunks.get(number, ())}
+        wanted = {schema for number in events for schema, *_ in chunks.get(number, ())}
         self._bodies: dict[int, str] = {}
         if wanted:
             condition, numbers = among(sorted(wanted))
@@ -132,13 +131,10 @@ class _Schemas:
 
 
 def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Schemas) -> None:
-    number, _, first, *facts, ordered, schema, path, offset, length = chunk
-    rows, nbytes, low, high, begin, end, distinct = facts
+    schema, _, number, path, offset, length, first, *row = chunk
     key = number if path is None else path if offset is None else (path, offset, length)
-    sequence.builder.add_chunk(
-        sequence.place, key, first, schemas.of(sequence, schema),
-        Statistics(rows, nbytes, low, high, _nan(begin), _nan(end), distinct, bool(ordered)),
-    )  # fmt: skip
+    facts = Statistics._make(math.nan if value is None else value for value in row)
+    sequence.builder.add_chunk(sequence.place, key, first, schemas.of(sequence, schema), facts)
 
 
 def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None, bytes]]) -> None:
@@ -148,10 +144,8 @@ def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None
     """
     owner = sequence.owner
     metadata = chunk_metadata(sequence.layout, owner)
-    lane = Lane(sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata)
-    for position, table in encoded(journal, lane):
+    rows = RowSequence(
+        sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata
+    )
+    for position, table in encoded(journal, rows):
         sequence.builder.add_table(sequence.place, position, table)
-
-
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else value

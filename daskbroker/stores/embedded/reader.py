@@ -105,8 +105,8 @@ class EmbeddedReader(ChunkReader):
         if Path(self.root).is_dir():
             return StoreDamaged(f"{path} is missing{seen_from()}")
         return StoreNotFound(
-            f"the store's folder {self.root} is not there{seen_from()}; workers read the files of "
-            "a store themselves, so they must all see it under the same path"
+            f"the store's folder {self.root} does not exist{seen_from()}; workers read the store's "
+            "files themselves, so they must all see it under the same path"
         )
 
     def _replaced(self) -> StoreError:

@@ -22,21 +22,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...core.chunks import Statistics, column_kinds, statistics, to_ipc
+from ...core.chunks import column_kinds, statistics, to_ipc
 from ...core.codec import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
 from ...core.errors import StoreDamaged, naming
 from ...core.file_names import file_name
 from ...core.layouts import encode_page, join_tables
-from ...core.pages import CHUNK_BYTES, CHUNK_ROWS, page_parts
+from ...core.page_parts import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from .chunk_files import encoded_file
 from .database import CHUNK_FOLDER, Database
 from .journal import Journal, check_place, waiting_tables
-from .lanes import POSITIONS, Lane, sealed_end
+from .row_sequences import POSITIONS, RowSequence, sealed_end
 
-__all__ = ["seal_lane", "seal_page", "sweep"]
+__all__ = ["seal_page", "seal_sequence", "sweep"]
 
 INLINE_BYTES = 64 * 2**10
 """Maximum bytes of a chunk that is kept inside SQLite."""
@@ -44,31 +44,33 @@ ORPHAN_SECONDS = 3600.0
 """Seconds after which a file that no chunk names is removed; its writer may still be at work."""
 
 
-def seal_lane(database: Database, journal: Journal, lane: Lane) -> int:
+def seal_sequence(database: Database, journal: Journal, sequence: RowSequence) -> int:
     """Pack the rows that the journal holds of a sequence; return the number of chunks made."""
     made = 0
-    rounds = Rounds(f"sealing the {lane.layout.kind}s of run {lane.run!r} in {database.root}")
+    rounds = Rounds(
+        f"sealing the {sequence.layout.kind}s of run {sequence.run!r} in {database.root}"
+    )
     while True:
         with database.snapshot() as connection:
-            waiting = list(waiting_tables(connection, lane, 0, CHUNK_ROWS, CHUNK_BYTES))
-            sealed = sealed_end(connection, lane.number)
+            waiting = list(waiting_tables(connection, sequence, 0, CHUNK_ROWS, CHUNK_BYTES))
+            sealed = sealed_end(connection, sequence.number)
         if not waiting:
             return made
         rounds.check(waiting[0][0])
         if waiting[0][0] < sealed:  # rows at positions that chunks have; see misplaced.py
             with database.write() as connection:
-                journal.forget(lane.number)
-                journal.refresh(connection, lane)  # moves these rows behind all others
+                journal.forget(sequence.number)
+                journal.refresh(connection, sequence)  # moves these rows behind all others
             continue
-        table = join_tables(lane.layout, [table for _, table in waiting], lane.metadata)
-        known, complete = _publish(database, journal, lane, waiting[0][0], table)
+        table = join_tables(sequence.layout, [table for _, table in waiting], sequence.metadata)
+        known, complete = _publish(database, journal, sequence, waiting[0][0], table)
         made += known
         if complete:
             return made
 
 
 def seal_page(
-    database: Database, journal: Journal, lane: Lane, page: Mapping[str, Any]
+    database: Database, sequence: RowSequence, page: Mapping[str, Any]
 ) -> list[tuple[pa.Table, Path | None]]:
     """Encode a large page as chunks and write their files; :func:`add_chunks` adds these.
 
@@ -79,9 +81,9 @@ def seal_page(
     """
     written: list[tuple[pa.Table, Path | None]] = []
     try:
-        for part in page_parts(lane.layout, page):
-            table = encode_page(lane.layout, part, lane.metadata)
-            written.append((table, _write(database, lane, table)))
+        for part in page_parts(sequence.layout, page):
+            table = encode_page(sequence.layout, part, sequence.metadata)
+            written.append((table, _write(database, sequence, table)))
     except BaseException:
         discard_files(written)
         raise
@@ -99,12 +101,12 @@ def discard_files(written: Iterable[tuple[pa.Table, Path | None]]) -> None:
 # -- files -----------------------------------------------------------------------------------
 
 
-def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
+def _write(database: Database, sequence: RowSequence, table: pa.Table) -> Path | None:
     """Write a chunk's file under a temporary name; None if the chunk is kept in SQLite."""
     # The first size takes no time to compute; the second is smaller if columns are slices.
     if table.get_total_buffer_size() <= INLINE_BYTES or table.nbytes <= INLINE_BYTES:
         return None
-    folder = database.root / CHUNK_FOLDER / file_name(lane.run)
+    folder = database.root / CHUNK_FOLDER / file_name(sequence.run)
     temporary = folder / f".{os.getpid()}-{threading.get_ident()}-{time.time_ns()}.part"
     # Texts other than uids often repeat, so a dictionary saves space.
     texts = [
@@ -126,12 +128,12 @@ def _write(database: Database, lane: Lane, table: pa.Table) -> Path | None:
     return temporary
 
 
-def _final_path(temporary: Path, lane: Lane, first: int, rows: int) -> Path:
-    stream = file_name(lane.metadata.get("stream", lane.layout.kind))
+def _final_path(temporary: Path, sequence: RowSequence, first: int, rows: int) -> Path:
+    stream = file_name(sequence.metadata.get("stream", sequence.layout.kind))
     # The random part makes the name unique, also among copies of the store. The number of rows
     # comes last, where the reader looks for it.
     return temporary.with_name(
-        f"{stream}-{lane.number}-{first}-{uuid.uuid4().hex[:12]}-{rows}.parquet"
+        f"{stream}-{sequence.number}-{first}-{uuid.uuid4().hex[:12]}-{rows}.parquet"
     )
 
 
@@ -164,7 +166,7 @@ def sweep(database: Database) -> int:
 
 
 def _publish(
-    database: Database, journal: Journal, lane: Lane, first: int, table: pa.Table
+    database: Database, journal: Journal, sequence: RowSequence, first: int, table: pa.Table
 ) -> tuple[int, bool]:
     """Add a chunk of journal rows to the manifest, and remove the rows from the journal.
 
@@ -174,27 +176,27 @@ def _publish(
         Number of chunks added, which is 0 if another process was first; and whether the journal
         has no more rows of the sequence.
     """
-    temporary = _write(database, lane, table)
-    final = _move(database, temporary, lane, first, table.num_rows)
+    temporary = _write(database, sequence, table)
+    final = _move(database, temporary, sequence, first, table.num_rows)
     rows = table.num_rows
-    low = lane.number * POSITIONS + first
+    low = sequence.number * POSITIONS + first
     with database.write() as connection:
         here = connection.execute(
             "SELECT total(coalesce(rows, 1)) FROM journal WHERE id >= ? AND id < ?",
             (low, low + rows),
         ).fetchone()[0]
         # Another process has sealed these rows since they were read.
-        if here != rows or sealed_end(connection, lane.number) > first:
-            journal.forget(lane.number)
+        if here != rows or sealed_end(connection, sequence.number) > first:
+            journal.forget(sequence.number)
             discard_files([(table, final)])
             return 0, False
-        journal.claims.note_pages(connection, lane, first, rows)
-        add_chunk(connection, database, lane, first, table, final)
+        journal.claims.note_pages(connection, sequence, first, rows)
+        add_chunk(connection, database, sequence, first, table, final)
         connection.execute("DELETE FROM journal WHERE id >= ? AND id < ?", (low, low + rows))
-        journal.forget(lane.number)
+        journal.forget(sequence.number)
         more = connection.execute(
             "SELECT 1 FROM journal WHERE id >= ? AND id < ? LIMIT 1",
-            (lane.number * POSITIONS, (lane.number + 1) * POSITIONS),
+            (sequence.number * POSITIONS, (sequence.number + 1) * POSITIONS),
         ).fetchone()
     return 1, more is None
 
@@ -202,25 +204,25 @@ def _publish(
 def add_chunks(
     connection: sqlite3.Connection,
     database: Database,
-    lane: Lane,
+    sequence: RowSequence,
     written: list[tuple[pa.Table, Path | None]],
 ) -> None:
     """Add the chunks of a page to the manifest, from the sequence's next position on."""
-    check_place(lane)
+    check_place(sequence)
     for table, temporary in written:
-        final = _move(database, temporary, lane, lane.next, table.num_rows)
-        add_chunk(connection, database, lane, lane.next, table, final)
-        lane.next += table.num_rows
-        lane.sealed = lane.next
+        final = _move(database, temporary, sequence, sequence.next, table.num_rows)
+        add_chunk(connection, database, sequence, sequence.next, table, final)
+        sequence.next += table.num_rows
+        sequence.sealed = sequence.next
     database.check_place()  # so that files and manifest are in the same folder
 
 
 def _move(
-    database: Database, temporary: Path | None, lane: Lane, first: int, rows: int
+    database: Database, temporary: Path | None, sequence: RowSequence, first: int, rows: int
 ) -> Path | None:
     if temporary is None:
         return None
-    final = _final_path(temporary, lane, first, rows)
+    final = _final_path(temporary, sequence, first, rows)
     with database.errors(), naming(final):
         try:
             publish_file(temporary, final)
@@ -234,29 +236,29 @@ def _move(
 def add_chunk(
     connection: sqlite3.Connection,
     database: Database,
-    lane: Lane,
+    sequence: RowSequence,
     first: int,
     table: pa.Table,
     path: Path | None,
 ) -> None:
     """Add one row to the manifest, and the body of a small chunk, which has no ``path``."""
-    facts = statistics(lane.layout, table)
+    facts = statistics(sequence.layout, table)
     place = None if path is None else path.relative_to(database.root).as_posix()
-    cursor = connection.execute(
-        "INSERT INTO chunk VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-        (lane.number, first, *_as_row(facts), _schema_number(connection, table), place),
+    row = (
+        None,
+        sequence.number,
+        first,
+        *facts,
+        _schema_number(connection, table),
+        place,
+        None,
+        None,
     )
+    cursor = connection.execute(f"INSERT INTO chunk VALUES ({','.join('?' * len(row))})", row)
     if path is None:
         body = to_ipc(table)
         connection.execute("INSERT INTO chunk_body VALUES (?, ?)", (cursor.lastrowid, body))
         database.small_bytes += len(body)
-
-
-def _as_row(facts: Statistics) -> tuple[Any, ...]:
-    return (
-        facts.rows, facts.bytes, facts.seq_min, facts.seq_max, facts.time_min, facts.time_max,
-        facts.distinct, int(facts.ordered),
-    )  # fmt: skip
 
 
 def _schema_number(connection: sqlite3.Connection, table: pa.Table) -> int:

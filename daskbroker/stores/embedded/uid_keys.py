@@ -34,7 +34,7 @@ def uid_key(uid: str, kind: str, run: int) -> int:
     run
         Key of its run in the store.
     """
-    state = _state(_seed(kind), _encoded(uid))
+    state = _state(_seed(kind), uid.encode("utf8", "surrogatepass"))
     return (run << KEY_BITS) + (state >> (64 - KEY_BITS))
 
 
@@ -68,7 +68,3 @@ def _state(seed: int, body: bytes) -> int:
 @cache
 def _seed(kind: str) -> int:
     return _state(0, kind.encode())
-
-
-def _encoded(uid: str) -> bytes:
-    return uid.encode("utf8", "surrogatepass")

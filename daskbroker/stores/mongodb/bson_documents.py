@@ -31,13 +31,18 @@ from bson.regex import Regex
 from bson.timestamp import Timestamp
 
 from ...core.documents import Document, equal, pack, plain, unpack
+from ...core.dtypes import fields_dtype, fields_text
 from ...core.errors import BadDocument, StoreDamaged
+from ...core.field_rows import has_fields
+from ...core.frozen import ArrayList
 from ...core.stored import fault_of
+from ..stored_text import storable
 
 __all__ = [
     "ARRAYS",
     "CODEC",
     "LARGEST",
+    "ROWS",
     "SIDE",
     "check_size",
     "checked_from_bson",
@@ -47,7 +52,6 @@ __all__ = [
     "is_packed",
     "is_simple",
     "sparse_bson",
-    "storable",
     "to_bson",
 ]
 
@@ -55,6 +59,8 @@ SIDE = "_daskbroker"
 """Key of what is stored beside the plain form of a document."""
 ARRAYS = "arrays"
 """Key below :data:`SIDE` for the dtypes of arrays, which are lists in BSON."""
+ROWS = "rows"
+"""Key below :data:`SIDE` for path, fields and shape of structured arrays, which are lists too."""
 ARRAY_DTYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "f4")
 """Dtypes that have to be noted; the others are restored from the values of the lists."""
 LARGEST = 16_000_000
@@ -156,15 +162,20 @@ def to_bson(doc: Mapping[str, Any], run: str | None = None) -> RawBSONDocument:
     simple = plain(doc)
     encoded = _encoded(simple)
     side: dict[str, Any] = {} if run is None else {"run": storable(run)}
-    arrays = _array_dtypes(doc)
-    if arrays:
-        side[ARRAYS] = arrays
-    if encoded is not None and not side:
-        return RawBSONDocument(encoded)
     if encoded is None:
         side["packed"] = Binary(pack(doc))
         simple = dict(_holdable(simple))
+    else:
+        side |= _notes_of_arrays(doc)
+    if encoded is not None and not side:
+        return RawBSONDocument(encoded)
     return RawBSONDocument(bson.encode({**simple, SIDE: side}, codec_options=ENCODING))
+
+
+def _notes_of_arrays(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is to be noted of the arrays of a document, which are lists in BSON."""
+    dtypes, rows = _array_dtypes(doc), list(_structured(doc))
+    return ({ARRAYS: dtypes} if dtypes else {}) | ({ROWS: rows} if rows else {})
 
 
 def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
@@ -173,8 +184,45 @@ def _array_dtypes(doc: Mapping[str, Any]) -> dict[str, str]:
     if not isinstance(data, dict) or np.ndarray not in set(map(type, data.values())):
         return {}
     arrays = {key: value for key, value in data.items() if isinstance(value, np.ndarray)}
-    noted = {key: value.dtype.str[1:] for key, value in arrays.items() if is_simple(key)}
+    noted = {key: value.dtype.str[1:] for key, value in arrays.items()}
     return {key: text for key, text in noted.items() if text in ARRAY_DTYPES}
+
+
+def _structured(doc: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Yield ``[path, fields, shape]`` of each structured array in an event or a descriptor."""
+    for key, value in (doc.get("data") or {}).items() if isinstance(doc.get("data"), dict) else ():
+        if has_fields(value):
+            yield [["data", key], fields_text(value.dtype), list(value.shape)]
+    if "data_keys" in doc:
+        yield from _structured_inside(doc.get("configuration"), ["configuration"])
+
+
+def _structured_inside(value: Any, path: list[str]) -> Iterator[list[Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _structured_inside(item, [*path, key])
+    elif has_fields(value):
+        yield [path, fields_text(value.dtype), list(value.shape)]
+
+
+def _with_rows(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with its structured arrays as lists that remember their dtype."""
+    noted = side.get(ROWS)
+    for item in noted if isinstance(noted, list) else ():
+        try:
+            path, text, shape = item
+            doc = _with_array(doc, list(path), fields_dtype(text), tuple(shape))
+        except (ValueError, TypeError):
+            raise StoreDamaged(f"{SIDE}.{ROWS} is not sound: {item!r:.60}") from None
+    return doc
+
+
+def _with_array(value: Any, path: list[str], dtype: np.dtype, shape: tuple[int, ...]) -> Any:
+    if not path:
+        return ArrayList(value, dtype, shape) if isinstance(value, list) else value
+    if not isinstance(value, dict) or path[0] not in value:
+        return value  # it was not fetched
+    return {**value, path[0]: _with_array(value[path[0]], path[1:], dtype, shape)}
 
 
 def _with_arrays(doc: dict[str, Any], side: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,14 +267,6 @@ def is_packed(doc: Mapping[str, Any]) -> bool:
 def is_simple(key: str) -> bool:
     """Return whether a key has no special meaning in a path of MongoDB."""
     return bool(key) and "." not in key and not key.startswith("$") and "\0" not in key
-
-
-def storable(text: str) -> str:
-    """Return text with lone surrogates escaped, as BSON needs it.
-
-    Uids are stored and looked up in this form.
-    """
-    return text.encode("utf8", "backslashreplace").decode()
 
 
 def _encoded(doc: dict[str, Any]) -> bytes | None:
@@ -276,9 +316,10 @@ def from_bson(found: Mapping[str, Any]) -> dict[str, Any]:
     if "packed" in side:
         content = unpack(side["packed"])
         if not isinstance(content, dict):
-            raise StoreDamaged(f"{SIDE}.packed holds no document")
+            raise StoreDamaged(f"{SIDE}.packed is not a document")
         return content
-    return _with_arrays({k: v for k, v in found.items() if k not in ("_id", SIDE)}, side)
+    doc = {k: v for k, v in found.items() if k not in ("_id", SIDE)}
+    return _with_rows(_with_arrays(doc, side), side)
 
 
 def document_from_bson(found: Mapping[str, Any]) -> Document:

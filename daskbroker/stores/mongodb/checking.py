@@ -19,9 +19,11 @@ from ...core.run_plan import stream_of
 from ...core.search import Search
 from ...core.validate import check_keys, document_label
 from ..checking import CheckedHeader, check_document, told
-from .bson_documents import foreign_values, from_bson, storable
-from .database import CHUNKS, Database, OwnCursor
+from ..stored_text import storable
+from .bson_documents import foreign_values, from_bson
+from .database import CHUNKS, Database
 from .filters import Filter
+from .own_cursor import OwnCursor
 from .references import of_runs
 from .sealed_rows import MARKS
 
@@ -175,14 +177,10 @@ def check_journal(
         with database.errors():
             shown = {"uid": 1, "resource_id": 1, "_daskbroker": 1}
             owners = database.collection(resource.kind).find(of_runs([storable(run)]), shown)
-            uids = [_uid_of(resource, doc) for doc in owners]
+            uids = [storable(str(doc.get(resource.uid, doc["_id"]))) for doc in owners]
         for begin in range(0, len(uids), BATCH):
             some = {"$in": uids[begin : begin + BATCH]}
             yield from _check_each(database, datum, {datum.owner: some})
-
-
-def _uid_of(layout: Layout, found: Raw) -> str:
-    return storable(str(found.get(layout.uid, found["_id"])))
 
 
 def _check_each(

@@ -14,7 +14,6 @@ position are a unique key, so only one of two concurrent sealers succeeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +31,8 @@ from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
 from ...core.listing import listed
-from .bson_documents import LARGEST, storable
+from ..stored_text import storable
+from .bson_documents import LARGEST
 from .database import CHUNKS, COLUMNS, Database
 
 __all__ = [
@@ -120,7 +120,7 @@ def store_columns(
         "owner": storable(owner),
         "run": storable(run),
         "first": first,
-        **asdict(statistics(EVENT, table)),
+        **statistics(EVENT, table)._asdict(),
         "whole": whole,
         "schema": to_json(kinds),
         "journal": journal,
@@ -212,7 +212,7 @@ def chunk_key(manifest: Manifest) -> tuple[Any, ...]:
 
 def facts_of(manifest: Manifest) -> Statistics:
     """Return the statistics of a chunk."""
-    return Statistics(**{name: manifest[name] for name in Statistics.__slots__})
+    return Statistics(**{name: manifest[name] for name in Statistics._fields})
 
 
 @lru_cache(maxsize=1000)
@@ -299,7 +299,7 @@ def _assembled(
     parts = [_decoded(f"{where}, column {name!r}", bodies[name], None) for name in names]
     for name, part in zip(names, parts, strict=True):
         if part.num_rows != rows or part.column_names != [name]:
-            raise StoreDamaged(f"{where}, column {name!r}: it holds something else")
+            raise StoreDamaged(f"{where}, column {name!r}: it contains something else")
     schema = pa.schema([part.schema.field(0) for part in parts], metadata=parts[0].schema.metadata)
     return pa.Table.from_arrays([part.column(0) for part in parts], schema=schema)
 

@@ -25,27 +25,27 @@ from pymongo.errors import (
     ConfigurationError,
     DuplicateKeyError,
     InvalidURI,
-    OperationFailure,
     PyMongoError,
 )
 
 from ...core.chunks import place_identity
-from ...core.errors import BadDocument, ConfigError, StoreError, StoreReadOnly, StoreUnavailable
-from ...core.forking import Origin, ProcessLock, in_each_process, leave_to_parent
+from ...core.errors import ConfigError, StoreError, StoreReadOnly, StoreUnavailable
+from ...core.forking import ProcessLock, in_each_process, leave_to_parent
 from ...core.formats import check_format
 from ...core.redaction import address_of, label_of
 from ...core.settings import setting
 from .acknowledgement import (
     client_options,
     insert_seconds,
-    is_unavailable,
     read_concern,
     write_concern,
 )
 from .bson_documents import CODEC
+from .clients import check_names_database, close_all
 from .indexes import ASSET_INDEXES, METADATA_INDEXES, OWN_INDEXES, missing_indexes
+from .server_errors import store_error
 
-__all__ = ["Database", "OwnCursor"]
+__all__ = ["Database"]
 
 FORMAT_VERSION = 1
 META = "daskbroker_meta"
@@ -55,11 +55,6 @@ COLUMNS = "event_chunk_column"
 PEEKS = "daskbroker_peek"
 LOOK_SECONDS = 1.0
 """Maximum seconds until this process notices changes by others, if each look costs a query."""
-NO_PERMISSION = (13, 18)
-"""Error codes of MongoDB for missing permissions and failed authentication."""
-REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
-"""Error codes of MongoDB for a document that it cannot hold."""
-
 MANY = 16
 """Number of values in a query above which :data:`CLASSIC` pays."""
 CLASSIC: tuple[dict[str, Any], ...] = ({"$unset": "_"},)
@@ -118,8 +113,8 @@ class Database:
         self._insert_seconds = insert_seconds(uri)
         for one in (uri, assets):
             if one is not None:
-                _database_name(one)
-        weakref.finalize(self, _close_all, self._clients, self._left)
+                check_names_database(one)
+        weakref.finalize(self, close_all, self._clients, self._left)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
@@ -476,16 +471,7 @@ class Database:
             self._leave_clients()
             raise
         except PyMongoError as error:
-            if is_unavailable(error):
-                raise StoreUnavailable(
-                    f"{self.label} does not answer{_about(what)}, or not in time; what was stored "
-                    f"before is safe. A document that was being inserted may or may not be "
-                    f"stored; inserting it again, when the server is back, is safe "
-                    f"({_short(error)})"
-                ) from error
-            if isinstance(error, OperationFailure):
-                raise self._translated(error, what) from error
-            raise StoreError(f"{self.label}{_about(what)}: {_short(error)}") from error
+            raise store_error(self.label, what, error) from error
 
     def _leave_clients(self) -> None:
         """Set the clients aside, so that new ones are made.
@@ -497,58 +483,16 @@ class Database:
             while self._clients:
                 self._left.append(self._clients.popitem()[1])
 
-    def _translated(self, error: OperationFailure, what: str) -> Exception:
-        code = error.code
-        details: Mapping[str, Any] = error.details or {}
-        if code is None and details.get("writeErrors"):
-            code = details["writeErrors"][0]["code"]
-        if code in NO_PERMISSION:
-            return StoreReadOnly(
-                f"{self.label}: the server refuses access{_about(what)}; check user, password and "
-                f"roles ({_short(error)})"
-            )
-        if what and code in REFUSED:
-            return BadDocument(f"{what}: MongoDB cannot hold it: {_short(error)}")
-        return StoreError(f"{self.label}{_about(what)}: {_short(error)}")
-
     # -- end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the clients. Any later use raises StoreError."""
         with self._lock:
             self._closed = True
-            _close_all(self._clients, self._left)
+            close_all(self._clients, self._left)
 
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
-
-
-class OwnCursor(Iterator[dict[str, Any]]):
-    """A cursor that is used and closed only by the process that began it.
-
-    The server has one position for a cursor, so a forked child would take documents away from its
-    parent. There StoreError is raised.
-    """
-
-    def __init__(self, cursor: Any, label: str) -> None:
-        self._cursor = cursor
-        self._label = label
-        self._origin = Origin()
-
-    def __next__(self) -> dict[str, Any]:
-        if not self._origin.is_here():
-            raise StoreError(
-                f"{self._label}: this reading was begun by the process that forked this one; "
-                "begin it anew here"
-            )
-        return next(self._cursor)  # type: ignore[no-any-return]
-
-    def __enter__(self) -> OwnCursor:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._origin.is_here():
-            self._cursor.close()
 
 
 class _Lease:
@@ -565,35 +509,3 @@ class _Lease:
                 last = database._leases == 0
             if last:
                 database.close()
-
-
-def _close_all(
-    clients: dict[str, pymongo.MongoClient[dict[str, Any]]],
-    left: list[pymongo.MongoClient[dict[str, Any]]],
-) -> None:
-    while clients:
-        clients.popitem()[1].close()
-    if left:  # closing these may wait for ever if an interrupt has left a lock held
-        threading.Thread(target=_close_left, args=(left,), daemon=True).start()
-
-
-def _close_left(left: list[pymongo.MongoClient[dict[str, Any]]]) -> None:
-    while left:
-        left.pop().close()
-
-
-def _database_name(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    name = rest.rpartition("@")[2].partition("/")[2].partition("?")[0]
-    if scheme not in ("mongodb", "mongodb+srv") or not name:
-        raise ConfigError(f"{label_of(uri)} names no database; give mongodb://host/database")
-    return name
-
-
-def _about(what: str) -> str:
-    return f" ({what})" if what else ""
-
-
-def _short(error: Exception) -> str:
-    text = str(error).split(", Timeout:")[0].split(", full error:")[0]
-    return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pymongo.errors import WriteError
 
 from ...core.bad_runs import BadRun
+from ...core.bounded_dict import BoundedDict
 from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
 from ...core.damage import Damage
@@ -21,24 +22,17 @@ from ...core.external import datum_keys
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.peeks import Peek
 from ...core.planning import PlanBuilder
-from ...core.remembered import Remembered
 from ...core.run_plan import stream_of
 from ...core.settings import setting
 from ..contract import is_repeated
 from ..journalled import JournalledEventStore
 from ..spool.sending import flush_all
-from .bson_documents import (
-    SIDE,
-    check_size,
-    checked_from_bson,
-    from_bson,
-    sparse_bson,
-    storable,
-    to_bson,
-)
+from ..stored_text import storable
+from .bson_documents import SIDE, check_size, checked_from_bson, from_bson, sparse_bson, to_bson
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
-from .database import COLUMNS, REFUSED, RUNS, Database
+from .database import COLUMNS, RUNS, Database
 from .indexes import warn_of_missing
+from .journal_ranges import Range
 from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
 from .reader import MongoReader
@@ -46,7 +40,7 @@ from .reference_planning import ReferencePlanner
 from .references import find_run, has_orphans, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
-from .survey import Range
+from .server_errors import REFUSED
 from .writing import EventWriter
 
 __all__ = ["MongoEventStore"]
@@ -87,8 +81,8 @@ class MongoEventStore(JournalledEventStore):
         super()._begin()
         self._lock = threading.RLock()
         self._writer = EventWriter(self._database, self._seal_rows, self._seal_bytes)
-        self._owners: Remembered[tuple[str, str, str | None], str] = Remembered()
-        self._surveys: Remembered[tuple[str, int, int], list[Range]] = Remembered()
+        self._owners: BoundedDict[tuple[str, str, str | None], str] = BoundedDict()
+        self._surveys: BoundedDict[tuple[str, int, int], list[Range]] = BoundedDict()
         self._orphans: bool | None = None
 
     @property

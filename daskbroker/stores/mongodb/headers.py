@@ -15,20 +15,22 @@ from ...core.errors import StoreDamaged
 from ...core.search import Search
 from ..checking import CheckedHeader
 from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
-from .bad_headers import BadHeaders
+from ..stored_text import storable
+from .bad_headers import RAW, BadHeaders
 from .bson_documents import (
     check_size,
     checked_from_bson,
     from_bson,
     is_packed,
     sparse_bson,
-    storable,
     to_bson,
 )
 from .checking import check_headers
-from .database import REFUSED, Database, OwnCursor
+from .database import Database
 from .filters import Filter, query_filter, start_filter
 from .indexes import warn_of_missing
+from .own_cursor import OwnCursor
+from .server_errors import REFUSED
 
 __all__ = ["MongoHeaderStore"]
 
@@ -173,10 +175,27 @@ class MongoHeaderStore(HeaderStore):
             return
         query, offset = narrowed.query, 0
         if start > NEAR:
-            query, bad = self._bad.left_out(query)
-            yield from bad
-            offset, start, stop = start, 0, None if stop is None else stop - start
+            offset = self._offset_of(query, start, oldest_first)
+            start, stop = 0, None if stop is None else stop - start
         yield from take_sound(self._enough(query, offset, stop, oldest_first), start, stop)
+
+    def _offset_of(self, query: dict[str, Any], place: int, oldest_first: bool) -> int:
+        """Return how many runs, bad ones included, come before a position among the others."""
+        sound, bad = self._bad.left_out(query)
+        if not bad:
+            return place
+        order = ASCENDING if oldest_first else DESCENDING
+        along = [("time", order), ("_id", order)]
+        with self._database.errors():
+            starts = self._database.collection("run_start").with_options(codec_options=RAW)
+            found = starts.find(sound, {"_id": 1}).sort(along).skip(place - 1).limit(1)
+            last = next(iter(found.allow_disk_use(True)), None)
+            if last is None:
+                return place + len(bad)
+            some = {"$or": [{"_id": last["_id"]}, {"$nor": [sound]}]}
+            left = starts.find({"$and": [query, some]}, {"_id": 1}).sort(along)
+            places = [doc["_id"] for doc in left.allow_disk_use(True)]
+        return place + places.index(last["_id"])
 
     def _enough(
         self, query: dict[str, Any], offset: int, wanted: int | None, oldest_first: bool

@@ -29,7 +29,8 @@ from ...core.codec import MISSING, encode
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT
 from ...core.stored import check_column, encode_stored_rows
-from .bson_documents import CODEC, SIDE, from_bson, is_simple, storable
+from ..stored_text import storable
+from .bson_documents import CODEC, SIDE, from_bson, is_simple
 from .chunk_store import GONE, KEPT, Manifest, read_uids
 from .database import Database
 

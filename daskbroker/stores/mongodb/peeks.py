@@ -8,7 +8,7 @@ from typing import Any
 from pymongo import ReplaceOne
 
 from ...core.peeks import Peek
-from .bson_documents import storable
+from ..stored_text import storable
 from .database import PEEKS, Database
 
 __all__ = ["find_peeks", "list_peeks", "put_peeks"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -17,20 +17,21 @@ from pymongo.client_session import ClientSession
 
 from ...core.chunks import column_kinds
 from ...core.clock import seconds_of
-from ...core.codec import Kind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
+from ...core.kinds import joined_kinds
 from ...core.layouts import EVENT, event_metadata
 from ...core.planning import PlanBuilder
 from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
-from .bson_documents import SIDE, storable
+from ..stored_text import storable
+from .bson_documents import ROWS, SIDE
 from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of, sealed_end
 from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
+from .journal_ranges import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 from .reader import range_key
-from .survey import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
 
 __all__ = ["EventPlanner"]
 
@@ -284,19 +285,17 @@ class EventPlanner:
             yield from without_sealed(self._database, rows, (), doubtful)
 
     def _with_packed(self, stream: _Stream, one: Range) -> Range:
-        """Return a range whose kinds also cover the rows with values that BSON cannot hold."""
+        """Return a range whose kinds also cover the rows that the server cannot tell them of."""
         if not one.packed:
             return one
         times = {"time": {"$gte": one.begin, "$lte": one.end}}
-        query = {"$and": [stream.filter, times, {f"{SIDE}.packed": {"$exists": True}}]}
+        noted = {"$or": [{f"{SIDE}.{key}": {"$exists": True}} for key in ("packed", ROWS)]}
+        query = {"$and": [stream.filter, times, noted]}
         with self._database.errors():
             rows = list(self._database.collection("event").find(query))
         table = event_columns([rows], None, event_metadata(stream.descriptor))
-        for name, kind in column_kinds(table).items():
-            there = one.kinds.get(name)
-            if there is None or there != kind:
-                one.kinds[name] = Kind("json", True)
-        return one
+        found = column_kinds(table)
+        return replace(one, kinds=joined_kinds(one.kinds, found) if one.kinds else dict(found))
 
 
 def _chunks_stage(uids: Sequence[str]) -> dict[str, Any]:

@@ -12,14 +12,15 @@ from ...core.chunks import ChunkReader
 from ...core.clock import seconds_of
 from ...core.errors import StoreDamaged, StoreError
 from ...core.layouts import EVENT, decode_rows
+from ...core.open_brokers import reader_of
 from ...core.redaction import label_of
-from ...core.registry import reader_of
 from ...core.stored import encode_stored_rows
-from .bson_documents import from_bson, storable
+from ..stored_text import storable
+from .bson_documents import from_bson
 from .chunk_store import chunk_key, chunks_of, read_uids, stored_columns
 from .database import Database
+from .foreign_pages import read_page
 from .journal import IN_TIME, event_columns, event_projection, row_batches, uid_of
-from .pages import read_page
 from .references import datum_range
 
 __all__ = ["MongoReader", "range_key"]
@@ -57,7 +58,7 @@ class MongoReader(ChunkReader):
 
     Keys are ``("chunk", _id, rows, whole)`` for a sealed chunk, ``("event", …)`` for a range of
     the journal (see :func:`range_key`), ``("datum", run, first, last)`` for a range of a run's
-    datums, and those of :func:`daskbroker.stores.mongodb.pages.read_page`.
+    datums, and those of :func:`daskbroker.stores.mongodb.foreign_pages.read_page`.
     """
 
     uri: str = field(repr=False)

@@ -16,7 +16,7 @@ from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout
 from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners
 from ...core.stored import encode_stored_rows
-from .bson_documents import storable
+from ..stored_text import storable
 from .database import CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .references import of_runs, orphan_datums, orphan_resources, run_of, with_uid
@@ -32,7 +32,7 @@ RANGE_ROWS = 16_384
 DATUM_BYTES = 100
 """Approximate bytes of a datum."""
 
-Found = dict[str, list[dict[str, Any]]]
+DocumentsOfRuns = dict[str, list[dict[str, Any]]]
 """Documents by run."""
 
 
@@ -66,7 +66,7 @@ class ReferencePlanner:
         self._by_name = {storable(run): run for run in runs}
         self._run_of_descriptors = run_of_descriptors
         self._datum_ids = datum_ids
-        self._owned: dict[str, Found] = {}
+        self._owned: dict[str, DocumentsOfRuns] = {}
         self._faults: dict[tuple[str, str], str] = {}
 
     def plan(self, layout: Layout) -> ChunkPlan:
@@ -95,7 +95,7 @@ class ReferencePlanner:
         return builder.plan()
 
     def _take(
-        self, layout: Layout, found: Found, runs: Iterable[str], doc: Mapping[str, Any]
+        self, layout: Layout, found: DocumentsOfRuns, runs: Iterable[str], doc: Mapping[str, Any]
     ) -> None:
         """Add a stored document to ``found`` for some runs, or note a fault if it is malformed."""
         try:
@@ -108,14 +108,14 @@ class ReferencePlanner:
         for run in runs:
             found.setdefault(run, []).append(taken)
 
-    def _documents(self, layout: Layout) -> Found:
+    def _documents(self, layout: Layout) -> DocumentsOfRuns:
         if layout is DATUM:
             return self._datums()
         if layout is STREAM_DATUM:
             return self._stream_datums()
         docs = self._owners(layout)
         if layout is RESOURCE:
-            found: Found = {run: list(some) for run, some in docs.items()}
+            found: DocumentsOfRuns = {run: list(some) for run, some in docs.items()}
             for run, some in self._orphans[0].items():
                 found.setdefault(run, []).extend(some)
             return found
@@ -133,10 +133,10 @@ class ReferencePlanner:
 
     # -- resources ---------------------------------------------------------------------------
 
-    def _owners(self, layout: Layout) -> Found:
+    def _owners(self, layout: Layout) -> DocumentsOfRuns:
         """Return the resources or stream_resources that name their run."""
         if layout.kind not in self._owned:
-            found: Found = {}
+            found: DocumentsOfRuns = {}
             names = list(self._by_name)
             for doc in self._find(layout, map(of_runs, _pieces(names))):
                 run = self._by_name.get(str(run_of(doc)))
@@ -166,9 +166,9 @@ class ReferencePlanner:
 
     # -- datums ------------------------------------------------------------------------------
 
-    def _datums(self) -> Found:
+    def _datums(self) -> DocumentsOfRuns:
         few = [run for run in self._runs if run not in self._many]
-        found: Found = {}
+        found: DocumentsOfRuns = {}
         for doc in self._find(DATUM, self._owner_queries(DATUM, few)):
             runs = self._runs_of(doc)
             self._take(DATUM, found, [run for run in runs if run not in self._many], doc)
@@ -223,12 +223,12 @@ class ReferencePlanner:
 
     # -- stream_datums -----------------------------------------------------------------------
 
-    def _stream_datums(self) -> Found:
+    def _stream_datums(self) -> DocumentsOfRuns:
         runs_of = self._runs_of_owners(STREAM_DATUM)
         docs = list(self._find(STREAM_DATUM, self._owner_queries(STREAM_DATUM, self._runs)))
         owners = [doc.get("descriptor") for doc in docs]
         named = self._run_of_descriptors({uid for uid in owners if isinstance(uid, str)})
-        found: Found = {}
+        found: DocumentsOfRuns = {}
         for doc, owner in zip(docs, owners, strict=True):
             resource = doc.get(STREAM_DATUM.owner)
             having = runs_of.get(resource, []) if isinstance(resource, str) else []
@@ -240,7 +240,7 @@ class ReferencePlanner:
     # -- legacy ------------------------------------------------------------------------------
 
     @cached_property
-    def _orphans(self) -> tuple[Found, Found]:
+    def _orphans(self) -> tuple[DocumentsOfRuns, DocumentsOfRuns]:
         """Resources that name no run, and their datums, by the runs whose events use them."""
         if self._datum_ids is None:
             return {}, {}
@@ -249,8 +249,8 @@ class ReferencePlanner:
         resources = orphan_resources(
             self._database, {str(d.get("resource")) for d in datums.values()}
         )
-        found_resources: Found = {}
-        found_datums: Found = {}
+        found_resources: DocumentsOfRuns = {}
+        found_datums: DocumentsOfRuns = {}
         for run, ids in of_run.items():
             known = {doc["uid"] for doc in self._owners(RESOURCE).get(run, ())}
             mine = [datums[one] for one in ids if one in datums]

@@ -23,9 +23,11 @@ from ...core.documents import equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import DATUM, RESOURCE, Layout
 from ...core.stored import encode_stored_rows
-from .bson_documents import SIDE, check_size, from_bson, sparse_bson, storable, to_bson
-from .database import REFUSED, Database
+from ..stored_text import storable
+from .bson_documents import SIDE, check_size, from_bson, sparse_bson, to_bson
+from .database import Database
 from .indexes import warn_of_missing
+from .server_errors import REFUSED
 
 __all__ = [
     "datum_range",

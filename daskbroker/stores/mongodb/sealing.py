@@ -27,10 +27,10 @@ from pymongo.client_session import ClientSession
 
 from ...core.documents import Document
 from ...core.layouts import EVENT, decode_rows, encode_page, encode_rows, event_metadata
-from ...core.pages import CHUNK_ROWS, page_parts
+from ...core.page_parts import CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
-from .bson_documents import storable
+from ..stored_text import storable
 from .chunk_store import (
     GONE,
     KEPT,

@@ -20,14 +20,15 @@ from ...core.planning import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ...core.stored import encode_stored_rows
 from ..contract import EventStore
-from .bson_documents import checked_from_bson, storable
+from ..stored_text import storable
+from .bson_documents import checked_from_bson
 from .checking import path_in
 from .database import Database
+from .journal_ranges import range_facts
 from .reader import MongoReader
 from .references import with_uid
 from .suitcase_embedded_headers import refuse_writing, uid_of
-from .survey import range_facts
-from .value_types import depth_of, kind_of, type_of, value_of
+from .value_types import depth_of, kind_of_types, type_of, value_of
 
 __all__ = ["SuitcaseEmbeddedEventStore"]
 
@@ -199,7 +200,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         found = _listed(header, "resources")
         resources = [with_uid(RESOURCE, doc) for doc in found if isinstance(doc, dict)]
         if len(resources) < len(found):
-            raise StoreDamaged("a resource of the run is no mapping")
+            raise StoreDamaged("a resource of the run is not a mapping")
         if RESOURCE.kind in builders and resources:
             table = encode_stored_rows(RESOURCE, resources, {"run": run})
             builders[RESOURCE.kind].add_table(place, 0, table)
@@ -262,7 +263,7 @@ def _kinds(descriptor: Document, types: Sequence[Sequence[str]]) -> dict[str, Ki
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     for key, found in zip(descriptor["data_keys"], types, strict=True):
         if found:
-            kinds[f"data:{key}"] = kind_of(set(found)) or Kind("null", True)
+            kinds[f"data:{key}"] = kind_of_types(set(found)) or Kind("null", True)
             kinds[f"ts:{key}"] = Kind("float", nulls=True)
     return kinds
 

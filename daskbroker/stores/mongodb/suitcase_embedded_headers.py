@@ -15,9 +15,11 @@ from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged, StoreReadOnly
 from ...core.search import Search
 from ..contract import FoundHeader, HeaderPair, HeaderStore
-from .bson_documents import checked_from_bson, storable
-from .database import Database, OwnCursor
+from ..stored_text import storable
+from .bson_documents import checked_from_bson
+from .database import Database
 from .filters import start_filter
+from .own_cursor import OwnCursor
 
 __all__ = ["SuitcaseEmbeddedHeaderStore", "refuse_writing", "uid_of"]
 

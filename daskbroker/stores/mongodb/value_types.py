@@ -19,7 +19,7 @@ from ...core.codec import Kind
 from ...core.leaves import EXACT_INTEGER
 from .bson_documents import ARRAYS, SIDE, is_simple
 
-__all__ = ["depth_of", "kind_of", "noted_type_of", "split_types", "type_of", "value_of"]
+__all__ = ["depth_of", "kind_of_types", "noted_type_of", "split_types", "type_of", "value_of"]
 
 DEEPEST = 8
 """Maximum depth of nested arrays that are looked into."""
@@ -41,9 +41,13 @@ _SCALARS = {"double", "int", "long", "bool", "string", "null", "binData"}
 
 def value_of(key: str) -> Any:
     """Return the expression for the value under a data key, which may have any characters."""
+    return _member("$data", key)
+
+
+def _member(mapping: str, key: str) -> Any:
     if is_simple(key):
-        return f"$data.{key}"
-    return {"$getField": {"field": {"$literal": key}, "input": "$data"}}
+        return f"{mapping}.{key}"
+    return {"$getField": {"field": {"$literal": key}, "input": mapping}}
 
 
 def depth_of(claim: Mapping[str, Any]) -> int:
@@ -60,9 +64,9 @@ def depth_of(claim: Mapping[str, Any]) -> int:
 def noted_type_of(key: str, claim: Mapping[str, Any]) -> Any:
     """Return the expression for the type of an event's value, followed by its noted dtype."""
     depth, value = depth_of(claim), value_of(key)
-    if not depth or not is_simple(key):
+    if not depth:
         return type_of(value, depth)
-    noted = f"${SIDE}.{ARRAYS}.{key}"
+    noted = _member(f"${SIDE}.{ARRAYS}", key)
     return {"$concat": [type_of(value, depth), {"$ifNull": [noted, ""]}]}
 
 
@@ -107,7 +111,7 @@ def _types(text: str, place: int) -> Iterator[str]:
 def _end_of(text: str, place: int) -> int:
     found = _TYPE.match(text, place)
     if found is None:
-        raise ValueError(f"{text[place:]!r:.60} begins with no type of BSON")
+        raise ValueError(f"{text[place:]!r:.60} does not begin with a BSON type")
     place = found.end()
     if not found.group().endswith(","):
         return place
@@ -120,7 +124,7 @@ def _end_of(text: str, place: int) -> int:
 # -- kinds -----------------------------------------------------------------------------------
 
 
-def kind_of(types: set[str]) -> Kind | None:
+def kind_of_types(types: set[str]) -> Kind | None:
     """Return the kind that :func:`daskbroker.core.codec.encode` gives values of these types.
 
     None if no row has a value.

@@ -1,7 +1,7 @@
 """Insertion of events into a MongoDB store, each of them once.
 
 The journal's unique index on ``uid`` detects a repeated event in the journal, also for a while
-after it was sealed (:mod:`.sealed_rows`). For all sealed events of a descriptor, a lane keeps
+after it was sealed (:mod:`.sealed_rows`). For all sealed events of a descriptor, this module keeps
 hashes of their uids. They are read when the first event of the descriptor comes, and again when
 this process has added chunks, or another one, which is looked up once a second.
 """
@@ -22,7 +22,8 @@ from ...core.documents import Document, equal
 from ...core.errors import DuplicateUID, StoreDamaged
 from ...core.layouts import EVENT, iter_rows
 from ...core.rounds import Rounds
-from .bson_documents import LARGEST, from_bson, sparse_bson, storable, to_bson
+from ..stored_text import storable
+from .bson_documents import LARGEST, from_bson, sparse_bson, to_bson
 from .chunk_store import (
     GONE,
     Manifest,
@@ -33,20 +34,21 @@ from .chunk_store import (
     sealed_end,
     stored_columns,
 )
-from .database import CHUNKS, LOOK_SECONDS, REFUSED, Database
+from .database import CHUNKS, LOOK_SECONDS, Database
 from .sealed_rows import MARKS, REMEMBERED_SECONDS, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
+from .server_errors import REFUSED
 
 __all__ = ["EventWriter"]
 
-MOST_LANES = 200
-"""Maximum number of descriptors whose lanes are kept."""
+MOST_DESCRIPTORS = 200
+"""Maximum number of descriptors whose states are kept."""
 DUPLICATE_KEY = 11000
 """Error code of MongoDB for a violation of a unique index."""
 
 
 @dataclass
-class _Lane:
+class _DescriptorState:
     """Knowledge of this process about one descriptor.
 
     Attributes
@@ -99,23 +101,23 @@ class EventWriter:
 
     def __init__(self, database: Database, seal_rows: int, seal_bytes: int) -> None:
         self._database = database
-        self._lanes: dict[str, _Lane] = {}
+        self._states: dict[str, _DescriptorState] = {}
         self._last_chunk: tuple[str, Mapping[str, Document]] = ("", {})
         self._seal_rows = seal_rows
         self._seal_bytes = seal_bytes
 
     def is_full(self, descriptor: str) -> bool:
         """Return whether the journal of a descriptor should be sealed."""
-        lane = self._lanes.get(descriptor)
-        return lane is not None and (
-            lane.waiting_rows >= self._seal_rows or lane.waiting_bytes >= self._seal_bytes
+        state = self._states.get(descriptor)
+        return state is not None and (
+            state.waiting_rows >= self._seal_rows or state.waiting_bytes >= self._seal_bytes
         )
 
     def forget(self, descriptor: str) -> None:
         """Have the chunks of a descriptor looked up again before its next event."""
-        lane = self._lanes.get(descriptor)
-        if lane is not None:
-            lane.waiting_rows, lane.waiting_bytes, lane.looked = 0, 0, float("-inf")
+        state = self._states.get(descriptor)
+        if state is not None:
+            state.waiting_rows, state.waiting_bytes, state.looked = 0, 0, float("-inf")
 
     # -- rows --------------------------------------------------------------------------------
 
@@ -129,8 +131,8 @@ class EventWriter:
         TooLarge
             If a column of an event is larger than a document of MongoDB may be.
         """
-        lane = self._lane(descriptor)
-        fresh = self._not_sealed(descriptor, lane, self._each_once(rows))
+        state = self._state(descriptor)
+        fresh = self._not_sealed(descriptor, state, self._each_once(rows))
         if len(fresh) > 1:
             fresh = self._not_in_journal(fresh)
         encoded = [to_bson(row) for row in fresh]
@@ -144,23 +146,23 @@ class EventWriter:
         except BaseException:
             self.forget(descriptor["uid"])
             raise
-        lane.waiting_rows += len(encoded)
-        lane.waiting_bytes += sum(len(one.raw) for one in encoded)
+        state.waiting_rows += len(encoded)
+        state.waiting_bytes += sum(len(one.raw) for one in encoded)
         # The marks of events sealed since the last look may have been removed before the insert.
-        if encoded and time.monotonic() - lane.looked > REMEMBERED_SECONDS / 2:
-            self._take_back(descriptor, lane, fresh)
+        if encoded and time.monotonic() - state.looked > REMEMBERED_SECONDS / 2:
+            self._take_back(descriptor, state, fresh)
 
     def _take_back(
-        self, descriptor: Document, lane: _Lane, rows: Sequence[Mapping[str, Any]]
+        self, descriptor: Document, state: _DescriptorState, rows: Sequence[Mapping[str, Any]]
     ) -> None:
         """Remove inserted rows from the journal if they had been sealed and their marks removed.
 
         If a row is in a chunk that is still waiting, this only does the work of a sealer.
         """
-        self._look(descriptor, lane)
+        self._look(descriptor, state)
         left: set[str] = set()  # stays empty if a row differs from the sealed event
         try:
-            left = {row["uid"] for row in self._not_sealed(descriptor, lane, rows)}
+            left = {row["uid"] for row in self._not_sealed(descriptor, state, rows)}
         finally:
             twice = [storable(row["uid"]) for row in rows if row["uid"] not in left]
             query = {"uid": {"$in": twice}, "descriptor": storable(descriptor["uid"])}
@@ -267,11 +269,11 @@ class EventWriter:
         while True:
             seal_descriptor(self._database, descriptor)
             self.forget(descriptor["uid"])
-            lane = self._lane(descriptor)
-            rows = self._not_sealed(descriptor, lane, rows)
+            state = self._state(descriptor)
+            rows = self._not_sealed(descriptor, state, rows)
             if not rows:  # another process has just sealed them
                 return
-            first = sealed_end(lane.chunks)
+            first = sealed_end(state.chunks)
             rounds.check(first)
             if seal_rows(self._database, descriptor, rows, first, GONE):
                 self.forget(descriptor["uid"])
@@ -301,13 +303,13 @@ class EventWriter:
         """
         rounds = self._rounds(descriptor)
         while True:
-            lane = self._lane(descriptor)
-            if len(set(uids)) < len(uids) or lane.may_know(uids).any():
+            state = self._state(descriptor)
+            if len(set(uids)) < len(uids) or state.may_know(uids).any():
                 return False
             journal = self._journal_has(descriptor, uids)
             if journal == "some":
                 return False
-            first = sealed_end(lane.chunks)
+            first = sealed_end(state.chunks)
             rounds.check((journal, first))
             try:
                 if journal == "others":  # older rows are sealed first
@@ -315,7 +317,7 @@ class EventWriter:
                 else:
                     made = seal_tables(self._database, descriptor, tables, first, GONE)
                     if made:
-                        lane.add(made, uids)
+                        state.add(made, uids)
                         return True
             except BaseException:
                 self.forget(descriptor["uid"])
@@ -342,35 +344,35 @@ class EventWriter:
 
     # -- what is sealed ----------------------------------------------------------------------
 
-    def _lane(self, descriptor: Document) -> _Lane:
+    def _state(self, descriptor: Document) -> _DescriptorState:
         uid = descriptor["uid"]
-        lane = self._lanes.get(uid)
-        if lane is None:
-            while len(self._lanes) >= MOST_LANES:
-                self._lanes.pop(next(iter(self._lanes)))
-            lane = self._lanes[uid] = _Lane(looked=float("-inf"))
+        state = self._states.get(uid)
+        if state is None:
+            while len(self._states) >= MOST_DESCRIPTORS:
+                self._states.pop(next(iter(self._states)))
+            state = self._states[uid] = _DescriptorState(looked=float("-inf"))
             with self._database.errors():
                 events = self._database.collection("event")
                 query = {"descriptor": storable(uid)}
-                lane.waiting_rows = events.count_documents(query, limit=self._seal_rows)
-        if time.monotonic() - lane.looked > LOOK_SECONDS:
-            self._look(descriptor, lane)
-        return lane
+                state.waiting_rows = events.count_documents(query, limit=self._seal_rows)
+        if time.monotonic() - state.looked > LOOK_SECONDS:
+            self._look(descriptor, state)
+        return state
 
-    def _look(self, descriptor: Document, lane: _Lane) -> None:
+    def _look(self, descriptor: Document, state: _DescriptorState) -> None:
         """Look up the chunks of a descriptor, and read the uids in new ones."""
-        known = {chunk["_id"] for chunk in lane.chunks}
+        known = {chunk["_id"] for chunk in state.chunks}
         found = chunks_of(self._database, descriptor["uid"])
         if any(chunk["_id"] not in known for chunk in found):
             found = confirmed_chunks(self._database, descriptor["uid"])
         new = [chunk for chunk in found if chunk["_id"] not in known]
         uids = [uid for chunk in new for uid in read_uids(self._database, chunk)]
-        lane.add(new, uids)
-        lane.chunks = found
-        lane.looked = time.monotonic()
+        state.add(new, uids)
+        state.chunks = found
+        state.looked = time.monotonic()
 
     def _not_sealed(
-        self, descriptor: Document, lane: _Lane, rows: Sequence[Mapping[str, Any]]
+        self, descriptor: Document, state: _DescriptorState, rows: Sequence[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
         """Return the events that are in no chunk.
 
@@ -380,11 +382,11 @@ class EventWriter:
             If a chunk has a different event with the same uid.
         """
         uids = [row["uid"] for row in rows]
-        doubtful = {uids[place] for place in np.flatnonzero(lane.may_know(uids)).tolist()}
+        doubtful = {uids[place] for place in np.flatnonzero(state.may_know(uids)).tolist()}
         if not doubtful:
             return list(rows)
         there: dict[str, Document] = {}
-        for chunk in sorted(lane.chunks, key=lambda chunk: chunk["_id"] != self._last_chunk[0]):
+        for chunk in sorted(state.chunks, key=lambda chunk: chunk["_id"] != self._last_chunk[0]):
             known = self._events_in(descriptor["uid"], chunk, doubtful)
             there.update((uid, known[uid]) for uid in doubtful & known.keys())
             if len(there) == len(doubtful):

@@ -26,7 +26,7 @@ from ...core.forking import in_each_process
 from ...core.layouts import EVENT, decode_rows, encode_rows, join_tables
 from .file import SpoolFile, left_behind
 
-__all__ = ["Entry", "Sender", "flush_all", "joined", "rows_of"]
+__all__ = ["Entry", "Sender", "flush_all", "joined_pages", "rows_of_entries"]
 
 COLLECT_SECONDS = 0.1
 """Seconds for which events are collected before they are sent."""
@@ -74,7 +74,7 @@ class Entry(NamedTuple):
         return cls(owner, rows, None if table is None else from_ipc(table))
 
 
-def joined(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Table:
+def joined_pages(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Table:
     """Join entries of one descriptor, in order, to one chunk with ``metadata`` in its schema."""
     tables: list[pa.Table] = []
     rows: list[Mapping[str, Any]] = []
@@ -91,7 +91,7 @@ def joined(entries: Sequence[Entry], metadata: Mapping[str, str]) -> pa.Table:
     return join_tables(EVENT, tables, metadata)
 
 
-def rows_of(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
+def rows_of_entries(entries: Sequence[Entry]) -> list[Mapping[str, Any]]:
     """Return the events of entries one by one; tables are decoded."""
     rows: list[Mapping[str, Any]] = []
     for entry in entries:
@@ -195,7 +195,7 @@ class Sender:
         except DaskbrokerError as error:
             raise StoreError(
                 f"the spool {file.path} was moved, deleted or replaced; {self._rows} events are "
-                "in memory only, as the store takes nothing. This one is not stored"
+                "in memory only, because the store refuses inserts. This event is not stored"
             ) from error
         file.close(remove=False)
         self._file = None

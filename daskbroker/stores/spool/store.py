@@ -13,12 +13,12 @@ from ...core.damage import Damage
 from ...core.documents import ALL, Document
 from ...core.errors import UnknownReference
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
-from ...core.pages import is_columnar, page_parts
+from ...core.page_parts import is_columnar, page_parts
 from ...core.peeks import Peek
 from ...core.settings import setting
 from ..backing_up import BackupSource
 from ..contract import EventStore
-from .sending import Entry, Sender, flush_all, joined, rows_of
+from .sending import Entry, Sender, flush_all, joined_pages, rows_of_entries
 
 __all__ = ["SpooledEventStore"]
 
@@ -80,10 +80,10 @@ class SpooledEventStore(EventStore):
         many = sum(map(len, entries)) >= LEAST_ROWS
         with self.insert_limit():
             if many or any(entry.table is not None for entry in entries):
-                table = joined(entries, event_metadata(descriptor))
+                table = joined_pages(entries, event_metadata(descriptor))
                 self.store.append_table(descriptor["uid"], table, descriptor["run_start"])
             else:
-                rows = rows_of(entries)
+                rows = rows_of_entries(entries)
                 self.store.append(EVENT, descriptor["uid"], rows, descriptor["run_start"])
 
     def _descriptor(self, uid: str) -> Document:

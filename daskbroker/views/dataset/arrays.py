@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ import pyarrow as pa
 from ...core.arrays import ArrayForm, array_block, blank, with_gaps
 from ...core.codec import MISSING
 from ...core.errors import BadQuery, StoreError
+from ...core.layouts import as_one_chunk
 from ...core.layouts import cells as cells_of
-from ...core.layouts import whole
 from ...core.schema import object_cells
 from ...core.structured import structured_cell
-from .columns import Block, ColumnSource, Piece
+from .columns import ColumnSource
+from .row_block import ChunkRows, RowBlock
 
-__all__ = ["Cast", "StoredArray", "StructuredField"]
+__all__ = ["Cast", "StoredArray", "StructuredField", "leaf_dtype", "leaf_paths"]
 
 OBJECT = np.dtype(object)
 
@@ -53,7 +54,7 @@ class StoredArray(ColumnSource):
         """Shape of each cell."""
         return self.form.shape or ()
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         pairs = zip(tables, block.pieces, strict=True)
         parts = [self._chosen(table, piece) for table, piece in pairs]
@@ -61,14 +62,30 @@ class StoredArray(ColumnSource):
             return np.empty((0, *self.cell_shape), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _chosen(self, table: pa.Table, piece: Piece) -> np.ndarray:
+    def _chosen(self, table: pa.Table, piece: ChunkRows) -> np.ndarray:
         if self.form.shape is None:
             return object_cells(table, self.name, piece.rows, self.form, None)
         place = table.schema.get_field_index(self.name)
         if place < 0:
             return array_block(None, None, piece.length, self.form)
-        column, field = whole(table.column(place)), table.schema.field(place)
+        column, field = as_one_chunk(table.column(place)), table.schema.field(place)
         return array_block(column, field, table.num_rows, self.form)[piece.rows]
+
+
+def leaf_paths(dtype: np.dtype) -> Iterator[tuple[str, ...]]:
+    """Yield the path of each field of a dtype that has no fields itself."""
+    for name in dtype.names or ():
+        if dtype[name].names:
+            yield from ((name, *path) for path in leaf_paths(dtype[name]))
+        else:
+            yield (name,)
+
+
+def leaf_dtype(dtype: np.dtype, path: Sequence[str]) -> np.dtype:
+    """Return the dtype of the field at a path."""
+    for name in path:
+        dtype = dtype[name]
+    return dtype
 
 
 @dataclass(frozen=True)
@@ -81,8 +98,8 @@ class StructuredField(ColumnSource):
         Name of the column.
     fields
         Structured dtype that is declared or requested.
-    field
-        Name of the field.
+    path
+        Name of the field, after the names of those that it is a field of.
     form
         Common form of the rows of all chunks; None if they have no common shape. Then cells are
         objects.
@@ -90,7 +107,7 @@ class StructuredField(ColumnSource):
 
     name: str
     fields: np.dtype
-    field: str
+    path: tuple[str, ...]
     form: ArrayForm | None
 
     @property
@@ -101,17 +118,19 @@ class StructuredField(ColumnSource):
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
         """Dtype of the field; object for text, and if cells have no common shape."""
-        declared = self.fields[self.field]
+        declared = leaf_dtype(self.fields, self.path).base
         if self.form is None or declared.kind in "SU":
             return OBJECT
         return with_gaps(declared) if self.form.gaps else declared
 
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        """Shape of the rows of a cell."""
-        return () if self.form is None else (self.form.shape or ())[:-1]
+        """Shape of the rows of a cell, followed by that of the field if it is an array."""
+        if self.form is None:
+            return ()
+        return (*(self.form.shape or ())[:-1], *leaf_dtype(self.fields, self.path).shape)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`.
 
         Raises
@@ -141,9 +160,11 @@ class StructuredField(ColumnSource):
                 raise StoreError(
                     f"{label}: rows of {key!r} are not of the dtype {self.fields.descr} that its "
                     f"descriptor declares: {cell!r:.80}; documents and tables have them as they "
-                    f"are, dtypes={{{f'{key}.{self.field}'!r}: dtype}} takes another dtype"
+                    f"are, dtypes={{{'.'.join((key, *self.path))!r}: dtype}} takes another dtype"
                 )
-            part[place] = rows[self.field]
+            for name in self.path:
+                rows = rows[name]
+            part[place] = rows
 
 
 @dataclass(frozen=True)
@@ -178,7 +199,7 @@ class Cast(ColumnSource):
         """See :meth:`ColumnSource.of_owners`."""
         return Cast(self.name, self.source.of_owners(places), self.dtype)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`.
 
         Raises
@@ -197,5 +218,5 @@ class Cast(ColumnSource):
             reason = error
         raise BadQuery(
             f"dtypes={{{self.name!r}: {str(self.dtype)!r}}}: that dtype does not hold all values "
-            f"of {self.name!r} ({reason}); those that are stored are {self.source.dtype}"
+            f"of {self.name!r} ({reason}); the stored values have dtype {self.source.dtype}"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -243,6 +243,8 @@ class Assembly:
         if "time" in loaded:
             indexes["time"] = PandasIndex(loaded["time"], "time")
             variables |= indexes["time"].create_variables()
+        if self.chunks is None and variables.keys() - loaded.keys():
+            self._note_chunks(variables.values())
         coordinates = {name: variables.pop(name) for name in self.coordinates}
         result = xr.Dataset(
             variables,
@@ -253,6 +255,13 @@ class Assembly:
         if self.chunks is not None and self.lengths is None:
             result = self._cut(result)
         return result if self.restoring is None else self.restoring(result, loaded)
+
+    def _note_chunks(self, variables: Iterable[xr.Variable]) -> None:
+        """Note the usual blocks in the encodings of lazy variables, for ``Dataset.chunk({})``."""
+        length = self.usual_lengths[0]
+        for variable in variables:
+            if length:
+                variable.encoding["preferred_chunks"] = {"time": length}
 
     def _cut(self, lazy: xr.Dataset) -> xr.Dataset:
         """Cut a lazy Dataset by xarray, as requested.

@@ -149,5 +149,5 @@ def _document(name: str, value: Any) -> Document | None:
         return None if content is None else Document(content)
     except (TypeError, ValueError, RecursionError) as error:
         raise BadDocument(
-            f"the attribute {name!r} is no JSON text of a document: {error}"
+            f"the attribute {name!r} is not JSON text of a document: {error}"
         ) from None

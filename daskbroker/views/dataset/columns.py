@@ -1,7 +1,7 @@
 """Read some rows of a column from chunks, and external cells from their files.
 
-A :class:`Block` is the part of the plan that a task carries: which rows of which chunks. Each
-Dask task has its own block; xarray's lazy arrays hold the whole plan (:class:`ChunkColumn`).
+Each Dask task reads a :class:`.row_block.RowBlock` of its own; xarray's lazy arrays hold the whole
+plan (:class:`ChunkColumn`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,173 +21,22 @@ from xarray.core import indexing
 from ...assets.filling.filling import Filling, Target
 from ...assets.filling.held import COLUMNS, Held, held_table
 from ...assets.handlers.stored_frames import CellFrames, NoReference
-from ...assets.shapes import Declared, outer_index
-from ...core.chunks import ChunkPlan, ChunkReader, chunk_label, damage_of
+from ...assets.regions import Region, shape_of, take_roi, within
+from ...assets.shapes import Declared
+from ...core.chunks import ChunkPlan, damage_of
 from ...core.schema import TIME, constant, to_pandas
-from .regions import Region, region_shape, within
-from .rows import DatasetRows, Rows, as_slice, by_chunk
+from .row_block import ChunkRows, RowBlock, planned_block
+from .rows import DatasetRows, RowsOfChunk, by_chunk
 
 __all__ = [
-    "Block",
     "BlockColumn",
     "ChunkColumn",
     "ColumnSource",
     "Constants",
     "ExternalColumn",
     "StoredColumn",
-    "planned_block",
     "read_columns",
 ]
-
-
-class Piece(NamedTuple):
-    """Some rows of a chunk.
-
-    Attributes
-    ----------
-    key
-        Key of the chunk.
-    owner
-        Descriptor of the events, by its position among those that sources know.
-    rows
-        Rows of the chunk.
-    near
-        Relative position of the chunk in the plan, from 0 to 1, to find datums quickly.
-    later
-        :attr:`~daskbroker.assets.filling.held.Held.later` of the rows.
-    """
-
-    key: Any
-    owner: int
-    rows: Rows
-    near: float
-    later: np.ndarray | None = None
-
-    @property
-    def length(self) -> int:
-        """Number of rows."""
-        rows = self.rows
-        return rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-
-    def take(self, among: Rows) -> Piece:
-        """Return the piece with only some of its rows."""
-        later = None if self.later is None else self.later[among]
-        return self._replace(rows=_chosen(self.rows, among), later=later)
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Rows of a stream, chunk by chunk.
-
-    Attributes
-    ----------
-    reader, store
-        Reader and store of the plan.
-    pieces
-        The rows.
-    order
-        Position of each row of the block among those of all pieces; None if they are in order.
-    labels
-        Label of each owner's chunks, for messages.
-    """
-
-    reader: ChunkReader
-    store: str
-    pieces: tuple[Piece, ...]
-    order: np.ndarray | None
-    labels: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return sum(piece.length for piece in self.pieces)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        portable = self.reader.portable([piece.key for piece in self.pieces])
-        pieces = tuple(p._replace(key=key) for p, key in zip(self.pieces, portable))
-        return (Block, (self.reader, self.store, pieces, self.order, self.labels))
-
-    def take(self, places: slice | np.ndarray) -> Block:
-        """Return the block with only some of its rows, in the given order."""
-        count = len(self)
-        if isinstance(places, slice) and places.indices(count) == (0, count, 1):
-            return self
-        wanted = np.arange(count)[places] if isinstance(places, slice) else places
-        if self.order is not None:
-            wanted = self.order[wanted]
-        ends = np.cumsum(np.array([piece.length for piece in self.pieces], np.int64))
-        numbers = np.searchsorted(ends, wanted, side="right")
-        begins = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-        found, order = by_chunk(numbers, wanted - begins[numbers])
-        pieces = tuple(self.pieces[number].take(rows) for number, rows in found)
-        return replace(self, pieces=pieces, order=order)
-
-    def followed_by(self, others: Sequence[Block]) -> Block:
-        """Return the joined rows of several blocks of one store, each of them in order."""
-        pieces = list(self.pieces)
-        labels = list(self.labels)
-        for other in others:
-            pieces += [p._replace(owner=p.owner + len(labels)) for p in other.pieces]
-            labels += other.labels
-        return replace(self, pieces=tuple(pieces), labels=tuple(labels))
-
-    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield stored columns of the chunk of each piece, with all rows of the chunk."""
-        keys = [piece.key for piece in self.pieces]
-        labels = [self.labels[piece.owner] for piece in self.pieces]
-        return self.reader.read_labelled(keys, labels, columns)
-
-    def arranged(self, values: np.ndarray) -> np.ndarray:
-        """Return values of the pieces' rows in the order of the block."""
-        return values if self.order is None else values[self.order]
-
-
-def planned_block(
-    plan: ChunkPlan,
-    pieces: Sequence[tuple[int, Rows]],
-    order: np.ndarray | None,
-    owners: Sequence[int] | None = None,
-    later: Mapping[int, np.ndarray] | None = None,
-) -> Block:
-    """Return the block of some rows of a plan.
-
-    Parameters
-    ----------
-    plan
-        Plan of events.
-    pieces, order
-        Rows by the position of their chunk in the plan, as from :func:`by_chunk`.
-    owners
-        Positions of the descriptors that sources will know (:meth:`ColumnSource.of_owners`); all
-        of the plan if None.
-    later
-        :attr:`DatasetRows.later`.
-    """
-    descriptors = plan.records["descriptor"]
-    known = range(len(plan.descriptors)) if owners is None else owners
-    number_of = {place: number for number, place in enumerate(known)}
-    labels = tuple(chunk_label(plan.descriptors[place]) for place in known)
-    of_chunk = later or {}
-    found = tuple(
-        Piece(
-            plan.keys[place],
-            number_of[int(descriptors[place])],
-            rows,
-            (place + 0.5) / len(plan),
-            of_chunk[place][rows] if place in of_chunk else None,
-        )
-        for place, rows in pieces
-    )
-    return Block(plan.reader, plan.store, found, order, labels)
-
-
-def _chosen(rows: Rows, among: Rows) -> Rows:
-    """Return the rows of a chunk that are chosen among its `rows`."""
-    if isinstance(rows, slice) and isinstance(among, slice):
-        return slice(rows.start + among.start, rows.start + among.stop)
-    every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-    return as_slice(every[among])
-
-
-# -- sources ---------------------------------------------------------------------------------
 
 
 class ColumnSource(ABC):
@@ -212,7 +61,7 @@ class ColumnSource(ABC):
         return self
 
     @abstractmethod
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """Return whole cells of the rows of a block, in the order of its pieces.
 
         Parameters
@@ -228,10 +77,10 @@ class ColumnSource(ABC):
             Array of shape ``(rows, *cell_shape)``.
         """
 
-    def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
+    def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """Return a region of the cells of a block, of shape ``(rows, *cell[inner])``."""
         tables = list(block.tables(self.physical))
-        return outer_index(block.arranged(self.cells(block, tables)), inner)
+        return take_roi(block.arranged(self.cells(block, tables)), inner)
 
 
 @dataclass(frozen=True)
@@ -246,7 +95,7 @@ class Constants(ColumnSource):
         """See :meth:`ColumnSource.of_owners`."""
         return replace(self, values=tuple(self.values[place] for place in places))
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         values = np.empty(len(self.values), dtype=self.dtype)
         for place, value in enumerate(self.values):
@@ -256,7 +105,7 @@ class Constants(ColumnSource):
             np.repeat(owners, np.array([piece.length for piece in block.pieces], np.int64))
         ]
 
-    def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
+    def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """See :meth:`ColumnSource.read`."""
         return block.arranged(self.cells(block, ()))
 
@@ -283,7 +132,7 @@ class StoredColumn(ColumnSource):
         """See :attr:`ColumnSource.physical`."""
         return (self.name,)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         if self.kind == "object":  # chunks have notes of their rows
             parts = [
@@ -296,7 +145,7 @@ class StoredColumn(ColumnSource):
             return np.empty((0, *self.cell_shape), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[Piece]) -> Iterator[Any]:
+    def _joined(self, tables: Sequence[pa.Table], pieces: Sequence[ChunkRows]) -> Iterator[Any]:
         """Yield the chosen rows as in a table; consecutive chunks of one type are joined."""
         if len(pieces) == 1:
             yield to_pandas(tables[0], self.name, self.kind)[pieces[0].rows]
@@ -321,7 +170,7 @@ def _field(table: pa.Table, name: str) -> tuple[bool, pa.Field | None]:
     return place >= 0, None if place < 0 else table.schema.field(place)
 
 
-def _rows_of(column: pa.ChunkedArray, rows: Rows) -> pa.ChunkedArray:
+def _rows_of(column: pa.ChunkedArray, rows: RowsOfChunk) -> pa.ChunkedArray:
     if isinstance(rows, slice):
         return column.slice(rows.start, rows.stop - rows.start)
     return column.take(pa.array(rows))
@@ -390,7 +239,7 @@ class ExternalColumn(ColumnSource):
     @property
     def cell_shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """Shape of the shown part of a cell; () if cells are objects."""
-        return region_shape(self.region) if self.region is not None else self.declared.shape or ()
+        return shape_of(self.region) if self.region is not None else self.declared.shape or ()
 
     @property
     def cell_bytes(self) -> int:
@@ -411,23 +260,23 @@ class ExternalColumn(ColumnSource):
         filling = self.filling.of_runs({target.run for target in targets})
         return replace(self, targets=targets, filling=filling)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         return self._filled(block, tables, self._whole_index(()))
 
-    def read(self, block: Block, inner: tuple[Any, ...] = ()) -> np.ndarray:
+    def read(self, block: RowBlock, inner: tuple[Any, ...] = ()) -> np.ndarray:
         """See :meth:`ColumnSource.read`; of a file only the region is read, in one call."""
         index = self._whole_index(inner)
         tables = self._tables(block) if block.pieces else []
         return block.arranged(self._filled(block, tables, index))
 
-    def present(self, block: Block) -> np.ndarray:
+    def present(self, block: RowBlock) -> np.ndarray:
         """Return a mask of the rows of a block that have a cell, see :meth:`Filling.present`."""
         held = self._held(block, self._tables(block) if block.pieces else [])
         parts = [self.filling.present(*one) for one in held]
         return block.arranged(np.concatenate([np.zeros(0, bool), *parts]))
 
-    def frames(self, block: Block) -> CellFrames:
+    def frames(self, block: RowBlock) -> CellFrames:
         """Return which bytes of which files the cells of a block are, see :meth:`Filling.frames`.
 
         Raises
@@ -451,7 +300,7 @@ class ExternalColumn(ColumnSource):
     def _whole_index(self, inner: tuple[Any, ...]) -> tuple[Any, ...]:
         return inner if self.region is None else within(self.region, inner)
 
-    def _tables(self, block: Block) -> Sequence[pa.Table]:
+    def _tables(self, block: RowBlock) -> Sequence[pa.Table]:
         if len(block.pieces) != 1:
             return list(block.tables(self.physical))
         (piece,) = block.pieces
@@ -459,7 +308,7 @@ class ExternalColumn(ColumnSource):
             return [held_table(block.store, block.reader, piece.key, self.key)]
 
     def _filled(
-        self, block: Block, tables: Sequence[pa.Table], inner: tuple[Any, ...]
+        self, block: RowBlock, tables: Sequence[pa.Table], inner: tuple[Any, ...]
     ) -> np.ndarray:
         parts = []
         for target, held, near in self._held(block, tables):
@@ -468,11 +317,11 @@ class ExternalColumn(ColumnSource):
             else:
                 parts.append(self.filling.array(target, held, self.declared, inner, near))
         if not parts:
-            return outer_index(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
+            return take_roi(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _held(
-        self, block: Block, tables: Sequence[pa.Table]
+        self, block: RowBlock, tables: Sequence[pa.Table]
     ) -> Iterator[tuple[Target, Held, float]]:
         """Yield target, held rows and relative position for consecutive pieces of a descriptor."""
         pairs = zip(tables, block.pieces, strict=True)
@@ -492,7 +341,7 @@ class ExternalColumn(ColumnSource):
 # -- reading ---------------------------------------------------------------------------------
 
 
-def read_columns(block: Block, sources: Sequence[ColumnSource]) -> list[np.ndarray]:
+def read_columns(block: RowBlock, sources: Sequence[ColumnSource]) -> list[np.ndarray]:
     """Return whole cells of several columns of a block, reading each chunk once."""
     physical = dict.fromkeys(name for source in sources for name in source.physical)
     tables = list(block.tables(tuple(physical))) if physical else ()
@@ -544,7 +393,7 @@ class BlockColumn:
         What is read of them.
     """
 
-    def __init__(self, block: Block, source: ColumnSource) -> None:
+    def __init__(self, block: RowBlock, source: ColumnSource) -> None:
         self._block = block
         self._source = source
         self.shape = (len(block), *source.cell_shape)

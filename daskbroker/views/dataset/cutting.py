@@ -38,7 +38,7 @@ OBJECT_BYTES = 56
 """Bytes of a Python object in addition to its content."""
 SIZES = {"bool": 1, "null": 0}
 """Bytes of a scalar by kind, if they are not 8."""
-LOOSE = ("str", "list", "json")
+LOOSE = ("str", "list", "rows", "json")
 """Kinds of cells that have no fixed size."""
 
 
@@ -89,7 +89,9 @@ def given_cut(cut: int | Sequence[int], count: int) -> tuple[int, ...]:
     """
     if not isinstance(cut, int):
         if sum(cut) != count:
-            raise BadQuery(f"the chunks {tuple(cut)} along time are {sum(cut)} events, not {count}")
+            raise BadQuery(
+                f"the chunks {tuple(cut)} along time add up to {sum(cut)} events, not {count}"
+            )
         return tuple(cut)
     if cut == -1 or count < 1:
         return (count,)

@@ -10,9 +10,10 @@ import dask
 import numpy as np
 
 from ...core.chunks import ChunkPlan
-from .columns import Block, ExternalColumn
+from .columns import ExternalColumn
 from .cutting import even_cut
 from .graphs import Blocks
+from .row_block import RowBlock
 from .rows import DatasetRows
 
 __all__ = ["mask_token", "with_every_cell"]
@@ -39,7 +40,7 @@ def with_every_cell(
     return np.concatenate(dask.compute(*tasks))
 
 
-def _with_every_cell(block: Block, columns: Sequence[ExternalColumn]) -> np.ndarray:
+def _with_every_cell(block: RowBlock, columns: Sequence[ExternalColumn]) -> np.ndarray:
     there = np.ones(len(block), bool)
     for column in columns:
         there &= column.present(block)

@@ -13,9 +13,9 @@ from ...core.errors import FillError
 from ...core.run_plan import RunPlan
 from ..options import ViewOptions
 from ..table.opening import Runs
-from .columns import planned_block
 from .loading import load
 from .opening import assembly
+from .row_block import planned_block
 
 __all__ = ["DatasetFrames", "dataset_frames"]
 

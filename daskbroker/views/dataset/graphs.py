@@ -20,7 +20,8 @@ from dask.blockwise import Blockwise, BlockwiseDep, blockwise_token
 from dask.highlevelgraph import HighLevelGraph
 
 from ...core.chunks import ChunkPlan
-from .columns import Block, BlockColumn, ColumnSource, planned_block, read_columns
+from .columns import BlockColumn, ColumnSource, read_columns
+from .row_block import RowBlock, planned_block
 from .rows import DatasetRows
 
 __all__ = ["Blocks", "external_array", "stored_arrays"]
@@ -42,7 +43,7 @@ class Blocks:
         self._rows = rows
         self.lengths = lengths
         self._ends = list(accumulate(lengths))
-        self._made: dict[int, tuple[Block, tuple[int, ...]]] = {}
+        self._made: dict[int, tuple[RowBlock, tuple[int, ...]]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Blocks, (self._plan, self._rows, self.lengths))
@@ -50,7 +51,7 @@ class Blocks:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, number: int) -> tuple[Block, tuple[int, ...]]:
+    def __getitem__(self, number: int) -> tuple[RowBlock, tuple[int, ...]]:
         """Return a block, cached for all columns, and the positions of its descriptors."""
         if number not in self._made:
             end = self._ends[number]
@@ -87,7 +88,7 @@ class _Columns(BlockwiseDep):
 class _Read:
     """What a task carries to read several columns of a block."""
 
-    block: Block
+    block: RowBlock
     sources: tuple[ColumnSource, ...]
 
 

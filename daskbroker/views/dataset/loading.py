@@ -16,7 +16,8 @@ import numpy as np
 
 from ...core.chunks import ChunkPlan
 from ...core.settings import setting
-from .columns import Block, ColumnSource, Constants, planned_block, read_columns
+from .columns import ColumnSource, Constants, read_columns
+from .row_block import RowBlock, planned_block
 from .rows import DatasetRows
 
 __all__ = ["INDEX_BYTES", "MOST_CHUNKS", "Loading", "load", "names_to_load"]
@@ -73,7 +74,7 @@ class Loading:
     sources: Mapping[str, ColumnSource]
 
     @cached_property
-    def block(self) -> Block:
+    def block(self) -> RowBlock:
         """Block of all rows."""
         return planned_block(self.plan, *self.rows.pieces(0, len(self.rows)))
 

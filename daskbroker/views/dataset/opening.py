@@ -32,10 +32,10 @@ from .assembly import Assembly
 from .attributes import run_attrs
 from .columns import ColumnSource, ExternalColumn
 from .dropping import mask_token, with_every_cell
-from .grids import cut, gridded, indexed, needed
+from .grids import cut_grid, gridded, indexed, needed
 from .loading import load
-from .regions import check_names, region_of
 from .restoring import Restoring
+from .roi import check_names, region_of
 from .rows import DatasetRows
 from .variables import coordinate_sources, variable_sources
 
@@ -136,7 +136,7 @@ def _arranged(
         grid = grid.drop_vars([name for name in setpoints if name not in shown])
     if chunks is None:
         return grid
-    return cut(grid, chunks, loaded, target_bytes(), made.task_name)
+    return cut_grid(grid, chunks, loaded, target_bytes(), made.task_name)
 
 
 def assembly(
@@ -234,7 +234,8 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
     for name in dtypes:
         if name not in known:
             raise FieldNotFound(
-                f"dtypes names {name!r}, which is no variable; there are: {listed(columns, name)}"
+                f"dtypes names {name!r}, which is not a variable; variables are: "
+                f"{listed(columns, name)}"
             )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xarray as xr
+from xarray.core import indexing
 from xarray.indexes import PandasIndex, PandasMultiIndex
 
 from ...core.chunks import chunk_label
@@ -21,9 +22,10 @@ from ...core.codec import block as block_of
 from ...core.codec import field_kind
 from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
-from ...core.layouts import whole
+from ...core.layouts import as_one_chunk
 from ...core.schema import to_pandas
-from .columns import Block, ColumnSource
+from .columns import ColumnSource
+from .row_block import RowBlock
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
 
 __all__ = ["RestoredColumn", "Restoring"]
@@ -62,7 +64,7 @@ class RestoredColumn(ColumnSource):
         """See :attr:`ColumnSource.physical`."""
         return (self.name,)
 
-    def cells(self, block: Block, tables: Sequence[pa.Table]) -> np.ndarray:
+    def cells(self, block: RowBlock, tables: Sequence[pa.Table]) -> np.ndarray:
         """See :meth:`ColumnSource.cells`."""
         parts = []
         for table, piece in zip(tables, block.pieces, strict=True):
@@ -87,9 +89,9 @@ class RestoredColumn(ColumnSource):
         if place >= 0 and self.cell.dtype.kind != "O":
             kind = field_kind(table.schema.field(place))[0]
             if kind.name == "array" and not kind.nulls and kind.dtype != "<U":
-                return block_of(whole(table.column(place)), kind)
+                return block_of(as_one_chunk(table.column(place)), kind)
             if kind.name in SCALARS and not kind.nulls:
-                return whole(table.column(place)).to_numpy(zero_copy_only=False)
+                return as_one_chunk(table.column(place)).to_numpy(zero_copy_only=False)
         return to_pandas(table, self.name, "object")
 
 
@@ -195,7 +197,9 @@ class Restoring:
         variable.dims = (self._dim, *inner)
         variable.attrs = dict(form.attrs)
         if variable.dtype != form.cell.dtype:
-            variable = variable.astype(form.cell.dtype)
+            # Not by `Variable.astype`, which makes pandas' text of objects on the way.
+            data = variable.data.astype(form.cell.dtype)
+            variable = _variable(variable.dims, data, variable.attrs)
         if scalar:
             return variable.isel({self._dim: 0})
         return variable if self.form.dim is None else variable.transpose(*form.dims)
@@ -209,7 +213,7 @@ class Restoring:
                 f"{chunk_label(self._descriptor)}: the configuration of {DEVICE!r} has no "
                 f"{form.key!r} of the shape {list(form.cell.shape)}: {error}"
             ) from None
-        return xr.Variable(form.dims, array, dict(form.attrs))
+        return _variable(form.dims, array, dict(form.attrs))
 
     def _wanted(self, found: dict[str, xr.Variable]) -> dict[str, xr.Variable]:
         """Return the selected variables, and the coordinates that belong to their dimensions."""
@@ -244,3 +248,12 @@ class Restoring:
             if result.coords.keys() >= set(levels):
                 result = result.set_xindex(list(levels), PandasMultiIndex)
         return result
+
+
+def _variable(dims: tuple[Any, ...], data: Any, attrs: Mapping[Any, Any]) -> xr.Variable:
+    """Return a variable; of text with lone surrogates too, which pandas cannot hold."""
+    try:
+        return xr.Variable(dims, data, attrs)
+    except UnicodeEncodeError:
+        lazy = indexing.LazilyIndexedArray(indexing.NumpyIndexingAdapter(data))
+        return xr.Variable(dims, lazy, attrs)

@@ -11,9 +11,9 @@ import numpy as np
 from ...core.chunks import ChunkPlan
 from ..rows import Duplicates, RowGroup, group_rows, keep, later_counts
 
-__all__ = ["DatasetRows", "Rows", "as_slice", "by_chunk"]
+__all__ = ["DatasetRows", "RowsOfChunk", "by_chunk", "slice_if_consecutive"]
 
-Rows = slice | np.ndarray
+RowsOfChunk = slice | np.ndarray
 """Some rows of a chunk: a slice if they are consecutive, so that no copy is made."""
 
 
@@ -105,14 +105,16 @@ class DatasetRows:
             rows[here] = among - np.concatenate([[0], ends[:-1]])[which]
         return chunks, rows
 
-    def pieces(self, begin: int, end: int) -> tuple[list[tuple[int, Rows]], np.ndarray | None]:
+    def pieces(
+        self, begin: int, end: int
+    ) -> tuple[list[tuple[int, RowsOfChunk]], np.ndarray | None]:
         """Return rows `begin` to `end` (excluded), chunk by chunk; see :func:`by_chunk`."""
         first = int(np.searchsorted(self.ends, begin, side="right"))
         last = int(np.searchsorted(self.ends, end, side="left")) + 1
         numbers = range(first, min(last, len(self.groups))) if begin < end else range(0)
         if any(number in self.taken for number in numbers):
             return by_chunk(*self.locate(np.arange(begin, end)))
-        found: list[tuple[int, Rows]] = []
+        found: list[tuple[int, RowsOfChunk]] = []
         for number in numbers:
             low, high = int(self._begins[number]), int(self.ends[number])
             if high > low:
@@ -123,7 +125,7 @@ class DatasetRows:
 
 def by_chunk(
     chunks: np.ndarray, rows: np.ndarray
-) -> tuple[list[tuple[int, Rows]], np.ndarray | None]:
+) -> tuple[list[tuple[int, RowsOfChunk]], np.ndarray | None]:
     """Collect rows, given by chunk and position in the chunk, so that each chunk is read once.
 
     Returns
@@ -143,10 +145,12 @@ def by_chunk(
         order[sort] = np.arange(len(sort))
     parts = np.split(rows, np.flatnonzero(np.diff(chunks)) + 1)
     firsts = chunks[np.cumsum([0, *map(len, parts[:-1])])]
-    return [(chunk, as_slice(part)) for chunk, part in zip(firsts.tolist(), parts)], order
+    return [
+        (chunk, slice_if_consecutive(part)) for chunk, part in zip(firsts.tolist(), parts)
+    ], order
 
 
-def as_slice(places: np.ndarray) -> Rows:
+def slice_if_consecutive(places: np.ndarray) -> RowsOfChunk:
     """Return a slice if the positions are consecutive; there must be at least one."""
     if places[-1] - places[0] == len(places) - 1 and (np.diff(places) == 1).all():
         return slice(int(places[0]), int(places[-1]) + 1)

@@ -46,7 +46,7 @@ __all__ = [
     "StoredForm",
     "VariableForm",
     "array_of",
-    "encoded",
+    "encoded_form",
     "form_of",
     "time_units",
 ]
@@ -231,7 +231,7 @@ def _text_of(attrs: Mapping[str, Any], where: str) -> str:
 # -- values ----------------------------------------------------------------------------------
 
 
-def encoded(values: np.ndarray, where: str) -> Any:
+def encoded_form(values: np.ndarray, where: str) -> Any:
     """Convert an array to a value of documents.
 
     Times become int64 arrays, numbers stay arrays, and all other values become lists.
@@ -259,7 +259,7 @@ def time_units(dtype: np.dtype) -> str | None:
 
 
 def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Convert values from :func:`encoded` back to the array that it was given.
+    """Convert values from :func:`encoded_form` back to the array that it was given.
 
     Raises
     ------
@@ -274,7 +274,7 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
     else:
         array = np.array(list(_leaves(values, len(shape))), dtype=stored)
     if array.size != prod(shape):
-        raise ValueError(f"{array.size:,} values make no array of shape {shape}")
+        raise ValueError(f"{array.size:,} values cannot be an array of shape {shape}")
     array = array.reshape(shape).astype(stored, copy=False)
     return array.view(dtype) if dtype.kind in "mM" else array
 
@@ -282,7 +282,7 @@ def array_of(values: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
 def _objects(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     leaves = list(_leaves(values, len(shape)))
     if len(leaves) != prod(shape):
-        raise ValueError(f"{len(leaves):,} values make no array of shape {shape}")
+        raise ValueError(f"{len(leaves):,} values cannot be an array of shape {shape}")
     out = np.empty(len(leaves), dtype=object)
     for place, leaf in enumerate(leaves):
         out[place] = leaf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import gcd
 from typing import Any
@@ -16,11 +16,11 @@ from ...core.chunks import ChunkPlan
 from ...core.dtypes import dtype_of
 from ...core.errors import BadQuery
 from ...core.external import is_stream_key
-from ...core.fields import Field, project
-from ...core.schema import TIME, TableColumn, stored_kinds
+from ...core.fields import Field
+from ...core.schema import TIME, TableColumn, constant_of, stored_kinds
 from ..missing import common_cells
 from ..table.opening import Runs
-from .arrays import Cast, StoredArray, StructuredField
+from .arrays import Cast, StoredArray, StructuredField, leaf_paths
 from .attributes import plain_attr
 from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
 from .rows import DatasetRows
@@ -103,15 +103,26 @@ def _field_sources(
     column: TableColumn, fields: np.dtype, dtypes: Mapping[str, Any]
 ) -> dict[str, ColumnSource]:
     form = column.arrays if column.arrays is not None and column.arrays.shape else None
-    names = {f"{column.name}.{field}": field for field in fields.names or ()}
-    chosen = {
-        field: _chosen_dtype(name, dtypes[name]) if name in dtypes else fields[field]
-        for name, field in names.items()
-    }
-    asked = np.dtype(list(chosen.items()))
+    paths = {".".join((column.name, *path)): path for path in leaf_paths(fields)}
+    for name, path in paths.items():
+        if name in dtypes:
+            fields = _with_leaf(fields, path, _chosen_dtype(name, dtypes[name]))
     return {
-        name: StructuredField(column.physical, asked, field, form) for name, field in names.items()
+        name: StructuredField(column.physical, fields, path, form) for name, path in paths.items()
     }
+
+
+def _with_leaf(fields: np.dtype, path: Sequence[str], chosen: np.dtype) -> np.dtype:
+    """Return a dtype whose field at a path is of another dtype, in the same shape."""
+    if not path:
+        return np.dtype((chosen, fields.shape)) if fields.shape else chosen
+    first, *others = path
+    return np.dtype(
+        [
+            (name, _with_leaf(fields[name], others, chosen) if name == first else fields[name])
+            for name in fields.names or ()
+        ]
+    )
 
 
 def _chosen_dtype(name: str, chosen: Any) -> np.dtype:
@@ -136,7 +147,7 @@ def _cast(name: str, source: ColumnSource, chosen: Any) -> ColumnSource:
 def _constant(field: Field, descriptor: Mapping[str, Any], runs: Runs) -> Any:
     if field.role in ("run", "descriptor"):
         return descriptor["run_start" if field.role == "run" else "uid"]
-    return project(field, *runs[descriptor["run_start"]], descriptor)
+    return constant_of(field, descriptor, runs)
 
 
 def _numpy_dtype(dtype: str) -> np.dtype:

@@ -33,7 +33,7 @@ from .streaming import Uses, new_documents
 __all__ = ["Follower"]
 
 Item = TypeVar("Item")
-Plan = Callable[[], RunPlan]
+PlanNow = Callable[[], RunPlan]
 """Function that plans the run as it is now, with its references."""
 
 
@@ -60,7 +60,7 @@ class Follower:
 
     def __init__(
         self,
-        sources: Sequence[tuple[Plan, FileAccess]],
+        sources: Sequence[tuple[PlanNow, FileAccess]],
         start: Document,
         stream_name: Any,
         options: ViewOptions,
@@ -97,7 +97,7 @@ class Follower:
         Raises
         ------
         TimeoutError
-            If nothing has come for `timeout` seconds.
+            If no new data for `timeout` seconds.
         StreamNotFound, FieldNotFound
             If the run has ended and has no such stream or field.
         """
@@ -112,7 +112,7 @@ class Follower:
                 return
             if timeout is not None and time.monotonic() - latest > timeout:
                 raise TimeoutError(
-                    f"run {self._start['uid']!r}: nothing has come for {timeout:g} seconds, and it "
+                    f"run {self._start['uid']!r}: no new data for {timeout:g} seconds, and it "
                     "has no stop; was it interrupted?"
                 )
             time.sleep(interval)

@@ -12,7 +12,9 @@ import xarray as xr
 from xarray.indexes import PandasMultiIndex
 
 from ...core.documents import Document, normalize
+from ...core.errors import BadDocument
 from ...core.group_names import of_group_name
+from ...core.listing import listed
 from ...core.schema import datetime_to_posix, posix_to_datetime
 from ..dataset.attributes import DOCUMENTED, attrs
 from ..dataset.stored_form import (
@@ -22,7 +24,7 @@ from ..dataset.stored_form import (
     DatasetForm,
     StoredForm,
     VariableForm,
-    encoded,
+    encoded_form,
     time_units,
 )
 from .new_run import DTYPES, NewRun, Pairs, posix_seconds
@@ -67,7 +69,8 @@ def dataset_to_stream(
     dataset
         Dataset, computed piece by piece along the dask chunks of the dimension of its events, or
         DataTree, which becomes a run with one stream per child node; see
-        :mod:`daskbroker.core.group_names` for streams whose names have a ``/``.
+        :mod:`daskbroker.core.group_names` for streams whose names have a ``/``. Attributes of its
+        root that are not of daskbroker are kept in the start document, below ``derived_from``.
     header, stream, uid, time, provenance, scheduler
         As for :func:`table_to_stream`. Without a header, the run that ``dataset.attrs`` describe
         is the origin.
@@ -81,9 +84,12 @@ def dataset_to_stream(
     Raises
     ------
     BadDocument
-        If a variable or attribute has no JSON-like form, such as complex numbers.
+        If a variable or attribute has no JSON-like form, such as complex numbers, or a DataTree
+        has variables at its root or in groups below its streams, for which a run has no place.
     """
     told = attrs(dataset)
+    if isinstance(dataset, xr.DataTree):
+        provenance = {**_root_attrs(dataset), **(provenance or {})}
     origin = told.get("start") if header is None else header
     run = NewRun.of(told, origin, stream, uid, time, provenance)
     yield "start", run.start
@@ -99,6 +105,31 @@ def dataset_to_stream(
         counts[name], last_time = part.count, max(last_time, part.last_time)
     run.last_time = last_time
     yield "stop", Document({**run.stop(), "num_events": counts})
+
+
+def _root_attrs(tree: xr.DataTree) -> dict[str, Any]:
+    """Return a tree's own attributes for ``derived_from``; check that nothing else would be lost.
+
+    Coordinates of the root are inherited by its children.
+    """
+    lost = [n.path for n in tree.subtree if n is not tree and n.parent is not tree and _holds(n)]
+    if tree.data_vars:
+        names = listed(map(str, tree.data_vars))
+        raise BadDocument(
+            f"the root of the tree has variables ({names}), and a run holds only streams: move "
+            "them into a node, such as tree['scalars'] = tree.to_dataset(), or out of the tree"
+        )
+    if lost:
+        raise BadDocument(
+            f"the tree has groups below its streams ({listed(lost)}), and a run holds one level of "
+            "streams: give each a name of its own at the root, or insert them as runs of their own"
+        )
+    own = {str(k): v for k, v in tree.attrs.items() if k not in DOCUMENTED}
+    return {"attrs": normalize(own, "attributes of the tree")} if own else {}
+
+
+def _holds(node: xr.DataTree) -> bool:
+    return bool(node.to_dataset(inherit=False).variables or node.attrs)
 
 
 def _stream(run: NewRun, dataset: xr.Dataset, scheduler: str | None) -> Pairs:
@@ -287,7 +318,7 @@ class _Cube:
             return {}
         values = self.flat[list(constant)].compute(scheduler=self.scheduler)
         data = {
-            form.key: normalize(encoded(values[name].values, f"variable {name}"), str(name))
+            form.key: normalize(encoded_form(values[name].values, f"variable {name}"), str(name))
             for name, form in constant.items()
         }
         return {
@@ -305,7 +336,7 @@ class _Cube:
         for begin, end in self._cuts():
             part = self._part(begin, end)
             cells = {
-                form.key: encoded(part[name], f"variable {name}")
+                form.key: encoded_form(part[name], f"variable {name}")
                 for name, form in self._varying.items()
             }
             stamps = {

@@ -88,7 +88,9 @@ class _Renamed:
         try:
             return self._new[kind, doc[kind]]
         except KeyError:
-            raise BadDocument(f"{doc!r:.200}: its {kind} {doc.get(kind)!r} did not come") from None
+            raise BadDocument(
+                f"{doc!r:.200}: its {kind} {doc.get(kind)!r} is not among the documents before it"
+            ) from None
 
     def _descriptor(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         new = self._make("descriptor", doc["uid"])

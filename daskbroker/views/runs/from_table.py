@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from dask.utils import is_dataframe_like, is_series_like
 
-from ...core.documents import Document, normalize
+from ...core.documents import Document, as_lists, normalize
 from ...core.errors import BadDocument
+from ...core.frozen import ArrayList
 from .flat import FlatTable
 from .new_run import DTYPES, PLAIN, NewRun, Pairs, posix_seconds
 
@@ -77,8 +78,8 @@ def table_to_stream(
         frame = frame.to_frame(name="value" if frame.name is None else frame.name)
     if not is_dataframe_like(frame):
         raise BadDocument(
-            f"a {type(frame).__name__} is no table; give a DataFrame or a Series, and a Dataset to "
-            "dataset_to_stream"
+            f"a {type(frame).__name__} is not a table; give a DataFrame or a Series, or use "
+            "dataset_to_stream for a Dataset"
         )
     attrs = dict(
         getattr(frame, "attrs", None) or getattr(getattr(frame, "_meta", None), "attrs", {})
@@ -130,8 +131,8 @@ class _Table:
         if key in self.run.known:
             return {k: v for k, v in self.run.known[key].items() if k != "external"}
         present = part[name].dropna()
-        first = normalize(present.iloc[0], key) if len(present) else None
-        shape = list(np.shape(first)) if isinstance(first, list) else []
+        first = _cell(present.iloc[0], key) if len(present) else None
+        shape = _shape(first) if isinstance(first, list) else []
         kind = getattr(part[name].dtype, "kind", "O")
         dtype = "array" if shape else DTYPES.get(kind, "string")
         return {"source": "derived", "dtype": dtype, "shape": shape}
@@ -165,7 +166,7 @@ class _Table:
                 "descriptor": run.descriptor["uid"],
                 "seq_num": run.count if numbers is None else numbers[row],
                 "time": seconds[row],
-                "data": {key: normalize(columns[key][row], key) for key in keys},
+                "data": {key: _cell(columns[key][row], key) for key in keys},
                 "timestamps": {
                     key: stamps[key][row] if key in stamps else seconds[row] for key in keys
                 },
@@ -196,4 +197,18 @@ def _column(column: pd.Series, name: str) -> Any:
     if getattr(column.dtype, "kind", "O") in "fiub":
         plain = getattr(column.dtype, "numpy_dtype", column.dtype)
         return column.to_numpy(dtype=plain, copy=True)  # the table stays the caller's
-    return normalize(column.tolist(), name)
+    return [_cell(cell, name) for cell in column.tolist()]
+
+
+def _cell(value: Any, name: str) -> Any:
+    """Return a cell in the form of documents; a list of an array remembers its dtype."""
+    return as_lists(normalize(value, name, arrays=True))
+
+
+def _shape(cell: list[Any]) -> list[int]:
+    if type(cell) is ArrayList:
+        return list(cell.shape)
+    try:
+        return list(np.shape(cell))
+    except ValueError:  # its rows differ in length
+        return [len(cell)]

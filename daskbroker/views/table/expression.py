@@ -1,13 +1,14 @@
 """The expression of a lazy dask DataFrame over partitions that know their lengths and bounds.
 
-This module, ``collection`` and ``loc`` are the only ones that use dask's private API (written for
-dask 2026.8). What the optimizer does with a table happens in ``FromPartitions._simplify_up``:
+This module, ``pruning``, ``collection`` and ``loc`` are the only ones that use dask's private API
+(written for dask 2026.8). What the optimizer does with a table happens in
+``FromPartitions._simplify_up``:
 
 * a projection becomes the `columns` that are read, and ``df.index`` a read of no column;
 * ``len`` becomes a number if the lengths are known;
-* partitions that no filter can match are not read. They stay, as empty frames, as long as
-  something can see partition numbers, because other expressions may rely on these. If only rows
-  matter (``compute()``, reductions, ``head``), they are removed.
+* partitions that no filter can match (``pruning``) are not read. They stay, as empty frames, as
+  long as something can see partition numbers, because other expressions may rely on these. If only
+  rows matter (``compute()``, reductions, ``head``), they are removed.
 """
 
 # dask does not annotate its private API.
@@ -17,9 +18,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import threading
-import weakref
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +26,6 @@ import pandas as pd
 from dask._expr import Expr as BaseExpr
 from dask._task_spec import Task
 from dask.dataframe.dask_expr import _expr as ex
-from dask.dataframe.dask_expr._concat import Concat
 from dask.dataframe.dask_expr._expr import Expr
 from dask.dataframe.dask_expr._indexing import (
     Loc,
@@ -37,36 +35,23 @@ from dask.dataframe.dask_expr._indexing import (
     LocSlice,
     LocUnknown,
 )
-from dask.dataframe.dask_expr._reductions import ApplyConcatApply, Len
-from dask.dataframe.dask_expr._repartition import Repartition
+from dask.dataframe.dask_expr._reductions import Len
 from dask.dataframe.dask_expr.io.io import BlockwiseIO
 from dask.tokenize import tokenize
 
 from daskbroker.core.errors import StoreError
 from daskbroker.views.table.loc import refuse_labels
 from daskbroker.views.table.partitions import (
-    Mask,
+    FrameSchema,
     Partitions,
     RowChoice,
-    Shape,
     compact,
-    may_match,
     read_partition,
 )
-
-Dependents = dict[str, Collection[weakref.ref[BaseExpr]]]
-
-_COMPARISONS: dict[type[Any], str] = {
-    ex.LT: "<", ex.LTSeries: "<", ex.LE: "<=", ex.LESeries: "<=", ex.GT: ">", ex.GTSeries: ">",
-    ex.GE: ">=", ex.GESeries: ">=", ex.EQ: "==", ex.EQSeries: "==",
-}  # fmt: skip
-_BETWEEN = {"both": (">=", "<="), "neither": (">", "<"), "left": (">=", "<"), "right": (">", "<=")}
+from daskbroker.views.table.pruning import Dependents, TableNode, prune, twins_of, users_of
 
 
-# --- the expression
-
-
-class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
+class FromPartitions(ex.PartitionsFiltered, BlockwiseIO, TableNode):
     """The expression of a table that is read from its partitions.
 
     ``_partitions`` are the numbers of the selected partitions. ``_kept`` are the numbers of those
@@ -139,9 +124,9 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         return copy.deepcopy(self._meta.attrs)
 
     @functools.cached_property
-    def _shape(self) -> Shape:
+    def _shape(self) -> FrameSchema:
         # One object for all tasks, so that it is pickled once if a whole graph is pickled.
-        return Shape.of(self._meta)
+        return FrameSchema.of(self._meta)
 
     def _divisions(self) -> tuple[Any, ...]:
         if self._parts.npartitions < 1:
@@ -163,7 +148,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
     def _filtered_task(self, name: Any, index: int) -> Task:
         empty = self._kept_set is not None and index not in self._kept_set
         if empty or index >= self._parts.npartitions:
-            return Task(name, Shape.empty, self._shape, _data_producer=True)
+            return Task(name, FrameSchema.empty, self._shape, _data_producer=True)
         if self._rows is None:
             payload = self._parts.payload(index)
         else:
@@ -221,7 +206,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         """
         if _choice(parent) is None or (isinstance(parent, LocBase) and parent.cindexer is not None):
             return None
-        users = list(_users(parent, dependents))
+        users = list(users_of(parent, dependents))
         if not users or not all(type(user) is ex.Projection for user in users):
             return None
         wanted = {column for user in users for column in user.columns}
@@ -244,7 +229,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
 
     def _counted(self, parent: Expr, dependents: Dependents) -> BaseExpr | None:
         """Read no column if only the index of a selection of rows is used."""
-        users = list(_users(parent, dependents))
+        users = list(users_of(parent, dependents))
         if not users or not all(isinstance(u, (ex.Index, Len, ex.Lengths)) for u in users):
             return None
         if not self.columns or parent.operand("cindexer") is not None:
@@ -255,8 +240,8 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         """Read only the columns that this parent and all other users of the table need."""
         found = ex.determine_column_projection(self, parent, dependents)
         wanted = set(found if isinstance(found, list) else [found])
-        for twin in _twins(self, dependents):  # with equal columns, both become one read again
-            for user in _users(twin, dependents):
+        for twin in twins_of(self, dependents):  # with equal columns, both become one read again
+            for user in users_of(twin, dependents):
                 wanted.update(user._projection_columns)
         columns = [c for c in self.columns if c in wanted]
         frame = self if columns == self.columns else self._with(columns=columns)
@@ -275,7 +260,7 @@ class FromPartitions(ex.PartitionsFiltered, BlockwiseIO):
         if past is None or past[0] is not dependents:
             if not self.known_divisions:
                 refuse_labels(self, dependents)
-            past = self.__dict__["_decision"] = (dependents, _prune(self, dependents))
+            past = self.__dict__["_decision"] = (dependents, prune(self, dependents))
         decision: FromPartitions = past[1]
         return None if decision._name == self._name else decision
 
@@ -300,7 +285,7 @@ def _choices(node: Expr, dependents: Dependents) -> Iterator[RowChoice]:
             if choice is None:
                 return
             yield choice
-        users = {user._name: user for user in _users(node, dependents)}
+        users = {user._name: user for user in users_of(node, dependents)}
         if len(users) != 1:
             return
         (node,) = users.values()
@@ -334,244 +319,3 @@ class PartitionsIndex(ex.Index):
             return type(parent)(self.frame)
         up: Expr | None = super()._simplify_up(parent, dependents)
         return up
-
-
-# --- pruning: which partitions can hold rows that pass the filters
-
-
-# This is decided anew in each pass of the optimizer, only from the expression as it is then: the
-# last pass, in which nothing changes, is the one that counts. Before that, a filter and its frame
-# may disagree about what is kept; as long as all partitions keep their places, both are right.
-
-
-def _prune(table: FromPartitions, dependents: Dependents) -> FromPartitions:
-    """Return the table with only those partitions kept that a filter above it can match."""
-    above = _Above(table, dependents)
-    masks = [_matching(table, _predicate(node), above.names) for node in above.filters]
-    some = _either(masks) if masks else None
-    chosen = table._chosen
-    kept = chosen if some is None else chosen[some[chosen]]
-    if len(kept) == len(chosen):
-        return table._with(_kept=None, _loose=False)
-    return table._with(_kept=compact(kept), _loose=above.rows_only())
-
-
-def _users(node: Expr, dependents: Dependents) -> Iterator[Expr]:
-    """Yield the nodes that have this one as an operand."""
-    for reference in dependents.get(node._name, ()):
-        user = reference()
-        if isinstance(user, Expr):
-            yield user
-
-
-_last_pass = threading.local()
-
-
-def _tables(dependents: Dependents) -> dict[Any, list[weakref.ref[FromPartitions]]]:
-    """Return all tables of an expression by token; they are searched once in each pass."""
-    if getattr(_last_pass, "dependents", None) is not dependents:
-        found: dict[str, FromPartitions] = {}
-        for references in list(dependents.values()):
-            for user in [u for reference in references if (u := reference()) is not None]:
-                for dep in user.dependencies():
-                    if isinstance(dep, FromPartitions):
-                        found[dep._name] = dep
-        tables: dict[Any, list[weakref.ref[FromPartitions]]] = {}
-        for table in found.values():
-            tables.setdefault(table._parts.__dask_tokenize__(), []).append(weakref.ref(table))
-        _last_pass.dependents, _last_pass.tables = dependents, tables
-    found_tables: dict[Any, list[weakref.ref[FromPartitions]]] = _last_pass.tables
-    return found_tables
-
-
-def _others(table: FromPartitions, dependents: Dependents) -> list[FromPartitions]:
-    """Return the other expressions of the same table, with any columns or partitions."""
-    found = (r() for r in _tables(dependents).get(table._parts.__dask_tokenize__(), ()))
-    return [other for other in found if other is not None and other._name != table._name]
-
-
-def _twins(table: FromPartitions, dependents: Dependents) -> list[FromPartitions]:
-    """Return the other expressions of the same table with the same partitions and rows."""
-    return [other for other in _others(table, dependents) if _aligned(table, other)]
-
-
-def _aligned(table: FromPartitions, other: FromPartitions) -> bool:
-    if table._rows != other._rows:
-        return False
-    if not table._filtered and not other._filtered:
-        return True
-    return table.npartitions == other.npartitions and list(table._partitions) == list(
-        other._partitions
-    )
-
-
-class _Above:
-    """The expressions built on a table, up to the filters that all its rows must pass.
-
-    ``filters`` is not empty only if every path upward from the table leads to a filter, through
-    operations on single rows of this table alone. Then rows that pass no filter are not needed.
-    """
-
-    def __init__(self, table: FromPartitions, dependents: Dependents) -> None:
-        self.dependents = dependents
-        self.tables = [table, *_twins(table, dependents)]
-        self.apart = len(_others(table, dependents)) >= len(self.tables)
-        self.names = {t._name for t in self.tables}
-        self.filters: list[Expr] = []
-        if not self._climb():
-            self.filters = []
-
-    def _climb(self) -> bool:
-        stack: list[Expr] = list(self.tables)
-        nodes: list[Expr] = []
-        while stack:
-            users = list(_users(stack.pop(), self.dependents))
-            if not users:
-                return False
-            for user in users:
-                if user._name in self.names:
-                    continue
-                self.names.add(user._name)
-                nodes.append(user)
-                if _predicate(user) is not None:
-                    self.filters.append(user)
-                elif isinstance(user, ex.Elemwise):
-                    stack.append(user)
-                else:
-                    return False
-        return self._of_one_lineage(nodes, self.names)
-
-    def rows_only(self) -> bool:
-        """Return whether nothing above the filters can see how many partitions there are."""
-        if self.apart:  # other partitions of the table may be aligned with these
-            return False
-        lineage = set(self.names)
-        stack = list(self.filters)
-        nodes: list[Expr] = []
-        while stack:
-            users = list(_users(stack.pop(), self.dependents))
-            if not users:  # the top of the expression, whose partitions may be used by number
-                return False
-            for user in users:
-                if user._name in lineage:
-                    continue
-                lineage.add(user._name)
-                if not isinstance(user, Concat):
-                    nodes.append(user)
-                if _sees_rows_only(user):
-                    continue
-                if not _passes_partitions_on(user):
-                    return False
-                stack.append(user)
-        return self._of_one_lineage(nodes, lineage)
-
-    @staticmethod
-    def _of_one_lineage(nodes: Iterable[Expr], names: set[str]) -> bool:
-        """Return whether all operands of the nodes, except scalars, are among these names."""
-        return all(
-            dep._name in names or dep.ndim == 0 for node in nodes for dep in node.dependencies()
-        )
-
-
-def _predicate(node: Expr) -> Expr | None:
-    """Return the condition of a filter; None for anything else."""
-    if isinstance(node, ex.Filter):
-        condition = node.operand("predicate")
-    elif isinstance(node, Loc):
-        condition = node.operand("iindexer")
-    else:
-        return None
-    return condition if isinstance(condition, Expr) else None
-
-
-def _sees_rows_only(node: Expr) -> bool:
-    """Return whether the node's result is one partition that depends on rows alone."""
-    # Types are compared exactly, as the subclasses they are lowered to work on each partition.
-    if type(node) is Repartition:
-        return bool(node.operand("new_partitions") == 1)
-    if type(node) is ex.Head:
-        return node.operand("npartitions") in (1, -1)
-    if isinstance(node, ApplyConcatApply):
-        return bool(node.npartitions == 1)
-    return type(node) in (ex.Tail, ex.FinalizeComputeDF)
-
-
-def _passes_partitions_on(node: Expr) -> bool:
-    """Return whether the node accepts any number of partitions and passes them on."""
-    if isinstance(node, Concat):
-        return bool(node.operand("axis") == 0)
-    known = any("divisions" in name for name in type(node)._parameters)
-    return isinstance(node, (ex.Elemwise, ex.Filter)) and not known
-
-
-def _matching(table: FromPartitions, condition: Any, names: set[str]) -> Mask | None:
-    """Return a mask of the partitions that may hold a match; None if nothing is known."""
-    if isinstance(condition, (ex.And, ex.Or)):
-        left = _matching(table, condition.left, names)
-        right = _matching(table, condition.right, names)
-        return (_either if isinstance(condition, ex.Or) else _both)([left, right])
-    if isinstance(condition, ex.Between):
-        if condition.operand("inclusive") not in _BETWEEN:
-            return None
-        low, high = _BETWEEN[condition.operand("inclusive")]
-        column = _column(table, condition.frame, names)
-        masks = [
-            _compared(table, column, low, condition.operand("left")),
-            _compared(table, column, high, condition.operand("right")),
-        ]
-        return _both(masks)
-    return _comparison(table, condition, names)
-
-
-def _either(masks: Sequence[Mask | None]) -> Mask | None:
-    known = [mask for mask in masks if mask is not None]
-    return np.logical_or.reduce(known) if len(known) == len(masks) else None
-
-
-def _both(masks: Sequence[Mask | None]) -> Mask | None:
-    known = [mask for mask in masks if mask is not None]
-    return np.logical_and.reduce(known) if known else None
-
-
-def _comparison(table: FromPartitions, condition: Any, names: set[str]) -> Mask | None:
-    sign = _COMPARISONS.get(type(condition))
-    if sign is None:
-        return None
-    options = ("level", "fill_value")
-    if any(condition.operand(o) is not None for o in options if o in condition._parameters):
-        return None
-    column = _column(table, condition.operand("left"), names)
-    return _compared(table, column, sign, condition.operand("right"))
-
-
-def _column(table: FromPartitions, node: Any, names: set[str]) -> str | None:
-    """Return the name of the table's column or index that a node is; None if it is neither."""
-    if isinstance(node, ex.ToSeriesIndex):
-        node = node.frame
-    if not isinstance(node, (ex.Projection, ex.Index)) or node.ndim != 1:
-        return None
-    base = node.frame
-    while isinstance(base, ex.Projection):
-        base = base.frame
-    if not isinstance(base, FromPartitions) or base._name not in names:
-        return None
-    if isinstance(node, ex.Projection):
-        return str(node.columns[0]) if node.columns[0] in base.columns else None
-    name = table._meta.index.name
-    # A column of the same name would leave open whose bounds these are.
-    return None if name is None or name in table._parts.meta.columns else str(name)
-
-
-def _compared(table: FromPartitions, column: str | None, sign: str, value: Any) -> Mask | None:
-    """Return a mask of the partitions that may hold ``column <sign> value``."""
-    if column is None or not pd.api.types.is_scalar(value) or pd.isna(value):
-        return None
-    parts = table._parts
-    bounds = parts.bounds(column) if parts.npartitions else None
-    if bounds is None:
-        return None
-    try:
-        return may_match(parts, column, bounds, sign, value)
-    except (TypeError, ValueError, OverflowError):
-        # The values cannot be compared; pandas raises its own error when the filter is computed.
-        return None

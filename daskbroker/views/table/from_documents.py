@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...assets.access import FileAccess
 from ...core.chunks import ChunkPlan, ChunkReader
-from ...core.documents import Document, iter_named, normalize
+from ...core.documents import Document, as_lists, iter_named
 from ...core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
 from ...core.layouts import EVENT, encode_rows, rows_of_page
 from ...core.listing import listed
@@ -30,7 +30,7 @@ class MemoryReader(ChunkReader):
 
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`daskbroker.core.chunks.ChunkReader.read_stored`."""
-        raise StoreDamaged(f"{key!r} is no chunk in memory")
+        raise StoreDamaged(f"{key!r} is not a chunk in memory")
 
 
 class RunBuffer:
@@ -67,9 +67,9 @@ class RunBuffer:
         checked = prepare(name, doc)
         if name == "event_page":
             for row in rows_of_page(EVENT, checked):
-                self._add("event", normalize(row))
+                self._add("event", as_lists(row))
         else:
-            self._add(name, normalize(checked))
+            self._add(name, as_lists(checked))
 
     def _add(self, name: str, doc: Mapping[str, Any]) -> None:
         if name == "start":

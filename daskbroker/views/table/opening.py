@@ -13,18 +13,25 @@ import pandas as pd
 from ...assets.access import FileAccess
 from ...assets.filling.filling import Filling, Target
 from ...core.chunks import ChunkPlan
-from ...core.fields import Field, project, select
+from ...core.fields import Field, select
 from ...core.graph_names import graph_name, runs_name
 from ...core.run_plan import RunPlan
-from ...core.schema import TableColumn, empty_frame, posix_to_datetime, stream_attrs, table_columns
+from ...core.schema import (
+    TableColumn,
+    constant_of,
+    empty_frame,
+    posix_to_datetime,
+    stream_attrs,
+    table_columns,
+)
 from ...core.settings import setting
 from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names, common_cells
 from ..options import ViewOptions
-from ..rows import RowGroup, coalesce, cut, group_rows
+from ..rows import RowGroup, coalesce, cut_groups, group_rows
 from .collection import DataFrame, concat, from_partitions
 from .partitions import Partitions, RowChoice
-from .reading import Part, Payload, Piece, TableOptions, TableReader
+from .reading import ChunkGroup, PartitionChunk, Payload, TableOptions, TableReader
 
 __all__ = ["StreamPartitions", "concat", "table", "target_bytes"]
 
@@ -118,7 +125,7 @@ class StreamPartitions(Partitions):
         # A scheduler needs milliseconds for each task, so a table has at most some thousands.
         total = sum(group.bytes for group in groups)
         target = max(options.target, total // MOST_PARTITIONS)
-        self._groups: list[RowGroup] = cut(groups, target) if external else groups
+        self._groups: list[RowGroup] = cut_groups(groups, target) if external else groups
         self._ranges = coalesce(self._groups, target)
 
     def _external_bytes(self) -> int:
@@ -171,8 +178,7 @@ class StreamPartitions(Partitions):
             return descriptor["run_start"]
         if field.role == "descriptor":
             return descriptor["uid"]
-        start, stop = self._runs[descriptor["run_start"]]
-        return project(field, start, stop, descriptor)
+        return constant_of(field, descriptor, self._runs)
 
     @cached_property
     def meta(self) -> pd.DataFrame:
@@ -258,17 +264,17 @@ class StreamPartitions(Partitions):
             filling = filling.of_runs({self._groups[number].run for number in groups})
         return Payload(self._plan.reader, pieces, filling, chosen)
 
-    def _piece(self, number: int) -> Piece:
+    def _piece(self, number: int) -> ChunkGroup:
         group = self._groups[number]
         descriptors = self._plan.records["descriptor"]
         parts = []
         for place in group.places:
             descriptor = int(descriptors[place])
             constants, targets = self._constants_of[descriptor], self._targets_of[descriptor]
-            parts.append(Part(self._plan.keys[place], constants, targets))
+            parts.append(PartitionChunk(self._plan.keys[place], constants, targets))
         within = (group.seq_min, group.seq_max) if group.within else None
         near = 0.0 if self._filling is None else float(self._nears[number])
-        return Piece(group.simple, tuple(parts), within, near, group.run, group.numbers)
+        return ChunkGroup(group.simple, tuple(parts), within, near, group.run, group.numbers)
 
     @cached_property
     def _targets_of(self) -> dict[int, tuple[Target, ...]]:

@@ -152,7 +152,7 @@ class Partitions(abc.ABC):
         return f"<{type(self).__name__} {self.token[:12]}>"
 
 
-class Shape(NamedTuple):
+class FrameSchema(NamedTuple):
     """What a partition must look like: a meta that is small enough to travel with every task."""
 
     columns: tuple[str, ...]
@@ -162,7 +162,7 @@ class Shape(NamedTuple):
     attrs: dict[Any, Any]
 
     @classmethod
-    def of(cls, meta: pd.DataFrame) -> Shape:
+    def of(cls, meta: pd.DataFrame) -> FrameSchema:
         """Return the shape of an empty frame."""
         dtypes = tuple(_short(dtype) for dtype in meta.dtypes)
         return cls(
@@ -191,7 +191,7 @@ def _short(dtype: Any) -> Any:
         return dtype
 
 
-def read_partition(reader: Reader, payload: Any, number: int, shape: Shape) -> pd.DataFrame:
+def read_partition(reader: Reader, payload: Any, number: int, shape: FrameSchema) -> pd.DataFrame:
     """Read one partition and check that it is what the table's meta promises.
 
     Raises
@@ -205,7 +205,7 @@ def read_partition(reader: Reader, payload: Any, number: int, shape: Shape) -> p
     return frame
 
 
-def _check(frame: pd.DataFrame, number: int, shape: Shape) -> None:
+def _check(frame: pd.DataFrame, number: int, shape: FrameSchema) -> None:
     where = f"partition {number} of the table"
     if not isinstance(frame, pd.DataFrame):
         raise StoreError(f"{where} was read as a {type(frame).__name__}, not a DataFrame")
@@ -214,7 +214,7 @@ def _check(frame: pd.DataFrame, number: int, shape: Shape) -> None:
         lost = [c for c in shape.columns if c not in columns]
         extra = [c for c in columns if c not in shape.columns]
         raise StoreError(
-            f"{where} has other columns than announced: missing {lost}, unexpected {extra}, "
+            f"{where} has other columns than the table: missing {lost}, unexpected {extra}, "
             f"read in the order {columns}"
         )
     for column, expected, found in zip(columns, shape.dtypes, frame.dtypes, strict=True):

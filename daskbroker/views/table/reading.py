@@ -28,7 +28,7 @@ from ...core.schema import (
 from ..rows import Duplicates, keep, later_counts
 from .partitions import RowChoice
 
-__all__ = ["Part", "Payload", "Piece", "TableOptions", "TableReader"]
+__all__ = ["ChunkGroup", "PartitionChunk", "Payload", "TableOptions", "TableReader"]
 
 Numbers = range | np.ndarray
 """``seq_num`` of the rows of a chunk; a range if known without reading."""
@@ -56,7 +56,7 @@ class TableOptions:
     skip_damaged: bool = False
 
 
-class Part(NamedTuple):
+class PartitionChunk(NamedTuple):
     """One chunk of a partition.
 
     Attributes
@@ -74,7 +74,7 @@ class Part(NamedTuple):
     targets: tuple[Target, ...]
 
 
-class Piece(NamedTuple):
+class ChunkGroup(NamedTuple):
     """Chunks that are read together.
 
     Attributes
@@ -94,7 +94,7 @@ class Piece(NamedTuple):
     """
 
     simple: bool
-    parts: tuple[Part, ...]
+    parts: tuple[PartitionChunk, ...]
     within: tuple[int, int] | None
     near: float
     run: str
@@ -106,7 +106,7 @@ class Payload:
     """What a task reads. When pickled, keys are replaced by ones that other processes can read."""
 
     reader: ChunkReader
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ChunkGroup, ...]
     filling: Filling | None
     chosen: tuple[RowChoice, ...] = ()
 
@@ -147,8 +147,8 @@ class TableReader:
         return self._frame(_with_chosen_rows(pieces, payload.chosen), wanted)
 
     def _pieces(
-        self, payload: Payload, some: Sequence[Piece], wanted: Sequence[TableColumn]
-    ) -> list[_Piece]:
+        self, payload: Payload, some: Sequence[ChunkGroup], wanted: Sequence[TableColumn]
+    ) -> list[_GroupRows]:
         """Read some pieces of the partition together."""
         keys = [part.key for piece in some for part in piece.parts]
         known = all(piece.numbers is not None for piece in some)
@@ -157,7 +157,9 @@ class TableReader:
         tables = payload.reader.read_labelled(keys, labels, physical)
         return [self._read(tables, piece, payload) for piece in some]
 
-    def _sound_pieces(self, payload: Payload, wanted: Sequence[TableColumn]) -> Iterator[_Piece]:
+    def _sound_pieces(
+        self, payload: Payload, wanted: Sequence[TableColumn]
+    ) -> Iterator[_GroupRows]:
         """Yield the pieces that can be read, one by one, and warn of the others."""
         for piece in payload.pieces:
             try:
@@ -168,11 +170,11 @@ class TableReader:
             else:
                 yield from read
 
-    def _label(self, piece: Piece) -> str:
+    def _label(self, piece: ChunkGroup) -> str:
         """Return run and stream of a piece, for messages."""
         return f"run {piece.run!r}, stream {self.options.stream!r}"
 
-    def _frame(self, pieces: Sequence[_Piece], wanted: Sequence[TableColumn]) -> pd.DataFrame:
+    def _frame(self, pieces: Sequence[_GroupRows], wanted: Sequence[TableColumn]) -> pd.DataFrame:
         """Join the pieces to one frame.
 
         They are joined column by column, as making a frame for each of many small pieces would
@@ -219,7 +221,7 @@ class TableReader:
             physical = ["seq_num", *physical]
         return list(dict.fromkeys(physical))
 
-    def _read(self, coming: Iterator[pa.Table], piece: Piece, payload: Payload) -> _Piece:
+    def _read(self, coming: Iterator[pa.Table], piece: ChunkGroup, payload: Payload) -> _GroupRows:
         tables = list(islice(coming, len(piece.parts)))
         with damage_of(self._label(piece)):
             seq_nums = [
@@ -240,7 +242,7 @@ class TableReader:
         dropping = self._dropping(payload.filling)
         if dropping:
             chunks = [chunk.only(chunk.having(dropping)) for chunk in chunks]
-        return _Piece(chunks, piece.simple)
+        return _GroupRows(chunks, piece.simple)
 
     def _dropping(self, filling: Filling | None) -> list[str]:
         """Return the external columns, shown or not, whose missing cells drop rows."""
@@ -250,7 +252,7 @@ class TableReader:
         keys = {name: self.columns[name].field.key for name in self.external_names}
         return [name for name, key in keys.items() if key in rules and rules[key].drops]
 
-    def _rows(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
+    def _rows(self, piece: ChunkGroup, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
         """Return the rows of each chunk that are shown."""
         if piece.simple:
             if piece.within is None:
@@ -267,7 +269,7 @@ class TableReader:
         ends = np.cumsum([len(seq) for seq in seq_nums])
         return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
 
-    def _later(self, piece: Piece, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
+    def _later(self, piece: ChunkGroup, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
         """Return :attr:`Held.later` for all rows of each chunk; None if no row has later ones."""
         if piece.simple or self.options.duplicates != "all" or not self.external_names:
             return [None] * len(seq_nums)
@@ -283,12 +285,12 @@ class TableReader:
 
     @cached_property
     def constant_names(self) -> list[str]:
-        """Names of the columns that no chunk holds, in the order of :attr:`Part.constants`."""
+        """Names of the columns that no chunk holds, as in :attr:`PartitionChunk.constants`."""
         return [name for name, column in self.columns.items() if not column.physical]
 
     @cached_property
     def external_names(self) -> list[str]:
-        """Names of the external columns, in the order of :attr:`Part.targets`."""
+        """Names of the external columns, in the order of :attr:`PartitionChunk.targets`."""
         return [name for name, column in self.columns.items() if column.external]
 
 
@@ -310,8 +312,8 @@ class _Chunk:
 
     reader: TableReader
     filling: Filling | None
-    part: Part
-    piece: Piece
+    part: PartitionChunk
+    piece: ChunkGroup
     table: pa.Table
     seq_num: Numbers
     rows: slice | np.ndarray
@@ -351,12 +353,12 @@ class _Chunk:
         return replace(self, rows=rows, seq_num=_array(self.seq_num)[mask])
 
 
-class _Piece(NamedTuple):
+class _GroupRows(NamedTuple):
     chunks: list[_Chunk]
     simple: bool
 
 
-def _with_chosen_rows(pieces: list[_Piece], chosen: Sequence[RowChoice]) -> list[_Piece]:
+def _with_chosen_rows(pieces: list[_GroupRows], chosen: Sequence[RowChoice]) -> list[_GroupRows]:
     """Return the pieces with only the chosen rows of the partition, before any cell is filled."""
     chunks = [chunk for piece in pieces for chunk in piece.chunks]
     if not chosen or not chunks:
@@ -376,7 +378,7 @@ def _with_chosen_rows(pieces: list[_Piece], chosen: Sequence[RowChoice]) -> list
     ]
 
 
-def _seq_num(table: pa.Table, key: Any, piece: Piece, reader: ChunkReader) -> Numbers:
+def _seq_num(table: pa.Table, key: Any, piece: ChunkGroup, reader: ChunkReader) -> Numbers:
     """Return ``seq_num`` of all rows of a chunk.
 
     The column is read if the numbers are not known, or do not fit the chunk's number of rows.
@@ -406,7 +408,7 @@ def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
     return pd.Index(seq_num if order is None else seq_num[order], name="seq_num", copy=False)
 
 
-def _order(pieces: Sequence[_Piece]) -> np.ndarray | None:
+def _order(pieces: Sequence[_GroupRows]) -> np.ndarray | None:
     """Return the order that sorts rows by ``seq_num`` in each piece; None if they are sorted."""
     if all(piece.simple for piece in pieces):
         return None

@@ -87,7 +87,7 @@ def _refuse(table: Any, types: CellTypes) -> None:
         raise BadQuery(
             f"to_parquet cannot write {_named(table, refused)}: the cells have no Arrow type in "
             f"common; leave out what cannot be written by table.drop(columns={refused!r}), or "
-            "write the run by h.export(path, format='parquet'), which makes JSON text of them"
+            "write the run by h.export(path, format='parquet'), which writes them as JSON text"
         )
 
 

@@ -87,8 +87,8 @@ def test_relative_paths_count_from_where_they_were_given(tmp_path, monkeypatch):
         (uri("file://otherhost/f.h5"), "'file://otherhost/f.h5' is no file"),
         (uri("file:///a%00b"), "null character"),
         (legacy("/a", "b\0c"), "null character"),
-        (legacy("C:\\data", "f.h5", "windows"), r"path of Windows; root_map=.*C:\\\\data"),
-        (legacy("/a", "b") | {"spec": ""}, "neither spec nor mimetype"),
+        (legacy("C:\\data", "f.h5", "windows"), r"Windows path; set root_map=.*C:\\\\data"),
+        (legacy("/a", "b") | {"spec": ""}, "neither 'spec' nor 'mimetype'"),
     ],
 )
 def test_what_cannot_be_a_path_here(doc, message):

@@ -45,7 +45,7 @@ def test_keywords_that_the_handler_lacks(tmp_path, reader):
 @pytest.mark.parametrize("gives", ["too few", "iterator"])
 def test_a_handler_that_breaks_its_contract(reader, gives):
     reader.registry.register("W", Wrong)
-    with pytest.raises(FillError, match="that is no block of 2 cells"):
+    with pytest.raises(FillError, match="that is not a block of 2 cells"):
         reader.resource("W", "/f", [{}, {}], gives=gives)
 
 

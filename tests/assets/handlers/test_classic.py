@@ -96,7 +96,7 @@ def test_tables_pass_as_they_are(reader):
     got = reader.resource("T", "/", [{"count": 1}, {"count": 2}])
     assert [len(cell) for cell in got] == [1, 2]
     assert isinstance(got[1][0], pd.DataFrame)
-    with pytest.raises(FillError, match="gives a list, which has no dimensions"):
+    with pytest.raises(FillError, match="returned a list, which has no dimensions"):
         reader.resource("T", "/", [{"count": 1}], (slice(0, 1),))
 
 
@@ -156,5 +156,5 @@ def test_roots_are_checked_as_far_as_a_handler_tells(tmp_path, reader):
     reader.registry.register("G", lambda path, **kwargs: lambda **datum: 0)
     assert reader.resource("G", tmp_path / "in", [{}], template="a..b/c").tolist() == [0]
     for kwargs, datum in (({"template": "x/../%d"}, {}), ({}, {"name": "..\\x"})):
-        with pytest.raises(FillError, match="leads upwards"):
+        with pytest.raises(FillError, match=r"contains '\.\.'"):
             reader.resource("G", tmp_path / "in", [datum], **kwargs)

@@ -7,7 +7,6 @@ import pytest
 
 from daskbroker.assets.files.readable import ANYWHERE, ReadableRoots
 from daskbroker.assets.handlers.contract import Datums, FramesThere
-from daskbroker.assets.handlers.file_names import count_files
 from daskbroker.assets.handlers.hdf5.detectors import (
     AreaDetectorTimes,
     FlyScan,
@@ -16,6 +15,7 @@ from daskbroker.assets.handlers.hdf5.detectors import (
     Xspress3,
 )
 from daskbroker.assets.handlers.hdf5.frames import FrameHDF5
+from daskbroker.assets.handlers.name_templates import count_files
 from daskbroker.assets.handlers.npy import FrameNPY, SequenceNPY
 from daskbroker.testing.files import frames, write_hdf5, write_npys
 

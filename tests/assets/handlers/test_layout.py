@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from daskbroker.assets.handlers import Datums
-from daskbroker.assets.handlers.file_names import numbered_name
 from daskbroker.assets.handlers.layout import parse_slice
-from daskbroker.assets.handlers.regions import axes_of
+from daskbroker.assets.handlers.name_templates import numbered_name
+from daskbroker.assets.regions import axes_of
 from daskbroker.core.codec import MISSING
 from daskbroker.core.errors import FillError
 
@@ -52,7 +52,7 @@ def test_slices_as_text(text, region):
 
 @pytest.mark.parametrize("text", ["1 2", "a", ",", "1::2::3", "__import__('os')", "..."])
 def test_texts_that_are_no_slice(text):
-    with pytest.raises(FillError, match=r"the parameter 'slice'.* is none; write for example"):
+    with pytest.raises(FillError, match=r"the parameter 'slice'.* is not valid; write for example"):
         parse_slice(text)
 
 
@@ -73,7 +73,7 @@ def test_places_are_whole_numbers(bad):
 
 
 def test_keywords_that_a_handler_does_not_know():
-    with pytest.raises(FillError, match="the handler does not know; they have 'j'"):
+    with pytest.raises(FillError, match="are unknown to the handler; they have 'j'"):
         Datums.of([{"i": 0, "j": 1}]).integers("i")
     with pytest.raises(FillError, match="lack 'i'; they have 'j'"):
         Datums.of([{"j": 1}]).integers("i")

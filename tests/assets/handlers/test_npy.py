@@ -77,5 +77,5 @@ def test_missing_and_truncated(tmp_path, reader):
     file = tmp_path / "f_1.npy"
     file.write_bytes(file.read_bytes()[:-7])
     for roi in ((), (slice(1, 2),)):
-        with pytest.raises(FillError, match=r"claims an array of .*, 96 bytes, and has only 89"):
+        with pytest.raises(FillError, match=r"declares an array of .*, 96 bytes, and has only 89"):
             reader.resource("NPY_SEQ", stem, [{"index": 1}], roi)

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 from area_detector_handlers.handlers import AreaDetectorTiffHandler
-from ophyd.sim import NumpySeqHandler
 
+from daskbroker.assets.filling.filling import Filling
 from daskbroker.assets.handlers.hdf5.frames import AreaDetectorHDF5, StreamHDF5
 from daskbroker.assets.handlers.registry import OWN, Factory, HandlerRegistry
 from daskbroker.assets.handlers.tiff import StreamTIFF
@@ -35,12 +35,12 @@ def test_overrides_of_a_call():
     registry = HandlerRegistry({"X": Mine})
     by_spec = {"X": AreaDetectorTiffHandler}
     by_key = {"img": "ophyd.sim:NumpySeqHandler"}
-    find = registry.find
-    assert find("X", handler_registry=by_spec).load() is AreaDetectorTiffHandler
-    both = {"handler_registry": by_spec, "handler_overrides": by_key}
-    assert find("X", data_key="img", **both).load() is NumpySeqHandler
-    assert find("X", data_key="other", **both).load() is AreaDetectorTiffHandler
-    assert find("X", data_key="img").load() is Mine
+    assert registry.registered(by_spec)["X"].load() is AreaDetectorTiffHandler
+    assert registry.registered()["X"].load() is Mine
+    overrides = {key: Factory.of("X", handler) for key, handler in by_key.items()}
+    filling = Filling({}, registry.registered(by_spec), overrides, root_map={})
+    assert filling.handler_reference("X", "img") == "ophyd.sim:NumpySeqHandler"
+    assert filling.handler_reference("X", "other").endswith(":AreaDetectorTiffHandler")
 
 
 def test_registering_twice():
@@ -58,7 +58,7 @@ def test_registering_twice():
 
 @pytest.mark.parametrize("bad", [3, "no colon", ":x", None])
 def test_what_is_no_handler(bad):
-    with pytest.raises(FillError, match="is no handler for 'X'"):
+    with pytest.raises(FillError, match="is not a valid handler for 'X'"):
         HandlerRegistry().register("X", bad)
 
 

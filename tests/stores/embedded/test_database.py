@@ -22,6 +22,7 @@ from daskbroker.core.errors import (
 )
 from daskbroker.stores.embedded import Database
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.processes import Program
 
 
 def insert(db, documents):
@@ -149,8 +150,7 @@ with daskbroker.connect(sys.argv[1]) as db:
 
 
 def writers(folder, count, runs):
-    command = [sys.executable, "-c", WRITER, str(folder), str(runs)]
-    return [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(count)]
+    return [Program(WRITER, folder, runs) for _ in range(count)]
 
 
 def test_processes_that_make_a_store_at_once_share_it(tmp_path):
@@ -211,7 +211,7 @@ def test_a_place_where_no_store_can_be(tmp_path, name, mode):
     (tmp_path / "file").write_text("x")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(
-        DaskbrokerError, match=r"can be no folder|the store at|there is no daskbroker store at"
+        DaskbrokerError, match=r"cannot be a folder|the store at|there is no daskbroker store at"
     ):
         daskbroker.connect(f"{tmp_path}/{name}", mode=mode)
 
@@ -222,7 +222,7 @@ def test_reading_while_another_process_writes(tmp_path):
     (writer,) = writers(tmp_path, 1, 12)
     counts = []
     with daskbroker.connect(tmp_path, mode="r") as db:
-        while writer.poll() is None:
+        while writer.returncode is None:
             events = 0
             for header in db[-3:]:
                 numbers = header.table().compute().index.tolist() if header.streams else []

@@ -10,7 +10,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import DuplicateUID
-from daskbroker.stores.embedded import claims
+from daskbroker.stores.embedded import document_keys
 from daskbroker.stores.embedded.database import Database
 from daskbroker.stores.embedded.events import EmbeddedEventStore
 from daskbroker.testing import RunBuilder, assert_documents_equal, expand_documents
@@ -174,9 +174,11 @@ def test_one_uid_in_two_runs_is_two_events(db):
 
 
 def test_uids_of_equal_key_are_told_apart(db, run, descriptor, rows_of, monkeypatch):
-    monkeypatch.setattr(claims, "uid_key", lambda uid, kind, run: 7 + len(uid) % 3)
+    monkeypatch.setattr(document_keys, "uid_key", lambda uid, kind, run: 7 + len(uid) % 3)
     monkeypatch.setattr(
-        claims, "uid_keys", lambda uids, kind, run: np.array([7 + len(uid) % 3 for uid in uids])
+        document_keys,
+        "uid_keys",
+        lambda uids, kind, run: np.array([7 + len(uid) % 3 for uid in uids]),
     )
     for number in range(4):
         run.event(descriptor, {"x": number / 2, "label": "a"})
@@ -198,9 +200,11 @@ def test_a_later_document_may_have_the_number_of_one_in_a_waiting_page(
     def number(uid, kind, run):
         return numbers.setdefault(uid, 98 + len(numbers))
 
-    monkeypatch.setattr(claims, "uid_key", number)
+    monkeypatch.setattr(document_keys, "uid_key", number)
     monkeypatch.setattr(
-        claims, "uid_keys", lambda uids, kind, run: np.array([number(u, kind, run) for u in uids])
+        document_keys,
+        "uid_keys",
+        lambda uids, kind, run: np.array([number(u, kind, run) for u in uids]),
     )
     first = run.event(descriptor, {"x": 0.0, "label": "first"})
     page(run, descriptor)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pickle
 import sqlite3
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -15,6 +13,7 @@ from daskbroker.stores.embedded import place as places
 from daskbroker.stores.embedded.database import FILE_NAME, Database
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.processes import Program
 
 THREADS = 8
 PROCESSES = 4
@@ -172,9 +171,7 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def openers():
     """Processes that open a store, and insert a run, when they are told to."""
-    command = [sys.executable, "-c", OPEN_AND_INSERT]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(PROCESSES)]
+    processes = [Program(OPEN_AND_INSERT) for _ in range(PROCESSES)]
     for process in processes:
         process.stdout.readline()
     yield processes

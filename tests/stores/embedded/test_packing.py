@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 import time
 
 import cloudpickle
@@ -16,6 +14,7 @@ from daskbroker.stores.embedded import packing
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.embedded.sealing import ORPHAN_SECONDS, sweep
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.processes import Program
 
 RUNS = [make_run(5, uid=f"run-{number}") for number in range(6)]
 
@@ -220,9 +219,8 @@ def test_a_packer_that_another_overtakes_in_part_moves_the_rest(
 
 def test_two_processes_pack_each_chunk_once(filled, source, rows_of):
     root = str(source._database.root)
-    command = [sys.executable, "-c", PACKER, root]
-    packers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    while rows_of("chunk_body") == len(RUNS) and packers[0].poll() is None:
+    packers = [Program(PACKER, root) for _ in range(2)]
+    while rows_of("chunk_body") == len(RUNS) and packers[0].returncode is None:
         time.sleep(0.05)
     check(filled)  # by numbers of chunks that move meanwhile
     moved = [int(packer.communicate()[0]) for packer in packers]

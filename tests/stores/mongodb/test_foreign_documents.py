@@ -22,7 +22,7 @@ import daskbroker
 from daskbroker import BadRunWarning
 from daskbroker.cli import main
 from daskbroker.core.errors import DaskbrokerError, StoreDamaged
-from daskbroker.stores.mongodb import bad_headers, planning, reference_planning, survey
+from daskbroker.stores.mongodb import bad_headers, journal_ranges, planning, reference_planning
 
 TOKEN = uuid.UUID("12345678-1234-5678-1234-567812345678")
 NUMBER = ObjectId()
@@ -156,7 +156,7 @@ def journals(request, monkeypatch):
     """Journals that travel with plans, and such as are surveyed and read in ranges."""
     if request.param == "long":
         monkeypatch.setattr(planning, "RANGE_ROWS", 2)
-        monkeypatch.setattr(survey, "RANGE_ROWS", 2)
+        monkeypatch.setattr(journal_ranges, "RANGE_ROWS", 2)
     return request.param
 
 
@@ -211,7 +211,7 @@ def test_an_odd_event_costs_its_run(three, db, change):
 def test_an_odd_event_of_a_long_journal_costs_its_run(three, db, change, monkeypatch):
     """Planned or read, it is named; other runs are read whatever it is."""
     monkeypatch.setattr(planning, "RANGE_ROWS", 2)
-    monkeypatch.setattr(survey, "RANGE_ROWS", 2)
+    monkeypatch.setattr(journal_ranges, "RANGE_ROWS", 2)
     run = three(event=change)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BadRunWarning)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskbroker.stores.mongodb import planning, survey
+from daskbroker.stores.mongodb import journal_ranges, planning
 from daskbroker.testing import RunBuilder, assert_documents_equal
+from daskbroker.testing.arrays import fresh_run
 from daskbroker.testing.base import insert_all
 
 ROWS = 60
@@ -15,7 +16,7 @@ ROWS = 60
 @pytest.fixture(autouse=True)
 def _ranges_of_ten_rows(monkeypatch):
     monkeypatch.setattr(planning, "RANGE_ROWS", 10)
-    monkeypatch.setattr(survey, "RANGE_ROWS", 10)
+    monkeypatch.setattr(journal_ranges, "RANGE_ROWS", 10)
 
 
 def values(row):
@@ -179,5 +180,46 @@ def test_arrays_have_one_form_wherever_they_are(mongo):
         "f4 list": ((2,), "float64"),
         "u8": ((2,), "uint64"),
         "i2 ragged": ((), "object"),
-        "u2.x": ((2,), "int64"),  # of a key that is no path
+        "u2.x": ((2,), "uint16"),
     }
+
+
+def test_the_dtype_of_arrays_under_keys_of_any_name(mongo):
+    """Dots and dollars mean something in a path of MongoDB, which has no type for fields."""
+    names = ("plain", "a.b", "$c", "", "x.$y.0")
+    image = np.arange(4, dtype="u1").reshape(2, 2)
+    table = np.array([(1, 0.5), (2, 1.5)], [("n", "<i2"), ("x", "<f4")])
+    wider = np.array([(1, 0.5), (2, 1.5)], [("n", "<i4"), ("x", "<f4")])
+    key = {"source": "s", "dtype": "array", "shape": [2, 2]}
+    for some in (("plain", "a.b", "x.$y.0"), names):  # with "$c" every event is packed
+        run = RunBuilder()
+        keys = {**dict.fromkeys(some, key), "s": key, "gaps": key, "scalar": 1, "w.w": key}
+        descriptor = run.descriptor(keys)
+        for row in range(30):
+            data = dict.fromkeys(some, image) | {"s": table, "scalar": table[0]}
+            if 5 < row < 25:
+                data = dict.fromkeys(some, image) | {"scalar": table[1], "s": table}
+            gap = table if row % 3 else None
+            run.event(descriptor, {**data, "gaps": gap, "w.w": wider if row == 12 else table})
+        run.stop()
+        found = []
+        for sealed in (0, 15, 30):
+            renamed = fresh_run(run.documents)
+            insert_all(mongo, renamed[: 2 + sealed])
+            if sealed:
+                mongo.seal()
+            insert_all(mongo, renamed[2 + sealed : -1])
+            header = mongo[renamed[0][1]["uid"]]
+            assert_documents_equal(renamed[:-1], header.documents())
+            frame, dataset = header.table().compute(), header.dataset()
+            for name in some:
+                assert {cell.dtype for cell in frame[name]} == {np.dtype("u1")}
+                assert dataset[name].dtype == np.uint8
+            assert {cell.dtype for cell in frame["s"]} == {table.dtype}
+            assert {cell.dtype for cell in frame["gaps"] if cell is not None} == {table.dtype}
+            assert {cell.dtype for cell in frame["w.w"]} == {wider.dtype}
+            assert {cell.dtype for cell in frame["scalar"]} == {table.dtype}
+            assert dataset["gaps.n"].dtype == np.float32
+            found.append({n: (v.dims, v.dtype, v.values.tolist()) for n, v in dataset.items()})
+        np.testing.assert_equal(found[1], found[0])
+        np.testing.assert_equal(found[2], found[0])

@@ -15,7 +15,7 @@ from suitcase.mongo_normalized import Serializer
 import daskbroker
 from daskbroker.core.errors import ClaimWarning
 from daskbroker.core.layouts import DATUM
-from daskbroker.stores.mongodb import indexes, planning, reference_planning, survey
+from daskbroker.stores.mongodb import indexes, journal_ranges, planning, reference_planning
 from daskbroker.testing import (
     RunBuilder,
     assert_documents_equal,
@@ -24,7 +24,7 @@ from daskbroker.testing import (
     make_run,
     rewound_run,
 )
-from daskbroker.testing.filling_claims import LEGACY, claim_run
+from daskbroker.testing.claim_runs import LEGACY, claim_run
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def suitcase(raw):
 def short_ranges(monkeypatch):
     """Journals of more than ten rows are long, and cut into ranges of ten."""
     monkeypatch.setattr(planning, "RANGE_ROWS", 10)
-    monkeypatch.setattr(survey, "RANGE_ROWS", 10)
+    monkeypatch.setattr(journal_ranges, "RANGE_ROWS", 10)
 
 
 def check_same(header, documents):

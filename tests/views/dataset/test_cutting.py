@@ -21,7 +21,7 @@ from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run, stream_run
 from daskbroker.testing.runs import RunBuilder
 from daskbroker.views.dataset.cutting import column_groups, even_cut
-from daskbroker.views.rows import RowGroup, coalesce, cut
+from daskbroker.views.rows import RowGroup, coalesce, cut_groups
 
 
 def group(low, high, stored, size=1000):
@@ -44,7 +44,7 @@ def test_pieces_cover_every_seq_num_once_and_in_order(sizes, row_bytes, target):
         groups.append(group(low, high, count))
         low = high + 1
     groups = [replace(one, bytes=one.bytes + one.stored * row_bytes) for one in groups]
-    pieces = cut(groups, target)
+    pieces = cut_groups(groups, target)
     numbers = [n for piece in pieces for n in range(piece.seq_min, piece.seq_max + 1)]
     assert numbers == list(range(1, low))
     dense = [piece for piece in pieces if piece.rows is not None]
@@ -58,7 +58,7 @@ def test_pieces_cover_every_seq_num_once_and_in_order(sizes, row_bytes, target):
 
 def test_a_group_below_the_target_stays_whole():
     groups = [group(1, 100, 100, size=1000)]
-    assert cut(groups, 1000) == groups
+    assert cut_groups(groups, 1000) == groups
 
 
 def test_partitions_are_as_large_as_what_the_table_shows():

@@ -175,7 +175,7 @@ def test_chunks_of_a_grid_are_of_its_axes(db):
     for chunks in ({"time": 2}, 5):
         with pytest.raises(BadQuery, match="chunks of a grid are"):
             header.dataset(grid=True, chunks=chunks)
-    with pytest.raises(BadQuery, match="not grid=True and index= both"):
+    with pytest.raises(BadQuery, match="grid=True and index= exclude each other"):
         header.dataset(grid=True, index="m0")
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 
 import daskbroker
 from daskbroker import dataset_to_stream
+from daskbroker.core.errors import BadDocument
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.datasets import assert_comes_back, datasets, written_datasets
@@ -96,3 +97,24 @@ def test_the_origin_is_the_run_that_the_attributes_tell(db):
     new = stored(db, dataset_to_stream(header.dataset().mean("time", keep_attrs=True)))
     assert new.start["derived_from"]["runs"] == [header.uid]
     assert new.start["sample"] == {"name": "Ag"}
+
+
+def test_nothing_of_a_tree_is_dropped(db):
+    """A run has one level of streams: what has no place in it is named."""
+    step = xr.Dataset({"x": ("time", [1.0, 2.0])})
+    tree = xr.DataTree.from_dict({"/a": step, "/b": step * 2, "/empty": None, "/empty/below": None})
+    tree.attrs.update(note="mine", stream="not mine")
+    for name, doc in dataset_to_stream(tree):
+        db.insert(name, doc)
+    assert db[-1].start["derived_from"]["attrs"] == {"note": "mine"}
+    assert db[-1].tree()["b"]["x"].values.tolist() == [2.0, 4.0]
+    deep = xr.DataTree.from_dict({"/a": step, "/a/fits": step, "/a/b/c": step, "/d": None})
+    with pytest.raises(BadDocument, match=r"groups below its streams \(/a/fits, /a/b/c\)"):
+        list(dataset_to_stream(deep))
+    rooted = xr.DataTree.from_dict({"/": xr.Dataset({"total": 3.0}), "/a": step})
+    with pytest.raises(BadDocument, match=r"root of the tree has variables \(total\)"):
+        list(dataset_to_stream(rooted))
+    shared = xr.DataTree.from_dict({"/": xr.Dataset(coords={"e": [1.0]}), "/a": step})
+    for name, doc in dataset_to_stream(shared):
+        db.insert(name, doc)
+    assert db[-1].dataset("a")["e"].values.tolist() == [1.0]

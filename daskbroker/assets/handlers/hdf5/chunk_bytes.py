@@ -20,8 +20,8 @@ import numpy as np
 
 from ....core.errors import FillError
 from ....core.regular import open_regular
+from ...regions import Axis, as_axis, put_region, shape_of, take_region
 from ..cores import divide
-from ..regions import Axis, as_axis, put_region, shape_of, take_region
 from .chunk_index import MOST_CHUNKS, ChunkIndex, StoredChunk, grid_of
 from .filters import Damaged, Filters
 

@@ -15,7 +15,7 @@ MOST_CHUNKS = 2**17
 FEW = 16
 """Maximum number of chunks that are looked up one by one."""
 
-Place = tuple[int, ...]
+ChunkPlace = tuple[int, ...]
 
 
 class StoredChunk(NamedTuple):
@@ -42,10 +42,10 @@ class ChunkIndex:
 
     def __init__(self, dataset: h5py.Dataset) -> None:
         self._dataset = dataset
-        self._known: dict[Place, StoredChunk] = {}
+        self._known: dict[ChunkPlace, StoredChunk] = {}
         self._table: np.ndarray | None = None
 
-    def find(self, places: Sequence[Place]) -> list[StoredChunk]:
+    def find(self, places: Sequence[ChunkPlace]) -> list[StoredChunk]:
         """Return the stored chunks at some places of the grid."""
         if self._table is None:
             new = [place for place in places if place not in self._known]
@@ -56,7 +56,7 @@ class ChunkIndex:
             self._table = chunk_table(self._dataset)
         return [StoredChunk(*self._table[place].tolist()) for place in places]
 
-    def _ask(self, place: Place) -> StoredChunk:
+    def _ask(self, place: ChunkPlace) -> StoredChunk:
         corner = tuple(at * side for at, side in zip(place, self._dataset.chunks))
         info = self._dataset.id.get_chunk_info_by_coord(corner)
         offset = -1 if info.byte_offset is None else info.byte_offset

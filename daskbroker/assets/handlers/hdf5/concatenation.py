@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....core.regular import Identity
-from ..regions import Axis
+from ...regions import Axis
 from ..rows import Located
 from .rows import RowSource
 from .virtual import VirtualRows

@@ -12,10 +12,10 @@ from h5py import h5g, h5l, h5o
 from ....core.errors import FillError, FrameMissing
 from ....core.regular import Identity, identity
 from ...files.readable import ReadableRoots
-from ..contract import Block, BlockHandler, Datums, FramesThere, Roi
-from ..file_names import check_percent, count_files
+from ...regions import Roi, axes_of, shape_of
+from ..contract import Block, BlockHandler, Datums, FramesThere
 from ..gathering import gather
-from ..regions import axes_of, shape_of
+from ..name_templates import check_percent, count_files
 from ..rows import (
     Located,
     OneFrame,

@@ -81,7 +81,7 @@ def open_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     except (KeyError, ValueError) as error:
         raise FillError(f"no dataset {name!r} in the file ({error}); {offer(file)}") from None
     if not isinstance(dataset, h5py.Dataset):
-        raise FillError(f"{name!r} is no dataset of the file but a group; {offer(file)}")
+        raise FillError(f"{name!r} is a group of the file, not a dataset; {offer(file)}")
     return dataset
 
 

@@ -157,7 +157,7 @@ def _checked(data: memoryview) -> memoryview:
         raise Damaged("it is too short for its checksum")
     found = int(imagecodecs.h5checksum_fletcher32(content)).to_bytes(CHECKSUM, "little")
     if stored not in (found, bytes(found[place] for place in (1, 0, 3, 2))):
-        raise Damaged("it has another checksum than is stored with it")
+        raise Damaged("its checksum differs from the stored one")
     return content
 
 
@@ -207,7 +207,7 @@ def _unblosc(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None
     size, block, stored = _header("<III", data, 4)
     _expect(size, len(out))
     if stored > len(data) or block > size:
-        raise Damaged("its header tells of more than there is")
+        raise Damaged("its header declares more bytes than there are")
     _expect(len(imagecodecs.blosc_decode(data, out=out, numthreads=1)), len(out))
 
 
@@ -227,7 +227,7 @@ _LENGTH = struct.Struct(">I").unpack_from
 def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
     width, packing = values[2], _packing(values)
     if len(out) % width:
-        raise Damaged(f"its size is no multiple of {width}, its elements'")
+        raise Damaged(f"its size is not a multiple of {width}, its elements'")
     if not packing:
         _expect(len(data), len(out))
         block = values[3] if len(values) > 3 else 0
@@ -238,7 +238,7 @@ def _unbitshuffle(data: memoryview, out: np.ndarray, values: tuple[int, ...]) ->
     size, block = _header(">QI", data)
     _expect(size, len(out))
     if not block or block % (GROUP * width) or block > max(size, 2**16):
-        raise Damaged(f"its header tells of blocks of {block} bytes")
+        raise Damaged(f"its header declares blocks of {block} bytes")
     fast = _dectris()
     if fast is not None:
         found = fast(data, "bslz4" if packing == LZ4_INSIDE else "bszstd", elem_size=width)

@@ -9,8 +9,8 @@ import numpy as np
 
 from ....core.errors import FillError
 from ....core.listing import listed
-from ..contract import Block, BlockHandler, Datums, FramesThere, Roi
-from ..regions import axes_of
+from ...regions import Roi, axes_of
+from ..contract import Block, BlockHandler, Datums, FramesThere
 from ..rows import OneFrame, Rows, locate_events, read_events, whole
 from ..stored_frames import CellFrames
 from ..stream_rows import StreamRows

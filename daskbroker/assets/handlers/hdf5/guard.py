@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from ....core.errors import FillError
-from ..regions import Axis
+from ...regions import Axis
 from .chunk_index import MOST_CHUNKS, ChunkIndex, grid_of
 
 __all__ = ["ChunkGuard"]

@@ -124,7 +124,8 @@ class LinkedFiles:
             followed += 1
             if followed > MOST_LINKS:
                 raise FillError(
-                    f"{file.path!r}: links lead on more than {MOST_LINKS} times, at {name!r}"
+                    f"{file.path!r}: more than {MOST_LINKS} links lead from one to the next, at "
+                    f"{name!r}"
                 )
             if link.type == h5l.TYPE_SOFT:
                 target = os.fsdecode(here.links.get_val(part))
@@ -140,7 +141,7 @@ class LinkedFiles:
                 )
             parts.extendleft(reversed(_parts(target)))
         if not isinstance(here, h5d.DatasetID):
-            raise FillError(f"{name!r} is no dataset of the file but a group; {offer(file.file)}")
+            raise FillError(f"{name!r} is a group of the file, not a dataset; {offer(file.file)}")
         return file, h5py.Dataset(here)
 
 
@@ -150,7 +151,7 @@ def _root(file: LinkedFile) -> h5g.GroupID:
 
 def _parts(name: str) -> list[bytes]:
     if "\0" in name:
-        raise FillError(f"the name {name!r} has a null character")
+        raise FillError(f"the name {name!r} contains a null character")
     return [os.fsencode(part) for part in name.split("/") if part not in ("", ".")]
 
 

@@ -137,7 +137,9 @@ def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth:
     if plist.get_layout() != h5d.VIRTUAL:
         return _rows_of(dataset, plist)
     if depth == 0:
-        raise FillError(f"virtual datasets lead on more than {DEEPEST} times, at {name!r}")
+        raise FillError(
+            f"more than {DEEPEST} virtual datasets refer from one to the next, at {name!r}"
+        )
     return VirtualRows(
         files, file, dataset, lambda where, of: _open_linked(files, where, of, depth - 1)
     )

@@ -14,7 +14,7 @@ import numpy as np
 from h5py import h5d, h5f, h5i, h5p
 
 from ....core.regular import identity
-from ..regions import Axis, compose, shape_of, take_region
+from ...regions import Axis, compose, shape_of, take_region
 from ..rows import Located, one_dataset
 from .chunk_bytes import ChunkBytes
 from .guard import ChunkGuard
@@ -30,7 +30,7 @@ PIECE = 16 * 2**20
 """Maximum bytes that are read at a time if more is read than wanted."""
 
 
-Check: TypeAlias = "Callable[[range, Sequence[Axis]], None]"
+RegionCheck: TypeAlias = "Callable[[range, Sequence[Axis]], None]"
 
 
 class RowSource:
@@ -126,7 +126,7 @@ def read_rows(
     rows: np.ndarray,
     axes: Sequence[Axis],
     chunks: ChunkBytes | None = None,
-    check: Check | None = None,
+    check: RegionCheck | None = None,
 ) -> np.ndarray:
     """Read a region of some rows.
 
@@ -174,7 +174,7 @@ def _no_check(rows: range, axes: Sequence[Axis]) -> None:
 
 
 def _read_rows(
-    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
+    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: RegionCheck
 ) -> np.ndarray:
     """Read increasing rows through HDF5."""
     dtype = dataset.dtype  # h5py makes it anew each time
@@ -192,23 +192,19 @@ def _read_rows(
 
 
 def _read_objects(
-    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: Check
+    dataset: h5py.Dataset, rows: np.ndarray, axes: Sequence[Axis], check: RegionCheck
 ) -> np.ndarray:
     """Read elements that are texts, arrays or of varying length, as h5py does."""
     source = dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset
     if not len(rows):
         return take_region(source[:0], axes, lead=1)
     parts, done = [], 0
-    for low, high, count in _spans(rows, _row_bytes(dataset)):
+    for low, high, count in _spans(rows, dataset.dtype.itemsize * prod(dataset.shape[1:])):
         check(range(low, high), [range(size) for size in dataset.shape[1:]])
         part = rows[done : done + count] - low
         parts.append(take_region(source[low:high][part], axes, lead=1))
         done += count
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _row_bytes(dataset: h5py.Dataset) -> int:
-    return dataset.dtype.itemsize * prod(dataset.shape[1:])
 
 
 # -- what to read of a row -------------------------------------------------------------------
@@ -272,7 +268,11 @@ def _spans(rows: np.ndarray, row_bytes: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _read_exactly(
-    dataset: h5py.Dataset, dtype: np.dtype, rows: np.ndarray, box: Sequence[Side], check: Check
+    dataset: h5py.Dataset,
+    dtype: np.dtype,
+    rows: np.ndarray,
+    box: Sequence[Side],
+    check: RegionCheck,
 ) -> np.ndarray:
     """Read all that the box selects, of increasing rows, into a new array."""
     out = np.empty((len(rows), *(side.count for side in box)), dtype)
@@ -296,7 +296,7 @@ def _read_more(
     rows: np.ndarray,
     box: Sequence[Side],
     axes: Sequence[Axis],
-    check: Check,
+    check: RegionCheck,
 ) -> np.ndarray:
     """Read a box that has more than is wanted, in pieces, and fill ``out`` with what is wanted."""
     rest = [_of_box(side, axis) for side, axis in zip(box, axes)]

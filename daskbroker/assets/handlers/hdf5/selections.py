@@ -9,7 +9,7 @@ import numpy as np
 from h5py import h5s
 
 from ....core.errors import FillError
-from ..regions import Axis
+from ...regions import Axis
 
 __all__ = ["Selected", "Unlimited", "meet", "paired", "selected"]
 
@@ -71,9 +71,9 @@ def selected(space: h5s.SpaceID, shape: Sequence[int] | None) -> Selected | Unli
         sizes = space.get_simple_extent_dims() if shape is None else shape
         return tuple(range(size) for size in sizes)
     if kind == h5s.SEL_NONE:
-        raise FillError("nothing is mapped")
+        raise FillError("the mapping selects nothing")
     if kind != h5s.SEL_HYPERSLABS:
-        raise FillError("single points are mapped")
+        raise FillError("the mapping selects single points")
     if not space.is_regular_hyperslab():
         return _of_blocks(space)
     sides = list(zip(*space.get_regular_hyperslab()))  # start, stride, count, block
@@ -82,7 +82,7 @@ def selected(space: h5s.SpaceID, shape: Sequence[int] | None) -> Selected | Unli
         return tuple(_places(*side) for side in sides)
     start, stride, count, block = sides[endless[0]]
     if len(endless) > 1 or (block != 1 and (block, count) != (h5s.UNLIMITED, 1)):
-        raise FillError("blocks without end are mapped")
+        raise FillError("the mapping selects unlimited blocks")
     others = tuple(range(0) if n == endless[0] else _places(*s) for n, s in enumerate(sides))
     return Unlimited(endless[0], start, stride if block == 1 else 1, others)
 
@@ -94,7 +94,7 @@ def _places(start: int, stride: int, count: int, block: int) -> range | np.ndarr
         return range(start, start + count * stride, stride)
     if count * block > MOST_PLACES:
         raise FillError(
-            f"{count} blocks of {block} places are mapped, more than can be written out"
+            f"{count} blocks of {block} places are mapped, more than the supported number"
         )
     return (start + np.arange(count)[:, None] * stride + np.arange(block)).ravel()
 
@@ -108,10 +108,10 @@ def _of_blocks(space: h5s.SpaceID) -> Selected:
     for sides in boxes.transpose(2, 0, 1):
         ranges = np.unique(sides, axis=0)
         if int((ranges[:, 1] - ranges[:, 0] + 1).sum()) > MOST_PLACES:
-            raise FillError("more places are mapped than can be written out")
+            raise FillError("more places are mapped than the supported number")
         axes.append(np.unique(np.concatenate([np.arange(a, b + 1) for a, b in ranges.tolist()])))
     if int(np.prod([len(axis) for axis in axes], dtype=object)) != space.get_select_npoints():
-        raise FillError("a selection is mapped that is no grid of places")
+        raise FillError("the mapped selection is not a grid of places")
     return tuple(axes)
 
 

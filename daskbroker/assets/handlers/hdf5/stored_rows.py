@@ -83,7 +83,7 @@ def _check(dataset: h5py.Dataset, plist: h5p.PropDCID, number: int) -> None:
     if plist.get_layout() not in (h5d.CHUNKED, h5d.CONTIGUOUS):
         raise NoReference(f"{where} is stored in a compact or virtual layout")
     if plist.get_layout() == h5d.CHUNKED and not is_coded_to_its_edge(dataset):
-        raise NoReference(f"{where} has chunks at its edges that are coded otherwise")
+        raise NoReference(f"{where} has chunks at its edges that are encoded differently")
     if is_written(number):
         raise NoReference(f"{dataset.file.filename!r} is still written, so its chunks may move")
 
@@ -93,7 +93,7 @@ def _codec(dataset: h5py.Dataset, code: int, flags: int, values: Values, name: b
     found = None if made is None else made(values)
     if found is None:
         raise NoReference(
-            f"the dataset {dataset.name!r} of {dataset.file.filename!r} is coded by the HDF5 "
+            f"the dataset {dataset.name!r} of {dataset.file.filename!r} is encoded by the HDF5 "
             f"filter {code} ({name.decode(errors='replace') or 'without name'}), for which there "
             "is no codec"
         )

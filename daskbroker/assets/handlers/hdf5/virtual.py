@@ -19,7 +19,7 @@ import numpy as np
 
 from ....core.errors import FillError
 from ....core.regular import Identity, identity
-from ..regions import Axis, as_axis, put_region, shape_of
+from ...regions import Axis, as_axis, put_region, shape_of
 from ..rows import Located, Rows
 from ..stored_frames import NoReference, StoredRows
 from .links import VIRTUAL_PREFIX, LinkedFile, LinkedFiles
@@ -117,7 +117,7 @@ class VirtualRows:
     ) -> tuple[Selected, Selected]:
         """Cut unlimited selections to where the source ends now."""
         if not isinstance(target, Unlimited) or not isinstance(source, Unlimited):
-            raise FillError("only one side of the mapping is without end")
+            raise FillError("only one side of the mapping is unlimited")
         self._grows = True
         count = source.available(self._source(*names).shape[source.axis])
         return target.up_to(count), source.up_to(count)
@@ -185,7 +185,7 @@ class VirtualRows:
         """
         label = f"the virtual dataset {self.name!r} of {self._file.path!r}"
         if not self.is_concatenation():
-            raise NoReference(f"{label} is no concatenation of others")
+            raise NoReference(f"{label} is not a concatenation of datasets")
         if not self.is_as_mapped(rows):
             raise NoReference(f"{label} has sources that are missing or of another shape or dtype")
         stored: list[StoredRows] = []

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from daskbroker.assets.handlers.hdf5 import filters as hdf5_filters
 from daskbroker.assets.handlers.hdf5.chunk_bytes import ChunkBytes
 from daskbroker.assets.handlers.hdf5.rows import RowSource, read_rows
-from daskbroker.assets.handlers.regions import axes_of
+from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import frames, write_hdf5
 

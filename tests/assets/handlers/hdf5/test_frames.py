@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from daskbroker.assets.filling.open_handlers import open_handlers
 from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.hdf5.rows import read_rows
-from daskbroker.assets.handlers.regions import axes_of
+from daskbroker.assets.regions import axes_of
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import frames, write_hdf5
 
@@ -244,9 +244,9 @@ def test_how_frames_make_events(files, reader, shape, parameters, cell):
     [
         ({}, "lack 'dataset'"),
         ({"dataset": "nothing"}, r"no dataset 'nothing'.*it has '/entry/data/data'"),
-        ({"dataset": "/entry"}, "'/entry' is no dataset of the file but a group"),
+        ({"dataset": "/entry"}, "'/entry' is a group of the file, not a dataset"),
         ({"dataset": "/entry/data/data", "join_method": "sum"}, "'sum' is none of concat, stack"),
-        ({"dataset": "/entry/data/data", "slice": "a:b"}, "'slice' 'a:b' is none"),
+        ({"dataset": "/entry/data/data", "slice": "a:b"}, "'slice' 'a:b' is not valid"),
         ({"dataset": "/entry/data/data", "slice": "::0"}, "step of 0"),
         ({"dataset": "/entry/data/data", "slice": "3,:,:"}, "drops the first dimension"),
     ],

@@ -1,4 +1,10 @@
-"""Outer indexing: resolve a :data:`Roi` to the places it selects along each dimension."""
+"""Regions of cells: the algebra of outer (orthogonal) indexing.
+
+A :data:`Roi` is what users and handlers write: slices, integers and integer arrays. With the shape
+of a cell it is resolved by :func:`axes_of` to a :data:`Region`: the places that it selects along
+each axis. Regions are composed (:func:`compose`, :func:`within`), measured (:func:`shape_of`), and
+taken out of arrays (:func:`take_region`, :func:`take_roi`).
+"""
 
 from __future__ import annotations
 
@@ -8,27 +14,39 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ...core.errors import FillError
-from .contract import Roi
+from ..core.errors import FillError
 
 __all__ = [
     "Axis",
+    "Region",
+    "Roi",
     "as_axis",
+    "as_index",
     "as_slice",
     "axes_of",
     "compose",
+    "increasing",
     "put_region",
     "shape_of",
     "take_region",
+    "take_roi",
+    "within",
 ]
 
+Roi: TypeAlias = "tuple[slice | int | np.ndarray, ...]"
+"""Index of a cell's own axes (those after the row axis), one item per axis. Trailing axes without
+an item are kept whole; ``()`` is the whole cell. Indexing is outer (orthogonal): each
+one-dimensional integer array selects along its own axis. An int drops its axis."""
+
 Axis: TypeAlias = "range | np.ndarray | int"
-"""Selection along one dimension: places counted from 0, or one place as an int, which drops the
-dimension."""
+"""Selection along one axis: places counted from 0, or one place as an int, which drops the axis."""
+
+Region: TypeAlias = "Sequence[Axis]"
+"""A resolved :data:`Roi`: the selection along every axis of a cell."""
 
 
 def axes_of(roi: Roi, shape: Sequence[int]) -> tuple[Axis, ...]:
-    """Return what a region selects along every dimension of a shape.
+    """Return the selection of an index along every axis of a shape.
 
     Negative places count from the end; a boolean array becomes the places of its True values.
 
@@ -58,7 +76,9 @@ def _axis(item: slice | int | np.ndarray, size: int, shape: Sequence[int]) -> Ax
     try:
         place = index(item)  # type: ignore[arg-type]
     except TypeError:
-        raise FillError(f"{item!r} selects nothing along a dimension of {size} places") from None
+        raise FillError(
+            f"{item!r} is not a valid index along a dimension of {size} places"
+        ) from None
     _check(np.array([place]), size, shape)
     return place % size
 
@@ -69,9 +89,14 @@ def _check(places: np.ndarray, size: int, shape: Sequence[int]) -> None:
         raise FillError(f"place {outside[0]} is outside a dimension of a cell of {tuple(shape)}")
 
 
-def shape_of(axes: Sequence[Axis]) -> tuple[int, ...]:
-    """Return the shape of what is selected."""
-    return tuple(len(axis) for axis in axes if not isinstance(axis, int))
+def shape_of(region: Region) -> tuple[int, ...]:
+    """Return the shape of what a region selects."""
+    return tuple(len(axis) for axis in region if not isinstance(axis, int))
+
+
+def as_index(axis: Axis) -> slice | int | np.ndarray:
+    """Return the item of a :data:`Roi` that selects the same places."""
+    return as_slice(axis) if isinstance(axis, range) else axis
 
 
 def as_slice(places: range) -> slice:
@@ -103,19 +128,48 @@ def compose(base: Axis, axis: Axis) -> Axis:
     return np.asarray(base, dtype=np.int64)[axis]
 
 
-def take_region(array: np.ndarray, axes: Sequence[Axis], lead: int = 0) -> np.ndarray:
-    """Return the selected region of an array, after ``lead`` dimensions that are kept whole.
+def within(region: Region, inner: Roi) -> Roi:
+    """Convert an index of what a region shows of a cell to an index of the whole cell."""
+    axes = iter(axes_of(inner, shape_of(region)))
+    return tuple(
+        shown if isinstance(shown, int) else as_index(compose(shown, next(axes)))
+        for shown in region
+    )
+
+
+def increasing(axis: Axis) -> tuple[range | np.ndarray, Axis]:
+    """Split a selection into increasing places, each once, and a selection among these."""
+    if isinstance(axis, range):
+        ascending = axis if axis.step > 0 else axis[::-1]
+        return ascending, range(len(axis)) if axis.step > 0 else range(len(axis))[::-1]
+    if isinstance(axis, int):
+        return range(axis, axis + 1), 0
+    # HDF5 selects places only in increasing order and once; `back` restores order and repetitions.
+    once, back = np.unique(axis, return_inverse=True)
+    places = as_axis(once)
+    assert not isinstance(places, int)
+    return places, back
+
+
+def take_region(array: np.ndarray, region: Region, lead: int = 0) -> np.ndarray:
+    """Return the selected region of an array, after ``lead`` axes that are kept whole.
 
     It is a view of the array if no axis is an array.
     """
-    basic = [slice(None) if isinstance(a, np.ndarray) else _basic(a) for a in axes]
+    # Slices and ints first: they make a view, so that arrays of places copy only what is left.
+    basic = [slice(None) if isinstance(axis, np.ndarray) else as_index(axis) for axis in region]
     result = array[(slice(None),) * lead + tuple(basic)]
     place = lead
-    for axis in axes:
+    for axis in region:
         if isinstance(axis, np.ndarray):
             result = result.take(axis, axis=place)
         place += not isinstance(axis, int)
     return np.asanyarray(result)
+
+
+def take_roi(block: np.ndarray, roi: Roi) -> np.ndarray:
+    """Return the region of each cell of a block of shape ``(rows, *cell)``."""
+    return take_region(block, axes_of(roi, block.shape[1:]), lead=1)
 
 
 def put_region(out: np.ndarray, places: Sequence[np.ndarray], values: np.ndarray) -> None:
@@ -125,7 +179,3 @@ def put_region(out: np.ndarray, places: Sequence[np.ndarray], values: np.ndarray
         out[tuple(slice(a.start, a.stop, a.step) for a in axes if isinstance(a, range))] = values
     else:
         out[np.ix_(*places)] = values
-
-
-def _basic(axis: range | int) -> slice | int:
-    return axis if isinstance(axis, int) else as_slice(axis)

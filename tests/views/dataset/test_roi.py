@@ -5,14 +5,11 @@ from __future__ import annotations
 import dask
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from daskbroker.assets.filling import filling
 from daskbroker.core.errors import BadQuery
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run, stream_run
-from daskbroker.views.dataset.regions import region_of, region_shape, within
 
 FULL = np.s_[:, :, :]
 
@@ -90,16 +87,3 @@ def test_what_is_no_region_is_refused(header_and_frames, roi, said):
     header, _ = header_and_frames
     with pytest.raises(BadQuery, match=said):
         header.dataset(roi=roi)
-
-
-parts = st.one_of(st.integers(-4, 3), st.slices(4))
-
-
-@given(st.lists(parts, max_size=3).map(tuple), st.data())
-def test_a_region_of_a_region(roi, data):
-    cells = np.arange(4 * 4 * 4).reshape(4, 4, 4)
-    region = region_of("img", roi, cells.shape)
-    shown = cells[roi]
-    assert region_shape(region) == shown.shape
-    inner = tuple(data.draw(st.slices(length)) for length in shown.shape)
-    np.testing.assert_array_equal(cells[within(region, inner)], shown[inner])

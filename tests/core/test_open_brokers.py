@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import daskbroker
-from daskbroker.core import registry
+from daskbroker.core import open_brokers
 from daskbroker.testing import make_run
 
 
@@ -41,7 +41,7 @@ def test_a_closed_broker_is_not_given_out_again(folder):
 def test_a_broker_that_nobody_holds_is_forgotten(folder):
     key = daskbroker.connect(folder).key
     gc.collect()
-    assert registry.known(key) is None
+    assert open_brokers.known(key) is None
 
 
 def test_what_is_unpickled_shares_one_broker_that_stays_open(folder):

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..core.bad_runs import BadRun
 from ..core.clock import LEAST, MOST, seconds_of, zone_of
-from ..core.documents import plain
+from ..core.documents import is_unicode, plain
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import PROJECTIONS, Field, project
 from ..core.listing import listed
@@ -145,4 +145,5 @@ def _column(db: DataBroker, name: str, values: list[Any]) -> Any:
         return pd.array(values, dtype="Int64")
     made = pd.Series(np.empty(len(values), dtype=object))
     made[:] = values
-    return made.infer_objects()
+    held = all(is_unicode(value) for value in values if isinstance(value, str))
+    return made.infer_objects() if held else made  # pandas' text has no lone surrogates

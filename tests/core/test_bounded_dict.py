@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from daskbroker.core.remembered import MOST, Remembered
+from daskbroker.core.bounded_dict import MOST, BoundedDict
 
 
 def test_the_latest_stay():
-    known = Remembered()
+    known = BoundedDict()
     for number in range(MOST + 10):
         known[number] = str(number)
     assert len(known) == MOST
@@ -15,7 +15,7 @@ def test_the_latest_stay():
 
 
 def test_to_put_again_forgets_nothing():
-    known = Remembered()
+    known = BoundedDict()
     for number in range(MOST):
         known[number] = number
     known[5] = -5

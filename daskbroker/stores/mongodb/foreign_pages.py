@@ -66,8 +66,8 @@ def _cleaned(layout: Layout, found: Mapping[str, Any], where: str) -> dict[str, 
             if not isinstance(cells, list) or len(cells) != rows:
                 # suitcase packs events of differing keys so that their values shift.
                 raise StoreDamaged(
-                    f"{where}: {key}.{name} has not one value for each event in a page of {rows} "
-                    f"{layout.kind}s; which belong to which cannot be told"
+                    f"{where}: {key}.{name} does not have one value for each event in a page of "
+                    f"{rows} {layout.kind}s; it is not known which value belongs to which event"
                 )
     if layout is EVENT:  # an empty ``filled`` leaves no trace in this layout
         filled = page.get("filled", {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["Remembered"]
+__all__ = ["BoundedDict"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -13,7 +13,7 @@ V = TypeVar("V")
 MOST = 2000
 
 
-class Remembered(dict[K, V]):
+class BoundedDict(dict[K, V]):
     """A dict of at most 2,000 entries, which drops the entry that was added first."""
 
     def __setitem__(self, key: K, value: V) -> None:

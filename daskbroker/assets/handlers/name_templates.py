@@ -28,7 +28,7 @@ def check_percent(template: str) -> str:
         If it has conversions other than texts and whole numbers, or any wider than ``WIDEST``.
     """
     if not isinstance(template, str) or "%" in _PERCENT.sub("", template):
-        raise FillError(f"the template {template!r} has parts that are neither %s nor %d")
+        raise FillError(f"the template {template!r} has fields other than %s and %d")
     for _, width, precision, _ in _PERCENT.findall(template):
         if max(int(width or 0), int(precision or 0)) > WIDEST:
             raise FillError(f"the template {template!r} is wider than {WIDEST} digits")

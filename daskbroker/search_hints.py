@@ -5,14 +5,18 @@ The search itself is always carried out as it is written.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
+from .core.asked_types import asked_values, in_other_type, type_name, types_of
 from .core.bad_runs import BadRun
 from .core.callers import warn_caller
 from .core.errors import SearchWarning
-from .core.listing import nearest
+from .core.listing import listed, nearest
+from .core.operators import is_operators
 from .core.search import HasDataKey, Search
 from .stores.contract import EventStore, HeaderPair, HeaderStore
 
@@ -25,6 +29,8 @@ MOST_KEYS = 20_000
 KNOWN_SECONDS = 60.0
 """Seconds after which the keys are collected again, although the newest run is the same."""
 DATA_KEY = "data key"
+LEAST_PREFIX = 5
+"""Minimum characters of a uid by which ``db[...]`` finds a run."""
 
 
 class SearchHints:
@@ -51,7 +57,11 @@ class SearchHints:
                 )
 
     def on_nothing(self, search: Search) -> None:
-        """Warn about a search that found nothing: keys that no run has, and lists as values."""
+        """Warn about a search that found nothing, if its keys or values may be why.
+
+        That is if no run has the key, if the runs have values of other types there, if the value
+        is a list, or if a uid is not a whole one.
+        """
         for kind, key, values in _asked(search):
             if (kind, key) in self._told:
                 continue
@@ -61,18 +71,64 @@ class SearchHints:
                     f"no run was found; a list as value of {key!r} is compared as a whole, one of "
                     f"several values is {{{key!r}: {{'$in': […]}}}}",
                 )
+            elif whole := next((v for v in values if v and _is_mapping(v)), None):
+                self._tell(
+                    (kind, key),
+                    f"no run was found; a mapping as value of {key!r} is compared as a whole, with "
+                    f"all its keys; one of them is {{'{key}.{next(iter(whole))}': …}}",
+                )
             # A search for missing keys is right to name a key that no run has.
             elif not any(isinstance(value, dict) and "$exists" in value for value in values):
-                self._look_for(kind, key)
+                self._look_for(kind, key, values)
 
-    def _look_for(self, kind: str, key: str) -> None:
+    def _look_for(self, kind: str, key: str, values: Sequence[Any]) -> None:
         known = self._known.of(kind)
         path = key if kind == DATA_KEY else ".".join(_names(key.split(".")))
-        if not known or len(known) > MOST_KEYS or not path or path in known:
+        if not known or len(known) > MOST_KEYS or not path:
+            return
+        if path in known:
+            asked = [one for value in values for one in asked_values(value)]
+            text = self._on_uid(kind, path, asked) or self._on_types(kind, key, asked, known[path])
+            if text:
+                self._tell((kind, key), f"no run was found; {text}")
             return
         what = DATA_KEY if kind == DATA_KEY else f"key of {kind} documents"
-        text = f"no run was found, and {key!r} is no {what} of the newest {NEWEST:,} runs"
+        text = f"no run was found, and {key!r} is not a {what} of the newest {NEWEST:,} runs"
         self._tell((kind, key), f"{text}; {self._meant(kind, path)}")
+
+    def _on_uid(self, kind: str, path: str, asked: Sequence[Any]) -> str | None:
+        """Return what to write if a uid is only the beginning of one."""
+        if (kind, path) != ("start", "uid"):
+            return None
+        for value in asked:
+            if isinstance(value, str) and value and self._known.begins_uid(value):
+                if len(value) >= LEAST_PREFIX:
+                    return (
+                        f"uid= is compared as a whole; db[{value!r}] finds a run by its beginning"
+                    )
+                pattern = {"$regex": f"^{re.escape(value)}"}
+                return f"uid= is compared as a whole; uid={pattern!r} finds runs by their beginning"
+        return None
+
+    def _on_types(
+        self, kind: str, key: str, asked: Sequence[Any], there: AbstractSet[str]
+    ) -> str | None:
+        """Return what to write if runs have no values of the types that were asked for."""
+        wanted = dict.fromkeys(map(type_name, asked))
+        if not there or not wanted or "None" in wanted or not there.isdisjoint(wanted):
+            return None
+        found = " or ".join(sorted(there))
+        text = (
+            f"{key!r} is {found} in the {kind} documents of the newest {NEWEST:,} runs, not "
+            f"{' or '.join(wanted)}"
+        )
+        if (kind, key) == ("start", "time"):
+            return f"{text}: since= and until= take dates and times as text"
+        other = in_other_type(asked, there)
+        if other is not None:
+            return f"{text}: write {{{key!r}: {other!r}}}"
+        below = sorted(p for p in self._known.of(kind) if p.startswith(f"{key}."))
+        return f"{text}: ask for one of its keys, {listed(below)}" if below else text
 
     def _meant(self, kind: str, path: str) -> str:
         """Return a text that says what may have been meant by a key."""
@@ -98,10 +154,17 @@ class _KnownKeys:
         self._headers = headers
         self._events = events
         self._state: Any = None
-        self._keys: dict[str, set[str]] = {}
+        self._keys: dict[str, dict[str, set[str]]] = {}
 
-    def of(self, kind: str) -> set[str]:
-        """Return the keys of ``start``, ``stop`` or ``descriptor`` documents, or the data keys."""
+    def begins_uid(self, text: str) -> bool:
+        """Return whether the uid of some run begins with a text."""
+        return bool(self._headers.find_prefix(text, 1))
+
+    def of(self, kind: str) -> dict[str, set[str]]:
+        """Return the keys of ``start``, ``stop`` or ``descriptor`` documents, or the data keys.
+
+        Each comes with the types of its values; data keys have none.
+        """
         newest = [(start["uid"], stop is None) for start, stop in self._runs(1)]
         state = newest, time.monotonic() // KNOWN_SECONDS
         if state != self._state:
@@ -109,7 +172,8 @@ class _KnownKeys:
         if kind not in self._keys:
             documents = {"start": self._starts, "stop": self._stops}.get(kind, self._descriptors)()
             if kind == DATA_KEY:
-                self._keys[kind] = {key for doc in documents for key in doc.get("data_keys", ())}
+                keys = (key for doc in documents for key in doc.get("data_keys", ()))
+                self._keys[kind] = {key: set() for key in keys}
             else:
                 self._keys[kind] = _paths(documents)
         return self._keys[kind]
@@ -130,6 +194,10 @@ class _KnownKeys:
         return [one for one in found if not isinstance(one, BadRun)]
 
 
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and not is_operators(value)
+
+
 def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
     """Yield each condition of a search: kind of document, key, and values asked for."""
     parts = {"start": search.queries, "stop": search.stop, "descriptor": search.descriptors}
@@ -142,12 +210,12 @@ def _asked(search: Search) -> Iterator[tuple[str, str, list[Any]]]:
                     yield kind, key, values
 
 
-def _paths(documents: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Return the dotted keys that a query can reach, without positions in arrays.
+def _paths(documents: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Return the dotted keys that a query can reach, without positions in arrays, and their types.
 
     Stops soon after `MOST_KEYS` keys, so that the result is incomplete then.
     """
-    found: set[str] = set()
+    found: dict[str, set[str]] = {}
     for document in documents:
         _add_paths(document, (), found)
         if len(found) > MOST_KEYS:
@@ -155,12 +223,12 @@ def _paths(documents: Iterable[Mapping[str, Any]]) -> set[str]:
     return found
 
 
-def _add_paths(value: Any, steps: tuple[str, ...], found: set[str]) -> None:
+def _add_paths(value: Any, steps: tuple[str, ...], found: dict[str, set[str]]) -> None:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if "." not in key:  # a dot in a query always leads into a mapping
                 below = (*steps, *_names([key]))
-                found.add(".".join(below))
+                found.setdefault(".".join(below), set()).update(types_of(item))
                 _add_paths(item, below, found)
     elif isinstance(value, list):
         for item in value:

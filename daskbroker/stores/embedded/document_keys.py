@@ -21,17 +21,17 @@ from ...core.chunks import from_ipc
 from ...core.documents import equal, unpack
 from ...core.errors import DuplicateUID
 from ...core.layouts import LAYOUTS, cells, decode_rows
-from .lanes import POSITIONS, Lane, found_row, owner_of
 from .reader import EmbeddedReader, stored_keys
+from .row_sequences import POSITIONS, RowSequence, found_row, owner_of
 from .uid_keys import uid_key, uid_keys
 
-__all__ = ["Claims"]
+__all__ = ["DocumentKeys"]
 
 MOST_RUNS = 200
 """Maximum number of runs of which the numbers of waiting pages are held in memory."""
 
 
-class Claims:
+class DocumentKeys:
     """Notes of the stored documents; used inside a transaction of the writing connection."""
 
     def __init__(self, reader: EmbeddedReader) -> None:
@@ -39,43 +39,51 @@ class Claims:
         self._held: dict[int, set[int]] = {}
         self._last_chunk: tuple[int, list[Any]] | None = None
 
-    def refresh(self, connection: sqlite3.Connection, lane: Lane) -> None:
+    def refresh(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
         """Read the uids of the run's pages that wait in the journal, unless they are known."""
-        if lane.run_number not in self._held:
+        if sequence.run_number not in self._held:
             if len(self._held) >= MOST_RUNS:
                 self._held.clear()
-            held = self._held[lane.run_number] = set()
-            for page, uids in _waiting_pages(connection, lane, "run = ?", lane.run_number):
-                held.update(uid_keys(uids, page.layout.kind, lane.run_number).tolist())
+            held = self._held[sequence.run_number] = set()
+            for page, uids in _waiting_pages(connection, sequence, "run = ?", sequence.run_number):
+                held.update(uid_keys(uids, page.layout.kind, sequence.run_number).tolist())
 
-    def forget(self, lane: Lane | None = None) -> None:
-        """Drop the numbers held of waiting pages, of the lane's run or of all runs if None."""
-        if lane is None:
+    def forget(self, sequence: RowSequence | None = None) -> None:
+        """Drop the numbers held of waiting pages, of the sequence's run or of all runs if None."""
+        if sequence is None:
             self._held.clear()
         else:
-            self._held.pop(lane.run_number, None)
+            self._held.pop(sequence.run_number, None)
 
-    def hold_page(self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str]) -> bool:
+    def hold_page(
+        self, connection: sqlite3.Connection, sequence: RowSequence, uids: Sequence[str]
+    ) -> bool:
         """Claim the uids of a page that goes into the journal; return False if one is stored."""
-        keys = uid_keys(uids, lane.layout.kind, lane.run_number).tolist()
+        keys = uid_keys(uids, sequence.layout.kind, sequence.run_number).tolist()
         fresh = set(keys)
-        held = self._held[lane.run_number]
+        held = self._held[sequence.run_number]
         if len(fresh) < len(keys) or not held.isdisjoint(fresh) or _any_known(connection, keys):
-            return self.claim_page(connection, lane, uids)
+            return self.claim_page(connection, sequence, uids)
         held |= fresh
         return True
 
-    def claim_page(self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str]) -> bool:
+    def claim_page(
+        self, connection: sqlite3.Connection, sequence: RowSequence, uids: Sequence[str]
+    ) -> bool:
         """Note uids as stored from the next position on; return False if one is stored."""
-        keys = uid_keys(uids, lane.layout.kind, lane.run_number)
-        if not self._held[lane.run_number].isdisjoint(keys.tolist()):
-            self._note_held(connection, lane)
-        if _insert_keys(connection, [(lane, keys)]):
+        keys = uid_keys(uids, sequence.layout.kind, sequence.run_number)
+        if not self._held[sequence.run_number].isdisjoint(keys.tolist()):
+            self._note_held(connection, sequence)
+        if _insert_keys(connection, [(sequence, keys)]):
             return True
-        return len(set(uids)) == len(uids) and self._claim_rest(connection, lane, uids, keys)
+        return len(set(uids)) == len(uids) and self._claim_rest(connection, sequence, uids, keys)
 
     def claim_row(
-        self, connection: sqlite3.Connection, lane: Lane, row: Mapping[str, Any], position: int
+        self,
+        connection: sqlite3.Connection,
+        sequence: RowSequence,
+        row: Mapping[str, Any],
+        position: int,
     ) -> bool:
         """Note a document as stored at a position; return False if the same one is stored.
 
@@ -84,35 +92,39 @@ class Claims:
         DuplicateUID
             If a different document of the run has its uid.
         """
-        uid = row[lane.layout.uid]
-        there = self._claim(connection, lane, uid, position)
+        uid = row[sequence.layout.uid]
+        there = self._claim(connection, sequence, uid, position)
         if there is None:
             return True
         if equal(there, dict(row)):
             return False
-        kind = lane.layout.kind
+        kind = sequence.layout.kind
         raise DuplicateUID(
-            f"{kind} {uid!r}: a different {kind} of run {lane.run!r} is stored under this uid"
+            f"{kind} {uid!r}: a different {kind} of run {sequence.run!r} is stored under this uid"
         )
 
-    def note_pages(self, connection: sqlite3.Connection, lane: Lane, first: int, rows: int) -> None:
+    def note_pages(
+        self, connection: sqlite3.Connection, sequence: RowSequence, first: int, rows: int
+    ) -> None:
         """Note the uids of pages in a part of the journal that is about to be sealed."""
-        low = lane.number * POSITIONS + first
+        low = sequence.number * POSITIONS + first
         where = "sequence.id = ? AND journal.id >= ? AND journal.id < ?"
-        self._note(connection, lane, where, lane.number, low, low + rows)
-        self.forget(lane)  # read again later, as this transaction may still fail
+        self._note(connection, sequence, where, sequence.number, low, low + rows)
+        self.forget(sequence)  # read again later, as this transaction may still fail
 
     # -- numbers -----------------------------------------------------------------------------
 
-    def _note_held(self, connection: sqlite3.Connection, lane: Lane) -> None:
+    def _note_held(self, connection: sqlite3.Connection, sequence: RowSequence) -> None:
         """Note the uids of all waiting pages of the run."""
-        self._held[lane.run_number] = set()
-        self._note(connection, lane, "run = ?", lane.run_number)
+        self._held[sequence.run_number] = set()
+        self._note(connection, sequence, "run = ?", sequence.run_number)
 
-    def _note(self, connection: sqlite3.Connection, lane: Lane, where: str, *values: int) -> None:
+    def _note(
+        self, connection: sqlite3.Connection, sequence: RowSequence, where: str, *values: int
+    ) -> None:
         pages = [
             (page, uids, uid_keys(uids, page.layout.kind, page.run_number))
-            for page, uids in _waiting_pages(connection, lane, where, *values)
+            for page, uids in _waiting_pages(connection, sequence, where, *values)
         ]
         if _insert_keys(connection, [(page, keys) for page, _, keys in pages]):
             return
@@ -120,50 +132,54 @@ class Claims:
             self._claim_rest(connection, page, uids, keys)
 
     def _claim_rest(
-        self, connection: sqlite3.Connection, lane: Lane, uids: Sequence[str], keys: np.ndarray
+        self,
+        connection: sqlite3.Connection,
+        sequence: RowSequence,
+        uids: Sequence[str],
+        keys: np.ndarray,
     ) -> bool:
         """Note uids of a page whose numbers were taken; return False if one is stored."""
         for place, key in enumerate(keys.tolist()):
-            position = lane.next + place
-            if _place_of(connection, key) == (lane.number, position):
+            position = sequence.next + place
+            if _place_of(connection, key) == (sequence.number, position):
                 continue
-            if self._claim(connection, lane, uids[place], position, page=uids):
+            if self._claim(connection, sequence, uids[place], position, page=uids):
                 return False
         return True
 
     def _claim(
         self,
         connection: sqlite3.Connection,
-        lane: Lane,
+        sequence: RowSequence,
         uid: str,
         position: int,
         page: Sequence[str] = (),
     ) -> dict[str, Any] | None:
         """Note a uid and return None, or return the document of the run that has it.
 
-        The uids of ``page`` are being noted before its rows are stored, from ``lane.next`` on.
+        The uids of ``page`` are being noted before its rows are stored, from ``sequence.next`` on.
         """
-        key = uid_key(uid, lane.layout.kind, lane.run_number)
-        if key in self._held.get(lane.run_number, ()):
-            self._note_held(connection, lane)
+        key = uid_key(uid, sequence.layout.kind, sequence.run_number)
+        if key in self._held.get(sequence.run_number, ()):
+            self._note_held(connection, sequence)
         while True:
             try:
                 connection.execute(
-                    "INSERT INTO document_key VALUES (?, ?, ?)", (key, lane.number, position)
+                    "INSERT INTO document_key VALUES (?, ?, ?)", (key, sequence.number, position)
                 )
                 return None
             except sqlite3.IntegrityError:
-                there = self._row_behind(connection, key, lane, page)
-            if there[lane.layout.uid] == uid:
+                there = self._row_behind(connection, key, sequence, page)
+            if there[sequence.layout.uid] == uid:
                 return there
             key += 1  # another document has the same number, so try the next one
 
     def _row_behind(
-        self, connection: sqlite3.Connection, key: int, lane: Lane, page: Sequence[str]
+        self, connection: sqlite3.Connection, key: int, sequence: RowSequence, page: Sequence[str]
     ) -> dict[str, Any]:
         number, position = _place_of(connection, key)
-        if number == lane.number and 0 <= position - lane.next < len(page):
-            return {lane.layout.uid: page[position - lane.next]}
+        if number == sequence.number and 0 <= position - sequence.next < len(page):
+            return {sequence.layout.uid: page[position - sequence.next]}
         kind, owner = owner_of(connection, number)
         low = number * POSITIONS
         row = connection.execute(
@@ -199,7 +215,9 @@ def _place_of(connection: sqlite3.Connection, key: int) -> tuple[Any, ...]:
     return found_row(connection, query, key)
 
 
-def _insert_keys(connection: sqlite3.Connection, pages: Sequence[tuple[Lane, np.ndarray]]) -> bool:
+def _insert_keys(
+    connection: sqlite3.Connection, pages: Sequence[tuple[RowSequence, np.ndarray]]
+) -> bool:
     """Note numbers of documents, of each page from its ``next`` on; return if all were free.
 
     Numbers that were taken are left as they are.
@@ -207,8 +225,8 @@ def _insert_keys(connection: sqlite3.Connection, pages: Sequence[tuple[Lane, np.
     if not pages:
         return True
     keys = np.concatenate([some for _, some in pages])
-    numbers = np.concatenate([np.full(len(some), lane.number) for lane, some in pages])
-    places = np.concatenate([lane.next + np.arange(len(some)) for lane, some in pages])
+    numbers = np.concatenate([np.full(len(some), sequence.number) for sequence, some in pages])
+    places = np.concatenate([sequence.next + np.arange(len(some)) for sequence, some in pages])
     order = np.argsort(keys, kind="stable")  # each leaf of the table is changed once
     before = connection.total_changes
     connection.executemany(
@@ -224,9 +242,9 @@ def _any_known(connection: sqlite3.Connection, keys: Sequence[int]) -> bool:
 
 
 def _waiting_pages(
-    connection: sqlite3.Connection, lane: Lane, where: str, *values: int
-) -> Iterator[tuple[Lane, Sequence[str]]]:
-    """Yield pages in the journal, each as a lane whose ``next`` is its begin, with its uids."""
+    connection: sqlite3.Connection, sequence: RowSequence, where: str, *values: int
+) -> Iterator[tuple[RowSequence, Sequence[str]]]:
+    """Yield pages in the journal, each as a sequence whose ``next`` is its begin, with its uids."""
     found = connection.execute(
         "SELECT kind, sequence.id, journal.id, body FROM sequence JOIN journal ON "
         f"journal.id >= sequence.id * {POSITIONS} AND journal.id < (sequence.id + 1) * {POSITIONS} "
@@ -236,5 +254,5 @@ def _waiting_pages(
     with closing(found):
         for kind, number, place, body in found:
             layout = LAYOUTS[kind]
-            page = replace(lane, layout=layout, number=number, next=place - number * POSITIONS)
+            page = replace(sequence, layout=layout, number=number, next=place - number * POSITIONS)
             yield page, cells(from_ipc(body, [layout.uid]), layout.uid)

@@ -1,4 +1,4 @@
-"""Regions of cells, as chosen by ``roi``, and indices within them."""
+"""The option ``roi``: check what is asked, and resolve it to a region of each cell."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ...assets.regions import Axis, Region
 from ...core.errors import BadQuery
 
-__all__ = ["Region", "region_of", "region_shape", "within"]
-
-Region = tuple[int | range, ...]
-"""What is shown of each axis of a cell: a single index, which removes the axis, or a range."""
+__all__ = ["check_names", "region_of"]
 
 
 def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
@@ -41,7 +39,7 @@ def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
     if len(parts) > len(shape):
         raise BadQuery(f"{shown}: these are more indices than axes")
     parts += [slice(None)] * (len(shape) - len(parts))
-    region: list[int | range] = []
+    region: list[Axis] = []
     for part, length in zip(parts, shape):
         if isinstance(part, slice):
             region.append(range(length)[part])
@@ -52,30 +50,6 @@ def region_of(name: str, asked: Any, shape: Sequence[int]) -> Region:
         else:
             raise BadQuery(f"{shown}: an index is a slice or an integer, not {part!r}")
     return tuple(region)
-
-
-def region_shape(region: Region) -> tuple[int, ...]:
-    """Return the shape of the shown part of a cell."""
-    return tuple(len(part) for part in region if isinstance(part, range))
-
-
-def within(region: Region, inner: Sequence[Any]) -> tuple[Any, ...]:
-    """Convert an outer index of the shown part to one of whole cells."""
-    asked = iter(inner)
-    return tuple(
-        part if isinstance(part, int) else _of_range(part, next(asked, slice(None)))
-        for part in region
-    )
-
-
-def _of_range(shown: range, part: Any) -> Any:
-    if not isinstance(part, slice):
-        return np.asarray(shown)[part]
-    places = shown[part]
-    if not places:
-        return slice(0, 0)
-    stop = places.stop if places.stop >= 0 else None
-    return slice(places.start, stop, places.step)
 
 
 def check_names(roi: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
@@ -90,6 +64,6 @@ def check_names(roi: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
         if not shapes.get(name):
             there = ", ".join(found for found, shape in shapes.items() if shape)
             raise BadQuery(
-                f"roi names {name!r}, of which no cells with a shape are read from files; "
+                f"roi names {name!r}, which is not an external variable with a known shape; "
                 f"there are: {there or 'none'}"
             )

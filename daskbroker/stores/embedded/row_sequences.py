@@ -14,14 +14,14 @@ from typing import Any
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout
 
-__all__ = ["POSITIONS", "Lane", "found_row", "owner_of", "sealed_end"]
+__all__ = ["POSITIONS", "RowSequence", "found_row", "owner_of", "sealed_end"]
 
 POSITIONS = 2**36
 """Positions per sequence; a row of the journal has the key ``sequence * POSITIONS + position``."""
 
 
 @dataclass(slots=True)
-class Lane:
+class RowSequence:
     """One sequence, as this process knows it.
 
     Attributes

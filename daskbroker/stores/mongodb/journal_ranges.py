@@ -17,9 +17,9 @@ import numpy as np
 
 from ...core.chunks import Statistics
 from ...core.codec import Kind
-from ...core.pages import CHUNK_BYTES
-from .bson_documents import SIDE
-from .value_types import kind_of, noted_type_of, split_types
+from ...core.page_parts import CHUNK_BYTES
+from .bson_documents import ROWS, SIDE
+from .value_types import kind_of_types, noted_type_of, split_types
 
 __all__ = [
     "RANGE_ROWS",
@@ -64,9 +64,10 @@ class Range:
     begin, end
         Times of the first and the last row.
     kinds
-        Kinds of the columns.
+        Kinds of the columns, as far as the server tells them; none if all rows are packed.
     packed
-        Whether some rows have values that BSON cannot hold. The kinds do not cover these.
+        Whether some rows have values that BSON cannot hold, or structured arrays. The kinds do not
+        cover these rows.
     """
 
     facts: Statistics
@@ -78,7 +79,8 @@ class Range:
 
 def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``$project`` stage that makes the rows that :func:`cut_ranges` needs."""
-    types: list[Any] = [{"$type": f"${name}"} for name in (f"{SIDE}.packed", SIDE, *ESSENTIAL)]
+    types: list[Any] = [{"$type": f"${name}"} for name in (SIDE, *ESSENTIAL)]
+    types.insert(0, {"$type": {"$ifNull": [f"${SIDE}.packed", f"${SIDE}.{ROWS}", "$$REMOVE"]}})
     for key, claim in descriptor["data_keys"].items():
         types.append(noted_type_of(key, claim))
     return {
@@ -114,38 +116,44 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
     times: list[float] = []
     numbers: list[int] = []
     types: set[str] = set()
-    size = 0
+    packed, size = False, 0
     for row in rows:
         if not _is_sound(row["k"]):
-            raise OddEvent(f"an event of time {row.get('t')!r} makes no sense")
+            raise OddEvent(f"an event of time {row.get('t')!r} is malformed")
         time = row["t"]
         full = len(times) >= RANGE_ROWS or size >= CHUNK_BYTES
         if full and time > times[-1]:
-            yield _range(times, numbers, types, size, keys)
-            times, numbers, types, size = [], [], set(), 0
+            yield Range(*_facts(times, numbers, size), _kinds(types, keys), packed)
+            times, numbers, types, size, packed = [], [], set(), 0, False
         times.append(time)
         numbers.append(row["s"])
-        types.add(row["k"])
         size += row["b"]
+        if row["k"].startswith("missing"):
+            types.add(row["k"])
+        else:
+            packed = True
     if times:
-        yield _range(times, numbers, types, size, keys)
+        yield Range(*_facts(times, numbers, size), _kinds(types, keys), packed)
 
 
-def _range(
-    times: list[float], numbers: list[int], types: set[str], size: int, keys: tuple[str, ...]
-) -> Range:
+def _facts(times: list[float], numbers: list[int], size: int) -> tuple[Statistics, float, float]:
     facts = range_facts(times, numbers, size)
     if not (math.isfinite(facts.time_min) and math.isfinite(facts.time_max)):
         raise OddEvent("an event has a time that is not finite")
+    return facts, times[0], times[-1]
+
+
+def _kinds(types: set[str], keys: tuple[str, ...]) -> dict[str, Kind]:
+    if not types:
+        return {}
     kinds = {"seq_num": Kind("int"), "time": Kind("float"), "uid": Kind("str")}
     by_column = list(zip(*map(split_types, types), strict=True))
     for key, found in zip(keys, by_column[2 + len(ESSENTIAL) :], strict=True):
-        kind = kind_of(set(found))
+        kind = kind_of_types(set(found))
         if kind is not None:
             kinds[f"data:{key}"] = kind
             kinds[f"ts:{key}"] = Kind("float", nulls=True)
-    packed = any(one != "missing" for one in by_column[0])
-    return Range(facts, times[0], times[-1], kinds, packed)
+    return kinds
 
 
 def range_facts(times: list[float], numbers: list[int], size: int) -> Statistics:

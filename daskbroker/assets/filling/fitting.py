@@ -1,0 +1,114 @@
+"""Bring the cells that a handler gave into the shape and dtype that are declared or known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import FillError
+from ...core.peeks import Cell
+from ..files.resolving import ResolvedResource
+from ..regions import Roi, take_roi
+from ..shapes import Declared, Mismatch, cast, long_axes, reshaped
+from .held import Held
+from .knowledge import Known
+
+__all__ = [
+    "as_declared",
+    "in_shape_if_it_fits",
+    "meet_block",
+    "naming_cells",
+    "stack_cells",
+    "values_of_events",
+]
+
+
+class naming_cells:
+    """Context that turns a :class:`Mismatch` or a lack of memory into an error that says where."""
+
+    def __init__(self, where: str, resource: ResolvedResource | None = None) -> None:
+        self._where = where
+        self._resource = resource
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, (Mismatch, MemoryError)):
+            return
+        label = self._where
+        if self._resource is not None:
+            label += f", spec {self._resource.spec!r}, path {self._resource.path!r}"
+        if isinstance(error, MemoryError):
+            raise FillError(
+                f"{label}: there is not enough memory for the requested cells: "
+                f"{error or 'MemoryError'}"
+            ) from None
+        raise FillError(
+            f"{label}: {error}; peek=True uses the shapes and dtypes in the files, the setting "
+            "daskbroker.shape-mismatch 'keep' makes tables hold the cells as they are, and "
+            "h.dataset(dtypes={key: dtype}) replaces the declared dtype"
+        ) from None
+
+
+def as_declared(block: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Return cells in the declared shape and dtype; those that are not arrays are unchanged."""
+    if isinstance(block, np.ndarray):
+        return cast(reshaped(block, shape), dtype)
+    return [
+        cast(reshaped(c[None], shape)[0], dtype) if isinstance(c, np.ndarray) else c for c in block
+    ]
+
+
+def in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
+    """Return cells in ``shape`` if theirs differs only by axes of length 1, else unchanged."""
+    if shape is None or not isinstance(block, np.ndarray):
+        return block
+    if long_axes(block.shape[1:]) != long_axes(shape):
+        return block
+    return block.reshape(len(block), *shape)
+
+
+def meet_block(known: Known, block: Any, given: tuple[int, ...] | None) -> None:
+    """Check that the cells of a block are among the known ones.
+
+    ``given`` is the shape of a whole cell; if it is None, the block must be of whole cells.
+
+    Raises
+    ------
+    Differs
+        If a cell has another shape or dtype than the known ones.
+    """
+    if isinstance(block, np.ndarray):
+        shape = block.shape[1:] if given is None else given
+        known.meet(Cell(shape, block.dtype.newbyteorder("=")))
+        return
+    for cell in block:
+        array = isinstance(cell, (np.ndarray, np.generic))
+        known.meet(Cell(cell.shape, cell.dtype) if array else Cell(None, np.dtype(object)))
+
+
+def stack_cells(cells: Any, declared: Declared) -> np.ndarray:
+    """Stack single cells into a block of the declared shape."""
+    assert declared.shape is not None
+    if not len(cells):
+        return np.empty((0, *declared.shape), declared.dtype)
+    try:
+        arrays = [np.asarray(cell)[None] for cell in cells]
+    except ValueError:
+        raise Mismatch("the handler returned cells that are not arrays") from None
+    return np.concatenate([reshaped(array, declared.shape) for array in arrays])
+
+
+def values_of_events(where: str, held: Held, declared: Declared, roi: Roi) -> np.ndarray:
+    """Return values that events already hold, in the declared shape and dtype."""
+    assert declared.shape is not None
+    with naming_cells(where):
+        values = held.values
+        block = (
+            reshaped(values, declared.shape)
+            if isinstance(values, np.ndarray)
+            else stack_cells(values, declared)
+        )
+        return cast(take_roi(block, roi), declared.dtype)

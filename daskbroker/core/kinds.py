@@ -1,0 +1,48 @@
+"""Kinds of columns that are joined: of the rows of two parts of a chunk, known apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from .arrays import array_form
+from .codec import Kind
+from .dtypes import fields_dtype, fields_text
+from .field_rows import common_of
+
+__all__ = ["joined_kinds"]
+
+
+def joined_kinds(one: Mapping[str, Kind], other: Mapping[str, Kind]) -> dict[str, Kind]:
+    """Return the kinds that the columns of a chunk have, from those of two parts of its rows."""
+    return {name: _joined(one.get(name), other.get(name)) for name in {**one, **other}}
+
+
+def _joined(one: Kind | None, other: Kind | None) -> Kind:
+    nulls = any(kind is None or kind.nulls for kind in (one, other))
+    found = [kind for kind in (one, other) if kind is not None and kind.name != "null"]
+    names = {kind.name for kind in found}
+    if not found:
+        return Kind("null", True)
+    if len(found) == 1 or found[0] == found[1]:
+        return replace(found[0], nulls=nulls)
+    if "rows" in names:
+        return _rows(found, nulls)
+    if names <= {"int", "long"}:
+        return Kind("long", nulls)
+    if names <= {"int", "float", "number"}:
+        return Kind("number", nulls)
+    if len(names) == 1 and not (found[0].dtype or found[1].dtype):
+        return replace(found[0], nulls=nulls)
+    form = array_form(found)
+    return Kind("json", nulls) if form is None else Kind("json", nulls, form.leaf, form.shape or ())
+
+
+def _rows(kinds: list[Kind], nulls: bool) -> Kind:
+    if any(kind.name != "rows" or not kind.dtype for kind in kinds):
+        return Kind("rows", nulls)
+    common = common_of(fields_dtype(kind.dtype) for kind in kinds)
+    if common is None:
+        return Kind("rows", nulls)
+    shapes = {kind.shape for kind in kinds}
+    return Kind("rows", nulls, fields_text(common), shapes.pop() if len(shapes) == 1 else ())

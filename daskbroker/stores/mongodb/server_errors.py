@@ -1,0 +1,70 @@
+"""Errors of pymongo as errors of daskbroker, which name the store and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pymongo.errors import OperationFailure, PyMongoError
+
+from ...core.errors import BadDocument, StoreError, StoreReadOnly, StoreUnavailable
+from .acknowledgement import is_unavailable
+
+__all__ = ["REFUSED", "store_error"]
+
+NO_PERMISSION = (13, 18)
+"""Error codes of MongoDB for missing permissions and failed authentication."""
+REFUSED = (2, 9, 15, 10334, 17261, 17262, 17280)
+"""Error codes of MongoDB for a document that it cannot hold."""
+
+
+def store_error(label: str, what: str, error: PyMongoError) -> Exception:
+    """Return the error of daskbroker for one of pymongo.
+
+    Parameters
+    ----------
+    label
+        Name of the store, for the message.
+    what
+        Name of the document at hand; "" if there is none.
+    error
+        Error of pymongo.
+
+    Returns
+    -------
+    StoreUnavailable, StoreReadOnly, BadDocument or StoreError
+        If the server does not answer in time, refuses access, cannot hold the document at hand, or
+        fails otherwise.
+    """
+    about = f" ({what})" if what else ""
+    if is_unavailable(error):
+        return StoreUnavailable(
+            f"{label} does not answer{about}, or not in time; what was stored before is safe. A "
+            "document that was being inserted may or may not be stored; inserting it again, when "
+            f"the server is back, is safe ({_short(error)})"
+        )
+    code = _code(error)
+    if code in NO_PERMISSION:
+        return StoreReadOnly(
+            f"{label}: the server refuses access{about}; check user, password and roles "
+            f"({_short(error)})"
+        )
+    if what and code in REFUSED:
+        return BadDocument(f"{what}: MongoDB cannot hold it: {_short(error)}")
+    return StoreError(f"{label}{about}: {_short(error)}")
+
+
+def _code(error: PyMongoError) -> int | None:
+    """Return the server's number of an error; None if it is not from the server."""
+    if not isinstance(error, OperationFailure):
+        return None
+    details: Mapping[str, Any] = error.details or {}
+    # The error of a bulk write has no code of its own, only those of the writes that failed.
+    if error.code is None and details.get("writeErrors"):
+        return int(details["writeErrors"][0]["code"])
+    return error.code
+
+
+def _short(error: Exception) -> str:
+    text = str(error).split(", Timeout:")[0].split(", full error:")[0]
+    return text if len(text) < 300 else f"{text[:140]} … {text[-140:]}"

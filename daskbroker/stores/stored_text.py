@@ -1,0 +1,13 @@
+"""Text of documents as databases can hold it."""
+
+from __future__ import annotations
+
+__all__ = ["storable"]
+
+
+def storable(text: str) -> str:
+    """Return text with lone surrogates escaped, as SQLite and BSON hold no others.
+
+    Uids are stored and looked up in this form.
+    """
+    return text.encode("utf8", "backslashreplace").decode()
