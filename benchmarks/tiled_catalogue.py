@@ -4,7 +4,9 @@
 
 Both servers run as processes of their own on the loopback interface, with the same start and stop
 documents; Tiled's catalogue is SQLite, as ``tiled serve catalog`` makes it. The client is the same.
-Times are medians in milliseconds, the two sides one after the other in each repetition.
+Times are medians in milliseconds, the two sides one after the other in each repetition. Of frames,
+the time that the server took to read them is told, too, and that of both processes of the CPU: what
+is left is Tiled's own, which makes a hash and a message of them, and sends that.
 """
 
 from __future__ import annotations
@@ -18,13 +20,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import h5py
 import httpx
 import numpy as np
+import psutil
+from bluesky_tiled_plugins import TiledWriter
 from tiled.client import from_uri
 from tiled.queries import Comparison, Eq, FullText, Like
 from tiled.structures.core import Spec
@@ -41,7 +47,7 @@ trees:
   - path: /
     tree: catalog
     args: {{uri: "sqlite:///{folder}/catalog.db", writable_storage: ["{folder}/data"],
-            init_if_not_exists: true}}
+            readable_storage: ["{folder}"], init_if_not_exists: true}}
 """
 
 
@@ -63,7 +69,9 @@ def serving(command: list[str], port: int) -> Iterator[Any]:
                     break
                 except httpx.HTTPError:
                     time.sleep(0.1)
-            yield from_uri(f"{url}/?api_key={KEY}")
+            client = from_uri(f"{url}/?api_key={KEY}")
+            client.context.server_pid = process.pid
+            yield client
         finally:
             process.terminate()
 
@@ -85,20 +93,25 @@ def documents(number: int) -> list[tuple[str, dict[str, Any]]]:
 def fill(db: Any, client: Any, runs: int) -> None:
     """The same runs in both; Tiled's as TiledWriter makes them, without tables."""
     spec = [Spec("BlueskyRun", version="3.0")]
-    with db.batch():
-        for number in range(runs):
-            docs = documents(number)
-            for name, doc in docs:
-                db.insert(name, doc)
-            start, stop = docs[0][1], docs[-1][1]
-            metadata = {"start": start, "stop": stop}
-            client.create_container(key=start["uid"], metadata=metadata, specs=spec)
+
+    def create(docs: list[tuple[str, dict[str, Any]]]) -> None:
+        metadata = {"start": docs[0][1], "stop": docs[-1][1]}
+        client.create_container(key=docs[0][1]["uid"], metadata=metadata, specs=spec)
+
+    with db.batch(), ThreadPoolExecutor(4) as threads:
+        given = [documents(number) for number in range(runs)]
+        waiting = threads.map(create, given)
+        for name, doc in chain.from_iterable(given):
+            db.insert(name, doc)
+        list(waiting)  # raises what failed
 
 
 def operations(runs: int) -> dict[str, Callable[[Any, str], Any]]:
     return {
         "first page of 100": lambda c, uid: [v.metadata for v in c.values()[:100]],
-        "last page of 100": lambda c, uid: [v.metadata for v in c.values()[runs - 100 : runs]],
+        "last page of 100": lambda c, uid: [
+            v.metadata for v in c.values()[max(0, runs - 100) : runs]
+        ],
         "keys of a page in the middle": lambda c, uid: c.keys()[runs // 2 : runs // 2 + 100],
         "newest run": lambda c, uid: c.values().last().metadata,
         "by uid": lambda c, uid: c[uid].metadata,
@@ -144,23 +157,58 @@ def compare(ours: Any, theirs: Any, runs: int, repeat: int, uid: str) -> None:
         print(f"{name:<32}{mine:>10.1f}{other:>10.1f}{mine / other:>8.2f}", flush=True)
 
 
-def frames(catalog: Any, db: Any, uid: str, path: Path, repeat: int) -> None:
-    """The same frames through the server, by our Dataset, and by h5py."""
-    array = catalog[uid]["primary"]["img"]
-    sides = {
-        "frames through Tiled": lambda: array.read(),
+def frames(ours: Any, theirs: Any, db: Any, uid: str, path: Path, repeat: int) -> None:
+    """The same frames through both servers, by our Dataset, and by h5py."""
+    arrays = {
+        "frames through ours": ours[uid]["primary"]["img"],
+        "frames through Tiled's own": theirs[uid]["primary"]["img"],
+    }
+    sides: dict[str, Callable[[], Any]] = {
+        **{name: array.read for name, array in arrays.items()},
         "frames by h.dataset()": lambda: db[uid].dataset(chunks=None)["img"].values,
         "frames by h5py": lambda: h5py.File(path)["entry/data/data"][:],
     }
-    assert all(np.asarray(side()).size == array.size for side in sides.values())
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    expected = sides["frames by h5py"]()
+    for side in sides.values():  # once, not timed
+        np.testing.assert_array_equal(np.asarray(side()).reshape(expected.shape), expected)
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     for _ in range(repeat):
         for name, side in sides.items():
-            found[name].append(timed(side))
-    size = array.size * array.dtype.itemsize / 1e6
+            found[name].append(measured(side, arrays.get(name)))
+    size = expected.nbytes / 1e6
+    print(f"{'of ' + format(size, '.0f') + ' MB':<32}{'ms':>10}{'GB/s':>10}{'read':>10}{'CPU':>10}")
     for name, times in found.items():
-        median = statistics.median(times)
-        print(f"{name:<32}{median:>10.1f}{size / median:>10.2f} GB/s")
+        whole, read, used = (statistics.median(one) for one in zip(*times))
+        print(f"{name:<32}{whole:>10.1f}{size / whole:>10.2f}{read:>10.1f}{used:>10.1f}")
+
+
+def measured(side: Callable[[], Any], array: Any) -> tuple[float, float, float]:
+    """Milliseconds of a read, of the server's part that reads, and of the CPU by both processes."""
+    if array is None:
+        before = time.process_time()
+        whole = timed(side)
+        return whole, whole, (time.process_time() - before) * 1e3
+    told: list[float] = []
+
+    def tell(response: httpx.Response) -> None:
+        for part in response.headers.get("server-timing", "").split(","):
+            name, _, rest = part.strip().partition(";")
+            if name == "read":
+                told.append(float(rest.partition("dur=")[2].partition(";")[0]))
+
+    hooks = array.context.http_client.event_hooks
+    array.context.http_client.event_hooks = {**hooks, "response": [*hooks["response"], tell]}
+    server = psutil.Process(array.context.server_pid)
+
+    def used() -> float:
+        times = server.cpu_times()
+        return time.process_time() + float(times.user + times.system)
+
+    before = used()
+    whole = timed(side)
+    spent = (used() - before) * 1e3
+    array.context.http_client.event_hooks = hooks
+    return whole, sum(told), spent
 
 
 def main() -> None:
@@ -184,9 +232,11 @@ def main() -> None:
             with serving(ours_command, free_port()) as ours:
                 compare(ours, theirs, given.runs, given.repeat, uid)
                 docs = image_run(folder / "s.h5", given.frames)
+                writer = TiledWriter(theirs)
                 for kind, doc in docs:
                     db.insert(kind, doc)
-                frames(ours, db, docs[0][1]["uid"], folder / "s.h5", given.repeat)
+                    writer(kind, dict(doc))
+                frames(ours, theirs, db, docs[0][1]["uid"], folder / "s.h5", given.repeat)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,10 @@ stage_databroker() { # databroker's own tests, as installed with it; makes an en
     "$python" ci/databroker_suite --face itself --face v1 --face v2
 }
 
+stage_clients() { # installed clients of databroker on daskbroker.compat; makes an environment
+    "$python" ci/clients
+}
+
 stage_queueserver() { # plans of bluesky-queueserver come by 0MQ; makes an environment
     if ! command -v redis-server > /dev/null; then
         apt-get -qq update && apt-get -qq install --no-install-recommends redis-server || return 1
@@ -133,7 +137,7 @@ stage_release() { # wheel and sdist of the commit, in clean environments of seve
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    conformance databroker queueserver s3 recordings eiger mutations benchmarks release
+    conformance databroker clients queueserver s3 recordings eiger mutations benchmarks release
 )
 
 # -- command line ----------------------------------------------------------------------------

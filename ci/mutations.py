@@ -41,6 +41,7 @@ TESTS = {
     "core/patterns": ["tests/core/test_query.py"],
     "core/query": ["tests/core/test_query.py"],
     "core/codec": ["tests/core/test_codec.py"],
+    "core/column_kinds": ["tests/core/test_codec.py"],
     "core/chunks": ["tests/core/test_chunks.py", "tests/core/test_planning.py"],
     "core/documents": ["tests/core/test_documents.py"],
     "core/validate": ["tests/core/test_validate.py"],

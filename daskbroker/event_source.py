@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dask.dataframe as dd
+import pandas as pd
 import pyarrow as pa
 
 from .assets.access import FileAccess
@@ -18,7 +19,7 @@ from .assets.peek.background import BackgroundPeeker
 from .assets.peek.peeking import PeekMode, peek_all, remembered
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from .core.documents import ALL, Document
-from .core.errors import StreamNotFound
+from .core.errors import BadQuery, StreamNotFound
 from .core.external import external_keys
 from .core.fields import data_keys_of
 from .core.interrupts import in_own_context
@@ -328,6 +329,10 @@ class EventSource:
         ------
         FillError
             If external data cannot be read.
+        BadDocument
+            If it is no event.
+        UnknownReference
+            If its descriptor is not stored here.
         """
         stream = self.fill_event_stream(
             [("event", event)], in_place, fields, handler_registry, handler_overrides
@@ -385,10 +390,16 @@ class EventSource:
         ------
         FillError
             If external data cannot be read.
+        BadQuery
+            If it is no table, or its ``attrs``, which most operations drop, name no runs.
         """
-        descriptors = self.store.descriptors_of(
-            list(table.attrs.get("runs", ())), table.attrs.get("stream", ALL)
-        )
+        told = getattr(getattr(table, "_meta", table), "attrs", {})
+        if not isinstance(table, (pd.DataFrame, dd.DataFrame)) or "runs" not in told:
+            raise BadQuery(
+                "fill_table takes a table whose attrs name its runs and stream, as tables of "
+                "daskbroker and most parts of them do; fill the table before other steps"
+            )
+        descriptors = self.store.descriptors_of(list(told["runs"]), told.get("stream", ALL))
         filling = self.filling(descriptors, handler_registry, handler_overrides)
         if filling is None:
             return table if in_place else table.copy()

@@ -39,6 +39,7 @@ from .views.rows import Duplicates
 from .views.table import opening as dataframe_view
 
 if TYPE_CHECKING:
+    import dask.dataframe as dd
     import xarray as xr
 
     from .broker import DataBroker
@@ -787,6 +788,29 @@ class Header:
         if stream_name is not ALL:
             self.es_given_stream(stream_name)
         return run_references(self.as_now(), stream_name, to, arrays)
+
+    def table_and_datasets(self, stream_name: str) -> tuple[dd.DataFrame, xr.Dataset, xr.Dataset]:
+        """Return the views of a stream that a server needs, which have the same rows.
+
+        They are made of one plan, so that this holds for a run in progress, too.
+
+        Returns
+        -------
+        table
+            As ``table(stream_name, timestamps=True)``.
+        blocks
+            As ``dataset(stream_name)``.
+        whole
+            As ``dataset(stream_name, chunks=None)``.
+        """
+        options = ViewOptions()
+        runs = self.as_now()._runs
+        plan, files = self._planned(stream_name, options)
+        cuts = ("auto", None)
+        blocks, whole = dataset_view.datasets(plan, stream_name, runs, options, files, cuts)
+        stamped = replace(options, timestamps=True)
+        table = dataframe_view.table(plan, stream_name, runs, stamped, files)
+        return table, blocks, whole
 
     def dataset_frames(self, stream_name: str) -> DatasetFrames:
         """Return the Dataset of a stream, and the byte ranges of its external cells in their files.

@@ -20,13 +20,15 @@ from .core.documents import Document
 from .core.errors import BadQuery, BadRunWarning, OffsetOutOfRange, StoreDamaged, StreamNotFound
 from .core.fields import FieldsOfRuns
 from .core.old_names import missing
+from .core.printable import printable
 from .core.query import compile_query
 from .core.run_plan import RunPlan
 from .core.search import Search, compile_search
 from .core.stored_streams import from_store
 from .described import having_descriptors, may_have_descriptors
 from .display.header_list import HeaderList
-from .display.listing import FOLDED, SHOWN, Listing
+from .display.listing import FOLDED, SHOWN, Listing, shown_or
+from .display.markup import escaped
 from .display.plots import Y, plot_runs
 from .display.runs_frame import runs_frame
 from .event_source import meant_fields
@@ -703,14 +705,19 @@ class Results:
         return (Results, (self._db, self._search, self._start, self._stop))
 
     def __repr__(self) -> str:
-        return self._listing(SHOWN).text()
+        title = f"<Results of {printable(self._asked)}>"
+        return shown_or(title, lambda: self._listing(SHOWN).text())
 
     def _repr_html_(self) -> str:
-        return self._listing().markup()
+        title = escaped(f"<Results of {printable(self._asked)}>")
+        return shown_or(title, lambda: self._listing().markup())
+
+    @property
+    def _asked(self) -> str:
+        return ", ".join(self._search.shown) or "all runs"
 
     def _listing(self, most: int = SHOWN + FOLDED) -> Listing:
-        asked = ", ".join(self._search.shown) or "all runs"
-        return self.listing(f"<Results of {asked}: {len(self):,} runs>", most)
+        return self.listing(f"<Results of {self._asked}: {len(self):,} runs>", most)
 
     def listing(self, title: str, most: int = SHOWN + FOLDED) -> Listing:
         """Return a listing of the first runs, with notes on runs that cannot be read."""

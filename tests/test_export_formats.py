@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import daskbroker
 from daskbroker.cli import app
 from daskbroker.core.errors import BadQuery, StreamNotFound
-from daskbroker.testing import RunBuilder, make_run
+from daskbroker.testing import RunBuilder, difference, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import SHAPE, datum_run, stream_run
 from daskbroker.views.table.arrow_cells import claimed_type
@@ -104,10 +104,10 @@ def test_one_file_for_several_streams_is_refused(header, tmp_path):
     [
         ({"format": "excel"}, "jsonl, parquet, netcdf, zarr, csv"),
         ({"format": "csv", "arrays": "some"}, "arrays must be one of raise, drop"),
-        ({"format": "csv", "fill": True}, "csv holds no arrays"),
+        ({"format": "csv", "fill": True}, "csv cannot hold arrays"),
         ({"format": "netcdf", "partition": "run"}, "needs the format parquet, not netcdf"),
         ({"format": "parquet", "partition": "day"}, "partition must be one of run"),
-        ({"format": "jsonl", "stream": "dark"}, "as a whole"),
+        ({"format": "jsonl", "stream": "dark"}, "exports whole runs"),
         ({"format": "zarr", "files": "x"}, "detector files can be exported with documents"),
     ],
     ids=str,
@@ -122,7 +122,7 @@ def test_options_that_a_format_does_not_have_are_refused(db, header, tmp_path, o
 def test_a_folder_that_is_no_zarr_group_is_not_replaced(header, tmp_path):
     (tmp_path / "scan.zarr").mkdir()
     (tmp_path / "scan.zarr" / "mine").write_text("kept")
-    with pytest.raises(BadQuery, match="no Zarr group"):
+    with pytest.raises(BadQuery, match="is not a Zarr group"):
         header.export(tmp_path / "scan.zarr")
     assert (tmp_path / "scan.zarr" / "mine").read_text() == "kept"
 
@@ -165,6 +165,39 @@ def test_cells_of_no_common_shape_have_the_form_of_savable(db, tmp_path, format)
     assert [cell.tolist() for cell in found["ragged"].values] == keys["ragged"]
     assert found["maps"].values.tolist() == keys["maps"]
     assert found["a/b"].values.tolist() == keys["a/b"]
+
+
+WIDE = {
+    "among floats": [2**53 + 1, 1.5, float("inf")],
+    "beyond 64 bits": [2**70, 1, -(2**63) - 1],
+    "unsigned": [2**63, 1, 2**64 - 1],
+    "beside missing": [2**53 + 1, None, 2**63],
+    "in arrays": [[1.5], [2**60 + 1], [3.0]],
+    "in arrays of any length": [[1.5], [2**60 + 1, 3], []],
+}
+
+
+@pytest.mark.parametrize("format", ["netcdf", "zarr"])
+def test_integers_that_no_float_holds_come_back_as_they_are(db, tmp_path, format):
+    header = run_in(db, make_run(keys=WIDE))
+    (uid,) = ingest(db, header.export(tmp_path, format)).runs
+    events = [doc["data"] for name, doc in db[uid].documents() if name == "event"]
+    for key, values in WIDE.items():
+        assert difference(values, [event[key] for event in events], key) is None
+
+
+def test_integers_that_no_float_holds_are_text_in_parquet_if_types_differ(db, tmp_path):
+    header = run_in(db, make_run(keys=WIDE))
+    (path,) = header.export(tmp_path, "parquet")
+    found = pq.read_table(path)
+    for key, values in WIDE.items():
+        if found.schema.field(key).type == pa.string():
+            cells = [None if v is None else json.loads(v) for v in found[key].to_pylist()]
+        else:
+            cells = found[key].to_pylist()
+        assert cells == values
+    with pytest.raises(BadQuery, match=r"among floats.*have no Arrow type in common"):
+        header.table().to_parquet(tmp_path / "table")
 
 
 @pytest.mark.parametrize(("format", "engine"), [("netcdf", "h5netcdf"), ("zarr", "zarr")])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import daskbroker
 from daskbroker.core.chunks import from_ipc, to_ipc
-from daskbroker.core.codec import MISSING, decode, encode
+from daskbroker.core.codec import decode, encode
+from daskbroker.core.column_kinds import MISSING
 from daskbroker.core.documents import equal, plain
 from daskbroker.core.fields import data_keys_of, shown_names
 from daskbroker.core.query import compile_query

@@ -6,9 +6,12 @@ import gzip
 import json
 import os
 import random
+import re
 import socket
+import tempfile
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -215,6 +218,64 @@ def test_finding(tmp_path):
     assert find_recordings(tmp_path / "f.h5") == [tmp_path / "f.h5"]
     with pytest.raises(BadRecording, match="no such file"):
         find_recordings(tmp_path / "absent")
+
+
+def as_nobody(function):
+    """Call a function in a process that may not read everything; what it gives."""
+    read, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            os.write(write_end, json.dumps(function()).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read) as told:
+        found = json.load(told)
+    os.waitpid(child, 0)
+    return found
+
+
+def test_what_must_not_be_read_is_named_and_costs_nothing_else():
+    with tempfile.TemporaryDirectory(prefix="daskbroker-test-") as place:
+        folder = Path(place)
+        for name in ("sound.json", "locked.json", "secret/run.json"):
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            write(path, TEXT)
+        folder.chmod(0o755)
+        (folder / "sound.json").chmod(0o644)
+        (folder / "locked.json").chmod(0)
+        (folder / "secret").chmod(0)
+
+        def outcome(path):
+            try:
+                return len(list(read_recording(path)))
+            except BadRecording as error:
+                return str(error)
+
+        try:
+            told = as_nobody(lambda: [outcome(path) for path in find_recordings(folder)])
+        finally:
+            (folder / "secret").chmod(0o755)
+    locked, secret, documents = told
+    assert documents == len(DOCUMENTS)
+    assert re.search(r"locked.json: .*Permission denied", locked)
+    assert re.search(r"secret: .*Permission denied", secret)
+
+
+def test_one_path_or_several(tmp_path, db):
+    path = tmp_path / "run.json"
+    write(path, TEXT)
+    for given in (path, str(path), [path], tmp_path):
+        assert ingest(db, given).documents == len(DOCUMENTS)
+    report = ingest(db, "")
+    assert (report.files, report.refused) == (0, 1)
+    assert "no such file" in report.refusals[0].reason
 
 
 # -- what is no file, and what claims to be large --------------------------------------------

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..broker import DataBroker
-from ..configuration import list_configurations
+from ..configuration import list_configurations, search_folders
 from ..connect import temp as _temp
 from ..core.documents import ALL
 from .runs import Header, Results
 from .v1 import Broker
 from .v2 import Catalog
 
-__all__ = ["ALL", "Broker", "Header", "Results", "catalog", "list_configs", "temp"]
+__all__ = [
+    "ALL",
+    "Broker",
+    "Header",
+    "Results",
+    "catalog",
+    "catalog_search_path",
+    "list_configs",
+    "temp",
+]
+
+__version__ = "1.2.5"
+"""The version of databroker whose interface this is; clients look at it."""
 
 __path__: list[str] = []
 """Marks the module as a package, as ``import databroker.v1`` needs it.
@@ -43,6 +55,9 @@ class _Catalogs(Mapping[str, Catalog]):
     def __len__(self) -> int:
         return len(list_configs())
 
+    def force_reload(self) -> None:
+        """Do nothing: the files of configurations are read whenever a name is looked up."""
+
 
 catalog = _Catalogs()
 """Catalogs by the names of their configurations."""
@@ -51,6 +66,11 @@ catalog = _Catalogs()
 def list_configs() -> list[str]:
     """Return the sorted names of all configurations."""
     return sorted({one.name for one in list_configurations()})
+
+
+def catalog_search_path() -> tuple[str, ...]:
+    """Return the folders that configurations are looked for in; a new one belongs in the first."""
+    return tuple(map(str, search_folders()))
 
 
 def temp() -> Broker:

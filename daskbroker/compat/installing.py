@@ -15,6 +15,10 @@ MODULES = {
     "databroker": "databroker_names",
     "databroker._drivers": "databroker_drivers",
     "databroker._drivers.mongo_normalized": "databroker_drivers",
+    "databroker._drivers.msgpack": "databroker_drivers",
+    "databroker.assets": "databroker_handlers",
+    "databroker.assets.handlers": "databroker_handlers",
+    "databroker.assets.handlers_base": "databroker_handlers",
     "databroker.core": "databroker_core",
     "databroker.queries": "queries",
     "databroker.v1": "v1",
@@ -26,8 +30,8 @@ MODULES = {
 def install() -> None:
     """Make ``import databroker`` find daskbroker's interfaces of databroker in this process.
 
-    The modules are ``databroker``, ``databroker.v1``, ``.v2``, ``.queries`` and ``.core``. A second
-    call has no effect.
+    The modules are ``databroker``, ``databroker.v1``, ``.v2``, ``.queries``, ``.core`` and
+    ``.assets.handlers``. A second call has no effect.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import NoneType
 from typing import Any, Self
 
 from ..core.clock import resolved_zone
@@ -97,5 +98,12 @@ def compiled(query: Mapping[str, Any]) -> Search:
     """
     rest = dict(query)
     text = rest.pop("$text", None)
+    if isinstance(text, Mapping):
+        text = text.get("$search")
+    if not isinstance(text, (str, NoneType)):
+        raise BadQuery(
+            f"$text is the words to look for, or {{'$search': words}}, not {text!r:.200}"
+        )
     words = {"start": rest} if rest else {}
-    return compile_search(None if text is None else text["$search"], query=words)
+    # Clients ask with an empty text whether there is a search for words at all.
+    return compile_search(text or None, query=words)

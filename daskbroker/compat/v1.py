@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from .. import header as today
+from .. import results as today_results
 from ..core.documents import ALL, Document
 from ..core.errors import AmbiguousUID, OffsetOutOfRange
 from ..core.listing import listed
@@ -44,6 +45,8 @@ class Broker:
     ----------
     db
         Broker that has the runs.
+    search
+        Search that restricts the runs; all runs if None.
 
     Attributes
     ----------
@@ -60,11 +63,13 @@ class Broker:
 
     Notes
     -----
-    It pickles as ``db.v1`` of the same location; attributes that were set on it are not pickled.
+    It pickles as ``db.v1`` of the same location, with its search; attributes that were set on it
+    are not pickled.
     """
 
-    def __init__(self, db: DataBroker) -> None:
+    def __init__(self, db: DataBroker, search: Search | None = None) -> None:
         self._db = db
+        self._search = search
         self._reg = Registry(db)
         self.prepare_hook: Hook = as_document
         self.aliases: dict[str, Any] = {}
@@ -102,7 +107,22 @@ class Broker:
     @property
     def v2(self) -> Any:
         """Catalog of the same runs."""
-        return self._db.v2
+        return self._db.v2 if self._search is None else self._db.v2.narrowed(self._search)
+
+    def narrowed(self, search: Search) -> Broker:
+        """Return a broker of those of the runs that a search finds, with the same state."""
+        found = Broker(self._db, search if self._search is None else self._search & search)
+        found._reg = self._reg
+        found.prepare_hook = self.prepare_hook
+        found.aliases, found.filters = self.aliases, self.filters
+        found.external_fetchers = self.external_fetchers
+        return found
+
+    @property
+    def _all(self) -> today_results.Results:
+        """The runs, with daskbroker's own views, newest first."""
+        runs = self._db()
+        return runs if self._search is None else runs.narrowed(self._search)
 
     @property
     def name(self) -> str:
@@ -145,7 +165,7 @@ class Broker:
             If both ``since`` and its old name ``start_time`` are given, or ``until`` and
             ``stop_time``.
         """
-        runs = self._db().narrowed(_search(None, self.filters) & _search(text_search, query))
+        runs = self._all.narrowed(_search(None, self.filters) & _search(text_search, query))
         return Results(self, runs)
 
     def __getitem__(self, key: Any) -> Any:
@@ -168,19 +188,22 @@ class Broker:
             return Header(self, self._named_run(key))
         if isinstance(key, Iterable):
             return [self[item] for item in key]
-        return Header(self, self._db[key])
+        return Header(self, self._run(key))
 
     def _named_run(self, uid: str) -> today.Header:
         if len(uid) < LEAST_PREFIX:
             beginning = compile_query({"uid": {"$gte": uid, "$lt": uid + "\U0010ffff"}})
-            found = list(islice(self._db().narrowed(Search(queries=(beginning,))), 10))
+            found = list(islice(self._all.narrowed(Search(queries=(beginning,))), 10))
             if len(found) > 1:
                 uids = listed([run.uid for run in found])
                 raise AmbiguousUID(f"several uids begin with {uid!r}: {uids}")
             if found:
                 return found[0]
-        run: today.Header = self._db[uid]
-        return run
+        return self._run(uid)
+
+    def _run(self, key: Any) -> today.Header:
+        """Return a run by what daskbroker itself takes; of a search, one of those that it found."""
+        return self._db[key] if self._search is None else self.v2.run_of(key)  # type: ignore[no-any-return]
 
     def _sliced(self, key: slice) -> list[Header]:
         if key.start is None or key.start >= 0 or (key.stop is not None and key.stop > 0):
@@ -188,7 +211,7 @@ class Broker:
                 f"{key} has to have a negative start and a stop of at most 0: db[-5:], db[-10:-5]"
             )
         offsets = range(key.start, key.stop or 0, key.step or 1)
-        newest = list(self._db()[: -key.start])
+        newest = list(self._all[: -key.start])
         if len(newest) < -key.start:
             raise OffsetOutOfRange(
                 f"there are only {len(newest)} runs; {key.start} is too far back"
@@ -424,14 +447,15 @@ class Broker:
         return sum(sizes) * 1e-9
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_of, (self._db,))
+        return (_of, (self._db, self._search))
 
     def __repr__(self) -> str:
-        return f"<databroker Broker of {self._db!r}>"
+        whose = self._db if self._search is None else self._all
+        return f"<databroker Broker of {whose!r}>"
 
 
-def _of(db: DataBroker) -> Any:
-    return db.v1
+def _of(db: DataBroker, search: Search | None) -> Any:
+    return db.v1 if search is None else db.v1.narrowed(search)
 
 
 def _runs(headers: Headers) -> Iterator[today.Header]:

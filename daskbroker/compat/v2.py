@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import header as today
 from .. import results as found
+from ..connect import temp as _temp
 from ..core.errors import OffsetOutOfRange, RunNotFound
 from ..core.query import compile_query
 from ..core.search import Search
@@ -18,7 +19,7 @@ from .queries import compiled
 if TYPE_CHECKING:
     from ..broker import DataBroker
 
-__all__ = ["BlueskyRun", "Catalog"]
+__all__ = ["BlueskyRun", "Broker", "Catalog", "temp"]
 
 
 class Catalog(Mapping[Any, BlueskyRun]):
@@ -38,8 +39,8 @@ class Catalog(Mapping[Any, BlueskyRun]):
 
     @property
     def v1(self) -> Any:
-        """``Broker`` of databroker 1, with all runs."""
-        return self._db.v1
+        """``Broker`` of databroker 1, with the same runs."""
+        return self._db.v1 if self._search == Search() else self._db.v1.narrowed(self._search)
 
     @property
     def v2(self) -> Catalog:
@@ -80,7 +81,11 @@ class Catalog(Mapping[Any, BlueskyRun]):
         BadQuery
             If the query is not valid.
         """
-        return Catalog(self._db, self._search & compiled(query))
+        return self.narrowed(compiled(query))
+
+    def narrowed(self, search: Search) -> Catalog:
+        """Return a catalog of those of these runs that a compiled search finds."""
+        return Catalog(self._db, self._search & search)
 
     def __getitem__(self, key: Any) -> BlueskyRun:
         """Return a run by uid, prefix of a uid, scan_id, or ``-n`` (the n-th newest).
@@ -94,9 +99,10 @@ class Catalog(Mapping[Any, BlueskyRun]):
         OffsetOutOfRange
             If there are fewer runs. It is an IndexError.
         """
-        return BlueskyRun(self._named(key))
+        return BlueskyRun(self.run_of(key))
 
-    def _named(self, key: Any) -> today.Header:
+    def run_of(self, key: Any) -> today.Header:
+        """Return a run with daskbroker's own views; keys and errors are as for indexing."""
         if isinstance(key, str):
             return self.runs[key]
         if not is_whole_number(key):
@@ -114,7 +120,7 @@ class Catalog(Mapping[Any, BlueskyRun]):
 
     def __contains__(self, key: object) -> bool:
         try:
-            self._named(key)
+            self.run_of(key)
         except (RunNotFound, OffsetOutOfRange, TypeError):
             return False
         return True
@@ -125,8 +131,10 @@ class Catalog(Mapping[Any, BlueskyRun]):
     def __len__(self) -> int:
         return len(self.runs)
 
-    def force_reload(self) -> None:
+    def reload(self) -> None:
         """Do nothing: each access queries the store anyway."""
+
+    force_reload = reload
 
     # -- detector files ----------------------------------------------------------------------
 
@@ -161,3 +169,12 @@ class Catalog(Mapping[Any, BlueskyRun]):
 
     def __repr__(self) -> str:
         return f"<Catalog of {self.runs!r}>"
+
+
+Broker = Catalog
+"""databroker's own name of the class in its module ``v2``."""
+
+
+def temp() -> Catalog:
+    """Return a catalog whose runs are deleted when the process ends."""
+    return _temp().v2  # type: ignore[no-any-return]

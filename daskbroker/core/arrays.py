@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .codec import MISSING, Kind, block, decode, field_kind
+from .codec import block, decode
+from .column_kinds import MISSING, Kind, field_kind
 from .errors import StoreDamaged
 from .leaves import WIDE, common_leaf
 

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from .bad_runs import BadRun
 from .checksum import with_checksum, without_checksum
-from .codec import Kind, encode, field_kind
+from .codec import encode
+from .column_kinds import Kind, field_kind
 from .documents import Document
 from .errors import StoreDamaged
 from .layouts import EVENT, Layout, assemble

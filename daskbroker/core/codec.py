@@ -31,193 +31,26 @@ leaves. Structured arrays have their dtype and shape beside their rows in the JS
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from .column_kinds import MISSING, NOTES, TEXTS, Column, Kind, Missing, field_kind
 from .documents import DEEPEST, plain
 from .dtypes import fields_dtype, fields_text
-from .errors import StoreDamaged, StoreVersion
+from .errors import StoreDamaged
 from .field_rows import common_of, has_fields, lists_of
 from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
 from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
 from .listing import listed
 
-__all__ = ["MISSING", "Column", "Kind", "block", "check_notes", "decode", "encode"]
-
-KINDS = frozenset(
-    (
-        "null",
-        "bool",
-        "int",
-        "long",
-        "uint",
-        "float",
-        "number",
-        "str",
-        "array",
-        "list",
-        "rows",
-        "json",
-    )
-)
-TEXTS = frozenset(("rows", "json"))
-"""Kinds whose cells are JSON texts."""
-NOTES = frozenset(("ints", "missing", "marked"))
-"""Notes that a field's metadata may hold beside the kind."""
-
-
-class _Missing:
-    """Sentinel: the document has no such key (as opposed to ``None`` under it)."""
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-    def __reduce__(self) -> str:
-        return "MISSING"
-
-
-MISSING = _Missing()
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Type of the cells of a column; enough to plan with, without reading the column.
-
-    Attributes
-    ----------
-    name
-        One of the kinds listed above.
-    nulls
-        Whether some cells are ``None`` or missing.
-    dtype
-        Common leaf type of the cells, see :mod:`.leaves`, if they are arrays (kinds ``array``,
-        ``list`` and some of ``json``). Of ``rows`` it is the dtype that holds the elements of all
-        cells, see :func:`~.dtypes.fields_text`; "" if there is none.
-    shape
-        Shape of each cell, if all are arrays of one shape. Rows have the number of their fields as
-        last dimension.
-    """
-
-    name: str
-    nulls: bool = False
-    dtype: str = ""
-    shape: tuple[int, ...] = ()
-
-    def to_list(self) -> list[Any]:
-        """Return the kind as a short JSON-like list, for the manifest of chunks."""
-        return [self.name, int(self.nulls), self.dtype, list(self.shape)]
-
-    @classmethod
-    def from_list(cls, values: Sequence[Any]) -> Kind:
-        """Return the kind of which :meth:`to_list` made these values.
-
-        Raises
-        ------
-        StoreVersion
-            If this daskbroker does not know the kind.
-        """
-        name, nulls, dtype, shape = values
-        if name not in KINDS:
-            raise StoreVersion(
-                f"its values are of the kind {name!r}, which this daskbroker does not know: "
-                "install a newer daskbroker to read it"
-            )
-        return cls(name, bool(nulls), dtype, tuple(shape))
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """An encoded column: the array, its kind, and the notes needed to restore it exactly."""
-
-    array: pa.Array
-    kind: Kind
-    notes: dict[str, str] = field(default_factory=dict)
-
-    def arrow_field(self, name: str) -> pa.Field:
-        """Return the Arrow field, which has kind and notes in its metadata."""
-        note = _noted(self.kind, self.notes) if self.notes else _noted_kind(self.kind)
-        return _field(name, self.array.type, note)
-
-
-@lru_cache(maxsize=4096)
-def _field(name: str, kind: pa.DataType, note: bytes) -> pa.Field:
-    return pa.field(name, kind, metadata={b"daskbroker": note})
-
-
-def _noted(kind: Kind, notes: Mapping[str, str]) -> bytes:
-    return json.dumps({"kind": kind.to_list(), **notes}, separators=(",", ":")).encode()
-
-
-@lru_cache(maxsize=4096)
-def _noted_kind(kind: Kind) -> bytes:
-    return _noted(kind, {})
-
-
-def listed_kinds(columns: Mapping[str, Sequence[Any]]) -> dict[str, Kind]:
-    """Return the kinds of a chunk's columns from the lists in its manifest (:meth:`Kind.to_list`).
-
-    Raises
-    ------
-    StoreVersion
-        If this daskbroker does not know one of them; the message names the column.
-    """
-    kinds = {}
-    for name, values in columns.items():
-        try:
-            kinds[name] = Kind.from_list(values)
-        except StoreVersion as error:
-            raise StoreVersion(f"column {name!r} of a chunk: {error}") from None
-    return kinds
-
-
-def field_kind(arrow_field: pa.Field) -> tuple[Kind, Mapping[str, str]]:
-    """Return the kind and the notes in a field's metadata.
-
-    Raises
-    ------
-    StoreDamaged
-        If the metadata has none, or they cannot be parsed.
-    StoreVersion
-        If a newer daskbroker has written a kind or notes that this one does not know.
-    """
-    try:
-        note = arrow_field.metadata[b"daskbroker"]
-        return _parsed_short(note) if len(note) < SHORT else _parsed(note)
-    except StoreVersion as error:
-        raise StoreVersion(f"column {arrow_field.name!r} of a chunk: {error}") from None
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise StoreDamaged(f"the column {arrow_field.name!r} of a chunk is damaged") from error
-
-
-def _parsed(note: bytes) -> tuple[Kind, Mapping[str, str]]:
-    notes = json.loads(note)
-    kind = Kind.from_list(notes.pop("kind"))
-    if not notes.keys() <= NOTES:
-        raise StoreVersion(
-            f"it has notes ({listed(sorted(notes.keys() - NOTES))}) that this daskbroker does "
-            "not know: install a newer daskbroker to read it"
-        )
-    return kind, notes
-
-
-# Nearly all fields of a store have one of a few short notes; long ones hold masks and differ.
-SHORT = 200
-_parsed_short = lru_cache(maxsize=4096)(_parsed)
-
-
-def exact_alone(arrow_field: pa.Field) -> bool:
-    """Return whether the notes apply to all rows alike, so that rows may be joined or cut."""
-    notes = field_kind(arrow_field)[1]
-    return "ints" not in notes and notes.get("missing", "all") == "all"
+__all__ = ["block", "check_notes", "decode", "encode"]
 
 
 # -- encoding ------------------------------------------------------------------------------
@@ -247,12 +80,12 @@ def encode(values: Any) -> Column:
     notes: dict[str, str] = {}
     valid: np.ndarray | None = None
     solid: Sequence[Any] = values
-    if type(None) in types or _Missing in types:
+    if type(None) in types or Missing in types:
         valid = np.fromiter((v is not None and v is not MISSING for v in values), bool, len(values))
         solid = [v for v in values if v is not None and v is not MISSING]
-        if _Missing in types:
+        if Missing in types:
             notes["missing"] = _missing_note(values, type(None) in types)
-        types -= {type(None), _Missing}
+        types -= {type(None), Missing}
     column = _encode_solid(solid, types, valid, notes)
     if column is not None:
         return column

@@ -12,19 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .codec import (
-    MISSING,
-    TEXTS,
-    Column,
-    Kind,
-    block,
-    decode,
-    encode,
-    exact_alone,
-    field_kind,
-    text_column,
-    text_reader,
-)
+from .codec import block, decode, encode, text_column, text_reader
+from .column_kinds import MISSING, TEXTS, Column, Kind, exact_alone, field_kind
 from .documents import Document, frozen_document, plain
 from .frozen import ArrayList, FrozenDict, FrozenList, freeze, freeze_lists
 from .json_text import marked_json

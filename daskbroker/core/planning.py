@@ -20,7 +20,7 @@ from .chunks import (
     statistics,
     to_ipc,
 )
-from .codec import Kind, listed_kinds
+from .column_kinds import Kind, listed_kinds
 from .documents import Document
 from .external import stream_keys
 from .layouts import EVENT, Layout

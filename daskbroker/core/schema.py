@@ -19,7 +19,8 @@ import pyarrow as pa
 from .arrays import ArrayForm, array_form, rows_form
 from .chunks import ChunkPlan
 from .clock import LEAST, MOST
-from .codec import MISSING, Kind, block, decode, field_kind
+from .codec import block, decode
+from .column_kinds import MISSING, Kind, field_kind
 from .documents import is_unicode, plain
 from .dtypes import fields_dtype
 from .field_rows import common_of

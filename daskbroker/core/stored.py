@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .codec import KINDS, Kind, field_kind
+from .column_kinds import KINDS, Kind, field_kind
 from .errors import BadDocument, StoreDamaged
 from .layouts import EVENT, STREAM_DATUM, Layout, encode_page, encode_rows
 from .validate import check_page, check_row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -162,7 +163,8 @@ def read_cell(
         raise BadQuery(f"frame {frame} of {key!r} has {cell.nbytes:,} bytes")
     values = np.asarray(cell.values)
     if values.dtype == object and values.ndim == 0:  # cells of the key differ in shape
-        values = np.asarray(values.item())
+        with suppress(ValueError):  # lists of differing lengths
+            values = np.asarray(values.item())
     if values.dtype.kind not in "fiub":
         raise BadQuery(
             f"run {header.uid!r}, stream {stream!r}: frame {frame} of {key!r} holds no numbers"

@@ -140,9 +140,10 @@ def _column(db: DataBroker, name: str, values: list[Any]) -> Any:
         stamps[there] = micros[there].astype("int64").astype("datetime64[us]")
         return pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(zone_of(db.timezone))
     if name == "duration":
-        return pd.to_timedelta(np.array(values, dtype=float), unit="s")
+        # Those that no timedelta64 has, of times of any writer, become NaT.
+        return pd.to_timedelta(np.array(values, dtype=float), unit="s", errors="coerce")
     if name == "points":
-        return pd.array(values, dtype="Int64")
+        return pd.array([v if v is not None and abs(v) < 2**63 else None for v in values], "Int64")
     made = pd.Series(np.empty(len(values), dtype=object))
     made[:] = values
     held = all(is_unicode(value) for value in values if isinstance(value, str))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -124,7 +125,9 @@ class ExtraFrameConformance(Conformance):
     @pytest.mark.parametrize("count", [EVENTS, EVENTS + 1, 3 * EVENTS])
     def test_datums(self, broker: Any, tmp_path: Path, name: str, count: int) -> None:
         """``frame_per_point`` is left out of the resource, or the run was aborted."""
-        docs, data = datum_run_of(tmp_path, count, write=DATUMS[name])
+        docs, data = datum_run_of(
+            tmp_path, SHAPE if name == "NPY_SEQ" else (1, *SHAPE), count, write=DATUMS[name]
+        )
         header = _inserted(broker, docs)
         with warned(WORDS if count > EVENTS else "") as messages:
             image = header.dataset()["img"]
@@ -161,8 +164,41 @@ class ExtraFrameConformance(Conformance):
                 header.dataset()
             assert not opened
 
+    def test_a_full_claim_is_told_when_it_is_read(self, broker: Any, tmp_path: Path) -> None:
+        """Nobody has peeked, and no more files are opened; once for each key of a run."""
+        views: list[Callable[[Any], Any]] = [
+            lambda header: header.dataset(chunks=None)["img"][1:2, :1].values,
+            lambda header: header.table(peek=False)["img"].compute(),
+            lambda header: list(header.documents()),
+        ]
+        makers = (stream_run_of, datum_run_of)
+        for number, (view, make) in enumerate(itertools.product(views, makers)):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            counts = (EVENTS, 2 * EVENTS)
+            runs = [make(folder / str(n), (1, *SHAPE), n, dtype_numpy="<u2")[0] for n in counts]
+            exact, header = [_inserted(broker, docs) for docs in runs]
+            with opened_files(folder) as expected:
+                view(exact)
+            with opened_files(folder) as opened, warned(WORDS) as messages:
+                view(header)
+                view(header)
+            assert len(opened) <= len(expected)
+            (message,) = messages
+            for word in (header.uid, "'primary'", "'img'", ".h5", "8 frames", "tell of 4"):
+                assert word in message
+            with dask.config.set({"daskbroker.shape-mismatch": "keep"}), warned(""):
+                view(header)
+            with (
+                dask.config.set({"daskbroker.shape-mismatch": "raise"}),
+                pytest.raises(FillError, match=WORDS),
+            ):
+                view(header)
+            insert_all(broker, make(folder / "open", (1, *SHAPE), 8, dtype_numpy="<u2")[0][:-1])
+            view(broker[-1])  # its documents may still come
+
     def test_what_was_found_is_remembered(self, broker: Any, reopen: Any, tmp_path: Path) -> None:
-        docs, _ = datum_run_of(tmp_path, 2 * EVENTS)
+        docs, _ = datum_run_of(tmp_path, (1, *SHAPE), 2 * EVENTS)
         uid = _inserted(broker, docs).uid
         with warned(WORDS) as first:
             broker[uid].dataset()
@@ -186,7 +222,7 @@ class ExtraFrameConformance(Conformance):
         self._check_override(broker, docs, data, partial(handler, multiplier=2))
 
     def test_an_override_of_datums(self, broker: Any, tmp_path: Path) -> None:
-        docs, data = datum_run_of(tmp_path, 2 * EVENTS)
+        docs, data = datum_run_of(tmp_path, (1, *SHAPE), 2 * EVENTS)
         self._check_override(broker, docs, data, partial(AreaDetectorHDF5, frame_per_point=2))
 
     def _check_override(self, broker: Any, docs: Documents, data: np.ndarray, handler: Any) -> None:
@@ -213,7 +249,7 @@ class ExtraFrameConformance(Conformance):
         np.testing.assert_array_equal(image.values, data.reshape(EVENTS, 2, *SHAPE))
 
     def test_as_an_error(self, broker: Any, tmp_path: Path) -> None:
-        docs, _ = datum_run_of(tmp_path, 2 * EVENTS)
+        docs, _ = datum_run_of(tmp_path, (1, *SHAPE), 2 * EVENTS)
         header = _inserted(broker, docs)
         with dask.config.set({"daskbroker.shape-mismatch": "raise"}):
             table, dataset, documents = header.table(), header.dataset(), header.documents()
@@ -295,7 +331,7 @@ class ExtraFrameConformance(Conformance):
         for number in range(3):
             folder = tmp_path / str(number)
             folder.mkdir()
-            docs, _ = datum_run_of(folder, 2 * EVENTS)
+            docs, _ = datum_run_of(folder, (1, *SHAPE), 2 * EVENTS)
             uids.append(_inserted(broker, docs).uid)
         with warned(WORDS) as messages:
             broker(uid={"$in": uids}).dataset()
@@ -308,14 +344,14 @@ class ExtraFrameConformance(Conformance):
         for number, count in enumerate((EVENTS, 2 * EVENTS)):
             folder = tmp_path / str(number)
             folder.mkdir()
-            header = _inserted(broker, datum_run_of(folder, count)[0])
+            header = _inserted(broker, datum_run_of(folder, (1, *SHAPE), count)[0])
             with opened_files(folder) as opened:
                 broker.peek(header)
             counts.append(len(opened))
         assert counts[0] == counts[1] <= 2
 
     def test_documents_stay_as_they_are(self, broker: Any, tmp_path: Path) -> None:
-        docs, _ = datum_run_of(tmp_path, 2 * EVENTS)
+        docs, _ = datum_run_of(tmp_path, (1, *SHAPE), 2 * EVENTS)
         header = _inserted(broker, docs)
         before = [json.dumps(doc, sort_keys=True) for _, doc in header.documents(fill=False)]
         broker.peek(header)
@@ -345,6 +381,7 @@ def stream_run_of(
     **claim: Any,
 ) -> tuple[Documents, np.ndarray]:
     """Return a run of 4 events whose stream_resource has ``count`` frames."""
+    folder.mkdir(exist_ok=True)
     data, run = frames(count, SHAPE), RunBuilder()
     place = dict(write(folder, data))
     place["parameters"] = {**place["parameters"], **(parameters or {})}
@@ -357,12 +394,18 @@ def stream_run_of(
 
 
 def datum_run_of(
-    folder: Path, count: int, *, write: Write = _ad_hdf5
+    folder: Path,
+    shape: Sequence[int],
+    count: int,
+    *,
+    write: Write = _ad_hdf5,
+    dtype_numpy: str | None = None,
 ) -> tuple[Documents, np.ndarray]:
     """Return a run of 4 events with a datum each, whose resource has ``count`` frames."""
+    folder.mkdir(exist_ok=True)
     data, run = frames(count, SHAPE), RunBuilder()
-    claim = image_claim(SHAPE if write is _npy_sequence else (1, *SHAPE))
-    del claim["dtype_numpy"]
+    claim = image_claim(shape, dtype_numpy=dtype_numpy)
+    claim = {name: value for name, value in claim.items() if value is not None}
     descriptor = run.descriptor({"img": claim, "x": 0.5})
     resource = run.resource(**write(folder, data))
     name = "index" if write is _npy_sequence else "point_number"

@@ -11,9 +11,10 @@ import dask
 import dask.array
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 
-from ..core.errors import FieldNotFound, FillError
+from ..core.errors import BadDocument, BadQuery, FieldNotFound, FillError, UnknownReference
 from .base import Conformance, Put, insert_all
 from .detector_runs import (
     SHAPE,
@@ -213,6 +214,33 @@ class FillRuleConformance(Conformance):
         assert changeable["data"]["img"].shape == (1, *SHAPE)
         again = source.fill_event(changeable)  # is filled already
         np.testing.assert_array_equal(again["data"]["img"], changeable["data"]["img"])
+
+    def test_what_cannot_be_filled_is_named(self, broker: Any, tmp_path: Path) -> None:
+        """No event, one of an unknown descriptor, a table that no longer says what it is of."""
+        insert_all(broker, datum_run(tmp_path)[0])
+        header = broker[-1]
+        source = header.es_given_stream("primary")
+        event = next(doc for name, doc in header.documents(fill=False) if name == "event")
+        for change, wrong in (
+            ({"descriptor": None}, BadDocument),
+            ({"descriptor": ["a"]}, BadDocument),
+            ({"data": None}, BadDocument),
+            ({"data": ["a"]}, BadDocument),
+            ({"descriptor": "nowhere"}, UnknownReference),
+        ):
+            spoilt, named = {**event, **change}, rf"{event['uid']}'.*{next(iter(change))}"
+            with pytest.raises(wrong, match=named):
+                source.fill_event(spoilt)
+            for stream in ([("event", spoilt)], [("event_page", spoilt)]):
+                for given in (stream, iter(stream)):
+                    with pytest.raises(wrong, match=named):
+                        list(source.fill_event_stream(given))
+        with pytest.raises(BadDocument, match="a document is a mapping, not int"):
+            source.fill_event(5)
+        frame = header.table(fill=False).compute()
+        for table in (frame.to_dict("list"), None, pd.DataFrame(frame.to_dict("list"))):
+            with pytest.raises(BadQuery, match="attrs name its runs"):
+                source.fill_table(table)
 
     @pytest.mark.parametrize("make", [datum_run, stream_run])
     def test_fill_event_stream(self, put: Put, tmp_path: Path, make: Any) -> None:

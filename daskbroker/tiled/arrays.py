@@ -26,23 +26,34 @@ def is_array(variable: xr.Variable) -> bool:
 
 
 class StreamArray(ArrayAdapter):
-    """The cells of one data key as an array whose first dimension is ``time``."""
+    """The cells of one data key as an array whose first dimension is ``time``.
 
-    def __init__(self, variable: xr.Variable) -> None:
-        dims = tuple(str(name) for name in variable.dims)
-        structure = ArrayStructure.from_array(variable.data, dims=dims)
-        super().__init__(variable.data, structure)
+    Parameters
+    ----------
+    variable
+        The array, not cut: a region is read in one piece, and not put together from blocks.
+    blocks
+        The same array in the blocks that are told to clients.
+    """
+
+    def __init__(self, variable: xr.Variable, blocks: xr.Variable) -> None:
+        dims = tuple(str(name) for name in blocks.dims)
+        structure = ArrayStructure.from_array(blocks.data, dims=dims)
+        super().__init__(blocks.data, structure)
+        self._variable = variable
 
     def read(self, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
         """Read a region of the array."""
-        try:
-            return super().read(slice)
-        except DaskbrokerError as error:
-            refuse(error)
+        return _read(self._variable, slice)
 
     def read_block(self, block: NDBlock, slice: NDSlice = ALL) -> np.ndarray[Any, Any]:
         """Read a block of the array, or a region of the block."""
-        try:
-            return super().read_block(block, slice)
-        except DaskbrokerError as error:
-            refuse(error)
+        region = block.slice_from_chunks(self._structure.chunks)
+        return _read(self._variable[tuple(region)], slice)
+
+
+def _read(variable: xr.Variable, region: NDSlice) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(variable[tuple(region) or ...].values)
+    except DaskbrokerError as error:
+        refuse(error)

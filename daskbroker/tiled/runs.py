@@ -72,13 +72,12 @@ class Stream(Folder):
     @cached_property
     def _parts(self) -> dict[str, Any]:
         """The table and the arrays by name; making them reads only what opening a Dataset reads."""
-        dataset = self.header.dataset(self.name)
+        table, blocks, whole = self.header.table_and_datasets(self.name)
         arrays = {
-            str(name): StreamArray(variable)
-            for name, variable in dataset.variables.items()
+            str(name): StreamArray(whole.variables[name], variable)
+            for name, variable in blocks.variables.items()
             if is_array(variable)
         }
-        table = self.header.table(self.name, timestamps=True)
         return {TABLE: StreamTable(table, leave_out=arrays), **arrays}
 
     def _held(self) -> dict[str, Any]:

@@ -28,7 +28,10 @@ OF_REFERENCES = (
 OF_INDICES = "indices of frames: the first event has the first frame"
 OF_STAMPS = "timestamps of external keys"
 OF_CELLS = "the difference of a missing value and NaN: a missing number is NaN"
-OF_KEYS = "which descriptor had which data keys: later descriptors have those of the first"
+OF_KEYS = (
+    "data keys that the first descriptor of a stream has not, with their values: later descriptors "
+    "have those of the first"
+)
 
 
 class TakenStream:

@@ -70,7 +70,7 @@ class IngestReport:
 
 def ingest(
     db: DataBroker,
-    paths: Iterable[str | os.PathLike[str]],
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     define: Mapping[str, str] | None = None,
     progress: Callable[[Path, int], None] | None = None,
 ) -> IngestReport:
@@ -85,7 +85,7 @@ def ingest(
     db
         Broker that the documents are inserted into.
     paths
-        Paths of files, or of folders that are searched for recordings.
+        Paths of files, or of folders that are searched for recordings; one or several.
     define
         Values of the placeholders in templates; see
         :func:`daskbroker.recordings.read_recording`.
@@ -103,6 +103,8 @@ def ingest(
         If the store cannot take any more.
     """
     report = IngestReport()
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
     with db.batch():
         for path in paths:
             try:

@@ -169,6 +169,7 @@ class Listener:
         try:
             socket.connect(self._endpoint)
         except zmq.ZMQError as error:
+            _close(socket)
             raise ConfigError(f"0MQ cannot connect to {self._endpoint}: {error}") from error
         return socket
 
@@ -193,8 +194,7 @@ class Listener:
                 elif ended:
                     return
         finally:
-            socket.disable_monitor()
-            socket.context.destroy(linger=0)
+            _close(socket)
             self._received.set()
 
     def _tell_connection(self) -> None:
@@ -262,3 +262,9 @@ class Listener:
 
     def _wait(self, seconds: float) -> bool:
         return not self._ended.wait(seconds)
+
+
+def _close(socket: zmq.Socket) -> None:
+    """Close a socket with its monitor, and the context that was made for it."""
+    socket.disable_monitor()
+    socket.context.destroy(linger=0)

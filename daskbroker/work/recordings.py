@@ -87,7 +87,8 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
 
     Hidden files, READMEs, manifests, catalog files and folders of external files are skipped, and
     so are files without a suffix of recordings. NetCDF files and Zarr groups are skipped unless
-    they were saved from Datasets of daskbroker.
+    they were saved from Datasets of daskbroker. Folders that cannot be listed are among the paths,
+    as nobody knows what is in them; reading them says why.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(path)
     try:
-        there = root.exists()
+        there = bool(os.fspath(path)) and root.exists()  # empty text is no working directory
     except OSError as error:  # a name that is too long
         raise BadRecording(f"{root}: {error.strerror}") from error
     if not there:
@@ -109,13 +110,14 @@ def find_recordings(path: str | os.PathLike[str]) -> list[Path]:
     if not root.is_dir() or is_zarr(root):
         return [root]
     found: list[Path] = []
-    for folder, folders, files in os.walk(root):
+    closed: list[OSError] = []
+    for folder, folders, files in os.walk(root, onerror=closed.append):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "external_files"]
         found += [Path(folder, f) for f in files if _may_be_recording(f)]
         groups = [f for f in folders if is_zarr(Path(folder, f))]
         found += [path for f in (*files, *groups) if is_ours(path := Path(folder, f))]
         folders[:] = [f for f in folders if f not in groups]
-    return sorted(found)
+    return sorted([*found, *(Path(error.filename) for error in closed)])
 
 
 def _may_be_recording(file: str) -> bool:
@@ -158,12 +160,14 @@ def read_recording(
     """
     path = Path(path)
     run: str | None = None
-    if is_saved(path):
-        for name, made in read_saved(path):
-            run = made["uid"] if name == "start" else run
-            yield Recorded(run, name, made, str(path))
-        return
     try:
+        if path.is_dir():
+            os.scandir(path).close()  # where it cannot be listed, that is the error
+        if is_saved(path):
+            for name, made in read_saved(path):
+                run = made["uid"] if name == "start" else run
+                yield Recorded(run, name, made, str(path))
+            return
         for where, value in _values(path, define or {}):
             for name, doc in _named(value, where, 0):
                 if name == "start" and isinstance(doc.get("uid"), str):

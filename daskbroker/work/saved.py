@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,10 @@ def is_ours(path: Path) -> bool:
     recordings. A file that the user names is read in any case.
     """
     if path.is_dir():
-        texts = [file for file in map(path.joinpath, _ZARR_ATTRS) if file.is_file()]
-        return is_zarr(path) and any(SOFTWARE.encode() in file.read_bytes() for file in texts)
+        with suppress(PermissionError):
+            texts = [file for file in map(path.joinpath, _ZARR_ATTRS) if file.is_file()]
+            return is_zarr(path) and any(SOFTWARE.encode() in file.read_bytes() for file in texts)
+        return False
     if not path.name.lower().endswith(_SUFFIXES):
         return False
     try:
@@ -57,7 +60,10 @@ def is_ours(path: Path) -> bool:
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:
     """Return whether a folder is a Zarr group, of format 2 or 3."""
-    return any(Path(folder, name).is_file() for name in ("zarr.json", ".zgroup"))
+    try:
+        return any(Path(folder, name).is_file() for name in ("zarr.json", ".zgroup"))
+    except PermissionError:  # a folder that must not be entered
+        return False
 
 
 def is_saved(path: Path) -> bool:

@@ -24,7 +24,10 @@ REMIND = 40
 SETTLE_SECONDS = 1.0
 """Seconds from a stop until events are counted: another process may be inserting the same run."""
 MOST_NAMED = 10_000
-"""Maximum number of reported problems, and of runs of refused documents, to remember."""
+"""Maximum number of reported problems, and of runs of refused documents, to remember.
+
+The oldest ones are forgotten then, so that a listener that runs for months goes on reporting.
+"""
 
 Doc = Mapping[str, Any]
 
@@ -174,8 +177,8 @@ class Taker:
             if run is None and parent is not None:
                 descriptor = self._descriptor(parent)
                 run = descriptor or f"with descriptor or resource {parent}"
-        elif len(self._runs) < MOST_NAMED:
-            self._runs[_key(doc.get("uid"))] = run
+        else:
+            _remember(self._runs, _key(doc.get("uid")), run)
         return _key(run) if run is not None else None
 
     def _descriptor(self, uid: Any) -> Any:
@@ -190,10 +193,9 @@ class Taker:
 
     def _is_new(self, *what: Any) -> bool:
         key = tuple(map(_key, what))
-        if key in self._named or len(self._named) >= MOST_NAMED:
-            return False
-        self._named[key] = None
-        return True
+        new = key not in self._named
+        _remember(self._named, key, None)
+        return new
 
     # -- what was not received ---------------------------------------------------------------
 
@@ -229,6 +231,14 @@ class Taker:
                 f"run {stop['run_start']} is incomplete: it has {', '.join(short)}. The others "
                 "were published while this was not listening, lost on their way, or refused."
             )
+
+
+def _remember(memory: dict[Any, Any], key: Any, value: Any) -> None:
+    """Put a value as the newest of at most :data:`MOST_NAMED` into a dict."""
+    memory.pop(key, None)
+    memory[key] = value
+    while len(memory) > MOST_NAMED:
+        del memory[next(iter(memory))]
 
 
 def _key(value: Any) -> Any:

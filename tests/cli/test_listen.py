@@ -18,10 +18,14 @@ import zmq
 from bluesky.callbacks.zmq import Publisher
 
 import daskbroker
+from daskbroker.core.errors import ConfigError
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.mongod import Mongod
+from daskbroker.work import taking
 from daskbroker.work.ingest import ingest
+from daskbroker.work.listening import Listener
+from daskbroker.work.taking import Taker
 
 PROXY = """
 import sys
@@ -340,3 +344,31 @@ def test_without_pyzmq(run, tmp_path, monkeypatch):
     assert done.returncode == 1
     assert "pip install 'daskbroker[zmq]'" in done.stderr
     assert not list((tmp_path / "t").iterdir())
+
+
+def test_a_connection_that_cannot_be_made_leaves_nothing_open(tmp_path):
+    with daskbroker.connect(tmp_path / "store") as db:
+        listener = Listener(db, "zmq://no host:5568", tmp_path / "spool")
+        before = len(os.listdir("/proc/self/fd"))
+        threads = threading.active_count()
+        with pytest.raises(ConfigError, match="0MQ cannot connect to tcp://no host:5568"):
+            listener.run()
+        # The inbox is closed, too, so there are fewer.
+        assert len(os.listdir("/proc/self/fd")) < before
+        assert threading.active_count() <= threads
+
+
+def test_problems_are_reported_for_ever(tmp_path, monkeypatch):
+    """Also when more are known than are remembered."""
+    monkeypatch.setattr(taking, "MOST_NAMED", 3)
+    told = []
+    with daskbroker.temp() as db:
+        taker = Taker(db, tmp_path / "refused.jsonl", told.append, lambda seconds: False)
+        for number in range(8):
+            event = {"run_start": f"run{number}", "descriptor": "nosuch", "seq_num": 1, "time": 1.0}
+            event |= {"data": {}, "timestamps": {}}
+            for uid in ("one", "two"):  # of the second event the reason is known
+                assert not taker.take("event", {**event, "uid": uid})
+                assert len(told) == number + 1
+            assert f"run{number}" in told[-1]
+    assert len((tmp_path / "refused.jsonl").read_text().splitlines()) == 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 import time
+import warnings
 
 import dask
 import numpy as np
@@ -16,6 +17,7 @@ from daskbroker.testing.base import insert_all
 from daskbroker.testing.claim_runs import LEGACY, claim_run_of_squares, run_of_parts
 from daskbroker.testing.detector_runs import Squares, datum_run, squares, squares_run, stream_run
 from daskbroker.testing.files import frames
+from daskbroker.testing.filling_extra import datum_run_of
 
 BLOCK = {"daskbroker.partition-size": 400}  # bytes: four frames
 
@@ -123,6 +125,19 @@ def test_workers_that_have_no_time_to_look(db, client, monkeypatch):
     assert time.monotonic() - begin < 3
     assert image.dtype == object
     client.cancel(busy)
+
+
+def test_workers_warn_the_client_of_frames_in_no_event(db, tmp_path, client):
+    docs, data = datum_run_of(tmp_path, (1, 6, 8), 8, dtype_numpy="<u2")
+    insert_all(db, docs)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(db[-1].dataset()["img"].values[:, 0], data[:4])
+        end = time.monotonic() + 20
+        while not caught and time.monotonic() < end:
+            time.sleep(0.05)
+    (message,) = {str(one.message) for one in caught if one.category is ClaimWarning}
+    assert "a.h5': there are 8 frames, and the documents of the run tell of 4" in message
 
 
 def test_what_workers_find_to_differ_is_known_to_the_client(db, tmp_path, client):

@@ -42,6 +42,26 @@ assert isinstance(db, Broker) and databroker.v1.Broker is Broker
 assert isinstance(db.v2, drivers.BlueskyMongoCatalog)
 assert discover_handlers()["NPY_SEQ"].__module__ == "ophyd.sim"
 
+from databroker._drivers.msgpack import BlueskyMsgpackCatalog
+from databroker.assets.handlers import AreaDetectorTiffHandler
+from databroker.assets.handlers_base import HandlerBase
+from databroker.core import parse_handler_registry
+from databroker.v2 import Broker as CatalogOfRuns
+
+class Handler(HandlerBase):
+    specs = {"MINE"} | HandlerBase.specs
+
+with Handler() as handler:
+    assert handler.specs == {"MINE"}
+assert AreaDetectorTiffHandler.__module__ == "area_detector_handlers.handlers"
+assert not hasattr(sys.modules["databroker.assets"], "NoSuchHandler")
+parsed = parse_handler_registry({"A": "area_detector_handlers.handlers.AreaDetectorTiffHandler"})
+assert parsed == {"A": AreaDetectorTiffHandler} == parse_handler_registry(parsed)
+assert isinstance(databroker.v2.temp(), CatalogOfRuns) and BlueskyMsgpackCatalog is CatalogOfRuns
+assert databroker.__version__.startswith("1.2")
+assert databroker.catalog_search_path()[0].endswith("configurations")
+catalog.force_reload()
+
 mine = catalog["mine"]
 assert list(catalog) == databroker.list_configs() == ["mine"]
 assert list(mine) == list(catalog.mine) == []

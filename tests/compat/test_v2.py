@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from daskbroker.compat.queries import TextQuery, TimeRange
+from daskbroker.core.errors import BadQuery
 from daskbroker.testing import make_run, rewound_run, stream_datum_run
 from daskbroker.testing.detector_runs import SHAPE, Squares
 
@@ -43,6 +44,36 @@ def test_searches_narrow_one_another(db):
     assert list(db.v2.search(TextQuery("Ag"))) == ["configured"]
     assert list(db.v2.search({"$text": {"$search": "Ag"}, "scan_id": 6})) == []
     assert pickle.loads(pickle.dumps(silver)) == silver != db.v2
+
+
+def test_the_two_interfaces_of_a_search_have_its_runs(db):
+    one = db.v2.search({"uid": "plain-run"})
+    v1 = one.v1
+    assert v1[-1].uid == v1["plain"].uid == v1["p"].uid == v1[-1:][0].uid == "plain-run"
+    assert [run.uid for run in v1()] == list(v1.v2) == ["plain-run"]
+    for key, error in (("frames", KeyError), (6, KeyError), (-2, IndexError)):
+        with pytest.raises(error):
+            v1[key]
+    assert db.v1[6].uid == "frames"
+    assert list(v1(plan_name="scan")) == []
+    again = pickle.loads(pickle.dumps(v1))
+    assert [run.uid for run in again()] == ["plain-run"]
+    assert list(one.search({"sample": "Ag"}).v1()) == []
+    assert db.v2.v1 is db.v1
+    assert db.v1.v2 is db.v2
+
+    def mark(name, doc):
+        return {**doc, "mark": 1}
+
+    db.v1.prepare_hook = mark
+    assert db.v2.search({"uid": "plain-run"}).v1[-1].start["mark"] == 1
+
+
+def test_an_empty_text_finds_everything(db):
+    assert list(db.v2.search({"$text": ""})) == list(db.v2)
+    assert list(db.v2.search({"$text": "Ag"})) == ["configured"]
+    with pytest.raises(BadQuery, match="text is the words"):
+        db.v2.search({"$text": 3})
 
 
 def test_time_ranges_are_half_open(db):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from daskbroker.core.arrays import ArrayForm, array_block, array_form, with_gaps
-from daskbroker.core.codec import MISSING, Kind, encode
+from daskbroker.core.codec import encode
+from daskbroker.core.column_kinds import MISSING, Kind
 from daskbroker.core.errors import StoreDamaged
 from daskbroker.core.leaves import common_leaf, leaf_of_array, leaf_of_values
 from daskbroker.core.schema import object_cells, unify

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from daskbroker.core.codec import MISSING, Column, Kind, block, decode, encode, field_kind
+from daskbroker.core.codec import block, decode, encode
+from daskbroker.core.column_kinds import MISSING, Column, Kind, field_kind
 from daskbroker.core.documents import plain
 from daskbroker.core.errors import StoreDamaged, StoreVersion
 from daskbroker.testing import difference

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskbroker.core.codec import MISSING, decode, encode
+from daskbroker.core.codec import decode, encode
+from daskbroker.core.column_kinds import MISSING
 from daskbroker.core.documents import normalize, pack, unpack, unpack_document
 from daskbroker.core.json_text import (
     from_extended_json,

@@ -7,7 +7,7 @@ import pytest
 
 from daskbroker.core.bad_runs import BadRun
 from daskbroker.core.chunks import Statistics
-from daskbroker.core.codec import Kind
+from daskbroker.core.column_kinds import Kind
 from daskbroker.core.documents import Document
 from daskbroker.core.errors import StoreDamaged
 from daskbroker.core.layouts import EVENT, encode_rows

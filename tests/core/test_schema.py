@@ -7,7 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from daskbroker.core.codec import MISSING, Kind, encode
+from daskbroker.core.codec import encode
+from daskbroker.core.column_kinds import MISSING, Kind
 from daskbroker.core.fields import Field, select
 from daskbroker.core.schema import (
     TIME,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 
 import pandas as pd
 import pytest
@@ -178,3 +179,26 @@ def test_times_of_no_calendar_are_no_time_in_a_frame(db):
     for time in (1e300, 1.76e12, -1e300, 1.76e9):
         insert(db, make_run(1, time=time))
     assert db().to_dataframe()["time"].isna().sum() == 3
+
+
+def test_durations_and_points_that_no_column_holds_are_missing_in_a_frame(db):
+    for time, points in ((1e300, 2**70), (1.76e15, -(2**70)), (-1e300, 5), (1.76e9, None)):
+        insert(db, make_run(1, time=time, num_points=points, stop=False))
+        stop = {"uid": f"stop-{time}", "run_start": db(time=time)[0].uid, "time": 1.76e9 + 1}
+        db.insert(
+            "stop", {**stop, "exit_status": "success", "num_events": {"primary": points or 1}}
+        )
+    frame = db().to_dataframe()
+    seconds = dict(zip(frame["points"].fillna(0), frame["duration"].dt.total_seconds()))
+    assert frame["duration"].isna().sum() >= 2
+    assert seconds[1] == 1.0
+    assert frame["points"].isna().sum() == 2
+
+
+def test_results_of_a_store_that_cannot_be_read_are_shown_with_the_reason(db, tmp_path):
+    insert(db, make_run(1))
+    found = db(plan_name="<count>")
+    shutil.rmtree(tmp_path / "store")
+    assert repr(found).startswith("<Results of plan_name='<count>'> ")
+    assert "store" in repr(found).partition("> ")[2]
+    assert found._repr_html_().startswith("&lt;Results of plan_name=&#x27;&lt;count&gt;")

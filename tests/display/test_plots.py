@@ -146,6 +146,9 @@ class TestOfOneRun:
         insert(db, make_run(keys={"s": [["a", "b"]]}, time=1.79e9))
         with pytest.raises(BadQuery, match="frame 0 of 's' holds no numbers"):
             db[-1].plot(y="s", frame=0)
+        insert(db, make_run(keys={"s": [[1, [2]], [1.5, 2.5]]}, time=1.791e9))
+        with pytest.raises(BadQuery, match="frame 0 of 's' holds no numbers"):
+            db[-1].plot(y="s", frame=0)
 
     def test_an_image_in_colours(self, db):
         image = np.arange(6 * 7 * 3).reshape(6, 7, 3)

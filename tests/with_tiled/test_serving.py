@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
 import re
 import sys
 
@@ -284,6 +285,31 @@ def test_runs_that_come_later(catalog, db):
     run = catalog[500]
     assert run.stop["exit_status"] == "success"
     assert len(run["primary"].base["internal"].read()) == 3
+
+
+def test_a_stream_of_an_open_run_is_of_one_moment(tmp_path):
+    """Its table and its arrays have the same rows, whatever comes while they are looked up."""
+    run = RunBuilder("open")
+    descriptor = run.descriptor({"spectrum": [1.0, 2.0], "x": 1.0})
+    with daskbroker.connect(tmp_path / "store") as db:
+        (source,) = db.event_sources
+        plan_runs, number = source.store.plan_runs, itertools.count()
+
+        def planned_while_events_come(*args, **kwargs):
+            run.event(descriptor, {"spectrum": [next(number), 2.0], "x": 0.5})
+            db.insert(*run.documents[-1])
+            return plan_runs(*args, **kwargs)
+
+        for name, doc in run.documents:
+            db.insert(name, doc)
+        source.store.plan_runs = planned_while_events_come
+        try:
+            stream = BrokerCatalog(db)["open"]["primary"]
+            array, table = stream["spectrum"].read(), stream["internal"].read()
+        finally:
+            del source.store.plan_runs
+        assert array.tolist() == [[0.0, 2.0]]
+        assert table["seq_num"].tolist() == [1]
 
 
 def shown(url):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from itertools import count as counting
 from pathlib import Path
 
 import dask
 import numpy as np
+import pandas as pd
 import pytest
 from bluesky import RunEngine
 from bluesky.plan_stubs import null
@@ -18,17 +20,30 @@ from ophyd.sim import SynSignal, det, motor
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider, init_devices
 from ophyd_async.sim import SimBlobDetector
 from tiled.client import from_uri
+from tiled.queries import Eq
 
 import daskbroker
 from daskbroker.core.errors import ConfigError
 from daskbroker.testing.detector_runs import datum_run
 from daskbroker.testing.runs import RunBuilder, make_run
+from daskbroker.tiled.taken_streams import (
+    OF_CELLS,
+    OF_EVENTS,
+    OF_FILLED,
+    OF_INDICES,
+    OF_KEYS,
+    OF_REFERENCES,
+    OF_STAMPS,
+)
 from daskbroker.tiled.taking import open_tiled, take_runs
 
 from .conftest import KEY, running
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 EVENTS = 7
+SCALARS = {OF_EVENTS, OF_FILLED, OF_CELLS}
+FRAMES = {OF_REFERENCES, OF_INDICES, OF_STAMPS}
+KEYS = {OF_KEYS}
 CONFIGURATION = """
 authentication: {{single_user_api_key: {key}}}
 trees:
@@ -166,6 +181,76 @@ def check_resumed(both, url, tmp_path, monkeypatch):
         for header in both():
             for stream in header.streams:
                 assert len(db[header.uid].table(stream)) == len(header.table(stream))
+
+
+def test_each_loss_is_named(client, url, folder, tmp_path):
+    """Documents of ours that a TiledWriter got: all that does not come back is in `lost`."""
+    frames, _ = datum_run(folder, 4)
+    with daskbroker.connect(tmp_path / "given") as db, open_tiled(f"tiled+{url}") as catalog:
+        for name, doc in [*changing_run(), *frames]:
+            db.insert(name, doc)
+        for header in db():
+            writer = TiledWriter(client)
+            for name, doc in header.documents(fill=False):
+                writer(name, doc.to_dict())
+        changing, images = db["changing"], db[frames[0][1]["uid"]]
+        check_what_is_told(changing, list(client["changing"].documents()))
+        check_what_is_told_of_frames(list(client[images.uid].documents()))
+        for uid, lost in (("changing", SCALARS | KEYS), (images.uid, SCALARS | FRAMES)):
+            with daskbroker.temp() as taken:
+                report = take_runs(taken, catalog.search(Eq("start.uid", uid)))
+                assert report.failed == {}
+                assert set(report.lost) == lost
+                assert taken[uid].start == db[uid].start
+                found, given = (b[uid].table(fields=["x"]).compute() for b in (taken, db))
+                pd.testing.assert_frame_equal(found, given)
+                assert taken[uid].fields() == db[uid].fields() - {"later"}
+
+
+def changing_run():
+    """A stream with two descriptors, of which the second has a key more, and missing values."""
+    run = RunBuilder("changing", sample="losses")
+    for gain, more in ((1, {}), (2, {"later": 1.0})):
+        device = {"data": {"gain": gain}, "timestamps": {"gain": 0.0}, "data_keys": {}}
+        descriptor = run.descriptor({"x": 0.5, **more}, configuration={"det": device})
+        for cell in (gain, math.nan, None):
+            run.event(descriptor, {"x": cell, **more}, filled={})
+    return run.stop()
+
+
+def check_what_is_told(header, told):
+    given = [(name, doc.to_dict()) for name, doc in header.documents(fill=False)]
+    for kind in ("start", "stop"):
+        (mine,), (other,) = ([doc for name, doc in docs if name == kind] for docs in (given, told))
+        assert {key: value for key, value in other.items() if key != "_id"} == mine
+    events = [[doc for name, doc in docs if name == "event"] for docs in (given, told)]
+    for mine, other in zip(*events, strict=True):
+        assert other["seq_num"] == mine["seq_num"]
+        assert other["time"] == mine["time"]
+        assert other["timestamps"]["x"] == mine["timestamps"]["x"]
+        value, found = mine["data"]["x"], other["data"]["x"]
+        if value is None or math.isnan(value):
+            assert found is None or math.isnan(found)  # it does not tell which
+        else:
+            assert found == value
+        # Each of these is lost.
+        assert other["uid"] != mine["uid"]
+        assert "filled" in mine
+        assert not other.get("filled")
+    first, second = (doc for name, doc in told if name == "descriptor")
+    assert set(second["data_keys"]) == set(first["data_keys"]) == {"x"}
+    assert second["configuration"]["det"]["data"] == {"gain": 2}
+
+
+def check_what_is_told_of_frames(told):
+    kinds = [name for name, _ in told]
+    assert {"resource", "datum", "datum_page"}.isdisjoint(kinds)
+    assert kinds.count("stream_resource") == kinds.count("stream_datum") == 1
+    (datum,) = (doc for name, doc in told if name == "stream_datum")
+    assert datum["indices"] == {"start": 0, "stop": 4}
+    for name, doc in told:
+        if name == "event":
+            assert set(doc["timestamps"]) == set(doc["data"]) == {"x"}
 
 
 def test_what_cannot_be_right_is_refused(both, client, url, tmp_path, folder, monkeypatch):

@@ -24,6 +24,7 @@ from .open_handlers import HandlerCache, open_handlers
 
 __all__ = [
     "cell_shape",
+    "count_frames",
     "locate_block",
     "look_at_cells",
     "look_into_file",
@@ -206,10 +207,32 @@ def look_into_file(
     """
     cache = open_handlers() if keep_open else HandlerCache(0)
     with _open(resource, factory, data_key, where, cache) as handler:
-        cells, frames = _cells(handler, datums, data_key), None
-        with suppress(Exception):  # an error is raised again when the frames are read
-            frames = handler.frames_there(datums)
-        return cells, frames
+        return _cells(handler, datums, data_key), _frames_there(handler, datums)
+
+
+def count_frames(
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    data_key: Mapping[str, Any] | None = None,
+    where: str = "",
+) -> FramesThere | None:
+    """Return the number of frames of a resource for all events; None if its handler cannot tell.
+
+    Raises
+    ------
+    FillError
+        If the handler cannot be built.
+    """
+    with _open(resource, factory, data_key, where) as handler:
+        return _frames_there(handler, datums)
+
+
+def _frames_there(handler: BlockHandler, datums: Datums) -> FramesThere | None:
+    with suppress(Exception):  # an error is raised when the frames themselves are read
+        return handler.frames_there(datums)
+    return None
 
 
 def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | None) -> list[Cell]:

@@ -31,6 +31,7 @@ from ..shapes import (
     is_open,
 )
 from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
+from .extra import tell_extra_frames
 from .fitting import (
     as_declared,
     in_shape_if_it_fits,
@@ -42,52 +43,12 @@ from .fitting import (
 from .held import FilledBlock, Held
 from .knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
+from .target import Target
 
 __all__ = ["Filling", "Target"]
 
 _FOUND_BY_THEMSELVES = HandlerRegistry()
 """Built-in handlers and those of installed packages, which every process finds without help."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is filled: one data key of one descriptor.
-
-    Attributes
-    ----------
-    run, stream, descriptor
-        Uid of the run, name of the stream, uid of the descriptor.
-    key
-        Data key.
-    claim
-        Entry of the data key in the descriptor's ``data_keys``.
-    """
-
-    run: str
-    stream: str
-    descriptor: str
-    key: str
-    claim: Mapping[str, Any]
-
-    @classmethod
-    def of(cls, descriptor: Mapping[str, Any], key: str) -> Target:
-        """Build from a descriptor, which may lack the key; the claim is then empty."""
-        stream = str(descriptor.get("name") or "primary")
-        claim = descriptor["data_keys"].get(key, {})
-        # Stream_datums name the original of a descriptor that was made by selecting fields.
-        uid = descriptor.get("derived_from")
-        uid = uid if isinstance(uid, str) else descriptor["uid"]
-        return cls(descriptor["run_start"], stream, uid, key, claim)
-
-    @property
-    def external(self) -> bool:
-        """Whether the descriptor says that values are outside the store."""
-        return bool(self.claim.get("external"))
-
-    @property
-    def where(self) -> str:
-        """Run, stream and key, as the beginning of error messages."""
-        return f"run {self.run!r}, stream {self.stream!r}, key {self.key!r}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +76,9 @@ class Filling:
         What is known of the detector files, by run, descriptor and data key.
     rules
         Treatment of missing cells by stream and data key, :data:`DEFAULT_RULE` for all others.
+    stopped
+        Uids of runs that had stopped when this was made. While a run goes on, its files may have
+        frames that its documents do not refer to yet.
     """
 
     references: Mapping[str, References]
@@ -125,6 +89,7 @@ class Filling:
     mismatch: str = "warn"
     known: Mapping[str, KnownOfRun] = field(default_factory=dict)
     rules: Rules = field(default_factory=dict)
+    stopped: frozenset[str] = frozenset()
 
     def of_runs(self, runs: Collection[str]) -> Filling:
         """Return the filling limited to some runs; runs without references are ignored."""
@@ -132,7 +97,7 @@ class Filling:
             return self
         found = {run: self.references[run] for run in runs if run in self.references}
         known = {run: self.known[run] for run in runs if run in self.known}
-        return replace(self, references=found, known=known)
+        return replace(self, references=found, known=known, stopped=self.stopped.intersection(runs))
 
     def known_of(self, target: Target) -> Known | None:
         """Return what is known of the files of a target; None if they were not looked into."""
@@ -146,12 +111,9 @@ class Filling:
     def handler_reference(self, spec: str, key: str) -> str:
         """Return a text that identifies the handler of a spec; "" if there is no handler."""
         try:
-            reference = self._factory(spec, key, "").reference
+            return self._factory(spec, key, "").label
         except FillError:
             return ""
-        if isinstance(reference, str):
-            return reference
-        return hashlib.blake2b(reference, digest_size=16).hexdigest()
 
     @property
     def token(self) -> str:
@@ -225,6 +187,7 @@ class Filling:
             resource, factory = self.handler(target, found)
             more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
             parts.append((found.places, locate_block(resource, factory, found.datums, **more)))
+            self._tell_extra(target, resource, factory, found.datums)
         return CellFrames.joined(len(held), parts)
 
     def has_frames_again(self, target: Target) -> bool:
@@ -275,7 +238,9 @@ class Filling:
         def read(found: Found) -> Any:
             resource, factory = self.handler(target, found)
             with naming_cells(target.where, resource):
-                return self._as_shown(target, resource, factory, found.datums)
+                block = self._as_shown(target, resource, factory, found.datums)
+            self._tell_extra(target, resource, factory, found.datums)
+            return block
 
         yield from self._there(target, held, near, read)
 
@@ -381,9 +346,22 @@ class Filling:
                 if known is not None and given is not None and not known.has_shape(given):
                     first = found.datums.take(slice(0, 1))
                     known.meet(*look_at_cells(resource, factory, first, **more))
-                return cast(fit(read, given, declared.shape, roi), declared.dtype)
+                block = cast(fit(read, given, declared.shape, roi), declared.dtype)
             except Differs as differs:
                 raise self._unforeseen(target, resource, differs.cell) from None
+        self._tell_extra(target, resource, factory, found.datums)
+        return block
+
+    def _tell_extra(
+        self, target: Target, resource: ResolvedResource, factory: Factory, datums: Datums
+    ) -> None:
+        """Warn of frames in no event in a file that was just read and nobody peeked into."""
+        known = self.known_of(target)
+        peeked = known is not None and not known.guessed
+        if peeked or target.run not in self.stopped or self.mismatch == "keep":
+            return
+        references, strict = self.references[target.run], self.mismatch == "raise"
+        tell_extra_frames(target, references, resource, factory, datums, strict=strict)
 
     @staticmethod
     def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...core.chunks import ChunkReader
-from ...core.codec import MISSING, block, field_kind
+from ...core.codec import block
+from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import from_json
 from ...core.layouts import as_one_chunk, cells
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...core.errors import FillError
+from ...core.errors import BadDocument, FillError, UnknownReference
 from ...core.filled import as_document
+from ...core.validate import document_label
 from .events import events_in_block, fill_events, fill_page, wanted_keys
 from .filling import Filling, Target
 
@@ -53,6 +54,10 @@ def fill_stream(
     ------
     FillError
         At the first event that cannot be filled.
+    BadDocument
+        If an event, event_page or descriptor is none.
+    UnknownReference
+        If the descriptor of an event is neither in the stream nor found.
     """
     owners = _Owners(filling_of, find_descriptor, fields)
     for block in ([pair] for pair in stream) if waits else _blocks(stream, owners):
@@ -91,7 +96,7 @@ class _Owners:
 
     def note(self, descriptor: Mapping[str, Any]) -> None:
         """Note a descriptor that comes in the stream."""
-        if descriptor["uid"] not in self.known:
+        if _parts_of("descriptor", descriptor, "uid", "data_keys")["uid"] not in self.known:
             keys = wanted_keys(descriptor, self.fields)
             self.known[descriptor["uid"]] = _Owner(descriptor, keys)
 
@@ -100,15 +105,35 @@ class _Owners:
         uid = event["descriptor"]
         if uid not in self.known:
             found = self.find_descriptor(uid)
-            self.known[uid] = _Owner({"uid": uid})
-            if found is not None:
-                self.known[uid] = _Owner(found, wanted_keys(found, self.fields))
+            if found is None:
+                raise UnknownReference(
+                    f"{document_label('event', event)}: its descriptor {uid!r:.200} is neither "
+                    "stored here nor in the stream, so nothing tells which values are references"
+                )
+            self.known[uid] = _Owner(found, wanted_keys(found, self.fields))
         owner = self.known[uid]
         if owner.keys and owner.filling is None:
             owner.filling = self.filling_of(owner.descriptor)
             targets = [Target.of(owner.descriptor, key) for key in owner.keys]
             owner.share = 1 / events_in_block(owner.filling, targets)
         return owner
+
+
+def _parts_of(name: str, doc: Any, uid: str, content: str) -> Mapping[str, Any]:
+    """Return a document if it has text and a mapping under these keys.
+
+    Raises
+    ------
+    BadDocument
+        If it has not.
+    """
+    if not isinstance(doc, Mapping):
+        raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
+    if not isinstance(doc.get(uid), str):
+        raise BadDocument(f"{document_label(name, doc)}.{uid}: must be text")
+    if not isinstance(doc.get(content), Mapping):
+        raise BadDocument(f"{document_label(name, doc)}.{content}: must be a mapping")
+    return doc
 
 
 def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
@@ -120,7 +145,7 @@ def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
         if name == "descriptor":
             owners.note(doc)
         elif name == "event":
-            share += owners.of(doc).share
+            share += owners.of(_parts_of(name, doc, "descriptor", "data")).share
         if share >= 1 or name == "event_page" or len(block) == MOST_WAITING:
             yield block
             block, share = [], 0.0
@@ -136,9 +161,10 @@ def _filled(block: Sequence[Named], owners: _Owners) -> dict[int, Any]:
         if name == "descriptor":
             owners.note(doc)
         elif name == "event":
+            _parts_of(name, doc, "descriptor", "data")
             events.setdefault(doc["descriptor"], []).append(place)
         elif name == "event_page":
-            owner = owners.of(doc)
+            owner = owners.of(_parts_of(name, doc, "descriptor", "data"))
             filled[place] = doc if owner.filling is None else _page(doc, owner)
     for places in events.values():
         docs = [block[place][1] for place in places]

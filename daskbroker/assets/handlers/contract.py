@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ...core.codec import MISSING
+from ...core.column_kinds import MISSING
 from ...core.errors import FillError
 from ...core.listing import listed
 from ..files.readable import ANYWHERE, ReadableRoots
@@ -191,8 +191,9 @@ class BlockHandler(ABC):
         Returns
         -------
         numpy.ndarray or list
-            Array of shape ``(len(datums), *cell[roi].shape)``, or a list of one object per datum
-            if the cells have no common shape.
+            Array of shape ``(len(datums), *cell[roi].shape)`` in the dtype of the cells, also if
+            the region is empty; or a list of one object per datum if the cells have no common
+            shape, or if there are no datums and without one no file is known.
 
         Raises
         ------

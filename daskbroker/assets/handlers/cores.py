@@ -1,7 +1,8 @@
 """Divide the work of one call among the cores that no other call of this process uses.
 
 Decoding releases the GIL, so it speeds up with the number of threads. Calls that Dask runs at the
-same time count: a call gets helper threads only for cores that are not taken by another call.
+same time count: a call gets helper threads only for cores that are not taken by another call, and
+gets more when others end, so that the last block of a computation is not left to one thread.
 """
 
 from __future__ import annotations
@@ -37,16 +38,19 @@ class _Helpers:
         self._pool: ThreadPoolExecutor | None = None
         self._busy = 0
 
-    def enter(self, wanted: int, most: int) -> int:
-        """Count one more call; return how many of ``wanted`` helpers there are idle cores for.
-
-        The helpers are counted as well.
-        """
+    def enter(self) -> None:
+        """Count one more call."""
         with self._lock:
             self._busy += 1
-            helping = max(0, min(wanted, most - self._busy))
-            self._busy += helping
-            return helping
+
+    def take(self, wanted: int, most: int) -> int:
+        """Take up to ``wanted`` idle cores for helpers, which are counted; return how many."""
+        if self._busy >= most:
+            return 0
+        with self._lock:
+            taken = max(0, min(wanted, most - self._busy))
+            self._busy += taken
+            return taken
 
     def leave(self) -> None:
         """Stop counting one call or one helper."""
@@ -111,7 +115,6 @@ def divide(work: Callable[[Item], None], items: Iterable[Item], alone: bool = Fa
     if most == 1:
         _drain(work, waiting)
         return
-    helping = _helpers.enter(len(waiting) - 1, most)
 
     def help_out() -> None:
         try:
@@ -121,14 +124,20 @@ def divide(work: Callable[[Item], None], items: Iterable[Item], alone: bool = Fa
             _helpers.leave()
 
     begun: list[Future[None]] = []
-    try:
-        for _ in range(helping):
+
+    def enlist() -> bool:
+        """Start helpers on idle cores; return False, for the call itself to go on."""
+        for _ in range(_helpers.take(len(waiting) - 1, most)):
             future = _helpers.submit(help_out)
             if future is None:
                 _helpers.leave()
             else:
                 begun.append(future)
-        _drain(work, waiting)
+        return False
+
+    _helpers.enter()
+    try:
+        _drain(work, waiting, enlist)  # other calls may end meanwhile, so look before each item
     finally:
         waiting.clear()
         _helpers.leave()

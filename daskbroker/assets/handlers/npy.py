@@ -15,7 +15,7 @@ from numpy.lib.format import (
 
 from ...core.errors import FillError
 from ...core.regular import identity
-from ..regions import Roi, axes_of, take_region
+from ..regions import Roi, axes_of, shape_of, take_region
 from .contract import Block, Datums, FramesThere
 from .rows import cell_frames
 from .sequences import FileSequence, StreamSequence
@@ -137,7 +137,8 @@ class SingleNPY(_NPY):
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         if not datums.count:
-            return np.empty((0,))
+            shape, dtype = self.look(0)
+            return np.empty((0, *shape_of(axes_of(roi, shape))), dtype)
         cell = self.load_number(0, roi)
         return np.broadcast_to(cell, (datums.count, *cell.shape)).copy()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import threading
 from collections.abc import Callable, Mapping
@@ -110,6 +111,13 @@ class Factory:
             If it cannot be imported in this process.
         """
         return _load(self)
+
+    @property
+    def label(self) -> str:
+        """Short text that identifies the handler: ``reference``, or a hash of a pickled class."""
+        if isinstance(self.reference, str):
+            return self.reference
+        return hashlib.blake2b(self.reference, digest_size=16).hexdigest()
 
     def __repr__(self) -> str:
         name = self.reference if isinstance(self.reference, str) else "a class by value"

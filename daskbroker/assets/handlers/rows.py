@@ -161,9 +161,12 @@ class OneFrame:
         self._frame.refresh()
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Return where the row lies."""
-        (stored,), _, _ = self._frame.locate(np.zeros(1, np.int64))
-        return one_dataset(stored.as_one_row(), rows)
+        """Return where the row lies; raise ``NoReference`` if it has parts of several datasets."""
+        lines = np.arange(self._frame.shape[0])
+        stored, _, places = self._frame.locate(lines)
+        if len(stored) != 1 or stored[0].shape != self._frame.shape or (places != lines).any():
+            raise NoReference(f"{self.name!r} has its values in parts of other datasets")
+        return one_dataset(stored[0].as_one_row(), rows)
 
 
 def one_dataset(stored: StoredRows, rows: np.ndarray) -> Located:

@@ -111,8 +111,10 @@ class FileSequence(BlockHandler):
         if isinstance(picked, int):
             cells = (next(self._frames(p, per_event, [picked], roi[1:], pages))[0] for p in places)
             return gather(cells, len(places))
-        if not len(picked) or not len(places):
-            return self._nothing(places, per_event, len(picked), roi[1:], pages)
+        if not len(places):
+            return []
+        if not len(picked):
+            return self._no_frames(places, per_event, roi[1:], pages)
         cells = (_joined(self._frames(p, per_event, picked, roi[1:], pages)) for p in places)
         return gather(cells, len(places))
 
@@ -161,15 +163,11 @@ class FileSequence(BlockHandler):
             whole = np.array_equal(inside, np.arange(pages))
             yield self.load_number(number, (slice(None) if whole else inside, *roi))
 
-    def _nothing(
-        self, places: np.ndarray, per_event: int, count: int, roi: Roi, pages: int
-    ) -> np.ndarray:
-        """Return an empty array, of no frames of some events or of some frames of no events."""
-        if not len(places) or not per_event:
-            return np.empty((len(places), count))
-        frame = self.shape_of_number(int(places[0]) * per_event // (pages or 1))
+    def _no_frames(self, places: np.ndarray, per_event: int, roi: Roi, pages: int) -> np.ndarray:
+        """Return a region of no frames of some events, with the shape and dtype of their frames."""
+        frame, dtype = self.look(int(places[0]) * per_event // (pages or 1))
         inner = shape_of(axes_of(roi, frame[1:] if pages else frame))
-        return np.empty((len(places), 0, *inner))
+        return np.empty((len(places), 0, *inner), dtype)
 
 
 def _joined(parts: Iterator[np.ndarray]) -> np.ndarray:

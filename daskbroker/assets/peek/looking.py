@@ -16,12 +16,12 @@ from ...core.external import external_keys, is_stream_key
 from ...core.layouts import DATUM
 from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
+from ..filling.extra import extra_frames
 from ..filling.filling import Filling, Target
 from ..filling.held import COLUMNS, Held
 from ..filling.knowledge import GroupPlace, cells_noted
 from ..handlers.contract import Datums
 from ..references.locating import Found, ReferenceMissing
-from .extra import extra_frames
 from .looks import Look, Looked
 
 __all__ = ["Group", "groups_of", "looks_of", "peek_of", "place_of"]
@@ -147,6 +147,11 @@ def peek_of(
     place = place_of(group, filling)
     noted = () if place is None else cells_noted(place)
     cells = (*(cell for one in looked for cell in one.cells), *noted)
+    references = filling.references[group.target.run]
+    extra = [
+        extra_frames(group.target, references, one.resource, one.datums, found.frames)
+        for one, found in zip(looks, looked)
+    ]
     return Peek(
         run=group.target.run,
         descriptor=group.target.descriptor,
@@ -157,5 +162,5 @@ def peek_of(
         rows=group.rows,
         cells=tuple(dict.fromkeys(cells)),
         files=tuple(dict.fromkeys(one.state for one in looked if one.state is not None)),
-        extra=extra_frames(group.target, filling, looks, looked),
+        extra=tuple(dict.fromkeys(one for one in extra if one is not None)),
     )

@@ -18,6 +18,7 @@ from ...core.callers import warn
 from ...core.errors import ClaimWarning, FillError, StoreDamaged, StoreError
 from ...core.peeks import Cell, Peek
 from ...core.run_plan import RunPlan
+from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import Known, cells_noted, extra_text, known_of
 from ..shapes import is_open
@@ -76,7 +77,8 @@ def peeked(
         most = len(wanted) if mode == "each" else MOST_LOOKS
         opening.find_out(wanted, sorts_of(plan, wanted, most))
     opening.warn()
-    return replace(filling, known=opening.known)
+    ended = frozenset(stopped).intersection(filling.references)
+    return replace(filling, known=opening.known, stopped=ended)
 
 
 def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]) -> Filling:
@@ -329,10 +331,7 @@ class _Opening:
             )
         for targets in self._extra.values():
             target = next(iter(targets.values()))
-            _warn(
-                f"{target.where}{_more(targets)}, {self._known(target).extra}. "
-                "daskbroker.shape-mismatch 'raise' makes that an error, 'keep' says nothing"
-            )
+            _warn(f"{target.where}{_more(targets)}, {self._known(target).extra}. {ADVICE}")
 
     def _known(self, target: Target) -> Known:
         return self.known[target.run][target.descriptor, target.key]

@@ -22,6 +22,7 @@ from ...core.documents import Document
 from ...core.layouts import DATUM, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, Layout
 from ..handlers.contract import Datums
 from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
+from .last_places import file_of, last_places
 from .reference_chunks import DatumChunk, datum_chunk, documents, places_among
 
 __all__ = ["Found", "ReferenceMissing", "References"]
@@ -176,19 +177,14 @@ class References:
         with self._named():
             return documents(self.store, self.reader, self.keys.get(layout.kind, ()), layout, uids)
 
-    def last_place(self, resource: Document, name: str) -> int:
+    def last_place(self, resource: str, name: str) -> int:
         """Return the highest value of a keyword among the datums of a resource; -1 without any.
 
         Datums of other resources of the same file count too.
         """
-        every = self.documents(RESOURCE)
-        alike = {uid for uid, doc in every.items() if _is_same_file(doc, resource)}
-        last = -1
-        for key in self.keys.get(DATUM.kind, ()):
-            with self._named():
-                chunk = datum_chunk(self.store, self.reader, key)
-            last = max(last, chunk.highest(alike, name))
-        return last
+        chunks = (self.keys.get(kind, ()) for kind in (RESOURCE.kind, DATUM.kind))
+        with self._named():
+            return last_places(self.store, self.reader, *chunks, name).get(resource, -1)
 
     # -- frames of streams -------------------------------------------------------------------
 
@@ -234,7 +230,8 @@ class References:
         """Return the last index of a stream_resource or of others of the key in the same file."""
         table = self._frame_table(descriptor, key)
         spans = zip(table.resources, table.spans, strict=True)
-        return max(stop for doc, (_, stop) in spans if _is_same_file(doc, resource)) - 1
+        file = file_of(resource)
+        return max(stop for doc, (_, stop) in spans if file_of(doc) == file) - 1
 
     def has_frames_again(self, descriptor: str, key: str) -> bool:
         """Return whether an event of a descriptor has several frames of a key."""
@@ -258,12 +255,6 @@ class References:
     def _named(self) -> AbstractContextManager[None]:
         """Name the run in errors of damaged chunks."""
         return damage_of(chunk_label({"run_start": self.run}))
-
-
-def _is_same_file(one: Document, other: Document) -> bool:
-    """Return whether two resources refer to the same file with the same parameters."""
-    names = (one.keys() | other.keys()) - {"uid", "run_start"}
-    return all(one.get(name) == other.get(name) for name in names)
 
 
 def _by_file(parts: Iterable[Found]) -> Iterator[Found]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...core.chunks import ChunkReader
-from ...core.codec import MISSING, field_kind
+from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import Document
 from ...core.layouts import DATUM, Layout, as_one_chunk, cells, decode_rows
 from ..handlers.contract import Datums
@@ -94,15 +94,18 @@ class DatumChunk:
         }
         return Datums(taken, len(rows))
 
-    def highest(self, owners: Collection[str], name: str) -> int:
-        """Return the highest integer that datums of some resources have for a keyword, or -1."""
-        wanted = [g for g, o in enumerate(self.group_owner) if self.owners[o] in owners]
-        rows = np.flatnonzero(np.isin(self.groups, wanted))
-        column = self.columns.get(name, ())
+    def highest(self, name: str) -> dict[str, int]:
+        """Return the highest integer of a keyword among the datums of each resource, by uid."""
+        column = self.columns.get(name)
+        if column is None:
+            return {}
         if isinstance(column, np.ndarray):
-            return int(column[rows].max()) if len(rows) else -1
-        values = (column[row] for row in rows.tolist()) if len(column) else ()
-        return max((value for value in values if isinstance(value, int)), default=-1)
+            places = column.astype(np.int64)
+        else:
+            places = np.array([v if isinstance(v, int) else -1 for v in column], np.int64)
+        last = np.full(len(self.owners), -1, np.int64)
+        np.maximum.at(last, np.array(self.group_owner)[self.groups], places)
+        return {owner: place for owner, place in zip(self.owners, last.tolist()) if place >= 0}
 
 
 @lru_cache(KEPT)

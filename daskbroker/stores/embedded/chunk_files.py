@@ -21,14 +21,13 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...core.chunks import present
 from ...core.errors import StoreDamaged
 from ...core.settings import setting
 from .old_footers import check_old_footer, check_old_table
@@ -68,18 +67,26 @@ class _Footer:
     schema: pa.Schema
     checksums: tuple[tuple[tuple[int, int], int], ...] | None
 
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Index in the schema of each column, by name."""
+        return {name: number for number, name in enumerate(self.schema.names)}
+
+    @cached_property
+    def dotted(self) -> tuple[str, ...]:
+        """Names of columns that have a dot."""
+        return tuple(name for name in self.numbers if "." in name)
+
     def places(self, names: Sequence[str]) -> set[int]:
         """Return the indices in the schema of all columns that Arrow reads for some names.
 
         If asked for ``a``, Arrow also reads a column ``a.b``, which it takes for a part of it.
         """
-        every = self.schema.names
-        wanted = set(names)
-        if len(wanted) == len(every):
-            return set(range(len(every)))
-        if any("." in name for name in every):
-            wanted |= {n for n in every if any(n.startswith(f"{name}.") for name in names)}
-        return {place for place, name in enumerate(every) if name in wanted}
+        wanted = {self.numbers[name] for name in names}
+        if self.dotted and len(wanted) < len(self.numbers):
+            prefixes = tuple(f"{name}." for name in names)
+            wanted |= {self.numbers[name] for name in self.dotted if name.startswith(prefixes)}
+        return wanted
 
 
 # -- writing ---------------------------------------------------------------------------------
@@ -176,13 +183,14 @@ def _read(
     count = footer.metadata.num_rows
     if rows is not None and rows != count:
         raise StoreDamaged(f"it has {count:,} rows, not {rows:,}")
-    names = footer.schema.names if columns is None else present(footer.schema, columns)
+    there = footer.numbers
+    names = list(there) if columns is None else [name for name in columns if name in there]
     if not names:  # a table without columns still has a number of rows
         return pa.table({"": pa.nulls(count)}).select([])
     places = footer.places(names)
     checked = _checked_columns(str(path), state)
     wanted = {"first": places - checked, "always": places, "never": set()}[mode]
-    if footer.checksums is not None:
+    if footer.checksums is not None and wanted:
         _check(data, footer, wanted)
     asked = None if columns is None else names
     if footer.checksums is not None and mode != "always":
@@ -206,7 +214,7 @@ def _parquet(data: memoryview, footer: _Footer, **options: Any) -> pq.ParquetFil
 
 def _check(data: memoryview, footer: _Footer, places: set[int]) -> None:
     """Compare columns, by their indices, with their checksums."""
-    names = footer.schema.names
+    names = list(footer.numbers)
     for number, ((low, high), checksum) in enumerate(footer.checksums or ()):
         place = number % len(names)  # checksums are in order of row groups
         if place in places and zlib.crc32(data[low:high]) != checksum:

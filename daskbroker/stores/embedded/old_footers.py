@@ -12,7 +12,8 @@ import base64
 import numpy as np
 import pyarrow as pa
 
-from ...core.codec import Kind, check_notes, field_kind
+from ...core.codec import check_notes
+from ...core.column_kinds import Kind, field_kind
 from ...core.errors import StoreDamaged
 from .thrift import read_struct
 

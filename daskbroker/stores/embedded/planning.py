@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...core.chunks import Statistics
-from ...core.codec import Kind
+from ...core.column_kinds import Kind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...core.chunks import column_kinds, statistics, to_ipc
-from ...core.codec import Kind, listed_kinds
+from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.durable_files import publish_file, sync_file
 from ...core.errors import StoreDamaged, naming

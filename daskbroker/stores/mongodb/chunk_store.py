@@ -26,7 +26,7 @@ from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError
 
 from ...core.chunks import Statistics, column_kinds, from_ipc, statistics, to_ipc
-from ...core.codec import Kind, listed_kinds
+from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT

@@ -25,7 +25,8 @@ import pyarrow as pa
 from pymongo import CursorType
 from pymongo.client_session import ClientSession
 
-from ...core.codec import MISSING, encode
+from ...core.codec import encode
+from ...core.column_kinds import MISSING
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT
 from ...core.stored import check_column, encode_stored_rows

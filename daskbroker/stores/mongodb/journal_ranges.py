@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...core.chunks import Statistics
-from ...core.codec import Kind
+from ...core.column_kinds import Kind
 from ...core.page_parts import CHUNK_BYTES
 from .bson_documents import ROWS, SIDE
 from .value_types import kind_of_types, noted_type_of, split_types

@@ -19,7 +19,7 @@ from ...core.chunks import column_kinds
 from ...core.clock import seconds_of
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
-from ...core.kinds import joined_kinds
+from ...core.joined_kinds import joined_kinds
 from ...core.layouts import EVENT, event_metadata
 from ...core.planning import PlanBuilder
 from ...core.rounds import Rounds

@@ -12,7 +12,7 @@ from typing import Any
 from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, Statistics, damage_of
 from ...core.clock import seconds_of
-from ...core.codec import Kind
+from ...core.column_kinds import Kind
 from ...core.documents import ALL, Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from bson.int64 import Int64
 
-from ...core.codec import Kind
+from ...core.column_kinds import Kind
 from ...core.leaves import EXACT_INTEGER
 from .bson_documents import ARRAYS, SIDE, is_simple
 

@@ -15,7 +15,7 @@
 =============== ======================================================================
 """
 
-from .opening import dataset
+from .opening import dataset, datasets
 from .trees import tree, tree_of_runs
 
-__all__ = ["dataset", "tree", "tree_of_runs"]
+__all__ = ["dataset", "datasets", "tree", "tree_of_runs"]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...core.arrays import ArrayForm, array_block, blank, with_gaps
-from ...core.codec import MISSING
+from ...core.column_kinds import MISSING
 from ...core.errors import BadQuery, StoreError
 from ...core.layouts import as_one_chunk
 from ...core.layouts import cells as cells_of

@@ -52,6 +52,11 @@ class ColumnSource(ABC):
     dtype: np.dtype
 
     @property
+    def is_joinable(self) -> bool:
+        """Whether chunks of one schema can be read as one, as only their rows matter."""
+        return False
+
+    @property
     def physical(self) -> tuple[str, ...]:
         """Names of the stored columns that are read."""
         return ()
@@ -126,6 +131,11 @@ class StoredColumn(ColumnSource):
     kind: str
     dtype: np.dtype
     cell_shape: tuple[int, ...] = ()
+
+    @property
+    def is_joinable(self) -> bool:
+        """See :attr:`ColumnSource.is_joinable`; in cells of objects, chunks note single rows."""
+        return self.kind != "object"
 
     @property
     def physical(self) -> tuple[str, ...]:
@@ -344,8 +354,10 @@ class ExternalColumn(ColumnSource):
 def read_columns(block: RowBlock, sources: Sequence[ColumnSource]) -> list[np.ndarray]:
     """Return whole cells of several columns of a block, reading each chunk once."""
     physical = dict.fromkeys(name for source in sources for name in source.physical)
-    tables = list(block.tables(tuple(physical))) if physical else ()
-    return [block.arranged(source.cells(block, tables)) for source in sources]
+    tables = list(block.tables(tuple(physical))) if physical else []
+    joined = block.joined(tables)
+    cells = (s.cells(*(joined if s.is_joinable else (block, tables))) for s in sources)
+    return [block.arranged(values) for values in cells]
 
 
 class ChunkColumn(BackendArray):

@@ -15,7 +15,7 @@ import numpy as np
 from dask.utils import parse_bytes
 
 from ...core.chunks import ChunkPlan
-from ...core.codec import Kind
+from ...core.column_kinds import Kind
 from ...core.errors import BadQuery
 from ..rows import LEAST_BYTES
 from .columns import ColumnSource, Constants
@@ -72,6 +72,37 @@ def regular_length(lengths: np.ndarray) -> int:
     return most if (lengths[:-1] == most).all() and lengths[-1] <= most else 1
 
 
+def check_chunks(chunks: Any) -> None:
+    """Check that ``chunks`` can be a cut at all; Dask takes lengths below zero, and divides by 0.
+
+    Raises
+    ------
+    BadQuery
+        If a length is no integer above 0 (-1: the whole dimension), or a size has no bytes.
+    """
+    cuts = chunks.values() if isinstance(chunks, Mapping) else [chunks]
+    if not all(map(_is_possible, cuts)):
+        raise BadQuery(
+            f"chunks={chunks!r:.200}: the length of a block is an integer of 1 or more, or -1 for "
+            "all of a dimension; a size is text such as '8 MiB'"
+        )
+
+
+def _is_possible(cut: Any) -> bool:
+    if cut is None or isinstance(cut, str):
+        return cut in (None, "auto") or text_bytes(cut) > 0
+    if isinstance(cut, (tuple, list)):  # lengths, some of which may be 0
+        return all(
+            n >= 0 if _is_whole(n) else isinstance(n, (tuple, list)) and _is_possible(n)
+            for n in cut
+        )
+    return _is_whole(cut) and (cut > 0 or cut == -1)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def is_cut(cut: Any) -> bool:
     """Return whether `cut` is a number of rows, -1 for all of them, or lengths of blocks."""
     if isinstance(cut, (tuple, list)):
@@ -109,7 +140,7 @@ def text_bytes(size: str) -> int:
     """
     try:
         return int(parse_bytes(size))
-    except ValueError:
+    except (ValueError, OverflowError):
         raise BadQuery(f"chunks {size!r} is neither 'auto' nor a size such as '8 MiB'") from None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from ..table.opening import Runs, target_bytes
 from .assembly import Assembly
 from .attributes import run_attrs
 from .columns import ColumnSource, ExternalColumn
+from .cutting import check_chunks
 from .dropping import mask_token, with_every_cell
 from .grids import cut_grid, gridded, indexed, needed
 from .loading import load
@@ -106,6 +107,24 @@ def dataset(
     return made.dataset(loaded)
 
 
+def datasets(
+    plan: RunPlan,
+    stream: str,
+    runs: Runs,
+    options: ViewOptions,
+    files: FileAccess,
+    cuts: Sequence[Any],
+) -> list[xr.Dataset]:
+    """Return the Dataset of :func:`dataset` once for each of several values of ``chunks``.
+
+    What is in memory is read once, and shared by all of them.
+    """
+    filling = options.filling(plan, files, runs)
+    made = assembly(plan, stream, runs, options, filling, chunks=cuts[0])
+    (loaded,) = load([made.loading])
+    return [replace(made, chunks=chunks).dataset(loaded) for chunks in cuts]
+
+
 def _arranged(
     plan: RunPlan,
     stream: str,
@@ -115,6 +134,7 @@ def _arranged(
     chunks: Any,
 ) -> xr.Dataset:
     """Return the Dataset of one run as a grid, or along a motor."""
+    check_chunks(chunks)
     ((start, _),) = runs.values()
     keys = data_keys_of(plan.descriptors)
     motors, setpoints = needed(start, stream, keys) if options.grid else ([str(options.index)], [])
@@ -150,6 +170,7 @@ def assembly(
     with_run: bool = False,
 ) -> Assembly:
     """Return the parts of which :func:`dataset` makes a Dataset, before variables are loaded."""
+    check_chunks(chunks)
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
     names = None if options.fields is None else {field.name for field in chosen}

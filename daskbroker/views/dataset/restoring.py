@@ -19,7 +19,7 @@ from xarray.indexes import PandasIndex, PandasMultiIndex
 
 from ...core.chunks import chunk_label
 from ...core.codec import block as block_of
-from ...core.codec import field_kind
+from ...core.column_kinds import field_kind
 from ...core.errors import StoreDamaged
 from ...core.fields import shown_names
 from ...core.layouts import as_one_chunk

@@ -110,6 +110,16 @@ class RowBlock:
         labels = [self.labels[piece.owner] for piece in self.pieces]
         return self.reader.read_labelled(keys, labels, columns)
 
+    def joined(self, tables: Sequence[pa.Table]) -> tuple[RowBlock, Sequence[pa.Table]]:
+        """Return the block and its tables as one piece of one table, if all have one schema."""
+        rows = [piece.rows for piece in self.pieces if isinstance(piece.rows, slice)]
+        alike = all(table.schema == tables[0].schema for table in tables[1:])
+        if len(tables) < 2 or len(rows) < len(tables) or not alike:
+            return self, tables
+        parts = [t.slice(r.start, r.stop - r.start) for t, r in zip(tables, rows, strict=True)]
+        whole = self.pieces[0]._replace(rows=slice(0, len(self)), later=None)
+        return replace(self, pieces=(whole,)), [pa.concat_tables(parts)]
+
     def arranged(self, values: np.ndarray) -> np.ndarray:
         """Return values of the pieces' rows in the order of the block."""
         return values if self.order is None else values[self.order]

@@ -12,10 +12,10 @@ differing lengths               numbers and booleans; ``<name>_length`` has the 
                                 if there is no cell. Attribute ``ragged``: the lengths' name, which
                                 ends in a number if another variable has it.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
-mappings, mixed types, text
-with null characters or halves
-of characters, whole numbers of
-more than 64 bits)
+mappings, mixed types, integers
+beyond 2**53 that are objects,
+text with null characters or
+halves of characters)
 names with ``/``                ``%2F`` in its place: files have groups by it; see
                                 :mod:`daskbroker.core.group_names`. Attribute ``names`` of the
                                 Dataset: ``"escaped"``.
@@ -33,12 +33,13 @@ import xarray as xr
 from ...core.documents import is_unicode, normalize, to_json
 from ...core.group_names import group_name, of_group_name
 from ...core.json_text import from_extended_json
+from ...core.leaves import EXACT_INTEGER
 
 __all__ = ["cells_restored", "savable"]
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
 NAMES, ESCAPED = "names", "escaped"
-SIMPLE = ({str}, {bool}, {bytes}, {int}, {float}, {int, float})
+SIMPLE = ({str}, {bool}, {bytes}, {int}, {float})
 """Types of cells that xarray's writers accept in arrays of objects, None beside them allowed."""
 
 
@@ -92,12 +93,10 @@ def _written(
     """
     cells = [cell for cell in values.ravel() if not _is_missing(cell)]
     types = set(map(type, cells))
-    if types == {int} and len(cells) == values.size and (dtype := _whole_dtype(cells)) is not None:
-        return {name: (variable.dims, values.astype(dtype), variable.attrs)}
     if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
         # Give the computed values, as xarray's writers warn of Dask arrays of objects.
         return {name: (variable.dims, values, variable.attrs)}
-    if values.ndim == 1 and all(map(_is_flat, cells)):
+    if values.ndim == 1 and all(map(_is_flat, cells)) and _have_one_dtype(cells):
         return _padded(name, variable, values, taken)
     texts = np.array(
         [to_json(normalize(cell, f"variable {name}")) for cell in values.ravel()], dtype=object
@@ -109,21 +108,12 @@ def _written(
 def _is_storable(cell: Any) -> bool:
     """Return whether files can hold a cell unchanged.
 
-    HDF5 cannot hold text with null characters, UTF-8 no surrogates, and 64 bits not every number.
+    HDF5 cannot hold text with null characters, and UTF-8 no surrogates. Integers that are objects
+    become floats beside missing ones; large ones have no type that all formats know.
     """
-    if isinstance(cell, str):
-        return is_unicode(cell) and "\0" not in cell
-    return not isinstance(cell, int) or _whole_dtype([cell]) == np.int64
-
-
-def _whole_dtype(cells: list[int]) -> np.dtype | None:
-    """Return the dtype of 64 bits that holds whole numbers; None if there is none."""
-    low, high = min(cells), max(cells)
-    for dtype in (np.int64, np.uint64):
-        limits = np.iinfo(dtype)
-        if limits.min <= low and high <= limits.max:
-            return np.dtype(dtype)
-    return None
+    if type(cell) is int:
+        return abs(cell) <= EXACT_INTEGER
+    return not isinstance(cell, str) or (is_unicode(cell) and "\0" not in cell)
 
 
 def _is_missing(cell: Any) -> bool:
@@ -133,6 +123,13 @@ def _is_missing(cell: Any) -> bool:
 def _is_flat(cell: Any) -> bool:
     array = np.asarray(cell) if isinstance(cell, np.ndarray) or _are_numbers(cell) else None
     return array is not None and array.ndim == 1 and array.dtype.kind in "biuf"
+
+
+def _have_one_dtype(cells: list[Any]) -> bool:
+    """Return whether arrays have a dtype in common that holds all their values."""
+    arrays = [np.asarray(cell) for cell in cells]
+    dtype = np.result_type(*arrays)
+    return all(np.array_equal(a.astype(dtype).astype(a.dtype), a, equal_nan=True) for a in arrays)
 
 
 def _are_numbers(cell: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ...core.documents import equal
 from ...core.errors import BadDocument
@@ -61,7 +62,7 @@ class FlatTable:
             If two columns have the same name, or if an index level and the column of its name
             differ in a later part although they were equal in the first.
         """
-        part = part.set_axis(_texts(part.columns), axis="columns")
+        part = _without_arrow_times(part).set_axis(_texts(part.columns), axis="columns")
         if self._names is None:
             self._names = _level_names(part)
         levels = self._levels(part, self._names)
@@ -123,6 +124,33 @@ class FlatTable:
     def _told(self, name: str, spec: Mapping[str, Any], values: pd.Series) -> tuple[str, pd.Series]:
         self.specs[name] = {"source": "derived", "shape": [], **spec}
         return name, values
+
+
+def _without_arrow_times(part: pd.DataFrame) -> pd.DataFrame:
+    """Return the part with Arrow's instants and durations as pandas' own, in the index too."""
+    columns = {place: _own(part.iloc[:, place]) for place in range(part.shape[1])}
+    if any(values is not part.iloc[:, place] for place, values in columns.items()):
+        names, attrs = part.columns, part.attrs
+        part = pd.DataFrame(columns, index=part.index)
+        part.columns, part.attrs = names, attrs
+    if part.index.nlevels > 1:
+        levels = [_own(part.index.get_level_values(n)) for n in range(part.index.nlevels)]
+        return part.set_axis(pd.MultiIndex.from_arrays(levels, names=part.index.names))
+    return part.set_axis(_own(part.index))
+
+
+def _own(values: Any) -> Any:
+    """Return instants and durations of Arrow's dtypes as pandas' own, anything else unchanged."""
+    dtype = values.dtype
+    if not isinstance(dtype, pd.ArrowDtype) or dtype.kind not in "mM":
+        return values
+    kind = dtype.pyarrow_dtype
+    if pa.types.is_date(kind):
+        return values.astype("datetime64[s]")
+    zone = getattr(kind, "tz", None)
+    if zone is None:
+        return values.astype(f"{'timedelta' if dtype.kind == 'm' else 'datetime'}64[{kind.unit}]")
+    return values.astype(pd.DatetimeTZDtype(kind.unit, zone))
 
 
 def _texts(columns: pd.Index) -> list[str]:

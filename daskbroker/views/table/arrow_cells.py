@@ -7,7 +7,8 @@ arrays and lists of numbers, booleans, text ``list<item: T>``, a list within it 
 text                                        ``string``
 numbers of several types, in arrays too     the type that holds all of them
 anything else: mappings, bytes, text among  None: no type in common
-numbers, arrays of several dimensionalities
+numbers, arrays of several dimensionalities,
+integers beyond 2**53 among floats
 =========================================== ==================================================
 """
 
@@ -22,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ...core.documents import is_unicode
+from ...core.leaves import EXACT_INTEGER
 
 __all__ = ["CellTypes", "arrow_cells", "claimed_type", "common_type", "depth_of", "is_missing"]
 
@@ -47,24 +49,32 @@ class CellTypes:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self.found: dict[str, pa.DataType | None] = {}
+        self._wide: set[str] = set()  # columns with integers that no float holds
 
     def look(self, frame: pd.DataFrame) -> CellTypes:
         """Take the cells of some rows into account, and return self."""
         for name in self.names:
             for cell in frame[name]:
                 if not is_missing(cell):
-                    self._add(name, _type_of(cell))
+                    kind = _type_of(cell)
+                    if name not in self._wide and kind is not None and _is_wide(cell, kind):
+                        self._wide.add(name)
+                    self._add(name, kind)
         return self
 
     def merge(self, other: CellTypes) -> CellTypes:
         """Take the types found in other rows into account, and return self."""
+        self._wide |= other._wide
         for name, kind in other.found.items():
             self._add(name, kind)
         return self
 
     def _add(self, name: str, kind: pa.DataType | None) -> None:
         known = self.found.get(name, kind)
-        self.found[name] = common_type(known, kind)
+        found = common_type(known, kind)
+        if name in self._wide and found is not None and pa.types.is_floating(depth_of(found)[1]):
+            found = None
+        self.found[name] = found
 
     def settled(self, claims: dict[str, pa.DataType] | None = None) -> dict[str, Any]:
         """Return the type of each column; for one without cells its claimed type, else text."""
@@ -90,6 +100,20 @@ def _type_of(cell: Any) -> pa.DataType | None:
     if isinstance(cell, (int, np.integer)):
         return pa.int64() if -(2**63) <= cell < 2**63 else None
     return pa.float64() if isinstance(cell, (float, np.floating)) else None
+
+
+def _is_wide(cell: Any, kind: pa.DataType) -> bool:
+    """Return whether a cell of this type is, or has, an integer that no float holds."""
+    if not pa.types.is_integer(depth_of(kind)[1]):
+        return False
+    if not isinstance(cell, np.ndarray):
+        values = pa.array([cell], kind)
+        while pa.types.is_list(values.type):
+            values = values.flatten()
+        cell = values.drop_null().to_numpy(zero_copy_only=False)
+    if not cell.size:
+        return False
+    return max(-int(cell.min()), int(cell.max())) > EXACT_INTEGER
 
 
 def _type_of_array(cell: np.ndarray) -> pa.DataType | None:

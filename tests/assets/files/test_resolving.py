@@ -82,9 +82,9 @@ def test_relative_paths_count_from_where_they_were_given(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("doc", "message"),
     [
-        (uri("s3://bucket/f.h5"), "'s3://bucket/f.h5' is no file"),
-        (uri("https://user:secret@host/f.h5"), "'https://host/f.h5' is no file"),
-        (uri("file://otherhost/f.h5"), "'file://otherhost/f.h5' is no file"),
+        (uri("s3://bucket/f.h5"), "'s3://bucket/f.h5' is not a file"),
+        (uri("https://user:secret@host/f.h5"), "'https://host/f.h5' is not a file"),
+        (uri("file://otherhost/f.h5"), "'file://otherhost/f.h5' is not a file"),
         (uri("file:///a%00b"), "null character"),
         (legacy("/a", "b\0c"), "null character"),
         (legacy("C:\\data", "f.h5", "windows"), r"Windows path; set root_map=.*C:\\\\data"),

@@ -76,6 +76,31 @@ def test_calls_side_by_side_share_the_cores():
     assert statistics.median(work.counts) <= 4
 
 
+def test_a_call_gets_the_cores_of_those_that_end():
+    """It begins when all four cores are taken."""
+    work, release = Watched(), threading.Event()
+    held = threading.Barrier(5)
+
+    def hold(_):
+        held.wait()
+        release.wait()
+
+    def call(item):
+        if len(work.done) == 10:
+            assert len(work.threads) == 1
+            release.set()
+        work(item)
+
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(divide, hold, range(2)) for _ in range(2)]
+        held.wait()
+        divide(call, range(80))
+        for other in others:
+            other.result()
+    assert sorted(work.done) == list(range(80))
+    assert 1 < len(work.threads) <= 4
+
+
 @pytest.mark.parametrize("bad", [0, 7, 39])
 def test_an_error_ends_it(bad):
     done = []

@@ -9,7 +9,7 @@ from daskbroker.assets.handlers import Datums
 from daskbroker.assets.handlers.layout import parse_slice
 from daskbroker.assets.handlers.name_templates import numbered_name
 from daskbroker.assets.regions import axes_of
-from daskbroker.core.codec import MISSING
+from daskbroker.core.column_kinds import MISSING
 from daskbroker.core.errors import FillError
 
 
@@ -86,9 +86,9 @@ def test_keywords_that_a_handler_does_not_know():
         ((0, 0, 0), "more dimensions than the cell"),
         ((4,), "place 4 is outside"),
         ((np.array([0, -5]),), "place -5 is outside"),
-        (("x",), "selects nothing"),
+        (("x",), "is not a valid index"),
         ((np.array([0.5]),), "cannot select"),
-        ((None,), "selects nothing"),
+        ((None,), "is not a valid index"),
     ],
 )
 def test_regions_beyond_the_cell(roi, message):

@@ -218,3 +218,16 @@ def test_sizes_cut_text_too(db):
         assert of_one["note"].chunks == whole["note"].chunks
         with pytest.raises(BadQuery, match="8 MiB"):
             header.dataset(chunks="much")
+
+
+def test_cuts_that_are_none_are_refused(db):
+    insert_all(db, make_run(10, time=1.76e9))
+    insert_all(db, make_run(2, time=1.77e9))
+    cuts = [0, -5, 1.5, True, "0 MiB", "-5 MiB", "1e400 MiB", object(), float("nan"), {"time": 0}]
+    cuts += [{"time": True}, {"time": (-1, 11)}, {"x": -3}, {"time": 1.5}]
+    for chunks in cuts:
+        for ask in (db[-2].dataset, db().dataset, db[-2].tree):
+            with pytest.raises(BadQuery, match=r"chunks.*MiB"):
+                ask(chunks=chunks)
+    for chunks in (-1, {"time": -1}, {"time": (0, 10)}, {"time": np.int64(5)}, {"time": None}):
+        assert db[-2].dataset(chunks=chunks).compute()["n"].sum() == 135

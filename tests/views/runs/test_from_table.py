@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import daskbroker
@@ -140,6 +143,26 @@ def test_other_instants_durations_and_periods_have_plain_values(back):
     spec = list(table_to_stream(frame))[1][1]["data_keys"]
     assert spec["when"]["units"] == "seconds since 1970-01-01T00:00:00Z"
     assert spec["lasted"]["units"] == "s"
+
+
+def test_arrow_dtypes_are_as_pandas_own(back):
+    frame = FRAME.assign(
+        when=TIMES.tz_localize(None), lasted=pd.to_timedelta([0.25, 1.5, None, 3, 4, 5], unit="s")
+    )
+    arrow = frame.convert_dtypes(dtype_backend="pyarrow")
+    days = [datetime.date(2026, 3, 1)] * 6
+    arrow["day"] = pd.Series(days, arrow.index, pd.ArrowDtype(pa.date32()))
+    frame["day"] = pd.Timestamp("2026-03-01")
+    for shape in (
+        lambda table: table,
+        lambda table: table.set_index("time"),
+        lambda table: table.set_index("lasted"),
+        lambda table: table.set_index(["time", "x"]),
+    ):
+        found, expected = back(shape(arrow)), back(shape(frame))
+        assert list(found.columns) == list(expected.columns)
+        for name in expected.columns:
+            assert found[name].fillna(-1).tolist() == expected[name].fillna(-1).tolist()
 
 
 def test_periods_of_time_are_times(back):

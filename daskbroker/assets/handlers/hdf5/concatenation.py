@@ -48,6 +48,11 @@ class ConcatenatedRows:
         return self._whole.shape
 
     @property
+    def maximum(self) -> tuple[int | None, ...]:
+        """Maximum length of each dimension; None if unlimited."""
+        return self._whole.maximum
+
+    @property
     def opened(self) -> dict[str, Identity]:
         """Its file and those of the sources read so far, each with its identity when opened."""
         return self._parts.opened

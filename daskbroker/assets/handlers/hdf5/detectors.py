@@ -346,7 +346,7 @@ class _Series:
     def sources(self, readable: ReadableRoots) -> list[Rows]:
         if self._names is None:
             self._names = _data_names(open_file(self._path, False, readable))
-        found = [self._datasets.get(name, readable) for name in self._names]
+        found: list[Rows] = [self._datasets.get(name, readable) for name in self._names]
         if not found or len({(source.shape[1:], source.dtype) for source in found}) > 1:
             raise FillError(f"{self._path!r} has no datasets of frames, or some of several shapes")
         return found
@@ -404,15 +404,17 @@ class SingleHDF5(BlockHandler):
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         places = datums.integers("point_number")
         picked = axes_of(roi[:1], (self._per_point,))[0]
-        if not len(places):
-            return np.empty((0,))
         if isinstance(picked, int):
             cells = (self._frame(int(p) * self._per_point + picked, roi[1:]) for p in places)
-        else:
-            cells = (
-                np.stack([self._frame(int(p) * self._per_point + int(n), roi[1:]) for n in picked])
-                for p in places
-            )
+            return gather(cells, len(places))
+        if len(places) and not len(picked):
+            source = self._source(int(places[0]) * self._per_point)
+            inner = shape_of(axes_of(roi[1:], source.shape))
+            return np.empty((len(places), 0, *inner), source.dtype.newbyteorder("="))
+        cells = (
+            np.stack([self._frame(int(p) * self._per_point + int(n), roi[1:]) for n in picked])
+            for p in places
+        )
         return gather(cells, len(places))
 
     def _frame(self, number: int, roi: Roi) -> np.ndarray:

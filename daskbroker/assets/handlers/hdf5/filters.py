@@ -7,6 +7,7 @@ damaged or malicious header asks for.
 
 from __future__ import annotations
 
+import bz2
 import ctypes
 import struct
 from collections.abc import Callable, Sequence
@@ -20,7 +21,10 @@ import hdf5plugin
 import imagecodecs
 import numpy as np
 
-__all__ = ["Damaged", "Filters"]
+__all__ = [
+    "BITSHUFFLE", "BLOSC", "BZIP2", "CHECKSUM", "DEFLATE", "FLETCHER32", "LZ4", "SHUFFLE", "ZSTD",
+    "Damaged", "Filters", "is_packing", "undo",
+]  # fmt: skip
 
 DEFLATE, SHUFFLE, FLETCHER32 = 1, 2, 3
 BZIP2, LZF, BLOSC, LZ4, BITSHUFFLE, ZSTD = 307, 32000, 32001, 32004, 32008, 32015
@@ -101,7 +105,7 @@ class Filters:
             # Checksums that were appended before this filter was applied come out of it as well.
             sums = sum(before == FLETCHER32 for before, _ in applied[:number])
             into = np.empty(self.size + CHECKSUM * sums, np.uint8) if number else out
-            _undo(code, values, data, into)
+            undo(code, values, data, into)
             data = into.data
         if not applied or applied[0][0] == FLETCHER32:  # nothing was decoded into its place
             if len(data) != len(out):
@@ -109,7 +113,14 @@ class Filters:
             out[:] = np.frombuffer(data, np.uint8)
 
 
-def _undo(code: int, values: tuple[int, ...], data: memoryview, out: np.ndarray) -> None:
+def undo(code: int, values: tuple[int, ...], data: memoryview, out: np.ndarray) -> None:
+    """Undo one filter, with the output buffer of the exact size.
+
+    Raises
+    ------
+    Damaged
+        If other than that many bytes come out.
+    """
     try:
         _DECODERS[code](data, out, values)
     except (RuntimeError, ValueError, struct.error) as error:
@@ -129,11 +140,12 @@ def _is_known(code: int, values: tuple[int, ...]) -> bool:
 
 def _is_sized(codes: Sequence[int], values: Sequence[tuple[int, ...]]) -> bool:
     """Return whether the output size of each filter is known: only checksums follow compression."""
-    packed = [_is_packing(code, each) for code, each in zip(codes, values)]
+    packed = [is_packing(code, each) for code, each in zip(codes, values)]
     return True not in packed or set(codes[packed.index(True) + 1 :]) <= {FLETCHER32}
 
 
-def _is_packing(code: int, values: tuple[int, ...]) -> bool:
+def is_packing(code: int, values: tuple[int, ...]) -> bool:
+    """Return whether a filter changes the size of a chunk as it pleases."""
     if code == BITSHUFFLE:
         return _packing(values) != 0
     return code not in (SHUFFLE, FLETCHER32)
@@ -192,6 +204,16 @@ def _by(decode: Callable[..., Any]) -> Decoder:
         _expect(len(decode(data, out=out)), len(out))
 
     return decoder
+
+
+def _unbzip2(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
+    """Undo bzip2; imagecodecs' decoder does not tell that more would come out."""
+    try:
+        found = bz2.BZ2Decompressor().decompress(data, len(out) + 1)
+    except OSError as error:
+        raise Damaged(str(error)) from None
+    _expect(len(found), len(out))
+    out[:] = np.frombuffer(found, np.uint8)
 
 
 def _unlz4(data: memoryview, out: np.ndarray, values: tuple[int, ...]) -> None:
@@ -303,7 +325,7 @@ def _dectris() -> Callable[..., bytes] | None:
 _DECODERS: dict[int, Decoder] = {
     DEFLATE: _by(imagecodecs.deflate_decode),
     SHUFFLE: _unshuffle,
-    BZIP2: _by(imagecodecs.bz2_decode),
+    BZIP2: _unbzip2,
     LZF: _by(imagecodecs.lzf_decode),
     BLOSC: _unblosc,
     LZ4: _unlz4,

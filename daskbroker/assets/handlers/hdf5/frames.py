@@ -14,7 +14,7 @@ from ..contract import Block, BlockHandler, Datums, FramesThere
 from ..rows import OneFrame, Rows, locate_events, read_events, whole
 from ..stored_frames import CellFrames
 from ..stream_rows import StreamRows
-from .open_datasets import OpenDatasets
+from .open_datasets import HDF5Rows, OpenDatasets
 from .rows import dtype_as_read
 
 __all__ = ["AreaDetectorHDF5", "AreaDetectorHDF5SWMR", "FrameHDF5", "StreamHDF5"]
@@ -79,13 +79,13 @@ class AreaDetectorHDF5(BlockHandler):
         return self._datasets.refresh()
 
 
-def _is_one_frame(source: Rows) -> bool:
+def _is_one_frame(source: HDF5Rows) -> bool:
     """Return whether a dataset is one frame: two-dimensional, with a first dimension of fixed size.
 
     Area detectors' plugins write a file this way in the mode "Single", of one frame per file. In
     other modes the dimension of frames is unlimited.
     """
-    return len(source.shape) == 2 and getattr(source, "maximum", (None,))[0] is not None
+    return len(source.shape) == 2 and source.maximum[0] is not None
 
 
 class AreaDetectorHDF5SWMR(AreaDetectorHDF5):

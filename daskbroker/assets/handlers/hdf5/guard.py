@@ -1,16 +1,20 @@
 """Check the unpacked size that compressed chunks claim, before HDF5 unpacks them.
 
 HDF5's filters take as much memory as a chunk claims, or as comes out of it. So each chunk is
-checked once: its stored bytes must not be much more than a chunk, and if its first bytes tell the
-unpacked size, that must not be much more either.
+checked once: its stored bytes must not be much more than a chunk, and neither must what comes out
+of any of its filters. The first bytes of a chunk tell that, or the parameters of the filter; if
+neither does, the chunk is unpacked in steps and nothing is kept. A chunk that was compressed more
+than once is unpacked here up to the last step, as only what comes out tells the next size.
 """
 
 from __future__ import annotations
 
+import bz2
 import itertools
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from math import prod
 
 import h5py
@@ -19,11 +23,24 @@ import numpy as np
 from ....core.errors import FillError
 from ...regions import Axis
 from .chunk_index import MOST_CHUNKS, ChunkIndex, grid_of
+from .filters import (
+    BITSHUFFLE,
+    BLOSC,
+    BZIP2,
+    CHECKSUM,
+    DEFLATE,
+    FLETCHER32,
+    LZ4,
+    SHUFFLE,
+    ZSTD,
+    Damaged,
+    is_packing,
+    undo,
+)
 
 __all__ = ["ChunkGuard"]
 
-DEFLATE, LZF, LZ4, BITSHUFFLE, BLOSC, ZSTD = 1, 32000, 32004, 32008, 32001, 32015
-FLETCHER32 = 3
+SZIP, NBIT, SCALE_OFFSET = 4, 5, 6
 SLACK = 2**20
 """Maximum bytes that a chunk may have beyond twice its size, stored or unpacked: headers and
 padding."""
@@ -46,12 +63,9 @@ class ChunkGuard:
         self._dataset = dataset
         self._size = prod(dataset.chunks) * dataset.dtype.itemsize
         plist = dataset.id.get_create_plist()
-        filters = [plist.get_filter(number) for number in range(plist.get_nfilters())]
-        while filters and filters[-1][0] == FLETCHER32:  # it adds four bytes at the end
-            filters.pop()
-        self._last = len(filters) - 1
-        self._code = filters[-1][0] if filters else 0
-        self._values = filters[-1][2] if filters else ()
+        found = [plist.get_filter(number) for number in range(plist.get_nfilters())]
+        self._filters = [(code, tuple(values)) for code, _, values, *_ in found]
+        self._most = 2 * self._size + SLACK
         self._waiting = np.ones(grid_of(dataset), bool)
         self._left = self._waiting.size
         self._index = ChunkIndex(dataset)
@@ -90,43 +104,107 @@ class ChunkGuard:
         offset, stored, mask = self._index.find([place])[0]
         if offset < 0:  # never written
             return
-        claimed = stored
-        if self._last >= 0 and not mask >> self._last & 1:
-            claimed = max(stored, self._unpacked(file, offset, stored))
-        if claimed > 2 * self._size + SLACK:
+        applied = [pair for bit, pair in enumerate(self._filters) if not mask >> bit & 1]
+        while applied and applied[-1][0] == FLETCHER32:  # it adds four bytes at the end
+            applied.pop()
+        packings = sum(is_packing(*pair) for pair in applied)
+        try:
+            if stored > self._most:
+                raise _TooLarge(stored)
+            if packings == 1 and is_packing(*applied[-1]):
+                self._check_last(file, offset, stored, *applied[-1])
+            elif packings:
+                self._check_each(os.pread(file, stored, offset), applied)
+        except (_TooLarge, Damaged) as error:
             raise FillError(
-                f"the chunk {place} of the dataset {self._dataset.name!r} is damaged: it takes or "
-                f"unpacks to {claimed:,} bytes or more, far more than the {self._size} of a chunk"
-            )
+                f"the chunk {place} of the dataset {self._dataset.name!r} is damaged: it {error}, "
+                f"far more than the {self._size} of a chunk"
+                if isinstance(error, _TooLarge)
+                else f"the chunk {place} of the dataset {self._dataset.name!r} cannot be read "
+                f"safely: {error}"
+            ) from None
 
-    def _unpacked(self, file: int, offset: int, stored: int) -> int:
-        """Return the bytes that a chunk unpacks to, or 0 if its header does not tell.
+    def _check_last(
+        self, file: int, offset: int, stored: int, code: int, values: tuple[int, ...]
+    ) -> None:
+        """Check a chunk that one filter has compressed, after all others; often by its head."""
+        whole = code == BZIP2 or (code == DEFLATE and stored * 1032 > SUSPICIOUS)
+        if whole or code not in _IN_STEPS:
+            head = os.pread(file, stored if whole else min(HEAD, stored), offset)
+            self._believed(_unpacked(code, values, head, self._most) or 0)
 
-        A deflated chunk that could unpack to very much is unpacked in steps, keeping nothing.
-        """
-        if (
-            self._code == DEFLATE
-            and stored * 1032 > SUSPICIOUS
-            and stored <= 2 * self._size + SLACK
-        ):
-            return _inflated(os.pread(file, stored, offset), 2 * self._size + SLACK)
-        head = os.pread(file, min(HEAD, stored), offset)
-        if self._code == LZ4 or (self._code == BITSHUFFLE and any(self._values[4:5])):
-            return int.from_bytes(head[:8], "big")
-        if self._code == BLOSC:
-            return int.from_bytes(head[4:8], "little")
-        return _of_zstd(head) if self._code == ZSTD else 0
+    def _check_each(self, data: bytes, applied: list[tuple[int, tuple[int, ...]]]) -> None:
+        """Undo the filters of a chunk down to that which compressed it first, and check each."""
+        first = next(number for number, pair in enumerate(applied) if is_packing(*pair))
+        for number in range(len(applied) - 1, first - 1, -1):
+            code, values = applied[number]
+            if code == FLETCHER32:
+                data = data[:-CHECKSUM]
+                continue
+            size = len(data) if code == SHUFFLE else _unpacked(code, values, data, self._most)
+            if number > first and size is None:
+                raise Damaged(f"nothing tells how much filter {code} makes of it for the next one")
+            self._believed(size or 0)
+            if number > first:
+                out = np.empty(size or 0, np.uint8)
+                undo(code, values, memoryview(data), out)
+                data = out.tobytes()
+
+    def _believed(self, size: int) -> None:
+        if size > self._most:
+            raise _TooLarge(size)
+
+
+class _TooLarge(ValueError):
+    """Raised if a chunk takes, or unpacks to, so many bytes."""
+
+    def __str__(self) -> str:
+        return f"takes or unpacks to {self.args[0]:,} bytes or more"
+
+
+def _unpacked(code: int, values: tuple[int, ...], data: bytes, most: int) -> int | None:
+    """Return the bytes that a filter makes of some data, or any number above ``most``.
+
+    None if neither the data, of which the first bytes suffice, nor the filter's parameters tell.
+    """
+    if code in _IN_STEPS:
+        return _IN_STEPS[code](data, most)
+    if code in (LZ4, BITSHUFFLE):  # that which compresses
+        return int.from_bytes(data[:8], "big")
+    if code in (BLOSC, SZIP):
+        start = 4 if code == BLOSC else 0
+        return int.from_bytes(data[start : start + 4], "little")
+    if code in (NBIT, SCALE_OFFSET) and len(values) > 4:
+        return values[2] * values[4]  # elements, and the bytes of one
+    return (_of_zstd(data) or None) if code == ZSTD else None
 
 
 def _inflated(data: bytes, most: int) -> int:
     """Return the unpacked size, or some number above ``most``; nothing is kept."""
     inflate, size = zlib.decompressobj(), 0
-    while data and not inflate.eof and size <= most:
-        found = len(inflate.decompress(data, 2**20))
-        size, data = size + found, inflate.unconsumed_tail
-        if not found and not data:
-            break
+    with suppress(zlib.error):  # HDF5 will say so
+        while data and not inflate.eof and size <= most:
+            found = len(inflate.decompress(data, 2**20))
+            size, data = size + found, inflate.unconsumed_tail
+            if not found and not data:
+                break
     return size
+
+
+def _unzipped(data: bytes, most: int) -> int:
+    """Return the size unpacked from bzip2, or some number above ``most``; nothing is kept."""
+    unzip, size = bz2.BZ2Decompressor(), 0
+    with suppress(OSError):  # HDF5 will say so
+        while not unzip.eof and size <= most:
+            found = len(unzip.decompress(data, 2**20))
+            size, data = size + found, b""
+            if not found and unzip.needs_input:
+                break
+    return size
+
+
+_IN_STEPS = {DEFLATE: _inflated, BZIP2: _unzipped}
+"""Functions for the filters of which no header tells the size, which can be very much."""
 
 
 def _of_zstd(head: bytes) -> int:

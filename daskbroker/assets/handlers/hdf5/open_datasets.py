@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import h5py
 from h5py import h5d, h5p
@@ -11,14 +12,16 @@ from h5py import h5d, h5p
 from ....core.errors import FillError
 from ....core.regular import Identity, identity
 from ...files.readable import ANYWHERE, ReadableRoots
-from ..rows import Rows
 from .concatenation import ConcatenatedRows
 from .files import open_dataset, open_file
 from .links import LinkedFile, LinkedFiles
 from .rows import RowSource
 from .virtual import VirtualRows
 
-__all__ = ["OpenDatasets"]
+__all__ = ["HDF5Rows", "OpenDatasets"]
+
+HDF5Rows: TypeAlias = "RowSource | VirtualRows | ConcatenatedRows"
+"""A dataset, which tells by ``maximum`` how far each dimension may grow; None: without limit."""
 
 DEEPEST = 8
 """Maximum depth of virtual datasets whose sources are virtual datasets."""
@@ -28,7 +31,7 @@ DEEPEST = 8
 class _Entry:
     """An open dataset, and the identities of its files when it was opened or refreshed."""
 
-    rows: Rows
+    rows: HDF5Rows
     state: dict[str, Identity] = field(default_factory=dict)
 
     def look(self, path: str) -> dict[str, Identity]:
@@ -58,7 +61,7 @@ class OpenDatasets:
         self._open: dict[str, _Entry] = {}
         self._lock = threading.Lock()
 
-    def get(self, name: str, readable: ReadableRoots) -> Rows:
+    def get(self, name: str, readable: ReadableRoots) -> HDF5Rows:
         """Return a dataset, with the rows that exist now.
 
         Raises
@@ -100,13 +103,13 @@ class OpenDatasets:
             return watched
 
 
-def _open_rows(path: str, name: str, swmr: bool, readable: ReadableRoots) -> Rows:
+def _open_rows(path: str, name: str, swmr: bool, readable: ReadableRoots) -> HDF5Rows:
     if readable.roots is None:
         return _open_anywhere(open_file(path, swmr, readable), name, swmr, DEEPEST)
     return _open_linked(LinkedFiles(path, swmr, readable), None, name, DEEPEST)
 
 
-def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> Rows:
+def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> HDF5Rows:
     """Open a dataset that HDF5 finds; a concatenation is read from its sources."""
     dataset = open_dataset(file, name)
     plist = dataset.id.get_create_plist()
@@ -124,7 +127,7 @@ def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> Rows:
     return ConcatenatedRows.of(whole, parts) or whole
 
 
-def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> Rows:
+def _open_linked(files: LinkedFiles, start: LinkedFile | None, name: str, depth: int) -> HDF5Rows:
     """Open a dataset without HDF5 following any link or file name."""
     file, dataset = files.find(name, start)
     plist = dataset.id.get_create_plist()

@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import h5py
 import numpy as np
+from h5py import h5s
 
 from ....core.errors import FillError
 from ....core.regular import Identity, identity
@@ -104,10 +105,13 @@ class VirtualRows:
             ends = [max(places[0], places[-1]) + 1 if len(places) else 0 for places in target]
             sizes = [max(pair) for pair in zip(sizes or ends, ends)]
         if self._grows:  # asking HDF5 would make it open the sources
-            fixed = plist.get_virtual_vspace(0).get_simple_extent_dims()
-            self.shape = tuple(map(max, sizes, fixed))
+            space = plist.get_virtual_vspace(0)
+            self.shape = tuple(map(max, sizes, space.get_simple_extent_dims()))
+            most = space.get_simple_extent_dims(True)
+            self.maximum = tuple(None if n == h5s.UNLIMITED else n for n in most)
         else:
             self.shape = tuple(self._dataset.shape)
+            self.maximum = tuple(self._dataset.maxshape)
         firsts = [m.target[0] for m in self._mappings]
         self._lows = np.array([min(p[0], p[-1]) if len(p) else 0 for p in firsts], np.int64)
         self._highs = np.array([max(p[0], p[-1]) if len(p) else -1 for p in firsts], np.int64)

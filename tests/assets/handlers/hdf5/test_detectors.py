@@ -16,6 +16,10 @@ from area_detector_handlers.handlers import (
     Xspress3HDF5Handler,
 )
 
+from daskbroker.assets.files.readable import ANYWHERE, ReadableRoots
+from daskbroker.assets.handlers.contract import Datums
+from daskbroker.assets.handlers.hdf5.frames import AreaDetectorHDF5
+from daskbroker.assets.handlers.stored_frames import NoReference
 from daskbroker.core.errors import FillError
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5
 
@@ -51,6 +55,51 @@ def test_a_dataset_that_is_one_frame(tmp_path, reader, spec, options):
     check(reader, spec, path, [point, point], np.stack([frames(1)] * 2), rois)
     with pytest.raises(FillError, match="has 1 frames, too few for place 1"):
         reader.resource(spec, path, [{"point_number": 1}])
+
+
+@pytest.mark.parametrize("roots", [False, True])
+def test_a_virtual_dataset_that_is_one_frame(tmp_path, reader, roots):
+    """Of one file, of modules above each other and beside each other; rows of numbers may grow."""
+    data = frames(2, (6, 4))
+    for number, module in enumerate(data):
+        write_hdf5(tmp_path / f"m{number}.h5", module, "/m", chunks=(3, 4))
+    sources = [h5py.VirtualSource(f"m{n}.h5", "/m", (6, 4)) for n in range(2)]
+    layouts = {}
+    for name, (shape, parts) in {
+        "whole": ((6, 4), [np.s_[:]]),
+        "above": ((12, 4), [np.s_[:6], np.s_[6:]]),
+        "beside": ((6, 8), [np.s_[:, :4], np.s_[:, 4:]]),
+    }.items():
+        layouts[name] = h5py.VirtualLayout(shape, data.dtype)
+        for part, source in zip(parts, sources):
+            layouts[name][part] = source
+    wanted = {"whole": data[0], "above": np.concatenate(data), "beside": np.hstack(data)}
+    point = {"point_number": 0}
+    rois = [(0,), (slice(None), 2), (slice(None), np.array([4, 0]), slice(None, None, -3))]
+    reader.roots = ReadableRoots.of([tmp_path]) if roots else None
+    for name, layout in layouts.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_virtual_dataset(AD_DATASET, layout)
+        handler = AreaDetectorHDF5(str(tmp_path / f"{name}.h5"))
+        handler.readable = reader.roots or ANYWHERE
+        assert handler.cell_shape(Datums.of([point])) == (1, *wanted[name].shape)
+        expected = np.stack([wanted[name][None]] * 2)
+        path = tmp_path / f"{name}.h5"
+        check(reader, "AD_HDF5", path, [point, point], expected, rois)
+        if name == "whole":
+            (located,) = handler.frames_of(Datums.of([point])).stored
+            assert (located.path, located.shape) == (str(tmp_path / "m0.h5"), (1, 6, 4))
+        else:
+            with pytest.raises(NoReference, match="parts of other datasets|in a file|virtual"):
+                handler.frames_of(Datums.of([point]))
+    rows = h5py.VirtualLayout((6, 4), data.dtype, maxshape=(None, 4))
+    rows[: h5py.h5s.UNLIMITED] = h5py.VirtualSource("m0.h5", "/m", (6, 4), maxshape=(None, 4))[
+        : h5py.h5s.UNLIMITED
+    ]
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file.create_virtual_dataset(AD_DATASET, rows)
+    got = reader.resource("AD_HDF5", tmp_path / "rows.h5", [{"point_number": 3}])
+    np.testing.assert_array_equal(got[0], data[0, 3:4])
 
 
 def test_rows_of_numbers_that_can_grow_are_frames(tmp_path, reader):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .arrays import array_form
-from .codec import Kind
+from .column_kinds import Kind
 from .dtypes import fields_dtype, fields_text
 from .field_rows import common_of
 

@@ -1,0 +1,132 @@
+"""Find files that have more frames than the events of their run, and tell of them while reading.
+
+Where files are peeked into, the peek has these frames. Files that nobody has peeked into are
+checked when blocks are read from them, as they are open then.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ...core.bounded_dict import BoundedDict
+from ...core.errors import ClaimWarning, FillError, this_worker
+from ...core.layouts import STREAM_RESOURCE
+from ...core.peeks import ExtraFrames
+from ..files.resolving import ResolvedResource
+from ..handlers.contract import Datums, FramesThere
+from ..handlers.registry import Factory
+from ..references.locating import References
+from .blocks import count_frames
+from .knowledge import extra_text
+from .target import Target
+
+__all__ = ["ADVICE", "extra_frames", "tell_extra_frames"]
+
+ADVICE = "daskbroker.shape-mismatch 'raise' makes that an error, 'keep' says nothing"
+"""End of a warning about frames in no event."""
+
+MOST_TOLD = 10_000
+"""Number of such keys after which they are forgotten."""
+
+_texts: BoundedDict[tuple[str, ...], str] = BoundedDict()
+"""Description of the extra frames of each file that was read, "" if it has none."""
+_told: dict[tuple[str, ...], object] = {}
+"""Keys of runs of which this process has warned."""
+
+
+def extra_frames(
+    target: Target,
+    references: References,
+    resource: ResolvedResource,
+    datums: Datums,
+    frames: FramesThere | None,
+) -> ExtraFrames | None:
+    """Return the frames of a file that belong to no event; None if there are none.
+
+    All datums of a run are read only if the file has frames beyond those of ``datums``.
+
+    Parameters
+    ----------
+    target, references
+        What is filled, and the references of its run.
+    resource, datums
+        Resource, and some of its datums.
+    frames
+        Number of frames in the file; None if the handler cannot tell.
+    """
+    if frames is None or frames.per_event < 1 or not len(datums):
+        return None
+    place = int(np.max(datums.integers(frames.name)))
+    if frames.frames > frames.up_to(place):
+        place = max(place, _last_place(target, references, resource, frames.name))
+    told = frames.up_to(place)
+    if frames.frames <= told:
+        return None
+    of_each, rest = divmod(frames.frames, place + 1 - frames.first)
+    fits = frames.option and not rest
+    return ExtraFrames(resource.path, frames.frames, told, frames.option, of_each if fits else 0)
+
+
+def _last_place(
+    target: Target, references: References, resource: ResolvedResource, name: str
+) -> int:
+    """Return the place of the event that has the last of the frames, in any stream."""
+    if not resource.stream:
+        return references.last_place(resource.uid, name)
+    document = references.documents(STREAM_RESOURCE, [resource.uid])[resource.uid]
+    return references.last_index(target.descriptor, target.key, document)
+
+
+def tell_extra_frames(
+    target: Target,
+    references: References,
+    resource: ResolvedResource,
+    factory: Factory,
+    datums: Datums,
+    *,
+    strict: bool,
+) -> None:
+    """Warn of frames in no event in a file that was just read, once per process and key of a run.
+
+    Parameters
+    ----------
+    target, references, resource, datums
+        See :func:`extra_frames`.
+    factory
+        Handler of the resource, which is kept open.
+    strict
+        Whether such frames are an error.
+
+    Raises
+    ------
+    FillError
+        If there are such frames and ``strict`` is True.
+    """
+    group = references.store, target.run, target.descriptor, target.key
+    file = *group, resource.uid, resource.path, factory.label
+    text = _texts.get(file)
+    if text is None:
+        more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
+        frames = count_frames(resource, factory, datums, **more)
+        found = extra_frames(target, references, resource, datums, frames)
+        text = extra_text(target.key, factory.label, [] if found is None else [found])
+        _texts[file] = text
+    if text and strict:
+        raise FillError(
+            f"{target.where}, {text}; daskbroker.shape-mismatch 'warn' would leave them out"
+        )
+    this = object()
+    if text and _told.setdefault(group, this) is this:  # for the first of several threads
+        if len(_told) > MOST_TOLD:
+            _told.clear()
+        _warn(f"{target.where}, {text}. {ADVICE}")
+
+
+def _warn(message: str) -> None:
+    """Warn in this process and, from a task on a worker, in the clients of its scheduler."""
+    warn = warnings.warn if this_worker() is None else sys.modules["distributed"].warn
+    warn(message, ClaimWarning, stacklevel=3)

@@ -1,0 +1,50 @@
+"""What is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is filled: one data key of one descriptor.
+
+    Attributes
+    ----------
+    run, stream, descriptor
+        Uid of the run, name of the stream, uid of the descriptor.
+    key
+        Data key.
+    claim
+        Entry of the data key in the descriptor's ``data_keys``.
+    """
+
+    run: str
+    stream: str
+    descriptor: str
+    key: str
+    claim: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, descriptor: Mapping[str, Any], key: str) -> Target:
+        """Build from a descriptor, which may lack the key; the claim is then empty."""
+        stream = str(descriptor.get("name") or "primary")
+        claim = descriptor["data_keys"].get(key, {})
+        # Stream_datums name the original of a descriptor that was made by selecting fields.
+        uid = descriptor.get("derived_from")
+        uid = uid if isinstance(uid, str) else descriptor["uid"]
+        return cls(descriptor["run_start"], stream, uid, key, claim)
+
+    @property
+    def external(self) -> bool:
+        """Whether the descriptor says that values are outside the store."""
+        return bool(self.claim.get("external"))
+
+    @property
+    def where(self) -> str:
+        """Run, stream and key, as the beginning of error messages."""
+        return f"run {self.run!r}, stream {self.stream!r}, key {self.key!r}"

@@ -1,0 +1,53 @@
+"""The last events that datums refer to in each file of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from ...core.chunks import ChunkReader
+from ...core.json_text import json_form
+from ...core.layouts import RESOURCE
+from .reference_chunks import datum_chunk, documents
+
+__all__ = ["file_of", "last_places"]
+
+KEPT = 64
+"""Maximum number of runs and keywords whose last places stay in memory."""
+
+
+def file_of(resource: Mapping[str, Any]) -> str:
+    """Return a text that is equal for resources of the same file with the same parameters."""
+    told = {name: resource[name] for name in resource.keys() - {"uid", "run_start"}}
+    return json.dumps(told, sort_keys=True, default=json_form)
+
+
+@lru_cache(KEPT)
+def last_places(
+    store: str,
+    reader: ChunkReader,
+    resource_keys: tuple[Any, ...],
+    datum_keys: tuple[Any, ...],
+    name: str,
+) -> Mapping[str, int]:
+    """Return the highest value of a keyword among all datums of each resource's file, by uid.
+
+    Parameters
+    ----------
+    store, reader
+        Identity of the store, which distinguishes chunks of equal keys, and the reader of chunks.
+    resource_keys, datum_keys
+        Keys of the chunks of all resources and datums of the run.
+    name
+        Keyword of the datums; those without it are left out.
+    """
+    every = documents(store, reader, resource_keys, RESOURCE)
+    files = {uid: file_of(doc) for uid, doc in every.items()}
+    last: dict[str, int] = {}
+    for key in datum_keys:
+        for owner, place in datum_chunk(store, reader, key).highest(name).items():
+            if owner in files:
+                last[files[owner]] = max(place, last.get(files[owner], -1))
+    return {uid: last[file] for uid, file in files.items() if file in last}
