@@ -15,7 +15,7 @@ from daskbroker.assets.handlers.jpeg import StreamJPEG
 from daskbroker.assets.handlers.npy import FrameNPY, SequenceNPY, SingleNPY, StreamNPY
 from daskbroker.assets.handlers.tiff import AreaDetectorTIFF, StreamTIFF
 from daskbroker.assets.handlers.zarr import StreamZarr
-from  import outer_index
+from daskbroker.assets.regions import take_roi
 from daskbroker.testing.files import AD_DATASET, frames, write_hdf5, write_npys, write_tiffs
 
 DATA = frames(4, (5, 3), ">i2")
@@ -101,7 +101,7 @@ def test_empty_regions(tmp_path):
                 before.append((slice(None),) * axis + (part,))
         before.append((0,) if whole.ndim < 3 else (0, slice(2, 2)))
         for roi in before:
-            wanted = outer_index(whole, roi)
+            wanted = take_roi(whole, roi)
             found = handler.read(datums(0, 1), roi)
             assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), (name, roi)
             none = handler.read(datums(), roi)
