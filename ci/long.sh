@@ -102,6 +102,10 @@ stage_queueserver() { # plans of bluesky-queueserver come by 0MQ; makes an envir
         "$python" ci/queueserver.py "$scratch/queueserver/bin/python"
 }
 
+stage_s3() { # references to frames on a server of S3; makes an environment
+    "$python" ci/references_on_s3.py
+}
+
 stage_recordings() { # recorded runs, which are not part of the repository
     if [[ ! -d "${DASKBROKER_CORPORA:-}" ]]; then
         echo "DASKBROKER_CORPORA names no folder of recorded runs"
@@ -133,7 +137,7 @@ stage_release() { # wheel and sdist of the commit, in clean environments of seve
 
 STAGES=(
     kill kill-mongodb kill-spool powerloss forks faults crowd crowd-spool crowd-primaries peers
-    conformance databroker clients queueserver recordings eiger mutations benchmarks release
+    conformance databroker clients queueserver s3 recordings eiger mutations benchmarks release
 )
 
 # -- command line ----------------------------------------------------------------------------

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         SearchWarning,
     )
     from .display.header_list import HeaderList
+    from .exporting.references.file_states import verify_references
     from .header import Header
     from .mapping import Outcome
     from .results import Results
@@ -58,6 +59,7 @@ _PUBLIC = {
         "SearchWarning",
     ],
     "display.header_list": ["HeaderList"],
+    "exporting.references.file_states": ["verify_references"],
     "header": ["Header"],
     "mapping": ["Outcome"],
     "results": ["Results"],
@@ -101,6 +103,7 @@ __all__ = [
     "stream_to_table",
     "table_to_stream",
     "temp",
+    "verify_references",
 ]
 
 

@@ -17,6 +17,7 @@ from .core.clock import seconds_of
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
+from .core.group_names import group_name
 from .core.listing import listed
 from .core.old_names import missing
 from .core.run_plan import RunPlan, stream_of
@@ -422,7 +423,8 @@ class Header:
     ) -> xr.DataTree:
         """Open all streams as an ``xarray.DataTree`` with one lazy Dataset per stream.
 
-        Streams are in the order in which they began. Parameters are as for :meth:`dataset`.
+        Streams are in the order in which they began; a ``/`` in a name is ``%2F`` in the tree.
+        Parameters are as for :meth:`dataset`.
         """
         options = ViewOptions(fill=fill, peek=peek, missing=missing, fill_value=fill_value)
         run = self.as_now()
@@ -437,7 +439,9 @@ class Header:
         for name in began:
             plan, files = found[name]
             own = replace(options, fill_value=for_keys(fill_value, plan.descriptors))
-            nodes[name] = dataset_view.dataset(plan, name, run._runs, own, files, chunks=chunks)
+            nodes[group_name(name)] = dataset_view.dataset(
+                plan, name, run._runs, own, files, chunks=chunks
+            )
         return dataset_view.tree(nodes, root_attrs(run.start, run.known_stop), self.uid)
 
     def documents(
@@ -768,7 +772,8 @@ class Header:
         Returns
         -------
         dict
-            ``version`` and ``refs``. A later replacement of a file is not noticed.
+            ``version`` and ``refs``; under ``daskbroker`` the size and time of each file. Readers
+            do not notice that a file was replaced later: :func:`daskbroker.verify_references` does.
 
         Raises
         ------

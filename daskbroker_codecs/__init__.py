@@ -1,15 +1,16 @@
-"""Two codecs of HDF5 files for numcodecs and Zarr: what is coded by LZ4 or by bitshuffle.
+"""Three codecs of HDF5 files for numcodecs and Zarr: LZ4, LZF and bitshuffle.
 
 References to HDF5 files lead to chunks as HDF5's filters wrote them. For most filters numcodecs has
-the codec; for LZ4 (32004) and bitshuffle (32008), which put headers of their own before blocks, it
-has none. This package needs NumPy and imagecodecs, and of daskbroker nothing: who opens references
-installs daskbroker without its dependencies (``pip install --no-deps``), or copies this folder and
-calls :func:`register`.
+the codec; it has none for LZ4 (32004) and bitshuffle (32008), which put headers of their own before
+blocks, and none for LZF (32000). This package needs NumPy and imagecodecs, and of daskbroker
+nothing: who opens references installs daskbroker without its dependencies (``pip install
+--no-deps``), or copies this folder and calls :func:`register`.
 
 ===================== ================================ ==========================================
 codec                 configuration                    entry points
 ===================== ================================ ==========================================
 ``hdf5_lz4``          none                             ``numcodecs.codecs``, ``zarr.codecs``
+``hdf5_lzf``          ``size``: bytes of a chunk        likewise
 ``hdf5_bitshuffle``   ``elementsize``, ``packing``     likewise
                       (``"lz4"`` or ``"zstd"``)
 ===================== ================================ ==========================================
@@ -23,9 +24,9 @@ from typing import Any
 import imagecodecs
 import numpy as np
 
-__all__ = ["decode_bitshuffle", "decode_lz4", "register"]
+__all__ = ["decode_bitshuffle", "decode_lz4", "decode_lzf", "register"]
 
-LZ4, BITSHUFFLE = "hdf5_lz4", "hdf5_bitshuffle"
+LZ4, LZF, BITSHUFFLE = "hdf5_lz4", "hdf5_lzf", "hdf5_bitshuffle"
 PACKINGS = {"lz4": imagecodecs.lz4_decode, "zstd": imagecodecs.zstd_decode}
 GROUP = 8
 """Bitshuffle takes so many elements together; a rest that is less stays as it is."""
@@ -48,6 +49,16 @@ def decode_lz4(data: Any) -> np.ndarray:
             part[:] = np.frombuffer(packed, np.uint8)
         else:
             imagecodecs.lz4_decode(packed, out=part)
+    return out
+
+
+def decode_lzf(data: Any, size: int) -> np.ndarray:
+    """What HDF5's LZF filter has made of so many bytes."""
+    _check_ratio(size, memoryview(data).nbytes)
+    out = np.empty(size, np.uint8)
+    found = imagecodecs.lzf_decode(data, out=out)
+    if len(found) != size:
+        raise ValueError(f"the chunk has {len(found):,} bytes, not {size:,}")
     return out
 
 
@@ -78,9 +89,13 @@ def _begin(data: Any) -> tuple[memoryview, int, int, int]:
     size, block = _SIZES.unpack_from(view)
     if size and block == 0:
         raise ValueError("the chunk has blocks of no length")
-    if size > MOST_RATIO * max(len(view), 2**12):
-        raise ValueError(f"a chunk of {len(view):,} bytes claims to be {size:,}")
+    _check_ratio(size, len(view))
     return view, size, block, _SIZES.size
+
+
+def _check_ratio(size: int, stored: int) -> None:
+    if size > MOST_RATIO * max(stored, 2**12):
+        raise ValueError(f"a chunk of {stored:,} bytes claims to be {size:,}")
 
 
 def _next(view: memoryview, at: int) -> tuple[memoryview, int]:
@@ -101,15 +116,16 @@ def register() -> None:
     """
     import numcodecs.registry
 
-    from .for_numcodecs import HDF5LZ4, HDF5Bitshuffle
+    from .for_numcodecs import HDF5LZ4, HDF5LZF, HDF5Bitshuffle
 
-    for codec in (HDF5LZ4, HDF5Bitshuffle):
+    for codec in (HDF5LZ4, HDF5LZF, HDF5Bitshuffle):
         numcodecs.registry.register_codec(codec)
     try:
         import zarr.registry
     except ImportError:
         return
-    from .for_zarr import BitshuffleCodec, LZ4Codec
+    from .for_zarr import BitshuffleCodec, LZ4Codec, LZFCodec
 
     zarr.registry.register_codec(LZ4, LZ4Codec)
+    zarr.registry.register_codec(LZF, LZFCodec)
     zarr.registry.register_codec(BITSHUFFLE, BitshuffleCodec)

@@ -8,9 +8,9 @@ import numpy as np
 from numcodecs.abc import Codec
 from numcodecs.compat import ndarray_copy
 
-from . import BITSHUFFLE, LZ4, decode_bitshuffle, decode_lz4
+from . import BITSHUFFLE, LZ4, LZF, decode_bitshuffle, decode_lz4, decode_lzf
 
-__all__ = ["HDF5LZ4", "HDF5Bitshuffle"]
+__all__ = ["HDF5LZ4", "HDF5LZF", "HDF5Bitshuffle"]
 
 
 class _Decoder(Codec):  # type: ignore[misc]
@@ -27,6 +27,24 @@ class HDF5LZ4(_Decoder):
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         return ndarray_copy(decode_lz4(np.ascontiguousarray(buf)), out)
+
+
+class HDF5LZF(_Decoder):
+    """``{"id": "hdf5_lzf", "size": 96}``.
+
+    Parameters
+    ----------
+    size
+        Bytes of a decoded chunk.
+    """
+
+    codec_id = LZF
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        return ndarray_copy(decode_lzf(np.ascontiguousarray(buf), self.size), out)
 
 
 class HDF5Bitshuffle(_Decoder):

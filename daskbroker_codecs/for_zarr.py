@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 from zarr.abc.codec import BytesBytesCodec
 
-from . import BITSHUFFLE, LZ4, decode_bitshuffle, decode_lz4
+from . import BITSHUFFLE, LZ4, LZF, decode_bitshuffle, decode_lz4, decode_lzf
 
-__all__ = ["BitshuffleCodec", "LZ4Codec"]
+__all__ = ["BitshuffleCodec", "LZ4Codec", "LZFCodec"]
 
 
 class _Decoder(BytesBytesCodec):  # type: ignore[misc]
@@ -55,6 +55,20 @@ class LZ4Codec(_Decoder):
 
     def decoder(self) -> Callable[[np.ndarray], np.ndarray]:
         return decode_lz4
+
+
+@dataclass(frozen=True)
+class LZFCodec(_Decoder):
+    """``{"name": "hdf5_lzf", "configuration": {"size": 96}}``."""
+
+    size: int
+    name = LZF
+
+    def decoder(self) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda data: decode_lzf(data, self.size)
+
+    def configuration(self) -> dict[str, Any]:
+        return {"size": self.size}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import daskbroker
 from daskbroker.cli import app
 from daskbroker.core.errors import StoreError
+from daskbroker.core.unfinished import remove_unfinished, unfinished
 from daskbroker.exporting import folders
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
@@ -129,6 +130,69 @@ def test_a_killed_export_leaves_whole_files_and_goes_on(tmp_path):
         again = db().export(out, "netcdf", resume=True)
     assert len(again) in (20 - len(there), 21 - len(there))  # the last one may not be noted
     assert len(list(out.glob("*.nc"))) == 20
+
+
+KILLED = """
+    import os, pathlib, signal, stat, sys
+    import daskbroker
+
+    out, sync = pathlib.Path(sys.argv[2]), os.fsync
+
+    def die(file):
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(file)
+
+    with daskbroker.connect(sys.argv[1]) as db:
+        (header,) = db()
+        for format in sys.argv[3:]:
+            child = os.fork()
+            if not child:
+                os.fsync = die  # the file is whole then, but has not got its name
+                files = {"files": out / "files"} if format == "jsonl files" else {}
+                header.export(out / format, format.split()[0], arrays="drop", **files)
+            assert os.waitpid(child, 0)[1] == signal.SIGKILL, format
+"""
+
+
+def test_what_killed_exports_leave_is_removed(tmp_path):
+    """By the next export into the folder, of every format; not what others are still writing."""
+    out, here = tmp_path / "out", tmp_path / "here"
+    documents, _ = datum_run(tmp_path)
+    with daskbroker.connect(tmp_path / "store") as db:
+        insert_all(db, documents)
+    formats = [*FORMATS, "jsonl files"]
+    call = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(KILLED)]
+    done = subprocess.run(
+        [*call, tmp_path / "store", out, *formats], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    left = {path.relative_to(out).parts[0] for path in out.rglob("*.part")}
+    assert left == {*formats, "files"}
+    with daskbroker.connect(tmp_path / "store") as db:
+        for format in formats:
+            files = {"files": out / "files"} if format == "jsonl files" else {}
+            db[-1].export(out / format, format.split()[0], arrays="drop", **files)
+    assert not list(out.rglob("*.part"))
+
+    here.mkdir()
+    own = unfinished(here / "a.nc")
+    gone = own.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")  # no process has this number
+    machine = own.name.split(".")[2].split("-")[0]
+    elsewhere = own.name.replace(machine, "0" * 16)
+    kept = [own.name, elsewhere, ".mine.part", "b.zarr", unfinished(here / "c.zarr", "old").name]
+    former = gone.replace(".part", ".old")  # its target is not there
+    for name in (*kept, gone, former):
+        (here / name).mkdir()
+        (here / name / "file").touch()
+    remove_unfinished(here)
+    assert not (here / gone).exists()
+    assert all((here / name).exists() for name in (*kept, former))
+    (here / "a.nc").touch()
+    for path in (here / elsewhere, here / elsewhere / "file"):
+        os.utime(path, (0, 0))
+    remove_unfinished(here)
+    assert sorted(path.name for path in here.iterdir()) == sorted({"a.nc", *kept} - {elsewhere})
 
 
 def test_the_command_line_goes_on(db, tmp_path):

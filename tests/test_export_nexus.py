@@ -148,6 +148,91 @@ def test_nexusformat_validates_it_and_silx_plots_it(db, tmp_path):
         assert file["entry/primary"].attrs["NX_class"] == "NXcollection"
 
 
+def clashing(**start):
+    """A grid of 2 by 2 points whose names are the same once they are NeXus', in two streams."""
+    hints = {"dimensions": [[["m+"], "primary"], [["m-"], "primary"]], **start.pop("hints", {})}
+    run = RunBuilder(motors=["m+", "m-"], hints=hints, **start)
+    values = {"a+b": 1.0, "a-b": 2.0, "a b": 3.0, "img": 4.0, "img_1": 5.0}
+    about = {
+        "object_keys": {"d+": ["a+b", "a-b", "img"], "d-": ["a b", "img_1"], "m": ["m+", "m-"]},
+        "hints": {"d+": {"fields": ["a-b", "a+b"]}, "d-": {"fields": ["a b"]}},
+        "configuration": {
+            device: {"data": {"a b": gain, "a-b": -gain}, "timestamps": {}, "data_keys": {}}
+            for device, gain in (("d+", 10.0), ("d-", 20.0))
+        },
+    }
+    for stream in ("primary", "baseline"):
+        descriptor = run.descriptor({**values, "m+": 0.5, "m-": 0.5}, stream, **about)
+        for n in range(4):
+            row = {**values, "m+": float(n // 2), "m-": 10.0 + n % 2}
+            run.event(descriptor, {name: value + n / 8 for name, value in row.items()} | row)
+    return run.stop()
+
+
+@pytest.mark.parametrize("shape", [None, [2, 2]])
+def test_names_that_become_equal_stay_apart(db, tmp_path, shape):
+    start = {} if shape is None else {"shape": shape, "hints": {"gridding": "rectilinear"}}
+    with h5py.File(exported(db, clashing(**start), tmp_path)) as file:
+        entry = file["entry"]
+
+        def shown(group):
+            named = {k: v.attrs.get("daskbroker_name", k) for k, v in entry[group].items()}
+            return {name: np.ravel(entry[group][k])[0] for k, name in named.items()}
+
+        values = {"a+b": 1, "a-b": 2, "a b": 3, "img": 4, "img_1": 5, "m+": 0, "m-": 10}
+        for stream in ("primary", "baseline"):
+            assert {k: v for k, v in shown(stream).items() if k in values} == values
+        plot = entry["data"]
+        signals = [plot.attrs["signal"], *plot.attrs["auxiliary_signals"]]
+        assert [plot[name].attrs["daskbroker_name"] for name in signals] == ["a-b", "a+b", "a b"]
+        assert [np.ravel(plot[name])[0] for name in signals] == [2, 1, 3]
+        axes = [plot[name[:-8]] for name in plot.attrs if name.endswith("_indices")]
+        found = {axis.attrs["daskbroker_name"]: axis[0] for axis in axes}
+        assert found == {"m+": 0, "m-": 10}
+        devices = {
+            group.attrs.get("daskbroker_name", name): name
+            for name, group in entry["instrument"].items()
+        }
+        assert list(devices) == ["d+", "d-", "m"]
+        found = [
+            (field.attrs.get("daskbroker_name", name), np.ravel(field)[0])
+            for name, field in entry[f"instrument/{devices['d+']}"].items()
+            if name != "data"
+        ]
+        of_device = [("a+b", 1), ("a-b", 2), ("img", 4), ("a b", 10), ("a-b", -10)]
+        assert sorted(found) == sorted(of_device)
+        found = {np.ravel(field)[0] for field in entry[f"instrument/{devices['d-']}"].values()}
+        assert found == {3, 5, 20, -20}
+
+
+def test_defaults_lead_to_numbers_that_can_be_plotted(db, tmp_path):
+    """As a viewer follows them, also without hints; of text alone there is no plot."""
+    bare, texts = RunBuilder("bare"), RunBuilder("texts")
+    bare.event(bare.descriptor({"note": "a"}, "a-first"), {"note": "ü"})
+    descriptor = bare.descriptor({"label": "a", "x": 0.5, "y": 1.5}, "b-second")
+    for n in range(3):
+        bare.event(descriptor, {"label": "a", "x": n * 0.5, "y": 1.5})
+    texts.event(texts.descriptor({"label": "a"}), {"label": "b"})
+    for documents, expected in (
+        (bare.stop(), "/entry/b_second/x"),
+        (scan(), "/entry/data/det"),
+        (clashing(), "/entry/data/a_b_2"),
+        (texts.stop(), None),
+    ):
+        with h5py.File(exported(db, documents, tmp_path)) as file:
+            found = file
+            while found is not None and found.attrs.get("NX_class") != "NXdata":
+                found = found.get(found.attrs["default"]) if "default" in found.attrs else None
+            if expected is None:
+                assert found is None
+                continue
+            signal = found[found.attrs["signal"]]
+            assert f"{found.name}/{found.attrs['signal']}" == expected
+            axes = found.attrs["axes"].tolist()
+            assert len(axes) == signal.ndim
+            assert found[axes[0]].shape == signal.shape[:1]
+
+
 def test_a_grid_is_a_map(db, tmp_path):
     hints = {"gridding": "rectilinear", "dimensions": [[["y"], "primary"], [["x"], "primary"]]}
     run = RunBuilder(
@@ -262,9 +347,10 @@ def test_runs_of_many_kinds(db, tmp_path):
     insert_all(db, make_run(keys=keys))
     insert_all(db, make_run(2, stop=False, uid="open-run", sample="text"))
     insert_all(db, RunBuilder("no-streams").stop())
+    insert_all(db, make_run(1, uid="milliseconds", time=1760000000123.0))
     insert_all(db, [d for d in make_run(1, uid="no-events") if d[0] != "event"])
     paths = db().export(tmp_path / "out", "nexus")
-    assert len(paths) == 4
+    assert len(paths) == 5
     for path in paths:
         nxload(path)
     with h5py.File(next(path for path in paths if path.stem == "open-run")) as file:

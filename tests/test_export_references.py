@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import h5py
 import hdf5plugin
 import icechunk
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
 import xarray as xr
+import zarr
 from typer.testing import CliRunner
 
 import daskbroker
@@ -118,6 +125,29 @@ def npy_frames(folder):
     return numbered(folder, "npy_FRAMEWISE", "frame_no", {"resource_path": "all.npy"})
 
 
+def xspress3(folder, **options):
+    """Spectra of two channels, each of which is a key."""
+    data = np.arange(EVENTS * 3 * 16, dtype="<u4").reshape(EVENTS, 3, 16)
+    write_hdf5(folder / "x.h5", data, "entry/instrument/detector/data", **options)
+    run = RunBuilder()
+    claim = image_claim((16,), dtype_numpy="<u4")
+    descriptor = run.descriptor({"img": claim, "other": claim})
+    uid = run.resource("XSP3", root=str(folder), resource_path="x.h5")
+    for number in range(EVENTS):
+        keys = {"img": 3, "other": 1}
+        run.event(descriptor, {k: run.datum(uid, frame=number, channel=c) for k, c in keys.items()})
+    return run.stop()
+
+
+def of_zarr(folder, version, data=DATA, **options):
+    options = {"chunks": (1, *SHAPE), "write_empty_chunks": True, **options}
+    if options.pop("write_empty_chunks"):
+        options["config"] = {"write_empty_chunks": True}
+    array = folder / "z.zarr" / "det"
+    zarr.create_array(str(array), data=data, zarr_format=version, **options)
+    return streamed(folder, "application/x-zarr", folder / "z.zarr", dataset="det")
+
+
 def virtual(folder):
     """A master whose frames are in two files, each with chunks."""
     layout = h5py.VirtualLayout((EVENTS, *SHAPE), DATA.dtype)
@@ -197,6 +227,21 @@ FORMS = {
     "npy": npys,
     "npy frames": npy_frames,
     "virtual": virtual,
+    "lzf": lambda f: hdf5(f, DATA.astype("<f8"), chunks=(1, *SHAPE), compression="lzf"),
+    "xspress3": xspress3,
+    "xspress3, channels apart": lambda f: xspress3(f, chunks=(2, 1, 16), compression="gzip"),
+    "xspress3, plain chunks": lambda f: xspress3(f, chunks=(4, 2, 16)),
+    "zarr 2": lambda f: of_zarr(
+        f,
+        2,
+        DATA.astype(">u2"),
+        chunk_key_encoding={"name": "v2", "configuration": {"separator": "/"}},
+    ),
+    "zarr 2 of tiles": lambda f: of_zarr(f, 2, chunks=(2, 4, 5), compressors=numcodecs.GZip()),
+    "zarr 3": lambda f: of_zarr(f, 3, DATA.astype("<f4")),
+    "zarr 3 of tiles": lambda f: of_zarr(
+        f, 3, chunks=(2, 4, 5), compressors=zarr.codecs.BloscCodec()
+    ),
     "eiger": eiger,
     "all else": with_all_else,
 }
@@ -231,7 +276,7 @@ READ = """
     from fsspec.implementations.reference import LazyReferenceMapper
     import daskbroker_codecs
     daskbroker_codecs.register()
-    place, found = sys.argv[1], {}
+    place, protocol, found = *sys.argv[1:], {}
     for number, (path, groups) in enumerate(json.load(open(f"{place}/asked.json"))):
         for group in groups:
             if path.endswith(".icechunk"):
@@ -245,7 +290,10 @@ READ = """
                 data = xr.open_dataset(path, engine="kerchunk", chunks=None)
             else:
                 fo = path if path.endswith(".json") else LazyReferenceMapper(path, engine="pyarrow")
-                about = {"storage_options": {"fo": fo, "remote_protocol": "file"}, "group": group}
+                about = {"fo": fo, "remote_protocol": protocol}
+                if protocol != "file":
+                    about["remote_options"] = {"asynchronous": True}
+                about = {"storage_options": about, "group": group}
                 data = xr.open_zarr("reference://", chunks=None, **about)
             for name, variable in data.variables.items():
                 values = variable.values
@@ -257,13 +305,15 @@ READ = """
 """
 
 
-def read_elsewhere(folder, asked):
+def read_elsewhere(folder, asked, protocol="file"):
     """What a process without daskbroker reads of exports: by number, group and variable."""
-    (folder / "asked.json").write_text(json.dumps([[str(p), groups] for p, groups in asked]))
+    (folder / "asked.json").write_text(json.dumps([[str(p), g] for p, g in asked]))
     script = folder / "read.py"
     script.write_text(textwrap.dedent(READ))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(folder)], capture_output=True, text=True
+        [sys.executable, "-W", "ignore", str(script), str(folder), protocol],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     with np.load(folder / "found.npz", allow_pickle=True) as found:
@@ -291,6 +341,7 @@ def check_same(found, number, group, dataset):
 
 AS_PARQUET = ("tiles", "files", "all else")
 AS_ICECHUNK = (
+    "lzf", "zarr 2 of tiles", "zarr 3 of tiles",
     "shuffle", "fletcher32", "lz4", "zstd", "blosc", "bitshuffle", "tiles over the edge",
     "big-endian", "zeros", "frames a point", "tiff, deflate", "all else",
 )  # fmt: skip
@@ -360,10 +411,57 @@ def test_root_map_is_applied(db, tmp_path):
     insert_all(db, documents)
     with pytest.raises(FillError, match="no such file"):
         db[-1].references()
+    with pytest.warns(daskbroker.ExportWarning, match="'img' are left out.*no such file"):
+        assert "primary/x/.zarray" in db[-1].references(arrays="drop")["refs"]
     mapped = daskbroker.DataBroker(
         db.header_source, db.event_sources, root_map={"/gone": str(tmp_path)}
     )
     assert urls_of(mapped[-1].references()) == {f"file://{tmp_path}/a.h5"}
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Answers requests for a range of bytes, as every server of large files does."""
+
+    def do_GET(self):
+        data = Path(self.translate_path(self.path)).read_bytes()
+        first, last = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups()
+        data = data[int(first) : int(last) + 1]
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def served(runs):
+    """URL of the folder of all runs, as a server of the network has it."""
+    folder, _ = runs
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(folder)))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_frames_are_read_over_http(runs, served, tmp_path):
+    folder, headers = runs
+    asked, expected = [], []
+    for name in ("files", "tiff, deflate", "zarr 3 of tiles", "all else"):
+        header = headers[name]
+        for suffix in ("json", "parq") if name == "all else" else ("json",):
+            path = tmp_path / f"{name}.{suffix}"
+            header.export(path, stream="primary", to={str(folder): served})
+            asked.append((path, [None]))
+            expected.append(header.dataset("primary"))
+            assert daskbroker.verify_references(path) == []
+    with pytest.raises(BadQuery, match="without its port"):
+        header.export(tmp_path / "run.icechunk", to={str(folder): served})
+    found = read_elsewhere(tmp_path, asked, "http")
+    for number, dataset in enumerate(expected):
+        check_same(found, number, None, dataset)
 
 
 # -- what references cannot tell -------------------------------------------------------------
@@ -426,6 +524,13 @@ REFUSED = {
     r"0\.h5' has the chunk of values without chunks, and .*1\.h5' \(1, 6, 8\)": of_differing_files,
     r"chunk \(0, .* does not decode": damaged,
     r"have 2 frames, and consecutive events": backwards,
+    r"chunks of .* hold 3 channels": lambda f: xspress3(f, chunks=(1, 3, 16), compression="gzip"),
+    r"several chunks in a file, as shards": lambda f: of_zarr(f, 3, shards=(2, *SHAPE)),
+    r"coded by lz4, which": lambda f: of_zarr(f, 2, compressors=numcodecs.LZ4()),
+    r"1 chunks of .*det' were never written": lambda f: of_zarr(
+        f, 3, np.where(np.arange(EVENTS)[:, None, None] == 2, 0, DATA), write_empty_chunks=False
+    ),
+    r"filter 32026 .*blosc2": lambda f: hdf5(f, chunks=(1, *SHAPE), **hdf5plugin.Blosc2()),
     r"filter 6 .*scale": lambda f: hdf5(f, chunks=(1, *SHAPE), scaleoffset=True),
     r"cannot locate frames": lambda f: squares_run(),
     r"compressed by LZW": lambda f: tiffs(f, compression="lzw"),
@@ -504,6 +609,51 @@ def test_files_that_change(db, tmp_path):
         assert found["x"].values.tolist() == db[-1].dataset()["x"].values.tolist()
         with pytest.raises(icechunk.IcechunkError, match="checksum"):
             found["img"].load()
+
+
+def test_replaced_files_are_noticed_on_request(db, tmp_path, monkeypatch):
+    """By the states of files that references have; kerchunk's readers look at none."""
+    place, out = tmp_path / "a.h5", tmp_path / "out"
+    insert_all(db, hdf5(tmp_path, chunks=(1, *SHAPE), compression="gzip"))
+    run = CliRunner().invoke
+    to = {str(tmp_path): str(tmp_path / "mirror")}
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror/a.h5").write_bytes(place.read_bytes())  # with a time of its own
+    written = [db[-1].export(out / name)[0] for name in ("r.json", "r.parq", "r.icechunk")]
+    elsewhere = db[-1].export(out / "elsewhere.json", to=to)
+    call = ["verify", *map(str, [*written, *elsewhere])]
+    assert daskbroker.verify_references(db[-1].references()) == []
+    assert run(app, call).stdout == "0 files changed since 4 references were made\n"
+    kept = [list(db().export(tmp_path / name, name)) for name in ("references", "icechunk")]
+    again = {"resume": True}
+    assert not any(list(db().export(tmp_path / n, n, **again)) for n in ("references", "icechunk"))
+
+    later = os.stat(place).st_mtime + 10
+    os.utime(place, (later, later))
+    done = run(app, call)
+    assert done.exit_code == 1
+    told = f"file://{place}: was changed since, its size is the same"
+    assert done.stdout.splitlines()[:-1] == [f"changed: {path}: {told}" for path in written]
+    line = json.loads(run(app, ["verify", "--json", str(written[0])]).stdout.splitlines()[0])
+    assert (line["url"], line["references"]) == (f"file://{place}", str(written[0]))
+    # An export that goes on makes them again.
+    assert [list(db().export(tmp_path / n, n, **again)) for n in ("references", "icechunk")] == kept
+    assert daskbroker.verify_references(kept[0][0]) == []
+
+    with (tmp_path / "mirror/a.h5").open("ab") as file:
+        file.write(b"more")
+    place.unlink()
+    ((url, reason),) = [(f.url, f.reason) for f in daskbroker.verify_references(elsewhere[0])]
+    assert url == f"file://{tmp_path}/mirror/a.h5"
+    assert " bytes, and had " in reason
+    (gone,) = daskbroker.verify_references(written[1])
+    assert str(gone) == f"file://{place}: there is no such file"
+    for name, text in (("of-others.json", '{"version": 1, "refs": {}}'), ("none.json", "no")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(BadQuery, match=f"{name}' do not tell the size and time"):
+            daskbroker.verify_references(tmp_path / name)
+    with pytest.raises(StoreError, match=r"missing\.json"):
+        daskbroker.verify_references(tmp_path / "missing.json")
 
 
 def test_the_command_line(runs, tmp_path):

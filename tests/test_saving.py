@@ -182,6 +182,57 @@ def test_names_with_a_slash_have_a_form_too(db, tmp_path, format):
     assert_comes_back(db[uid].dataset(), header.dataset(), dtypes=False)
 
 
+ALIKE = {
+    "a/b": [1.0, 2.0], "a%2Fb": [3.0, 4.0], "a%252Fb": [5.0, 6.0], "..": [7.0, 8.0], ".": [9, 1],
+    "%2E": [2, 3], "v": [[1.0], [2.0, 3.0]], "v_length": [4.0, 5.0], "v_dim_0": [6.0, 7.0],
+    "w/": [["a"], ["b", "c"]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_values_that_xarray_cannot_write_or_read(db, tmp_path, format):
+    """Whole numbers of more than 64 bits, and times that nanoseconds cannot say."""
+    cells = {"large": [2**64, -5], "unsigned": [2**64 - 1, 3], "x": [0.5, 1.5]}
+    insert_all(db, make_run(keys=cells, uid="large"))
+    written = savable(db["large"].dataset())
+    assert written["large"].values.tolist() == [str(2**64), "-5"]
+    path = save(written, tmp_path / f"file.{format}")
+    (uid,) = ingest(db, [path]).runs
+    found = db[uid].dataset().compute()
+    assert {name: found[name].values.tolist() for name in cells} == cells
+    late = RunBuilder("late", time=1.05e10)
+    late.event(late.descriptor({"x": 0.5}), {"x": 1.5}, time=1.05e10)
+    insert_all(db, late.stop())
+    assert db["late"].export(tmp_path / f"late.{format}")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_names_that_files_would_not_tell_apart(db, tmp_path, format):
+    """Of keys, of the lengths of cells beside them, and of streams."""
+    run = RunBuilder("u/1")
+    streams = ("a/b", "a%2Fb", ".", "..", "A/B")
+    for number, stream in enumerate(streams):
+        run.event(run.descriptor({"x": 0.5}, stream), {"x": float(number)})
+    insert_all(db, make_run(keys=ALIKE, uid="alike"))
+    insert_all(db, run.stop())
+    header, named = db["alike"], db["u/1"]
+    written = savable(header.dataset())
+    assert set(written["v_length"].values) == {4.0, 5.0}
+    xr.testing.assert_identical(savable(written), written)
+    path = save(written, tmp_path / f"file.{format}")
+    (uid,) = ingest(db, [path]).runs
+    found = db[uid].dataset().compute()
+    for name, cells in ALIKE.items():
+        assert [np.asarray(c).tolist() for c in found[name].values] == cells, name
+
+    assert len(named.tree().children) == len(streams)
+    (path,) = named.export(tmp_path / f"tree.{format}")
+    (uid,) = ingest(db, [path]).runs
+    assert {s: db[uid].dataset(s).x.values.tolist() for s in db[uid].streams} == {
+        stream: [float(number)] for number, stream in enumerate(streams)
+    }
+
+
 def test_what_is_saved_is_ingested_once(db, header, tmp_path):
     path = save(header.dataset(), tmp_path / "file.nc")
     first, again = ingest(db, [path]), ingest(db, [tmp_path])

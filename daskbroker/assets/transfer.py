@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -24,6 +23,7 @@ from urllib.parse import quote
 from ..core.documents import Document
 from ..core.durable_files import DurableFolders, make_folder, sync_file, sync_folder
 from ..core.errors import FillError
+from ..core.unfinished import remove_unfinished, unfinished
 from .access import FileAccess
 from .files.readable import ReadableRoots
 from .files.resolving import ResolvedResource, resolve
@@ -64,6 +64,7 @@ class FileTransfer:
         self.root = Path(os.path.abspath(self.root))
         self._folders = DurableFolders(self.root)
         self._unsynced: set[Path] = set()
+        self._cleared: set[Path] = set()
 
     def carry(self, stream: Iterable[Named]) -> Iterator[Named]:
         """Yield the documents lazily, rewriting each resource after its files are copied.
@@ -139,6 +140,9 @@ class FileTransfer:
         else:
             make_folder(self.root)
             self._folders.make(target.parent)
+            if target.parent not in self._cleared:
+                remove_unfinished(target.parent)
+                self._cleared.add(target.parent)
             self.bytes += _copy_checked(source, target, label)
             self.copied += 1
         # Kept files too: the process that copied one may have died before it synced the folder.
@@ -208,6 +212,8 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
     """
     import h5py
 
+    from .handlers.hdf5.files import open_file
+
     found: dict[Path, None] = {}
     waiting = [path]
     while waiting:
@@ -215,8 +221,8 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
         readable.check(str(here))
         if not h5py.is_hdf5(here):
             continue
-        with h5py.File(here, "r", locking=False) as file:
-            names = _names_in(file)
+        # As handlers open it: HDF5 refuses a second way of opening while frames are being read.
+        names = _names_in(open_file(str(here), False, readable))
         for name in names:
             if os.path.isabs(name):
                 raise FillError(
@@ -272,7 +278,7 @@ def _copy_checked(source: Path, target: Path, label: str) -> int:
 
     The name is not synced yet.
     """
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may copy the same file
+    temporary = unfinished(target)
     try:
         with source.open("rb") as reader, temporary.open("wb") as writer:
             digest = _digest(reader, writer)

@@ -24,7 +24,7 @@ from .app import (
 from .options import AsJson, FailEmpty, Full, Limit, Since, Store, Terms, Until
 from .serve import address_of_path, is_tiled, take_over
 
-__all__ = ["demo", "export", "ingest"]
+__all__ = ["demo", "export", "ingest", "verify"]
 
 
 @app.command()
@@ -150,3 +150,26 @@ def export(
             say_json(report)
         else:
             say(f"{len(written):,} files of {len(headers):,} runs in {folder}")
+
+
+@app.command()
+def verify(
+    references: Annotated[
+        list[Path], typer.Argument(help="Of the formats references and icechunk.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file.")] = False,
+) -> None:
+    """Look for detector files that changed since references to them were made. Status 1 if so."""
+    from ..exporting.references.file_states import verify_references
+
+    changed = 0
+    for place in references:
+        for file in verify_references(place):
+            changed += 1
+            if as_json:
+                say_json({"references": str(place), **file.to_dict()})
+            else:
+                say(f"changed: {place}: {file}")
+    say(f"{changed:,} files changed since {len(references):,} references were made", err=as_json)
+    if changed:
+        raise typer.Exit(1)

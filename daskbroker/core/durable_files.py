@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from .bounded_dict import BoundedDict
+from .unfinished import unfinished
 
 __all__ = ["DurableFolders", "make_folder", "publish_file", "replacing", "sync_file", "sync_folder"]
 
@@ -65,10 +65,11 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces the target, durably, if the block raises no error.
 
     The folder of the target is made if it does not exist. After an error the target is as before,
-    and the temporary file is deleted.
+    and the temporary file is deleted. That of a process that was killed is removed by
+    :func:`.unfinished.remove_unfinished`.
     """
     make_folder(target.parent)
-    temporary = target.with_name(f".{uuid.uuid4().hex}.part")  # threads may write to one target
+    temporary = unfinished(target)
     try:
         yield temporary
         with temporary.open("rb+") as file:

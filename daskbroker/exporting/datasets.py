@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import dask
 import dask.array as da
@@ -20,8 +21,9 @@ import xarray as xr
 from ..core.documents import ALL
 from ..core.durable_files import replacing
 from ..core.errors import ConfigError
+from ..core.group_names import group_name
 from ..views.dataset.attributes import root_attrs
-from ..views.dataset.savable import SLASH, savable
+from ..views.dataset.savable import savable
 from ..views.dataset.trees import tree
 from ..workers import current_client
 from .folders import replacing_folder
@@ -71,10 +73,20 @@ def write_zarr(header: Header, place: Destination, options: ExportOptions) -> It
     for data in _data(header, options):
         target = place.of_run(header, options)
         with storing(target), replacing_folder(target, GROUP) as temporary:
-            data.to_zarr(temporary, zarr_format=2, consolidated=True)
+            consolidated = _can_be_consolidated(data)
+            data.to_zarr(temporary, zarr_format=2, consolidated=consolidated)
             if options.verify:
-                check_datasets(data, temporary, "zarr", target)
+                check_datasets(data, temporary, "zarr", target, consolidated=consolidated)
         yield target
+
+
+def _can_be_consolidated(data: Any) -> bool:
+    """Return whether the names of groups differ by more than case.
+
+    Of groups that do not, Zarr mixes the consolidated metadata when it sorts them to write them.
+    """
+    names = list(data.children) if isinstance(data, xr.DataTree) else []
+    return len({normalize("NFKC", name).casefold() for name in names}) == len(names)
 
 
 def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterator[Any]:
@@ -89,8 +101,7 @@ def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterato
         return found if client is None else _fetched(found, client)
 
     if options.stream is ALL:
-        # Slashes are replaced before the tree is made, as names in a tree must not have any.
-        nodes = {name.replace("/", SLASH): dataset(name) for name in header.streams}
+        nodes = {group_name(name): dataset(name) for name in header.streams}
         yield tree(nodes, root_attrs(header.start, header.known_stop), header.uid)
     elif options.streams(header):
         yield dataset(options.stream)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..core.durable_files import make_folder, publish_file, sync_file, sync_folder
 from ..core.errors import BadQuery
+from ..core.unfinished import unfinished
 
 __all__ = ["replacing_folder"]
 
@@ -39,8 +39,7 @@ def replacing_folder(target: Path, marks: Iterable[str]) -> Iterator[Path]:
         kind = "Zarr group" if ".zgroup" in marks else f"{target.suffix.lstrip('.')} folder"
         raise BadQuery(f"{target} exists and is not a {kind}; name another")
     make_folder(target.parent)
-    mark = uuid.uuid4().hex
-    temporary, former = (target.with_name(f".{mark}.{kind}") for kind in ("part", "old"))
+    temporary, former = unfinished(target), unfinished(target, "old")
     try:
         yield temporary
         _sync_all(temporary)

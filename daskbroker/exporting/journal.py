@@ -3,7 +3,8 @@
 The file ``.daskbroker-export.jsonl`` in the folder gets a line for each run once all its files
 have their names. The line has the uid of the run and of its stop, the options of the export, and
 the size of each file. A run is complete if it had ended, was exported with the same options, and
-its files are still there in the same sizes.
+its files are still there in the same sizes. References are complete only as long as the detector
+files that they lead to have not changed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.documents import ALL
-from .options import ExportOptions, storing
+from .options import REFERRING, ExportOptions, storing
+from .references.file_states import changed_here
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -40,6 +42,7 @@ class ExportJournal:
     def __init__(self, folder: Path, options: ExportOptions) -> None:
         self._folder = folder
         self._asked = _told(options)
+        self._refers = options.format in REFERRING
         self._whole: dict[str, dict[str, Any]] = {}
         for line in _lines(folder / NAME):
             if line.get("asked") == self._asked:
@@ -51,9 +54,12 @@ class ExportJournal:
         if known is None or stop is None or known.get("stop") != stop["uid"]:
             return False
         sizes = known.get("files")
-        return isinstance(sizes, dict) and all(
-            _size(self._folder / name) == size for name, size in sizes.items()
-        )
+        if not isinstance(sizes, dict):
+            return False
+        paths = {self._folder / name: size for name, size in sizes.items()}
+        if any(_size(path) != size for path, size in paths.items()):
+            return False
+        return not (self._refers and any(map(changed_here, paths)))
 
     def note(self, header: Header, files: Iterable[Path]) -> None:
         """Add a run whose files all have their names. A run without a stop is ignored.

@@ -12,14 +12,14 @@
 =============================== ==================================================================
 
 Data is stored once, in the group of the stream, and the other groups have links to it. Names with
-characters that NeXus does not allow are changed; the original is in an attribute
-``daskbroker_name``.
+characters that NeXus does not allow are changed, and names that become equal by that get a number;
+the original is in an attribute ``daskbroker_name``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,8 @@ class _Entry:
         self._began = seconds_of(header.start, 0.0)
         file.attrs["default"] = ENTRY
         self._entry = _group(file, ENTRY, "NXentry")
+        self._placed: dict[tuple[str, str], str] = {}
+        """Name of what is already in a group, by the path of the group and the original name."""
 
     def write(self) -> None:
         """Write the whole entry."""
@@ -106,6 +108,16 @@ class _Entry:
             self._write_devices(instrument, stream, groups[stream])
         if hints is not None:
             self._write_plot(hints, groups[hints.stream])
+        if "default" not in self._entry.attrs:
+            self._note_default(groups.values())
+
+    def _note_default(self, groups: Iterable[Mapping[str, str]]) -> None:
+        """Make the first stream that can be plotted the default, for a run without hints."""
+        for fields in groups:
+            path = next((path.rpartition("/")[0] for path in fields.values()), ENTRY)
+            if self._entry.file[path].attrs["NX_class"] == "NXdata":
+                self._entry.attrs["default"] = path.rpartition("/")[2]
+                return
 
     def _write_facts(self) -> None:
         start, stop, entry = self._header.start, self._header.known_stop, self._entry
@@ -143,7 +155,7 @@ class _Entry:
                 field.attrs["start"] = _time_text(self._header.start)
             found[str(name)] = field.name
         for key, link in links.items():
-            found |= self._link(group, stream, key, link)
+            found |= self._link(group, stream, key, link, found)
         self._note_signal(group, stream, found)
         return found
 
@@ -160,7 +172,15 @@ class _Entry:
         group.attrs["signal"] = signal.rpartition("/")[2]
         _note_axes(group, [TIME] if TIME in fields else [], group.attrs["signal"], is_map=False)
 
-    def _link(self, group: h5py.Group, stream: str, key: str, link: FrameLink) -> dict[str, str]:
+    def _link(
+        self,
+        group: h5py.Group,
+        stream: str,
+        key: str,
+        link: FrameLink,
+        fields: Mapping[str, str],
+    ) -> dict[str, str]:
+        """Link the frames of a key; return the path of each link by a name not in ``fields``."""
         where = f"run {self._header.uid!r}, stream {stream!r}: the frames of {key!r}"
         if not link.targets:
             warn_caller(
@@ -175,7 +195,7 @@ class _Entry:
         for name, (path, dataset) in zip(names, link.targets):
             placed = _free_name(group, name)
             group[placed] = h5py.ExternalLink(path, dataset)
-            found[name] = f"{group.name}/{placed}"
+            found[placed if name in fields else name] = f"{group.name}/{placed}"
         return found
 
     # -- devices -----------------------------------------------------------------------------
@@ -185,18 +205,22 @@ class _Entry:
     ) -> None:
         descriptors = self._header.descriptors[stream]
         roles = roles_of(self._header.start, descriptors)
+        known = {key for descriptor in descriptors for key in descriptor["data_keys"]}
         for descriptor in descriptors:
             for device, keys in object_keys_of(descriptor).items():
-                own = [name for key in keys for name in _names_of(key, fields)]
+                own = [name for key in keys for name in _names_of(key, fields, known)]
                 if not own:
                     continue
                 is_motor = any(roles.get(key) == "motor" for key in keys)
                 kind = "NXpositioner" if is_motor else "NXdetector"
-                group = _group(instrument, device, kind, again=True)
+                if (instrument.name, device) not in self._placed:
+                    made = _group(instrument, device, kind)
+                    self._placed[instrument.name, device] = made.name
+                group = instrument.file[self._placed[instrument.name, device]]
                 for field in own:
-                    _link_to(group, field, fields[field])
+                    self._link_to(group, field, fields[field])
                 usual = "value" if is_motor else "data"
-                if usual not in group:
+                if group.get(usual, getlink=True) is None:
                     group[usual] = _linked(group.file, fields[_most(group.file, own, fields)])
                 self._write_configuration(group, descriptor, device)
 
@@ -208,7 +232,9 @@ class _Entry:
         data = of_device.get("data") if isinstance(of_device, Mapping) else None
         claims = of_device.get("data_keys") if isinstance(of_device, Mapping) else None
         for key, value in (data or {}).items() if isinstance(data, Mapping) else ():
-            if _valid(key) not in group:
+            # Of several streams, or beside a data key of the same name.
+            if (group.name, f"configuration:{key}") not in self._placed:
+                self._placed[group.name, f"configuration:{key}"] = key
                 field = _put(group, key, value)
                 claim = claims.get(key) if isinstance(claims, Mapping) else None
                 units = claim.get("units") if isinstance(claim, Mapping) else None
@@ -226,16 +252,29 @@ class _Entry:
         group = _group(self._entry, PLOT, "NXdata")
         grid = self._grid(hints, signals)
         axes = [name for name in hints.across if grid is not None or name in fields]
+        placed: dict[str, str] = {}
         for name in (*axes, *signals):
             if grid is None:
-                _link_to(group, name, fields[name])
-            else:
-                _write_variable(group, name, grid.variables[name], self._written)
-        axes, signals = [_valid(name) for name in axes], [_valid(name) for name in signals]
+                placed[name] = self._link_to(group, name, fields[name])
+            elif name not in placed:
+                field = _write_variable(group, name, grid.variables[name], self._written)
+                placed[name] = field.name.rpartition("/")[2]
+        axes, signals = [placed[name] for name in axes], [placed[name] for name in signals]
         group.attrs["signal"] = signals[0]
         if signals[1:]:
             group.attrs["auxiliary_signals"] = signals[1:]
         _note_axes(group, axes, signals[0], is_map=grid is not None)
+
+    def _link_to(self, group: h5py.Group, name: str, path: str) -> str:
+        """Link a field into a group, unless the group has it, and return its name there."""
+        if (group.name, name) not in self._placed:
+            placed = _free_name(group, path.rpartition("/")[2])
+            item = _linked(group.file, path)
+            group[placed] = item
+            if isinstance(item, h5py.Dataset):
+                item.attrs["target"] = path  # NeXus distinguishes a link from its target by this
+            self._placed[group.name, name] = placed
+        return self._placed[group.name, name]
 
     def _grid(self, hints: Hints, signals: Sequence[str]) -> xr.Dataset | None:
         """Return the signals on the grid that was scanned; None if no grid was scanned."""
@@ -258,10 +297,15 @@ def _is_plottable(file: h5py.File, path: str) -> bool:
     return field is not None and field.ndim > 0 and field.dtype.kind in "iuf"
 
 
-def _names_of(key: str, fields: Mapping[str, str]) -> list[str]:
-    """Return the fields of a data key: its own or the links to its files, and its cell lengths."""
-    pattern = re.compile(re.escape(key) + r"(_\d+|_length)?")
-    return [name for name in fields if name == key or pattern.fullmatch(name)]
+def _names_of(key: str, fields: Mapping[str, str], known: Collection[str]) -> list[str]:
+    """Return the fields of a data key: its own or the links to its files, and its cell lengths.
+
+    Those of other keys, which are in ``known``, are not among them.
+    """
+    pattern = re.compile(re.escape(key) + r"(_\d+|_length(_\d+)?)")
+    return [
+        name for name in fields if name == key or (name not in known and pattern.fullmatch(name))
+    ]
 
 
 def _most(file: h5py.File, names: Sequence[str], fields: Mapping[str, str]) -> str:
@@ -309,12 +353,7 @@ def _free_name(group: h5py.Group, name: str, taken: Sequence[str] = ()) -> str:
     return found
 
 
-def _group(
-    parent: h5py.Group, name: str, kind: str, taken: Sequence[str] = (), again: bool = False
-) -> h5py.Group:
-    placed = _valid(name)
-    if again and placed in parent and parent[placed].attrs.get("daskbroker_name", placed) == name:
-        return parent[placed]
+def _group(parent: h5py.Group, name: str, kind: str, taken: Sequence[str] = ()) -> h5py.Group:
     placed = _free_name(parent, name, taken)
     group = parent.create_group(placed)
     group.attrs["NX_class"] = kind
@@ -346,15 +385,6 @@ def _linked(file: h5py.File, path: str) -> Any:
     """Return what to assign to a second name: the dataset itself, or an equal external link."""
     link = file.get(path, getlink=True)
     return link if isinstance(link, h5py.ExternalLink) else file[path]
-
-
-def _link_to(group: h5py.Group, name: str, path: str) -> None:
-    placed = _valid(name)
-    if group.get(placed, getlink=True) is None:
-        item = _linked(group.file, path)
-        group[placed] = item
-        if isinstance(item, h5py.Dataset):
-            item.attrs["target"] = path  # NeXus distinguishes a link from its target by this
 
 
 def _write_variable(
@@ -404,7 +434,11 @@ def _since(time: xr.Variable, began: float) -> xr.Variable:
 
 
 def _time_text(document: Mapping[str, Any]) -> str:
-    return datetime.fromtimestamp(seconds_of(document, 0.0), UTC).isoformat()
+    seconds = seconds_of(document, 0.0)
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat()
+    except (ValueError, OverflowError, OSError):  # a year beyond 9999, as of milliseconds
+        return f"{np.datetime64(round(seconds * 1e3), 'ms')}+00:00"
 
 
 def _write_sample(entry: h5py.Group, start: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from ..core.file_names import file_name
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["FORMATS", "SUFFIXES", "Destination", "ExportOptions", "storing"]
+__all__ = ["FORMATS", "REFERRING", "SUFFIXES", "Destination", "ExportOptions", "storing"]
 
 FORMATS = ("jsonl", "parquet", "netcdf", "zarr", "csv", "nexus", "references", "icechunk")
 SUFFIXES = {
@@ -36,6 +36,8 @@ OTHERS = (
 )  # fmt: skip
 """Suffixes of other kinds of files: a path that ends in one is not meant as a folder."""
 ARRAYS = ("raise", "drop")
+OF_STREAMS = ("parquet", "csv")
+"""Formats that have a file for each stream."""
 REFERRING = ("references", "icechunk")
 """Formats that refer to the frames in detector files and hold none."""
 PARTITIONS = ("run",)
@@ -151,6 +153,12 @@ class Destination:
         if self.is_file:
             return self.path
         return self.path / f"{file_name(header.uid)}{options.suffix}"
+
+    def folders(self, header: Header, options: ExportOptions) -> set[Path]:
+        """Return the folders that a run's files go to."""
+        if options.format not in OF_STREAMS or self.is_file:
+            return {self.of_run(header, options).parent}
+        return {path.parent for path in self.of_streams(header, options).values()}
 
     def of_streams(self, header: Header, options: ExportOptions) -> dict[str, Path]:
         """Return the path of the file of each stream, by the names of the streams.

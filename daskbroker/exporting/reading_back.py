@@ -14,7 +14,7 @@ from .verifying import differs
 __all__ = ["check_datasets"]
 
 
-def check_datasets(written: Any, path: Path, engine: str, target: Path) -> None:
+def check_datasets(written: Any, path: Path, engine: str, target: Path, **options: Any) -> None:
     """Compare a Dataset, or a tree of Datasets, with the file that was written from it.
 
     Lazy variables are computed once more, a block at a time. Attributes are not compared.
@@ -29,6 +29,8 @@ def check_datasets(written: Any, path: Path, engine: str, target: Path) -> None:
         Name of xarray's engine that opens it.
     target
         Path that is named in messages.
+    **options
+        Options of the engine.
 
     Raises
     ------
@@ -36,7 +38,10 @@ def check_datasets(written: Any, path: Path, engine: str, target: Path) -> None:
         If a variable is missing or differs. The message names the first one.
     """
     is_tree = isinstance(written, xr.DataTree)
-    with (xr.open_datatree if is_tree else xr.open_dataset)(path, engine=engine) as found:
+    # In microseconds, as nanoseconds end in 2262.
+    times = xr.coders.CFDatetimeCoder(time_unit="us")
+    opened = xr.open_datatree if is_tree else xr.open_dataset
+    with opened(path, engine=engine, decode_times=times, **options) as found:
         for group, dataset in _datasets(written):
             there = found[group].to_dataset() if is_tree else found
             for name, variable in dataset.variables.items():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.bad_runs import BadRun, warn_of_bad
 from ..core.documents import ALL
 from ..core.errors import StoreDamaged
+from ..core.unfinished import remove_unfinished
 from .datasets import write_netcdf, write_zarr
 from .journal import ExportJournal
 from .jsonl import write_jsonl
@@ -112,8 +113,9 @@ def export(
     Path
         Path of each file. The file is complete, and synced with its name, so that it survives a
         loss of power. Runs that cannot be read are left out, each with a
-        :class:`daskbroker.BadRunWarning`; some files of such a run may exist. A process that is
-        killed leaves at most one file ``.<hex>.part``.
+        :class:`daskbroker.BadRunWarning`; some files of such a run may exist. What a process that
+        was killed has left unfinished, a hidden ``.part``, is removed by the next export into the
+        same folder.
 
     Raises
     ------
@@ -126,13 +128,14 @@ def export(
     """
     options = ExportOptions(format, stream, fill, files, arrays, partition, to, verify)
     journal = ExportJournal(Path(folder), options)
+    cleared: set[Path] = set()
     for header in headers:
         try:
             run = header.as_now()
             if resume and journal.has(run):
                 continue
             found = []
-            for path in _written(run, Destination(Path(folder)), options):
+            for path in _written(run, Destination(Path(folder)), options, cleared):
                 found.append(path)
                 yield path
             if partition is None:  # partitioned files say themselves whether they are complete
@@ -159,8 +162,18 @@ def export_run(
     """
     if options.get("stream", ALL) is not ALL:
         header.es_given_stream(options["stream"])
-    return list(_written(header, *Destination.named(path, format, **options)))
+    return list(_written(header, *Destination.named(path, format, **options), set()))
 
 
-def _written(header: Header, place: Destination, options: ExportOptions) -> Iterator[Path]:
-    return WRITERS[options.format](header.as_now(), place, options)
+def _written(
+    header: Header, place: Destination, options: ExportOptions, cleared: set[Path]
+) -> Iterator[Path]:
+    """Write the files of a run and yield their paths.
+
+    Folders that are not in ``cleared`` are cleared of unfinished files first, and are added to it.
+    """
+    run = header.as_now()
+    for folder in place.folders(run, options) - cleared:
+        remove_unfinished(folder)
+        cleared.add(folder)
+    yield from WRITERS[options.format](run, place, options)

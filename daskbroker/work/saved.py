@@ -87,7 +87,10 @@ def read_saved(path: Path) -> Iterator[tuple[str, Document]]:
     """
     digest, size = _digest(path)
     try:
-        with xr.open_datatree(path, engine="zarr" if path.is_dir() else _engine(path)) as tree:
+        # Not by Zarr's consolidated metadata, which not every group has.
+        by_zarr = {"engine": "zarr", "consolidated": False}
+        options: dict[str, Any] = by_zarr if path.is_dir() else {"engine": _engine(path)}
+        with xr.open_datatree(path, **options) as tree:
             _check_size(path, tree, size)
             for number, product in enumerate(_products(tree)):
                 yield from _documents(product, derived_uid(digest, f"saved {number}"))

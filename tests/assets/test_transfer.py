@@ -228,6 +228,7 @@ def test_absolute_links_are_refused(db, into, tmp_path, old):
 def test_export_with_files(db, into, tmp_path, old):
     docs, data = stream_run(old)
     insert_all(db, docs)
+    assert db[-1].dataset()["img"].values.any()  # from here on this process has the file open
     list(export(db, tmp_path / "out", files=tmp_path / "out" / "files"))
     shutil.rmtree(old)
     ingest(into, [tmp_path / "out"])

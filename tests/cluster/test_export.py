@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import dask
 import h5py
 import numpy as np
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
+import daskbroker
 from daskbroker.core.errors import BadQuery
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
@@ -36,6 +39,21 @@ def test_frames_are_exported(frames_run, tmp_path, format):
         engine = "h5netcdf" if format == "netcdf" else "zarr"
         found = xr.load_datatree(path, engine=engine)["primary/img"].values
     assert (found.reshape(-1, *SHAPE) == data).all()
+
+
+def test_references_made_and_read_by_workers(mongo_database, tmp_path, client):
+    """Of a run that lies in MongoDB: in its journal, and sealed."""
+    documents, data = datum_run(tmp_path)
+    with daskbroker.connect(mongo_database) as db:
+        insert_all(db, documents)
+        header = db[-1]
+        references = client.submit(lambda h: h.references("primary"), header).result()
+        assert references == header.references("primary")
+        db.seal()
+        (path,) = header.export(tmp_path / "run.json", stream="primary")
+    assert json.loads(path.read_text()) == references
+    with xr.open_dataset(str(path), engine="kerchunk", chunks={}) as found:
+        assert (found["img"].compute() == data[:, None]).all()
 
 
 @pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame")

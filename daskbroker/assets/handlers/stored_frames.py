@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...core.errors import FillError
 from ...core.regular import Identity
 
-__all__ = ["CellFrames", "Codec", "NoReference", "StoredRows"]
+__all__ = ["CellFrames", "Codec", "NoReference", "StoredFile", "StoredRows"]
 
 Codec = Mapping[str, Any]
 """One step of coding chunks, as a configuration of numcodecs: ``{"id": "zlib", "level": 4}``."""
@@ -25,14 +25,21 @@ class NoReference(FillError):
     """Raised if cells are not ranges of bytes of files, or if these ranges cannot be told."""
 
 
+class StoredFile(NamedTuple):
+    """Path of a file, and its identity when it was looked at."""
+
+    path: str
+    state: Identity
+
+
 @dataclass(frozen=True, eq=False)
 class StoredRows:
-    """Location of a dataset in one file: its chunks, and rows that are frames.
+    """Location of a dataset in its file: its chunks, and rows that are frames.
 
     Attributes
     ----------
     path
-        Path of the file.
+        Path of the file, or of the folder if each chunk is a file.
     state
         Identity of the file when the location was determined.
     shape
@@ -47,7 +54,10 @@ class StoredRows:
         Byte offset of the first value, for a dataset without chunks.
     table
         Offset, size and mask of omitted filters of each chunk, int64 of shape ``(*grid, 3)``. The
-        offset is -1 if a chunk was never written.
+        offset is -1 if a chunk was never written. If chunks are in several files, a fourth number
+        is that of the file in ``parts``.
+    parts
+        Files that have the chunks, if there is not one file for all.
     """
 
     path: str
@@ -58,6 +68,12 @@ class StoredRows:
     codecs: tuple[Codec, ...] = ()
     offset: int = 0
     table: np.ndarray | None = None
+    parts: Sequence[StoredFile] = ()
+
+    @property
+    def files(self) -> Sequence[StoredFile]:
+        """The files that have the chunks."""
+        return self.parts or [StoredFile(self.path, self.state)]
 
     def as_one_row(self) -> StoredRows:
         """Return the whole dataset as the only row of one with an additional first dimension."""
@@ -82,7 +98,7 @@ class StoredRows:
         kept = [axis for axis in range(len(self.shape)) if axis not in axes]
         table = self.table
         if table is not None:
-            table = table.reshape(*(table.shape[axis] for axis in kept), 3)
+            table = table.reshape(*(table.shape[axis] for axis in kept), table.shape[-1])
         return replace(
             self,
             shape=tuple(self.shape[axis] for axis in kept),
@@ -90,13 +106,43 @@ class StoredRows:
             table=table,
         )
 
+    def channel(self, number: int) -> StoredRows:
+        """Return the part with one index along the second dimension, without that dimension.
+
+        Raises
+        ------
+        NoReference
+            If chunks that are coded, or do not have whole rows, hold several indices.
+        """
+        rows, channels, *inner = self.shape
+        if self.chunk is not None and self.chunk[1] == 1 and self.table is not None:
+            chunk = (self.chunk[0], *self.chunk[2:])
+            return replace(self, shape=(rows, *inner), chunk=chunk, table=self.table[:, number])
+        size = prod(inner) * self.dtype.itemsize
+        row = np.arange(rows)
+        table = np.zeros((rows, 3), np.int64)
+        table[:, 1] = size
+        if self.chunk is None or self.table is None:
+            table[:, 0] = self.offset + (row * channels + number) * size
+        elif self.codecs or self.chunk[2:] != tuple(inner):
+            raise NoReference(
+                f"chunks of {self.path!r} hold {self.chunk[1]} channels, of which each cell has one"
+            )
+        else:
+            deep, wide = self.chunk[:2]
+            found = self.table[row // deep, number // wide].reshape(rows, -1)
+            inside = (row % deep * wide + number % wide) * size
+            table[:, 0] = np.where(found[:, 0] < 0, -1, found[:, 0] + inside)
+        grid = table.reshape(rows, *[1] * len(inner), 3)
+        return replace(self, shape=(rows, *inner), chunk=(1, *inner), table=grid, offset=0)
+
     @property
     def row_bytes(self) -> int:
         """Bytes of an uncoded frame."""
         return prod(self.shape[1:]) * self.dtype.itemsize
 
     def ranges(self, rows: np.ndarray, count: int) -> np.ndarray:
-        """Return the offset, size and mask of the chunks that begin with some rows.
+        """Return offset, size, mask and number of the file of the chunks that begin with rows.
 
         Parameters
         ----------
@@ -108,14 +154,18 @@ class StoredRows:
         Returns
         -------
         numpy.ndarray
-            Shape ``(len(rows), *grid of a frame, 3)``, int64.
+            Shape ``(len(rows), *grid of a frame, 4)``, int64.
         """
         if self.table is not None and self.chunk is not None:
-            return self.table[rows // self.chunk[0]]
-        offsets = self.offset + rows * self.row_bytes
-        sizes = np.full(len(rows), count * self.row_bytes, np.int64)
-        parts = np.stack([offsets, sizes, np.zeros(len(rows), np.int64)], axis=-1)
-        return parts.reshape(len(rows), *[1] * (len(self.shape) - 1), 3)
+            found = self.table[rows // self.chunk[0]]
+        else:
+            found = np.zeros((len(rows), *[1] * (len(self.shape) - 1), 3), np.int64)
+            flat = found.reshape(len(rows), 3)
+            flat[:, 0] = self.offset + rows * self.row_bytes
+            flat[:, 1] = count * self.row_bytes
+        if found.shape[-1] == 4:
+            return found
+        return np.concatenate([found, np.zeros_like(found[..., :1])], axis=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from ...core.regular import Identity, check_regular, identity
 from ..files.readable import ReadableRoots
 from ..regions import Axis, shape_of, take_region
 from .hdf5.stored_sizes import SMALL_CHUNK
-from .rows import Located, Rows
-from .stored_frames import NoReference
+from .rows import Located, Rows, one_dataset
 from .stream_rows import StreamRows
+from .zarr_stored import stored_chunks
 
 __all__ = ["StreamZarr"]
 
@@ -83,7 +83,8 @@ class _ZarrRows:
         chunk, row = (prod(s) * self.dtype.itemsize for s in (array.chunks, self.shape[1:]))
         if chunk > max(SMALL_CHUNK, 2 * row):
             raise FillError(f"the array {self.name!r} has chunks of {chunk:,} bytes")
-        self._array = array
+        self._array, self._readable = array, readable
+        self._place = os.path.join(folder, name)
 
     def stored(self, rows: np.ndarray | None = None) -> int | None:
         """Return None: it is not known how many bytes a Zarr array takes."""
@@ -98,8 +99,8 @@ class _ZarrRows:
         return take_region(block, rest).astype(self.dtype.newbyteorder("="), copy=False)
 
     def locate(self, rows: np.ndarray) -> Located:
-        """Raise ``NoReference``: Zarr arrays are opened directly, without references."""
-        raise NoReference(f"{self.name!r} is a Zarr array, which needs no references")
+        """Return where some rows lie: in the files of chunks."""
+        return one_dataset(stored_chunks(self._array, self._place, self._readable), rows)
 
     def refresh(self) -> None:
         """Do nothing: the owner builds a new object when the array changed."""

@@ -5,6 +5,7 @@
 :mod:`.decoding`    reading of a cell by its references alone, as any other reader will
 :mod:`.collecting`  arrays of a run's streams: compared grids of frames, and values of the store
 :mod:`.locations`   URLs of files, ``to=``
+:mod:`.file_states` sizes and times of files, to notice those that changed since
 :mod:`.inline`      values of the store as arrays of Zarr's format 2
 :mod:`.kerchunk`    kerchunk's format, JSON and Parquet
 :mod:`.icechunk`    repositories of Icechunk

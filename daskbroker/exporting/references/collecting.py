@@ -11,9 +11,10 @@ import xarray as xr
 
 from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...core.callers import warn_caller
-from ...core.errors import BadQuery, ExportWarning, StoreError
+from ...core.errors import BadQuery, ExportWarning, FillError, StoreError
+from ...core.group_names import group_name
 from ...core.regular import identity
-from ...views.dataset.savable import SLASH, savable
+from ...views.dataset.savable import savable
 from ..options import ExportOptions
 from .decoding import read_grid_cell
 from .grids import FrameGrid, frame_grid
@@ -31,7 +32,7 @@ class StreamArrays:
     Attributes
     ----------
     group
-        Name of the stream, with slashes replaced, as the name of a group.
+        Name of the stream as that of a group; see :mod:`daskbroker.core.group_names`.
     dataset
         Dataset of all variables. Those that are in ``grids`` are lazy and are not read.
     grids
@@ -74,8 +75,10 @@ def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArr
     dataset, grids = found.dataset, {}
     for name, frames in found.frames.items():
         try:
-            grids[name.replace("/", SLASH)] = _compared(dataset[name].variable, frames)
-        except NoReference as problem:
+            grids[group_name(name)] = _compared(dataset[name].variable, frames)
+        except FillError as problem:
+            if options.arrays == "raise" and not isinstance(problem, NoReference):
+                raise
             where = f"run {header.uid!r}, stream {stream!r}: the frames of {name!r}"
             if options.arrays == "raise":
                 raise BadQuery(
@@ -85,18 +88,20 @@ def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArr
                 ) from None
             warn_caller(f"{where} are left out of references, as {problem}", ExportWarning)
             dataset = dataset.drop_vars(name)
-    return StreamArrays(stream.replace("/", SLASH), savable(dataset), grids)
+    return StreamArrays(group_name(stream), savable(dataset), grids)
 
 
-def _compared(variable: xr.Variable, frames: CellFrames | NoReference) -> FrameGrid:
+def _compared(variable: xr.Variable, frames: CellFrames | FillError) -> FrameGrid:
     """Return the grid of a variable, after comparing its first and last cell with its reader.
 
     Raises
     ------
     NoReference
         If references cannot describe the frames, or a cell or the dtype differs.
+    FillError
+        If a file is missing or cannot be read.
     """
-    if isinstance(frames, NoReference):
+    if isinstance(frames, FillError):
         raise frames
     grid = frame_grid(frames, variable.shape)
     if grid.dtype.newbyteorder("=") != variable.dtype.newbyteorder("="):

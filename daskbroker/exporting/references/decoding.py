@@ -75,10 +75,12 @@ def _unshuffle(data: bytes, codec: Codec, size: int) -> bytes:
 
 def _of_hdf5(data: bytes, codec: Codec, size: int) -> np.ndarray:
     """Decode by the package that other readers use, too; imported only if a file needs it."""
-    from daskbroker_codecs import decode_bitshuffle, decode_lz4
+    from daskbroker_codecs import decode_bitshuffle, decode_lz4, decode_lzf
 
     if codec["id"] == "hdf5_lz4":
         return decode_lz4(data)
+    if codec["id"] == "hdf5_lzf":
+        return decode_lzf(data, codec["size"])
     return decode_bitshuffle(data, codec["elementsize"], codec["packing"])
 
 
@@ -89,6 +91,8 @@ _DECODERS: dict[str, ChunkDecoder] = {
     "blosc": lambda data, codec, size: imagecodecs.blosc_decode(data, out=size),
     "shuffle": _unshuffle,
     "fletcher32": lambda data, codec, size: data[:-4],
+    "gzip": lambda data, codec, size: imagecodecs.gzip_decode(data, out=size),
     "hdf5_lz4": _of_hdf5,
+    "hdf5_lzf": _of_hdf5,
     "hdf5_bitshuffle": _of_hdf5,
 }

@@ -8,7 +8,13 @@ from math import gcd, prod
 
 import numpy as np
 
-from ...assets.handlers.stored_frames import CellFrames, Codec, NoReference, StoredRows
+from ...assets.handlers.stored_frames import (
+    CellFrames,
+    Codec,
+    NoReference,
+    StoredFile,
+    StoredRows,
+)
 
 __all__ = ["FrameGrid", "frame_grid"]
 
@@ -39,7 +45,7 @@ class FrameGrid:
     chunk: tuple[int, ...]
     dtype: np.dtype
     codecs: tuple[Codec, ...]
-    files: Sequence[StoredRows]
+    files: Sequence[StoredFile]
     numbers: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
@@ -77,12 +83,12 @@ def frame_grid(frames: CellFrames, shape: tuple[int, ...]) -> FrameGrid:
     inner = first.shape[1:] if first.chunk is None else first.chunk[1:]
     whole = (len(frames.rows), *frames.cell_shape)
     chunk = _fitted((*_leading(frames, count), *inner), whole, shape)
-    of_chunk = np.broadcast_to(
-        np.expand_dims(numbers[firsts], _inner_axes(ranges)), ranges.shape[:-1]
-    )
+    begins = np.cumsum([0, *(len(file.files) for file in files)])  # in the list of all files
+    of_chunk = np.expand_dims(begins[numbers[firsts]], _inner_axes(ranges)) + ranges[..., 3]
     grid = tuple(-(-size // side) for size, side in zip(shape, chunk))
     return FrameGrid(
-        *(shape, chunk, first.dtype, first.codecs, files),
+        *(shape, chunk, first.dtype, first.codecs),
+        files=[part for file in files for part in file.files],
         numbers=of_chunk.reshape(grid),
         offsets=ranges[..., 0].reshape(grid),
         sizes=ranges[..., 1].reshape(grid),
@@ -153,9 +159,9 @@ def _frames_of_a_chunk(
 def _ranges(
     files: Sequence[StoredRows], numbers: np.ndarray, rows: np.ndarray, count: int
 ) -> np.ndarray:
-    """Return offset, size and filter mask of each chunk.
+    """Return offset, size, filter mask and number of the file of each chunk.
 
-    The shape is ``(chunks along the rows, *grid of a frame, 3)``.
+    The shape is ``(chunks along the rows, *grid of a frame, 4)``.
     """
     parts = []
     order = np.argsort(numbers, kind="stable")
@@ -171,20 +177,24 @@ def _ranges(
 
 
 def _check_ranges(file: StoredRows, ranges: np.ndarray) -> None:
-    offsets, sizes, masks = np.moveaxis(ranges, -1, 0)
+    offsets, sizes, masks, parts = np.moveaxis(ranges, -1, 0)
     missing, left_out = int((offsets < 0).sum()), int((masks[offsets >= 0] != 0).sum())
     if missing:
         raise NoReference(
-            f"{missing:,} chunks of {file.path!r} were never written, so HDF5 has fill values there"
+            f"{missing:,} chunks of {file.path!r} were never written, so readers of it have fill "
+            "values there"
         )
     if left_out:
         raise NoReference(
             f"{left_out:,} chunks of {file.path!r} were written without some of the filters "
             "(filter_mask)"
         )
-    size = file.state[2] if file.state is not None else 0
-    if int((offsets + sizes).max(initial=0)) > size:
-        raise NoReference(f"{file.path!r} has {size:,} bytes, and some frames are beyond that")
+    there = np.array([0 if one.state is None else one.state[2] for one in file.files])
+    beyond = np.flatnonzero((offsets + sizes > there[parts]).ravel())
+    if len(beyond):
+        path, state = file.files[int(parts.ravel()[beyond[0]])]
+        size = 0 if state is None else state[2]
+        raise NoReference(f"{path!r} has {size:,} bytes, and some frames are beyond that")
 
 
 def _fitted(

@@ -24,8 +24,9 @@ from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
+from .file_states import write_states
 from .grids import FrameGrid
-from .locations import location_of
+from .locations import QUOTED, location_of
 
 if TYPE_CHECKING:
     from ...header import Header
@@ -36,7 +37,13 @@ MARKS = ("snapshots",)
 """Names in every folder that is a repository."""
 LOCAL = "file"
 SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
-WRAPPED = {"zlib": "Zlib", "bz2": "BZ2", "shuffle": "Shuffle", "fletcher32": "Fletcher32"}
+WRAPPED = {
+    "zlib": "Zlib",
+    "gzip": "GZip",
+    "bz2": "BZ2",
+    "shuffle": "Shuffle",
+    "fletcher32": "Fletcher32",
+}
 """Names of the classes by which Zarr wraps codecs of numcodecs."""
 
 
@@ -63,6 +70,7 @@ def write_icechunk(header: Header, place: Destination, options: ExportOptions) -
             warnings.filterwarnings("ignore", category=UserWarning)
             warnings.filterwarnings("ignore", message=".*[Zz]arr.*")
             _write(header, streams, temporary, options)
+        write_states(temporary, streams, options.to)
         for stream in streams:
             stream.check_files()
     yield target
@@ -127,7 +135,8 @@ def _write_stream(
 def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
     """Return the attributes with the names of non-dimension coordinates, as xarray writes them."""
     data = stream.dataset[name]
-    beside = [str(c) for c in data.coords if c not in data.dims]
+    # Names with spaces cannot be told, as for netCDF.
+    beside = [str(c) for c in data.coords if c not in data.dims and " " not in str(c)]
     return {**attrs, **({"coordinates": " ".join(sorted(beside))} if beside else {})}
 
 
@@ -174,6 +183,8 @@ def _codec(codec: Codec, itemsize: int) -> Any:
             return zarr.codecs.BloscCodec(typesize=itemsize, **config)
         case "hdf5_lz4":
             return for_zarr.LZ4Codec()
+        case "hdf5_lzf":
+            return for_zarr.LZFCodec(**config)
         case "hdf5_bitshuffle":
             return for_zarr.BitshuffleCodec(**config)
     return getattr(wrapped, WRAPPED[codec["id"]])(**config)
@@ -185,6 +196,8 @@ def _codec(codec: Codec, itemsize: int) -> Any:
 def _quoted(location: str) -> str:
     """Return a location with its path quoted, as Icechunk reads locations as URLs."""
     scheme, _, rest = location.partition("://")
+    if scheme in QUOTED:  # it is already
+        return location
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host}{slash}{quote(path)}"
 
@@ -216,11 +229,16 @@ def _container(prefix: str) -> Any:
     import icechunk
 
     scheme = urlsplit(prefix).scheme
+    if scheme in QUOTED and urlsplit(prefix).port is not None:
+        raise BadQuery(
+            f"Icechunk reads {prefix!r} without its port, so it finds no file there: export to "
+            "'references', or name a URL without a port by to="
+        )
     made = {
         LOCAL: lambda: icechunk.local_filesystem_store(prefix.removeprefix("file://")),
         "s3": icechunk.s3_store,
         "gs": icechunk.gcs_store,
-        "http": icechunk.http_store,
+        "http": lambda: icechunk.http_store({"allow_http": "true"}),
         "https": icechunk.http_store,
     }
     if scheme not in made:

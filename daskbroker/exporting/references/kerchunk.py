@@ -26,6 +26,7 @@ from ...views.dataset.attributes import root_attrs
 from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
+from .file_states import KEY, file_states, write_states
 from .grids import FrameGrid
 from .inline import InlineArray, attributes_of, encoded_variables, inline_array
 from .locations import location_of
@@ -105,7 +106,11 @@ class _Group:
         for path, array, urls in self.arrays:
             for place, value in _references(array, urls):
                 refs[f"{path}/{'.'.join(map(str, place)) or '0'}"] = value
-        return {"version": 1, "refs": refs}
+        return {"version": 1, "refs": refs, KEY: file_states(self._streams, self._to)}
+
+    def write_states(self, folder: Path) -> None:
+        """See :func:`.file_states.write_states`."""
+        write_states(folder, self._streams, self._to)
 
     @property
     def consolidated(self) -> dict[str, Any]:
@@ -178,6 +183,7 @@ def write_references(header: Header, place: Destination, options: ExportOptions)
     if as_parquet:
         with storing(target), replacing_folder(target, (".zmetadata",)) as temporary:
             _write_parquet(group, temporary)
+            group.write_states(temporary)
             group.check_files()
     else:
         with storing(target), replacing(target) as temporary:

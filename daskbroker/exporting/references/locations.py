@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from ...assets.handlers.stored_frames import NoReference
 from ...core.errors import BadQuery
 
-__all__ = ["location_of"]
+__all__ = ["QUOTED", "location_of"]
+
+QUOTED = ("http", "https")
+"""Schemes whose URLs have quoted paths; with others fsspec takes paths as they are."""
 
 
 def location_of(path: str, to: Mapping[str, str] | None) -> str:
@@ -44,7 +48,9 @@ def _mapped(path: str, to: Mapping[str, str]) -> str:
     for folder in sorted(to, key=len, reverse=True):
         begin = folder.rstrip("/") + "/"
         if path.startswith(begin):
-            return f"{to[folder].rstrip('/')}/{path[len(begin) :]}"
+            place, rest = to[folder].rstrip("/"), path[len(begin) :]
+            is_quoted = place.partition("://")[0] in QUOTED
+            return f"{place}/{quote(rest, errors='surrogateescape') if is_quoted else rest}"
     raise BadQuery(
         f"to= has no folder that contains {path!r}; it has "
         f"{', '.join(map(repr, to)) or 'none'}. {{'/': '/'}} leaves all others as they are"

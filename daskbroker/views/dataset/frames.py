@@ -9,6 +9,7 @@ import xarray as xr
 
 from ...assets.access import FileAccess
 from ...assets.handlers.stored_frames import CellFrames, NoReference
+from ...core.errors import FillError
 from ...core.run_plan import RunPlan
 from ..options import ViewOptions
 from ..table.opening import Runs
@@ -28,26 +29,21 @@ class DatasetFrames:
     dataset
         Dataset with xarray's own lazy arrays.
     frames
-        Bytes of files that the cells of each external variable are, or why that cannot be told.
+        Bytes of files that the cells of each external variable are, or why that cannot be told: a
+        ``NoReference``, or the error of a file that is missing or cannot be read.
     """
 
     dataset: xr.Dataset
-    frames: Mapping[str, CellFrames | NoReference]
+    frames: Mapping[str, CellFrames | FillError]
 
 
 def dataset_frames(
     plan: RunPlan, stream: str, runs: Runs, options: ViewOptions, files: FileAccess
 ) -> DatasetFrames:
-    """Return the Dataset of one stream, as :func:`.opening.dataset` does, and its frames.
-
-    Raises
-    ------
-    FillError
-        If a file is missing or cannot be read.
-    """
+    """Return the Dataset of one stream, as :func:`.opening.dataset` does, and its frames."""
     made = assembly(plan, stream, runs, options, options.filling(plan, files, runs), chunks=None)
     (loaded,) = load([made.loading])
-    found: dict[str, CellFrames | NoReference] = {}
+    found: dict[str, CellFrames | FillError] = {}
     count = len(made.rows)
     for name, column in made.external.items() if count else ():
         pieces, order = made.rows.pieces(0, count)
@@ -56,6 +52,6 @@ def dataset_frames(
             if column.declared.shape is None:
                 raise NoReference("cells have no common shape")
             found[name] = column.frames(block)
-        except NoReference as error:
+        except FillError as error:
             found[name] = error
     return DatasetFrames(made.dataset(loaded), found)

@@ -9,32 +9,36 @@ cells                           form
 =============================== ==================================================================
 flat arrays of numbers of       padded along a dimension ``<name>_dim_0`` with NaN, or 0 for whole
 differing lengths               numbers and booleans; ``<name>_length`` has the length of each, -1
-                                if there is no cell. Attribute ``ragged``: the lengths' name.
+                                if there is no cell. Attribute ``ragged``: the lengths' name, which
+                                ends in a number if another variable has it.
 anything else (lists of text,   JSON text. Attribute ``form``: ``"json"``.
 mappings, mixed types, integers
 beyond 2**53 that are objects,
 text with null characters or
 halves of characters)
-names with ``/``                ``%2F`` in its place: files have groups by it
+names with ``/``                ``%2F`` in its place: files have groups by it; see
+                                :mod:`daskbroker.core.group_names`. Attribute ``names`` of the
+                                Dataset: ``"escaped"``.
 =============================== ==================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ...core.documents import is_unicode, normalize, to_json
+from ...core.group_names import group_name, of_group_name
 from ...core.json_text import from_extended_json
 from ...core.leaves import EXACT_INTEGER
 
-__all__ = ["SLASH", "cells_restored", "savable"]
+__all__ = ["cells_restored", "savable"]
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
-SLASH = "%2F"
+NAMES, ESCAPED = "names", "escaped"
 SIMPLE = ({str}, {bool}, {bytes}, {int}, {float})
 """Types of cells that xarray's writers accept in arrays of objects, None beside them allowed."""
 
@@ -53,37 +57,47 @@ def savable(dataset: Any) -> Any:
     """
     if isinstance(dataset, xr.DataTree):
         return dataset.map_over_datasets(savable)
-    dataset = _renamed(dataset, "/", SLASH)
+    if NAMES not in dataset.attrs:  # which a Dataset has that is in this form already
+        dataset = _renamed(dataset, group_name)
     found = dataset
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "OU" and name not in dataset.xindexes:
             values = variable.values
             if variable.dtype.kind == "U" and all(map(_is_storable, values.ravel().tolist())):
                 continue
-            changed = _written(str(name), variable, values)
+            changed = _written(str(name), variable, values, {*found.variables, *found.dims})
             is_coordinate = name in dataset.coords
             found = found.drop_vars(name)
             found = found.assign_coords(changed) if is_coordinate else found.assign(changed)
     return found
 
 
-def _renamed(dataset: xr.Dataset, old: str, new: str) -> xr.Dataset:
-    """Replace `old` by `new` in the names of variables and dimensions."""
-    names = {*dataset.variables, *dataset.dims}
-    return dataset.rename(
-        {n: n.replace(old, new) for n in names if isinstance(n, str) and old in n}
-    )
+def _renamed(dataset: xr.Dataset, by: Callable[[str], str]) -> xr.Dataset:
+    """Rename variables and dimensions, and note whether names are now as files have them."""
+    names = {name: by(name) for name in {*dataset.variables, *dataset.dims} if type(name) is str}
+    changed = {old: new for old, new in names.items() if old != new}
+    if not changed:
+        return dataset
+    found = dataset.rename(changed)
+    attrs = {key: value for key, value in dataset.attrs.items() if key != NAMES}
+    found.attrs = {**attrs, NAMES: ESCAPED} if by is group_name else attrs
+    return found
 
 
-def _written(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, Any]:
-    """Return the variables, by name, that are written for a variable of objects."""
+def _written(
+    name: str, variable: xr.Variable, values: np.ndarray, taken: Collection[Any]
+) -> dict[str, Any]:
+    """Return the variables, by name, that are written for a variable of objects.
+
+    New ones get names that are not among those that are taken.
+    """
     cells = [cell for cell in values.ravel() if not _is_missing(cell)]
     types = set(map(type, cells))
     if not cells or (types in SIMPLE and all(map(_is_storable, cells))):
         # Give the computed values, as xarray's writers warn of Dask arrays of objects.
         return {name: (variable.dims, values, variable.attrs)}
     if values.ndim == 1 and all(map(_is_flat, cells)) and _have_one_dtype(cells):
-        return _padded(name, variable, values)
+        return _padded(name, variable, values, taken)
     texts = np.array(
         [to_json(normalize(cell, f"variable {name}")) for cell in values.ravel()], dtype=object
     )
@@ -122,7 +136,17 @@ def _are_numbers(cell: Any) -> bool:
     return isinstance(cell, list) and {int, float, bool}.issuperset(map(type, cell))
 
 
-def _padded(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, Any]:
+def _free(name: str, taken: Collection[Any]) -> str:
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    return found
+
+
+def _padded(
+    name: str, variable: xr.Variable, values: np.ndarray, taken: Collection[Any]
+) -> dict[str, Any]:
     arrays = [None if _is_missing(cell) else np.asarray(cell) for cell in values]
     dtypes = {array.dtype for array in arrays if array is not None and array.size}
     dtype = np.result_type(*dtypes) if dtypes else np.dtype(np.float64)
@@ -132,10 +156,14 @@ def _padded(name: str, variable: xr.Variable, values: np.ndarray) -> dict[str, A
     for row, array in zip(out, arrays):
         if array is not None:
             row[: len(array)] = array
-    attrs = {**variable.attrs, RAGGED: f"{name}_length"}
+    beside = _free(f"{name}_length", taken)
     return {
-        name: ((*variable.dims, f"{name}_dim_0"), out, attrs),
-        f"{name}_length": (variable.dims, lengths),
+        name: (
+            (*variable.dims, _free(f"{name}_dim_0", taken)),
+            out,
+            {**variable.attrs, RAGGED: beside},
+        ),
+        beside: (variable.dims, lengths),
     }
 
 
@@ -150,7 +178,9 @@ def cells_restored(dataset: xr.Dataset) -> xr.Dataset:
                 cells = _unpadded(variable.values, counts.values)
                 dataset = _replaced(dataset, name, cells, counts.dims)
                 dataset = dataset.drop_vars(variable.attrs[RAGGED])
-    return _renamed(dataset, SLASH, "/")
+    if dataset.attrs.get(NAMES) == ESCAPED:
+        return _renamed(dataset, of_group_name)
+    return _renamed(dataset, lambda name: name.replace("%2F", "/"))  # of an earlier version
 
 
 def _replaced(dataset: xr.Dataset, name: Any, values: np.ndarray, dims: Any) -> xr.Dataset:

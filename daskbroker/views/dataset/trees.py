@@ -8,6 +8,7 @@ from typing import Any
 import xarray as xr
 
 from ...assets.access import FileAccess
+from ...core.group_names import group_name
 from ...core.run_plan import RunPlan
 from ..missing import check_fill_names
 from ..options import ViewOptions
@@ -22,8 +23,12 @@ __all__ = ["tree", "tree_of_runs"]
 def tree(
     nodes: Mapping[str, xr.Dataset], attrs: Mapping[str, Any], name: str | None
 ) -> xr.DataTree:
-    """Return a tree of one level, whose root has these attributes."""
-    root = xr.DataTree(xr.Dataset(attrs=attrs), name=name)
+    """Return a tree of one level, whose root has these attributes.
+
+    The name of the root, a uid or a stream, may have a slash, as names of nodes may not.
+    """
+    label = None if name is None else group_name(name)
+    root = xr.DataTree(xr.Dataset(attrs=attrs), name=label)
     # ``DataTree.from_dict`` and the parameter ``children`` would copy each node twice.
     root.children = {key: xr.DataTree(node) for key, node in nodes.items()}
     return root

@@ -13,6 +13,7 @@ from xarray.indexes import PandasMultiIndex
 
 from ...core.documents import Document, normalize
 from ...core.errors import BadDocument
+from ...core.group_names import of_group_name
 from ...core.listing import listed
 from ...core.schema import datetime_to_posix, posix_to_datetime
 from ..dataset.attributes import DOCUMENTED, attrs
@@ -67,8 +68,9 @@ def dataset_to_stream(
     ----------
     dataset
         Dataset, computed piece by piece along the dask chunks of the dimension of its events, or
-        DataTree, which becomes a run with one stream per child node. Attributes of its root that
-        are not of daskbroker are kept in the start document, below ``derived_from``.
+        DataTree, which becomes a run with one stream per child node; see
+        :mod:`daskbroker.core.group_names` for streams whose names have a ``/``. Attributes of its
+        root that are not of daskbroker are kept in the start document, below ``derived_from``.
     header, stream, uid, time, provenance, scheduler
         As for :func:`table_to_stream`. Without a header, the run that ``dataset.attrs`` describe
         is the origin.
@@ -96,8 +98,9 @@ def dataset_to_stream(
         yield "stop", run.stop()
         return
     counts, last_time = {}, 0.0
-    for name, node in dataset.children.items():
-        part = replace(run, stream=name, part=f"{name} ")
+    for child, node in dataset.children.items():
+        name = of_group_name(child)
+        part = replace(run, stream=name, part=f"{child} ")
         yield from _stream(part, node.to_dataset(), scheduler)
         counts[name], last_time = part.count, max(last_time, part.last_time)
     run.last_time = last_time

@@ -133,6 +133,9 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
             If `arrays` is not valid; with ``"raise"``, also when a partition with such a column
             is computed.
         """
+        # Text may have halves of characters. Dask opens files with these options.
+        options = {"errors": "backslashreplace", **(kwargs.pop("storage_options", None) or {})}
+        kwargs["storage_options"] = options
         return dd.DataFrame.to_csv(_writing.without_arrays(self, arrays), filename, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:

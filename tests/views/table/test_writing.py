@@ -125,6 +125,7 @@ def test_csv_never_holds_what_numpy_prints(cut, tmp_path):
 
 
 def test_csv_holds_mixed_values(cut, tmp_path):
-    table = table_of(cut, {"odd": [1, "a", None]})
+    table = table_of(cut, {"odd": [1, "a", None], "half": ["a", "\ud800", "ü"]})
     table.to_csv(tmp_path / "a.csv", single_file=True)
+    assert pd.read_csv(tmp_path / "a.csv")["half"].tolist() == ["a", "\\ud800", "ü"]
     assert pd.read_csv(tmp_path / "a.csv")["odd"].tolist()[:2] == ["1", "a"]

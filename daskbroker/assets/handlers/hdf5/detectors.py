@@ -130,9 +130,7 @@ class Xspress3(BlockHandler):
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source = self._source()
-        columns = dict(datums.columns)
-        channels = Datums({"channel": columns.pop("channel", [])}, datums.count).integers("channel")
-        frames = Datums(columns, datums.count).integers("frame")
+        channels, frames = _channels_and_frames(datums)
         axes = axes_of(roi, source.shape[2:])
         out = np.empty((datums.count, *shape_of(axes)), source.dtype.newbyteorder("="))
         for channel in np.unique(channels).tolist():
@@ -152,6 +150,17 @@ class Xspress3(BlockHandler):
     def frames_there(self, datums: Datums) -> FramesThere | None:
         return FramesThere(self._source().shape[0], "frame")
 
+    def frames_of(self, datums: Datums) -> CellFrames:
+        source = self._source()
+        channels, frames = _channels_and_frames(datums)
+        outside = (channels < 1) | (channels > source.shape[1]) | (frames >= source.shape[0])
+        if outside.any():
+            raise NoReference(f"{source.name!r} of {source.shape} does not have all cells")
+        stored, which, rows = source.locate(frames)
+        used, numbers = np.unique(np.stack([which, channels]), axis=1, return_inverse=True)
+        lanes = [stored[place].channel(channel - 1) for place, channel in used.T.tolist()]
+        return cell_frames(lanes, numbers.ravel(), rows, 1, False)
+
     def _source(self) -> Rows:
         source = self._datasets.get(self._key, self.readable)
         if len(source.shape) != 3:
@@ -162,6 +171,12 @@ class Xspress3(BlockHandler):
 
     def refresh(self) -> bool:
         return self._datasets.refresh()
+
+
+def _channels_and_frames(datums: Datums) -> tuple[np.ndarray, np.ndarray]:
+    columns = dict(datums.columns)
+    channels = Datums({"channel": columns.pop("channel", [])}, datums.count).integers("channel")
+    return channels, Datums(columns, datums.count).integers("frame")
 
 
 class FlyScan(BlockHandler):

@@ -20,6 +20,7 @@ from .filters import (
     FLETCHER32,
     LZ4,
     LZ4_INSIDE,
+    LZF,
     SHUFFLE,
     ZSTD,
     ZSTD_INSIDE,
@@ -121,6 +122,11 @@ def _bitshuffle(values: Values) -> Codec | None:
     return {"id": "hdf5_bitshuffle", "elementsize": values[2], "packing": chosen}
 
 
+def _lzf(values: Values) -> Codec | None:
+    """Return the codec with the size of a chunk, which LZF does not tell itself."""
+    return {"id": "hdf5_lzf", "size": values[2]} if len(values) > 2 else None
+
+
 _CODECS: dict[int, Callable[[Values], Codec | None]] = {
     DEFLATE: lambda values: {"id": "zlib", "level": values[0] if values else 6},
     SHUFFLE: lambda values: {"id": "shuffle", "elementsize": values[0]},
@@ -128,6 +134,7 @@ _CODECS: dict[int, Callable[[Values], Codec | None]] = {
     BZIP2: lambda values: {"id": "bz2", "level": values[0] if values else 9},
     BLOSC: _blosc,
     LZ4: lambda values: {"id": "hdf5_lz4"},
+    LZF: _lzf,
     ZSTD: lambda values: {"id": "zstd", "level": values[0] if values else 3},
     BITSHUFFLE: _bitshuffle,
 }
