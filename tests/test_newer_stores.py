@@ -67,7 +67,7 @@ def test_an_sqlite_file_of_another_program(tmp_path, mode):
         connection.execute("CREATE TABLE theirs (a)")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreDamaged, match="not of daskbroker"):
+    with pytest.raises(StoreDamaged, match="not one of daskbroker"):
         daskbroker.connect(tmp_path, mode=mode)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
