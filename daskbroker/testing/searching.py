@@ -161,8 +161,8 @@ class SearchConformance(Conformance):
             ({"reason": "stuck"}, "stop documents have it: stop={'reason': …}"),
             ({"det": 1}, "it is a data key: data_key='det'"),
             ({"stop": {"exit_statu": "fail"}}, "the nearest there is: 'exit_status'"),
-            ({"data_key": "dett"}, "no data key of the newest .*the nearest there is: 'det'"),
-            ({"descriptor": {"nam": "primary"}}, "no key of descriptor .*there is: 'name'"),
+            ({"data_key": "dett"}, "not a data key of the newest .*the nearest there is: 'det'"),
+            ({"descriptor": {"nam": "primary"}}, "not a key of descriptor .*there is: 'name'"),
             ({"plan_name": ["scan", "count"]}, r"{'plan_name': {'\$in': \[…\]}}"),
             ({"exit_status": ("fail", "abort")}, r"{'exit_status': {'\$in': \[…\]}}"),
             (
