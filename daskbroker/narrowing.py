@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from .core.callers import quiet_thread
 from .core.errors import AmbiguousUID, BadQuery, RunNotFound
 from .core.listing import listed
 from .core.query import compile_query
@@ -50,7 +51,7 @@ def named_run(results: Results, uid: str) -> Header:
     beginning = {"$gte": uid, "$lt": uid + "\U0010ffff"}
     found = []
     if len(uid) >= LEAST_PREFIX:
-        found = list(islice(_of_uid(results, beginning), MOST_SHOWN))
+        found = _of_uid(results, beginning)
     if not found:
         raise RunNotFound(f"none of these runs has the uid {uid!r:.200}")
     if len(found) > 1:
@@ -79,5 +80,7 @@ def has_run(results: Results, run: object) -> bool:
         return False
 
 
-def _of_uid(results: Results, condition: dict[str, str]) -> Results:
-    return results.narrowed(Search(queries=(compile_query({"uid": condition}),)))
+def _of_uid(results: Results, condition: dict[str, str]) -> list[Header]:
+    found = results.narrowed(Search(queries=(compile_query({"uid": condition}),)))
+    with quiet_thread():  # nobody has searched for this: there is nothing to hint at
+        return list(islice(found, MOST_SHOWN))

@@ -13,7 +13,7 @@ from typing import Any
 
 from .core.asked_types import asked_values, in_other_type, type_name, types_of
 from .core.bad_runs import BadRun
-from .core.callers import warn_caller
+from .core.callers import is_quiet, warn_caller
 from .core.errors import SearchWarning
 from .core.listing import listed, nearest
 from .core.operators import is_operators
@@ -139,8 +139,9 @@ class SearchHints:
         return f"the nearest there is: {nearest(self._known.of(kind), path)!r}"
 
     def _tell(self, what: tuple[str, str], text: str) -> None:
-        self._told.add(what)
-        warn_caller(text, SearchWarning)
+        if not is_quiet():
+            self._told.add(what)
+            warn_caller(text, SearchWarning)
 
 
 class _KnownKeys:

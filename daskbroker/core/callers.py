@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet_thread", "warn", "warn_caller"]
+__all__ = ["is_quiet", "quiet_thread", "warn", "warn_caller"]
 
 PACKAGE = __name__.partition(".")[0]
 _thread = threading.local()
@@ -28,9 +28,14 @@ def quiet_thread() -> Iterator[None]:
         _thread.quiet = before
 
 
+def is_quiet() -> bool:
+    """Whether this thread is in a :func:`quiet_thread`."""
+    return bool(getattr(_thread, "quiet", False))
+
+
 def warn(text: str, category: type[Warning], stacklevel: int = 1) -> None:
     """Issue a warning as :func:`warnings.warn`, unless this thread is quiet."""
-    if not getattr(_thread, "quiet", False):
+    if not is_quiet():
         warnings.warn(text, category, stacklevel=stacklevel + 1)
 
 

@@ -47,18 +47,22 @@ def test_searches_narrow_one_another(db):
 
 
 def test_the_two_interfaces_of_a_search_have_its_runs(db):
-    one = db.v2.search({"uid": "plain-run"})
+    one = db.v2.search({"sample": "Ag"})
     v1 = one.v1
-    assert v1[-1].uid == v1["plain"].uid == v1["p"].uid == v1[-1:][0].uid == "plain-run"
-    assert [run.uid for run in v1()] == list(v1.v2) == ["plain-run"]
-    for key, error in (("frames", KeyError), (6, KeyError), (-2, IndexError)):
-        with pytest.raises(error):
+    assert v1[-1].uid == v1["confi"].uid == v1["c"].uid == v1[-1:][0].uid == "configured"
+    assert [run.uid for run in v1()] == list(v1.v2) == ["configured"]
+    for key, error, told in (
+        ("frames", KeyError, "frames"),
+        (6, KeyError, "has the scan_id 6"),
+        (-2, IndexError, "too far back"),
+    ):
+        with pytest.raises(error, match=told):
             v1[key]
     assert db.v1[6].uid == "frames"
     assert list(v1(plan_name="scan")) == []
     again = pickle.loads(pickle.dumps(v1))
-    assert [run.uid for run in again()] == ["plain-run"]
-    assert list(one.search({"sample": "Ag"}).v1()) == []
+    assert [run.uid for run in again()] == ["configured"]
+    assert list(one.search({"scan_id": 6}).v1()) == []
     assert db.v2.v1 is db.v1
     assert db.v1.v2 is db.v2
 
@@ -66,7 +70,7 @@ def test_the_two_interfaces_of_a_search_have_its_runs(db):
         return {**doc, "mark": 1}
 
     db.v1.prepare_hook = mark
-    assert db.v2.search({"uid": "plain-run"}).v1[-1].start["mark"] == 1
+    assert db.v2.search({"sample": "Ag"}).v1[-1].start["mark"] == 1
 
 
 def test_an_empty_text_finds_everything(db):
