@@ -281,10 +281,10 @@ def test_a_file_that_holds_something_else_gets_no_name(db, tmp_path, monkeypatch
         owner = getattr(owner, part)
     compare = getattr(owner, last)
 
-    def spoiled(*args):
+    def spoiled(*args, **options):
         path = next(a for a in args if hasattr(a, "with_name") and a.name.endswith(".part"))
         spoil(path)
-        return compare(*args)
+        return compare(*args, **options)
 
     monkeypatch.setattr(owner, last, spoiled)
     with pytest.raises(

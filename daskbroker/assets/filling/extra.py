@@ -60,7 +60,9 @@ def extra_frames(
     """
     if frames is None or frames.per_event < 1 or not len(datums):
         return None
-    place = int(np.max(datums.integers(frames.name)))
+    # Only that column: datums may have others, such as the channel of a spectrum.
+    column = {name: cells for name, cells in datums.columns.items() if name == frames.name}
+    place = int(np.max(Datums(column, datums.count).integers(frames.name)))
     if frames.frames > frames.up_to(place):
         place = max(place, _last_place(target, references, resource, frames.name))
     told = frames.up_to(place)
