@@ -60,7 +60,8 @@ def extra_frames(
     """
     if frames is None or frames.per_event < 1 or not len(datums):
         return None
-    place = int(np.max(datums.integers(frames.name)))
+    places = Datums({frames.name: datums.columns[frames.name]}, len(datums))  # of several keywords
+    place = int(np.max(places.integers(frames.name)))
     if frames.frames > frames.up_to(place):
         place = max(place, _last_place(target, references, resource, frames.name))
     told = frames.up_to(place)
