@@ -71,7 +71,7 @@ def test_the_command_line(uri):
     assert docs[0][1]["uid"][:8] in listed.stdout
     absent = run_python("-m", "daskbroker", "ls", "--db", f"{uri}-absent")
     assert absent.returncode != 0
-    assert "there is no" in absent.stderr
+    assert "does not exist" in absent.stderr
     assert not os.path.exists(f"{uri}-absent".removeprefix("log://"))
 
 

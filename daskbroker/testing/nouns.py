@@ -264,7 +264,7 @@ class NounConformance(Conformance):
         for name, doc, problem in (
             ("start", None, "a document is a mapping, not NoneType"),
             ("start", [1], "a document is a mapping, not list"),
-            ("nonsense", {}, "'nonsense' is no name of a document"),
+            ("nonsense", {}, "'nonsense' is not a document name"),
             (5, {}, "5 is not a document name"),
             ("event", {}, "event document: lacks '"),
         ):

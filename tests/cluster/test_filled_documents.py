@@ -174,7 +174,8 @@ def test_some_blocks_ahead_and_no_more(db, client):
 
 def test_tasks_have_short_names(db, client):
     insert_all(db, squares_run(12))
-    with dask.config.set(EACH_ALONE):
+    settings = {"daskbroker.prefetch": 4, "daskbroker.prefetch-bytes": 4 * FRAME}
+    with dask.config.set(settings):  # so that there are tasks ahead of what is given
         documents = db[-1].documents(handler_registry={"SQUARES": Counted})
         while next(documents)[0] != "event":
             pass

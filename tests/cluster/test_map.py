@@ -126,7 +126,7 @@ def test_a_portable_run_is_the_same_run(db):
     assert there.dataset("dark").compute().identical(header.dataset("dark").compute())
     assert list(there.documents()) == list(header.documents())
     assert there.db[header.uid] == header
-    with pytest.raises(daskbroker.DaskbrokerError, match="read only"):
+    with pytest.raises(daskbroker.DaskbrokerError, match="read-only"):
         there.db.insert("start", {"uid": "x" * 8, "time": 0.0})
 
 

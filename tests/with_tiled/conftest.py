@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 
@@ -15,16 +16,19 @@ KEY = "abc123"
 @contextmanager
 def running(command, url, **environment):
     """A server that answers; ended with the block."""
-    with subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    # It writes a line for each request, and would stop at a full pipe that nobody reads.
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
         try:
             for _ in range(600):
-                assert process.poll() is None, process.stdout.read()
+                assert process.poll() is None, output.seek(0) or output.read()
                 try:
                     httpx.get(f"{url}/healthz", timeout=5).raise_for_status()
                     break

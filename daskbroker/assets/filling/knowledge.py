@@ -161,7 +161,7 @@ def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
     one = some[0]
     text = (
         f"path {one.path!r}: there are {one.there:,} frames, and the documents of the run tell of "
-        f"{one.told:,}; the others are in no event"
+        f"{one.told:,}; the others are in no event of this run"
     )
     if not one.per_event:
         return f"{text}, as those of an aborted run"

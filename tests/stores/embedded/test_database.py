@@ -104,7 +104,7 @@ def test_a_foreign_sqlite_file_is_left_alone(tmp_path):
     with sqlite3.connect(tmp_path / "daskbroker.sqlite") as connection:
         connection.execute("CREATE TABLE header (x)")
     connection.close()
-    with pytest.raises(StoreDamaged, match="not of daskbroker"):
+    with pytest.raises(StoreDamaged, match="not one of daskbroker"):
         daskbroker.connect(tmp_path)
 
 
