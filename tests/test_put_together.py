@@ -151,7 +151,7 @@ def test_a_pickle_makes_no_store_anew(by_hand, tmp_path, log_package):
             pickled = pickle.dumps(db)
         path = Path(str(uri).removeprefix("log://"))
         os.rename(path, tmp_path / "elsewhere")
-        with pytest.raises(FileNotFoundError, match="there is no|does not exist"):
+        with pytest.raises(FileNotFoundError, match=r"there is no|does not exist"):
             pickle.loads(pickled)
         assert not path.exists()
         os.rename(tmp_path / "elsewhere", path)

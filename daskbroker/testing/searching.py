@@ -256,7 +256,7 @@ class SearchConformance(Conformance):
         with pytest.raises(AmbiguousUID, match="run-0-of-these, run-0-of-those"):
             "run-0" in searched  # noqa: B015
         for key in (None, 1.5, slice(-1, None), [header.uid]):
-            with pytest.raises(TypeError, match="by uid|needs the uid"):
+            with pytest.raises(TypeError, match=r"by uid|needs the uid"):
                 key in searched  # noqa: B015
 
     def test_runs_in_results(self, searched: Any) -> None:
