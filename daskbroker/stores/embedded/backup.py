@@ -14,7 +14,6 @@ import errno
 import os
 import shutil
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import BinaryIO
 
 from ...core.damage import Damage
 from ...core.errors import StoreError, StoreExists, StoreFull, StoreReadOnly
+from ...core.unfinished import unfinished
 from ..backing_up import BackupReport
 from .database import FILE_NAME, Database
 
@@ -63,7 +63,7 @@ class EmbeddedBackup:
             raise StoreExists(f"{target} already exists; it was not changed")
         if target.is_relative_to(self.database.root):
             raise StoreError(f"{target} is inside of the store at {self.database.root}")
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        temporary = unfinished(target)
         report = BackupReport(target)
         try:
             with _target_errors(target):
