@@ -128,28 +128,34 @@ class FlatTable:
 
 def _without_arrow_times(part: pd.DataFrame) -> pd.DataFrame:
     """Return the part with Arrow's instants and durations as pandas' own, in the index too."""
-    columns = {place: _own(part.iloc[:, place]) for place in range(part.shape[1])}
-    if any(values is not part.iloc[:, place] for place, values in columns.items()):
-        names, attrs = part.columns, part.attrs
-        part = pd.DataFrame(columns, index=part.index)
-        part.columns, part.attrs = names, attrs
-    if part.index.nlevels > 1:
-        levels = [_own(part.index.get_level_values(n)) for n in range(part.index.nlevels)]
-        return part.set_axis(pd.MultiIndex.from_arrays(levels, names=part.index.names))
-    return part.set_axis(_own(part.index))
+    places = [place for place, dtype in enumerate(part.dtypes) if _is_arrow_time(dtype)]
+    if places:
+        part = part.copy(deep=False)
+        for place in places:
+            part.isetitem(place, _own(part.iloc[:, place]))
+    index = part.index
+    if not isinstance(index, pd.MultiIndex):
+        return part.set_axis(_own(index)) if _is_arrow_time(index.dtype) else part
+    if not any(map(_is_arrow_time, index.dtypes)):
+        return part
+    levels = [index.get_level_values(number) for number in range(index.nlevels)]
+    own = [_own(level) if _is_arrow_time(level.dtype) else level for level in levels]
+    return part.set_axis(pd.MultiIndex.from_arrays(own, names=index.names))
+
+
+def _is_arrow_time(dtype: Any) -> bool:
+    return isinstance(dtype, pd.ArrowDtype) and dtype.kind in "mM"
 
 
 def _own(values: Any) -> Any:
-    """Return instants and durations of Arrow's dtypes as pandas' own, anything else unchanged."""
-    dtype = values.dtype
-    if not isinstance(dtype, pd.ArrowDtype) or dtype.kind not in "mM":
-        return values
-    kind = dtype.pyarrow_dtype
+    """Return instants or durations of one of Arrow's dtypes as pandas' own."""
+    kind = values.dtype.pyarrow_dtype
     if pa.types.is_date(kind):
         return values.astype("datetime64[s]")
     zone = getattr(kind, "tz", None)
     if zone is None:
-        return values.astype(f"{'timedelta' if dtype.kind == 'm' else 'datetime'}64[{kind.unit}]")
+        duration = values.dtype.kind == "m"
+        return values.astype(f"{'timedelta' if duration else 'datetime'}64[{kind.unit}]")
     return values.astype(pd.DatetimeTZDtype(kind.unit, zone))
 
 
