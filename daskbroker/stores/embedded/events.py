@@ -60,7 +60,7 @@ class EmbeddedEventStore(JournalledEventStore):
     def _begin(self) -> None:
         super()._begin()
         self._journal = Journal(self.reader)
-        self._lanes: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
+        self._sequences: BoundedDict[tuple[str, str, str], RowSequence] = BoundedDict()
         self._put_off: dict[int, tuple[int, int]] = {}
         self._unsure = False
         """Whether the last transaction on a sequence was interrupted before its end."""
@@ -162,13 +162,13 @@ class EmbeddedEventStore(JournalledEventStore):
 
     def put_asset(self, layout: Layout, doc: Mapping[str, Any], run: str) -> None:
         """See :meth:`EventStore.put_asset`."""
-        with self._writing(layout, run, run) as (connection, lane):
-            self._journal.append(connection, lane, [doc])
+        with self._writing(layout, run, run) as (connection, sequence):
+            self._journal.append(connection, sequence, [doc])
             connection.execute(
                 "INSERT OR IGNORE INTO asset VALUES (NULL, ?, ?, ?)",
                 (storable(doc["uid"]), layout.kind, self._known_run(run)),
             )
-        self._seal_if_full(lane)
+        self._seal_if_full(sequence)
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         """See :meth:`EventStore.find_asset_run`."""
@@ -188,34 +188,34 @@ class EmbeddedEventStore(JournalledEventStore):
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
     ) -> None:
         """See :meth:`EventStore.append`."""
-        with self._writing(layout, owner, run) as (connection, lane):
-            self._journal.append(connection, lane, rows)
-        self._seal_if_full(lane)
+        with self._writing(layout, owner, run) as (connection, sequence):
+            self._journal.append(connection, sequence, rows)
+        self._seal_if_full(sequence)
 
-    def _seal_if_full(self, lane: RowSequence) -> None:
+    def _seal_if_full(self, sequence: RowSequence) -> None:
         """Seal the journal of a sequence if it has reached the limits.
 
         If that fails, a warning is logged and no error raised: the rows are stored, in the
         journal. Sealing is tried again when as many rows have been added. Damage is raised, and
         any error while the log could not be synced.
         """
-        rows, nbytes = self._put_off.get(lane.number, (0, 0))
+        rows, nbytes = self._put_off.get(sequence.number, (0, 0))
         if (
-            lane.waiting_rows - rows < self._seal_rows
-            and lane.waiting_bytes - nbytes < self._seal_bytes
+            sequence.waiting_rows - rows < self._seal_rows
+            and sequence.waiting_bytes - nbytes < self._seal_bytes
         ):
             return
         try:
-            seal_sequence(self._database, self._journal, lane)
-            self._put_off.pop(lane.number, None)
+            seal_sequence(self._database, self._journal, sequence)
+            self._put_off.pop(sequence.number, None)
         except StoreError as error:
             if isinstance(error, StoreDamaged) or self._database.log.is_in_trouble:
                 raise
             logger.warning(
                 "no chunk can be made in the store at %s: %d rows of run %r stay in the journal "
-                "(%s)", self._database.root, lane.waiting_rows, lane.run, error,
+                "(%s)", self._database.root, sequence.waiting_rows, sequence.run, error,
             )  # fmt: skip
-            self._put_off[lane.number] = lane.waiting_rows, lane.waiting_bytes
+            self._put_off[sequence.number] = sequence.waiting_rows, sequence.waiting_bytes
 
     def _append_columns(
         self, layout: Layout, owner: str, page: Mapping[str, Any], run: str
@@ -229,30 +229,32 @@ class EmbeddedEventStore(JournalledEventStore):
     ) -> bool:
         """Put a page into the journal; return False if some of its documents are stored."""
         try:
-            with self._writing(layout, owner, run) as (connection, lane):
-                if not self._journal.claims.hold_page(connection, lane, page[layout.uid]):
+            with self._writing(layout, owner, run) as (connection, sequence):
+                if not self._journal.claims.hold_page(connection, sequence, page[layout.uid]):
                     raise _RowByRow
-                table = encode_page(layout, page, lane.metadata)
-                self._journal.append_table(connection, lane, table)
+                table = encode_page(layout, page, sequence.metadata)
+                self._journal.append_table(connection, sequence, table)
         except _RowByRow:
             return False
-        self._seal_if_full(lane)
+        self._seal_if_full(sequence)
         return True
 
     def _append_chunks(self, layout: Layout, owner: str, page: Mapping[str, Any], run: str) -> bool:
         """Make chunks of a page; return False if some of its documents are stored."""
-        with self._writing(layout, owner, run) as (_, lane):  # makes the sequence
+        with self._writing(layout, owner, run) as (_, sequence):  # makes the sequence
             pass
         # Rows in the journal come before the page, so they are sealed first. The files are written
         # before the transaction, so that others can write meanwhile.
-        seal_sequence(self._database, self._journal, lane)
-        written = seal_page(self._database, lane, page)
+        seal_sequence(self._database, self._journal, sequence)
+        written = seal_page(self._database, sequence, page)
         try:
-            with self._writing(layout, owner, run) as (connection, lane):
+            with self._writing(layout, owner, run) as (connection, sequence):
                 claims = self._journal.claims
-                if lane.waiting_rows or not claims.claim_page(connection, lane, page[layout.uid]):
+                if sequence.waiting_rows or not claims.claim_page(
+                    connection, sequence, page[layout.uid]
+                ):
                     raise _RowByRow
-                add_chunks(connection, self._database, lane, written)
+                add_chunks(connection, self._database, sequence, written)
         except _RowByRow:
             return False
         finally:
@@ -262,12 +264,12 @@ class EmbeddedEventStore(JournalledEventStore):
     def _writing(self, layout: Layout, owner: str, run: str) -> _Writing:
         return _Writing(self, layout, owner, run)
 
-    def _lane(
+    def _sequence(
         self, connection: sqlite3.Connection, layout: Layout, owner: str, run: str
     ) -> RowSequence:
         """Return the sequence of an owner, made at its first row."""
         key = (layout.kind, owner, run)
-        if key not in self._lanes:
+        if key not in self._sequences:
             number = place = self._known_run(run) or 0
             descriptor = None
             if layout is EVENT:
@@ -281,8 +283,8 @@ class EmbeddedEventStore(JournalledEventStore):
             row = connection.execute(
                 "SELECT id FROM sequence WHERE kind = ? AND owner = ?", values[:2]
             ).fetchone()
-            self._lanes[key] = RowSequence(row[0], layout, owner, run, number, metadata)
-        return self._lanes[key]
+            self._sequences[key] = RowSequence(row[0], layout, owner, run, number, metadata)
+        return self._sequences[key]
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -404,14 +406,14 @@ class EmbeddedEventStore(JournalledEventStore):
             sweep(self._database)
         return made
 
-    def _seal_sequence(self, sequence: tuple[str, str, str]) -> int:
-        kind, run, owner = sequence
-        lane = self._lanes.get((kind, owner, run))
-        if lane is None:
-            with self._writing(LAYOUTS[kind], owner, run) as (_, lane):
+    def _seal_sequence(self, key: tuple[str, str, str]) -> int:
+        kind, run, owner = key
+        sequence = self._sequences.get((kind, owner, run))
+        if sequence is None:
+            with self._writing(LAYOUTS[kind], owner, run) as (_, sequence):
                 pass
         with damage_of(f"{kind}s of run {run!r}"):
-            return seal_sequence(self._database, self._journal, lane)
+            return seal_sequence(self._database, self._journal, sequence)
 
     def _pack_if_many(self) -> None:
         """Pack small chunks if there are too many; their size is read only if this is possible."""
@@ -480,8 +482,8 @@ class _Writing:
             if self._source._unsure:
                 self._forget()
             self._source._unsure = True
-            lane = self._source._lane(connection, *self._what)
-            return connection, self._source._journal.refresh(connection, lane)
+            sequence = self._source._sequence(connection, *self._what)
+            return connection, self._source._journal.refresh(connection, sequence)
         except BaseException as error:
             self._forget()
             self._transaction.__exit__(type(error), error, error.__traceback__)
@@ -499,5 +501,5 @@ class _Writing:
 
     def _forget(self) -> None:
         # The rollback has undone the key of a new sequence, and positions that were counted up.
-        self._source._lanes.clear()
+        self._source._sequences.clear()
         self._source._journal.forget()

@@ -136,7 +136,7 @@ def check_place(sequence: RowSequence) -> None:
 
 def waiting_tables(
     connection: sqlite3.Connection,
-    lane: RowSequence,
+    sequence: RowSequence,
     first: int = 0,
     most_rows: int = POSITIONS,
     most_bytes: int = 2**63,
@@ -145,20 +145,20 @@ def waiting_tables(
 
     It ends before the limits are exceeded, but after one entry at the earliest.
     """
-    low = lane.number * POSITIONS
+    low = sequence.number * POSITIONS
     cursor = connection.execute(
         "SELECT id, rows, body FROM journal WHERE id >= ? AND id < ? ORDER BY id",
         (low + first, low + POSITIONS),
     )
     try:
-        yield from encoded(cursor, lane, most_rows, most_bytes)
+        yield from encoded(cursor, sequence, most_rows, most_bytes)
     finally:  # else, while an error is kept, the connection keeps seeing its old state
         cursor.close()
 
 
 def encoded(
     journal: Iterable[tuple[int, int | None, bytes]],
-    lane: RowSequence,
+    sequence: RowSequence,
     most_rows: int = POSITIONS,
     most_bytes: int = 2**63,
 ) -> Iterator[tuple[int, pa.Table]]:
@@ -166,7 +166,7 @@ def encoded(
 
     Consecutive single rows are encoded together. The limits are those of :func:`waiting_tables`.
     """
-    low = lane.number * POSITIONS
+    low = sequence.number * POSITIONS
     singles: list[dict[str, Any]] = []
     begin, count, size = 0, 0, 0
     for number, rows, body in journal:
@@ -174,7 +174,7 @@ def encoded(
         if (count > most_rows or size > most_bytes) and count > (rows or 1):
             break
         if rows is not None and singles:
-            yield begin, encode_rows(lane.layout, singles, lane.metadata)
+            yield begin, encode_rows(sequence.layout, singles, sequence.metadata)
             singles = []
         if rows is not None:
             yield number - low, from_ipc(body)
@@ -183,7 +183,7 @@ def encoded(
             begin = number - low
         singles.append(unpack(body))
     if singles:
-        yield begin, encode_rows(lane.layout, singles, lane.metadata)
+        yield begin, encode_rows(sequence.layout, singles, sequence.metadata)
 
 
 def _without_owner(layout: Layout, row: Mapping[str, Any]) -> dict[str, Any]:

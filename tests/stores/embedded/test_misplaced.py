@@ -21,7 +21,7 @@ WIDE = {"x": [n / 2 for n in range(200)], "v": [[float(n)] * 300 for n in range(
 def sequence_of(source, documents):
     """The sequence of the first descriptor, as the process knows it."""
     run, descriptor = documents[0][1]["uid"], documents[1][1]["uid"]
-    return source._lanes[EVENT.kind, descriptor, run]
+    return source._sequences[EVENT.kind, descriptor, run]
 
 
 @pytest.fixture(params=["small", "wide"])

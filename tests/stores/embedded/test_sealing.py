@@ -148,11 +148,11 @@ def test_two_writers_seal_the_same_rows_once(tmp_path, monkeypatch):
         write = sealing._write
         made = []
 
-        def meanwhile(database, lane, table):
+        def meanwhile(database, sequence, table):
             if not made:
                 made.append(None)
                 made[0] = db.seal()
-            return write(database, lane, table)
+            return write(database, sequence, table)
 
         monkeypatch.setattr(sealing, "_write", meanwhile)
         assert db.seal() == 0

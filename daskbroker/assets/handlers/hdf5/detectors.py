@@ -158,8 +158,8 @@ class Xspress3(BlockHandler):
             raise NoReference(f"{source.name!r} of {source.shape} does not have all cells")
         stored, which, rows = source.locate(frames)
         used, numbers = np.unique(np.stack([which, channels]), axis=1, return_inverse=True)
-        lanes = [stored[place].channel(channel - 1) for place, channel in used.T.tolist()]
-        return cell_frames(lanes, numbers.ravel(), rows, 1, False)
+        parts = [stored[place].channel(channel - 1) for place, channel in used.T.tolist()]
+        return cell_frames(parts, numbers.ravel(), rows, 1, False)
 
     def _source(self) -> Rows:
         source = self._datasets.get(self._key, self.readable)
