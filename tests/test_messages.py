@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import pickle
-import subprocess
 import sys
 import uuid
 from enum import StrEnum
@@ -21,6 +20,7 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import BadDocument, StoreError
 from daskbroker.testing import make_run
+from daskbroker.testing.processes import Program
 from daskbroker.work import messages, tolerant_insert
 from daskbroker.work.inbox import Inbox
 from daskbroker.work.messages import BadMessage, decoded
@@ -162,7 +162,7 @@ os.kill(os.getpid(), 9)
 
 
 def test_what_a_dead_process_left_comes_first(tmp_path):
-    subprocess.run([sys.executable, "-c", DIES, tmp_path], check=False)
+    Program(DIES, tmp_path).communicate()
     (left,) = tmp_path.glob("*.spool")
     with open(left, "ab") as file:
         file.write(b"half a reco")

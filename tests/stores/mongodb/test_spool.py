@@ -19,6 +19,7 @@ from daskbroker.stores.spool import sender
 from daskbroker.stores.spool.file import HEAD, SpoolFile, left_behind
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
 from daskbroker.testing.mongod import Mongod
+from daskbroker.testing.processes import Program
 from daskbroker.testing.runs import RunBuilder
 
 # -- the file --------------------------------------------------------------------------------
@@ -302,14 +303,13 @@ def test_writer_and_server_both_die(tmp_path, folder):
     (tmp_path / "documents").write_text(json.dumps(documents[:-1]))
     with Mongod(tmp_path / "db") as server:
         uri = f"{server.uri}/both?serverSelectionTimeoutMS=200"
-        arguments = [sys.executable, "-c", INSERT, uri, str(folder), str(tmp_path / "documents")]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(arguments, text=True, bufsize=1, **pipes) as writer:
-            assert writer.stdout.readline() == "ready\n"
-            server.kill()
-            writer.stdin.write("\n")
-            assert writer.stdout.readline() == "done\n"
-            writer.kill()
+        writer = Program(INSERT, uri, folder, tmp_path / "documents")
+        assert writer.stdout.readline() == "ready\n"
+        server.kill()
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "done\n"
+        writer.kill()
         server.start()
         with daskbroker.connect(uri) as db:
             assert_documents_equal(documents[:-1], db[-1].documents())
