@@ -207,8 +207,8 @@ def test_an_error_of_the_store_is_waited_for_and_any_other_is_outlived(db, tmp_p
     for name, doc in documents[:-1]:
         assert taker.take(name, doc)
     assert told == [
-        "the store takes nothing, documents wait: the disk is away",
-        "the store takes documents again",
+        "the store accepts no inserts, and documents wait until it does: the disk is away",
+        "the store accepts inserts again",
     ]
     assert list(taker.open_runs) == ["run-abcdef"]
     odd = documents[2][1] | {"uid": "odd", "data": {"x": object()}}

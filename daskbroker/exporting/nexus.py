@@ -184,7 +184,7 @@ class _Entry:
         where = f"run {self._header.uid!r}, stream {stream!r}: the frames of {key!r}"
         if not link.targets:
             warn_caller(
-                f"{where} cannot be linked, as {link.problem}; copy them by fill=True (--fill)",
+                f"{where} cannot be linked: {link.problem}. Copy them by fill=True (--fill)",
                 ExportWarning,
             )
             return {}

@@ -192,7 +192,7 @@ class FillConformance(Conformance):
         run.event(descriptor, {"img": ids[2]}, filled={"img": False})
         run.event(descriptor, {"img": [9, 9, 9, 9]}, filled={"img": ids[3]})
         run.event(descriptor, {"img": [7, 7, 7, 7]}, filled={"img": True})
-        with pytest.warns(FilledValuesWarning, match="'img' are stored as given"):
+        with pytest.warns(FilledValuesWarning, match="'img' are stored in the events"):
             header = put(run.stop())
         check_filled(header, np.concatenate([data[:3], [[9] * 4, [7] * 4]]))
 

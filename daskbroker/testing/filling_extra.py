@@ -25,7 +25,7 @@ from .runs import Documents, RunBuilder
 __all__ = ["ExtraFrameConformance"]
 
 EVENTS = 4
-WORDS = "in no event"
+WORDS = "belong to no event"
 Write = Callable[[Path, np.ndarray], Mapping[str, Any]]
 """Writes frames; the keys of the resource or stream_resource that has them."""
 
@@ -229,7 +229,7 @@ class ExtraFrameConformance(Conformance):
         header = _inserted(broker, docs)
         expected = data.reshape(EVENTS, 2, *SHAPE)
         more: dict[str, Any] = {"handler_overrides": {"img": handler}, "peek": True}
-        with warned("the file is right"):
+        with warned("cells of the file are read"):
             image, table = header.dataset(**more)["img"], header.table(**more)
         np.testing.assert_array_equal(image.values, expected)
         np.testing.assert_array_equal(np.stack(list(table.compute()["img"])), expected)
@@ -244,7 +244,7 @@ class ExtraFrameConformance(Conformance):
             tmp_path, SHAPE, 2 * EVENTS, parameters={"multiplier": 2}, dtype_numpy=None
         )
         header = _inserted(broker, docs)
-        with warned("the file is right"):
+        with warned("cells of the file are read"):
             image = header.dataset()["img"]
         np.testing.assert_array_equal(image.values, data.reshape(EVENTS, 2, *SHAPE))
 

@@ -143,7 +143,9 @@ class InsertedAgainConformance(Conformance):
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]
         pairs = list(_without_references(header.documents()))
-        with pytest.warns(FilledValuesWarning, match="the reference is not stored") as warned:
+        with pytest.warns(
+            FilledValuesWarning, match="their references are not in this store"
+        ) as warned:
             insert_all(broker, pairs)
         assert len(warned) == 1
         assert str(warned[0].message).startswith(f"run {header.uid!r}, stream 'primary'")
@@ -159,7 +161,7 @@ class InsertedAgainConformance(Conformance):
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]
         pairs = [(name, edit(doc) if name == "event" else doc) for name, doc in header.documents()]
-        with pytest.warns(FilledValuesWarning, match="plain dict, or were changed") as warned:
+        with pytest.warns(FilledValuesWarning, match="plain dict, or was changed") as warned:
             insert_all(broker, pairs)
         assert len(warned) == 1
         expected = frames(3, SHAPE)[:, None] + (1 if edit is EDITS["edited"] else 0)

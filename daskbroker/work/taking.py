@@ -110,14 +110,16 @@ class Taker:
                 raise
             except StoreError as error:
                 if tries % REMIND == 0:
-                    self._warn(f"the store takes nothing, documents wait: {error}")
+                    self._warn(
+                        f"the store accepts no inserts, and documents wait until it does: {error}"
+                    )
                 tries += 1
                 if not self._wait(pause):
                     raise
                 pause = min(2 * pause, LONGEST_WAIT)
             else:
                 if tries:
-                    self._warn("the store takes documents again")
+                    self._warn("the store accepts inserts again")
                 return
 
     def _insert_now(self, name: str, doc: Doc) -> None:
@@ -146,11 +148,11 @@ class Taker:
         if not self._is_new("refused", run, lacks or (name, doc.get("uid"))):
             return
         why = (
-            " It was published while this was not listening, or lost on its way; what needs it is "
-            "refused, too." if lacks else ""
+            " It was published before this listener was connected, or was lost on its way. Other "
+            "documents that refer to it are refused, too." if lacks else ""
         )  # fmt: skip
-        of = "" if run is None else f" of run {run}"
-        self._warn(f"a {name}{of} is not stored: {text}.{why} {kept}")
+        where = "" if run is None else f"run {run}: "
+        self._warn(f"{where}the {name} document is not stored: {text}.{why} {kept}")
 
     def _keep(self, name: str, doc: Doc) -> str:
         """Append a document to the file of refused ones and return a sentence about that."""
@@ -160,8 +162,8 @@ class Taker:
             with open(self._refused, "a", encoding="utf8", opener=_private) as file:
                 file.write(line + "\n")
         except Exception as error:  # the document may hold anything, or the disk may be full
-            return f"It cannot be kept in {self._refused} either: {error}."
-        return f"It is kept in {self._refused}, for daskbroker ingest."
+            return f"It cannot be written to {self._refused} either, and is lost: {error}."
+        return f"It is kept in {self._refused}; insert it by daskbroker ingest."
 
     def _run_of(self, name: str, doc: Doc) -> Any:
         """Return the run of a refused document, or the best description of it for messages.
@@ -228,8 +230,9 @@ class Taker:
         ]
         if short and self._is_new("short", stop["run_start"]):
             self._warn(
-                f"run {stop['run_start']} is incomplete: it has {', '.join(short)}. The others "
-                "were published while this was not listening, lost on their way, or refused."
+                f"run {stop['run_start']} is incomplete: {', '.join(short)} are stored. The others "
+                "were published while this listener was not connected, lost on their way, or "
+                "refused."
             )
 
 

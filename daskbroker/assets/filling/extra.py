@@ -26,7 +26,7 @@ from .target import Target
 
 __all__ = ["ADVICE", "extra_frames", "tell_extra_frames"]
 
-ADVICE = "daskbroker.shape-mismatch 'raise' makes that an error, 'keep' says nothing"
+ADVICE = "Set daskbroker.shape-mismatch to 'raise' for an error instead, or to 'keep' for silence"
 """End of a warning about frames in no event."""
 
 MOST_TOLD = 10_000
@@ -119,7 +119,7 @@ def tell_extra_frames(
         _texts[file] = text
     if text and strict:
         raise FillError(
-            f"{target.where}, {text}; daskbroker.shape-mismatch 'warn' would leave them out"
+            f"{target.where}, {text}. Set daskbroker.shape-mismatch to 'warn' to leave them out"
         )
     this = object()
     if text and _told.setdefault(group, this) is this:  # for the first of several threads

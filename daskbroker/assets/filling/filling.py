@@ -366,8 +366,8 @@ class Filling:
     @staticmethod
     def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
         return FillError(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}; "
-            "with daskbroker.shape-mismatch 'warn' the shape and dtype in the file are used"
+            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}. "
+            "Set daskbroker.shape-mismatch to 'warn' to read the cells of the file"
         )
 
     def _unforeseen(

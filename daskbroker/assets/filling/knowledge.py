@@ -160,15 +160,15 @@ def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
         return ""
     one = some[0]
     text = (
-        f"path {one.path!r}: there are {one.there:,} frames, and the documents of the run tell of "
-        f"{one.told:,}; the others are in no event of this run"
+        f"path {one.path!r}: the file has {one.there:,} frames, but the documents of the run refer "
+        f"to {one.told:,}; the others belong to no event of this run"
     )
     if not one.per_event:
-        return f"{text}, as those of an aborted run"
+        return f"{text}, as after an aborted run"
     name = handler.replace(":", ".") if ":" in handler else "Handler"
     return (
-        f"{text}. If each event has {one.per_event:,}, handler_overrides={{{key!r}: "
-        f"functools.partial({name}, {one.option}={one.per_event})}} with peek=True shows them"
+        f"{text}. If each event has {one.per_event:,} frames, handler_overrides={{{key!r}: "
+        f"functools.partial({name}, {one.option}={one.per_event})}} with peek=True reads them"
     )
 
 
