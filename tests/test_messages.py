@@ -215,7 +215,7 @@ def test_an_error_of_the_store_is_waited_for_and_any_other_is_outlived(db, tmp_p
     assert not taker.take("event", odd)
     assert "run-abcdef" in told[-1]
     assert "a mistake in the code" in told[-1]
-    assert "cannot be kept" in told[-1]
+    assert "cannot be written to" in told[-1]
     other = documents[2][1] | {"data": {"x": 99.0}}
     assert not taker.take("event", other)
     assert "a different" in told[-1] or "uid" in told[-1]

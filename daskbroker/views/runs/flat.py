@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...core.documents import equal
 from ...core.errors import BadDocument
 from ...core.listing import listed
+from ...core.numbered_names import numbered_names
 
 __all__ = ["FlatTable"]
 
@@ -189,8 +190,8 @@ def _level_names(part: pd.DataFrame) -> list[str | None]:
         level = index.get_level_values(number)
         taken = {*part.columns, *names}
         name = _level_name(level, "index" if single else f"level_{number}", taken)
-        if name not in taken or not _same(level.to_series(), part.get(name)):
-            name = _free(name, taken)
+        if name in taken and not _same(level.to_series(), part.get(name)):
+            name = next(free for free in numbered_names(f"{name}_index") if free not in taken)
         names.append(name)
     return names
 
@@ -201,13 +202,6 @@ def _level_name(level: pd.Index, default: str, taken: set[str | None]) -> str:
     label: Hashable = level.name
     name = "_".join(map(str, label)) if isinstance(label, tuple) else str(label)
     return f"data:{name}" if name in RESERVED else name
-
-
-def _free(name: str, taken: set[str | None]) -> str:
-    if name not in taken:
-        return name
-    candidates = [f"{name}_index", *(f"{name}_index_{n}" for n in range(2, len(taken) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _is_numbering(index: pd.Index) -> bool:
