@@ -1,6 +1,6 @@
 """The command line: ``daskbroker`` and ``python -m daskbroker``.
 
-What a command works with is imported inside of it, so that ``--help`` and completion are quick.
+The packages that a command needs are imported inside it, so that ``--help`` and completion are quick.
 """
 
 from . import completion, listen, looking, plots, runs, serve, stores, tail, transform

@@ -13,7 +13,7 @@ from ...core.documents import plain
 from ...core.errors import FillError
 from .readable import ANYWHERE, ReadableRoots
 
-__all__ = ["ResolvedResource", "resolve"]
+__all__ = ["ResolvedResource", "normal_spec", "resolve", "spec_of"]
 
 MIMETYPES = {
     "AD_HDF5_SWMR_STREAM": "application/x-hdf5",
@@ -126,12 +126,17 @@ def resolve(
 
 
 def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
-    spec = resource.get("mimetype") or resource.get("spec")
+    spec = spec_of(resource)
     if not spec:
         raise FillError(f"{label}: has neither 'spec' nor 'mimetype', so its format is not known")
     if stream and not resource.get("mimetype"):
-        spec = MIMETYPES.get(spec, spec)
-    return normal_spec(spec)
+        return normal_spec(MIMETYPES.get(spec, spec))
+    return spec
+
+
+def spec_of(resource: Mapping[str, Any]) -> str:
+    """Return the mimetype of a resource, or else its spec; "" if it has neither."""
+    return normal_spec(str(resource.get("mimetype") or resource.get("spec") or ""))
 
 
 def normal_spec(spec: str) -> str:

@@ -413,11 +413,11 @@ class Filling:
         """Yield where the cells are, one resource at a time, each to be read in one call."""
         try:
             if len(held.references):
-                references = self._references(target)
+                references = self.references_of(target)
                 for found in references.find(held.references, near, strict=strict):
                     yield found._replace(places=held.referring[found.places])
             if len(held.bare) and is_stream_key(target.claim):
-                references = self._references(target)
+                references = self.references_of(target)
                 later = None if held.later is None else held.later[held.bare]
                 frames = references.find_frames(
                     target.descriptor, target.key, held.seq_nums[held.bare], later, strict=strict
@@ -429,7 +429,14 @@ class Filling:
                 f"{target.where}: {error}; fill=False leaves references as they are, {GO_ON}"
             ) from None
 
-    def _references(self, target: Target) -> References:
+    def references_of(self, target: Target) -> References:
+        """Return the references of the run of a target.
+
+        Raises
+        ------
+        ReferenceMissing
+            If they were not loaded.
+        """
         try:
             return self.references[target.run]
         except KeyError:

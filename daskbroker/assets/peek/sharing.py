@@ -14,7 +14,7 @@ from ...core.external import is_stream_key
 from ...core.layouts import RESOURCE, STREAM_RESOURCE, decode_rows
 from ...core.peeks import claim_sort
 from ...core.run_plan import RunPlan
-from ..files.resolving import normal_spec
+from ..files.resolving import spec_of
 from .looking import Group
 
 __all__ = ["Labels", "samples_of", "sorts_of"]
@@ -72,8 +72,7 @@ def _specs(plan: RunPlan, runs: Collection[str]) -> dict[tuple[str, str], set[st
             run = wanted.descriptors[place]["run_start"]
             for doc in decode_rows(layout, table, ""):
                 key = str(doc.get("data_key", "")) if layout is STREAM_RESOURCE else ""
-                spec = str(doc.get("mimetype") or doc.get("spec") or "")
-                found.setdefault((run, key), set()).add(normal_spec(spec))
+                found.setdefault((run, key), set()).add(spec_of(doc))
     return found
 
 

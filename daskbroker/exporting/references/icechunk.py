@@ -59,7 +59,7 @@ def write_icechunk(header: Header, place: Destination, options: ExportOptions) -
     """
     if find_spec("icechunk") is None or find_spec("zarr") is None:
         raise ConfigError("to write Icechunk, install daskbroker[icechunk]")
-    if options.stream is not ALL and not options.streams(header):
+    if options.lacks_stream(header):
         return
     target = place.of_run(header, options)
     streams = list(stream_arrays(header, options))

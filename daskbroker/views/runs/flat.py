@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ...core.clock import is_zoned
 from ...core.documents import equal
 from ...core.errors import BadDocument
 from ...core.listing import listed
@@ -224,7 +225,7 @@ def _is_odd(column: Any) -> bool:
     if isinstance(dtype, (pd.CategoricalDtype, pd.IntervalDtype, pd.PeriodDtype)):
         return True
     if column.name == "time":
-        return not isinstance(dtype, pd.DatetimeTZDtype)
+        return not is_zoned(dtype)
     return dtype.kind in "mM" or _has_odd_cells(column)
 
 
@@ -238,7 +239,7 @@ def _same(values: Any, column: Any) -> bool:
 
 def _instants(column: pd.Series) -> pd.Series:
     """Convert instants to UTC; naive ones are taken as UTC."""
-    zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
+    zoned = is_zoned(column.dtype)
     return column.dt.tz_convert("UTC") if zoned else column.dt.tz_localize("UTC")
 
 
