@@ -1,6 +1,6 @@
 """The command line: ``daskbroker`` and ``python -m daskbroker``.
 
-The packages that a command needs are imported inside it, so that ``--help`` and completion are quick.
+A command imports what it needs when it runs, so that ``--help`` and completion are quick.
 """
 
 from . import completion, listen, looking, plots, runs, serve, stores, tail, transform

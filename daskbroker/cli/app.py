@@ -139,7 +139,7 @@ def _name_once(name: str, line: str) -> None:
 
 @contextmanager
 def every_run() -> Iterator[None]:
-    """End the command with status 1 if some runs were left out, for commands that process all runs."""
+    """End the command with status 1 if some runs were left out."""
     level = _level.set("error")
     named = _named.set(set()) if _named.get(None) is None else None  # not called by :func:`main`
     try:
@@ -285,7 +285,7 @@ def search(
 
 
 def find_run(broker: DataBroker, text: str) -> Header:
-    """Return the run that a user names by uid, prefix, offset or scan_id; a uid takes precedence."""
+    """Return the run of a uid, prefix, offset or scan_id; a number that is a uid means the uid."""
     digits = text.removeprefix("-")
     if digits.isascii() and digits.isdigit() and len(digits) < 19:
         try:
