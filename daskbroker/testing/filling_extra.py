@@ -101,7 +101,7 @@ class ExtraFrameConformance(Conformance):
             with warned(WORDS if header.stop is not None else "") as messages:
                 np.testing.assert_array_equal(view(), expected)
             for message in messages:
-                for word in (header.uid, "'primary'", "'img'", "s.h5", "8 frames", "tell of 4"):
+                for word in (header.uid, "'primary'", "'img'", "s.h5", "8 frames", "refer to 4"):
                     assert word in message
                 assert "multiplier=2" in message
             assert len(messages) <= 1
@@ -165,7 +165,7 @@ class ExtraFrameConformance(Conformance):
             assert not opened
 
     def test_a_full_claim_is_told_when_it_is_read(self, broker: Any, tmp_path: Path) -> None:
-        """Reading warns once for each key of a run, without a peek and without opening more files."""
+        """Reading without a peek warns once for each key of a run, and opens no more files."""
         views: list[Callable[[Any], Any]] = [
             lambda header: header.dataset(chunks=None)["img"][1:2, :1].values,
             lambda header: header.table(peek=False)["img"].compute(),
@@ -185,7 +185,7 @@ class ExtraFrameConformance(Conformance):
                 view(header)
             assert len(opened) <= len(expected)
             (message,) = messages
-            for word in (header.uid, "'primary'", "'img'", ".h5", "8 frames", "tell of 4"):
+            for word in (header.uid, "'primary'", "'img'", ".h5", "8 frames", "refer to 4"):
                 assert word in message
             with dask.config.set({"daskbroker.shape-mismatch": "keep"}), warned(""):
                 view(header)
@@ -261,7 +261,7 @@ class ExtraFrameConformance(Conformance):
             ):
                 with pytest.raises(FillError, match=WORDS) as caught:
                     fill()
-                for word in (header.uid, "'img'", "a.h5", "8 frames", "tell of 4"):
+                for word in (header.uid, "'img'", "a.h5", "8 frames", "refer to 4"):
                     assert word in str(caught.value)
 
     def test_nothing_is_said(self, broker: Any, tmp_path: Path) -> None:
