@@ -79,6 +79,7 @@ def read_block(
             block = handler.read(datums, roi, declared)
         else:
             block = handler.read(datums, roi)
+        # Handlers of users may return anything; a block of other length would shift the cells.
         if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
             raise FillError(
                 f"the handler returned a {type(block).__name__} that is not a block of "
@@ -242,6 +243,7 @@ def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | 
         shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
         if shape is None or dtype is None:
             cells.append(_read_cell(handler, one))
+            # The shape is declared, so one cell tells the rest; more would cost as much.
             if Declared.of([data_key or {}]).shape is not None:
                 break
         else:

@@ -318,6 +318,7 @@ class Filling:
         parts = list(self._there(target, held, near, read))
         if len(held.valued):
             parts.append((held.valued, values_of_events(target.where, held, declared, roi)))
+        # One part that has all cells needs no copy into another array.
         if len(parts) == 1 and len(parts[0][0]) == len(held):
             return parts[0][1]
         gathered = Gathered(held, is_stream_key(target.claim))
@@ -343,6 +344,7 @@ class Filling:
                 raise self._refused(target, resource, known)
             given = cell_shape(resource, factory, found.datums, **more)
             try:
+                # The shape differs; the error needs the dtype too, for the next opening.
                 if known is not None and given is not None and not known.has_shape(given):
                     first = found.datums.take(slice(0, 1))
                     known.meet(*look_at_cells(resource, factory, first, **more))
@@ -358,6 +360,7 @@ class Filling:
         """Warn of frames in no event in a file that was just read and nobody peeked into."""
         known = self.known_of(target)
         peeked = known is not None and not known.guessed
+        # A peek has reported them already. Files of open runs may be ahead of their documents.
         if peeked or target.run not in self.stopped or self.mismatch == "keep":
             return
         references, strict = self.references[target.run], self.mismatch == "raise"
@@ -377,14 +380,14 @@ class Filling:
         assert known is not None
         if known.guessed:
             why = (
-                f"nobody has looked into the files of this run; those of others of its kind hold "
-                f"{cells_text(known.cells)}. peek='each' looks into those of each run"
+                "its cells were guessed from the files of similar runs, which hold "
+                f"{cells_text(known.cells)}; peek='each' looks into those of each run"
             )
         else:
             why = f"the first and the last resource of this run hold {cells_text(known.cells)}"
         return UnforeseenCells(
             f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: the file holds "
-            f"{cell}; {why}. It is noted: opened again, this run is right",
+            f"{cell}; {why}. This is noted: open the run again to read it",
             (self.references[target.run].store, target.descriptor, target.key),
             cell,
         )
@@ -483,6 +486,7 @@ def _read_there(
     else:
         yield found.places, block
         return
+    # A single lost cell has no halves: it is left out.
     middle = len(found.places) // 2
     for some in (slice(0, middle), slice(middle, None)) if middle else ():
         half = found._replace(datums=found.datums.take(some), places=found.places[some])

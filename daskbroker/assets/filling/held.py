@@ -92,11 +92,13 @@ class Held:
             return cls(seq_nums, _text([]), none, [], none, every)
         kind, _ = field_kind(table.schema.field(place))
         column = as_one_chunk(table.column(place))
+        # An array cannot be a reference, whatever ``filled`` says.
         if kind.name == "array" and kind.dtype != "<U" and not kind.nulls:
             return cls(seq_nums, _text([]), none, block(column, kind)[rows], every, none)
         chosen = np.arange(table.num_rows)[rows]
         states = _states(table, key)
         plain = kind.name == "str" and not column.null_count and external
+        # The common case: only references, none of them filled. The column is used as it is.
         if plain and not any(states.values()):
             return cls(seq_nums, column.take(pa.array(chosen)), every, [], none, none)
         values = cells(table, f"data:{key}")

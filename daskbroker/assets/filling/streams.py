@@ -145,6 +145,7 @@ def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
             owners.note(doc)
         elif name == "event":
             share += owners.of(_parts_of(name, doc, "descriptor", "data")).share
+        # No more events wait than are filled at a time, which bounds the memory.
         if share >= 1 or name == "event_page" or len(block) == MOST_WAITING:
             yield block
             block, share = [], 0.0

@@ -182,6 +182,7 @@ class Sender:
                 self._since = time.monotonic()
             self._rows += len(entry)
             self._waiting.append(entry)
+            # The thread sleeps while nothing waits, then until a batch is full or in time.
             if self._thread is None:
                 self._start()
             elif self._rows >= self._most_rows or len(self._waiting) == 1:
