@@ -51,7 +51,7 @@ class RunPlan:
         place of descriptors they have owners, ``{"uid": run, "run_start": run}``, one for each run
         whose references are planned. Empty if none are.
     peeks
-        What the store keeps of the detector files of the runs whose references are planned.
+        Stored findings about the detector files of the runs whose references are planned.
     unlisted
         By uid, the runs of which a descriptor cannot be read.
     """

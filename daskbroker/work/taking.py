@@ -18,15 +18,15 @@ from ..display.streams import counted_rows
 __all__ = ["Taker"]
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
-"""First and longest seconds before a document is tried again, while the store takes none."""
+"""First and longest seconds before a document is inserted again while the store accepts none."""
 REMIND = 40
-"""Number of tries between two warnings that the store takes nothing; about ten minutes."""
+"""Number of tries between two warnings that the store accepts no inserts; about ten minutes."""
 SETTLE_SECONDS = 1.0
 """Seconds from a stop until events are counted: another process may be inserting the same run."""
 MOST_NAMED = 10_000
 """Maximum number of reported problems, and of runs of refused documents, to remember.
 
-The oldest ones are forgotten then, so that a listener that runs for months goes on reporting.
+The oldest ones are forgotten then, so that a listener that runs for months continues to report.
 """
 
 Doc = Mapping[str, Any]
@@ -35,10 +35,10 @@ Doc = Mapping[str, Any]
 class Taker:
     """A writer that inserts documents into a broker and does not stop for errors.
 
-    While the store takes nothing, a document is tried again and again. A document that the store
-    refuses is appended to a file that ``daskbroker ingest`` reads, and a warning is given. If it
-    is refused because a document that it refers to is missing, there is one warning a run. There
-    is also a warning for a run that has fewer events than its stop counts.
+    While the store accepts no inserts, a document is tried again and again. A document that the
+    store refuses is appended to a file that ``daskbroker ingest`` reads, and a warning is given.
+    There is one warning per run if a document that others refer to is missing, and one if a run
+    has fewer events than its stop counts.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Taker:
         Raises
         ------
         StoreError
-            If the store takes nothing and ``wait`` has returned False.
+            If the store accepts no inserts and ``wait`` has returned False.
         """
         try:
             self._insert(name, doc)

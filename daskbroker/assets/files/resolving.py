@@ -25,7 +25,7 @@ MIMETYPES = {
 
 @dataclass(frozen=True)
 class ResolvedResource:
-    """What a task carries of a resource: small, picklable, without open files.
+    """Description of a resource for tasks: small, picklable, without open files.
 
     Attributes
     ----------

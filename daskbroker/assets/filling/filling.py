@@ -1,7 +1,7 @@
 """Fill external cells: replace references by data, with one read of each file for a block of cells.
 
-A :class:`Filling` is what a task carries: where the references of its runs are, which handlers were
-registered, and where files may be. It holds neither open files nor handlers.
+A task carries a :class:`Filling`: the places of the references of its runs, the registered
+handlers, and where files may be. It holds neither open files nor instances of handlers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _FOUND_BY_THEMSELVES = HandlerRegistry()
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    """How external cells of some runs are filled, in whatever process.
+    """All that is needed to fill the external cells of some runs, in any process.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Filling:
         cells of files that were not looked into. With ``"warn"``, the default, such cells must
         match the descriptor.
     known
-        What is known of the detector files, by run, descriptor and data key.
+        Knowledge of the detector files, by run, descriptor and data key.
     rules
         Treatment of missing cells by stream and data key, :data:`DEFAULT_RULE` for all others.
     stopped

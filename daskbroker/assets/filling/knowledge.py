@@ -1,4 +1,4 @@
-"""What is known of the cells of a resource group: it shapes variables and is checked by reads.
+"""Knowledge of the cells of a resource group: it shapes variables and is checked by reads.
 
 A resource group is the cells of one data key of one descriptor.
 """
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Known:
-    """What the files of a resource group are known, or guessed, to hold.
+    """Cells that the files of a resource group are known, or guessed, to hold.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Known:
 
 
 KnownOfRun = Mapping[tuple[str, str], Known]
-"""What is known of a run's files, by descriptor and data key."""
+"""Knowledge of a run's files, by descriptor and data key."""
 
 
 def known_of(
@@ -95,7 +95,7 @@ def known_of(
     strict: bool = False,
     extra: str = "",
 ) -> Known:
-    """Return what is known if files hold some cells.
+    """Return the knowledge that follows from cells found in files.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class ChunkBytes:
-    """Where the chunks of a dataset lie in its file, and how they are coded.
+    """Locations of the chunks of a dataset in its file, and their coding.
 
     Attributes
     ----------
