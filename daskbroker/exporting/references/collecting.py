@@ -87,8 +87,9 @@ def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArr
                     "with fill=True (--fill)"
                 ) from None
             warn_caller(
-                f"{where} cannot be described by references and are left out: {problem}. To copy "
-                "them, export to zarr or netcdf with fill=True (--fill)",
+                f"{where} cannot be described by references and are left out: {problem}. "
+                "Frames that can be read are copied by exporting to zarr or netcdf with fill=True "
+                "(--fill)",
                 ExportWarning,
             )
             dataset = dataset.drop_vars(name)
