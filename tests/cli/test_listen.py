@@ -229,7 +229,9 @@ def test_who_begins_in_mid_run_tells_what_lacks(wire, tmp_path):
     status, lines = listener.end()
     assert status == 0
     assert "4 of 6 events of primary are stored" in lines
-    assert lines.count("warning: a ") == 2  # of the events' descriptor, and of the stop's run
+    assert (
+        lines.count(" document is not stored: ") == 2
+    )  # of the events' descriptor, and of the stop's run
     assert "were published while this listener was not connected" in lines
     with opened(store) as db:
         assert "early-abcdef" not in db
