@@ -207,15 +207,15 @@ def test_an_error_of_the_store_is_waited_for_and_any_other_is_outlived(db, tmp_p
     for name, doc in documents[:-1]:
         assert inserter.insert(name, doc)
     assert told == [
-        "the store takes nothing, documents wait: the disk is away",
-        "the store takes documents again",
+        "the store accepts no inserts, and documents wait until it does: the disk is away",
+        "the store accepts inserts again",
     ]
     assert list(inserter.open_runs) == ["run-abcdef"]
     odd = documents[2][1] | {"uid": "odd", "data": {"x": object()}}
     assert not inserter.insert("event", odd)
     assert "run-abcdef" in told[-1]
     assert "a mistake in the code" in told[-1]
-    assert "cannot be kept" in told[-1]
+    assert "cannot be written to" in told[-1]
     other = documents[2][1] | {"data": {"x": 99.0}}
     assert not inserter.insert("event", other)
     assert "a different" in told[-1] or "uid" in told[-1]

@@ -1,4 +1,4 @@
-"""Commands by which runs come in and go out: demo, ingest, export."""
+"""Commands that insert and export runs: demo, ingest, export, verify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiled: the command that serves a store to its clients, and what takes runs from its servers."""
+"""Tiled: the command that serves a store to clients, and the import of runs from servers."""
 
 from __future__ import annotations
 

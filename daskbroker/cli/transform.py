@@ -1,4 +1,4 @@
-"""The command that makes new runs of runs."""
+"""The command that makes derived runs with a function."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class Broker:
     @property
     def fs(self) -> Registry:
         """Old name of :attr:`reg`; warns."""
-        warnings.warn("db.fs is called db.reg now", UserWarning, stacklevel=2)
+        warnings.warn("db.fs was renamed to db.reg; use db.reg", UserWarning, stacklevel=2)
         return self._reg
 
     # -- inserting and searching -------------------------------------------------------------
@@ -480,7 +480,11 @@ def _search(text: str | None, query: Mapping[str, Any]) -> Search:
         if old in rest:
             if new in rest:
                 raise TypeError(f"{old!r} is the old name of {new!r}; give one of them")
-            warnings.warn(f"{old!r} is called {new!r} now", UserWarning, stacklevel=3)
+            warnings.warn(
+                f"the argument {old!r} was renamed to {new!r}; use {new!r}",
+                UserWarning,
+                stacklevel=3,
+            )
             rest[new] = rest.pop(old)
     since, until = seconds(rest.pop("since", None)), seconds(rest.pop("until", None))
     words = {"start": rest} if rest else {}

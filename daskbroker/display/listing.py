@@ -114,7 +114,7 @@ class Listing:
 
 
 def shown_or(title: str, make: Callable[[], str]) -> str:
-    """Return what is made, or only the title and the reason if the store cannot be read."""
+    """Return the result of ``make``, or the title and the error if the store cannot be read."""
     try:
         return make()
     except DaskbrokerError as error:

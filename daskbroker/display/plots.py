@@ -77,7 +77,8 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
         raise BadQuery(f"none of {len(chosen)} runs can be drawn; {'; '.join(left_out[:1])}")
     if left_out:
         warnings.warn(
-            f"{len(left_out)} of {len(chosen)} runs are not drawn: {left_out[0]}", stacklevel=3
+            f"{len(left_out)} of {len(chosen)} runs are not drawn; the first: {left_out[0]}",
+            stacklevel=3,
         )
     axes = _axes(ax, len(drawn))
     for one, (key, runs) in zip(axes, drawn.items()):

@@ -130,7 +130,8 @@ def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]
     roles = roles_of(start, descriptors)
     found: dict[str, list[str]] = {}
     for descriptor in descriptors:
-        owners = _owners(descriptor)
+        devices = object_keys_of(descriptor)
+        owners = {key: device for device, keys in devices.items() for key in keys}
         for key, claim in descriptor["data_keys"].items():
             claim = claim if isinstance(claim, Mapping) else {}
             shape = claim.get("shape")
@@ -148,8 +149,3 @@ def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]
             )
     order = {"motor": 0, "detector": 1, "": 2}
     return sorted(found.values(), key=lambda row: order[row[1]])
-
-
-def _owners(descriptor: Mapping[str, Any]) -> dict[str, str]:
-    """Return the device of each data key."""
-    return {key: owner for owner, keys in object_keys_of(descriptor).items() for key in keys}

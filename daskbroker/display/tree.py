@@ -69,14 +69,11 @@ def _zone(zone: str | None) -> str:
 def _items(value: Any, name: str) -> Iterator[tuple[str, Any, bool]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield str(key), item, _is_number(item) and (key == "time" or name == "timestamps")
+            is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
+            yield str(key), item, is_number and (key == "time" or name == "timestamps")
     else:
         for place, item in enumerate(value):
             yield f"[{place}]", item, False
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_branch(value: Any) -> bool:
@@ -117,13 +114,10 @@ def _leaf(value: Any, is_time: bool, zone: str) -> str:
     return shortened(value) if isinstance(value, str) else shortened(repr(value))
 
 
-def _size(value: Any) -> str:
-    what = "key" if isinstance(value, Mapping) else "item"
-    return f"{len(value):,} {what}" + "s" * (len(value) != 1)
-
-
 def _summary(name: str, value: Any) -> Markup:
-    return element("span", shortened(name), " ", element("span", _size(value), class_="dim"))
+    what = "key" if isinstance(value, Mapping) else "item"
+    size = f"{len(value):,} {what}" + "s" * (len(value) != 1)
+    return element("span", shortened(name), " ", element("span", size, class_="dim"))
 
 
 def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Iterator[Markup]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from .checking import CheckedHeader, check_headers
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "is_whole_number"]
+__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "is_whole_number", "matching"]
 
 FARTHEST = 2**62
 """Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
@@ -27,6 +27,11 @@ HeaderPair = tuple[Document, Document | None]
 """Start and stop document of a run; the stop is None until it is stored."""
 FoundHeader = HeaderPair | BadRun
 """Result of a search: a run, or a placeholder for a run that cannot be read."""
+
+
+def matching(found: Iterable[FoundHeader], search: Search) -> Iterator[FoundHeader]:
+    """Yield the runs that match a search, and the placeholders of runs that cannot be read."""
+    return (one for one in found if isinstance(one, BadRun) or search.matches(*one))
 
 
 def is_whole_number(key: Any) -> bool:

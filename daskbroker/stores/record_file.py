@@ -112,7 +112,7 @@ class RecordFile(ABC):
     def begin(self) -> None:
         """Forget all records; they are then taken in again, in this process.
 
-        Called when the file is opened, and in a forked child, whatever its parent was doing.
+        Called when the file is opened, and in a forked child at any moment of its parent.
         """
 
     @abstractmethod

@@ -142,11 +142,11 @@ class Listener:
             waiting = self._inbox.close()
         self._inserter.count_events(at_once=not waiting)
         for path in waiting:
-            self._warn(f"documents wait in {path}; the next daskbroker listen inserts them")
+            self._warn(f"documents wait in {path}; run daskbroker listen again to insert them")
         if self._malformed > 1:
-            self._warn(f"{self._malformed:,} messages held no document, and are lost")
+            self._warn(f"{self._malformed:,} messages held no document and are lost")
         for uid in self._inserter.open_runs:
-            self._warn(f"run {uid} has no stop yet; what is published from now on is not received")
+            self._warn(f"run {uid} has no stop yet; its documents are not received from now on")
         return not waiting
 
     # -- receiving ---------------------------------------------------------------------------
@@ -206,8 +206,8 @@ class Listener:
             self._tell(f"connected to {self._endpoint}")
         elif event == zmq.EVENT_DISCONNECTED and not self._ended.is_set():
             self._warn(
-                f"the connection to {self._endpoint} is lost; what is published until it is there "
-                "again is not received"
+                f"the connection to {self._endpoint} is lost; documents published before it is "
+                "restored are not received"
             )
 
     def _put(self, message: bytes) -> None:
@@ -220,7 +220,7 @@ class Listener:
                 return
             except DaskbrokerError as error:
                 if not told:
-                    self._warn(f"the spool takes nothing, messages wait in memory: {error}")
+                    self._warn(f"the spool cannot be written, and messages wait in memory: {error}")
                 told = True
                 if self._ended.wait(1.0):
                     self._warn(f"a message of {len(message):,} bytes is lost: {error}")
@@ -250,7 +250,10 @@ class Listener:
         except BadMessage as error:
             self._malformed += 1
             if self._malformed == 1:
-                self._warn(f"a message holds no document; more of them are counted: {error}")
+                self._warn(
+                    "a message holds no document and is lost; further ones are only "
+                    f"counted: {error}"
+                )
             return
         if found is not None and self._inserter.insert(*found):
             self._taken(*found)

@@ -137,7 +137,7 @@ def test_workers_warn_the_client_of_frames_in_no_event(db, tmp_path, client):
         while not caught and time.monotonic() < end:
             time.sleep(0.05)
     (message,) = {str(one.message) for one in caught if one.category is ClaimWarning}
-    assert "a.h5': there are 8 frames, and the documents of the run tell of 4" in message
+    assert "a.h5': the file has 8 frames, but the documents of the run refer to 4" in message
 
 
 def test_what_workers_find_to_differ_is_known_to_the_client(db, tmp_path, client):

@@ -13,7 +13,7 @@ from ...core.documents import plain
 from ...core.errors import FillError
 from .readable import ANYWHERE, ReadableRoots
 
-__all__ = ["ResolvedResource", "resolve"]
+__all__ = ["ResolvedResource", "normal_spec", "resolve", "spec_of"]
 
 MIMETYPES = {
     "AD_HDF5_SWMR_STREAM": "application/x-hdf5",
@@ -25,7 +25,7 @@ MIMETYPES = {
 
 @dataclass(frozen=True)
 class ResolvedResource:
-    """What a task carries of a resource: small, picklable, without open files.
+    """Description of a resource for tasks: small, picklable, without open files.
 
     Attributes
     ----------
@@ -62,13 +62,11 @@ class ResolvedResource:
         """
         if len(self.paths) == 1:
             return self.paths[0]
-        in_folder = [p for p in self.paths if os.path.dirname(p) != "/" and _is_in_folder(p)]
+        folders = {path: os.path.dirname(path) for path in self.paths}
+        # The root exists everywhere, so it says nothing of where the file is.
+        in_folder = [p for p, folder in folders.items() if folder != "/" and os.path.isdir(folder)]
         found = [p for p in self.paths if os.path.lexists(p)]
         return [*found, *in_folder, *self.paths][0]
-
-
-def _is_in_folder(path: str) -> bool:
-    return os.path.isdir(os.path.dirname(path))
 
 
 def resolve(
@@ -102,10 +100,11 @@ def resolve(
         If the document has no spec, its uri is malformed or has a scheme other than ``file``, a
         path contains a null character, or a path of Windows is not translated by ``root_map``.
     """
-    is_stream = _is_stream(resource) if stream is None else stream
+    if stream is None:
+        stream = any(key in resource for key in ("uri", "mimetype", "parameters"))
     label = f"{where}: " if where else ""
-    label += f"{'stream_resource' if is_stream else 'resource'} {resource.get('uid')!r}"
-    kwargs = resource.get("parameters") if is_stream else None
+    label += f"{'stream_resource' if stream else 'resource'} {resource.get('uid')!r}"
+    kwargs = resource.get("parameters") if stream else None
     if kwargs is None:
         kwargs = resource.get("resource_kwargs") or {}
     roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
@@ -117,26 +116,27 @@ def resolve(
         readable_roots = ReadableRoots.of(readable_roots)
     return ResolvedResource(
         uid=str(resource.get("uid", "")),
-        spec=_spec(resource, is_stream, label),
+        spec=_spec(resource, stream, label),
         paths=paths,
         kwargs=plain(dict(kwargs)),
-        stream=is_stream,
-        data_key=str(resource.get("data_key", "")) if is_stream else "",
+        stream=stream,
+        data_key=str(resource.get("data_key", "")) if stream else "",
         readable=readable_roots,
     )
 
 
-def _is_stream(resource: Mapping[str, Any]) -> bool:
-    return any(key in resource for key in ("uri", "mimetype", "parameters"))
-
-
 def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
-    spec = resource.get("mimetype") or resource.get("spec")
+    spec = spec_of(resource)
     if not spec:
         raise FillError(f"{label}: has neither 'spec' nor 'mimetype', so its format is not known")
     if stream and not resource.get("mimetype"):
-        spec = MIMETYPES.get(spec, spec)
-    return normal_spec(spec)
+        return normal_spec(MIMETYPES.get(spec, spec))
+    return spec
+
+
+def spec_of(resource: Mapping[str, Any]) -> str:
+    """Return the mimetype of a resource, or else its spec; "" if it has neither."""
+    return normal_spec(str(resource.get("mimetype") or resource.get("spec") or ""))
 
 
 def normal_spec(spec: str) -> str:

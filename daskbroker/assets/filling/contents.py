@@ -87,18 +87,19 @@ class CellContents:
         """
         seq_nums = table.column("seq_num").to_numpy()[rows]
         place = table.schema.get_field_index(f"data:{key}")
+        none, every = np.zeros(0, np.int64), np.arange(len(seq_nums))
         if place < 0:
-            return cls._all_bare(seq_nums)
+            return cls(seq_nums, _text([]), none, [], none, every)
         kind, _ = field_kind(table.schema.field(place))
         column = as_one_chunk(table.column(place))
+        # An array cannot be a reference, whatever ``filled`` says.
         if kind.name == "array" and kind.dtype != "<U" and not kind.nulls:
-            none, every = np.zeros(0, np.int64), np.arange(len(seq_nums))
             return cls(seq_nums, _text([]), none, block(column, kind)[rows], every, none)
         chosen = np.arange(table.num_rows)[rows]
         states = _states(table, key)
         plain = kind.name == "str" and not column.null_count and external
+        # The common case: only references, none of them filled. The column is used as it is.
         if plain and not any(states.values()):
-            every, none = np.arange(len(chosen)), np.zeros(0, np.int64)
             return cls(seq_nums, column.take(pa.array(chosen)), every, [], none, none)
         values = cells(table, f"data:{key}")
         codes = _state_codes(table)
@@ -120,7 +121,8 @@ class CellContents:
     @classmethod
     def of_column(cls, seq_nums: np.ndarray, values: Sequence[Any]) -> CellContents:
         """Build from a column of a table, in which text is a reference and NaN is nothing."""
-        return cls._of_cells(seq_nums, [_no_nan(value) for value in values], [None] * len(values))
+        without_nan = [None if isinstance(v, float) and v != v else v for v in values]
+        return cls._of_cells(seq_nums, without_nan, [None] * len(values))
 
     @classmethod
     def joined(cls, parts: Sequence[CellContents]) -> CellContents:
@@ -179,11 +181,6 @@ class CellContents:
         there = [values[row] for row in valued.tolist()]
         return cls(seq_nums, references, referring, there, valued, bare)
 
-    @classmethod
-    def _all_bare(cls, seq_nums: np.ndarray) -> CellContents:
-        none = np.zeros(0, np.int64)
-        return cls(seq_nums, _text([]), none, [], none, np.arange(len(seq_nums)))
-
 
 def _kind(value: Any, state: Any) -> int:
     """Return 0 for a reference, 1 for a value, 2 for nothing."""
@@ -202,10 +199,6 @@ def _joined_later(parts: Sequence[CellContents]) -> np.ndarray:
 
 def _text(values: Sequence[str]) -> pa.Array:
     return pa.array(values, pa.string())
-
-
-def _no_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and value != value else value
 
 
 def _state(filled: Any, key: str) -> Any:

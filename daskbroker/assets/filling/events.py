@@ -157,6 +157,7 @@ def _changed(event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | No
     new = {key: value for key, value in values.items() if value is not None}
     if not new:
         return as_document(event)
+    # The event may be shared with other readers, so it is copied as far as it changes.
     changed = {
         **event,
         "data": {**event["data"], **{key: cell for key, (cell, _) in new.items()}},

@@ -1,7 +1,7 @@
 """Fill external cells: replace references by data, with one read of each file for a block of cells.
 
-A :class:`Filling` is what a task carries: where the references of its runs are, which handlers were
-registered, and where files may be. It holds neither open files nor handlers.
+A task carries a :class:`Filling`: the places of the references of its runs, the registered
+handlers, and where files may be. It holds neither open files nor instances of handlers.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _FOUND_BY_THEMSELVES = HandlerRegistry()
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    """How external cells of some runs are filled, in whatever process.
+    """All that is needed to fill the external cells of some runs, in any process.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Filling:
         cells of files that were not looked into. With ``"warn"``, the default, such cells must
         match the descriptor.
     known
-        What is known of the detector files, by run, descriptor and data key.
+        Knowledge of the detector files, by run, descriptor and data key.
     rules
         Treatment of missing cells by stream and data key, :data:`DEFAULT_RULE` for all others.
     stopped
@@ -333,6 +333,7 @@ class Filling:
         parts = list(self._there(target, contents, run_fraction, read))
         if len(contents.valued):
             parts.append((contents.valued, values_of_events(target.where, contents, declared, roi)))
+        # One part that has all cells needs no copy into another array.
         if len(parts) == 1 and len(parts[0][0]) == len(contents):
             return parts[0][1]
         gathered = Gathered(contents, is_stream_key(target.claim))
@@ -360,6 +361,7 @@ class Filling:
                 raise self._refused(target, resource, known)
             given = cell_shape(resource, factory, found.datums, **more)
             try:
+                # The shape differs; the error needs the dtype too, for the next opening.
                 if known is not None and given is not None and not known.has_shape(given):
                     first = found.datums.take(slice(0, 1))
                     known.meet(*look_at_cells(resource, factory, first, **more))
@@ -375,6 +377,7 @@ class Filling:
         """Warn of frames in no event in a file that was just read and nobody peeked into."""
         known = self.known_of(target)
         peeked = known is not None and not known.guessed
+        # A peek has reported them already. Files of open runs may be ahead of their documents.
         if peeked or target.run not in self.stopped or self.mismatch == "keep":
             return
         references, strict = self.references[target.run], self.mismatch == "raise"
@@ -383,8 +386,8 @@ class Filling:
     @staticmethod
     def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
         return FillError(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}; "
-            "with daskbroker.shape-mismatch 'warn' the shape and dtype in the file are used"
+            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}. "
+            "Set daskbroker.shape-mismatch to 'warn' to read the cells of the file"
         )
 
     def _unforeseen(
@@ -394,14 +397,14 @@ class Filling:
         assert known is not None
         if known.guessed:
             why = (
-                f"nobody has looked into the files of this run; those of others of its kind hold "
-                f"{cells_text(known.cells)}. peek='each' looks into those of each run"
+                "its cells were guessed from the files of similar runs, which hold "
+                f"{cells_text(known.cells)}; peek='each' looks into those of each run"
             )
         else:
             why = f"the first and the last resource of this run hold {cells_text(known.cells)}"
         return UnforeseenCells(
             f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: the file holds "
-            f"{cell}; {why}. It is noted: opened again, this run is right",
+            f"{cell}; {why}. This is noted: open the run again to read it",
             (self.references[target.run].store, target.descriptor, target.key),
             cell,
         )
@@ -432,11 +435,11 @@ class Filling:
         """Yield where the cells are, one resource at a time, each to be read in one call."""
         try:
             if len(contents.references):
-                references = self._references(target)
+                references = self.references_of(target)
                 for found in references.find(contents.references, run_fraction, strict=strict):
                     yield found._replace(places=contents.referring[found.places])
             if len(contents.bare) and is_stream_key(target.claim):
-                references = self._references(target)
+                references = self.references_of(target)
                 later = None if contents.later is None else contents.later[contents.bare]
                 frames = references.find_frames(
                     target.descriptor,
@@ -452,7 +455,14 @@ class Filling:
                 f"{target.where}: {error}; fill=False leaves references as they are, {GO_ON}"
             ) from None
 
-    def _references(self, target: Target) -> References:
+    def references_of(self, target: Target) -> References:
+        """Return the references of the run of a target.
+
+        Raises
+        ------
+        ReferenceMissing
+            If they were not loaded.
+        """
         try:
             return self.references[target.run]
         except KeyError:
@@ -499,6 +509,7 @@ def _read_there(
     else:
         yield found.places, block
         return
+    # A single lost cell has no halves: it is left out.
     middle = len(found.places) // 2
     for some in (slice(0, middle), slice(middle, None)) if middle else ():
         half = found._replace(datums=found.datums.take(some), places=found.places[some])

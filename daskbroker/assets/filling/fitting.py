@@ -65,6 +65,7 @@ def in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
     """Return cells in ``shape`` if theirs differs only by axes of length 1, else unchanged."""
     if shape is None or not isinstance(block, np.ndarray):
         return block
+    # Such a file has other cells than those known, which tables and documents show as they are.
     if long_axes(block.shape[1:]) != long_axes(shape):
         return block
     return block.reshape(len(block), *shape)

@@ -31,7 +31,7 @@ __all__ = [
     "none_missing",
 ]
 
-GO_ON = "missing='nan', missing='drop' or fill_value= go on without it"
+GO_ON = "pass missing='nan', missing='drop' or fill_value= to go on without it"
 """Advice in the error messages of missing cells."""
 
 MissingMode = Literal["nan", "drop", "raise"]
@@ -92,12 +92,13 @@ def filler(value: Any, dtype: np.dtype) -> Any:
     if dtype.kind == "O":
         return value
     given = np.asarray(value)
+    # NumPy would convert booleans to numbers, and numbers to booleans, without an error.
     if given.dtype.kind not in "biufc" or (given.dtype.kind == "b") != (dtype.kind == "b"):
         raise Mismatch(f"it is not of dtype {dtype}")
     try:
         return cast(given[None], dtype)[0]
     except Mismatch:
-        raise Mismatch(f"it is no value of {dtype}") from None
+        raise Mismatch(f"it is not a valid {dtype}") from None
 
 
 Rules = Mapping[tuple[str, str], Rule]
@@ -136,6 +137,7 @@ class Gathered:
         self._missing = np.ones(len(contents), bool)
         self._missing[contents.valued] = False
         self._gap = np.zeros(len(contents), bool)
+        # An event without a reference never had a frame; of a stream it has lost it.
         if not streamed:
             self._gap[contents.bare] = True
 
@@ -178,6 +180,7 @@ class Gathered:
         assert declared.shape is not None
         cell = shape_of(axes_of(roi, declared.shape))
         size = len(self._contents) * prod(cell) * declared.dtype.itemsize
+        # No file confirms the declared shape here, and it must not allocate any amount of memory.
         if not parts and not is_believable(size, 0, SMALL_BLOCK):
             raise FillError(
                 f"{where}: the descriptor declares cells of {declared.shape}, {size:,} bytes "
@@ -201,7 +204,7 @@ class Gathered:
             event = int(self._contents.seq_nums[missing[0]])
             raise FillError(
                 f"{where}: event {event} has no value, and {dtype} "
-                "has no NaN; missing='drop' and fill_value= keep it, dtypes={key: 'float64'} has "
-                "NaN"
+                "has no NaN; pass missing='drop' or fill_value= to keep the dtype, or "
+                "dtypes={key: 'float64'}"
             )
         return None if dtype.kind == "O" else np.nan

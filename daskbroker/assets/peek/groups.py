@@ -107,9 +107,7 @@ def _ends(group: Group, filling: Filling) -> Iterator[CellsOfResource]:
     What both need is read once, as most runs have one chunk of events and one of datums.
     """
     target, places = group.target, group.places.tolist()
-    references = filling.references.get(target.run)
-    if references is None:
-        raise ReferenceMissing("the references of this run were not loaded")
+    references = filling.references_of(target)
     contents = cache(partial(_contents, group))
     ends = (_end(target, map(contents, places), 0), _end(target, map(contents, places[::-1]), -1))
     asked = list(dict.fromkeys(end for end in ends if end is not None))

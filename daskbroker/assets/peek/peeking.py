@@ -328,8 +328,8 @@ class _Opening:
         for targets in self._wrong.values():
             target = next(iter(targets.values()))
             _warn(
-                f"{target.where}{_more(targets)}: {self._known(target).wrong}; the file is right. "
-                "daskbroker.shape-mismatch 'raise' makes that an error"
+                f"{target.where}{_more(targets)}: {self._known(target).wrong}. The cells of "
+                "the file are read; set daskbroker.shape-mismatch to 'raise' for an error instead"
             )
         for targets in self._extra.values():
             target = next(iter(targets.values()))
@@ -350,9 +350,9 @@ def _warn_of_unseen(missing: Sequence[Group], unseen: Mapping[Label, Unseen]) ->
             continue
         group = tried[0]
         _warn(
-            f"{group.target.where}{_more(groups)}: its files tell neither shape nor dtype here, so "
-            f"it is as the descriptor declares, float64 where that says nothing; dtypes={{{key!r}: "
-            f"'uint16'}} says it: {unseen[group.label].reason}"
+            f"{group.target.where}{_more(groups)}: its files tell neither shape nor dtype here. "
+            "Both are taken from the descriptor, and float64 if it declares no dtype; to set the "
+            f"dtype, pass dtypes={{{key!r}: 'uint16'}}. Reason: {unseen[group.label].reason}"
         )
 
 

@@ -86,7 +86,12 @@ def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArr
                     "arrays='drop' (--arrays drop), or copy them by exporting to zarr or netcdf "
                     "with fill=True (--fill)"
                 ) from None
-            warn_caller(f"{where} are left out of references, as {problem}", ExportWarning)
+            warn_caller(
+                f"{where} cannot be described by references and are left out: {problem}. "
+                "Frames that can be read are copied by exporting to zarr or netcdf with fill=True "
+                "(--fill)",
+                ExportWarning,
+            )
             dataset = dataset.drop_vars(name)
     return StreamArrays(group_name(stream), savable(dataset), grids)
 

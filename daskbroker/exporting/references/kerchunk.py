@@ -171,7 +171,7 @@ def write_references(header: Header, place: Destination, options: ExportOptions)
 
     The suffix of a file that the user has named decides in any case. The path is yielded.
     """
-    if options.stream is not ALL and not options.streams(header):
+    if options.lacks_stream(header):
         return
     group = _Group(header, options)
     target = place.of_run(header, options)

@@ -17,6 +17,7 @@ from ...core.search import Search
 from ..backing_up import BackupSource
 from ..checking import CheckedHeader
 from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..header_store import matching
 from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_headers
@@ -147,8 +148,7 @@ class EmbeddedHeaderStore(HeaderStore):
         end = stop
         if not narrowed.exact:  # positions count matching runs only, so each must be read
             found = self._pairs(self._pages(narrowed, 0, None, oldest_first))
-            matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
-            yield from take_sound(matching, start, end)
+            yield from take_sound(matching(found, search), start, end)
             return
         offset = 0
         if start > MOST_READ_OVER:

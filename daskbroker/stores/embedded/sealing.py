@@ -154,6 +154,7 @@ def sweep(database: Database) -> int:
                 or str(path.relative_to(database.root)) in known
             ):
                 continue
+            # A file is named before the manifest has it, so a new one may be about to be added.
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
                     database.check_in_place()  # else it may be a file of another store

@@ -150,6 +150,7 @@ def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
         try:
             database.collection(CHUNKS).insert_many(manifests)
         except BulkWriteError as error:
+            # The insert is ordered: if the first manifest is refused, none is published.
             codes = {one["code"] for one in error.details["writeErrors"]}
             if codes != {DUPLICATE_KEY} or error.details["nInserted"]:
                 raise

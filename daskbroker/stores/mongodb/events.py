@@ -17,15 +17,15 @@ from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document
-from ...core.errors import StoreDamaged, UnknownReference
+from ...core.errors import StoreDamaged
 from ...core.external import datum_keys
 from ...core.interrupts import in_own_context
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.peeks import Peek
 from ...core.plan_builder import PlanBuilder
-from ...core.run_plan import stream_of
+from ...core.run_plan import is_of_stream, stream_of
 from ...core.settings import setting
-from ..contract import is_repeated
+from ..already_stored import is_repeated, stored_descriptor
 from ..journalled import JournalledEventStore
 from ..spool.sender import flush_all
 from ..stored_text import storable
@@ -196,11 +196,7 @@ class MongoEventStore(JournalledEventStore):
         if stream_name is not ALL:
             found = [doc for doc in found if _may_be_of(doc, str(stream_name))]
         docs = [self._checked(doc, runs[order[doc["run_start"]]]) for doc in found]
-        return [
-            d
-            for d in docs
-            if stream_name is ALL or isinstance(d, BadRun) or stream_of(d) == str(stream_name)
-        ]
+        return [doc for doc in docs if is_of_stream(doc, stream_name)]
 
     def _checked(self, found: dict[str, Any], run: str) -> Document | BadRun:
         """Return a descriptor that was found by the uid of its run, or a BadRun if damaged."""
@@ -237,7 +233,7 @@ class MongoEventStore(JournalledEventStore):
         if layout is not EVENT:
             store_reference(self._database, layout, rows, run)
             return
-        descriptor = self._known_descriptor(owner)
+        descriptor = stored_descriptor(self, owner)
         with self._lock:
             self._writer.append(descriptor, rows)
             if self._writer.is_full(descriptor["uid"]):
@@ -249,7 +245,7 @@ class MongoEventStore(JournalledEventStore):
         if layout is not EVENT or self._keep:
             return False
         self._database.prepare_writing()
-        descriptor = self._known_descriptor(owner)
+        descriptor = stored_descriptor(self, owner)
         tables = page_tables(descriptor, page)
         with self._lock:
             return self._writer.append_tables(descriptor, tables, page["uid"])
@@ -258,18 +254,12 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.append_table`."""
         if not self._keep:
             self._database.prepare_writing()
-            descriptor = self._known_descriptor(owner)
+            descriptor = stored_descriptor(self, owner)
             uids = cells(table, EVENT.uid)
             with self._lock:
                 if self._writer.append_tables(descriptor, [table], uids):
                     return
         super().append_table(owner, table, run)
-
-    def _known_descriptor(self, uid: str) -> Document:
-        found = self.find_descriptor(uid)
-        if found is None:
-            raise UnknownReference(f"descriptor {uid!r} of some events is not stored")
-        return found
 
     # -- planning ----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from ...core.interrupts import in_own_context
 from ...core.search import Search
 from ..checking import CheckedHeader
 from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..header_store import matching
 from ..stored_text import storable
 from .bad_headers import RAW, BadHeaders
 from .bson_documents import (
@@ -177,8 +178,7 @@ class MongoHeaderStore(HeaderStore):
         narrowed = self._narrow(search)
         if not narrowed.exact:
             found = self._pairs(narrowed.query, 0, None, oldest_first)
-            matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
-            yield from take_sound(matching, start, stop)
+            yield from take_sound(matching(found, search), start, stop)
             return
         query, offset = narrowed.query, 0
         if start > MOST_READ_OVER:

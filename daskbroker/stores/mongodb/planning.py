@@ -118,6 +118,7 @@ class EventPlanner:
     def _add_streams(self, session: ClientSession) -> None:
         short, count = [], 0
         for stream in self._streams.values():
+            # Most streams of stopped runs are sealed: they need no further query.
             if stream.waiting == 0:
                 self._add(stream, self._add_sealed, stream)
                 continue
@@ -206,6 +207,7 @@ class EventPlanner:
         left = without_sealed(self._database, rows, before, stream.chunks)
         self._add_sealed(stream)
         if left:
+            # The journal has no positions: its rows are in the order of their times.
             left.sort(key=lambda row: (seconds_of(row), str(row["_id"])))
             table = event_columns([left], None, event_metadata(stream.descriptor))
             self._builder.add_table(stream.number, sealed_end(stream.chunks), table)

@@ -17,7 +17,7 @@ from ...core.documents import ALL, Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
 from ...core.plan_builder import PlanBuilder
-from ...core.run_plan import run_owners, stream_of
+from ...core.run_plan import is_of_stream, run_owners
 from ...core.stored import encode_stored_rows
 from ..contract import EventStore
 from ..stored_text import storable
@@ -106,11 +106,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
                 docs = (self._checked(doc, runs[place]) for doc in _listed(header, "descriptors"))
                 found += [(place, 0.0 if isinstance(d, BadRun) else seconds_of(d), d) for d in docs]
         found.sort(key=lambda one: one[:2])
-        return [
-            d
-            for *_, d in found
-            if stream_name is ALL or isinstance(d, BadRun) or stream_of(d) == str(stream_name)
-        ]
+        return [doc for *_, doc in found if is_of_stream(doc, stream_name)]
 
     def _checked(self, doc: Any, run: str) -> Document | BadRun:
         try:

@@ -34,6 +34,7 @@ from ...core.documents import is_unicode, normalize, to_json
 from ...core.group_names import group_name, of_group_name
 from ...core.json_text import from_extended_json
 from ...core.leaves import EXACT_INTEGER
+from ...core.numbered_names import numbered_names
 
 __all__ = ["cells_restored", "savable"]
 
@@ -136,14 +137,6 @@ def _are_numbers(cell: Any) -> bool:
     return isinstance(cell, list) and {int, float, bool}.issuperset(map(type, cell))
 
 
-def _free(name: str, taken: Collection[Any]) -> str:
-    found, number = name, 1
-    while found in taken:
-        number += 1
-        found = f"{name}_{number}"
-    return found
-
-
 def _padded(
     name: str, variable: xr.Variable, values: np.ndarray, taken: Collection[Any]
 ) -> dict[str, Any]:
@@ -156,13 +149,10 @@ def _padded(
     for row, array in zip(out, arrays):
         if array is not None:
             row[: len(array)] = array
-    beside = _free(f"{name}_length", taken)
+    beside = next(free for free in numbered_names(f"{name}_length") if free not in taken)
+    dim = next(free for free in numbered_names(f"{name}_dim_0") if free not in taken)
     return {
-        name: (
-            (*variable.dims, _free(f"{name}_dim_0", taken)),
-            out,
-            {**variable.attrs, RAGGED: beside},
-        ),
+        name: ((*variable.dims, dim), out, {**variable.attrs, RAGGED: beside}),
         beside: (variable.dims, lengths),
     }
 

@@ -38,7 +38,7 @@ PlanNow = Callable[[], RunPlan]
 
 
 class Follower:
-    """Yields what is new in a run, at each look.
+    """Yields the new documents of a run, at each look.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Follower:
         interval: float,
         timeout: float | None,
     ) -> Iterator[Item]:
-        """Yield what is new, look by look, until the run has ended.
+        """Yield new documents, look by look, until the run has ended.
 
         Parameters
         ----------

@@ -399,7 +399,7 @@ def _decoded(
 def _changes(
     part: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
 ) -> dict[int, _Change | None]:
-    """Return what a selection of fields changes, by position of the descriptor in the plan.
+    """Return the changes by a selection of fields, by position of the descriptor in the plan.
 
     Descriptors of streams that have none of the fields are left out; None means no change.
     """

@@ -311,7 +311,7 @@ def test_many_bad_ones_are_named_within_bounds(mongo_database):
         with pytest.warns(BadRunWarning) as caught:
             assert [header.uid for header in results] == ["sound"]
         assert len(caught) == 11
-        assert "results' attribute `bad`" in str(caught[-1].message)
+        assert "`bad` of the results" in str(caught[-1].message)
         assert len(results.bad) == 500
         with pytest.warns(BadRunWarning):
             assert db[-1].uid == "sound"

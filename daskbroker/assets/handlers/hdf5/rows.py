@@ -25,7 +25,7 @@ __all__ = ["RowSource", "dtype_as_read", "read_rows"]
 
 GAP = 64 * 1024
 """Maximum bytes between wanted rows that are read and dropped rather than skipped: a separate read
-costs as much as reading so many bytes."""
+costs as much as reading this many bytes."""
 PIECE = 16 * 2**20
 """Maximum bytes that are read at a time if more is read than wanted."""
 
@@ -212,9 +212,9 @@ def _read_objects(
 
 @dataclass(frozen=True)
 class Side:
-    """What is read along one dimension: ``count`` places from ``start``, ``step`` apart.
+    """Places to read along one dimension: ``count`` of them from ``start``, ``step`` apart.
 
-    ``rest`` is the selection from these places that is wanted; None: all, in this order.
+    ``rest`` is the selection from these places that is wanted. If None, all in this order.
     """
 
     start: int
