@@ -542,7 +542,7 @@ class DataBroker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def portable(self, header: Header) -> DataBroker:
+    def portable_broker(self, header: Header) -> DataBroker:
         """Return a read-only broker of one run that pickles by value and opens no store.
 
         See :meth:`daskbroker.Header.portable`.

@@ -16,21 +16,21 @@ from .assets.filling.missing import MissingMode
 from .assets.filling.streams import fill_stream
 from .assets.filling.tables import fill_frame
 from .assets.peek.background import BackgroundPeeker
-from .assets.peek.peeking import PeekMode, peek_all, remembered
+from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, StreamNotFound
 from .core.external import external_keys
 from .core.fields import data_keys_of
 from .core.layouts import REFERENCES
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store, is_from_store
 from .stores.contract import EventStore
 from .views.documents import streaming as documents_view
 from .views.options import ViewOptions
 from .views.rows import Duplicates
-from .views.table import opening as dataframe_view
+from .views.table import lazy_table
 
 if TYPE_CHECKING:
     from .header import Header
@@ -222,7 +222,7 @@ class EventSource:
         start, stop = _start_and_stop(header)
         plan = self._plan(header, stream_name, options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
-        return dataframe_view.table(plan, stream_name, runs, options, self.reach)
+        return lazy_table.table(plan, stream_name, runs, options, self.reach)
 
     # -- what detector files say -------------------------------------------------------------
 
@@ -300,7 +300,7 @@ class EventSource:
         references = self.store.plan_references(REFERENCES, list(runs))
         found = self.files.filling(references, handler_registry, handler_overrides)
         targets = [Target.of(d, key) for d in descriptors for key in external_keys(d)]
-        return remembered(found, targets, self.store.list_peeks(list(runs)))
+        return with_stored_peeks(found, targets, self.store.list_peeks(list(runs)))
 
     def fill_event(
         self,

@@ -18,7 +18,7 @@ from .core.documents import ALL, Document
 from .core.errors import BadQuery, FieldNotFound
 from .core.fields import data_keys_of
 from .core.group_names import group_name
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.old_names import missing
 from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store
@@ -36,7 +36,7 @@ from .views.documents.prefetch import Prefetcher
 from .views.missing import check_fill_names, for_keys
 from .views.options import ViewOptions
 from .views.rows import Duplicates
-from .views.table import opening as dataframe_view
+from .views.table import lazy_table
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -323,7 +323,7 @@ class Header:
         plan, files = self._planned(stream_name, options)
         if format == "dataset":
             return dataset_view.dataset(plan, stream_name, runs, options, files)
-        return dataframe_view.table(plan, stream_name, runs, options, files)
+        return lazy_table.table(plan, stream_name, runs, options, files)
 
     def dataset(
         self,
@@ -809,7 +809,7 @@ class Header:
         cuts = ("auto", None)
         blocks, whole = dataset_view.datasets(plan, stream_name, runs, options, files, cuts)
         stamped = replace(options, timestamps=True)
-        table = dataframe_view.table(plan, stream_name, runs, stamped, files)
+        table = lazy_table.table(plan, stream_name, runs, stamped, files)
         return table, blocks, whole
 
     def dataset_frames(self, stream_name: str) -> DatasetFrames:
@@ -832,7 +832,7 @@ class Header:
         """
         if all(source.store.opens_on_workers for source in self._sources):
             return self
-        return Header(self.db.portable(self), self.start, self.known_stop, live=False)
+        return Header(self.db.portable_broker(self), self.start, self.known_stop, live=False)
 
     # -- mapping, equality, pickling, looks --------------------------------------------------
 

@@ -7,15 +7,13 @@ from typing import Any
 
 from .core.bad_runs import leave_out_bad
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
-from .core.listing import listed
-from .core.search import Search, compile_search, is_derived
+from .core.name_lists import listed
+from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
 from .stores.header_store import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 
 __all__ = ["HeaderSource"]
 
-LEAST_PREFIX = 5
-"""Minimum length of a prefix by which a run is found."""
 UID_LENGTH = 36
 """Length of the uids that a RunEngine makes: a shorter one is looked up as a prefix first."""
 

@@ -10,7 +10,7 @@ from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError
 from .core.external import external_keys
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.settings import setting
 from .core.validate import document_label
 from .event_source import EventSource

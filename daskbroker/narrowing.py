@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from .core.callers import quiet_thread
 from .core.errors import AmbiguousUID, BadQuery, RunNotFound
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.query import compile_query
-from .core.search import Search
+from .core.search import LEAST_PREFIX, Search
 from .header import Header
-from .header_source import LEAST_PREFIX
 
 if TYPE_CHECKING:
     from .results import Results

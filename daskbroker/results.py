@@ -43,7 +43,7 @@ from .views import dataset as dataset_view
 from .views.documents.prefetch import Prefetcher
 from .views.options import Errors, ViewOptions
 from .views.rows import Duplicates
-from .views.table import opening as dataframe_view
+from .views.table import lazy_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -333,10 +333,10 @@ class Results:
         runs = self._runs_oldest_first()
         planned = self._planned(stream_name, list(runs), options)
         tables = [
-            dataframe_view.table(plan, stream_name, runs, options, files, with_run=True)
+            lazy_table.table(plan, stream_name, runs, options, files, with_run=True)
             for plan, files in _in_order_of(runs, planned)
         ]
-        return dataframe_view.concat(tables)
+        return lazy_table.concat(tables)
 
     def dataset(
         self,

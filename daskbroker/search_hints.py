@@ -15,9 +15,9 @@ from .core.asked_types import asked_values, in_other_type, type_name, types_of
 from .core.bad_runs import BadRun
 from .core.callers import is_quiet, warn_caller
 from .core.errors import SearchWarning
-from .core.listing import listed, nearest
+from .core.name_lists import listed, nearest
 from .core.operators import is_operators
-from .core.search import HasDataKey, Search
+from .core.search import LEAST_PREFIX, HasDataKey, Search
 from .stores.contract import EventStore, HeaderPair, HeaderStore
 
 __all__ = ["SearchHints"]
@@ -29,8 +29,6 @@ MOST_KEYS = 20_000
 KNOWN_SECONDS = 60.0
 """Seconds after which the keys are collected again, although the newest run is the same."""
 DATA_KEY = "data key"
-LEAST_PREFIX = 5
-"""Minimum characters of a uid by which ``db[...]`` finds a run."""
 
 
 class SearchHints:

@@ -27,7 +27,7 @@ from daskbroker.core.errors import (
     OffsetOutOfRange,
     StreamNotFound,
 )
-from daskbroker.core.listing import listed
+from daskbroker.core.name_lists import listed
 from daskbroker.core.printable import printable
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run, stream_datum_run
 from daskbroker.work.ingest import ingest

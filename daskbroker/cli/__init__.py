@@ -3,18 +3,18 @@
 What a command works with is imported inside of it, so that ``--help`` and completion are quick.
 """
 
-from . import completion, listen, looking, plots, runs, serve, stores, tail, transform
+from . import completion, listen, plots, runs, serve, showing, stores, tail, transform
 from .app import app, main
 
 __all__ = [
     "app",
     "completion",
     "listen",
-    "looking",
     "main",
     "plots",
     "runs",
     "serve",
+    "showing",
     "stores",
     "tail",
     "transform",

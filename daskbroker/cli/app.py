@@ -24,7 +24,7 @@ from ..core.errors import (
     SearchWarning,
     StoreNotFound,
 )
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.printable import printable
 from ..core.redaction import redacted
 from .options import known_places
@@ -44,12 +44,12 @@ __all__ = [
     "name_failed",
     "note_empty",
     "pair_of",
+    "parsed_value",
     "query_of",
     "say",
     "say_json",
     "say_lines",
     "search",
-    "value_of",
     "width_of_output",
 ]
 
@@ -253,7 +253,7 @@ def pair_of(text: str) -> tuple[str, str]:
     return key, value
 
 
-def value_of(text: str) -> Any:
+def parsed_value(text: str) -> Any:
     """A value of the command line: JSON, or else the text itself."""
     try:
         return json.loads(text)
@@ -265,7 +265,7 @@ def query_of(
     terms: list[str] | None, full: str | None, since: str | None, until: str | None
 ) -> dict[str, Any]:
     """What the words of a command line search for."""
-    query = {key: value_of(value) for key, value in map(pair_of, terms or ())}
+    query = {key: parsed_value(value) for key, value in map(pair_of, terms or ())}
     options = {"full": full, "since": since, "until": until}
     for name, value in options.items():
         if value is not None and query.setdefault(name, value) != value:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
-from ..core.listing import listed
+from ..core.name_lists import listed
 from .places import Settings, mongo_uri, place_settings
 
 __all__ = ["kind_of", "settings_of", "sources_of"]

@@ -48,7 +48,7 @@ from .field_rows import common_of, has_fields, lists_of
 from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
 from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
-from .listing import listed
+from .name_lists import listed
 
 __all__ = ["block", "check_notes", "decode", "encode"]
 

@@ -19,7 +19,7 @@ from typing import Any
 from .clock import seconds_of
 from .documents import ALL, Document
 from .errors import BadField, BadQuery, FieldNotFound
-from .listing import listed
+from .name_lists import listed
 from .operators import index_of
 from .patterns import full_matches
 

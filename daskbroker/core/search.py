@@ -22,14 +22,22 @@ from .query import Query, compile_query
 from .text import METHODS, TextQuery
 from .timespan import timespan
 
-__all__ = ["RESERVED", "HasDataKey", "Search", "compile_search", "is_derived", "origin_of"]
+__all__ = [
+    "LEAST_PREFIX",
+    "RESERVED",
+    "HasDataKey",
+    "Search",
+    "compile_search",
+    "is_derived",
+    "origin_of",
+]
 
 DERIVED = "derived_from"
 """Key of the start document of a run that was made from others."""
 RESERVED = ("data_key", "start_time", "stop_time", "exit_status", "derived")
 """Words of a query that may have been meant as a key of start documents."""
 LEAST_PREFIX = 5
-"""Minimum characters of a uid that stand for it."""
+"""Minimum characters of a uid by which a run is found."""
 
 
 def is_derived(start: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from .documents import is_unicode, normalize
 from .errors import BadDocument
 from .layouts import DATUM, EVENT, STREAM_DATUM, Layout
 from .leaves import EXACT_INTEGER
-from .listing import listed
+from .name_lists import listed
 
 __all__ = ["check_keys", "check_page", "check_row", "document_label", "prepare"]
 

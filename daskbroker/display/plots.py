@@ -11,12 +11,12 @@ import numpy as np
 
 from ..core.clock import show_time
 from ..core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.printable import printable
 from .facts import sample_of
 from .hints import Hints
 from .markup import shortened
-from .readings import Readings, on_grid, read_cell, read_signals
+from .readings import Readings, on_grid, read_shown_cell, read_signals
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -202,7 +202,7 @@ def _positions(read: Readings, hints: Hints, axis: int) -> np.ndarray:
 def _draw_cell(
     axes: Any, header: Header, stream: str, key: str, frame: int | tuple[int, ...]
 ) -> None:
-    cell, label = read_cell(header, stream, key, frame)
+    cell, label = read_shown_cell(header, stream, key, frame)
     if cell.ndim == 0:
         raise BadQuery(
             f"{key!r} has no frames: its cells are single values; plot it without frame="

@@ -13,7 +13,7 @@ from ..core.clock import LEAST, MOST, seconds_of, zone_of
 from ..core.documents import is_unicode, plain
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import PROJECTIONS, Field, project
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.search import is_derived
 from .facts import duration_of, motors_of, points_of, sample_of
 

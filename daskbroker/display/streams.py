@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..core.fields import data_keys_of
 from ..core.run_plan import stream_of
 from .hints import Hints, object_keys_of, roles_of
-from .markup import Markup, element, folded, joined, shortened, table
-from .tree import tree
+from .markup import Markup, element, folded, html_table, joined, shortened
+from .tree import folded_tree
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -82,14 +82,14 @@ class Streams:
                     if isinstance(data, Mapping) and data:
                         found.setdefault(device, {}).setdefault(name, data)
         merged = {device: _merged(by_stream) for device, by_stream in found.items()}
-        return tree("configuration", merged, self._zone) if merged else Markup()
+        return folded_tree("configuration", merged, self._zone) if merged else Markup()
 
 
 def _key_table(keys: Sequence[Sequence[str]]) -> Markup:
     """Return a table of data keys without the columns that are empty."""
     told = [place for place in range(len(HEADS)) if any(row[place] for row in keys)]
     rows: list[list[object]] = [[shortened(row[place]) for place in told] for row in keys]
-    return table([HEADS[place] for place in told], rows)
+    return html_table([HEADS[place] for place in told], rows)
 
 
 def _merged(by_stream: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from ..core.settings import setting
 from .columns import cut_to, terminal_width
 from .markup import Markup, element, folded, page, shortened
 
-__all__ = ["document_markup", "document_text", "tree"]
+__all__ = ["document_markup", "document_text", "folded_tree"]
 
 MOST_ITEMS = 200
 """Maximum number of items of a mapping or a list that are shown."""
@@ -47,7 +47,7 @@ def document_markup(document: Mapping[str, Any], zone: str | None = None) -> str
     return page(*_branches(document, "", _zone(zone), _Budget(), 0))
 
 
-def tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
+def folded_tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
     """Return a mapping as a folded tree under a name."""
     inside = _branches(value, "", zone, _Budget(), 0)
     return folded(_summary(name, value), *inside, opened=opened)

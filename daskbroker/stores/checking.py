@@ -21,7 +21,7 @@ from ..core.damage import Damage
 from ..core.documents import Document, equal
 from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError
 from ..core.layouts import EVENT, LAYOUTS, REFERENCES, Layout
-from ..core.planning import with_frames
+from ..core.plan_builder import with_frames
 from ..core.run_plan import frame_spans, stream_of
 from ..core.validate import document_label, prepare
 

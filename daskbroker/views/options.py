@@ -19,7 +19,7 @@ from .rows import Duplicates
 if TYPE_CHECKING:
     from ..assets.access import FileAccess
     from ..assets.filling.filling import Filling
-    from .table.opening import Runs
+    from .table.lazy_table import Runs
 
 __all__ = ["Errors", "ViewOptions"]
 

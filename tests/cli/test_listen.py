@@ -22,10 +22,10 @@ from daskbroker.core.errors import ConfigError
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.mongod import Mongod
-from daskbroker.work import taking
+from daskbroker.work import tolerant_insert
 from daskbroker.work.ingest import ingest
 from daskbroker.work.listening import Listener
-from daskbroker.work.taking import Taker
+from daskbroker.work.tolerant_insert import TolerantInserter
 
 PROXY = """
 import sys
@@ -360,15 +360,17 @@ def test_a_connection_that_cannot_be_made_leaves_nothing_open(tmp_path):
 
 def test_problems_are_reported_for_ever(tmp_path, monkeypatch):
     """Also when more are known than are remembered."""
-    monkeypatch.setattr(taking, "MOST_NAMED", 3)
+    monkeypatch.setattr(tolerant_insert, "MOST_NAMED", 3)
     told = []
     with daskbroker.temp() as db:
-        taker = Taker(db, tmp_path / "refused.jsonl", told.append, lambda seconds: False)
+        inserter = TolerantInserter(
+            db, tmp_path / "refused.jsonl", told.append, lambda seconds: False
+        )
         for number in range(8):
             event = {"run_start": f"run{number}", "descriptor": "nosuch", "seq_num": 1, "time": 1.0}
             event |= {"data": {}, "timestamps": {}}
             for uid in ("one", "two"):  # of the second event the reason is known
-                assert not taker.take("event", {**event, "uid": uid})
+                assert not inserter.insert("event", {**event, "uid": uid})
                 assert len(told) == number + 1
             assert f"run{number}" in told[-1]
     assert len((tmp_path / "refused.jsonl").read_text().splitlines()) == 16

@@ -11,7 +11,7 @@ import dask
 import numpy as np
 import pytest
 
-from daskbroker.assets.peek import workers as peek_workers
+from daskbroker.assets.peek import on_workers
 from daskbroker.core.errors import ClaimWarning, FillError
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.claim_runs import LEGACY, claim_run_of_squares, run_of_parts
@@ -114,7 +114,7 @@ def test_files_that_only_workers_see(db, client):
 
 def test_workers_that_have_no_time_to_look(db, client, monkeypatch):
     """Opening does not wait for ever."""
-    monkeypatch.setattr(peek_workers, "SECONDS", 0.5)
+    monkeypatch.setattr(on_workers, "SECONDS", 0.5)
     insert_all(db, claim_run_of_squares())
     db.register_handler("SQUARES", OnWorkers)
     busy = client.map(time.sleep, [4.0] * 4, pure=False)

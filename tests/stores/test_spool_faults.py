@@ -15,7 +15,7 @@ import pytest
 
 from daskbroker.core.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
 from daskbroker.stores.spool.file import SpoolFile, left_behind
-from daskbroker.stores.spool.sending import Entry, Sender
+from daskbroker.stores.spool.sender import Entry, Sender
 from daskbroker.testing.interrupts import finalizers_unheard, interrupted_calls
 
 

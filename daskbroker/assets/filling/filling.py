@@ -21,16 +21,17 @@ from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
-from ..references.locating import Found, ReferenceMissing, References
+from ..references.locating import CellsOfResource, ReferenceMissing, References
 from ..regions import Roi
 from ..shapes import (
     Declared,
     cast,
-    check,
+    check_shape,
     fit,
     is_open,
 )
 from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
+from .contents import CellContents, FilledBlock
 from .extra import tell_extra_frames
 from .fitting import (
     as_declared,
@@ -40,7 +41,6 @@ from .fitting import (
     stack_cells,
     values_of_events,
 )
-from .held import FilledBlock, Held
 from .knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
 from .target import Target
@@ -140,12 +140,14 @@ class Filling:
 
     # -- which cells there are ---------------------------------------------------------------
 
-    def present(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
+    def present(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> np.ndarray:
         """Return which events have a cell, without reading values if handlers can tell.
 
         Parameters
         ----------
-        target, held, near
+        target, contents, run_fraction
             See :meth:`cells`.
 
         Returns
@@ -153,24 +155,26 @@ class Filling:
         numpy.ndarray
             Booleans, one per event.
         """
-        there = np.zeros(len(held), bool)
-        there[held.valued] = True
+        there = np.zeros(len(contents), bool)
+        there[contents.valued] = True
 
-        def touch(found: Found) -> bool:
+        def touch(found: CellsOfResource) -> bool:
             resource, factory = self.handler(target, found)
             touch_block(resource, factory, found.datums, data_key=target.claim, where=target.where)
             return True
 
-        for places, _ in self._there(target, held, near, touch, strict=False):
+        for places, _ in self._there(target, contents, run_fraction, touch, strict=False):
             there[places] = True
         return there
 
-    def frames(self, target: Target, held: Held, near: float = 0.0) -> CellFrames:
+    def frames(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> CellFrames:
         """Return which bytes of which files hold the cells of some events.
 
         Parameters
         ----------
-        target, held, near
+        target, contents, run_fraction
             See :meth:`cells`.
 
         Raises
@@ -180,15 +184,15 @@ class Filling:
         FillError
             Under the conditions of :meth:`cells`.
         """
-        if len(held.valued):
-            raise NoReference(f"{len(held.valued):,} events have values in place of references")
+        if len(contents.valued):
+            raise NoReference(f"{len(contents.valued):,} events have values in place of references")
         parts = []
-        for found in self._find(target, held, near, True):
+        for found in self._find(target, contents, run_fraction, True):
             resource, factory = self.handler(target, found)
             more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
             parts.append((found.places, locate_block(resource, factory, found.datums, **more)))
             self._tell_extra(target, resource, factory, found.datums)
-        return CellFrames.joined(len(held), parts)
+        return CellFrames.joined(len(contents), parts)
 
     def has_frames_again(self, target: Target) -> bool:
         """Return whether stream_datums claim several frames for an event."""
@@ -202,16 +206,18 @@ class Filling:
 
     # -- cells as they come ------------------------------------------------------------------
 
-    def cells(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
+    def cells(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> np.ndarray:
         """Return the cells of some events as in a table: views of one block of each file.
 
         Parameters
         ----------
         target
             Data key and descriptor to fill.
-        held
+        contents
             What the events hold of the key.
-        near
+        run_fraction
             Position of the events in the run, from 0 to 1, to find their datums quickly.
 
         Returns
@@ -227,31 +233,35 @@ class Filling:
             If a cell cannot be filled. The message names run, stream, key and, if there is a file,
             spec and path.
         """
-        cells, missing = self.cells_of(target, held, self.blocks(target, held, near))
+        cells, missing = self.cells_of(
+            target, contents, self.blocks(target, contents, run_fraction)
+        )
         if self.rule(target).drops:
-            none_missing(held, missing, target.where)
+            none_missing(contents, missing, target.where)
         return cells
 
-    def blocks(self, target: Target, held: Held, near: float = 0.0) -> Iterator[FilledBlock]:
+    def blocks(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> Iterator[FilledBlock]:
         """Yield the cells of :meth:`cells` file by file, without values that events hold."""
 
-        def read(found: Found) -> Any:
+        def read(found: CellsOfResource) -> Any:
             resource, factory = self.handler(target, found)
             with naming_cells(target.where, resource):
                 block = self._as_shown(target, resource, factory, found.datums)
             self._tell_extra(target, resource, factory, found.datums)
             return block
 
-        yield from self._there(target, held, near, read)
+        yield from self._there(target, contents, run_fraction, read)
 
     def cells_of(
-        self, target: Target, held: Held, blocks: Iterable[FilledBlock]
+        self, target: Target, contents: CellContents, blocks: Iterable[FilledBlock]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what :meth:`cells` does, from blocks already read, and places of missing cells."""
-        out = np.empty(len(held), dtype=object)
-        for place, value in zip(held.valued.tolist(), held.values, strict=True):
+        out = np.empty(len(contents), dtype=object)
+        for place, value in zip(contents.valued.tolist(), contents.values, strict=True):
             out[place] = value
-        gathered = Gathered(held, is_stream_key(target.claim))
+        gathered = Gathered(contents, is_stream_key(target.claim))
         for places, block in blocks:
             gathered.note(places)
             for place, cell in zip(places.tolist(), block, strict=True):
@@ -279,20 +289,25 @@ class Filling:
         assert declared.shape is not None
         given = cell_shape(resource, factory, datums, **more)
         if given is not None:  # before memory is taken for it
-            check(declared.shape, given)
+            check_shape(declared.shape, given)
         block = read_block(resource, factory, datums, declared=declared.shape, **more)
         return as_declared(block, declared.shape, declared.dtype)
 
     # -- arrays of a variable ----------------------------------------------------------------
 
     def array(
-        self, target: Target, held: Held, declared: Declared, roi: Roi = (), near: float = 0.0
+        self,
+        target: Target,
+        contents: CellContents,
+        declared: Declared,
+        roi: Roi = (),
+        run_fraction: float = 0.0,
     ) -> np.ndarray:
         """Return one region of the cells of some events, in the declared shape and dtype.
 
         Parameters
         ----------
-        target, held, near
+        target, contents, run_fraction
             See :meth:`cells`.
         declared
             Shape and dtype of a cell; the shape must not be None.
@@ -312,19 +327,21 @@ class Filling:
             no NaN.
         """
 
-        def read(found: Found) -> np.ndarray:
+        def read(found: CellsOfResource) -> np.ndarray:
             return self._region(target, found, declared, roi)
 
-        parts = list(self._there(target, held, near, read))
-        if len(held.valued):
-            parts.append((held.valued, values_of_events(target.where, held, declared, roi)))
-        if len(parts) == 1 and len(parts[0][0]) == len(held):
+        parts = list(self._there(target, contents, run_fraction, read))
+        if len(contents.valued):
+            parts.append((contents.valued, values_of_events(target.where, contents, declared, roi)))
+        if len(parts) == 1 and len(parts[0][0]) == len(contents):
             return parts[0][1]
-        gathered = Gathered(held, is_stream_key(target.claim))
+        gathered = Gathered(contents, is_stream_key(target.claim))
         with naming_cells(target.where):
             return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
-    def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
+    def _region(
+        self, target: Target, found: CellsOfResource, declared: Declared, roi: Roi
+    ) -> np.ndarray:
         assert declared.shape is not None
         resource, factory = self.handler(target, found)
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
@@ -394,9 +411,9 @@ class Filling:
     def _there(
         self,
         target: Target,
-        held: Held,
-        near: float,
-        read: Callable[[Found], Any],
+        contents: CellContents,
+        run_fraction: float,
+        read: Callable[[CellsOfResource], Any],
         *,
         strict: bool | None = None,
     ) -> Iterator[tuple[np.ndarray, Any]]:
@@ -406,24 +423,30 @@ class Filling:
         """
         if strict is None:
             strict = self.rule(target).lost == "raise"
-        for found in self._find(target, held, near, strict):
+        for found in self._find(target, contents, run_fraction, strict):
             yield from _read_there(found, read, strict)
 
-    def _find(self, target: Target, held: Held, near: float, strict: bool) -> Iterator[Found]:
+    def _find(
+        self, target: Target, contents: CellContents, run_fraction: float, strict: bool
+    ) -> Iterator[CellsOfResource]:
         """Yield where the cells are, one resource at a time, each to be read in one call."""
         try:
-            if len(held.references):
+            if len(contents.references):
                 references = self._references(target)
-                for found in references.find(held.references, near, strict=strict):
-                    yield found._replace(places=held.referring[found.places])
-            if len(held.bare) and is_stream_key(target.claim):
+                for found in references.find(contents.references, run_fraction, strict=strict):
+                    yield found._replace(places=contents.referring[found.places])
+            if len(contents.bare) and is_stream_key(target.claim):
                 references = self._references(target)
-                later = None if held.later is None else held.later[held.bare]
+                later = None if contents.later is None else contents.later[contents.bare]
                 frames = references.find_frames(
-                    target.descriptor, target.key, held.seq_nums[held.bare], later, strict=strict
+                    target.descriptor,
+                    target.key,
+                    contents.seq_nums[contents.bare],
+                    later,
+                    strict=strict,
                 )
                 for found in frames:
-                    yield found._replace(places=held.bare[found.places])
+                    yield found._replace(places=contents.bare[found.places])
         except ReferenceMissing as error:
             raise FrameMissing(
                 f"{target.where}: {error}; fill=False leaves references as they are, {GO_ON}"
@@ -435,7 +458,7 @@ class Filling:
         except KeyError:
             raise ReferenceMissing("the references of this run were not loaded") from None
 
-    def handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
+    def handler(self, target: Target, found: CellsOfResource) -> tuple[ResolvedResource, Factory]:
         """Return the resolved resource of some cells, and the handler that reads it.
 
         Raises
@@ -462,7 +485,7 @@ class Filling:
 
 
 def _read_there(
-    found: Found, read: Callable[[Found], Any], strict: bool
+    found: CellsOfResource, read: Callable[[CellsOfResource], Any], strict: bool
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Read some cells; unless ``strict``, skip those that are lost.
 

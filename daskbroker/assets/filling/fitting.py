@@ -11,7 +11,7 @@ from ...core.peeks import Cell
 from ..files.resolving import ResolvedResource
 from ..regions import Roi, take_roi
 from ..shapes import Declared, Mismatch, cast, long_axes, reshaped
-from .held import Held
+from .contents import CellContents
 from .knowledge import Known
 
 __all__ = [
@@ -101,11 +101,13 @@ def stack_cells(cells: Any, declared: Declared) -> np.ndarray:
     return np.concatenate([reshaped(array, declared.shape) for array in arrays])
 
 
-def values_of_events(where: str, held: Held, declared: Declared, roi: Roi) -> np.ndarray:
+def values_of_events(
+    where: str, contents: CellContents, declared: Declared, roi: Roi
+) -> np.ndarray:
     """Return values that events already hold, in the declared shape and dtype."""
     assert declared.shape is not None
     with naming_cells(where):
-        values = held.values
+        values = contents.values
         block = (
             reshaped(values, declared.shape)
             if isinstance(values, np.ndarray)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core.column_kinds import MISSING
 from ...core.errors import FillError
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ..files.readable import ANYWHERE, ReadableRoots
 from ..regions import Roi
 from .stored_frames import CellFrames, NoReference

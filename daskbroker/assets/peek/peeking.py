@@ -22,13 +22,13 @@ from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import Known, cells_noted, extra_text, known_of
 from ..shapes import is_open
-from .looking import Group, groups_of, looks_of, peek_of, place_of
+from .groups import Group, groups_of, looks_of, peek_of, place_of
 from .looks import Look, look
 from .memory import Memory, is_unchanged
+from .on_workers import look_on_workers
 from .sharing import Labels, samples_of, sorts_of
-from .workers import look_on_workers
 
-__all__ = ["PeekMode", "peek_all", "peeked", "remembered"]
+__all__ = ["PeekMode", "peek_all", "peeked", "with_stored_peeks"]
 
 PeekMode = bool | Literal["each"] | None
 """Whether files are looked into: None, if their claims are open; True, always, but of many groups
@@ -81,7 +81,9 @@ def peeked(
     return replace(filling, known=opening.known, stopped=ended)
 
 
-def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]) -> Filling:
+def with_stored_peeks(
+    filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]
+) -> Filling:
     """Return the filling with what is remembered of some targets; no file is looked into."""
     opening = _Opening(filling, None, False, frozenset())
     peek_of_label = {(peek.descriptor, peek.key): peek for peek in peeks}

@@ -16,7 +16,7 @@ from ...core.layouts import RESOURCE, STREAM_RESOURCE, decode_rows
 from ...core.peeks import claim_sort
 from ...core.run_plan import RunPlan
 from ..files.resolving import normal_spec
-from .looking import Group
+from .groups import Group
 
 __all__ = ["Labels", "samples_of", "sorts_of"]
 

@@ -17,7 +17,7 @@ from ...core.regular import identity
 from ...views.dataset.savable import savable
 from ..options import ExportOptions
 from .decoding import read_grid_cell
-from .grids import FrameGrid, frame_grid
+from .frame_grid import FrameGrid, frame_grid
 
 if TYPE_CHECKING:
     from ...header import Header

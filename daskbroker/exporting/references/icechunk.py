@@ -25,7 +25,7 @@ from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
 from .file_states import write_states
-from .grids import FrameGrid
+from .frame_grid import FrameGrid
 from .locations import QUOTED, location_of
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
 from .file_states import KEY, file_states, write_states
-from .grids import FrameGrid
+from .frame_grid import FrameGrid
 from .inline import InlineArray, attributes_of, encoded_variables, inline_array
 from .locations import location_of
 

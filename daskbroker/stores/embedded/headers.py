@@ -30,7 +30,7 @@ BATCHES = (8, 200, 5000)
 """Number of rows that the first query reads, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20
 """Bytes of start documents at which a batch ends early."""
-NEAR = 8
+MOST_READ_OVER = 8
 """Maximum number of runs to skip by reading them; more are skipped by the index."""
 LOOKED_AT = 20_000
 """Maximum number of rows whose checksums are verified at a time before runs are counted."""
@@ -151,7 +151,7 @@ class EmbeddedHeaderStore(HeaderStore):
             yield from take_sound(matching, start, end)
             return
         offset = 0
-        if start > NEAR:
+        if start > MOST_READ_OVER:
             offset = self._offset_of(narrowed, start, oldest_first)
             start, end = 0, None if end is None else end - start
         rows = self._pages(narrowed, offset, end, oldest_first)

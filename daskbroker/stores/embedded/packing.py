@@ -79,7 +79,7 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
     name = f"pack-{uuid.uuid4().hex}.arrow"
     temporary = folder / f".{name}.part"
     with database.errors(), naming(temporary):
-        database.check_place()
+        database.check_in_place()
         database.folders.make(folder)
         try:
             with temporary.open("wb") as file:

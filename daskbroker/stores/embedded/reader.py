@@ -126,7 +126,7 @@ class EmbeddedReader(ChunkReader):
     def _database(self) -> Database:
         return Database.reading(self.root, read_only=self.read_only)
 
-    def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
+    def portable_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
         """Replace the numbers of small chunks by their place in a pack or their bytes.
 
         Workers never open the SQLite file, which is not safe over network file systems. Small

@@ -30,7 +30,7 @@ from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ..stored_text import storable
 from .bson_documents import LARGEST
 from .database import CHUNKS, COLUMNS, Database

@@ -22,12 +22,12 @@ from ...core.external import datum_keys
 from ...core.interrupts import in_own_context
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.peeks import Peek
-from ...core.planning import PlanBuilder
+from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import stream_of
 from ...core.settings import setting
 from ..contract import is_repeated
 from ..journalled import JournalledEventStore
-from ..spool.sending import flush_all
+from ..spool.sender import flush_all
 from ..stored_text import storable
 from .bson_documents import SIDE, check_size, checked_from_bson, from_bson, sparse_bson, to_bson
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
@@ -38,7 +38,7 @@ from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
 from .reader import MongoReader
 from .reference_planning import ReferencePlanner
-from .references import find_run, has_orphans, store_reference
+from .references import has_orphans, run_with_resource, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
 from .server_errors import REFUSED
@@ -83,7 +83,7 @@ class MongoEventStore(JournalledEventStore):
         self._lock = threading.RLock()
         self._writer = EventWriter(self._database, self._seal_rows, self._seal_bytes)
         self._owners: BoundedDict[tuple[str, str, str | None], str] = BoundedDict()
-        self._surveys: BoundedDict[tuple[str, int, int], list[Range]] = BoundedDict()
+        self._ranges_of_journals: BoundedDict[tuple[str, int, int], list[Range]] = BoundedDict()
         self._orphans: bool | None = None
 
     @property
@@ -221,7 +221,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.find_asset_run`."""
         key = (layout.kind, uid, run)
         if key not in self._owners:
-            found = find_run(self._database, layout, uid, run)
+            found = run_with_resource(self._database, layout, uid, run)
             if found is None or (run is not None and found != run):
                 return found  # not remembered: the given run may still get one of its own
             self._owners[key] = found
@@ -277,7 +277,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.plan_events`."""
         flush_all(self._database.store_id)  # send what spools in this process hold for this store
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
-        EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
+        EventPlanner(self._database, builder, descriptors, self._ranges_of_journals).add_all()
         return builder.plan()
 
     def plan_references(

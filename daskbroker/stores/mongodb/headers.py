@@ -52,7 +52,7 @@ MOST_STOPS_AT_ONCE = 5000
 """Size of the third and later batches of runs whose stops are looked up together."""
 MOST_STOPS = 5000
 """Maximum number of runs, found by stops, that are looked up by uid; else all are searched."""
-NEAR = 8
+MOST_READ_OVER = 8
 """Maximum number of runs before the wanted ones that are read; more are skipped by the server."""
 
 
@@ -181,7 +181,7 @@ class MongoHeaderStore(HeaderStore):
             yield from take_sound(matching, start, stop)
             return
         query, offset = narrowed.query, 0
-        if start > NEAR:
+        if start > MOST_READ_OVER:
             offset = self._offset_of(query, start, oldest_first)
             start, stop = 0, None if stop is None else stop - start
         yield from take_sound(self._enough(query, offset, stop, oldest_first), start, stop)

@@ -16,7 +16,7 @@ from ...core.column_kinds import Kind
 from ...core.documents import ALL, Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
-from ...core.planning import PlanBuilder
+from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ...core.stored import encode_stored_rows
 from ..contract import EventStore
@@ -138,7 +138,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         for place, descriptor in enumerate(descriptors):
             first = 0
-            for page in self._survey(descriptor):
+            for page in self._page_facts(descriptor):
                 try:
                     facts = range_facts(page["t"], page["s"], page["b"])
                 except (LookupError, TypeError, ValueError, OverflowError) as error:
@@ -150,7 +150,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
                 first += facts.rows
         return builder.plan()
 
-    def _survey(self, descriptor: Document) -> list[dict[str, Any]]:
+    def _page_facts(self, descriptor: Document) -> list[dict[str, Any]]:
         """Return times, ``seq_num``, size and types of a descriptor's pages in order, no data."""
         types = [
             _types_in(value_of(key), depth_of(claim))

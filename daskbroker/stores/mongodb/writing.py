@@ -35,7 +35,7 @@ from .chunk_store import (
     stored_columns,
 )
 from .database import CHUNKS, LOOK_SECONDS, Database
-from .sealed_rows import MARKS, REMEMBERED_SECONDS, chunk_of_mark
+from .sealed_rows import MARK_SECONDS, MARKS, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
 from .server_errors import REFUSED
 
@@ -149,7 +149,7 @@ class EventWriter:
         state.waiting_rows += len(encoded)
         state.waiting_bytes += sum(len(one.raw) for one in encoded)
         # The marks of events sealed since the last look may have been removed before the insert.
-        if encoded and time.monotonic() - state.looked > REMEMBERED_SECONDS / 2:
+        if encoded and time.monotonic() - state.looked > MARK_SECONDS / 2:
             self._take_back(descriptor, state, fresh)
 
     def _take_back(

@@ -19,7 +19,7 @@ from ...core.peeks import Peek
 from ...core.settings import setting
 from ..backing_up import BackupSource
 from ..contract import EventStore
-from .sending import Entry, Sender, flush_all, joined_pages, rows_of_entries
+from .sender import Entry, Sender, flush_all, joined_pages, rows_of_entries
 
 __all__ = ["SpooledEventStore"]
 

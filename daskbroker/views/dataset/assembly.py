@@ -18,7 +18,7 @@ from ...core.graph_names import graph_name, runs_name
 from ...core.layouts import STREAM_RESOURCE
 from ...core.run_plan import RunPlan, resources_of
 from ...core.schema import TableColumn
-from ..table.opening import target_bytes
+from ..table.lazy_table import target_bytes
 from .columns import ColumnSource, ExternalColumn
 from .cutting import (
     column_groups,

@@ -88,7 +88,7 @@ def regular_length(lengths: np.ndarray) -> int:
     return most if (lengths[:-1] == most).all() and lengths[-1] <= most else 1
 
 
-def check_chunks(chunks: Any) -> None:
+def check_chunk_sizes(chunks: Any) -> None:
     """Check that ``chunks`` can be a cut at all; Dask takes lengths below zero, and divides by 0.
 
     Raises

@@ -19,7 +19,7 @@ from xarray.backends import BackendArray
 from xarray.core import dtypes, indexing
 
 from ...core.errors import BadQuery
-from ...core.listing import listed
+from ...core.name_lists import listed
 from .columns import row_places
 from .grid_plan import Grid, GridRefusal
 

@@ -32,8 +32,8 @@ class DatasetRows:
     lengths
         Number of rows of each chunk of the plan.
     later
-        :attr:`~daskbroker.assets.filling.held.Held.later`, by chunk, of chunks with repeated
-        ``seq_num`` of which all rows are shown.
+        :attr:`~daskbroker.assets.filling.contents.CellContents.later`, by chunk, of chunks with
+        repeated ``seq_num`` of which all rows are shown.
     """
 
     groups: tuple[RowGroup, ...]

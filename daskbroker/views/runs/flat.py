@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...core.documents import equal
 from ...core.errors import BadDocument
-from ...core.listing import listed
+from ...core.name_lists import listed
 
 __all__ = ["FlatTable"]
 

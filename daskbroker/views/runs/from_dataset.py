@@ -14,7 +14,7 @@ from xarray.indexes import PandasMultiIndex
 from ...core.documents import Document, normalize
 from ...core.errors import BadDocument
 from ...core.group_names import of_group_name
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ...core.schema import datetime_to_posix, posix_to_datetime
 from ..dataset.attributes import DOCUMENTED, attrs
 from ..dataset.stored_form import (

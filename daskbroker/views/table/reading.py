@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ...assets.filling.contents import CellContents
 from ...assets.filling.filling import Filling, Target
-from ...assets.filling.held import Held
 from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkReader, damage_of, damaged
 from ...core.errors import StoreDamaged
@@ -85,7 +85,7 @@ class ChunkGroup(NamedTuple):
         The chunks.
     within
         First and last ``seq_num`` wanted; None for all.
-    near
+    run_fraction
         Relative position in the run, from 0 to 1.
     run
         Uid of the run.
@@ -96,7 +96,7 @@ class ChunkGroup(NamedTuple):
     simple: bool
     parts: tuple[PartitionChunk, ...]
     within: tuple[int, int] | None
-    near: float
+    run_fraction: float
     run: str
     numbers: range | None = None
 
@@ -112,7 +112,7 @@ class Payload:
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = [part.key for piece in self.pieces for part in piece.parts]
-        portable = iter(self.reader.portable(keys))
+        portable = iter(self.reader.portable_keys(keys))
         pieces = tuple(
             piece._replace(parts=tuple(part._replace(key=next(portable)) for part in piece.parts))
             for piece in self.pieces
@@ -270,7 +270,7 @@ class TableReader:
         return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
 
     def _later(self, piece: ChunkGroup, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
-        """Return :attr:`Held.later` for all rows of each chunk; None if no row has later ones."""
+        """Return :attr:`CellContents.later` of each chunk's rows; None if none has later ones."""
         if piece.simple or self.options.duplicates != "all" or not self.external_names:
             return [None] * len(seq_nums)
         number_of: dict[str, int] = {}
@@ -307,7 +307,7 @@ class _Chunk:
     rows
         Which rows of `table` are chosen.
     later
-        :attr:`Held.later` of all rows, or None.
+        :attr:`CellContents.later` of all rows, or None.
     """
 
     reader: TableReader
@@ -327,22 +327,28 @@ class _Chunk:
     def array(self, column: TableColumn) -> Any:
         """Return the cells of a stored column other than ``time``, filled if it is external."""
         if column.external and self.filling is not None:
-            return self.filling.cells(*self._held(column.name), self.piece.near)
+            return self.filling.cells(*self._contents(column.name), self.piece.run_fraction)
         try:
             return column_cells(self.table, column, self.rows)
         except StoreDamaged as error:
             raise damaged(self.reader._label(self.piece), error) from error
 
-    def _held(self, name: str) -> tuple[Target, Held]:
+    def _contents(self, name: str) -> tuple[Target, CellContents]:
         """Return what fills an external column: its target, and what the chunk holds for it."""
         target = self.part.targets[self.reader.external_names.index(name)]
-        held = Held.of_table(self.table, target.key, self.rows, external=target.external)
-        return target, replace(held, later=None if self.later is None else self.later[self.rows])
+        contents = CellContents.of_table(
+            self.table, target.key, self.rows, external=target.external
+        )
+        return target, replace(
+            contents, later=None if self.later is None else self.later[self.rows]
+        )
 
     def having(self, names: Sequence[str]) -> np.ndarray:
         """Return a mask of the chosen rows that have a cell in each of these external columns."""
         assert self.filling is not None
-        there = [self.filling.present(*self._held(name), self.piece.near) for name in names]
+        there = [
+            self.filling.present(*self._contents(name), self.piece.run_fraction) for name in names
+        ]
         return np.logical_and.reduce(there)  # type: ignore[no-any-return]
 
     def only(self, mask: np.ndarray) -> _Chunk:

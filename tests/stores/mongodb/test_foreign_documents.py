@@ -153,7 +153,7 @@ def three(raw, db):
 
 @pytest.fixture(params=["short", "long"])
 def journals(request, monkeypatch):
-    """Journals that travel with plans, and such as are surveyed and read in ranges."""
+    """Journals that travel with plans, and such as are read in ranges."""
     if request.param == "long":
         monkeypatch.setattr(planning, "RANGE_ROWS", 2)
         monkeypatch.setattr(journal_ranges, "RANGE_ROWS", 2)

@@ -15,7 +15,7 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import ConfigError, DuplicateUID, StoreFull, StoreUnavailable
-from daskbroker.stores.spool import sending
+from daskbroker.stores.spool import sender
 from daskbroker.stores.spool.file import HEAD, SpoolFile, left_behind
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
 from daskbroker.testing.mongod import Mongod
@@ -151,7 +151,7 @@ def test_others_see_it_soon(spooled, raw):
 def test_many_events_are_few_commands_and_a_chunk(
     commands, folder, mongo_database, raw, monkeypatch
 ):
-    monkeypatch.setattr(sending, "COLLECT_SECONDS", 60.0)  # so that a slow machine sends as much
+    monkeypatch.setattr(sender, "COLLECT_SECONDS", 60.0)  # so that a slow machine sends as much
     documents = make_run(3000)
     with daskbroker.connect(mongo_database) as db:
         insert(db, documents[:2])
@@ -209,7 +209,7 @@ def test_a_different_event_is_an_error_of_the_next_call(spooled):
 
 
 def test_a_large_event_does_not_wait(spooled, monkeypatch):
-    monkeypatch.setattr(sending, "MOST_BYTES", 8000)
+    monkeypatch.setattr(sender, "MOST_BYTES", 8000)
     run = RunBuilder()
     descriptor = run.descriptor({"x": [0.5]})
     for number in range(30):
@@ -219,7 +219,7 @@ def test_a_large_event_does_not_wait(spooled, monkeypatch):
 
 
 def test_a_full_spool_waits_for_the_store(spooled, monkeypatch):
-    monkeypatch.setattr(sending, "MOST_BYTES", 8000)
+    monkeypatch.setattr(sender, "MOST_BYTES", 8000)
     documents = make_run(300)
     insert(spooled, documents)
     assert_documents_equal(documents, spooled[-1].documents())

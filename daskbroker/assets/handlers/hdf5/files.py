@@ -8,7 +8,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (the import makes HDF5 know its filters)
 
 from ....core.errors import FillError
-from ....core.listing import listed
+from ....core.name_lists import listed
 from ....core.regular import check_regular
 from ...files.readable import ReadableRoots
 

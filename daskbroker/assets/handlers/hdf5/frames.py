@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ....core.errors import FillError
-from ....core.listing import listed
+from ....core.name_lists import listed
 from ...regions import Roi, axes_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
 from ..rows import OneFrame, Rows, locate_events, read_events, whole

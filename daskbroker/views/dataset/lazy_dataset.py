@@ -21,17 +21,17 @@ from ...assets.filling.filling import Filling
 from ...core.chunks import ChunkPlan
 from ...core.errors import FieldNotFound
 from ...core.fields import Field, data_keys_of, select
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names
 from ..options import ViewOptions
-from ..table.opening import Runs, target_bytes
+from ..table.lazy_table import Runs, target_bytes
 from .assembly import Assembly
 from .attributes import run_attrs
 from .columns import ColumnSource, ExternalColumn
-from .cutting import check_chunks
+from .cutting import check_chunk_sizes
 from .dropping import mask_token, with_every_cell
 from .grids import cut_grid, gridded, indexed, needed
 from .loading import load
@@ -134,7 +134,7 @@ def _arranged(
     chunks: Any,
 ) -> xr.Dataset:
     """Return the Dataset of one run as a grid, or along a motor."""
-    check_chunks(chunks)
+    check_chunk_sizes(chunks)
     ((start, _),) = runs.values()
     keys = data_keys_of(plan.descriptors)
     motors, setpoints = needed(start, stream, keys) if options.grid else ([str(options.index)], [])
@@ -170,7 +170,7 @@ def assembly(
     with_run: bool = False,
 ) -> Assembly:
     """Return the parts of which :func:`dataset` makes a Dataset, before variables are loaded."""
-    check_chunks(chunks)
+    check_chunk_sizes(chunks)
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
     names = None if options.fields is None else {field.name for field in chosen}

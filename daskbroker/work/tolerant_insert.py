@@ -15,7 +15,7 @@ from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError
 from ..core.json_text import to_json
 from ..display.streams import counted_rows
 
-__all__ = ["Taker"]
+__all__ = ["TolerantInserter"]
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 """First and longest seconds before a document is tried again, while the store takes none."""
@@ -32,7 +32,7 @@ The oldest ones are forgotten then, so that a listener that runs for months goes
 Doc = Mapping[str, Any]
 
 
-class Taker:
+class TolerantInserter:
     """A writer that inserts documents into a broker and does not stop for errors.
 
     While the store takes nothing, a document is tried again and again. A document that the store
@@ -71,7 +71,7 @@ class Taker:
         self._runs: dict[Any, Any] = {}
         self._uncounted: list[tuple[float, Doc]] = []
 
-    def take(self, name: str, doc: Doc) -> bool:
+    def insert(self, name: str, doc: Doc) -> bool:
         """Insert a document, or set it aside if it is refused.
 
         Returns
