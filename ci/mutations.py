@@ -133,8 +133,9 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
 def evaluated(statement: ast.AST) -> Iterator[ast.AST]:
     """What is inside a statement, but for annotations, which nothing evaluates."""
     for node in ast.walk(statement):
-        if isinstance(node, ast.AnnAssign):
+        if isinstance(node, ast.AnnAssign):  # before the walk below, which looks ahead
             node.annotation = ast.Name("Any")
+    for node in ast.walk(statement):
         if hasattr(node, "lineno"):
             yield node
 
