@@ -79,6 +79,8 @@ class SearchConformance(Conformance):
             ({"since": 1500, "start_time": 2500, "until": 9999, "stop_time": 3500}, "2"),
             ({"exit_status": "fail"}, "1"),
             ({"exit_status": {"$ne": "fail"}}, "d20"),
+            ({"exit_status": "open"}, "3"),
+            ({"exit_status": "open", "plan_name": "count"}, ""),
             ({"derived": True}, "d"),
             ({"derived": False}, "3210"),
             ({"derived": False, "data_key": "x", "exit_status": "success"}, "20"),
