@@ -245,6 +245,16 @@ class SearchConformance(Conformance):
         """There is no nearest key."""
         assert not _told(lambda: len(broker(plan_nam="scan", data_key="det", exit_status="fail")))
 
+    def test_a_number_as_text_is_no_scan_id(self, searched: Any) -> None:
+        """Nor an offset; the error says what to write. Sealing what is not there is an error too."""
+        for text in ("3", "-1"):
+            with pytest.raises(RunNotFound, match=rf"a number: db\[{text}\]"):
+                searched[text]
+        for ask in (searched.seal, searched.peek):
+            with pytest.raises(RunNotFound, match="no run has the uid 'run-9-of-these'"):
+                ask("run-9-of-these")
+        assert searched.seal("run-3") >= 0
+
     def test_runs_in_a_broker(self, searched: Any) -> None:
         """``key in db`` is whether ``db[key]`` is found."""
         header = searched["run-1-of-these"]

@@ -105,9 +105,10 @@ def resolve(
     is_stream = _is_stream(resource) if stream is None else stream
     label = f"{where}: " if where else ""
     label += f"{'stream_resource' if is_stream else 'resource'} {resource.get('uid')!r}"
-    kwargs = resource.get("parameters") if is_stream else None
-    if kwargs is None:
-        kwargs = resource.get("resource_kwargs") or {}
+    name = "parameters" if is_stream and resource.get("parameters") else "resource_kwargs"
+    kwargs = resource.get(name) or {}
+    if not isinstance(kwargs, Mapping):
+        raise FillError(f"{label}: {name} is no mapping but {kwargs!r:.100}")
     roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
     if resource.get("uri"):
         paths = _paths_of_uri(str(resource["uri"]), roots, label)
