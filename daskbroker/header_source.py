@@ -8,7 +8,6 @@ from typing import Any
 
 from .core.bad_runs import leave_out_bad
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
-from .core.interrupts import in_own_context
 from .core.listing import listed
 from .core.search import Search, compile_search, is_derived
 from .core.validate import prepare
@@ -36,7 +35,6 @@ class HeaderSource:
     def __init__(self, store: HeaderStore) -> None:
         self.store = store
 
-    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any]) -> None:
         """Store a start or stop document; documents of other names are ignored.
 
