@@ -246,7 +246,7 @@ class SearchConformance(Conformance):
         assert not _told(lambda: len(broker(plan_nam="scan", data_key="det", exit_status="fail")))
 
     def test_a_number_as_text_is_no_scan_id(self, searched: Any) -> None:
-        """Nor an offset; the error says what to write. Sealing what is not there is an error too."""
+        """Nor an offset; the error says what to write. Nor is sealing no run a success."""
         for text in ("3", "-1"):
             with pytest.raises(RunNotFound, match=rf"a number: db\[{text}\]"):
                 searched[text]
