@@ -306,7 +306,7 @@ class EventSource:
         self,
         event: Mapping[str, Any],
         in_place: bool = False,
-        fields: Collection[str] | None = None,
+        fields: Iterable[str] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Any:
@@ -319,7 +319,7 @@ class EventSource:
         in_place
             Whether to change and return this event, which must be a plain dict.
         fields
-            Data keys to fill; all external keys if None.
+            Names of the data keys to fill, or one name; all external keys if None.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
 
@@ -341,7 +341,7 @@ class EventSource:
         self,
         stream: Iterable[tuple[str, Mapping[str, Any]]],
         in_place: bool = False,
-        fields: Collection[str] | None = None,
+        fields: Iterable[str] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Iterator[tuple[str, Any]]:
@@ -359,13 +359,14 @@ class EventSource:
             return found
 
         find, waits = self.store.find_descriptor, not _is_at_hand(stream)
-        return fill_stream(stream, filling_of, find, in_place, fields, waits=waits)
+        keys = _keys_to_fill(fields)
+        return fill_stream(stream, filling_of, find, in_place, keys, waits=waits)
 
     def fill_table(
         self,
         table: Any,
         in_place: bool = False,
-        fields: Collection[str] | None = None,
+        fields: Iterable[str] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Any:
@@ -397,14 +398,15 @@ class EventSource:
                 "fill_table takes a table whose attrs name its runs and stream, as tables of "
                 "daskbroker and most parts of them do; fill the table before other steps"
             )
+        keys = _keys_to_fill(fields)
         descriptors = self.store.descriptors_of(list(told["runs"]), told.get("stream", ALL))
         filling = self.filling(descriptors, handler_registry, handler_overrides)
         if filling is None:
             return table if in_place else table.copy()
         if isinstance(table, dd.DataFrame):
             meta = {"meta": table._meta, "enforce_metadata": False}
-            return table.map_partitions(fill_frame, filling, descriptors, False, fields, **meta)
-        return fill_frame(table, filling, descriptors, in_place, fields)
+            return table.map_partitions(fill_frame, filling, descriptors, False, keys, **meta)
+        return fill_frame(table, filling, descriptors, in_place, keys)
 
 
 def no_stream(
@@ -457,6 +459,11 @@ def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
     if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
         return str(start["uid"])
     raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
+
+
+def _keys_to_fill(fields: Iterable[str] | None) -> list[str] | None:
+    """Return the names that may have been given as one text, or as an iterator."""
+    return [fields] if isinstance(fields, str) else None if fields is None else list(fields)
 
 
 def _is_at_hand(stream: Iterable[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -81,6 +82,8 @@ class HeaderSource:
         matches = [] if is_short else self.store.find_prefix(uid)
         if not matches:
             hint = f"; a prefix needs {LEAST_PREFIX} characters or more" if is_short else ""
+            if re.fullmatch(r"-?\d{1,9}", uid, re.ASCII):
+                hint += f"; a scan_id or an offset is a number: db[{int(uid)}]"
             raise RunNotFound(f"no run has the uid {uid!r:.200}{hint}")
         if len(matches) > 1 and matches[0] != uid:
             raise AmbiguousUID(

@@ -148,7 +148,7 @@ def _chosen(header: Header, hints: Hints, y: Y, frame: Frame) -> list[str]:
     """Return the data keys to draw."""
     known = header.fields(hints.stream)
     if y is not None:
-        keys = [y] if isinstance(y, str) else list(y)
+        keys = list(y) if isinstance(y, Iterable) and not isinstance(y, str) else [y]
         for key in keys:
             if key not in known:
                 raise FieldNotFound(

@@ -63,7 +63,8 @@ def _wanted(fields: Any) -> dict[str, Field | None]:
     """Return the projection of each column; None for the columns of a listing."""
     if fields is None:
         return dict.fromkeys(COLUMNS)
-    names = [fields] if isinstance(fields, str) else list(fields)
+    is_several = isinstance(fields, Iterable) and not isinstance(fields, str)
+    names = list(fields) if is_several else [fields]
     found: dict[str, Field | None] = {"uid": None}
     for name in names:
         if not isinstance(name, str) or not name:

@@ -207,8 +207,8 @@ class FillRuleConformance(Conformance):
         np.testing.assert_array_equal(filled["data"]["img"].reshape(SHAPE), data[2].reshape(SHAPE))
         assert filled["uid"] == event["uid"]
         assert event["data"].get("img", "") == "" or isinstance(event["data"]["img"], str)
-        same = source.fill_event(event, fields=["x"])
-        assert same == event
+        for fields in (["x"], "x", "img of another", iter(["x"])):
+            assert source.fill_event(event, fields=fields) == event
         changeable = event.to_dict()
         assert source.fill_event(changeable, in_place=True) is changeable
         assert changeable["data"]["img"].shape == (1, *SHAPE)

@@ -361,10 +361,14 @@ class LiveConformance(Conformance):
         assert [header.uid for header in coming] == uids
 
     def test_a_run_whose_clock_is_behind(self, broker: Any) -> None:
-        insert_all(broker, make_run(1, time=2e9))
+        """However many runs are newer, before and meanwhile."""
+        insert_all(broker, [make_run(1, time=2e9 + number)[0] for number in range(60)])
         coming = broker.watch(interval=0.01, timeout=0.1)
         insert_all(broker, make_run(1, uid="behind", time=1e9))
-        assert [header.uid for header in coming] == ["behind"]
+        assert next(coming).uid == "behind"
+        insert_all(broker, make_run(1, uid="ahead", time=3e9)[:1])
+        insert_all(broker, make_run(1, uid="behind too", time=1e9 + 1)[:1])
+        assert [header.uid for header in coming] == ["behind too", "ahead"]
 
     def test_watching_what_a_search_finds(self, broker: Any) -> None:
         scans = broker.watch(interval=0.01, timeout=0.1, plan_name="scan")

@@ -365,6 +365,8 @@ class NounConformance(Conformance):
         assert str(table["time"].dtype) == "datetime64[us, UTC]"
         assert table["start:sample.name"].tolist() == ["Ag", "Ag"]
         assert header.table(fields="y.").columns.tolist() == ["time", "y1", "y2"]
+        for view in (header.table, header.dataset):  # an iterator can be gone through only once
+            assert list(view(fields=(key for key in ["y1", "x"]))[["y1", "x"]]) == ["y1", "x"]
         with pytest.raises(KeyError, match="absent"):
             header.table(fields=["absent"])
         chosen = [dict(header.documents(fields=["x"]))["descriptor"] for _ in range(2)]

@@ -79,6 +79,8 @@ class SearchConformance(Conformance):
             ({"since": 1500, "start_time": 2500, "until": 9999, "stop_time": 3500}, "2"),
             ({"exit_status": "fail"}, "1"),
             ({"exit_status": {"$ne": "fail"}}, "d20"),
+            ({"exit_status": "open"}, "3"),
+            ({"exit_status": "open", "plan_name": "count"}, ""),
             ({"derived": True}, "d"),
             ({"derived": False}, "3210"),
             ({"derived": False, "data_key": "x", "exit_status": "success"}, "20"),
@@ -248,6 +250,16 @@ class SearchConformance(Conformance):
     def test_without_runs_nothing_is_said(self, broker: Any) -> None:
         """There is no nearest key in a store without runs, so no warning is given."""
         assert not _told(lambda: len(broker(plan_nam="scan", data_key="det", exit_status="fail")))
+
+    def test_a_number_as_text_is_no_scan_id(self, searched: Any) -> None:
+        """Nor an offset; the error says what to write. Nor is sealing no run a success."""
+        for text in ("3", "-1"):
+            with pytest.raises(RunNotFound, match=rf"a number: db\[{text}\]"):
+                searched[text]
+        for ask in (searched.seal, searched.peek):
+            with pytest.raises(RunNotFound, match="no run has the uid 'run-9-of-these'"):
+                ask("run-9-of-these")
+        assert searched.seal("run-3") >= 0
 
     def test_runs_in_a_broker(self, searched: Any) -> None:
         """``key in db`` returns whether ``db[key]`` finds a run."""

@@ -104,9 +104,10 @@ def resolve(
         stream = any(key in resource for key in ("uri", "mimetype", "parameters"))
     label = f"{where}: " if where else ""
     label += f"{'stream_resource' if stream else 'resource'} {resource.get('uid')!r}"
-    kwargs = resource.get("parameters") if stream else None
-    if kwargs is None:
-        kwargs = resource.get("resource_kwargs") or {}
+    name = "parameters" if stream and resource.get("parameters") else "resource_kwargs"
+    kwargs = resource.get(name) or {}
+    if not isinstance(kwargs, Mapping):
+        raise FillError(f"{label}: {name} is no mapping but {kwargs!r:.100}")
     roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
     if resource.get("uri"):
         paths = _paths_of_uri(str(resource["uri"]), roots, label)

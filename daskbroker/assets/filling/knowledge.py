@@ -159,16 +159,19 @@ def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
     if not some:
         return ""
     one = some[0]
+    # Whether another run has them is not looked up: no store finds references by their file.
     text = (
         f"path {one.path!r}: the file has {one.there:,} frames, but the documents of the run refer "
-        f"to {one.told:,}; the others belong to no event of this run"
+        f"to {one.told:,}; the others belong to no event of this run, as after an aborted run, or "
+        "to another run if runs share the file"
     )
     if not one.per_event:
-        return f"{text}, as after an aborted run"
+        return text
     name = handler.replace(":", ".") if ":" in handler else "Handler"
     return (
-        f"{text}. If each event has {one.per_event:,} frames, handler_overrides={{{key!r}: "
-        f"functools.partial({name}, {one.option}={one.per_event})}} with peek=True reads them"
+        f"{text}. If the file is of this run alone and each event has {one.per_event:,} frames, "
+        f"handler_overrides={{{key!r}: functools.partial({name}, {one.option}={one.per_event})}} "
+        "with peek=True reads them"
     )
 
 

@@ -56,7 +56,8 @@ def start_filter(search: Search, *, packed: bool) -> Filter:
         of these, too, and is not exact.
     """
     found = query_filter(search.queries)
-    query, exact = found.query, found.exact and not search.texts and not search.stop
+    by_stop = search.stop or search.is_open
+    query, exact = found.query, found.exact and not search.texts and not by_stop
     if packed and query:
         query, exact = {"$or": [query, {f"{SIDE}.packed": {"$exists": True}}]}, False
     times = {"$gte": search.since, "$lte": search.until}

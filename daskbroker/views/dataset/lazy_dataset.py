@@ -291,9 +291,11 @@ def _scanned(runs: Runs, stream: str) -> list[str]:
 
 
 def _scanned_by(start: Mapping[str, Any], stream: str) -> list[str]:
-    dimensions = (start.get("hints") or {}).get("dimensions", [])
+    hints = start.get("hints")  # of any form in a start that another program has stored
+    dimensions = hints.get("dimensions") if isinstance(hints, Mapping) else None
     names: list[str] = []
     for entry in dimensions if isinstance(dimensions, list) else []:
         if isinstance(entry, list) and len(entry) == 2 and entry[1] == stream:
-            names.extend(name for name in entry[0] if isinstance(name, str) and name != "time")
+            motors = entry[0] if isinstance(entry[0], list) else [entry[0]]
+            names.extend(name for name in motors if isinstance(name, str) and name != "time")
     return names

@@ -25,7 +25,7 @@ from ...core.schema import (
     of_values,
     posix_to_datetime,
 )
-from ..rows import Duplicates, keep, later_counts
+from ..rows import Duplicates, in_order, keep, later_counts
 from .partitions import RowChoice
 
 __all__ = ["ChunkGroup", "PartitionChunk", "Payload", "TableOptions", "TableReader"]
@@ -154,6 +154,8 @@ class TableReader:
         known = all(piece.numbers is not None for piece in some)
         labels = [self._label(piece) for piece in some for _ in piece.parts]
         physical = self._physical(wanted, payload.filling, known)
+        if not all(piece.simple for piece in some):
+            physical = list(dict.fromkeys([*physical, "time"]))  # orders rows of one seq_num
         tables = payload.reader.read_labelled(keys, labels, physical)
         return [self._read(tables, piece, payload) for piece in some]
 
@@ -234,8 +236,8 @@ class TableReader:
                 piece.parts,
                 tables,
                 seq_nums,
-                self._rows(piece, seq_nums),
-                self._later(piece, seq_nums),
+                self._rows(piece, tables, seq_nums),
+                self._later(piece, tables, seq_nums),
                 strict=True,
             )
         ]
@@ -252,7 +254,9 @@ class TableReader:
         keys = {name: self.columns[name].field.key for name in self.external_names}
         return [name for name, key in keys.items() if key in rules and rules[key].drops]
 
-    def _rows(self, piece: ChunkGroup, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
+    def _rows(
+        self, piece: ChunkGroup, tables: Sequence[pa.Table], seq_nums: Sequence[Numbers]
+    ) -> list[slice | np.ndarray]:
         """Return the rows of each chunk that are shown."""
         if piece.simple:
             if piece.within is None:
@@ -263,14 +267,16 @@ class TableReader:
             return [slice(int(begin), int(end))]
         together = np.concatenate([_array(seq) for seq in seq_nums])
         shown = np.zeros(len(together), bool)
-        shown[keep(together, self.options.duplicates)] = True
+        shown[keep(together, _times(tables), self.options.duplicates)] = True
         if piece.within is not None:
             shown &= (together >= piece.within[0]) & (together <= piece.within[1])
         ends = np.cumsum([len(seq) for seq in seq_nums])
         return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
 
-    def _later(self, piece: ChunkGroup, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
-        """Return :attr:`CellContents.later` of each chunk's rows; None if none has later ones."""
+    def _later(
+        self, piece: ChunkGroup, tables: Sequence[pa.Table], seq_nums: Sequence[Numbers]
+    ) -> list[np.ndarray | None]:
+        """Return :attr:`CellContents.later` of all rows of each chunk; None if none has later ones."""
         if piece.simple or self.options.duplicates != "all" or not self.external_names:
             return [None] * len(seq_nums)
         number_of: dict[str, int] = {}
@@ -278,7 +284,7 @@ class TableReader:
         owners = [number_of.setdefault(uid, len(number_of)) for uid in descriptors]
         lengths = [len(seq) for seq in seq_nums]
         together = np.concatenate([_array(seq) for seq in seq_nums])
-        later = later_counts(np.repeat(owners, lengths), together)
+        later = later_counts(np.repeat(owners, lengths), together, _times(tables))
         if later is None:
             return [None] * len(seq_nums)
         return list(np.split(later, np.cumsum(lengths)[:-1]))
@@ -414,15 +420,23 @@ def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
     return pd.Index(seq_num if order is None else seq_num[order], name="seq_num", copy=False)
 
 
+def _times(tables: Sequence[pa.Table]) -> np.ndarray:
+    return np.concatenate([table.column("time").to_numpy() for table in tables])
+
+
 def _order(pieces: Sequence[_GroupRows]) -> np.ndarray | None:
-    """Return the order that sorts rows by ``seq_num`` in each piece; None if they are sorted."""
+    """Return the order that sorts the rows of each piece; None if they are sorted."""
     if all(piece.simple for piece in pieces):
         return None
     orders: list[np.ndarray] = []
     begin = 0
     for piece in pieces:
         seq_num = np.concatenate([_array(chunk.seq_num) for chunk in piece.chunks])
-        orders.append(begin + np.argsort(seq_num, kind="stable"))
+        if piece.simple:
+            order = np.arange(len(seq_num))
+        else:
+            order = in_order(seq_num, np.concatenate([chunk.times for chunk in piece.chunks]))
+        orders.append(begin + order)
         begin += len(seq_num)
     return np.concatenate(orders)
 

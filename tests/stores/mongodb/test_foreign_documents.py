@@ -293,6 +293,19 @@ def test_an_odd_start_costs_its_run(three, db, change):
     db.insert("start", {"uid": f"after-{run.bad}", "time": 1.0})
 
 
+HINTS = (["x"], 5, {"dimensions": 5}, {"dimensions": [[None, "primary"]]},
+         {"dimensions": [[[{}, None], "primary"], [5], None]})  # fmt: skip
+
+
+def test_odd_hints_cost_nothing(three, db):
+    """They only name the coordinates of a Dataset."""
+    for hints in HINTS:
+        run = three(start={"hints": hints})
+        assert run.runs.dataset().sizes["time"] == db[run.bad].dataset().sizes["time"] * 3 == 15
+    run = three(start={"hints": {"dimensions": [["x", "primary"]]}})
+    assert "x" in db[run.bad].dataset().coords
+
+
 def test_what_was_put_right_is_there_again(three, db, raw):
     run = three(stop={"time": "later"})
     assert len(run.runs) == 2
