@@ -153,7 +153,7 @@ class TableReader:
         keys = [part.key for piece in some for part in piece.parts]
         known = all(piece.numbers is not None for piece in some)
         labels = [self._label(piece) for piece in some for _ in piece.parts]
-        physical = self._physical(wanted, payload.filling, known)
+        physical = self._physical(wanted, payload.filling, numbered=known)
         tables = payload.reader.read_labelled(keys, labels, physical)
         return [self._read(tables, piece, payload) for piece in some]
 
@@ -206,7 +206,7 @@ class TableReader:
         return _joined([chunk.array(column) for chunk in chunks])
 
     def _physical(
-        self, wanted: Sequence[TableColumn], filling: Filling | None, numbered: bool
+        self, wanted: Sequence[TableColumn], filling: Filling | None, *, numbered: bool
     ) -> list[str]:
         """Return the names of the stored columns to read.
 
