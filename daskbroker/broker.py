@@ -15,7 +15,6 @@ from .assets.handlers.registry import HandlerRegistry, HandlerType
 from .broker_key import BrokerKey
 from .core import clock, open_brokers
 from .core.errors import ConfigError
-from .core.interrupts import in_own_context
 from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
@@ -168,7 +167,6 @@ class DataBroker:
 
     # -- insert ------------------------------------------------------------------------------
 
-    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document. To store all documents of a RunEngine, ``RE.subscribe(db.insert)``.
 

@@ -22,7 +22,6 @@ from .core.documents import ALL, Document
 from .core.errors import BadQuery, StreamNotFound
 from .core.external import external_keys
 from .core.fields import data_keys_of
-from .core.interrupts import in_own_context
 from .core.layouts import REFERENCES
 from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
@@ -72,7 +71,6 @@ class EventSource:
         # A source is pickled as part of its broker, which sets its own `files` again.
         return (EventSource, (self.store, None, self.name))
 
-    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document; see :meth:`daskbroker.stores.contract.EventStore.insert`."""
         self.store.insert(name, doc, run=run)

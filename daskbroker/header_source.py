@@ -7,7 +7,6 @@ from typing import Any
 
 from .core.bad_runs import leave_out_bad
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
-from .core.interrupts import in_own_context
 from .core.name_lists import listed
 from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
@@ -33,7 +32,6 @@ class HeaderSource:
     def __init__(self, store: HeaderStore) -> None:
         self.store = store
 
-    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any]) -> None:
         """Store a start or stop document; documents of other names are ignored.
 

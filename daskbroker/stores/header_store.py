@@ -66,15 +66,21 @@ class HeaderStore(ABC):
         DuplicateUID, UnknownReference
             As for :meth:`insert_prepared`.
         """
-        with self.insert_limit():
-            known = self.has_uid(doc["uid" if name == "start" else "run_start"])
-        if name == "stop" and not known:
-            raise unknown_run("stop", doc, doc["run_start"])
-        # A start that is already here is already in the event stores, which come first.
-        if name == "stop" or not known:
+        if name == "stop":
+            with self.insert_limit():
+                known = self.has_uid(doc["run_start"])
+            if not known:
+                raise unknown_run("stop", doc, doc["run_start"])
             for store in stores:
                 store.insert_prepared(name, doc)
-        self.insert_prepared(name, doc)
+            self.insert_prepared(name, doc)
+            return
+        with self.insert_limit():
+            # A start that is already here is already in the event stores, which come first.
+            if not self.has_uid(doc["uid"]):
+                for store in stores:
+                    store.insert_prepared(name, doc)
+            self.insert_prepared(name, doc)
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """Return a context that bounds the total time of one insert; no bound by default."""

@@ -188,6 +188,7 @@ def encoded(
 
 def _without_owner(layout: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as the journal keeps it: without the owner, if the sequence implies it."""
-    if layout.mixed:
-        return dict(row)
-    return {key: value for key, value in row.items() if key != layout.owner}
+    kept = dict(row)
+    if not layout.mixed:
+        kept.pop(layout.owner, None)
+    return kept

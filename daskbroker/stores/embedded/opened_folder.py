@@ -16,10 +16,11 @@ from ...core.forking import in_each_process
 
 __all__ = ["OpenedFolder"]
 
-SETTLED_SECONDS = 0.1
+SETTLED_SECONDS = 0.025
 """Seconds after which another change of a folder certainly gives another time of modification.
 
-File systems note times in ticks of a clock, so two changes within one tick have the same time."""
+File systems note times in ticks of a clock, of up to 10 ms, and two changes within one tick have
+the same time."""
 
 _Identity = tuple[int, int]
 

@@ -19,6 +19,7 @@ from ...core.damage import Damage
 from ...core.documents import ALL, Document
 from ...core.errors import StoreDamaged, UnknownReference
 from ...core.external import datum_keys
+from ...core.interrupts import in_own_context
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.peeks import Peek
 from ...core.plan_builder import PlanBuilder
@@ -98,6 +99,11 @@ class MongoEventStore(JournalledEventStore):
     def insert_limit(self) -> AbstractContextManager[None]:
         """See :meth:`EventStore.insert_limit`."""
         return self._database.limit()
+
+    @in_own_context
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """See :meth:`EventStore.insert_prepared`."""
+        super().insert_prepared(name, doc, run=run)
 
     def prepare_writing(self) -> None:
         """See :meth:`EventStore.prepare_writing`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
@@ -12,9 +12,10 @@ from pymongo.errors import WriteError
 
 from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged
+from ...core.interrupts import in_own_context
 from ...core.search import Search
 from ..checking import CheckedHeader
-from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
 from ..stored_text import storable
 from .bad_headers import RAW, BadHeaders
 from .bson_documents import (
@@ -75,6 +76,12 @@ class MongoHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.insert_limit`."""
         return self._database.limit()
 
+    @in_own_context
+    def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
+        """See :meth:`HeaderStore.insert_with`."""
+        super().insert_with(name, doc, stores)
+
+    @in_own_context
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
         with self._database.limit():

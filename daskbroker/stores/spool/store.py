@@ -12,6 +12,7 @@ from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.damage import Damage
 from ...core.documents import ALL, Document
 from ...core.errors import UnknownReference
+from ...core.interrupts import in_own_context
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
 from ...core.page_parts import is_columnar, page_parts
 from ...core.peeks import Peek
@@ -179,6 +180,11 @@ class SpooledEventStore(EventStore):
     def insert_limit(self) -> AbstractContextManager[None]:
         """See :meth:`EventStore.insert_limit`."""
         return self.store.insert_limit()
+
+    @in_own_context
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """See :meth:`EventStore.insert_prepared`."""
+        super().insert_prepared(name, doc, run=run)
 
     def put_run(self, uid: str) -> None:
         """See :meth:`EventStore.put_run`."""
