@@ -120,6 +120,7 @@ class EventSource:
         self,
         header: Any,
         stream_name: Any,
+        *,
         references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
     ) -> RunPlan:
         run = run_of(header)
@@ -220,7 +221,7 @@ class EventSource:
             fill_value=fill_value,
         )
         start, stop = _start_and_stop(header)
-        plan = self._plan(header, stream_name, options.runs_to_fill)
+        plan = self._plan(header, stream_name, references=options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
         return lazy_table.table(plan, stream_name, runs, options, self.reach)
 
@@ -254,7 +255,9 @@ class EventSource:
         if not plan.references:
             return 0
         filling = self.files.filling(plan.references)
-        found = peek_all(filling, plan, seconds, keep_open, stopped={run} if stopped else ())
+        found = peek_all(
+            filling, plan, seconds, keep_open=keep_open, stopped={run} if stopped else ()
+        )
         if found:
             self.store.put_peeks(found)
         return len(found)

@@ -227,4 +227,4 @@ def test_an_error_of_the_store_is_waited_for_and_any_other_is_outlived(db, tmp_p
     ending = TolerantInserter(db, kept, told.append, lambda seconds: False)
     failures = iter([StoreError("away once more")])
     with pytest.raises(StoreError, match="once more"):
-        ending.take(*documents[0])
+        ending.insert(*documents[0])

@@ -184,7 +184,7 @@ def width_of_output() -> int:
     return terminal_width() if fitted else UNLIMITED
 
 
-def note_empty(count: int, fail: bool) -> None:
+def note_empty(count: int, *, fail: bool) -> None:
     """Report on stderr that no run was found; with ``fail`` the command ends with status 1."""
     if count == 0:
         say("daskbroker: no run was found", err=True)

@@ -74,7 +74,7 @@ def list_runs(
         count = len(results)
         if chosen is Format.TABLE and limit is not None and count > limit:
             say(f"… {count - limit:,} more; --limit shows them")
-        note_empty(count, fail_empty)
+        note_empty(count, fail=fail_empty)
 
 
 def _table(runs: Results, names: list[str]) -> list[str]:

@@ -72,7 +72,7 @@ def reprocess(
     ):
         found = search(db, terms, full, since, until)
         runs = found if limit is None else found[:limit]
-        note_empty(len(runs), fail_empty)
+        note_empty(len(runs), fail=fail_empty)
         report = reprocess_runs(
             runs,
             func,

@@ -63,7 +63,7 @@ def run_documents(
     chosen = {d["uid"]: Selection.of(fields, d, header.start, header.stop) for d in descriptors}
     kept = (set(chosen[d["uid"]].kept(d)) & set(external_keys(d)) for d in descriptors)
     fill = bool(fill) and any(kept)  # no file is read for keys that are left out
-    for name, doc in _stream(header, stream_name, descriptors, fill):
+    for name, doc in _stream(header, stream_name, descriptors, fill=fill):
         if name == "descriptor":
             doc = chosen[doc["uid"]].described(doc)
         elif name == "event":
@@ -74,7 +74,7 @@ def run_documents(
 
 
 def _stream(
-    header: Header, stream_name: Any, descriptors: list[Document], fill: bool
+    header: Header, stream_name: Any, descriptors: list[Document], *, fill: bool
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if stream_name is ALL:
         yield from header.documents(fill)

@@ -58,9 +58,12 @@ class Streams:
         if hints is None:
             return Markup()
         others = (name for name in self.descriptors if name != hints.stream)
-        return joined(self._stream(hints.stream, True), *(self._stream(n, False) for n in others))
+        return joined(
+            self._stream(hints.stream, opened=True),
+            *(self._stream(n, opened=False) for n in others),
+        )
 
-    def _stream(self, name: str, opened: bool) -> Markup:
+    def _stream(self, name: str, *, opened: bool) -> Markup:
         descriptors = self.descriptors[name]
         keys = _keys(self._start, descriptors)
         shown: list[Markup] = [_key_table(keys[:MOST_KEYS])]

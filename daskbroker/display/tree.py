@@ -94,7 +94,11 @@ def _inline(value: Sequence[Any]) -> str | None:
         if isinstance(item, str):
             part: str | None = repr(shortened(item))
         else:
-            part = _inline(item) if isinstance(item, (list, tuple)) else _leaf(item, False, "UTC")
+            part = (
+                _inline(item)
+                if isinstance(item, (list, tuple))
+                else _leaf(item, is_time=False, zone="UTC")
+            )
         if part is None:
             return None
         parts.append(part)
@@ -102,7 +106,7 @@ def _inline(value: Sequence[Any]) -> str | None:
     return text if len(text) <= LONGEST_INLINE else None
 
 
-def _leaf(value: Any, is_time: bool, zone: str) -> str:
+def _leaf(value: Any, *, is_time: bool, zone: str) -> str:
     if is_time:
         return show_time(value, zone)
     if isinstance(value, np.ndarray):
@@ -127,7 +131,7 @@ def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> 
             inside = _branches(item, key, zone, budget, level + 1)
             yield folded(_summary(key, item), *inside)
         else:
-            shown = _leaf(item, is_time, zone)
+            shown = _leaf(item, is_time=is_time, zone=zone)
             title = {"title": repr(item)} if is_time else {}
             label = element("span", f"{shortened(key)}: ", class_="key")
             yield element("div", label, element("span", shown, **title))
@@ -144,6 +148,6 @@ def _lines(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Ite
             yield label
             yield from _lines(item, key, zone, budget, level + 1)
         else:
-            yield f"{label} {printable(_leaf(item, is_time, zone))}"
+            yield f"{label} {printable(_leaf(item, is_time=is_time, zone=zone))}"
     if len(value) > len(taken):
         yield f"{indent}… {len(value) - len(taken):,} more"

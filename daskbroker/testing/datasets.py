@@ -136,7 +136,7 @@ def grid_run(
     descriptor = run.descriptor(keys)
     total = int(np.prod(shape))
     for number in range(total if points is None else points):
-        at = grid_place(number, shape, snaking)
+        at = grid_place(number, shape, snaking=snaking)
         off = jitter * (-1) ** number
         row = {name: at[axis] + off for axis, name in enumerate(names)}
         row |= {"det": float(number), "n": number, "spectrum": [number + 0.5, 1.0, 2.0]}
@@ -146,7 +146,7 @@ def grid_run(
     return run.stop()
 
 
-def grid_place(number: int, shape: tuple[int, ...], snaking: bool) -> list[int]:
+def grid_place(number: int, shape: tuple[int, ...], *, snaking: bool) -> list[int]:
     """Return the indices in the grid of a point, given by its number."""
     at: list[int] = []
     for axis, size in enumerate(shape):

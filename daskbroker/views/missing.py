@@ -20,7 +20,7 @@ from ..core.run_plan import RunPlan
 __all__ = ["check_asked", "check_fill_names", "common_cells", "for_keys", "with_rules"]
 
 
-def check_asked(missing: Any, fill_value: Any, fill: bool) -> None:
+def check_asked(missing: Any, fill_value: Any, *, fill: bool) -> None:
     """Check ``missing=`` and ``fill_value=`` before anything is planned.
 
     Raises

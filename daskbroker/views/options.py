@@ -62,7 +62,7 @@ class ViewOptions:
         if isinstance(self.fields, Iterator):  # it is gone through more than once
             object.__setattr__(self, "fields", list(self.fields))
         utc_only(self.timezone)
-        check_asked(self.missing, self.fill_value, self.fill)
+        check_asked(self.missing, self.fill_value, fill=self.fill)
         if self.peek not in (None, True, False, "each"):
             raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
         if self.errors not in ("raise", "skip"):

@@ -163,20 +163,20 @@ class Check(Iterator[Damage]):
     ) -> list[Damage]:
         """Return the damages of a run, up to :data:`MOST`, and a note if there are more."""
         with dask.config.set({"daskbroker.verify": "always"}):
-            found = list(islice(self._look(sources, checked, count), MOST + 1))
+            found = list(islice(self._look(sources, checked, count=count), MOST + 1))
         if len(found) > MOST:
             found[MOST] = Damage(f"more than {MOST:,} things are damaged", checked.uid)
         return found
 
     def _look(
-        self, sources: Iterable[EventSource], checked: CheckedHeader, count: bool
+        self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
     ) -> Iterator[Damage]:
         run = str(checked.uid)
         for source in sources:
             try:
                 plan = plan_for_check(source.store, run)
                 yield from plan.damages
-                more = _References(plan, checked.stop, source.files if self._files else None)
+                more = _References(plan, checked.stop, files=source.files if self._files else None)
                 for one in check_chunks(source.store, plan, more.look):
                     if isinstance(one, Damage):
                         yield one
@@ -216,7 +216,7 @@ class _References:
     """Lookup of everything that the chunks of one run refer to."""
 
     def __init__(
-        self, plan: CheckedPlan, stop: Mapping[str, object] | None, files: FileAccess | None
+        self, plan: CheckedPlan, stop: Mapping[str, object] | None, *, files: FileAccess | None
     ) -> None:
         self._plan = plan
         self._stopped = stop is not None

@@ -117,7 +117,7 @@ def resolve(
         readable_roots = ReadableRoots.of(readable_roots)
     return ResolvedResource(
         uid=str(resource.get("uid", "")),
-        spec=_spec(resource, stream, label),
+        spec=_spec(resource, stream=stream, label=label),
         paths=paths,
         kwargs=plain(dict(kwargs)),
         stream=stream,
@@ -126,7 +126,7 @@ def resolve(
     )
 
 
-def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
+def _spec(resource: Mapping[str, Any], *, stream: bool, label: str) -> str:
     spec = spec_of(resource)
     if not spec:
         raise FillError(f"{label}: has neither 'spec' nor 'mimetype', so its format is not known")
@@ -167,7 +167,7 @@ def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, 
     path = _checked("/" + unquote(rest).lstrip("/"), label)
     windows = bool(PureWindowsPath(path[1:]).drive)
     path = path[1:] if windows else path
-    return (_here(_mapped(path, roots, windows), path, label),)
+    return (_here(_mapped(path, roots, windows=windows), path, label),)
 
 
 # -- root and resource_path ------------------------------------------------------------------
@@ -185,43 +185,43 @@ def _paths_below_root(
     windows = resource.get("path_semantics") == "windows"
     root = _checked(str(resource.get("root") or ""), label)
     tail = _checked(str(resource.get("resource_path") or ""), label)
-    base = _mapped(root, roots, windows)
+    base = _mapped(root, roots, windows=windows)
     drive = bool(windows and PureWindowsPath(tail).drive)
-    posix_tail = _posix(tail, windows)
+    posix_tail = _posix(tail, windows=windows)
     below = os.path.join(base, posix_tail.lstrip("/")) if posix_tail else base
     if not drive and not posix_tail.startswith("/"):
         return (_here(below, root, label),)
-    alone = _here(_mapped(tail, roots, windows), tail, label)
+    alone = _here(_mapped(tail, roots, windows=windows), tail, label)
     if drive or not base:
         return (alone,)
     return tuple(dict.fromkeys((alone, _here(below, root, label))))
 
 
-def _posix(path: str, windows: bool) -> str:
+def _posix(path: str, *, windows: bool) -> str:
     """Return the path with slashes; a trailing one is kept."""
     return path.replace("\\", "/") if windows else path
 
 
-def _mapped(path: str, roots: Mapping[str, str], windows: bool = False) -> str:
+def _mapped(path: str, roots: Mapping[str, str], *, windows: bool = False) -> str:
     """Return the path with its root translated, if a key of ``root_map`` fits."""
     if not roots:
-        return _posix(path, windows)
+        return _posix(path, windows=windows)
     if path in roots:
         return roots[path]
-    parts = _parts(path, windows)
+    parts = _parts(path, windows=windows)
     for key in sorted(roots, key=len, reverse=True):
-        head = _parts(key, windows)
-        if head and _alike(parts[: len(head)], windows) == _alike(head, windows):
-            last = "/" if _posix(path, windows).endswith("/") else ""
+        head = _parts(key, windows=windows)
+        if head and _alike(parts[: len(head)], windows=windows) == _alike(head, windows=windows):
+            last = "/" if _posix(path, windows=windows).endswith("/") else ""
             return os.path.join(roots[key], "/".join(parts[len(head) :]) + last)
-    return _posix(path, windows)
+    return _posix(path, windows=windows)
 
 
-def _parts(path: str, windows: bool) -> tuple[str, ...]:
+def _parts(path: str, *, windows: bool) -> tuple[str, ...]:
     return (PureWindowsPath if windows else PurePosixPath)(path).parts
 
 
-def _alike(parts: tuple[str, ...], windows: bool) -> tuple[str, ...]:
+def _alike(parts: tuple[str, ...], *, windows: bool) -> tuple[str, ...]:
     return tuple(part.casefold() for part in parts) if windows else parts
 
 

@@ -187,7 +187,7 @@ class Filling:
         if len(contents.valued):
             raise NoReference(f"{len(contents.valued):,} events have values in place of references")
         parts = []
-        for found in self._find(target, contents, run_fraction, True):
+        for found in self._find(target, contents, run_fraction, strict=True):
             resource, factory = self.handler(target, found)
             more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
             parts.append((found.places, locate_block(resource, factory, found.datums, **more)))
@@ -261,7 +261,7 @@ class Filling:
         out = np.empty(len(contents), dtype=object)
         for place, value in zip(contents.valued.tolist(), contents.values, strict=True):
             out[place] = value
-        gathered = Gathered(contents, is_stream_key(target.claim))
+        gathered = Gathered(contents, streamed=is_stream_key(target.claim))
         for places, block in blocks:
             gathered.note(places)
             for place, cell in zip(places.tolist(), block, strict=True):
@@ -336,7 +336,7 @@ class Filling:
         # One part that has all cells needs no copy into another array.
         if len(parts) == 1 and len(parts[0][0]) == len(contents):
             return parts[0][1]
-        gathered = Gathered(contents, is_stream_key(target.claim))
+        gathered = Gathered(contents, streamed=is_stream_key(target.claim))
         with naming_cells(target.where):
             return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
@@ -426,11 +426,11 @@ class Filling:
         """
         if strict is None:
             strict = self.rule(target).lost == "raise"
-        for found in self._find(target, contents, run_fraction, strict):
-            yield from _read_there(found, read, strict)
+        for found in self._find(target, contents, run_fraction, strict=strict):
+            yield from _read_there(found, read, strict=strict)
 
     def _find(
-        self, target: Target, contents: CellContents, run_fraction: float, strict: bool
+        self, target: Target, contents: CellContents, run_fraction: float, *, strict: bool
     ) -> Iterator[CellsOfResource]:
         """Yield where the cells are, one resource at a time, each to be read in one call."""
         try:
@@ -495,7 +495,7 @@ class Filling:
 
 
 def _read_there(
-    found: CellsOfResource, read: Callable[[CellsOfResource], Any], strict: bool
+    found: CellsOfResource, read: Callable[[CellsOfResource], Any], *, strict: bool
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Read some cells; unless ``strict``, skip those that are lost.
 
@@ -513,4 +513,4 @@ def _read_there(
     middle = len(found.places) // 2
     for some in (slice(0, middle), slice(middle, None)) if middle else ():
         half = found._replace(datums=found.datums.take(some), places=found.places[some])
-        yield from _read_there(half, read, strict)
+        yield from _read_there(half, read, strict=strict)

@@ -132,7 +132,7 @@ class Gathered:
         rather than being a gap.
     """
 
-    def __init__(self, contents: CellContents, streamed: bool) -> None:
+    def __init__(self, contents: CellContents, *, streamed: bool) -> None:
         self._contents = contents
         self._missing = np.ones(len(contents), bool)
         self._missing[contents.valued] = False

@@ -98,8 +98,8 @@ def peek_all(
     filling: Filling,
     plan: RunPlan,
     seconds: float | None = None,
-    keep_open: bool = True,
     *,
+    keep_open: bool = True,
     stopped: Collection[str] = (),
 ) -> list[Peek]:
     """Look into the files of all groups that are not remembered or have changed since.
@@ -194,14 +194,14 @@ class _Opening:
         wanted = []
         for group in groups:
             peek = there.get(group.label)
-            if peek is not None and self._holds(peek, group, few):
+            if peek is not None and self._holds(peek, group, few=few):
                 self.know(group.target, peek.cells, peek.sort, peek=peek)
                 self._note_alike(peek)
             elif self._is_wanted(group):
                 wanted.append(group)
         return wanted
 
-    def _holds(self, peek: Peek, group: Group, few: bool) -> bool:
+    def _holds(self, peek: Peek, group: Group, *, few: bool) -> bool:
         return (
             peek.rows == group.rows
             and _has_handler(peek, self.filling)
@@ -300,6 +300,7 @@ class _Opening:
         target: Target,
         cells: Iterable[Cell],
         sort: str,
+        *,
         guessed: bool = False,
         peek: Peek | None = None,
     ) -> None:

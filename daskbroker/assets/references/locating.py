@@ -130,10 +130,10 @@ class References:
         ReferenceMissing
             If the run lacks a datum or its resource; the message names the first one.
         """
-        yield from _by_file(self._find(datum_ids, run_fraction, strict))
+        yield from _by_file(self._find(datum_ids, run_fraction, strict=strict))
 
     def _find(
-        self, datum_ids: pa.Array, run_fraction: float, strict: bool
+        self, datum_ids: pa.Array, run_fraction: float, *, strict: bool
     ) -> Iterator[CellsOfResource]:
         """Yield what :meth:`find` does, separately for each chunk of datums."""
         places = np.arange(len(datum_ids))
@@ -146,7 +146,7 @@ class References:
             hits = places_among(asked, chunk.uids)
             there = hits >= 0
             if there.any():
-                yield from self._by_resource(chunk, hits[there], places[there], strict)
+                yield from self._by_resource(chunk, hits[there], places[there], strict=strict)
             places = places[~there]
         if len(places) and strict:
             raise ReferenceMissing(
@@ -159,7 +159,7 @@ class References:
         return [keys[n] for n in sorted(range(len(keys)), key=lambda n: abs(n - center))]
 
     def _by_resource(
-        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray, strict: bool
+        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray, *, strict: bool
     ) -> Iterator[CellsOfResource]:
         groups = chunk.groups[rows]
         wanted = np.unique(groups).tolist()

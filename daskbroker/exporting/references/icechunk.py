@@ -129,7 +129,7 @@ def _write_stream(
             dimension_names=[str(dim) for dim in variable.dims],
             zarr_format=3,
         )
-        refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked))
+        refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked=checked))
         if refused:  # which would be read as fill values
             raise StoreError(f"Icechunk refused references to {len(refused):,} chunks of {path!r}")
 
@@ -142,7 +142,7 @@ def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
     return {**attrs, **({"coordinates": " ".join(sorted(beside))} if beside else {})}
 
 
-def _chunks(grid: FrameGrid, locations: dict[str, str], checked: bool) -> list[Any]:
+def _chunks(grid: FrameGrid, locations: dict[str, str], *, checked: bool) -> list[Any]:
     import icechunk
 
     names = [locations[file.path] for file in grid.files]

@@ -164,14 +164,14 @@ class Database:
     def reading(cls, root: str, *, read_only: bool) -> Database:
         """Return the database of an existing folder, by whichever link it is open here."""
         with _open_lock.held():
-            usable = (one for one in _at(root, read_only) if one._is_usable)
+            usable = (one for one in _at(root, read_only=read_only) if one._is_usable)
             return next(usable, None) or cls.of(Path(root), create=False, read_only=read_only)
 
     @staticmethod
-    def is_other(root: str, read_only: bool, identity: str) -> bool:
+    def is_other(root: str, *, read_only: bool, identity: str) -> bool:
         """Return whether this process knows that another store is at a place by now."""
         with _open_lock.held():
-            known = _at(root, read_only)
+            known = _at(root, read_only=read_only)
         return any(one.identity != identity or not one.is_in_place for one in known)
 
     @property
@@ -503,7 +503,7 @@ class Database:
         self._drop_writer()
 
 
-def _at(root: str, read_only: bool) -> list[Database]:
+def _at(root: str, *, read_only: bool) -> list[Database]:
     """Return the open databases of a folder, the one that was opened by no link first."""
     found = [(key[2] or "", one) for key, one in _open.items() if key[:2] == (root, read_only)]
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]

@@ -147,17 +147,17 @@ class EmbeddedHeaderStore(HeaderStore):
             narrowed = narrow(connection, search)
         end = stop
         if not narrowed.exact:  # positions count matching runs only, so each must be read
-            found = self._pairs(self._pages(narrowed, 0, None, oldest_first))
+            found = self._pairs(self._pages(narrowed, 0, None, oldest_first=oldest_first))
             yield from take_sound(matching(found, search), start, end)
             return
         offset = 0
         if start > MOST_READ_OVER:
-            offset = self._offset_of(narrowed, start, oldest_first)
+            offset = self._offset_of(narrowed, start, oldest_first=oldest_first)
             start, end = 0, None if end is None else end - start
-        rows = self._pages(narrowed, offset, end, oldest_first)
+        rows = self._pages(narrowed, offset, end, oldest_first=oldest_first)
         yield from take_sound(self._pairs(rows), start, end)
 
-    def _offset_of(self, narrowed: Narrowed, place: int, oldest_first: bool) -> int:
+    def _offset_of(self, narrowed: Narrowed, place: int, *, oldest_first: bool) -> int:
         """Return how many rows, bad ones included, come before a position among the others."""
         sound, bad = self._without_bad(narrowed)
         if not bad:
@@ -193,7 +193,7 @@ class EmbeddedHeaderStore(HeaderStore):
         return bad
 
     def _pages(
-        self, narrowed: Narrowed, offset: int, most: int | None, oldest_first: bool
+        self, narrowed: Narrowed, offset: int, most: int | None, *, oldest_first: bool
     ) -> Iterator[tuple[Any, ...]]:
         """Yield rows ``(start, stop, time, id)``, read in batches of increasing size.
 

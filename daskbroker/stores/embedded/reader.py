@@ -100,7 +100,7 @@ class EmbeddedReader(ChunkReader):
     def _unreadable(self, path: Path, error: OSError) -> StoreError:
         if not isinstance(error, FileNotFoundError):
             return StoreDamaged(f"{path} cannot be read{seen_from()}: {error}")
-        if Database.is_other(self.root, self.read_only, self.identity):
+        if Database.is_other(self.root, read_only=self.read_only, identity=self.identity):
             return self._replaced()
         if Path(self.root).is_dir():
             return StoreDamaged(f"{path} is missing{seen_from()}")

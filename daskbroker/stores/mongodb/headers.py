@@ -177,16 +177,18 @@ class MongoHeaderStore(HeaderStore):
             return
         narrowed = self._narrow(search)
         if not narrowed.exact:
-            found = self._pairs(narrowed.query, 0, None, oldest_first)
+            found = self._pairs(narrowed.query, 0, None, oldest_first=oldest_first)
             yield from take_sound(matching(found, search), start, stop)
             return
         query, offset = narrowed.query, 0
         if start > MOST_READ_OVER:
-            offset = self._offset_of(query, start, oldest_first)
+            offset = self._offset_of(query, start, oldest_first=oldest_first)
             start, stop = 0, None if stop is None else stop - start
-        yield from take_sound(self._enough(query, offset, stop, oldest_first), start, stop)
+        yield from take_sound(
+            self._enough(query, offset, stop, oldest_first=oldest_first), start, stop
+        )
 
-    def _offset_of(self, query: dict[str, Any], place: int, oldest_first: bool) -> int:
+    def _offset_of(self, query: dict[str, Any], place: int, *, oldest_first: bool) -> int:
         """Return how many runs, bad ones included, come before a position among the others."""
         sound, bad = self._bad.left_out(query)
         if not bad:
@@ -205,12 +207,12 @@ class MongoHeaderStore(HeaderStore):
         return place + places.index(last["_id"])
 
     def _enough(
-        self, query: dict[str, Any], offset: int, wanted: int | None, oldest_first: bool
+        self, query: dict[str, Any], offset: int, wanted: int | None, *, oldest_first: bool
     ) -> Iterator[FoundHeader]:
         """Yield runs until ``wanted`` of them can be read. One query is enough if all can be."""
         while True:
             seen = bad = 0
-            for one in self._pairs(query, offset, wanted, oldest_first):
+            for one in self._pairs(query, offset, wanted, oldest_first=oldest_first):
                 seen += 1
                 bad += isinstance(one, BadRun)
                 yield one
@@ -237,7 +239,7 @@ class MongoHeaderStore(HeaderStore):
                 return list(map(self._pair, found))
 
     def _pairs(
-        self, query: dict[str, Any], offset: int, limit: int | None, oldest_first: bool
+        self, query: dict[str, Any], offset: int, limit: int | None, *, oldest_first: bool
     ) -> Iterator[FoundHeader]:
         """Yield runs, whose stops are looked up in batches that begin small and grow."""
         order = ASCENDING if oldest_first else DESCENDING

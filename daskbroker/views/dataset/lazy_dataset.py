@@ -183,7 +183,7 @@ def assembly(
         keys = {column.field.key for column in columns.values() if column.external}
         events = with_rows_for_frames(events, filling, keys)
         plan = replace(plan, events=events)
-    shown = coordinate_sources(events, with_run)
+    shown = coordinate_sources(events, with_run=with_run)
     sources = dict(shown)
     for name, column in list(columns.items()):
         if name not in shown:
@@ -211,7 +211,7 @@ def assembly(
         columns,
         sources,
         (*shown, *(name for name in scanned if name in columns)),
-        _attrs(events, stream, runs, with_run),
+        _attrs(events, stream, runs, with_run=with_run),
         stream,
         token,
         chunks,
@@ -260,7 +260,7 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             )
 
 
-def _attrs(plan: ChunkPlan, stream: str, runs: Runs, with_run: bool) -> dict[str, Any]:
+def _attrs(plan: ChunkPlan, stream: str, runs: Runs, *, with_run: bool) -> dict[str, Any]:
     if not with_run:
         (start, stop), *_ = runs.values()
         return run_attrs(start, stop, stream, plan.descriptors)

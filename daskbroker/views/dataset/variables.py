@@ -38,7 +38,7 @@ __all__ = [
 OBJECT = np.dtype(object)
 
 
-def coordinate_sources(plan: ChunkPlan, with_run: bool) -> dict[str, ColumnSource]:
+def coordinate_sources(plan: ChunkPlan, *, with_run: bool) -> dict[str, ColumnSource]:
     """Return the sources of the coordinates of every stream, with ``run`` if requested."""
     sources: dict[str, ColumnSource] = {
         "time": StoredColumn("time", TIME, np.dtype("datetime64[us]")),

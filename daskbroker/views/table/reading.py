@@ -153,7 +153,7 @@ class TableReader:
         keys = [part.key for piece in some for part in piece.parts]
         known = all(piece.numbers is not None for piece in some)
         labels = [self._label(piece) for piece in some for _ in piece.parts]
-        physical = self._physical(wanted, payload.filling, known)
+        physical = self._physical(wanted, payload.filling, numbered=known)
         if not all(piece.simple for piece in some):
             physical = list(dict.fromkeys([*physical, "time"]))  # orders rows of one seq_num
         tables = payload.reader.read_labelled(keys, labels, physical)
@@ -208,7 +208,7 @@ class TableReader:
         return _joined([chunk.array(column) for chunk in chunks])
 
     def _physical(
-        self, wanted: Sequence[TableColumn], filling: Filling | None, numbered: bool
+        self, wanted: Sequence[TableColumn], filling: Filling | None, *, numbered: bool
     ) -> list[str]:
         """Return the names of the stored columns to read.
 
@@ -276,7 +276,7 @@ class TableReader:
     def _later(
         self, piece: ChunkGroup, tables: Sequence[pa.Table], seq_nums: Sequence[Numbers]
     ) -> list[np.ndarray | None]:
-        """Return :attr:`CellContents.later` of all rows of each chunk; None if none has later ones."""
+        """Return :attr:`CellContents.later` of each chunk's rows; None if it has none."""
         if piece.simple or self.options.duplicates != "all" or not self.external_names:
             return [None] * len(seq_nums)
         number_of: dict[str, int] = {}

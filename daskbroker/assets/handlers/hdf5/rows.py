@@ -185,7 +185,7 @@ def _read_rows(
         return np.empty(shape, dtype)
     strided = any(isinstance(axis, range) and axis.step > 1 for axis in axes[:-1])
     whole = strided and dataset.chunks is None  # h5py takes its time to tell chunks
-    box = [_box(axis, whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
+    box = [_box(axis, stride=whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
     if all(side.rest is None for side in box):
         return _read_exactly(dataset, dtype, rows, box, check).reshape(shape)
     return _read_more(dataset, np.empty(shape, dtype), rows, box, axes, check)
@@ -228,7 +228,7 @@ class Side:
         return range(self.start, self.start + self.count * self.step, self.step)
 
 
-def _box(axis: Axis, stride: bool) -> Side:
+def _box(axis: Axis, *, stride: bool) -> Side:
     """Return the simplest selection that includes an axis.
 
     HDF5 is slow at picking single elements, and at any stride inside chunks. So unless ``stride``
