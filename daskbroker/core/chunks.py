@@ -203,7 +203,7 @@ class ChunkReader(ABC):
         """
         return not isinstance(key, (bytes, range))
 
-    def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
+    def portable_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
         """Return the keys for use in other processes; a store with local keys overrides it."""
         return keys
 
@@ -400,7 +400,7 @@ class ChunkPlan:
         return chunk_label(self.descriptors[self.records["descriptor"][place]])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        keys = tuple(self.reader.portable(self.keys))
+        keys = tuple(self.reader.portable_keys(self.keys))
         parts = (self.reader, self.descriptors, self.schemas, self.records, keys, self.store)
         return (ChunkPlan, (*parts, self.bad))
 

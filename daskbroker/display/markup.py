@@ -104,7 +104,7 @@ def html_table(heads: list[str], rows: list[list[object]], numbers: tuple[str, .
         element("tr", *(element("td", cell, **kind) for cell, kind in zip(row, kinds)))
         for row in rows
     )
-    return element("html_table", element("thead", head), element("tbody", *body))
+    return element("table", element("thead", head), element("tbody", *body))
 
 
 def page(*children: object) -> str:
