@@ -143,6 +143,13 @@ ODD = {
     "texts": [["a"], ["b", "c"], []],
     "mixed": [1, "a", None],
     "maps": [{"a": 1}, {"b": [2]}, {}],
+    "planes": [[[1, 2]], [[1, 2], [3, 4]], [[5, 6]]],
+    "nested": [[[1], [2, 3]], [[4]], []],
+    "some": [2**60 + 1, None, 3],
+    "beyond": [2**64, -5, 1],
+    "null": ["a\0", "b", "c"],
+    "a/b": [1.5, 2.5, 3.5],
+    "bytes": [b"a\0b", b"\xff", b"c"],
     "gaps": ["a", None, "b"],
     "flags": [True, None, False],
 }
@@ -157,7 +164,13 @@ def test_cells_of_no_common_shape_have_a_form_that_files_hold(db, tmp_path, form
     assert written["ragged_length"].values.tolist() == [1, 2, -1]
     assert written["whole"].dtype.kind == "i"
     assert written["mixed"].values.tolist() == ["1", '"a"', "null"]
-    path = save(written, tmp_path / f"file.{format}")
+    for chunks in (None, {"time": 2}):
+        lazy = header.dataset(chunks=chunks)
+        xr.testing.assert_identical(savable(lazy).compute(), written.compute())
+        part = lazy[["maps", "ragged"]].isel(time=slice(1, None)).assign_attrs(a=1)
+        assert opened(save(part, tmp_path / f"part {chunks}.{format}"))["maps"].size == 2
+    assert isinstance(header.dataset(), xr.Dataset)
+    path = save(header.dataset(), tmp_path / f"file.{format}")
     (uid,) = ingest(db, [path]).runs
     found = db[uid].dataset().compute()
     assert set(found.variables) == {"time", "seq_num", *ODD}
@@ -165,11 +178,18 @@ def test_cells_of_no_common_shape_have_a_form_that_files_hold(db, tmp_path, form
     def plain(cells):
         return [c.tolist() if isinstance(c, np.ndarray) else c for c in cells]
 
-    for name in ("ragged", "whole", "texts", "mixed", "maps"):
-        assert plain(found[name].values) == ODD[name]
+    unlike = ("gaps", "flags", "bytes")
+    for name in ODD.keys() - unlike:
+        assert plain(found[name].values) == ODD[name], name
     assert found["gaps"].values.tolist() == ["a", "", "b"]  # files know no missing text
-    tree = savable(header.tree())
-    save(tree, tmp_path / f"tree.{format}")
+    for number, tree in enumerate(
+        (header.tree(), header.tree()["primary"], savable(header.tree()))
+    ):
+        path = save(tree, tmp_path / f"tree {number}.{format}")
+        node = opened(path, tree=True)
+        assert (node if number == 1 else node["primary"])["maps"].values[1] == '{"b":[2]}'
+    assert "maps" in opened(save(header.tree()["primary"].to_dataset(), tmp_path / f"one.{format}"))
+    save(db().dataset(), tmp_path / f"many.{format}")
     assert xr.testing.assert_identical(savable(written), written) is None
 
 

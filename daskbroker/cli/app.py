@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,9 +87,10 @@ def main() -> None:
             completion_init()  # typer knows the shells by it
         with _naming_bad_runs():
             app(complete_var=COMPLETING)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as ended:
+        _end(ended)
+    except BrokenPipeError:
+        _end_unread()
     except (DaskbrokerError, OSError, MemoryError) as error:
         text = redacted(" ".join(str(error).split())) or type(error).__name__
         say(f"daskbroker: error: {text}", err=True)
@@ -97,6 +98,24 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("daskbroker: interrupted\n")
         sys.exit(130)
+
+
+def _end(ended: SystemExit) -> None:
+    """End as the command did, but without an error if only its output was not read."""
+    if isinstance(ended.__context__, BrokenPipeError):
+        _end_unread()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _end_unread()
+    raise ended
+
+
+def _end_unread() -> None:
+    """End without an error after a pipe was closed: whoever read our output has seen enough."""
+    with suppress(OSError, ValueError):  # or the interpreter would try again to write at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 _named: ContextVar[set[str]] = ContextVar("named")

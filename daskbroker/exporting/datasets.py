@@ -98,6 +98,9 @@ def _data(header: Header, options: ExportOptions, client: Any = None) -> Iterato
 
     def dataset(stream: str) -> xr.Dataset:
         found = savable(header.dataset(stream, fill=options.fill))
+        # Coordinates first: HDF5 would have to attach the axis to all other variables again.
+        coords_first = xr.Dataset(coords=found.coords, attrs=found.attrs)
+        found = coords_first.assign(found.data_vars)
         return found if client is None else _fetched(found, client)
 
     if options.stream is ALL:

@@ -17,6 +17,7 @@ from ..core.durable_files import replacing
 from ..core.errors import BadQuery, StoreError
 from ..views.table.arrow_cells import CellTypes, arrow_cells, claimed_type
 from ..views.table.plain_cells import holds_arrays
+from ..views.table.writing import known_arrays
 from .options import Destination, ExportOptions, storing
 from .verifying import CheckedText, WrittenParts, arrow_digest
 
@@ -223,7 +224,9 @@ def write_csv(header: Header, place: Destination, options: ExportOptions) -> Ite
     """
     for stream, target in place.of_streams(header, options).items():
         table = header.table(stream, fill=False)
-        found = holds_arrays(_frames(table[_object_columns(table)]))
+        found = set(known_arrays(table))
+        unknown = [name for name in _object_columns(table) if name not in found]
+        found |= holds_arrays(_frames(table[unknown])) if unknown else set()
         if found and options.arrays == "raise":
             raise BadQuery(
                 f"csv holds no arrays, and run {header.uid!r}, stream {stream!r} has some in "

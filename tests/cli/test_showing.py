@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 
 import pytest
 
@@ -216,3 +217,25 @@ def test_uids_that_begin_alike_are_told_apart(run, tmp_path):
         assert shown == [f"beamline-7-run-{number}" for number in reversed(range(12))]
         first, *_ = run("show", shown[0], "--db", tmp_path).stdout.splitlines()
         assert first.endswith(f"  {shown[0]}")
+
+
+COMMANDS = (
+    "ls", "ls --json", "ls --format csv", "show -1", "show -1 --json", "info", "info --json",
+    "config", "check", "--help", "--version", "show --help", "completion bash", "seal",
+)  # fmt: skip
+
+
+def test_output_that_nobody_reads_is_no_error(run, store, monkeypatch):
+    """As of ``daskbroker show -1 | head``, whichever line is the one that cannot be written."""
+    for command in COMMANDS:
+        words = command.split()
+        for buffering in (1, -1):
+            reading, writing = os.pipe()
+            os.close(reading)
+            closed = os.fdopen(writing, "w", buffering=buffering)
+            with monkeypatch.context() as patch:
+                patch.setattr("sys.stdout", closed)
+                done = run(*words, DASKBROKER_URI=store)
+            assert (done.returncode, done.stderr) == (0, ""), command
+            closed.close()  # raises if there is something left to write
+    assert run("show", "no-such-run", "--db", store).returncode == 1

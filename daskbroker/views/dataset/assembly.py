@@ -35,6 +35,7 @@ from .loading import Loading, names_to_load
 from .restoring import Restoring
 from .rows import DatasetRows
 from .variables import Dimensions, chunk_length, declared_dims, lazy_array, variable_attrs
+from .writers import class_for
 
 __all__ = ["Assembly"]
 
@@ -251,7 +252,7 @@ class Assembly:
         if self.chunks is None and variables.keys() - loaded.keys():
             self._note_chunks(variables.values())
         coordinates = {name: variables.pop(name) for name in self.coordinates}
-        result = xr.Dataset(
+        result = class_for({**variables, **coordinates})(
             variables,
             # Given as a mapping, a lazy coordinate ``time`` would be read to make an index.
             coords=xr.Coordinates(coordinates, indexes=indexes),

@@ -22,6 +22,7 @@ from ...core.errors import BadQuery
 from ...core.name_lists import listed
 from .columns import row_places
 from .grid_plan import Grid, GridRefusal
+from .writers import class_for
 
 __all__ = ["cut_grid", "gridded", "indexed", "needed"]
 
@@ -122,7 +123,8 @@ class _Layout:
                 coordinates[name] = xr.Variable(
                     (self.grid.dims[axis],), values, self.flat[name].attrs
                 )
-        return xr.Dataset(variables, coordinates, self.flat.attrs)
+        made = class_for({**variables, **coordinates})
+        return made(variables, coordinates, self.flat.attrs)
 
     @cached_property
     def _is_whole(self) -> bool:

@@ -1,8 +1,8 @@
 """Convert Datasets with variables of Python objects to a form that files can hold, and back.
 
-Numbers, text, booleans and times need no conversion: ``to_netcdf`` and ``to_zarr`` write them as
-they are (missing text as ``""``, missing booleans as NaN among 0.0 and 1.0). Cells of different
-lengths or of mixed types exist neither in netCDF nor in Zarr:
+Numbers, text, booleans and times need no conversion: xarray's writers write them as they are
+(missing text as ``""``, missing booleans as NaN among 0.0 and 1.0). Cells of different lengths or
+of mixed types exist neither in netCDF nor in Zarr:
 
 =============================== ==================================================================
 cells                           form
@@ -38,7 +38,7 @@ from ...core.json_text import from_extended_json
 from ...core.leaves import EXACT_INTEGER
 from ...core.numbered_names import numbered_names
 
-__all__ = ["cells_restored", "check_is_dataset", "savable"]
+__all__ = ["cells_restored", "check_is_dataset", "named_as_in_files", "savable"]
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
 NAMES, ESCAPED = "names", "escaped"
@@ -48,6 +48,9 @@ SIMPLE = ({str}, {bool}, {bytes}, {int}, {float})
 
 def savable(dataset: Any) -> Any:
     """Return a Dataset, or tree of Datasets, that ``to_netcdf`` and ``to_zarr`` can write.
+
+    ``to_netcdf`` and ``to_zarr`` of what daskbroker gives write this form by themselves. It is for
+    Datasets that xarray put together of several, such as by ``concat`` and ``merge``.
 
     Only variables of objects and text are examined, and computed for that; all others stay lazy.
     The stored forms, from which ``daskbroker ingest`` restores the cells, are described in
@@ -66,9 +69,11 @@ def savable(dataset: Any) -> Any:
     check_is_dataset(dataset)
     if isinstance(dataset, xr.DataTree):
         return dataset.map_over_datasets(savable)
-    if NAMES not in dataset.attrs:  # which a Dataset has that is in this form already
-        dataset = _renamed(dataset, group_name)
+    dataset = named_as_in_files(dataset)
     found = dataset
+    if type(found) is not xr.Dataset:
+        found = xr.Dataset(dataset.data_vars, dataset.coords, dataset.attrs)
+        found.encoding = dict(dataset.encoding)
     for name, variable in dataset.variables.items():
         if variable.dtype.kind in "OU" and name not in dataset.xindexes:
             values = variable.values
@@ -79,6 +84,13 @@ def savable(dataset: Any) -> Any:
             found = found.drop_vars(name)
             found = found.assign_coords(changed) if is_coordinate else found.assign(changed)
     return found
+
+
+def named_as_in_files(dataset: xr.Dataset) -> xr.Dataset:
+    """Rename variables and dimensions whose names have ``/`` to the names that files have."""
+    if NAMES in dataset.attrs:  # which a Dataset has that is in this form already
+        return dataset
+    return _renamed(dataset, group_name)
 
 
 def check_is_dataset(value: Any) -> None:

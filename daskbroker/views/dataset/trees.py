@@ -16,6 +16,8 @@ from ..table.lazy_table import Runs
 from .assembly import Assembly
 from .lazy_dataset import assembly
 from .loading import load
+from .savable import named_as_in_files
+from .writers import class_of_tree
 
 __all__ = ["tree", "tree_of_runs"]
 
@@ -25,13 +27,20 @@ def tree(
 ) -> xr.DataTree:
     """Return a tree of one level, whose root has these attributes.
 
-    The name of the root, a uid or a stream, may have a slash, as names of nodes may not.
+    The name of the root, a uid or a stream, may have a slash, as names of nodes may not. Names of
+    variables with one are as in files, see :mod:`.savable`.
     """
     label = None if name is None else group_name(name)
-    root = xr.DataTree(xr.Dataset(attrs=attrs), name=label)
+    made = class_of_tree(nodes.values())
+    root = made(xr.Dataset(attrs=attrs), name=label)
     # ``DataTree.from_dict`` and the parameter ``children`` would copy each node twice.
-    root.children = {key: xr.DataTree(node) for key, node in nodes.items()}
+    root.children = {key: made(_node(dataset)) for key, dataset in nodes.items()}
     return root
+
+
+def _node(dataset: xr.Dataset) -> xr.Dataset:
+    slashed = any("/" in str(name) for name in dataset.variables)
+    return named_as_in_files(dataset) if slashed else dataset
 
 
 def tree_of_runs(

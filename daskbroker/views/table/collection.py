@@ -125,14 +125,14 @@ class DataFrame(dd.DataFrame):  # type: ignore[misc]
         filename, **kwargs
             As for ``dask.dataframe.DataFrame.to_csv``.
         arrays
-            ``"raise"`` for an error that names such columns; ``"drop"`` to leave them out, for
-            which the columns of objects are computed twice.
+            ``"raise"`` for an error that names such columns; ``"drop"`` to leave them out. Frames
+            are then not read; other columns of objects are computed twice, to find arrays.
 
         Raises
         ------
         BadQuery
-            If `arrays` is not valid; with ``"raise"``, also when a partition with such a column
-            is computed.
+            If `arrays` is not valid; with ``"raise"``, also if there is such a column, which may
+            be found when a partition with one is computed.
         """
         # Text may have halves of characters. Dask opens files with these options.
         options = {"errors": "backslashreplace", **(kwargs.pop("storage_options", None) or {})}

@@ -135,6 +135,21 @@ class StreamPartitions(Partitions):
         keys = [column.field.key for column in self._columns if column.external]
         return sum(common_cells(self._plan, key, self._filling).cell_bytes for key in keys)
 
+    @cached_property
+    def array_columns(self) -> frozenset[str]:
+        """See :attr:`.Partitions.array_columns`."""
+        return frozenset(column.name for column in self._columns if self._holds_arrays(column))
+
+    def _holds_arrays(self, column: TableColumn) -> bool:
+        if not column.external or self._filling is None:
+            return column.arrays is not None and column.fields is None
+        key = column.field.key
+        shape = common_cells(self._plan, key, self._filling).shape
+        if shape is None:  # lengths are unknown or differ, but whether there are any may be told
+            claims = [d["data_keys"][key] for d in self._plan.descriptors if key in d["data_keys"]]
+            return all(claim.get("shape") for claim in claims)
+        return bool(shape)
+
     def _hidden_bytes(self) -> int:
         """Return the bytes of a row's uid and timestamps that the table does not show."""
         keys = max((len(d["data_keys"]) for d in self._plan.descriptors), default=0)

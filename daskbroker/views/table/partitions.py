@@ -109,6 +109,11 @@ class Partitions(abc.ABC):
             is naive).
         """
 
+    @property
+    def array_columns(self) -> frozenset[str]:
+        """Names of columns whose cells are arrays; only those that are known without a read."""
+        return frozenset()
+
     def limits(self, column: str) -> tuple[Sequence[Any], Sequence[Any]] | None:
         """Return the exact minima and maxima of `column` in the partitions, as scalars.
 

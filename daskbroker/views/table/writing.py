@@ -10,22 +10,26 @@ with ``...`` in place of most of it; here this is an error, or the columns are l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dask
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from dask.dataframe.dask_expr import _expr as ex
 
 from daskbroker.core.errors import BadQuery
 from daskbroker.views.table.arrow_cells import CellTypes, arrow_cells
+from daskbroker.views.table.expression import FromPartitions
 from daskbroker.views.table.plain_cells import holds_arrays
 
-__all__ = ["with_arrow_lists", "without_arrays"]
+__all__ = ["known_arrays", "with_arrow_lists", "without_arrays"]
 
 ARRAYS = ("raise", "drop")
 """Values of the option ``arrays``."""
+ROWS = (ex.Projection, ex.Filter, ex.Partitions)
+"""Expressions that choose columns or rows and change no cell."""
 
 
 def object_columns(meta: pd.DataFrame) -> list[Any]:
@@ -130,26 +134,47 @@ def without_arrays(table: Any, arrays: str) -> Any:
     table
         Lazy table.
     arrays
-        What becomes of columns in which a cell is an array, a list or a mapping. ``"raise"``:
-        computing the result raises an error that names them. ``"drop"``: they are left out; to
-        find them, the columns of objects are computed here.
+        What becomes of columns in which a cell is an array, a list or a mapping. ``"raise"``: they
+        are an error that names them, here or when the result is computed. ``"drop"``: they are left
+        out; columns of objects that are not known to hold arrays are computed here.
 
     Raises
     ------
     BadQuery
-        If `arrays` is not valid; with ``"raise"``, also when a partition with such a column is
-        computed.
+        If `arrays` is not valid; with ``"raise"``, also if such a column is known, else when a
+        partition with one is computed.
     """
     if arrays not in ARRAYS:
         raise BadQuery(f"arrays must be one of {', '.join(ARRAYS)}, not {arrays!r}")
-    names = object_columns(table._meta)
-    if not names:
-        return table
+    known = known_arrays(table)
+    names = [name for name in object_columns(table._meta) if name not in known]
     if arrays == "raise":
+        if known:
+            raise _refusal(known, _of_stream(table))
         return table.map_partitions(_check_text, _of_stream(table), meta=table._meta)
     look = dask.delayed(_arrays_in, pure=True)
-    found = set().union(*dask.compute(*[look(part) for part in table[names].to_delayed()]))
+    parts = table[names].to_delayed() if names else []
+    found = known.union(*dask.compute(*[look(part) for part in parts]))
     return table[[name for name in table.columns if name not in found]]
+
+
+def known_arrays(table: Any) -> frozenset[Any]:
+    """Return the names of those columns that are known to hold arrays without reading them."""
+    expr = table.expr
+    while isinstance(expr, ROWS):
+        expr = expr.frame
+    if not isinstance(expr, FromPartitions):
+        return frozenset()
+    return expr._parts.array_columns.intersection(object_columns(table._meta))
+
+
+def _refusal(names: Iterable[Any], stream: str) -> BadQuery:
+    found = sorted(map(str, names))
+    return BadQuery(
+        f"to_csv cannot write the column{'s' * (len(found) > 1)} "
+        f"{', '.join(map(repr, found))}{stream}: they hold arrays or mappings; leave them out "
+        "by to_csv(..., arrays='drop'), or write to Parquet"
+    )
 
 
 def _arrays_in(frame: pd.DataFrame) -> set[str]:
@@ -157,11 +182,7 @@ def _arrays_in(frame: pd.DataFrame) -> set[str]:
 
 
 def _check_text(frame: pd.DataFrame, stream: str) -> pd.DataFrame:
-    found = sorted(map(str, holds_arrays([frame])))
+    found = holds_arrays([frame])
     if found:
-        raise BadQuery(
-            f"to_csv cannot write the column{'s' * (len(found) > 1)} "
-            f"{', '.join(map(repr, found))}{stream}: they hold arrays or mappings; leave them out "
-            "by to_csv(..., arrays='drop'), or write to Parquet"
-        )
+        raise _refusal(found, stream)
     return frame

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import BadQuery
+from daskbroker.core.errors import BadQuery, FrameMissing
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
@@ -122,6 +122,24 @@ def test_csv_never_holds_what_numpy_prints(cut, tmp_path):
     assert frame["label"].tolist() == CELLS["label"]
     table["x"].to_csv(tmp_path / "e.csv", single_file=True)
     assert pd.read_csv(tmp_path / "e.csv")["x"].tolist() == CELLS["x"]
+
+
+def test_csv_reads_no_column_that_it_leaves_out(db, tmp_path):
+    """Their frames may be missing."""
+    documents, _ = datum_run(tmp_path)
+    insert_all(db, documents)
+    for path in tmp_path.rglob("*.h5"):
+        path.unlink()
+    header = db[-1]
+    table = header.table()
+    with pytest.raises(FrameMissing):
+        table[["img"]].compute()
+    for some in (table, table[table["time"] > "1990-01-01"]):
+        (path,) = some.to_csv(tmp_path / "d.csv", arrays="drop", single_file=True)
+        assert "img" not in pd.read_csv(path).columns
+        with pytest.raises(BadQuery, match="column 'img'"):
+            some.to_csv(tmp_path / "e.csv", single_file=True)
+    assert header.export(tmp_path / "f.csv", arrays="drop")
 
 
 def test_csv_holds_mixed_values(cut, tmp_path):

@@ -1,0 +1,72 @@
+"""Datasets whose ``to_netcdf`` and ``to_zarr`` accept every kind of cell.
+
+xarray's writers know no cells of differing lengths or of mixed types, and tell neither the variable
+nor what to do. Datasets with such variables are therefore of a class whose writers write what
+:func:`.savable.savable` makes of them; it differs in nothing else. All other Datasets are xarray's
+own. What xarray puts together of several Datasets (``concat``, ``merge``) is of its own class too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from functools import wraps
+from typing import Any
+
+import xarray as xr
+
+from ...core.group_names import group_name
+from .savable import savable
+
+__all__ = ["DataTree", "Dataset", "class_for", "class_of_tree"]
+
+
+# The names are those of xarray's classes, as these are what a repr shows.
+class Dataset(xr.Dataset):
+    """A Dataset with cells or names that files hold in another form only."""
+
+    __slots__ = ()
+
+    @wraps(xr.Dataset.to_netcdf)
+    def to_netcdf(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.Dataset.to_netcdf`."""
+        return savable(self).to_netcdf(*args, **kwargs)
+
+    @wraps(xr.Dataset.to_zarr)
+    def to_zarr(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.Dataset.to_zarr`."""
+        return savable(self).to_zarr(*args, **kwargs)
+
+
+class DataTree(xr.DataTree):
+    """A tree some of whose Datasets are of :class:`Dataset`."""
+
+    __slots__ = ()
+
+    def to_dataset(self, inherit: Any = True) -> xr.Dataset:
+        """See :meth:`xarray.DataTree.to_dataset`."""
+        found = super().to_dataset(inherit=inherit)
+        return class_for(found.variables)(found.data_vars, found.coords, found.attrs)
+
+    @wraps(xr.DataTree.to_netcdf)
+    def to_netcdf(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.DataTree.to_netcdf`."""
+        return savable(self).to_netcdf(*args, **kwargs)
+
+    @wraps(xr.DataTree.to_zarr)
+    def to_zarr(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Write the form of :func:`daskbroker.savable`; see :meth:`xarray.DataTree.to_zarr`."""
+        return savable(self).to_zarr(*args, **kwargs)
+
+
+def class_for(variables: Mapping[Any, xr.Variable]) -> type[xr.Dataset]:
+    """Return the class of a Dataset of these variables."""
+    names: Iterable[Hashable] = {*variables, *(d for v in variables.values() for d in v.dims)}
+    if any(group_name(str(name)) != name for name in names):
+        return Dataset
+    kinds = {variable.dtype.kind for variable in variables.values()}
+    return Dataset if kinds & {"O", "U"} else xr.Dataset
+
+
+def class_of_tree(datasets: Iterable[xr.Dataset]) -> type[xr.DataTree]:
+    """Return the class of a tree of these Datasets."""
+    return DataTree if any(isinstance(one, Dataset) for one in datasets) else xr.DataTree
