@@ -23,7 +23,7 @@ from daskbroker.core.run_plan import RunPlan
 from daskbroker.testing import make_run
 from daskbroker.views import dataset as dataset_view
 from daskbroker.views.options import ViewOptions
-from daskbroker.views.table import opening as dataframe_view
+from daskbroker.views.table import lazy_table
 
 __all__ = ["Views", "build"]
 
@@ -100,7 +100,7 @@ class Views:
         header = self._broker[self._uid]
         runs = {self._uid: (header.start, header.stop)}
         with _each_alone():
-            return dataframe_view.table(
+            return lazy_table.table(
                 RunPlan((self._uid,), plan, {}), "primary", runs, ViewOptions(), FileAccess()
             )
 

@@ -42,7 +42,7 @@ TESTS = {
     "core/query": ["tests/core/test_query.py"],
     "core/codec": ["tests/core/test_codec.py"],
     "core/column_kinds": ["tests/core/test_codec.py"],
-    "core/chunks": ["tests/core/test_chunks.py", "tests/core/test_planning.py"],
+    "core/chunks": ["tests/core/test_chunks.py", "tests/core/test_plan_builder.py"],
     "core/documents": ["tests/core/test_documents.py"],
     "core/validate": ["tests/core/test_validate.py"],
     "assets/files/resolving": ["tests/assets/files/test_resolving.py"],
@@ -67,7 +67,7 @@ TESTS = {
     "stores/mongodb/writing": ["tests/stores/mongodb/test_sealing.py", MONGO, *AGAIN],
     "stores/mongodb/filters": ["tests/stores/mongodb/test_database.py", MONGO, "-k",
                                "filters or queries"],
-    "stores/spool/sending": ["tests/stores/mongodb/test_spool.py"],
+    "stores/spool/sender": ["tests/stores/mongodb/test_spool.py"],
 }  # fmt: skip
 """What is run against mutations of a module: arguments of pytest."""
 
@@ -133,8 +133,9 @@ def changed(node: ast.AST) -> Iterator[ast.AST]:
 def evaluated(statement: ast.AST) -> Iterator[ast.AST]:
     """What is inside a statement, but for annotations, which nothing evaluates."""
     for node in ast.walk(statement):
-        if isinstance(node, ast.AnnAssign):
+        if isinstance(node, ast.AnnAssign):  # before the walk below, which looks ahead
             node.annotation = ast.Name("Any")
+    for node in ast.walk(statement):
         if hasattr(node, "lineno"):
             yield node
 

@@ -15,7 +15,6 @@ from .assets.handlers.registry import HandlerRegistry, HandlerType
 from .broker_key import BrokerKey
 from .core import clock, open_brokers
 from .core.errors import ConfigError
-from .core.interrupts import in_own_context
 from .core.old_names import missing
 from .core.printable import printable
 from .core.redaction import redacted
@@ -168,7 +167,6 @@ class DataBroker:
 
     # -- insert ------------------------------------------------------------------------------
 
-    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document. To store all documents of a RunEngine, ``RE.subscribe(db.insert)``.
 
@@ -304,10 +302,11 @@ class DataBroker:
             are reserved, whatever keys documents have: ``stop={...}`` and ``descriptor={...}``
             filter on those documents; ``data_key="det"`` finds runs in which some descriptor has
             this data key; ``start_time`` and ``stop_time`` are synonyms of ``since`` and
-            ``until``; ``exit_status="fail"`` filters on the stop document; ``derived=False`` finds
-            raw runs, ``derived=True`` runs made from others, ``derived_from="3a8f12cd"`` those made
-            from this run, given by its uid or the first five or more characters. ``start={...}``
-            filters on start documents, including keys that are named like a reserved word.
+            ``until``; ``exit_status="fail"`` filters on the stop document, ``exit_status="open"``
+            finds runs without one; ``derived=False`` finds raw runs, ``derived=True`` runs made
+            from others, ``derived_from="3a8f12cd"`` those made from this run, given by its uid or
+            the first five or more characters. ``start={...}`` filters on start documents, including
+            keys that are named like a reserved word.
 
         Returns
         -------
@@ -351,7 +350,7 @@ class DataBroker:
         Iterator of Header
             Each new run once; several new ones at a time oldest first. Most are still in progress
             (see :meth:`daskbroker.Header.follow`). Runs that match when this is called are not
-            given, nor is a run older than 50 known ones, such as one copied from elsewhere.
+            given, nor is a run older than the 1,000 newest of these.
 
         Raises
         ------
@@ -504,10 +503,18 @@ class DataBroker:
 
         Raises
         ------
+        RunNotFound
+            If no run has the uid.
         BadQuery
             If ``keep_journal`` is True for a store whose journal nothing else can read.
         """
-        run = None if header is None else run_of(header)
+        run = (
+            self[header].uid
+            if isinstance(header, str)
+            else None
+            if header is None
+            else run_of(header)
+        )
         sources = self.event_sources
         return sum(source.store.seal(run, keep_journal=keep_journal) for source in sources)
 
@@ -544,7 +551,7 @@ class DataBroker:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def portable(self, header: Header) -> DataBroker:
+    def portable_broker(self, header: Header) -> DataBroker:
         """Return a read-only broker of one run that pickles by value and opens no store.
 
         See :meth:`daskbroker.Header.portable`.

@@ -1,4 +1,4 @@
-"""What a broker is known by in its process, and pickles as."""
+"""Keys that identify brokers within a process and in their pickles."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["BrokerKey"]
 
 
 class BrokerKey:
-    """The key of a broker: given by :func:`daskbroker.connect`, or made of how it was put together.
+    """Key of a broker: given by :func:`daskbroker.connect`, or made from the broker's options.
 
     Parameters
     ----------
     given
-        By connect; None for a broker that was put together by hand.
+        Key that :func:`daskbroker.connect` has given; None for a broker that was constructed.
     place
-        Its uri.
+        URI of the broker's store; None if it has none.
     """
 
     def __init__(self, given: str | None, place: str | None) -> None:

@@ -30,7 +30,7 @@ from .core import open_brokers
 from .core.clock import resolved_zone
 from .core.errors import ConfigError
 from .core.forking import Origin
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.redaction import redacted
 from .core.settings import setting
 from .event_source import EventSource

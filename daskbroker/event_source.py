@@ -16,22 +16,21 @@ from .assets.filling.missing import MissingMode
 from .assets.filling.streams import fill_stream
 from .assets.filling.tables import fill_frame
 from .assets.peek.background import BackgroundPeeker
-from .assets.peek.peeking import PeekMode, peek_all, remembered
+from .assets.peek.peeking import PeekMode, peek_all, with_stored_peeks
 from .core.chunks import Chunk, ChunkPlan, chunk_label, damage_of
 from .core.documents import ALL, Document
 from .core.errors import BadQuery, StreamNotFound
 from .core.external import external_keys
 from .core.fields import data_keys_of
-from .core.interrupts import in_own_context
 from .core.layouts import REFERENCES
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.run_plan import RunPlan, stream_of
 from .core.stored_streams import from_store, is_from_store
 from .stores.contract import EventStore
 from .views.documents import streaming as documents_view
 from .views.options import ViewOptions
 from .views.rows import Duplicates
-from .views.table import opening as dataframe_view
+from .views.table import lazy_table
 
 if TYPE_CHECKING:
     from .header import Header
@@ -72,7 +71,6 @@ class EventSource:
         # A source is pickled as part of its broker, which sets its own `files` again.
         return (EventSource, (self.store, None, self.name))
 
-    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
         """Store a document; see :meth:`daskbroker.stores.contract.EventStore.insert`."""
         self.store.insert(name, doc, run=run)
@@ -122,6 +120,7 @@ class EventSource:
         self,
         header: Any,
         stream_name: Any,
+        *,
         references: bool | Callable[[Sequence[Document]], Sequence[str]] = False,
     ) -> RunPlan:
         run = run_of(header)
@@ -222,9 +221,9 @@ class EventSource:
             fill_value=fill_value,
         )
         start, stop = _start_and_stop(header)
-        plan = self._plan(header, stream_name, options.runs_to_fill)
+        plan = self._plan(header, stream_name, references=options.runs_to_fill)
         runs = {start["uid"]: (start, stop)}
-        return dataframe_view.table(plan, stream_name, runs, options, self.reach)
+        return lazy_table.table(plan, stream_name, runs, options, self.reach)
 
     # -- what detector files say -------------------------------------------------------------
 
@@ -256,7 +255,9 @@ class EventSource:
         if not plan.references:
             return 0
         filling = self.files.filling(plan.references)
-        found = peek_all(filling, plan, seconds, keep_open, stopped={run} if stopped else ())
+        found = peek_all(
+            filling, plan, seconds, keep_open=keep_open, stopped={run} if stopped else ()
+        )
         if found:
             self.store.put_peeks(found)
         return len(found)
@@ -302,13 +303,13 @@ class EventSource:
         references = self.store.plan_references(REFERENCES, list(runs))
         found = self.files.filling(references, handler_registry, handler_overrides)
         targets = [Target.of(d, key) for d in descriptors for key in external_keys(d)]
-        return remembered(found, targets, self.store.list_peeks(list(runs)))
+        return with_stored_peeks(found, targets, self.store.list_peeks(list(runs)))
 
     def fill_event(
         self,
         event: Mapping[str, Any],
         in_place: bool = False,
-        fields: Collection[str] | None = None,
+        fields: Iterable[str] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Any:
@@ -321,7 +322,7 @@ class EventSource:
         in_place
             Whether to change and return this event, which must be a plain dict.
         fields
-            Data keys to fill; all external keys if None.
+            Names of the data keys to fill, or one name; all external keys if None.
         handler_registry, handler_overrides
             Handlers by spec, and by data key, for this call.
 
@@ -343,7 +344,7 @@ class EventSource:
         self,
         stream: Iterable[tuple[str, Mapping[str, Any]]],
         in_place: bool = False,
-        fields: Collection[str] | None = None,
+        fields: Iterable[str] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Iterator[tuple[str, Any]]:
@@ -361,13 +362,14 @@ class EventSource:
             return found
 
         find, waits = self.store.find_descriptor, not _is_at_hand(stream)
-        return fill_stream(stream, filling_of, find, in_place, fields, waits=waits)
+        keys = _keys_to_fill(fields)
+        return fill_stream(stream, filling_of, find, in_place, keys, waits=waits)
 
     def fill_table(
         self,
         table: Any,
         in_place: bool = False,
-        fields: Collection[str] | None = None,
+        fields: Iterable[str] | None = None,
         handler_registry: Any = None,
         handler_overrides: Any = None,
     ) -> Any:
@@ -399,14 +401,15 @@ class EventSource:
                 "fill_table takes a table whose attrs name its runs and stream, as tables of "
                 "daskbroker and most parts of them do; fill the table before other steps"
             )
+        keys = _keys_to_fill(fields)
         descriptors = self.store.descriptors_of(list(told["runs"]), told.get("stream", ALL))
         filling = self.filling(descriptors, handler_registry, handler_overrides)
         if filling is None:
             return table if in_place else table.copy()
         if isinstance(table, dd.DataFrame):
             meta = {"meta": table._meta, "enforce_metadata": False}
-            return table.map_partitions(fill_frame, filling, descriptors, False, fields, **meta)
-        return fill_frame(table, filling, descriptors, in_place, fields)
+            return table.map_partitions(fill_frame, filling, descriptors, False, keys, **meta)
+        return fill_frame(table, filling, descriptors, in_place, keys)
 
 
 def no_stream(
@@ -459,6 +462,11 @@ def run_of(header: Header | Mapping[str, Any] | tuple[Any, ...] | str) -> str:
     if isinstance(start, Mapping) and isinstance(start.get("uid"), str):
         return str(start["uid"])
     raise TypeError(f"a header, a start document or a uid is needed, not {type(header).__name__}")
+
+
+def _keys_to_fill(fields: Iterable[str] | None) -> list[str] | None:
+    """Return the names that may have been given as one text, or as an iterator."""
+    return [fields] if isinstance(fields, str) else None if fields is None else list(fields)
 
 
 def _is_at_hand(stream: Iterable[Any]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from .core.errors import ConfigError, SourceNotFound
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.printable import printable
 from .event_source import EventSource
 from .stores.contract import EventStore

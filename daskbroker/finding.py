@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from .core.errors import OffsetOutOfRange, RunNotFound
 from .display.header_list import HeaderList
 from .header import Header
+from .results import Results
 from .stores.header_store import is_whole_number
 
 if TYPE_CHECKING:
     from .broker import DataBroker
 
-__all__ = ["find", "is_found"]
+__all__ = ["at_offset", "find", "is_found"]
 
 
 def find(db: DataBroker, key: Any) -> Any:
@@ -23,7 +24,7 @@ def find(db: DataBroker, key: Any) -> Any:
     if isinstance(key, (list, tuple, set)):
         return HeaderList(find(db, item) for item in key)
     if is_whole_number(key) and key < 0:
-        return _by_offset(db, int(key))
+        return at_offset(db(), int(key))
     return Header(db, *db.header_source[key])
 
 
@@ -51,8 +52,14 @@ def _one(key: Any) -> Any:
     return key
 
 
-def _by_offset(db: DataBroker, offset: int) -> Header:
-    results = db()
+def at_offset(results: Results, offset: int) -> Header:
+    """Return the run at a negative offset: -1 is the newest.
+
+    Raises
+    ------
+    OffsetOutOfRange
+        If there are fewer runs.
+    """
     for header in results[-offset - 1 : -offset]:
         return header
     raise OffsetOutOfRange(f"there are only {len(results)} runs; {offset} is too far back")

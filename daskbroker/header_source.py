@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .core.bad_runs import leave_out_bad
 from .core.errors import AmbiguousUID, BadQuery, OffsetOutOfRange, RunNotFound
-from .core.interrupts import in_own_context
-from .core.listing import listed
-from .core.search import Search, compile_search, is_derived
+from .core.name_lists import listed
+from .core.search import LEAST_PREFIX, Search, compile_search, is_derived
 from .core.validate import prepare
 from .stores.header_store import FARTHEST, HeaderPair, HeaderStore, is_whole_number
 
 __all__ = ["HeaderSource"]
 
-LEAST_PREFIX = 5
-"""Minimum length of a prefix by which a run is found."""
 UID_LENGTH = 36
 """Length of the uids that a RunEngine makes: a shorter one is looked up as a prefix first."""
 
@@ -35,7 +33,6 @@ class HeaderSource:
     def __init__(self, store: HeaderStore) -> None:
         self.store = store
 
-    @in_own_context
     def insert(self, name: str, doc: Mapping[str, Any]) -> None:
         """Store a start or stop document; documents of other names are ignored.
 
@@ -85,6 +82,8 @@ class HeaderSource:
         matches = [] if is_short else self.store.find_prefix(uid)
         if not matches:
             hint = f"; a prefix needs {LEAST_PREFIX} characters or more" if is_short else ""
+            if re.fullmatch(r"-?\d{1,9}", uid, re.ASCII):
+                hint += f"; a scan_id or an offset is a number: db[{int(uid)}]"
             raise RunNotFound(f"no run has the uid {uid!r:.200}{hint}")
         if len(matches) > 1 and matches[0] != uid:
             raise AmbiguousUID(

@@ -10,7 +10,7 @@ from .core.bulk import expand_bulk
 from .core.documents import Document
 from .core.errors import ConfigError
 from .core.external import external_keys
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.settings import setting
 from .core.validate import document_label
 from .event_source import EventSource
@@ -56,13 +56,12 @@ class Inserter:
             self._insert_prepared(one_name, one, run)
 
     def _insert_prepared(self, name: str, doc: Mapping[str, Any], run: str | None) -> None:
-        if name == "start":
-            with self._headers.one_sync(), self._headers.insert_limit():
-                self._insert_header(name, doc)
-                self._run = doc["uid"]
-        elif name == "stop":
+        if name in ("start", "stop"):
             with self._headers.one_sync():
-                self._insert_header(name, doc)
+                self._headers.insert_with(name, doc, [source.store for source in self._sources])
+            if name == "start":
+                self._run = doc["uid"]
+            else:
                 self._peek_later(doc["run_start"])
         elif name == "descriptor":
             source = self._source_for(doc)
@@ -78,9 +77,6 @@ class Inserter:
             # A resource or datum names no descriptor, so any source may need it.
             for source in self._sources:
                 source.store.insert_prepared(name, doc, run=run or self._run)
-
-    def _insert_header(self, name: str, doc: Mapping[str, Any]) -> None:
-        self._headers.insert_with(name, doc, [source.store for source in self._sources])
 
     def _peek_later(self, run: str) -> None:
         """Start peeking, in the background, into the files of a run that has just stopped.

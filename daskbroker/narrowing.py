@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from .core.callers import quiet_thread
 from .core.errors import AmbiguousUID, BadQuery, RunNotFound
-from .core.listing import listed
+from .core.name_lists import listed
 from .core.query import compile_query
-from .core.search import Search
+from .core.search import LEAST_PREFIX, Search
 from .header import Header
-from .header_source import LEAST_PREFIX
 
 if TYPE_CHECKING:
-    from .results import Results
+    from .found_runs import FoundRuns
 
 __all__ = ["both", "has_run", "named_run"]
 
@@ -22,7 +21,7 @@ MOST_SHOWN = 10
 """Maximum number of matching uids in the message of AmbiguousUID."""
 
 
-def both(first: Results, second: Results) -> Search:
+def both(first: FoundRuns, second: FoundRuns) -> Search:
     """Return a search for the runs that are in both of two results.
 
     Raises
@@ -35,7 +34,7 @@ def both(first: Results, second: Results) -> Search:
     return first.as_search() & second.as_search()
 
 
-def named_run(results: Results, uid: str) -> Header:
+def named_run(results: FoundRuns, uid: str) -> Header:
     """Return the run of a uid, or of a prefix of it of five characters or more, among results.
 
     Raises
@@ -62,7 +61,7 @@ def named_run(results: Results, uid: str) -> Header:
     return found[0]
 
 
-def has_run(results: Results, run: object) -> bool:
+def has_run(results: FoundRuns, run: object) -> bool:
     """Whether a run, given as a Header, uid or prefix of a uid, is among results.
 
     Raises
@@ -80,7 +79,7 @@ def has_run(results: Results, run: object) -> bool:
         return False
 
 
-def _of_uid(results: Results, condition: dict[str, str]) -> list[Header]:
+def _of_uid(results: FoundRuns, condition: dict[str, str]) -> list[Header]:
     found = results.narrowed(Search(queries=(compile_query({"uid": condition}),)))
     with quiet_thread():  # nobody has searched for this: there is nothing to hint at
         return list(islice(found, MOST_SHOWN))

@@ -15,9 +15,9 @@ from .core.asked_types import asked_values, in_other_type, type_name, types_of
 from .core.bad_runs import BadRun
 from .core.callers import is_quiet, warn_caller
 from .core.errors import SearchWarning
-from .core.listing import listed, nearest
+from .core.name_lists import listed, nearest
 from .core.operators import is_operators
-from .core.search import HasDataKey, Search
+from .core.search import LEAST_PREFIX, HasDataKey, Search
 from .stores.contract import EventStore, HeaderPair, HeaderStore
 
 __all__ = ["SearchHints"]
@@ -29,8 +29,6 @@ MOST_KEYS = 20_000
 KNOWN_SECONDS = 60.0
 """Seconds after which the keys are collected again, although the newest run is the same."""
 DATA_KEY = "data key"
-LEAST_PREFIX = 5
-"""Minimum characters of a uid by which ``db[...]`` finds a run."""
 
 
 class SearchHints:
@@ -52,8 +50,9 @@ class SearchHints:
             if ("word", word) not in self._told and word in self._known.of("start"):
                 self._tell(
                     ("word", word),
-                    f"start documents have a key {word!r}, at which {word}= does not look: the "
-                    f"word has one meaning, whatever is stored; start={{{word!r}: …}} looks there",
+                    f"start documents have a key {word!r}, but {word}= is a reserved word of "
+                    "searches and does not look at that key. To search for the key, write "
+                    f"start={{{word!r}: …}}",
                 )
 
     def on_nothing(self, search: Search) -> None:
@@ -68,14 +67,14 @@ class SearchHints:
             if any(isinstance(value, list) for value in values):
                 self._tell(
                     (kind, key),
-                    f"no run was found; a list as value of {key!r} is compared as a whole, one of "
-                    f"several values is {{{key!r}: {{'$in': […]}}}}",
+                    f"no run was found: a list as the value of {key!r} is compared as a whole. To "
+                    f"match any of several values, write {{{key!r}: {{'$in': […]}}}}",
                 )
             elif whole := next((v for v in values if v and _is_mapping(v)), None):
                 self._tell(
                     (kind, key),
-                    f"no run was found; a mapping as value of {key!r} is compared as a whole, with "
-                    f"all its keys; one of them is {{'{key}.{next(iter(whole))}': …}}",
+                    f"no run was found: a mapping as the value of {key!r} is compared as a whole, "
+                    f"with all its keys. To match one, write {{'{key}.{next(iter(whole))}': …}}",
                 )
             # A search for missing keys is right to name a key that no run has.
             elif not any(isinstance(value, dict) and "$exists" in value for value in values):
@@ -90,11 +89,11 @@ class SearchHints:
             asked = [one for value in values for one in asked_values(value)]
             text = self._on_uid(kind, path, asked) or self._on_types(kind, key, asked, known[path])
             if text:
-                self._tell((kind, key), f"no run was found; {text}")
+                self._tell((kind, key), f"no run was found: {text}")
             return
         what = DATA_KEY if kind == DATA_KEY else f"key of {kind} documents"
-        text = f"no run was found, and {key!r} is not a {what} of the newest {NEWEST:,} runs"
-        self._tell((kind, key), f"{text}; {self._meant(kind, path)}")
+        text = f"no run was found: {key!r} is not a {what} of the newest {NEWEST:,} runs"
+        self._tell((kind, key), f"{text}. {self._meant(kind, path)}")
 
     def _on_uid(self, kind: str, path: str, asked: Sequence[Any]) -> str | None:
         """Return what to write if a uid is only the beginning of one."""
@@ -104,10 +103,14 @@ class SearchHints:
             if isinstance(value, str) and value and self._known.begins_uid(value):
                 if len(value) >= LEAST_PREFIX:
                     return (
-                        f"uid= is compared as a whole; db[{value!r}] finds a run by its beginning"
+                        f"uid= is compared as a whole. To find a run by the beginning of its uid, "
+                        f"use db[{value!r}]"
                     )
                 pattern = {"$regex": f"^{re.escape(value)}"}
-                return f"uid= is compared as a whole; uid={pattern!r} finds runs by their beginning"
+                return (
+                    f"uid= is compared as a whole. To find runs by the beginning of their uid, use "
+                    f"uid={pattern!r}"
+                )
         return None
 
     def _on_types(
@@ -123,20 +126,20 @@ class SearchHints:
             f"{' or '.join(wanted)}"
         )
         if (kind, key) == ("start", "time"):
-            return f"{text}: since= and until= take dates and times as text"
+            return f"{text}. To search by dates and times as text, use since= and until="
         other = in_other_type(asked, there)
         if other is not None:
-            return f"{text}: write {{{key!r}: {other!r}}}"
+            return f"{text}. Write {{{key!r}: {other!r}}}"
         below = sorted(p for p in self._known.of(kind) if p.startswith(f"{key}."))
-        return f"{text}: ask for one of its keys, {listed(below)}" if below else text
+        return f"{text}. Search for one of its keys: {listed(below)}" if below else text
 
     def _meant(self, kind: str, path: str) -> str:
         """Return a text that says what may have been meant by a key."""
         if kind == "start" and path in self._known.of("stop"):
-            return f"stop documents have it: stop={{{path!r}: …}}"
+            return f"Stop documents have it: write stop={{{path!r}: …}}"
         if kind == "start" and path in self._known.of(DATA_KEY):
-            return f"it is a data key: data_key={path!r}"
-        return f"the nearest there is: {nearest(self._known.of(kind), path)!r}"
+            return f"It is a data key: write data_key={path!r}"
+        return f"The nearest known key is {nearest(self._known.of(kind), path)!r}"
 
     def _tell(self, what: tuple[str, str], text: str) -> None:
         if not is_quiet():

@@ -30,7 +30,7 @@ from daskbroker.core.chunks import ChunkPlan, place_identity, to_ipc
 from daskbroker.core.documents import ALL, Document, pack, unpack, unpack_document
 from daskbroker.core.errors import ConfigError
 from daskbroker.core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_rows
-from daskbroker.core.planning import PlanBuilder, describe_chunk
+from daskbroker.core.plan_builder import PlanBuilder, describe_chunk
 from daskbroker.core.run_plan import run_owners, stream_of
 from daskbroker.core.search import Search
 from daskbroker.core.settings import setting
@@ -42,7 +42,7 @@ from daskbroker.stores.contract import (
     is_repeated,
     new_rows,
 )  # fmt: skip
-from daskbroker.stores.record_file import Place, RecordFile, RecordReader
+from daskbroker.stores.record_file import RecordFile, RecordReader, Span
 
 
 @dataclass
@@ -51,9 +51,9 @@ class Rows:
 
     layout: Layout
     owner: Document
-    chunks: list[tuple[Place, int, dict[str, Any]]] = field(default_factory=list)
+    chunks: list[tuple[Span, int, dict[str, Any]]] = field(default_factory=list)
     sealed: int = 0  # so many rows are in chunks; those behind them wait
-    waiting: list[Place] = field(default_factory=list)
+    waiting: list[Span] = field(default_factory=list)
     waiting_bytes: int = 0
 
 
@@ -63,7 +63,7 @@ class Run:
 
     descriptors: list[Document] = field(default_factory=list)
     rows: dict[tuple[str, str], Rows] = field(default_factory=dict)  # by kind and owner
-    places: dict[tuple[str, str], tuple[Place, int]] = field(default_factory=dict)  # kind, uid
+    spans: dict[tuple[str, str], tuple[Span, int]] = field(default_factory=dict)  # kind, uid
 
 
 class Log(RecordFile):
@@ -73,27 +73,27 @@ class Log(RecordFile):
         self.headers: dict[str, HeaderPair] = {}
         self.runs: dict[str, Run] = {}
         self.descriptors: dict[str, Document] = {}
-        self.rows_at = lru_cache(4)(lambda place: unpack(self.body(place)))
+        self.rows_at = lru_cache(4)(lambda span: unpack(self.body(span)))
 
     def run(self, uid: str | None) -> Run:
         return self.runs.get(uid or "", Run())
 
     def row(self, run: str, kind: str, uid: str) -> Mapping[str, Any] | None:
-        place, number = self.run(run).places.get((kind, uid), (None, 0))
-        return None if place is None else self.rows_at(place)[number]
+        span, number = self.run(run).spans.get((kind, uid), (None, 0))
+        return None if span is None else self.rows_at(span)[number]
 
-    def take(self, note: Mapping[str, Any], place: Place) -> None:
+    def take(self, note: Mapping[str, Any], span: Span) -> None:
         match note["is"]:
             case "start":
-                start = unpack_document(self.body(place))
+                start = unpack_document(self.body(span))
                 self.headers[start["uid"]] = (start, None)
             case "stop":
-                stop = unpack_document(self.body(place))
+                stop = unpack_document(self.body(span))
                 self.headers[stop["run_start"]] = (self.headers[stop["run_start"]][0], stop)
             case "run":
                 self.runs[note["uid"]] = Run()
             case "descriptor":
-                doc = unpack_document(self.body(place))
+                doc = unpack_document(self.body(span))
                 self.descriptors[doc["uid"]] = doc
                 self.runs[doc["run_start"]].descriptors.append(doc)
             case "rows":
@@ -101,12 +101,12 @@ class Log(RecordFile):
                 if (kind, owner) not in run.rows:
                     known = self.descriptors[owner] if kind == "event" else run_owners([owner])[0]
                     run.rows[kind, owner] = Rows(LAYOUTS[kind], known)
-                run.rows[kind, owner].waiting.append(place)
-                run.rows[kind, owner].waiting_bytes += place[1]
-                run.places |= {(kind, uid): (place, n) for n, uid in enumerate(note["uids"])}
+                run.rows[kind, owner].waiting.append(span)
+                run.rows[kind, owner].waiting_bytes += span[1]
+                run.spans |= {(kind, uid): (span, n) for n, uid in enumerate(note["uids"])}
             case "chunk":  # of all rows that waited
                 rows = self.runs[note["run"]].rows[note["kind"], note["owner"]]
-                rows.chunks.append((place, rows.sealed, note["description"]))
+                rows.chunks.append((span, rows.sealed, note["description"]))
                 rows.sealed += note["description"]["rows"]
                 rows.waiting, rows.waiting_bytes = [], 0
 
@@ -180,10 +180,10 @@ class LogEventStore(EventStore):
 
     def find_asset_run(self, layout: Layout, uid: str, run: str | None) -> str | None:
         with self._log.reading():
-            if (layout.kind, uid) in self._log.run(run).places:
+            if (layout.kind, uid) in self._log.run(run).spans:
                 return run
             newest_first = reversed(self._log.runs.items())
-            return next((one for one, of in newest_first if (layout.kind, uid) in of.places), None)
+            return next((one for one, of in newest_first if (layout.kind, uid) in of.spans), None)
 
     def append(
         self, layout: Layout, owner: str, rows: Sequence[Mapping[str, Any]], run: str
@@ -217,7 +217,7 @@ class LogEventStore(EventStore):
         self._log.append({"is": "chunk", **note, "description": description}, to_ipc(table))
 
     def _encoded(self, rows: Rows) -> pa.Table:
-        bodies = [self._log.body(place) for place in rows.waiting]
+        bodies = [self._log.body(span) for span in rows.waiting]
         documents = [doc for body in bodies for doc in unpack(body)]
         return encode_rows(rows.layout, documents, chunk_metadata(rows.layout, rows.owner))
 

@@ -14,6 +14,7 @@ from daskbroker.core.errors import BadQuery, StoreError, StoreExists, StoreFull,
 from daskbroker.stores.embedded import backup as backing_up
 from daskbroker.stores.embedded import events
 from daskbroker.testing import assert_documents_equal, make_run
+from daskbroker.testing.processes import Program
 
 LARGE = make_run(keys={"x": [[float(n)] * 300 for n in range(60)]}, uid="large")
 RUNS = (LARGE, make_run(20, uid="small-run"), make_run(20, uid="open-run", stop=False))
@@ -140,8 +141,7 @@ with daskbroker.connect(sys.argv[1]) as db:
 
 def test_backups_while_another_process_writes(store, tmp_path):
     """Each holds what was inserted before it began, and is sound and whole."""
-    arguments = [sys.executable, "-c", WRITER, str(store)]
-    writer = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    writer = Program(WRITER, store)
     try:
         with daskbroker.connect(store, mode="r") as db:
             for number in range(4):
@@ -158,8 +158,6 @@ def test_backups_while_another_process_writes(store, tmp_path):
                         assert header.stop is None or events in (20, 40, 60)
     finally:
         writer.kill()
-        writer.wait()
-        writer.stdout.close()
 
 
 def test_the_command(store, tmp_path):

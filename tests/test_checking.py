@@ -7,8 +7,6 @@ import json
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import uuid
 from functools import partial
 
@@ -23,6 +21,7 @@ import daskbroker
 from daskbroker.core.documents import pack, unpack
 from daskbroker.stores.embedded import events
 from daskbroker.testing import external_run, make_run
+from daskbroker.testing.processes import Program
 
 LARGE = make_run(keys={"x": [[float(n)] * 300 for n in range(60)], "s": ["text"] * 60}, uid="large")
 SMALL = make_run(20, uid="small-run")
@@ -232,7 +231,7 @@ for name, doc in make_run(20, uid="killed-run", stop=False):
     db.insert(name, doc)
 os.kill(os.getpid(), {signal.SIGKILL})
 """
-    subprocess.run([sys.executable, "-c", program], check=False)
+    Program(program).communicate()
     before = state_of(folder)
     assert (folder / "daskbroker.sqlite-wal").stat().st_size
     assert damages(folder) == []
@@ -336,11 +335,11 @@ with daskbroker.connect({str(place)!r}) as db:
 """
     with daskbroker.connect(place) as db:
         insert_all(db, SMALL)
-    process = subprocess.Popen([sys.executable, "-c", writer])
+    process = Program(writer)
     try:
         with daskbroker.connect(place, mode="r") as db:
             while len(db) < 3:
-                assert process.poll() is None
+                assert process.returncode is None
             seen = 0
             while seen < 12:
                 check = daskbroker.check(db)
@@ -348,7 +347,6 @@ with daskbroker.connect({str(place)!r}) as db:
                 seen = check.runs
     finally:
         process.kill()
-        process.wait()
 
 
 # -- MongoDB ---------------------------------------------------------------------------------

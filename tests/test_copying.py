@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pymongo
 import pytest
 import suitcase.mongo_embedded
@@ -26,6 +23,7 @@ from daskbroker.testing import (
     rewound_run,
     stream_datum_run,
 )
+from daskbroker.testing.processes import Program
 
 LEGACY = RunBuilder()
 LEGACY.resource(run_start=None)
@@ -178,11 +176,10 @@ def test_a_killed_copy_is_continued(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     with daskbroker.connect(source) as db:
         insert(db, PageBuffer()(documents))
-    command = [sys.executable, "-c", COPY, str(source), str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        while (line := process.stdout.readline()) and int(line) < 4000:
-            pass
-        process.kill()
+    process = Program(COPY, source, target)
+    while (line := process.stdout.readline()) and int(line) < 4000:
+        pass
+    process.kill()
     with daskbroker.connect(source) as db, daskbroker.connect(target) as there:
         assert there[-1].stop is None
         assert daskbroker.copy(db, there).copied

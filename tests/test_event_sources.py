@@ -134,5 +134,5 @@ def test_a_data_key_is_looked_for_in_every_source(broker):
     insert_all(broker, make_run(2, keys={"det": [1.0]}, uid="only-far", plan_name="long"))
     assert [header.uid for header in broker(data_key="det")] == ["only-far"]
     assert [header.uid for header in broker(data_key="x")] == ["only-near"]
-    with pytest.warns(SearchWarning, match="the nearest there is: 'det'"):
+    with pytest.warns(SearchWarning, match="The nearest known key is 'det'"):
         assert not broker(data_key="dett")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -25,6 +24,7 @@ from daskbroker.exporting import folders
 from daskbroker.testing import RunBuilder, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import datum_run
+from daskbroker.testing.processes import Program
 from daskbroker.work.ingest import ingest
 
 JOURNAL = ".daskbroker-export.jsonl"
@@ -114,13 +114,11 @@ def test_a_killed_export_leaves_whole_files_and_goes_on(tmp_path):
         with daskbroker.connect(sys.argv[1]) as db:
             db().export(sys.argv[2], "netcdf", resume=True)
     """
-    call = [sys.executable, "-c", textwrap.dedent(script), str(store), str(out)]
-    process = subprocess.Popen(call)
+    process = Program(textwrap.dedent(script), store, out)
     deadline = time.monotonic() + 120
     while len(list(out.glob("*.nc"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
     whole = states(out)
     there = [name for name in whole if name.endswith(".nc")]
     assert 3 <= len(there) < 20

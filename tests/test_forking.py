@@ -180,11 +180,11 @@ import gc, os, signal, subprocess, sys, warnings
 from pathlib import Path
 
 import daskbroker
-from daskbroker.stores.spool import sending
+from daskbroker.stores.spool import sender
 from daskbroker.testing import make_run
 
 warnings.simplefilter("ignore")
-sending.COLLECT_SECONDS = 100  # what is inserted waits in the spool until it is asked for
+sender.COLLECT_SECONDS = 100  # what is inserted waits in the spool until it is asked for
 documents = make_run(20)
 db = daskbroker.connect(sys.argv[1])
 

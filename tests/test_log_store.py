@@ -30,6 +30,7 @@ from daskbroker.stores.openers import schemes
 from daskbroker.stores.record_file import FRAME
 from daskbroker.testing import external_run, make_run, stream_datum_run
 from daskbroker.testing.base import check_run, insert_all
+from daskbroker.testing.processes import Program
 
 pytestmark = pytest.mark.usefixtures("log_package")
 
@@ -168,7 +169,7 @@ def test_a_reader_refuses_to_write(uri):
                     act()
 
 
-def test_two_processes_append_to_one_log(uri):
+def test_two_processes_append_to_one_log(uri, tmp_path):
     """Each sees what the other has written, and the same document is stored once."""
     docs = make_run(40, stop=False)
     with daskbroker.connect(uri) as db:
@@ -176,14 +177,13 @@ def test_two_processes_append_to_one_log(uri):
         script = (
             "import pickle, sys, daskbroker\n"
             "with daskbroker.connect(sys.argv[1]) as db:\n"
-            "    for name, doc in pickle.load(sys.stdin.buffer):\n"
+            "    for name, doc in pickle.loads(open(sys.argv[2], 'rb').read()):\n"
             "        db.insert(name, doc)\n"
         )
-        with subprocess.Popen([sys.executable, "-c", script, uri], stdin=subprocess.PIPE) as other:
-            pickle.dump(docs, other.stdin)
-            other.stdin.close()
-            insert_all(db, docs)
-        assert other.returncode == 0
+        (tmp_path / "documents").write_bytes(pickle.dumps(docs))
+        other = Program(script, uri, tmp_path / "documents")
+        insert_all(db, docs)
+        assert other.communicate()[1] == ""
         check_run(db[-1], docs)
 
 
@@ -197,13 +197,13 @@ def test_what_was_inserted_survives_a_kill(uri, log):
         "    if name == 'event':\n"
         "        print(doc['seq_num'], flush=True)\n"
     )
-    command = [sys.executable, "-c", script, uri]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-        for line in writer.stdout:
-            if int(line) == 50:
-                writer.send_signal(signal.SIGKILL)
-                break
-        said = [int(line) for line in writer.stdout]
+    writer = Program(script, uri)
+    for line in writer.stdout:
+        if int(line) == 50:
+            os.kill(writer.pid, signal.SIGKILL)
+            break
+    said = [int(line) for line in writer.stdout]
+    writer.kill()
     last = max([50, *said])
     with daskbroker.connect(uri) as db:
         numbers = db["killed"].table().compute().index.tolist()

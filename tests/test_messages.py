@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import pickle
-import subprocess
 import sys
 import uuid
 from enum import StrEnum
@@ -21,10 +20,11 @@ import pytest
 import daskbroker
 from daskbroker.core.errors import BadDocument, StoreError
 from daskbroker.testing import make_run
-from daskbroker.work import messages, taking
+from daskbroker.testing.processes import Program
+from daskbroker.work import messages, tolerant_insert
 from daskbroker.work.inbox import Inbox
 from daskbroker.work.messages import BadMessage, decoded
-from daskbroker.work.taking import Taker
+from daskbroker.work.tolerant_insert import TolerantInserter
 
 STRUCTURED = np.array([(1, 2.5, "a"), (3, 4.5, "ß")], dtype="<i2,>f8,<U3")
 
@@ -162,7 +162,7 @@ os.kill(os.getpid(), 9)
 
 
 def test_what_a_dead_process_left_comes_first(tmp_path):
-    subprocess.run([sys.executable, "-c", DIES, tmp_path], check=False)
+    Program(DIES, tmp_path).communicate()
     (left,) = tmp_path.glob("*.spool")
     with open(left, "ab") as file:
         file.write(b"half a reco")
@@ -191,8 +191,8 @@ def test_what_a_dead_process_left_comes_first(tmp_path):
 
 def test_an_error_of_the_store_is_waited_for_and_any_other_is_outlived(db, tmp_path, monkeypatch):
     told, kept = [], tmp_path / "refused.jsonl"
-    taker = Taker(db, kept, told.append, lambda seconds: True)
-    monkeypatch.setattr(taking, "SETTLE_SECONDS", 0.0)
+    inserter = TolerantInserter(db, kept, told.append, lambda seconds: True)
+    monkeypatch.setattr(tolerant_insert, "SETTLE_SECONDS", 0.0)
     insert, failures = db.insert, iter([StoreError("the disk is away")] * 3)
 
     def failing(name, doc):
@@ -205,26 +205,26 @@ def test_an_error_of_the_store_is_waited_for_and_any_other_is_outlived(db, tmp_p
     monkeypatch.setattr(db, "insert", failing)
     documents = make_run(3, uid="run-abcdef")
     for name, doc in documents[:-1]:
-        assert taker.take(name, doc)
+        assert inserter.insert(name, doc)
     assert told == [
-        "the store takes nothing, documents wait: the disk is away",
-        "the store takes documents again",
+        "the store accepts no inserts, and documents wait until it does: the disk is away",
+        "the store accepts inserts again",
     ]
-    assert list(taker.open_runs) == ["run-abcdef"]
+    assert list(inserter.open_runs) == ["run-abcdef"]
     odd = documents[2][1] | {"uid": "odd", "data": {"x": object()}}
-    assert not taker.take("event", odd)
+    assert not inserter.insert("event", odd)
     assert "run-abcdef" in told[-1]
     assert "a mistake in the code" in told[-1]
-    assert "cannot be kept" in told[-1]
+    assert "cannot be written to" in told[-1]
     other = documents[2][1] | {"data": {"x": 99.0}}
-    assert not taker.take("event", other)
+    assert not inserter.insert("event", other)
     assert "a different" in told[-1] or "uid" in told[-1]
     assert str(kept) in told[-1]
-    assert taker.take(*documents[-1])
-    taker.count_events()
+    assert inserter.insert(*documents[-1])
+    inserter.count_events()
     assert len(told) == 4
-    assert not taker.open_runs
-    ending = Taker(db, kept, told.append, lambda seconds: False)
+    assert not inserter.open_runs
+    ending = TolerantInserter(db, kept, told.append, lambda seconds: False)
     failures = iter([StoreError("away once more")])
     with pytest.raises(StoreError, match="once more"):
-        ending.take(*documents[0])
+        ending.insert(*documents[0])

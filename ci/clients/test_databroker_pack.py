@@ -73,11 +73,18 @@ def test_command_line(beamline, tmp_path, command):
     assert source["driver"] == "bluesky-msgpack-catalog"
 
 
+@pytest.fixture(scope="session")
+def packed(beamline, command):
+    """A folder with all runs, as the command packs them."""
+    command("databroker_pack.commandline.pack", "beamline", "--all", beamline.folder / "pack")
+    return beamline.folder / "pack"
+
+
 @pytest.fixture
-def pack(beamline, tmp_path, command, monkeypatch):
-    command("databroker_pack.commandline.pack", "beamline", "--all", tmp_path / "pack")
+def pack(packed, tmp_path, monkeypatch):
+    """That folder, for a test that unpacks it under a name of its own."""
     monkeypatch.setenv("DASKBROKER_PATH", str(tmp_path))
-    return tmp_path / "pack"
+    return packed
 
 
 def test_unpack_inplace(pack, tmp_path):

@@ -1,1 +1,1 @@
-"""References to detector files, and reading of what is in them."""
+"""References to detector files, and reading of these files."""

@@ -38,7 +38,7 @@ __all__ = [
     "Mismatch",
     "Shape",
     "cast",
-    "check",
+    "check_shape",
     "contradicts",
     "fit",
     "has_dtype",
@@ -242,7 +242,7 @@ def fit(
     """
     if given is None:
         return take_roi(reshaped(read(()), declared), roi)
-    check(declared, given)
+    check_shape(declared, given)
     # Axes of length 1 may be elsewhere in the file than in the descriptor; the long ones are in the
     # same order, so the file is asked for these, and its block is put into the declared shape.
     axes = axes_of(roi, declared)
@@ -263,11 +263,11 @@ def reshaped(block: np.ndarray, declared: Shape) -> np.ndarray:
     Mismatch
         If the shapes differ by more than axes of length 1.
     """
-    check(declared, block.shape[1:])
+    check_shape(declared, block.shape[1:])
     return block.reshape(len(block), *declared)
 
 
-def check(declared: Shape, given: Shape) -> None:
+def check_shape(declared: Shape, given: Shape) -> None:
     """Check that a cell can get the declared shape; see the shape rule of the module.
 
     Raises

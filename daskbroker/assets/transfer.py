@@ -222,7 +222,7 @@ def _linked(path: Path, label: str, readable: ReadableRoots) -> list[Path]:
         if not h5py.is_hdf5(here):
             continue
         # As handlers open it: HDF5 refuses a second way of opening while frames are being read.
-        names = _names_in(open_file(str(here), False, readable))
+        names = _names_in(open_file(str(here), swmr=False, readable=readable))
         for name in names:
             if os.path.isabs(name):
                 raise FillError(

@@ -1,20 +1,20 @@
 """The command line: ``daskbroker`` and ``python -m daskbroker``.
 
-What a command works with is imported inside of it, so that ``--help`` and completion are quick.
+A command imports what it needs when it runs, so that ``--help`` and completion are quick.
 """
 
-from . import completion, listen, looking, plots, runs, serve, stores, tail, transform
+from . import completion, listen, plots, runs, serve, showing, stores, tail, transform
 from .app import app, main
 
 __all__ = [
     "app",
     "completion",
     "listen",
-    "looking",
     "main",
     "plots",
     "runs",
     "serve",
+    "showing",
     "stores",
     "tail",
     "transform",

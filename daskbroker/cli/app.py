@@ -1,4 +1,4 @@
-"""What all commands share: the application, its options, finding runs."""
+"""The parts that all commands share: the application, its options, and finding runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..core.errors import (
     SearchWarning,
     StoreNotFound,
 )
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.printable import printable
 from ..core.redaction import redacted
 from .options import known_places
@@ -44,12 +44,12 @@ __all__ = [
     "name_failed",
     "note_empty",
     "pair_of",
+    "parsed_value",
     "query_of",
     "say",
     "say_json",
     "say_lines",
     "search",
-    "value_of",
     "width_of_output",
 ]
 
@@ -57,11 +57,11 @@ UNLIMITED = 2**20
 """Columns of output that is not fitted to a terminal."""
 
 COMPLETING = "_DASKBROKER_COMPLETE"
-"""The variable by which a shell asks for completions."""
+"""Environment variable that a shell sets to request completions."""
 
 
 class _Group(TyperGroup):
-    """The commands; an unknown one is told with those that there are."""
+    """The group of commands; the error for an unknown command lists the known ones."""
 
     def resolve_command(self, context: Any, words: list[str]) -> Any:
         if words and self.get_command(context, words[0]) is None and not context.resilient_parsing:
@@ -81,7 +81,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; any error is one line on stderr, and status 1."""
+    """Run the command line; an expected error becomes one line on stderr, with status 1."""
     try:
         if COMPLETING in os.environ:
             completion_init()  # typer knows the shells by it
@@ -100,13 +100,13 @@ def main() -> None:
 
 
 _named: ContextVar[set[str]] = ContextVar("named")
-"""Runs that the command has named as bad."""
+"""Unreadable runs that the command has already reported."""
 _level: ContextVar[str] = ContextVar("level", default="warning")
 
 
 @contextmanager
 def _naming_bad_runs() -> Iterator[None]:
-    """Each run that is left out is a line on stderr, once; so is a hint about a search."""
+    """Print each run that is left out, and each hint about a search, once as a line on stderr."""
     named, level = _named.set(set()), _level.set("warning")
     with warnings.catch_warnings():
         warnings.simplefilter("always", BadRunWarning)
@@ -139,7 +139,7 @@ def _name_once(name: str, line: str) -> None:
 
 @contextmanager
 def every_run() -> Iterator[None]:
-    """A command that should do its work on each run ends with status 1 if some were left out."""
+    """End the command with status 1 if some runs were left out."""
     level = _level.set("error")
     named = _named.set(set()) if _named.get(None) is None else None  # not called by :func:`main`
     try:
@@ -153,23 +153,23 @@ def every_run() -> Iterator[None]:
 
 
 def name_failed(uid: str, error: Exception | str) -> None:
-    """Say of a run that a command could not do its work on it, unless that was said before."""
+    """Report a run that a command could not process, unless it was reported before."""
     _name_once(f"run {uid!r}", f"failed: {uid}: {error}")
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Show one line; of what documents hold nothing has an effect on the terminal."""
+    """Print one line; control characters from documents are escaped, for the terminal's sake."""
     typer.echo(printable(text), err=err)
 
 
 def say_lines(text: str) -> None:
-    """Show a text whose newlines are ours."""
+    """Print a text of several lines, whose newlines are not escaped."""
     for line in text.split("\n"):
         say(line)
 
 
 def say_json(value: Any) -> None:
-    """Show a value as one line of JSON."""
+    """Print a value as one line of JSON."""
     from ..core.documents import plain
     from ..core.json_text import to_json
 
@@ -177,15 +177,15 @@ def say_json(value: Any) -> None:
 
 
 def width_of_output() -> int:
-    """The width of the terminal that is written to; a file or a pipe takes lines of any length."""
+    """Return the width of the terminal, or a very large one if the output is a file or a pipe."""
     from ..display.columns import terminal_width
 
     fitted = sys.stdout.isatty() or "COLUMNS" in os.environ
     return terminal_width() if fitted else UNLIMITED
 
 
-def note_empty(count: int, fail: bool) -> None:
-    """Say it if no run was found; with ``fail`` the command ends with status 1."""
+def note_empty(count: int, *, fail: bool) -> None:
+    """Report on stderr that no run was found; with ``fail`` the command ends with status 1."""
     if count == 0:
         say("daskbroker: no run was found", err=True)
         if fail:
@@ -194,7 +194,7 @@ def note_empty(count: int, fail: bool) -> None:
 
 @contextmanager
 def making_store(place: str | None, *, err: bool = False) -> Iterator[DataBroker]:
-    """The broker of a store that is written to, and said if it is new, on stderr if asked."""
+    """Return a broker to write to a store; report if the store is new, with ``err`` on stderr."""
     from ..connect import connect
 
     try:
@@ -236,7 +236,7 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Read the options that are given before the command."""
     given = getattr(context.get_parameter_source("db"), "name", None) == "COMMANDLINE"
     name = context.invoked_subcommand
     if given and name is not None:
@@ -246,15 +246,15 @@ def _options(
 
 
 def pair_of(text: str) -> tuple[str, str]:
-    """Both sides of ``key=value``."""
+    """Return the key and the value of an argument ``key=value``."""
     key, sign, value = text.partition("=")
     if not sign or not key:
         raise BadQuery(f"{text!r} is not of the form key=value")
     return key, value
 
 
-def value_of(text: str) -> Any:
-    """A value of the command line: JSON, or else the text itself."""
+def parsed_value(text: str) -> Any:
+    """Return the value of an argument: parsed if it is JSON, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -264,8 +264,8 @@ def value_of(text: str) -> Any:
 def query_of(
     terms: list[str] | None, full: str | None, since: str | None, until: str | None
 ) -> dict[str, Any]:
-    """What the words of a command line search for."""
-    query = {key: value_of(value) for key, value in map(pair_of, terms or ())}
+    """Return the query that the arguments of a command describe."""
+    query = {key: parsed_value(value) for key, value in map(pair_of, terms or ())}
     options = {"full": full, "since": since, "until": until}
     for name, value in options.items():
         if value is not None and query.setdefault(name, value) != value:
@@ -280,12 +280,12 @@ def search(
     since: str | None,
     until: str | None,
 ) -> Results:
-    """The runs that a query on the command line means."""
+    """Return the runs that match the query of a command line."""
     return broker(**query_of(terms, full, since, until))
 
 
 def find_run(broker: DataBroker, text: str) -> Header:
-    """A run as a user names it: a number is an offset or scan_id, unless it is a uid."""
+    """Return the run of a uid, prefix, offset or scan_id; a number that is a uid means the uid."""
     digits = text.removeprefix("-")
     if digits.isascii() and digits.isdigit() and len(digits) < 19:
         try:

@@ -1,4 +1,4 @@
-"""The command that makes shells complete ours."""
+"""The command that prints scripts for completion by shells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["completion"]
 
 
 class Shell(StrEnum):
-    """Shells that can complete."""
+    """Shells for which there is a script."""
 
     BASH = "bash"
     ZSH = "zsh"
@@ -23,7 +23,7 @@ class Shell(StrEnum):
 
 @app.command()
 def completion(
-    shell: Annotated[Shell, typer.Argument(help="Shell to complete in.")],
+    shell: Annotated[Shell, typer.Argument(help="Shell that the script is for.")],
 ) -> None:
     """Print a script for a shell that completes commands, options and configuration names.
 

@@ -1,4 +1,4 @@
-"""The command that inserts what a 0MQ proxy sends on."""
+"""The command that inserts the documents that a 0MQ proxy forwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["listen"]
 
 
 class _Serializer(StrEnum):
-    """How publishers write documents; see :data:`daskbroker.work.messages.SERIALIZERS`."""
+    """Serializers of publishers; see :data:`daskbroker.work.messages.SERIALIZERS`."""
 
     PICKLE = "pickle"
     MSGPACK = "msgpack"
@@ -56,7 +56,7 @@ def listen(
 
     from ..work.listening import Listener, endpoint_of
 
-    endpoint_of(address)  # before a store is made of a command line that makes no sense
+    endpoint_of(address)  # checked before a store is created, so that a wrong address creates none
     folder = spool or platformdirs.user_state_path("daskbroker", appauthor=False) / "listen"
     with making_store(db, err=True) as broker:
         lines = _Lines(broker.timezone)
@@ -79,7 +79,7 @@ def _warn(text: str) -> None:
 
 @contextmanager
 def _ending(listener: Listener) -> Iterator[None]:
-    """End in good order at the first ctrl-C or SIGTERM, and at once at the second."""
+    """Stop the listener at the first ctrl-C or SIGTERM; the second one ends the process at once."""
 
     def end(number: int, frame: Any) -> None:
         listener.stop()
@@ -99,7 +99,7 @@ class _Lines:
     Parameters
     ----------
     zone
-        In which times are shown.
+        Time zone in which times are shown.
     """
 
     def __init__(self, zone: str) -> None:
@@ -107,7 +107,7 @@ class _Lines:
         self._starts: dict[str, Mapping[str, Any]] = {}
 
     def show(self, name: str, doc: Mapping[str, Any]) -> None:
-        """Show a document that was stored."""
+        """Print a line for a document that was stored."""
         from .tail import run_line, stop_line
 
         if name == "start":

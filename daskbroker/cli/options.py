@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def known_places(incomplete: str) -> list[str]:
-    """The configurations whose names begin so, for completion by a shell."""
+    """Return the names of configurations that begin with a text, for completion by a shell."""
     from ..configuration import list_configurations
 
     names = dict.fromkeys(found.name for found in list_configurations())
@@ -31,7 +31,7 @@ def known_places(incomplete: str) -> list[str]:
 
 
 def _place(context: typer.Context, value: str | None) -> str | None:
-    """What ``--db`` says after the command, else before it, else the environment."""
+    """Return ``--db`` as given after the command, else before it, else by the environment."""
     return context.find_root().params.get("db") if value is None else value
 
 

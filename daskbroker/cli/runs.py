@@ -1,4 +1,4 @@
-"""Commands by which runs come in and go out: demo, ingest, export."""
+"""Commands that insert and export runs: demo, ingest, export, verify."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def export(
     with every_run(), connect(db, create=False, mode="r") as broker:
         found = search(broker, terms, full, since, until)[:limit]
         headers = [find_run(broker, one) for one in uid] if uid else found
-        note_empty(len(headers), fail_empty)
+        note_empty(len(headers), fail=fail_empty)
         bar = progress_bar(headers, " runs")
         options: dict[str, Any] = {
             "files": files,

@@ -1,4 +1,4 @@
-"""Tiled: the command that serves a store to its clients, and what takes runs from its servers."""
+"""Tiled: the command that serves a store to clients, and the import of runs from servers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import ConfigError
-from .app import app, making_store, name_failed, pair_of, say, value_of
+from .app import app, making_store, name_failed, pair_of, parsed_value, say
 from .options import Place, Store
 
 __all__ = ["address_of_path", "is_tiled", "serve", "take_over"]
@@ -85,7 +85,7 @@ def take_over(
             progress_bar(None, " runs") as bar,
         ):
             for key, value in map(pair_of, terms or ()):
-                catalog = catalog.search(Eq(f"start.{key}", value_of(value)))
+                catalog = catalog.search(Eq(f"start.{key}", parsed_value(value)))
             report = take_runs(broker, catalog, limit=limit, progress=lambda uid: bar.update())
             bar.close()
             say(f"{report}, from {url.partition('?')[0]} into {broker.uri}")

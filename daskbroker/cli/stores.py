@@ -49,7 +49,7 @@ def seal(
     made, peeked = 0, 0
     with every_run(), connect(place or db, create=False) as broker:
         results = search(broker, terms, full, since, until)
-        note_empty(len(results), fail_empty)
+        note_empty(len(results), fail=fail_empty)
         for header in progress_bar(results, " runs"):
             try:
                 made += broker.seal(header, keep_journal=keep_journal)
@@ -107,7 +107,7 @@ def check(
         say(f"{checked} in {broker.uri}", err=as_json)
     if checked.damages:
         raise typer.Exit(1)
-    note_empty(checked.runs, fail_empty)
+    note_empty(checked.runs, fail=fail_empty)
 
 
 @app.command()
@@ -203,7 +203,7 @@ def copy(
     ):
         found = search(origin, terms, full, since, until)
         runs = found if limit is None else found[:limit]
-        note_empty(len(runs), fail_empty)
+        note_empty(len(runs), fail=fail_empty)
         bar = progress_bar(reversed(runs), " runs", of=runs)
 
         def progress(header: Header, documents: int) -> None:

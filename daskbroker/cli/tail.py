@@ -1,4 +1,4 @@
-"""The command that shows runs and events as they come."""
+"""The command that shows runs and events as they are stored."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["run_line", "stop_line", "tail"]
 
 MOST_WAITING = 1000
-"""So many documents wait at most to be shown."""
+"""Maximum number of documents that wait to be shown."""
 
 Item = Any
-"""What a thread has found: a header, a run's document, an error, or that it has ended."""
+"""Message of a thread: a header, a document of a run, an error, or its end."""
 
 
 @app.command()
@@ -49,9 +49,9 @@ def tail(
         typer.Option("--json", help='Each document as a line ["name", {...}]; ingest reads them.'),
     ] = False,
 ) -> None:
-    """Show the events of new runs, and of the run in progress, as they come.
+    """Show the events of new runs, and of the run in progress, as they are stored.
 
-    Of the run in progress, what was there before is counted, and with --json shown, too.
+    Events that the run in progress already has are counted; with --json they are shown, too.
     """
     from ..connect import connect
 
@@ -71,9 +71,11 @@ def _documents(
     limit: int | None,
     timeout: float | None,
 ) -> Iterator[tuple[Header, str, Any]]:
-    """The documents of runs as they come. Each run is followed by a thread, as several may be open.
+    """Yield the documents of runs as they come.
 
-    A run that cannot be read further is named, and the others go on.
+    Each run is followed by a thread of its own, because several may be in progress.
+
+    A run that cannot be read further is reported, and the others continue.
     """
     found: Queue[tuple[str, Item, Any]] = Queue(MOST_WAITING)
     coming = islice(_runs(broker, query, timeout), limit)
@@ -108,7 +110,7 @@ def _runs(broker: DataBroker, query: dict[str, Any], timeout: float | None) -> I
 
 
 def _begin(found: Queue[tuple[str, Item, Any]], work: Callable[[], None]) -> None:
-    """Start some work in a thread that ends with the process; it reports when it is done."""
+    """Start a thread that ends with the process, and reports when its work is done."""
 
     def run() -> None:
         try:
@@ -147,9 +149,9 @@ class _Lines:
     Parameters
     ----------
     broker
-        In whose zone times are shown.
+        Broker in whose zone times are shown.
     fields
-        The data keys to be shown; if there are none, those that a plan moved or measured.
+        Data keys to show. If empty, those that the plan moved or measured.
     """
 
     def __init__(self, broker: DataBroker, fields: list[str]) -> None:
@@ -160,7 +162,7 @@ class _Lines:
         self._passed: dict[str, int] = {}
 
     def show(self, header: Header, name: str, doc: Any) -> None:
-        """Show a document, unless it says nothing to people."""
+        """Print a line for a document, unless it is of no interest to people."""
         from ..core.clock import seconds_of
 
         if name == "start":
@@ -202,7 +204,7 @@ class _Lines:
 
 
 def _value(value: Any) -> str:
-    """Return a reading in a few characters."""
+    """Return a reading as a short text."""
     shape = getattr(value, "shape", None)
     if shape:
         return f"array {' × '.join(map(str, shape))}"

@@ -1,4 +1,4 @@
-"""The command that makes new runs of runs."""
+"""The command that makes derived runs with a function."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .app import (
     name_failed,
     note_empty,
     pair_of,
+    parsed_value,
     say,
     say_json,
     search,
-    value_of,
 )
 from .options import AsJson, FailEmpty, Full, Limit, Since, Terms, Until
 
@@ -63,7 +63,7 @@ def reprocess(
     from ..work.reprocess import reprocess as reprocess_runs
 
     func = _function(function)
-    parameters = {key: value_of(value) for key, value in map(pair_of, param or ())}
+    parameters = {key: parsed_value(value) for key, value in map(pair_of, param or ())}
     with (
         every_run(),
         connect(source, create=False) as db,
@@ -72,7 +72,7 @@ def reprocess(
     ):
         found = search(db, terms, full, since, until)
         runs = found if limit is None else found[:limit]
-        note_empty(len(runs), fail_empty)
+        note_empty(len(runs), fail=fail_empty)
         report = reprocess_runs(
             runs,
             func,

@@ -168,4 +168,8 @@ def _paged(name: str, doc: Document) -> tuple[str, Any]:
 
 
 def _warn_of(old: str) -> None:
-    warnings.warn(f"BlueskyRun.{old} is called BlueskyRun.documents now", UserWarning, stacklevel=3)
+    warnings.warn(
+        f"BlueskyRun.{old} was renamed to BlueskyRun.documents; use documents",
+        UserWarning,
+        stacklevel=3,
+    )

@@ -26,7 +26,10 @@ def discover_handlers(entrypoint_group_name: str = "databroker.handlers") -> dic
         try:
             found[point.name] = point.load()
         except Exception as error:  # importing a package may raise anything
-            logger.warning("the handler of %s, %s, is left out: %s", point.name, point.value, error)
+            logger.warning(
+                "the handler %s of the spec %r cannot be imported and is left out: %s",
+                point.value, point.name, error,
+            )  # fmt: skip
     return found
 
 

@@ -12,13 +12,13 @@ from ..core.run_plan import stream_of
 from ..header import Header
 from .selecting import Selection
 
-__all__ = ["Hook", "as_document", "hooked", "run_documents"]
+__all__ = ["Hook", "hooked", "hooked_document", "run_documents"]
 
 Hook = Callable[[str, Any], Any]
 """Function of name and document whose result is given to the user."""
 
 
-def as_document(name: str, doc: Any) -> Any:
+def hooked_document(name: str, doc: Any) -> Any:
     """Return a document as a :class:`daskbroker.Document`; the default hook of a broker."""
     if name == "event" and "filled" in doc:  # no event shares this mapping with another
         doc = {**doc, "filled": FrozenDict(doc["filled"])}
@@ -30,8 +30,8 @@ def hooked(hook: Hook, name: str, doc: Mapping[str, Any]) -> Any:
 
     A user's own hook gets a plain dict, which it may change.
     """
-    if hook is as_document:
-        return as_document(name, doc)
+    if hook is hooked_document:
+        return hooked_document(name, doc)
     return hook(name, doc.copy() if isinstance(doc, Document) else Document(doc).copy())
 
 
@@ -63,7 +63,7 @@ def run_documents(
     chosen = {d["uid"]: Selection.of(fields, d, header.start, header.stop) for d in descriptors}
     kept = (set(chosen[d["uid"]].kept(d)) & set(external_keys(d)) for d in descriptors)
     fill = bool(fill) and any(kept)  # no file is read for keys that are left out
-    for name, doc in _stream(header, stream_name, descriptors, fill):
+    for name, doc in _stream(header, stream_name, descriptors, fill=fill):
         if name == "descriptor":
             doc = chosen[doc["uid"]].described(doc)
         elif name == "event":
@@ -74,7 +74,7 @@ def run_documents(
 
 
 def _stream(
-    header: Header, stream_name: Any, descriptors: list[Document], fill: bool
+    header: Header, stream_name: Any, descriptors: list[Document], *, fill: bool
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if stream_name is ALL:
         yield from header.documents(fill)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..assets.files.resolving import normal_spec, resolve
+from ..assets.files.resolving import normal_spec, resolve, spec_of
 from ..assets.transfer import files_of
 from ..core.errors import HandlerNotFound
 from ..core.run_plan import resources_of
@@ -89,7 +89,7 @@ class Registry:
             return
         for plan in header.plans():
             for _, doc in resources_of(plan.references):
-                spec = normal_spec(str(doc.get("mimetype") or doc.get("spec")))
+                spec = spec_of(doc)
                 if spec in self.handler_reg.gone:
                     raise HandlerNotFound(
                         f"run {header.uid!r}: the handler of spec {spec!r} was deregistered; "

@@ -122,7 +122,11 @@ class Header:
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[tuple[str, Any]]:
         """Old name of :meth:`documents`; warns."""
-        warnings.warn("Header.stream is called Header.documents now", UserWarning, stacklevel=2)
+        warnings.warn(
+            "Header.stream was renamed to Header.documents; use documents",
+            UserWarning,
+            stacklevel=2,
+        )
         return self.documents(*args, **kwargs)
 
     def events(

@@ -35,17 +35,17 @@ def table_of(
         Whether ``time`` is ``datetime64[ns]`` in UTC, without a zone; otherwise POSIX seconds.
     """
     fields = None if fields is None else set(fields)
-    frames = [_frame(header, stream_name, fields, fill) for header in headers]
+    frames = [_frame(header, stream_name, fields, fill=fill) for header in headers]
     found = [frame for frame in frames if frame is not None]
     table = pd.concat(found) if found else pd.DataFrame()
     table.index.name = "seq_num"
     if found:
-        table["time"] = _times(table["time"], as_datetime)
+        table["time"] = _times(table["time"], as_datetime=as_datetime)
     return table
 
 
 def _frame(
-    header: Header, stream_name: str, fields: set[str] | None, fill: bool
+    header: Header, stream_name: str, fields: set[str] | None, *, fill: bool
 ) -> pd.DataFrame | None:
     descriptors = header.descriptors.get(stream_name, [])
     chosen = {d["uid"]: Selection.of(fields, d, header.start, header.stop) for d in descriptors}
@@ -77,7 +77,7 @@ def _plain(column: pd.Series) -> pd.Series:
     return column
 
 
-def _times(times: pd.Series, as_datetime: bool) -> pd.Series:
+def _times(times: pd.Series, *, as_datetime: bool) -> pd.Series:
     naive = times.dt.tz_localize(None)
     if as_datetime:
         return naive.astype("datetime64[ns]")

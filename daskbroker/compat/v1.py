@@ -18,11 +18,10 @@ from .. import header as today
 from .. import results as today_results
 from ..core.documents import ALL, Document
 from ..core.errors import AmbiguousUID, OffsetOutOfRange
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.query import compile_query
-from ..core.search import Search, compile_search
-from ..header_source import LEAST_PREFIX
-from .documents import Hook, as_document, run_documents
+from ..core.search import LEAST_PREFIX, Search, compile_search
+from .documents import Hook, hooked_document, run_documents
 from .files import Registry, file_list
 from .human_time import seconds
 from .images import Images
@@ -71,7 +70,7 @@ class Broker:
         self._db = db
         self._search = search
         self._reg = Registry(db)
-        self.prepare_hook: Hook = as_document
+        self.prepare_hook: Hook = hooked_document
         self.aliases: dict[str, Any] = {}
         self.filters: dict[str, Any] = {}
         self.external_fetchers: dict[str, Callable[[Any, Any], Any]] = {}
@@ -137,7 +136,7 @@ class Broker:
     @property
     def fs(self) -> Registry:
         """Old name of :attr:`reg`; warns."""
-        warnings.warn("db.fs is called db.reg now", UserWarning, stacklevel=2)
+        warnings.warn("db.fs was renamed to db.reg; use db.reg", UserWarning, stacklevel=2)
         return self._reg
 
     # -- inserting and searching -------------------------------------------------------------
@@ -481,7 +480,11 @@ def _search(text: str | None, query: Mapping[str, Any]) -> Search:
         if old in rest:
             if new in rest:
                 raise TypeError(f"{old!r} is the old name of {new!r}; give one of them")
-            warnings.warn(f"{old!r} is called {new!r} now", UserWarning, stacklevel=3)
+            warnings.warn(
+                f"the argument {old!r} was renamed to {new!r}; use {new!r}",
+                UserWarning,
+                stacklevel=3,
+            )
             rest[new] = rest.pop(old)
     since, until = seconds(rest.pop("since", None)), seconds(rest.pop("until", None))
     words = {"start": rest} if rest else {}

@@ -11,6 +11,7 @@ from ..connect import temp as _temp
 from ..core.errors import OffsetOutOfRange, RunNotFound
 from ..core.query import compile_query
 from ..core.search import Search
+from ..finding import at_offset
 from ..stores.header_store import is_whole_number
 from .bluesky_run import BlueskyRun
 from .files import HandlerView
@@ -110,9 +111,7 @@ class Catalog(Mapping[Any, BlueskyRun]):
                 f"a run is looked up by its uid, scan_id or offset, not by {key!r:.200}"
             )
         if key < 0:
-            for run in self.runs[-int(key) - 1 : -int(key)]:
-                return run
-            raise OffsetOutOfRange(f"there are only {len(self)} runs; {key} is too far back")
+            return at_offset(self.runs, int(key))
         scan = Search(queries=(compile_query({"scan_id": int(key)}),))
         for run in self.runs.narrowed(scan):
             return run

@@ -13,7 +13,7 @@ import platformdirs
 import yaml
 
 from ..core.errors import ConfigError
-from ..core.listing import listed
+from ..core.name_lists import listed
 from .forms import kind_of, settings_of, sources_of
 from .places import Settings, target_of
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
-from ..core.listing import listed
+from ..core.name_lists import listed
 from .places import Settings, mongo_uri, place_settings
 
 __all__ = ["kind_of", "settings_of", "sources_of"]
@@ -127,7 +127,9 @@ def _databroker(content: Mapping[str, Any], where: str, folder: Path | None) -> 
     parts = {part: _store(content, part, where) for part in STORES}
     ignored = [key for key in ("event_sources", "transforms") if content.get(key)]
     if ignored:
-        warnings.warn(f"{where}: {listed(ignored)} is not applied by daskbroker", stacklevel=2)
+        warnings.warn(
+            f"{where}: daskbroker does not support {listed(ignored)} and ignores it", stacklevel=2
+        )
     settings = place_settings(
         parts["metadatastore"], assets=parts["assets"], layout="normalized", folder=folder
     )
@@ -177,7 +179,9 @@ def _catalog(source: Mapping[str, Any], where: str, folder: Path | None) -> Sett
     layout = _layout(source, where)
     args = _mapping(source, "args", where)
     if args.get("transforms"):
-        warnings.warn(f"{where}: transforms are not applied by daskbroker", stacklevel=2)
+        warnings.warn(
+            f"{where}: daskbroker does not support 'transforms' and ignores it", stacklevel=2
+        )
     if layout == "embedded":
         settings = place_settings(_text(args, "datastore_db", where), layout=layout)
     else:

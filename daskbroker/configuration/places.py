@@ -25,7 +25,7 @@ __all__ = [
 
 Settings = dict[str, Any]
 
-LAYOUTS = ("auto", "normalized", "embedded")
+MONGO_LAYOUTS = ("auto", "normalized", "embedded")
 MONGO = ("mongodb", "mongodb+srv")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _MISTYPED = re.compile(
@@ -52,7 +52,7 @@ def place_settings(
     assets
         URI of the database of resources and datums, if that is another one; for MongoDB only.
     layout
-        Layout of the database, one of `LAYOUTS`; used for MongoDB only.
+        Layout of the database, one of `MONGO_LAYOUTS`; used for MongoDB only.
     folder
         Folder that a relative path is relative to. If None, the working directory.
 
@@ -65,8 +65,8 @@ def place_settings(
     check_place(place)
     scheme, separator, rest = place.partition("://")
     if separator and scheme in MONGO:
-        if layout not in LAYOUTS:
-            raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+        if layout not in MONGO_LAYOUTS:
+            raise ConfigError(f"layout must be one of {', '.join(MONGO_LAYOUTS)}, not {layout!r}")
         uri, other = _with_database(place), assets and _with_database(assets)
         mongo = {"uri": uri, "assets": None if other == uri else other, "layout": layout}
         return {"mongo": mongo}

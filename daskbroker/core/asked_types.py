@@ -22,7 +22,7 @@ NAMES = {"bool": "a boolean", "number": "a number", "text": "text"}
 
 
 def asked_values(asked: Any) -> list[Any]:
-    """Return the values that what is asked of a key compares with; none if types say nothing."""
+    """Return the values that a condition compares with; empty if it can match any type."""
     if not is_operators(asked):
         return [asked]
     if UNTYPED & asked.keys():

@@ -51,7 +51,7 @@ class BadRun:
 
 def warn_of_bad(bad: BadRun) -> None:
     """Warn that a run is left out; the warning points at the line that called daskbroker."""
-    warn_caller(f"{bad}; it is left out", BadRunWarning)
+    warn_caller(f"{bad}; this run is left out", BadRunWarning)
 
 
 def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) -> Iterator[T]:
@@ -74,7 +74,7 @@ def leave_out_bad(found: Iterable[T | BadRun], met: list[BadRun] | None = None) 
         if len(bad) <= MOST_WARNINGS:
             warn_of_bad(one)
         elif len(bad) == MOST_WARNINGS + 1:
-            text = "more bad runs are left out; the results' attribute `bad` has them all"
+            text = "more unreadable runs are left out; `bad` of the results lists all of them"
             warn_caller(text, BadRunWarning)
 
 

@@ -73,7 +73,7 @@ class Statistics(NamedTuple):
 
 def statistics(layout: Layout, table: pa.Table) -> Statistics:
     """Compute the statistics of a chunk; the extents are for events only."""
-    rows, nbytes = table.num_rows, table.nbytes
+    rows, nbytes = table.num_rows, _size_of(table)
     if layout is not EVENT or rows == 0:
         return Statistics(rows, nbytes)
     seq = table.column("seq_num").to_numpy()
@@ -84,6 +84,13 @@ def statistics(layout: Layout, table: pa.Table) -> Statistics:
     return Statistics(
         rows, nbytes, low, high, float(time.min()), float(time.max()), distinct, ordered
     )
+
+
+def _size_of(table: pa.Table) -> int:
+    """Return the size of a chunk in memory in bytes; of a small one with the buffers' ends."""
+    nbytes: int = table.get_total_buffer_size()
+    # To leave out what other slices use takes as long as all other statistics of a small chunk.
+    return nbytes if nbytes <= SMALL_BYTES else table.nbytes
 
 
 def column_kinds(table: pa.Table) -> dict[str, Kind]:
@@ -203,7 +210,7 @@ class ChunkReader(ABC):
         """
         return not isinstance(key, (bytes, range))
 
-    def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
+    def portable_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
         """Return the keys for use in other processes; a store with local keys overrides it."""
         return keys
 
@@ -400,7 +407,7 @@ class ChunkPlan:
         return chunk_label(self.descriptors[self.records["descriptor"][place]])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        keys = tuple(self.reader.portable(self.keys))
+        keys = tuple(self.reader.portable_keys(self.keys))
         parts = (self.reader, self.descriptors, self.schemas, self.records, keys, self.store)
         return (ChunkPlan, (*parts, self.bad))
 

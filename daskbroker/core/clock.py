@@ -20,7 +20,15 @@ import pandas as pd
 
 from .errors import BadQuery, ConfigError
 
-__all__ = ["resolved_zone", "seconds_of", "show_time", "tz_convert", "utc_only", "zone_of"]
+__all__ = [
+    "is_zoned",
+    "resolved_zone",
+    "seconds_of",
+    "show_time",
+    "tz_convert",
+    "utc_only",
+    "zone_of",
+]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 LEAST, MOST = -62_135_596_800.0, 253_402_300_800.0
@@ -195,16 +203,17 @@ def tz_convert(computed: Any, zone: str | dt.tzinfo) -> Any:
         )
     converted = computed.set_axis(tz_convert(computed.index, tz))
     if isinstance(converted, pd.Series):
-        return converted.dt.tz_convert(tz) if _is_zoned(converted) else converted
+        return converted.dt.tz_convert(tz) if is_zoned(converted.dtype) else converted
     zoned = {
         place: converted.iloc[:, place].dt.tz_convert(tz)
         for place in range(converted.shape[1])
-        if _is_zoned(converted.iloc[:, place])
+        if is_zoned(converted.iloc[:, place].dtype)
     }
     for place, column in zoned.items():  # by place, as several columns may have one name
         converted.isetitem(place, column)
     return converted
 
 
-def _is_zoned(column: pd.Series) -> bool:
-    return isinstance(column.dtype, pd.DatetimeTZDtype)
+def is_zoned(dtype: Any) -> bool:
+    """Return whether a dtype of pandas is that of instants in a time zone."""
+    return isinstance(dtype, pd.DatetimeTZDtype)

@@ -48,7 +48,7 @@ from .field_rows import common_of, has_fields, lists_of
 from .frozen import ArrayList
 from .json_text import from_json, has_marks, marked_json, of_marked_json
 from .leaves import EXACT_INTEGER, LISTS, UNKNOWN, CellForm, cell_form, is_beyond, leaf_of_array
-from .listing import listed
+from .name_lists import listed
 
 __all__ = ["block", "check_notes", "decode", "encode"]
 
@@ -84,7 +84,7 @@ def encode(values: Any) -> Column:
         valid = np.fromiter((v is not None and v is not MISSING for v in values), bool, len(values))
         solid = [v for v in values if v is not None and v is not MISSING]
         if Missing in types:
-            notes["missing"] = _missing_note(values, type(None) in types)
+            notes["missing"] = _missing_note(values, some_none=type(None) in types)
         types -= {type(None), Missing}
     column = _encode_solid(solid, types, valid, notes)
     if column is not None:
@@ -103,7 +103,7 @@ def _holds_arrays(cell: Sequence[Any]) -> bool:
     return not LISTS.isdisjoint(types) and any(_holds_arrays(v) for v in cell if type(v) in LISTS)
 
 
-def _missing_note(values: Sequence[Any], some_none: bool) -> str:
+def _missing_note(values: Sequence[Any], *, some_none: bool) -> str:
     if not some_none:
         return "all"
     return _pack_mask(np.fromiter((v is MISSING for v in values), bool, len(values)))

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from .errors import StoreDamaged, StoreVersion
-from .listing import listed
+from .name_lists import listed
 
 __all__ = [
     "KINDS",

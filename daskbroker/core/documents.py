@@ -215,6 +215,10 @@ LARGEST_INTEGER = 2**2048
 as low as 640 digits."""
 
 
+_WORD = 2**63
+"""Bound of the size of integers that are accepted without a look at the bound."""
+
+
 class _NoSuchForm(Exception):
     """A value without a JSON-like form; each level adds its key to the path as it unwinds."""
 
@@ -245,7 +249,7 @@ def _normalize(value: Any, arrays: int, levels: int) -> Any:
         for key, item in value.items():
             if type(key) is not str or not key.isascii():
                 key = _key(key)
-            if type(item) in _ATOMS:
+            if type(item) in _ATOMS or (type(item) is int and -_WORD < item < _WORD):
                 out[key] = item
                 continue
             try:

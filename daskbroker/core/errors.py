@@ -105,33 +105,43 @@ class StoreVersion(StoreError):
 
 
 class ClaimWarning(DaskbrokerError, UserWarning):
-    """A detector file holds other cells than its descriptor declares, or cannot be read."""
+    """A detector file and the documents of its run do not agree, or the file cannot be read.
+
+    The cells of the file have another shape or dtype than the descriptor declares, or the file has
+    frames that belong to no event. The message names run, stream, key and path, and the setting or
+    argument to change. There is one warning for each data key.
+    """
 
 
 class BadRunWarning(DaskbrokerError, UserWarning):
-    """A run is left out of a list, a search or a table, because one of its documents is unreadable.
+    """A run is left out of a list, search or table, because one of its documents is unreadable.
 
     The message names the run (or, if it has no uid, its place in the store), the document and
     the field. :attr:`daskbroker.Results.bad` lists what was left out; ``db[uid]`` of such a run
-    raises :class:`StoreDamaged`. This is a warning, which is raised only if warnings are turned
-    into errors.
+    raises :class:`StoreDamaged`. The warning itself is raised only if warnings are turned into
+    errors.
     """
 
 
 class SearchWarning(DaskbrokerError, UserWarning):
-    """A search may mean something else: it found nothing, or one of its words is also a key."""
+    """A search may not mean what it says; the message proposes what to write instead.
+
+    The search has found no run, and one of its keys or values may be the reason, or one of its
+    reserved words is also a key of start documents. Each message is given once for each broker.
+    """
 
 
 class ExportWarning(DaskbrokerError, UserWarning):
-    """Part of a run is not in an exported file, because the format cannot hold it."""
+    """Frames are left out of an exported file, because its format cannot link or describe them."""
 
 
 class FilledValuesWarning(DaskbrokerError, UserWarning):
-    """Values are stored in an event whose ``filled`` names the reference that they came from.
+    """Values of detector files are stored in events, in place of references to the files.
 
-    An event that a broker filled is stored with its reference again, if it was not changed and the
-    reference is stored too. For a plain dict it cannot be known whether its values are still those
-    of the file, so they are stored as given. There is one warning for each run.
+    This concerns events whose ``filled`` names the references that the values were read from. An
+    event that a broker has filled is stored with its references again, if it was not changed and
+    the references are stored too. For a plain dict it cannot be known whether its values are still
+    those of the file, so they are stored as given. There is one warning for each run.
     """
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from .clock import seconds_of
 from .documents import ALL, Document
 from .errors import BadField, BadQuery, FieldNotFound
-from .listing import listed
+from .name_lists import listed
 from .operators import index_of
 from .patterns import full_matches
 
@@ -205,9 +205,12 @@ def _match(
         raise FieldNotFound(f"the field {item!r:.200} is neither text nor a compiled pattern")
     if item in RESERVED:
         return [] if item == "seq_num" else [Field(item, "", item)]
+    space, _, rest = item.partition(":")
+    # First, so that each column is selected by its name: a data key "data:x" has "data:data:x".
+    if space == "data" and rest in names:
+        return [Field("data", rest, names[rest])]
     if item in names:
         return [Field("data", item, names[item])]
-    space, _, rest = item.partition(":")
     if space in PROJECTIONS and rest:
         return [_projection(space, rest, item, descriptors)]
     if space in ("data", "ts") and rest:
@@ -367,12 +370,17 @@ def _prune(objects: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any
     out: dict[str, Any] = {}
     for device, value in objects.items():
         if isinstance(value, list):
-            out[device] = [key for key in value if key in kept]
+            out[device] = _names_kept(value, kept)
         elif isinstance(value, Mapping) and isinstance(value.get("fields"), list):
-            out[device] = {**value, "fields": [key for key in value["fields"] if key in kept]}
+            out[device] = {**value, "fields": _names_kept(value["fields"], kept)}
         else:
             out[device] = value
     return out
+
+
+def _names_kept(names: Sequence[Any], kept: Mapping[str, Any]) -> list[str]:
+    # What is no text, and so no data key, may not even be hashable.
+    return [name for name in names if isinstance(name, str) and name in kept]
 
 
 def _stamp(

@@ -27,7 +27,7 @@ def _joined(one: Kind | None, other: Kind | None) -> Kind:
     if len(found) == 1 or found[0] == found[1]:
         return replace(found[0], nulls=nulls)
     if "rows" in names:
-        return _rows(found, nulls)
+        return _rows(found, nulls=nulls)
     if names <= {"int", "long"}:
         return Kind("long", nulls)
     if names <= {"int", "float", "number"}:
@@ -38,7 +38,7 @@ def _joined(one: Kind | None, other: Kind | None) -> Kind:
     return Kind("json", nulls) if form is None else Kind("json", nulls, form.leaf, form.shape or ())
 
 
-def _rows(kinds: list[Kind], nulls: bool) -> Kind:
+def _rows(kinds: list[Kind], *, nulls: bool) -> Kind:
     if any(kind.name != "rows" or not kind.dtype for kind in kinds):
         return Kind("rows", nulls)
     common = common_of(fields_dtype(kind.dtype) for kind in kinds)

@@ -107,13 +107,15 @@ def leaf_of_values(values: Sequence[Any]) -> str | None:
     if not types:
         return "null"
     if types <= {int, float}:
-        return _leaf_of_numbers([v for v in values if type(v) is int], nulls or float in types)
+        return _leaf_of_numbers(
+            [v for v in values if type(v) is int], as_floats=nulls or float in types
+        )
     if types in ({bool}, {str}) and not nulls:
         return "|b1" if types == {bool} else "<U"
     return "" if types <= SCALARS else None
 
 
-def _leaf_of_numbers(integers: Sequence[int], as_floats: bool) -> str:
+def _leaf_of_numbers(integers: Sequence[int], *, as_floats: bool) -> str:
     """Return the leaf type of numbers.
 
     Parameters

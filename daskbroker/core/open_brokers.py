@@ -30,7 +30,7 @@ _lock = ProcessLock()
 _openers: list[Callable[[str], Any]] = []
 _keys: list[Callable[..., str]] = []
 
-KEPT = 16
+MOST_OPEN = 16
 """Maximum number of unpickled brokers that stay open although nothing refers to them."""
 
 
@@ -90,14 +90,14 @@ def opened(key: str) -> Any:
 
 
 def broker_of(key: str) -> Any:
-    """Return the broker of a key as :func:`opened`, and hold the last :data:`KEPT` of these."""
+    """Return the broker of a key as :func:`opened`, and hold the last :data:`MOST_OPEN`."""
     with _lock.held():
         broker = known(key)
         if broker is None:
             broker = opened(key)
             _recent.pop(key, None)
             _recent[key] = broker
-            while len(_recent) > KEPT:
+            while len(_recent) > MOST_OPEN:
                 _recent.pop(next(iter(_recent)))
         return broker
 

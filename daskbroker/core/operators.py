@@ -100,7 +100,7 @@ class Compiler:
         return lambda doc: not any(test(doc) for test in tests)
 
     def value(self, value: Any, depth: int) -> Test:
-        """Compile what stands under a key to a function of the values found there."""
+        """Compile the condition on a key to a function of the values found there."""
         if not is_operators(value):
             return _equals(value)
         if depth > DEEPEST:
@@ -286,7 +286,7 @@ def _equals(operand: Any) -> Test:
 
 
 def is_operators(value: Any) -> bool:
-    """Return whether what stands under a key of a query is operators rather than a value."""
+    """Return whether the condition on a key consists of operators, and is not a value."""
     return isinstance(value, dict) and any(key.startswith("$") for key in value)
 
 

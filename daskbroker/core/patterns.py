@@ -30,8 +30,6 @@ def search_pattern(pattern: Any, options: Any, where: str) -> Callable[[str], bo
         If the pattern or the options are not valid, or the pattern is too long. The returned
         function raises it if one call takes more than a second.
     """
-    if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
-        raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
     if not isinstance(options, str) or not set(options) <= FLAGS.keys():
         raise BadQuery(f"{where}: $options takes the letters imsx, not {options!r}")
     compiled = _compiled(pattern, options, where)
@@ -59,8 +57,6 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
         options = "".join(letter for letter, flag in FLAGS.items() if pattern.flags & flag)
         options += "a" if pattern.flags & re.ASCII else ""
         pattern = pattern.pattern
-    if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
-        raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
     compiled = _compiled(pattern, options, where)
     began = time.monotonic()
     found = []
@@ -75,7 +71,9 @@ def full_matches(pattern: str | re.Pattern[str], texts: Sequence[str], where: st
     return found
 
 
-def _compiled(pattern: str, options: str, where: str) -> Any:
+def _compiled(pattern: Any, options: str, where: str) -> Any:
+    if not isinstance(pattern, str) or len(pattern) > LONGEST_PATTERN:
+        raise BadQuery(f"{where}: a pattern is text of at most {LONGEST_PATTERN} characters")
     flags = 0
     for letter in options:
         flags |= getattr(regex, letter.upper())

@@ -29,7 +29,7 @@ FileState = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Form of what a handler returns for one event.
+    """Shape and dtype of the value that a handler returns for one event.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The functions of msgpack as they are, whatever other packages have made of its names.
+"""The original functions of msgpack, even if other packages have replaced its names.
 
 ``msgpack_numpy.patch()``, which bluesky's clients of 0MQ and Kafka call when they are imported,
 replaces ``msgpack.packb``, ``unpackb`` and the classes behind them for the whole process. What it

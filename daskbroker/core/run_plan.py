@@ -18,7 +18,7 @@ from .errors import StoreDamaged
 from .layouts import REFERENCES, RESOURCE, STREAM_DATUM, STREAM_RESOURCE, decode_rows
 from .peeks import Peek
 
-__all__ = ["RunPlan", "frame_spans", "resources_of", "run_owners", "stream_of"]
+__all__ = ["RunPlan", "frame_spans", "is_of_stream", "resources_of", "run_owners", "stream_of"]
 
 PRIMARY = "primary"
 
@@ -26,6 +26,14 @@ PRIMARY = "primary"
 def stream_of(descriptor: Mapping[str, Any]) -> str:
     """Return the stream name of a descriptor, ``"primary"`` for old ones that have none."""
     return str(descriptor.get("name") or PRIMARY)
+
+
+def is_of_stream(found: Document | BadRun, stream: object) -> bool:
+    """Return whether a descriptor is of a stream, or of any if that is ``ALL``.
+
+    A BadRun in the place of a descriptor may be of any stream.
+    """
+    return stream is ALL or isinstance(found, BadRun) or stream_of(found) == str(stream)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +51,7 @@ class RunPlan:
         place of descriptors they have owners, ``{"uid": run, "run_start": run}``, one for each run
         whose references are planned. Empty if none are.
     peeks
-        What the store keeps of the detector files of the runs whose references are planned.
+        Stored findings about the detector files of the runs whose references are planned.
     unlisted
         By uid, the runs of which a descriptor cannot be read.
     """

@@ -22,14 +22,24 @@ from .query import Query, compile_query
 from .text import METHODS, TextQuery
 from .timespan import timespan
 
-__all__ = ["RESERVED", "HasDataKey", "Search", "compile_search", "is_derived", "origin_of"]
+__all__ = [
+    "LEAST_PREFIX",
+    "RESERVED",
+    "HasDataKey",
+    "Search",
+    "compile_search",
+    "is_derived",
+    "origin_of",
+]
 
 DERIVED = "derived_from"
 """Key of the start document of a run that was made from others."""
+OPEN = "open"
+"""What lists, and the attributes of a Dataset, say of the exit status of a run without a stop."""
 RESERVED = ("data_key", "start_time", "stop_time", "exit_status", "derived")
 """Words of a query that may have been meant as a key of start documents."""
 LEAST_PREFIX = 5
-"""Minimum characters of a uid that stand for it."""
+"""Minimum characters of a uid by which a run is found."""
 
 
 def is_derived(start: Mapping[str, Any]) -> bool:
@@ -82,6 +92,8 @@ class Search:
         The conditions as text for display.
     reserved
         Those of `RESERVED` that were used.
+    is_open
+        Whether a run matches only if it has no stop document.
     """
 
     queries: tuple[Query, ...] = ()
@@ -92,6 +104,7 @@ class Search:
     until: float | None = None
     shown: tuple[str, ...] = field(default=(), compare=False)
     reserved: tuple[str, ...] = field(default=(), compare=False)
+    is_open: bool = False
 
     def matches(self, start: Mapping[str, Any], stop: Mapping[str, Any] | None) -> bool:
         """Return whether a run matches, without regard to its descriptors."""
@@ -99,6 +112,8 @@ class Search:
         if self.since is not None and not time >= self.since:
             return False
         if self.until is not None and not time <= self.until:
+            return False
+        if self.is_open and stop is not None:
             return False
         if self.stop and (stop is None or not all(q.matches(stop) for q in self.stop)):
             return False
@@ -130,6 +145,7 @@ class Search:
             latest(self.until, other.until, min),
             both("shown"),
             both("reserved"),
+            self.is_open or other.is_open,
         )
 
 
@@ -156,9 +172,9 @@ def compile_search(
         Keys of the start document, except for the words that have a meaning of their own:
         ``start``, ``stop`` and ``descriptor`` hold queries on those documents; ``data_key`` names
         a data key that some descriptor must have; ``start_time`` and ``stop_time`` are since and
-        until; ``exit_status`` is a key of the stop document; ``derived`` tells whether the start
-        document must have ``derived_from``. If that is text, it is the uid of a run that the run
-        was made from, or its first five or more characters.
+        until; ``exit_status`` is a key of the stop document, or ``"open"`` for runs that have none;
+        ``derived`` tells whether the start document must have ``derived_from``. If that is text, it
+        is the uid of a run that the run was made from, or its first five or more characters.
     timezone
         Time zone for ``since`` and ``until`` without a zone.
 
@@ -242,6 +258,8 @@ def _of_data_key(value: Any, word: str, timezone: str) -> Search:
 
 
 def _of_exit_status(value: Any, word: str, timezone: str) -> Search:
+    if value == OPEN:
+        return Search(is_open=True, shown=(f"exit_status={value!r}",))
     compiled = compile_query({"exit_status": value}, "stop")
     return Search(stop=(compiled,), shown=(f"exit_status={value!r}",))
 

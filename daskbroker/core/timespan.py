@@ -65,7 +65,7 @@ def timestamp(value: Any, zone: str | dt.tzinfo = "UTC", *, end: bool = False) -
     """
     tz = zone_of(zone)
     try:
-        found = _instant(value.strip() if isinstance(value, str) else value, tz, end)
+        found = _instant(value.strip() if isinstance(value, str) else value, tz, end=end)
     except (OverflowError, ValueError) as error:  # years that no calendar of ours has
         if isinstance(error, BadQuery):
             raise
@@ -80,61 +80,62 @@ def _shown(value: Any) -> str:
     return text if len(text) < 100 else f"{text[:100]}…"
 
 
-def _instant(value: Any, tz: dt.tzinfo, end: bool) -> float | None:
+def _instant(value: Any, tz: dt.tzinfo, *, end: bool) -> float | None:
     """Return POSIX seconds, or None if the value is not an instant at all."""
     if isinstance(value, (bool, np.bool_)):
         return None
     if isinstance(value, (int, float, np.integer, np.floating)):
         return float(value)
     if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else _from_numpy(value, tz, end)
+        return None if np.isnat(value) else _from_numpy(value, tz, end=end)
     if isinstance(value, dt.datetime):
-        return None if value != value else _from_datetime(value, tz, end)  # NaT differs from itself
+        # NaT differs from itself.
+        return None if value != value else _from_datetime(value, tz, end=end)
     if isinstance(value, dt.date):
-        return _period(value.year, value.month, value.day, tz, end)
-    return _from_text(value, tz, end) if isinstance(value, str) else None
+        return _period(value.year, value.month, value.day, tz, end=end)
+    return _from_text(value, tz, end=end) if isinstance(value, str) else None
 
 
-def _from_numpy(value: np.datetime64, tz: dt.tzinfo, end: bool) -> float | None:
+def _from_numpy(value: np.datetime64, tz: dt.tzinfo, *, end: bool) -> float | None:
     if np.datetime_data(value.dtype)[0] in DATES:
         day = (value + 1 if end else value).astype("M8[D]").item()
         if not isinstance(day, dt.date):
             return None
-        first = _posix(dt.datetime(day.year, day.month, day.day), tz, False, gaps=True)
+        first = _posix(dt.datetime(day.year, day.month, day.day), tz, late=False, gaps=True)
         return math.nextafter(first, -math.inf) if end else first
     moment = value.astype("M8[us]")
     if not isinstance(moment.item(), dt.datetime):
         return None
-    return _from_datetime(moment.item(), tz, end)
+    return _from_datetime(moment.item(), tz, end=end)
 
 
-def _from_datetime(moment: dt.datetime, tz: dt.tzinfo, end: bool) -> float:
+def _from_datetime(moment: dt.datetime, tz: dt.tzinfo, *, end: bool) -> float:
     """Return the POSIX seconds of a datetime, which may come from a table.
 
     If it has a fraction of a second, that may have been rounded to the microsecond.
     """
-    found = _posix(moment, tz, end)
+    found = _posix(moment, tz, late=end)
     if not moment.microsecond:
         return found
     return found + (_HALF if end else -_HALF)
 
 
-def _from_text(text: str, tz: dt.tzinfo, end: bool) -> float:
+def _from_text(text: str, tz: dt.tzinfo, *, end: bool) -> float:
     text = text.partition(" (")[0]  # a hint that show_time gives
     month = _MONTH.fullmatch(text)
     if month:
-        return _period(int(month[1]), int(month[2]) if month[2] else None, None, tz, end)
+        return _period(int(month[1]), int(month[2]) if month[2] else None, None, tz, end=end)
     if _SECONDS.fullmatch(text):
         return float(text)
     day = _DAY.fullmatch(text)
     if day:
-        return _period(int(day[1]), int(day[2]), int(day[3]), tz, end)
+        return _period(int(day[1]), int(day[2]), int(day[3]), tz, end=end)
     clock = _CLOCK.search(text)
     if clock is None:
         first = dt.date.fromisoformat(text)
         last = first + dt.timedelta(days=6 if end and _WEEK.fullmatch(text) else 0)
-        return _period(last.year, last.month, last.day, tz, end)
-    moment = _posix(dt.datetime.fromisoformat(text), tz, end)
+        return _period(last.year, last.month, last.day, tz, end=end)
+    moment = _posix(dt.datetime.fromisoformat(text), tz, late=end)
     digits = clock[2] or ""
     if len(digits) >= 6:
         return moment + (_HALF if end else -_HALF)
@@ -142,21 +143,21 @@ def _from_text(text: str, tz: dt.tzinfo, end: bool) -> float:
     return math.nextafter(moment + length, -math.inf) if end else moment
 
 
-def _period(year: int, month: int | None, day: int | None, tz: dt.tzinfo, end: bool) -> float:
+def _period(year: int, month: int | None, day: int | None, tz: dt.tzinfo, *, end: bool) -> float:
     """Return the first or last instant of a year, month or day."""
     first = dt.datetime(year, month or 1, day or 1)
     if not end:
-        return _posix(first, tz, end, gaps=True)
+        return _posix(first, tz, late=end, gaps=True)
     if day is not None:
         after = first + dt.timedelta(days=1)
     elif month is not None:
         after = dt.datetime(year + month // 12, month % 12 + 1, 1)
     else:
         after = dt.datetime(year + 1, 1, 1)
-    return math.nextafter(_posix(after, tz, False, gaps=True), -math.inf)
+    return math.nextafter(_posix(after, tz, late=False, gaps=True), -math.inf)
 
 
-def _posix(moment: dt.datetime, tz: dt.tzinfo, late: bool, *, gaps: bool = False) -> float:
+def _posix(moment: dt.datetime, tz: dt.tzinfo, *, late: bool, gaps: bool = False) -> float:
     """Return the POSIX seconds of a datetime, local to ``tz`` if it has no zone.
 
     If the clocks show a time twice, it is the later one if ``late``, as for ``until``, else the

@@ -21,9 +21,9 @@ from .documents import is_unicode, normalize
 from .errors import BadDocument
 from .layouts import DATUM, EVENT, STREAM_DATUM, Layout
 from .leaves import EXACT_INTEGER
-from .listing import listed
+from .name_lists import listed
 
-__all__ = ["check_keys", "check_page", "check_row", "document_label", "prepare"]
+__all__ = ["check_is_mapping", "check_keys", "check_page", "check_row", "document_label", "prepare"]
 
 SCHEMA_CHECKED = ("start", "stop", "descriptor", "resource", "stream_resource")
 ROWS: dict[str, Layout] = {"event": EVENT, "datum": DATUM, "stream_datum": STREAM_DATUM}
@@ -62,8 +62,8 @@ def prepare(name: Any, doc: Any) -> dict[str, Any]:
         raise BadDocument(
             f"{name!r} is not a document name; event-model defines {', '.join(NAMES)}"
         )
-    if type(doc) is not dict and not isinstance(doc, Mapping):
-        raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
+    if type(doc) is not dict:
+        check_is_mapping(name, doc)
     try:
         plain: dict[str, Any] = normalize(
             doc, "", arrays=name not in SCHEMA_CHECKED, rows=name == "descriptor"
@@ -157,6 +157,11 @@ def _mapping(value: Any, where: str) -> None:
         raise BadDocument(f"{where}: must be a mapping, not {type(value).__name__}")
 
 
+def _list(value: Any, where: str) -> None:
+    if not isinstance(value, (list, np.ndarray)):
+        raise BadDocument(f"{where}: must be a list, not {type(value).__name__}")
+
+
 def _stamps(value: Any, where: str) -> None:
     _mapping(value, where)
     for key, stamp in value.items():
@@ -203,6 +208,10 @@ _CHECKS: dict[str, Callable[[Any, str], None]] = {
 }
 
 
+_PLACES = {key: f".{key}" for key in _CHECKS}
+"""Names of the keys of a document that needs no label, made once for all documents."""
+
+
 # -- rows and pages --------------------------------------------------------------------------
 
 
@@ -216,9 +225,21 @@ def check_row(layout: Layout, doc: Mapping[str, Any], label: str) -> None:
     """
     for key in layout.keys:
         if key in doc:
-            _CHECKS[key](doc[key], f"{label}.{key}")
+            _CHECKS[key](doc[key], f"{label}.{key}" if label else _PLACES[key])
         elif key not in layout.texts:
             raise BadDocument(f"{label}: lacks {key!r}")
+
+
+def check_is_mapping(name: str, doc: object) -> None:
+    """Check that a document is a mapping.
+
+    Raises
+    ------
+    BadDocument
+        If it is not.
+    """
+    if not isinstance(doc, Mapping):
+        raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
 
 
 def check_keys(data: Collection[str], known: Collection[str], label: str, descriptor: str) -> None:
@@ -253,8 +274,7 @@ def check_page(layout: Layout, page: dict[str, Any], label: str) -> None:
             raise BadDocument(f"{label}: lacks {key!r}")
     _text(page[layout.owner], f"{label}.{layout.owner}")
     uids = page[layout.uid]
-    if not isinstance(uids, (list, np.ndarray)):
-        raise BadDocument(f"{label}.{layout.uid}: must be a list, not {type(uids).__name__}")
+    _list(uids, f"{label}.{layout.uid}")
     rows = len(uids)
     for key in layout.scalars:
         _check_column(page[key], rows, f"{label}.{key}", _CHECKS[key])
@@ -275,8 +295,7 @@ def check_page(layout: Layout, page: dict[str, Any], label: str) -> None:
 def _check_column(
     values: Any, rows: int, where: str, check: Callable[[Any, str], None] | None
 ) -> None:
-    if not isinstance(values, (list, np.ndarray)):
-        raise BadDocument(f"{where}: must be a list, not {type(values).__name__}")
+    _list(values, where)
     if len(values) != rows:
         raise BadDocument(f"{where}: has {len(values)} rows where the page has {rows}")
     if check is None or (check is not _text and _sound(values, check)):

@@ -62,7 +62,7 @@ class Shown:
         """Show the result of a call."""
         self.say("\n".join(line.rstrip() for line in str(value).split("\n")))
 
-    def beside(self, ours: Rate, loop: Rate, equal: bool) -> None:
+    def beside(self, ours: Rate, loop: Rate, *, equal: bool) -> None:
         """Show the rates of two ways to read the same data, and whether their results are equal."""
         self.result(f"{ours}\n{loop}   {loop.seconds / ours.seconds:,.1f} times as long")
         self.result(f"both give the same: {equal}")

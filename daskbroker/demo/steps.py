@@ -118,7 +118,7 @@ def _read_table(shown: Shown, header: Header) -> None:
     shown.beside(
         Rate("as a table", seconds, ROWS, "rows"),
         Rate("by a loop over its events", of_loop, ROWS, "rows"),
-        np.array_equal(frame[looped.columns], looped),
+        equal=np.array_equal(frame[looped.columns], looped),
     )
     shown.call('table["it"].mean().compute()  # reads this column only')
     mean, seconds = timed(table["it"].mean().compute)
@@ -157,7 +157,7 @@ def _average_frames(shown: Shown, header: Header) -> np.ndarray:
     shown.beside(
         Rate("on the workers", seconds, megabytes, "MB"),
         Rate("by a loop over its events", of_loop, megabytes, "MB"),
-        np.allclose(mean, total / FRAMES),
+        equal=np.allclose(mean, total / FRAMES),
     )
     shown.call('img[:, 0, 256, 180:186].mean("time").values  # six pixels of each frame')
     shown.result(image[:, 0, 256, 180:186].mean("time").values)

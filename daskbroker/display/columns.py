@@ -86,7 +86,7 @@ def lines(columns: Sequence[TextColumn], width: int) -> list[str]:
         columns = [column for column in columns if column.rank < most]
     widths = widths or [_natural(column) for column in columns]
     made = [
-        [_set(text, size, column.right) for text in (column.head, *column.cells)]
+        [_set(text, size, right=column.right) for text in (column.head, *column.cells)]
         for column, size in zip(columns, widths)
     ]
     return [cut_to(GAP.join(row).rstrip(), width) for row in zip(*made)]
@@ -116,7 +116,7 @@ def _fitted(columns: Sequence[TextColumn], width: int) -> list[int] | None:
     return widths
 
 
-def _set(text: str, width: int, right: bool) -> str:
+def _set(text: str, width: int, *, right: bool) -> str:
     text = cut_to(text, width)
     space = " " * (width - text_width(text))
     return space + text if right else text + space

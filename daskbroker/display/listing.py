@@ -11,7 +11,7 @@ from ..core.errors import DaskbrokerError
 from ..core.printable import printable
 from .columns import NARROWEST, TextColumn, cut_to, lines, terminal_width
 from .facts import RunFacts
-from .markup import Markup, badge, element, escaped, folded, joined, page, shortened, table
+from .markup import Markup, badge, element, escaped, folded, html_table, joined, page, shortened
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -114,7 +114,7 @@ class Listing:
 
 
 def shown_or(title: str, make: Callable[[], str]) -> str:
-    """Return what is made, or only the title and the reason if the store cannot be read."""
+    """Return the result of ``make``, or the title and the error if the store cannot be read."""
     try:
         return make()
     except DaskbrokerError as error:
@@ -157,7 +157,7 @@ def _columns(facts: Sequence[RunFacts]) -> list[TextColumn]:
 
 
 def _table(facts: Sequence[RunFacts]) -> Markup:
-    return table(HEADS, [_row(fact) for fact in facts], NUMBERS)
+    return html_table(HEADS, [_row(fact) for fact in facts], NUMBERS)
 
 
 def _row(fact: RunFacts) -> list[object]:

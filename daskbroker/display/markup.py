@@ -12,10 +12,10 @@ __all__ = [
     "element",
     "escaped",
     "folded",
+    "html_table",
     "joined",
     "page",
     "shortened",
-    "table",
 ]
 
 LONGEST = 400
@@ -94,7 +94,7 @@ def folded(summary: object, *children: object, opened: bool = False) -> Markup:
     return element("details", element("summary", summary), *children, **attributes)
 
 
-def table(heads: list[str], rows: list[list[object]], numbers: tuple[str, ...] = ()) -> Markup:
+def html_table(heads: list[str], rows: list[list[object]], numbers: tuple[str, ...] = ()) -> Markup:
     """Return a table; columns named in ``numbers`` are set flush right."""
     kinds: list[dict[str, object]] = [
         {"class_": "number"} if head in numbers else {} for head in heads
@@ -104,7 +104,7 @@ def table(heads: list[str], rows: list[list[object]], numbers: tuple[str, ...] =
         element("tr", *(element("td", cell, **kind) for cell, kind in zip(row, kinds)))
         for row in rows
     )
-    return element("table", element("thead", head), element("tbody", *body))
+    return element("html_table", element("thead", head), element("tbody", *body))
 
 
 def page(*children: object) -> str:

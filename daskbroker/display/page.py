@@ -14,7 +14,7 @@ from .listing import marks, uid_markup
 from .markup import Markup, element, joined, page, shortened
 from .streams import Streams
 from .thumbnails import thumbnails
-from .tree import tree
+from .tree import folded_tree
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -66,9 +66,9 @@ def header_markup(header: Header) -> str:
         for name, value in _told(header, fact)
         if name != "status"  # it is shown beside the title
     )
-    documents = [tree("start", header.start, zone)]
+    documents = [folded_tree("start", header.start, zone)]
     if header.known_stop is not None:
-        documents.append(tree("stop", header.known_stop, zone))
+        documents.append(folded_tree("stop", header.known_stop, zone))
     return page(title, element("table", *rows), _streams(header), *documents)
 
 

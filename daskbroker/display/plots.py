@@ -11,12 +11,12 @@ import numpy as np
 
 from ..core.clock import show_time
 from ..core.errors import BadQuery, ConfigError, FieldNotFound, StreamNotFound
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.printable import printable
 from .facts import sample_of
 from .hints import Hints
 from .markup import shortened
-from .readings import Readings, on_grid, read_cell, read_signals
+from .readings import Readings, on_grid, read_shown_cell, read_signals
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -77,7 +77,8 @@ def plot_runs(headers: Iterable[Header], stream: str | None, y: Y, ax: Any) -> A
         raise BadQuery(f"none of {len(chosen)} runs can be drawn; {'; '.join(left_out[:1])}")
     if left_out:
         warnings.warn(
-            f"{len(left_out)} of {len(chosen)} runs are not drawn: {left_out[0]}", stacklevel=3
+            f"{len(left_out)} of {len(chosen)} runs are not drawn; the first: {left_out[0]}",
+            stacklevel=3,
         )
     axes = _axes(ax, len(drawn))
     for one, (key, runs) in zip(axes, drawn.items()):
@@ -147,7 +148,7 @@ def _chosen(header: Header, hints: Hints, y: Y, frame: Frame) -> list[str]:
     """Return the data keys to draw."""
     known = header.fields(hints.stream)
     if y is not None:
-        keys = [y] if isinstance(y, str) else list(y)
+        keys = list(y) if isinstance(y, Iterable) and not isinstance(y, str) else [y]
         for key in keys:
             if key not in known:
                 raise FieldNotFound(
@@ -202,7 +203,7 @@ def _positions(read: Readings, hints: Hints, axis: int) -> np.ndarray:
 def _draw_cell(
     axes: Any, header: Header, stream: str, key: str, frame: int | tuple[int, ...]
 ) -> None:
-    cell, label = read_cell(header, stream, key, frame)
+    cell, label = read_shown_cell(header, stream, key, frame)
     if cell.ndim == 0:
         raise BadQuery(
             f"{key!r} has no frames: its cells are single values; plot it without frame="

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.clock import seconds_of
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import shown_names
-from ..core.listing import listed
+from ..core.name_lists import listed
 from .hints import TIME, Hints
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..header import Header
 
-__all__ = ["Readings", "on_grid", "read_cell", "read_signals"]
+__all__ = ["Readings", "on_grid", "read_shown_cell", "read_signals"]
 
 ELAPSED = "time since start"
 
@@ -120,7 +120,7 @@ def on_grid(values: np.ndarray, numbers: np.ndarray, hints: Hints) -> np.ndarray
     return grid
 
 
-def read_cell(
+def read_shown_cell(
     header: Header,
     stream: str,
     key: str,

@@ -13,7 +13,7 @@ from ..core.clock import LEAST, MOST, seconds_of, zone_of
 from ..core.documents import is_unicode, plain
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.fields import PROJECTIONS, Field, project
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.search import is_derived
 from .facts import duration_of, motors_of, points_of, sample_of
 
@@ -63,7 +63,8 @@ def _wanted(fields: Any) -> dict[str, Field | None]:
     """Return the projection of each column; None for the columns of a listing."""
     if fields is None:
         return dict.fromkeys(COLUMNS)
-    names = [fields] if isinstance(fields, str) else list(fields)
+    is_several = isinstance(fields, Iterable) and not isinstance(fields, str)
+    names = list(fields) if is_several else [fields]
     found: dict[str, Field | None] = {"uid": None}
     for name in names:
         if not isinstance(name, str) or not name:

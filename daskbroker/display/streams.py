@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ..core.fields import data_keys_of
 from ..core.run_plan import stream_of
 from .hints import Hints, object_keys_of, roles_of
-from .markup import Markup, element, folded, joined, shortened, table
-from .tree import tree
+from .markup import Markup, element, folded, html_table, joined, shortened
+from .tree import folded_tree
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -58,9 +58,12 @@ class Streams:
         if hints is None:
             return Markup()
         others = (name for name in self.descriptors if name != hints.stream)
-        return joined(self._stream(hints.stream, True), *(self._stream(n, False) for n in others))
+        return joined(
+            self._stream(hints.stream, opened=True),
+            *(self._stream(n, opened=False) for n in others),
+        )
 
-    def _stream(self, name: str, opened: bool) -> Markup:
+    def _stream(self, name: str, *, opened: bool) -> Markup:
         descriptors = self.descriptors[name]
         keys = _keys(self._start, descriptors)
         shown: list[Markup] = [_key_table(keys[:MOST_KEYS])]
@@ -82,14 +85,14 @@ class Streams:
                     if isinstance(data, Mapping) and data:
                         found.setdefault(device, {}).setdefault(name, data)
         merged = {device: _merged(by_stream) for device, by_stream in found.items()}
-        return tree("configuration", merged, self._zone) if merged else Markup()
+        return folded_tree("configuration", merged, self._zone) if merged else Markup()
 
 
 def _key_table(keys: Sequence[Sequence[str]]) -> Markup:
     """Return a table of data keys without the columns that are empty."""
     told = [place for place in range(len(HEADS)) if any(row[place] for row in keys)]
     rows: list[list[object]] = [[shortened(row[place]) for place in told] for row in keys]
-    return table([HEADS[place] for place in told], rows)
+    return html_table([HEADS[place] for place in told], rows)
 
 
 def _merged(by_stream: Mapping[str, Any]) -> Any:
@@ -130,7 +133,8 @@ def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]
     roles = roles_of(start, descriptors)
     found: dict[str, list[str]] = {}
     for descriptor in descriptors:
-        owners = _owners(descriptor)
+        devices = object_keys_of(descriptor)
+        owners = {key: device for device, keys in devices.items() for key in keys}
         for key, claim in descriptor["data_keys"].items():
             claim = claim if isinstance(claim, Mapping) else {}
             shape = claim.get("shape")
@@ -148,8 +152,3 @@ def _keys(start: Mapping[str, Any], descriptors: Descriptors) -> list[list[str]]
             )
     order = {"motor": 0, "detector": 1, "": 2}
     return sorted(found.values(), key=lambda row: order[row[1]])
-
-
-def _owners(descriptor: Mapping[str, Any]) -> dict[str, str]:
-    """Return the device of each data key."""
-    return {key: owner for owner, keys in object_keys_of(descriptor).items() for key in keys}

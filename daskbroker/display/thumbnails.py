@@ -25,7 +25,7 @@ from ..core.callers import quiet_thread
 from ..core.settings import setting
 from .hints import Hints
 from .markup import Markup, element, shortened
-from .readings import on_grid, read_cell, read_signals
+from .readings import on_grid, read_shown_cell, read_signals
 
 if TYPE_CHECKING:
     from ..header import Header
@@ -200,7 +200,7 @@ def _frame_bytes(key: str, descriptors: Descriptors) -> float:
 
 
 def _frame(header: Header, stream: str, key: str, most_bytes: float) -> Markup:
-    image, label = read_cell(header, stream, key, 0, most_bytes)
+    image, label = read_shown_cell(header, stream, key, 0, most_bytes)
     if image.ndim == 3:  # coloured
         image = image[..., :3].mean(axis=-1)
     return _figure(_pixels(image.astype(float)), f"{label}, frame 0")

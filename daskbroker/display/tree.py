@@ -14,7 +14,7 @@ from ..core.settings import setting
 from .columns import cut_to, terminal_width
 from .markup import Markup, element, folded, page, shortened
 
-__all__ = ["document_markup", "document_text", "tree"]
+__all__ = ["document_markup", "document_text", "folded_tree"]
 
 MOST_ITEMS = 200
 """Maximum number of items of a mapping or a list that are shown."""
@@ -47,7 +47,7 @@ def document_markup(document: Mapping[str, Any], zone: str | None = None) -> str
     return page(*_branches(document, "", _zone(zone), _Budget(), 0))
 
 
-def tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
+def folded_tree(name: str, value: Any, zone: str, *, opened: bool = False) -> Markup:
     """Return a mapping as a folded tree under a name."""
     inside = _branches(value, "", zone, _Budget(), 0)
     return folded(_summary(name, value), *inside, opened=opened)
@@ -69,14 +69,11 @@ def _zone(zone: str | None) -> str:
 def _items(value: Any, name: str) -> Iterator[tuple[str, Any, bool]]:
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield str(key), item, _is_number(item) and (key == "time" or name == "timestamps")
+            is_number = isinstance(item, (int, float)) and not isinstance(item, bool)
+            yield str(key), item, is_number and (key == "time" or name == "timestamps")
     else:
         for place, item in enumerate(value):
             yield f"[{place}]", item, False
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_branch(value: Any) -> bool:
@@ -97,7 +94,11 @@ def _inline(value: Sequence[Any]) -> str | None:
         if isinstance(item, str):
             part: str | None = repr(shortened(item))
         else:
-            part = _inline(item) if isinstance(item, (list, tuple)) else _leaf(item, False, "UTC")
+            part = (
+                _inline(item)
+                if isinstance(item, (list, tuple))
+                else _leaf(item, is_time=False, zone="UTC")
+            )
         if part is None:
             return None
         parts.append(part)
@@ -105,7 +106,7 @@ def _inline(value: Sequence[Any]) -> str | None:
     return text if len(text) <= LONGEST_INLINE else None
 
 
-def _leaf(value: Any, is_time: bool, zone: str) -> str:
+def _leaf(value: Any, *, is_time: bool, zone: str) -> str:
     if is_time:
         return show_time(value, zone)
     if isinstance(value, np.ndarray):
@@ -117,13 +118,10 @@ def _leaf(value: Any, is_time: bool, zone: str) -> str:
     return shortened(value) if isinstance(value, str) else shortened(repr(value))
 
 
-def _size(value: Any) -> str:
-    what = "key" if isinstance(value, Mapping) else "item"
-    return f"{len(value):,} {what}" + "s" * (len(value) != 1)
-
-
 def _summary(name: str, value: Any) -> Markup:
-    return element("span", shortened(name), " ", element("span", _size(value), class_="dim"))
+    what = "key" if isinstance(value, Mapping) else "item"
+    size = f"{len(value):,} {what}" + "s" * (len(value) != 1)
+    return element("span", shortened(name), " ", element("span", size, class_="dim"))
 
 
 def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Iterator[Markup]:
@@ -133,7 +131,7 @@ def _branches(value: Any, name: str, zone: str, budget: _Budget, level: int) -> 
             inside = _branches(item, key, zone, budget, level + 1)
             yield folded(_summary(key, item), *inside)
         else:
-            shown = _leaf(item, is_time, zone)
+            shown = _leaf(item, is_time=is_time, zone=zone)
             title = {"title": repr(item)} if is_time else {}
             label = element("span", f"{shortened(key)}: ", class_="key")
             yield element("div", label, element("span", shown, **title))
@@ -150,6 +148,6 @@ def _lines(value: Any, name: str, zone: str, budget: _Budget, level: int) -> Ite
             yield label
             yield from _lines(item, key, zone, budget, level + 1)
         else:
-            yield f"{label} {printable(_leaf(item, is_time, zone))}"
+            yield f"{label} {printable(_leaf(item, is_time=is_time, zone=zone))}"
     if len(value) > len(taken):
         yield f"{indent}… {len(value) - len(taken):,} more"

@@ -91,7 +91,7 @@ def _add(header: Header, link: FrameLink, name: str, resource: Mapping[str, Any]
         return
     dataset = _dataset_of(resolved)
     if dataset is None:
-        problem = f"{resolved.spec!r} does not tell of one dataset in an HDF5 file"
+        problem = f"the spec {resolved.spec!r} does not describe one dataset of an HDF5 file"
         link.targets, link.problem = [], problem
     elif link.targets or link.problem == FrameLink.problem:  # no file before had a problem
         link.targets.append((resolved.path, dataset))

@@ -33,6 +33,7 @@ from ..core.clock import seconds_of
 from ..core.documents import is_unicode, to_json
 from ..core.durable_files import replacing
 from ..core.errors import BadQuery, ExportWarning
+from ..core.numbered_names import numbered_names
 from ..display.facts import sample_of, text_of
 from ..display.hints import TIME, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr
@@ -184,7 +185,7 @@ class _Entry:
         where = f"run {self._header.uid!r}, stream {stream!r}: the frames of {key!r}"
         if not link.targets:
             warn_caller(
-                f"{where} cannot be linked, as {link.problem}; copy them by fill=True (--fill)",
+                f"{where} cannot be linked: {link.problem}. Copy them by fill=True (--fill)",
                 ExportWarning,
             )
             return {}
@@ -345,12 +346,12 @@ def _valid(name: str) -> str:
 
 
 def _free_name(group: h5py.Group, name: str, taken: Sequence[str] = ()) -> str:
-    found = valid = _valid(name)
-    number = 1
-    while found in taken or group.get(found, getlink=True) is not None:
-        number += 1
-        found = f"{valid}_{number}"
-    return found
+    """Return a valid name that no item of the group has, soft and broken links included."""
+    return next(
+        free
+        for free in numbered_names(_valid(name))
+        if free not in taken and group.get(free, getlink=True) is None
+    )
 
 
 def _group(parent: h5py.Group, name: str, kind: str, taken: Sequence[str] = ()) -> h5py.Group:

@@ -101,6 +101,10 @@ class ExportOptions:
         """Return the names of a run's streams to export; none if it lacks the chosen stream."""
         return [name for name in header.streams if self.stream in (ALL, name)]
 
+    def lacks_stream(self, header: Header) -> bool:
+        """Return whether a stream was chosen that a run does not have."""
+        return self.stream is not ALL and not self.streams(header)
+
 
 @dataclass(frozen=True)
 class Destination:

@@ -12,7 +12,7 @@ from ..core.documents import ALL
 from ..core.errors import StoreDamaged
 from ..core.unfinished import remove_unfinished
 from .datasets import write_netcdf, write_zarr
-from .journal import ExportJournal
+from .export_log import ExportLog
 from .jsonl import write_jsonl
 from .nexus import write_nexus
 from .options import Destination, ExportOptions
@@ -127,19 +127,19 @@ def export(
         not exist, or is still the previous one.
     """
     options = ExportOptions(format, stream, fill, files, arrays, partition, to, verify)
-    journal = ExportJournal(Path(folder), options)
+    log = ExportLog(Path(folder), options)
     cleared: set[Path] = set()
     for header in headers:
         try:
             run = header.as_now()
-            if resume and journal.has(run):
+            if resume and log.has(run):
                 continue
             found = []
             for path in _written(run, Destination(Path(folder)), options, cleared):
                 found.append(path)
                 yield path
             if partition is None:  # partitioned files say themselves whether they are complete
-                journal.note(run, found)
+                log.note(run, found)
         except StoreDamaged as error:
             warn_of_bad(BadRun(header.uid, str(error)))
 

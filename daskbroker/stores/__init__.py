@@ -1,1 +1,1 @@
-"""Stores: where documents are kept. :mod:`.contract` says what one has to do."""
+"""Stores of documents. :mod:`.contract` defines their interface."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..core.documents import equal
+from ..core.documents import Document, equal
 from ..core.errors import DuplicateUID, UnknownReference
-from ..core.layouts import (
-    Layout,
-)
+from ..core.layouts import Layout
 from ..core.validate import document_label
 
-__all__ = ["is_repeated", "new_rows", "unknown_run"]
+if TYPE_CHECKING:
+    from .event_store import EventStore
+
+__all__ = ["is_repeated", "new_rows", "stored_descriptor", "unknown_run"]
 
 
 def is_repeated(name: str, doc: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:
@@ -65,6 +66,20 @@ def new_rows(
         if not is_repeated(layout.kind, row, new.get(uid) or stored(uid)):
             new[uid] = row
     return list(new.values())
+
+
+def stored_descriptor(store: EventStore, uid: str) -> Document:
+    """Return the descriptor of events that are to be stored.
+
+    Raises
+    ------
+    UnknownReference
+        If it is not stored.
+    """
+    found = store.find_descriptor(uid)
+    if found is None:
+        raise UnknownReference(f"descriptor {uid!r} of some events is not stored; insert it first")
+    return found
 
 
 def unknown_run(name: str, doc: Mapping[str, Any], run: str | None) -> UnknownReference:

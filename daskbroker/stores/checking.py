@@ -1,7 +1,8 @@
 """Looking for damage in any store of events, run by run.
 
-Everything is read, and nothing is changed. A plan says what the store claims to have; each of its
-chunks is read whole, which verifies its checksums, and its statistics are computed anew.
+Everything is read, and nothing is changed. A plan is the content that the store claims to have;
+each of its chunks is read as a whole, which verifies its checksums, and its statistics are
+recomputed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..core.damage import Damage
 from ..core.documents import Document, equal
 from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError
 from ..core.layouts import EVENT, LAYOUTS, REFERENCES, Layout
-from ..core.planning import with_frames
+from ..core.plan_builder import with_frames
 from ..core.run_plan import frame_spans, stream_of
 from ..core.validate import document_label, prepare
 
@@ -71,9 +72,9 @@ def check_document(name: str, doc: Mapping[str, Any]) -> Damage | None:
 
 
 class EventChecks:
-    """Methods by which a store of events tells a check more than its plans do.
+    """Optional methods of an event store that tell a check more than its plans do.
 
-    By default they tell nothing more.
+    The defaults tell nothing more.
     """
 
     def check_journal(self, run: str, descriptors: Sequence[Document]) -> Iterator[Damage]:
@@ -145,7 +146,7 @@ def check_headers(runs: Iterable[FoundHeader]) -> Iterator[CheckedHeader]:
 
 @dataclass
 class CheckedPlan:
-    """What a store claims to have of one run.
+    """Plans of one run: the content that a store claims to have.
 
     Attributes
     ----------

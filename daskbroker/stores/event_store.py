@@ -29,7 +29,7 @@ from ..core.layouts import (
     rows_of_page,
 )
 from ..core.peeks import Peek
-from ..core.planning import with_frames
+from ..core.plan_builder import with_frames
 from ..core.run_plan import RunPlan, frame_spans
 from ..core.validate import check_keys, document_label
 from .already_stored import unknown_run
@@ -193,7 +193,7 @@ class EventStore(EventChecks, ABC):
         No payload is read. Rows that are in no chunk yet are carried in the plan. Each row is in
         exactly one chunk of the plan, whatever is sealed meanwhile. Few requests are made, however
         many descriptors there are. A plan is made with a
-        :class:`~daskbroker.core.planning.PlanBuilder`, which also records the runs of which
+        :class:`~daskbroker.core.plan_builder.PlanBuilder`, which also records the runs of which
         something cannot be read.
         """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from .checking import CheckedHeader, check_headers
 if TYPE_CHECKING:
     from .event_store import EventStore
 
-__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "is_whole_number"]
+__all__ = ["FARTHEST", "FoundHeader", "HeaderPair", "HeaderStore", "is_whole_number", "matching"]
 
 FARTHEST = 2**62
 """Upper bound of a run's position in a search; SQLite and MongoDB accept numbers up to it."""
@@ -27,6 +27,11 @@ HeaderPair = tuple[Document, Document | None]
 """Start and stop document of a run; the stop is None until it is stored."""
 FoundHeader = HeaderPair | BadRun
 """Result of a search: a run, or a placeholder for a run that cannot be read."""
+
+
+def matching(found: Iterable[FoundHeader], search: Search) -> Iterator[FoundHeader]:
+    """Yield the runs that match a search, and the placeholders of runs that cannot be read."""
+    return (one for one in found if isinstance(one, BadRun) or search.matches(*one))
 
 
 def is_whole_number(key: Any) -> bool:
@@ -66,15 +71,21 @@ class HeaderStore(ABC):
         DuplicateUID, UnknownReference
             As for :meth:`insert_prepared`.
         """
-        with self.insert_limit():
-            known = self.has_uid(doc["uid" if name == "start" else "run_start"])
-        if name == "stop" and not known:
-            raise unknown_run("stop", doc, doc["run_start"])
-        # A start that is already here is already in the event stores, which come first.
-        if name == "stop" or not known:
+        if name == "stop":
+            with self.insert_limit():
+                known = self.has_uid(doc["run_start"])
+            if not known:
+                raise unknown_run("stop", doc, doc["run_start"])
             for store in stores:
                 store.insert_prepared(name, doc)
-        self.insert_prepared(name, doc)
+            self.insert_prepared(name, doc)
+            return
+        with self.insert_limit():
+            # A start that is already here is already in the event stores, which come first.
+            if not self.has_uid(doc["uid"]):
+                for store in stores:
+                    store.insert_prepared(name, doc)
+            self.insert_prepared(name, doc)
 
     def insert_limit(self) -> AbstractContextManager[None]:
         """Return a context that bounds the total time of one insert; no bound by default."""

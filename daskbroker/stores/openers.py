@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
 from ..core.errors import ConfigError
-from ..core.listing import listed
+from ..core.name_lists import listed
 from .contract import Opened
 
 __all__ = ["GROUP", "Opener", "opener_of", "schemes"]

@@ -1,7 +1,7 @@
 """Stores of one run that are held in memory and pickle whole.
 
 A store that workers cannot open (such as an embedded one: its SQLite file is not safe over
-network file systems) sends a run as what the client knows of it: its documents, and the keys of
+network file systems) sends the documents of a run, and the keys of
 its chunks, which workers can read. The data stay where they are.
 """
 

@@ -35,13 +35,13 @@ from ..core.errors import (
 from ..core.forking import in_each_process
 from ..core.formats import check_format
 
-__all__ = ["Place", "RecordFile", "RecordReader"]
+__all__ = ["RecordFile", "RecordReader", "Span"]
 
 FORMAT = 1
 FRAME = struct.Struct("<II")
 """Lengths of note and body, which a record begins with; the note and the body follow."""
 
-Place: TypeAlias = tuple[int, int]
+Span: TypeAlias = tuple[int, int]
 """Offset and length of a body in the file."""
 
 
@@ -112,19 +112,19 @@ class RecordFile(ABC):
     def begin(self) -> None:
         """Forget all records; they are then taken in again, in this process.
 
-        Called when the file is opened, and in a forked child, whatever its parent was doing.
+        Called when the file is opened, and in a forked child at any moment of its parent.
         """
 
     @abstractmethod
-    def take(self, note: Mapping[str, Any], place: Place) -> None:
+    def take(self, note: Mapping[str, Any], span: Span) -> None:
         """Take in a record; called once for each record except the first, in order.
 
         Parameters
         ----------
         note
             Note of the record, as it was given to :meth:`append`.
-        place
-            Place of the body, for :meth:`body`.
+        span
+            Where the body is, for :meth:`body`.
         """
 
     @contextmanager
@@ -188,9 +188,9 @@ class RecordFile(ABC):
         """Make all records survive a loss of power; called within :meth:`writing`."""
         os.fsync(self._file)
 
-    def body(self, place: Place) -> bytes:
+    def body(self, span: Span) -> bytes:
         """Return the body of a record."""
-        return _read_body(self.path, self.inode, place)
+        return _read_body(self.path, self.inode, span)
 
     def _follow(self) -> None:
         """Take in the records that were appended, by any process, since the last look."""
@@ -205,21 +205,21 @@ class RecordFile(ABC):
         with open(self.path, "rb") as file, damage_of(f"{self.path}, from byte {self._end:,}"):
             while len(frame := os.pread(file.fileno(), FRAME.size, self._end)) == FRAME.size:
                 head, length = FRAME.unpack(frame)
-                place = (self._end + FRAME.size + head, length)
-                if head == 0 or sum(place) > size:
+                span = (self._end + FRAME.size + head, length)
+                if head == 0 or sum(span) > size:
                     return  # the record is being written, or was never finished
-                note = unpack(os.pread(file.fileno(), head, place[0] - head))
+                note = unpack(os.pread(file.fileno(), head, span[0] - head))
                 if self._end == 0:
                     check_format(f"the store at {self.path}", note["format"], FORMAT)
                     self.id = note["id"]
                 else:
-                    self.take(note, place)
-                self._end = sum(place)
+                    self.take(note, span)
+                self._end = sum(span)
 
 
 @dataclass(frozen=True)
 class RecordReader(ChunkReader):
-    """Reader of chunks by their places, on any machine that sees the file.
+    """Reader of chunks by their spans, on any machine that sees the file.
 
     A chunk is a body that :func:`~daskbroker.core.chunks.to_ipc` has encoded.
 
@@ -234,17 +234,17 @@ class RecordReader(ChunkReader):
     path: str
     inode: int
 
-    def read_stored(self, key: Place, columns: Sequence[str] | None) -> pa.Table:
+    def read_stored(self, key: Span, columns: Sequence[str] | None) -> pa.Table:
         """See :meth:`ChunkReader.read_stored`."""
         with damage_of(f"{self.path}, from byte {key[0]:,}"):
             return from_ipc(_read_body(self.path, self.inode, key), columns)
 
 
-def _read_body(path: str, inode: int, place: Place) -> bytes:
+def _read_body(path: str, inode: int, span: Span) -> bytes:
     try:
         with open(path, "rb") as file:
             _check_inode(path, inode, os.fstat(file.fileno()))
-            return os.pread(file.fileno(), place[1], place[0])
+            return os.pread(file.fileno(), span[1], span[0])
     except FileNotFoundError:
         raise StoreNotFound(f"{path} does not exist{seen_from()}") from None
 

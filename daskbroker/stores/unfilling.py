@@ -91,14 +91,14 @@ class Unfilling:
             return doc
         given = [key for key in _filled_keys(doc) if not self._are_there(doc, descriptor, key)]
         if given:
-            self._warn(descriptor, sorted(given), "the reference is not stored here")
+            self._warn(descriptor, sorted(given), "their references are not in this store")
         return _with_values(doc, given)
 
     def check_values(self, doc: Mapping[str, Any]) -> None:
         """Warn if an event or event_page to be stored as given has values for references."""
         keys = [key for key, state in doc["filled"].items() if _replaces(doc["data"], key, state)]
         if keys and (descriptor := self._store.find_descriptor(doc["descriptor"])) is not None:
-            self._warn(descriptor, keys, "they are of a plain dict, or were changed")
+            self._warn(descriptor, keys, "the event is a plain dict, or was changed")
 
     def _are_there(self, doc: FilledDocument, descriptor: Mapping[str, Any], key: str) -> bool:
         """Return whether all references that the values of a key replaced are stored."""
@@ -120,9 +120,10 @@ class Unfilling:
             return
         self._warned[run] = True
         warnings.warn(
-            f"run {run!r}, stream {stream_of(descriptor)!r}: values of "
-            f"{', '.join(map(repr, keys))} are stored as given, though `filled` says that they "
-            f"come from detector files: {why}. documents(fill=False) gives events with references",
+            f"run {run!r}, stream {stream_of(descriptor)!r}: the values of "
+            f"{', '.join(map(repr, keys))} are stored in the events, although `filled` names the "
+            f"references that they were read from: {why}. To store references instead, insert "
+            "events of documents(fill=False), after their resources and datums",
             FilledValuesWarning,
             stacklevel=2,
         )

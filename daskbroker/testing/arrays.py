@@ -104,7 +104,7 @@ class ArrayConformance(Conformance):
 
     @pytest.mark.parametrize("dtype", ["u1", "i2", ">u4", "i8", "u8", "f4", "f8", "?"])
     def test_arrays_of_numpy_keep_their_dtype(self, put: Put, dtype: str) -> None:
-        """Documents have lists."""
+        """Documents have lists in place of arrays; tables have the dtype."""
         values = [np.ones((2, 3), dtype), np.zeros((2, 3), dtype)]
         documents = run_of(values)
         header = put(documents)
@@ -176,7 +176,7 @@ class ArrayConformance(Conformance):
             assert dataset["x.n"].values.tolist() == [["a", "ccc"], ["ccc", "a"]]
 
     def test_sanitized_rows_and_gaps(self, put: Put) -> None:
-        """As event-model's own sanitizing has them; an event without."""
+        """Rows come as event-model's own sanitizing has made them; one event lacks the key."""
         rows = [list(row) for row in ROWS.tolist()]
         header = put(run_of([rows, None], dtype_numpy=FIELDS))
         cells = table_of(header)["x"].tolist()
@@ -203,7 +203,7 @@ class ArrayConformance(Conformance):
         assert header.dataset()["x.x"].values.tolist() == [0.5, 1.5]
 
     def test_rows_that_are_not_of_the_declared_fields(self, put: Put) -> None:
-        """Nothing is rounded or cut off."""
+        """No value is rounded or cut off."""
         rows = [[[0.1, 1, "a"]], [[0.5, 70000, "longer"]]]
         documents = run_of(rows, dtype_numpy=FIELDS)
         header = put(documents)
@@ -333,7 +333,7 @@ class ArrayConformance(Conformance):
             assert dataset["differing"].values[1].dtype.names == ("k", "l")
 
     def test_lists_of_arrays(self, put: Put) -> None:
-        """They are arrays as lists of lists are, in every store."""
+        """Lists of arrays are stored as lists of lists are, in every store."""
         run = RunBuilder()
         columns: dict[str, tuple[Any, str, tuple[int, ...]]] = {
             "arrays": ([np.array([1, 2], "u1"), np.array([3, 4], "u1")], "int64", (2, 2, 2)),
@@ -360,7 +360,7 @@ class ArrayConformance(Conformance):
     def test_tables_that_are_written_back_keep_the_dtype_of_arrays(
         self, put: Put, broker: Any
     ) -> None:
-        """Structured ones their fields; whole pages and single events."""
+        """Structured arrays keep their fields, in whole pages and in single events."""
         run = RunBuilder()
         key = {"source": "s", "dtype": "array", "shape": [2]}
         descriptor = run.descriptor({"s": key, "u": key, "n": 1.0})

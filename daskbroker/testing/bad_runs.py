@@ -64,7 +64,7 @@ class BadRunConformance(Conformance):
 
     @pytest.fixture
     def runs(self, broker: Any) -> dict[str, Any]:
-        """24 runs of which three are open, the oldest first."""
+        """Return 24 runs of which three are open, the oldest first."""
         runs = {}
         for number, uid in enumerate(UIDS):
             docs = make_run(
@@ -76,7 +76,7 @@ class BadRunConformance(Conformance):
 
     @pytest.fixture
     def bad_lists(self, runs: Any, spoil: Spoil, reopen: Any) -> Any:
-        """A broker on a store of which three headers cannot be read."""
+        """Return a broker on a store in which three headers cannot be read."""
         for kind, uid in zip(("start", "start", "start"), BAD):
             spoil(kind, uid)
         spoil("stop", "run-07")
@@ -123,7 +123,7 @@ class BadRunConformance(Conformance):
                 db[-len(sound) - 1]
 
     def test_a_part_of_a_list_has_the_bad_runs_among_it(self, bad_lists: Any) -> None:
-        """Wherever it begins, and in both directions: those before and after it are not its own."""
+        """Bad runs before and after the part are not listed, in both directions."""
         bad = (*BAD, "run-07")
         store = bad_lists.header_source.store
         for oldest_first in (False, True):

@@ -34,7 +34,7 @@ class CheckConformance(Conformance):
     def test_check_finds_nothing_in_a_sound_run(
         self, put: Put, broker: Any, shape: Callable[[], Any]
     ) -> None:
-        """Of every shape of run, in each state."""
+        """A check finds nothing in runs of every shape, in each state."""
         header = put(shape())
         check = daskbroker.check(broker)
         assert list(map(str, check)) == []
@@ -42,7 +42,7 @@ class CheckConformance(Conformance):
         assert list(daskbroker.check(header)) == []
 
     def test_check_names_a_lost_reference(self, put: Put, broker: Any) -> None:
-        """The datum, with run, stream and key."""
+        """The message names the datum with run, stream and key."""
         documents = list(external_run())
         lost = next(doc for name, doc in documents if name == "datum")
         header = put([pair for pair in documents if pair[1] is not lost])
@@ -52,7 +52,7 @@ class CheckConformance(Conformance):
         assert repr(lost["datum_id"]) in found[0].problem
 
     def test_check_of_some_runs(self, broker: Any) -> None:
-        """A search, a slice, a header, a list of headers."""
+        """A search, a slice, a header or a list of headers chooses the runs to check."""
         insert_all(broker, [*make_run(3, uid="one-run"), *make_run(3, uid="other-run")])
         for runs in (broker(uid="one-run"), broker()[:1], broker["one-run"], [broker["one-run"]]):
             check = daskbroker.check(runs)

@@ -69,7 +69,7 @@ def flat_dataset() -> xr.Dataset:
 
 
 def written_datasets() -> dict[str, xr.Dataset]:
-    """Datasets as they come out of what people do."""
+    """Return Datasets that are results of common operations, by what was done."""
     flat = flat_dataset()
     grid = flat[["det", "spectrum", "img"]].set_index(time=["y", "x"]).unstack("time")
     return {
@@ -136,7 +136,7 @@ def grid_run(
     descriptor = run.descriptor(keys)
     total = int(np.prod(shape))
     for number in range(total if points is None else points):
-        at = grid_place(number, shape, snaking)
+        at = grid_place(number, shape, snaking=snaking)
         off = jitter * (-1) ** number
         row = {name: at[axis] + off for axis, name in enumerate(names)}
         row |= {"det": float(number), "n": number, "spectrum": [number + 0.5, 1.0, 2.0]}
@@ -146,7 +146,7 @@ def grid_run(
     return run.stop()
 
 
-def grid_place(number: int, shape: tuple[int, ...], snaking: bool) -> list[int]:
+def grid_place(number: int, shape: tuple[int, ...], *, snaking: bool) -> list[int]:
     """Return the indices in the grid of a point, given by its number."""
     at: list[int] = []
     for axis, size in enumerate(shape):
@@ -232,11 +232,11 @@ _names = st.one_of(
 
 @st.composite
 def datasets(draw: st.DrawFn) -> xr.Dataset:
-    """A Dataset of the class that is sure to come back.
+    """Generate a Dataset of the class that is restored exactly.
 
-    Dimensions of any size, also none; variables and coordinates of any of them, of numbers,
+    It has dimensions of any size, also 0; variables and coordinates along any of them, of numbers,
     booleans, text, times, durations, and objects that are numbers, text or None; names and
-    attributes of any text; a MultiIndex.
+    attributes of any text; and a MultiIndex.
     """
     sizes = {dim: draw(st.integers(0, 3)) for dim in draw(st.sets(st.sampled_from(_dims)))}
     variables: dict[str, Any] = {}

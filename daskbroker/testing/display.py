@@ -30,7 +30,7 @@ class DisplayConformance(Conformance):
     """Lists of runs, as text, HTML and frames; the page of a run."""
 
     def test_lists_tell_what_is_stored(self, broker: Any, reopen: Callable[[], Any]) -> None:
-        """Of runs that have stopped and of open ones; also when they are opened again."""
+        """Lists show stopped and open runs, also after the store is opened again."""
         insert_all(broker, _scan())
         insert_all(broker, make_run(2, derived_from={"runs": ["a"]}))
         insert_all(broker, _scan(stop=False))
@@ -51,7 +51,7 @@ class DisplayConformance(Conformance):
                 assert all(html.count(header.uid) == 2 for header in db())
 
     def test_pages_count_rows_and_draw_the_signal(self, put: Put) -> None:
-        """Wherever the rows are."""
+        """Pages are the same with rows in the journal and in chunks."""
         with dask.config.set({"daskbroker.picture-seconds": 120}):
             header = put(_scan())
             html = header._repr_html_()

@@ -109,7 +109,7 @@ def build(folder: Path) -> Path:
 # -- one session -----------------------------------------------------------------------------
 
 
-def _attempt(session: Session, folder: Path, once: bool) -> dict[str, Any]:
+def _attempt(session: Session, folder: Path, *, once: bool) -> dict[str, Any]:
     """Do the steps of a session; return the steps done and the errors."""
     report: dict[str, Any] = {"done": [], "errors": 0, "wrong": []}
     for name, step in session.steps(folder):
@@ -181,7 +181,7 @@ def _one(calls: Calls, session: Session, fault: Fault) -> tuple[int, list[str]]:
 
         def work() -> dict[str, Any]:
             calls.fail(folder, fault)
-            report = _attempt(session, folder, fault.once)
+            report = _attempt(session, folder, once=fault.once)
             calls.fail(Path(name, "nowhere"), None)
             return report
 
@@ -197,7 +197,7 @@ def _count(calls: Calls, session: Session) -> dict[str, int]:
 
         def work() -> dict[str, Any]:
             calls.fail(Path(name), None)
-            report = _attempt(session, Path(name), True)
+            report = _attempt(session, Path(name), once=True)
             return {**report, "counts": calls.counts()}
 
         report = _in_child(work)

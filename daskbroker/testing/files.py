@@ -61,7 +61,7 @@ def write_hdf5(
     Returns
     -------
     pathlib.Path
-        Of the file.
+        Path of the file.
     """
     plugins: dict[str, Any] = {
         "lz4": hdf5plugin.LZ4,

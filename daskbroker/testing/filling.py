@@ -192,7 +192,7 @@ class FillConformance(Conformance):
         run.event(descriptor, {"img": ids[2]}, filled={"img": False})
         run.event(descriptor, {"img": [9, 9, 9, 9]}, filled={"img": ids[3]})
         run.event(descriptor, {"img": [7, 7, 7, 7]}, filled={"img": True})
-        with pytest.warns(FilledValuesWarning, match="'img' are stored as given"):
+        with pytest.warns(FilledValuesWarning, match="'img' are stored in the events"):
             header = put(run.stop())
         check_filled(header, np.concatenate([data[:3], [[9] * 4, [7] * 4]]))
 
@@ -231,7 +231,7 @@ class FillConformance(Conformance):
             assert [cell.tolist() for cell in cells] == [cell.tolist() for cell in data]
 
     def test_rewound_frames_are_not_read(self, put: Put, tmp_path: Path) -> None:
-        """The frame that was taken again is the one that counts; the first is gone."""
+        """The frame of the repeated event is read; the file of the first one is gone."""
         data = frames(3, SHAPE)
         write_npys(tmp_path / "f", data)
         run = RunBuilder()
@@ -271,7 +271,7 @@ class FillConformance(Conformance):
         check_filled(header, data[:, None])
 
     def test_files_outside_readable_roots(self, broker: Any, tmp_path: Path) -> None:
-        """Row 38, in every path that opens files."""
+        """Row 38: every path that opens files refuses them."""
         inside, outside = tmp_path / "in", tmp_path / "out"
         inside.mkdir()
         outside.mkdir()

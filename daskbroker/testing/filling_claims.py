@@ -116,14 +116,14 @@ class FillClaimConformance(Conformance):
         _check_alike(header, stacked([np.full(SHAPE, float(n * n)) for n in range(4)]))
 
     def test_frames_are_neither_dropped_nor_spread(self, put: Put, tmp_path: Path) -> None:
-        """``num_images`` is left out of the shape."""
+        """The shape of the claim lacks ``num_images``."""
         docs, data = claim_run(tmp_path, SHAPE, per_event=2, **LEGACY)
         header = put(docs)
         with warned("img"):
             _check_alike(header, data.reshape(-1, 2, *SHAPE))
 
     def test_values_that_are_in_the_events(self, put: Put) -> None:
-        """There is no file to look into, and no reason to warn."""
+        """No file is looked into, and no warning is given."""
         run = RunBuilder()
         claim = image_claim([1, *SHAPE])
         del claim["dtype_numpy"]
@@ -197,7 +197,7 @@ class FillClaimConformance(Conformance):
         assert [cell.dtype for cell in cells] == [np.uint8] * 2 + [np.uint32] * 2
 
     def test_first_and_last_have_other_shapes(self, put: Put, tmp_path: Path) -> None:
-        """Cells come as they are, in blocks that are cut by the size of the largest."""
+        """Cells keep their shapes; blocks are cut by the size of the largest."""
         parts = [frames(6, SHAPE), frames(6, (20, 30), start=2)]
         header = put(run_of_parts(tmp_path, parts, [1, *SHAPE], **LEGACY))
         size = parts[1][0].nbytes
@@ -213,7 +213,7 @@ class FillClaimConformance(Conformance):
                 np.testing.assert_array_equal(cell, frame)
 
     def test_one_between_that_differs(self, broker: Any, tmp_path: Path) -> None:
-        """It is an error, never cast, and known from then on."""
+        """A cell that differs is an error, is never cast, and is known from then on."""
         parts = [frames(2, SHAPE, dtype, start=2 * n) for n, dtype in enumerate(("u1", "u4", "u1"))]
         docs = run_of_parts(tmp_path, parts, [1, *SHAPE], **LEGACY)
         insert_all(broker, docs)
@@ -352,7 +352,7 @@ class FillClaimConformance(Conformance):
         assert header.dataset()["img"].dtype == np.uint32
 
     def test_another_handler(self, broker: Any) -> None:
-        """What one handler has found is not true for another."""
+        """Findings of one handler are not used for another."""
         docs = claim_run_of_squares()
         insert_all(broker, docs)
         header = broker[docs[0][1]["uid"]]
@@ -364,7 +364,7 @@ class FillClaimConformance(Conformance):
     # -- files out of sight ------------------------------------------------------------------
 
     def test_files_out_of_sight(self, broker: Any, tmp_path: Path) -> None:
-        """The run opens; another run of the same claim and spec tells what it probably holds."""
+        """The run opens with the cells of another run of the same claim and spec as a guess."""
         gone, there = tmp_path / "gone", tmp_path / "there"
         headers = []
         for folder in (gone, there):
@@ -403,7 +403,7 @@ class FillClaimConformance(Conformance):
     # -- in the background -------------------------------------------------------------------
 
     def test_a_run_that_has_stopped_is_looked_into(self, broker: Any, tmp_path: Path) -> None:
-        """In a thread of its own, after the stop; nothing of the run changes."""
+        """A background thread looks after the stop; nothing of the run changes."""
         docs = claim_run_of_squares()
         broker.register_handler("SQUARES", CountedSquares)
         CountedSquares.threads.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from .runs import Documents, RunBuilder
 __all__ = ["ExtraFrameConformance"]
 
 EVENTS = 4
-WORDS = "in no event"
+WORDS = "belong to no event"
 Write = Callable[[Path, np.ndarray], Mapping[str, Any]]
 """Writes frames; the keys of the resource or stream_resource that has them."""
 
@@ -85,7 +86,7 @@ class ExtraFrameConformance(Conformance):
     def test_only_of_runs_that_have_stopped(
         self, put: Put, tmp_path: Path, shape: Sequence[int]
     ) -> None:
-        """Each view, and the values of the events stay what they are."""
+        """Views of stopped runs warn, and the values of the events are the same."""
         docs, data = stream_run_of(tmp_path, shape, 2 * EVENTS)
         header = put(docs)
         expected = data[:EVENTS].reshape(EVENTS, *shape)
@@ -101,9 +102,10 @@ class ExtraFrameConformance(Conformance):
             with warned(WORDS if header.stop is not None else "") as messages:
                 np.testing.assert_array_equal(view(), expected)
             for message in messages:
-                for word in (header.uid, "'primary'", "'img'", "s.h5", "8 frames", "tell of 4"):
+                for word in (header.uid, "'primary'", "'img'", "s.h5", "8 frames", "refer to 4"):
                     assert word in message
-                assert "multiplier=2" in message
+                assert "of another run if runs share the file" in message
+                assert re.search("of this run alone and each event has 2, .*multiplier=2", message)
             assert len(messages) <= 1
 
     @pytest.mark.parametrize("name", STREAMS)
@@ -124,7 +126,7 @@ class ExtraFrameConformance(Conformance):
     @pytest.mark.parametrize("name", DATUMS)
     @pytest.mark.parametrize("count", [EVENTS, EVENTS + 1, 3 * EVENTS])
     def test_datums(self, broker: Any, tmp_path: Path, name: str, count: int) -> None:
-        """``frame_per_point`` is left out of the resource, or the run was aborted."""
+        """The resource lacks ``frame_per_point``, or the run was aborted."""
         docs, data = datum_run_of(
             tmp_path, SHAPE if name == "NPY_SEQ" else (1, *SHAPE), count, write=DATUMS[name]
         )
@@ -136,13 +138,13 @@ class ExtraFrameConformance(Conformance):
             assert ("frame_per_point=3" in message) == (count == 12 and name != "NPY_SEQ")
 
     def test_a_claim_that_says_how_many(self, broker: Any, tmp_path: Path) -> None:
-        """The events have all frames: there is nothing to tell."""
+        """The events have all frames, so no warning is given."""
         docs, data = stream_run_of(tmp_path, (2, *SHAPE), 2 * EVENTS)
         image = _inserted(broker, docs).dataset(peek=True)["img"]
         np.testing.assert_array_equal(image.values, data.reshape(EVENTS, 2, *SHAPE))
 
     def test_a_run_that_stops_later(self, broker: Any, tmp_path: Path) -> None:
-        """What was found while it went on is not what is remembered."""
+        """Findings from the time when the run was open are not remembered."""
         docs, _ = stream_run_of(tmp_path, SHAPE, 2 * EVENTS, dtype_numpy=None)
         insert_all(broker, docs[:-1])
         header = broker[docs[0][1]["uid"]]
@@ -165,7 +167,7 @@ class ExtraFrameConformance(Conformance):
             assert not opened
 
     def test_a_full_claim_is_told_when_it_is_read(self, broker: Any, tmp_path: Path) -> None:
-        """Nobody has peeked, and no more files are opened; once for each key of a run."""
+        """Reading without a peek warns once for each key of a run, and opens no more files."""
         views: list[Callable[[Any], Any]] = [
             lambda header: header.dataset(chunks=None)["img"][1:2, :1].values,
             lambda header: header.table(peek=False)["img"].compute(),
@@ -185,7 +187,7 @@ class ExtraFrameConformance(Conformance):
                 view(header)
             assert len(opened) <= len(expected)
             (message,) = messages
-            for word in (header.uid, "'primary'", "'img'", ".h5", "8 frames", "tell of 4"):
+            for word in (header.uid, "'primary'", "'img'", ".h5", "8 frames", "refer to 4"):
                 assert word in message
             with dask.config.set({"daskbroker.shape-mismatch": "keep"}), warned(""):
                 view(header)
@@ -214,7 +216,7 @@ class ExtraFrameConformance(Conformance):
     def test_an_override_shows_them(
         self, broker: Any, tmp_path: Path, shape: Sequence[int], name: str
     ) -> None:
-        """As the message says; a stream_resource that says 1 is overridden too."""
+        """The override of the message shows the frames, also if the stream_resource has 1."""
         handler = {"hdf5": StreamHDF5, "npy": StreamNPY}[name]
         docs, data = stream_run_of(
             tmp_path, shape, 2 * EVENTS, write=STREAMS[name], parameters={"multiplier": 1}
@@ -229,7 +231,7 @@ class ExtraFrameConformance(Conformance):
         header = _inserted(broker, docs)
         expected = data.reshape(EVENTS, 2, *SHAPE)
         more: dict[str, Any] = {"handler_overrides": {"img": handler}, "peek": True}
-        with warned("the file is right"):
+        with warned("cells of the file are read"):
             image, table = header.dataset(**more)["img"], header.table(**more)
         np.testing.assert_array_equal(image.values, expected)
         np.testing.assert_array_equal(np.stack(list(table.compute()["img"])), expected)
@@ -244,7 +246,7 @@ class ExtraFrameConformance(Conformance):
             tmp_path, SHAPE, 2 * EVENTS, parameters={"multiplier": 2}, dtype_numpy=None
         )
         header = _inserted(broker, docs)
-        with warned("the file is right"):
+        with warned("cells of the file are read"):
             image = header.dataset()["img"]
         np.testing.assert_array_equal(image.values, data.reshape(EVENTS, 2, *SHAPE))
 
@@ -261,7 +263,7 @@ class ExtraFrameConformance(Conformance):
             ):
                 with pytest.raises(FillError, match=WORDS) as caught:
                     fill()
-                for word in (header.uid, "'img'", "a.h5", "8 frames", "tell of 4"):
+                for word in (header.uid, "'img'", "a.h5", "8 frames", "refer to 4"):
                     assert word in str(caught.value)
 
     def test_nothing_is_said(self, broker: Any, tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ class ExtraFrameConformance(Conformance):
     # -- who has the frames ------------------------------------------------------------------
 
     def test_frames_of_another_stream(self, broker: Any, tmp_path: Path) -> None:
-        """One file, one stream_resource, the frames of two descriptors."""
+        """One file and stream_resource have the frames of two descriptors."""
         run, place = RunBuilder(), _hdf5(tmp_path, frames(6, SHAPE))
         resource = run.stream_resource("img", **place)
         for stream, span in (("primary", (0, 2)), ("dark", (2, 6))):
@@ -298,7 +300,7 @@ class ExtraFrameConformance(Conformance):
             header.dataset(peek=True)
 
     def test_several_files(self, broker: Any, tmp_path: Path) -> None:
-        """One warning, though both have more."""
+        """There is one warning, although both files have more frames."""
         run = RunBuilder()
         descriptor = run.descriptor({"img": _stream_claim(SHAPE)})
         for number, span in enumerate(((0, 2), (2, 5))):
@@ -311,7 +313,7 @@ class ExtraFrameConformance(Conformance):
         assert len(messages) == 1
 
     def test_datums_of_other_keys_and_without_events(self, broker: Any, tmp_path: Path) -> None:
-        """All of them tell of frames."""
+        """Datums of other keys and of no event count as references to frames."""
         run, data = RunBuilder(), frames(6, SHAPE)
         claim = image_claim((1, *SHAPE))
         descriptor = run.descriptor({"img": claim, "other": claim})

@@ -177,7 +177,7 @@ class FillRuleConformance(Conformance):
 
     @pytest.mark.parametrize("claimed", [(1, *SHAPE), (1, 10**6, 10**6), ()])
     def test_sizes_that_a_file_claims(self, put: Put, tmp_path: Path, claimed: Any) -> None:
-        """Whatever the descriptor says, no memory is taken for what the file cannot hold."""
+        """No memory is allocated for more than the file can hold, whatever is declared."""
         docs, _ = datum_run(tmp_path, 2, shape=claimed)
         (tmp_path / "a.h5").unlink()
         with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -207,8 +207,8 @@ class FillRuleConformance(Conformance):
         np.testing.assert_array_equal(filled["data"]["img"].reshape(SHAPE), data[2].reshape(SHAPE))
         assert filled["uid"] == event["uid"]
         assert event["data"].get("img", "") == "" or isinstance(event["data"]["img"], str)
-        same = source.fill_event(event, fields=["x"])
-        assert same == event
+        for fields in (["x"], "x", "img of another", iter(["x"])):
+            assert source.fill_event(event, fields=fields) == event
         changeable = event.to_dict()
         assert source.fill_event(changeable, in_place=True) is changeable
         assert changeable["data"]["img"].shape == (1, *SHAPE)
@@ -216,7 +216,7 @@ class FillRuleConformance(Conformance):
         np.testing.assert_array_equal(again["data"]["img"], changeable["data"]["img"])
 
     def test_what_cannot_be_filled_is_named(self, broker: Any, tmp_path: Path) -> None:
-        """No event, one of an unknown descriptor, a table that no longer says what it is of."""
+        """Errors name the malformed event, or the table without a column that is needed."""
         insert_all(broker, datum_run(tmp_path)[0])
         header = broker[-1]
         source = header.es_given_stream("primary")
@@ -254,7 +254,7 @@ class FillRuleConformance(Conformance):
 
     @pytest.mark.parametrize("make", [datum_run, stream_run])
     def test_fill_event_stream_block_by_block(self, put: Put, tmp_path: Path, make: Any) -> None:
-        """Lists and what a header gives; of others each document before the next is asked for."""
+        """Lists and documents of a header are filled in blocks; other iterators one by one."""
         header = put(make(tmp_path)[0])
         source = header.es_given_stream("primary")
         plain = list(header.documents(fill=False))
@@ -353,7 +353,7 @@ class FillRuleConformance(Conformance):
             np.testing.assert_array_equal(chosen, data)
 
     def test_several_runs_of_which_some_have_no_such_key(self, broker: Any, tmp_path: Path) -> None:
-        """Each in a partition of its own."""
+        """Each run has a partition of its own."""
         docs, data = datum_run(tmp_path, 2)
         more, _ = datum_run(tmp_path, 2)
         plain = [make_run(2, keys=["x"]) for _ in range(2)]
@@ -374,7 +374,7 @@ class FillRuleConformance(Conformance):
         assert int(np.isnan(dataset.values[:, 0, 0, 0]).sum()) == 4
 
     def test_several_descriptors(self, put: Put, tmp_path: Path) -> None:
-        """A second descriptor, which has the images inside its events."""
+        """The second descriptor has the images inside its events."""
         docs, data = datum_run(tmp_path, 3, shape=SHAPE)
         run = RunBuilder()
         run.documents, run.uid = docs[:-1], docs[0][1]["uid"]

@@ -106,7 +106,7 @@ class InsertedAgainConformance(Conformance):
     def test_events_filled_one_by_one(
         self, broker: Any, source: Any, tmp_path: Path, make: Callable[[Path], Documents]
     ) -> None:
-        """So do events and pages that an event source filled."""
+        """Events and pages that an event source filled are stored with their references."""
         docs = make(tmp_path)
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]
@@ -127,7 +127,7 @@ class InsertedAgainConformance(Conformance):
     def test_references_that_come_one_by_one(
         self, broker: Any, source: Any, tmp_path: Path
     ) -> None:
-        """Each before its event, after others were looked up."""
+        """A reference comes before its event, after others were looked up."""
         docs, _ = datum_run(tmp_path)
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]
@@ -143,7 +143,9 @@ class InsertedAgainConformance(Conformance):
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]
         pairs = list(_without_references(header.documents()))
-        with pytest.warns(FilledValuesWarning, match="the reference is not stored") as warned:
+        with pytest.warns(
+            FilledValuesWarning, match="their references are not in this store"
+        ) as warned:
             insert_all(broker, pairs)
         assert len(warned) == 1
         assert str(warned[0].message).startswith(f"run {header.uid!r}, stream 'primary'")
@@ -159,7 +161,7 @@ class InsertedAgainConformance(Conformance):
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]
         pairs = [(name, edit(doc) if name == "event" else doc) for name, doc in header.documents()]
-        with pytest.warns(FilledValuesWarning, match="plain dict, or were changed") as warned:
+        with pytest.warns(FilledValuesWarning, match="plain dict, or was changed") as warned:
             insert_all(broker, pairs)
         assert len(warned) == 1
         expected = frames(3, SHAPE)[:, None] + (1 if edit is EDITS["edited"] else 0)
@@ -168,7 +170,7 @@ class InsertedAgainConformance(Conformance):
         np.testing.assert_array_equal(shown, expected)
 
     def test_one_key_of_two_is_edited(self, broker: Any, source: Any, tmp_path: Path) -> None:
-        """A value beside the pixels that was edited is stored, pixels too as they were given."""
+        """The edited value is stored, and the pixels are stored as they were given."""
         docs, data = datum_run(tmp_path, 2)
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]
@@ -185,7 +187,7 @@ class InsertedAgainConformance(Conformance):
     def test_stored_values_are_copied_without_a_word(
         self, broker: Any, source: Any, tmp_path: Path
     ) -> None:
-        """Of events that were stored with their values, nothing is lost by another copy."""
+        """Another copy of events that were stored with their values loses nothing."""
         docs, _ = datum_run(tmp_path, 2)
         insert_all(source, docs)
         header = source[docs[0][1]["uid"]]

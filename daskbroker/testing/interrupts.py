@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .runs import Documents, RunBuilder
 
-__all__ = ["insert_interrupted", "interrupted_calls", "journalled_run"]
+__all__ = ["finalizers_unheard", "insert_interrupted", "interrupted_calls", "journalled_run"]
+
+AGAIN_SECONDS = 5.0
+"""Seconds after which a user whose Ctrl-C had no effect presses it again.
+
+An interrupt while a lock of pymongo's pool is held makes pymongo wait for that lock as it unwinds.
+"""
 
 
 def interrupted_calls(
@@ -24,7 +33,8 @@ def interrupted_calls(
     seed
         Seed of the times of the signals.
     microseconds
-        Maximum microseconds from the begin of a call to its signal.
+        Maximum microseconds from the begin of a call to its signal. If the call goes on for
+        seconds, it gets another one.
 
     Returns
     -------
@@ -45,7 +55,8 @@ def interrupted_calls(
         for number, call in enumerate(calls):
             try:
                 armed = True
-                signal.setitimer(signal.ITIMER_REAL, choose.uniform(1e-6, microseconds * 1e-6))
+                first = choose.uniform(1e-6, microseconds * 1e-6)
+                signal.setitimer(signal.ITIMER_REAL, first, AGAIN_SECONDS)
                 call()
                 armed = False
             except BaseException as error:
@@ -60,6 +71,27 @@ def interrupted_calls(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     return done, interrupted
+
+
+@contextmanager
+def finalizers_unheard() -> Iterator[None]:
+    """Return a context for interrupted calls, in which errors of finalizers are dropped.
+
+    An interrupt that meets a finalizer is only printed by Python, and what an interrupted call
+    leaves behind, such as a generator over a closed database, may fail as it is collected. All of
+    it is collected at the end of the context, so that no later test hears of it.
+    """
+    before = sys.unraisablehook
+    sys.unraisablehook = _drop
+    try:
+        yield
+    finally:
+        gc.collect()
+        sys.unraisablehook = before
+
+
+def _drop(_: object) -> None:
+    pass
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -188,7 +188,7 @@ class LiveConformance(Conformance):
         assert '["stop"' in export_jsonl(header, tmp_path).read_text()
 
     def test_it_ends_while_it_is_reprocessed(self, broker: Any, tmp_path: Path) -> None:
-        """What was made of an open run is not what is made of the whole."""
+        """The derived run of an open run differs from that of the whole run."""
         header, rest = self.halves(broker)
 
         def ends(run: Any) -> Any:
@@ -214,7 +214,7 @@ class LiveConformance(Conformance):
     def test_each_document_comes_once(
         self, broker: Any, stream: Any, seal: bool, late: bool
     ) -> None:
-        """Whatever is sealed meanwhile; references before what uses them, if they come so."""
+        """Each document comes once, whatever is sealed meanwhile, and after its references."""
         docs = external_run(8, late=late)
         insert_all(broker, docs[:1])
         header, place = broker[docs[0][1]["uid"]], 1
@@ -262,7 +262,7 @@ class LiveConformance(Conformance):
         assert_documents_equal(header.stream("primary", fields=["x"]), given)
 
     def test_filled(self, broker: Any, tmp_path: Path) -> None:
-        """Of a detector that writes a file a frame, each before its event."""
+        """The detector writes one file per frame, each before its event."""
         data = frames(4)
         run = RunBuilder()
         claim = {"source": "x", "dtype": "array", "shape": [6, 8], "dtype_numpy": "<u2"}
@@ -361,10 +361,14 @@ class LiveConformance(Conformance):
         assert [header.uid for header in coming] == uids
 
     def test_a_run_whose_clock_is_behind(self, broker: Any) -> None:
-        insert_all(broker, make_run(1, time=2e9))
+        """However many runs are newer, before and meanwhile."""
+        insert_all(broker, [make_run(1, time=2e9 + number)[0] for number in range(60)])
         coming = broker.watch(interval=0.01, timeout=0.1)
         insert_all(broker, make_run(1, uid="behind", time=1e9))
-        assert [header.uid for header in coming] == ["behind"]
+        assert next(coming).uid == "behind"
+        insert_all(broker, make_run(1, uid="ahead", time=3e9)[:1])
+        insert_all(broker, make_run(1, uid="behind too", time=1e9 + 1)[:1])
+        assert [header.uid for header in coming] == ["behind too", "ahead"]
 
     def test_watching_what_a_search_finds(self, broker: Any) -> None:
         scans = broker.watch(interval=0.01, timeout=0.1, plan_name="scan")
@@ -379,7 +383,7 @@ class LiveConformance(Conformance):
             broker.watch(since="no time")
 
     def test_filled_again_in_another_store(self, broker: Any, tmp_path: Path) -> None:
-        """A copy of a run that is followed, filled."""
+        """A followed run is copied to another store, filled."""
         docs, _ = datum_run(tmp_path, 3)
         insert_all(broker, docs)
         header = broker[docs[0][1]["uid"]]

@@ -59,6 +59,22 @@ class ModelConformance(Conformance):
         assert dataset["seq_num"].values.tolist() == [1, 2, 3]
         assert dataset["x"].values.tolist() == [1, 20, 3]
 
+    @pytest.mark.parametrize("run", ["one descriptor", "two descriptors"])
+    def test_rewound_by_a_clock_that_goes_back(self, put: Put, run: str) -> None:
+        """Row 1: the latest by time counts, as not every store keeps the order of insertion."""
+        builder = RunBuilder()
+        owners = [builder.descriptor({"x": 0})]
+        owners.append(builder.descriptor({"x": 0}) if run == "two descriptors" else owners[0])
+        begin = builder.now()
+        for seq_num, x, seconds in ((1, 1, 0), (2, 2, 1), (3, 3, 2), (2, 20, -5), (4, 4, 5)):
+            builder.event(owners[x > 2], {"x": x}, seq_num, time=begin + seconds)
+        header = put(builder.stop())
+        assert table_of(header)["x"].tolist() == [1, 2, 3, 4]
+        assert header.table(fields=["x"])[["x"]].compute()["x"].tolist() == [1, 2, 3, 4]
+        assert table_of(header, duplicates="all")["x"].tolist() == [1, 20, 2, 3, 4]
+        assert header.dataset(fill=False)["x"].values.tolist() == [1, 2, 3, 4]
+        assert header.dataset(duplicates="all")["x"].values.tolist() == [1, 20, 2, 3, 4]
+
     @pytest.mark.parametrize(
         "numbers", [(1, 3, 3), (2, 2), (1, 1, 3), (3, 1, 2, 3), (1, 2, 3, 2, 3, 5, 5)], ids=str
     )

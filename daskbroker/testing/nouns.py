@@ -350,7 +350,7 @@ class NounConformance(Conformance):
         assert _uids(broker(plan_name=text)) == [docs[0][1]["uid"]]
 
     def test_a_run_goes_on_after_reopening(self, broker: Any, reopen: Callable[[], Any]) -> None:
-        """A store that is closed in the middle of a run."""
+        """A store is closed in the middle of a run, and opened again."""
         docs = make_run(6)
         insert_all(broker, docs[:5])
         again = reopen()
@@ -365,6 +365,8 @@ class NounConformance(Conformance):
         assert str(table["time"].dtype) == "datetime64[us, UTC]"
         assert table["start:sample.name"].tolist() == ["Ag", "Ag"]
         assert header.table(fields="y.").columns.tolist() == ["time", "y1", "y2"]
+        for view in (header.table, header.dataset):  # an iterator can be gone through only once
+            assert list(view(fields=(key for key in ["y1", "x"]))[["y1", "x"]]) == ["y1", "x"]
         with pytest.raises(KeyError, match="absent"):
             header.table(fields=["absent"])
         chosen = [dict(header.documents(fields=["x"]))["descriptor"] for _ in range(2)]
@@ -383,7 +385,7 @@ class NounConformance(Conformance):
         assert frame["run"].tolist() == [uid for uid in reversed(uids) for _ in range(2)]
 
     def test_methods_of_the_manifesto(self, put: Put) -> None:
-        """EventSource and Header."""
+        """EventSource and Header have the methods of the manifesto."""
         header = put(make_run(3, streams=("primary", "dark")))
         source = header.es_given_stream("dark")
         assert source.stream_names_given_header(header) == {"primary", "dark"}
@@ -404,7 +406,7 @@ class NounConformance(Conformance):
             header.es_given_stream("nothing")
 
     def test_views_agree(self, put: Put) -> None:
-        """Table, dataset and documents tell the same."""
+        """Table, Dataset and documents have the same values."""
         run = RunBuilder()
         descriptor = run.descriptor({"x": 0.5, "v": [1.0, 2.0], "label": "a"})
         for number in range(5):
@@ -419,7 +421,7 @@ class NounConformance(Conformance):
         assert dataset["seq_num"].values.tolist() == table.index.tolist()
 
     def test_the_index_of_a_table_comes_back_as_columns(self, put: Put, broker: Any) -> None:
-        """A run that is made of a table keeps its axes."""
+        """The index levels of a table become columns of the run."""
         table = put(make_run(6)).table().compute()
         curve = table.groupby("x")[["y"]].mean()
         levels = table.groupby(["x", "n"])[["y"]].max()

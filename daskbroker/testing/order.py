@@ -57,7 +57,7 @@ class OrderConformance(Conformance):
         assert _each_once(broker()[2:4].table().compute()["run"]) == uids[2:4]
 
     def test_inserted_elsewhere_the_order_is_the_same(self, broker: Any, tmp_path: Any) -> None:
-        """Of runs of one time too."""
+        """The order is the same also for runs of one time."""
         from ..connect import connect
 
         uids = self.runs(broker)

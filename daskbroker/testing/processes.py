@@ -63,6 +63,12 @@ class Program:
             end.close()
 
     @property
+    def pid(self) -> int:
+        """Number of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         """The exit status; None while the program runs."""
         return self._process.exitcode

@@ -97,7 +97,7 @@ class RepeatConformance(Conformance):
     def test_a_run_in_several_chunks_is_inserted_again(
         self, broker: Any, reopen: Callable[[], Any], backwards: bool, cell: int
     ) -> None:
-        """By the broker that stored it, and by one that knows nothing of it."""
+        """The broker that stored the run inserts it again, and so does a new one."""
         docs = many_kinds(40, cell)
         insert_in_chunks(broker, docs, 5)
         uid = docs[0][1]["uid"]
@@ -111,7 +111,7 @@ class RepeatConformance(Conformance):
             assert len(db[uid].table(fill=False, duplicates="all").compute()) == 40
 
     def test_a_page_of_events_from_several_chunks_is_inserted_again(self, broker: Any) -> None:
-        """Also one that has some events more, before those that are known and after them."""
+        """The page may have more events, before and after the known ones."""
         docs = make_run(4800, stop=False)
         head, rows = docs[:2], [doc for _, doc in docs[2:]]
         insert_all(broker, head)
@@ -137,7 +137,7 @@ class RepeatConformance(Conformance):
     # -- at once -----------------------------------------------------------------------------
 
     def test_processes_insert_into_one_run_at_once(self, broker: Any) -> None:
-        """Each of them a part of it, and a run of its own, while all of them seal."""
+        """Each process inserts a part of the run and a run of its own, while all of them seal."""
         shared = make_run(240, stop=False)
         own = [make_run(40) for _ in range(PARTS)]
         insert_all(broker, shared[:2])
@@ -154,7 +154,7 @@ class RepeatConformance(Conformance):
         self.check_events(broker[shared[0][1]["uid"]], events)
 
     def test_processes_insert_the_same_at_once(self, broker: Any) -> None:
-        """As consumers of a queue that delivers a message more than once do."""
+        """The processes are like consumers of a queue that delivers a message more than once."""
         docs = many_kinds(120, 1)
         insert_all(broker, docs[:3])
         broker.flush()
@@ -164,14 +164,14 @@ class RepeatConformance(Conformance):
         self.check_events(broker[-1], [pair for pair in docs if pair[0] == "event"])
 
     def check_events(self, header: Any, events: Sequence[Any]) -> None:
-        """Documents and table have these events, each once; whatever their order was."""
+        """Check that documents and table have these events, each once, in any order."""
         found = [doc["uid"] for doc in events_of(header.documents(fill=False))]
         assert sorted(found) == sorted(doc["uid"] for _, doc in events)
         table = header.table(fields=["x"], duplicates="all").compute()
         assert table["x"].tolist() == [doc["data"]["x"] for _, doc in events]
 
     def test_threads_insert_at_once(self, broker: Any) -> None:
-        """The same events from all of them, and a run of each one's own."""
+        """All threads insert the same events, and a run of their own."""
         shared = make_run(60, stop=False)
         own = [make_run(20) for _ in range(THREADS)]
         insert_all(broker, shared[:2])

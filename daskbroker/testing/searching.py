@@ -79,6 +79,8 @@ class SearchConformance(Conformance):
             ({"since": 1500, "start_time": 2500, "until": 9999, "stop_time": 3500}, "2"),
             ({"exit_status": "fail"}, "1"),
             ({"exit_status": {"$ne": "fail"}}, "d20"),
+            ({"exit_status": "open"}, "3"),
+            ({"exit_status": "open", "plan_name": "count"}, ""),
             ({"derived": True}, "d"),
             ({"derived": False}, "3210"),
             ({"derived": False, "data_key": "x", "exit_status": "success"}, "20"),
@@ -89,7 +91,7 @@ class SearchConformance(Conformance):
         ids=repr,
     )
     def test_words_of_databroker(self, searched: Any, query: dict[str, Any], found: str) -> None:
-        """Each has one meaning; they go with each other, and with everything else."""
+        """Each word has one meaning, and can be combined with all other conditions."""
         wanted = ["derived-of-0" if one == "d" else f"run-{one}-of-these" for one in found]
         results = searched(**query)
         assert _uids(results) == wanted
@@ -119,20 +121,20 @@ class SearchConformance(Conformance):
     def test_what_has_no_meaning_is_refused(
         self, broker: Any, query: dict[str, Any], message: str
     ) -> None:
-        """At once, in a search as in a filter, saying what to write."""
+        """Searches and filters refuse it at once, and the error says what to write."""
         for ask in (broker, broker.add_filter, broker(), broker.header_source):
             with pytest.raises(BadQuery, match=message):
                 ask(**query)
 
     def test_a_header_source_does_not_drop_what_it_cannot_search(self, searched: Any) -> None:
-        """It has no descriptors."""
+        """A header source has no descriptors, so it refuses conditions on them."""
         with pytest.raises(BadQuery, match=r"cannot search by data_key='det'; a broker can"):
             searched.header_source(data_key="det")
         starts = [start["uid"] for start, _ in searched.header_source(exit_status="fail")]
         assert starts == ["run-1-of-these"]
 
     def test_start_keys_named_like_such_words(self, searched: Any) -> None:
-        """They are reached by ``start=``, and a query that hits them says so once."""
+        """Such keys are searched by ``start=``; a query with the reserved word warns once."""
         assert not _told(lambda: len(searched(derived=False)))
         named: dict[str, Any] = {
             "exit_status": "mine",
@@ -153,36 +155,42 @@ class SearchConformance(Conformance):
     @pytest.mark.parametrize(
         ("query", "message"),
         [
-            ({"plan_nam": "scan"}, "the nearest there is: 'plan_name'"),
-            ({"sample.nme": "Ag"}, "the nearest there is: 'sample.name'"),
-            ({"name": "Ag"}, "the nearest there is: 'sample.name'"),
-            ({"sample.heat.0.zon": 1}, "the nearest there is: 'sample.heat.zone'"),
-            ({"$or": [{"plan_nam": "scan"}, {"scan_id": 77}]}, "the nearest there is: 'plan_name'"),
-            ({"reason": "stuck"}, "stop documents have it: stop={'reason': …}"),
-            ({"det": 1}, "it is a data key: data_key='det'"),
-            ({"stop": {"exit_statu": "fail"}}, "the nearest there is: 'exit_status'"),
-            ({"data_key": "dett"}, "not a data key of the newest .*the nearest there is: 'det'"),
-            ({"descriptor": {"nam": "primary"}}, "not a key of descriptor .*there is: 'name'"),
+            ({"plan_nam": "scan"}, "The nearest known key is 'plan_name'"),
+            ({"sample.nme": "Ag"}, "The nearest known key is 'sample.name'"),
+            ({"name": "Ag"}, "The nearest known key is 'sample.name'"),
+            ({"sample.heat.0.zon": 1}, "The nearest known key is 'sample.heat.zone'"),
+            (
+                {"$or": [{"plan_nam": "scan"}, {"scan_id": 77}]},
+                "The nearest known key is 'plan_name'",
+            ),
+            ({"reason": "stuck"}, "Stop documents have it: write stop={'reason': …}"),
+            ({"det": 1}, "It is a data key: write data_key='det'"),
+            ({"stop": {"exit_statu": "fail"}}, "The nearest known key is 'exit_status'"),
+            ({"data_key": "dett"}, "not a data key of the newest .*The nearest known key is 'det'"),
+            ({"descriptor": {"nam": "primary"}}, "not a key of descriptor .*known key is 'name'"),
             ({"plan_name": ["scan", "count"]}, r"{'plan_name': {'\$in': \[…\]}}"),
             ({"exit_status": ("fail", "abort")}, r"{'exit_status': {'\$in': \[…\]}}"),
             (
                 {"scan_id": "1"},
-                r"'scan_id' is a number in the start .*, not text: .*{'scan_id': 1}",
+                r"'scan_id' is a number in the start .*, not text. Write {'scan_id': 1}",
             ),
-            ({"scan_id": {"$in": ["1", "2"]}}, r"is a number .* write {'scan_id': 1}"),
+            ({"scan_id": {"$in": ["1", "2"]}}, r"is a number .* Write {'scan_id': 1}"),
             ({"scan_id": re.compile("1")}, "'scan_id' is a number .* not text"),
-            ({"plan_name": 5}, r"is text .*, not a number: write {'plan_name': '5'}"),
+            ({"plan_name": 5}, r"is text .*, not a number. Write {'plan_name': '5'}"),
             ({"plan_name": {"$gt": 5}, "scan_id": 1}, "'plan_name' is text"),
-            ({"sample": "Ag"}, "is a mapping .* one of its keys, sample.heat.*, sample.name"),
+            ({"sample": "Ag"}, "is a mapping .* one of its keys: sample.heat.*, sample.name"),
             ({"sample": {"name": "Ag"}}, r"a mapping .* compared as a whole.*{'sample.name': …}"),
-            ({"time": "1970"}, "'time' is a number .*: since= and until= take dates"),
-            ({"sample.heat.zone": "1"}, r"write {'sample.heat.zone': 1}"),
+            (
+                {"time": "1970"},
+                "'time' is a number .* dates and times as text, use since= and until=",
+            ),
+            ({"sample.heat.zone": "1"}, r"Write {'sample.heat.zone': 1}"),
             ({"sample.heat.0.zone": True}, "'sample.heat.0.zone' is a number .* not a boolean"),
-            ({"stop": {"num_events.primary": "2"}}, r"write {'num_events.primary': 2}"),
+            ({"stop": {"num_events.primary": "2"}}, r"Write {'num_events.primary': 2}"),
             ({"descriptor": {"name": 1}}, "'name' is text in the descriptor documents"),
-            ({"uid": "run-0-of"}, r"compared as a whole; db\['run-0-of'\] finds"),
-            ({"uid": {"$in": ["run-0-of"]}}, r"db\['run-0-of'\] finds"),
-            ({"uid": "run"}, r"uid={'\$regex': '\^run'} finds runs"),
+            ({"uid": "run-0-of"}, r"compared as a whole.* uid, use db\['run-0-of'\]"),
+            ({"uid": {"$in": ["run-0-of"]}}, r"use db\['run-0-of'\]"),
+            ({"uid": "run"}, r"find runs .* use uid={'\$regex': '\^run'}"),
             ({"uid": 7}, "'uid' is text"),
             ({"uid": "absent"}, None),
             ({"plan_name": {"$not": {"$regex": "."}}}, None),
@@ -198,7 +206,7 @@ class SearchConformance(Conformance):
     def test_a_search_that_finds_nothing(
         self, searched: Any, query: dict[str, Any], message: str | None
     ) -> None:
-        """With a key that no run has, or a list, it says once what may have been meant."""
+        """A search for an unknown key, or a list, warns once of what may have been meant."""
         if message is None:
             assert not _told(lambda: list(searched(**query)))
             return
@@ -209,7 +217,7 @@ class SearchConformance(Conformance):
             assert not _told(lambda way=way: way(searched(**query)))
 
     def test_runs_made_of_a_run(self, searched: Any) -> None:
-        """By its uid, or what is shown of it; a mapping and a key below are as they were."""
+        """Derived runs are found by a uid or a part of it; mappings and keys below match too."""
         origin: dict[str, Any] = {"derived_from": "run-2-of-these"}
         insert_all(searched, make_run(1, uid="text-as-origin", time=9800.0, **origin))
         for part in ("run-0-of-these", "run-0-of", "run-0"):
@@ -225,7 +233,7 @@ class SearchConformance(Conformance):
         assert "derived_from='run-0-of'" in repr(searched(derived_from="run-0-of"))
 
     def test_what_is_found_is_not_warned_of(self, searched: Any) -> None:
-        """A list that is one, an empty slice, a store without runs."""
+        """No warning is given for a list that is stored as such, nor for an empty slice."""
         insert_all(searched, make_run(1, motors=["a", "b"]))
         assert not _told(lambda: list(searched(motors=["a", "b"])))
         assert not _told(lambda: list(searched(plan_name="scan")[5:]))
@@ -233,18 +241,28 @@ class SearchConformance(Conformance):
         assert "'plan_name'" in _told(lambda: list(searched(plan_nam="scan")[:5]))
 
     def test_a_new_run_brings_new_keys(self, searched: Any) -> None:
-        """What was looked at before is looked at again when there is another run."""
+        """Known keys are read again when there is another run."""
         assert "'mood'" in _told(lambda: len(searched(mood="bad")))
         assert "'moon'" in _told(lambda: len(searched(moon="full")))
         insert_all(searched, make_run(1, sun="bright"))
         assert not _told(lambda: len(searched(sun="dark")))
 
     def test_without_runs_nothing_is_said(self, broker: Any) -> None:
-        """There is no nearest key."""
+        """There is no nearest key in a store without runs, so no warning is given."""
         assert not _told(lambda: len(broker(plan_nam="scan", data_key="det", exit_status="fail")))
 
+    def test_a_number_as_text_is_no_scan_id(self, searched: Any) -> None:
+        """Nor an offset; the error says what to write. Nor is sealing no run a success."""
+        for text in ("3", "-1"):
+            with pytest.raises(RunNotFound, match=rf"a number: db\[{text}\]"):
+                searched[text]
+        for ask in (searched.seal, searched.peek):
+            with pytest.raises(RunNotFound, match="no run has the uid 'run-9-of-these'"):
+                ask("run-9-of-these")
+        assert searched.seal("run-3") >= 0
+
     def test_runs_in_a_broker(self, searched: Any) -> None:
-        """``key in db`` is whether ``db[key]`` is found."""
+        """``key in db`` returns whether ``db[key]`` finds a run."""
         header = searched["run-1-of-these"]
         searched.add_filter(plan_name="count")  # narrows searches, not uids
         for key in (header, header.uid, "run-1", header.start, 1, 0, -1, "derived-of-0"):
@@ -260,7 +278,7 @@ class SearchConformance(Conformance):
                 key in searched  # noqa: B015
 
     def test_runs_in_results(self, searched: Any) -> None:
-        """By uid and prefix, as in a broker; a number is a place."""
+        """Results have runs by uid and prefix, as a broker has; a number is a position."""
         counts = searched(plan_name="count")
         assert counts["run-2-of-these"].uid == counts["run-2"].uid == "run-2-of-these"
         assert counts[0].uid == "derived-of-0"
@@ -279,7 +297,7 @@ class SearchConformance(Conformance):
             1 in counts  # noqa: B015
 
     def test_results_are_narrowed(self, searched: Any) -> None:
-        """By calls, and by others; a slice by what it has."""
+        """Results are narrowed by calls and by other results; a slice by its own runs."""
         silver = searched(**{"sample.name": "Ag"})
         scans = searched(plan_name="scan")
         assert _uids(silver(plan_name="scan")) == ["run-3-of-these", "run-1-of-these"]
@@ -296,7 +314,7 @@ class SearchConformance(Conformance):
             silver & ["run-0-of-these"]
 
     def test_filters_are_shown(self, searched: Any) -> None:
-        """In the repr of the broker, and once in those of results."""
+        """Filters are in the repr of the broker, and once in those of results."""
         assert "filtered" not in repr(searched)
         searched.add_filter(plan_name="scan", derived=False)
         searched.add_filter(since=1500)
@@ -307,7 +325,7 @@ class SearchConformance(Conformance):
         assert "filtered" not in repr(searched)
 
     def test_fields_in_the_place_of_a_stream(self, searched: Any) -> None:
-        """The message says ``fields=``."""
+        """The message proposes ``fields=``."""
         header, results = searched["run-1-of-these"], searched(scan_id=1)
         for view in (header.table, header.dataset, results.table, results.dataset):
             with pytest.raises(StreamNotFound, match=r"given as fields=\['det'\]"):
@@ -319,7 +337,7 @@ class SearchConformance(Conformance):
             header.table("absent")
 
     def test_derived_runs_are_marked(self, searched: Any) -> None:
-        """In reprs of headers and results; raw runs are as they were."""
+        """Reprs of headers and results mark derived runs; those of raw runs are unchanged."""
         derived, raw = searched["derived-of-0"], searched["run-0-of-these"]
         assert "derived_from='run-0-of'" in repr(derived)
         assert "run-0-of" in derived._repr_html_()
@@ -334,7 +352,7 @@ class SearchConformance(Conformance):
         assert ", derived" not in repr(rest)
 
     def test_a_scan_id_means_the_raw_run(self, searched: Any) -> None:
-        """Runs made of it may repeat it; one that only they have is theirs."""
+        """Derived runs may repeat the scan_id; one that only they have finds them."""
         assert searched(scan_id=0)[0].uid == "derived-of-0"
         assert searched[0].uid == "run-0-of-these"
         start = {**searched["derived-of-0"].start, "uid": "derived-again", "scan_id": 55}
@@ -343,7 +361,7 @@ class SearchConformance(Conformance):
         assert searched[-1].uid == searched()[0].uid == "derived-again"
 
     def test_event_sources_are_a_sequence(self, broker: Any) -> None:
-        """In order, each with a name, and found by it."""
+        """Event sources are in order, and each is found by its name."""
         sources = broker.event_sources
         assert list(sources) == [sources[place] for place in range(len(sources))]
         for source in sources:

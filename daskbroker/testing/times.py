@@ -85,7 +85,7 @@ class TimeConformance(Conformance):
         ("zone", "size"), [("UTC", "64 MiB"), ("Europe/Berlin", 1), ("Asia/Tokyo", "64 MiB")]
     )
     def test_a_time_index_is_that_of_pandas(self, broker: Any, zone: str, size: Any) -> None:
-        """Of one run and of many that overlap, sealed and not, whatever zone the broker has."""
+        """The index agrees for one run and for overlapping ones, sealed and not, in any zone."""
         broker.timezone = zone
         rng = np.random.default_rng(len(zone))
         with dask.config.set({"daskbroker.partition-size": size}):
@@ -102,7 +102,7 @@ class TimeConformance(Conformance):
             check_time_index(broker[-1].table()[["time", "x", "n"]], rng)
 
     def test_rows_that_are_not_shown_do_not_widen_a_time_index(self, broker: Any) -> None:
-        """Those of events that were taken again after a rewind."""
+        """Rows that a rewind has replaced do not count."""
         builder = RunBuilder(time=1.76e9)
         descriptor = builder.descriptor({"x": 0.5, "n": 1})
         for row, number in enumerate([1, 2, 3, 1, 2, 3, 4]):
@@ -126,7 +126,7 @@ class TimeConformance(Conformance):
             assert [doc["time"] for name, doc in stream if name == "event"] == times
 
     def test_a_lazy_table_in_another_zone_is_refused(self, broker: Any) -> None:
-        """The error shows the way, and that way leads there."""
+        """The error says what to write, and that works."""
         broker.timezone = "Asia/Tokyo"
         insert_all(broker, make_run(3))
         for ask in (
@@ -144,7 +144,7 @@ class TimeConformance(Conformance):
         assert (frame["time"] == table.compute()["time"]).all()
 
     def test_a_time_that_no_calendar_has(self, broker: Any) -> None:
-        """It costs itself: it is NaT in a table, and shown as it is."""
+        """Only that time is affected: it is NaT in a table, and shown as it is."""
         builder = RunBuilder(time=1.76e9)
         descriptor = builder.descriptor({"n": 1})
         for number, time in enumerate([1.76e9, 1e300, 1.76e12, -1e300, 1.76e9 + 2]):
@@ -174,7 +174,7 @@ class TimeConformance(Conformance):
         ids=str,
     )
     def test_what_is_shown_is_found(self, broker: Any, time: float, shown: str) -> None:
-        """Whatever the time of a start document is, lists hold it and searches find it."""
+        """Lists show a start document with any time, and searches find it."""
         broker.timezone = "Europe/Berlin"
         insert_all(broker, make_run(1, uid="early", time=-2e300))
         insert_all(broker, make_run(1, uid="it", time=time))
@@ -190,7 +190,7 @@ class TimeConformance(Conformance):
         repr(found), found._repr_html_()
 
     def test_since_and_until_are_shown_in_the_zone(self, broker: Any) -> None:
-        """Results say in which zone they read what was typed."""
+        """Results show the zone in which the given times were read."""
         broker.timezone = "Europe/Berlin"
         shown = repr(broker(since="2026-11-26", until="2026-11-26 12:00"))
         assert "since='2026-11-26 00:00:00+01:00'" in shown

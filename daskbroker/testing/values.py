@@ -86,7 +86,7 @@ class ValueConformance(Conformance):
         assert len(broker(full=str(TOKEN))) == 1
 
     def test_they_have_a_form_in_json(self, broker: Any, tmp_path: Any) -> None:
-        """That of MongoDB's Extended JSON."""
+        """Bytes and UUIDs have the form of MongoDB's Extended JSON."""
         documents = run_of_bytes()
         insert_all(broker, documents)
         lines = export_jsonl(broker[documents[0][1]["uid"]], tmp_path).read_text().splitlines()
@@ -97,7 +97,7 @@ class ValueConformance(Conformance):
         }
 
     def test_they_are_ingested_from_json(self, broker: Any, tmp_path: Any) -> None:
-        """A mapping of a user that looks like the form of a UUID, but is none, stays one."""
+        """A mapping that only looks like the form of a UUID stays a mapping."""
         documents = run_of_bytes()
         insert_all(broker, documents)
         path = export_jsonl(broker[documents[0][1]["uid"]], tmp_path)

@@ -24,7 +24,7 @@ from .runs import Run
 __all__ = ["BrokerCatalog", "tree"]
 
 CATALOG_SPEC = Spec("CatalogOfBlueskyRuns", version="3.0")
-MOST_REMEMBERED = 64
+MOST_OPEN = 64
 """Maximum number of ended runs that are kept open, with their plans."""
 BY_TIME = {"", "_", "time", "start.time"}
 """Sorting keys that mean the order of the store."""
@@ -47,7 +47,7 @@ def tree(place: str, metadata: Mapping[str, Any] | None = None) -> BrokerCatalog
 class OpenRuns:
     """Cache of the most recently used runs; runs in progress are not kept. Thread-safe."""
 
-    def __init__(self, most: int = MOST_REMEMBERED) -> None:
+    def __init__(self, most: int = MOST_OPEN) -> None:
         self._most = most
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._lock = threading.Lock()

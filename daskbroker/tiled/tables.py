@@ -17,6 +17,7 @@ from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.table import TableStructure
 from tiled.utils import safe_json_dump
 
+from ..core.clock import is_zoned
 from ..core.errors import DaskbrokerError
 from ..core.json_text import to_json
 from .folders import refuse
@@ -123,7 +124,7 @@ def _cells(column: pd.Series) -> pd.Series:
 
     If Arrow cannot hold the lists of a column in one type, its cells become JSON text.
     """
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
+    if is_zoned(column.dtype):
         return column.astype("int64") / MICROSECONDS
     if column.dtype != object:
         return column

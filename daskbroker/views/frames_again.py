@@ -15,7 +15,7 @@ from ..assets.filling.filling import Filling, Target
 from ..core.chunks import ChunkPlan
 from ..core.external import stream_keys
 from ..core.layouts import EVENT, encode_rows, iter_rows
-from ..core.planning import PlanBuilder, with_chunks
+from ..core.plan_builder import PlanBuilder, with_chunks
 
 __all__ = ["with_rows_for_frames"]
 

@@ -14,13 +14,13 @@ from ..assets.shapes import Declared, Mismatch, is_open
 from ..core.chunks import ChunkPlan
 from ..core.errors import BadQuery, FieldNotFound
 from ..core.external import external_keys
-from ..core.listing import listed
+from ..core.name_lists import listed
 from ..core.run_plan import RunPlan
 
 __all__ = ["check_asked", "check_fill_names", "common_cells", "for_keys", "with_rules"]
 
 
-def check_asked(missing: Any, fill_value: Any, fill: bool) -> None:
+def check_asked(missing: Any, fill_value: Any, *, fill: bool) -> None:
     """Check ``missing=`` and ``fill_value=`` before anything is planned.
 
     Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from .rows import Duplicates
 if TYPE_CHECKING:
     from ..assets.access import FileAccess
     from ..assets.filling.filling import Filling
-    from .table.opening import Runs
+    from .table.lazy_table import Runs
 
 __all__ = ["Errors", "ViewOptions"]
 
@@ -38,8 +38,8 @@ class ViewOptions:
     ------
     BadQuery
         If `timezone` is not UTC (a table can have another one only once it is computed), if
-        `errors` or `peek` is not known, if `missing` or `fill_value` is not valid, or if `grid`
-        and `index` are both given.
+        `errors` or `peek` is not known, if `missing` or `fill_value` is not valid, if `dtypes` or
+        `roi` is no mapping, or if `grid` and `index` are both given.
     """
 
     fields: Any = None
@@ -59,12 +59,18 @@ class ViewOptions:
     index: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.fields, Iterator):  # it is gone through more than once
+            object.__setattr__(self, "fields", list(self.fields))
         utc_only(self.timezone)
-        check_asked(self.missing, self.fill_value, self.fill)
+        check_asked(self.missing, self.fill_value, fill=self.fill)
         if self.peek not in (None, True, False, "each"):
             raise BadQuery(f"peek must be True, False, 'each' or None, not {self.peek!r}")
         if self.errors not in ("raise", "skip"):
             raise BadQuery(f"errors must be 'raise' or 'skip', not {self.errors!r}")
+        for name, example in (("dtypes", "'uint16'"), ("roi", "np.s_[10:20, :]")):
+            asked = getattr(self, name)
+            if asked is not None and not isinstance(asked, Mapping):
+                raise BadQuery(f"{name} goes by variable, {{'img': {example}}}, not {asked!r:.100}")
         if self.grid and self.index is not None:
             raise BadQuery("grid=True and index= exclude each other; give one of them")
 

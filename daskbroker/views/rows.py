@@ -1,7 +1,7 @@
 """Order of a stream's rows over its chunks, and which of them a table shows.
 
 Rows are in the order of ``seq_num``. A scan that was rewound has some ``seq_num`` more than
-once; a table shows the latest row of each, or all. To decide that, chunks whose ranges of
+once; a table shows the latest row of each by time, or all. To decide that, chunks whose ranges of
 ``seq_num`` overlap are read together, as one group; every other chunk is a group of its own.
 """
 
@@ -22,9 +22,11 @@ __all__ = [
     "coalesce",
     "cut_groups",
     "group_rows",
+    "in_order",
     "keep",
     "later_counts",
     "later_of",
+    "seq_and_times",
 ]
 
 Duplicates = Literal["last", "all"]
@@ -180,12 +182,21 @@ def _overlapping(plan: ChunkPlan, uids: Sequence[str]) -> tuple[np.ndarray, np.n
     return order, begins, run_of[begins]
 
 
-def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
-    """Return the positions of the rows to show, sorted by ``seq_num``.
+def in_order(seq: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return the positions of rows sorted by ``seq_num``, then by time, then as they are stored.
+
+    Rows with one ``seq_num`` are told apart by time, as not every store keeps the order in which
+    events were inserted. A row without a time (NaN) is later than those that have one.
+    """
+    return np.lexsort((times, seq))  # stable
+
+
+def keep(seq: np.ndarray, times: np.ndarray, duplicates: Duplicates) -> np.ndarray:
+    """Return the positions of the rows to show, in the order of :func:`in_order`.
 
     With ``duplicates="last"``, only the latest row of each ``seq_num`` is among them.
     """
-    order = np.argsort(seq, kind="stable")
+    order = in_order(seq, times)
     if duplicates == "all" or len(seq) == 0:
         return order
     ordered = seq[order]
@@ -193,7 +204,7 @@ def keep(seq: np.ndarray, duplicates: Duplicates) -> np.ndarray:
     return order[last]
 
 
-def later_counts(owners: np.ndarray, seq: np.ndarray) -> np.ndarray | None:
+def later_counts(owners: np.ndarray, seq: np.ndarray, times: np.ndarray) -> np.ndarray | None:
     """Count for each row the later rows with the same owner and ``seq_num``.
 
     Returns
@@ -201,7 +212,7 @@ def later_counts(owners: np.ndarray, seq: np.ndarray) -> np.ndarray | None:
     ndarray of int64 or None
         One count per row; None if all counts are 0.
     """
-    order = np.lexsort((seq, owners))  # stable
+    order = np.lexsort((times, seq, owners))  # stable
     ends = np.append((np.diff(seq[order]) != 0) | (np.diff(owners[order]) != 0), True)
     if ends.all():
         return None
@@ -215,20 +226,29 @@ def later_counts(owners: np.ndarray, seq: np.ndarray) -> np.ndarray | None:
 def later_of(plan: ChunkPlan, places: Sequence[int]) -> dict[int, np.ndarray]:
     """Return the :func:`later_counts` of some chunks of one descriptor, by position in the plan.
 
-    ``seq_num`` is read only if the plan does not exclude repeated values. The result is empty
-    if no value is repeated.
+    ``seq_num`` and ``time`` are read only if the plan does not exclude repeated values. The result
+    is empty if no value is repeated.
     """
     records = plan.records[list(places)]
     highest = np.maximum.accumulate(records["seq_max"])
     apart = (records["seq_min"][1:] > highest[:-1]).all()
     if apart and (records["distinct"] == records["rows"]).all():
         return {}
-    read = [plan.read(place, ["seq_num"]).column(0).to_numpy() for place in places]
-    seq = np.concatenate(read)
-    later = later_counts(np.zeros(len(seq), np.int64), seq)
+    seq, times = seq_and_times(plan, places)
+    later = later_counts(np.zeros(len(seq), np.int64), seq, times)
     if later is None:
         return {}
-    return dict(zip(places, np.split(later, np.cumsum([len(one) for one in read])[:-1])))
+    return dict(zip(places, np.split(later, np.cumsum(records["rows"])[:-1])))
+
+
+def seq_and_times(plan: ChunkPlan, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Read ``seq_num`` and time of all rows of some chunks, in the order of the chunks."""
+    read = [plan.read(place, ["seq_num", "time"]) for place in places]
+    seq, times = (
+        np.concatenate([table.column(name).to_numpy() for table in read])
+        for name in ("seq_num", "time")
+    )
+    return seq, times
 
 
 def cut_groups(groups: Sequence[RowGroup], target: int) -> list[RowGroup]:

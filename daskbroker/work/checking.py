@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from ..assets.access import FileAccess
 from ..assets.files.resolving import resolve
+from ..assets.filling.contents import CellContents
 from ..assets.filling.events import BLOCK_BYTES
 from ..assets.filling.filling import Filling, Target
-from ..assets.filling.held import Held
-from ..assets.references.locating import Found, ReferenceMissing, References
+from ..assets.references.locating import CellsOfResource, ReferenceMissing, References
 from ..assets.shapes import Declared
 from ..broker import DataBroker
 from ..core.damage import Damage
@@ -163,20 +163,20 @@ class Check(Iterator[Damage]):
     ) -> list[Damage]:
         """Return the damages of a run, up to :data:`MOST`, and a note if there are more."""
         with dask.config.set({"daskbroker.verify": "always"}):
-            found = list(islice(self._look(sources, checked, count), MOST + 1))
+            found = list(islice(self._look(sources, checked, count=count), MOST + 1))
         if len(found) > MOST:
             found[MOST] = Damage(f"more than {MOST:,} things are damaged", checked.uid)
         return found
 
     def _look(
-        self, sources: Iterable[EventSource], checked: CheckedHeader, count: bool
+        self, sources: Iterable[EventSource], checked: CheckedHeader, *, count: bool
     ) -> Iterator[Damage]:
         run = str(checked.uid)
         for source in sources:
             try:
                 plan = plan_for_check(source.store, run)
                 yield from plan.damages
-                more = _References(plan, checked.stop, source.files if self._files else None)
+                more = _References(plan, checked.stop, files=source.files if self._files else None)
                 for one in check_chunks(source.store, plan, more.look):
                     if isinstance(one, Damage):
                         yield one
@@ -216,7 +216,7 @@ class _References:
     """Lookup of everything that the chunks of one run refer to."""
 
     def __init__(
-        self, plan: CheckedPlan, stop: Mapping[str, object] | None, files: FileAccess | None
+        self, plan: CheckedPlan, stop: Mapping[str, object] | None, *, files: FileAccess | None
     ) -> None:
         self._plan = plan
         self._stopped = stop is not None
@@ -226,12 +226,12 @@ class _References:
         self._unreadable: set[tuple[str, str | None]] = set()
 
     def look(
-        self, layout: Layout, owner: Document, table: pa.Table, near: float
+        self, layout: Layout, owner: Document, table: pa.Table, run_fraction: float
     ) -> Iterator[Damage]:
         """Yield the damages of resources, datums and files that the rows of a chunk refer to."""
         if layout is EVENT:
             for key in external_keys(owner):
-                yield from self._look_at_cells(Target.of(owner, key), table, near)
+                yield from self._look_at_cells(Target.of(owner, key), table, run_fraction)
         elif layout in (RESOURCE, STREAM_RESOURCE):
             for doc in decode_rows(layout, table, ""):
                 damage = check_document(layout.kind, doc)
@@ -263,7 +263,9 @@ class _References:
 
     # -- cells -------------------------------------------------------------------------------
 
-    def _look_at_cells(self, target: Target, table: pa.Table, near: float) -> Iterator[Damage]:
+    def _look_at_cells(
+        self, target: Target, table: pa.Table, run_fraction: float
+    ) -> Iterator[Damage]:
         if self._references is None:
             return
         if is_stream_key(target.claim) and not self._stopped:
@@ -273,20 +275,27 @@ class _References:
             size = max(1, Declared.of([target.claim]).cell_bytes)
             rows = max(1, min(rows, BLOCK_BYTES // size))
         for begin in range(0, table.num_rows, rows):
-            held = Held.of_table(table, target.key, slice(begin, begin + rows))
-            yield from self._look_at_block(target, held, near)
+            contents = CellContents.of_table(table, target.key, slice(begin, begin + rows))
+            yield from self._look_at_block(target, contents, run_fraction)
 
-    def _look_at_block(self, target: Target, held: Held, near: float) -> Iterator[Damage]:
+    def _look_at_block(
+        self, target: Target, contents: CellContents, run_fraction: float
+    ) -> Iterator[Damage]:
         assert self._references is not None
         try:
-            for found, part in _parts(self._references, target, held, near):
+            for found, part in _parts(self._references, target, contents, run_fraction):
                 if self._filling is not None:
-                    yield from self._look_at_file(self._filling, target, found, part, near)
+                    yield from self._look_at_file(self._filling, target, found, part, run_fraction)
         except ReferenceMissing as error:
             yield Damage(str(error), key=target.key)
 
     def _look_at_file(
-        self, filling: Filling, target: Target, found: Found, held: Held, near: float
+        self,
+        filling: Filling,
+        target: Target,
+        found: CellsOfResource,
+        contents: CellContents,
+        run_fraction: float,
     ) -> Iterator[Damage]:
         """Read what some events refer to in one resource; each file is reported once for a key."""
         path = None
@@ -299,7 +308,7 @@ class _References:
                 where=target.where,
             ).path
             if (target.key, path) not in self._unreadable:
-                filling.cells(target, held, near)
+                filling.cells(target, contents, run_fraction)
         except (FillError, OSError, MemoryError) as error:
             if (target.key, path) not in self._unreadable:
                 yield Damage(told(error), stream=target.stream, key=target.key, path=path)
@@ -307,18 +316,18 @@ class _References:
 
 
 def _parts(
-    references: References, target: Target, held: Held, near: float
-) -> Iterator[tuple[Found, Held]]:
+    references: References, target: Target, contents: CellContents, run_fraction: float
+) -> Iterator[tuple[CellsOfResource, CellContents]]:
     """Yield each resource that events refer to, with the events that refer to it."""
     none = np.zeros(0, np.int64)
     empty = pa.array([], pa.string())
-    if len(held.references):
-        for found in references.find(held.references, near):
-            taken = held.references.take(pa.array(found.places))
-            seq_nums = held.seq_nums[held.referring[found.places]]
-            yield found, Held(seq_nums, taken, np.arange(len(taken)), [], none, none)
-    if len(held.bare) and is_stream_key(target.claim):
-        seq_nums = held.seq_nums[held.bare]
+    if len(contents.references):
+        for found in references.find(contents.references, run_fraction):
+            taken = contents.references.take(pa.array(found.places))
+            seq_nums = contents.seq_nums[contents.referring[found.places]]
+            yield found, CellContents(seq_nums, taken, np.arange(len(taken)), [], none, none)
+    if len(contents.bare) and is_stream_key(target.claim):
+        seq_nums = contents.seq_nums[contents.bare]
         for found in references.find_frames(target.descriptor, target.key, seq_nums):
             some = seq_nums[found.places]
-            yield found, Held(some, empty, none, [], none, np.arange(len(some)))
+            yield found, CellContents(some, empty, none, [], none, np.arange(len(some)))

@@ -127,7 +127,7 @@ def copy(
                 transfer = transfers.setdefault(id(run.db), FileTransfer(Path(files), run.db.files))
             try:
                 header = run.as_now()
-                if _is_there(header, into, verify, transfer):
+                if _is_there(header, into, verify=verify, transfer=transfer):
                     report.skipped.append(run.uid)
                 else:
                     report.documents += _copy_run(header, into, progress, transfer)
@@ -178,7 +178,7 @@ def _to_give(header: Header, transfer: FileTransfer | None) -> Iterator[Named]:
 
 
 def _is_there(
-    header: Header, into: DataBroker, verify: bool, transfer: FileTransfer | None
+    header: Header, into: DataBroker, *, verify: bool, transfer: FileTransfer | None
 ) -> bool:
     """Return whether a run is complete in the other broker.
 

@@ -111,7 +111,10 @@ class Inbox:
         if unread:
             kept = file.path.with_suffix(".refused")
             logger.error(
-                "%s: its last %d bytes cannot be read; kept as %s", file.path, unread, kept
+                "the last %d bytes of the spool %s cannot be read; it is kept as %s",
+                unread,
+                file.path,
+                kept,
             )
             file.path.rename(kept)
         file.close(remove=not unread)

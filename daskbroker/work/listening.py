@@ -17,7 +17,7 @@ from ..broker import DataBroker
 from ..core.errors import ConfigError, DaskbrokerError, StoreError
 from .inbox import Inbox
 from .messages import SERIALIZERS, BadMessage, decoded
-from .taking import Taker
+from .tolerant_insert import TolerantInserter
 
 if TYPE_CHECKING:
     import zmq
@@ -104,7 +104,7 @@ class Listener:
         self._malformed = 0
         name = "listen-" + hashlib.sha256(str(broker.uri).encode()).hexdigest()[:12]
         refused = f"refused-{name}-{time.strftime('%Y%m%dT%H%M%S')}.jsonl"
-        self._taker = Taker(broker, spool / refused, warn, self._wait)
+        self._inserter = TolerantInserter(broker, spool / refused, warn, self._wait)
         self._inbox = Inbox(spool, name)
 
     def stop(self) -> None:
@@ -140,13 +140,13 @@ class Listener:
             self._ended.set()
             receiving.join()
             waiting = self._inbox.close()
-        self._taker.count_events(at_once=not waiting)
+        self._inserter.count_events(at_once=not waiting)
         for path in waiting:
-            self._warn(f"documents wait in {path}; the next daskbroker listen inserts them")
+            self._warn(f"documents wait in {path}; run daskbroker listen again to insert them")
         if self._malformed > 1:
-            self._warn(f"{self._malformed:,} messages held no document, and are lost")
-        for uid in self._taker.open_runs:
-            self._warn(f"run {uid} has no stop yet; what is published from now on is not received")
+            self._warn(f"{self._malformed:,} messages held no document and are lost")
+        for uid in self._inserter.open_runs:
+            self._warn(f"run {uid} has no stop yet; its documents are not received from now on")
         return not waiting
 
     # -- receiving ---------------------------------------------------------------------------
@@ -206,8 +206,8 @@ class Listener:
             self._tell(f"connected to {self._endpoint}")
         elif event == zmq.EVENT_DISCONNECTED and not self._ended.is_set():
             self._warn(
-                f"the connection to {self._endpoint} is lost; what is published until it is there "
-                "again is not received"
+                f"the connection to {self._endpoint} is lost; documents published before it is "
+                "restored are not received"
             )
 
     def _put(self, message: bytes) -> None:
@@ -220,7 +220,7 @@ class Listener:
                 return
             except DaskbrokerError as error:
                 if not told:
-                    self._warn(f"the spool takes nothing, messages wait in memory: {error}")
+                    self._warn(f"the spool cannot be written, and messages wait in memory: {error}")
                 told = True
                 if self._ended.wait(1.0):
                     self._warn(f"a message of {len(message):,} bytes is lost: {error}")
@@ -241,7 +241,7 @@ class Listener:
                 self._inbox.drop()
             elif received:
                 return
-            self._taker.count_events()
+            self._inserter.count_events()
 
     def _insert(self, record: bytes) -> None:
         serializer, _, message = record.partition(b" ")
@@ -250,9 +250,12 @@ class Listener:
         except BadMessage as error:
             self._malformed += 1
             if self._malformed == 1:
-                self._warn(f"a message holds no document; more of them are counted: {error}")
+                self._warn(
+                    "a message holds no document and is lost; further ones are only "
+                    f"counted: {error}"
+                )
             return
-        if found is not None and self._taker.take(*found):
+        if found is not None and self._inserter.insert(*found):
             self._taken(*found)
 
     def _document(self, message: bytes, serializer: str) -> Message | None:

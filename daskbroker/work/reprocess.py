@@ -162,7 +162,9 @@ def reprocess(
             extra = (into,) if inserting else ()
             return pool.submit(recipe.shown, task, recipe, replace(job, run=run), *extra)
 
-        jobs = _jobs(results, recipe, into, unfinished, derived, report, bar)
+        jobs = _jobs(
+            results, recipe, into, unfinished=unfinished, derived=derived, report=report, bar=bar
+        )
         for job, future in as_completed(start, jobs, in_flight or pool.ahead):
             bar.update()
             _note(report, job, future, None if inserting else into)
@@ -219,6 +221,7 @@ def _jobs(
     results: Iterable[Header],
     recipe: _Recipe,
     into: DataBroker,
+    *,
     unfinished: bool,
     derived: bool,
     report: ReprocessReport,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -47,16 +48,30 @@ def filled(place):
     return place
 
 
-def command(*arguments, machine, zone=None):
-    """What a command prints, in a process on a machine of another zone."""
+COMMANDS = """
+import json, sys
+from daskbroker.cli import main
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code
+    print("ended")
+"""
+
+
+def commands(*lines, machine, zone=None):
+    """What some commands print, in a process on a machine of another zone."""
     chosen = {} if zone is None else {"DASK_DASKBROKER__TIMEZONE": zone}
     done = subprocess.run(
-        [sys.executable, "-m", "daskbroker", *map(str, arguments)],
+        [sys.executable, "-c", COMMANDS, json.dumps([[*map(str, line)] for line in lines])],
         env={**os.environ, "COLUMNS": "200", "TZ": machine, **chosen},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.split("ended\n")[:-1]
 
 
 def uids(printed):
@@ -77,13 +92,14 @@ def test_what_ls_shows_on_a_day_is_what_it_finds_of_it(
 ):
     """In real processes, on machines of several zones."""
     store = embedded_store
-    where = {"machine": machine, "zone": zone}
-    lines = command("ls", "--db", store, **where).splitlines()[1:]
+    ls = ("ls", "--db", store)
+    day = ("--since", "2026-11-26", "--until", "2026-11-26")
+    everything, found = commands(ls, (*ls, *day), machine=machine, zone=zone)
+    lines = everything.splitlines()[1:]
     shown = {line.split()[-1]: SHOWN.search(line)[0] for line in lines}
     assert {time[-6:] for time in shown.values()} == {offset}
     assert [uid for uid, time in shown.items() if time.startswith("2026-11-26")] == on_the_26th
-    day = ("--since", "2026-11-26", "--until", "2026-11-26")
-    assert uids(command("ls", "--db", store, *day, **where)) == on_the_26th
+    assert uids(found) == on_the_26th
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from daskbroker.core.errors import ConfigError
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.mongod import Mongod
-from daskbroker.work import taking
+from daskbroker.work import tolerant_insert
 from daskbroker.work.ingest import ingest
 from daskbroker.work.listening import Listener
-from daskbroker.work.taking import Taker
+from daskbroker.work.tolerant_insert import TolerantInserter
 
 PROXY = """
 import sys
@@ -228,9 +228,11 @@ def test_who_begins_in_mid_run_tells_what_lacks(wire, tmp_path):
     listener.wait_for("restarted-abcdef is incomplete")
     status, lines = listener.end()
     assert status == 0
-    assert "it has 4 of 6 events of primary" in lines
-    assert lines.count("warning: a ") == 2  # of the events' descriptor, and of the stop's run
-    assert "published while this was not listening" in lines
+    assert "4 of 6 events of primary are stored" in lines
+    assert (
+        lines.count(" document is not stored: ") == 2
+    )  # of the events' descriptor, and of the stop's run
+    assert "were published while this listener was not connected" in lines
     with opened(store) as db:
         assert "early-abcdef" not in db
         assert [doc["seq_num"] for name, doc in db["restarted-abcdef"].documents()
@@ -288,7 +290,7 @@ def test_while_the_store_is_away_documents_wait(wire, tmp_path):
         publish(publisher, waited[3:])
         listener.wait_for("documents wait")
         server.start()
-        listener.wait_for("takes documents again")
+        listener.wait_for("accepts inserts again")
         listener.wait_for("waited-a  ended:")
         server.kill()
         listener.lines.clear()
@@ -296,7 +298,7 @@ def test_while_the_store_is_away_documents_wait(wire, tmp_path):
         listener.wait_for("documents wait")
         status, lines = listener.end()
         assert status == 1
-        assert "the next daskbroker listen inserts them" in lines
+        assert "run daskbroker listen again to insert them" in lines
         server.start()
         listener = wire.listen(place)
         listener.wait_for("left-abc  ended:")
@@ -360,15 +362,17 @@ def test_a_connection_that_cannot_be_made_leaves_nothing_open(tmp_path):
 
 def test_problems_are_reported_for_ever(tmp_path, monkeypatch):
     """Also when more are known than are remembered."""
-    monkeypatch.setattr(taking, "MOST_NAMED", 3)
+    monkeypatch.setattr(tolerant_insert, "MOST_NAMED", 3)
     told = []
     with daskbroker.temp() as db:
-        taker = Taker(db, tmp_path / "refused.jsonl", told.append, lambda seconds: False)
+        inserter = TolerantInserter(
+            db, tmp_path / "refused.jsonl", told.append, lambda seconds: False
+        )
         for number in range(8):
             event = {"run_start": f"run{number}", "descriptor": "nosuch", "seq_num": 1, "time": 1.0}
             event |= {"data": {}, "timestamps": {}}
             for uid in ("one", "two"):  # of the second event the reason is known
-                assert not taker.take("event", {**event, "uid": uid})
+                assert not inserter.insert("event", {**event, "uid": uid})
                 assert len(told) == number + 1
             assert f"run{number}" in told[-1]
     assert len((tmp_path / "refused.jsonl").read_text().splitlines()) == 16

@@ -132,7 +132,7 @@ def test_words_of_a_search_on_the_command_line(run, store):
     assert run("ls", "--db", store, 'start={"scan_id": 1}', "since=1970").stdout.count("run-") == 1
     done = run("ls", "--db", store, "scan_di=1")
     assert done.stderr.startswith("daskbroker: warning: no run was found")
-    assert "the nearest there is: 'scan_id'" in done.stderr
+    assert "The nearest known key is 'scan_id'" in done.stderr
     twice = run("ls", "--db", store, "since=1970", "--since", "1980")
     assert "since is given twice: 1970 and '1980'" in twice.stderr
     assert "write full='surf'" in run("ls", "--db", store, "search=surf").stderr

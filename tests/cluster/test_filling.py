@@ -11,7 +11,7 @@ import dask
 import numpy as np
 import pytest
 
-from daskbroker.assets.peek import workers as peek_workers
+from daskbroker.assets.peek import on_workers
 from daskbroker.core.errors import ClaimWarning, FillError
 from daskbroker.testing.base import insert_all
 from daskbroker.testing.claim_runs import LEGACY, claim_run_of_squares, run_of_parts
@@ -114,7 +114,7 @@ def test_files_that_only_workers_see(db, client):
 
 def test_workers_that_have_no_time_to_look(db, client, monkeypatch):
     """Opening does not wait for ever."""
-    monkeypatch.setattr(peek_workers, "SECONDS", 0.5)
+    monkeypatch.setattr(on_workers, "SECONDS", 0.5)
     insert_all(db, claim_run_of_squares())
     db.register_handler("SQUARES", OnWorkers)
     busy = client.map(time.sleep, [4.0] * 4, pure=False)
@@ -137,7 +137,7 @@ def test_workers_warn_the_client_of_frames_in_no_event(db, tmp_path, client):
         while not caught and time.monotonic() < end:
             time.sleep(0.05)
     (message,) = {str(one.message) for one in caught if one.category is ClaimWarning}
-    assert "a.h5': there are 8 frames, and the documents of the run tell of 4" in message
+    assert "a.h5': the file has 8 frames, but the documents of the run refer to 4" in message
 
 
 def test_what_workers_find_to_differ_is_known_to_the_client(db, tmp_path, client):

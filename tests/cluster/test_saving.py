@@ -35,7 +35,7 @@ def scanned(db, tmp_path, client):
     descriptor = run.descriptor({"img": image_claim((1, *SHAPE)), **example})
     resource = run.resource("AD_HDF5", root=str(tmp_path), resource_path="a.h5")
     for number in range(len(data)):
-        at = grid_place(number, (3, 4), True)
+        at = grid_place(number, (3, 4), snaking=True)
         row = {
             "m0": float(at[0]),
             "m1": float(at[1]),
@@ -54,7 +54,7 @@ def test_a_grid_is_read_by_workers(scanned):
     grid = header.dataset(grid=True, chunks={"m0": 1})
     means = grid["img"].mean(("img_dim_0", "img_dim_1", "img_dim_2")).compute()
     for number, frame in enumerate(data):
-        at = dict(zip(("m0", "m1"), grid_place(number, (3, 4), True)))
+        at = dict(zip(("m0", "m1"), grid_place(number, (3, 4), snaking=True)))
         np.testing.assert_allclose(means.isel(at), frame.mean(dtype="f8"), rtol=1e-6)
     assert np.isnan(means.values).sum() == 2
 

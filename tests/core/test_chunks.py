@@ -270,7 +270,7 @@ class Reader(ChunkReader):
     def read_stored(self, key: Any, columns: Sequence[str] | None) -> pa.Table:
         return from_ipc(key[1], columns)
 
-    def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
+    def portable_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
         return [key[1] if isinstance(key, tuple) else key for key in keys]
 
 

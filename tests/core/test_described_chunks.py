@@ -11,7 +11,7 @@ from daskbroker.core.chunks import ChunkReader, to_ipc
 from daskbroker.core.documents import Document
 from daskbroker.core.errors import StoreVersion
 from daskbroker.core.layouts import EVENT, chunk_metadata, encode_rows
-from daskbroker.core.planning import PlanBuilder, describe_chunk
+from daskbroker.core.plan_builder import PlanBuilder, describe_chunk
 
 
 class NoReader(ChunkReader):

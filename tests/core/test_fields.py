@@ -222,3 +222,22 @@ def test_a_sign_that_only_looks_like_a_digit_is_no_place_in_a_list():
     """``isdigit`` is true of "²", which ``int`` refuses."""
     assert _path({"tags": ["hot", "old"]}, "tags.1") == "old"
     assert _path({"tags": ["hot", "old"]}, "tags.²") is None
+
+
+@pytest.mark.parametrize("keys", [("x", "data:x", "ts_x"), ("time", "data:time", "data:data:time")])
+def test_each_column_is_selected_by_its_name(keys):
+    descriptors = [{"data_keys": {key: {} for key in keys}}]
+    for key, name in shown_names(keys).items():
+        assert [field.key for field in select(name, descriptors)] == ["", key]
+
+
+def test_names_of_any_type_in_a_descriptor_are_pruned():
+    """As another program may have stored them."""
+    descriptor = {"uid": "d", "run_start": "r", "data_keys": {"x": {}, "y": {}}}
+    descriptor |= {
+        "object_keys": {"det": ["x", {}, ["y"]]},
+        "hints": {"det": {"fields": [{}, "x"]}},
+    }
+    derived, *_ = derive_descriptor(descriptor, select("x", [descriptor]), {}, None)
+    assert derived["object_keys"] == {"det": ["x"]}
+    assert derived["hints"] == {"det": {"fields": ["x"]}}

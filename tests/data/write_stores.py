@@ -55,7 +55,7 @@ from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.mongodb import database as mongo_database
 from daskbroker.stores.mongodb import sealing
 from daskbroker.stores.spool import file as spool
-from daskbroker.stores.spool import sending
+from daskbroker.stores.spool import sender
 from daskbroker.testing import RunBuilder
 from daskbroker.testing.mongod import mongod
 
@@ -383,7 +383,7 @@ def seal_and_die(uri: str) -> None:
 
 def spool_and_die(uri: str, folder: str, documents: Documents) -> None:
     """Insert into a spool, and be killed before anything of it is sent."""
-    sending.COLLECT_SECONDS = 600.0
+    sender.COLLECT_SECONDS = 600.0
     with dask.config.set({"daskbroker.mongo-spool": folder, "daskbroker.seal-rows": 10**6}):
         insert_and_die(uri, documents)
 

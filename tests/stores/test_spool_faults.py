@@ -15,8 +15,8 @@ import pytest
 
 from daskbroker.core.errors import ConfigError, StoreError, StoreFull, StoreUnavailable
 from daskbroker.stores.spool.file import SpoolFile, left_behind
-from daskbroker.stores.spool.sending import Entry, Sender
-from daskbroker.testing.interrupts import interrupted_calls
+from daskbroker.stores.spool.sender import Entry, Sender
+from daskbroker.testing.interrupts import finalizers_unheard, interrupted_calls
 
 
 def entry(number):
@@ -120,8 +120,7 @@ def test_an_error_of_cutting_off_is_no_error_of_what_comes_after(sender, store, 
     assert killed(sender) == [1, 4]
 
 
-# An interrupt that meets a function called by the collector of garbage is only printed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@finalizers_unheard()
 def test_interrupted_at_any_moment(tmp_path):
     """Signals at random times; what was put is sent, or is found, and other threads go on."""
     for seed in range(40):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ...core.errors import FillError
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ...core.regular import open_regular
 
 __all__ = ["ANYWHERE", "ReadableRoots"]

@@ -13,7 +13,7 @@ from ...core.documents import plain
 from ...core.errors import FillError
 from .readable import ANYWHERE, ReadableRoots
 
-__all__ = ["ResolvedResource", "resolve"]
+__all__ = ["ResolvedResource", "normal_spec", "resolve", "spec_of"]
 
 MIMETYPES = {
     "AD_HDF5_SWMR_STREAM": "application/x-hdf5",
@@ -25,7 +25,7 @@ MIMETYPES = {
 
 @dataclass(frozen=True)
 class ResolvedResource:
-    """What a task carries of a resource: small, picklable, without open files.
+    """Description of a resource for tasks: small, picklable, without open files.
 
     Attributes
     ----------
@@ -62,13 +62,11 @@ class ResolvedResource:
         """
         if len(self.paths) == 1:
             return self.paths[0]
-        in_folder = [p for p in self.paths if os.path.dirname(p) != "/" and _is_in_folder(p)]
+        folders = {path: os.path.dirname(path) for path in self.paths}
+        # The root exists everywhere, so it says nothing of where the file is.
+        in_folder = [p for p, folder in folders.items() if folder != "/" and os.path.isdir(folder)]
         found = [p for p in self.paths if os.path.lexists(p)]
         return [*found, *in_folder, *self.paths][0]
-
-
-def _is_in_folder(path: str) -> bool:
-    return os.path.isdir(os.path.dirname(path))
 
 
 def resolve(
@@ -102,12 +100,14 @@ def resolve(
         If the document has no spec, its uri is malformed or has a scheme other than ``file``, a
         path contains a null character, or a path of Windows is not translated by ``root_map``.
     """
-    is_stream = _is_stream(resource) if stream is None else stream
+    if stream is None:
+        stream = any(key in resource for key in ("uri", "mimetype", "parameters"))
     label = f"{where}: " if where else ""
-    label += f"{'stream_resource' if is_stream else 'resource'} {resource.get('uid')!r}"
-    kwargs = resource.get("parameters") if is_stream else None
-    if kwargs is None:
-        kwargs = resource.get("resource_kwargs") or {}
+    label += f"{'stream_resource' if stream else 'resource'} {resource.get('uid')!r}"
+    name = "parameters" if stream and resource.get("parameters") else "resource_kwargs"
+    kwargs = resource.get(name) or {}
+    if not isinstance(kwargs, Mapping):
+        raise FillError(f"{label}: {name} is no mapping but {kwargs!r:.100}")
     roots = {key: _from_here(os.fspath(folder)) for key, folder in (root_map or {}).items()}
     if resource.get("uri"):
         paths = _paths_of_uri(str(resource["uri"]), roots, label)
@@ -117,26 +117,27 @@ def resolve(
         readable_roots = ReadableRoots.of(readable_roots)
     return ResolvedResource(
         uid=str(resource.get("uid", "")),
-        spec=_spec(resource, is_stream, label),
+        spec=_spec(resource, stream=stream, label=label),
         paths=paths,
         kwargs=plain(dict(kwargs)),
-        stream=is_stream,
-        data_key=str(resource.get("data_key", "")) if is_stream else "",
+        stream=stream,
+        data_key=str(resource.get("data_key", "")) if stream else "",
         readable=readable_roots,
     )
 
 
-def _is_stream(resource: Mapping[str, Any]) -> bool:
-    return any(key in resource for key in ("uri", "mimetype", "parameters"))
-
-
-def _spec(resource: Mapping[str, Any], stream: bool, label: str) -> str:
-    spec = resource.get("mimetype") or resource.get("spec")
+def _spec(resource: Mapping[str, Any], *, stream: bool, label: str) -> str:
+    spec = spec_of(resource)
     if not spec:
         raise FillError(f"{label}: has neither 'spec' nor 'mimetype', so its format is not known")
     if stream and not resource.get("mimetype"):
-        spec = MIMETYPES.get(spec, spec)
-    return normal_spec(spec)
+        return normal_spec(MIMETYPES.get(spec, spec))
+    return spec
+
+
+def spec_of(resource: Mapping[str, Any]) -> str:
+    """Return the mimetype of a resource, or else its spec; "" if it has neither."""
+    return normal_spec(str(resource.get("mimetype") or resource.get("spec") or ""))
 
 
 def normal_spec(spec: str) -> str:
@@ -166,7 +167,7 @@ def _paths_of_uri(uri: str, roots: Mapping[str, str], label: str) -> tuple[str, 
     path = _checked("/" + unquote(rest).lstrip("/"), label)
     windows = bool(PureWindowsPath(path[1:]).drive)
     path = path[1:] if windows else path
-    return (_here(_mapped(path, roots, windows), path, label),)
+    return (_here(_mapped(path, roots, windows=windows), path, label),)
 
 
 # -- root and resource_path ------------------------------------------------------------------
@@ -184,43 +185,43 @@ def _paths_below_root(
     windows = resource.get("path_semantics") == "windows"
     root = _checked(str(resource.get("root") or ""), label)
     tail = _checked(str(resource.get("resource_path") or ""), label)
-    base = _mapped(root, roots, windows)
+    base = _mapped(root, roots, windows=windows)
     drive = bool(windows and PureWindowsPath(tail).drive)
-    posix_tail = _posix(tail, windows)
+    posix_tail = _posix(tail, windows=windows)
     below = os.path.join(base, posix_tail.lstrip("/")) if posix_tail else base
     if not drive and not posix_tail.startswith("/"):
         return (_here(below, root, label),)
-    alone = _here(_mapped(tail, roots, windows), tail, label)
+    alone = _here(_mapped(tail, roots, windows=windows), tail, label)
     if drive or not base:
         return (alone,)
     return tuple(dict.fromkeys((alone, _here(below, root, label))))
 
 
-def _posix(path: str, windows: bool) -> str:
+def _posix(path: str, *, windows: bool) -> str:
     """Return the path with slashes; a trailing one is kept."""
     return path.replace("\\", "/") if windows else path
 
 
-def _mapped(path: str, roots: Mapping[str, str], windows: bool = False) -> str:
+def _mapped(path: str, roots: Mapping[str, str], *, windows: bool = False) -> str:
     """Return the path with its root translated, if a key of ``root_map`` fits."""
     if not roots:
-        return _posix(path, windows)
+        return _posix(path, windows=windows)
     if path in roots:
         return roots[path]
-    parts = _parts(path, windows)
+    parts = _parts(path, windows=windows)
     for key in sorted(roots, key=len, reverse=True):
-        head = _parts(key, windows)
-        if head and _alike(parts[: len(head)], windows) == _alike(head, windows):
-            last = "/" if _posix(path, windows).endswith("/") else ""
+        head = _parts(key, windows=windows)
+        if head and _alike(parts[: len(head)], windows=windows) == _alike(head, windows=windows):
+            last = "/" if _posix(path, windows=windows).endswith("/") else ""
             return os.path.join(roots[key], "/".join(parts[len(head) :]) + last)
-    return _posix(path, windows)
+    return _posix(path, windows=windows)
 
 
-def _parts(path: str, windows: bool) -> tuple[str, ...]:
+def _parts(path: str, *, windows: bool) -> tuple[str, ...]:
     return (PureWindowsPath if windows else PurePosixPath)(path).parts
 
 
-def _alike(parts: tuple[str, ...], windows: bool) -> tuple[str, ...]:
+def _alike(parts: tuple[str, ...], *, windows: bool) -> tuple[str, ...]:
     return tuple(part.casefold() for part in parts) if windows else parts
 
 

@@ -79,6 +79,7 @@ def read_block(
             block = handler.read(datums, roi, declared)
         else:
             block = handler.read(datums, roi)
+        # Handlers of users may return anything; a block of other length would shift the cells.
         if not isinstance(block, (np.ndarray, list)) or len(block) != len(datums):
             raise FillError(
                 f"the handler returned a {type(block).__name__} that is not a block of "
@@ -242,6 +243,7 @@ def _cells(handler: BlockHandler, datums: Datums, data_key: Mapping[str, Any] | 
         shape, dtype = handler.cell_shape(one), handler.cell_dtype(one)
         if shape is None or dtype is None:
             cells.append(_read_cell(handler, one))
+            # The shape is declared, so one cell tells the rest; more would cost as much.
             if Declared.of([data_key or {}]).shape is not None:
                 break
         else:
@@ -280,12 +282,9 @@ def _open(
         cache.discard(key)
         label = f"{where}, " if where else ""
         shown = " or ".join(map(repr, dict.fromkeys((path, *resource.paths))))
-        kind = FrameMissing if _is_missing(error) else FillError
+        is_missing = isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
+        kind = FrameMissing if is_missing else FillError
         raise kind(f"{label}spec {resource.spec!r}, path {shown}: {_reason(error)}") from error
-
-
-def _is_missing(error: Exception) -> bool:
-    return isinstance(error, (FrameMissing, FileNotFoundError, NotADirectoryError))
 
 
 def _reason(error: Exception) -> str:
@@ -305,7 +304,9 @@ def _build(
     data_key: Mapping[str, Any] | None,
 ) -> BlockHandler:
     found = factory.load()
-    made, said = _without_keywords(found)
+    made, said = found, {}
+    if isinstance(found, partial) and not found.args:
+        made, said = found.func, found.keywords
     handler: BlockHandler
     if isinstance(made, type) and issubclass(made, BlockHandler):
         stream = {"data_key": data_key or {}} if resource.stream else {}
@@ -316,10 +317,3 @@ def _build(
         handler = ClassicHandler(found, path, resource.kwargs)
     handler.readable = resource.readable
     return handler
-
-
-def _without_keywords(found: Any) -> tuple[Any, Mapping[str, Any]]:
-    """Return a handler, and the keywords that a :func:`functools.partial` of it has."""
-    if isinstance(found, partial) and not found.args:
-        return found.func, found.keywords
-    return found, {}

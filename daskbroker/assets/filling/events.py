@@ -13,8 +13,8 @@ from ...core.documents import Document
 from ...core.errors import FillError
 from ...core.external import external_keys, is_stream_key
 from ...core.filled import FilledDocument, as_document, read_only
+from .contents import CellContents, FilledBlock
 from .filling import Filling, Target
-from .held import FilledBlock, Held
 
 __all__ = ["events_in_block", "fill_events", "fill_page", "wanted_keys", "with_cells"]
 
@@ -32,7 +32,7 @@ def fill_events(
     descriptor: Mapping[str, Any],
     events: Iterable[Mapping[str, Any]],
     keys: Sequence[str],
-    near: float = 0.0,
+    run_fraction: float = 0.0,
     later: np.ndarray | None = None,
 ) -> Iterator[Document]:
     """Yield events of one descriptor with references replaced by data, lazily and block by block.
@@ -50,10 +50,10 @@ def fill_events(
         The descriptor and its events.
     keys
         External keys to fill.
-    near
+    run_fraction
         Position of the events in the run, from 0 to 1.
     later
-        See :attr:`~.held.Held.later`; one item per event.
+        See :attr:`~.contents.CellContents.later`; one item per event.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def fill_events(
     while block := list(islice(coming, count)):
         own = None if later is None else later[begin : begin + len(block)]
         begin += len(block)
-        yield from _filled_block(filling, targets, block, near, own)
+        yield from _filled_block(filling, targets, block, run_fraction, own)
 
 
 def events_in_block(filling: Filling, targets: Iterable[Target]) -> int:
@@ -80,7 +80,7 @@ def _filled_block(
     filling: Filling,
     targets: Sequence[Target],
     block: list[Mapping[str, Any]],
-    near: float,
+    run_fraction: float,
     later: np.ndarray | None,
 ) -> Iterator[Document]:
     """Yield some events, filled together.
@@ -90,8 +90,8 @@ def _filled_block(
     try:
         found = []
         for target in targets:
-            held = replace(Held.of_events(block, target.key), later=later)
-            found.append((target, held, list(filling.blocks(target, held, near))))
+            contents = replace(CellContents.of_events(block, target.key), later=later)
+            found.append((target, contents, list(filling.blocks(target, contents, run_fraction))))
         filled = list(with_cells(filling, block, found))
     except FillError:
         if len(block) == 1:
@@ -102,13 +102,13 @@ def _filled_block(
     middle = len(block) // 2
     for some in (slice(0, middle), slice(middle, None)):
         own = None if later is None else later[some]
-        yield from _filled_block(filling, targets, block[some], near, own)
+        yield from _filled_block(filling, targets, block[some], run_fraction, own)
 
 
 def with_cells(
     filling: Filling,
     events: Iterable[Mapping[str, Any]],
-    found: Sequence[tuple[Target, Held, Sequence[FilledBlock]]],
+    found: Sequence[tuple[Target, CellContents, Sequence[FilledBlock]]],
 ) -> Iterator[Document]:
     """Yield events with cells in place of references, as :func:`fill_events` does.
 
@@ -132,19 +132,21 @@ LEFT_OUT = object()
 
 
 def _changes(
-    filling: Filling, target: Target, held: Held, blocks: Iterable[FilledBlock]
+    filling: Filling, target: Target, contents: CellContents, blocks: Iterable[FilledBlock]
 ) -> list[Any]:
     """Return the value and ``filled`` of one key for each event.
 
     The item is None if nothing changes, ``LEFT_OUT`` if the event is dropped.
     """
     rule = filling.rule(target)
-    cells, missing = filling.cells_of(target, held, blocks)
-    changes: list[Any] = [None] * len(held)
-    for place, reference in zip(held.referring.tolist(), held.references.to_pylist(), strict=True):
+    cells, missing = filling.cells_of(target, contents, blocks)
+    changes: list[Any] = [None] * len(contents)
+    for place, reference in zip(
+        contents.referring.tolist(), contents.references.to_pylist(), strict=True
+    ):
         changes[place] = read_only(cells[place]), reference
     if is_stream_key(target.claim) or rule.gap == "fill":
-        for place in held.bare.tolist():
+        for place in contents.bare.tolist():
             changes[place] = read_only(cells[place]), True
     for place in missing.tolist() if rule.drops else ():
         changes[place] = LEFT_OUT
@@ -155,6 +157,7 @@ def _changed(event: Mapping[str, Any], values: Mapping[str, tuple[Any, Any] | No
     new = {key: value for key, value in values.items() if value is not None}
     if not new:
         return as_document(event)
+    # The event may be shared with other readers, so it is copied as far as it changes.
     changed = {
         **event,
         "data": {**event["data"], **{key: cell for key, (cell, _) in new.items()}},
@@ -182,8 +185,8 @@ def fill_page(
             }
             for row, seq_num in enumerate(page["seq_num"])
         ]
-        held = Held.of_events(rows, key)
-        changes = _changes(filling, target, held, filling.blocks(target, held))
+        contents = CellContents.of_events(rows, key)
+        changes = _changes(filling, target, contents, filling.blocks(target, contents))
         if not any(change is not None for change in changes):
             continue
         pairs = [

@@ -1,7 +1,7 @@
-"""Find files that have more frames than the events of their run, and tell of them while reading.
+"""Find files that have more frames than the events of their run, and warn of them while reading.
 
-Where files are peeked into, the peek has these frames. Files that nobody has peeked into are
-checked when blocks are read from them, as they are open then.
+If a file was peeked into, the peek has these frames. Other files are checked when blocks are read
+from them, because they are open then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .target import Target
 
 __all__ = ["ADVICE", "extra_frames", "tell_extra_frames"]
 
-ADVICE = "daskbroker.shape-mismatch 'raise' makes that an error, 'keep' says nothing"
+ADVICE = "Set daskbroker.shape-mismatch to 'raise' for an error instead, or to 'keep' for silence"
 """End of a warning about frames in no event."""
 
 MOST_TOLD = 10_000
@@ -35,7 +35,7 @@ MOST_TOLD = 10_000
 _texts: BoundedDict[tuple[str, ...], str] = BoundedDict()
 """Description of the extra frames of each file that was read, "" if it has none."""
 _told: dict[tuple[str, ...], object] = {}
-"""Keys of runs of which this process has warned."""
+"""Keys of runs for which this process has given a warning."""
 
 
 def extra_frames(
@@ -52,7 +52,7 @@ def extra_frames(
     Parameters
     ----------
     target, references
-        What is filled, and the references of its run.
+        Target that is filled, and the references of its run.
     resource, datums
         Resource, and some of its datums.
     frames
@@ -119,7 +119,7 @@ def tell_extra_frames(
         _texts[file] = text
     if text and strict:
         raise FillError(
-            f"{target.where}, {text}; daskbroker.shape-mismatch 'warn' would leave them out"
+            f"{target.where}, {text}. Set daskbroker.shape-mismatch to 'warn' to leave them out"
         )
     this = object()
     if text and _told.setdefault(group, this) is this:  # for the first of several threads

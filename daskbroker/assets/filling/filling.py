@@ -1,7 +1,7 @@
 """Fill external cells: replace references by data, with one read of each file for a block of cells.
 
-A :class:`Filling` is what a task carries: where the references of its runs are, which handlers were
-registered, and where files may be. It holds neither open files nor handlers.
+A task carries a :class:`Filling`: the places of the references of its runs, the registered
+handlers, and where files may be. It holds neither open files nor instances of handlers.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from ..files.resolving import ResolvedResource, normal_spec, resolve
 from ..handlers.contract import Datums
 from ..handlers.registry import Factory, HandlerRegistry
 from ..handlers.stored_frames import CellFrames, NoReference
-from ..references.locating import Found, ReferenceMissing, References
+from ..references.locating import CellsOfResource, ReferenceMissing, References
 from ..regions import Roi
 from ..shapes import (
     Declared,
     cast,
-    check,
+    check_shape,
     fit,
     is_open,
 )
 from .blocks import cell_shape, locate_block, look_at_cells, read_block, touch_block
+from .contents import CellContents, FilledBlock
 from .extra import tell_extra_frames
 from .fitting import (
     as_declared,
@@ -40,7 +41,6 @@ from .fitting import (
     stack_cells,
     values_of_events,
 )
-from .held import FilledBlock, Held
 from .knowledge import Differs, Known, KnownOfRun, UnforeseenCells, cells_text
 from .missing import DEFAULT_RULE, GO_ON, Gathered, Rule, Rules, none_missing
 from .target import Target
@@ -53,7 +53,7 @@ _FOUND_BY_THEMSELVES = HandlerRegistry()
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    """How external cells of some runs are filled, in whatever process.
+    """All that is needed to fill the external cells of some runs, in any process.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Filling:
         cells of files that were not looked into. With ``"warn"``, the default, such cells must
         match the descriptor.
     known
-        What is known of the detector files, by run, descriptor and data key.
+        Knowledge of the detector files, by run, descriptor and data key.
     rules
         Treatment of missing cells by stream and data key, :data:`DEFAULT_RULE` for all others.
     stopped
@@ -140,12 +140,14 @@ class Filling:
 
     # -- which cells there are ---------------------------------------------------------------
 
-    def present(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
+    def present(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> np.ndarray:
         """Return which events have a cell, without reading values if handlers can tell.
 
         Parameters
         ----------
-        target, held, near
+        target, contents, run_fraction
             See :meth:`cells`.
 
         Returns
@@ -153,24 +155,26 @@ class Filling:
         numpy.ndarray
             Booleans, one per event.
         """
-        there = np.zeros(len(held), bool)
-        there[held.valued] = True
+        there = np.zeros(len(contents), bool)
+        there[contents.valued] = True
 
-        def touch(found: Found) -> bool:
+        def touch(found: CellsOfResource) -> bool:
             resource, factory = self.handler(target, found)
             touch_block(resource, factory, found.datums, data_key=target.claim, where=target.where)
             return True
 
-        for places, _ in self._there(target, held, near, touch, strict=False):
+        for places, _ in self._there(target, contents, run_fraction, touch, strict=False):
             there[places] = True
         return there
 
-    def frames(self, target: Target, held: Held, near: float = 0.0) -> CellFrames:
+    def frames(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> CellFrames:
         """Return which bytes of which files hold the cells of some events.
 
         Parameters
         ----------
-        target, held, near
+        target, contents, run_fraction
             See :meth:`cells`.
 
         Raises
@@ -180,15 +184,15 @@ class Filling:
         FillError
             Under the conditions of :meth:`cells`.
         """
-        if len(held.valued):
-            raise NoReference(f"{len(held.valued):,} events have values in place of references")
+        if len(contents.valued):
+            raise NoReference(f"{len(contents.valued):,} events have values in place of references")
         parts = []
-        for found in self._find(target, held, near, True):
+        for found in self._find(target, contents, run_fraction, strict=True):
             resource, factory = self.handler(target, found)
             more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
             parts.append((found.places, locate_block(resource, factory, found.datums, **more)))
             self._tell_extra(target, resource, factory, found.datums)
-        return CellFrames.joined(len(held), parts)
+        return CellFrames.joined(len(contents), parts)
 
     def has_frames_again(self, target: Target) -> bool:
         """Return whether stream_datums claim several frames for an event."""
@@ -202,16 +206,18 @@ class Filling:
 
     # -- cells as they come ------------------------------------------------------------------
 
-    def cells(self, target: Target, held: Held, near: float = 0.0) -> np.ndarray:
+    def cells(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> np.ndarray:
         """Return the cells of some events as in a table: views of one block of each file.
 
         Parameters
         ----------
         target
             Data key and descriptor to fill.
-        held
+        contents
             What the events hold of the key.
-        near
+        run_fraction
             Position of the events in the run, from 0 to 1, to find their datums quickly.
 
         Returns
@@ -227,31 +233,35 @@ class Filling:
             If a cell cannot be filled. The message names run, stream, key and, if there is a file,
             spec and path.
         """
-        cells, missing = self.cells_of(target, held, self.blocks(target, held, near))
+        cells, missing = self.cells_of(
+            target, contents, self.blocks(target, contents, run_fraction)
+        )
         if self.rule(target).drops:
-            none_missing(held, missing, target.where)
+            none_missing(contents, missing, target.where)
         return cells
 
-    def blocks(self, target: Target, held: Held, near: float = 0.0) -> Iterator[FilledBlock]:
+    def blocks(
+        self, target: Target, contents: CellContents, run_fraction: float = 0.0
+    ) -> Iterator[FilledBlock]:
         """Yield the cells of :meth:`cells` file by file, without values that events hold."""
 
-        def read(found: Found) -> Any:
+        def read(found: CellsOfResource) -> Any:
             resource, factory = self.handler(target, found)
             with naming_cells(target.where, resource):
                 block = self._as_shown(target, resource, factory, found.datums)
             self._tell_extra(target, resource, factory, found.datums)
             return block
 
-        yield from self._there(target, held, near, read)
+        yield from self._there(target, contents, run_fraction, read)
 
     def cells_of(
-        self, target: Target, held: Held, blocks: Iterable[FilledBlock]
+        self, target: Target, contents: CellContents, blocks: Iterable[FilledBlock]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what :meth:`cells` does, from blocks already read, and places of missing cells."""
-        out = np.empty(len(held), dtype=object)
-        for place, value in zip(held.valued.tolist(), held.values, strict=True):
+        out = np.empty(len(contents), dtype=object)
+        for place, value in zip(contents.valued.tolist(), contents.values, strict=True):
             out[place] = value
-        gathered = Gathered(held, is_stream_key(target.claim))
+        gathered = Gathered(contents, streamed=is_stream_key(target.claim))
         for places, block in blocks:
             gathered.note(places)
             for place, cell in zip(places.tolist(), block, strict=True):
@@ -279,20 +289,25 @@ class Filling:
         assert declared.shape is not None
         given = cell_shape(resource, factory, datums, **more)
         if given is not None:  # before memory is taken for it
-            check(declared.shape, given)
+            check_shape(declared.shape, given)
         block = read_block(resource, factory, datums, declared=declared.shape, **more)
         return as_declared(block, declared.shape, declared.dtype)
 
     # -- arrays of a variable ----------------------------------------------------------------
 
     def array(
-        self, target: Target, held: Held, declared: Declared, roi: Roi = (), near: float = 0.0
+        self,
+        target: Target,
+        contents: CellContents,
+        declared: Declared,
+        roi: Roi = (),
+        run_fraction: float = 0.0,
     ) -> np.ndarray:
         """Return one region of the cells of some events, in the declared shape and dtype.
 
         Parameters
         ----------
-        target, held, near
+        target, contents, run_fraction
             See :meth:`cells`.
         declared
             Shape and dtype of a cell; the shape must not be None.
@@ -312,19 +327,22 @@ class Filling:
             no NaN.
         """
 
-        def read(found: Found) -> np.ndarray:
+        def read(found: CellsOfResource) -> np.ndarray:
             return self._region(target, found, declared, roi)
 
-        parts = list(self._there(target, held, near, read))
-        if len(held.valued):
-            parts.append((held.valued, values_of_events(target.where, held, declared, roi)))
-        if len(parts) == 1 and len(parts[0][0]) == len(held):
+        parts = list(self._there(target, contents, run_fraction, read))
+        if len(contents.valued):
+            parts.append((contents.valued, values_of_events(target.where, contents, declared, roi)))
+        # One part that has all cells needs no copy into another array.
+        if len(parts) == 1 and len(parts[0][0]) == len(contents):
             return parts[0][1]
-        gathered = Gathered(held, is_stream_key(target.claim))
+        gathered = Gathered(contents, streamed=is_stream_key(target.claim))
         with naming_cells(target.where):
             return gathered.array(self.rule(target), target.where, declared, roi, parts)
 
-    def _region(self, target: Target, found: Found, declared: Declared, roi: Roi) -> np.ndarray:
+    def _region(
+        self, target: Target, found: CellsOfResource, declared: Declared, roi: Roi
+    ) -> np.ndarray:
         assert declared.shape is not None
         resource, factory = self.handler(target, found)
         more: dict[str, Any] = {"data_key": target.claim, "where": target.where}
@@ -343,6 +361,7 @@ class Filling:
                 raise self._refused(target, resource, known)
             given = cell_shape(resource, factory, found.datums, **more)
             try:
+                # The shape differs; the error needs the dtype too, for the next opening.
                 if known is not None and given is not None and not known.has_shape(given):
                     first = found.datums.take(slice(0, 1))
                     known.meet(*look_at_cells(resource, factory, first, **more))
@@ -358,6 +377,7 @@ class Filling:
         """Warn of frames in no event in a file that was just read and nobody peeked into."""
         known = self.known_of(target)
         peeked = known is not None and not known.guessed
+        # A peek has reported them already. Files of open runs may be ahead of their documents.
         if peeked or target.run not in self.stopped or self.mismatch == "keep":
             return
         references, strict = self.references[target.run], self.mismatch == "raise"
@@ -366,8 +386,8 @@ class Filling:
     @staticmethod
     def _refused(target: Target, resource: ResolvedResource, known: Known) -> FillError:
         return FillError(
-            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}; "
-            "with daskbroker.shape-mismatch 'warn' the shape and dtype in the file are used"
+            f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: {known.complaint}. "
+            "Set daskbroker.shape-mismatch to 'warn' to read the cells of the file"
         )
 
     def _unforeseen(
@@ -377,14 +397,14 @@ class Filling:
         assert known is not None
         if known.guessed:
             why = (
-                f"nobody has looked into the files of this run; those of others of its kind hold "
-                f"{cells_text(known.cells)}. peek='each' looks into those of each run"
+                "its cells were guessed from the files of similar runs, which hold "
+                f"{cells_text(known.cells)}; peek='each' looks into those of each run"
             )
         else:
             why = f"the first and the last resource of this run hold {cells_text(known.cells)}"
         return UnforeseenCells(
             f"{target.where}, spec {resource.spec!r}, path {resource.path!r}: the file holds "
-            f"{cell}; {why}. It is noted: opened again, this run is right",
+            f"{cell}; {why}. This is noted: open the run again to read it",
             (self.references[target.run].store, target.descriptor, target.key),
             cell,
         )
@@ -394,9 +414,9 @@ class Filling:
     def _there(
         self,
         target: Target,
-        held: Held,
-        near: float,
-        read: Callable[[Found], Any],
+        contents: CellContents,
+        run_fraction: float,
+        read: Callable[[CellsOfResource], Any],
         *,
         strict: bool | None = None,
     ) -> Iterator[tuple[np.ndarray, Any]]:
@@ -406,36 +426,49 @@ class Filling:
         """
         if strict is None:
             strict = self.rule(target).lost == "raise"
-        for found in self._find(target, held, near, strict):
-            yield from _read_there(found, read, strict)
+        for found in self._find(target, contents, run_fraction, strict=strict):
+            yield from _read_there(found, read, strict=strict)
 
-    def _find(self, target: Target, held: Held, near: float, strict: bool) -> Iterator[Found]:
+    def _find(
+        self, target: Target, contents: CellContents, run_fraction: float, *, strict: bool
+    ) -> Iterator[CellsOfResource]:
         """Yield where the cells are, one resource at a time, each to be read in one call."""
         try:
-            if len(held.references):
-                references = self._references(target)
-                for found in references.find(held.references, near, strict=strict):
-                    yield found._replace(places=held.referring[found.places])
-            if len(held.bare) and is_stream_key(target.claim):
-                references = self._references(target)
-                later = None if held.later is None else held.later[held.bare]
+            if len(contents.references):
+                references = self.references_of(target)
+                for found in references.find(contents.references, run_fraction, strict=strict):
+                    yield found._replace(places=contents.referring[found.places])
+            if len(contents.bare) and is_stream_key(target.claim):
+                references = self.references_of(target)
+                later = None if contents.later is None else contents.later[contents.bare]
                 frames = references.find_frames(
-                    target.descriptor, target.key, held.seq_nums[held.bare], later, strict=strict
+                    target.descriptor,
+                    target.key,
+                    contents.seq_nums[contents.bare],
+                    later,
+                    strict=strict,
                 )
                 for found in frames:
-                    yield found._replace(places=held.bare[found.places])
+                    yield found._replace(places=contents.bare[found.places])
         except ReferenceMissing as error:
             raise FrameMissing(
                 f"{target.where}: {error}; fill=False leaves references as they are, {GO_ON}"
             ) from None
 
-    def _references(self, target: Target) -> References:
+    def references_of(self, target: Target) -> References:
+        """Return the references of the run of a target.
+
+        Raises
+        ------
+        ReferenceMissing
+            If they were not loaded.
+        """
         try:
             return self.references[target.run]
         except KeyError:
             raise ReferenceMissing("the references of this run were not loaded") from None
 
-    def handler(self, target: Target, found: Found) -> tuple[ResolvedResource, Factory]:
+    def handler(self, target: Target, found: CellsOfResource) -> tuple[ResolvedResource, Factory]:
         """Return the resolved resource of some cells, and the handler that reads it.
 
         Raises
@@ -462,7 +495,7 @@ class Filling:
 
 
 def _read_there(
-    found: Found, read: Callable[[Found], Any], strict: bool
+    found: CellsOfResource, read: Callable[[CellsOfResource], Any], *, strict: bool
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Read some cells; unless ``strict``, skip those that are lost.
 
@@ -476,7 +509,8 @@ def _read_there(
     else:
         yield found.places, block
         return
+    # A single lost cell has no halves: it is left out.
     middle = len(found.places) // 2
     for some in (slice(0, middle), slice(middle, None)) if middle else ():
         half = found._replace(datums=found.datums.take(some), places=found.places[some])
-        yield from _read_there(half, read, strict)
+        yield from _read_there(half, read, strict=strict)

@@ -11,7 +11,7 @@ from ...core.peeks import Cell
 from ..files.resolving import ResolvedResource
 from ..regions import Roi, take_roi
 from ..shapes import Declared, Mismatch, cast, long_axes, reshaped
-from .held import Held
+from .contents import CellContents
 from .knowledge import Known
 
 __all__ = [
@@ -65,6 +65,7 @@ def in_shape_if_it_fits(block: Any, shape: tuple[int, ...] | None) -> Any:
     """Return cells in ``shape`` if theirs differs only by axes of length 1, else unchanged."""
     if shape is None or not isinstance(block, np.ndarray):
         return block
+    # Such a file has other cells than those known, which tables and documents show as they are.
     if long_axes(block.shape[1:]) != long_axes(shape):
         return block
     return block.reshape(len(block), *shape)
@@ -101,11 +102,13 @@ def stack_cells(cells: Any, declared: Declared) -> np.ndarray:
     return np.concatenate([reshaped(array, declared.shape) for array in arrays])
 
 
-def values_of_events(where: str, held: Held, declared: Declared, roi: Roi) -> np.ndarray:
+def values_of_events(
+    where: str, contents: CellContents, declared: Declared, roi: Roi
+) -> np.ndarray:
     """Return values that events already hold, in the declared shape and dtype."""
     assert declared.shape is not None
     with naming_cells(where):
-        values = held.values
+        values = contents.values
         block = (
             reshaped(values, declared.shape)
             if isinstance(values, np.ndarray)

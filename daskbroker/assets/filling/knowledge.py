@@ -1,4 +1,4 @@
-"""What is known of the cells of a resource group: it shapes variables and is checked by reads.
+"""Knowledge of the cells of a resource group: it shapes variables and is checked by reads.
 
 A resource group is the cells of one data key of one descriptor.
 """
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Known:
-    """What the files of a resource group are known, or guessed, to hold.
+    """Cells that the files of a resource group are known, or guessed, to hold.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Known:
 
 
 KnownOfRun = Mapping[tuple[str, str], Known]
-"""What is known of a run's files, by descriptor and data key."""
+"""Knowledge of a run's files, by descriptor and data key."""
 
 
 def known_of(
@@ -95,7 +95,7 @@ def known_of(
     strict: bool = False,
     extra: str = "",
 ) -> Known:
-    """Return what is known if files hold some cells.
+    """Return the knowledge that follows from cells found in files.
 
     Parameters
     ----------
@@ -159,16 +159,19 @@ def extra_text(key: str, handler: str, some: Sequence[ExtraFrames]) -> str:
     if not some:
         return ""
     one = some[0]
+    # Whether another run has them is not looked up: no store finds references by their file.
     text = (
-        f"path {one.path!r}: there are {one.there:,} frames, and the documents of the run tell of "
-        f"{one.told:,}; the others are in no event of this run"
+        f"path {one.path!r}: the file has {one.there:,} frames, but the documents of the run refer "
+        f"to {one.told:,}; the others belong to no event of this run, as after an aborted run, or "
+        "to another run if runs share the file"
     )
     if not one.per_event:
-        return f"{text}, as those of an aborted run"
+        return text
     name = handler.replace(":", ".") if ":" in handler else "Handler"
     return (
-        f"{text}. If each event has {one.per_event:,}, handler_overrides={{{key!r}: "
-        f"functools.partial({name}, {one.option}={one.per_event})}} with peek=True shows them"
+        f"{text}. If the file is of this run alone and each event has {one.per_event:,} frames, "
+        f"handler_overrides={{{key!r}: functools.partial({name}, {one.option}={one.per_event})}} "
+        "with peek=True reads them"
     )
 
 

@@ -17,7 +17,7 @@ from ...core.errors import FillError, FrameMissing
 from ..files.sizes import SMALL_BLOCK, is_believable
 from ..regions import Roi, axes_of, shape_of
 from ..shapes import Declared, Mismatch, cast
-from .held import Held
+from .contents import CellContents
 
 __all__ = [
     "DEFAULT_RULE",
@@ -31,7 +31,7 @@ __all__ = [
     "none_missing",
 ]
 
-GO_ON = "missing='nan', missing='drop' or fill_value= go on without it"
+GO_ON = "pass missing='nan', missing='drop' or fill_value= to go on without it"
 """Advice in the error messages of missing cells."""
 
 MissingMode = Literal["nan", "drop", "raise"]
@@ -92,19 +92,20 @@ def filler(value: Any, dtype: np.dtype) -> Any:
     if dtype.kind == "O":
         return value
     given = np.asarray(value)
+    # NumPy would convert booleans to numbers, and numbers to booleans, without an error.
     if given.dtype.kind not in "biufc" or (given.dtype.kind == "b") != (dtype.kind == "b"):
         raise Mismatch(f"it is not of dtype {dtype}")
     try:
         return cast(given[None], dtype)[0]
     except Mismatch:
-        raise Mismatch(f"it is no value of {dtype}") from None
+        raise Mismatch(f"it is not a valid {dtype}") from None
 
 
 Rules = Mapping[tuple[str, str], Rule]
 """Rules by stream and data key; all others have :data:`DEFAULT_RULE`."""
 
 
-def none_missing(held: Held, missing: np.ndarray, where: str) -> None:
+def none_missing(contents: CellContents, missing: np.ndarray, where: str) -> None:
     """Check that no cell is missing, after rows with missing cells were left out.
 
     Raises
@@ -114,7 +115,7 @@ def none_missing(held: Held, missing: np.ndarray, where: str) -> None:
     """
     if len(missing):
         raise FrameMissing(
-            f"{where}: the frame of event {int(held.seq_nums[missing[0]])} existed when the "
+            f"{where}: the frame of event {int(contents.seq_nums[missing[0]])} existed when the "
             "run was opened and no longer does; open the run again"
         )
 
@@ -124,20 +125,21 @@ class Gathered:
 
     Parameters
     ----------
-    held
+    contents
         What the events hold.
     streamed
         Whether stream_datums describe the frames; an event without a frame then has lost it,
         rather than being a gap.
     """
 
-    def __init__(self, held: Held, streamed: bool) -> None:
-        self._held = held
-        self._missing = np.ones(len(held), bool)
-        self._missing[held.valued] = False
-        self._gap = np.zeros(len(held), bool)
+    def __init__(self, contents: CellContents, *, streamed: bool) -> None:
+        self._contents = contents
+        self._missing = np.ones(len(contents), bool)
+        self._missing[contents.valued] = False
+        self._gap = np.zeros(len(contents), bool)
+        # An event without a reference never had a frame; of a stream it has lost it.
         if not streamed:
-            self._gap[held.bare] = True
+            self._gap[contents.bare] = True
 
     def note(self, places: np.ndarray) -> None:
         """Note that the cells at these places exist."""
@@ -154,7 +156,7 @@ class Gathered:
         gaps = np.flatnonzero(self._missing & self._gap)
         if len(gaps) and rule.gap == "raise":
             raise FrameMissing(
-                f"{where}: event {int(self._held.seq_nums[gaps[0]])} has neither value nor "
+                f"{where}: event {int(self._contents.seq_nums[gaps[0]])} has neither value nor "
                 f"reference; {GO_ON}"
             )
         return np.flatnonzero(self._missing)
@@ -177,19 +179,20 @@ class Gathered:
         """
         assert declared.shape is not None
         cell = shape_of(axes_of(roi, declared.shape))
-        size = len(self._held) * prod(cell) * declared.dtype.itemsize
+        size = len(self._contents) * prod(cell) * declared.dtype.itemsize
+        # No file confirms the declared shape here, and it must not allocate any amount of memory.
         if not parts and not is_believable(size, 0, SMALL_BLOCK):
             raise FillError(
                 f"{where}: the descriptor declares cells of {declared.shape}, {size:,} bytes "
-                f"for {len(self._held)} events of which none has a value"
+                f"for {len(self._contents)} events of which none has a value"
             )
-        out = np.empty((len(self._held), *cell), declared.dtype)
+        out = np.empty((len(self._contents), *cell), declared.dtype)
         for places, block in parts:
             out[places] = block
             self.note(places)
         missing = self.missing(rule, where)
         if rule.drops:
-            none_missing(self._held, missing, where)
+            none_missing(self._contents, missing, where)
         if len(missing):
             out[missing] = self._instead(rule, where, declared.dtype, missing)
         return out
@@ -198,9 +201,10 @@ class Gathered:
         if rule.gap == "fill":
             return filler(rule.value, dtype)
         if dtype.kind not in "fcO":
+            event = int(self._contents.seq_nums[missing[0]])
             raise FillError(
-                f"{where}: event {int(self._held.seq_nums[missing[0]])} has no value, and {dtype} "
-                "has no NaN; missing='drop' and fill_value= keep it, dtypes={key: 'float64'} has "
-                "NaN"
+                f"{where}: event {event} has no value, and {dtype} "
+                "has no NaN; pass missing='drop' or fill_value= to keep the dtype, or "
+                "dtypes={key: 'float64'}"
             )
         return None if dtype.kind == "O" else np.nan

@@ -63,6 +63,7 @@ class HandlerCache:
             now = identity(path)
             handler = entry.handler
             if handler is not None and now != entry.identity:
+                # A file that has grown can be refreshed; a replaced one has another inode.
                 same_file = now is not None and (now[:2] == (entry.identity or ())[:2])
                 handler = handler if same_file and handler.refresh() else None
                 entry.handler = handler

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...core.errors import BadDocument, FillError, UnknownReference
 from ...core.filled import as_document
-from ...core.validate import document_label
+from ...core.validate import check_is_mapping, document_label
 from .events import events_in_block, fill_events, fill_page, wanted_keys
 from .filling import Filling, Target
 
@@ -127,8 +127,7 @@ def _parts_of(name: str, doc: Any, uid: str, content: str) -> Mapping[str, Any]:
     BadDocument
         If it has not.
     """
-    if not isinstance(doc, Mapping):
-        raise BadDocument(f"{name}: a document is a mapping, not {type(doc).__name__}")
+    check_is_mapping(name, doc)
     if not isinstance(doc.get(uid), str):
         raise BadDocument(f"{document_label(name, doc)}.{uid}: must be text")
     if not isinstance(doc.get(content), Mapping):
@@ -146,6 +145,7 @@ def _blocks(stream: Iterable[Named], owners: _Owners) -> Iterator[list[Named]]:
             owners.note(doc)
         elif name == "event":
             share += owners.of(_parts_of(name, doc, "descriptor", "data")).share
+        # No more events wait than are filled at a time, which bounds the memory.
         if share >= 1 or name == "event_page" or len(block) == MOST_WAITING:
             yield block
             block, share = [], 0.0

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from ...core.errors import FillError
+from .contents import CellContents
 from .filling import Filling, Target
-from .held import Held
 
 __all__ = ["fill_frame"]
 
@@ -69,11 +69,11 @@ def _column(
         rows = np.flatnonzero(waiting & _of_target(table, target))
         if not len(rows):
             continue
-        held = Held.of_column(seq_nums[rows], [values[row] for row in rows.tolist()])
+        contents = CellContents.of_column(seq_nums[rows], [values[row] for row in rows.tolist()])
         try:
-            out[rows] = filling.cells(target, held)
+            out[rows] = filling.cells(target, contents)
         except FillError as error:  # these frames may belong to another descriptor
-            if not len(held.bare):
+            if not len(contents.bare):
                 raise
             problem = error
             continue

@@ -1,4 +1,4 @@
-"""What is filled."""
+"""Targets of filling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Target"]
 
 @dataclass(frozen=True)
 class Target:
-    """What is filled: one data key of one descriptor.
+    """Target of filling: one data key of one descriptor.
 
     Attributes
     ----------

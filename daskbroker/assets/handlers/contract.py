@@ -11,7 +11,7 @@ import numpy as np
 
 from ...core.column_kinds import MISSING
 from ...core.errors import FillError
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ..files.readable import ANYWHERE, ReadableRoots
 from ..regions import Roi
 from .stored_frames import CellFrames, NoReference
@@ -19,8 +19,8 @@ from .stored_frames import CellFrames, NoReference
 __all__ = ["Block", "BlockHandler", "Datums", "FramesThere"]
 
 Block: TypeAlias = "np.ndarray | list[Any]"
-"""What a handler returns: an array of shape ``(datums, *cell)``, or a list of one cell per datum if
-the cells have no common shape."""
+"""Cells that a handler returns: an array of shape ``(datums, *cell)``, or a list of one cell per
+datum if the cells have no common shape."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -95,7 +95,7 @@ def most_threads() -> int:
     return max(1, int(dask.config.get("num_workers", None) or CPU_COUNT))
 
 
-def divide(work: Callable[[Item], None], items: Iterable[Item], alone: bool = False) -> None:
+def divide(work: Callable[[Item], None], items: Iterable[Item], *, alone: bool = False) -> None:
     """Call ``work`` on all items, in several threads if cores are idle.
 
     It returns when all items are done. After an error no further items are begun, and the error is

@@ -59,11 +59,8 @@ def numbered_name(template: str, filename: str, number: int) -> str:
         conversions = parts[4::5]
         arguments = [next(texts, "") if c == "s" else number for c in conversions if c != "%"]
         return template % tuple(arguments)
-    return _check_braces(template).replace("{:s}", _escaped(filename)).format(number)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
+    escaped = filename.replace("{", "{{").replace("}", "}}")
+    return _check_braces(template).replace("{:s}", escaped).format(number)
 
 
 def _check_braces(template: str) -> str:

@@ -174,7 +174,7 @@ class FrameNPY(SingleNPY):
         stored, _, _ = self.stored_files(np.zeros(1, np.int64))
         if len(places) and places.max() >= stored[0].shape[0]:
             raise NoReference(f"there is no frame {places.max()} among {stored[0].shape[0]}")
-        return cell_frames(stored, np.zeros_like(places), places, 1, False)
+        return cell_frames(stored, np.zeros_like(places), places, 1, has_axis=False)
 
 
 class StreamNPY(StreamSequence, _NPY):

@@ -267,7 +267,11 @@ def locate_events(
     frames = rows.start + _frames(places, count, range(count)) * rows.step
     stored, numbers, inside = source.locate(frames)
     return cell_frames(
-        [one.without(dropped) for one in stored], numbers, inside, count, per_event is not None
+        [one.without(dropped) for one in stored],
+        numbers,
+        inside,
+        count,
+        has_axis=per_event is not None,
     )
 
 
@@ -276,6 +280,7 @@ def cell_frames(
     numbers: np.ndarray,
     rows: np.ndarray,
     per_cell: int,
+    *,
     has_axis: bool,
 ) -> CellFrames:
     """Group consecutive frames into cells of ``per_cell`` frames each."""

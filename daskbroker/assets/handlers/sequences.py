@@ -134,7 +134,7 @@ class FileSequence(BlockHandler):
         """Locate cells of ``per_event`` files each, along an axis; None: one file, without it."""
         stored, which, rows = self.stored_files(numbers)
         frames = [one.as_one_row() for one in stored]
-        return cell_frames(frames, which, rows, per_event or 1, per_event is not None)
+        return cell_frames(frames, which, rows, per_event or 1, has_axis=per_event is not None)
 
     def locate_frames(self, places: np.ndarray, per_event: int, pages: int = 0) -> CellFrames:
         """Return where the cells lie that :meth:`read_frames` reads."""
@@ -144,7 +144,7 @@ class FileSequence(BlockHandler):
         stored, which, _ = self.stored_files(frames // pages)
         if any(one.shape[0] != pages for one in stored):
             raise NoReference(f"files do not have {pages} frames each")
-        return cell_frames(stored, which, frames % pages, per_event, True)
+        return cell_frames(stored, which, frames % pages, per_event, has_axis=True)
 
     def _frames(
         self, place: int, per_event: int, picked: Sequence[int] | np.ndarray, roi: Roi, pages: int

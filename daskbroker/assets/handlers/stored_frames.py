@@ -1,6 +1,6 @@
-"""Where frames lie in their files: which bytes hold them, and how these are coded.
+"""Locations of frames in their files: the bytes that hold them, and their coding.
 
-Nothing here depends on Zarr or on a format of references; references are made from it elsewhere.
+Nothing here depends on Zarr or on a format of references.
 """
 
 from __future__ import annotations

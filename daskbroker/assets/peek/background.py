@@ -100,7 +100,11 @@ class BackgroundPeeker:
                 try:
                     self._peek(run)
                 except Exception as error:
-                    logger.debug("the files of run %r were not looked into: %s", run, error)
+                    logger.debug(
+                        "the detector files of run %r were not looked into after its stop: %s",
+                        run,
+                        error,
+                    )
 
     def close(self) -> None:
         """Begin no further look; wait up to ``CLOSE_SECONDS`` for one in progress."""

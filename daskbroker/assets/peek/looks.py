@@ -16,7 +16,7 @@ __all__ = ["Look", "Looked", "look"]
 
 
 class Look(NamedTuple):
-    """What is needed to look into a resource in any process: small and picklable."""
+    """Request to look into a resource, in any process: small and picklable."""
 
     resource: ResolvedResource
     factory: Factory
@@ -26,7 +26,7 @@ class Look(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What was found by a look.
+    """Result of a look.
 
     Attributes
     ----------

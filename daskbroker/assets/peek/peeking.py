@@ -22,13 +22,13 @@ from ..filling.extra import ADVICE
 from ..filling.filling import Filling, Target
 from ..filling.knowledge import Known, cells_noted, extra_text, known_of
 from ..shapes import is_open
-from .looking import Group, groups_of, looks_of, peek_of, place_of
+from .groups import Group, groups_of, looks_of, peek_of, place_of
 from .looks import Look, look
 from .memory import Memory, is_unchanged
+from .on_workers import look_on_workers
 from .sharing import Labels, samples_of, sorts_of
-from .workers import look_on_workers
 
-__all__ = ["PeekMode", "peek_all", "peeked", "remembered"]
+__all__ = ["PeekMode", "peek_all", "peeked", "with_stored_peeks"]
 
 PeekMode = bool | Literal["each"] | None
 """Whether files are looked into: None, if their claims are open; True, always, but of many groups
@@ -81,7 +81,9 @@ def peeked(
     return replace(filling, known=opening.known, stopped=ended)
 
 
-def remembered(filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]) -> Filling:
+def with_stored_peeks(
+    filling: Filling, targets: Iterable[Target], peeks: Iterable[Peek]
+) -> Filling:
     """Return the filling with what is remembered of some targets; no file is looked into."""
     opening = _Opening(filling, None, False, frozenset())
     peek_of_label = {(peek.descriptor, peek.key): peek for peek in peeks}
@@ -96,8 +98,8 @@ def peek_all(
     filling: Filling,
     plan: RunPlan,
     seconds: float | None = None,
-    keep_open: bool = True,
     *,
+    keep_open: bool = True,
     stopped: Collection[str] = (),
 ) -> list[Peek]:
     """Look into the files of all groups that are not remembered or have changed since.
@@ -192,14 +194,14 @@ class _Opening:
         wanted = []
         for group in groups:
             peek = there.get(group.label)
-            if peek is not None and self._holds(peek, group, few):
+            if peek is not None and self._holds(peek, group, few=few):
                 self.know(group.target, peek.cells, peek.sort, peek=peek)
                 self._note_alike(peek)
             elif self._is_wanted(group):
                 wanted.append(group)
         return wanted
 
-    def _holds(self, peek: Peek, group: Group, few: bool) -> bool:
+    def _holds(self, peek: Peek, group: Group, *, few: bool) -> bool:
         return (
             peek.rows == group.rows
             and _has_handler(peek, self.filling)
@@ -298,6 +300,7 @@ class _Opening:
         target: Target,
         cells: Iterable[Cell],
         sort: str,
+        *,
         guessed: bool = False,
         peek: Peek | None = None,
     ) -> None:
@@ -326,8 +329,8 @@ class _Opening:
         for targets in self._wrong.values():
             target = next(iter(targets.values()))
             _warn(
-                f"{target.where}{_more(targets)}: {self._known(target).wrong}; the file is right. "
-                "daskbroker.shape-mismatch 'raise' makes that an error"
+                f"{target.where}{_more(targets)}: {self._known(target).wrong}. The cells of "
+                "the file are read; set daskbroker.shape-mismatch to 'raise' for an error instead"
             )
         for targets in self._extra.values():
             target = next(iter(targets.values()))
@@ -348,9 +351,9 @@ def _warn_of_unseen(missing: Sequence[Group], unseen: Mapping[Label, Unseen]) ->
             continue
         group = tried[0]
         _warn(
-            f"{group.target.where}{_more(groups)}: its files tell neither shape nor dtype here, so "
-            f"it is as the descriptor declares, float64 where that says nothing; dtypes={{{key!r}: "
-            f"'uint16'}} says it: {unseen[group.label].reason}"
+            f"{group.target.where}{_more(groups)}: its files tell neither shape nor dtype here. "
+            "Both are taken from the descriptor, and float64 if it declares no dtype; to set the "
+            f"dtype, pass dtypes={{{key!r}: 'uint16'}}. Reason: {unseen[group.label].reason}"
         )
 
 

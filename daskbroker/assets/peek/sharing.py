@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,8 @@ from ...core.external import is_stream_key
 from ...core.layouts import RESOURCE, STREAM_RESOURCE, decode_rows
 from ...core.peeks import claim_sort
 from ...core.run_plan import RunPlan
-from ..files.resolving import normal_spec
-from .looking import Group
+from ..files.resolving import spec_of
+from .groups import Group
 
 __all__ = ["Labels", "samples_of", "sorts_of"]
 
@@ -73,7 +72,7 @@ def _specs(plan: RunPlan, runs: Collection[str]) -> dict[tuple[str, str], set[st
             run = wanted.descriptors[place]["run_start"]
             for doc in decode_rows(layout, table, ""):
                 key = str(doc.get("data_key", "")) if layout is STREAM_RESOURCE else ""
-                found.setdefault((run, key), set()).add(_spec(doc))
+                found.setdefault((run, key), set()).add(spec_of(doc))
     return found
 
 
@@ -88,10 +87,6 @@ def _tables(plan: ChunkPlan) -> Iterator[tuple[int, pa.Table]]:
     for place in range(done, len(plan)):
         with suppress(StoreDamaged):
             yield owners[place], plan.read(place)
-
-
-def _spec(doc: Mapping[str, Any]) -> str:
-    return normal_spec(str(doc.get("mimetype") or doc.get("spec") or ""))
 
 
 def samples_of(groups: Sequence[Group], sorts: Labels, most: int) -> list[Group]:

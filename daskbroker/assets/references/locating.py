@@ -25,14 +25,14 @@ from .frame_table import FrameTable, UnevenStreamDatum, read_frame_table
 from .last_places import file_of, last_places
 from .reference_chunks import DatumChunk, datum_chunk, documents, places_among
 
-__all__ = ["Found", "ReferenceMissing", "References"]
+__all__ = ["CellsOfResource", "ReferenceMissing", "References"]
 
 
 class ReferenceMissing(LookupError):
     """Raised if a reference cannot be followed; the message says which."""
 
 
-class Found(NamedTuple):
+class CellsOfResource(NamedTuple):
     """The cells of a request that are in one resource.
 
     Attributes
@@ -99,7 +99,7 @@ class References:
 
     @cached_property
     def _portable(self) -> dict[str, tuple[Any, ...]]:
-        return {kind: tuple(self.reader.portable(keys)) for kind, keys in self.keys.items()}
+        return {kind: tuple(self.reader.portable_keys(keys)) for kind, keys in self.keys.items()}
 
     @cached_property
     def token(self) -> str:
@@ -111,15 +111,15 @@ class References:
     # -- datums ------------------------------------------------------------------------------
 
     def find(
-        self, datum_ids: pa.Array, near: float = 0.0, *, strict: bool = True
-    ) -> Iterator[Found]:
+        self, datum_ids: pa.Array, run_fraction: float = 0.0, *, strict: bool = True
+    ) -> Iterator[CellsOfResource]:
         """Yield the resources of some datums with the datums' keyword arguments.
 
         Parameters
         ----------
         datum_ids
             Ids of the datums, as text without nulls.
-        near
+        run_fraction
             Expected position of the datums in the run, from 0 to 1. Chunks near it are searched
             first, all others after them.
         strict
@@ -130,12 +130,14 @@ class References:
         ReferenceMissing
             If the run lacks a datum or its resource; the message names the first one.
         """
-        yield from _by_file(self._find(datum_ids, near, strict))
+        yield from _by_file(self._find(datum_ids, run_fraction, strict=strict))
 
-    def _find(self, datum_ids: pa.Array, near: float, strict: bool) -> Iterator[Found]:
+    def _find(
+        self, datum_ids: pa.Array, run_fraction: float, *, strict: bool
+    ) -> Iterator[CellsOfResource]:
         """Yield what :meth:`find` does, separately for each chunk of datums."""
         places = np.arange(len(datum_ids))
-        for key in self._from(near):
+        for key in self._from(run_fraction):
             if not len(places):
                 return
             with self._named():
@@ -144,21 +146,21 @@ class References:
             hits = places_among(asked, chunk.uids)
             there = hits >= 0
             if there.any():
-                yield from self._by_resource(chunk, hits[there], places[there], strict)
+                yield from self._by_resource(chunk, hits[there], places[there], strict=strict)
             places = places[~there]
         if len(places) and strict:
             raise ReferenceMissing(
                 f"the datum {datum_ids[int(places[0])].as_py()!r} is not stored with this run"
             )
 
-    def _from(self, near: float) -> list[Any]:
+    def _from(self, run_fraction: float) -> list[Any]:
         keys = self.keys.get(DATUM.kind, ())
-        center = near * len(keys) - 0.5
+        center = run_fraction * len(keys) - 0.5
         return [keys[n] for n in sorted(range(len(keys)), key=lambda n: abs(n - center))]
 
     def _by_resource(
-        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray, strict: bool
-    ) -> Iterator[Found]:
+        self, chunk: DatumChunk, rows: np.ndarray, places: np.ndarray, *, strict: bool
+    ) -> Iterator[CellsOfResource]:
         groups = chunk.groups[rows]
         wanted = np.unique(groups).tolist()
         owners = [chunk.owners[chunk.group_owner[group]] for group in wanted]
@@ -170,7 +172,7 @@ class References:
                     continue
                 raise ReferenceMissing(f"the resource {owner!r} is not stored with this run")
             datums = chunk.datums(rows[chosen], group)
-            yield Found(documents[owner], datums, places[chosen], None)
+            yield CellsOfResource(documents[owner], datums, places[chosen], None)
 
     def documents(self, layout: Layout, uids: Sequence[str] | None = None) -> dict[str, Document]:
         """Return resources or stream_resources by uid: all, or those of ``uids`` that exist."""
@@ -196,7 +198,7 @@ class References:
         later: np.ndarray | None = None,
         *,
         strict: bool = True,
-    ) -> Iterator[Found]:
+    ) -> Iterator[CellsOfResource]:
         """Yield the stream_resources that hold the frames of some events, with their indices there.
 
         Parameters
@@ -224,7 +226,7 @@ class References:
         for number in np.unique(numbers[numbers >= 0]).tolist():
             places = np.flatnonzero(numbers == number)
             datums = Datums({"index": indices[places]}, len(places))
-            yield Found(table.resources[number], datums, places, table.spans[number])
+            yield CellsOfResource(table.resources[number], datums, places, table.spans[number])
 
     def last_index(self, descriptor: str, key: str, resource: Document) -> int:
         """Return the last index of a stream_resource or of others of the key in the same file."""
@@ -257,12 +259,12 @@ class References:
         return damage_of(chunk_label({"run_start": self.run}))
 
 
-def _by_file(parts: Iterable[Found]) -> Iterator[Found]:
+def _by_file(parts: Iterable[CellsOfResource]) -> Iterator[CellsOfResource]:
     """Join the parts of each resource, so that its file is read in one call.
 
     Datums with different keywords are kept apart, as their columns differ.
     """
-    found: dict[tuple[str, tuple[str, ...]], list[Found]] = {}
+    found: dict[tuple[str, tuple[str, ...]], list[CellsOfResource]] = {}
     for part in parts:
         names = tuple(sorted(part.datums.columns))
         found.setdefault((part.resource["uid"], names), []).append(part)
@@ -273,4 +275,4 @@ def _by_file(parts: Iterable[Found]) -> Iterator[Found]:
         places = np.concatenate([part.places for part in some])
         order = np.argsort(places, kind="stable")
         datums = Datums.joined([part.datums for part in some]).take(order)
-        yield Found(some[0].resource, datums, places[order], some[0].indices)
+        yield CellsOfResource(some[0].resource, datums, places[order], some[0].indices)

@@ -17,7 +17,7 @@ from ...core.regular import identity
 from ...views.dataset.savable import savable
 from ..options import ExportOptions
 from .decoding import read_grid_cell
-from .grids import FrameGrid, frame_grid
+from .frame_grid import FrameGrid, frame_grid
 
 if TYPE_CHECKING:
     from ...header import Header
@@ -86,7 +86,12 @@ def _of_stream(header: Header, stream: str, options: ExportOptions) -> StreamArr
                     "arrays='drop' (--arrays drop), or copy them by exporting to zarr or netcdf "
                     "with fill=True (--fill)"
                 ) from None
-            warn_caller(f"{where} are left out of references, as {problem}", ExportWarning)
+            warn_caller(
+                f"{where} cannot be described by references and are left out: {problem}. "
+                "Frames that can be read are copied by exporting to zarr or netcdf with fill=True "
+                "(--fill)",
+                ExportWarning,
+            )
             dataset = dataset.drop_vars(name)
     return StreamArrays(group_name(stream), savable(dataset), grids)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...assets.handlers.stored_frames import Codec, NoReference
 from ...core.regular import open_regular
-from .grids import FrameGrid
+from .frame_grid import FrameGrid
 
 __all__ = ["read_grid_cell"]
 

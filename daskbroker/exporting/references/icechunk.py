@@ -25,7 +25,7 @@ from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
 from .file_states import write_states
-from .grids import FrameGrid
+from .frame_grid import FrameGrid
 from .locations import QUOTED, location_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def write_icechunk(header: Header, place: Destination, options: ExportOptions) -
     """
     if find_spec("icechunk") is None or find_spec("zarr") is None:
         raise ConfigError("to write Icechunk, install daskbroker[icechunk]")
-    if options.stream is not ALL and not options.streams(header):
+    if options.lacks_stream(header):
         return
     target = place.of_run(header, options)
     streams = list(stream_arrays(header, options))
@@ -119,7 +119,9 @@ def _write_stream(
             shape=grid.shape,
             chunks=grid.chunk,
             dtype=grid.dtype,
-            serializer=zarr.codecs.BytesCodec(endian=_endian(grid.dtype)),
+            serializer=zarr.codecs.BytesCodec(
+                endian="big" if grid.dtype.str.startswith(">") else "little"
+            ),
             compressors=[_codec(codec, grid.dtype.itemsize) for codec in grid.codecs] or None,
             filters=None,
             fill_value=0,
@@ -127,7 +129,7 @@ def _write_stream(
             dimension_names=[str(dim) for dim in variable.dims],
             zarr_format=3,
         )
-        refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked))
+        refused = store.set_virtual_refs(f"/{path}", _chunks(grid, locations, checked=checked))
         if refused:  # which would be read as fill values
             raise StoreError(f"Icechunk refused references to {len(refused):,} chunks of {path!r}")
 
@@ -140,7 +142,7 @@ def _attributes(attrs: Any, stream: StreamArrays, name: str) -> dict[str, Any]:
     return {**attrs, **({"coordinates": " ".join(sorted(beside))} if beside else {})}
 
 
-def _chunks(grid: FrameGrid, locations: dict[str, str], checked: bool) -> list[Any]:
+def _chunks(grid: FrameGrid, locations: dict[str, str], *, checked: bool) -> list[Any]:
     import icechunk
 
     names = [locations[file.path] for file in grid.files]
@@ -161,10 +163,6 @@ def _chunks(grid: FrameGrid, locations: dict[str, str], checked: bool) -> list[A
 def _changed(nanoseconds: int) -> datetime:
     """Return the time of a file's last change, rounded up, as Icechunk compares whole seconds."""
     return datetime.fromtimestamp(-(-nanoseconds // 10**9), UTC)
-
-
-def _endian(dtype: np.dtype) -> str:
-    return "big" if dtype.str.startswith(">") else "little"
 
 
 def _codec(codec: Codec, itemsize: int) -> Any:

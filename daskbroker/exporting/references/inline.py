@@ -58,20 +58,17 @@ class InlineArray:
         """Content of ``.zarray``."""
         values = self._values
         is_object = values.dtype.kind == "O"
+        kind = "bytes" if any(isinstance(cell, bytes) for cell in values.flat) else "utf8"
         return {
             "zarr_format": 2,
             "shape": list(values.shape),
             "chunks": list(self.chunk),
             "dtype": "|O" if is_object else values.dtype.str,
-            "filters": [{"id": f"vlen-{self._kind}"}] if is_object else None,
+            "filters": [{"id": f"vlen-{kind}"}] if is_object else None,
             "compressor": {"id": "zlib", "level": LEVEL},
             "fill_value": _fill_text(self._fill),
             "order": "C",
         }
-
-    @property
-    def _kind(self) -> str:
-        return "bytes" if any(isinstance(cell, bytes) for cell in self._values.flat) else "utf8"
 
     def chunks(self) -> Iterator[tuple[tuple[int, ...], bytes]]:
         """Yield the index in the grid and the compressed bytes of each chunk."""

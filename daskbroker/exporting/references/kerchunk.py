@@ -27,7 +27,7 @@ from ..folders import replacing_folder
 from ..options import Destination, ExportOptions, storing
 from .collecting import StreamArrays, stream_arrays
 from .file_states import KEY, file_states, write_states
-from .grids import FrameGrid
+from .frame_grid import FrameGrid
 from .inline import InlineArray, attributes_of, encoded_variables, inline_array
 from .locations import location_of
 
@@ -171,7 +171,7 @@ def write_references(header: Header, place: Destination, options: ExportOptions)
 
     The suffix of a file that the user has named decides in any case. The path is yielded.
     """
-    if options.stream is not ALL and not options.streams(header):
+    if options.lacks_stream(header):
         return
     group = _Group(header, options)
     target = place.of_run(header, options)

@@ -38,7 +38,7 @@ from .fork_gate import gate
 from .format import APPLICATION_ID, FORMAT_VERSION, create_tables
 from .log_sync import LogSync
 from .open_files import close_below
-from .place import Place
+from .opened_folder import OpenedFolder
 
 __all__ = ["FILE_NAME", "Database"]
 
@@ -125,7 +125,7 @@ class Database:
             self._check_or_create()
         log = tuple(FILE_NAME + end for end in LOG_ENDS)
         with self.errors():
-            self._place = Place(link or str(root), (FILE_NAME, CHUNK_FOLDER), log)
+            self._opened_folder = OpenedFolder(link or str(root), (FILE_NAME, CHUNK_FOLDER), log)
             inode = self.path.stat().st_ino
         self.store_id = self.meta("store_id")
         self.identity = place_identity(self.store_id, str(root), str(inode))
@@ -164,14 +164,14 @@ class Database:
     def reading(cls, root: str, *, read_only: bool) -> Database:
         """Return the database of an existing folder, by whichever link it is open here."""
         with _open_lock.held():
-            usable = (one for one in _at(root, read_only) if one._is_usable)
+            usable = (one for one in _at(root, read_only=read_only) if one._is_usable)
             return next(usable, None) or cls.of(Path(root), create=False, read_only=read_only)
 
     @staticmethod
-    def is_other(root: str, read_only: bool, identity: str) -> bool:
+    def is_other(root: str, *, read_only: bool, identity: str) -> bool:
         """Return whether this process knows that another store is at a place by now."""
         with _open_lock.held():
-            known = _at(root, read_only)
+            known = _at(root, read_only=read_only)
         return any(one.identity != identity or not one.is_in_place for one in known)
 
     @property
@@ -182,14 +182,14 @@ class Database:
     def is_in_place(self) -> bool:
         """Whether the files that were opened are still those at their paths."""
         try:
-            self._place.check()
+            self._opened_folder.check()
         except StoreError:
             return False
         return True
 
-    def check_place(self) -> None:
+    def check_in_place(self) -> None:
         """Raise StoreError if the store was moved, deleted or replaced since it was opened."""
-        self._place.check()
+        self._opened_folder.check()
 
     # -- format ------------------------------------------------------------------------------
 
@@ -273,7 +273,7 @@ class Database:
         try:
             if write and sure:
                 _log_ahead(connection)
-                self._place.hold_log(connection)
+                self._opened_folder.hold_log(connection)
             elif write:  # takes effect only while the file is still empty
                 connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA cache_size=-32000")
@@ -285,7 +285,7 @@ class Database:
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
-        self._place.release_log(connection)
+        self._opened_folder.release_log(connection)
         connection.close()
 
     @property
@@ -312,7 +312,7 @@ class Database:
                 self._check_open()
                 if self._frozen is not None:
                     self._thaw()
-                self._place.check()
+                self._opened_folder.check()
                 try:
                     connection = self._readers.pop()
                 except IndexError:
@@ -335,8 +335,8 @@ class Database:
         connection = self._connect(write=False)
         try:
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()  # opens the log
-            self._place.hold_log(connection)
-            self._place.check()
+            self._opened_folder.hold_log(connection)
+            self._opened_folder.check()
         except BaseException:
             self._disconnect(connection)
             raise
@@ -364,7 +364,7 @@ class Database:
             with self._lock, self.errors():
                 self._check_open()
                 if self._writer is None:
-                    self._place.check()
+                    self._opened_folder.check()
                     self._writer = self._connect(write=True)
                     self.log.open()
                 connection = self._writer
@@ -375,7 +375,7 @@ class Database:
                 # The same as _transaction, whose context would take a twentieth of an insert.
                 try:
                     connection.execute("BEGIN IMMEDIATE")
-                    self._place.check()
+                    self._opened_folder.check()
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException as error:
@@ -503,7 +503,7 @@ class Database:
         self._drop_writer()
 
 
-def _at(root: str, read_only: bool) -> list[Database]:
+def _at(root: str, *, read_only: bool) -> list[Database]:
     """Return the open databases of a folder, the one that was opened by no link first."""
     found = [(key[2] or "", one) for key, one in _open.items() if key[:2] == (root, read_only)]
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -251,8 +251,12 @@ def _waiting_pages(
         f"WHERE rows IS NOT NULL AND {where}",
         values,
     )
-    with closing(found):
+    try:
         for kind, number, place, body in found:
             layout = LAYOUTS[kind]
             page = replace(sequence, layout=layout, number=number, next=place - number * POSITIONS)
             yield page, cells(from_ipc(body, [layout.uid]), layout.uid)
+    finally:
+        # After an interrupt the collector of garbage ends this, perhaps after the connection.
+        with suppress(sqlite3.ProgrammingError):
+            found.close()

@@ -16,7 +16,7 @@ from ...core.errors import BadQuery, StoreDamaged, StoreError
 from ...core.layouts import EVENT, LAYOUTS, Layout, chunk_metadata, encode_page
 from ...core.page_parts import is_large
 from ...core.peeks import Peek
-from ...core.planning import PlanBuilder
+from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners, stream_of
 from ..backing_up import BackupSource
 from ..contract import is_repeated

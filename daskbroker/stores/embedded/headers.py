@@ -17,6 +17,7 @@ from ...core.search import Search
 from ..backing_up import BackupSource
 from ..checking import CheckedHeader
 from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..header_store import matching
 from ..stored_text import storable
 from .backup import EmbeddedBackup
 from .checking import check_headers
@@ -30,7 +31,7 @@ BATCHES = (8, 200, 5000)
 """Number of rows that the first query reads, the second, and each one after that."""
 BATCH_BYTES = 8 * 2**20
 """Bytes of start documents at which a batch ends early."""
-NEAR = 8
+MOST_READ_OVER = 8
 """Maximum number of runs to skip by reading them; more are skipped by the index."""
 LOOKED_AT = 20_000
 """Maximum number of rows whose checksums are verified at a time before runs are counted."""
@@ -146,18 +147,17 @@ class EmbeddedHeaderStore(HeaderStore):
             narrowed = narrow(connection, search)
         end = stop
         if not narrowed.exact:  # positions count matching runs only, so each must be read
-            found = self._pairs(self._pages(narrowed, 0, None, oldest_first))
-            matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
-            yield from take_sound(matching, start, end)
+            found = self._pairs(self._pages(narrowed, 0, None, oldest_first=oldest_first))
+            yield from take_sound(matching(found, search), start, end)
             return
         offset = 0
-        if start > NEAR:
-            offset = self._offset_of(narrowed, start, oldest_first)
+        if start > MOST_READ_OVER:
+            offset = self._offset_of(narrowed, start, oldest_first=oldest_first)
             start, end = 0, None if end is None else end - start
-        rows = self._pages(narrowed, offset, end, oldest_first)
+        rows = self._pages(narrowed, offset, end, oldest_first=oldest_first)
         yield from take_sound(self._pairs(rows), start, end)
 
-    def _offset_of(self, narrowed: Narrowed, place: int, oldest_first: bool) -> int:
+    def _offset_of(self, narrowed: Narrowed, place: int, *, oldest_first: bool) -> int:
         """Return how many rows, bad ones included, come before a position among the others."""
         sound, bad = self._without_bad(narrowed)
         if not bad:
@@ -193,7 +193,7 @@ class EmbeddedHeaderStore(HeaderStore):
         return bad
 
     def _pages(
-        self, narrowed: Narrowed, offset: int, most: int | None, oldest_first: bool
+        self, narrowed: Narrowed, offset: int, most: int | None, *, oldest_first: bool
     ) -> Iterator[tuple[Any, ...]]:
         """Yield rows ``(start, stop, time, id)``, read in batches of increasing size.
 

@@ -131,6 +131,8 @@ def narrow(connection: sqlite3.Connection, search: Search) -> Narrowed:
         exact = _add_queries(connection, part, queries, clauses, parameters) and exact
     if search.stop:
         clauses.append("stop IS NOT NULL")
+    if search.is_open:
+        clauses.append("stop IS NULL")
     for text in search.texts:
         if text.words is None:
             exact = False

@@ -21,7 +21,7 @@ from .misplaced import move_misplaced
 from .reader import EmbeddedReader
 from .row_sequences import POSITIONS, RowSequence, sealed_end
 
-__all__ = ["Journal", "check_place", "encoded", "waiting_tables"]
+__all__ = ["Journal", "check_next_position", "encoded", "waiting_tables"]
 
 
 class Journal:
@@ -84,7 +84,7 @@ class Journal:
         StoreError
             If a sealed chunk has the sequence's next position.
         """
-        check_place(sequence)
+        check_next_position(sequence)
         position, added = sequence.next, 0
         size = 0
         low = sequence.number * POSITIONS
@@ -105,7 +105,7 @@ class Journal:
         self, connection: sqlite3.Connection, sequence: RowSequence, table: pa.Table
     ) -> None:
         """Add a page, encoded as a chunk, whose uids have been claimed."""
-        check_place(sequence)
+        check_next_position(sequence)
         body = to_ipc(table)
         connection.execute(
             "INSERT INTO journal VALUES (?, ?, ?)",
@@ -116,7 +116,7 @@ class Journal:
         sequence.waiting_bytes += len(body)
 
 
-def check_place(sequence: RowSequence) -> None:
+def check_next_position(sequence: RowSequence) -> None:
     """Refuse to store at a position that a sealed chunk has, where no reader expects a row.
 
     This is a safeguard: :meth:`Journal.refresh` looks where the chunks end if anybody has sealed.
@@ -188,6 +188,7 @@ def encoded(
 
 def _without_owner(layout: Layout, row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row as the journal keeps it: without the owner, if the sequence implies it."""
-    if layout.mixed:
-        return dict(row)
-    return {key: value for key, value in row.items() if key != layout.owner}
+    kept = dict(row)
+    if not layout.mixed:
+        kept.pop(layout.owner, None)
+    return kept

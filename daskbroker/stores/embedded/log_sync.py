@@ -325,12 +325,16 @@ class LogSync:
             self._trouble = None
             self._synced = self._written
             self._since = None
-        logger.warning("the log %s was written again and is synced now", self._path)
+        logger.warning(
+            "the log %s, which could not be synced before, was written again and is synced now",
+            self._path,
+        )
 
     def _error(self, reason: str) -> StoreError:
         return StoreError(
-            f"the log {self._path} could not be synced ({reason}): what was inserted lately may "
-            "not survive a loss of power. To insert again is safe, and writes the log again first"
+            f"the log {self._path} could not be synced ({reason}): documents inserted since the "
+            "last sync may be lost if the power fails. Insert them again: that is safe, and the "
+            "log is written again first"
         )
 
     # -- the thread --------------------------------------------------------------------------

@@ -37,8 +37,9 @@ def move_misplaced(connection: sqlite3.Connection, sequence: RowSequence, sealed
         moved += rows or 1
     stream = sequence.metadata.get("stream", sequence.layout.kind)
     logger.warning(
-        "run %r, stream %r: %d rows of the journal were at positions that sealed chunks have, "
-        "stored so by an earlier version in a forked process; they now come after all others",
+        "run %r, stream %r: moved %d rows of the journal to the end of the stream. An earlier "
+        "version of daskbroker had stored them, in a forked process, at positions of sealed "
+        "chunks. No row is lost, and nothing needs to be done",
         sequence.run, stream, moved,
     )  # fmt: skip
 

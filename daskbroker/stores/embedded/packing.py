@@ -67,6 +67,7 @@ def _waiting(connection: sqlite3.Connection, allowed: int) -> list[tuple[int, by
     some: list[tuple[int, bytes]] = []
     size = 0
     for number, body in connection.execute("SELECT id, body FROM chunk_body ORDER BY id"):
+        # A chunk that is larger than a pack is packed alone, or it would wait for ever.
         if some and size + len(body) > LARGEST_PACK:
             break
         some.append((number, body))
@@ -79,7 +80,7 @@ def _write(database: Database, chunks: list[tuple[int, bytes]]) -> Path:
     name = f"pack-{uuid.uuid4().hex}.arrow"
     temporary = folder / f".{name}.part"
     with database.errors(), naming(temporary):
-        database.check_place()
+        database.check_in_place()
         database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
@@ -98,6 +99,7 @@ def _note(connection: sqlite3.Connection, path: str, chunks: list[tuple[int, byt
     """Note the places of chunks in a pack, except for those that another process has moved."""
     moved, offset = 0, 0
     for number, body in chunks:
+        # If another process has moved a chunk, its body here is an unused part of the pack.
         done = connection.execute(
             "UPDATE chunk SET path = ?, offset = ?, length = ? WHERE id = ? AND path IS NULL",
             (path, offset, len(body), number),

@@ -14,7 +14,7 @@ from ...core.column_kinds import Kind
 from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import EVENT, Layout, chunk_metadata
-from ...core.planning import PlanBuilder
+from ...core.plan_builder import PlanBuilder
 from .journal import encoded
 from .row_sequences import POSITIONS, RowSequence
 from .sealing import read_schema
@@ -57,7 +57,7 @@ class PlannedSequence:
         Key of the sequence in the store, and layout of its documents.
     builder
         Builder of the plan.
-    place
+    owner_number
         Index of the sequence's descriptor or owner in the plan.
     owner
         Descriptor of events, or owner of references.
@@ -66,7 +66,7 @@ class PlannedSequence:
     number: int
     layout: Layout
     builder: PlanBuilder
-    place: int
+    owner_number: int
     owner: Document
 
 
@@ -93,7 +93,7 @@ def add_sequences(connection: sqlite3.Connection, sequences: Sequence[PlannedSeq
             if sequence.number in waiting:
                 _add_tail(sequence, waiting[sequence.number])
         except StoreDamaged as error:  # only this run is bad
-            sequence.builder.note_bad(sequence.place, f"{sequence.layout.kind}s: {error}")
+            sequence.builder.note_bad(sequence.owner_number, f"{sequence.layout.kind}s: {error}")
 
 
 class _Schemas:
@@ -134,7 +134,9 @@ def _add_sealed(sequence: PlannedSequence, chunk: tuple[Any, ...], schemas: _Sch
     schema, _, number, path, offset, length, first, *row = chunk
     key = number if path is None else path if offset is None else (path, offset, length)
     facts = Statistics._make(math.nan if value is None else value for value in row)
-    sequence.builder.add_chunk(sequence.place, key, first, schemas.of(sequence, schema), facts)
+    sequence.builder.add_chunk(
+        sequence.owner_number, key, first, schemas.of(sequence, schema), facts
+    )
 
 
 def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None, bytes]]) -> None:
@@ -148,4 +150,4 @@ def _add_tail(sequence: PlannedSequence, journal: Sequence[tuple[int, int | None
         sequence.number, sequence.layout, owner["uid"], owner["run_start"], 0, metadata
     )
     for position, table in encoded(journal, rows):
-        sequence.builder.add_table(sequence.place, position, table)
+        sequence.builder.add_table(sequence.owner_number, position, table)

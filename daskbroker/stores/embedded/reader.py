@@ -100,7 +100,7 @@ class EmbeddedReader(ChunkReader):
     def _unreadable(self, path: Path, error: OSError) -> StoreError:
         if not isinstance(error, FileNotFoundError):
             return StoreDamaged(f"{path} cannot be read{seen_from()}: {error}")
-        if Database.is_other(self.root, self.read_only, self.identity):
+        if Database.is_other(self.root, read_only=self.read_only, identity=self.identity):
             return self._replaced()
         if Path(self.root).is_dir():
             return StoreDamaged(f"{path} is missing{seen_from()}")
@@ -126,7 +126,7 @@ class EmbeddedReader(ChunkReader):
     def _database(self) -> Database:
         return Database.reading(self.root, read_only=self.read_only)
 
-    def portable(self, keys: Sequence[Any]) -> Sequence[Any]:
+    def portable_keys(self, keys: Sequence[Any]) -> Sequence[Any]:
         """Replace the numbers of small chunks by their place in a pack or their bytes.
 
         Workers never open the SQLite file, which is not safe over network file systems. Small

@@ -33,7 +33,7 @@ from ...core.page_parts import CHUNK_BYTES, CHUNK_ROWS, page_parts
 from ...core.rounds import Rounds
 from .chunk_files import encoded_file
 from .database import CHUNK_FOLDER, Database
-from .journal import Journal, check_place, waiting_tables
+from .journal import Journal, check_next_position, waiting_tables
 from .row_sequences import POSITIONS, RowSequence, sealed_end
 
 __all__ = ["seal_page", "seal_sequence", "sweep"]
@@ -115,7 +115,7 @@ def _write(database: Database, sequence: RowSequence, table: pa.Table) -> Path |
         if pa.types.is_string(field.type) and field.name not in ("uid", "datum_id")
     ]
     with database.errors(), naming(temporary):
-        database.check_place()
+        database.check_in_place()
         database.folders.make(folder)
         try:
             with temporary.open("wb") as file:
@@ -154,9 +154,10 @@ def sweep(database: Database) -> int:
                 or str(path.relative_to(database.root)) in known
             ):
                 continue
+            # A file is named before the manifest has it, so a new one may be about to be added.
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > ORPHAN_SECONDS:
-                    database.check_place()  # else it may be a file of another store
+                    database.check_in_place()  # else it may be a file of another store
                     path.unlink()
                     removed += 1
     return removed
@@ -208,13 +209,13 @@ def add_chunks(
     written: list[tuple[pa.Table, Path | None]],
 ) -> None:
     """Add the chunks of a page to the manifest, from the sequence's next position on."""
-    check_place(sequence)
+    check_next_position(sequence)
     for table, temporary in written:
         final = _move(database, temporary, sequence, sequence.next, table.num_rows)
         add_chunk(connection, database, sequence, sequence.next, table, final)
         sequence.next += table.num_rows
         sequence.sealed = sequence.next
-    database.check_place()  # so that files and manifest are in the same folder
+    database.check_in_place()  # so that files and manifest are in the same folder
 
 
 def _move(

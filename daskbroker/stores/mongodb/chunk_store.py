@@ -30,7 +30,7 @@ from ...core.column_kinds import Kind, listed_kinds
 from ...core.documents import from_json, to_json
 from ...core.errors import BadDocument, StoreDamaged
 from ...core.layouts import EVENT
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ..stored_text import storable
 from .bson_documents import LARGEST
 from .database import CHUNKS, COLUMNS, Database
@@ -150,6 +150,7 @@ def publish(database: Database, manifests: Sequence[Manifest]) -> bool:
         try:
             database.collection(CHUNKS).insert_many(manifests)
         except BulkWriteError as error:
+            # The insert is ordered: if the first manifest is refused, none is published.
             codes = {one["code"] for one in error.details["writeErrors"]}
             if codes != {DUPLICATE_KEY} or error.details["nInserted"]:
                 raise

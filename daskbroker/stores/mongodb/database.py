@@ -67,7 +67,7 @@ ATTEMPTS = 3
 """Maximum number of times that missing indexes are made."""
 NOBODY = "daskbroker-nobody"
 """An ``_id`` that no document has."""
-KEPT = 16
+MOST_OPEN = 16
 """Maximum number of databases, opened by readers alone, that stay connected on a worker."""
 
 _open: dict[tuple[str, str | None, bool], Database] = {}
@@ -133,7 +133,7 @@ class Database:
             if found is None or found._closed:
                 found = cls(uri, assets, read_only=read_only)
             _open[key] = found
-            while len(_open) > KEPT:
+            while len(_open) > MOST_OPEN:
                 _open.pop(next(iter(_open)))  # the oldest; it closes when it is no longer used
             return found
 

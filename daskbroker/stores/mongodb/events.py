@@ -17,16 +17,17 @@ from ...core.chunks import ChunkPlan, chunk_label, damage_of
 from ...core.clock import seconds_of
 from ...core.damage import Damage
 from ...core.documents import ALL, Document
-from ...core.errors import StoreDamaged, UnknownReference
+from ...core.errors import StoreDamaged
 from ...core.external import datum_keys
+from ...core.interrupts import in_own_context
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout, cells
 from ...core.peeks import Peek
-from ...core.planning import PlanBuilder
-from ...core.run_plan import stream_of
+from ...core.plan_builder import PlanBuilder
+from ...core.run_plan import is_of_stream, stream_of
 from ...core.settings import setting
-from ..contract import is_repeated
+from ..already_stored import is_repeated, stored_descriptor
 from ..journalled import JournalledEventStore
-from ..spool.sending import flush_all
+from ..spool.sender import flush_all
 from ..stored_text import storable
 from .bson_documents import SIDE, check_size, checked_from_bson, from_bson, sparse_bson, to_bson
 from .checking import check_descriptors, check_journal, check_rest, list_runs, path_in
@@ -37,7 +38,7 @@ from .peeks import find_peeks, list_peeks, put_peeks
 from .planning import EventPlanner
 from .reader import MongoReader
 from .reference_planning import ReferencePlanner
-from .references import find_run, has_orphans, store_reference
+from .references import has_orphans, run_with_resource, store_reference
 from .sealed_rows import remove_old_marks
 from .sealing import page_tables, seal_descriptor, sweep
 from .server_errors import REFUSED
@@ -82,7 +83,7 @@ class MongoEventStore(JournalledEventStore):
         self._lock = threading.RLock()
         self._writer = EventWriter(self._database, self._seal_rows, self._seal_bytes)
         self._owners: BoundedDict[tuple[str, str, str | None], str] = BoundedDict()
-        self._surveys: BoundedDict[tuple[str, int, int], list[Range]] = BoundedDict()
+        self._ranges_of_journals: BoundedDict[tuple[str, int, int], list[Range]] = BoundedDict()
         self._orphans: bool | None = None
 
     @property
@@ -98,6 +99,11 @@ class MongoEventStore(JournalledEventStore):
     def insert_limit(self) -> AbstractContextManager[None]:
         """See :meth:`EventStore.insert_limit`."""
         return self._database.limit()
+
+    @in_own_context
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """See :meth:`EventStore.insert_prepared`."""
+        super().insert_prepared(name, doc, run=run)
 
     def prepare_writing(self) -> None:
         """See :meth:`EventStore.prepare_writing`."""
@@ -190,11 +196,7 @@ class MongoEventStore(JournalledEventStore):
         if stream_name is not ALL:
             found = [doc for doc in found if _may_be_of(doc, str(stream_name))]
         docs = [self._checked(doc, runs[order[doc["run_start"]]]) for doc in found]
-        return [
-            d
-            for d in docs
-            if stream_name is ALL or isinstance(d, BadRun) or stream_of(d) == str(stream_name)
-        ]
+        return [doc for doc in docs if is_of_stream(doc, stream_name)]
 
     def _checked(self, found: dict[str, Any], run: str) -> Document | BadRun:
         """Return a descriptor that was found by the uid of its run, or a BadRun if damaged."""
@@ -215,7 +217,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.find_asset_run`."""
         key = (layout.kind, uid, run)
         if key not in self._owners:
-            found = find_run(self._database, layout, uid, run)
+            found = run_with_resource(self._database, layout, uid, run)
             if found is None or (run is not None and found != run):
                 return found  # not remembered: the given run may still get one of its own
             self._owners[key] = found
@@ -231,7 +233,7 @@ class MongoEventStore(JournalledEventStore):
         if layout is not EVENT:
             store_reference(self._database, layout, rows, run)
             return
-        descriptor = self._known_descriptor(owner)
+        descriptor = stored_descriptor(self, owner)
         with self._lock:
             self._writer.append(descriptor, rows)
             if self._writer.is_full(descriptor["uid"]):
@@ -243,7 +245,7 @@ class MongoEventStore(JournalledEventStore):
         if layout is not EVENT or self._keep:
             return False
         self._database.prepare_writing()
-        descriptor = self._known_descriptor(owner)
+        descriptor = stored_descriptor(self, owner)
         tables = page_tables(descriptor, page)
         with self._lock:
             return self._writer.append_tables(descriptor, tables, page["uid"])
@@ -252,18 +254,12 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.append_table`."""
         if not self._keep:
             self._database.prepare_writing()
-            descriptor = self._known_descriptor(owner)
+            descriptor = stored_descriptor(self, owner)
             uids = cells(table, EVENT.uid)
             with self._lock:
                 if self._writer.append_tables(descriptor, [table], uids):
                     return
         super().append_table(owner, table, run)
-
-    def _known_descriptor(self, uid: str) -> Document:
-        found = self.find_descriptor(uid)
-        if found is None:
-            raise UnknownReference(f"descriptor {uid!r} of some events is not stored")
-        return found
 
     # -- planning ----------------------------------------------------------------------------
 
@@ -271,7 +267,7 @@ class MongoEventStore(JournalledEventStore):
         """See :meth:`EventStore.plan_events`."""
         flush_all(self._database.store_id)  # send what spools in this process hold for this store
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
-        EventPlanner(self._database, builder, descriptors, self._surveys).add_all()
+        EventPlanner(self._database, builder, descriptors, self._ranges_of_journals).add_all()
         return builder.plan()
 
     def plan_references(

@@ -16,6 +16,7 @@ from typing import Any
 
 import bson
 
+from ...core.operators import is_operators
 from ...core.query import Query
 from ...core.search import Search
 from .bson_documents import SIDE
@@ -55,7 +56,8 @@ def start_filter(search: Search, *, packed: bool) -> Filter:
         of these, too, and is not exact.
     """
     found = query_filter(search.queries)
-    query, exact = found.query, found.exact and not search.texts and not search.stop
+    by_stop = search.stop or search.is_open
+    query, exact = found.query, found.exact and not search.texts and not by_stop
     if packed and query:
         query, exact = {"$or": [query, {f"{SIDE}.packed": {"$exists": True}}]}, False
     times = {"$gte": search.since, "$lte": search.until}
@@ -102,7 +104,7 @@ def _logical(key: str, sources: Sequence[Mapping[str, Any]]) -> Filter:
 def _field(path: str, value: Any) -> Filter:
     if not _PATH.fullmatch(path):
         return Filter({}, False)
-    operators = value if _is_operators(value) else {"$eq": value}
+    operators = value if is_operators(value) else {"$eq": value}
     told = {
         operator: operand
         for operator, operand in operators.items()
@@ -139,7 +141,3 @@ def _same_value(path: str, value: Any) -> bool:
     except (OverflowError, UnicodeError):
         return False
     return True
-
-
-def _is_operators(value: Any) -> bool:
-    return isinstance(value, dict) and any(key.startswith("$") for key in value)

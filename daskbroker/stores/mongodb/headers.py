@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
@@ -12,9 +12,11 @@ from pymongo.errors import WriteError
 
 from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged
+from ...core.interrupts import in_own_context
 from ...core.search import Search
 from ..checking import CheckedHeader
-from ..contract import FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..contract import EventStore, FoundHeader, HeaderPair, HeaderStore, is_repeated, unknown_run
+from ..header_store import matching
 from ..stored_text import storable
 from .bad_headers import RAW, BadHeaders
 from .bson_documents import (
@@ -51,7 +53,7 @@ MOST_STOPS_AT_ONCE = 5000
 """Size of the third and later batches of runs whose stops are looked up together."""
 MOST_STOPS = 5000
 """Maximum number of runs, found by stops, that are looked up by uid; else all are searched."""
-NEAR = 8
+MOST_READ_OVER = 8
 """Maximum number of runs before the wanted ones that are read; more are skipped by the server."""
 
 
@@ -75,6 +77,12 @@ class MongoHeaderStore(HeaderStore):
         """See :meth:`HeaderStore.insert_limit`."""
         return self._database.limit()
 
+    @in_own_context
+    def insert_with(self, name: str, doc: Mapping[str, Any], stores: Sequence[EventStore]) -> None:
+        """See :meth:`HeaderStore.insert_with`."""
+        super().insert_with(name, doc, stores)
+
+    @in_own_context
     def insert_prepared(self, name: str, doc: Mapping[str, Any]) -> None:
         """See :meth:`HeaderStore.insert_prepared`."""
         with self._database.limit():
@@ -169,17 +177,18 @@ class MongoHeaderStore(HeaderStore):
             return
         narrowed = self._narrow(search)
         if not narrowed.exact:
-            found = self._pairs(narrowed.query, 0, None, oldest_first)
-            matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
-            yield from take_sound(matching, start, stop)
+            found = self._pairs(narrowed.query, 0, None, oldest_first=oldest_first)
+            yield from take_sound(matching(found, search), start, stop)
             return
         query, offset = narrowed.query, 0
-        if start > NEAR:
-            offset = self._offset_of(query, start, oldest_first)
+        if start > MOST_READ_OVER:
+            offset = self._offset_of(query, start, oldest_first=oldest_first)
             start, stop = 0, None if stop is None else stop - start
-        yield from take_sound(self._enough(query, offset, stop, oldest_first), start, stop)
+        yield from take_sound(
+            self._enough(query, offset, stop, oldest_first=oldest_first), start, stop
+        )
 
-    def _offset_of(self, query: dict[str, Any], place: int, oldest_first: bool) -> int:
+    def _offset_of(self, query: dict[str, Any], place: int, *, oldest_first: bool) -> int:
         """Return how many runs, bad ones included, come before a position among the others."""
         sound, bad = self._bad.left_out(query)
         if not bad:
@@ -198,12 +207,12 @@ class MongoHeaderStore(HeaderStore):
         return place + places.index(last["_id"])
 
     def _enough(
-        self, query: dict[str, Any], offset: int, wanted: int | None, oldest_first: bool
+        self, query: dict[str, Any], offset: int, wanted: int | None, *, oldest_first: bool
     ) -> Iterator[FoundHeader]:
         """Yield runs until ``wanted`` of them can be read. One query is enough if all can be."""
         while True:
             seen = bad = 0
-            for one in self._pairs(query, offset, wanted, oldest_first):
+            for one in self._pairs(query, offset, wanted, oldest_first=oldest_first):
                 seen += 1
                 bad += isinstance(one, BadRun)
                 yield one
@@ -230,7 +239,7 @@ class MongoHeaderStore(HeaderStore):
                 return list(map(self._pair, found))
 
     def _pairs(
-        self, query: dict[str, Any], offset: int, limit: int | None, oldest_first: bool
+        self, query: dict[str, Any], offset: int, limit: int | None, *, oldest_first: bool
     ) -> Iterator[FoundHeader]:
         """Yield runs, whose stops are looked up in batches that begin small and grow."""
         order = ASCENDING if oldest_first else DESCENDING

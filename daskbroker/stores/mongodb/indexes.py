@@ -106,7 +106,7 @@ def warn_of_missing(collection: Collection[Any], field: str, label: str) -> None
     first = [next(iter(one["key"]), "") for one in collection.list_indexes()]
     if first and field not in first:
         _log.warning(
-            "%s: collection %r has no index on %r, so queries scan all of it; "
-            "`daskbroker index` makes the missing ones",
+            "%s: collection %r has no index on %r, so a query reads all of its documents; "
+            "create the missing indexes by `daskbroker index`",
             label, collection.name, field,
         )  # fmt: skip

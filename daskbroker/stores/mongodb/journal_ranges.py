@@ -1,4 +1,4 @@
-"""Survey of a long journal, which cuts it into ranges without fetching its data.
+"""Cutting of a long journal into ranges, by facts of its rows, without fetching its data.
 
 One query walks the rows of a descriptor along its index. For each row the server sends the time,
 ``seq_num``, the size, and the types of its values as one text. So the kinds of the columns are as
@@ -27,8 +27,8 @@ __all__ = [
     "OddEvent",
     "Range",
     "cut_ranges",
+    "facts_projection",
     "range_facts",
-    "survey_stage",
 ]
 
 RANGE_ROWS = 16_384
@@ -77,7 +77,7 @@ class Range:
     packed: bool = False
 
 
-def survey_stage(descriptor: Mapping[str, Any]) -> dict[str, Any]:
+def facts_projection(descriptor: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ``$project`` stage that makes the rows that :func:`cut_ranges` needs."""
     types: list[Any] = [{"$type": f"${name}"} for name in (SIDE, *ESSENTIAL)]
     types.insert(0, {"$type": {"$ifNull": [f"${SIDE}.packed", f"${SIDE}.{ROWS}", "$$REMOVE"]}})
@@ -103,7 +103,7 @@ def cut_ranges(rows: Iterable[Mapping[str, Any]], keys: Iterable[str]) -> Iterat
     Parameters
     ----------
     rows
-        Results of :func:`survey_stage`.
+        Results of :func:`facts_projection`.
     keys
         Data keys in the order of the descriptor.
 

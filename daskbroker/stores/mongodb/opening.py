@@ -18,7 +18,7 @@ from .suitcase_embedded_headers import SuitcaseEmbeddedHeaderStore
 
 __all__ = ["open_store"]
 
-LAYOUTS = ("auto", "normalized", "embedded")
+MONGO_LAYOUTS = ("auto", "normalized", "embedded")
 NAME = "mongo"
 """Name of the event source."""
 
@@ -64,8 +64,8 @@ def open_store(settings: Mapping[str, Any], *, create: bool = True) -> Opened:
 
 def _layout(database: Database, layout: str) -> str:
     """Return the layout of a database. A new database becomes normalized."""
-    if layout not in LAYOUTS:
-        raise ConfigError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    if layout not in MONGO_LAYOUTS:
+        raise ConfigError(f"layout must be one of {', '.join(MONGO_LAYOUTS)}, not {layout!r}")
     if layout != "auto":
         return layout
     names = database.collection_names()

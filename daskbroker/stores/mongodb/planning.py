@@ -2,7 +2,7 @@
 
 One query finds, for all descriptors, the number of rows in the journal and the chunks. Short
 journals are read by a second query, for all descriptors together, and travel with the plan. A long
-journal is surveyed by a query of its own and is later read in ranges.
+journal is cut into ranges by a query of its own, and is later read in these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...core.documents import Document
 from ...core.errors import StoreDamaged
 from ...core.joined_kinds import joined_kinds
 from ...core.layouts import EVENT, event_metadata
-from ...core.planning import PlanBuilder
+from ...core.plan_builder import PlanBuilder
 from ...core.rounds import Rounds
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
@@ -30,13 +30,13 @@ from .chunk_store import KEPT, WAITING, Manifest, chunk_key, facts_of, kinds_of,
 from .database import CHUNKS, CLASSIC, MANY, Database
 from .indexes import warn_of_missing
 from .journal import BATCH_ROWS, IN_TIME, event_columns, event_from_bson, unsealed, without_sealed
-from .journal_ranges import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, survey_stage
+from .journal_ranges import RANGE_ROWS, SOUND, OddEvent, Range, cut_ranges, facts_projection
 from .reader import range_key
 
 __all__ = ["EventPlanner"]
 
 INLINE_BYTES = 8 * 2**20
-"""Maximum estimated bytes of a journal that is read for the plan; a larger one is surveyed."""
+"""Maximum estimated bytes of a journal that is read for the plan; a larger one is cut in ranges."""
 TOGETHER = 20_000
 """Number of rows of short journals after which a query is sent for them."""
 
@@ -47,7 +47,7 @@ class _Stream:
 
     Attributes
     ----------
-    descriptor, place
+    descriptor, number
         The descriptor, and its index in the plan.
     journal
         Number of its rows in the journal.
@@ -58,7 +58,7 @@ class _Stream:
     """
 
     descriptor: Document
-    place: int
+    number: int
     journal: int = 0
     chunks: list[Manifest] = field(default_factory=list)
     filter: dict[str, Any] = field(default_factory=dict)
@@ -88,8 +88,8 @@ class EventPlanner:
     descriptors
         Descriptors to plan.
     known
-        Previous surveys, by uid of the descriptor, number of journal rows and position after the
-        last chunk. New surveys are added to it.
+        Ranges that were cut before, by uid of the descriptor, number of journal rows and position
+        after the last chunk. New ones are added to it.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class EventPlanner:
         self._builder = builder
         self._known = known
         self._streams = {
-            storable(descriptor["uid"]): _Stream(descriptor, place)
-            for place, descriptor in enumerate(descriptors)
+            storable(descriptor["uid"]): _Stream(descriptor, number)
+            for number, descriptor in enumerate(descriptors)
         }
         self._schemas: dict[str, int] = {}
 
@@ -118,6 +118,7 @@ class EventPlanner:
     def _add_streams(self, session: ClientSession) -> None:
         short, count = [], 0
         for stream in self._streams.values():
+            # Most streams of stopped runs are sealed: they need no further query.
             if stream.waiting == 0:
                 self._add(stream, self._add_sealed, stream)
                 continue
@@ -138,7 +139,7 @@ class EventPlanner:
         try:
             add(*arguments)
         except StoreDamaged as error:
-            self._builder.note_bad(stream.place, str(error))
+            self._builder.note_bad(stream.number, str(error))
 
     def _look(self, session: ClientSession) -> None:
         """Count journal rows and list chunks with one query, in this order."""
@@ -163,8 +164,8 @@ class EventPlanner:
                     self._streams[doc["descriptor"]].journal = doc["journal"]
                 else:  # a list of which one item matches
                     for uid in self._streams.keys() & set(map(str, doc["descriptor"])):
-                        place = self._streams[uid].place
-                        self._builder.note_bad(place, "events whose descriptor is a list")
+                        number = self._streams[uid].number
+                        self._builder.note_bad(number, "events whose descriptor is a list")
 
     def _add_sealed(self, stream: _Stream) -> None:
         for chunk in sorted(stream.chunks, key=lambda chunk: chunk["first"]):
@@ -172,7 +173,7 @@ class EventPlanner:
             if text not in self._schemas:
                 self._schemas[text] = self._builder.add_schema(kinds_of(text))
             self._builder.add_chunk(
-                stream.place,
+                stream.number,
                 chunk_key(chunk),
                 chunk["first"],
                 self._schemas[text],
@@ -206,9 +207,10 @@ class EventPlanner:
         left = without_sealed(self._database, rows, before, stream.chunks)
         self._add_sealed(stream)
         if left:
+            # The journal has no positions: its rows are in the order of their times.
             left.sort(key=lambda row: (seconds_of(row), str(row["_id"])))
             table = event_columns([left], None, event_metadata(stream.descriptor))
-            self._builder.add_table(stream.place, sealed_end(stream.chunks), table)
+            self._builder.add_table(stream.number, sealed_end(stream.chunks), table)
 
     # -- long journals -----------------------------------------------------------------------
 
@@ -216,20 +218,20 @@ class EventPlanner:
         key = (stream.descriptor["uid"], stream.journal, sealed_end(stream.chunks))
         ranges = self._known.get(key)
         if ranges is None:
-            ranges = self._survey(stream, session)
-            # If rows were sealed during the survey, the ranges do not belong to this key.
+            ranges = self._settled_ranges(stream, session)
+            # If rows were sealed meanwhile, the ranges do not belong to this key.
             if sealed_end(stream.chunks) == key[2]:
                 self._known[key] = ranges
         self._add_sealed(stream)
         position = first = sealed_end(stream.chunks)
         uids = (stream.descriptor["run_start"], stream.descriptor["uid"])
         for one in ranges:
-            place = range_key(*uids, one.begin, one.end, one.facts.rows, position)
+            rows_key = range_key(*uids, one.begin, one.end, one.facts.rows, position)
             schema = self._builder.add_schema(one.kinds)
-            self._builder.add_chunk(stream.place, place, first, schema, one.facts)
+            self._builder.add_chunk(stream.number, rows_key, first, schema, one.facts)
             first += one.facts.rows
 
-    def _survey(self, stream: _Stream, session: ClientSession) -> list[Range]:
+    def _settled_ranges(self, stream: _Stream, session: ClientSession) -> list[Range]:
         """Cut the journal into ranges, again and again while a sealer moves rows meanwhile."""
         uid = stream.descriptor["uid"]
         rounds = Rounds(f"planning the events of descriptor {uid!r} in {self._database.label}")
@@ -245,7 +247,7 @@ class EventPlanner:
         doubtful = [c for c in stream.chunks if c["journal"] == WAITING]
         after: list[Manifest] = []
         descriptor = stream.descriptor
-        stage = survey_stage(descriptor) | ({"uid": 1} if doubtful else {})
+        stage = facts_projection(descriptor) | ({"uid": 1} if doubtful else {})
         with self._database.errors(), self._named(stream):
             found = self._database.collection("event", settled=True).aggregate(
                 [

@@ -13,13 +13,13 @@ from typing import Any
 from ...core.chunks import ChunkPlan, ChunkReader, Statistics
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, LAYOUTS, RESOURCE, STREAM_DATUM, Layout
-from ...core.planning import PlanBuilder
+from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import run_owners
 from ...core.stored import encode_stored_rows
 from ..stored_text import storable
 from .database import CLASSIC, MANY, Database
 from .indexes import warn_of_missing
-from .references import of_runs, orphan_datums, orphan_resources, run_of, with_uid
+from .references import of_runs, orphan_datums, orphan_resources, run_of_resource, with_uid
 
 __all__ = ["ReferencePlanner"]
 
@@ -27,7 +27,7 @@ AT_A_TIME = 5000
 """Number of runs, or of resources, in one query."""
 INLINE_DATUMS = 65_536
 """Maximum number of datums of a run that travel with the plan; more are read in ranges."""
-RANGE_ROWS = 16_384
+RANGE_DATUMS = 16_384
 """Number of datums in a range."""
 DATUM_BYTES = 100
 """Approximate bytes of a datum."""
@@ -76,11 +76,11 @@ class ReferencePlanner:
         docs = self._documents(layout)
         ranges = self._datum_ranges() if layout is DATUM else {}
         schema = builder.add_schema({})  # nobody asks for the kinds of references
-        for place, run in enumerate(self._runs):
+        for number, run in enumerate(self._runs):
             first = 0
             for begin, end, rows in ranges.get(run, ()):
                 facts = Statistics(rows, rows * DATUM_BYTES)
-                builder.add_chunk(place, ("datum", run, begin, end), first, schema, facts)
+                builder.add_chunk(number, ("datum", run, begin, end), first, schema, facts)
                 first += rows
             each_once = list({doc[layout.uid]: doc for doc in docs.get(run, ())}.values())
             try:
@@ -89,9 +89,9 @@ class ReferencePlanner:
                 if each_once:
                     metadata = {"run": run, "kind": layout.kind}
                     table = encode_stored_rows(layout, each_once, metadata)
-                    builder.add_table(place, first, table)
+                    builder.add_table(number, first, table)
             except StoreDamaged as error:
-                builder.note_bad(place, str(error))
+                builder.note_bad(number, str(error))
         return builder.plan()
 
     def _take(
@@ -139,7 +139,7 @@ class ReferencePlanner:
             found: DocumentsOfRuns = {}
             names = list(self._by_name)
             for doc in self._find(layout, map(of_runs, _pieces(names))):
-                run = self._by_name.get(str(run_of(doc)))
+                run = self._by_name.get(str(run_of_resource(doc)))
                 self._take(layout, found, () if run is None else (run,), doc)
             self._owned[layout.kind] = found
         return self._owned[layout.kind]
@@ -214,7 +214,7 @@ class ReferencePlanner:
             number = str(doc["_id"])
             for run in self._many.intersection(self._runs_of(doc)):
                 so_far = ranges.setdefault(run, [])
-                if not so_far or so_far[-1][2] == RANGE_ROWS:
+                if not so_far or so_far[-1][2] == RANGE_DATUMS:
                     so_far.append((number, number, 1))
                 else:
                     begin, _, rows = so_far[-1]

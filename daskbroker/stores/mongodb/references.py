@@ -31,13 +31,13 @@ from .server_errors import REFUSED
 
 __all__ = [
     "datum_range",
-    "find_run",
     "has_orphans",
     "of_runs",
     "orphan_datums",
     "orphan_resources",
     "resource_uids",
-    "run_of",
+    "run_of_resource",
+    "run_with_resource",
     "store_reference",
     "with_uid",
 ]
@@ -111,7 +111,7 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
         if found:
             found = database.confirmed(layout.kind, query)
     if layout.owner == "":
-        found = [one for one in found if run_of(one) == storable(run)]
+        found = [one for one in found if run_of_resource(one) == storable(run)]
     if not found:
         return False
     if any(equal(from_bson(one), dict(doc)) for one in found):
@@ -121,19 +121,20 @@ def _is_stored(database: Database, layout: Layout, doc: Mapping[str, Any], run: 
     )
 
 
-def run_of(found: Mapping[str, Any]) -> str | None:
+def run_of_resource(found: Mapping[str, Any]) -> str | None:
     """Return the uid of the run that a stored resource names; None if it names none."""
     side = found.get(SIDE)
     run = (side.get("run") if isinstance(side, dict) else None) or found.get("run_start")
     return None if run is None else str(run)
 
 
-def find_run(database: Database, layout: Layout, uid: str, run: str | None) -> str | None:
+def run_with_resource(database: Database, layout: Layout, uid: str, run: str | None) -> str | None:
     """Return the run of a resource: the given run if it has the resource, else the newest."""
     with database.errors():
         collection = database.collection(layout.kind)
         runs = [
-            run_of(doc) for doc in collection.find({"uid": storable(uid)}).sort("_id", -1).limit(50)
+            run_of_resource(doc)
+            for doc in collection.find({"uid": storable(uid)}).sort("_id", -1).limit(50)
         ]
     known = [one for one in runs if one is not None]
     if run is not None and storable(run) in known:

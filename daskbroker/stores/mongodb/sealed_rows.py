@@ -21,11 +21,11 @@ from pymongo.errors import AutoReconnect
 
 from .database import Database
 
-__all__ = ["MARKS", "REMEMBERED_SECONDS", "chunk_of_mark", "mark_sealed", "remove_old_marks"]
+__all__ = ["MARKS", "MARK_SECONDS", "chunk_of_mark", "mark_sealed", "remove_old_marks"]
 
 MARKS = "daskbroker:sealed"
 """Value of ``descriptor`` in marks, in place of the uid of a descriptor."""
-REMEMBERED_SECONDS = 60.0
+MARK_SECONDS = 60.0
 """Minimum seconds that marks are kept."""
 REMOVE_EVERY_SECONDS = 30.0
 """Seconds between two removals of old marks by a process."""
@@ -70,7 +70,7 @@ def remove_old_marks(database: Database) -> None:
     with database.errors(), database.limit():
         events = database.collection("event", sure=False)
         now = events.database.client.admin.command("hello")["localTime"].timestamp()
-        old = {"descriptor": MARKS, "time": {"$lt": now - REMEMBERED_SECONDS}}
+        old = {"descriptor": MARKS, "time": {"$lt": now - MARK_SECONDS}}
         most = list(events.find(old, {"time": 1}).sort("time").skip(MOST_REMOVED).limit(1))
         # More are left for the next time. Marks of one command have the same time and are fewer
         # than this, so some are always removed.

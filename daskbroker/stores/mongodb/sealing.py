@@ -89,6 +89,7 @@ def seal_descriptor(database: Database, descriptor: Document, *, keep: bool = Fa
             if not keep:
                 for manifest in published:
                     _remove_rows(database, manifest)
+        # A writer that is as fast as this sealer would otherwise keep it here for ever.
         if done >= count:
             return made
 
@@ -236,6 +237,8 @@ def _remove_rows(database: Database, manifest: Manifest) -> None:
 
 def sweep(database: Database) -> int:
     """Remove old columns that no chunk names, left by killed processes; return how many."""
+    # Columns are stored before the manifest that names them, so new ones may be of a chunk that
+    # is about to be published.
     latest = int(time.time() - ORPHAN_SECONDS)
     removed = 0
     with database.errors():

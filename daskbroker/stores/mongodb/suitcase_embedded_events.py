@@ -16,8 +16,8 @@ from ...core.column_kinds import Kind
 from ...core.documents import ALL, Document
 from ...core.errors import StoreDamaged
 from ...core.layouts import DATUM, EVENT, RESOURCE, Layout
-from ...core.planning import PlanBuilder
-from ...core.run_plan import run_owners, stream_of
+from ...core.plan_builder import PlanBuilder
+from ...core.run_plan import is_of_stream, run_owners
 from ...core.stored import encode_stored_rows
 from ..contract import EventStore
 from ..stored_text import storable
@@ -106,11 +106,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
                 docs = (self._checked(doc, runs[place]) for doc in _listed(header, "descriptors"))
                 found += [(place, 0.0 if isinstance(d, BadRun) else seconds_of(d), d) for d in docs]
         found.sort(key=lambda one: one[:2])
-        return [
-            d
-            for *_, d in found
-            if stream_name is ALL or isinstance(d, BadRun) or stream_of(d) == str(stream_name)
-        ]
+        return [doc for *_, doc in found if is_of_stream(doc, stream_name)]
 
     def _checked(self, doc: Any, run: str) -> Document | BadRun:
         try:
@@ -138,7 +134,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
         builder = PlanBuilder(self.reader, EVENT, self._database.identity, descriptors)
         for place, descriptor in enumerate(descriptors):
             first = 0
-            for page in self._survey(descriptor):
+            for page in self._page_facts(descriptor):
                 try:
                     facts = range_facts(page["t"], page["s"], page["b"])
                 except (LookupError, TypeError, ValueError, OverflowError) as error:
@@ -150,7 +146,7 @@ class SuitcaseEmbeddedEventStore(EventStore):
                 first += facts.rows
         return builder.plan()
 
-    def _survey(self, descriptor: Document) -> list[dict[str, Any]]:
+    def _page_facts(self, descriptor: Document) -> list[dict[str, Any]]:
         """Return times, ``seq_num``, size and types of a descriptor's pages in order, no data."""
         types = [
             _types_in(value_of(key), depth_of(claim))

@@ -15,6 +15,7 @@ from ...core.bad_runs import BadRun, take_sound
 from ...core.errors import StoreDamaged, StoreReadOnly
 from ...core.search import Search
 from ..contract import FoundHeader, HeaderPair, HeaderStore
+from ..header_store import matching
 from ..stored_text import storable
 from .bson_documents import checked_from_bson
 from .database import Database
@@ -85,8 +86,7 @@ class SuitcaseEmbeddedHeaderStore(HeaderStore):
             cursor = self._database.collection("header").find(_filter(search), SHOWN)
             cursor = cursor.sort([("start.time", order), ("_id", order)]).allow_disk_use(True)
         found = self._pairs(cursor)
-        matching = (one for one in found if isinstance(one, BadRun) or search.matches(*one))
-        yield from take_sound(matching, start, stop)
+        yield from take_sound(matching(found, search), start, stop)
 
     def _pairs(self, cursor: Any) -> Iterator[FoundHeader]:
         with OwnCursor(cursor, self._database.label) as coming:

@@ -142,10 +142,10 @@ def kind_of_types(types: set[str]) -> Kind | None:
     names = {"double": "float", "bool": "bool", "string": "str"}
     if len(types) == 1 and (name := names.get(next(iter(types)))):
         return Kind(name, nulls)
-    return _array_kind(types, nulls)
+    return _array_kind(types, nulls=nulls)
 
 
-def _array_kind(types: set[str], nulls: bool) -> Kind:
+def _array_kind(types: set[str], *, nulls: bool) -> Kind:
     """Return the kind that :func:`daskbroker.core.leaves.cell_form` would find for the cells."""
     unknown = Kind("json", nulls)
     shape: list[int] = []
@@ -157,15 +157,15 @@ def _array_kind(types: set[str], nulls: bool) -> Kind:
         if len(lengths) > 1:
             if shape or not types <= _SCALARS:
                 return unknown
-            return _leaf_kind("list", types, (), nulls, noted)
+            return _leaf_kind("list", types, (), nulls=nulls, noted=noted)
         shape.append(lengths.pop())
     if not types <= _SCALARS:
         return unknown
-    return _leaf_kind("array", types, tuple(shape), nulls, noted)
+    return _leaf_kind("array", types, tuple(shape), nulls=nulls, noted=noted)
 
 
 def _leaf_kind(
-    name: str, types: set[str], shape: tuple[int, ...], nulls: bool, noted: set[str]
+    name: str, types: set[str], shape: tuple[int, ...], *, nulls: bool, noted: set[str]
 ) -> Kind:
     leaf = _LEAVES.get(tuple(sorted(types)))
     if leaf is not None:

@@ -35,7 +35,7 @@ from .chunk_store import (
     stored_columns,
 )
 from .database import CHUNKS, LOOK_SECONDS, Database
-from .sealed_rows import MARKS, REMEMBERED_SECONDS, chunk_of_mark
+from .sealed_rows import MARK_SECONDS, MARKS, chunk_of_mark
 from .sealing import seal_descriptor, seal_rows, seal_tables
 from .server_errors import REFUSED
 
@@ -133,6 +133,7 @@ class EventWriter:
         """
         state = self._state(descriptor)
         fresh = self._not_sealed(descriptor, state, self._each_once(rows))
+        # A single row needs no query: the unique index refuses it if it is known.
         if len(fresh) > 1:
             fresh = self._not_in_journal(fresh)
         encoded = [to_bson(row) for row in fresh]
@@ -149,7 +150,7 @@ class EventWriter:
         state.waiting_rows += len(encoded)
         state.waiting_bytes += sum(len(one.raw) for one in encoded)
         # The marks of events sealed since the last look may have been removed before the insert.
-        if encoded and time.monotonic() - state.looked > REMEMBERED_SECONDS / 2:
+        if encoded and time.monotonic() - state.looked > MARK_SECONDS / 2:
             self._take_back(descriptor, state, fresh)
 
     def _take_back(
@@ -181,6 +182,7 @@ class EventWriter:
                 found = self._database.confirmed("event", same, waited=True)
                 there = found[0] if found else self._database.insert_once("event", encoded, same)
                 meant = self._meant(row, there)
+                # The mark is of another descriptor; sealed uids are unique only within theirs.
                 if there is not None and meant is None:
                     events.delete_one({**same, "descriptor": MARKS})
                     self._insert_one(row, encoded)
@@ -354,6 +356,7 @@ class EventWriter:
             with self._database.errors():
                 events = self._database.collection("event")
                 query = {"descriptor": storable(uid)}
+                # With the limit, as it only matters whether the journal is full.
                 state.waiting_rows = events.count_documents(query, limit=self._seal_rows)
         if time.monotonic() - state.looked > LOOK_SECONDS:
             self._look(descriptor, state)
@@ -364,6 +367,7 @@ class EventWriter:
         known = {chunk["_id"] for chunk in state.chunks}
         found = chunks_of(self._database, descriptor["uid"])
         if any(chunk["_id"] not in known for chunk in found):
+            # A chunk that no majority has may vanish with a primary, so it does not count.
             found = confirmed_chunks(self._database, descriptor["uid"])
         new = [chunk for chunk in found if chunk["_id"] not in known]
         uids = [uid for chunk in new for uid in read_uids(self._database, chunk)]
@@ -386,6 +390,7 @@ class EventWriter:
         if not doubtful:
             return list(rows)
         there: dict[str, Document] = {}
+        # The last chunk comes first, because its events are in memory.
         for chunk in sorted(state.chunks, key=lambda chunk: chunk["_id"] != self._last_chunk[0]):
             known = self._events_in(descriptor["uid"], chunk, doubtful)
             there.update((uid, known[uid]) for uid in doubtful & known.keys())

@@ -240,7 +240,7 @@ def left_behind(folder: Path, store: str) -> Iterator[SpoolFile]:
         except (BlockingIOError, ConfigError):
             continue
         except StoreError as error:
-            logger.warning("%s", error)
+            logger.warning("a spool file is not sent now: %s", error)
             continue
         if file.path.exists():  # its owner may have removed it between the two
             yield file

@@ -11,14 +11,15 @@ from ...core.bad_runs import BadRun
 from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.damage import Damage
 from ...core.documents import ALL, Document
-from ...core.errors import UnknownReference
+from ...core.interrupts import in_own_context
 from ...core.layouts import EVENT, Layout, encode_page, event_metadata
 from ...core.page_parts import is_columnar, page_parts
 from ...core.peeks import Peek
 from ...core.settings import setting
+from ..already_stored import stored_descriptor
 from ..backing_up import BackupSource
 from ..contract import EventStore
-from .sending import Entry, Sender, flush_all, joined_pages, rows_of_entries
+from .sender import Entry, Sender, flush_all, joined_pages, rows_of_entries
 
 __all__ = ["SpooledEventStore"]
 
@@ -64,7 +65,7 @@ class SpooledEventStore(EventStore):
             super().append_page(layout, owner, page, run)
             return
         self.prepare_writing()
-        metadata = event_metadata(self._descriptor(owner))
+        metadata = event_metadata(stored_descriptor(self.store, owner))
         for part in page_parts(EVENT, page):
             self._spool().put(Entry(owner, (), encode_page(EVENT, part, metadata)))
 
@@ -76,7 +77,7 @@ class SpooledEventStore(EventStore):
 
     def _send(self, entries: Sequence[Entry]) -> None:
         """Store entries of one descriptor, many rows as a table, within the limit of an insert."""
-        descriptor = self._descriptor(entries[0].owner)
+        descriptor = stored_descriptor(self.store, entries[0].owner)
         many = sum(map(len, entries)) >= LEAST_ROWS
         with self.insert_limit():
             if many or any(entry.table is not None for entry in entries):
@@ -85,12 +86,6 @@ class SpooledEventStore(EventStore):
             else:
                 rows = rows_of_entries(entries)
                 self.store.append(EVENT, descriptor["uid"], rows, descriptor["run_start"])
-
-    def _descriptor(self, uid: str) -> Document:
-        found = self.store.find_descriptor(uid)
-        if found is None:
-            raise UnknownReference(f"descriptor {uid!r} of some events is not stored")
-        return found
 
     def _settle(self) -> None:
         """Wait, before reading, until events of this process and of dead ones are stored."""
@@ -179,6 +174,11 @@ class SpooledEventStore(EventStore):
     def insert_limit(self) -> AbstractContextManager[None]:
         """See :meth:`EventStore.insert_limit`."""
         return self.store.insert_limit()
+
+    @in_own_context
+    def insert_prepared(self, name: str, doc: Mapping[str, Any], *, run: str | None = None) -> None:
+        """See :meth:`EventStore.insert_prepared`."""
+        super().insert_prepared(name, doc, run=run)
 
     def put_run(self, uid: str) -> None:
         """See :meth:`EventStore.put_run`."""

@@ -1,21 +1,21 @@
 """Streams as lazy xarray Datasets along ``time``: what is in memory, how the rest is cut and read.
 
-=============== ======================================================================
-:mod:`.opening`   from a plan to a Dataset
-:mod:`.variables` which variables there are: their sources, dimensions and attributes
-:mod:`.loading`   which of them are in memory
-:mod:`.dropping`  which rows are left out because one of their cells is missing
-:mod:`.cutting`   where Dask cuts the other variables along ``time``
-:mod:`.graphs`    Dask arrays, and their tasks
-:mod:`.columns`   how some rows of a column are read
-:mod:`.rows`      the chunks that rows come from
-:mod:`.grids`     grid scans as grids, and scans along a motor
-:mod:`.restoring` Datasets of streams that were made of Datasets
-:mod:`.trees`     Datasets as a tree
-=============== ======================================================================
+==================== ======================================================================
+:mod:`.lazy_dataset` from a plan to a Dataset
+:mod:`.variables`    which variables there are: their sources, dimensions and attributes
+:mod:`.loading`      which of them are in memory
+:mod:`.dropping`     which rows are left out because one of their cells is missing
+:mod:`.cutting`      where Dask cuts the other variables along ``time``
+:mod:`.graphs`       Dask arrays, and their tasks
+:mod:`.columns`      how some rows of a column are read
+:mod:`.rows`         the chunks that rows come from
+:mod:`.grids`        grid scans as grids, and scans along a motor
+:mod:`.restoring`    Datasets of streams that were made of Datasets
+:mod:`.trees`        Datasets as a tree
+==================== ======================================================================
 """
 
-from .opening import dataset, datasets
+from .lazy_dataset import dataset, datasets
 from .trees import tree, tree_of_runs
 
 __all__ = ["dataset", "datasets", "tree", "tree_of_runs"]

@@ -18,7 +18,7 @@ from ...core.graph_names import graph_name, runs_name
 from ...core.layouts import STREAM_RESOURCE
 from ...core.run_plan import RunPlan, resources_of
 from ...core.schema import TableColumn
-from ..table.opening import target_bytes
+from ..table.lazy_table import target_bytes
 from .columns import ColumnSource, ExternalColumn
 from .cutting import (
     column_groups,
@@ -27,6 +27,7 @@ from .cutting import (
     is_cut,
     regular_length,
     row_bytes,
+    size_of_rows,
     text_bytes,
 )
 from .graphs import Blocks, external_array, stored_arrays
@@ -147,9 +148,9 @@ class Assembly:
         """
         if not len(self.rows):
             return -1
-        target = target_bytes() if size == "auto" else text_bytes(size)
         if name == "time":
-            return self._lengths_by(target)
+            return self.usual_lengths if size == "auto" else self._lengths_by(text_bytes(size))
+        target = target_bytes() if size == "auto" else text_bytes(size)
         cell = self.external[name].cell_bytes if name in self.external else self.sizes[name]
         return even_cut(len(self.rows), target // max(1, cell))
 
@@ -172,7 +173,11 @@ class Assembly:
     @cached_property
     def usual_lengths(self) -> tuple[int, ...]:
         """Lengths of blocks along ``time`` if nothing else is requested."""
-        return self._lengths_by(target_bytes())
+        target = target_bytes()
+        if not self.external:
+            columns = sum(name not in self.coordinates for name in self.sizes)
+            target = size_of_rows(target, columns)
+        return self._lengths_by(target)
 
     def _lengths_by(self, target: int) -> tuple[int, ...]:
         """Return lengths of even blocks, of about `target` bytes in the largest variable."""

@@ -18,8 +18,8 @@ import pyarrow as pa
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from ...assets.filling.contents import COLUMNS, CellContents, contents_table
 from ...assets.filling.filling import Filling, Target
-from ...assets.filling.held import COLUMNS, Held, held_table
 from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...assets.regions import Region, shape_of, take_roi, within
 from ...assets.shapes import Declared
@@ -282,8 +282,8 @@ class ExternalColumn(ColumnSource):
 
     def present(self, block: RowBlock) -> np.ndarray:
         """Return a mask of the rows of a block that have a cell, see :meth:`Filling.present`."""
-        held = self._held(block, self._tables(block) if block.pieces else [])
-        parts = [self.filling.present(*one) for one in held]
+        contents = self._contents(block, self._tables(block) if block.pieces else [])
+        parts = [self.filling.present(*one) for one in contents]
         return block.arranged(np.concatenate([np.zeros(0, bool), *parts]))
 
     def frames(self, block: RowBlock) -> CellFrames:
@@ -298,10 +298,10 @@ class ExternalColumn(ColumnSource):
             raise NoReference("only a region of the cells is shown")
         tables = self._tables(block) if block.pieces else []
         parts, begin = [], 0
-        for target, held, near in self._held(block, tables):
-            places = np.arange(begin, begin + len(held))
-            parts.append((places, self.filling.frames(target, held, near)))
-            begin += len(held)
+        for target, contents, run_fraction in self._contents(block, tables):
+            places = np.arange(begin, begin + len(contents))
+            parts.append((places, self.filling.frames(target, contents, run_fraction)))
+            begin += len(contents)
         found = CellFrames.joined(begin, parts)
         return replace(
             found, numbers=block.arranged(found.numbers), rows=block.arranged(found.rows)
@@ -315,37 +315,39 @@ class ExternalColumn(ColumnSource):
             return list(block.tables(self.physical))
         (piece,) = block.pieces
         with damage_of(block.labels[piece.owner]):
-            return [held_table(block.store, block.reader, piece.key, self.key)]
+            return [contents_table(block.store, block.reader, piece.key, self.key)]
 
     def _filled(
         self, block: RowBlock, tables: Sequence[pa.Table], inner: tuple[Any, ...]
     ) -> np.ndarray:
         parts = []
-        for target, held, near in self._held(block, tables):
+        for target, contents, run_fraction in self._contents(block, tables):
             if self.declared.shape is None:
-                parts.append(self.filling.cells(target, held, near))
+                parts.append(self.filling.cells(target, contents, run_fraction))
             else:
-                parts.append(self.filling.array(target, held, self.declared, inner, near))
+                parts.append(
+                    self.filling.array(target, contents, self.declared, inner, run_fraction)
+                )
         if not parts:
             return take_roi(np.empty((0, *(self.declared.shape or ())), self.dtype), inner)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _held(
+    def _contents(
         self, block: RowBlock, tables: Sequence[pa.Table]
-    ) -> Iterator[tuple[Target, Held, float]]:
-        """Yield target, held rows and relative position for consecutive pieces of a descriptor."""
+    ) -> Iterator[tuple[Target, CellContents, float]]:
+        """Yield target, cells and fraction of the run of consecutive pieces of a descriptor."""
         pairs = zip(tables, block.pieces, strict=True)
         for owner, some in groupby(pairs, lambda pair: pair[1].owner):
             pieces = list(some)
             target = self.targets[owner]
-            held = [
+            contents = [
                 replace(
-                    Held.of_table(table, target.key, piece.rows, external=target.external),
+                    CellContents.of_table(table, target.key, piece.rows, external=target.external),
                     later=piece.later,
                 )
                 for table, piece in pieces
             ]
-            yield target, Held.joined(held), pieces[0][1].near
+            yield target, CellContents.joined(contents), pieces[0][1].run_fraction
 
 
 # -- reading ---------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 It depends on the largest data: a cell of the largest external variable, or a row of all stored
 columns if there is none. Blocks have about the partition size, are even, so that there is no
-short last one, and end at chunk borders in the files as far as that fits.
+short last one, and end at chunk borders in the files as far as that fits. Blocks of many columns
+are larger (:func:`size_of_rows`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ __all__ = [
     "is_cut",
     "regular_length",
     "row_bytes",
+    "size_of_rows",
     "text_bytes",
 ]
 
@@ -34,6 +36,10 @@ GROUP_BYTES = 8 * 2**20
 """Maximum bytes of the columns that one task reads together, unless a single one is larger."""
 MOST_IN_GROUP = 64
 """Maximum number of columns that one task reads together."""
+MANY_COLUMNS = 128
+"""Number of columns above which blocks grow, so that there are not more tasks than needed."""
+MOST_GROWTH = 2
+"""How many times the usual size blocks of many columns have at most."""
 OBJECT_BYTES = 56
 """Bytes of a Python object in addition to its content."""
 SIZES = {"bool": 1, "null": 0}
@@ -64,6 +70,16 @@ def even_cut(count: int, most: int, align: int = 1) -> tuple[int, ...]:
     return (length,) * whole + ((rest,) if rest else ())
 
 
+def size_of_rows(target: int, columns: int) -> int:
+    """Return the bytes of a block of rows of so many stored columns, for a usual size.
+
+    A column of each block is a task, however narrow the column is: Dask takes longer for the tasks
+    of some hundred columns than it takes to read them. What a task reads at once does not grow,
+    as that is a group of columns (:func:`column_groups`).
+    """
+    return round(target * min(max(1.0, columns / MANY_COLUMNS), MOST_GROWTH))
+
+
 def regular_length(lengths: np.ndarray) -> int:
     """Return the number of rows that all chunks have, except a shorter last one; else 1."""
     if len(lengths) < 2:
@@ -72,7 +88,7 @@ def regular_length(lengths: np.ndarray) -> int:
     return most if (lengths[:-1] == most).all() and lengths[-1] <= most else 1
 
 
-def check_chunks(chunks: Any) -> None:
+def check_chunk_sizes(chunks: Any) -> None:
     """Check that ``chunks`` can be a cut at all; Dask takes lengths below zero, and divides by 0.
 
     Raises

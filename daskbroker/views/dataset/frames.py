@@ -12,9 +12,9 @@ from ...assets.handlers.stored_frames import CellFrames, NoReference
 from ...core.errors import FillError
 from ...core.run_plan import RunPlan
 from ..options import ViewOptions
-from ..table.opening import Runs
+from ..table.lazy_table import Runs
+from .lazy_dataset import assembly
 from .loading import load
-from .opening import assembly
 from .row_block import planned_block
 
 __all__ = ["DatasetFrames", "dataset_frames"]
@@ -40,7 +40,7 @@ class DatasetFrames:
 def dataset_frames(
     plan: RunPlan, stream: str, runs: Runs, options: ViewOptions, files: FileAccess
 ) -> DatasetFrames:
-    """Return the Dataset of one stream, as :func:`.opening.dataset` does, and its frames."""
+    """Return the Dataset of one stream, as :func:`.lazy_dataset.dataset` does, and its frames."""
     made = assembly(plan, stream, runs, options, options.filling(plan, files, runs), chunks=None)
     (loaded,) = load([made.loading])
     found: dict[str, CellFrames | FillError] = {}

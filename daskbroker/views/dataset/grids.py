@@ -19,7 +19,7 @@ from xarray.backends import BackendArray
 from xarray.core import dtypes, indexing
 
 from ...core.errors import BadQuery
-from ...core.listing import listed
+from ...core.name_lists import listed
 from .columns import row_places
 from .grid_plan import Grid, GridRefusal
 
@@ -110,7 +110,9 @@ class _Layout:
         variables: dict[str, Any] = {}
         for name, variable in self.flat.variables.items():
             in_memory = name in self.loaded
-            laid = self._laid(variable, in_memory) if "time" in variable.dims else variable
+            laid = (
+                self._laid(variable, in_memory=in_memory) if "time" in variable.dims else variable
+            )
             shown = f"{name}_readback" if name in taken else str(name)
             is_coordinate = name in self.flat.coords or name in taken
             (coordinates if is_coordinate else variables)[shown] = laid
@@ -126,10 +128,10 @@ class _Layout:
     def _is_whole(self) -> bool:
         return bool((self.rows >= 0).all())
 
-    def _laid(self, variable: xr.Variable, in_memory: bool = True) -> xr.Variable:
+    def _laid(self, variable: xr.Variable, *, in_memory: bool = True) -> xr.Variable:
         """Return a variable along ``time`` as one in the dimensions of the grid."""
         base = variable.to_base_variable().transpose("time", ...)
-        array = _LaidOut(base, self.rows, self._is_whole)
+        array = _LaidOut(base, self.rows, whole=self._is_whole)
         data: Any = indexing.LazilyIndexedArray(array)
         if in_memory:
             data = array.read(())
@@ -230,7 +232,7 @@ class _LaidOut(BackendArray):
         Whether every point has an event.
     """
 
-    def __init__(self, variable: xr.Variable, rows: np.ndarray, whole: bool) -> None:
+    def __init__(self, variable: xr.Variable, rows: np.ndarray, *, whole: bool) -> None:
         self._variable = variable
         self._rows = rows
         self._fill: Any = None

@@ -167,7 +167,7 @@ class Restoring:
                 found[form.name] = self._constant(form)
             elif column in flat.variables:
                 scalar = single and (self.form.has_time or form.place == "seq_num")
-                found[form.name] = self._along_events(form, flat.variables[column], scalar)
+                found[form.name] = self._along_events(form, flat.variables[column], scalar=scalar)
             in_memory |= {form.name} if column is None or column in loaded else set()
         if not self.form.has_time and "time" in flat.variables and "time" not in found:
             time = flat.variables["time"].to_base_variable()
@@ -191,7 +191,9 @@ class Restoring:
             return f"ts_{form.key}"
         return None if form.place == "configuration" else form.place
 
-    def _along_events(self, form: VariableForm, column: xr.Variable, scalar: bool) -> xr.Variable:
+    def _along_events(
+        self, form: VariableForm, column: xr.Variable, *, scalar: bool
+    ) -> xr.Variable:
         variable = column.to_base_variable()
         inner = tuple(dim for dim in form.dims if dim != self.form.dim)
         variable.dims = (self._dim, *inner)

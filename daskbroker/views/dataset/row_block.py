@@ -26,16 +26,16 @@ class ChunkRows(NamedTuple):
         Descriptor of the events, by its position among those that sources know.
     rows
         Rows of the chunk.
-    near
+    run_fraction
         Relative position of the chunk in the plan, from 0 to 1, to find datums quickly.
     later
-        :attr:`~daskbroker.assets.filling.held.Held.later` of the rows.
+        :attr:`~daskbroker.assets.filling.contents.CellContents.later` of the rows.
     """
 
     key: Any
     owner: int
     rows: RowsOfChunk
-    near: float
+    run_fraction: float
     later: np.ndarray | None = None
 
     @property
@@ -76,7 +76,7 @@ class RowBlock:
         return sum(piece.length for piece in self.pieces)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        portable = self.reader.portable([piece.key for piece in self.pieces])
+        portable = self.reader.portable_keys([piece.key for piece in self.pieces])
         pieces = tuple(p._replace(key=key) for p, key in zip(self.pieces, portable))
         return (RowBlock, (self.reader, self.store, pieces, self.order, self.labels))
 

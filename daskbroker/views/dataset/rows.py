@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from ...core.chunks import ChunkPlan
-from ..rows import Duplicates, RowGroup, group_rows, keep, later_counts
+from ..rows import Duplicates, RowGroup, group_rows, keep, later_counts, seq_and_times
 
 __all__ = ["DatasetRows", "RowsOfChunk", "by_chunk", "slice_if_consecutive"]
 
@@ -32,8 +32,8 @@ class DatasetRows:
     lengths
         Number of rows of each chunk of the plan.
     later
-        :attr:`~daskbroker.assets.filling.held.Held.later`, by chunk, of chunks with repeated
-        ``seq_num`` of which all rows are shown.
+        :attr:`~daskbroker.assets.filling.contents.CellContents.later`, by chunk, of chunks with
+        repeated ``seq_num`` of which all rows are shown.
     """
 
     groups: tuple[RowGroup, ...]
@@ -44,17 +44,20 @@ class DatasetRows:
 
     @classmethod
     def of(cls, plan: ChunkPlan, duplicates: Duplicates) -> DatasetRows:
-        """Return the rows of a plan; ``seq_num`` is read if rows overlap or are out of order."""
+        """Return the rows of a plan.
+
+        ``seq_num`` and ``time`` are read if rows overlap or are out of order.
+        """
         groups = tuple(group_rows(plan, duplicates))
         taken: dict[int, np.ndarray] = {}
         later: dict[int, np.ndarray] = {}
         counts = []
         for number, group in enumerate(groups):
             if not group.simple:
-                seq_nums = _seq_nums(plan, group)
-                taken[number] = keep(seq_nums, duplicates)
+                seq, times = seq_and_times(plan, group.places)
+                taken[number] = keep(seq, times, duplicates)
                 if duplicates == "all":
-                    later |= _later(plan, group, seq_nums)
+                    later |= _later(plan, group, seq, times)
             counts.append(len(taken[number]) if number in taken else group.rows or 0)
         ends = np.cumsum(np.array(counts, dtype=np.int64))
         return cls(groups, ends, taken, plan.records["rows"].astype(np.int64), later)
@@ -157,16 +160,13 @@ def slice_if_consecutive(places: np.ndarray) -> RowsOfChunk:
     return places
 
 
-def _seq_nums(plan: ChunkPlan, group: RowGroup) -> np.ndarray:
-    parts = [plan.read(place, ["seq_num"]).column(0).to_numpy() for place in group.places]
-    return np.concatenate(parts)
-
-
-def _later(plan: ChunkPlan, group: RowGroup, seq_nums: np.ndarray) -> dict[int, np.ndarray]:
+def _later(
+    plan: ChunkPlan, group: RowGroup, seq: np.ndarray, times: np.ndarray
+) -> dict[int, np.ndarray]:
     """Return :attr:`DatasetRows.later` of the chunks of a group."""
     places = list(group.places)
     rows = plan.records["rows"][places]
-    later = later_counts(np.repeat(plan.records["descriptor"][places], rows), seq_nums)
+    later = later_counts(np.repeat(plan.records["descriptor"][places], rows), seq, times)
     if later is None:
         return {}
     return dict(zip(places, np.split(later, np.cumsum(rows)[:-1])))

@@ -29,13 +29,16 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.utils import is_dataframe_like, is_series_like
 
 from ...core.documents import is_unicode, normalize, to_json
+from ...core.errors import BadDocument
 from ...core.group_names import group_name, of_group_name
 from ...core.json_text import from_extended_json
 from ...core.leaves import EXACT_INTEGER
+from ...core.numbered_names import numbered_names
 
-__all__ = ["cells_restored", "savable"]
+__all__ = ["cells_restored", "check_is_dataset", "savable"]
 
 RAGGED, FORM, JSON = "ragged", "form", "json"
 NAMES, ESCAPED = "names", "escaped"
@@ -54,7 +57,13 @@ def savable(dataset: Any) -> Any:
     ----------
     dataset
         ``xarray.Dataset`` or ``xarray.DataTree``.
+
+    Raises
+    ------
+    BadDocument
+        If it is neither.
     """
+    check_is_dataset(dataset)
     if isinstance(dataset, xr.DataTree):
         return dataset.map_over_datasets(savable)
     if NAMES not in dataset.attrs:  # which a Dataset has that is in this form already
@@ -70,6 +79,24 @@ def savable(dataset: Any) -> Any:
             found = found.drop_vars(name)
             found = found.assign_coords(changed) if is_coordinate else found.assign(changed)
     return found
+
+
+def check_is_dataset(value: Any) -> None:
+    """Check that a value is a Dataset or a DataTree.
+
+    Raises
+    ------
+    BadDocument
+        If it is neither; the message says how to make a Dataset of a DataArray.
+    """
+    if not isinstance(value, (xr.Dataset, xr.DataTree)):
+        advice = ""
+        if isinstance(value, xr.DataArray):
+            name = value.name or "value"
+            advice = f"; .to_dataset(name={name!r}) makes one of it"
+        elif is_dataframe_like(value) or is_series_like(value):
+            advice = "; table_to_stream takes a table"
+        raise BadDocument(f"a {type(value).__name__} is not a Dataset{advice}")
 
 
 def _renamed(dataset: xr.Dataset, by: Callable[[str], str]) -> xr.Dataset:
@@ -136,14 +163,6 @@ def _are_numbers(cell: Any) -> bool:
     return isinstance(cell, list) and {int, float, bool}.issuperset(map(type, cell))
 
 
-def _free(name: str, taken: Collection[Any]) -> str:
-    found, number = name, 1
-    while found in taken:
-        number += 1
-        found = f"{name}_{number}"
-    return found
-
-
 def _padded(
     name: str, variable: xr.Variable, values: np.ndarray, taken: Collection[Any]
 ) -> dict[str, Any]:
@@ -156,13 +175,10 @@ def _padded(
     for row, array in zip(out, arrays):
         if array is not None:
             row[: len(array)] = array
-    beside = _free(f"{name}_length", taken)
+    beside = next(free for free in numbered_names(f"{name}_length") if free not in taken)
+    dim = next(free for free in numbered_names(f"{name}_dim_0") if free not in taken)
     return {
-        name: (
-            (*variable.dims, _free(f"{name}_dim_0", taken)),
-            out,
-            {**variable.attrs, RAGGED: beside},
-        ),
+        name: ((*variable.dims, dim), out, {**variable.attrs, RAGGED: beside}),
         beside: (variable.dims, lengths),
     }
 

@@ -12,10 +12,10 @@ from ...core.group_names import group_name
 from ...core.run_plan import RunPlan
 from ..missing import check_fill_names
 from ..options import ViewOptions
-from ..table.opening import Runs
+from ..table.lazy_table import Runs
 from .assembly import Assembly
+from .lazy_dataset import assembly
 from .loading import load
-from .opening import assembly
 
 __all__ = ["tree", "tree_of_runs"]
 

@@ -19,7 +19,7 @@ from ...core.external import is_stream_key
 from ...core.fields import Field
 from ...core.schema import TIME, TableColumn, constant_of, stored_kinds
 from ..missing import common_cells
-from ..table.opening import Runs
+from ..table.lazy_table import Runs
 from .arrays import Cast, StoredArray, StructuredField, leaf_paths
 from .attributes import plain_attr
 from .columns import ChunkColumn, ColumnSource, Constants, ExternalColumn, StoredColumn
@@ -38,7 +38,7 @@ __all__ = [
 OBJECT = np.dtype(object)
 
 
-def coordinate_sources(plan: ChunkPlan, with_run: bool) -> dict[str, ColumnSource]:
+def coordinate_sources(plan: ChunkPlan, *, with_run: bool) -> dict[str, ColumnSource]:
     """Return the sources of the coordinates of every stream, with ``run`` if requested."""
     sources: dict[str, ColumnSource] = {
         "time": StoredColumn("time", TIME, np.dtype("datetime64[us]")),

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from ...assets.filling.contents import CellContents, FilledBlock
 from ...assets.filling.events import fill_events, with_cells
 from ...assets.filling.filling import Filling, Target
-from ...assets.filling.held import FilledBlock, Held
 from ...core.documents import Document
 from ...core.errors import FillError
 from .prefetch import Prefetcher, Step
@@ -31,15 +31,15 @@ class EventChunk(NamedTuple):
     ----------
     table, events
         The chunk as a table, and as an iterator of documents.
-    near
+    run_fraction
         Relative position in the run, from 0 to 1.
     later
-        :attr:`~daskbroker.assets.filling.held.Held.later` of the events.
+        :attr:`~daskbroker.assets.filling.contents.CellContents.later` of the events.
     """
 
     table: pa.Table
     events: Iterator[Document]
-    near: float
+    run_fraction: float
     later: np.ndarray | None
 
 
@@ -71,7 +71,7 @@ def fill_chunks(
     """
     if not ahead.on_workers:
         return (
-            fill_events(filling, descriptor, chunk.events, keys, chunk.near, chunk.later)
+            fill_events(filling, descriptor, chunk.events, keys, chunk.run_fraction, chunk.later)
             for chunk in chunks
         )
     mine = filling.of_runs({descriptor["run_start"]})
@@ -85,15 +85,15 @@ def _as_read(
     for (events, wanted), part in results:
         for begin, end, read in part.read:
             found = [
-                (target, held.part(begin, end), blocks)
-                for (target, held), blocks in zip(wanted, read, strict=True)
+                (target, contents.part(begin, end), blocks)
+                for (target, contents), blocks in zip(wanted, read, strict=True)
             ]
             yield with_cells(filling, list(islice(events, end - begin)), found)
         if part.error is not None:
             raise part.error
 
 
-Wanted = Sequence[tuple[Target, Held]]
+Wanted = Sequence[tuple[Target, CellContents]]
 """Target and cells to read of each key."""
 
 
@@ -119,7 +119,7 @@ class _Read:
 
     filling: Filling
     wanted: Wanted
-    near: float
+    run_fraction: float
     count: int
 
     def __call__(self) -> _Part:
@@ -132,12 +132,12 @@ class _Read:
 
         So everything before the error is read.
         """
-        wanted = [(target, held.part(begin, end)) for target, held in self.wanted]
+        wanted = [(target, contents.part(begin, end)) for target, contents in self.wanted]
         try:
-            blocks = [list(self.filling.blocks(*one, self.near)) for one in wanted]
-            for (target, held), read in zip(wanted, blocks, strict=True):
+            blocks = [list(self.filling.blocks(*one, self.run_fraction)) for one in wanted]
+            for (target, contents), read in zip(wanted, blocks, strict=True):
                 if self.filling.rule(target).gap == "raise":
-                    self.filling.cells_of(target, held, read)
+                    self.filling.cells_of(target, contents, read)
         except FillError as error:
             if end - begin == 1:
                 part.error = error
@@ -164,15 +164,15 @@ def _steps(
     """
     targets = [Target.of(descriptor, key) for key in keys]
     cells = sum(filling.declared(target).cell_bytes for target in targets)
-    for table, events, near, later in chunks:
+    for table, events, run_fraction, later in chunks:
         rows = table.num_rows
         event = max(1, cells + table.nbytes // max(1, rows))
         count = max(1, unit // event)
-        of_chunk = [replace(Held.of_table(table, t.key), later=later) for t in targets]
+        of_chunk = [replace(CellContents.of_table(table, t.key), later=later) for t in targets]
         for begin in range(0, rows, count):
             end = min(begin + count, rows)
-            held = [(t, held.part(begin, end)) for t, held in zip(targets, of_chunk)]
-            wanted = [(t, part.without_values()) for t, part in held]
-            read = _Read(filling, wanted, near, end - begin)
+            contents = [(t, contents.part(begin, end)) for t, contents in zip(targets, of_chunk)]
+            wanted = [(t, part.without_values()) for t, part in contents]
+            read = _Read(filling, wanted, run_fraction, end - begin)
             some = islice(events, end - begin)
-            yield Step(read, event * (end - begin), (some, held), "fill")
+            yield Step(read, event * (end - begin), (some, contents), "fill")

@@ -24,10 +24,10 @@ from ...core.documents import ALL, Document
 from ...core.errors import StreamNotFound
 from ...core.fields import select
 from ...core.layouts import EVENT, LAYOUTS, STREAM_DATUM, Layout
-from ...core.planning import PlanBuilder
+from ...core.plan_builder import PlanBuilder
 from ...core.run_plan import RunPlan
 from ..options import ViewOptions
-from ..table import opening as dataframe
+from ..table import lazy_table
 from .streaming import Uses, new_documents
 
 __all__ = ["Follower"]
@@ -38,7 +38,7 @@ PlanNow = Callable[[], RunPlan]
 
 
 class Follower:
-    """Yields what is new in a run, at each look.
+    """Yields the new documents of a run, at each look.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Follower:
         interval: float,
         timeout: float | None,
     ) -> Iterator[Item]:
-        """Yield what is new, look by look, until the run has ended.
+        """Yield new documents, look by look, until the run has ended.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class Follower:
                 continue
             plan = replace(now, events=new.events)
             runs = {self._start["uid"]: (self._start, None)}
-            yield dataframe.table(plan, self._stream, runs, self._options, files).compute()
+            yield lazy_table.table(plan, self._stream, runs, self._options, files).compute()
 
 
 class _Grown:

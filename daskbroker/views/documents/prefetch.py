@@ -62,7 +62,9 @@ class _Reads:
         ]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = [(reader, reader.portable(keys), labels) for reader, keys, labels in self.parts]
+        parts = [
+            (reader, reader.portable_keys(keys), labels) for reader, keys, labels in self.parts
+        ]
         return (_Reads, (parts,))
 
 

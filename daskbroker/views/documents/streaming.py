@@ -119,7 +119,7 @@ def stream_documents(
     """
     begin = partial(_begun, sources, start, stop, options, all_streams)
     if ahead is None:
-        return _lazily(begin, options.errors == "skip")
+        return _lazily(begin, skip_damaged=options.errors == "skip")
     try:
         return begin(ahead)
     except Exception as error:  # raised to whoever asks for the first document, as if lazy
@@ -127,7 +127,7 @@ def stream_documents(
 
 
 def _lazily(
-    begin: Callable[[Prefetcher], Iterator[NamedDocument]], skip_damaged: bool = False
+    begin: Callable[[Prefetcher], Iterator[NamedDocument]], *, skip_damaged: bool = False
 ) -> Iterator[NamedDocument]:
     with Prefetcher(skip_damaged=skip_damaged) as ahead:
         yield from begin(ahead)
@@ -399,7 +399,7 @@ def _decoded(
 def _changes(
     part: _Source, start: Mapping[str, Any], stop: Mapping[str, Any] | None, fields: Any
 ) -> dict[int, _Change | None]:
-    """Return what a selection of fields changes, by position of the descriptor in the plan.
+    """Return the changes by a selection of fields, by position of the descriptor in the plan.
 
     Descriptors of streams that have none of the fields are left out; None means no change.
     """

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ...core.clock import is_zoned
 from ...core.documents import equal
 from ...core.errors import BadDocument
-from ...core.listing import listed
+from ...core.name_lists import listed
+from ...core.numbered_names import numbered_names
 
 __all__ = ["FlatTable"]
 
@@ -189,8 +191,8 @@ def _level_names(part: pd.DataFrame) -> list[str | None]:
         level = index.get_level_values(number)
         taken = {*part.columns, *names}
         name = _level_name(level, "index" if single else f"level_{number}", taken)
-        if name not in taken or not _same(level.to_series(), part.get(name)):
-            name = _free(name, taken)
+        if name in taken and not _same(level.to_series(), part.get(name)):
+            name = next(free for free in numbered_names(f"{name}_index") if free not in taken)
         names.append(name)
     return names
 
@@ -201,13 +203,6 @@ def _level_name(level: pd.Index, default: str, taken: set[str | None]) -> str:
     label: Hashable = level.name
     name = "_".join(map(str, label)) if isinstance(label, tuple) else str(label)
     return f"data:{name}" if name in RESERVED else name
-
-
-def _free(name: str, taken: set[str | None]) -> str:
-    if name not in taken:
-        return name
-    candidates = [f"{name}_index", *(f"{name}_index_{n}" for n in range(2, len(taken) + 3))]
-    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _is_numbering(index: pd.Index) -> bool:
@@ -230,7 +225,7 @@ def _is_odd(column: Any) -> bool:
     if isinstance(dtype, (pd.CategoricalDtype, pd.IntervalDtype, pd.PeriodDtype)):
         return True
     if column.name == "time":
-        return not isinstance(dtype, pd.DatetimeTZDtype)
+        return not is_zoned(dtype)
     return dtype.kind in "mM" or _has_odd_cells(column)
 
 
@@ -244,7 +239,7 @@ def _same(values: Any, column: Any) -> bool:
 
 def _instants(column: pd.Series) -> pd.Series:
     """Convert instants to UTC; naive ones are taken as UTC."""
-    zoned = isinstance(column.dtype, pd.DatetimeTZDtype)
+    zoned = is_zoned(column.dtype)
     return column.dt.tz_convert("UTC") if zoned else column.dt.tz_localize("UTC")
 
 

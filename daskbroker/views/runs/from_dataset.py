@@ -14,9 +14,10 @@ from xarray.indexes import PandasMultiIndex
 from ...core.documents import Document, normalize
 from ...core.errors import BadDocument
 from ...core.group_names import of_group_name
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ...core.schema import datetime_to_posix, posix_to_datetime
 from ..dataset.attributes import DOCUMENTED, attrs
+from ..dataset.savable import check_is_dataset
 from ..dataset.stored_form import (
     DEVICE,
     KEY,
@@ -84,9 +85,11 @@ def dataset_to_stream(
     Raises
     ------
     BadDocument
-        If a variable or attribute has no JSON-like form, such as complex numbers, or a DataTree
-        has variables at its root or in groups below its streams, for which a run has no place.
+        If it is no Dataset, if a variable or attribute has no JSON-like form, such as complex
+        numbers, or if a DataTree has variables at its root or in groups below its streams, for
+        which a run has no place.
     """
+    check_is_dataset(dataset)
     told = attrs(dataset)
     if isinstance(dataset, xr.DataTree):
         provenance = {**_root_attrs(dataset), **(provenance or {})}

@@ -109,8 +109,10 @@ class _Renamed:
             if key in data:
                 data[key] = self._datum_id(data[key])
         uid = self._run.uid_of(f"event {self._run.count}")
-        filled = {"filled": self._filled(doc["filled"])} if "filled" in doc else {}
-        return {"uid": uid, "descriptor": descriptor, "data": data, **filled}
+        found = {"uid": uid, "descriptor": descriptor, "data": data}
+        if "filled" in doc:
+            found["filled"] = {key: self._datum_id(value) for key, value in doc["filled"].items()}
+        return found
 
     def _event_page(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         descriptor = self._find("descriptor", doc)
@@ -131,9 +133,6 @@ class _Renamed:
 
     def _datum_id(self, value: Any) -> Any:
         return self._new.get(("datum", value), value) if isinstance(value, str) else value
-
-    def _filled(self, filled: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: self._datum_id(value) for key, value in filled.items()}
 
     def _resource(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         return {"uid": self._make("resource", doc["uid"]), "run_start": self._run.start["uid"]}

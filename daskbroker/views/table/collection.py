@@ -35,6 +35,7 @@ from dask.dataframe.dask_expr._shuffle import (
 )
 from dask.dataframe.tseries import resample
 
+from daskbroker.core.clock import is_zoned
 from daskbroker.core.errors import BadQuery
 from daskbroker.views.table import loc as _loc
 from daskbroker.views.table import writing as _writing
@@ -168,11 +169,7 @@ def _is_ours(expr: SetIndex) -> bool:
     if expr.user_divisions is not None or not isinstance(column, pd.Series):
         return False
     ordered = getattr(column.dtype, "kind", "O") in "iufM"
-    return _is_zoned(column.dtype) or (ordered and expr._npartitions_input == 1)
-
-
-def _is_zoned(dtype: Any) -> bool:
-    return isinstance(dtype, pd.DatetimeTZDtype)
+    return is_zoned(column.dtype) or (ordered and expr._npartitions_input == 1)
 
 
 def _ours(result: Any) -> Any:
@@ -243,7 +240,7 @@ class OrderedIndex(SetIndex):  # type: ignore[misc]
         Zoned times are read as naive UTC, which dask gets right, and the results zoned again.
         """
         dtype, column = self.other._meta.dtype, new_collection(self.other)
-        if not _is_zoned(dtype):
+        if not is_zoned(dtype):
             return _get_divisions(self.frame, self.other, count, upsample=self.upsample)
         plain = column.dt.tz_convert("UTC").dt.tz_localize(None)
         *values, presorted = _get_divisions(self.frame, plain.expr, count, upsample=self.upsample)

@@ -304,11 +304,9 @@ def _choice(node: Expr) -> RowChoice | None:
         chosen = RowChoice("among", tuple(wanted))
     else:
         return None
-    return chosen if all(value is None or _is_number(value) for value in chosen.values) else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating))
+    numbers = (int, float, np.integer, np.floating)
+    are_numbers = all(value is None or isinstance(value, numbers) for value in chosen.values)
+    return chosen if are_numbers else None
 
 
 class PartitionsIndex(ex.Index):

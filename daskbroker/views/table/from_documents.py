@@ -14,12 +14,12 @@ from ...core.chunks import ChunkPlan, ChunkReader
 from ...core.documents import Document, as_lists, iter_named
 from ...core.errors import BadDocument, StoreDamaged, StreamNotFound, UnknownReference
 from ...core.layouts import EVENT, encode_rows, rows_of_page
-from ...core.listing import listed
-from ...core.planning import PlanBuilder, with_frames
+from ...core.name_lists import listed
+from ...core.plan_builder import PlanBuilder, with_frames
 from ...core.run_plan import RunPlan, stream_of
 from ...core.validate import check_keys, document_label, prepare
 from ..options import ViewOptions
-from .opening import table
+from .lazy_table import table
 
 __all__ = ["RunBuffer", "stream_to_table"]
 

@@ -55,11 +55,10 @@ class LocIndexer(_indexing.LocIndexer):  # type: ignore[misc]
         if not ours or not _are_labels(rows):
             return super()._loc(rows, columns)
         condition = self._condition(rows)
-        chosen = self.obj if condition is None else self._where(condition)
+        chosen = self.obj
+        if condition is not None:
+            chosen = self._ours(new_collection(Filter(self.obj.expr, condition.expr)))
         return chosen if columns is None else chosen[columns]
-
-    def _where(self, condition: Any) -> Any:
-        return self._ours(new_collection(Filter(self.obj.expr, condition.expr)))
 
     def _condition(self, rows: Any) -> Any:
         """Return a lazy condition that holds for the rows with these labels; None if for all."""

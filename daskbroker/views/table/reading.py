@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ...assets.filling.contents import CellContents
 from ...assets.filling.filling import Filling, Target
-from ...assets.filling.held import Held
 from ...core.bad_runs import BadRun, warn_of_bad
 from ...core.chunks import ChunkReader, damage_of, damaged
 from ...core.errors import StoreDamaged
@@ -25,7 +25,7 @@ from ...core.schema import (
     of_values,
     posix_to_datetime,
 )
-from ..rows import Duplicates, keep, later_counts
+from ..rows import Duplicates, in_order, keep, later_counts
 from .partitions import RowChoice
 
 __all__ = ["ChunkGroup", "PartitionChunk", "Payload", "TableOptions", "TableReader"]
@@ -85,7 +85,7 @@ class ChunkGroup(NamedTuple):
         The chunks.
     within
         First and last ``seq_num`` wanted; None for all.
-    near
+    run_fraction
         Relative position in the run, from 0 to 1.
     run
         Uid of the run.
@@ -96,7 +96,7 @@ class ChunkGroup(NamedTuple):
     simple: bool
     parts: tuple[PartitionChunk, ...]
     within: tuple[int, int] | None
-    near: float
+    run_fraction: float
     run: str
     numbers: range | None = None
 
@@ -112,7 +112,7 @@ class Payload:
 
     def __reduce__(self) -> tuple[Any, ...]:
         keys = [part.key for piece in self.pieces for part in piece.parts]
-        portable = iter(self.reader.portable(keys))
+        portable = iter(self.reader.portable_keys(keys))
         pieces = tuple(
             piece._replace(parts=tuple(part._replace(key=next(portable)) for part in piece.parts))
             for piece in self.pieces
@@ -153,7 +153,9 @@ class TableReader:
         keys = [part.key for piece in some for part in piece.parts]
         known = all(piece.numbers is not None for piece in some)
         labels = [self._label(piece) for piece in some for _ in piece.parts]
-        physical = self._physical(wanted, payload.filling, known)
+        physical = self._physical(wanted, payload.filling, numbered=known)
+        if not all(piece.simple for piece in some):
+            physical = list(dict.fromkeys([*physical, "time"]))  # orders rows of one seq_num
         tables = payload.reader.read_labelled(keys, labels, physical)
         return [self._read(tables, piece, payload) for piece in some]
 
@@ -206,7 +208,7 @@ class TableReader:
         return _joined([chunk.array(column) for chunk in chunks])
 
     def _physical(
-        self, wanted: Sequence[TableColumn], filling: Filling | None, numbered: bool
+        self, wanted: Sequence[TableColumn], filling: Filling | None, *, numbered: bool
     ) -> list[str]:
         """Return the names of the stored columns to read.
 
@@ -234,8 +236,8 @@ class TableReader:
                 piece.parts,
                 tables,
                 seq_nums,
-                self._rows(piece, seq_nums),
-                self._later(piece, seq_nums),
+                self._rows(piece, tables, seq_nums),
+                self._later(piece, tables, seq_nums),
                 strict=True,
             )
         ]
@@ -252,7 +254,9 @@ class TableReader:
         keys = {name: self.columns[name].field.key for name in self.external_names}
         return [name for name, key in keys.items() if key in rules and rules[key].drops]
 
-    def _rows(self, piece: ChunkGroup, seq_nums: Sequence[Numbers]) -> list[slice | np.ndarray]:
+    def _rows(
+        self, piece: ChunkGroup, tables: Sequence[pa.Table], seq_nums: Sequence[Numbers]
+    ) -> list[slice | np.ndarray]:
         """Return the rows of each chunk that are shown."""
         if piece.simple:
             if piece.within is None:
@@ -263,14 +267,16 @@ class TableReader:
             return [slice(int(begin), int(end))]
         together = np.concatenate([_array(seq) for seq in seq_nums])
         shown = np.zeros(len(together), bool)
-        shown[keep(together, self.options.duplicates)] = True
+        shown[keep(together, _times(tables), self.options.duplicates)] = True
         if piece.within is not None:
             shown &= (together >= piece.within[0]) & (together <= piece.within[1])
         ends = np.cumsum([len(seq) for seq in seq_nums])
         return [np.flatnonzero(part) for part in np.split(shown, ends[:-1])]
 
-    def _later(self, piece: ChunkGroup, seq_nums: Sequence[Numbers]) -> list[np.ndarray | None]:
-        """Return :attr:`Held.later` for all rows of each chunk; None if no row has later ones."""
+    def _later(
+        self, piece: ChunkGroup, tables: Sequence[pa.Table], seq_nums: Sequence[Numbers]
+    ) -> list[np.ndarray | None]:
+        """Return :attr:`CellContents.later` of each chunk's rows; None if it has none."""
         if piece.simple or self.options.duplicates != "all" or not self.external_names:
             return [None] * len(seq_nums)
         number_of: dict[str, int] = {}
@@ -278,7 +284,7 @@ class TableReader:
         owners = [number_of.setdefault(uid, len(number_of)) for uid in descriptors]
         lengths = [len(seq) for seq in seq_nums]
         together = np.concatenate([_array(seq) for seq in seq_nums])
-        later = later_counts(np.repeat(owners, lengths), together)
+        later = later_counts(np.repeat(owners, lengths), together, _times(tables))
         if later is None:
             return [None] * len(seq_nums)
         return list(np.split(later, np.cumsum(lengths)[:-1]))
@@ -307,7 +313,7 @@ class _Chunk:
     rows
         Which rows of `table` are chosen.
     later
-        :attr:`Held.later` of all rows, or None.
+        :attr:`CellContents.later` of all rows, or None.
     """
 
     reader: TableReader
@@ -327,22 +333,28 @@ class _Chunk:
     def array(self, column: TableColumn) -> Any:
         """Return the cells of a stored column other than ``time``, filled if it is external."""
         if column.external and self.filling is not None:
-            return self.filling.cells(*self._held(column.name), self.piece.near)
+            return self.filling.cells(*self._contents(column.name), self.piece.run_fraction)
         try:
             return column_cells(self.table, column, self.rows)
         except StoreDamaged as error:
             raise damaged(self.reader._label(self.piece), error) from error
 
-    def _held(self, name: str) -> tuple[Target, Held]:
+    def _contents(self, name: str) -> tuple[Target, CellContents]:
         """Return what fills an external column: its target, and what the chunk holds for it."""
         target = self.part.targets[self.reader.external_names.index(name)]
-        held = Held.of_table(self.table, target.key, self.rows, external=target.external)
-        return target, replace(held, later=None if self.later is None else self.later[self.rows])
+        contents = CellContents.of_table(
+            self.table, target.key, self.rows, external=target.external
+        )
+        return target, replace(
+            contents, later=None if self.later is None else self.later[self.rows]
+        )
 
     def having(self, names: Sequence[str]) -> np.ndarray:
         """Return a mask of the chosen rows that have a cell in each of these external columns."""
         assert self.filling is not None
-        there = [self.filling.present(*self._held(name), self.piece.near) for name in names]
+        there = [
+            self.filling.present(*self._contents(name), self.piece.run_fraction) for name in names
+        ]
         return np.logical_and.reduce(there)  # type: ignore[no-any-return]
 
     def only(self, mask: np.ndarray) -> _Chunk:
@@ -408,15 +420,23 @@ def _index(numbers: Sequence[Numbers], order: np.ndarray | None) -> pd.Index:
     return pd.Index(seq_num if order is None else seq_num[order], name="seq_num", copy=False)
 
 
+def _times(tables: Sequence[pa.Table]) -> np.ndarray:
+    return np.concatenate([table.column("time").to_numpy() for table in tables])
+
+
 def _order(pieces: Sequence[_GroupRows]) -> np.ndarray | None:
-    """Return the order that sorts rows by ``seq_num`` in each piece; None if they are sorted."""
+    """Return the order that sorts the rows of each piece; None if they are sorted."""
     if all(piece.simple for piece in pieces):
         return None
     orders: list[np.ndarray] = []
     begin = 0
     for piece in pieces:
         seq_num = np.concatenate([_array(chunk.seq_num) for chunk in piece.chunks])
-        orders.append(begin + np.argsort(seq_num, kind="stable"))
+        if piece.simple:
+            order = np.arange(len(seq_num))
+        else:
+            order = in_order(seq_num, np.concatenate([chunk.times for chunk in piece.chunks]))
+        orders.append(begin + order)
         begin += len(seq_num)
     return np.concatenate(orders)
 

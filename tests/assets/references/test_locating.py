@@ -86,9 +86,9 @@ def test_only_the_chunks_nearby_are_read(many):
     references = references_of(header)
     reference_chunks.datum_chunk.cache_clear()
     end = pa.array(ids[-100:])
-    list(references.find(end, near=0.999))
+    list(references.find(end, run_fraction=0.999))
     assert reference_chunks.datum_chunk.cache_info().misses == 1
-    list(references.find(end, near=0.0))  # looks everywhere, in the end
+    list(references.find(end, run_fraction=0.0))  # looks everywhere, in the end
     assert reference_chunks.datum_chunk.cache_info().misses == len(references.keys["datum"])
 
 

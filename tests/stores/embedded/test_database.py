@@ -41,6 +41,14 @@ def test_one_database_of_a_folder_in_a_process(tmp_path):
     again.close()
 
 
+def test_a_reader_opens_a_store_that_is_not_open_and_shares_one_that_is(tmp_path):
+    Database(tmp_path).close()
+    opened = Database.reading(str(tmp_path), read_only=False)
+    assert Database.reading(str(tmp_path), read_only=False) is opened
+    assert Database.reading(str(tmp_path), read_only=True) is not opened
+    opened.close()
+
+
 def test_stores_have_identities_of_their_own(tmp_path):
     first, second = Database(tmp_path / "a"), Database(tmp_path / "b")
     assert first.store_id != second.store_id

@@ -5,14 +5,10 @@ from __future__ import annotations
 import threading
 
 import dask
-import pytest
 
 import daskbroker
 from daskbroker.testing import assert_documents_equal, make_run
-from daskbroker.testing.interrupts import insert_interrupted, journalled_run
-
-# An interrupt that meets a function called by the collector of garbage is only printed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+from daskbroker.testing.interrupts import finalizers_unheard, insert_interrupted, journalled_run
 
 
 def other_threads_go_on(db):
@@ -24,6 +20,7 @@ def other_threads_go_on(db):
     assert_documents_equal(documents, db[documents[0][1]["uid"]].documents())
 
 
+@finalizers_unheard()
 def test_at_any_moment(tmp_path):
     """Fifteen runs: with counters that survive an interrupt, one in five has events twice."""
     runs = [journalled_run() for _ in range(15)]

@@ -18,6 +18,7 @@ from daskbroker.core.errors import ConfigError, StoreError
 from daskbroker.stores.embedded import log_sync
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
+from daskbroker.testing.processes import Program
 from daskbroker.work.copying import copy
 
 
@@ -276,7 +277,8 @@ except daskbroker.core.errors.StoreError:
     os._exit(7)
 """
     place = tmp_path / "store"
-    done = subprocess.run([sys.executable, "-c", program, str(place)], check=False)
+    done = Program(program, place)
+    done.communicate()
     assert done.returncode == 7
     mark = place / log_sync.MARK
     assert mark.exists()

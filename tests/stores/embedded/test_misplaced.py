@@ -38,7 +38,7 @@ def misplaced(db, source, documents, monkeypatch):
     db.seal()
     insert_all(db, documents[102:112])
     with monkeypatch.context() as earlier:
-        earlier.setattr(journal, "check_place", lambda *_: None)
+        earlier.setattr(journal, "check_next_position", lambda *_: None)
         sequence_of(source, documents).next = 10
         page = page_of([doc for _, doc in documents[112:172]])
         db.insert("event_page", page)

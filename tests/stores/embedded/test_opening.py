@@ -9,7 +9,7 @@ import threading
 import pytest
 
 import daskbroker
-from daskbroker.stores.embedded import place as places
+from daskbroker.stores.embedded import opened_folder
 from daskbroker.stores.embedded.database import FILE_NAME, Database
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
@@ -85,7 +85,7 @@ def test_the_log_of_another_that_ended_is_not_taken_for_ours(tmp_path):
     other = sqlite3.connect(path / FILE_NAME)
     other.execute("UPDATE meta SET value = value")
     other.commit()
-    database.check_place()  # sees the other's log
+    database.check_in_place()  # sees the other's log
     other.close()
     keeper = (path / "keeper").open("w")  # on tmpfs a new file may get the inode of one removed
     later = sqlite3.connect(path / FILE_NAME)
@@ -117,7 +117,7 @@ def close_last(database):
 
 def test_a_log_may_go_while_the_place_is_checked(writing, monkeypatch):
     """What was seen of a file before it went is not noted afterwards."""
-    look = places._identity
+    look = opened_folder._identity
     closing = threading.Thread(target=close_last, args=(writing,))
 
     def look_as_the_log_goes(path):
@@ -128,9 +128,9 @@ def test_a_log_may_go_while_the_place_is_checked(writing, monkeypatch):
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(places, "_identity", look_as_the_log_goes)
+        patch.setattr(opened_folder, "_identity", look_as_the_log_goes)
         writing._place._known.clear()
-        writing.check_place()
+        writing.check_in_place()
     closing.join()
     assert closing.ident is not None
     assert writing.meta("store_id")

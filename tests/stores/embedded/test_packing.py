@@ -10,6 +10,7 @@ import cloudpickle
 import pytest
 
 import daskbroker
+from daskbroker.core.errors import StoreError
 from daskbroker.stores.embedded import packing
 from daskbroker.stores.embedded.packing import pack_small_chunks
 from daskbroker.stores.embedded.sealing import ORPHAN_SECONDS, sweep
@@ -54,6 +55,21 @@ def test_a_pack_has_a_largest_size(filled, source, monkeypatch):
     monkeypatch.setattr("daskbroker.stores.embedded.packing.LARGEST_PACK", 4000)
     assert pack_small_chunks(source._database) == len(RUNS)
     assert len(packs(filled)) > 1
+    check(filled)
+
+
+def test_one_chunk_alone_is_packed(db, source):
+    for name, doc in RUNS[0]:
+        db.insert(name, doc)
+    assert pack_small_chunks(source._database) == 1
+    assert len(packs(db)) == 1
+    assert_documents_equal(RUNS[0], db[-1].documents())
+
+
+def test_packing_that_moves_nothing_ends_with_an_error(filled, source, monkeypatch):
+    monkeypatch.setattr(packing, "_note", lambda connection, path, chunks: 0)
+    with pytest.raises(StoreError, match=r"packing small chunks in .* makes no progress"):
+        pack_small_chunks(source._database)
     check(filled)
 
 

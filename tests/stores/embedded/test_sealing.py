@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import daskbroker
-from daskbroker.core.errors import BadQuery
+from daskbroker.core.errors import BadQuery, StoreError
 from daskbroker.stores.embedded import sealing
 from daskbroker.testing import RunBuilder, assert_documents_equal, external_run, make_run
 
@@ -87,9 +88,30 @@ def test_other_tools_read_the_files(db, tmp_path):
     assert plain["data:x"].to_list() == SPECTRA["x"]
     assert plain["data:v"][3].to_list() == SPECTRA["v"][3]
     assert plain["data:label"].to_list() == ["a"] * 60
+    columns = pq.read_metadata(file).row_group(0)
+    facts = [columns.column(number) for number in range(columns.num_columns)]
+    dictionaries = {one.path_in_schema for one in facts if one.has_dictionary_page}
+    assert "data:label" in dictionaries
+    assert dictionaries.isdisjoint({"uid", "data:x"})  # their values hardly repeat
     query = f"""SELECT sum("data:x"), max("data:v"[1]), min(uid) FROM '{file}' WHERE seq_num > 30"""
     uids = [doc["uid"] for name, doc in documents if name == "event"][30:]
     assert duckdb.sql(query).fetchall() == [(sum(SPECTRA["x"][30:]), 59.0, min(uids))]
+
+
+def test_a_file_that_cannot_be_synced_is_removed(db, tmp_path, monkeypatch):
+    documents = make_run(keys=SPECTRA, stop=False)
+    insert(db, documents)
+
+    def fail(file):
+        raise OSError(errno.EIO, "of the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "sync_file", fail)
+        with pytest.raises(StoreError, match=r"of the disk|Input/output"):
+            db.seal()
+    assert [path for path in (tmp_path / "chunks").rglob("*") if path.is_file()] == []
+    assert db.seal() == 1
+    assert_documents_equal(documents, db[-1].documents())
 
 
 def test_the_files_say_whose_they_are(db, tmp_path):

@@ -153,7 +153,7 @@ def three(raw, db):
 
 @pytest.fixture(params=["short", "long"])
 def journals(request, monkeypatch):
-    """Journals that travel with plans, and such as are surveyed and read in ranges."""
+    """Journals that travel with plans, and such as are read in ranges."""
     if request.param == "long":
         monkeypatch.setattr(planning, "RANGE_ROWS", 2)
         monkeypatch.setattr(journal_ranges, "RANGE_ROWS", 2)
@@ -293,6 +293,19 @@ def test_an_odd_start_costs_its_run(three, db, change):
     db.insert("start", {"uid": f"after-{run.bad}", "time": 1.0})
 
 
+HINTS = (["x"], 5, {"dimensions": 5}, {"dimensions": [[None, "primary"]]},
+         {"dimensions": [[[{}, None], "primary"], [5], None]})  # fmt: skip
+
+
+def test_odd_hints_cost_nothing(three, db):
+    """They only name the coordinates of a Dataset."""
+    for hints in HINTS:
+        run = three(start={"hints": hints})
+        assert run.runs.dataset().sizes["time"] == db[run.bad].dataset().sizes["time"] * 3 == 15
+    run = three(start={"hints": {"dimensions": [["x", "primary"]]}})
+    assert "x" in db[run.bad].dataset().coords
+
+
 def test_what_was_put_right_is_there_again(three, db, raw):
     run = three(stop={"time": "later"})
     assert len(run.runs) == 2
@@ -311,7 +324,7 @@ def test_many_bad_ones_are_named_within_bounds(mongo_database):
         with pytest.warns(BadRunWarning) as caught:
             assert [header.uid for header in results] == ["sound"]
         assert len(caught) == 11
-        assert "results' attribute `bad`" in str(caught[-1].message)
+        assert "`bad` of the results" in str(caught[-1].message)
         assert len(results.bad) == 500
         with pytest.warns(BadRunWarning):
             assert db[-1].uid == "sound"

@@ -5,17 +5,14 @@ from __future__ import annotations
 import threading
 
 import dask
-import pytest
 
 import daskbroker
 from daskbroker.testing import assert_documents_equal, make_run
 from daskbroker.testing.base import insert_all
-from daskbroker.testing.interrupts import insert_interrupted, journalled_run
-
-# An interrupt that meets a function called by the collector of garbage is only printed.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+from daskbroker.testing.interrupts import finalizers_unheard, insert_interrupted, journalled_run
 
 
+@finalizers_unheard()
 def test_at_any_moment(mongo_database):
     runs = [journalled_run() for _ in range(4)]
     with dask.config.set({"daskbroker.seal-rows": 10}), daskbroker.connect(mongo_database) as db:

@@ -1,4 +1,4 @@
-"""A journal that is too long to travel with its plan: surveyed by the server, read in ranges."""
+"""A journal that is too long to travel with its plan: cut by the server into ranges."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def test_who_comes_when_the_marks_are_gone_looks_again(mongo, others, raw, late,
     insert(mongo, RUN)
     others().do(seal)
     raw.event.delete_many({})
-    monkeypatch.setattr(writing, "REMEMBERED_SECONDS", 0.0)
+    monkeypatch.setattr(writing, "MARK_SECONDS", 0.0)
     insert(mongo, singly(EVENTS[:5]))
     assert raw.event.count_documents({}) == 0
     check(mongo, RUN)

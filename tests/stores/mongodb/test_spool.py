@@ -15,10 +15,11 @@ import pytest
 
 import daskbroker
 from daskbroker.core.errors import ConfigError, DuplicateUID, StoreFull, StoreUnavailable
-from daskbroker.stores.spool import sending
+from daskbroker.stores.spool import sender
 from daskbroker.stores.spool.file import HEAD, SpoolFile, left_behind
 from daskbroker.testing import assert_documents_equal, make_run, paged_run
 from daskbroker.testing.mongod import Mongod
+from daskbroker.testing.processes import Program
 from daskbroker.testing.runs import RunBuilder
 
 # -- the file --------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def test_others_see_it_soon(spooled, raw):
 def test_many_events_are_few_commands_and_a_chunk(
     commands, folder, mongo_database, raw, monkeypatch
 ):
-    monkeypatch.setattr(sending, "COLLECT_SECONDS", 60.0)  # so that a slow machine sends as much
+    monkeypatch.setattr(sender, "COLLECT_SECONDS", 60.0)  # so that a slow machine sends as much
     documents = make_run(3000)
     with daskbroker.connect(mongo_database) as db:
         insert(db, documents[:2])
@@ -209,7 +210,7 @@ def test_a_different_event_is_an_error_of_the_next_call(spooled):
 
 
 def test_a_large_event_does_not_wait(spooled, monkeypatch):
-    monkeypatch.setattr(sending, "MOST_BYTES", 8000)
+    monkeypatch.setattr(sender, "MOST_BYTES", 8000)
     run = RunBuilder()
     descriptor = run.descriptor({"x": [0.5]})
     for number in range(30):
@@ -219,7 +220,7 @@ def test_a_large_event_does_not_wait(spooled, monkeypatch):
 
 
 def test_a_full_spool_waits_for_the_store(spooled, monkeypatch):
-    monkeypatch.setattr(sending, "MOST_BYTES", 8000)
+    monkeypatch.setattr(sender, "MOST_BYTES", 8000)
     documents = make_run(300)
     insert(spooled, documents)
     assert_documents_equal(documents, spooled[-1].documents())
@@ -302,14 +303,13 @@ def test_writer_and_server_both_die(tmp_path, folder):
     (tmp_path / "documents").write_text(json.dumps(documents[:-1]))
     with Mongod(tmp_path / "db") as server:
         uri = f"{server.uri}/both?serverSelectionTimeoutMS=200"
-        arguments = [sys.executable, "-c", INSERT, uri, str(folder), str(tmp_path / "documents")]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen(arguments, text=True, bufsize=1, **pipes) as writer:
-            assert writer.stdout.readline() == "ready\n"
-            server.kill()
-            writer.stdin.write("\n")
-            assert writer.stdout.readline() == "done\n"
-            writer.kill()
+        writer = Program(INSERT, uri, folder, tmp_path / "documents")
+        assert writer.stdout.readline() == "ready\n"
+        server.kill()
+        writer.stdin.write("\n")
+        writer.stdin.flush()
+        assert writer.stdout.readline() == "done\n"
+        writer.kill()
         server.start()
         with daskbroker.connect(uri) as db:
             assert_documents_equal(documents[:-1], db[-1].documents())

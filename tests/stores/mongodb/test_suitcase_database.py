@@ -158,7 +158,7 @@ def test_planning_takes_few_queries(suitcase, short_ranges, mongo_database, comm
             descriptors
         )  # learns the identity of the store, and which indexes there are
         commands.names.clear()
-        source._surveys.clear()
+        source._ranges_of_journals.clear()
         plan = source.plan_events(descriptors)
         assert plan.rows == 5 * 3 + 45
         # All descriptors are counted by one, the short ones read by one, the long one by one.
@@ -216,7 +216,7 @@ def test_legacy_resources_without_uid_or_run(suitcase, raw, mongo_database):
 
 def test_many_datums_are_read_in_ranges(suitcase, mongo_database, monkeypatch):
     monkeypatch.setattr(reference_planning, "INLINE_DATUMS", 5)
-    monkeypatch.setattr(reference_planning, "RANGE_ROWS", 4)
+    monkeypatch.setattr(reference_planning, "RANGE_DATUMS", 4)
     documents = external_run(5)
     suitcase(documents)
     with daskbroker.connect(mongo_database, mode="r") as db:

@@ -104,6 +104,25 @@ def test_columns_that_are_read_together(sizes, rows):
         assert len(group) == 1 or rows * sum(named[name] for name in group) <= 8 * 2**20
 
 
+def test_blocks_of_many_columns_are_larger_so_that_tasks_are_fewer(db):
+    run = RunBuilder()
+    descriptor = run.descriptor({f"x{n}": 0.5 for n in range(300)})
+    for first in range(0, 400, 50):
+        row = {f"x{n}": float(first) for n in range(300)}
+        run.event_page(descriptor, [row] * 50)
+    insert_all(db, run.stop())
+    few = [f"x{n}" for n in range(100)]
+    size = 300 * 8 * 50  # of 50 rows
+    with dask.config.set({"daskbroker.loaded-size": 0, "daskbroker.partition-size": size}):
+        ds = db[-1].dataset()
+        assert ds.chunks["time"] == (100,) * 4  # twice the size, as there are twice 128 columns
+        assert len(ds.mean().__dask_graph__()) <= 300 * (4 * 2 + 1) + 4 * 5
+        assert db[-1].dataset(chunks={"time": "auto"}).chunks == ds.chunks
+        assert db[-1].dataset(fields=few).chunks["time"] == (134, 134, 132)  # of the size itself
+        assert db[-1].dataset(chunks=f"{size} B").chunks["time"] == (50,) * 8
+        assert ds["x7"].mean().compute() == 175.0
+
+
 def huge_run(events=100_000):
     """Events of 2 MB frames in files that are nowhere: 200 GB."""
     run = RunBuilder()

@@ -26,7 +26,7 @@ def expected(shape, snaking=False, points=None):
     """Number of the point at each place of a grid; NaN where there is none."""
     out = np.full(shape, np.nan)
     for number in range(int(np.prod(shape)) if points is None else points):
-        out[tuple(grid_place(number, shape, snaking))] = number
+        out[tuple(grid_place(number, shape, snaking=snaking))] = number
     return out
 
 
@@ -137,7 +137,7 @@ def image_grid(folder, shape, points, snaking=True):
     descriptor = run.descriptor(keys)
     resource = run.resource("AD_HDF5", root=str(folder), resource_path="a.h5")
     for number in range(points):
-        at = grid_place(number, shape, snaking)
+        at = grid_place(number, shape, snaking=snaking)
         datum = run.datum(resource, point_number=number)
         row = {"img": datum, "m0": float(at[0]), "m1": float(at[1])}
         run.event(descriptor, row, filled={"img": False})

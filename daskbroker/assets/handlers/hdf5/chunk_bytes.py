@@ -45,7 +45,7 @@ class _Part:
 
 @dataclass(frozen=True, eq=False)
 class ChunkBytes:
-    """Where the chunks of a dataset lie in its file, and how they are coded.
+    """Locations of the chunks of a dataset in its file, and their coding.
 
     Attributes
     ----------
@@ -139,7 +139,10 @@ class ChunkBytes:
             chunk = np.broadcast_to(np.asarray(self.fill, self.dtype), self.chunk)
         else:
             into = self._whole(parts, out)
-            data = np.empty(self.filters.size, np.uint8) if into is None else _bytes_of(into)
+            if into is None:
+                data = np.empty(self.filters.size, np.uint8)
+            else:
+                data = into.reshape(-1).view(np.uint8)
             try:
                 self._decode(file, stored, data)
             except Damaged as error:
@@ -168,10 +171,6 @@ class ChunkBytes:
             raise Damaged(f"it takes {stored.size:,} bytes, more than there are or can be")
         data = os.pread(file, stored.size, stored.offset)
         self.filters.decode(memoryview(data), stored.mask, out)
-
-
-def _bytes_of(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1).view(np.uint8)
 
 
 def is_plain(dataset: h5py.Dataset) -> bool:

@@ -77,7 +77,7 @@ class AreaDetectorTimes(BlockHandler):
 
     def __init__(self, path: str, /, frame_per_point: int = 1, swmr: bool = False) -> None:
         self._per_point = int(frame_per_point)
-        self._datasets = OpenDatasets(path, swmr)
+        self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         places = datums.integers("point_number")
@@ -126,7 +126,7 @@ class Xspress3(BlockHandler):
     specs = frozenset({"XSP3"})
 
     def __init__(self, path: str, /, key: str = f"{DETECTOR}/data") -> None:
-        self._key, self._datasets = key, OpenDatasets(path, False)
+        self._key, self._datasets = key, OpenDatasets(path, swmr=False)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source = self._source()
@@ -159,7 +159,7 @@ class Xspress3(BlockHandler):
         stored, which, rows = source.locate(frames)
         used, numbers = np.unique(np.stack([which, channels]), axis=1, return_inverse=True)
         parts = [stored[place].channel(channel - 1) for place, channel in used.T.tolist()]
-        return cell_frames(parts, numbers.ravel(), rows, 1, False)
+        return cell_frames(parts, numbers.ravel(), rows, 1, has_axis=False)
 
     def _source(self) -> Rows:
         source = self._datasets.get(self._key, self.readable)
@@ -196,7 +196,7 @@ class FlyScan(BlockHandler):
     )
 
     def __init__(self, path: str, /) -> None:
-        self._datasets = OpenDatasets(path, False)
+        self._datasets = OpenDatasets(path, swmr=False)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         cells = (self._cell(target, roi) for target in _targets(datums))
@@ -296,7 +296,7 @@ class Eiger(BlockHandler):
         for place, (seq_id, number) in enumerate(_eiger_rows(datums)):
             stored, numbers, rows = _located(self._sources(seq_id), number)
             width = len(rows) if number is None else 1
-            found = cell_frames(stored, numbers, rows, width, number is None)
+            found = cell_frames(stored, numbers, rows, width, has_axis=number is None)
             parts.append((np.array([place]), found))
         return CellFrames.joined(datums.count, parts)
 
@@ -340,12 +340,12 @@ class _Series:
 
     def __init__(self, path: str, state: Identity) -> None:
         self.state, self._path = state, path
-        self._datasets = OpenDatasets(path, False)
+        self._datasets = OpenDatasets(path, swmr=False)
         self._names: list[str] | None = None
 
     def sources(self, readable: ReadableRoots) -> list[Rows]:
         if self._names is None:
-            self._names = _data_names(open_file(self._path, False, readable))
+            self._names = _data_names(open_file(self._path, swmr=False, readable=readable))
         found: list[Rows] = [self._datasets.get(name, readable) for name in self._names]
         if not found or len({(source.shape[1:], source.dtype) for source in found}) > 1:
             raise FillError(f"{self._path!r} has no datasets of frames, or some of several shapes")
@@ -445,14 +445,14 @@ class SingleHDF5(BlockHandler):
             found, _, _ = OneFrame(source).locate(np.zeros(1, np.int64))
             stored += found
         which = np.arange(len(numbers))
-        return cell_frames(stored, which, np.zeros_like(which), self._per_point, True)
+        return cell_frames(stored, which, np.zeros_like(which), self._per_point, has_axis=True)
 
     def _first(self, datums: Datums) -> Rows | None:
         places = datums.integers("point_number")
         return self._source(int(places[0]) * self._per_point) if len(places) else None
 
     def _source(self, number: int) -> Rows:
-        return OpenDatasets(self._name(number), False).get(self._key, self.readable)
+        return OpenDatasets(self._name(number), swmr=False).get(self._key, self.readable)
 
     def _name(self, number: int) -> str:
         return self._template % (self._folder, self._filename, number)

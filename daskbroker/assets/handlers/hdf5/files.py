@@ -8,7 +8,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (the import makes HDF5 know its filters)
 
 from ....core.errors import FillError
-from ....core.listing import listed
+from ....core.name_lists import listed
 from ....core.regular import check_regular
 from ...files.readable import ReadableRoots
 
@@ -20,7 +20,7 @@ SHOWN = 8
 """Maximum number of datasets of a file that an error message names."""
 
 
-def open_file(path: str, swmr: bool, readable: ReadableRoots) -> h5py.File:
+def open_file(path: str, *, swmr: bool, readable: ReadableRoots) -> h5py.File:
     """Open a file for reading. It closes when its last object is dropped.
 
     Do not close it explicitly, as another thread may still be reading.
@@ -45,16 +45,16 @@ def open_file(path: str, swmr: bool, readable: ReadableRoots) -> h5py.File:
     """
     if readable.roots is None:
         check_regular(path)
-        return _open(path, swmr)
+        return _open(path, swmr=swmr)
     with readable.open(path) as ours:
-        file = _open(readable.check(path), swmr)
+        file = _open(readable.check(path), swmr=swmr)
         theirs, known = os.fstat(file.id.get_vfd_handle()), os.fstat(ours.fileno())
         if (theirs.st_dev, theirs.st_ino) != (known.st_dev, known.st_ino):
             raise FillError(f"{path!r} was replaced while it was opened")
     return file
 
 
-def _open(path: str, swmr: bool) -> h5py.File:
+def _open(path: str, *, swmr: bool) -> h5py.File:
     # The driver is HDF5's usual one, whatever the environment says: the others have no number of
     # an open file by which it could be looked at.
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ....core.errors import FillError
-from ....core.listing import listed
+from ....core.name_lists import listed
 from ...regions import Roi, axes_of
 from ..contract import Block, BlockHandler, Datums, FramesThere
 from ..rows import OneFrame, Rows, locate_events, read_events, whole
@@ -47,7 +47,7 @@ class AreaDetectorHDF5(BlockHandler):
         self, path: str, /, frame_per_point: int = 1, key: str = AD_DATASET, swmr: bool = False
     ) -> None:
         self._per_point, self._key = int(frame_per_point), key
-        self._datasets = OpenDatasets(path, swmr)
+        self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source = self._frames()
@@ -129,7 +129,7 @@ class FrameHDF5(BlockHandler):
         swmr: bool = True,
     ) -> None:
         self._per_point, self._dataset = int(frame_per_point), dataset
-        self._datasets = OpenDatasets(path, swmr)
+        self._datasets = OpenDatasets(path, swmr=swmr)
 
     def read(self, datums: Datums, roi: Roi = ()) -> Block:
         source, places = self._find(datums)
@@ -200,7 +200,7 @@ class StreamHDF5(StreamRows):
         if not (dataset or path):
             raise FillError("the stream_resource's parameters lack 'dataset', the name in the file")
         super().__init__(**others)
-        self._name, self._datasets = str(dataset or path), OpenDatasets(file, bool(swmr))
+        self._name, self._datasets = str(dataset or path), OpenDatasets(file, swmr=bool(swmr))
 
     def source(self) -> Rows:
         return self._datasets.get(self._name, self.readable)

@@ -134,7 +134,7 @@ class ChunkGuard:
             self._believed(_unpacked(code, values, head, self._most) or 0)
 
     def _check_each(self, data: bytes, applied: list[tuple[int, tuple[int, ...]]]) -> None:
-        """Undo the filters of a chunk down to that which compressed it first, and check each."""
+        """Undo the filters of a chunk down to the one that compressed it first, and check each."""
         first = next(number for number, pair in enumerate(applied) if is_packing(*pair))
         for number in range(len(applied) - 1, first - 1, -1):
             code, values = applied[number]
@@ -156,7 +156,7 @@ class ChunkGuard:
 
 
 class _TooLarge(ValueError):
-    """Raised if a chunk takes, or unpacks to, so many bytes."""
+    """Raised if a chunk takes, or unpacks to, more bytes than it may."""
 
     def __str__(self) -> str:
         return f"takes or unpacks to {self.args[0]:,} bytes or more"
@@ -169,7 +169,7 @@ def _unpacked(code: int, values: tuple[int, ...], data: bytes, most: int) -> int
     """
     if code in _IN_STEPS:
         return _IN_STEPS[code](data, most)
-    if code in (LZ4, BITSHUFFLE):  # that which compresses
+    if code in (LZ4, BITSHUFFLE):  # the inner filter, which compresses
         return int.from_bytes(data[:8], "big")
     if code in (BLOSC, SZIP):
         start = 4 if code == BLOSC else 0
@@ -182,7 +182,7 @@ def _unpacked(code: int, values: tuple[int, ...], data: bytes, most: int) -> int
 def _inflated(data: bytes, most: int) -> int:
     """Return the unpacked size, or some number above ``most``; nothing is kept."""
     inflate, size = zlib.decompressobj(), 0
-    with suppress(zlib.error):  # HDF5 will say so
+    with suppress(zlib.error):  # HDF5 raises the error when it reads the chunk
         while data and not inflate.eof and size <= most:
             found = len(inflate.decompress(data, 2**20))
             size, data = size + found, inflate.unconsumed_tail
@@ -194,7 +194,7 @@ def _inflated(data: bytes, most: int) -> int:
 def _unzipped(data: bytes, most: int) -> int:
     """Return the size unpacked from bzip2, or some number above ``most``; nothing is kept."""
     unzip, size = bz2.BZ2Decompressor(), 0
-    with suppress(OSError):  # HDF5 will say so
+    with suppress(OSError):  # HDF5 raises the error when it reads the chunk
         while not unzip.eof and size <= most:
             found = len(unzip.decompress(data, 2**20))
             size, data = size + found, b""
@@ -204,7 +204,7 @@ def _unzipped(data: bytes, most: int) -> int:
 
 
 _IN_STEPS = {DEFLATE: _inflated, BZIP2: _unzipped}
-"""Functions for the filters of which no header tells the size, which can be very much."""
+"""Functions for filters without a header that tells the unpacked size, which can be very large."""
 
 
 def _of_zstd(head: bytes) -> int:

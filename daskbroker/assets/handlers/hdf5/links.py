@@ -59,7 +59,7 @@ class LinkedFiles:
         Folders below which every file must be.
     """
 
-    def __init__(self, path: str, swmr: bool, readable: ReadableRoots) -> None:
+    def __init__(self, path: str, *, swmr: bool, readable: ReadableRoots) -> None:
         self._swmr, self._readable = swmr, readable
         self._open: dict[str, LinkedFile] = {}
         self.first = self.open(path)
@@ -69,7 +69,7 @@ class LinkedFiles:
         real = self._readable.check(path)
         if real not in self._open:
             folders = dict.fromkeys(os.path.dirname(os.path.abspath(p)) for p in (path, real))
-            file = open_file(path, self._swmr, self._readable)
+            file = open_file(path, swmr=self._swmr, readable=self._readable)
             self._open[real] = LinkedFile(file, tuple(folders))
         return self._open[real]
 

@@ -56,7 +56,7 @@ class OpenDatasets:
         Whether a writer is expected to be at work.
     """
 
-    def __init__(self, path: str, swmr: bool) -> None:
+    def __init__(self, path: str, *, swmr: bool) -> None:
         self.path, self._swmr = path, swmr
         self._open: dict[str, _Entry] = {}
         self._lock = threading.Lock()
@@ -75,7 +75,9 @@ class OpenDatasets:
         with self._lock:
             entry = self._open.get(name)
             if entry is None or not self._is_current(entry):
-                entry = self._open[name] = _Entry(_open_rows(self.path, name, self._swmr, readable))
+                entry = self._open[name] = _Entry(
+                    _open_rows(self.path, name, swmr=self._swmr, readable=readable)
+                )
             return entry.rows
 
     def _is_current(self, entry: _Entry) -> bool:
@@ -103,13 +105,15 @@ class OpenDatasets:
             return watched
 
 
-def _open_rows(path: str, name: str, swmr: bool, readable: ReadableRoots) -> HDF5Rows:
+def _open_rows(path: str, name: str, *, swmr: bool, readable: ReadableRoots) -> HDF5Rows:
     if readable.roots is None:
-        return _open_anywhere(open_file(path, swmr, readable), name, swmr, DEEPEST)
-    return _open_linked(LinkedFiles(path, swmr, readable), None, name, DEEPEST)
+        return _open_anywhere(
+            open_file(path, swmr=swmr, readable=readable), name, swmr=swmr, depth=DEEPEST
+        )
+    return _open_linked(LinkedFiles(path, swmr=swmr, readable=readable), None, name, DEEPEST)
 
 
-def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> HDF5Rows:
+def _open_anywhere(file: h5py.File, name: str, *, swmr: bool, depth: int) -> HDF5Rows:
     """Open a dataset that HDF5 finds; a concatenation is read from its sources."""
     dataset = open_dataset(file, name)
     plist = dataset.id.get_create_plist()
@@ -117,10 +121,10 @@ def _open_anywhere(file: h5py.File, name: str, swmr: bool, depth: int) -> HDF5Ro
     if depth == 0 or plist.get_layout() != h5d.VIRTUAL:
         return whole
     try:
-        files = LinkedFiles(str(dataset.file.filename), swmr, ANYWHERE)
+        files = LinkedFiles(str(dataset.file.filename), swmr=swmr, readable=ANYWHERE)
         parts = VirtualRows(
             *(files, files.first, dataset),
-            lambda where, of: _open_anywhere(where.file, of, swmr, depth - 1),
+            lambda where, of: _open_anywhere(where.file, of, swmr=swmr, depth=depth - 1),
         )
     except FillError:  # a mapping that only HDF5 can read
         return whole

@@ -25,7 +25,7 @@ __all__ = ["RowSource", "dtype_as_read", "read_rows"]
 
 GAP = 64 * 1024
 """Maximum bytes between wanted rows that are read and dropped rather than skipped: a separate read
-costs as much as reading so many bytes."""
+costs as much as reading this many bytes."""
 PIECE = 16 * 2**20
 """Maximum bytes that are read at a time if more is read than wanted."""
 
@@ -185,7 +185,7 @@ def _read_rows(
         return np.empty(shape, dtype)
     strided = any(isinstance(axis, range) and axis.step > 1 for axis in axes[:-1])
     whole = strided and dataset.chunks is None  # h5py takes its time to tell chunks
-    box = [_box(axis, whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
+    box = [_box(axis, stride=whole and place < len(axes) - 1) for place, axis in enumerate(axes)]
     if all(side.rest is None for side in box):
         return _read_exactly(dataset, dtype, rows, box, check).reshape(shape)
     return _read_more(dataset, np.empty(shape, dtype), rows, box, axes, check)
@@ -212,9 +212,9 @@ def _read_objects(
 
 @dataclass(frozen=True)
 class Side:
-    """What is read along one dimension: ``count`` places from ``start``, ``step`` apart.
+    """Places to read along one dimension: ``count`` of them from ``start``, ``step`` apart.
 
-    ``rest`` is the selection from these places that is wanted; None: all, in this order.
+    ``rest`` is the selection from these places that is wanted. If None, all in this order.
     """
 
     start: int
@@ -228,7 +228,7 @@ class Side:
         return range(self.start, self.start + self.count * self.step, self.step)
 
 
-def _box(axis: Axis, stride: bool) -> Side:
+def _box(axis: Axis, *, stride: bool) -> Side:
     """Return the simplest selection that includes an axis.
 
     HDF5 is slow at picking single elements, and at any stride inside chunks. So unless ``stride``

@@ -1,4 +1,4 @@
-"""Sizes of what is stored of an HDF5 dataset, and limits of its chunks."""
+"""Sizes of the stored parts of an HDF5 dataset, and limits of its chunks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from ....core.errors import FillError
 __all__ = ["check_chunk", "stored_elsewhere"]
 
 SMALL_CHUNK = 256 * 2**20
-"""Maximum bytes of a chunk, whatever the rows: HDF5 decodes whole chunks, however little is
-requested."""
+"""Maximum bytes of a chunk, independent of the rows: HDF5 decodes whole chunks even for one row."""
 
 
 def stored_elsewhere(dataset: h5py.Dataset, plist: h5p.PropDCID) -> int | None:

@@ -343,7 +343,7 @@ def test_a_link_that_comes_into_the_way(places, monkeypatch):
 
     monkeypatch.setattr(ReadableRoots, "check", swap)
     with pytest.raises(FillError, match=r"secret\.h5.*outside the readable roots"):
-        OpenDatasets(str(path), False).get(AD_DATASET, ReadableRoots.of([inside]))
+        OpenDatasets(str(path), swmr=False).get(AD_DATASET, ReadableRoots.of([inside]))
 
 
 def test_another_file_that_comes_into_the_way(places, monkeypatch):
@@ -360,7 +360,7 @@ def test_another_file_that_comes_into_the_way(places, monkeypatch):
 
     monkeypatch.setattr(ReadableRoots, "open", swap)
     with pytest.raises(FillError, match=r"replaced|outside"):
-        OpenDatasets(str(path), False).get(AD_DATASET, ReadableRoots.of([inside]))
+        OpenDatasets(str(path), swmr=False).get(AD_DATASET, ReadableRoots.of([inside]))
 
 
 # -- what goes on working --------------------------------------------------------------------

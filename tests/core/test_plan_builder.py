@@ -11,7 +11,7 @@ from daskbroker.core.column_kinds import Kind
 from daskbroker.core.documents import Document
 from daskbroker.core.errors import StoreDamaged
 from daskbroker.core.layouts import EVENT, encode_rows
-from daskbroker.core.planning import MOST_ROWS, PlanBuilder, with_frames
+from daskbroker.core.plan_builder import MOST_ROWS, PlanBuilder, with_frames
 from daskbroker.core.run_plan import RunPlan
 from daskbroker.views.table.from_documents import MemoryReader
 

@@ -21,7 +21,7 @@ from ...core.column_kinds import MISSING, field_kind
 from ...core.documents import from_json
 from ...core.layouts import as_one_chunk, cells
 
-__all__ = ["COLUMNS", "FilledBlock", "Held", "held_table"]
+__all__ = ["COLUMNS", "CellContents", "FilledBlock", "contents_table"]
 
 FilledBlock = tuple[np.ndarray, Any]
 """Places of events, and their cells: an array, or a list if the cells have no common shape."""
@@ -36,13 +36,13 @@ turn."""
 
 
 @lru_cache(KEPT)
-def held_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.Table:
-    """Read the columns of a chunk that :meth:`Held.of_table` needs for a data key."""
+def contents_table(store: str, reader: ChunkReader, chunk: Any, key: str) -> pa.Table:
+    """Read the columns of a chunk that :meth:`CellContents.of_table` needs for a data key."""
     return reader.read(chunk, [f"data:{key}", *COLUMNS])
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class CellContents:
     """What some events of one descriptor hold of one external key.
 
     Attributes
@@ -79,7 +79,7 @@ class Held:
         rows: np.ndarray | slice = slice(None),
         *,
         external: bool = True,
-    ) -> Held:
+    ) -> CellContents:
         """Build from rows of a chunk that was read with ``data:<key>`` and :data:`COLUMNS`.
 
         ``external`` is whether the descriptor declares the key as external; if False, even text is
@@ -87,18 +87,19 @@ class Held:
         """
         seq_nums = table.column("seq_num").to_numpy()[rows]
         place = table.schema.get_field_index(f"data:{key}")
+        none, every = np.zeros(0, np.int64), np.arange(len(seq_nums))
         if place < 0:
-            return cls._all_bare(seq_nums)
+            return cls(seq_nums, _text([]), none, [], none, every)
         kind, _ = field_kind(table.schema.field(place))
         column = as_one_chunk(table.column(place))
+        # An array cannot be a reference, whatever ``filled`` says.
         if kind.name == "array" and kind.dtype != "<U" and not kind.nulls:
-            none, every = np.zeros(0, np.int64), np.arange(len(seq_nums))
             return cls(seq_nums, _text([]), none, block(column, kind)[rows], every, none)
         chosen = np.arange(table.num_rows)[rows]
         states = _states(table, key)
         plain = kind.name == "str" and not column.null_count and external
+        # The common case: only references, none of them filled. The column is used as it is.
         if plain and not any(states.values()):
-            every, none = np.arange(len(chosen)), np.zeros(0, np.int64)
             return cls(seq_nums, column.take(pa.array(chosen)), every, [], none, none)
         values = cells(table, f"data:{key}")
         codes = _state_codes(table)
@@ -109,7 +110,7 @@ class Held:
         )
 
     @classmethod
-    def of_events(cls, events: Sequence[Mapping[str, Any]], key: str) -> Held:
+    def of_events(cls, events: Sequence[Mapping[str, Any]], key: str) -> CellContents:
         """Build from event documents of one descriptor."""
         seq_nums = np.array([event["seq_num"] for event in events], np.int64)
         values = [event["data"].get(key, MISSING) for event in events]
@@ -118,12 +119,13 @@ class Held:
         )
 
     @classmethod
-    def of_column(cls, seq_nums: np.ndarray, values: Sequence[Any]) -> Held:
+    def of_column(cls, seq_nums: np.ndarray, values: Sequence[Any]) -> CellContents:
         """Build from a column of a table, in which text is a reference and NaN is nothing."""
-        return cls._of_cells(seq_nums, [_no_nan(value) for value in values], [None] * len(values))
+        without_nan = [None if isinstance(v, float) and v != v else v for v in values]
+        return cls._of_cells(seq_nums, without_nan, [None] * len(values))
 
     @classmethod
-    def joined(cls, parts: Sequence[Held]) -> Held:
+    def joined(cls, parts: Sequence[CellContents]) -> CellContents:
         """Join several to what all their events hold, in their order."""
         if len(parts) == 1:
             return parts[0]
@@ -150,14 +152,14 @@ class Held:
             None if all(part.later is None for part in parts) else _joined_later(parts),
         )
 
-    def part(self, begin: int, end: int) -> Held:
+    def part(self, begin: int, end: int) -> CellContents:
         """Return the part of the events ``begin`` to ``end - 1``."""
         spans = {
             name: slice(*np.searchsorted(getattr(self, name), (begin, end)))
             for name in ("referring", "valued", "bare")
         }
         chosen = np.arange(len(self.referring))[spans["referring"]]
-        return Held(
+        return CellContents(
             self.seq_nums[begin:end],
             self.references.take(pa.array(chosen)),  # a slice would be pickled whole
             self.referring[spans["referring"]] - begin,
@@ -167,22 +169,17 @@ class Held:
             None if self.later is None else self.later[begin:end],
         )
 
-    def without_values(self) -> Held:
+    def without_values(self) -> CellContents:
         """Return the same without values, so with only what must be read."""
         return replace(self, values=[], valued=np.zeros(0, np.int64))
 
     @classmethod
-    def _of_cells(cls, seq_nums: np.ndarray, values: list[Any], states: list[Any]) -> Held:
+    def _of_cells(cls, seq_nums: np.ndarray, values: list[Any], states: list[Any]) -> CellContents:
         kinds = np.fromiter(map(_kind, values, states), np.int64, len(values))
         referring, valued, bare = (np.flatnonzero(kinds == kind) for kind in range(3))
         references = _text([values[row] for row in referring.tolist()])
         there = [values[row] for row in valued.tolist()]
         return cls(seq_nums, references, referring, there, valued, bare)
-
-    @classmethod
-    def _all_bare(cls, seq_nums: np.ndarray) -> Held:
-        none = np.zeros(0, np.int64)
-        return cls(seq_nums, _text([]), none, [], none, np.arange(len(seq_nums)))
 
 
 def _kind(value: Any, state: Any) -> int:
@@ -194,7 +191,7 @@ def _kind(value: Any, state: Any) -> int:
     return 1 if isinstance(state, str) and state != value else 0
 
 
-def _joined_later(parts: Sequence[Held]) -> np.ndarray:
+def _joined_later(parts: Sequence[CellContents]) -> np.ndarray:
     return np.concatenate(
         [np.zeros(len(part), np.int64) if part.later is None else part.later for part in parts]
     )
@@ -202,10 +199,6 @@ def _joined_later(parts: Sequence[Held]) -> np.ndarray:
 
 def _text(values: Sequence[str]) -> pa.Array:
     return pa.array(values, pa.string())
-
-
-def _no_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and value != value else value
 
 
 def _state(filled: Any, key: str) -> Any:

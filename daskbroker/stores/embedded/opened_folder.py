@@ -14,17 +14,18 @@ import time
 from ...core.errors import StoreError, StoreNotFound
 from ...core.forking import in_each_process
 
-__all__ = ["Place"]
+__all__ = ["OpenedFolder"]
 
-SETTLED_SECONDS = 0.1
+SETTLED_SECONDS = 0.025
 """Seconds after which another change of a folder certainly gives another time of modification.
 
-File systems note times in ticks of a clock, so two changes within one tick have the same time."""
+File systems note times in ticks of a clock, of up to 10 ms, and two changes within one tick have
+the same time."""
 
 _Identity = tuple[int, int]
 
 
-class Place:
+class OpenedFolder:
     """The folder of a store and the entries in it, by device and inode.
 
     The time of modification of a folder changes with every entry that is made, removed or

@@ -21,17 +21,17 @@ from ...assets.filling.filling import Filling
 from ...core.chunks import ChunkPlan
 from ...core.errors import FieldNotFound
 from ...core.fields import Field, data_keys_of, select
-from ...core.listing import listed
+from ...core.name_lists import listed
 from ...core.run_plan import RunPlan
 from ...core.schema import TableColumn, table_columns
 from ..frames_again import with_rows_for_frames
 from ..missing import check_fill_names
 from ..options import ViewOptions
-from ..table.opening import Runs, target_bytes
+from ..table.lazy_table import Runs, target_bytes
 from .assembly import Assembly
 from .attributes import run_attrs
 from .columns import ColumnSource, ExternalColumn
-from .cutting import check_chunks
+from .cutting import check_chunk_sizes
 from .dropping import mask_token, with_every_cell
 from .grids import cut_grid, gridded, indexed, needed
 from .loading import load
@@ -134,7 +134,7 @@ def _arranged(
     chunks: Any,
 ) -> xr.Dataset:
     """Return the Dataset of one run as a grid, or along a motor."""
-    check_chunks(chunks)
+    check_chunk_sizes(chunks)
     ((start, _),) = runs.values()
     keys = data_keys_of(plan.descriptors)
     motors, setpoints = needed(start, stream, keys) if options.grid else ([str(options.index)], [])
@@ -170,7 +170,7 @@ def assembly(
     with_run: bool = False,
 ) -> Assembly:
     """Return the parts of which :func:`dataset` makes a Dataset, before variables are loaded."""
-    check_chunks(chunks)
+    check_chunk_sizes(chunks)
     selected = select(options.fields, plan.descriptors, timestamps=options.timestamps)
     chosen = [field for field in selected if field.role != "time"]
     names = None if options.fields is None else {field.name for field in chosen}
@@ -183,7 +183,7 @@ def assembly(
         keys = {column.field.key for column in columns.values() if column.external}
         events = with_rows_for_frames(events, filling, keys)
         plan = replace(plan, events=events)
-    shown = coordinate_sources(events, with_run)
+    shown = coordinate_sources(events, with_run=with_run)
     sources = dict(shown)
     for name, column in list(columns.items()):
         if name not in shown:
@@ -211,7 +211,7 @@ def assembly(
         columns,
         sources,
         (*shown, *(name for name in scanned if name in columns)),
-        _attrs(events, stream, runs, with_run),
+        _attrs(events, stream, runs, with_run=with_run),
         stream,
         token,
         chunks,
@@ -260,7 +260,7 @@ def _check_names(dtypes: Mapping[str, Any], columns: Mapping[str, TableColumn]) 
             )
 
 
-def _attrs(plan: ChunkPlan, stream: str, runs: Runs, with_run: bool) -> dict[str, Any]:
+def _attrs(plan: ChunkPlan, stream: str, runs: Runs, *, with_run: bool) -> dict[str, Any]:
     if not with_run:
         (start, stop), *_ = runs.values()
         return run_attrs(start, stop, stream, plan.descriptors)
@@ -291,9 +291,11 @@ def _scanned(runs: Runs, stream: str) -> list[str]:
 
 
 def _scanned_by(start: Mapping[str, Any], stream: str) -> list[str]:
-    dimensions = (start.get("hints") or {}).get("dimensions", [])
+    hints = start.get("hints")  # of any form in a start that another program has stored
+    dimensions = hints.get("dimensions") if isinstance(hints, Mapping) else None
     names: list[str] = []
     for entry in dimensions if isinstance(dimensions, list) else []:
         if isinstance(entry, list) and len(entry) == 2 and entry[1] == stream:
-            names.extend(name for name in entry[0] if isinstance(name, str) and name != "time")
+            motors = entry[0] if isinstance(entry[0], list) else [entry[0]]
+            names.extend(name for name in motors if isinstance(name, str) and name != "time")
     return names

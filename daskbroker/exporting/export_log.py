@@ -1,4 +1,4 @@
-"""The journal of an export folder: which runs are complete, so that an export can be resumed.
+"""The log of an export folder: which runs are complete, so that an export can be resumed.
 
 The file ``.daskbroker-export.jsonl`` in the folder gets a line for each run once all its files
 have their names. The line has the uid of the run and of its stop, the options of the export, and
@@ -23,12 +23,12 @@ from .references.file_states import changed_here
 if TYPE_CHECKING:
     from ..header import Header
 
-__all__ = ["ExportJournal"]
+__all__ = ["ExportLog"]
 
 NAME = ".daskbroker-export.jsonl"
 
 
-class ExportJournal:
+class ExportLog:
     """The runs that were exported to a folder with some options.
 
     Parameters

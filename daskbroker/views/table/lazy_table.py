@@ -273,8 +273,10 @@ class StreamPartitions(Partitions):
             constants, targets = self._constants_of[descriptor], self._targets_of[descriptor]
             parts.append(PartitionChunk(self._plan.keys[place], constants, targets))
         within = (group.seq_min, group.seq_max) if group.within else None
-        near = 0.0 if self._filling is None else float(self._nears[number])
-        return ChunkGroup(group.simple, tuple(parts), within, near, group.run, group.numbers)
+        run_fraction = 0.0 if self._filling is None else float(self._run_fractions[number])
+        return ChunkGroup(
+            group.simple, tuple(parts), within, run_fraction, group.run, group.numbers
+        )
 
     @cached_property
     def _targets_of(self) -> dict[int, tuple[Target, ...]]:
@@ -286,7 +288,7 @@ class StreamPartitions(Partitions):
         }
 
     @cached_property
-    def _nears(self) -> np.ndarray:
+    def _run_fractions(self) -> np.ndarray:
         """Relative position in its run of the middle of each group, from 0 to 1."""
         runs = np.unique([group.run for group in self._groups], return_inverse=True)[1]
         stored = np.array([group.stored for group in self._groups], np.float64)

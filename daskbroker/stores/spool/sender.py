@@ -182,6 +182,7 @@ class Sender:
                 self._since = time.monotonic()
             self._rows += len(entry)
             self._waiting.append(entry)
+            # The thread sleeps while nothing waits, then until a batch is full or in time.
             if self._thread is None:
                 self._start()
             elif self._rows >= self._most_rows or len(self._waiting) == 1:
@@ -189,7 +190,11 @@ class Sender:
 
     def _abandon_file(self, file: SpoolFile) -> None:
         """Give up a file that no other process would find, after sending what it holds."""
-        logger.warning("the spool %s was moved, deleted or replaced; a new one is made", file.path)
+        logger.warning(
+            "the spool %s was moved, deleted or replaced; its events are sent from memory, and a "
+            "new file is created",
+            file.path,
+        )
         try:
             self._wait_until_sent()
         except DaskbrokerError as error:
@@ -348,12 +353,12 @@ class Sender:
         self._since = time.monotonic()
         self._refused.extend(refused)
         for error in refused:
-            logger.error("an event in the spool is refused: %s", error)
+            logger.error("the store refuses an event of the spool: %s", error)
         if not self._waiting and self._file is not None:
             try:
                 self._file.clear()
             except StoreError as error:  # the next process sends the file again: no harm
-                logger.warning("%s", error)
+                logger.warning("the sent events of a spool file cannot be removed: %s", error)
                 self._file.close(remove=False)
                 self._file = None
         self._changed.notify_all()
@@ -365,7 +370,9 @@ class Sender:
             trouble.__cause__ = error
             error = trouble
         with self._lock:
-            logger.warning("%d events wait in the spool: %s", self._rows, error)
+            logger.warning(
+                "%d events wait in the spool until the store accepts inserts: %s", self._rows, error
+            )
             self._trouble = error
             self._changed.notify_all()
             self._changed.wait(AGAIN_SECONDS)
@@ -383,16 +390,16 @@ class Sender:
                 self._resend(file, refused)
                 done = not refused and not file.unread
                 for error in refused:
-                    logger.error("%s: an event in it is refused: %s", file.path, error)
+                    logger.error("the store refuses an event of the spool %s: %s", file.path, error)
                 if file.unread:
                     logger.error(
-                        "%s: its last %d bytes cannot be read; what is before them is stored",
-                        file.path, file.unread,
+                        "the last %d bytes of the spool %s cannot be read; the events before them "
+                        "are stored", file.unread, file.path,
                     )  # fmt: skip
                 if not done:
                     file.path.rename(file.path.with_suffix(".refused"))
             except (DaskbrokerError, OSError) as error:
-                logger.warning("%s cannot be sent: %s", file.path, error)
+                logger.warning("the spool %s cannot be sent now: %s", file.path, error)
             finally:
                 file.close(remove=done)
 
@@ -424,4 +431,4 @@ def _at_exit(reference: weakref.ref[Sender]) -> None:
         try:
             sender.close()
         except DaskbrokerError as error:
-            logger.error("%s", error)
+            logger.error("events of the spool were not sent at exit: %s", error)

@@ -53,7 +53,7 @@ class PlanBuilder:
     layout
         Layout of the documents.
     descriptors
-        Every descriptor of the plan. ``place`` in the methods is an index into these.
+        Every descriptor of the plan. ``number`` in the methods is an index into these.
     """
 
     def __init__(
@@ -74,19 +74,19 @@ class PlanBuilder:
         self._schemas.append(kinds)
         return len(self._schemas) - 1
 
-    def add_chunk(self, place: int, key: Any, first: int, schema: int, facts: Statistics) -> None:
+    def add_chunk(self, number: int, key: Any, first: int, schema: int, facts: Statistics) -> None:
         """Add a stored chunk with the statistics of the store's manifest."""
-        self._records.append((place, schema, first, *facts))
+        self._records.append((number, schema, first, *facts))
         self._keys.append(key)
 
     def add_described(
-        self, place: int, key: Any, first: int, description: Mapping[str, Any]
+        self, number: int, key: Any, first: int, description: Mapping[str, Any]
     ) -> None:
         """Add a stored chunk with its description by :func:`describe_chunk`.
 
         Parameters
         ----------
-        place
+        number
             Index of its descriptor among those of the plan.
         key
             Key by which the reader reads it.
@@ -100,25 +100,25 @@ class PlanBuilder:
         label = repr(columns)
         if label not in self._described:
             self._described[label] = self.add_schema(listed_kinds(columns))
-        self.add_chunk(place, key, first, self._described[label], Statistics(**facts))
+        self.add_chunk(number, key, first, self._described[label], Statistics(**facts))
 
-    def add_table(self, place: int, first: int, table: pa.Table, key: Any = None) -> None:
+    def add_table(self, number: int, first: int, table: pa.Table, key: Any = None) -> None:
         """Add the rows of a table; if ``key`` is None, they travel with the plan."""
         facts = statistics(self._layout, table)
         schema = self.add_schema(column_kinds(table))
-        self.add_chunk(place, to_ipc(table) if key is None else key, first, schema, facts)
+        self.add_chunk(number, to_ipc(table) if key is None else key, first, schema, facts)
 
-    def note_bad(self, place: int, reason: str) -> None:
+    def note_bad(self, number: int, reason: str) -> None:
         """Note that a part of a run cannot be read; requests for the run raise the error.
 
         Parameters
         ----------
-        place
+        number
             Index of a descriptor of the run among those of the plan.
         reason
             Document and field, and what is wrong there.
         """
-        descriptor = self._descriptors[place]
+        descriptor = self._descriptors[number]
         run = descriptor["run_start"]
         stream = f"stream {stream_of(descriptor)!r}, " if "data_keys" in descriptor else ""
         self._bad.setdefault(run, BadRun(run, stream + reason))
@@ -129,7 +129,7 @@ class PlanBuilder:
         if keys:  # most runs have no references of most kinds
             records = np.array(self._records, dtype=CHUNK_RECORD)
             order = np.argsort(records["descriptor"], kind="stable")
-            records, keys = records[order], [keys[place] for place in order.tolist()]
+            records, keys = records[order], [keys[number] for number in order.tolist()]
         return ChunkPlan(
             reader=self._reader,
             descriptors=self._descriptors,
@@ -161,9 +161,9 @@ def with_frames(
     """
     having = set(plan.records["descriptor"].tolist())
     without = [
-        (place, descriptor)
-        for place, descriptor in enumerate(plan.descriptors)
-        if place not in having and stream_keys(descriptor)
+        (number, descriptor)
+        for number, descriptor in enumerate(plan.descriptors)
+        if number not in having and stream_keys(descriptor)
     ]
     if not without:
         return plan
@@ -171,8 +171,8 @@ def with_frames(
     for uid, key, span in spans_of(list(dict.fromkeys(d["run_start"] for _, d in without))):
         spans.setdefault(uid, {}).setdefault(key, []).append(span)
     found = (
-        (place, numbers)
-        for place, descriptor in without
+        (number, numbers)
+        for number, descriptor in without
         for numbers in _rows(list(spans.get(descriptor["uid"], {}).values()))
     )
     return _with_ranges(plan, found)
@@ -182,14 +182,14 @@ def _with_ranges(plan: ChunkPlan, ranges: Iterable[tuple[int, range]]) -> ChunkP
     """Return the plan with each ``(index of a descriptor without chunks, seq_nums)`` added."""
     builder = PlanBuilder(plan.reader, EVENT, plan.store, plan.descriptors)
     schema = builder.add_schema(column_kinds(ranges_table(range(0))))
-    for place, numbers in ranges:
+    for number, numbers in ranges:
         for start in range(numbers.start, numbers.stop, MOST_ROWS):
             part = range(start, min(start + MOST_ROWS, numbers.stop))
             facts = Statistics(
                 rows=len(part), bytes=16 * len(part), seq_min=part.start, seq_max=part.stop - 1,
                 distinct=len(part),
             )  # fmt: skip
-            builder.add_chunk(place, part, start, schema, facts)
+            builder.add_chunk(number, part, start, schema, facts)
     return with_chunks(plan, builder.plan())
 
 
@@ -209,7 +209,7 @@ def with_chunks(plan: ChunkPlan, more: ChunkPlan, *, before: bool = False) -> Ch
         plan,
         schemas=plan.schemas + more.schemas,
         records=records[order],
-        keys=tuple(keys[place] for place in order.tolist()),
+        keys=tuple(keys[number] for number in order.tolist()),
     )
 
 
@@ -233,7 +233,8 @@ def _rows(spans: Sequence[Sequence[range]]) -> list[range]:
         numbers
         for layer in range(int(most.max()), 0, -1)
         for numbers in _merged(
-            range(ends[place], ends[place + 1]) for place in np.flatnonzero(most >= layer).tolist()
+            range(ends[number], ends[number + 1])
+            for number in np.flatnonzero(most >= layer).tolist()
         )
     ]
 

@@ -16,12 +16,12 @@ from ...core.external import external_keys, is_stream_key
 from ...core.layouts import DATUM
 from ...core.peeks import Peek
 from ...core.run_plan import RunPlan
+from ..filling.contents import COLUMNS, CellContents
 from ..filling.extra import extra_frames
 from ..filling.filling import Filling, Target
-from ..filling.held import COLUMNS, Held
 from ..filling.knowledge import GroupPlace, cells_noted
 from ..handlers.contract import Datums
-from ..references.locating import Found, ReferenceMissing
+from ..references.locating import CellsOfResource, ReferenceMissing
 from .looks import Look, Looked
 
 __all__ = ["Group", "groups_of", "looks_of", "peek_of", "place_of"]
@@ -101,17 +101,15 @@ def looks_of(group: Group, filling: Filling) -> list[Look]:
     return list(looks.values())
 
 
-def _ends(group: Group, filling: Filling) -> Iterator[Found]:
+def _ends(group: Group, filling: Filling) -> Iterator[CellsOfResource]:
     """Yield where the cells of the first and of the last event with a reference are.
 
     What both need is read once, as most runs have one chunk of events and one of datums.
     """
     target, places = group.target, group.places.tolist()
-    references = filling.references.get(target.run)
-    if references is None:
-        raise ReferenceMissing("the references of this run were not loaded")
-    held = cache(partial(_held, group))
-    ends = (_end(target, map(held, places), 0), _end(target, map(held, places[::-1]), -1))
+    references = filling.references_of(target)
+    contents = cache(partial(_contents, group))
+    ends = (_end(target, map(contents, places), 0), _end(target, map(contents, places[::-1]), -1))
     asked = list(dict.fromkeys(end for end in ends if end is not None))
     datums = [end for end in asked if isinstance(end, str)]
     apart = len(references.keys.get(DATUM.kind, ())) > 1
@@ -124,19 +122,19 @@ def _ends(group: Group, filling: Filling) -> Iterator[Found]:
         yield from references.find_frames(target.descriptor, target.key, numbers)
 
 
-def _end(target: Target, chunks: Iterable[Held], row: int) -> str | int | None:
+def _end(target: Target, chunks: Iterable[CellContents], row: int) -> str | int | None:
     """Return the datum_id or seq_num of the first (0) or last (-1) event with a reference."""
-    for held in islice(chunks, MOST_CHUNKS):
-        if len(held.references):
-            return str(held.references[row % len(held.references)])
-        if len(held.bare) and is_stream_key(target.claim):
-            return int(held.seq_nums[held.bare[row]])
+    for contents in islice(chunks, MOST_CHUNKS):
+        if len(contents.references):
+            return str(contents.references[row % len(contents.references)])
+        if len(contents.bare) and is_stream_key(target.claim):
+            return int(contents.seq_nums[contents.bare[row]])
     return None
 
 
-def _held(group: Group, place: int) -> Held:
+def _contents(group: Group, place: int) -> CellContents:
     table = group.plan.read(place, [f"data:{group.target.key}", *COLUMNS])
-    return Held.of_table(table, group.target.key, external=group.target.external)
+    return CellContents.of_table(table, group.target.key, external=group.target.external)
 
 
 def peek_of(

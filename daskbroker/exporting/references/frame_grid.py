@@ -84,7 +84,8 @@ def frame_grid(frames: CellFrames, shape: tuple[int, ...]) -> FrameGrid:
     whole = (len(frames.rows), *frames.cell_shape)
     chunk = _fitted((*_leading(frames, count), *inner), whole, shape)
     begins = np.cumsum([0, *(len(file.files) for file in files)])  # in the list of all files
-    of_chunk = np.expand_dims(begins[numbers[firsts]], _inner_axes(ranges)) + ranges[..., 3]
+    of_frame = tuple(range(1, ranges.ndim - 1))  # axes of the grid of chunks within a frame
+    of_chunk = np.expand_dims(begins[numbers[firsts]], of_frame) + ranges[..., 3]
     grid = tuple(-(-size // side) for size, side in zip(shape, chunk))
     return FrameGrid(
         *(shape, chunk, first.dtype, first.codecs),
@@ -101,11 +102,6 @@ def _leading(frames: CellFrames, count: int) -> tuple[int, ...]:
     if not frames.has_axis:
         return (count,)
     return (count // per_cell, per_cell) if count % per_cell == 0 else (1, count)
-
-
-def _inner_axes(ranges: np.ndarray) -> tuple[int, ...]:
-    """Return the axes of ``ranges`` that are those of the grid of a frame; see :func:`_ranges`."""
-    return tuple(range(1, ranges.ndim - 1))
 
 
 def _check_alike(first: StoredRows, other: StoredRows) -> None:

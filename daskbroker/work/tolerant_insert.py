@@ -15,30 +15,30 @@ from ..core.errors import BadDocument, DaskbrokerError, StoreDamaged, StoreError
 from ..core.json_text import to_json
 from ..display.streams import counted_rows
 
-__all__ = ["Taker"]
+__all__ = ["TolerantInserter"]
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
-"""First and longest seconds before a document is tried again, while the store takes none."""
+"""First and longest seconds before a document is inserted again while the store accepts none."""
 REMIND = 40
-"""Number of tries between two warnings that the store takes nothing; about ten minutes."""
+"""Number of tries between two warnings that the store accepts no inserts; about ten minutes."""
 SETTLE_SECONDS = 1.0
 """Seconds from a stop until events are counted: another process may be inserting the same run."""
 MOST_NAMED = 10_000
 """Maximum number of reported problems, and of runs of refused documents, to remember.
 
-The oldest ones are forgotten then, so that a listener that runs for months goes on reporting.
+The oldest ones are forgotten then, so that a listener that runs for months continues to report.
 """
 
 Doc = Mapping[str, Any]
 
 
-class Taker:
+class TolerantInserter:
     """A writer that inserts documents into a broker and does not stop for errors.
 
-    While the store takes nothing, a document is tried again and again. A document that the store
-    refuses is appended to a file that ``daskbroker ingest`` reads, and a warning is given. If it
-    is refused because a document that it refers to is missing, there is one warning a run. There
-    is also a warning for a run that has fewer events than its stop counts.
+    While the store accepts no inserts, a document is tried again and again. A document that the
+    store refuses is appended to a file that ``daskbroker ingest`` reads, and a warning is given.
+    There is one warning per run if a document that others refer to is missing, and one if a run
+    has fewer events than its stop counts.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Taker:
         self._runs: dict[Any, Any] = {}
         self._uncounted: list[tuple[float, Doc]] = []
 
-    def take(self, name: str, doc: Doc) -> bool:
+    def insert(self, name: str, doc: Doc) -> bool:
         """Insert a document, or set it aside if it is refused.
 
         Returns
@@ -82,7 +82,7 @@ class Taker:
         Raises
         ------
         StoreError
-            If the store takes nothing and ``wait`` has returned False.
+            If the store accepts no inserts and ``wait`` has returned False.
         """
         try:
             self._insert(name, doc)
@@ -110,14 +110,16 @@ class Taker:
                 raise
             except StoreError as error:
                 if tries % REMIND == 0:
-                    self._warn(f"the store takes nothing, documents wait: {error}")
+                    self._warn(
+                        f"the store accepts no inserts, and documents wait until it does: {error}"
+                    )
                 tries += 1
                 if not self._wait(pause):
                     raise
                 pause = min(2 * pause, LONGEST_WAIT)
             else:
                 if tries:
-                    self._warn("the store takes documents again")
+                    self._warn("the store accepts inserts again")
                 return
 
     def _insert_now(self, name: str, doc: Doc) -> None:
@@ -146,11 +148,11 @@ class Taker:
         if not self._is_new("refused", run, lacks or (name, doc.get("uid"))):
             return
         why = (
-            " It was published while this was not listening, or lost on its way; what needs it is "
-            "refused, too." if lacks else ""
+            " It was published before this listener was connected, or was lost on its way. Other "
+            "documents that refer to it are refused, too." if lacks else ""
         )  # fmt: skip
-        of = "" if run is None else f" of run {run}"
-        self._warn(f"a {name}{of} is not stored: {text}.{why} {kept}")
+        where = "" if run is None else f"run {run}: "
+        self._warn(f"{where}the {name} document is not stored: {text}.{why} {kept}")
 
     def _keep(self, name: str, doc: Doc) -> str:
         """Append a document to the file of refused ones and return a sentence about that."""
@@ -160,8 +162,8 @@ class Taker:
             with open(self._refused, "a", encoding="utf8", opener=_private) as file:
                 file.write(line + "\n")
         except Exception as error:  # the document may hold anything, or the disk may be full
-            return f"It cannot be kept in {self._refused} either: {error}."
-        return f"It is kept in {self._refused}, for daskbroker ingest."
+            return f"It cannot be written to {self._refused} either, and is lost: {error}."
+        return f"It is kept in {self._refused}; insert it by daskbroker ingest."
 
     def _run_of(self, name: str, doc: Doc) -> Any:
         """Return the run of a refused document, or the best description of it for messages.
@@ -228,8 +230,9 @@ class Taker:
         ]
         if short and self._is_new("short", stop["run_start"]):
             self._warn(
-                f"run {stop['run_start']} is incomplete: it has {', '.join(short)}. The others "
-                "were published while this was not listening, lost on their way, or refused."
+                f"run {stop['run_start']} is incomplete: {', '.join(short)} are stored. The others "
+                "were published while this listener was not connected, lost on their way, or "
+                "refused."
             )
 
 

@@ -1,4 +1,4 @@
-"""Commands that show what there is: lists of runs, one run, a store."""
+"""Commands that show lists of runs, one run, or the content of a store."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["info", "list_runs", "show"]
 
 LONGEST = 36
-"""Of a cell that is shown: a time with its offset must not be cut."""
+"""Maximum length of a shown cell; a time with its offset must fit."""
 
 
 class Format(StrEnum):
-    """How runs are listed."""
+    """Formats of a list of runs."""
 
     TABLE = "table"
     JSON = "json"
@@ -74,7 +74,7 @@ def list_runs(
         count = len(results)
         if chosen is Format.TABLE and limit is not None and count > limit:
             say(f"… {count - limit:,} more; --limit shows them")
-        note_empty(count, fail_empty)
+        note_empty(count, fail=fail_empty)
 
 
 def _table(runs: Results, names: list[str]) -> list[str]:
@@ -146,7 +146,7 @@ def show(
 
 
 def _run_object(header: Header, stream: str | None) -> dict[str, Any]:
-    """Return start and stop of a run, with the rows and descriptors of its streams."""
+    """Return a run as JSON has it: start and stop, and rows and descriptors of its streams."""
     names = header.streams if stream is None else [stream]
     streams = {
         name: {

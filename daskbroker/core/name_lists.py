@@ -19,14 +19,14 @@ COMPARED = 2000
 """Maximum number of names that are compared with what was asked for; each takes 50 us."""
 
 
-def listed(names: Iterable[object], near: object = None, *, none: str = "none") -> str:
+def listed(names: Iterable[object], asked: object = None, *, none: str = "none") -> str:
     """Return names as a message lists them: all if there are few, else the nearest and a count.
 
     Parameters
     ----------
     names
-        The names, in the order in which they are listed if there are few, or ``near`` is None.
-    near
+        The names, in the order in which they are listed if there are few, or ``asked`` is None.
+    asked
         Name that was asked for.
     none
         Text to return if there are no names.
@@ -36,19 +36,19 @@ def listed(names: Iterable[object], near: object = None, *, none: str = "none") 
         return none
     if len(every) <= 2 * MOST:
         return ", ".join(map(_shown, every))
-    chosen = every[:MOST] if near is None else _nearest(every, near, MOST)
+    chosen = every[:MOST] if asked is None else _nearest(every, asked, MOST)
     return f"{', '.join(map(_shown, chosen))}, … ({len(every):,} in all)"
 
 
-def nearest(names: Collection[str], near: str) -> str:
-    """Return the name that is most similar to ``near``, as a whole or in its part after a dot."""
+def nearest(names: Collection[str], asked: str) -> str:
+    """Return the name that is most similar to ``asked``, as a whole or in its part after a dot."""
     candidates = {name.rpartition(".")[2]: name for name in names}
     candidates |= {name: name for name in names}
-    return candidates[_nearest(candidates, near, 1)[0]]
+    return candidates[_nearest(candidates, asked, 1)[0]]
 
 
-def _nearest(names: Iterable[str], near: object, most: int) -> list[str]:
-    wanted = SequenceMatcher(None, "", str(near)[:LONGEST].casefold())
+def _nearest(names: Iterable[str], asked: object, most: int) -> list[str]:
+    wanted = SequenceMatcher(None, "", str(asked)[:LONGEST].casefold())
 
     def likeness(name: str) -> float:
         wanted.set_seq1(name[:LONGEST].casefold())
