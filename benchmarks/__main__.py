@@ -17,6 +17,7 @@ from benchmarks.compressed import compressed
 from benchmarks.datasets import columns, legacy, tree
 from benchmarks.filling import fill, references
 from benchmarks.harness import QUICK, Result, Sizes, Workload, measure
+from benchmarks.image_runs import image_runs
 from benchmarks.inserts import insert
 from benchmarks.output import lines, to_json
 from benchmarks.reference import NOTE
@@ -43,6 +44,7 @@ WORKLOADS: dict[str, Callable[[Sizes, Path], Workload]] = {
     "references": references,
     "claims": claims,
     "claimed-runs": claimed_runs,
+    "image-runs": image_runs,
     "cluster": cluster,
     "long-run": long_run,
     "headers": headers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from daskbroker.testing.runs import Documents
 
 __all__ = ["claimed_runs", "claims"]
 
+FULL = "declared"
 SIDE = 16
 """Of the frames of many runs."""
 
@@ -32,7 +33,7 @@ def _claims(side: int) -> dict[str, dict[str, Any]]:
     full = image_key(side)
     old = {name: value for name, value in full.items() if name != "dtype_numpy"}
     return {
-        "declared": full,
+        FULL: full,
         "no dtype": old,
         "nothing": {**old, "shape": []},
         "width, height, 0": {**old, "shape": [side, side, 0]},
@@ -43,14 +44,22 @@ def _claims(side: int) -> dict[str, dict[str, Any]]:
 # -- one run ---------------------------------------------------------------------------------
 
 
-def claims(sizes: Sizes, folder: Path) -> Workload:
-    """1,000 frames of 512 x 512 uint16 in one file, of which descriptors say more or less."""
+def claims(sizes: Sizes, folder: Path, names: Collection[str] = ()) -> Workload:
+    """1,000 frames of 512 x 512 uint16 in one file, of which descriptors say more or less.
+
+    Parameters
+    ----------
+    names
+        Only of these claims beside the full one. All if empty.
+    """
     side, count = sizes.frame_side, sizes.file_frames
     data = frames(count, (side, side))
     path = write_hdf5(folder / "frames.h5", data, chunks=(1, side, side))
     with daskbroker.connect(folder / "store") as writer:
         uids = {}
         for name, claim in _claims(side).items():
+            if names and name not in (FULL, *names):
+                continue
             run = image_run(claim, path, count)
             insert_all(writer, run.documents)
             uids[name] = run.uid
@@ -65,7 +74,7 @@ def claims(sizes: Sizes, folder: Path) -> Workload:
     cases = []
     for name in uids:
         for what, work in _WAYS.items():
-            beside = () if name == "declared" else (Against(f"{what}, declared", at_most=1.1),)
+            beside = () if name == FULL else (Against(f"{what}, {FULL}", at_most=1.1),)
             unit = "B" if "memory" in what else "s"
             run = _bound(work, image, name)
             cases.append(Case(f"{what}, {name}", run, checks.get(what), beside, unit=unit))

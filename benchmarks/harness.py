@@ -182,33 +182,73 @@ class Result:
 LONG = 2.0
 """Seconds. A run that takes longer is a sample, though no other run of the case was before it."""
 
+QUICK_ENOUGH = 0.25
+"""Seconds. What takes less is measured again though it is late."""
+
 
 def measure(
-    name: str, workload: Workload, repeat: int, *, quick: bool = False, patience: float = math.inf
+    name: str,
+    workload: Workload,
+    repeat: int,
+    *,
+    quick: bool = False,
+    patience: float = math.inf,
+    until: float = math.inf,
+    failures: dict[str, str] | None = None,
 ) -> list[Result]:
     """Time the cases of a workload, one repetition of each after the other.
 
     Every sample comes right after a run of the same case that is not counted. What another case
     leaves behind in the process is then paid for by that one: after millions of Python objects
     were freed, the next large read took four times as long, whoever's turn it was. The order is
-    shuffled in each round, the same way each time the benchmark is run. A case whose samples have
-    taken ``patience`` seconds gets no more of them.
+    shuffled in each round, the same way each time the benchmark is run.
+
+    Parameters
+    ----------
+    patience
+        Seconds: a case whose samples have taken as many gets no more of them.
+    until
+        Value of ``time.monotonic`` after which only cases that are done in no time get more than
+        one sample.
+    failures
+        Filled with the error of each case that raised, by its name. Such a case has no result, and
+        the others go on. If None, the error is raised.
     """
     cases = list(workload.cases)
     samples: dict[str, list[float]] = {case.name: [] for case in cases}
     order = random.Random(0)
     for _ in range(repeat):
         for case in order.sample(cases, len(cases)):
-            if case.unit == "s" and sum(samples[case.name]) > patience:
+            if _has_enough(case, samples[case.name], patience, until):
                 continue
-            first = _once(case)
-            alone = patience < math.inf and case.unit == "s" and first > LONG
-            samples[case.name].append(first if alone else _once(case))
+            try:
+                samples[case.name].append(_sample(case, patience))
+            except Exception as error:
+                if failures is None:
+                    raise
+                failures[case.name] = f"{type(error).__name__}: {error}"
+                cases.remove(case)
     results = [Result(name, case, samples[case.name]) for case in cases]
     by_name = {result.case.name: result for result in results}
     for result in results:
         result.comparisons = [_compare(a, result, by_name, quick) for a in result.case.against]
     return results
+
+
+def _has_enough(case: Case, samples: Sequence[float], patience: float, until: float) -> bool:
+    """Whether a case that has samples gets no more of them, as time is short."""
+    if not samples:
+        return False
+    if case.unit == "s" and sum(samples) > patience:
+        return True
+    return time.monotonic() > until and (case.unit != "s" or samples[-1] > QUICK_ENOUGH)
+
+
+def _sample(case: Case, patience: float) -> float:
+    """One sample; where time is short, a long first run is the sample."""
+    first = _once(case)
+    alone = patience < math.inf and case.unit == "s" and first > LONG
+    return first if alone else _once(case)
 
 
 def _once(case: Case) -> float:
@@ -255,12 +295,16 @@ def _compare(
 def _values_of(
     name: str, result: Result, others: Mapping[str, Result], quick: bool
 ) -> list[float] | None:
-    """What to divide by, one value a round; None for a reference where sizes are not its own."""
+    """What to divide by, one value a round.
+
+    None for a reference where sizes are not its own, and for a case that failed or whose program
+    is missing.
+    """
     if name in others:
         return others[name].samples
     value = 1.0
     if name:
-        if quick:
+        if quick or name not in REFERENCE:
             return None
         reference = REFERENCE[name]
         value = reference.value

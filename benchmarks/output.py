@@ -56,9 +56,10 @@ def _compared(comparison: dict[str, Any] | None, unit: str) -> tuple[str, ...]:
     at_most, faster = comparison["goal_at_most"], comparison["goal_times_faster"]
     if not comparison["with"]:
         return ("", "", f"<= {_amount(at_most, unit)}", met)
-    if comparison["with"] in REFERENCE or faster is not None:
-        shown = comparison["times_faster"]
-        ratio = "" if shown is None else f"{shown:.3g}x faster"
+    if comparison["ratio"] is None:
+        ratio = ""
+    elif comparison["with"] in REFERENCE or faster is not None:
+        ratio = f"{comparison['times_faster']:.3g}x faster"
     else:
         ratio = f"{comparison['ratio']:.3g}x"
     goal = f"<= {at_most:.3g}x" if at_most is not None else ""

@@ -23,8 +23,8 @@ while (($#)); do
 done
 
 python_of() { # a Python 3.N that runs, of the PATH or of pyenv; nothing if there is none
-    local found
-    for found in "python3.$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"3.$1".*/bin/python; do
+    local found pyenv=${PYENV_ROOT:-$HOME/.pyenv}
+    for found in "python3.$1" "$pyenv/versions/3.$1".*/bin/python; do
         if "$found" -c "import sys, venv; assert sys.version_info[:2] == (3, $1)" 2> /dev/null; then
             echo "$found"
             return

@@ -17,6 +17,7 @@ NAMES = (
     "table", "insert", "wide", "runs", "spectra", "build",
     "cluster", "long-run", "headers", "fill", "references", "upkeep",
     "columns", "tree", "legacy", "compressed", "short-inserts", "claims", "claimed-runs",
+    "image-runs",
 )  # fmt: skip
 
 

@@ -23,7 +23,10 @@ SIZES = ("events", "single_events", "wide_events", "runs", "runs_in_table")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run workloads, print the table, write the JSON; 0 whatever the numbers are."""
+    """Run workloads, print the table, write the JSON; 0 whatever the numbers are.
+
+    1 if a peer is missing, which the end of what is printed names.
+    """
     options = _parser().parse_args(arguments)
     given = {name: getattr(options, name) for name in SIZES if getattr(options, name) is not None}
     sizes = replace(QUICK if options.quick else Sizes(), **given)
@@ -34,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results += _run(name, sizes, options.repeat, server, peers)
         versions = peers.versions()
     print("\n".join(lines(results)))
+    for name, reason in peers.missing.items():
+        print(f"not beside {name}: {reason}", file=sys.stderr)
     print("beside " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     if options.json is not None:
         options.json.write_text(to_json(results, sizes, options.repeat, peer=versions) + "\n")
-    return 0
+    return 1 if peers.missing else 0
 
 
 @contextmanager

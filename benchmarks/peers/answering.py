@@ -1,7 +1,8 @@
 """How a peer answers requests; imported by its Python, so of nothing but the standard library.
 
 Each line of standard input is a request ``{"do": name, ...}``, each line of standard output its
-answer ``{"seconds": ..., "value": ...}``; one process answers all, so no import is ever timed.
+answer ``{"seconds": ..., "value": ...}``, or ``{"error": ...}``; one process answers all, so no
+import is ever timed.
 """
 
 import gc
@@ -9,6 +10,7 @@ import json
 import os
 import sys
 import time
+import traceback
 
 
 def recorded(file):
@@ -25,9 +27,17 @@ def answer(*requests):
     os.dup2(2, 1)  # whatever a library prints is no answer
     for line in sys.stdin:
         request = json.loads(line)
-        run = known[request.pop("do")](**request)
-        gc.collect()
-        begin = time.perf_counter()
-        value = run()
-        seconds = time.perf_counter() - begin
-        print(json.dumps({"seconds": seconds, "value": value}), file=answers, flush=True)
+        try:
+            answered = timed(known[request.pop("do")](**request))
+        except Exception as error:
+            traceback.print_exc()
+            answered = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answered), file=answers, flush=True)
+
+
+def timed(run):
+    """What a prepared request gives, and how long it takes."""
+    gc.collect()
+    begin = time.perf_counter()
+    value = run()
+    return {"seconds": time.perf_counter() - begin, "value": value}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import event_model
+import pymongo
+
 import daskbroker
-from benchmarks.harness import Sizes
-from benchmarks.peers.environment import DATABROKER
+from benchmarks.harness import Case, Sizes
+from benchmarks.peers.environment import DATABROKER, PeerError
 from benchmarks.peers.process import Peer, Peers
 from daskbroker import DataBroker
 
@@ -43,6 +46,20 @@ class Bench:
         """Writes with suitcase-mongo, reads with databroker."""
         return self.peers[DATABROKER]
 
+    def beside(self, name: str, make: Callable[[Peer], Iterable[Case]]) -> list[Case]:
+        """The cases of a peer; none if it is missing, which ``peers.missing`` then tells.
+
+        Parameters
+        ----------
+        make
+            From the peer to its cases; may let it prepare something.
+        """
+        try:
+            return list(make(self.peers[name]))
+        except PeerError as error:
+            self.peers.missing.setdefault(name, str(error))
+            return []
+
     def recorded(self, name: str, documents: Iterable[Any]) -> str:
         """A file of documents for the peer."""
         path = self.folder / f"{name}.jsonl"
@@ -60,7 +77,28 @@ class Bench:
         return unsealed, sealed
 
     def peer_written(self, file: str, database: str) -> DataBroker:
-        """A database that suitcase-mongo writes now, opened."""
+        """A database that suitcase-mongo writes now, opened.
+
+        If it is missing, the same is written in its layout.
+        """
         uri = f"{self.server}/{database}"
-        self.peer.ask("write", file=file, uri=uri)
+        try:
+            self.peer.ask("write", file=file, uri=uri)
+        except PeerError as error:
+            self.peers.missing.setdefault(DATABROKER, str(error))
+            _write_as_suitcase(Path(file), uri)
         return daskbroker.connect(uri)
+
+
+def _write_as_suitcase(file: Path, uri: str) -> None:
+    """Put recorded documents of runs without detector files where suitcase-mongo puts them."""
+    collections = {"start": "run_start", "stop": "run_stop", "descriptor": "event_descriptor"}
+    with pymongo.MongoClient[dict[str, Any]](uri) as client, file.open() as lines:
+        database = client.get_default_database()
+        for name, doc in map(json.loads, lines):
+            if name == "event_page":
+                database["event"].insert_many(event_model.unpack_event_page(doc))
+            else:
+                database[collections[name]].insert_one(doc)
+    with daskbroker.connect(uri) as broker:
+        broker.header_source.store.create_indexes()

@@ -13,9 +13,27 @@ from typing import NamedTuple
 
 import platformdirs
 
-__all__ = ["DATABROKER", "ENVIRONMENT", "PEERS", "TILED", "VIRTUALIZARR", "peer_python"]
+__all__ = [
+    "DATABROKER",
+    "DATABROKER_2",
+    "ENVIRONMENT",
+    "PEERS",
+    "TILED",
+    "VIRTUALIZARR",
+    "PeerError",
+    "peer_python",
+]
 
-DATABROKER, TILED, VIRTUALIZARR = "databroker", "tiled", "virtualizarr"
+DATABROKER, DATABROKER_2, TILED, VIRTUALIZARR = (
+    "databroker",
+    "databroker 2",
+    "tiled",
+    "virtualizarr",
+)
+
+
+class PeerError(RuntimeError):
+    """A peer cannot be installed or started, or did not answer."""
 
 
 class PeerEnvironment(NamedTuple):
@@ -43,6 +61,11 @@ PEERS = {
         "DASKBROKER_PEER_PYTHON",
         "peer.py",
     ),
+    DATABROKER_2: PeerEnvironment(
+        ("databroker[all]==2.0.2", "tiled==0.2.20", "httpx<1"),
+        "DASKBROKER_DATABROKER2_PYTHON",
+        "databroker2_peer.py",
+    ),
     TILED: PeerEnvironment(
         ("tiled[server,client]==0.2.20", "bluesky-tiled-plugins==2.0.12"),
         "DASKBROKER_TILED_PYTHON",
@@ -69,6 +92,11 @@ def peer_python(given: str | None = None, peer: str = DATABROKER) -> str:
         user's cache folder, which is made when it is needed first (by pip, some minutes).
     peer
         One of ``PEERS``.
+
+    Raises
+    ------
+    PeerError
+        If its environment cannot be made; what pip says of it is on standard error.
     """
     packages, variable, _ = PEERS[peer]
     chosen = given or os.environ.get(variable)
@@ -87,9 +115,16 @@ def peer_python(given: str | None = None, peer: str = DATABROKER) -> str:
 def _make(folder: Path, python: Path, packages: Sequence[str]) -> None:
     print(f"making {folder} …", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([_base(), "-m", "venv", str(folder)], check=True)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, *packages], check=True)
+    try:
+        subprocess.run([_base(), "-m", "venv", str(folder)], check=True)
+        # What pip warns of belongs to no measurement, and would hide its errors among it.
+        subprocess.run([*install, *packages], check=True, stderr=subprocess.PIPE, text=True)
+    except subprocess.CalledProcessError as error:
+        print(error.stderr or "", file=sys.stderr, flush=True)
+        lines = [line for line in (error.stderr or "").splitlines() if line.startswith("ERROR")]
+        reason = lines[-1].removeprefix("ERROR: ") if lines else str(error)
+        raise PeerError(f"pip cannot install {packages[0]}: {reason}") from error
 
 
 def _base() -> str:
@@ -100,7 +135,7 @@ def _base() -> str:
         found = shutil.which(name)
         if found is not None:
             return found
-    raise SystemExit(
+    raise PeerError(
         f"the peer's packages need one of {', '.join(PYTHONS)} on the PATH; or give a Python "
         f"that has them by --peer-python or {ENVIRONMENT}"
     )

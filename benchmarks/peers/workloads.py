@@ -1,4 +1,4 @@
-"""What is compared: one long run, thousands of short ones, inserting, one column of many."""
+"""What is compared: thousands of short runs, inserting, one column of many; and all workloads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import numpy as np
 import pymongo
 
 import daskbroker
 from benchmarks.data import Run, insert_all, mixed_columns, wide_columns
 from benchmarks.harness import Against, Case, Workload
 from benchmarks.peers.bench import Bench
-from benchmarks.peers.embedded import embedded, images
+from benchmarks.peers.commands import command_cases
+from benchmarks.peers.environment import DATABROKER, DATABROKER_2
+from benchmarks.peers.frames import images
+from benchmarks.peers.long import UNSEALED, close_and_drop, long_run
+from benchmarks.peers.process import Peer
 from benchmarks.runs import EVENTS, is_wanted, places_of, short_run
 from benchmarks.short_inserts import (
     DOCUMENTS,
@@ -27,62 +30,13 @@ from benchmarks.short_inserts import (
     memory_folder,
     short_documents,
 )
-from benchmarks.tables import count_events, has_count, holds
+from benchmarks.tables import has_count, holds
 from daskbroker import DataBroker
 
 __all__ = ["WORKLOADS"]
 
-UNSEALED, SEALED, PEER = "daskbroker, unsealed", "daskbroker, sealed", "databroker"
+PEER = "databroker"
 SUITCASE = "suitcase-mongo, events"
-
-
-def long_run(bench: Bench) -> Workload:
-    """100k events x 12 columns: table, one column of it, documents."""
-    columns = mixed_columns(bench.sizes.events)
-    run = Run(columns)
-    documents = [*run.head, *run.pages(1000), run.stop(run.rows)]
-    brokers = dict(zip((UNSEALED, SEALED), bench.written("long", documents), strict=True))
-    uri = str(brokers[UNSEALED].uri)
-    goals = {UNSEALED: 10.0, SEALED: 50.0}
-
-    def ask(do: str, **options: Any) -> Callable[[], Any]:
-        return lambda: bench.peer.ask(do, uri=uri, run=run.uid, **options)
-
-    def check(found: dict[str, Any]) -> None:
-        if found["rows"] != run.rows or not np.isclose(found["sum"], columns["x3"].sum()):
-            raise AssertionError("databroker's table holds other values than were written")
-
-    cases = [
-        Case(f"table: {PEER}", ask("table"), check, (), run.rows, "rows"),
-        Case(f"one column: {PEER}", ask("table", fields=["x3"]), check),
-        Case(f"documents: {PEER}", ask("documents"), has_count(run.rows)),
-    ]
-    for name, broker in brokers.items():
-        cases += [
-            Case(
-                f"table: {name}",
-                lambda broker=broker: broker[run.uid].table().compute(),
-                holds("x3", columns["x3"], 13),
-                (Against(f"table: {PEER}", times_faster=goals[name]),),
-                run.rows,
-                "rows",
-            ),
-            Case(
-                f"one column: {name}",
-                lambda broker=broker: broker[run.uid].table()[["x3"]].compute(),
-                holds("x3", columns["x3"], 1),
-                (Against(f"one column: {PEER}"), Against(f"table: {name}")),
-            ),
-            Case(
-                f"documents: {name}",
-                lambda broker=broker: count_events(broker[run.uid].documents()),
-                has_count(run.rows),
-                (Against(f"documents: {PEER}", times_faster=20 if name == SEALED else None),),
-                run.rows,
-                "documents",
-            ),
-        ]
-    return Workload(cases, lambda: _close(*brokers.values()))
 
 
 def short_runs(bench: Bench) -> Workload:
@@ -138,7 +92,8 @@ def short_runs(bench: Bench) -> Workload:
             (Against(f"{table}: {PEER}"),),
         )
     )
-    return Workload(cases, lambda: _close(unsealed, sealed))
+    cases += command_cases(str(sealed.uri), sizes.runs)
+    return Workload(cases, lambda: close_and_drop(unsealed, sealed))
 
 
 def _pair(
@@ -149,11 +104,16 @@ def _pair(
     check: Callable[[Any], None],
     goal: float,
 ) -> list[Case]:
-    """The same thing done by databroker and by daskbroker."""
-    theirs = f"{what}: {PEER}"
+    """The same thing done by daskbroker and by databroker 1 and 2."""
+
+    def asked(name: str) -> Callable[[Peer], list[Case]]:
+        return lambda peer: [Case(f"{what}: {name}", lambda: peer.ask(**request), check)]
+
+    ours = Case(f"{what}: daskbroker", mine, check, (Against(f"{what}: {PEER}", None, goal),))
     return [
-        Case(theirs, lambda: bench.peer.ask(**request), check),
-        Case(f"{what}: daskbroker", mine, check, (Against(theirs, times_faster=goal),)),
+        *bench.beside(DATABROKER, asked(PEER)),
+        *bench.beside(DATABROKER_2, asked(DATABROKER_2)),
+        ours,
     ]
 
 
@@ -303,21 +263,11 @@ def wide(bench: Bench) -> Workload:
             (Against("whole table", at_most=1 / 8),),
         ),
     ]
-    return Workload(cases, lambda: _close(broker))
-
-
-def _close(*brokers: DataBroker) -> None:
-    """Close brokers, and drop their databases."""
-    for broker in brokers:
-        broker.close()
-        uri = str(broker.uri)
-        with pymongo.MongoClient(uri) as client:
-            client.drop_database(uri.rpartition("/")[2])
+    return Workload(cases, lambda: close_and_drop(broker))
 
 
 WORKLOADS: dict[str, Callable[[Bench], Workload]] = {
     "long": long_run,
-    "embedded": embedded,
     "frames": images,
     "short": short_runs,
     "insert": inserting,

@@ -15,6 +15,7 @@ NAMES = {
     "daskbroker, sealed": "daskbroker, MongoDB sealed",
     "daskbroker, unsealed": "daskbroker, MongoDB unsealed",
     "databroker": "databroker 1",
+    "databroker 2": "databroker 2",
     "tiled": "Tiled",
     "virtualizarr": "VirtualiZarr",
 }

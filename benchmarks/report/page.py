@@ -17,29 +17,50 @@ BUSY = 0.5
 SECTIONS = {
     "run": (
         "One long run",
-        "{events:,} events of 12 columns. databroker and the two MongoDB stores read one server; "
-        "Tiled's server is on the same machine. pyarrow reads a plain Parquet file of the same "
-        "columns: the floor of any table.",
-        ("long", "embedded"),
+        "{events:,} events of 12 columns. databroker 1 and 2 and the two MongoDB stores read one "
+        "MongoDB server. databroker 2 is a Tiled server over it, in the process of its client; "
+        "Tiled with BlueskyPlugins (`bluesky-tiled-plugins`) is a server on the same machine with "
+        "files of its own. pyarrow reads a plain Parquet file of the same columns: the floor of "
+        "any table.",
+        ("long",),
     ),
     "frames": (
         "Detector frames",
         "{file_frames:,} frames of {frame_side} x {frame_side} `uint16`, not compressed, in one "
         "HDF5 file. `h5py` reads the dataset by its name. VirtualiZarr's references were made "
-        "before the time began.",
+        "before the time began. databroker 1 and 2 read by a handler of one frame at a time.",
         ("frames",),
     ),
     "runs": (
         "Many short runs",
-        "{runs:,} runs of 20 events in MongoDB; each search is of 50 runs, one after the other.",
+        "{runs:,} runs of 20 events in MongoDB; each search is of 50 runs, one after the other. "
+        "databroker's table of many runs is the tables of its runs, put together by pandas.",
         ("short",),
     ),
 }
-INSERTED = (
-    "insert",
-    "A run of {single_events:,} events of 12 columns into MongoDB. suitcase-mongo does not wait "
-    "until the server's log is on disk; daskbroker does.",
-)
+INSERTED = {
+    "insert": "A run of {single_events:,} events of 12 columns into MongoDB. suitcase-mongo does "
+    "not wait until the server's log is on disk; daskbroker does.",
+    "short-insert": "Runs of ten events, each with its start and stop.",
+}
+
+WORKLOADS = {
+    "long": "a run of {events:,} events of 12 columns, beside other programs",
+    "frames": "{file_frames:,} frames of {frame_side} x {frame_side} in one file",
+    "short": "{runs:,} runs of 20 events in MongoDB: searches of 50 of them, the table of "
+    "{runs_in_table:,}, and the commands that views of all of them send, except for batches",
+    "insert": "{single_events:,} events of 12 columns into MongoDB",
+    "short-insert": "runs of ten events, beside suitcase-mongo",
+    "wide": "{wide_events:,} events of 23 columns",
+    "build": "a run of {chunks:,} chunks, each a partition: opening it, not computing",
+    "image-runs": "{runs:,} runs of three frames, each in a file of its own: opening one table",
+    "columns": "a baseline of {baseline_keys:,} keys; {columns} columns of {column_events:,} "
+    "events; {wide_events:,} events of 23 columns: datasets beside tables",
+    "claims": "{file_frames:,} frames of {frame_side} x {frame_side} that descriptors of different "
+    "age describe: in full, without a dtype, without dtype and shape",
+    "compressed": "{compressed_frames} frames of {compressed_side} x {compressed_side}, by filter",
+}
+"""What is measured, of the workloads with goals."""
 
 
 def write_page(numbers: Mapping[str, Any], docs: Path) -> None:
@@ -54,6 +75,7 @@ def write_page(numbers: Mapping[str, Any], docs: Path) -> None:
 def _page(numbers: Mapping[str, Any], images: Path) -> Iterator[str]:
     yield "# Performance\n"
     yield from _about(numbers)
+    yield from _not_measured(numbers)
     yield from _beside(numbers, images)
     yield from _inserted(numbers)
     yield from _compressed(numbers)
@@ -107,6 +129,21 @@ def _versions(packages: Mapping[str, str | None]) -> str:
     return ", ".join(f"{name} {version}" for name, version in packages.items() if version)
 
 
+def _not_measured(numbers: Mapping[str, Any]) -> Iterator[str]:
+    missing, failures = numbers["missing"], numbers["failures"]
+    if missing or failures:
+        yield "\n## What is missing\n"
+        yield from _table(
+            ("not measured", "why"),
+            *((name, _in_a_cell(reason)) for name, reason in (missing | failures).items()),
+        )
+
+
+def _in_a_cell(text: str) -> str:
+    """Words of an error that break no table, and as they are."""
+    return f"`{' '.join(text.replace('|', ' ').replace('`', ' ').split())}`"
+
+
 # -- beside other programs -------------------------------------------------------------------
 
 
@@ -135,21 +172,26 @@ def _beside_best(name: str, found: Mapping[str, dict[str, Any]]) -> str:
         return ""
     ours = [r["median"] for program, r in found.items() if program.startswith("daskbroker")]
     median = found[name]["median"]
-    ratio = "" if name.startswith("daskbroker") else f" ({median / min(ours):.2g})"
-    return seconds(median) + ratio
+    alone = name.startswith("daskbroker") or not ours
+    return seconds(median) + ("" if alone else f" ({_times(median / min(ours))})")
+
+
+def _times(ratio: float) -> str:
+    """Two digits, and no power of ten."""
+    return f"{float(f'{ratio:.2g}'):,g}"
 
 
 def _inserted(numbers: Mapping[str, Any]) -> Iterator[str]:
-    workload, text = INSERTED
-    found = [result for result in numbers["results"] if result["workload"] == workload]
-    if found:
-        yield "\n## Inserting\n"
-        yield text.format(**numbers["sizes"]) + "\n"
-        rows = [
-            (r["case"], seconds(r["median"]), f"{r['per_second']:,.0f} {r['things']}/s")
-            for r in found
-        ]
-        yield from _table(("", "", ""), *rows)
+    for place, (workload, text) in enumerate(INSERTED.items()):
+        found = [result for result in numbers["results"] if result["workload"] == workload]
+        if found:
+            yield "" if place else "\n## Inserting\n"
+            yield text.format(**numbers["sizes"]) + "\n"
+            rows = [
+                (r["case"], seconds(r["median"]), f"{r['per_second']:,.0f} {r['things']}/s")
+                for r in found
+            ]
+            yield from _table(("", "", ""), *rows)
 
 
 def _compressed(numbers: Mapping[str, Any]) -> Iterator[str]:
@@ -160,9 +202,9 @@ def _compressed(numbers: Mapping[str, Any]) -> Iterator[str]:
             "{compressed_frames} frames of {compressed_side} x {compressed_side} `uint32` in one "
             "process: HDF5 decodes under its lock, one thread at a time, daskbroker outside.\n"
         ).format(**numbers["sizes"])
-        programs = list(next(iter(found.values())))
+        programs = list(dict.fromkeys(name for cases in found.values() for name in cases))
         rows = [
-            (name, *(seconds(cases[p]["median"]) for p in programs))
+            (name, *(seconds(cases[p]["median"]) if p in cases else "" for p in programs))
             for name, cases in found.items()
         ]
         yield from _table(("filter", *programs), *rows)
@@ -201,6 +243,11 @@ def _goals(numbers: Mapping[str, Any]) -> Iterator[str]:
         "quarter of the samples, each taken by itself, say otherwise. `python -m benchmarks` and "
         "`python -m benchmarks.peers` measure more.\n"
     )
+    measured = {result["workload"] for result, _ in goals(numbers["results"])}
+    for workload, text in WORKLOADS.items():
+        if workload in measured:
+            yield f"- `{workload}`: {text.format(**numbers['sizes'])}"
+    yield ""
     yield from _table(("what", "took", "beside", "ratio", "goal", "met"), *rows)
 
 
