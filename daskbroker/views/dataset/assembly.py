@@ -252,7 +252,8 @@ class Assembly:
         if self.chunks is None and variables.keys() - loaded.keys():
             self._note_chunks(variables.values())
         coordinates = {name: variables.pop(name) for name in self.coordinates}
-        result = class_for({**variables, **coordinates})(
+        mixed = any(source.is_mixed for source in self.sources.values())
+        result = class_for({**variables, **coordinates}, mixed=mixed)(
             variables,
             # Given as a mapping, a lazy coordinate ``time`` would be read to make an index.
             coords=xr.Coordinates(coordinates, indexes=indexes),

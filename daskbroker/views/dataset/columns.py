@@ -61,6 +61,11 @@ class ColumnSource(ABC):
         """Names of the stored columns that are read."""
         return ()
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether cells are objects that may differ in length or type, rather than text."""
+        return self.dtype.kind == "O"
+
     def of_owners(self, places: Sequence[int]) -> ColumnSource:
         """Return the source with only the descriptors at these positions, in this order."""
         return self
@@ -95,6 +100,12 @@ class Constants(ColumnSource):
     values: tuple[Any, ...]
     dtype: np.dtype
     cell_shape: tuple[int, ...] = ()
+
+    @property
+    def is_mixed(self) -> bool:
+        """See :attr:`ColumnSource.is_mixed`."""
+        text = all(value is None or isinstance(value, str) for value in self.values)
+        return self.dtype.kind == "O" and not text
 
     def of_owners(self, places: Sequence[int]) -> Constants:
         """See :meth:`ColumnSource.of_owners`."""
@@ -136,6 +147,11 @@ class StoredColumn(ColumnSource):
     def is_joinable(self) -> bool:
         """See :attr:`ColumnSource.is_joinable`; in cells of objects, chunks note single rows."""
         return self.kind != "object"
+
+    @property
+    def is_mixed(self) -> bool:
+        """See :attr:`ColumnSource.is_mixed`."""
+        return self.kind == "object"
 
     @property
     def physical(self) -> tuple[str, ...]:

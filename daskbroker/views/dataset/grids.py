@@ -22,7 +22,6 @@ from ...core.errors import BadQuery
 from ...core.name_lists import listed
 from .columns import row_places
 from .grid_plan import Grid, GridRefusal
-from .writers import class_for
 
 __all__ = ["cut_grid", "gridded", "indexed", "needed"]
 
@@ -123,8 +122,8 @@ class _Layout:
                 coordinates[name] = xr.Variable(
                     (self.grid.dims[axis],), values, self.flat[name].attrs
                 )
-        made = class_for({**variables, **coordinates})
-        return made(variables, coordinates, self.flat.attrs)
+        # Of the class of the flat one, whose writers know cells of objects.
+        return type(self.flat)(variables, coordinates, self.flat.attrs)
 
     @cached_property
     def _is_whole(self) -> bool:

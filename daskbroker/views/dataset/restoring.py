@@ -27,7 +27,6 @@ from ...core.schema import to_pandas
 from .columns import ColumnSource
 from .row_block import RowBlock
 from .stored_form import DEVICE, DatasetForm, StoredForm, VariableForm, form_of
-from .writers import class_for
 
 __all__ = ["RestoredColumn", "Restoring"]
 
@@ -241,7 +240,7 @@ class Restoring:
                 index = PandasIndex(variable.values, name)
                 indexes[name] = index
                 coordinates |= index.create_variables({name: variable})
-        result = class_for(found)(
+        result = xr.Dataset(
             {name: variable for name, variable in found.items() if name in data},
             # Given as a mapping, a lazy coordinate would be read to make an index.
             coords=xr.Coordinates(coordinates, indexes=indexes),

@@ -2,8 +2,9 @@
 
 xarray's writers know no cells of differing lengths or of mixed types, and tell neither the variable
 nor what to do. Datasets with such variables are therefore of a class whose writers write what
-:func:`.savable.savable` makes of them; it differs in nothing else. All other Datasets are xarray's
-own. What xarray puts together of several Datasets (``concat``, ``merge``) is of its own class too.
+:func:`.savable.savable` makes of them; it differs in nothing else. All other Datasets, also those
+with text, are xarray's own, as :mod:`xarray.testing` compares classes. What xarray puts together of
+several Datasets (``concat``, ``merge``) is of its own class too.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class DataTree(xr.DataTree):
     def to_dataset(self, inherit: Any = True) -> xr.Dataset:
         """See :meth:`xarray.DataTree.to_dataset`."""
         found = super().to_dataset(inherit=inherit)
-        return class_for(found.variables)(found.data_vars, found.coords, found.attrs)
+        mixed = any(variable.dtype.kind == "O" for variable in found.variables.values())
+        made = class_for(found.variables, mixed=mixed)
+        return made(found.data_vars, found.coords, found.attrs)
 
     @wraps(xr.DataTree.to_netcdf)
     def to_netcdf(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
@@ -58,13 +61,19 @@ class DataTree(xr.DataTree):
         return savable(self).to_zarr(*args, **kwargs)
 
 
-def class_for(variables: Mapping[Any, xr.Variable]) -> type[xr.Dataset]:
-    """Return the class of a Dataset of these variables."""
+def class_for(variables: Mapping[Any, xr.Variable], *, mixed: bool) -> type[xr.Dataset]:
+    """Return the class of a Dataset of these variables.
+
+    Parameters
+    ----------
+    variables
+        Variables by name.
+    mixed
+        Whether some have cells of differing lengths or of mixed types.
+    """
     names: Iterable[Hashable] = {*variables, *(d for v in variables.values() for d in v.dims)}
-    if any(group_name(str(name)) != name for name in names):
-        return Dataset
-    kinds = {variable.dtype.kind for variable in variables.values()}
-    return Dataset if kinds & {"O", "U"} else xr.Dataset
+    slashed = any(group_name(str(name)) != name for name in names)
+    return Dataset if mixed or slashed else xr.Dataset
 
 
 def class_of_tree(datasets: Iterable[xr.Dataset]) -> type[xr.DataTree]:
