@@ -53,7 +53,8 @@ def test_table_has_its_columns(quick):
 def test_json_has_as_many_samples_as_repetitions_and_their_median(quick):
     for result in quick[1]["results"]:
         low, high = sorted(result["samples"])
-        assert low > 0
+        # What a run costs more on disk than in memory is a difference of times.
+        assert low > 0 or result["case"] == "a run's part in a sync"
         assert result["min"] == low
         assert result["median"] == pytest.approx((low + high) / 2)
 

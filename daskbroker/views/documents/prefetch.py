@@ -136,7 +136,7 @@ class Prefetcher:
     def _begin(self) -> None:
         self._origin = Origin()
         self._client = current_client()
-        self._executor: Any = None
+        self._executor: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Prefetcher:
         return self
@@ -144,7 +144,7 @@ class Prefetcher:
     def __exit__(self, *exception: object) -> None:
         for window in self._windows.values():
             window.cancel()
-        if self._executor is not None and self._can_cancel():
+        if self._executor is not None:
             self._executor.shutdown(wait=False)
 
     def _can_cancel(self) -> bool:
@@ -152,16 +152,14 @@ class Prefetcher:
         return self._client is None or self._client.status == "running"
 
     def _submit(self, step: Step) -> Any:
+        if self._client is not None:
+            # Not by `Client.get_executor`, whose futures never end if a worker dies between the
+            # end of a task and the fetching of its result.
+            key = f"daskbroker-{step.name}-{uuid.uuid4().hex}"
+            return self._client.submit(_do, step.call, key=key, pure=False)
         if self._executor is None:
-            self._executor = (
-                ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead")
-                if self._client is None
-                else self._client.get_executor(pure=False)
-            )
-        if self._client is None:
-            return self._executor.submit(step.call)
-        key = f"daskbroker-{step.name}-{uuid.uuid4().hex}"
-        return self._executor.submit(_do, step.call, key=key)
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="daskbroker-ahead")
+        return self._executor.submit(step.call)
 
     def tables(self, plan: ChunkPlan, places: Sequence[int]) -> Iterator[Read]:
         """Yield chunks of a plan, one by one, each as a table of all its columns.

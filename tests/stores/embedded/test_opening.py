@@ -129,7 +129,7 @@ def test_a_log_may_go_while_the_place_is_checked(writing, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(opened_folder, "_identity", look_as_the_log_goes)
-        writing._place._known.clear()
+        writing._opened_folder._known.clear()
         writing.check_in_place()
     closing.join()
     assert closing.ident is not None
