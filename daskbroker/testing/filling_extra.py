@@ -105,7 +105,9 @@ class ExtraFrameConformance(Conformance):
                 for word in (header.uid, "'primary'", "'img'", "s.h5", "8 frames", "refer to 4"):
                     assert word in message
                 assert "another run if runs share the file" in message
-                assert re.search("of this run alone and each event has 2, .*multiplier=2", message)
+                assert re.search(
+                    "of this run alone and each event has 2 frames, .*multiplier=2", message
+                )
             assert len(messages) <= 1
 
     @pytest.mark.parametrize("name", STREAMS)
