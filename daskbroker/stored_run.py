@@ -34,7 +34,7 @@ class StoredRun:
         self.start = start
         self.known_stop = stop
         self._live = live
-        self._looked = time.monotonic()
+        self._looked = 0.0 if stop is not None else time.monotonic()
 
     @property
     def uid(self) -> str:

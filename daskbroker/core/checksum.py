@@ -50,6 +50,7 @@ def without_checksum(data: bytes, what: str) -> bytes | memoryview:
     """
     if not isinstance(data, bytes):
         raise StoreDamaged(f"{what} is damaged: bytes are expected, not {type(data).__name__}")
-    if len(data) <= SIZE or zlib.crc32(data) != RESIDUE:
+    size = len(data)
+    if size <= SIZE or zlib.crc32(data) != RESIDUE:
         raise StoreDamaged(f"{what} is damaged: its checksum is wrong")
-    return data[:-SIZE] if len(data) < SMALL else memoryview(data)[:-SIZE]
+    return data[:-SIZE] if size < SMALL else memoryview(data)[:-SIZE]

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any
 
 from ...core.bad_runs import BadRun, take_sound
@@ -228,7 +229,7 @@ class EmbeddedHeaderStore(HeaderStore):
                 nbytes = 0
                 while nbytes <= BATCH_BYTES and (some := cursor.fetchmany(BATCHES[1])):
                     rows += some
-                    nbytes += sum(len(row[0]) for row in some)
+                    nbytes += sum(map(len, map(itemgetter(0), some)))
                 cursor.close()
             yield from rows
             if len(rows) < size and nbytes <= BATCH_BYTES:
