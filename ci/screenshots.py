@@ -90,10 +90,8 @@ def smaller(file: Path) -> None:
 
 
 def main() -> None:
-    """Make all pictures anew."""
+    """Make the pictures of this script anew; examples make others in the same folder."""
     matplotlib.use("agg")
-    for old in IMAGES.glob("*.png"):
-        old.unlink()
     IMAGES.mkdir(parents=True, exist_ok=True)
     settings = {"daskbroker.picture-seconds": 60, "daskbroker.peek-after-stop": False}
     with (
