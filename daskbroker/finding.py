@@ -19,6 +19,8 @@ __all__ = ["at_offset", "find", "is_found"]
 
 def find(db: DataBroker, key: Any) -> Any:
     """Return the run or runs of ``db[key]``; see :meth:`daskbroker.DataBroker.__getitem__`."""
+    if isinstance(key, str):
+        return Header(db, *db.header_source[key])
     if isinstance(key, slice):
         return _slice(db, key)
     if isinstance(key, (list, tuple, set)):

@@ -10,4 +10,6 @@ def storable(text: str) -> str:
 
     Uids are stored and looked up in this form.
     """
+    if text.isascii():
+        return text
     return text.encode("utf8", "backslashreplace").decode()
