@@ -6,11 +6,11 @@ and speak to each other without a socket, which is the quickest way that databro
 
 from importlib.metadata import version
 
-import h5py
 import pandas
 from answering import answer
 from databroker.mongo_normalized import MongoAdapter
 from databroker.v1 import Broker
+from frame_handler import FrameHandler
 from tiled.client import Context, from_context
 from tiled.server.app import build_app
 
@@ -20,22 +20,6 @@ DOCUMENTS = {"event": lambda doc: 1, "event_page": lambda doc: len(doc["seq_num"
 def versions():
     """What is compared with."""
     return lambda: {"databroker 2": version("databroker")}
-
-
-class FrameHandler:
-    """A frame of an HDF5 file at a time, as area-detector-handlers read them."""
-
-    specs = frozenset({"AD_HDF5"})
-
-    def __init__(self, path, frame_per_point=1):
-        self._file = h5py.File(path)
-        self._dataset = self._file["/entry/data/data"]
-
-    def __call__(self, point_number):
-        return self._dataset[point_number : point_number + 1]
-
-    def close(self):
-        self._file.close()
 
 
 CLIENTS = {}

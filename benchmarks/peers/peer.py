@@ -4,11 +4,11 @@ Run by the peer's Python, not by ours, so nothing of daskbroker is imported; see
 """
 
 import databroker
-import h5py
 import pandas
 import pymongo
 from answering import answer, recorded
 from databroker._drivers.mongo_normalized import BlueskyMongoCatalog
+from frame_handler import FrameHandler
 from suitcase.mongo_normalized import Serializer
 
 
@@ -100,22 +100,6 @@ def fill(uri, run):
         return {"rows": len(cells), "last": int(cells.iloc[-1].sum())}
 
     return work
-
-
-class FrameHandler:
-    """A frame of an HDF5 file at a time, as area-detector-handlers read them."""
-
-    specs = frozenset({"AD_HDF5"})
-
-    def __init__(self, path, frame_per_point=1):
-        self._file = h5py.File(path)
-        self._dataset = self._file["/entry/data/data"]
-
-    def __call__(self, point_number):
-        return self._dataset[point_number : point_number + 1]
-
-    def close(self):
-        self._file.close()
 
 
 if __name__ == "__main__":
