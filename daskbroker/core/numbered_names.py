@@ -1,15 +1,15 @@
-"""Numbered variants of a name, for a caller who takes the first that is free."""
+"""Numbered variants of a name that is taken."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import count
 
-__all__ = ["numbered_names"]
+__all__ = ["free_name"]
 
 
-def numbered_names(name: str) -> Iterator[str]:
-    """Yield ``name``, ``name_2``, ``name_3``, … without end."""
-    yield name
-    for number in count(2):
-        yield f"{name}_{number}"
+def free_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """Return the first of ``name``, ``name_2``, ``name_3``, … that is not taken."""
+    if not is_taken(name):
+        return name
+    return next(free for n in count(2) if not is_taken(free := f"{name}_{n}"))

@@ -33,7 +33,7 @@ from ..core.clock import seconds_of
 from ..core.documents import is_unicode, to_json
 from ..core.durable_files import replacing
 from ..core.errors import BadQuery, ExportWarning
-from ..core.numbered_names import numbered_names
+from ..core.numbered_names import free_name
 from ..display.facts import sample_of, text_of
 from ..display.hints import TIME, Hints, object_keys_of, roles_of
 from ..views.dataset.attributes import plain_attr
@@ -347,10 +347,8 @@ def _valid(name: str) -> str:
 
 def _free_name(group: h5py.Group, name: str, taken: Sequence[str] = ()) -> str:
     """Return a valid name that no item of the group has, soft and broken links included."""
-    return next(
-        free
-        for free in numbered_names(_valid(name))
-        if free not in taken and group.get(free, getlink=True) is None
+    return free_name(
+        _valid(name), lambda free: free in taken or group.get(free, getlink=True) is not None
     )
 
 

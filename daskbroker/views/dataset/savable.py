@@ -36,7 +36,7 @@ from ...core.errors import BadDocument
 from ...core.group_names import group_name, of_group_name
 from ...core.json_text import from_extended_json
 from ...core.leaves import EXACT_INTEGER
-from ...core.numbered_names import numbered_names
+from ...core.numbered_names import free_name
 
 __all__ = ["cells_restored", "check_is_dataset", "named_as_in_files", "savable"]
 
@@ -187,8 +187,8 @@ def _padded(
     for row, array in zip(out, arrays):
         if array is not None:
             row[: len(array)] = array
-    beside = next(free for free in numbered_names(f"{name}_length") if free not in taken)
-    dim = next(free for free in numbered_names(f"{name}_dim_0") if free not in taken)
+    beside = free_name(f"{name}_length", taken.__contains__)
+    dim = free_name(f"{name}_dim_0", taken.__contains__)
     return {
         name: ((*variable.dims, dim), out, {**variable.attrs, RAGGED: beside}),
         beside: (variable.dims, lengths),

@@ -13,7 +13,7 @@ from ...core.clock import is_zoned
 from ...core.documents import equal
 from ...core.errors import BadDocument
 from ...core.name_lists import listed
-from ...core.numbered_names import numbered_names
+from ...core.numbered_names import free_name
 
 __all__ = ["FlatTable"]
 
@@ -192,7 +192,7 @@ def _level_names(part: pd.DataFrame) -> list[str | None]:
         taken = {*part.columns, *names}
         name = _level_name(level, "index" if single else f"level_{number}", taken)
         if name in taken and not _same(level.to_series(), part.get(name)):
-            name = next(free for free in numbered_names(f"{name}_index") if free not in taken)
+            name = free_name(f"{name}_index", taken.__contains__)
         names.append(name)
     return names
 
