@@ -168,6 +168,9 @@ def cluster():
         "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
         "distributed.scheduler.allowed-failures": 30,
         "distributed.comm.timeouts.connect": "10s",
+        # A slow machine may take longer than the default to start a killed worker's successor;
+        # the cluster would then do without.
+        "distributed.deploy.lost-worker-timeout": "10 minutes",
         "distributed.admin.tick.limit": "1h",
     }
     with (

@@ -12,6 +12,7 @@ import cloudpickle
 import dask
 import pytest
 from distributed import Client
+from distributed.core import Status
 
 from daskbroker.testing import make_run
 from daskbroker.testing.base import insert_all
@@ -40,15 +41,26 @@ def runs(db):
 
 
 @pytest.fixture
-def kill_worker(client):
-    """A callable that kills one of the worker processes and waits for nobody."""
+def kill_worker(client, cluster):
+    """A callable that kills one worker process, in turn, and does not wait for its successor.
+
+    Only while both run: a nanny never replaces a process that dies before it has told the nanny
+    that it started, and where the last worker is gone for good, tasks wait for ever.
+    """
+
+    nannies = list(cluster.workers.values())
 
     def kill() -> None:
-        for _ in range(100):
-            pids = list(client.run(os.getpid, on_error="ignore").values())
-            if pids:
-                os.kill(pids[0], signal.SIGKILL)
-                return
-            time.sleep(0.1)
+        deadline = time.monotonic() + 60
+        while not all(map(_is_running, nannies)):
+            assert time.monotonic() < deadline, [nanny.status for nanny in nannies]
+            time.sleep(0.05)
+        os.kill(nannies[0].pid, signal.SIGKILL)
+        nannies.append(nannies.pop(0))  # the other one is next
 
     return kill
+
+
+def _is_running(nanny):
+    process = nanny.process
+    return process is not None and process.status is Status.running and process.is_alive()
